@@ -1,0 +1,86 @@
+-- Appends one commit to a workflow's stream, whole or not at all.
+--
+-- KEYS[1]  events    stream of the workflow
+-- KEYS[2]  meta      hash of the workflow: cursor, created, retried
+-- KEYS[3]  commits   hash of the commit ids that must be known for good, to their cursors
+-- KEYS[4]  index     sorted set of the partition's workflows by the time of their last write
+-- ARGV[1]  workflow id
+-- ARGV[2]  commit id
+-- ARGV[3]  '1' if the caller gave the commit id, '0' if it is the store's own
+-- ARGV[4]  expected cursor, or ''
+-- ARGV[5]  on a first try ''; on a retry, how many milliseconds to look back for an earlier try
+-- ARGV[6]  metadata, or ''
+-- ARGV[7…] for each entry: how many events it holds, its header, its payload
+-- Reply    integer: the cursor after the commit
+-- Errors   CURSOR_CONFLICT <actual cursor>, DAMAGED <what>
+--
+-- Every key is read before the first write, so that a foreign value at one of them changes nothing.
+-- A retry is remembered in `commits`, and `retried` makes first tries look there: a first try that the network
+-- delivers after its own retry is known, and not stored again.
+
+local function int(number) return string.format('%.0f', number) end
+
+local meta = redis.call('HMGET', KEYS[2], 'cursor', 'created', 'retried')
+local cursor = tonumber(meta[1] or '0')
+if not cursor then return redis.error_reply('DAMAGED cursor') end
+local retry = ARGV[5] ~= ''
+local remembered = ARGV[3] == '1' or retry or meta[3]
+local time = redis.call('TIME')
+local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local ms = math.floor(micros / 1000)
+
+if remembered then
+  local known = redis.call('HGET', KEYS[3], ARGV[2])
+  if known then return tonumber(known) end
+end
+
+local added = 0
+for at = 7, #ARGV, 3 do added = added + tonumber(ARGV[at]) end
+
+-- Where an earlier try of this commit ended, if it was stored. With an expected cursor it can only be in one
+-- place; without one it is among the entries since the first try, the newest of which come first.
+local function earlier_try()
+  if ARGV[4] ~= '' then
+    local place = int(tonumber(ARGV[4]) + added)
+    local entry = redis.call('XRANGE', KEYS[1], place, place)[1]
+    return entry and entry[2][4] == ARGV[2] and tonumber(place)
+  end
+  local upper, oldest = '+', ms - tonumber(ARGV[5])
+  repeat
+    local page = redis.call('XREVRANGE', KEYS[1], upper, '-', 'COUNT', 16)
+    for _, entry in ipairs(page) do
+      local place, stamp = string.match(entry[1], '(%d+)-(%d+)')
+      if entry[2][4] == ARGV[2] then return tonumber(place) end
+      if tonumber(stamp) < oldest then return false end
+      upper = '(' .. entry[1]
+    end
+  until #page < 16
+  return false
+end
+
+local found = retry and ARGV[3] == '0' and added > 0 and earlier_try()
+if found then
+  redis.call('HSET', KEYS[3], ARGV[2], int(found))
+  return found
+end
+if ARGV[4] ~= '' and cursor ~= tonumber(ARGV[4]) then
+  return redis.error_reply('CURSOR_CONFLICT ' .. int(cursor))
+end
+if added == 0 then return cursor end
+
+redis.call('ZSCORE', KEYS[4], ARGV[1])
+for at = 7, #ARGV, 3 do
+  cursor = cursor + tonumber(ARGV[at])
+  local id = int(cursor) .. '-' .. int(ms)
+  if ARGV[6] == '' then
+    redis.call('XADD', KEYS[1], id, ARGV[at + 1], ARGV[at + 2], 'i', ARGV[2])
+  else
+    redis.call('XADD', KEYS[1], id, ARGV[at + 1], ARGV[at + 2], 'i', ARGV[2], 'm', ARGV[6])
+  end
+end
+redis.call('HSET', KEYS[2], 'cursor', int(cursor))
+if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
+if remembered then redis.call('HSET', KEYS[3], ARGV[2], int(cursor)) end
+if retry and not meta[3] then redis.call('HSET', KEYS[2], 'retried', '1') end
+redis.call('ZADD', KEYS[4], int(micros), ARGV[1])
+return cursor

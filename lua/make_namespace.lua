@@ -1,0 +1,14 @@
+-- Makes a namespace with its settings, unless it is there; answers the settings that hold.
+--
+-- KEYS[1]  config      hash: format, partitions, created (Unix microseconds)
+-- ARGV[1]  format      version of the data format
+-- ARGV[2]  partitions  how many partitions the namespace has
+-- Reply    array: format, partitions
+-- Errors   none of its own
+
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  local time = redis.call('TIME')
+  local micros = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+  redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2], 'created', micros)
+end
+return redis.call('HMGET', KEYS[1], 'format', 'partitions')

@@ -1,0 +1,22 @@
+-- Removes the commits that a workflow's snapshot covers, and remembers how far.
+--
+-- KEYS[1]  events    stream of the workflow
+-- KEYS[2]  meta      hash of the workflow: created, trimmed
+-- KEYS[3]  snapshot  hash: cursor
+-- Reply    integer: the cursor of the last event that is gone, 0 if none is; nil if there is no such workflow
+-- Errors   DAMAGED <what>
+--
+-- A commit that the snapshot covers only in part stays whole.
+
+local meta = redis.call('HMGET', KEYS[2], 'created', 'trimmed')
+if not meta[1] then return false end
+local trimmed = tonumber(meta[2] or '0')
+local covered = tonumber(redis.call('HGET', KEYS[3], 'cursor') or '0')
+if not trimmed or not covered then return redis.error_reply('DAMAGED cursor') end
+local last = redis.call('XREVRANGE', KEYS[1], string.format('%.0f', covered), '-', 'COUNT', 1)[1]
+if not last then return trimmed end
+
+trimmed = tonumber(string.match(last[1], '(%d+)-'))
+redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%.0f-0', trimmed + 1))
+redis.call('HSET', KEYS[2], 'trimmed', string.format('%.0f', trimmed))
+return trimmed

@@ -1,0 +1,59 @@
+"""A Redis Streams event store for workflow engines.
+
+    from runic_redis import RedisStore, event
+
+    with RedisStore.from_url("redis://localhost:6379/0", namespace="shop") as store:
+        cursor = store.append("order-1", [OrderPlaced("Ada", 3)], expected_cursor=0)
+
+Everything public is here, the contract suite for stores in `runic_redis.testing` aside.
+"""
+
+from runic_redis.contract import FactStore, SnapshotStore, Store, StreamStore, supports_stream
+from runic_redis.errors import (
+    ConfigurationError,
+    CursorConflict,
+    DecodeError,
+    EncodeError,
+    EventsTrimmed,
+    FactNotFound,
+    InvalidArgument,
+    InvalidType,
+    SnapshotConflict,
+    SnapshotNotFound,
+    StoreError,
+    StoreUnavailable,
+    UnknownEventType,
+    WorkflowNotFound,
+)
+from runic_redis.events import UnknownEvent, event
+from runic_redis.operations.reading import Record
+from runic_redis.store import RedisStore, init_store
+
+__all__ = [
+    "ConfigurationError",
+    "CursorConflict",
+    "DecodeError",
+    "EncodeError",
+    "EventsTrimmed",
+    "FactNotFound",
+    "FactStore",
+    "InvalidArgument",
+    "InvalidType",
+    "Record",
+    "RedisStore",
+    "SnapshotConflict",
+    "SnapshotNotFound",
+    "SnapshotStore",
+    "Store",
+    "StoreError",
+    "StoreUnavailable",
+    "StreamStore",
+    "UnknownEvent",
+    "UnknownEventType",
+    "WorkflowNotFound",
+    "event",
+    "init_store",
+    "supports_stream",
+]
+
+__version__ = "0.1.0"

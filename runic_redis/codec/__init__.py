@@ -1,0 +1,69 @@
+"""Between Python values and the bytes kept in Redis; the format is specified in docs/data-format.md.
+
+`values` holds the value types, `commits` the entries of a stream, `documents` whatever is kept whole (facts,
+metadata, logs), `compression` the envelope around the large ones. Nothing here knows of keys or servers.
+"""
+
+from collections.abc import Mapping, Sequence
+from threading import local
+from typing import Any
+
+from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
+from runic_redis.codec.documents import DIGEST_BYTES, FactEncoder, decode_fact, decode_log, decode_metadata
+from runic_redis.codec.values import ValueEncoder
+from runic_redis.events import Registry, UnknownEvents
+
+__all__ = ["DIGEST_BYTES", "Codec", "Entry"]
+
+
+class _Encoders(local):
+    """One set of encoders for each thread: they keep their buffers from call to call."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.entries = EntryEncoder(registry)
+        self.facts = FactEncoder(registry)
+        self.values = ValueEncoder(registry)
+
+
+class Codec:
+    """Everything that a store encodes and decodes, by one registry of event types."""
+
+    def __init__(self, registry: Registry, unknown_events: UnknownEvents) -> None:
+        self._encoders = _Encoders(registry)
+        self._decoder = EntryDecoder(registry, unknown_events)
+
+    def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
+        """The entries of a commit: one, or several where it is large."""
+        return self._encoders.entries.encode_commit(events)
+
+    def encode_metadata(self, metadata: Mapping[str, Any]) -> bytes:
+        """A commit's metadata."""
+        return self._encoders.values.encode(metadata, "metadata")
+
+    def encode_log(self, log: Sequence[Any]) -> bytes:
+        """A whole list of events."""
+        return self._encoders.entries.encode_log(log)
+
+    def encode_fact(self, fact_hash: bytes, value: Any) -> bytes:
+        """A fact to be kept under the caller's hash."""
+        return self._encoders.facts.encode(fact_hash, value)
+
+    def encode_own_fact(self, value: Any) -> tuple[str, bytes]:
+        """A fact's content hash, and the fact to be kept under it."""
+        return self._encoders.facts.encode_own(value)
+
+    def decode_entry(self, header: bytes, payload: bytes) -> list[Any]:
+        """The events of one entry."""
+        return self._decoder.decode(header, payload)
+
+    def decode_metadata(self, data: bytes) -> dict[str, Any]:
+        """A commit's metadata."""
+        return decode_metadata(data, self._decoder)
+
+    def decode_log(self, data: bytes) -> list[Any]:
+        """A whole list of events."""
+        return decode_log(data, self._decoder)
+
+    def decode_fact(self, fact_hash: bytes, data: bytes) -> Any:
+        """A fact's value, checked against its hash."""
+        return decode_fact(fact_hash, data, self._decoder)

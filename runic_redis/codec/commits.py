@@ -1,0 +1,240 @@
+"""A commit as stream entries, each of which describes itself.
+
+An entry's header is the schemas used in it, MessagePack ``[[type name, version, [field names]], …]``; its payload
+is a compression byte and the rows, MessagePack ``[[schema index, value, …], …]``. A plain dict has the schema
+``[nil, 0, []]`` and the row ``[schema index, map]``. Headers repeat from entry to entry, so a reader keeps what it
+made of one by its bytes, and Redis stores them once for many entries.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgpack
+
+from runic_redis.codec.compression import compress, decompress
+from runic_redis.codec.explain import explain
+from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
+from runic_redis.errors import DecodeError, EncodeError
+from runic_redis.events import Registry, Schema, UnknownEvent, UnknownEvents
+
+__all__ = [
+    "MAX_COMMIT_BYTES",
+    "MAX_EVENT_BYTES",
+    "SPLIT_BYTES",
+    "Entry",
+    "EntryDecoder",
+    "EntryEncoder",
+]
+
+# A larger commit becomes several entries, so that a reader can page by about this much.
+SPLIT_BYTES = 1024 * 1024
+# What is larger belongs in a fact. Far below what Redis allows, so that a request always fits.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_COMMIT_BYTES = 256 * 1024 * 1024
+# Headers a decoder remembers before it starts again; a program has far fewer.
+_REMEMBERED = 1024
+
+_PLAIN_DICT = (None, 0, ())
+
+
+class Entry(NamedTuple):
+    """One entry of a stream, encoded.
+
+    Attributes:
+        event_count: how many events it holds.
+        header: the schemas used in it.
+        payload: the events.
+    """
+
+    event_count: int
+    header: bytes
+    payload: bytes
+
+
+class _SchemaTable(ValueEncoder):
+    """Encodes rows, and numbers the schemas that come up in them."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.indexes: dict[Any, int] = {}
+
+    def schema_reference(self, schema: Any) -> int:
+        return self.indexes.setdefault(schema, len(self.indexes))
+
+
+class EntryEncoder:
+    """Encodes commits and logs; not for two threads at once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._table = _SchemaTable(registry)
+        self._headers: dict[tuple[Any, ...], bytes] = {}
+
+    def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
+        """The entries of a commit: one, or several where it is large.
+
+        Raises:
+            EncodeError: an event, or a value in one, cannot be kept; or an event or the commit is too large.
+        """
+        header, rows = self._encode(events, "events")
+        if len(rows) > MAX_COMMIT_BYTES:
+            raise EncodeError(
+                f"events take {len(rows)} bytes encoded, and a commit at most {MAX_COMMIT_BYTES}: append them in "
+                "several commits; nothing was sent.",
+                path="events",
+            )
+        return self._entries(events, header, rows, 0)
+
+    def encode_log(self, log: Sequence[Any]) -> bytes:
+        """A whole list of events as one string: MessagePack ``[header, payload]``.
+
+        Raises:
+            EncodeError: an event, or a value in one, cannot be kept.
+        """
+        header, rows = self._encode(log, "log")
+        packed: bytes = msgpack.packb([header, compress(rows)])
+        return packed
+
+    def _entries(self, events: Sequence[Any], header: bytes, rows: bytes, first: int) -> list[Entry]:
+        if len(rows) <= SPLIT_BYTES or len(events) == 1:
+            if len(rows) > MAX_EVENT_BYTES:
+                raise EncodeError(
+                    f"events[{first}] takes {len(rows)} bytes encoded, and an event at most {MAX_EVENT_BYTES}: keep "
+                    "the large part as a fact and its hash in the event; nothing was sent.",
+                    path=f"events[{first}]",
+                )
+            return [Entry(len(events), header, compress(rows))]
+        share = max(1, len(events) * SPLIT_BYTES // len(rows))
+        entries = []
+        for start in range(0, len(events), share):
+            part = events[start : start + share]
+            entries += self._entries(part, *self._encode(part, "events"), first + start)
+        return entries
+
+    def _encode(self, events: Sequence[Any], path: str) -> tuple[bytes, bytes]:
+        """The header and the packed rows of some events, in one entry."""
+        table = self._table
+        table.indexes = {}
+        registered_as = self._registry.of
+        rows: list[list[Any]] = []
+        for event in events:
+            kind = type(event)
+            registered = registered_as(kind)
+            try:
+                if registered is not None:
+                    rows.append([table.schema_reference(registered.schema), *registered.kind.read(event)])
+                elif kind is dict:
+                    rows.append([table.schema_reference(_PLAIN_DICT), event])
+                elif kind is UnknownEvent:
+                    rows.append([table.schema_reference(event.schema), *event.fields.values()])
+                else:
+                    raise _not_an_event(event, f"{path}[{len(rows)}]")
+            except (ValueError, AttributeError) as error:
+                where = f"{path}[{len(rows)}]"
+                raise EncodeError(
+                    f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
+                ) from error
+        packed = self._pack(rows, events, path)
+        schemas = tuple(table.indexes)
+        header = self._headers.get(schemas)
+        if header is None:
+            if len(self._headers) >= _REMEMBERED:
+                self._headers.clear()
+            header = self._headers[schemas] = msgpack.packb(schemas)
+        return header, packed
+
+    def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str) -> bytes:
+        try:
+            return self._table.encode(rows, path)
+        except EncodeError as error:
+            # The rows are ours; the caller knows the events.
+            raise explain(list(events), path, self._registry) or error from error.__cause__
+
+
+def _not_an_event(event: Any, path: str) -> EncodeError:
+    return EncodeError(
+        f"{path} is a {type(event).__module__}.{type(event).__qualname__}, which is neither a plain dict nor of a "
+        "class registered with @event; nothing was sent.",
+        path=path,
+    )
+
+
+class EntryDecoder:
+    """Decodes entries and finds what rebuilds the objects in them. Safe for many threads."""
+
+    def __init__(self, registry: Registry, unknown_events: UnknownEvents) -> None:
+        self._registry = registry
+        self._unknown_events = unknown_events
+        self._generation = registry.generation
+        self._by_header: dict[bytes, list[Builder]] = {}
+        self._by_schema: dict[bytes, Builder] = {}
+
+    def decode(self, header: bytes, payload: bytes) -> list[Any]:
+        """The events of one entry.
+
+        Raises:
+            DecodeError: the entry is damaged.
+            UnknownEventType: it holds an event of an unregistered type.
+        """
+        builders = self._builders(header)
+        rows = decode_value(decompress(payload), partial(self.find_builder, builders))
+        if type(rows) is not list:
+            raise DecodeError("an entry does not hold rows")
+        try:
+            if len(builders) == 1:
+                (build,) = builders
+                return [build(row[1:]) for row in rows]
+            return [builders[row[0]](row[1:]) for row in rows]
+        except (TypeError, ValueError, IndexError) as error:
+            raise DecodeError(f"a row does not fit its schema: {error}") from error
+
+    def find_builder(self, builders: list[Builder], reference: Any) -> Builder:
+        """What rebuilds the objects of a schema, named by its index or by itself."""
+        if type(reference) is int and 0 <= reference < len(builders):
+            return builders[reference]
+        if type(reference) is not bytes:
+            raise ValueError(f"{reference!r:.40} names no schema")
+        self._forget_if_outdated()
+        build = self._by_schema.get(reference)
+        if build is None:
+            build = self._builder(msgpack.unpackb(reference))
+            _remember(self._by_schema, reference, build)
+        return build
+
+    def _builders(self, header: bytes) -> list[Builder]:
+        self._forget_if_outdated()
+        builders = self._by_header.get(header)
+        if builders is None:
+            try:
+                schemas = msgpack.unpackb(header)
+                builders = [self._builder(schema) for schema in schemas]
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
+                raise DecodeError(f"an entry's header is damaged: {error or type(error).__name__}") from error
+            _remember(self._by_header, header, builders)
+        return builders
+
+    def _builder(self, packed: Any) -> Builder:
+        if packed == [None, 0, []]:
+            return _plain_dict
+        schema: Schema = parse_schema(packed)
+        return self._registry.builder(schema, self._unknown_events)
+
+    def _forget_if_outdated(self) -> None:
+        if self._generation != self._registry.generation:
+            self._generation = self._registry.generation
+            self._by_header = {}
+            self._by_schema = {}
+
+
+def _remember(known: dict[bytes, Any], key: bytes, value: Any) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def _plain_dict(values: list[Any]) -> dict[Any, Any]:
+    (event,) = values
+    if type(event) is not dict:
+        raise ValueError("a plain event is not a map")
+    return event

@@ -1,0 +1,59 @@
+"""The envelope around a payload: one byte that says how it is compressed, then the payload."""
+
+from threading import local
+
+import zstandard
+
+from runic_redis.errors import DecodeError
+
+__all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress"]
+
+PLAIN = b"\x00"
+ZSTD = b"\x01"
+# Below this, what compression saves is not worth its time.
+COMPRESS_FROM_BYTES = 1024
+# The level where, on events, a higher one costs more time than it saves memory; see docs/performance.md.
+LEVEL = 1
+# No payload is larger when written, so none is expanded further when read.
+MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
+
+
+class _Zstd(local):
+    """A compressor may be used by one thread at a time, and costs more to make than to use."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=LEVEL)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstd()
+
+
+def compress(payload: bytes) -> bytes:
+    """The payload in its envelope, compressed where that makes it smaller."""
+    if len(payload) >= COMPRESS_FROM_BYTES:
+        compressed = _zstd.compressor.compress(payload)
+        if len(compressed) < len(payload):
+            return ZSTD + compressed
+    return PLAIN + payload
+
+
+def decompress(data: bytes) -> bytes:
+    """The payload out of its envelope.
+
+    Raises:
+        DecodeError: it is damaged, or would expand to more than `MAX_PAYLOAD_BYTES`.
+    """
+    kind = data[:1]
+    if kind == PLAIN:
+        return data[1:]
+    if kind != ZSTD:
+        raise DecodeError(f"a payload starts with {kind!r}, which names no compression")
+    try:
+        # The size is read first: zstandard would allocate whatever a damaged frame claims.
+        size = zstandard.frame_content_size(data[1:])
+        if not 0 <= size <= MAX_PAYLOAD_BYTES:
+            raise DecodeError(f"a payload claims to hold {size} bytes, more than the {MAX_PAYLOAD_BYTES} allowed")
+        return _zstd.decompressor.decompress(data[1:])
+    except zstandard.ZstdError as error:
+        raise DecodeError(f"a compressed payload is damaged: {error}") from error

@@ -1,0 +1,254 @@
+"""Python values as MessagePack: the native types as they are, every other supported type as an extension.
+
+Each value comes back as what it was, type by type: exact types only are accepted, so that no subclass is
+silently turned into its base. Registered classes are kept as ``[schema, field value, …]``, where the schema is
+an index into a table beside the value (in a stream entry), or the packed schema itself (in a document, which
+must stand alone).
+
+The extension codes are part of the data format, see docs/data-format.md.
+"""
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import msgpack
+
+from runic_redis.codec.explain import explain
+from runic_redis.errors import DecodeError, EncodeError
+from runic_redis.events import Registry, Schema, UnknownEvent
+
+__all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "parse_schema"]
+
+BIG_INT = 1
+TUPLE = 2
+SET = 3
+FROZENSET = 4
+DATETIME = 5
+DATE = 6
+TIME = 7
+TIMEDELTA = 8
+DECIMAL = 9
+UUID_ = 10
+OBJECT = 11
+
+# How deep extensions may nest in each other: bounds the recursion both ways, and so what damaged bytes can cost.
+MAX_DEPTH = 64
+
+Builder = Callable[[list[Any]], Any]
+FindBuilder = Callable[[int | bytes], Builder]
+
+_FOLD = "~"
+_BUFFER_BYTES = 16 * 1024
+
+
+class TooDeepError(ValueError):
+    """A value nests deeper than `MAX_DEPTH`."""
+
+
+class ValueEncoder:
+    """Encodes values; not for two threads at once.
+
+    The canonical form of a value is the same however its dicts and sets were ordered.
+    """
+
+    def __init__(self, registry: Registry, *, canonical: bool = False) -> None:
+        self._registry = registry
+        self._canonical = canonical
+        self._depth = 0
+        self._packers: list[msgpack.Packer] = []
+        self._schemas: dict[Schema, bytes] = {}
+
+    def encode(self, value: Any, path: str) -> bytes:
+        """The bytes of a value.
+
+        Raises:
+            EncodeError: some part of it, at a path that starts with `path`, cannot be kept.
+        """
+        self._depth = 0
+        try:
+            return self.pack(value)
+        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+            raise explain(value, path, self._registry) or EncodeError(
+                f"{path} cannot be encoded: {error}; nothing was sent.", path=path
+            ) from error
+
+    def pack(self, value: Any) -> bytes:
+        """The bytes of a value, by the packer of the present depth: a packer at work cannot be used again."""
+        depth = self._depth
+        if depth == len(self._packers):
+            if depth > MAX_DEPTH:
+                raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
+            self._packers.append(msgpack.Packer(default=self._extension, strict_types=True, buf_size=_BUFFER_BYTES))
+        self._depth = depth + 1
+        try:
+            packed: bytes = self._packers[depth].pack(self._ordered(value) if self._canonical else value)
+        finally:
+            self._depth = depth
+        return packed
+
+    def schema_reference(self, schema: Schema) -> int | bytes:
+        """How an object names its schema: here by the packed schema, since a document stands alone."""
+        packed = self._schemas.get(schema)
+        if packed is None:
+            packed = self._schemas[schema] = msgpack.packb(schema)
+        return packed
+
+    def _extension(self, value: Any) -> msgpack.ExtType:
+        """What stands for a value that MessagePack has no type for."""
+        kind = type(value)
+        encode = _SCALARS.get(kind)
+        if encode is not None:
+            code, data = encode(value)
+            return msgpack.ExtType(code, data)
+        if kind is tuple:
+            return msgpack.ExtType(TUPLE, self.pack(list(value)))
+        if kind is set:
+            return msgpack.ExtType(SET, self._pack_set(value))
+        if kind is frozenset:
+            return msgpack.ExtType(FROZENSET, self._pack_set(value))
+        registered = self._registry.of(kind)
+        if registered is not None:
+            schema, values = registered.schema, registered.kind.read(value)
+        elif kind is UnknownEvent:
+            schema, values = value.schema, value.fields.values()
+        else:
+            raise TypeError(f"{kind.__name__} is not supported")
+        return msgpack.ExtType(OBJECT, self.pack([self.schema_reference(schema), *values]))
+
+    def _pack_set(self, value: set[Any] | frozenset[Any]) -> bytes:
+        header: bytes = msgpack.Packer().pack_array_header(len(value))
+        return header + b"".join(sorted(map(self.pack, value)))
+
+    def _ordered(self, value: Any) -> Any:
+        """The value with its dicts, and those in its lists, in the order of their keys' bytes."""
+        if type(value) is dict:
+            by_key = sorted((self.pack(key), key) for key in value) if _plain(value) else _by_packed_key(value, self)
+            return {key: self._ordered(value[key]) for _, key in by_key}
+        if type(value) is list:
+            return [self._ordered(item) for item in value]
+        return value
+
+
+def _plain(value: dict[Any, Any]) -> bool:
+    return all(type(key) is str for key in value)
+
+
+def _by_packed_key(value: dict[Any, Any], encoder: ValueEncoder) -> list[tuple[bytes, Any]]:
+    return sorted(((encoder.pack(key), key) for key in value), key=lambda pair: pair[0])
+
+
+def _big_int(value: int) -> tuple[int, bytes]:
+    return BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _datetime(value: dt.datetime) -> tuple[int, bytes]:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError("its time zone gives no offset")
+    return DATETIME, (value.isoformat() + _FOLD * value.fold).encode()
+
+
+def _time(value: dt.time) -> tuple[int, bytes]:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError("its time zone gives no offset without a date")
+    return TIME, (value.isoformat() + _FOLD * value.fold).encode()
+
+
+# The scalar types; an int reaches here only when it is too large for MessagePack.
+_SCALARS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
+    int: _big_int,
+    dt.datetime: _datetime,
+    dt.date: lambda value: (DATE, value.isoformat().encode()),
+    dt.time: _time,
+    dt.timedelta: lambda value: (TIMEDELTA, msgpack.packb([value.days, value.seconds, value.microseconds])),
+    Decimal: lambda value: (DECIMAL, str(value).encode()),
+    UUID: lambda value: (UUID_, value.bytes),
+}
+
+
+def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
+    """The value that the bytes stand for.
+
+    Raises:
+        DecodeError: they stand for none.
+        UnknownEventType: a class in it is not registered.
+    """
+    try:
+        return _unpack(data, find_builder, 0)
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        InvalidOperation,
+        msgpack.UnpackException,
+    ) as error:
+        raise DecodeError(f"a value is damaged: {error or type(error).__name__}") from error
+
+
+def _unpack(data: bytes, find_builder: FindBuilder, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
+    return msgpack.unpackb(data, strict_map_key=False, ext_hook=partial(_extended, find_builder, depth))
+
+
+def _extended(find_builder: FindBuilder, depth: int, code: int, data: bytes) -> Any:
+    scalar = _SCALAR_DECODERS.get(code)
+    if scalar is not None:
+        return scalar(data)
+    if code not in {TUPLE, SET, FROZENSET, OBJECT}:
+        raise ValueError(f"extension {code} is not one of ours")
+    items = _unpack(data, find_builder, depth + 1)
+    if type(items) is not list:
+        raise ValueError(f"extension {code} does not hold an array")
+    if code == OBJECT:
+        if not items:
+            raise ValueError("an object names no schema")
+        return find_builder(items[0])(items[1:])
+    return _COLLECTIONS[code](items)
+
+
+_COLLECTIONS: Mapping[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
+
+
+def _decode_datetime(data: bytes) -> dt.datetime:
+    text = data.decode("ascii")
+    plain = text.rstrip(_FOLD)
+    return dt.datetime.fromisoformat(plain).replace(fold=len(text) - len(plain))
+
+
+def _decode_time(data: bytes) -> dt.time:
+    text = data.decode("ascii")
+    plain = text.rstrip(_FOLD)
+    return dt.time.fromisoformat(plain).replace(fold=len(text) - len(plain))
+
+
+def _decode_timedelta(data: bytes) -> dt.timedelta:
+    days, seconds, microseconds = msgpack.unpackb(data)
+    return dt.timedelta(days, seconds, microseconds)
+
+
+_SCALAR_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
+    BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
+    DATETIME: _decode_datetime,
+    DATE: lambda data: dt.date.fromisoformat(data.decode("ascii")),
+    TIME: _decode_time,
+    TIMEDELTA: _decode_timedelta,
+    DECIMAL: lambda data: Decimal(data.decode("ascii")),
+    UUID_: lambda data: UUID(bytes=data),
+}
+
+
+def parse_schema(packed: Any) -> Schema:
+    """A schema as it stands in the data: ``[name, version, [field names]]``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match packed:
+        case [str(name), int(version), [*fields]] if all(type(field) is str for field in fields):
+            return Schema(name, version, tuple(fields))
+    raise ValueError(f"{packed!r:.80} is not a schema")

@@ -1,0 +1,59 @@
+"""What a store is, for code that uses one: protocols for its capabilities, and the questions to ask.
+
+Ported from the behaviour ``Runic.Runner.Store`` of Elixir's Runic, where a store must have ``init_store``, ``save``
+and ``load``, and may have the rest; a failure raises instead of returning an error tuple. Code that uses a store
+asks for capabilities, never for a class.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
+__all__ = ["FactStore", "SnapshotStore", "Store", "StreamStore", "supports_stream"]
+
+
+class Store(Protocol):
+    """The least that a store can do; what Runic calls ``init_store`` is its construction."""
+
+    def save(self, workflow_id: str, log: list[Any], /) -> None:
+        """Save a whole list of events over the one before."""
+
+    def load(self, workflow_id: str, /) -> list[Any]:
+        """The list of events that was saved."""
+
+
+@runtime_checkable
+class StreamStore(Protocol):
+    """A store of streams of events."""
+
+    def append(self, workflow_id: str, events: Iterable[Any], /) -> int:
+        """Append events; the cursor after them."""
+
+    def stream(self, workflow_id: str, /) -> Iterator[Any]:
+        """The events, in order."""
+
+
+@runtime_checkable
+class SnapshotStore(Protocol):
+    """A store of snapshots."""
+
+    def save_snapshot(self, workflow_id: str, cursor: int, data: bytes, /) -> None:
+        """Save a state as of a cursor."""
+
+    def load_snapshot(self, workflow_id: str, /) -> tuple[int, bytes]:
+        """The cursor and the state that were saved."""
+
+
+@runtime_checkable
+class FactStore(Protocol):
+    """A store of facts."""
+
+    def save_fact(self, fact_hash: str | bytes, value: Any, /) -> None:
+        """Keep a value under its hash."""
+
+    def load_fact(self, fact_hash: str | bytes, /) -> Any:
+        """The value that is kept under a hash."""
+
+
+def supports_stream(store: object) -> TypeGuard[StreamStore]:
+    """Whether a store has both ``append`` and ``stream``."""
+    return isinstance(store, StreamStore)

@@ -1,0 +1,278 @@
+"""From a URL, or a client of the user's own, to something that answers batches."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import parse_url
+from redis.exceptions import AuthenticationError, RedisClusterException
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from runic_redis.drivers.replies import CONNECTION_FAILURES, refused_login
+from runic_redis.drivers.sync import ClusterServer, Server, SingleServer
+from runic_redis.errors import ConfigurationError, InvalidType, StoreUnavailable
+
+__all__ = ["Connected", "connect_client", "connect_url"]
+
+# redis-py's own default, from version 8 on; before, it waited for ever.
+_TIMEOUT_S = 5.0
+_SENTINEL_PORT = 26379
+_REDIS_PORT = 6379
+_EXAMPLES = (
+    "redis://localhost:6379/0, rediss://…, unix:///run/redis.sock, redis+cluster://host1,host2, "
+    "redis+sentinel://host1,host2/service/0, embedded:///directory or memory://name"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A server, and how to name it to people: never with a password."""
+
+    server: Server
+    label: str
+    close: Callable[[], None]
+
+
+def connect_client(client: Any) -> Connected:
+    """Use a redis-py client of the caller's own, which is neither changed nor closed.
+
+    Raises:
+        ConfigurationError: it decodes responses.
+        InvalidType: it is no client that can be used here.
+    """
+    if isinstance(client, redis.asyncio.Redis | redis.asyncio.RedisCluster):
+        raise InvalidType("This is a client of redis.asyncio; a RedisStore takes one of redis.")
+    if isinstance(client, Sentinel):
+        raise InvalidType("This is a Sentinel; pass the client that sentinel.master_for(service) makes.")
+    if not isinstance(client, redis.Redis | RedisCluster) or hasattr(client, "command_stack"):
+        raise InvalidType(f"A RedisStore takes a client of redis-py, not a {type(client).__qualname__}.")
+    if client.get_encoder().decode_responses:
+        raise ConfigurationError(
+            "The client decodes responses (decode_responses=True), and what the store keeps is bytes: pass a client "
+            "with decode_responses=False."
+        )
+    server: Server
+    if isinstance(client, RedisCluster):
+        server = ClusterServer(client, owned=False)
+        label = "a RedisCluster client"
+    else:
+        server = SingleServer(client, owned=False)
+        label = "a Redis client"
+    return Connected(server, label, server.close)
+
+
+def connect_url(url: str) -> Connected:
+    """Connect as the URL says. What it makes is closed by `Connected.close`.
+
+    Raises:
+        ConfigurationError: the URL cannot be used, or an extra is missing.
+        StoreUnavailable: a cluster or an embedded server could not be reached.
+    """
+    if not isinstance(url, str):
+        raise InvalidType(f"A URL is a str, not a {type(url).__qualname__}.")
+    connect = _SCHEMES.get(url.partition("://")[0]) if "://" in url else None
+    if connect is None:
+        raise ConfigurationError(f"{_shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
+    try:
+        return connect(url)
+    except AuthenticationError as error:
+        raise refused_login(error) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"The URL {_shown(url)!r} cannot be used: {error}.") from error
+
+
+def _shown(url: str) -> str:
+    """A URL without user, password and options: safe to print."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url.rpartition("@")[2][:200]
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"[:200]
+
+
+def _connect_redis(url: str) -> Connected:
+    options = _defaults() | _options(url)
+    pool = redis.ConnectionPool(**options)
+    # The connection is made later; wrong options should show now, and by name.
+    _check_options(options.get("connection_class", redis.Connection), options)
+    server = SingleServer(redis.Redis.from_pool(pool), owned=True)
+    return Connected(server, _shown(url), server.close)
+
+
+def _connect_cluster(url: str) -> Connected:
+    hosts, plain = _split_hosts(url, "redis+cluster", _REDIS_PORT)
+    options = _defaults() | _options(plain)
+    secure = options.pop("connection_class", None) is not None
+    _check_options(redis.SSLConnection if secure else redis.Connection, options)
+    if options.pop("db", 0) != 0:
+        raise ValueError("a cluster has no databases but 0")
+    for name in ("host", "port", "retry"):
+        options.pop(name, None)
+    nodes = [ClusterNode(host, port) for host, port in hosts]
+    try:
+        client = RedisCluster(startup_nodes=nodes, ssl=secure, **options)
+    except (RedisClusterException, *CONNECTION_FAILURES) as error:
+        if isinstance(error.__cause__, AuthenticationError):
+            raise refused_login(error.__cause__) from error
+        raise StoreUnavailable(
+            f"The cluster cannot be reached: {error}. Start it, or correct the URL ({_shown(url)})."
+        ) from error
+    server = ClusterServer(client, owned=True)
+    return Connected(server, _shown(url), server.close)
+
+
+def _connect_sentinel(url: str) -> Connected:
+    hosts, plain = _split_hosts(url, "redis+sentinel", _SENTINEL_PORT)
+    parts = urlsplit(plain)
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service or not (database or "0").isdigit():
+        raise ValueError("it names no service: write redis+sentinel://host1,host2/service, or …/service/database")
+    options = _defaults() | _options(urlunsplit(parts._replace(path=f"/{database or 0}")))
+    for name in ("host", "port"):
+        options.pop(name, None)
+    of_sentinel = {
+        name.removeprefix("sentinel_"): options.pop(name)
+        for name in ("sentinel_username", "sentinel_password")
+        if name in options
+    }
+    _check_options(redis.Connection, options)
+    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinel = Sentinel(hosts, sentinel_kwargs=timeouts | of_sentinel)
+    client = sentinel.master_for(unquote(service), **options)
+    server = SingleServer(client, owned=True)
+
+    def close() -> None:
+        server.close()
+        for watcher in sentinel.sentinels:
+            watcher.close()
+
+    return Connected(server, _shown(url), close)
+
+
+def _connect_embedded(url: str) -> Connected:
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    fsync = options.pop("fsync", "everysec")
+    protocol = int(options.pop("protocol", "2"))
+    if options:
+        raise ValueError(f"embedded:// knows the options fsync and protocol, not {', '.join(options)}")
+    directory = Path(unquote(parts.netloc + parts.path)).expanduser()
+    if not parts.netloc + parts.path:
+        raise ValueError("it names no directory: write embedded:///absolute/directory or embedded://relative/directory")
+    try:
+        from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
+    except ImportError as error:
+        raise ConfigurationError(f"embedded:// needs Linux or macOS: {error}.") from error
+    embedded = EmbeddedServer(directory, fsync=fsync)
+    embedded.start()
+    pool = redis.ConnectionPool(
+        connection_class=redis.UnixDomainSocketConnection,
+        path=str(embedded.socket),
+        protocol=protocol,
+        **_defaults(),
+    )
+    server = SingleServer(redis.Redis.from_pool(pool), owned=True)
+
+    def close() -> None:
+        server.close()
+        embedded.stop()
+
+    return Connected(server, _shown(url), close)
+
+
+def _connect_memory(url: str) -> Connected:
+    try:
+        import fakeredis  # noqa: PLC0415 - an extra, paid for by those who use it
+        import lupa  # noqa: F401, PLC0415
+    except ImportError:
+        raise ConfigurationError("memory:// needs fakeredis: pip install 'runic-redis[memory]'.") from None
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    protocol = int(options.pop("protocol", "2"))
+    if options:
+        raise ValueError(f"memory:// knows the option protocol, not {', '.join(options)}")
+    name = parts.netloc + parts.path
+    kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
+    server = SingleServer(fakeredis.FakeRedis(server=kept, protocol=protocol), owned=True)
+    return Connected(server, _shown(url), server.close)
+
+
+# The memory:// stores of this process, by name.
+_memory_servers: dict[str, Any] = {}
+
+_SCHEMES: Mapping[str, Callable[[str], Connected]] = {
+    "redis": _connect_redis,
+    "rediss": _connect_redis,
+    "unix": _connect_redis,
+    "redis+cluster": _connect_cluster,
+    "rediss+cluster": _connect_cluster,
+    "redis+sentinel": _connect_sentinel,
+    "embedded": _connect_embedded,
+    "memory": _connect_memory,
+}
+
+
+def _defaults() -> dict[str, Any]:
+    """How connections are made unless the URL says otherwise: time limits, and none of redis-py's retries."""
+    return {
+        "socket_timeout": _TIMEOUT_S,
+        "socket_connect_timeout": _TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What redis-py reads from a URL, with the mistakes it lets pass refused."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        _check_database(parts)
+    options: dict[str, Any] = parse_url(url)
+    if parts.scheme == "unix" and not options.get("path"):
+        raise ValueError("it names no socket: write unix:///run/redis.sock")
+    if str(options.pop("decode_responses", "")).lower() not in {"", "0", "f", "false", "n", "no"}:
+        raise ValueError("what the store keeps is bytes, so decode_responses cannot be set")
+    for name in ("retry_on_timeout", "retry_on_error"):
+        if options.pop(name, None):
+            raise ValueError(f"{name} would send a command twice; the store retries safely by itself")
+    return options
+
+
+def _check_database(parts: SplitResult) -> None:
+    database = parts.path.strip("/")
+    if database and not database.isdigit():
+        raise ValueError(f"the database is a number, not {database!r}")
+
+
+def _check_options(connection_class: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options that no connection takes: redis-py would fail on each use instead."""
+    known = {"connection_class", "max_connections", "timeout"}
+    for base in inspect.getmro(connection_class):
+        if "__init__" in base.__dict__:
+            known.update(inspect.signature(base.__dict__["__init__"]).parameters)
+    unknown = sorted(name for name in options if name not in known)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)} is not an option of a Redis URL")
+
+
+def _split_hosts(url: str, scheme: str, default_port: int) -> tuple[list[tuple[str, int]], str]:
+    """The hosts of a URL that names several, and the URL with the first alone, as redis-py reads it."""
+    match = re.match(r"(rediss?)\+\w+://(?:([^@/]*)@)?([^/?]*)(.*)", url, re.DOTALL)
+    if match is None:
+        raise ValueError(f"it is not of the form {scheme}://host1,host2")
+    base, login, hosts, rest = match.groups()
+    found = []
+    for host in hosts.split(","):
+        address = urlsplit(f"//{host}")
+        if not address.hostname:
+            raise ValueError(f"it names no host: write {scheme}://host1,host2")
+        found.append((address.hostname, address.port or default_port))
+    who = f"{login}@" if login is not None else ""
+    return found, f"{base}://{who}{hosts.split(',')[0]}{rest}"

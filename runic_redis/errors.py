@@ -1,0 +1,164 @@
+"""The one family of errors: each says what happened, what was or was not changed, and what to do.
+
+Every error is a `StoreError`, and also the built-in that a Python user would expect to catch. They carry
+what the message names as attributes, and survive pickling, so that they cross process boundaries whole.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "ConfigurationError",
+    "CursorConflict",
+    "DecodeError",
+    "EncodeError",
+    "EventsTrimmed",
+    "FactNotFound",
+    "InvalidArgument",
+    "InvalidType",
+    "SnapshotConflict",
+    "SnapshotNotFound",
+    "StoreError",
+    "StoreUnavailable",
+    "UnknownEventType",
+    "WorkflowNotFound",
+]
+
+
+def _restore(cls: type["StoreError"], args: tuple[Any, ...], state: dict[str, Any]) -> "StoreError":
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class StoreError(Exception):
+    """The base of every error that a store raises."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by state: the subclasses' constructors take keywords, which `Exception` would lose."""
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class WorkflowNotFound(StoreError, LookupError):
+    """Nothing of the kind that was asked for is kept under this workflow id.
+
+    Attributes:
+        workflow_id: the id that was asked for.
+    """
+
+    def __init__(self, message: str, *, workflow_id: str) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+
+
+class SnapshotNotFound(StoreError, LookupError):
+    """The workflow has no snapshot.
+
+    Attributes:
+        workflow_id: the id that was asked for.
+    """
+
+    def __init__(self, message: str, *, workflow_id: str) -> None:
+        super().__init__(message)
+        self.workflow_id = workflow_id
+
+
+class FactNotFound(StoreError, LookupError):
+    """No fact is kept under one or more of the hashes asked for.
+
+    Attributes:
+        hashes: every hash that is missing, as the caller gave them, in the order asked.
+    """
+
+    def __init__(self, message: str, *, hashes: Sequence[str | bytes]) -> None:
+        super().__init__(message)
+        self.hashes = list(hashes)
+
+
+class CursorConflict(StoreError):
+    """The workflow's cursor was not the expected one; nothing was stored.
+
+    Attributes:
+        expected: the cursor the caller expected.
+        actual: the cursor the workflow had.
+    """
+
+    def __init__(self, message: str, *, expected: int, actual: int) -> None:
+        super().__init__(message)
+        self.expected = expected
+        self.actual = actual
+
+
+class SnapshotConflict(StoreError):
+    """The snapshot's cursor is above the workflow's, or below that of a snapshot already there; nothing was stored.
+
+    Attributes:
+        cursor: the cursor of the snapshot that was refused.
+        actual: the cursor that it conflicts with.
+    """
+
+    def __init__(self, message: str, *, cursor: int, actual: int) -> None:
+        super().__init__(message)
+        self.cursor = cursor
+        self.actual = actual
+
+
+class EventsTrimmed(StoreError):
+    """Events that were asked for have been trimmed away: recover from the snapshot and read after its cursor.
+
+    Attributes:
+        first: the cursor of the first event that is still kept.
+    """
+
+    def __init__(self, message: str, *, first: int) -> None:
+        super().__init__(message)
+        self.first = first
+
+
+class EncodeError(StoreError, TypeError):
+    """A value cannot be kept; nothing was sent.
+
+    Attributes:
+        path: where in the argument the value stands, such as ``events[3].items['a']``.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class DecodeError(StoreError):
+    """What is kept in Redis is not what this library writes: damaged, or a foreign value at one of its keys."""
+
+
+class UnknownEventType(StoreError):
+    """An event of a type or version that this program has not registered.
+
+    Attributes:
+        name: the event type's name.
+        version: the version that it was written with.
+    """
+
+    def __init__(self, message: str, *, name: str, version: int) -> None:
+        super().__init__(message)
+        self.name = name
+        self.version = version
+
+
+class InvalidArgument(StoreError, ValueError):
+    """An argument that no store could take; nothing was sent, or where said, nothing was changed."""
+
+
+class InvalidType(InvalidArgument, TypeError):
+    """An argument of the wrong type; nothing was sent."""
+
+
+class ConfigurationError(StoreError):
+    """The store cannot be used as configured; the message says what to change."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """Redis could not be reached, or did not answer, within the deadline.
+
+    Where a write was under way the message says whether it may have been stored.
+    """

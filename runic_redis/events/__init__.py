@@ -1,0 +1,24 @@
+"""Event types: how a class is registered under a name and a version, and how its older versions are read.
+
+`registry` holds the decorator and what is known, `kinds` how each kind of class is taken apart and rebuilt.
+"""
+
+from runic_redis.events.registry import (
+    EventType,
+    Registry,
+    Schema,
+    UnknownEvent,
+    UnknownEvents,
+    default_registry,
+    event,
+)
+
+__all__ = [
+    "EventType",
+    "Registry",
+    "Schema",
+    "UnknownEvent",
+    "UnknownEvents",
+    "default_registry",
+    "event",
+]

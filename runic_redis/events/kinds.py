@@ -1,0 +1,249 @@
+"""How each kind of class is taken apart into field values, and rebuilt from them.
+
+A rebuilt object is restored, as by `copy` or `pickle`: its fields are set to what was stored, without running
+validation or conversion again. Where a class has a hook that runs after `__init__` (``__post_init__`` and its
+like), the hook runs, and the stored values are set once more after it, so that the fields always come back as
+they were.
+
+Optional libraries are recognised by what they leave on a class; none is imported unless the class uses it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, Flag
+from operator import attrgetter
+from typing import Any
+
+from runic_redis.errors import InvalidArgument, InvalidType
+
+__all__ = ["Kind", "kind_of"]
+
+Read = Callable[[Any], Iterable[Any]]
+Build = Callable[[Iterable[Any]], Any]
+Default = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the codec needs of a class.
+
+    Attributes:
+        fields: the names of its fields, in order.
+        read: the values of an instance's fields, in that order.
+        build: an instance from values in that order; raises ValueError for a value that no instance has.
+        defaults: for fields that have one, what makes the default.
+    """
+
+    fields: tuple[str, ...]
+    read: Read
+    build: Build
+    defaults: Mapping[str, Default]
+
+
+def kind_of(cls: Any) -> Kind:
+    """The kind of a class to be registered.
+
+    Raises:
+        InvalidType: it is not a class, or of no kind that can be registered.
+    """
+    if not isinstance(cls, type):
+        raise InvalidType(f"@event registers classes, not {cls!r:.80}.")
+    if issubclass(cls, Enum):
+        return _enum(cls)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return _named_tuple(cls)
+    if hasattr(cls, "__struct_fields__"):
+        return _msgspec_struct(cls)
+    if hasattr(cls, "model_construct"):
+        return _pydantic_model(cls)
+    if "__attrs_attrs__" in cls.__dict__:
+        return _attrs(cls)
+    if dataclasses.is_dataclass(cls) and "__dataclass_fields__" in cls.__dict__:
+        return _dataclass(cls)
+    raise InvalidType(
+        f"@event registers dataclasses, attrs classes, msgspec Structs, pydantic models, NamedTuples and Enums; "
+        f"{cls.__qualname__} is none of them. Put @event above the decorator that makes it one, "
+        "such as @dataclass."
+    )
+
+
+def _reader(fields: tuple[str, ...]) -> Read:
+    if len(fields) > 1:
+        return attrgetter(*fields)
+    return lambda instance: [getattr(instance, name) for name in fields]
+
+
+def _constant(value: Any) -> Default:
+    return lambda: value
+
+
+def _has_slots(cls: type) -> bool:
+    return any("__slots__" in base.__dict__ for base in cls.__mro__[:-1])
+
+
+def _restorer(cls: type, fields: tuple[str, ...], make: Callable[[Mapping[str, Any]], Any] | None) -> Build:
+    """Build by setting the fields, on a blank instance or on one that `make` has run the class's own hooks on."""
+    blank = object.__new__
+    set_field = object.__setattr__
+
+    if make is not None:
+
+        def build_hooked(values: Iterable[Any]) -> Any:
+            stored = dict(zip(fields, values, strict=True))
+            instance = make(stored)
+            for name, value in stored.items():
+                set_field(instance, name, value)
+            return instance
+
+        return build_hooked
+
+    if _has_slots(cls):
+
+        def build_slotted(values: Iterable[Any]) -> Any:
+            instance: Any = blank(cls)
+            for name, value in zip(fields, values, strict=True):
+                set_field(instance, name, value)
+            return instance
+
+        return build_slotted
+
+    def build(values: Iterable[Any]) -> Any:
+        instance: Any = blank(cls)
+        instance.__dict__.update(zip(fields, values, strict=True))
+        return instance
+
+    return build
+
+
+def _dataclass(cls: Any) -> Kind:
+    fields = dataclasses.fields(cls)
+    names = tuple(field.name for field in fields)
+    defaults: dict[str, Default] = {}
+    for field in fields:
+        if field.default is not dataclasses.MISSING:
+            defaults[field.name] = _constant(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            defaults[field.name] = field.default_factory
+    make = None
+    if hasattr(cls, "__post_init__"):
+        parameters = [field.name for field in fields if field.init]
+
+        def make(stored: Mapping[str, Any]) -> Any:
+            return cls(**{name: stored[name] for name in parameters})
+
+    return Kind(names, _reader(names), _restorer(cls, names, make), defaults)
+
+
+def _attrs(cls: Any) -> Kind:
+    attributes = cls.__attrs_attrs__
+    names = tuple(attribute.name for attribute in attributes)
+    defaults: dict[str, Default] = {}
+    for attribute in attributes:
+        factory = getattr(attribute.default, "factory", None)
+        if factory is None:
+            # attrs marks "no default" by a value of its own, which has a name and no other use.
+            if getattr(attribute.default, "name", None) != "NOTHING":
+                defaults[attribute.name] = _constant(attribute.default)
+        elif not attribute.default.takes_self:
+            defaults[attribute.name] = factory
+    make = None
+    if hasattr(cls, "__attrs_post_init__") or hasattr(cls, "__attrs_pre_init__"):
+        parameters = {attribute.name: attribute.alias for attribute in attributes if attribute.init}
+
+        def make(stored: Mapping[str, Any]) -> Any:
+            return cls(**{alias: stored[name] for name, alias in parameters.items()})
+
+    return Kind(names, _reader(names), _restorer(cls, names, make), defaults)
+
+
+def _msgspec_struct(cls: Any) -> Kind:
+    import msgspec  # noqa: PLC0415 - the class is a Struct, so the library is there; nobody else pays for it
+
+    fields = msgspec.structs.fields(cls)
+    names = tuple(field.name for field in fields)
+    defaults: dict[str, Default] = {}
+    for field in fields:
+        if field.default is not msgspec.NODEFAULT:
+            defaults[field.name] = _constant(field.default)
+        elif field.default_factory is not msgspec.NODEFAULT:
+            defaults[field.name] = field.default_factory
+    hooked = hasattr(cls, "__post_init__")
+
+    def build(values: Iterable[Any]) -> Any:
+        stored = dict(zip(names, values, strict=True))
+        instance = cls(**stored)
+        if hooked:
+            for name, value in stored.items():
+                msgspec.structs.force_setattr(instance, name, value)
+        return instance
+
+    return Kind(names, _reader(names), build, defaults)
+
+
+def _pydantic_model(cls: Any) -> Kind:
+    names = tuple(cls.model_fields)
+    field_set = set(names)
+    defaults: dict[str, Default] = {}
+    for name, field in cls.model_fields.items():
+        if field.default_factory is not None:
+            if not getattr(field, "default_factory_takes_validated_data", False):
+                defaults[name] = field.default_factory
+        elif not field.is_required():
+            defaults[name] = _constant(field.default)
+    allows_extra = cls.model_config.get("extra") == "allow"
+    read_fields = _reader(names)
+
+    def read(instance: Any) -> Iterable[Any]:
+        if allows_extra and instance.__pydantic_extra__:
+            extra = ", ".join(instance.__pydantic_extra__)
+            raise ValueError(f"has extra fields that its model does not declare: {extra}")
+        return read_fields(instance)
+
+    def build(values: Iterable[Any]) -> Any:
+        instance = cls.__new__(cls)
+        instance.__setstate__(
+            {
+                "__dict__": dict(zip(names, values, strict=True)),
+                "__pydantic_fields_set__": field_set.copy(),
+                "__pydantic_extra__": {} if allows_extra else None,
+                "__pydantic_private__": None,
+            }
+        )
+        if cls.__pydantic_post_init__:
+            stored = dict(instance.__dict__)
+            instance.model_post_init(None)
+            instance.__dict__.update(stored)
+        return instance
+
+    return Kind(names, read, build, defaults)
+
+
+def _named_tuple(cls: Any) -> Kind:
+    defaults = {name: _constant(value) for name, value in cls._field_defaults.items()}
+    names = tuple(cls._fields)
+
+    def build(values: Iterable[Any]) -> Any:
+        instance = tuple.__new__(cls, values)
+        if len(instance) != len(names):
+            raise ValueError(f"{len(instance)} values for {len(names)} fields")
+        return instance
+
+    return Kind(names, list, build, defaults)
+
+
+def _enum(cls: Any) -> Kind:
+    if not len(cls):
+        raise InvalidArgument(f"@event cannot register {cls.__qualname__}: it is an Enum without members.")
+    # A Flag's combinations have a value each but no name of their own; an Enum's names outlive its values.
+    if issubclass(cls, Flag):
+        return Kind(("value",), lambda member: [member.value], lambda values: cls(*values), {})
+
+    def build(values: Iterable[Any]) -> Any:
+        (name,) = values
+        try:
+            return cls.__members__[name]
+        except (KeyError, TypeError):
+            raise ValueError(f"no member {name!r:.80}") from None
+
+    return Kind(("name",), lambda member: [member.name], build, {})

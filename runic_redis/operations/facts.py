@@ -1,0 +1,93 @@
+"""Facts: values kept once under their hash."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from runic_redis.arguments import check_hash
+from runic_redis.codec import DIGEST_BYTES
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType
+from runic_redis.operations.asking import ask_all
+from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
+from runic_redis.operations.namespace import make_namespace
+
+__all__ = ["load_fact", "load_facts", "put_fact", "save_facts"]
+
+Hash = TypeVar("Hash", str, bytes, str | bytes)
+
+
+def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
+    """Keep values under the caller's hashes, in one round trip."""
+    if not isinstance(facts, Mapping):
+        raise InvalidType(
+            f"facts is a mapping of hashes to values, not a {type(facts).__qualname__}; nothing was sent."
+        )
+    encoded = []
+    for fact_hash, value in facts.items():
+        raw = check_hash(fact_hash)
+        encoded.append((raw, context.codec.encode_fact(raw, value)))
+    yield from _save(context, encoded)
+
+
+def put_fact(context: Context, value: Any) -> Operation[str]:
+    """Keep a value under its content hash."""
+    fact_hash, encoded = context.codec.encode_own_fact(value)
+    yield from _save(context, [(fact_hash.encode(), encoded)])
+    return fact_hash
+
+
+def load_fact(context: Context, fact_hash: str | bytes) -> Operation[Any]:
+    """The value kept under a hash."""
+    facts = yield from load_facts(context, [fact_hash])
+    return facts[fact_hash]
+
+
+def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash, Any]]:
+    """The values kept under hashes, in one round trip."""
+    if isinstance(hashes, str | bytes) or not isinstance(hashes, Iterable):
+        raise InvalidType(f"hashes is a list of hashes, not {hashes!r:.80}; nothing was sent.")
+    wanted: dict[Hash, bytes] = {fact_hash: check_hash(fact_hash) for fact_hash in hashes}
+    buckets: dict[str, list[Hash]] = {}
+    for fact_hash, raw in wanted.items():
+        buckets.setdefault(context.keys.facts(raw), []).append(fact_hash)
+    replies = yield from ask_all(
+        context,
+        [
+            Command(("HMGET", bucket, *(wanted[fact_hash] for fact_hash in members)), bucket)
+            for bucket, members in buckets.items()
+        ],
+    )
+    found: dict[Hash, bytes] = {}
+    for bucket, reply in zip(buckets.values(), replies, strict=True):
+        found.update((name, data) for name, data in zip(bucket, reply, strict=True) if data is not None)
+    missing = [fact_hash for fact_hash in wanted if fact_hash not in found]
+    if missing:
+        named = ", ".join(f"{fact_hash!r:.100}" for fact_hash in missing[:10])
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise FactNotFound(f"No fact is kept under {named}{more}.", hashes=missing)
+    return {fact_hash: _decode(context, raw, found[fact_hash]) for fact_hash, raw in wanted.items()}
+
+
+def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[None]:
+    if not encoded:
+        return
+    yield from make_namespace(context)
+    replies = yield from ask_all(
+        context,
+        [call_script("save_fact", [context.keys.facts(raw)], [raw, data, DIGEST_BYTES]) for raw, data in encoded],
+    )
+    differing = [raw for (raw, _), reply in zip(encoded, replies, strict=True) if isinstance(reply, ErrorReply)]
+    if differing:
+        raise InvalidArgument(
+            f"Another value is kept already under the fact hash {differing[0]!r}, and stays: a hash stands for one "
+            "value."
+        )
+
+
+def _decode(context: Context, raw: bytes, data: bytes) -> Any:
+    try:
+        return context.codec.decode_fact(raw, data)
+    except DecodeError as error:
+        raise DecodeError(
+            f"The fact {raw!r}, at the key {context.keys.facts(raw)!r}, is damaged: {error}. Nothing was changed."
+        ) from error

@@ -1,0 +1,56 @@
+"""A workflow as a whole: its log, whether it exists, its end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from runic_redis.arguments import check_size, check_workflow_id
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
+from runic_redis.operations.asking import ask
+from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.namespace import make_namespace
+
+__all__ = ["delete", "exists", "load", "save"]
+
+
+def save(context: Context, workflow_id: str, log: Sequence[Any]) -> Operation[None]:
+    """Save a whole list of events over the one before."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    if not isinstance(log, list):
+        raise InvalidType(f"A log is a list of events, not a {type(log).__qualname__}; nothing was sent.")
+    encoded = context.codec.encode_log(log)
+    check_size(len(encoded), "A log")
+    yield from make_namespace(context)
+    yield from ask(context, call_script("save_log", [keys.log, keys.meta, keys.index], [workflow_id, encoded]))
+
+
+def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
+    """The list of events that was saved."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    data = yield from ask(context, Command(("GET", keys.log), keys.log))
+    if data is None:
+        raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
+    try:
+        return context.codec.decode_log(data)
+    except DecodeError as error:
+        raise DecodeError(
+            f"The log of the workflow {workflow_id!r}, at the key {keys.log!r}, is damaged: {error}. Nothing was "
+            "changed."
+        ) from error
+
+
+def exists(context: Context, workflow_id: str) -> Operation[bool]:
+    """Whether anything was ever saved, appended or snapshotted under the id."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    score = yield from ask(context, Command(("ZSCORE", keys.index, workflow_id), keys.index))
+    return score is not None
+
+
+def delete(context: Context, workflow_id: str) -> Operation[None]:
+    """Delete a workflow, if there is one."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
+    created = yield from ask(context, Command(("HGET", keys.meta, "created"), keys.meta))
+    if created is not None:
+        every = [keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.index]
+        yield from ask(context, call_script("delete", every, [workflow_id, created]))

@@ -1,0 +1,136 @@
+"""Listing workflows newest first, from the indexes of all partitions at once.
+
+Each partition keeps its workflows by the time of their last write. The listing reads a page of each, and merges
+them; a partition whose page runs out is asked for the next.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from runic_redis.arguments import check_count, check_prefix
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError
+from runic_redis.operations.asking import ask_all
+from runic_redis.operations.effects import Command, Operation
+
+__all__ = ["Listing"]
+
+_FIRST_PAGE = 32
+_LAST_PAGE = 1024
+
+
+class _Partition:
+    """One partition's index, and how far down it has been read."""
+
+    def __init__(self, key: str, first_page: int) -> None:
+        self.key = key
+        self.read: deque[tuple[float, str]] = deque()
+        self.more = True
+        self.queued = False
+        self._count = first_page
+        self._score = float("inf")
+        # Members with the lowest score seen: the next page starts at that score, so as to miss none that share it.
+        self._at_score: set[bytes] = set()
+
+    @property
+    def runs_low(self) -> bool:
+        """Whether the next round trip should bring more of it."""
+        return self.more and len(self.read) <= self._count // 8
+
+    def command(self) -> Command:
+        upper = "+inf" if self._score == float("inf") else f"{self._score:.0f}"
+        count = self._count + len(self._at_score)
+        return Command(("ZREVRANGEBYSCORE", self.key, upper, "-inf", "WITHSCORES", "LIMIT", 0, count), self.key)
+
+    def receive(self, reply: Sequence[Any]) -> None:
+        pairs = _pairs(reply)
+        self.more = len(pairs) == self._count + len(self._at_score)
+        self._count = min(self._count * 2, _LAST_PAGE)
+        for member, score in pairs:
+            if score != self._score:
+                self._score, self._at_score = score, set()
+            elif member in self._at_score:
+                continue
+            self._at_score.add(member)
+            self.read.append((-score, _text(member, self.key)))
+
+
+class Listing:
+    """The ids of a namespace's workflows, the one written to last first.
+
+    A workflow that is written to while the listing is under way has moved to the front, and may be passed over.
+
+    Args:
+        context: the store's.
+        prefix: only ids that start with this.
+        limit: at most this many; None for all.
+    """
+
+    def __init__(self, context: Context, *, prefix: str = "", limit: int | None = None) -> None:
+        self._context = context
+        self._prefix = check_prefix(prefix)
+        self._limit = None if limit is None else check_count(limit, "limit")
+        count = context.keys.partitions
+        first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
+        self._partitions = [_Partition(context.keys.index(n), first_page) for n in range(count)]
+        # The newest workflow of each partition that is not listed yet, as (-score, id, partition).
+        self._heap: list[tuple[float, str, int]] = []
+        self._starved = True
+
+    def next_page(self) -> Operation[list[str]]:
+        """The next ids, at least one; none when all have been listed."""
+        ids: list[str] = []
+        while not ids and self._limit != 0 and (self._starved or self._heap):
+            if self._starved:
+                yield from self._refill()
+            ids = self._merge()
+        return ids
+
+    def _refill(self) -> Operation[None]:
+        """Read the next page of every partition that runs low."""
+        low = [(number, partition) for number, partition in enumerate(self._partitions) if partition.runs_low]
+        replies = yield from ask_all(self._context, [partition.command() for _, partition in low])
+        for (number, partition), reply in zip(low, replies, strict=True):
+            partition.receive(reply)
+            if not partition.queued:
+                self._queue(number)
+        self._starved = False
+
+    def _queue(self, number: int) -> None:
+        """Queue a partition's newest; without one, it must be read further before the order is known."""
+        partition = self._partitions[number]
+        partition.queued = bool(partition.read)
+        if partition.read:
+            heappush(self._heap, (*partition.read.popleft(), number))
+        elif partition.more:
+            self._starved = True
+
+    def _merge(self) -> list[str]:
+        """Take ids, newest first, until a partition must be read further."""
+        ids = []
+        while self._heap and not self._starved and self._limit != 0:
+            _, workflow_id, number = heappop(self._heap)
+            self._queue(number)
+            if workflow_id.startswith(self._prefix):
+                ids.append(workflow_id)
+                if self._limit is not None:
+                    self._limit -= 1
+        return ids
+
+
+def _pairs(reply: Sequence[Any]) -> list[tuple[bytes, float]]:
+    """Members and scores: flat in RESP2, in pairs in RESP3."""
+    if reply and isinstance(reply[0], list):
+        return [(member, float(score)) for member, score in reply]
+    return [(reply[at], float(reply[at + 1])) for at in range(0, len(reply), 2)]
+
+
+def _text(member: bytes, key: str) -> str:
+    try:
+        return member.decode()
+    except UnicodeDecodeError:
+        raise DecodeError(
+            f"The index at the key {key!r} holds {member!r:.80}, which is no workflow id. Nothing was changed."
+        ) from None

@@ -1,0 +1,261 @@
+"""Reading a workflow's events, a page at a time.
+
+A page is read together with the workflow's meta hash, the hash after the stream on one connection: if the hash
+still says the same life of the workflow and no later trim, the page is what it seems. The cursors in it must
+follow each other without a gap, so nothing can be skipped silently.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from runic_redis.arguments import check_cursor, check_workflow_id
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError, EventsTrimmed, UnknownEventType, WorkflowNotFound
+from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.effects import Command, Operation
+
+__all__ = ["Reader", "Record", "cursor"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MS = 2**64 - 1
+# The first page is small, for readers of a few events; later ones aim at a size in bytes.
+_FIRST_ENTRIES = 8
+_PAGE_BYTES = 1024 * 1024
+_PAGE_GROWTH = 8
+_MOST_ENTRIES = 10_000
+
+
+class Record(NamedTuple):
+    """An event and what is kept about it.
+
+    Attributes:
+        cursor: the workflow's cursor after this event.
+        time: when its commit was made, by the server's clock, to the millisecond.
+        event: the event.
+        metadata: what was passed with its commit, or None.
+    """
+
+    cursor: int
+    time: datetime
+    event: Any
+    metadata: dict[str, Any] | None
+
+
+class _Commit(NamedTuple):
+    """One decoded entry: its events have the cursors from `start` + 1 to `end`."""
+
+    start: int
+    end: int
+    ms: int
+    events: list[Any]
+    metadata: dict[str, Any] | None
+
+
+def cursor(context: Context, workflow_id: str) -> Operation[int]:
+    """The workflow's cursor; 0 if there is none."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    reply = yield from ask(context, Command(("HGET", keys.meta, "cursor"), keys.meta))
+    return _integer(reply, keys.meta)
+
+
+class Reader:
+    """Reads a workflow from where it stands, up to the cursor that it had when the reader was opened.
+
+    Args:
+        context: the store's.
+        workflow_id: the workflow to read.
+        after: read the events with a higher cursor than this.
+        until: and at most this; None for all there are.
+        reverse: newest first.
+        records: give `Record`s instead of events.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        workflow_id: str,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        reverse: bool = False,
+        records: bool = False,
+    ) -> None:
+        self._context = context
+        self._workflow_id = check_workflow_id(workflow_id)
+        self._keys = context.keys.workflow(workflow_id)
+        self._after = check_cursor(after, "after")
+        self._until = None if until is None else check_cursor(until, "until")
+        self._reverse = reverse
+        self._records = records
+        self._created: bytes | None = None
+        self._count = _FIRST_ENTRIES
+        # What is still to be read: the events with cursors from _low + 1 to _high.
+        self._low = self._high = 0
+        self._opened: list[Any] | None = None
+
+    def open(self) -> Operation[None]:
+        """Find the workflow, and read the first page.
+
+        Raises:
+            WorkflowNotFound: no event was ever appended to it.
+            EventsTrimmed: some of the events asked for are gone.
+        """
+        if self._reverse and self._until is not None:
+            # The commit that holds the event may end after it; the page below starts at that commit.
+            commands = [
+                self._range(self._until, newest_first=False, count=1),
+                self._page_down(self._until - 1),
+            ]
+        else:
+            commands = [self._page_down(None) if self._reverse else self._page_up(self._after)]
+        *pages, meta = yield from ask_all(self._context, [*commands, self._meta()])
+        found, trimmed, self._created = self._state(meta)
+        if not found:
+            raise WorkflowNotFound(
+                f"No events are kept for the workflow {self._workflow_id!r}.", workflow_id=self._workflow_id
+            )
+        self._low = self._after
+        self._high = found if self._until is None else min(found, self._until)
+        if not self._reverse and self._low < min(trimmed, self._high):
+            raise self._trimmed(trimmed)
+        self._opened = self._take([entry for page in pages for entry in page], trimmed)
+
+    def next_page(self) -> Operation[list[Any]]:
+        """The next events, at least one; none when all have been read.
+
+        Raises:
+            EventsTrimmed: they have been trimmed.
+            WorkflowNotFound: the workflow has been deleted since the reader was opened.
+            DecodeError: what is there is damaged.
+        """
+        if self._opened is not None:
+            page, self._opened = self._opened, None
+            if page:
+                return page
+        while self._low < self._high:
+            command = self._page_down(self._high) if self._reverse else self._page_up(self._low)
+            entries, meta = yield from ask_all(self._context, [command, self._meta()])
+            _, trimmed, created = self._state(meta)
+            if created != self._created:
+                raise WorkflowNotFound(
+                    f"The workflow {self._workflow_id!r} was deleted while it was being read.",
+                    workflow_id=self._workflow_id,
+                )
+            page = self._take(entries, trimmed)
+            if page:
+                return page
+        return []
+
+    def _meta(self) -> Command:
+        return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created"), self._keys.meta)
+
+    def _state(self, meta: Sequence[bytes | None]) -> tuple[int, int, bytes | None]:
+        found, trimmed, created = meta
+        return _integer(found, self._keys.meta), _integer(trimmed, self._keys.meta), created
+
+    def _page_up(self, after: int) -> Command:
+        return self._range(after + 1, newest_first=False, count=self._count)
+
+    def _page_down(self, upto: int | None) -> Command:
+        return self._range(upto, newest_first=True, count=self._count)
+
+    def _range(self, bound: int | None, *, newest_first: bool, count: int) -> Command:
+        key = self._keys.events
+        if newest_first:
+            upper = "+" if bound is None else f"{max(bound, 0)}-{_LAST_MS}"
+            return Command(("XREVRANGE", key, upper, "-", "COUNT", count), key)
+        return Command(("XRANGE", key, f"{bound}-0", "+", "COUNT", count), key)
+
+    def _take(self, entries: Sequence[Any], trimmed: int) -> list[Any]:
+        """Decode the entries and take from them what is still to be read."""
+        taken: list[Any] = []
+        size = 0
+        for entry in entries:
+            if self._low >= self._high:
+                break
+            commit, entry_size = self._decode(entry)
+            size += entry_size
+            if commit.start >= self._high and self._reverse:
+                continue  # it came after the reader was opened
+            if (commit.end < self._high) if self._reverse else (commit.start > self._low):
+                raise self._gap(trimmed)
+            taken += self._cut(commit)
+        if not entries and self._low < self._high:
+            raise self._gap(trimmed)
+        self._adapt(len(entries), size)
+        return taken
+
+    def _cut(self, commit: _Commit) -> list[Any]:
+        """The part of a commit that is still to be read; moves on past it."""
+        first, last = max(commit.start, self._low), min(commit.end, self._high)
+        events = commit.events
+        if last - first != len(events):
+            events = events[first - commit.start : last - commit.start]
+        if self._reverse:
+            self._high = first
+        else:
+            self._low = last
+        if self._records:
+            time = _EPOCH + timedelta(milliseconds=commit.ms)
+            events = [Record(place, time, event, commit.metadata) for place, event in enumerate(events, first + 1)]
+        return events[::-1] if self._reverse else events
+
+    def _adapt(self, entries: int, size: int) -> None:
+        """Ask for more entries next time, until a page is about `_PAGE_BYTES`."""
+        if entries:
+            fitting = max(1, _PAGE_BYTES * entries // max(size, 1))
+            self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
+
+    def _decode(self, entry: Any) -> tuple[_Commit, int]:
+        try:
+            entry_id, fields = entry
+            end, _, ms = entry_id.partition(b"-")
+            header, payload = fields[0], fields[1]
+            events = self._context.codec.decode_entry(header, payload)
+            metadata = None
+            if self._records and len(fields) > 4:
+                metadata = self._context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
+            commit = _Commit(int(end) - len(events), int(end), int(ms), events, metadata)
+        except UnknownEventType as error:
+            raise UnknownEventType(
+                f"{error} It is in the workflow {self._workflow_id!r}, in the commit that ends at cursor "
+                f"{end.decode()}.",
+                name=error.name,
+                version=error.version,
+            ) from error
+        except (DecodeError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+            raise DecodeError(
+                f"The entry {entry[0] if entry else entry!r} of the workflow {self._workflow_id!r} (key "
+                f"{self._keys.events!r}) is damaged: {error}. Nothing was changed; restore it from a backup, or read "
+                "around it with after= and until=."
+            ) from error
+        if not events or commit.start < 0:
+            raise DecodeError(
+                f"The entry {entry_id!r} of the workflow {self._workflow_id!r} (key {self._keys.events!r}) holds "
+                f"{len(events)} events, which its cursor does not fit. Nothing was changed."
+            )
+        return commit, len(header) + len(payload)
+
+    def _gap(self, trimmed: int) -> EventsTrimmed | DecodeError:
+        """What it means that the next event is not there: it was trimmed, or else it was lost."""
+        if trimmed > self._low and (not self._reverse or self._high <= trimmed):
+            return self._trimmed(trimmed)
+        return DecodeError(
+            f"Events of the workflow {self._workflow_id!r} are missing between the cursors {self._low} and {self._high}, "
+            f"and were not trimmed: the stream at the key {self._keys.events!r} has been altered. Nothing was changed."
+        )
+
+    def _trimmed(self, trimmed: int) -> EventsTrimmed:
+        return EventsTrimmed(
+            f"The events of the workflow {self._workflow_id!r} up to cursor {trimmed} have been trimmed: load the "
+            f"snapshot, and read after its cursor (or after={trimmed}).",
+            first=trimmed + 1,
+        )
+
+
+def _integer(value: Any, key: str) -> int:
+    try:
+        return int(value or 0)
+    except ValueError:
+        raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.") from None

@@ -1,0 +1,35 @@
+"""The Lua scripts: read from lua/ once, named by file, called by SHA.
+
+Nothing here talks to a server: what a script does is in its file, when it is sent is in operations/.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from pathlib import Path
+
+__all__ = ["Script", "load_script", "scripts_directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One script: its name, its text, and the SHA-1 by which a server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+def scripts_directory() -> Path:
+    """Where the scripts are: inside an installed package, beside the package in a checkout."""
+    installed = Path(str(files("runic_redis") / "lua"))
+    return installed if installed.is_dir() else installed.parent.parent / "lua"
+
+
+@cache
+def load_script(name: str) -> Script:
+    """The script in ``lua/<name>.lua``."""
+    text = (scripts_directory() / f"{name}.lua").read_text(encoding="utf-8")
+    # SHA-1 is the name that Redis gives a script, not a protection of anything.
+    return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())

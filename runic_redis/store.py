@@ -1,0 +1,369 @@
+"""The store: every operation of the contract, on a connection to Redis.
+
+This is the whole API in one place. What an operation does is in operations/, how it reaches Redis in drivers/.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+from runic_redis.arguments import check_namespace, check_partitions
+from runic_redis.codec import Codec
+from runic_redis.context import Context
+from runic_redis.drivers.connect import Connected, connect_client, connect_url
+from runic_redis.drivers.sync import run
+from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, StoreError
+from runic_redis.events import UnknownEvents, default_registry
+from runic_redis.keys import Keys
+from runic_redis.operations import appending, facts, lifecycle, listing, reading, snapshots
+from runic_redis.operations.effects import Operation
+from runic_redis.operations.namespace import open_namespace
+from runic_redis.operations.reading import Record
+
+__all__ = ["RedisStore", "init_store"]
+
+T = TypeVar("T")
+Hash = TypeVar("Hash", str, bytes, str | bytes)
+
+URL_VARIABLE = "RUNIC_REDIS_URL"
+
+
+class RedisStore:
+    """An event store on Redis or Valkey, for threads and processes to share.
+
+    Make one with `RedisStore.from_url`, or over a redis-py client of your own. It is a context manager, and safe to
+    use from many threads. Opening it writes nothing: the first write makes the namespace.
+
+    Every method raises `StoreUnavailable` when Redis does not answer within the deadline, `InvalidArgument` (or
+    `InvalidType`) for an argument that no store could take, before anything is sent, and `DecodeError` for a foreign
+    value at one of its keys, changing nothing. Other errors are named where they belong.
+
+    Args:
+        client: a redis-py client: `redis.Redis`, `redis.RedisCluster`, or one from a Sentinel's `master_for`. It is
+            used, but neither changed nor closed.
+        namespace: what this application keeps is under this name, apart from everything else in the server.
+        partitions: how many parts the namespace's workflows are spread over; fixed when the first write makes it.
+        deadline_s: for how many seconds an operation is tried, from its first try, before `StoreUnavailable`.
+        unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
+            or "wrap" it in an `UnknownEvent`.
+
+    Raises:
+        ConfigurationError: the client, the server or the settings cannot be used.
+        StoreUnavailable: the server cannot be reached.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        namespace: str = "runic",
+        partitions: int = 256,
+        deadline_s: float = 30.0,
+        unknown_events: UnknownEvents = "raise",
+    ) -> None:
+        context = _context(namespace, partitions, deadline_s, unknown_events)
+        self._open(connect_client(client), context)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str | None = None,
+        *,
+        namespace: str = "runic",
+        partitions: int = 256,
+        deadline_s: float = 30.0,
+        unknown_events: UnknownEvents = "raise",
+    ) -> Self:
+        """Connect to a URL; the store closes the connection with itself.
+
+        Args:
+            url: where to connect; None for the environment's ``RUNIC_REDIS_URL``. One of ``redis://``, ``rediss://``,
+                ``unix://``, ``redis+cluster://``, ``rediss+cluster://``, ``redis+sentinel://``, ``embedded://`` and
+                ``memory://``, with the query options of redis-py; see docs/urls.md.
+            namespace: as for the class.
+            partitions: as for the class.
+            deadline_s: as for the class.
+            unknown_events: as for the class.
+
+        Raises:
+            ConfigurationError: the URL, the server or the settings cannot be used; the message says what to do.
+            StoreUnavailable: the server cannot be reached.
+        """
+        context = _context(namespace, partitions, deadline_s, unknown_events)
+        found = url if url is not None else os.environ.get(URL_VARIABLE)
+        if not found:
+            raise ConfigurationError(f"No URL: pass one, or set {URL_VARIABLE}.")
+        store = cls.__new__(cls)
+        store._open(connect_url(found), context)
+        return store
+
+    def _open(self, connected: Connected, context: Context) -> None:
+        self._connected = connected
+        self._context = context
+        self._closed = False
+        try:
+            self._run(open_namespace(context))
+        except BaseException:
+            connected.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection, if the store made it. A closed store can do nothing more."""
+        if not self._closed:
+            self._closed = True
+            self._connected.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        keys = self._context.keys
+        state = " closed" if self._closed else ""
+        return f"<RedisStore{state} {self._connected.label} namespace={keys.namespace!r} partitions={keys.partitions}>"
+
+    def _run(self, operation: Operation[T]) -> T:
+        if self._closed:
+            raise StoreError("The store is closed: open another. Nothing was sent.")
+        return run(operation, self._connected.server)
+
+    # Events
+
+    def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append events to a workflow as one commit, which is stored whole or not at all.
+
+        A commit whose reply was lost is found again by its id and not stored twice. With no events, nothing is
+        stored; the expected cursor is still checked.
+
+        Args:
+            workflow_id: the workflow; made by its first commit.
+            events: instances of registered classes, and plain dicts.
+            expected_cursor: append only if the workflow is at exactly this cursor; 0 for a new one.
+            commit_id: an id of your own, known as long as the workflow is: appending again with it stores nothing,
+                whatever the events, and returns the same cursor.
+            metadata: a small dict to keep with the commit, such as correlation and causation ids.
+
+        Returns:
+            The workflow's cursor after the commit.
+
+        Raises:
+            CursorConflict: the workflow is not at the expected cursor; nothing was stored.
+            EncodeError: an event, or a value in one, cannot be kept; nothing was sent.
+        """
+        return self._run(
+            appending.append(
+                self._context,
+                workflow_id,
+                events,
+                expected_cursor=expected_cursor,
+                commit_id=commit_id,
+                metadata=metadata,
+            )
+        )
+
+    def append_many(self, items: Iterable[tuple[str, Iterable[Any]]]) -> list[int | StoreError]:
+        """Append a commit to each of many workflows, in one round trip.
+
+        Each commit stands alone: one that fails has its error in the list, and the others are stored. Several commits
+        to one workflow are stored in their order, in a round trip each.
+
+        Args:
+            items: pairs of a workflow id and its events.
+
+        Returns:
+            For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
+        """
+        return self._run(appending.append_many(self._context, items))
+
+    def stream(
+        self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
+    ) -> Iterator[Any]:
+        """A workflow's events, up to the cursor that it has now.
+
+        They are read a page at a time. The commit at either end is cut to the range asked for.
+
+        Args:
+            workflow_id: the workflow.
+            after: give the events with a higher cursor than this.
+            until: and at most this; None for all there are.
+            reverse: newest first. The last few cost no more than those few.
+
+        Returns:
+            An iterator of events.
+
+        Raises:
+            WorkflowNotFound: no event was ever appended to it; raised by the call. Or, while iterating, the workflow
+                was deleted.
+            EventsTrimmed: events asked for have been trimmed; raised by the call, or, in reverse, where they would
+                have come.
+            UnknownEventType: an event's type is not registered, see `unknown_events`.
+            DecodeError: what is kept is damaged.
+        """
+        reader = reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse)
+        self._run(reader.open())
+        return self._pages(reader)
+
+    def stream_records(
+        self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
+    ) -> Iterator[Record]:
+        """As `stream`, but each event in a `Record`, with its cursor, its time and its commit's metadata."""
+        reader = reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
+        self._run(reader.open())
+        return self._pages(reader)
+
+    def cursor(self, workflow_id: str) -> int:
+        """How many events the workflow has had since it was made; 0 if there is none."""
+        return self._run(reading.cursor(self._context, workflow_id))
+
+    # Snapshots
+
+    def save_snapshot(self, workflow_id: str, cursor: int, data: bytes) -> None:
+        """Save a workflow's state as of a cursor, over the snapshot before it.
+
+        Raises:
+            SnapshotConflict: the cursor is above the workflow's, or below that of the snapshot already there; nothing
+                was stored.
+        """
+        self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data))
+
+    def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
+        """A workflow's snapshot: the cursor that it stands for, and the data.
+
+        Raises:
+            SnapshotNotFound: there is none.
+        """
+        return self._run(snapshots.load_snapshot(self._context, workflow_id))
+
+    def trim(self, workflow_id: str) -> int:
+        """Remove the commits that the workflow's snapshot covers; without a snapshot, none.
+
+        A commit that the snapshot covers in part stays whole.
+
+        Returns:
+            The cursor of the last event that is gone, now or by an earlier trim; 0 if none is.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+        """
+        return self._run(snapshots.trim(self._context, workflow_id))
+
+    # Facts
+
+    def save_fact(self, fact_hash: str | bytes, value: Any) -> None:
+        """Keep a value under a hash of the caller's; if it is there already, nothing changes.
+
+        Raises:
+            EncodeError: the value cannot be kept; nothing was sent.
+            InvalidArgument: another value is kept under the hash, and stays.
+        """
+        self._run(facts.save_facts(self._context, {fact_hash: value}))
+
+    def save_facts(self, values: Mapping[Hash, Any]) -> None:
+        """Keep many values, each under its hash, in one round trip; as `save_fact`."""
+        self._run(facts.save_facts(self._context, values))
+
+    def put_fact(self, value: Any) -> str:
+        """Keep a value under its content hash.
+
+        The hash is ``sha256:`` and the hex SHA-256 of the value's canonical encoding: equal values have equal hashes,
+        whatever the order of their dicts and sets. (1, 1.0 and True are values of their own, and so are 0.0 and -0.0.)
+
+        Returns:
+            The hash.
+
+        Raises:
+            EncodeError: the value cannot be kept; nothing was sent.
+        """
+        return self._run(facts.put_fact(self._context, value))
+
+    def load_fact(self, fact_hash: str | bytes) -> Any:
+        """The value that is kept under a hash, checked against it. Its dicts are in canonical order.
+
+        Raises:
+            FactNotFound: there is none.
+            DecodeError: what is kept is damaged, or does not match the hash.
+        """
+        return self._run(facts.load_fact(self._context, fact_hash))
+
+    def load_facts(self, hashes: Iterable[Hash]) -> dict[Hash, Any]:
+        """The values kept under many hashes, by hash, in one round trip.
+
+        Raises:
+            FactNotFound: some are missing; the error names them all.
+            DecodeError: what is kept is damaged, or does not match its hash.
+        """
+        return self._run(facts.load_facts(self._context, hashes))
+
+    # Whole workflows
+
+    def save(self, workflow_id: str, log: list[Any]) -> None:
+        """Save a whole list of events as the workflow's log, over the one before. The stream is another thing.
+
+        Raises:
+            EncodeError: an event cannot be kept; nothing was sent.
+        """
+        self._run(lifecycle.save(self._context, workflow_id, log))
+
+    def checkpoint(self, workflow_id: str, log: list[Any]) -> None:
+        """The same as `save`: what Runic's runner calls while a workflow runs."""
+        self.save(workflow_id, log)
+
+    def load(self, workflow_id: str) -> list[Any]:
+        """The log that was saved.
+
+        Raises:
+            WorkflowNotFound: none was.
+        """
+        return self._run(lifecycle.load(self._context, workflow_id))
+
+    def exists(self, workflow_id: str) -> bool:
+        """Whether anything has been appended, saved or snapshotted under the id."""
+        return self._run(lifecycle.exists(self._context, workflow_id))
+
+    def delete(self, workflow_id: str) -> None:
+        """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens."""
+        self._run(lifecycle.delete(self._context, workflow_id))
+
+    def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
+        """The ids of all workflows, the one written to last first, read a page at a time.
+
+        A workflow that is written to while the listing is under way moves to the front and may be passed over.
+
+        Args:
+            prefix: only ids that start with this.
+            limit: at most this many.
+
+        Returns:
+            An iterator of ids.
+        """
+        return self._pages(listing.Listing(self._context, prefix=prefix, limit=limit))
+
+    def _pages(self, source: reading.Reader | listing.Listing) -> Iterator[Any]:
+        while page := self._run(source.next_page()):
+            yield from page
+
+
+def init_store(url: str | None = None, **options: Any) -> RedisStore:
+    """Open a store by URL: `RedisStore.from_url`, under the name that the contract gives it."""
+    return RedisStore.from_url(url, **options)
+
+
+def _context(namespace: str, partitions: int, deadline_s: float, unknown_events: UnknownEvents) -> Context:
+    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
+        raise InvalidType(f"deadline_s is a number of seconds, not {deadline_s!r:.80}.")
+    if not 0 <= deadline_s < float("inf"):
+        raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {deadline_s!r}.")
+    if unknown_events not in {"raise", "wrap"}:
+        raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
+    keys = Keys(check_namespace(namespace), check_partitions(partitions))
+    return Context(keys, Codec(default_registry, unknown_events), deadline_s)
