@@ -54,4 +54,8 @@ class Keys:
 
     def facts(self, fact_hash: bytes) -> str:
         """The key of the bucket that a fact is kept in."""
-        return f"{{{self.namespace}:fact:{crc32(fact_hash) % FACT_BUCKETS}}}"
+        return self.bucket(crc32(fact_hash) % FACT_BUCKETS)
+
+    def bucket(self, number: int) -> str:
+        """The key of one bucket of facts."""
+        return f"{{{self.namespace}:fact:{number}}}"

@@ -15,9 +15,8 @@ from runic_redis.drivers.sync import run
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, StoreError
 from runic_redis.events import UnknownEvents, default_registry
 from runic_redis.keys import Keys
-from runic_redis.operations import appending, facts, lifecycle, listing, reading, snapshots
+from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots
 from runic_redis.operations.effects import Operation
-from runic_redis.operations.namespace import open_namespace
 from runic_redis.operations.reading import Record
 
 __all__ = ["RedisStore", "init_store"]
@@ -102,7 +101,7 @@ class RedisStore:
         self._context = context
         self._closed = False
         try:
-            self._run(open_namespace(context))
+            self._run(opening.open_namespace(context))
         except BaseException:
             connected.close()
             raise
@@ -347,6 +346,26 @@ class RedisStore:
             An iterator of ids.
         """
         return self._pages(listing.Listing(self._context, prefix=prefix, limit=limit))
+
+    # The namespace as a whole
+
+    def memory_usage(self) -> dict[str, int]:
+        """How many bytes of the server's memory the namespace takes, by kind of key.
+
+        Asks for every key by name: meant for people and reports, not for every request.
+
+        Returns:
+            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``index``, ``facts`` and
+            ``config``.
+        """
+        return self._run(namespace.memory_usage(self._context))
+
+    def delete_namespace(self) -> None:
+        """Delete every workflow and every fact of the namespace, and the namespace itself.
+
+        Workflows that others write meanwhile may stay: stop them first. The next write makes the namespace anew.
+        """
+        self._run(namespace.delete_namespace(self._context))
 
     def _pages(self, source: reading.Reader | listing.Listing) -> Iterator[Any]:
         while page := self._run(source.next_page()):

@@ -9,7 +9,7 @@ from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError
 from runic_redis.operations.asking import ask, together
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
-from runic_redis.operations.namespace import make_namespace
+from runic_redis.operations.opening import make_namespace
 
 __all__ = ["append", "append_many"]
 

@@ -9,7 +9,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType
 from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
-from runic_redis.operations.namespace import make_namespace
+from runic_redis.operations.opening import make_namespace
 
 __all__ = ["load_fact", "load_facts", "put_fact", "save_facts"]
 
@@ -47,25 +47,26 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
     if isinstance(hashes, str | bytes) or not isinstance(hashes, Iterable):
         raise InvalidType(f"hashes is a list of hashes, not {hashes!r:.80}; nothing was sent.")
     wanted: dict[Hash, bytes] = {fact_hash: check_hash(fact_hash) for fact_hash in hashes}
-    buckets: dict[str, list[Hash]] = {}
-    for fact_hash, raw in wanted.items():
-        buckets.setdefault(context.keys.facts(raw), []).append(fact_hash)
-    replies = yield from ask_all(
-        context,
-        [
-            Command(("HMGET", bucket, *(wanted[fact_hash] for fact_hash in members)), bucket)
-            for bucket, members in buckets.items()
-        ],
-    )
-    found: dict[Hash, bytes] = {}
-    for bucket, reply in zip(buckets.values(), replies, strict=True):
-        found.update((name, data) for name, data in zip(bucket, reply, strict=True) if data is not None)
-    missing = [fact_hash for fact_hash in wanted if fact_hash not in found]
+    found = yield from _load(context, set(wanted.values()))
+    missing = [fact_hash for fact_hash, raw in wanted.items() if raw not in found]
     if missing:
         named = ", ".join(f"{fact_hash!r:.100}" for fact_hash in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise FactNotFound(f"No fact is kept under {named}{more}.", hashes=missing)
-    return {fact_hash: _decode(context, raw, found[fact_hash]) for fact_hash, raw in wanted.items()}
+    return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
+
+
+def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
+    """What is kept under hashes, as it is kept; those that are missing are left out."""
+    buckets: dict[str, list[bytes]] = {}
+    for raw in hashes:
+        buckets.setdefault(context.keys.facts(raw), []).append(raw)
+    commands = [Command(("HMGET", bucket, *members), bucket) for bucket, members in buckets.items()]
+    replies = yield from ask_all(context, commands)
+    found: dict[bytes, bytes] = {}
+    for members, reply in zip(buckets.values(), replies, strict=True):
+        found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
+    return found
 
 
 def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[None]:

@@ -8,7 +8,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Command, Operation, call_script
-from runic_redis.operations.namespace import make_namespace
+from runic_redis.operations.opening import make_namespace
 
 __all__ = ["delete", "exists", "load", "save"]
 

@@ -1,89 +1,58 @@
-"""Opening a namespace: is the server recent enough, and do the settings agree with those it was made with?"""
+"""A namespace as a whole: what it takes, and its end."""
 
-import re
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import fields
 
 from runic_redis.context import Context
-from runic_redis.errors import ConfigurationError, StoreUnavailable
-from runic_redis.operations.asking import PASSING, ask, ask_all
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Operation, call_script
+from runic_redis.keys import FACT_BUCKETS, Keys, WorkflowKeys
+from runic_redis.operations import lifecycle
+from runic_redis.operations.asking import ask_all, together
+from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.listing import Listing
 
-__all__ = ["FORMAT", "make_namespace", "open_namespace"]
+__all__ = ["delete_namespace", "memory_usage"]
 
-# The version of the data format, docs/data-format.md.
-FORMAT = 1
-OLDEST_SERVER = (6, 2)
-
-
-def open_namespace(context: Context) -> Operation[None]:
-    """Check the server and the namespace; changes nothing.
-
-    Raises:
-        ConfigurationError: the server is too old, or the namespace was made with other settings.
-        StoreUnavailable: the server cannot be reached. It is asked once: a wrong address should show at once.
-    """
-    config = context.keys.config
-    info = Command(("INFO", "server"), config)
-    settings = Command(("HMGET", config, "format", "partitions"), config)
-    answers = yield Batch([info, settings])
-    for answer in answers:
-        if isinstance(answer, Lost):
-            raise StoreUnavailable(f"Redis cannot be reached: {answer.reason}. Start it, or correct the URL.")
-    if any(isinstance(answer, ErrorReply) and answer.code in PASSING for answer in answers):
-        answers = yield from ask_all(context, [info, settings])
-    server, found = answers
-    _check_server(server)
-    if isinstance(found, ErrorReply):
-        raise ConfigurationError(
-            f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}."
-        )
-    if found != [None, None]:
-        _check_settings(context, found)
-        context.made = True
+# How many keys are asked for in one round trip.
+_AT_ONCE = 1000
+_KINDS = tuple(field.name for field in fields(WorkflowKeys) if field.name != "index")
 
 
-def make_namespace(context: Context) -> Operation[None]:
-    """Make the namespace, unless it is known to be there: the first step of every write.
-
-    Raises:
-        ConfigurationError: somebody has made it with other settings.
-    """
-    if context.made:
-        return
-    keys = context.keys
-    found = yield from ask(context, call_script("make_namespace", [keys.config], [FORMAT, keys.partitions]))
-    _check_settings(context, found)
-    context.made = True
-
-
-def _check_server(info: Any) -> None:
-    if isinstance(info, ErrorReply):
-        # A user without INFO cannot be told the version; an old server will refuse the first write.
-        return
-    text = info if isinstance(info, str) else bytes(info).decode(errors="replace")
-    match = re.search(r"redis_version:(\d+)\.(\d+)\S*", text)
-    if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
-        raise ConfigurationError(
-            f"The server is Redis {match[0].partition(':')[2]}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
-            "upgrade it, or use embedded:// (pip install 'runic-redis[embedded]')."
-        )
+def memory_usage(context: Context) -> Operation[dict[str, int]]:
+    """How many bytes of the server's memory the namespace takes, by kind of key."""
+    usage = dict.fromkeys((*_KINDS, "index", "facts", "config"), 0)
+    listing = Listing(context)
+    while page := (yield from listing.next_page()):
+        for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
+            some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
+            yield from _measure(context, [(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
+    shared = list(_shared_keys(context.keys))
+    for at in range(0, len(shared), _AT_ONCE):
+        yield from _measure(context, shared[at : at + _AT_ONCE], usage)
+    return usage
 
 
-def _check_settings(context: Context, found: list[bytes | None]) -> None:
-    name = context.keys.namespace
-    try:
-        data_format, partitions = (int(value or b"") for value in found)
-    except ValueError:
-        raise ConfigurationError(
-            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r}."
-        ) from None
-    if data_format != FORMAT:
-        raise ConfigurationError(
-            f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "
-            f"{FORMAT}: use the version that made it, or another namespace."
-        )
-    if partitions != context.keys.partitions:
-        raise ConfigurationError(
-            f"The namespace {name!r} was made with partitions={partitions}, and this store asks for "
-            f"partitions={context.keys.partitions}: pass partitions={partitions}, or another namespace."
-        )
+def delete_namespace(context: Context) -> Operation[None]:
+    """Delete every workflow and every fact, then the namespace itself."""
+    listing = Listing(context)
+    while page := (yield from listing.next_page()):
+        for at in range(0, len(page), _AT_ONCE):
+            yield from together([lifecycle.delete(context, workflow_id) for workflow_id in page[at : at + _AT_ONCE]])
+    shared = [key for _, key in _shared_keys(context.keys)]
+    for at in range(0, len(shared), _AT_ONCE):
+        # A command for each key: in a cluster they are on different nodes.
+        yield from ask_all(context, [Command(("UNLINK", key), key) for key in shared[at : at + _AT_ONCE]])
+    context.made = False
+
+
+def _measure(context: Context, keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[None]:
+    commands = [Command(("MEMORY", "USAGE", key, "SAMPLES", 0), key) for _, key in keys]
+    replies = yield from ask_all(context, commands)
+    for (kind, _), size in zip(keys, replies, strict=True):
+        usage[kind] += size or 0
+
+
+def _shared_keys(keys: Keys) -> Iterator[tuple[str, str]]:
+    """The keys that are not a workflow's own, with their kind; the config last, so that an end cut short can go on."""
+    yield from (("index", keys.index(partition)) for partition in range(keys.partitions))
+    yield from (("facts", keys.bucket(number)) for number in range(FACT_BUCKETS))
+    yield "config", keys.config

