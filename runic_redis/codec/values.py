@@ -12,6 +12,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import partial
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +89,7 @@ class ValueEncoder:
             packed: bytes = self._packers[depth].pack(self._ordered(value) if self._canonical else value)
         finally:
             self._depth = depth
+        _refuse_impostors(value)
         return packed
 
     def schema_reference(self, schema: Schema) -> int | bytes:
@@ -131,6 +133,35 @@ class ValueEncoder:
         if type(value) is list:
             return [self._ordered(item) for item in value]
         return value
+
+
+# What the packer takes, however strict, and would bring back as something else.
+_IMPOSTORS = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
+
+
+def _refuse_impostors(packed: Any) -> None:
+    """Refuse a packed value if the packer should have.
+
+    Level by level, so that almost all of it runs in C. Lists and dicts only: everything else that contains values
+    goes through `ValueEncoder.pack` by itself. The value has been packed, so it is no deeper or larger than that.
+    """
+    level = [packed]
+    while level:
+        kinds = set(map(type, level))
+        if not kinds.isdisjoint(_IMPOSTORS):
+            raise TypeError("a value is of a type that would come back as another")
+        if kinds == {list}:
+            level = list(chain.from_iterable(level))
+            continue
+        deeper: list[Any] = []
+        if list in kinds or dict in kinds:
+            for part in level:
+                if type(part) is list:
+                    deeper += part
+                elif type(part) is dict:
+                    deeper += part
+                    deeper += part.values()
+        level = deeper
 
 
 def _plain(value: dict[Any, Any]) -> bool:

