@@ -57,8 +57,8 @@ class RunningServer:
 
     def client(self, **options: object) -> redis.Redis:
         if self.port is not None:
-            return redis.Redis(host="127.0.0.1", port=self.port, **options)
-        return redis.Redis(unix_socket_path=str(self.socket), **options)
+            return redis.Redis(host="127.0.0.1", port=self.port, protocol=3, **options)
+        return redis.Redis(unix_socket_path=str(self.socket), protocol=3, **options)
 
     def url(self, protocol: int = 2) -> str:
         if self.port is not None:
@@ -157,6 +157,5 @@ def _answers(server: RunningServer) -> bool:
 
 
 def _knows_cluster(client: redis.Redis, nodes: int) -> bool:
-    raw = client.execute_command("CLUSTER", "INFO")
-    state = {str(key): str(value) for key, value in raw.items()} if isinstance(raw, dict) else raw
-    return state.get("cluster_state") == "ok" and state.get("cluster_known_nodes") == str(nodes)
+    state = str(client.execute_command("CLUSTER", "INFO"))
+    return "cluster_state:ok" in state and f"cluster_known_nodes:{nodes}\\r" in state
