@@ -265,7 +265,7 @@ class RedisStore:
             EncodeError: the value cannot be kept; nothing was sent.
             InvalidArgument: another value is kept under the hash, and stays.
         """
-        self._run(facts.save_facts(self._context, {fact_hash: value}))
+        self._run(facts.save_fact(self._context, fact_hash, value))
 
     def save_facts(self, values: Mapping[Hash, Any]) -> None:
         """Keep many values, each under its hash, in one round trip; as `save_fact`."""

@@ -6,7 +6,7 @@ is a compression byte and the rows, MessagePack ``[[schema index, value, â€¦], â
 made of one by its bytes, and Redis stores them once for many entries.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -167,7 +167,7 @@ class EntryDecoder:
         self._registry = registry
         self._unknown_events = unknown_events
         self._generation = registry.generation
-        self._by_header: dict[bytes, list[Builder]] = {}
+        self._by_header: dict[bytes, dict[int, Builder]] = {}
         self._by_schema: dict[bytes, Builder] = {}
 
     def decode(self, header: bytes, payload: bytes) -> list[Any]:
@@ -182,16 +182,13 @@ class EntryDecoder:
         if type(rows) is not list:
             raise DecodeError("an entry does not hold rows")
         try:
-            if len(builders) == 1:
-                (build,) = builders
-                return [build(row[1:]) for row in rows]
             return [builders[row[0]](row[1:]) for row in rows]
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, LookupError) as error:
             raise DecodeError(f"a row does not fit its schema: {error}") from error
 
-    def find_builder(self, builders: list[Builder], reference: Any) -> Builder:
+    def find_builder(self, builders: Mapping[int, Builder], reference: Any) -> Builder:
         """What rebuilds the objects of a schema, named by its index or by itself."""
-        if type(reference) is int and 0 <= reference < len(builders):
+        if type(reference) is int and reference in builders:
             return builders[reference]
         if type(reference) is not bytes:
             raise ValueError(f"{reference!r:.40} names no schema")
@@ -202,13 +199,13 @@ class EntryDecoder:
             _remember(self._by_schema, reference, build)
         return build
 
-    def _builders(self, header: bytes) -> list[Builder]:
+    def _builders(self, header: bytes) -> dict[int, Builder]:
         self._forget_if_outdated()
         builders = self._by_header.get(header)
         if builders is None:
             try:
                 schemas = msgpack.unpackb(header)
-                builders = [self._builder(schema) for schema in schemas]
+                builders = {index: self._builder(schema) for index, schema in enumerate(schemas)}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {error or type(error).__name__}") from error
             _remember(self._by_header, header, builders)

@@ -76,7 +76,7 @@ def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
     canonical = decompress(data[DIGEST_BYTES:])
     if _digest(fact_hash, canonical) != data[:DIGEST_BYTES]:
         raise DecodeError("a fact does not match its hash")
-    return decode_value(canonical, lambda reference: decoder.find_builder([], reference))
+    return decode_value(canonical, lambda reference: decoder.find_builder({}, reference))
 
 
 def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
     Raises:
         DecodeError: it is damaged.
     """
-    metadata = decode_value(data, lambda reference: decoder.find_builder([], reference))
+    metadata = decode_value(data, lambda reference: decoder.find_builder({}, reference))
     if type(metadata) is not dict:
         raise DecodeError("a commit's metadata is not a map")
     return metadata

@@ -9,6 +9,7 @@ The extension codes are part of the data format, see docs/data-format.md.
 """
 
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -245,16 +246,22 @@ def _extended(find_builder: FindBuilder, depth: int, code: int, data: bytes) -> 
 _COLLECTIONS: Mapping[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
 
 
-def _decode_datetime(data: bytes) -> dt.datetime:
+def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:
+    """A datetime or a time, from its ISO form and a mark for its fold."""
     text = data.decode("ascii")
     plain = text.rstrip(_FOLD)
-    return dt.datetime.fromisoformat(plain).replace(fold=len(text) - len(plain))
+    fold = len(text) - len(plain)
+    offset = _FRACTIONAL_OFFSET.search(plain)
+    if offset is None:
+        return parse(plain).replace(fold=fold)
+    # Python's own parser takes an offset of less than a second for UTC.
+    sign = -1 if offset[1] == "-" else 1
+    hours, minutes, seconds, microseconds = map(int, offset.groups()[1:])
+    zone = dt.timezone(sign * dt.timedelta(hours=hours, minutes=minutes, seconds=seconds, microseconds=microseconds))
+    return parse(plain[: offset.start()]).replace(tzinfo=zone, fold=fold)
 
 
-def _decode_time(data: bytes) -> dt.time:
-    text = data.decode("ascii")
-    plain = text.rstrip(_FOLD)
-    return dt.time.fromisoformat(plain).replace(fold=len(text) - len(plain))
+_FRACTIONAL_OFFSET = re.compile(r"([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})$")
 
 
 def _decode_timedelta(data: bytes) -> dt.timedelta:
@@ -264,9 +271,9 @@ def _decode_timedelta(data: bytes) -> dt.timedelta:
 
 _SCALAR_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
     BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
-    DATETIME: _decode_datetime,
+    DATETIME: partial(_decode_moment, dt.datetime.fromisoformat),
     DATE: lambda data: dt.date.fromisoformat(data.decode("ascii")),
-    TIME: _decode_time,
+    TIME: partial(_decode_moment, dt.time.fromisoformat),
     TIMEDELTA: _decode_timedelta,
     DECIMAL: lambda data: Decimal(data.decode("ascii")),
     UUID_: lambda data: UUID(bytes=data),

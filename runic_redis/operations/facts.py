@@ -11,22 +11,23 @@ from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
 from runic_redis.operations.opening import make_namespace
 
-__all__ = ["load_fact", "load_facts", "put_fact", "save_facts"]
+__all__ = ["load_fact", "load_facts", "put_fact", "save_fact", "save_facts"]
 
 Hash = TypeVar("Hash", str, bytes, str | bytes)
 
 
+def save_fact(context: Context, fact_hash: str | bytes, value: Any) -> Operation[None]:
+    """Keep a value under a hash of the caller's."""
+    yield from _save(context, [_encode(context, fact_hash, value)])
+
+
 def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
-    """Keep values under the caller's hashes, in one round trip."""
+    """Keep values under hashes of the caller's, in one round trip."""
     if not isinstance(facts, Mapping):
         raise InvalidType(
             f"facts is a mapping of hashes to values, not a {type(facts).__qualname__}; nothing was sent."
         )
-    encoded = []
-    for fact_hash, value in facts.items():
-        raw = check_hash(fact_hash)
-        encoded.append((raw, context.codec.encode_fact(raw, value)))
-    yield from _save(context, encoded)
+    yield from _save(context, [_encode(context, fact_hash, value) for fact_hash, value in facts.items()])
 
 
 def put_fact(context: Context, value: Any) -> Operation[str]:
@@ -67,6 +68,11 @@ def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, by
     for members, reply in zip(buckets.values(), replies, strict=True):
         found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
     return found
+
+
+def _encode(context: Context, fact_hash: str | bytes, value: Any) -> tuple[bytes, bytes]:
+    raw = check_hash(fact_hash)
+    return raw, context.codec.encode_fact(raw, value)
 
 
 def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[None]:

@@ -1,0 +1,215 @@
+"""The store against a plain model in memory: whatever is done in whatever order, the two agree."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from runic_redis import (
+    CursorConflict,
+    EventsTrimmed,
+    RedisStore,
+    SnapshotConflict,
+    SnapshotNotFound,
+    WorkflowNotFound,
+)
+from runic_redis.testing.examples import OrderPlaced
+
+IDS = st.sampled_from(["a", "b", "c"])
+SIZES = st.integers(0, 6) | st.just(40)
+_names = itertools.count()
+
+
+class Workflow:
+    """What a workflow is, in a few words."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[Any]] = []
+        self.trimmed = 0
+        self.commit_ids: dict[str, int] = {}
+        self.snapshot: tuple[int, bytes] | None = None
+        self.log: list[Any] | None = None
+
+    @property
+    def events(self) -> list[Any]:
+        return [event for commit in self.commits for event in commit]
+
+    @property
+    def cursor(self) -> int:
+        return len(self.events)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Every operation, on a few workflows, by one of two clients."""
+
+    open_store: Callable[[str], RedisStore]
+
+    def __init__(self) -> None:
+        super().__init__()
+        namespace = f"model-{next(_names)}"
+        self.clients = [type(self).open_store(namespace) for _ in range(2)]
+        self.workflows: dict[str, Workflow] = {}
+        self.order: list[str] = []
+        self.numbers = itertools.count(1)
+
+    def teardown(self) -> None:
+        for client in self.clients:
+            client.close()
+
+    def touched(self, workflow_id: str) -> Workflow:
+        if workflow_id in self.order:
+            self.order.remove(workflow_id)
+        self.order.insert(0, workflow_id)
+        return self.workflows.setdefault(workflow_id, Workflow())
+
+    def cursor_of(self, workflow_id: str) -> int:
+        return self.workflows[workflow_id].cursor if workflow_id in self.workflows else 0
+
+    @rule(
+        workflow_id=IDS,
+        size=SIZES,
+        off_by=st.sampled_from([None, None, 0, 0, 1, -1]),
+        commit_id=st.sampled_from([None, None, "x", "y"]),
+        client=st.integers(0, 1),
+        large=st.booleans(),
+    )
+    def append(
+        self, workflow_id: str, size: int, off_by: int | None, commit_id: str | None, client: int, large: bool
+    ) -> None:
+        events: list[Any] = [OrderPlaced("Ada", next(self.numbers)) for _ in range(size)]
+        if large and events:
+            events[0] = {"number": next(self.numbers), "text": "x" * 300_000}
+        cursor = self.cursor_of(workflow_id)
+        expected = None if off_by is None else max(0, cursor + off_by)
+        known = self.workflows[workflow_id].commit_ids.get(commit_id or "") if workflow_id in self.workflows else None
+        store = self.clients[client]
+        if known is not None:
+            assert store.append(workflow_id, events, expected_cursor=expected, commit_id=commit_id) == known
+        elif expected is not None and expected != cursor:
+            with pytest.raises(CursorConflict) as caught:
+                store.append(workflow_id, events, expected_cursor=expected, commit_id=commit_id)
+            assert caught.value.actual == cursor
+        else:
+            result = store.append(workflow_id, events, expected_cursor=expected, commit_id=commit_id)
+            assert result == cursor + size
+            if events:
+                workflow = self.touched(workflow_id)
+                workflow.commits.append(events)
+                if commit_id is not None:
+                    workflow.commit_ids[commit_id] = result
+
+    @rule(workflow_id=IDS, share=st.floats(0, 1.2), data=st.binary(max_size=5), client=st.integers(0, 1))
+    def save_snapshot(self, workflow_id: str, share: float, data: bytes, client: int) -> None:
+        cursor = self.cursor_of(workflow_id)
+        wanted = round(cursor * share)
+        present = self.workflows[workflow_id].snapshot if workflow_id in self.workflows else None
+        if wanted > cursor or (present is not None and wanted < present[0]):
+            with pytest.raises(SnapshotConflict):
+                self.clients[client].save_snapshot(workflow_id, wanted, data)
+        else:
+            self.clients[client].save_snapshot(workflow_id, wanted, data)
+            self.touched(workflow_id).snapshot = (wanted, data)
+
+    @rule(workflow_id=IDS)
+    def trim(self, workflow_id: str) -> None:
+        if workflow_id not in self.workflows:
+            with pytest.raises(WorkflowNotFound):
+                self.clients[0].trim(workflow_id)
+            return
+        workflow = self.workflows[workflow_id]
+        covered = workflow.snapshot[0] if workflow.snapshot else 0
+        end = 0
+        for commit in workflow.commits:
+            # A commit of several entries may be trimmed between them; with these sizes there are none.
+            if end + len(commit) > covered:
+                break
+            end += len(commit)
+        workflow.trimmed = max(workflow.trimmed, end)
+        assert self.clients[0].trim(workflow_id) == workflow.trimmed
+
+    @rule(workflow_id=IDS, size=st.integers(0, 3))
+    def save(self, workflow_id: str, size: int) -> None:
+        log = [OrderPlaced("log", next(self.numbers)) for _ in range(size)]
+        self.clients[0].save(workflow_id, log)
+        self.touched(workflow_id).log = log
+
+    @rule(workflow_id=IDS, client=st.integers(0, 1))
+    def delete(self, workflow_id: str, client: int) -> None:
+        self.clients[client].delete(workflow_id)
+        if self.workflows.pop(workflow_id, None) is not None:
+            self.order.remove(workflow_id)
+
+    @rule(workflow_id=IDS, first=st.floats(0, 1.1), last=st.none() | st.floats(0, 1.1), reverse=st.booleans())
+    def read_range(self, workflow_id: str, first: float, last: float | None, reverse: bool) -> None:
+        cursor = self.cursor_of(workflow_id)
+        after = round(cursor * first)
+        until = None if last is None else round(cursor * last)
+        end = cursor if until is None else min(cursor, until)
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None or not cursor:
+            with pytest.raises(WorkflowNotFound):
+                self.clients[1].stream(workflow_id, after=after, until=until, reverse=reverse)
+            return
+        if after < min(workflow.trimmed, end):
+            with pytest.raises(EventsTrimmed) as caught:
+                list(self.clients[1].stream(workflow_id, after=after, until=until, reverse=reverse))
+            assert caught.value.first == workflow.trimmed + 1
+            return
+        expected = workflow.events[after:end]
+        records = list(self.clients[1].stream_records(workflow_id, after=after, until=until, reverse=reverse))
+        assert [record.event for record in records] == (expected[::-1] if reverse else expected)
+        cursors = list(range(after + 1, end + 1))
+        assert [record.cursor for record in records] == (cursors[::-1] if reverse else cursors)
+
+    @precondition(lambda self: self.workflows)
+    @invariant()
+    def everything_agrees(self) -> None:
+        store = self.clients[1]
+        for workflow_id in ("a", "b", "c"):
+            workflow = self.workflows.get(workflow_id)
+            assert store.exists(workflow_id) == (workflow is not None)
+            assert store.cursor(workflow_id) == self.cursor_of(workflow_id)
+            if workflow is None:
+                continue
+            if workflow.commits:
+                left = list(store.stream(workflow_id, after=workflow.trimmed))
+                assert left == workflow.events[workflow.trimmed :]
+            if workflow.snapshot is None:
+                with pytest.raises(SnapshotNotFound):
+                    store.load_snapshot(workflow_id)
+            else:
+                assert store.load_snapshot(workflow_id) == workflow.snapshot
+            if workflow.log is None:
+                with pytest.raises(WorkflowNotFound):
+                    store.load(workflow_id)
+            else:
+                assert store.load(workflow_id) == workflow.log
+
+    @invariant()
+    def the_listing_agrees(self) -> None:
+        assert list(self.clients[0].list()) == self.order
+
+
+def check(open_store: Callable[[str], RedisStore]) -> None:
+    class Machine(StoreMachine):
+        pass
+
+    Machine.open_store = staticmethod(open_store)  # type: ignore[method-assign]
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+def test_the_store_agrees_with_its_model_on_fakeredis() -> None:
+    check(lambda namespace: RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=2))
+
+
+def test_the_store_agrees_with_its_model_on_valkey(valkey: Any) -> None:
+    check(lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2))
