@@ -1,0 +1,147 @@
+"""Faults at chosen points: a server that loses what is sent or answered, and a proxy that cuts connections."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from runic_redis import RedisStore
+from runic_redis.drivers.sync import Server
+from runic_redis.operations.effects import Command, Lost
+from tests.servers import RunningServer
+
+LOST = Lost("the test lost it", sent=True)
+
+
+class FaultyServer:
+    """Between an operation and its server; what happens to each batch is decided by `faults`, one after the other.
+
+    "reply": carried out, the reply is lost. "request": never carried out. "late": not carried out now, but when
+    `deliver_late` is called. "first": of a batch only the first command is carried out and answered. None: all is well.
+
+    Attributes:
+        faults: what is still to happen.
+        after_loss: called after each loss, before the operation knows of it.
+        late: what the network holds back.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.faults: list[str | None] = []
+        self.late: list[Sequence[Command]] = []
+        self.after_loss: Callable[[], None] = lambda: None
+
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is None:
+            return self._server.send(commands)
+        if fault == "first":
+            return [*self._server.send(commands[:1]), *[LOST] * (len(commands) - 1)]
+        if fault == "reply":
+            self._server.send(commands)
+        elif fault == "late":
+            self.late.append(commands)
+        self.after_loss()
+        return [LOST] * len(commands)
+
+    def deliver_late(self) -> list[Any]:
+        """What the network held back reaches the server now; nobody reads the replies but the test."""
+        replies = [reply for commands in self.late for reply in self._server.send(commands)]
+        self.late.clear()
+        return replies
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def make_faulty(store: RedisStore) -> FaultyServer:
+    """Put a faulty server behind a store."""
+    faulty = FaultyServer(store._connected.server)
+    store._connected = replace(store._connected, server=faulty)
+    return faulty
+
+
+class CuttingProxy:
+    """A proxy on loopback that cuts each connection by its plan.
+
+    Attributes:
+        cut_request: cut once so many bytes of requests have passed, or None.
+        cut_reply: cut once so many bytes of replies have passed, or None.
+        seen: the bytes of requests that reached the server.
+    """
+
+    def __init__(self, server: RunningServer) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.cut_request: int | None = None
+        self.cut_reply: int | None = None
+        self.seen = bytearray()
+        self._threads: list[threading.Thread] = []
+        self._sockets: list[socket.socket] = []
+        self._accepting = threading.Thread(target=self._accept)
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            upstream = socket.socket(socket.AF_UNIX)
+            upstream.connect(str(self._server.socket))
+            self._sockets += [client, upstream]
+            for source, target, is_request in ((client, upstream, True), (upstream, client, False)):
+                thread = threading.Thread(target=self._pump, args=(source, target, is_request))
+                thread.start()
+                self._threads.append(thread)
+
+    def _pump(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                left = self.cut_request if is_request else self.cut_reply
+                passed = data if left is None else data[:left]
+                if is_request:
+                    self.seen += passed
+                target.sendall(passed)
+                if left is None:
+                    continue
+                if len(data) > left:
+                    self.cut_request = self.cut_reply = None
+                    break
+                if is_request:
+                    self.cut_request = left - len(data)
+                else:
+                    self.cut_reply = left - len(data)
+        except OSError:
+            pass
+        finally:
+            # Both ends see an end, as when a connection breaks.
+            for one in (source, target):
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._accepting.join()
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for one in self._sockets:
+            one.close()
+
+
+@contextmanager
+def cutting_proxy(server: RunningServer) -> Iterator[CuttingProxy]:
+    """A proxy in front of a server."""
+    proxy = CuttingProxy(server)
+    try:
+        yield proxy
+    finally:
+        proxy.close()

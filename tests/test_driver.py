@@ -1,0 +1,168 @@
+"""The driver on real connections: cut at every point, interrupted, and never resent by anybody else."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
+from runic_redis.testing.examples import numbered
+from tests.faults import CuttingProxy, cutting_proxy
+from tests.servers import RunningServer
+
+
+@pytest.fixture
+def proxy(valkey: RunningServer) -> Iterator[CuttingProxy]:
+    with cutting_proxy(valkey) as proxy:
+        yield proxy
+
+
+def test_a_connection_may_be_cut_at_any_byte_of_the_request(proxy: CuttingProxy, namespace: str) -> None:
+    with RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace) as store:
+        store.append("order-1", numbered(1))
+        proxy.seen.clear()
+        store.append("order-1", numbered(1))
+        size = len(proxy.seen)
+        count = 2
+        for at in range(0, size, 9):
+            proxy.cut_request = at
+            count += 1
+            assert store.append("order-1", numbered(1)) == count, f"cut at byte {at} of {size}"
+        assert len(list(store.stream("order-1"))) == count
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_connection_may_be_cut_at_any_byte_of_the_reply(proxy: CuttingProxy, namespace: str, protocol: int) -> None:
+    url = f"redis://127.0.0.1:{proxy.port}?protocol={protocol}"
+    with RedisStore.from_url(url, namespace=namespace) as store:
+        events = numbered(30)
+        for count in range(1, 30):
+            store.append("order-1", numbered(1, count))
+        for at in range(4):
+            proxy.cut_reply = at
+            assert store.append("order-1", numbered(1, 30 + at)) == 30 + at
+        for at in range(0, 2000, 97):
+            proxy.cut_reply = at
+            assert list(store.stream("order-1", until=30)) == events
+
+
+class Interrupted(Exception):
+    """What the signal handler raises."""
+
+
+def test_an_interrupted_call_leaves_no_half_read_connection(proxy: CuttingProxy, namespace: str) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    def load_until_interrupted(store: RedisStore, after_s: float) -> None:
+        # By processor time: the clock that pytest-timeout uses is another.
+        signal.setitimer(signal.ITIMER_PROF, after_s)
+        while True:
+            assert store.load_fact("a") == "A" * 100
+
+    before = signal.signal(signal.SIGPROF, interrupt)
+    try:
+        with RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace) as store:
+            store.save_facts({"a": "A" * 100, "b": "B" * 100})
+            for number in range(60):
+                with pytest.raises(Interrupted):
+                    load_until_interrupted(store, 0.0005 + number * 0.0001)
+                assert store.load_fact("b") == "B" * 100
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def scripts_seen(proxy: CuttingProxy) -> int:
+    return bytes(proxy.seen).count(b"EVALSHA")
+
+
+def test_a_client_that_resends_by_itself_does_not_when_the_store_uses_it(proxy: CuttingProxy, namespace: str) -> None:
+    client = redis.Redis(port=proxy.port, retry=Retry(ConstantBackoff(0), 10))
+    retry, options = client.get_retry(), dict(client.get_connection_kwargs())
+    # The client by itself: one increment, cut before its reply, is carried out again and again.
+    client.set("resent", 0)
+    proxy.cut_reply = 0
+    client.incr("resent")
+    assert int(client.get("resent")) == 2
+
+    store = RedisStore(client, namespace=namespace)
+    store.append("order-1", numbered(1))
+    proxy.seen.clear()
+    proxy.cut_reply = 0
+    assert store.append("order-1", numbered(1)) == 2
+    assert scripts_seen(proxy) == 2, "the first try and the store's own retry"
+    assert store.cursor("order-1") == 2
+    assert client.get_retry() is retry
+    assert dict(client.get_connection_kwargs()) == options
+    store.close()
+    assert client.ping(), "the client is the caller's, and stays open"
+    client.close()
+
+
+def test_every_kind_of_client_is_used(
+    valkey: RunningServer, cluster_nodes: list[RunningServer], namespace: str
+) -> None:
+    clients: list[Any] = [
+        valkey.client(),
+        valkey.client(single_connection_client=True),
+        redis.Redis(connection_pool=redis.BlockingConnectionPool.from_url(valkey.url(), max_connections=2)),
+        redis.RedisCluster(host="127.0.0.1", port=cluster_nodes[0].port),
+    ]
+    for client in clients:
+        with client, RedisStore(client, namespace=namespace) as store:
+            store.delete("order-1")
+            assert store.append("order-1", numbered(2)) == 2
+            assert list(store.stream("order-1")) == numbered(2)
+            assert "password" not in repr(store)
+
+
+def test_a_client_that_decodes_responses_is_refused(valkey: RunningServer, cluster_nodes: list[RunningServer]) -> None:
+    with valkey.client(decode_responses=True) as client, pytest.raises(ConfigurationError, match="decode_responses"):
+        RedisStore(client)
+    decoding = redis.RedisCluster(host="127.0.0.1", port=cluster_nodes[0].port, decode_responses=True)
+    with decoding as client, pytest.raises(ConfigurationError, match="decode_responses"):
+        RedisStore(client)
+
+
+def test_what_is_no_client_is_refused(valkey: RunningServer) -> None:
+    asynchronous = redis.asyncio.Redis(unix_socket_path=str(valkey.socket))
+    sentinel = redis.Sentinel([("127.0.0.1", 1)])
+    with valkey.client() as client:
+        for wrong, message in (
+            (asynchronous, "redis.asyncio"),
+            (sentinel, "master_for"),
+            (client.pipeline(), "not a Pipeline"),
+            (client.connection_pool, "not a ConnectionPool"),
+            ("redis://localhost", "not a str"),
+            (None, "not a NoneType"),
+        ):
+            with pytest.raises(InvalidType, match=message):
+                RedisStore(wrong)
+    for watcher in sentinel.sentinels:
+        watcher.close()
+
+
+def test_a_server_that_is_gone_is_unavailable_after_the_deadline(proxy: CuttingProxy, namespace: str) -> None:
+    with RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace, deadline_s=0.2) as store:
+        store.append("order-1", numbered(1))
+        proxy.close()
+        with pytest.raises(StoreUnavailable, match=r"did not answer for \d"):
+            store.append("order-1", numbered(1))
+
+
+def test_a_store_is_used_by_many_threads_with_few_connections(valkey: RunningServer, namespace: str) -> None:
+    url = valkey.url() + "&max_connections=3"
+    with RedisStore.from_url(url, namespace=namespace) as store:
+        store.append("order-1", numbered(1))
+        threads = [threading.Thread(target=store.append, args=("order-1", numbered(1))) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert store.cursor("order-1") == 21
