@@ -1,7 +1,7 @@
 -- Removes the commits that a workflow's snapshot covers, and remembers how far.
 --
 -- KEYS[1]  events    stream of the workflow
--- KEYS[2]  meta      hash of the workflow: created, trimmed
+-- KEYS[2]  meta      hash of the workflow: created, trimmed, trimmed_ms
 -- KEYS[3]  snapshot  hash: cursor
 -- Reply    integer: the cursor of the last event that is gone, 0 if none is; nil if there is no such workflow
 -- Errors   DAMAGED <what>
@@ -16,7 +16,8 @@ if not trimmed or not covered then return redis.error_reply('DAMAGED cursor') en
 local last = redis.call('XREVRANGE', KEYS[1], string.format('%.0f', covered), '-', 'COUNT', 1)[1]
 if not last then return trimmed end
 
-trimmed = tonumber(string.match(last[1], '(%d+)-'))
+local place, stamp = string.match(last[1], '(%d+)-(%d+)')
+trimmed = tonumber(place)
 redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%.0f-0', trimmed + 1))
-redis.call('HSET', KEYS[2], 'trimmed', string.format('%.0f', trimmed))
+redis.call('HSET', KEYS[2], 'trimmed', place, 'trimmed_ms', stamp)
 return trimmed

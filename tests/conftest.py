@@ -47,8 +47,7 @@ def redis_6_2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Runn
 @pytest.fixture(scope="session")
 def redis_on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RunningServer]:
     program = servers.path_program()
-    if program is None:
-        pytest.skip("no redis-server on PATH")
+    assert program is not None
     with servers.running(program, tmp_path_factory.mktemp("redis")) as server:
         yield server
 

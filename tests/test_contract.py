@@ -10,6 +10,7 @@ import pytest
 
 from runic_redis import RedisStore
 from runic_redis.testing import StoreContract
+from tests import servers
 
 
 @pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
@@ -52,10 +53,17 @@ class TestRedis62(StoreContract):
         return partial(RedisStore.from_url, redis_6_2.url(protocol), namespace=namespace)
 
 
-class TestRedisOnPath(StoreContract):
-    @pytest.fixture
-    def opener(self, redis_on_path: Any, namespace: str, protocol: int) -> Callable[[], RedisStore]:
-        return partial(RedisStore.from_url, redis_on_path.url(protocol), namespace=namespace)
+if servers.path_program() is None:
+
+    def test_the_contract_on_the_redis_on_path() -> None:
+        pytest.skip("no redis-server on PATH")
+
+else:
+
+    class TestRedisOnPath(StoreContract):
+        @pytest.fixture
+        def opener(self, redis_on_path: Any, namespace: str, protocol: int) -> Callable[[], RedisStore]:
+            return partial(RedisStore.from_url, redis_on_path.url(protocol), namespace=namespace)
 
 
 class TestCluster(StoreContract):

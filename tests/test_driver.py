@@ -11,6 +11,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
+from runic_redis.drivers.sync import exchange
 from runic_redis.testing.examples import numbered
 from tests.faults import CuttingProxy, cutting_proxy
 from tests.servers import RunningServer
@@ -76,6 +77,38 @@ def test_an_interrupted_call_leaves_no_half_read_connection(proxy: CuttingProxy,
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
+
+
+class InterruptedConnection:
+    """A connection that is interrupted between sending and reading."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def get_connection(self) -> "InterruptedConnection":
+        return self
+
+    def pack_command(self, *_: Any) -> bytes:
+        return b""
+
+    def send_packed_command(self, _: bytes) -> None:
+        self.events.append("sent")
+
+    def read_response(self) -> None:
+        raise KeyboardInterrupt
+
+    def disconnect(self) -> None:
+        self.events.append("disconnected")
+
+    def release(self, _: object) -> None:
+        self.events.append("released")
+
+
+def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
+    pool = InterruptedConnection()
+    with pytest.raises(KeyboardInterrupt):
+        exchange(pool, [("GET", "k")])
+    assert pool.events == ["sent", "disconnected", "released"]
 
 
 def scripts_seen(proxy: CuttingProxy) -> int:

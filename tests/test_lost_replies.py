@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runic_redis import CursorConflict, RedisStore, StoreUnavailable
+from runic_redis.operations.effects import Command
 from runic_redis.testing.examples import OrderPlaced, numbered
 from tests.faults import FaultyServer, make_faulty
 
@@ -114,6 +115,39 @@ def test_a_first_try_that_arrives_after_its_retry_is_not_stored_again(
         other.append("order-1", [{"by": "other"}])
     assert faulty.deliver_late() == [1, 3, 5, 7, 9], "each is answered with the cursor that its retry had"
     assert len(list(store.stream("order-1"))) == 10
+
+
+@pytest.mark.parametrize("options", [{}, {"expected_cursor": 2}], ids=str)
+@pytest.mark.parametrize("loss", ["reply", "request"])
+def test_a_commit_that_may_have_been_trimmed_is_not_stored_again(
+    store: RedisStore, other: RedisStore, faulty: FaultyServer, loss: str, options: dict[str, Any]
+) -> None:
+    def trim() -> None:
+        other.append("order-1", [{"by": "other"}] * 2)
+        other.save_snapshot("order-1", other.cursor("order-1"), b"all")
+        other.trim("order-1")
+
+    store.append("order-1", numbered(2))
+    faulty.faults = [loss]
+    faulty.after_loss = trim
+    with pytest.raises(StoreUnavailable, match="not known"):
+        store.append("order-1", numbered(2), **options)
+    assert store.cursor("order-1") == (6 if loss == "reply" else 4)
+
+
+def test_a_trim_before_the_first_try_does_not_disturb_a_retry(store: RedisStore, faulty: FaultyServer) -> None:
+    for number in range(1, 4):
+        store.append("order-1", numbered(1, number))
+    store.save_snapshot("order-1", 3, b"all")
+    store.trim("order-1")
+    # As if that had been two seconds ago: later than what a retry must doubt.
+    keys = store._context.keys.workflow("order-1")
+    ((trimmed_ms,),) = faulty.send([Command(("HMGET", keys.meta, "trimmed_ms"), keys.meta)])
+    faulty.send([Command(("HSET", keys.meta, "trimmed_ms", int(trimmed_ms) - 2000), keys.meta)])
+    for loss, cursor in (("reply", 4), ("request", 5)):
+        faulty.faults = [loss]
+        assert store.append("order-1", numbered(1, cursor)) == cursor
+    assert list(store.stream("order-1", after=3)) == numbered(2, 4)
 
 
 def test_of_many_appends_each_is_stored_once(store: RedisStore, faulty: FaultyServer) -> None:

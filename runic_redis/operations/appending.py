@@ -6,7 +6,7 @@ from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_workflow_id
 from runic_redis.context import Context
-from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError
+from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable
 from runic_redis.operations.asking import ask, together
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
 from runic_redis.operations.opening import make_namespace
@@ -14,9 +14,6 @@ from runic_redis.operations.opening import make_namespace
 __all__ = ["append", "append_many"]
 
 OWN_ID_BYTES = 8
-# How far beyond the first try a retry looks back, for the server's clock may have been set meanwhile, or a failover
-# may have led to a server with another clock.
-CLOCK_MARGIN_MS = 60_000
 MAX_METADATA_BYTES = 64 * 1024
 
 
@@ -40,7 +37,7 @@ def append(
         for entry in context.codec.encode_commit(commit):
             parts += entry
 
-    def attempt(look_back_ms: int | None) -> Command:
+    def attempt(since_first_ms: int | None) -> Command:
         return call_script(
             "append",
             [keys.events, keys.meta, keys.commits, keys.index],
@@ -49,16 +46,22 @@ def append(
                 known_as,
                 0 if commit_id is None else 1,
                 expected,
-                "" if look_back_ms is None else look_back_ms,
+                "" if since_first_ms is None else since_first_ms,
                 about,
                 *parts,
             ],
-            again=lambda since_first_ms: attempt(since_first_ms + CLOCK_MARGIN_MS),
+            again=attempt,
         )
 
     if parts:
         yield from make_namespace(context)
     reply = yield from ask(context, attempt(None))
+    if isinstance(reply, ErrorReply) and reply.code == "COMMIT_UNSURE":
+        raise StoreUnavailable(
+            f"A reply for the workflow {workflow_id!r} was lost, and events since then have been trimmed: whether the "
+            "commit was stored is not known, and it was not stored again. Read the workflow to see; with a commit_id "
+            "of your own it would be known."
+        )
     if isinstance(reply, ErrorReply):
         actual = int(reply.message)
         raise CursorConflict(

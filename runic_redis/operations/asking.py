@@ -111,7 +111,7 @@ def together(operations: Sequence[Operation[Any]]) -> Operation[list[Any]]:
 
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
-_NAMED = frozenset({"CURSOR_CONFLICT", "FACT_DIFFERS", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND"})
+_NAMED = frozenset({"COMMIT_UNSURE", "CURSOR_CONFLICT", "FACT_DIFFERS", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND"})
 
 
 def _checked(answer: Any, command: Command) -> Any:

@@ -1,0 +1,72 @@
+"""Listing any number of workflows, newest first."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+import redis
+
+from runic_redis import RedisStore
+from tests.servers import RunningServer
+
+
+@pytest.fixture
+def client(valkey: RunningServer) -> Iterator[redis.Redis]:
+    with valkey.client() as client:
+        yield client
+
+
+def fill(store: RedisStore, client: redis.Redis, scores: dict[str, int]) -> None:
+    """Put workflows into the indexes, with the times of their last writes, as the scripts do."""
+    by_index: dict[str, dict[str, int]] = {}
+    for workflow_id, score in scores.items():
+        by_index.setdefault(store._context.keys.workflow(workflow_id).index, {})[workflow_id] = score
+    pipeline = client.pipeline(transaction=False)
+    for index, members in by_index.items():
+        pipeline.zadd(index, members)
+    pipeline.execute()
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 256])
+def test_workflows_written_at_the_same_time_are_all_listed(
+    valkey: RunningServer, client: redis.Redis, namespace: str, partitions: int
+) -> None:
+    scores = {f"w-{number}": 1_800_000_000_000_000 + number // 500 for number in range(3000)}
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=partitions) as store:
+        fill(store, client, scores)
+        for protocol in (2, 3):
+            url = valkey.url(protocol)
+            with RedisStore.from_url(url, namespace=namespace, partitions=partitions) as reader:
+                listed = list(reader.list())
+                assert len(listed) == len(scores)
+                assert set(listed) == set(scores)
+                assert [scores[workflow_id] for workflow_id in listed] == sorted(scores.values(), reverse=True)
+                for limit in (1, 31, 32, 33, 500, 2999, 3001):
+                    assert list(reader.list(limit=limit)) == listed[:limit]
+
+
+def test_a_hundred_thousand_workflows_are_listed_in_order(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
+    # The newest 1000 are all of one partition: the others must not be read in vain, nor this one too little.
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        keys = store._context.keys
+        candidates = (f"hot-{number}" for number in range(1_000_000))
+        hot = list(islice((name for name in candidates if keys.workflow(name).index == keys.index(7)), 1000))
+        ids = [*hot, *(f"w-{number}" for number in range(99_000))]
+        scores = {workflow_id: 1_900_000_000_000_000 - place for place, workflow_id in enumerate(ids)}
+        fill(store, client, scores)
+        assert list(store.list()) == ids
+        assert list(store.list(limit=1500)) == ids[:1500]
+        assert list(store.list(prefix="w-98", limit=5)) == [name for name in ids if name.startswith("w-98")][:5]
+
+
+def test_a_short_listing_asks_each_node_once(valkey: RunningServer, client: redis.Redis, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        fill(store, client, {f"w-{number}": 1_800_000_000_000_000 + number for number in range(20_000)})
+        client.config_resetstat()
+        assert len(list(store.list(limit=10))) == 10
+        statistics = client.info("commandstats")
+        assert statistics["cmdstat_zrevrangebyscore"]["calls"] == 256
+        assert "cmdstat_keys" not in statistics
+        assert "cmdstat_scan" not in statistics
