@@ -90,8 +90,7 @@ class CuttingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            upstream = socket.socket(socket.AF_UNIX)
-            upstream.connect(str(self._server.socket))
+            upstream = self._server.connect()
             self._sockets += [client, upstream]
             for source, target, is_request in ((client, upstream, True), (upstream, client, False)):
                 thread = threading.Thread(target=self._pump, args=(source, target, is_request))

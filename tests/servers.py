@@ -55,6 +55,14 @@ class RunningServer:
     socket: Path | None
     port: int | None
 
+    def connect(self) -> socket.socket:
+        """A connection to it."""
+        if self.port is not None:
+            return socket.create_connection(("127.0.0.1", self.port))
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(self.socket))
+        return connection
+
     def client(self, **options: object) -> redis.Redis:
         if self.port is not None:
             return redis.Redis(host="127.0.0.1", port=self.port, protocol=3, **options)
@@ -115,7 +123,7 @@ def cluster(program: Path, directory: Path, nodes: int = 3) -> Iterator[list[Run
         for port, bus in zip(ports[1:nodes], ports[nodes + 1 :], strict=True):
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
         for client in clients:
-            wait_until(lambda client=client: _knows_cluster(client, nodes), "the cluster to agree")
+            wait_until(lambda client=client: knows_cluster(client, nodes), "the cluster to agree")
         yield servers
 
 
@@ -156,6 +164,7 @@ def _answers(server: RunningServer) -> bool:
             return False
 
 
-def _knows_cluster(client: redis.Redis, nodes: int) -> bool:
+def knows_cluster(client: redis.Redis, nodes: int) -> bool:
+    """Whether a node sees a working cluster of so many nodes."""
     state = str(client.execute_command("CLUSTER", "INFO"))
     return "cluster_state:ok" in state and f"cluster_known_nodes:{nodes}\\r" in state

@@ -76,11 +76,31 @@ def test_tls(valkey: RunningServer, tmp_path: Path, namespace: str) -> None:
             RedisStore.from_url(f"rediss://localhost:{port}")
 
 
+def test_a_cluster_with_tls(tmp_path: Path, namespace: str) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    port, bus = servers.free_ports(2)
+    program = servers.valkey_program()
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-announce-ip", "127.0.0.1")
+    with (
+        servers.running(program, tmp_path / "node", *options, port=port) as node,
+        node.client() as client,
+        tls_in_front_of(node, authority) as secure_port,
+    ):
+        # The node names itself to its clients by the port that speaks TLS.
+        client.config_set("cluster-announce-port", secure_port)
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        servers.wait_until(lambda: servers.knows_cluster(client, 1), "the cluster to agree")
+        works(f"rediss+cluster://127.0.0.1:{secure_port}?ssl_ca_certs={tmp_path / 'ca.pem'}", namespace)
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            RedisStore.from_url(f"rediss+cluster://127.0.0.1:{secure_port}")
+
+
 @contextmanager
 def tls_in_front_of(server: RunningServer, authority: trustme.CA) -> Iterator[int]:
     """A port on loopback that speaks TLS and passes on to the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -88,8 +108,7 @@ def tls_in_front_of(server: RunningServer, authority: trustme.CA) -> Iterator[in
                 secure = context.wrap_socket(self.request, server_side=True)
             except (ssl.SSLError, OSError):
                 return
-            with secure, socket.socket(socket.AF_UNIX) as upstream:
-                upstream.connect(str(server.socket))
+            with secure, server.connect() as upstream:
                 back = threading.Thread(target=pump, args=(upstream, secure))
                 back.start()
                 pump(secure, upstream)

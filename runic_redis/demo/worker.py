@@ -101,4 +101,8 @@ def main(url: str, namespace: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        # Ctrl-C in the terminal reaches the workers too; the one who started them says what there is to say.
+        sys.exit(130)
