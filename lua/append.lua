@@ -25,18 +25,24 @@ local MARGIN = 60000
 
 local function int(number) return string.format('%.0f', number) end
 
+-- A count as it is kept: nothing is 0, and what is no count is nil.
+local function whole(value)
+  if not value then return 0 end
+  return #value <= 16 and string.match(value, '^%d+$') and tonumber(value)
+end
+
 local meta = redis.call('HMGET', KEYS[2], 'cursor', 'created', 'retried')
-local cursor = tonumber(meta[1] or '0')
+local cursor = whole(meta[1])
 if not cursor then return redis.error_reply('DAMAGED cursor') end
 local retry = ARGV[5] ~= ''
-local remembered = ARGV[3] == '1' or retry or meta[3]
+local given = ARGV[3] == '1'
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local ms = math.floor(micros / 1000)
 
-if remembered then
+if given or retry or meta[3] then
   local known = redis.call('HGET', KEYS[3], ARGV[2])
-  if known then return tonumber(known) end
+  if known then return whole(known) or redis.error_reply('DAMAGED commits') end
 end
 
 local added = 0
@@ -67,13 +73,10 @@ local function earlier_try()
   return false, trim[2] and tonumber(trim[2]) >= first_try - 1000
 end
 
-if retry and ARGV[3] == '0' and added > 0 then
+if retry and not given and added > 0 then
   local found, unsure = earlier_try()
+  if found then return found end
   if unsure then return redis.error_reply('COMMIT_UNSURE') end
-  if found then
-    redis.call('HSET', KEYS[3], ARGV[2], int(found))
-    return found
-  end
 end
 if ARGV[4] ~= '' and cursor ~= tonumber(ARGV[4]) then
   return redis.error_reply('CURSOR_CONFLICT ' .. int(cursor))
@@ -92,7 +95,7 @@ for at = 7, #ARGV, 3 do
 end
 redis.call('HSET', KEYS[2], 'cursor', int(cursor))
 if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
-if remembered then redis.call('HSET', KEYS[3], ARGV[2], int(cursor)) end
+if given or retry then redis.call('HSET', KEYS[3], ARGV[2], int(cursor)) end
 if retry and not meta[3] then redis.call('HSET', KEYS[2], 'retried', '1') end
 redis.call('ZADD', KEYS[4], int(micros), ARGV[1])
 return cursor

@@ -12,6 +12,11 @@
 -- Errors   none of its own
 
 if redis.call('HGET', KEYS[2], 'created') ~= ARGV[2] then return 0 end
+-- UNLINK would delete a foreign value of any type; reading first refuses it.
+redis.call('XLEN', KEYS[1])
+redis.call('HLEN', KEYS[3])
+redis.call('STRLEN', KEYS[4])
+redis.call('HLEN', KEYS[5])
 redis.call('ZREM', KEYS[6], ARGV[1])
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 return 1

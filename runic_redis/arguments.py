@@ -20,6 +20,7 @@ __all__ = [
     "check_partitions",
     "check_prefix",
     "check_workflow_id",
+    "is_cursor",
 ]
 
 MAX_ID_BYTES = 512
@@ -44,7 +45,7 @@ def _utf8(text: str, what: str) -> bytes:
 
 
 def check_workflow_id(workflow_id: Any) -> str:
-    """A workflow id: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
+    """A workflow id: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes, as a plain one if it is of a subclass."""
     if not isinstance(workflow_id, str):
         raise InvalidType(
             f"A workflow id is a str, not {type(workflow_id).__name__}: {workflow_id!r:.80}; nothing was sent."
@@ -57,7 +58,8 @@ def check_workflow_id(workflow_id: Any) -> str:
             f"A workflow id is at most {MAX_ID_BYTES} UTF-8 bytes, this one ({workflow_id[:40]!r}…) is {size}; "
             "nothing was sent."
         )
-    return workflow_id
+    # A subclass, such as a str Enum, may be another text where it is formatted.
+    return str.__str__(workflow_id)
 
 
 def check_prefix(prefix: Any) -> str:
@@ -65,7 +67,7 @@ def check_prefix(prefix: Any) -> str:
     if not isinstance(prefix, str):
         raise InvalidType(f"A prefix is a str, not {type(prefix).__name__}: {prefix!r:.80}; nothing was sent.")
     _utf8(prefix, "The prefix")
-    return prefix
+    return str.__str__(prefix)
 
 
 def check_cursor(cursor: Any, name: str = "cursor") -> int:
@@ -75,6 +77,11 @@ def check_cursor(cursor: Any, name: str = "cursor") -> int:
     if not 0 <= cursor <= MAX_CURSOR:
         raise InvalidArgument(f"{name} is from 0 to {MAX_CURSOR}, not {cursor}; nothing was sent.")
     return cursor
+
+
+def is_cursor(text: bytes) -> bool:
+    """Whether bytes that were read are a cursor."""
+    return len(text) <= len(str(MAX_CURSOR)) and text.isdigit()
 
 
 def check_count(count: Any, name: str) -> int:
@@ -138,7 +145,7 @@ def check_namespace(namespace: Any) -> str:
         raise InvalidArgument(
             f"A namespace is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not {namespace!r:.120}."
         )
-    return namespace
+    return str.__str__(namespace)
 
 
 def check_partitions(partitions: Any) -> int:

@@ -46,6 +46,9 @@ class RedisStore:
         unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
             or "wrap" it in an `UnknownEvent`.
 
+    Attributes:
+        closed: whether the store has been closed.
+
     Raises:
         ConfigurationError: the client, the server or the settings cannot be used.
         StoreUnavailable: the server cannot be reached.
@@ -99,17 +102,17 @@ class RedisStore:
     def _open(self, connected: Connected, context: Context) -> None:
         self._connected = connected
         self._context = context
-        self._closed = False
+        self.closed = False
         try:
-            self._run(opening.open_namespace(context))
+            run(opening.open_namespace(context), connected.server)
         except BaseException:
             connected.close()
             raise
 
     def close(self) -> None:
         """Close the connection, if the store made it. A closed store can do nothing more."""
-        if not self._closed:
-            self._closed = True
+        if not self.closed:
+            self.closed = True
             self._connected.close()
 
     def __enter__(self) -> Self:
@@ -120,12 +123,12 @@ class RedisStore:
 
     def __repr__(self) -> str:
         keys = self._context.keys
-        state = " closed" if self._closed else ""
+        state = " closed" if self.closed else ""
         return f"<RedisStore{state} {self._connected.label} namespace={keys.namespace!r} partitions={keys.partitions}>"
 
     def _run(self, operation: Operation[T]) -> T:
-        if self._closed:
-            raise StoreError("The store is closed: open another. Nothing was sent.")
+        if not self._context.made:
+            operation = opening.with_settings(self._context, operation)
         return run(operation, self._connected.server)
 
     # Events
@@ -352,7 +355,7 @@ class RedisStore:
     def memory_usage(self) -> dict[str, int]:
         """How many bytes of the server's memory the namespace takes, by kind of key.
 
-        Asks for every key by name: meant for people and reports, not for every request.
+        Asks for every key by name: meant for people and reports, not for every request. (fakeredis cannot tell.)
 
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``index``, ``facts`` and
@@ -363,7 +366,8 @@ class RedisStore:
     def delete_namespace(self) -> None:
         """Delete every workflow and every fact of the namespace, and the namespace itself.
 
-        Workflows that others write meanwhile may stay: stop them first. The next write makes the namespace anew.
+        Stop its other users first: what they write meanwhile may stay, and a store that is open elsewhere does not
+        notice that the namespace, with its settings, is gone. The next write makes it anew.
         """
         self._run(namespace.delete_namespace(self._context))
 
@@ -382,7 +386,7 @@ def _context(namespace: str, partitions: int, deadline_s: float, unknown_events:
         raise InvalidType(f"deadline_s is a number of seconds, not {deadline_s!r:.80}.")
     if not 0 <= deadline_s < float("inf"):
         raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {deadline_s!r}.")
-    if unknown_events not in {"raise", "wrap"}:
+    if unknown_events not in ("raise", "wrap"):
         raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
     keys = Keys(check_namespace(namespace), check_partitions(partitions))
     return Context(keys, Codec(default_registry, unknown_events), deadline_s)

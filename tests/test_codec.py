@@ -157,6 +157,38 @@ def test_a_bomb_of_zstd_is_refused_before_it_expands() -> None:
         decompress(b"\x01" + frame)
 
 
+def test_what_is_nested_and_copied_at_each_level_is_bounded() -> None:
+    value: Any = bytes(4 * 1024 * 1024)
+    for _ in range(60):
+        value = (value,)
+    with pytest.raises(EncodeError, match="nests too much"):
+        codec.encode_commit([{"value": value}])
+    data = msgpack.packb(bytes(4 * 1024 * 1024))
+    for _ in range(60):
+        data = msgpack.packb(msgpack.ExtType(2, b"\x91" + data))
+    header = codec.encode_commit([{}])[0].header
+    with pytest.raises(DecodeError, match="nests too much"):
+        codec.decode_entry(header, b"\x00" + b"\x91\x92\x00\x81\x00" + data)
+
+
+def test_an_entry_expands_to_no_more_than_an_event_may_take() -> None:
+    header = codec.encode_commit([{}])[0].header
+    bomb = b"\x01" + zstandard.ZstdCompressor().compress(bytes(17 * 1024 * 1024))
+    with pytest.raises(DecodeError, match="claims"):
+        codec.decode_entry(header, bomb)
+
+
+def test_a_log_that_could_not_be_read_is_refused() -> None:
+    with pytest.raises(EncodeError, match="log"):
+        codec.encode_log([{"data": bytes(90 * 1024 * 1024)}] * 3)
+
+
+def test_a_timestamp_of_messagepack_s_own_is_a_datetime() -> None:
+    header = codec.encode_commit([{}])[0].header
+    payload = b"\x00" + msgpack.packb([[0, {"at": msgpack.Timestamp(5, 6000)}]])
+    assert codec.decode_entry(header, payload) == [{"at": dt.datetime(1970, 1, 1, 0, 0, 5, 6, tzinfo=dt.UTC)}]
+
+
 @pytest.mark.parametrize("code", [2, 3, 4, 11])
 def test_a_bomb_of_nesting_is_refused(code: int) -> None:
     data = msgpack.packb([])
@@ -173,16 +205,31 @@ def test_a_bomb_of_nesting_is_refused(code: int) -> None:
 
 @pytest.mark.parametrize(
     "rows",
-    [5, None, {}, [5], [[]], [["0"]], [[0]], [[0, {}, 5]], [[1, {}]], [[-1, {}]], [[0, 5]], [[0, []]], [[None, {}]]],
+    [
+        5,
+        None,
+        {},
+        [5],
+        [[]],
+        [["0"]],
+        [[0]],
+        [[0, {}, 5]],
+        [[1, {}]],
+        [[-1, {}]],
+        [[0, 5]],
+        [[0, []]],
+        [[None, {}]],
+        [{}],
+        [{0: 1}],
+    ],
 )
 def test_rows_that_do_not_fit_are_refused(rows: Any) -> None:
     header = codec.encode_commit([{}])[0].header
     with pytest.raises(DecodeError):
         codec.decode_entry(header, b"\x00" + msgpack.packb(rows))
-    two = codec.encode_commit([{}, Pair(1)])[0].header
-    if rows not in ([[1, {}]],):
-        with pytest.raises(DecodeError):
-            codec.decode_entry(two, b"\x00" + msgpack.packb(rows))
+    two = codec.encode_commit([{}, Pair(1, 2), FrozenSlotted(1)])[0].header
+    with pytest.raises(DecodeError):
+        codec.decode_entry(two, b"\x00" + msgpack.packb(rows))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
     "load": ({"log"}, lambda store: store.load("order-1")),
     "exists": ({"index"}, lambda store: store.exists("order-1")),
     "list": ({"index"}, lambda store: list(store.list())),
-    "delete": ({"meta", "index"}, lambda store: store.delete("order-1")),
+    "delete": ({"events", "meta", "snapshot", "log", "commits", "index"}, lambda store: store.delete("order-1")),
 }
 
 
@@ -174,14 +174,16 @@ def test_foreign_entries_in_the_stream_are_noticed(store: RedisStore, client: re
         list(store.stream("order-1"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("cursor", "what"), ("cursor", ""), ("trimmed", "what")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("cursor", bad) for bad in ("what", "", "-5", "1.5", "0x10", "nan", "9" * 30)] + [("trimmed", "what")],
+)
 def test_a_damaged_meta_hash_is_noticed(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, namespace: str, field: str, value: str
 ) -> None:
     client.hset(keys.meta, field, value)
-    if value:
-        with pytest.raises(DecodeError):
-            list(store.stream("order-1"))
+    with pytest.raises(DecodeError):
+        list(store.stream("order-1"))
     if field == "cursor":
         before = everything(client, namespace)
         for write in (
@@ -196,10 +198,28 @@ def test_a_damaged_meta_hash_is_noticed(
             store.trim("order-1")
 
 
+def test_a_damaged_commit_id_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    client.hset(keys.commits, "a", "what")
+    with pytest.raises(DecodeError, match="damaged"):
+        store.append("order-1", numbered(1), commit_id="a")
+
+
+def test_an_entry_of_an_absurd_time_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    client.delete(keys.events)
+    store.append("order-2", numbered(4))
+    other = store._context.keys.workflow("order-2")
+    ((_, fields),) = client.xrange(other.events)
+    client.xadd(keys.events, fields, id=f"4-{2**64 - 1}")
+    assert list(store.stream("order-1")) == numbered(4)
+    with pytest.raises(DecodeError, match="damaged"):
+        list(store.stream_records("order-1"))
+
+
 def test_a_damaged_snapshot_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
     for damage in (
         lambda: client.hset(keys.snapshot, "cursor", "what"),
         lambda: client.hset(keys.snapshot, "cursor", "-1"),
+        lambda: client.hset(keys.snapshot, "cursor", "9" * 5000),
         lambda: client.hdel(keys.snapshot, "cursor"),
         lambda: (client.hset(keys.snapshot, "cursor", 2), client.hdel(keys.snapshot, "data")),
     ):

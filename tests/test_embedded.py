@@ -216,6 +216,25 @@ def test_it_listens_on_no_port(tmp_path: Path) -> None:
         assert client.config_get("port") == {"port": "0"}
 
 
+def test_however_a_directory_is_reached_it_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / ("long-" * 30)
+    directory.mkdir()
+    short = tmp_path / "short"
+    short.symlink_to(directory)
+    monkeypatch.chdir(directory)
+    with RedisStore.from_url(f"embedded://{short}") as one:
+        assert one.append("order-1", numbered(1), expected_cursor=0) == 1
+        for path in (str(directory), "../short", f"{directory}/../short/.", "./"):
+            with RedisStore.from_url(f"embedded://{path}") as other:
+                assert other.cursor("order-1") == 1, path
+        # Reached in a way that hides where the server listens, such as from within a container.
+        (directory / "server.socket").unlink()
+        monkeypatch.setattr("runic_redis.embedded.server._new_socket_path", lambda _: tmp_path / "elsewhere.sock")
+        with pytest.raises(StoreUnavailable, match="another server runs in this directory"):
+            RedisStore.from_url(f"embedded://{short}")
+        assert one.append("order-1", numbered(1), expected_cursor=1) == 2
+
+
 def test_a_path_too_long_for_a_socket_will_do(tmp_path: Path) -> None:
     directory = tmp_path / ("long-" * 30)
     url = f"embedded://{directory}"
@@ -236,7 +255,8 @@ def test_a_relative_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_directory_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a directory")
-    for wrong in ("file", "file/below"):
+    (tmp_path / "locks" / "users.lock").mkdir(parents=True)
+    for wrong in ("file", "file/below", "locks"):
         with pytest.raises(ConfigurationError, match="cannot be used"):
             RedisStore.from_url(f"embedded://{tmp_path}/{wrong}")
 

@@ -220,6 +220,41 @@ def test_the_other_writes_may_be_carried_out_twice(store: RedisStore, faulty: Fa
     assert list(store.stream("order-1", after=0)) == numbered(3), "the one commit is covered in part"
 
 
+def test_a_late_first_try_does_not_undo_what_was_saved_since(store: RedisStore, faulty: FaultyServer) -> None:
+    store.append("order-1", numbered(2))
+    faulty.faults = ["late"]
+    store.save("order-1", numbered(1))
+    store.save("order-1", numbered(2))
+    faulty.faults = ["late"]
+    store.save_snapshot("order-1", 1, b"one")
+    store.save_snapshot("order-1", 1, b"one, and later")
+    faulty.deliver_late()
+    assert store.load("order-1") == numbered(2)
+    assert store.load_snapshot("order-1") == (1, b"one, and later")
+
+
+def test_what_retries_leave_behind_does_not_grow_with_later_commits(store: RedisStore, faulty: FaultyServer) -> None:
+    faulty.faults = ["request"]
+    for number in range(1, 30):
+        store.append("order-1", numbered(1, number))
+    keys = store._context.keys.workflow("order-1")
+    assert faulty.send([Command(("HLEN", keys.commits), keys.commits)]) == [1]
+
+
+def test_a_retry_on_a_server_that_is_full_finds_its_commit(valkey: Any, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
+        store.append("order-1", numbered(1))
+        faulty = make_faulty(store)
+        faulty.faults = ["reply"]
+        faulty.after_loss = lambda: client.config_set("maxmemory", 1)
+        try:
+            # The script only reads before it finds the commit.
+            assert store.append("order-1", numbered(1, 2)) == 2
+        finally:
+            client.config_set("maxmemory", 0)
+        assert store.cursor("order-1") == 2
+
+
 def test_many_writers_on_bad_connections_lose_nothing_and_double_nothing(opener: Callable[[], RedisStore]) -> None:
     writers, commits = 4, 60
 

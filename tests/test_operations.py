@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runic_redis import CursorConflict, DecodeError, StoreError, StoreUnavailable
+from runic_redis import ConfigurationError, CursorConflict, DecodeError, StoreError, StoreUnavailable
 from runic_redis.codec import Codec
 from runic_redis.context import Context
 from runic_redis.events import default_registry
@@ -13,9 +13,9 @@ from runic_redis.keys import Keys
 from runic_redis.operations import facts, lifecycle, snapshots
 from runic_redis.operations.appending import append, append_many
 from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Batch, Command, Effect, ErrorReply, Lost, Operation, Pause
+from runic_redis.operations.effects import Answers, Batch, Command, Effect, ErrorReply, Lost, Operation, Pause
 from runic_redis.operations.listing import Listing
-from runic_redis.operations.opening import open_namespace
+from runic_redis.operations.opening import open_namespace, with_settings
 from runic_redis.operations.reading import Reader
 
 CUT = Lost("cut", sent=True)
@@ -29,14 +29,18 @@ def context() -> Context:
 
 
 def play(operation: Operation[Any], answers: Sequence[Any]) -> tuple[list[Effect], Any]:
-    """Run an operation against scripted answers; what it asked for, and its result."""
+    """Run an operation against scripted answers; what it asked for, and its result.
+
+    A batch is answered by a list of replies, sent at time 0, or by `Answers`; a pause by the time after it.
+    """
     asked: list[Effect] = []
     script = iter(answers)
     try:
         effect = next(operation)
         while True:
             asked.append(effect)
-            effect = operation.send(next(script))
+            answer = next(script)
+            effect = operation.send(Answers(answer, 0.0) if isinstance(answer, list) else answer)
     except StopIteration as stop:
         assert next(script, None) is None, "more answers than questions"
         return asked, stop.value
@@ -101,11 +105,47 @@ def test_after_the_deadline_the_store_is_unavailable_and_a_write_s_fate_unknown(
         play(lifecycle.load(context, "w"), [[CUT], 30.0])
 
 
-@pytest.mark.parametrize("code", ["LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"])
+@pytest.mark.parametrize("code", ["BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"])
 def test_a_server_that_cannot_yet_is_asked_again_as_if_for_the_first_time(context: Context, code: str) -> None:
     asked, _ = play(append(context, "w", [{"a": 1}]), [[ErrorReply(code, "not now")], 0.1, [7]])
     assert names(asked) == ["EVALSHA", "pause", "EVALSHA"]
     assert argument(asked[2], 5) == ""
+
+
+def test_the_deadline_counts_from_the_first_try_and_not_from_the_first_round(context: Context) -> None:
+    items = [("w", [{"n": number}]) for number in range(3)]
+    answers = [Answers([1], 0.0), Answers([2], 100.0), Answers([CUT], 200.0), 201.0, Answers([3], 201.0)]
+    asked, cursors = play(append_many(context, items), answers)
+    assert cursors == [1, 2, 3]
+    assert argument(asked[4], 5) == 1000
+
+
+def test_replies_that_belong_together_are_asked_for_together(context: Context) -> None:
+    commands = [Command(("GET", key), key) for key in "ab"]
+    asked, replies = play(ask_all(context, commands, at_once=True), [[b"1", CUT], 0.1, [b"3", b"4"]])
+    assert names(asked) == ["GET GET", "pause", "GET GET"]
+    assert replies == [b"3", b"4"]
+
+
+@pytest.mark.parametrize("refusal", [ErrorReply("OOM", "full"), ErrorReply("WRONGTYPE", "Operation")])
+def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context, refusal: ErrorReply) -> None:
+    with pytest.raises(StoreError, match="Nothing was changed"):
+        play(append(context, "w", [{"a": 1}]), [[refusal]])
+    with pytest.raises(StoreError, match="Whether it was stored is not known"):
+        play(append(context, "w", [{"a": 1}]), [[CUT], 0.1, [refusal]])
+
+
+def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
+    context.made = False
+    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[[None, None]], [None]])
+    assert names(asked) == ["HMGET", "ZSCORE"]
+    assert not context.made
+    with pytest.raises(ConfigurationError, match="partitions=8"):
+        play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]]])
+    with pytest.raises(StoreError):
+        next(with_settings(context, lifecycle.exists(context, "")))
+    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]], [None]])
+    assert context.made
 
 
 def test_an_unknown_script_is_sent_at_once_with_its_text(context: Context) -> None:

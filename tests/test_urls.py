@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 import trustme
+from redis.crc import key_slot as keyslot
 
 from runic_redis import (
     ConfigurationError,
@@ -194,6 +195,8 @@ def test_the_environment_s_url(namespace: str, monkeypatch: pytest.MonkeyPatch) 
         RedisStore.from_url()
 
 
+# What redis-py's connections take, and no URL can say.
+NO_TEXT = ("retry", "parser_class", "redis_connect_func", "credential_provider", "command_packer", "event_dispatcher")
 BAD_URLS = [
     ("localhost:6379", "not a URL of a store"),
     ("", "No URL"),
@@ -201,11 +204,23 @@ BAD_URLS = [
     ("redis:/localhost", "not a URL of a store"),
     (f"nonsense://user:{SECRET}@host", "not a URL of a store"),
     (f"redis//user:{SECRET}@host", "not a URL of a store"),
-    (f"redis://user:{SECRET}@localhost:port", "cannot be used"),
-    (f"redis://user:{SECRET}@localhost:99999", "cannot be used"),
-    (f"redis://user:{SECRET}@localhost/shop", "database is a number"),
+    (f"redis://user:{SECRET}@localhost:port", "malformed"),
+    (f"redis://user:{SECRET}@localhost:99999", "malformed"),
+    (f"redis://user:{SECRET}@localhost/shop", "is a number"),
     (f"redis://user:{SECRET}@localhost?sokcet_timeout=1", "sokcet_timeout is not an option"),
-    (f"redis://user:{SECRET}@localhost?socket_timeout=soon", "socket_timeout"),
+    (f"redis://user:{SECRET}@localhost?socket_timeout=soon", "a value that it cannot have"),
+    ("redis://localhost?socket_timeout=-1", "above 0"),
+    ("redis://localhost?protocol=4", "protocol is 2 or 3"),
+    *((f"redis://localhost?{name}=x", f"{name} is not an option") for name in NO_TEXT),
+    ("redis://localhost?ssl_ca_certs=x", "ssl_ca_certs is not an option"),
+    (f"redis://user:{SECRET}?word@h/0", "percent-encode"),
+    (f"redis://user:12345?{SECRET}@h/0", "percent-encode"),
+    (f"redis://user:123/{SECRET}@h", "percent-encode"),
+    (f"redis://:se#{SECRET}@h", "percent-encode"),
+    (f"redis+cluster://a:{SECRET}/ret@h", "percent-encode"),
+    (f"redis+cluster://a:x/{SECRET}@h", "percent-encode"),
+    (f"redis+sentinel://a:{SECRET}/ret@h/shop", "percent-encode"),
+    ("embedded:///tmp/a#b", "percent-encode"),
     (f"redis://user:{SECRET}@localhost?decode_responses=true", "decode_responses cannot be set"),
     (f"redis://user:{SECRET}@localhost?retry_on_timeout=1", "retry_on_timeout"),
     ("unix://", "names no socket"),
@@ -218,7 +233,7 @@ BAD_URLS = [
     ("embedded://", "names no directory"),
     ("embedded:///tmp/x?fsync=never", "everysec or always"),
     ("embedded:///tmp/x?sync=always", "knows the options fsync and protocol"),
-    ("memory://x?what=1", "knows the option protocol"),
+    ("memory://x?what=1", "knows the options protocol, not what"),
 ]
 
 
@@ -251,6 +266,38 @@ def test_a_wrong_password_is_one_clear_error_without_it(guarded: RunningServer) 
     client = redis.Redis(port=guarded.port, password=f"wrong{SECRET}")
     with client, pytest.raises(ConfigurationError, match="refused the login"):
         RedisStore(client)
+
+
+def test_a_connection_that_is_refused_is_one_clear_error(guarded: RunningServer) -> None:
+    address = f":{SECRET}@127.0.0.1:{guarded.port}"
+    for wrong, message in ((f"redis://{address}/99", "DB index"), (f"redis://{address}?client_name=a+b", "lient name")):
+        with pytest.raises(ConfigurationError, match=f"refused the connection: .*{message}"):
+            RedisStore.from_url(wrong)
+
+
+def test_something_that_is_no_redis_is_one_clear_error() -> None:
+    class Web(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Web) as web:
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(StoreError):
+                RedisStore.from_url(f"redis://127.0.0.1:{web.server_address[1]}")
+        finally:
+            web.shutdown()
+            thread.join()
+
+
+def test_a_plain_url_of_a_cluster_s_node_says_what_to_use(cluster_nodes: list[RunningServer], namespace: str) -> None:
+    # A namespace whose settings are kept on another node.
+    namespaces = (f"{namespace}-{number}" for number in range(100))
+    elsewhere = next(name for name in namespaces if keyslot(f"{{{name}}}".encode()) >= 16384 // 3)
+    with pytest.raises(ConfigurationError, match=r"redis\+cluster://"):
+        RedisStore.from_url(cluster_nodes[0].url(), namespace=elsewhere)
 
 
 def test_a_password_is_in_no_repr_and_no_error(guarded: RunningServer, namespace: str) -> None:
@@ -319,6 +366,10 @@ def test_a_namespace_made_with_other_settings_is_refused(valkey: RunningServer, 
         with pytest.raises(ConfigurationError, match="was made with partitions=8"):
             other.append("order-1", numbered(1))
         assert one.cursor("order-1") == 1
+        # And so would its reads be, which would miss what is there.
+        for read in (lambda: other.exists("order-1"), lambda: list(other.list()), lambda: other.delete("order-1")):
+            with pytest.raises(ConfigurationError, match="was made with partitions=8"):
+                read()
     with pytest.raises(ConfigurationError, match="pass partitions=8, or another namespace"):
         RedisStore.from_url(valkey.url(), namespace=namespace)
     with valkey.client() as client:
@@ -362,6 +413,7 @@ def test_opening_writes_nothing(valkey: RunningServer, namespace: str) -> None:
         {"deadline_s": float("nan")},
         {"deadline_s": "soon"},
         {"unknown_events": "ignore"},
+        {"unknown_events": []},
     ],
     ids=str,
 )

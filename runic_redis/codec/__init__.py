@@ -9,11 +9,12 @@ from threading import local
 from typing import Any
 
 from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
+from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import DIGEST_BYTES, FactEncoder, decode_fact, decode_log, decode_metadata
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "Codec", "Entry"]
+__all__ = ["DIGEST_BYTES", "Codec", "Entry", "payload_size"]
 
 
 class _Encoders(local):

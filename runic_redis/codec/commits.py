@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from runic_redis.codec.compression import compress, decompress
+from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.explain import explain
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
-from runic_redis.errors import DecodeError, EncodeError
+from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import Registry, Schema, UnknownEvent, UnknownEvents
 
 __all__ = [
@@ -93,6 +93,11 @@ class EntryEncoder:
             EncodeError: an event, or a value in one, cannot be kept.
         """
         header, rows = self._encode(log, "log")
+        if len(rows) > MAX_PAYLOAD_BYTES:
+            raise EncodeError(
+                f"log takes {len(rows)} bytes encoded, and a log at most {MAX_PAYLOAD_BYTES}; nothing was sent.",
+                path="log",
+            )
         packed: bytes = msgpack.packb([header, compress(rows)])
         return packed
 
@@ -130,7 +135,9 @@ class EntryEncoder:
                     rows.append([table.schema_reference(event.schema), *event.fields.values()])
                 else:
                     raise _not_an_event(event, f"{path}[{len(rows)}]")
-            except (ValueError, AttributeError) as error:
+            except StoreError:
+                raise
+            except Exception as error:  # what a class raises when its fields are read is its own affair
                 where = f"{path}[{len(rows)}]"
                 raise EncodeError(
                     f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
@@ -170,21 +177,23 @@ class EntryDecoder:
         self._by_header: dict[bytes, dict[int, Builder]] = {}
         self._by_schema: dict[bytes, Builder] = {}
 
-    def decode(self, header: bytes, payload: bytes) -> list[Any]:
-        """The events of one entry.
+    def decode(self, header: bytes, payload: bytes, most: int = MAX_EVENT_BYTES) -> list[Any]:
+        """The events of one entry, or another payload of at most so many bytes that is made like one.
 
         Raises:
             DecodeError: the entry is damaged.
             UnknownEventType: it holds an event of an unregistered type.
         """
         builders = self._builders(header)
-        rows = decode_value(decompress(payload), partial(self.find_builder, builders))
+        rows = decode_value(decompress(payload, most), partial(self.find_builder, builders))
         if type(rows) is not list:
             raise DecodeError("an entry does not hold rows")
         try:
             return [builders[row[0]](row[1:]) for row in rows]
-        except (TypeError, ValueError, LookupError) as error:
-            raise DecodeError(f"a row does not fit its schema: {error}") from error
+        except StoreError:
+            raise
+        except Exception as error:  # a row that does not fit, or a class that does not take it
+            raise DecodeError(f"a row does not fit its schema: {error!r}") from error
 
     def find_builder(self, builders: Mapping[int, Builder], reference: Any) -> Builder:
         """What rebuilds the objects of a schema, named by its index or by itself."""

@@ -6,7 +6,7 @@ import zstandard
 
 from runic_redis.errors import DecodeError
 
-__all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress"]
+__all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size"]
 
 PLAIN = b"\x00"
 ZSTD = b"\x01"
@@ -38,11 +38,20 @@ def compress(payload: bytes) -> bytes:
     return PLAIN + payload
 
 
-def decompress(data: bytes) -> bytes:
+def payload_size(data: bytes) -> int:
+    """How many bytes a payload has out of its envelope, as far as it says."""
+    return zstandard.frame_content_size(data[1:]) if data[:1] == ZSTD else len(data)
+
+
+def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
     """The payload out of its envelope.
 
+    Args:
+        data: the envelope.
+        most: how many bytes it may expand to.
+
     Raises:
-        DecodeError: it is damaged, or would expand to more than `MAX_PAYLOAD_BYTES`.
+        DecodeError: it is damaged, or would expand to more.
     """
     kind = data[:1]
     if kind == PLAIN:
@@ -52,8 +61,8 @@ def decompress(data: bytes) -> bytes:
     try:
         # The size is read first: zstandard would allocate whatever a damaged frame claims.
         size = zstandard.frame_content_size(data[1:])
-        if not 0 <= size <= MAX_PAYLOAD_BYTES:
-            raise DecodeError(f"a payload claims to hold {size} bytes, more than the {MAX_PAYLOAD_BYTES} allowed")
+        if not 0 <= size <= most:
+            raise DecodeError(f"a payload claims to hold {size} bytes, more than the {most} allowed")
         return _zstd.decompressor.decompress(data[1:])
     except zstandard.ZstdError as error:
         raise DecodeError(f"a compressed payload is damaged: {error}") from error

@@ -7,7 +7,7 @@ import msgpack
 
 from runic_redis.arguments import check_size
 from runic_redis.codec.commits import EntryDecoder
-from runic_redis.codec.compression import compress, decompress
+from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.values import ValueEncoder, decode_value
 from runic_redis.errors import DecodeError, InvalidArgument
 from runic_redis.events import Registry
@@ -104,4 +104,4 @@ def decode_log(data: bytes, decoder: EntryDecoder) -> list[Any]:
         raise DecodeError(f"a log is damaged: {error or type(error).__name__}") from error
     if type(header) is not bytes or type(payload) is not bytes:
         raise DecodeError("a log does not hold a header and a payload")
-    return decoder.decode(header, payload)
+    return decoder.decode(header, payload, MAX_PAYLOAD_BYTES)

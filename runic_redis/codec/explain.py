@@ -44,14 +44,14 @@ def explain(value: Any, path: str, registry: Registry) -> EncodeError | None:
         del above[depth:]
         if id(part) in above:
             return _error(where, "contains itself; break the cycle")
-        problem = _problem(part, registry)
-        if problem is not None:
-            return _error(where, problem)
-        above.append(id(part))
         try:
+            problem = _problem(part, registry)
+            if problem is not None:
+                return _error(where, problem)
             children = list(_children(part, where, registry))
-        except (ValueError, AttributeError) as error:
-            return _error(where, f"is a {type(part).__qualname__} that cannot be read: {error}")
+        except Exception as error:  # what a value raises when it is looked at is its own affair
+            return _error(where, f"is a {type(part).__qualname__} that cannot be read: {error!r}")
+        above.append(id(part))
         stack.extend((child, child_path, depth + 1) for child, child_path in reversed(children))
         if depth > _DEEPEST:
             return _error(path, "nests too deep; keep the inner part as a fact")
@@ -72,7 +72,9 @@ def _problem(part: Any, registry: Registry) -> str | None:
     elif kind in {dt.datetime, dt.time}:
         if part.tzinfo is not None and part.utcoffset() is None:
             return f"is the {kind.__name__} {part}, whose time zone gives no offset for it"
-    elif kind in _SCALARS or kind in {list, tuple, dict, set, frozenset, UnknownEvent}:
+    elif kind is UnknownEvent:
+        part.schema  # noqa: B018 - raises if it is none
+    elif kind in _SCALARS or kind in {list, tuple, dict, set, frozenset}:
         return None
     elif registry.of(kind) is None:
         for base in kind.__mro__[1:-1]:

@@ -11,7 +11,7 @@ The extension codes are part of the data format, see docs/data-format.md.
 import datetime as dt
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -20,7 +20,7 @@ from uuid import UUID
 import msgpack
 
 from runic_redis.codec.explain import explain
-from runic_redis.errors import DecodeError, EncodeError
+from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import Registry, Schema, UnknownEvent
 
 __all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "parse_schema"]
@@ -37,6 +37,9 @@ DECIMAL = 9
 UUID_ = 10
 OBJECT = 11
 
+# How many bytes of extensions a value may hold, one inside the other counted each time: each level is a copy.
+_NESTED_BYTES = 64 * 1024 * 1024
+_NESTED_TIMES = 4
 # How deep extensions may nest in each other: bounds the recursion both ways, and so what damaged bytes can cost.
 MAX_DEPTH = 64
 
@@ -61,6 +64,7 @@ class ValueEncoder:
         self._registry = registry
         self._canonical = canonical
         self._depth = 0
+        self._nested = 0
         self._packers: list[msgpack.Packer] = []
         self._schemas: dict[Schema, bytes] = {}
 
@@ -71,9 +75,13 @@ class ValueEncoder:
             EncodeError: some part of it, at a path that starts with `path`, cannot be kept.
         """
         self._depth = 0
+        self._nested = 0
         try:
-            return self.pack(value)
-        except (TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+            packed = self.pack(value)
+            if self._nested > _nested_allowed(packed):
+                raise TooDeepError("it nests too much data; keep the inner part as a fact")
+            return packed
+        except Exception as error:  # what a value raises when it is looked at is its own affair
             raise explain(value, path, self._registry) or EncodeError(
                 f"{path} cannot be encoded: {error}; nothing was sent.", path=path
             ) from error
@@ -102,17 +110,21 @@ class ValueEncoder:
 
     def _extension(self, value: Any) -> msgpack.ExtType:
         """What stands for a value that MessagePack has no type for."""
+        code, data = self._encode_extension(value)
+        self._nested += len(data)
+        return msgpack.ExtType(code, data)
+
+    def _encode_extension(self, value: Any) -> tuple[int, bytes]:
         kind = type(value)
         encode = _SCALARS.get(kind)
         if encode is not None:
-            code, data = encode(value)
-            return msgpack.ExtType(code, data)
+            return encode(value)
         if kind is tuple:
-            return msgpack.ExtType(TUPLE, self.pack(list(value)))
+            return TUPLE, self.pack(list(value))
         if kind is set:
-            return msgpack.ExtType(SET, self._pack_set(value))
+            return SET, self._pack_set(value)
         if kind is frozenset:
-            return msgpack.ExtType(FROZENSET, self._pack_set(value))
+            return FROZENSET, self._pack_set(value)
         registered = self._registry.of(kind)
         if registered is not None:
             schema, values = registered.schema, registered.kind.read(value)
@@ -120,7 +132,7 @@ class ValueEncoder:
             schema, values = value.schema, value.fields.values()
         else:
             raise TypeError(f"{kind.__name__} is not supported")
-        return msgpack.ExtType(OBJECT, self.pack([self.schema_reference(schema), *values]))
+        return OBJECT, self.pack([self.schema_reference(schema), *values])
 
     def _pack_set(self, value: set[Any] | frozenset[Any]) -> bytes:
         header: bytes = msgpack.Packer().pack_array_header(len(value))
@@ -209,37 +221,50 @@ def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
         UnknownEventType: a class in it is not registered.
     """
     try:
-        return _unpack(data, find_builder, 0)
-    except (
-        ValueError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-        InvalidOperation,
-        msgpack.UnpackException,
-    ) as error:
+        return _unpack(data, _Decoding(find_builder, _nested_allowed(data)), 0)
+    except StoreError:
+        raise
+    except Exception as error:  # damaged bytes fail in many ways, and so may the classes that are given them
         raise DecodeError(f"a value is damaged: {error or type(error).__name__}") from error
 
 
-def _unpack(data: bytes, find_builder: FindBuilder, depth: int) -> Any:
+class _Decoding:
+    """What one value's decoding carries along."""
+
+    __slots__ = ("find_builder", "nested_left")
+
+    def __init__(self, find_builder: FindBuilder, nested_left: int) -> None:
+        self.find_builder = find_builder
+        self.nested_left = nested_left
+
+
+def _nested_allowed(packed: bytes) -> int:
+    return max(_NESTED_BYTES, _NESTED_TIMES * len(packed))
+
+
+def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
-    return msgpack.unpackb(data, strict_map_key=False, ext_hook=partial(_extended, find_builder, depth))
+    # MessagePack's own timestamps, which we do not write, are datetimes.
+    return msgpack.unpackb(data, strict_map_key=False, timestamp=3, ext_hook=partial(_extended, decoding, depth))
 
 
-def _extended(find_builder: FindBuilder, depth: int, code: int, data: bytes) -> Any:
+def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
+    decoding.nested_left -= len(data)
+    if decoding.nested_left < 0:
+        raise TooDeepError("nests too much data")
     scalar = _SCALAR_DECODERS.get(code)
     if scalar is not None:
         return scalar(data)
     if code not in {TUPLE, SET, FROZENSET, OBJECT}:
         raise ValueError(f"extension {code} is not one of ours")
-    items = _unpack(data, find_builder, depth + 1)
+    items = _unpack(data, decoding, depth + 1)
     if type(items) is not list:
         raise ValueError(f"extension {code} does not hold an array")
     if code == OBJECT:
         if not items:
             raise ValueError("an object names no schema")
-        return find_builder(items[0])(items[1:])
+        return decoding.find_builder(items[0])(items[1:])
     return _COLLECTIONS[code](items)
 
 

@@ -1,6 +1,5 @@
 """From a URL, or a client of the user's own, to something that answers batches."""
 
-import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from redis.sentinel import Sentinel
 
 from runic_redis.drivers.replies import CONNECTION_FAILURES, refused_login
 from runic_redis.drivers.sync import ClusterServer, Server, SingleServer
-from runic_redis.errors import ConfigurationError, InvalidType, StoreUnavailable
+from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, StoreUnavailable
 
 __all__ = ["Connected", "connect_client", "connect_url"]
 
@@ -86,23 +85,28 @@ def connect_url(url: str) -> Connected:
         return connect(url)
     except AuthenticationError as error:
         raise refused_login(error) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except InvalidArgument as error:
         raise ConfigurationError(f"The URL {_shown(url)!r} cannot be used: {error}.") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        # What the parsers say may quote any part of the URL, a password among them.
+        raise ConfigurationError(
+            f"The URL {_shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot "
+            "have. Write special characters in user names, passwords and options percent-encoded."
+        ) from error
 
 
 def _shown(url: str) -> str:
-    """A URL without user, password and options: safe to print."""
+    """A URL without user, password, options and fragment, however it is malformed: safe to print."""
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return url.rpartition("@")[2][:200]
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"[:200]
+        scheme, rest = "", url
+    # A password with special characters that are not encoded may look like a host, a path or an option.
+    return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2])[0][:200]
 
 
 def _connect_redis(url: str) -> Connected:
     options = _defaults() | _options(url)
     pool = redis.ConnectionPool(**options)
-    # The connection is made later; wrong options should show now, and by name.
-    _check_options(options.get("connection_class", redis.Connection), options)
     server = SingleServer(redis.Redis.from_pool(pool), owned=True)
     return Connected(server, _shown(url), server.close)
 
@@ -111,9 +115,8 @@ def _connect_cluster(url: str) -> Connected:
     hosts, plain = _split_hosts(url, "redis+cluster", _REDIS_PORT)
     options = _defaults() | _options(plain)
     secure = options.pop("connection_class", None) is not None
-    _check_options(redis.SSLConnection if secure else redis.Connection, options)
     if options.pop("db", 0) != 0:
-        raise ValueError("a cluster has no databases but 0")
+        raise InvalidArgument("a cluster has no databases but 0")
     for name in ("host", "port", "retry"):
         options.pop(name, None)
     nodes = [ClusterNode(host, port) for host, port in hosts]
@@ -134,8 +137,9 @@ def _connect_sentinel(url: str) -> Connected:
     parts = urlsplit(plain)
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdigit():
-        raise ValueError("it names no service: write redis+sentinel://host1,host2/service, or …/service/database")
-    options = _defaults() | _options(urlunsplit(parts._replace(path=f"/{database or 0}")))
+        raise InvalidArgument("it names no service: write redis+sentinel://host1,host2/service, or …/service/database")
+    plain = urlunsplit(parts._replace(path=f"/{database or 0}"))
+    options = _defaults() | _options(plain, _OPTIONS | _SENTINEL_OPTIONS)
     for name in ("host", "port"):
         options.pop(name, None)
     of_sentinel = {
@@ -143,7 +147,6 @@ def _connect_sentinel(url: str) -> Connected:
         for name in ("sentinel_username", "sentinel_password")
         if name in options
     }
-    _check_options(redis.Connection, options)
     timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
     sentinel = Sentinel(hosts, sentinel_kwargs=timeouts | of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
@@ -159,19 +162,18 @@ def _connect_sentinel(url: str) -> Connected:
 
 def _connect_embedded(url: str) -> Connected:
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    fsync = options.pop("fsync", "everysec")
-    protocol = int(options.pop("protocol", "2"))
-    if options:
-        raise ValueError(f"embedded:// knows the options fsync and protocol, not {', '.join(options)}")
-    directory = Path(unquote(parts.netloc + parts.path)).expanduser()
+    options = _own_options(parts, "fsync", "protocol")
+    protocol = _check_protocol(int(options.get("protocol", "2")))
     if not parts.netloc + parts.path:
-        raise ValueError("it names no directory: write embedded:///absolute/directory or embedded://relative/directory")
+        raise InvalidArgument(
+            "it names no directory: write embedded:///absolute/directory or embedded://relative/directory"
+        )
+    directory = Path(unquote(parts.netloc + parts.path)).expanduser()
     try:
         from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
     except ImportError as error:
         raise ConfigurationError(f"embedded:// needs Linux or macOS: {error}.") from error
-    embedded = EmbeddedServer(directory, fsync=fsync)
+    embedded = EmbeddedServer(directory, fsync=options.get("fsync", "everysec"))
     embedded.start()
     pool = redis.ConnectionPool(
         connection_class=redis.UnixDomainSocketConnection,
@@ -195,10 +197,7 @@ def _connect_memory(url: str) -> Connected:
     except ImportError:
         raise ConfigurationError("memory:// needs fakeredis: pip install 'runic-redis[memory]'.") from None
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-    protocol = int(options.pop("protocol", "2"))
-    if options:
-        raise ValueError(f"memory:// knows the option protocol, not {', '.join(options)}")
+    protocol = _check_protocol(int(_own_options(parts, "protocol").get("protocol", "2")))
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     server = SingleServer(fakeredis.FakeRedis(server=kept, protocol=protocol), owned=True)
@@ -229,50 +228,103 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _options(url: str) -> dict[str, Any]:
+# What a URL may set; redis-py would take more, which no text can stand for, or which would change what is sent.
+_OPTIONS = frozenset(
+    {
+        "client_name",
+        "db",
+        "health_check_interval",
+        "max_connections",
+        "password",
+        "protocol",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "socket_read_size",
+        "socket_timeout",
+        "username",
+    }
+)
+_TLS_OPTIONS = frozenset(
+    {
+        "ssl_ca_certs",
+        "ssl_ca_data",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_ciphers",
+        "ssl_keyfile",
+        "ssl_min_version",
+        "ssl_password",
+    }
+)
+_SENTINEL_OPTIONS = frozenset({"sentinel_password", "sentinel_username"})
+_REFUSED_OPTIONS = {
+    "decode_responses": "what the store keeps is bytes, so decode_responses cannot be set",
+    "retry_on_timeout": "retry_on_timeout would send a command twice; the store retries safely by itself",
+    "retry_on_error": "retry_on_error would send a command twice; the store retries safely by itself",
+}
+
+
+def _options(url: str, allowed: frozenset[str] = _OPTIONS) -> dict[str, Any]:
     """What redis-py reads from a URL, with the mistakes it lets pass refused."""
     parts = urlsplit(url)
-    if parts.scheme != "unix":
+    if parts.scheme != "unix" and ("@" in parts.path + parts.query or parts.fragment):
+        raise InvalidArgument("it has special characters (one of @ / ? #) that must be percent-encoded")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    for name in given:
+        if name in _REFUSED_OPTIONS:
+            raise InvalidArgument(_REFUSED_OPTIONS[name])
+        if name not in allowed and not (parts.scheme == "rediss" and name in _TLS_OPTIONS):
+            raise InvalidArgument(f"{name[:40]} is not an option of it; docs/urls.md names them")
+    if parts.scheme == "unix":
+        if not parts.path:
+            raise InvalidArgument("it names no socket: write unix:///run/redis.sock")
+    else:
         _check_database(parts)
     options: dict[str, Any] = parse_url(url)
-    if parts.scheme == "unix" and not options.get("path"):
-        raise ValueError("it names no socket: write unix:///run/redis.sock")
-    if str(options.pop("decode_responses", "")).lower() not in {"", "0", "f", "false", "n", "no"}:
-        raise ValueError("what the store keeps is bytes, so decode_responses cannot be set")
-    for name in ("retry_on_timeout", "retry_on_error"):
-        if options.pop(name, None):
-            raise ValueError(f"{name} would send a command twice; the store retries safely by itself")
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        if name in options and not 0 < options[name] < float("inf"):
+            raise InvalidArgument(f"{name} is a number of seconds above 0")
+    if "protocol" in options:
+        _check_protocol(options["protocol"])
     return options
+
+
+def _check_protocol(protocol: int) -> int:
+    if protocol not in {2, 3}:
+        raise InvalidArgument("protocol is 2 or 3")
+    return protocol
 
 
 def _check_database(parts: SplitResult) -> None:
     database = parts.path.strip("/")
-    if database and not database.isdigit():
-        raise ValueError(f"the database is a number, not {database!r}")
+    if database and not (database.isascii() and database.isdigit()):
+        raise InvalidArgument("the database, what follows the host, is a number")
 
 
-def _check_options(connection_class: Any, options: Mapping[str, Any]) -> None:
-    """Refuse options that no connection takes: redis-py would fail on each use instead."""
-    known = {"connection_class", "max_connections", "timeout"}
-    for base in inspect.getmro(connection_class):
-        if "__init__" in base.__dict__:
-            known.update(inspect.signature(base.__dict__["__init__"]).parameters)
-    unknown = sorted(name for name in options if name not in known)
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)} is not an option of a Redis URL")
+def _own_options(parts: SplitResult, *known: str) -> dict[str, str]:
+    """The options of a URL that redis-py never sees."""
+    if parts.fragment:
+        raise InvalidArgument("a # in it must be percent-encoded")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    for name in options:
+        if name not in known:
+            raise InvalidArgument(f"{parts.scheme}:// knows the options {' and '.join(known)}, not {name[:40]}")
+    return options
 
 
 def _split_hosts(url: str, scheme: str, default_port: int) -> tuple[list[tuple[str, int]], str]:
     """The hosts of a URL that names several, and the URL with the first alone, as redis-py reads it."""
     match = re.match(r"(rediss?)\+\w+://(?:([^@/]*)@)?([^/?]*)(.*)", url, re.DOTALL)
     if match is None:
-        raise ValueError(f"it is not of the form {scheme}://host1,host2")
+        raise InvalidArgument(f"it is not of the form {scheme}://host1,host2")
     base, login, hosts, rest = match.groups()
     found = []
     for host in hosts.split(","):
         address = urlsplit(f"//{host}")
         if not address.hostname:
-            raise ValueError(f"it names no host: write {scheme}://host1,host2")
+            raise InvalidArgument(f"it names no host: write {scheme}://host1,host2")
         found.append((address.hostname, address.port or default_port))
     who = f"{login}@" if login is not None else ""
     return found, f"{base}://{who}{hosts.split(',')[0]}{rest}"

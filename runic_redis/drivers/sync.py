@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
-from redis.cluster import ClusterNode, RedisCluster
+from redis.cluster import ClusterNode
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -20,8 +20,9 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from runic_redis.drivers.replies import CONNECTION_FAILURES, error_reply, refused_login
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Operation
+from runic_redis.drivers.replies import CONNECTION_FAILURES, error_reply, refused_connection, refused_login
+from runic_redis.errors import StoreError
+from runic_redis.operations.effects import Answers, Batch, Command, ErrorReply, Lost, Operation
 
 __all__ = ["ClusterServer", "Server", "SingleServer", "run"]
 
@@ -49,47 +50,55 @@ class Server(Protocol):
 
 def run(operation: Operation[T], server: Server) -> T:
     """Carry an operation out; its result."""
-    began_s = _now_s()
     try:
         effect = next(operation)
         while True:
             if isinstance(effect, Batch):
-                effect = operation.send(server.send(effect.commands))
+                sent_s = _now_s()
+                effect = operation.send(Answers(server.send(effect.commands), sent_s))
             else:
                 time.sleep(effect.seconds)
-                effect = operation.send(_now_s() - began_s)
+                effect = operation.send(_now_s())
     except StopIteration as stop:
         result: T = stop.value
         return result
 
 
-class SingleServer:
-    """One Redis, or whichever is the primary of a Sentinel's service."""
+class _Closing:
+    """What both kinds of server share: they may be closed, and then answer nobody, not even a retry under way."""
 
-    def __init__(self, client: redis.Redis, *, owned: bool) -> None:
+    def __init__(self, client: Any, *, owned: bool) -> None:
         self._client = client
         self._owned = owned
+        self._closed = False
 
-    def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send the commands on one connection, then read the replies."""
-        replies = exchange(self._client.connection_pool, [command.args for command in commands])
-        return [error_reply(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("The store is closed: open another. Nothing was sent.")
 
     def close(self) -> None:
-        """Close the client, if it was made for the store."""
+        """Answer nobody any more; close the client, if it was made for the store."""
+        self._closed = True
         if self._owned:
             self._client.close()
 
 
-class ClusterServer:
-    """A Redis Cluster: each command goes to the node that holds its key."""
+class SingleServer(_Closing):
+    """One Redis, or whichever is the primary of a Sentinel's service."""
 
-    def __init__(self, client: RedisCluster, *, owned: bool) -> None:
-        self._client = client
-        self._owned = owned
+    def send(self, commands: Sequence[Command]) -> list[Any]:
+        """Send the commands on one connection, then read the replies."""
+        self._check_open()
+        replies = exchange(self._client.connection_pool, [command.args for command in commands])
+        return [error_reply(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+
+
+class ClusterServer(_Closing):
+    """A Redis Cluster: each command goes to the node that holds its key."""
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send each node its commands on one connection, and follow where the cluster redirects them."""
+        self._check_open()
         replies: list[Any] = [None] * len(commands)
         waiting = list(range(len(commands)))
         asking: dict[int, ClusterNode] = {}
@@ -111,11 +120,6 @@ class ClusterServer:
             else reply
             for reply in replies
         ]
-
-    def close(self) -> None:
-        """Close the client, if it was made for the store."""
-        if self._owned:
-            self._client.close()
 
     def _by_node(
         self,
@@ -186,7 +190,7 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     what is left on it belongs to nobody.
 
     Raises:
-        ConfigurationError: the server refused the login.
+        ConfigurationError: the server refused the login, or the connection's settings.
     """
     replies: list[Any] = []
     try:
@@ -195,6 +199,8 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
         raise refused_login(error) from error
     except CONNECTION_FAILURES as error:
         return [Lost(str(error), sent=False)] * len(commands)
+    except redis.RedisError as error:
+        raise refused_connection(error) from error
     try:
         if len(commands) == 1:
             connection.send_packed_command(connection.pack_command(*commands[0]))
@@ -210,7 +216,7 @@ def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
     except AuthenticationError as error:
         connection.disconnect()
         raise refused_login(error) from error
-    except CONNECTION_FAILURES as error:
+    except (redis.RedisError, *CONNECTION_FAILURES) as error:
         connection.disconnect()
         lost = Lost(str(error) or type(error).__name__, sent=True)
         replies += [lost] * (len(commands) - len(replies))

@@ -1,9 +1,12 @@
 """Opening a directory: share the server that runs there, or start one.
 
-Two locks in the directory say who does what. Who holds ``start.lock`` may start a server. Every process holds
+Three locks in the directory say who does what. Who holds ``start.lock`` may start a server. Every process holds
 ``users.lock`` shared for as long as it uses the server, and the supervisor waits to have it alone: the kernel
 gives a lock up with the process that held it, however that ended, so the server ends with its last user, and
-with nobody else.
+with nobody else. The server itself holds ``server.lock``: however the directory is reached, no second one starts in it.
+
+Where the server listens is written in ``server.socket`` by who started it: the paths by which others reach the
+directory may differ.
 """
 
 import fcntl
@@ -54,15 +57,13 @@ class EmbeddedServer:
             The server is shared: once one process has asked for "always", that holds until the server ends.
 
     Attributes:
-        directory: where the data is.
-        socket: the path of the server's socket.
+        directory: where the data is, its path resolved.
     """
 
     def __init__(self, directory: str | Path, *, fsync: Literal["everysec", "always"] | str = "everysec") -> None:
         if fsync not in {"everysec", "always"}:
             raise InvalidArgument(f"fsync is everysec or always, not {fsync!r:.40}")
-        self.directory = Path(directory).absolute()
-        self.socket = _socket_path(self.directory)
+        self.directory = Path(directory).resolve()
         self._fsync = fsync
         self._use: IO[bytes] | None = None
 
@@ -76,23 +77,36 @@ class EmbeddedServer:
         program = server_program()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            start = _open_private(self.directory / "start.lock")
+            with _open_private(self.directory / "start.lock") as start:
+                fcntl.flock(start, fcntl.LOCK_EX)
+                self._use = self._share_or_start(program)
         except OSError as error:
-            raise ConfigurationError(f"The directory {str(self.directory)!r} cannot be used: {error}.") from error
-        with start:
-            fcntl.flock(start, fcntl.LOCK_EX)
-            use = _open_private(self.directory / "users.lock")
-            try:
-                # A supervisor that is just ending the server still holds the lock; this waits until it is done.
-                fcntl.flock(use, fcntl.LOCK_SH)
-                if _ask(self.socket, b"PING") is None:
-                    self._start_supervisor(program)
-                elif self._fsync == "always":
-                    _ask(self.socket, b"CONFIG SET appendfsync always")
-            except BaseException:
-                use.close()
+            if isinstance(error, StoreUnavailable):
                 raise
-        self._use = use
+            raise ConfigurationError(f"The directory {str(self.directory)!r} cannot be used: {error}.") from error
+
+    @property
+    def socket(self) -> Path:
+        """The path of the server's socket."""
+        try:
+            return Path(os.fsdecode((self.directory / "server.socket").read_bytes()))
+        except FileNotFoundError:
+            return _new_socket_path(self.directory)
+
+    def _share_or_start(self, program: Path) -> IO[bytes]:
+        """Make sure that a server runs, while nobody else may start one; the lock that says it is used."""
+        use = _open_private(self.directory / "users.lock")
+        try:
+            # A supervisor that is just ending the server still holds the lock; this waits until it is done.
+            fcntl.flock(use, fcntl.LOCK_SH)
+            if _ask(self.socket, b"PING") is None:
+                self._start_supervisor(program)
+            elif self._fsync == "always":
+                _ask(self.socket, b"CONFIG SET appendfsync always")
+        except BaseException:
+            use.close()
+            raise
+        return use
 
     def stop(self) -> None:
         """Stop using the server; it ends when nobody else uses it."""
@@ -111,6 +125,7 @@ class EmbeddedServer:
     def _start_supervisor(self, program: Path) -> None:
         log_path = self.directory / "server.log"
         logged = log_path.stat().st_size if log_path.exists() else 0
+        path = _new_socket_path(self.directory)
         # The supervisor keeps the writing end open as long as it lives: the end of the pipe is the end of it.
         alive, supervisor_end = os.pipe()
         try:
@@ -134,7 +149,10 @@ class EmbeddedServer:
                 )
             os.close(supervisor_end)
             supervisor_end = -1
-            self._wait_until_ready(alive)
+            self._wait_until_ready(path, alive)
+            with _open_private(self.directory / "server.socket") as record:
+                record.truncate(0)
+                record.write(os.fsencode(path))
         except (OSError, subprocess.SubprocessError, TimeoutError) as error:
             with log_path.open("rb") as log:
                 log.seek(logged)
@@ -148,10 +166,10 @@ class EmbeddedServer:
             if supervisor_end >= 0:
                 os.close(supervisor_end)
 
-    def _wait_until_ready(self, alive: int) -> None:
+    def _wait_until_ready(self, path: Path, alive: int) -> None:
         deadline_s = time.monotonic() + _START_TIMEOUT_S
         while True:
-            answer = _ask(self.socket, b"PING")
+            answer = _ask(path, b"PING")
             if answer == b"+PONG":
                 return
             ended, _, _ = select.select([alive], [], [], 0.01)
@@ -162,13 +180,13 @@ class EmbeddedServer:
                 raise TimeoutError(f"no answer within {_START_TIMEOUT_S:.0f} s")
 
 
-def _socket_path(directory: Path) -> Path:
-    """The server's socket: in the directory, or where its path is too long for one, in a short place of its own."""
+def _new_socket_path(directory: Path) -> Path:
+    """Where a server will listen: in the directory, or in a short one of its own where that path is too long."""
     inside = directory / "server.sock"
     if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
         return inside
-    digest = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:16]
-    # Not tempfile's directory: every process that opens the directory must come to the same path.
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    # Not tempfile's directory: it may be deep as well.
     private = Path(f"/tmp/runic-redis-{os.getuid()}")  # noqa: S108 - private: made and checked below
     private.mkdir(mode=0o700, exist_ok=True)
     status = private.lstat()

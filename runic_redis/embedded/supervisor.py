@@ -21,7 +21,9 @@ def main(program: str, directory: str, socket: str, fsync: str) -> int:
     """Run the server until its last user has gone; its exit status."""
     os.chdir(directory)
     os.umask(0o077)
-    with Path("users.lock").open("ab") as users:
+    with Path("users.lock").open("ab") as users, Path("server.lock").open("ab") as alone:
+        # The server inherits this lock, and so holds it as long as it lives, even without its supervisor.
+        fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
         server = subprocess.Popen(
             [
                 program,
@@ -35,6 +37,7 @@ def main(program: str, directory: str, socket: str, fsync: str) -> int:
                 *("--maxmemory-policy", "noeviction"),
             ],
             stdin=subprocess.DEVNULL,
+            pass_fds=[alone.fileno()],
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())
@@ -52,4 +55,9 @@ if __name__ == "__main__":
         os._exit(0)
     os.setsid()
     # Not sys.exit: it would wait for nothing here, and the daemon thread may be inside flock.
-    os._exit(main(*sys.argv[1:5]))
+    try:
+        status = main(*sys.argv[1:5])
+    except BlockingIOError:
+        print("another server runs in this directory and does not answer here", file=sys.stderr, flush=True)
+        status = 1
+    os._exit(status)

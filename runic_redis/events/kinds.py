@@ -1,9 +1,8 @@
 """How each kind of class is taken apart into field values, and rebuilt from them.
 
-A rebuilt object is restored, as by `copy` or `pickle`: its fields are set to what was stored, without running
-validation or conversion again. Where a class has a hook that runs after `__init__` (``__post_init__`` and its
-like), the hook runs, and the stored values are set once more after it, so that the fields always come back as
-they were.
+A rebuilt object is restored, as by `copy` or `pickle`: its fields are set to what was stored, and nothing of the class
+runs, neither validation nor conversion nor a hook after `__init__`. (A msgspec Struct can only be made by its library,
+which runs its ``__post_init__``; the stored values are set once more after it.)
 
 Optional libraries are recognised by what they leave on a class; none is imported unless the class uses it.
 """
@@ -12,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, Flag
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -82,31 +82,29 @@ def _has_slots(cls: type) -> bool:
     return any("__slots__" in base.__dict__ for base in cls.__mro__[:-1])
 
 
-def _restorer(cls: type, fields: tuple[str, ...], make: Callable[[Mapping[str, Any]], Any] | None) -> Build:
-    """Build by setting the fields, on a blank instance or on one that `make` has run the class's own hooks on."""
+def _restorer(cls: type, fields: tuple[str, ...], besides: Mapping[str, Any]) -> Build:
+    """Build by setting the fields, and what else an instance must have, on a blank instance."""
     blank = object.__new__
     set_field = object.__setattr__
+    try:
+        blank(cls)
+    except TypeError:
+        raise InvalidType(
+            f"@event cannot register {cls.__qualname__}: it derives from a built-in type that keeps more than fields, "
+            "such as an exception or a list, or it is abstract. Give the event a class of its own."
+        ) from None
 
-    if make is not None:
+    if _has_slots(cls) or besides:
 
-        def build_hooked(values: Iterable[Any]) -> Any:
-            stored = dict(zip(fields, values, strict=True))
-            instance = make(stored)
-            for name, value in stored.items():
-                set_field(instance, name, value)
-            return instance
-
-        return build_hooked
-
-    if _has_slots(cls):
-
-        def build_slotted(values: Iterable[Any]) -> Any:
+        def build_one_by_one(values: Iterable[Any]) -> Any:
             instance: Any = blank(cls)
             for name, value in zip(fields, values, strict=True):
                 set_field(instance, name, value)
+            for name, value in besides.items():
+                set_field(instance, name, value)
             return instance
 
-        return build_slotted
+        return build_one_by_one
 
     def build(values: Iterable[Any]) -> Any:
         instance: Any = blank(cls)
@@ -125,14 +123,9 @@ def _dataclass(cls: Any) -> Kind:
             defaults[field.name] = _constant(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             defaults[field.name] = field.default_factory
-    make = None
-    if hasattr(cls, "__post_init__"):
-        parameters = [field.name for field in fields if field.init]
-
-        def make(stored: Mapping[str, Any]) -> Any:
-            return cls(**{name: stored[name] for name in parameters})
-
-    return Kind(names, _reader(names), _restorer(cls, names, make), defaults)
+    # A pydantic dataclass has its own idea of a default.
+    defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
+    return Kind(names, _reader(names), _restorer(cls, names, {}), defaults)
 
 
 def _attrs(cls: Any) -> Kind:
@@ -147,14 +140,11 @@ def _attrs(cls: Any) -> Kind:
                 defaults[attribute.name] = _constant(attribute.default)
         elif not attribute.default.takes_self:
             defaults[attribute.name] = factory
-    make = None
-    if hasattr(cls, "__attrs_post_init__") or hasattr(cls, "__attrs_pre_init__"):
-        parameters = {attribute.name: attribute.alias for attribute in attributes if attribute.init}
-
-        def make(stored: Mapping[str, Any]) -> Any:
-            return cls(**{alias: stored[name] for name, alias in parameters.items()})
-
-    return Kind(names, _reader(names), _restorer(cls, names, make), defaults)
+    # With cache_hash=True, what attrs generates expects a place for the hash.
+    code = getattr(cls.__hash__, "__code__", None)
+    cached = "_attrs_cached_hash"
+    besides = {cached: None} if code is not None and cached in code.co_names + code.co_consts else {}
+    return Kind(names, _reader(names), _restorer(cls, names, besides), defaults)
 
 
 def _msgspec_struct(cls: Any) -> Kind:
@@ -182,16 +172,14 @@ def _msgspec_struct(cls: Any) -> Kind:
 
 
 def _pydantic_model(cls: Any) -> Kind:
-    names = tuple(cls.model_fields)
-    field_set = set(names)
-    defaults: dict[str, Default] = {}
-    for name, field in cls.model_fields.items():
-        if field.default_factory is not None:
-            if not getattr(field, "default_factory_takes_validated_data", False):
-                defaults[name] = field.default_factory
-        elif not field.is_required():
-            defaults[name] = _constant(field.default)
+    model_fields = tuple(cls.model_fields)
+    # Part of what makes two models equal, and so of what is kept.
+    private = tuple(cls.__private_attributes__)
+    defaults = _pydantic_defaults(cls.model_fields)
+    for name, attribute in cls.__private_attributes__.items():
+        defaults[name] = attribute.get_default
     allows_extra = cls.model_config.get("extra") == "allow"
+    names = (*model_fields, *private)
     read_fields = _reader(names)
 
     def read(instance: Any) -> Iterable[Any]:
@@ -201,22 +189,29 @@ def _pydantic_model(cls: Any) -> Kind:
         return read_fields(instance)
 
     def build(values: Iterable[Any]) -> Any:
+        stored = dict(zip(names, values, strict=True))
         instance = cls.__new__(cls)
         instance.__setstate__(
             {
-                "__dict__": dict(zip(names, values, strict=True)),
-                "__pydantic_fields_set__": field_set.copy(),
+                "__pydantic_private__": {name: stored.pop(name) for name in private} or None,
+                "__dict__": stored,
+                "__pydantic_fields_set__": set(stored),
                 "__pydantic_extra__": {} if allows_extra else None,
-                "__pydantic_private__": None,
             }
         )
-        if cls.__pydantic_post_init__:
-            stored = dict(instance.__dict__)
-            instance.model_post_init(None)
-            instance.__dict__.update(stored)
         return instance
 
     return Kind(names, read, build, defaults)
+
+
+def _pydantic_defaults(fields: Mapping[str, Any]) -> dict[str, Default]:
+    defaults: dict[str, Default] = {}
+    for name, field in fields.items():
+        takes_data = field.default_factory is not None and getattr(field, "default_factory_takes_validated_data", False)
+        if not field.is_required() and not takes_data:
+            # Each one anew: pydantic copies a default that could be changed.
+            defaults[name] = partial(field.get_default, call_default_factory=True)
+    return defaults
 
 
 def _named_tuple(cls: Any) -> Kind:
@@ -235,7 +230,8 @@ def _named_tuple(cls: Any) -> Kind:
 def _enum(cls: Any) -> Kind:
     if not len(cls):
         raise InvalidArgument(f"@event cannot register {cls.__qualname__}: it is an Enum without members.")
-    # A Flag's combinations have a value each but no name of their own; an Enum's names outlive its values.
+    # A Flag's combinations have a value each but no name of their own; an Enum's names outlive its values. (By
+    # _name_, for a class may give its members another name.)
     if issubclass(cls, Flag):
         return Kind(("value",), lambda member: [member.value], lambda values: cls(*values), {})
 
@@ -246,4 +242,4 @@ def _enum(cls: Any) -> Kind:
         except (KeyError, TypeError):
             raise ValueError(f"no member {name!r:.80}") from None
 
-    return Kind(("name",), lambda member: [member.name], build, {})
+    return Kind(("name",), lambda member: [member._name_], build, {})

@@ -23,6 +23,7 @@ Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 UnknownEvents = Literal["raise", "wrap"]
 
 MAX_NAME_BYTES = 512
+MAX_VERSION = 2**31 - 1
 
 
 class Schema(NamedTuple):
@@ -55,7 +56,20 @@ class UnknownEvent:
 
     @property
     def schema(self) -> Schema:
-        """How it was written."""
+        """How it was written.
+
+        Raises:
+            ValueError: nothing can have been written so.
+        """
+        if type(self.name) is not str or not _is_utf8(self.name):
+            raise ValueError(f"its name is {self.name!r:.40}, not a str of UTF-8")
+        if type(self.version) is not int or not 1 <= self.version <= MAX_VERSION:
+            raise ValueError(f"its version is {self.version!r:.40}, not an int from 1 to {MAX_VERSION}")
+        if not isinstance(self.fields, Mapping):
+            raise ValueError(f"its fields are {self.fields!r:.40}, not a mapping")
+        for name in self.fields:
+            if type(name) is not str or not _is_utf8(name):
+                raise ValueError(f"one of its fields is called {name!r:.40}, not by a str of UTF-8")
         return Schema(self.name, self.version, tuple(self.fields))
 
 
@@ -107,9 +121,14 @@ class Registry:
             raise InvalidType(f'An event\'s name is a str, not {name!r:.80}: write @event("order_placed").')
         if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES or not _is_utf8(name):
             raise InvalidArgument(f"An event's name is 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {name!r:.80}.")
-        if type(version) is not int or version < 1:
-            raise InvalidArgument(f"An event's version is an int from 1 up, not {version!r:.80}.")
+        if type(version) is not int or not 1 <= version <= MAX_VERSION:
+            raise InvalidArgument(f"An event's version is an int from 1 to {MAX_VERSION}, not {version!r:.80}.")
+        if upcasters is not None and not isinstance(upcasters, Mapping):
+            raise InvalidType(f"upcasters is a mapping of versions to functions, not {upcasters!r:.80}.")
         steps = dict(upcasters or {})
+        for step in steps.items():
+            if type(step[0]) is not int or not callable(step[1]):
+                raise InvalidType(f"upcasters is a mapping of versions to functions, not of {step!r:.80}.")
         if steps and sorted(steps) != list(range(min(steps), version)):
             raise InvalidArgument(
                 f"The upcasters of {name!r} must lead from one version to the next up to {version}; "

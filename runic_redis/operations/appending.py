@@ -1,6 +1,5 @@
 """Appending commits."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,12 +7,11 @@ from runic_redis.arguments import check_commit_id, check_cursor, check_workflow_
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable
 from runic_redis.operations.asking import ask, together
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
+from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["append", "append_many"]
 
-OWN_ID_BYTES = 8
 MAX_METADATA_BYTES = 64 * 1024
 
 
@@ -27,9 +25,10 @@ def append(
     metadata: Mapping[str, Any] | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit; the cursor after it."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     expected = "" if expected_cursor is None else check_cursor(expected_cursor, "expected_cursor")
-    known_as = os.urandom(OWN_ID_BYTES) if commit_id is None else check_commit_id(commit_id)
+    known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     parts: list[str | bytes | int] = []
     commit = _event_list(events)
@@ -96,6 +95,8 @@ def append_many(context: Context, items: Iterable[tuple[str, Iterable[Any]]]) ->
 
 def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequence[Any]]]:
     """The items, checked for their form: a malformed list is the caller's mistake, not one item's."""
+    if not isinstance(items, Iterable):
+        raise InvalidType(f"items is a list of pairs, not a {type(items).__qualname__}; nothing was sent.")
     pairs: list[tuple[str, Sequence[Any]]] = []
     for place, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
@@ -103,8 +104,7 @@ def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequen
                 f"items[{place}] is not a pair of a workflow id and its events: {item!r:.80}; nothing was sent."
             )
         workflow_id, events = item
-        check_workflow_id(workflow_id)
-        pairs.append((workflow_id, _event_list(events)))
+        pairs.append((check_workflow_id(workflow_id), _event_list(events)))
     return pairs
 
 

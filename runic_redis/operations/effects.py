@@ -1,14 +1,16 @@
 """What passes between an operation and the driver that runs it."""
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from runic_redis.scripts import load_script
 
-__all__ = ["Batch", "Command", "Effect", "ErrorReply", "Lost", "Operation", "Pause", "call_script"]
+__all__ = ["Answers", "Batch", "Command", "Effect", "ErrorReply", "Lost", "Operation", "Pause", "call_script", "own_id"]
 
 T = TypeVar("T")
+_OWN_ID_BYTES = 8
 Argument: TypeAlias = str | bytes | int
 
 
@@ -36,16 +38,28 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Commands to be sent in one round trip (in a cluster, one to each node), in order. Answered by as many replies."""
+    """Commands to be sent in one round trip (in a cluster, one to each node), in order. Answered by `Answers`."""
 
     commands: Sequence[Command]
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A wait. Answered by the seconds since the operation began, a `float`."""
+    """A wait. Answered by the time after it in seconds, a `float`, by a clock that only goes forward."""
 
     seconds: float
+
+
+class Answers(NamedTuple):
+    """What a batch is answered with.
+
+    Attributes:
+        replies: as many as there were commands.
+        sent_s: the time just before they were sent, by the same clock as a pause's.
+    """
+
+    replies: Sequence[Any]
+    sent_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,11 @@ class Lost:
 
 Effect: TypeAlias = Batch | Pause
 Operation: TypeAlias = Generator[Effect, Any, T]
+
+
+def own_id() -> bytes:
+    """A new id of the store's own, for a commit or another call that may have to be recognised."""
+    return os.urandom(_OWN_ID_BYTES)
 
 
 def call_script(

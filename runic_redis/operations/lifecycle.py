@@ -7,7 +7,7 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.effects import Command, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["delete", "exists", "load", "save"]
@@ -15,18 +15,30 @@ __all__ = ["delete", "exists", "load", "save"]
 
 def save(context: Context, workflow_id: str, log: Sequence[Any]) -> Operation[None]:
     """Save a whole list of events over the one before."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     if not isinstance(log, list):
         raise InvalidType(f"A log is a list of events, not a {type(log).__qualname__}; nothing was sent.")
     encoded = context.codec.encode_log(log)
     check_size(len(encoded), "A log")
     yield from make_namespace(context)
-    yield from ask(context, call_script("save_log", [keys.log, keys.meta, keys.index], [workflow_id, encoded]))
+    call_id = own_id()
+
+    def attempt(since_first_ms: int | None) -> Command:
+        return call_script(
+            "save_log",
+            [keys.log, keys.meta, keys.commits, keys.index],
+            [workflow_id, call_id, "" if since_first_ms is None else 1, encoded],
+            again=attempt,
+        )
+
+    yield from ask(context, attempt(None))
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     """The list of events that was saved."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     data = yield from ask(context, Command(("GET", keys.log), keys.log))
     if data is None:
         raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
@@ -41,14 +53,16 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
 
 def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Whether anything was ever saved, appended or snapshotted under the id."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     score = yield from ask(context, Command(("ZSCORE", keys.index, workflow_id), keys.index))
     return score is not None
 
 
 def delete(context: Context, workflow_id: str) -> Operation[None]:
     """Delete a workflow, if there is one."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
     created = yield from ask(context, Command(("HGET", keys.meta, "created"), keys.meta))
     if created is not None:

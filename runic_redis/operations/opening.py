@@ -1,18 +1,21 @@
 """Opening and making a namespace: is the server recent enough, and are the settings those it was made with?"""
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreUnavailable
 from runic_redis.operations.asking import PASSING, ask, ask_all
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Operation, call_script
 
-__all__ = ["FORMAT", "make_namespace", "open_namespace"]
+__all__ = ["FORMAT", "make_namespace", "open_namespace", "with_settings"]
+
+T = TypeVar("T")
 
 # The version of the data format, docs/data-format.md.
 FORMAT = 1
 OLDEST_SERVER = (6, 2)
+SETTINGS = ("format", "partitions")
 
 
 def open_namespace(context: Context) -> Operation[None]:
@@ -24,8 +27,8 @@ def open_namespace(context: Context) -> Operation[None]:
     """
     config = context.keys.config
     info = Command(("INFO", "server"), config)
-    settings = Command(("HMGET", config, "format", "partitions"), config)
-    answers = yield Batch([info, settings])
+    settings = Command(("HMGET", config, *SETTINGS), config)
+    answers, _ = yield Batch([info, settings])
     for answer in answers:
         if isinstance(answer, Lost):
             raise StoreUnavailable(f"Redis cannot be reached: {answer.reason}. Start it, or correct the URL.")
@@ -37,6 +40,30 @@ def open_namespace(context: Context) -> Operation[None]:
         raise ConfigurationError(
             f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}."
         )
+    _take_settings(context, found)
+
+
+def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
+    """Carry an operation out in a namespace that was not made yet when the store was opened.
+
+    Somebody may have made it since, with other settings: then what this store reads would be missing without a word.
+    The operation's own checks come first, so that bad input still sends nothing.
+
+    Raises:
+        ConfigurationError: the namespace was made with other settings.
+    """
+    try:
+        effect = next(operation)
+        config = context.keys.config
+        _take_settings(context, (yield from ask(context, Command(("HMGET", config, *SETTINGS), config))))
+        while True:
+            effect = operation.send((yield effect))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _take_settings(context: Context, found: list[bytes | None]) -> None:
     if found != [None, None]:
         _check_settings(context, found)
         context.made = True

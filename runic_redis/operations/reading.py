@@ -1,15 +1,18 @@
 """Reading a workflow's events, a page at a time.
 
 A page is read together with the workflow's meta hash, the hash after the stream on one connection: if the hash
-still says the same life of the workflow and no later trim, the page is what it seems. The cursors in it must
-follow each other without a gap, so nothing can be skipped silently.
+still says the same life of the workflow and no later trim, the page is what it seems. (It may say a later cursor:
+somebody may have appended in between.) The cursors in a page must follow each other without a gap, and a page that was
+asked for when its events were there must hold them, so nothing can be skipped silently.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from runic_redis.arguments import check_cursor, check_workflow_id
+from runic_redis.arguments import check_cursor, check_workflow_id, is_cursor
+from runic_redis.codec import payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, UnknownEventType, WorkflowNotFound
 from runic_redis.operations.asking import ask, ask_all
@@ -19,11 +22,12 @@ __all__ = ["Reader", "Record", "cursor"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 2**64 - 1
-# The first page is small, for readers of a few events; later ones aim at a size in bytes.
+# The first page is small, for readers of a few events; later ones aim at a size in bytes. It is known only of the page
+# before, so the number of entries is bounded too.
 _FIRST_ENTRIES = 8
 _PAGE_BYTES = 1024 * 1024
 _PAGE_GROWTH = 8
-_MOST_ENTRIES = 10_000
+_MOST_ENTRIES = 1000
 
 
 class Record(NamedTuple):
@@ -47,14 +51,16 @@ class _Commit(NamedTuple):
 
     start: int
     end: int
-    ms: int
     events: list[Any]
+    time: datetime
     metadata: dict[str, Any] | None
+    size: int
 
 
 def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """The workflow's cursor; 0 if there is none."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     reply = yield from ask(context, Command(("HGET", keys.meta, "cursor"), keys.meta))
     return _integer(reply, keys.meta)
 
@@ -83,7 +89,7 @@ class Reader:
     ) -> None:
         self._context = context
         self._workflow_id = check_workflow_id(workflow_id)
-        self._keys = context.keys.workflow(workflow_id)
+        self._keys = context.keys.workflow(self._workflow_id)
         self._after = check_cursor(after, "after")
         self._until = None if until is None else check_cursor(until, "until")
         self._reverse = reverse
@@ -92,7 +98,9 @@ class Reader:
         self._count = _FIRST_ENTRIES
         # What is still to be read: the events with cursors from _low + 1 to _high.
         self._low = self._high = 0
-        self._opened: list[Any] | None = None
+        # Entries that have been read and not decoded yet: a page may be far larger decoded.
+        self._entries: deque[Any] = deque()
+        self._trimmed_to = 0
 
     def open(self) -> Operation[None]:
         """Find the workflow, and read the first page.
@@ -109,17 +117,20 @@ class Reader:
             ]
         else:
             commands = [self._page_down(None) if self._reverse else self._page_up(self._after)]
-        *pages, meta = yield from ask_all(self._context, [*commands, self._meta()])
-        found, trimmed, self._created = self._state(meta)
+        *pages, meta = yield from ask_all(self._context, [*commands, self._meta()], at_once=True)
+        found, self._trimmed_to, self._created = self._state(meta)
         if not found:
             raise WorkflowNotFound(
                 f"No events are kept for the workflow {self._workflow_id!r}.", workflow_id=self._workflow_id
             )
         self._low = self._after
         self._high = found if self._until is None else min(found, self._until)
-        if not self._reverse and self._low < min(trimmed, self._high):
-            raise self._trimmed(trimmed)
-        self._opened = self._take([entry for page in pages for entry in page], trimmed)
+        if not self._reverse and self._low < min(self._trimmed_to, self._high):
+            raise self._trimmed()
+        self._entries.extend(entry for page in pages for entry in page)
+        if self._reverse and self._entries:
+            # What was appended after the page was read is not in it, and newer than this reader.
+            self._high = min(self._high, _entry_cursor(self._entries[0], self._keys.events))
 
     def next_page(self) -> Operation[list[Any]]:
         """The next events, at least one; none when all have been read.
@@ -129,23 +140,27 @@ class Reader:
             WorkflowNotFound: the workflow has been deleted since the reader was opened.
             DecodeError: what is there is damaged.
         """
-        if self._opened is not None:
-            page, self._opened = self._opened, None
-            if page:
-                return page
         while self._low < self._high:
-            command = self._page_down(self._high) if self._reverse else self._page_up(self._low)
-            entries, meta = yield from ask_all(self._context, [command, self._meta()])
-            _, trimmed, created = self._state(meta)
-            if created != self._created:
-                raise WorkflowNotFound(
-                    f"The workflow {self._workflow_id!r} was deleted while it was being read.",
-                    workflow_id=self._workflow_id,
-                )
-            page = self._take(entries, trimmed)
+            if not self._entries:
+                yield from self._read_page()
+            page = self._decode_some()
             if page:
                 return page
         return []
+
+    def _read_page(self) -> Operation[None]:
+        command = self._page_down(self._high) if self._reverse else self._page_up(self._low)
+        entries, meta = yield from ask_all(self._context, [command, self._meta()], at_once=True)
+        _, self._trimmed_to, created = self._state(meta)
+        if created != self._created:
+            raise WorkflowNotFound(
+                f"The workflow {self._workflow_id!r} was deleted while it was being read.",
+                workflow_id=self._workflow_id,
+            )
+        if not entries:
+            # They were there when the page was asked for.
+            raise self._gap()
+        self._entries.extend(entries)
 
     def _meta(self) -> Command:
         return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created"), self._keys.meta)
@@ -167,23 +182,22 @@ class Reader:
             return Command(("XREVRANGE", key, upper, "-", "COUNT", count), key)
         return Command(("XRANGE", key, f"{bound}-0", "+", "COUNT", count), key)
 
-    def _take(self, entries: Sequence[Any], trimmed: int) -> list[Any]:
-        """Decode the entries and take from them what is still to be read."""
+    def _decode_some(self) -> list[Any]:
+        """Decode entries, up to a page's size, and take from them what is still to be read."""
         taken: list[Any] = []
-        size = 0
-        for entry in entries:
-            if self._low >= self._high:
-                break
-            commit, entry_size = self._decode(entry)
-            size += entry_size
-            if commit.start >= self._high and self._reverse:
+        size = count = 0
+        while self._entries and self._low < self._high and size < _PAGE_BYTES:
+            commit = self._decode(self._entries.popleft())
+            size += commit.size
+            count += 1
+            if self._reverse and commit.start >= self._high:
                 continue  # it came after the reader was opened
             if (commit.end < self._high) if self._reverse else (commit.start > self._low):
-                raise self._gap(trimmed)
+                raise self._gap()
             taken += self._cut(commit)
-        if not entries and self._low < self._high:
-            raise self._gap(trimmed)
-        self._adapt(len(entries), size)
+        if count:
+            fitting = max(1, _PAGE_BYTES * count // max(size, 1))
+            self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
         return taken
 
     def _cut(self, commit: _Commit) -> list[Any]:
@@ -197,26 +211,26 @@ class Reader:
         else:
             self._low = last
         if self._records:
-            time = _EPOCH + timedelta(milliseconds=commit.ms)
-            events = [Record(place, time, event, commit.metadata) for place, event in enumerate(events, first + 1)]
+            events = [
+                Record(place, commit.time, event, commit.metadata) for place, event in enumerate(events, first + 1)
+            ]
         return events[::-1] if self._reverse else events
 
-    def _adapt(self, entries: int, size: int) -> None:
-        """Ask for more entries next time, until a page is about `_PAGE_BYTES`."""
-        if entries:
-            fitting = max(1, _PAGE_BYTES * entries // max(size, 1))
-            self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
-
-    def _decode(self, entry: Any) -> tuple[_Commit, int]:
+    def _decode(self, entry: Any) -> _Commit:
+        end = b"?"
         try:
             entry_id, fields = entry
             end, _, ms = entry_id.partition(b"-")
             header, payload = fields[0], fields[1]
             events = self._context.codec.decode_entry(header, payload)
-            metadata = None
-            if self._records and len(fields) > 4:
-                metadata = self._context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
-            commit = _Commit(int(end) - len(events), int(end), int(ms), events, metadata)
+            metadata, time = None, _EPOCH
+            if self._records:
+                time = _EPOCH + timedelta(milliseconds=int(ms))
+                if len(fields) > 4:
+                    metadata = self._context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
+            commit = _Commit(
+                int(end) - len(events), int(end), events, time, metadata, len(header) + payload_size(payload)
+            )
         except UnknownEventType as error:
             raise UnknownEventType(
                 f"{error} It is in the workflow {self._workflow_id!r}, in the commit that ends at cursor "
@@ -235,28 +249,34 @@ class Reader:
                 f"The entry {entry_id!r} of the workflow {self._workflow_id!r} (key {self._keys.events!r}) holds "
                 f"{len(events)} events, which its cursor does not fit. Nothing was changed."
             )
-        return commit, len(header) + len(payload)
+        return commit
 
-    def _gap(self, trimmed: int) -> EventsTrimmed | DecodeError:
+    def _gap(self) -> EventsTrimmed | DecodeError:
         """What it means that the next event is not there: it was trimmed, or else it was lost."""
-        if trimmed > self._low and (not self._reverse or self._high <= trimmed):
-            return self._trimmed(trimmed)
+        if self._trimmed_to > self._low and (not self._reverse or self._high <= self._trimmed_to):
+            return self._trimmed()
         return DecodeError(
             f"Events of the workflow {self._workflow_id!r} are missing between the cursors {self._low} and "
             f"{self._high}, and were not trimmed: the stream at the key {self._keys.events!r} has been altered. "
             "Nothing was changed."
         )
 
-    def _trimmed(self, trimmed: int) -> EventsTrimmed:
+    def _trimmed(self) -> EventsTrimmed:
         return EventsTrimmed(
-            f"The events of the workflow {self._workflow_id!r} up to cursor {trimmed} have been trimmed: load the "
-            f"snapshot, and read after its cursor (or after={trimmed}).",
-            first=trimmed + 1,
+            f"The events of the workflow {self._workflow_id!r} up to cursor {self._trimmed_to} have been trimmed: load "
+            f"the snapshot, and read after its cursor (or after={self._trimmed_to}).",
+            first=self._trimmed_to + 1,
         )
 
 
-def _integer(value: Any, key: str) -> int:
-    try:
-        return int(value or 0)
-    except ValueError:
-        raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.") from None
+def _integer(value: bytes | None, key: str) -> int:
+    if value is None:
+        return 0
+    if not is_cursor(value):
+        raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.")
+    return int(value)
+
+
+def _entry_cursor(entry: Any, key: str) -> int:
+    end: bytes = entry[0].partition(b"-")[0]
+    return _integer(end, key)

@@ -1,10 +1,10 @@
 """Snapshots, and trimming to them."""
 
-from runic_redis.arguments import check_cursor, check_data, check_workflow_id
+from runic_redis.arguments import check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
+from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["load_snapshot", "save_snapshot", "trim"]
@@ -12,14 +12,22 @@ __all__ = ["load_snapshot", "save_snapshot", "trim"]
 
 def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes) -> Operation[None]:
     """Save a workflow's state as of a cursor."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     check_cursor(cursor)
     check_data(data)
     yield from make_namespace(context)
-    reply = yield from ask(
-        context,
-        call_script("save_snapshot", [keys.snapshot, keys.meta, keys.index], [workflow_id, cursor, data]),
-    )
+    call_id = own_id()
+
+    def attempt(since_first_ms: int | None) -> Command:
+        return call_script(
+            "save_snapshot",
+            [keys.snapshot, keys.meta, keys.commits, keys.index],
+            [workflow_id, call_id, "" if since_first_ms is None else 1, cursor, data],
+            again=attempt,
+        )
+
+    reply = yield from ask(context, attempt(None))
     if isinstance(reply, ErrorReply):
         actual = int(reply.message)
         problem = (
@@ -36,12 +44,13 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes) 
 
 def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, bytes]]:
     """A workflow's snapshot, with the cursor that it stands for."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     reply = yield from ask(context, Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot))
     cursor, data = reply
     if cursor is None and data is None:
         raise SnapshotNotFound(f"The workflow {workflow_id!r} has no snapshot.", workflow_id=workflow_id)
-    if data is None or cursor is None or not cursor.isdigit():
+    if data is None or cursor is None or not is_cursor(cursor):
         raise DecodeError(
             f"The snapshot of the workflow {workflow_id!r}, at the key {keys.snapshot!r}, is damaged. Nothing was "
             "changed; replay the events, and save another."
@@ -51,7 +60,8 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
 
 def trim(context: Context, workflow_id: str) -> Operation[int]:
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
-    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    workflow_id = check_workflow_id(workflow_id)
+    keys = context.keys.workflow(workflow_id)
     reply = yield from ask(context, call_script("trim", [keys.events, keys.meta, keys.snapshot], []))
     if reply is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)

@@ -211,7 +211,7 @@ class BadInputContract(Contract):
                 call()
             assert isinstance(caught.value, TypeError)
 
-    @pytest.mark.parametrize("items", [[5], ["ab"], [("order-1",)], [("order-1", [], 3)]])
+    @pytest.mark.parametrize("items", [5, None, "ab", [5], ["ab"], [("order-1",)], [("order-1", [], 3)]])
     def test_items_are_pairs(self, guarded: Any, items: Any) -> None:
         with pytest.raises(InvalidArgument):
             guarded.append_many(items)

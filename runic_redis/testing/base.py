@@ -67,7 +67,7 @@ def _run_elsewhere(
         with closing(opener()) as store:
             barrier.wait()
             outcome = function(store, *call)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the test is told
+    except Exception as error:
         barrier.abort()
         outcome = _Failed(error)
     results.put((place, outcome))

@@ -87,6 +87,28 @@ class ConcurrencyContract(Contract):
         assert Counter(event["commit"] for event in reader.stream("order-1")) == dict.fromkeys(range(commits), size)
         reader.close()
 
+    def test_a_reader_at_the_end_of_a_stream_that_grows_is_never_told_of_damage(
+        self, store: Any, opener: Opener
+    ) -> None:
+        reader = opener()
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(lambda: [store.append("order-1", numbered(1, n)) for n in range(1, 301)])
+            while not writing.done():
+                after = reader.cursor("order-1")
+                try:
+                    forwards = list(reader.stream("order-1", after=after))
+                    backwards = list(reader.stream("order-1", reverse=True))
+                    bounded = list(reader.stream("order-1", until=after + 3, reverse=True))
+                except LookupError:
+                    assert after == 0
+                    continue
+                assert forwards == numbered(len(forwards), after + 1)
+                assert backwards == numbered(len(backwards))[::-1]
+                assert bounded == numbered(len(bounded))[::-1]
+            writing.result()
+        assert list(reader.stream("order-1")) == numbered(300)
+        reader.close()
+
     def test_a_delete_that_races_appends_leaves_nothing_of_the_old_life(self, store: Any, opener: Opener) -> None:
         rounds = 60
         barrier = Barrier(2)

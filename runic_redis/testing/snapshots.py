@@ -87,6 +87,20 @@ class SnapshotContract(Contract):
         assert list(store.stream("order-1", after=2)) == numbered(4, 3)
         assert list(store.stream("order-1", after=4)) == numbered(2, 5)
 
+    def test_trimming_leaves_a_large_commit_whole(self, store: Any) -> None:
+        store.append("order-1", numbered(1))
+        store.append("order-1", numbered(1))
+        large = [{"number": number, "text": f"{number:08}" * 40_000} for number in range(12)]
+        store.append("order-1", large)
+        store.append("order-1", numbered(1))
+        for cursor in (3, 6, 9, 13):
+            store.save_snapshot("order-1", cursor, b"inside the large commit")
+            assert store.trim("order-1") == 2
+            assert list(store.stream("order-1", after=2)) == [*large, *numbered(1)]
+        store.save_snapshot("order-1", 14, b"after it")
+        assert store.trim("order-1") == 14
+        assert list(store.stream("order-1", after=14)) == numbered(1)
+
     def test_trimming_twice_is_trimming_once(self, store: Any) -> None:
         for number in range(1, 6):
             store.append("order-1", numbered(1, number))

@@ -1,5 +1,6 @@
 """Workflows as a whole: which there are, and their end."""
 
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -9,6 +10,12 @@ from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import numbered
 
 __all__ = ["WorkflowContract"]
+
+
+class Named(str, Enum):  # noqa: UP042 - not a StrEnum: its text and its str() differ
+    """A workflow's id."""
+
+    ORDER = "order-1"
 
 
 class WorkflowContract(Contract):
@@ -69,6 +76,17 @@ class WorkflowContract(Contract):
         assert list(store.list()) == [workflow_id]
         store.delete(workflow_id)
         assert not store.exists(workflow_id)
+
+    def test_an_id_of_a_subclass_of_str_is_its_text(self, store: Any) -> None:
+        store.append(Named.ORDER, numbered(1))
+        store.save(Named.ORDER, numbered(2))
+        store.append_many([(Named.ORDER, numbered(1))])
+        assert list(store.list()) == ["order-1"]
+        assert type(next(store.list())) is str
+        assert store.cursor("order-1") == 2
+        assert list(store.stream("order-1")) == list(store.stream(Named.ORDER))
+        store.delete(Named.ORDER)
+        assert not store.exists("order-1")
 
     def test_deleting_leaves_nothing(self, store: Any) -> None:
         store.append("order-1", numbered(3), commit_id="a")
