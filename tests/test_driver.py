@@ -53,7 +53,7 @@ def test_a_connection_may_be_cut_at_any_byte_of_the_reply(proxy: CuttingProxy, n
 
 
 class Interrupted(BaseException):
-    """What the signal handler raises; like KeyboardInterrupt, not an Exception, which would be told as the value's own."""
+    """What the signal handler raises: like KeyboardInterrupt, no Exception, which would be told as the value's own."""
 
 
 def test_an_interrupted_call_leaves_no_half_read_connection(proxy: CuttingProxy, namespace: str) -> None:
