@@ -1,19 +1,17 @@
--- Appends one commit to a workflow's stream, whole or not at all.
+-- Appends commits to a workflow's stream, each whole or not at all.
 --
 -- KEYS[1]  events    stream of the workflow
--- KEYS[2]  meta      hash of the workflow: cursor, created, retried, trimmed, trimmed_ms
+-- KEYS[2]  meta      hash of the workflow: cursor, created, largest, retried, trimmed, trimmed_ms
 -- KEYS[3]  commits   hash of the commit ids that must be known for good, to their cursors
 -- KEYS[4]  index     sorted set of the partition's workflows by the time of their last write
 -- ARGV[1]  workflow id
--- ARGV[2]  commit id
--- ARGV[3]  '1' if the caller gave the commit id, '0' if it is the store's own
--- ARGV[4]  expected cursor, or ''
--- ARGV[5]  on a first try ''; on a retry, milliseconds since the first try
--- ARGV[6]  metadata, or ''
--- ARGV[7…] for each entry: how many events it holds, its header, its payload
--- Reply    integer: the cursor after the commit
--- Errors   CURSOR_CONFLICT <actual cursor>; DAMAGED <what>; COMMIT_UNSURE, on a retry, when entries among which the
---          earlier try may have been are trimmed
+-- ARGV[2…] for each commit: its id; how it is asked for; expected cursor, or ''; metadata, or ''; how many entries it
+--          has; and for each of these, how many events it holds, its header, its payload.
+--          It is asked for as '' (a first try, with an id of the store's own), 'given' (an id that the caller gave), or
+--          the milliseconds since the first try (a retry, with an id of the store's own)
+-- Reply    array, for each commit: integer, the cursor after it; or one of its own errors, as a string
+-- Errors   of the whole call: DAMAGED <what>; of a commit: CURSOR_CONFLICT <actual cursor>; DAMAGED <what>;
+--          COMMIT_UNSURE, on a retry, when entries among which the earlier try may have been are trimmed
 --
 -- Every key is read before the first write, so that a foreign value at one of them changes nothing.
 -- A retry is remembered in `commits`, and `retried` makes first tries look there: a first try that the network
@@ -22,6 +20,10 @@
 -- How far beyond the first try a retry looks back, in milliseconds: the clock may have been set meanwhile, or a failover
 -- may have led to a server with another clock.
 local MARGIN = 60000
+-- From how many bytes on an entry counts as large: the largest one's size tells readers how many they may ask for.
+local LARGE = 8192
+
+local keys, args, call = KEYS, ARGV, redis.call
 
 local function int(number) return string.format('%.0f', number) end
 
@@ -31,40 +33,32 @@ local function whole(value)
   return #value <= 16 and string.match(value, '^%d+$') and tonumber(value)
 end
 
-local meta = redis.call('HMGET', KEYS[2], 'cursor', 'created', 'retried')
+local meta = call('HMGET', keys[2], 'cursor', 'created', 'retried', 'largest')
 local cursor = whole(meta[1])
 if not cursor then return redis.error_reply('DAMAGED cursor') end
-local retry = ARGV[5] ~= ''
-local given = ARGV[3] == '1'
-local time = redis.call('TIME')
-local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+call('ZSCORE', keys[4], args[1])
+local time = call('TIME')
+local micros = time[1] * 1000000 + time[2]
 local ms = math.floor(micros / 1000)
+local suffix = '-' .. int(ms)
 
-if given or retry or meta[3] then
-  local known = redis.call('HGET', KEYS[3], ARGV[2])
-  if known then return whole(known) or redis.error_reply('DAMAGED commits') end
-end
-
-local added = 0
-for at = 7, #ARGV, 3 do added = added + tonumber(ARGV[at]) end
-
--- Where an earlier try of this commit ended, if it was stored; and whether it may have been stored and trimmed. With
+-- Where an earlier try of a commit ended, if it was stored; and whether it may have been stored and trimmed. With
 -- an expected cursor it can only be in one place; without one it is among the entries since the first try, the newest
 -- of which come first.
-local function earlier_try()
-  local trim = redis.call('HMGET', KEYS[2], 'trimmed', 'trimmed_ms')
-  if ARGV[4] ~= '' then
-    local place = tonumber(ARGV[4]) + added
-    local entry = redis.call('XRANGE', KEYS[1], int(place), int(place))[1]
-    if entry and entry[2][4] == ARGV[2] then return place end
+local function earlier_try(id, since_first, expected, added)
+  local trim = call('HMGET', keys[2], 'trimmed', 'trimmed_ms')
+  if expected ~= '' then
+    local place = tonumber(expected) + added
+    local entry = call('XRANGE', keys[1], int(place), int(place))[1]
+    if entry and entry[2][4] == id then return place end
     return false, trim[1] and place <= tonumber(trim[1])
   end
-  local upper, first_try = '+', ms - tonumber(ARGV[5])
+  local upper, first_try = '+', ms - tonumber(since_first)
   repeat
-    local page = redis.call('XREVRANGE', KEYS[1], upper, '-', 'COUNT', 16)
+    local page = call('XREVRANGE', keys[1], upper, '-', 'COUNT', 16)
     for _, entry in ipairs(page) do
       local place, stamp = string.match(entry[1], '(%d+)-(%d+)')
-      if entry[2][4] == ARGV[2] then return tonumber(place) end
+      if entry[2][4] == id then return tonumber(place) end
       if tonumber(stamp) < first_try - MARGIN then return false end
       upper = '(' .. entry[1]
     end
@@ -73,29 +67,62 @@ local function earlier_try()
   return false, trim[2] and tonumber(trim[2]) >= first_try - 1000
 end
 
-if retry and not given and added > 0 then
-  local found, unsure = earlier_try()
-  if found then return found end
-  if unsure then return redis.error_reply('COMMIT_UNSURE') end
+-- Whether commit ids must be looked up: all are, so that nothing fails any more once something was written.
+local retried, last, at = meta[3], #args, 2
+local lookups = retried
+while at < last do
+  lookups = lookups or args[at + 1] ~= ''
+  at = at + 5 + 3 * args[at + 4]
 end
-if ARGV[4] ~= '' and cursor ~= tonumber(ARGV[4]) then
-  return redis.error_reply('CURSOR_CONFLICT ' .. int(cursor))
-end
-if added == 0 then return cursor end
+if lookups then call('HLEN', keys[3]) end
 
-redis.call('ZSCORE', KEYS[4], ARGV[1])
-for at = 7, #ARGV, 3 do
-  cursor = cursor + tonumber(ARGV[at])
-  local id = int(cursor) .. '-' .. int(ms)
-  if ARGV[6] == '' then
-    redis.call('XADD', KEYS[1], id, ARGV[at + 1], ARGV[at + 2], 'i', ARGV[2])
-  else
-    redis.call('XADD', KEYS[1], id, ARGV[at + 1], ARGV[at + 2], 'i', ARGV[2], 'm', ARGV[6])
+local replies, start, largest = {}, cursor, 0
+at = 2
+while at < last do
+  local id, asked, expected, metadata = args[at], args[at + 1], args[at + 2], args[at + 3]
+  local first = at + 5
+  at = first + 3 * args[at + 4]
+  local retry = asked ~= '' and asked ~= 'given'
+  local reply
+  if lookups then
+    local known = call('HGET', keys[3], id)
+    if known then reply = whole(known) or 'DAMAGED commits' end
   end
+  if retry and not reply and first < at then
+    local added = 0
+    for entry = first, at - 1, 3 do added = added + args[entry] end
+    local found, unsure = earlier_try(id, asked, expected, added)
+    reply = found or unsure and 'COMMIT_UNSURE'
+  end
+  if not reply and expected ~= '' and cursor ~= tonumber(expected) then
+    reply = 'CURSOR_CONFLICT ' .. int(cursor)
+  end
+  if not reply then
+    for entry = first, at - 1, 3 do
+      cursor = cursor + args[entry]
+      largest = math.max(largest, #args[entry + 1] + #args[entry + 2])
+      if metadata == '' then
+        call('XADD', keys[1], int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id)
+      else
+        call('XADD', keys[1], int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id, 'm', metadata)
+      end
+    end
+    if asked ~= '' and first < at then
+      call('HSET', keys[3], id, int(cursor))
+      if retry and not retried then
+        retried = '1'
+        call('HSET', keys[2], 'retried', retried)
+      end
+    end
+    reply = cursor
+  end
+  replies[#replies + 1] = reply
 end
-redis.call('HSET', KEYS[2], 'cursor', int(cursor))
-if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
-if given or retry then redis.call('HSET', KEYS[3], ARGV[2], int(cursor)) end
-if retry and not meta[3] then redis.call('HSET', KEYS[2], 'retried', '1') end
-redis.call('ZADD', KEYS[4], int(micros), ARGV[1])
-return cursor
+
+if cursor > start then
+  call('HSET', keys[2], 'cursor', int(cursor))
+  if largest >= LARGE and largest > tonumber(meta[4] or 0) then call('HSET', keys[2], 'largest', largest) end
+  if not meta[2] then call('HSET', keys[2], 'created', int(micros)) end
+  call('ZADD', keys[4], int(micros), args[1])
+end
+return replies

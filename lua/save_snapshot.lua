@@ -6,7 +6,7 @@
 -- KEYS[4]  index     sorted set of the partition's workflows by the time of their last write
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
--- ARGV[3]  '1' on a retry, '' on a first try
+-- ARGV[3]  '' on a first try, on a retry the milliseconds since it
 -- ARGV[4]  cursor that the snapshot stands for
 -- ARGV[5]  data
 -- Reply    integer: the snapshot's cursor
@@ -28,7 +28,7 @@ local cursor = whole(meta[1])
 local present = whole(redis.call('HGET', KEYS[1], 'cursor'))
 local wanted = tonumber(ARGV[4])
 if not cursor or not present then return redis.error_reply('DAMAGED cursor') end
-if (meta[3] or ARGV[3] == '1') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return wanted end
+if (meta[3] or ARGV[3] ~= '') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return wanted end
 if wanted > cursor then return redis.error_reply('SNAPSHOT_AHEAD ' .. int(cursor)) end
 if wanted < present then return redis.error_reply('SNAPSHOT_BEHIND ' .. int(present)) end
 
@@ -37,7 +37,7 @@ local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 redis.call('HSET', KEYS[1], 'cursor', ARGV[4], 'time', int(math.floor(micros / 1000)), 'data', ARGV[5])
 if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
-if ARGV[3] == '1' then
+if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
   redis.call('HSET', KEYS[2], 'retried', '1')
 end

@@ -8,6 +8,7 @@
 Everything public is here, the contract suite for stores in `runic_redis.testing` aside.
 """
 
+from runic_redis.aio import AsyncRedisStore
 from runic_redis.contract import FactStore, SnapshotStore, Store, StreamStore, supports_stream
 from runic_redis.errors import (
     ConfigurationError,
@@ -30,6 +31,7 @@ from runic_redis.operations.reading import Record
 from runic_redis.store import RedisStore, init_store
 
 __all__ = [
+    "AsyncRedisStore",
     "ConfigurationError",
     "CursorConflict",
     "DecodeError",

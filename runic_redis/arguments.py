@@ -15,6 +15,7 @@ __all__ = [
     "check_count",
     "check_cursor",
     "check_data",
+    "check_deadline",
     "check_hash",
     "check_namespace",
     "check_partitions",
@@ -60,6 +61,14 @@ def check_workflow_id(workflow_id: Any) -> str:
         )
     # A subclass, such as a str Enum, may be another text where it is formatted.
     return str.__str__(workflow_id)
+
+
+def check_deadline(deadline_s: Any) -> None:
+    """A number of seconds, from 0 up."""
+    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
+        raise InvalidType(f"deadline_s is a number of seconds, not {deadline_s!r:.80}.")
+    if not 0 <= deadline_s < float("inf"):
+        raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {deadline_s!r}.")
 
 
 def check_prefix(prefix: Any) -> str:

@@ -1,11 +1,17 @@
-"""What the operations of one store share: its namespace, its codec, and how long it tries."""
+"""What the operations of one store share: its namespace and its codec."""
 
+import os
 from dataclasses import dataclass
 
+from runic_redis.arguments import check_namespace, check_partitions
 from runic_redis.codec import Codec
+from runic_redis.errors import ConfigurationError, InvalidArgument
+from runic_redis.events import UnknownEvents, default_registry
 from runic_redis.keys import Keys
 
-__all__ = ["Context"]
+__all__ = ["Context", "find_url", "make_context"]
+
+URL_VARIABLE = "RUNIC_REDIS_URL"
 
 
 @dataclass(slots=True)
@@ -15,11 +21,33 @@ class Context:
     Attributes:
         keys: the namespace's key names.
         codec: encodes and decodes.
-        deadline_s: for how many seconds an operation is tried.
         made: whether the namespace is known to have been made, with these settings.
     """
 
     keys: Keys
     codec: Codec
-    deadline_s: float
     made: bool = False
+
+
+def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents) -> Context:
+    """The settings of a store, checked.
+
+    Raises:
+        InvalidArgument: one of them cannot be used.
+    """
+    if unknown_events not in ("raise", "wrap"):
+        raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
+    keys = Keys(check_namespace(namespace), check_partitions(partitions))
+    return Context(keys, Codec(default_registry, unknown_events))
+
+
+def find_url(url: str | None) -> str:
+    """The URL to connect to: the one given, or that in the environment.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    found = url if url is not None else os.environ.get(URL_VARIABLE)
+    if not found:
+        raise ConfigurationError(f"No URL: pass one, or set {URL_VARIABLE}.")
+    return found

@@ -4,6 +4,7 @@ The whole layout of the data in Redis is in docs/data-format.md; nothing outside
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from zlib import crc32
 
 __all__ = ["FACT_BUCKETS", "Keys", "WorkflowKeys"]
@@ -42,15 +43,7 @@ class Keys:
 
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """The keys of one workflow."""
-        tag = f"{{{self.namespace}:{crc32(workflow_id.encode()) % self.partitions}}}"
-        return WorkflowKeys(
-            events=f"{tag}:events:{workflow_id}",
-            meta=f"{tag}:meta:{workflow_id}",
-            snapshot=f"{tag}:snapshot:{workflow_id}",
-            log=f"{tag}:log:{workflow_id}",
-            commits=f"{tag}:commits:{workflow_id}",
-            index=f"{tag}:index",
-        )
+        return _workflow_keys(self, workflow_id)
 
     def facts(self, fact_hash: bytes) -> str:
         """The key of the bucket that a fact is kept in."""
@@ -59,3 +52,17 @@ class Keys:
     def bucket(self, number: int) -> str:
         """The key of one bucket of facts."""
         return f"{{{self.namespace}:fact:{number}}}"
+
+
+# Those in use come up again and again.
+@lru_cache(maxsize=4096)
+def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
+    tag = f"{{{keys.namespace}:{crc32(workflow_id.encode()) % keys.partitions}}}"
+    return WorkflowKeys(
+        events=f"{tag}:events:{workflow_id}",
+        meta=f"{tag}:meta:{workflow_id}",
+        snapshot=f"{tag}:snapshot:{workflow_id}",
+        log=f"{tag}:log:{workflow_id}",
+        commits=f"{tag}:commits:{workflow_id}",
+        index=f"{tag}:index",
+    )

@@ -3,18 +3,15 @@
 This is the whole API in one place. What an operation does is in operations/, how it reaches Redis in drivers/.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
-from runic_redis.arguments import check_namespace, check_partitions
-from runic_redis.codec import Codec
-from runic_redis.context import Context
-from runic_redis.drivers.connect import Connected, connect_client, connect_url
-from runic_redis.drivers.sync import run
-from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, StoreError
-from runic_redis.events import UnknownEvents, default_registry
-from runic_redis.keys import Keys
+from runic_redis.arguments import check_deadline
+from runic_redis.context import Context, find_url, make_context
+from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
+from runic_redis.drivers.sync import Sender, run
+from runic_redis.errors import StoreError
+from runic_redis.events import UnknownEvents
 from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots
 from runic_redis.operations.effects import Operation
 from runic_redis.operations.reading import Record
@@ -23,8 +20,6 @@ __all__ = ["RedisStore", "init_store"]
 
 T = TypeVar("T")
 Hash = TypeVar("Hash", str, bytes, str | bytes)
-
-URL_VARIABLE = "RUNIC_REDIS_URL"
 
 
 class RedisStore:
@@ -63,8 +58,9 @@ class RedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
     ) -> None:
-        context = _context(namespace, partitions, deadline_s, unknown_events)
-        self._open(connect_client(client), context)
+        context = make_context(namespace, partitions, unknown_events)
+        check_deadline(deadline_s)
+        self._open(connect_client(client, SYNC), context, deadline_s)
 
     @classmethod
     def from_url(
@@ -91,29 +87,31 @@ class RedisStore:
             ConfigurationError: the URL, the server or the settings cannot be used; the message says what to do.
             StoreUnavailable: the server cannot be reached.
         """
-        context = _context(namespace, partitions, deadline_s, unknown_events)
-        found = url if url is not None else os.environ.get(URL_VARIABLE)
-        if not found:
-            raise ConfigurationError(f"No URL: pass one, or set {URL_VARIABLE}.")
+        context = make_context(namespace, partitions, unknown_events)
+        check_deadline(deadline_s)
         store = cls.__new__(cls)
-        store._open(connect_url(found), context)
+        store._open(connect_url(find_url(url), SYNC), context, deadline_s)
         return store
 
-    def _open(self, connected: Connected, context: Context) -> None:
+    def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self._context = context
+        self._sender = Sender(connected.server, deadline_s)
         self.closed = False
         try:
-            run(opening.open_namespace(context), connected.server)
+            run(opening.open_namespace(context), self._sender)
         except BaseException:
-            connected.close()
+            self.close()
             raise
 
     def close(self) -> None:
         """Close the connection, if the store made it. A closed store can do nothing more."""
         if not self.closed:
             self.closed = True
-            self._connected.close()
+            self._connected.server.close()
+            for client in self._connected.others:
+                client.close()
+            self._connected.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +127,7 @@ class RedisStore:
     def _run(self, operation: Operation[T]) -> T:
         if not self._context.made:
             operation = opening.with_settings(self._context, operation)
-        return run(operation, self._connected.server)
+        return run(operation, self._sender)
 
     # Events
 
@@ -211,17 +209,15 @@ class RedisStore:
             UnknownEventType: an event's type is not registered, see `unknown_events`.
             DecodeError: what is kept is damaged.
         """
-        reader = reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse)
-        self._run(reader.open())
-        return self._pages(reader)
+        return self._read(reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse))
 
     def stream_records(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
     ) -> Iterator[Record]:
         """As `stream`, but each event in a `Record`, with its cursor, its time and its commit's metadata."""
-        reader = reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
-        self._run(reader.open())
-        return self._pages(reader)
+        return self._read(
+            reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
+        )
 
     def cursor(self, workflow_id: str) -> int:
         """How many events the workflow has had since it was made; 0 if there is none."""
@@ -334,7 +330,7 @@ class RedisStore:
 
     def delete(self, workflow_id: str) -> None:
         """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens."""
-        self._run(lifecycle.delete(self._context, workflow_id))
+        self._run(lifecycle.delete(self._context, [workflow_id]))
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
         """The ids of all workflows, the one written to last first, read a page at a time.
@@ -348,7 +344,7 @@ class RedisStore:
         Returns:
             An iterator of ids.
         """
-        return self._pages(listing.Listing(self._context, prefix=prefix, limit=limit))
+        return self._read(listing.Listing(self._context, prefix=prefix, limit=limit))
 
     # The namespace as a whole
 
@@ -371,22 +367,18 @@ class RedisStore:
         """
         self._run(namespace.delete_namespace(self._context))
 
+    def _read(self, source: reading.Reader | listing.Listing) -> Iterator[Any]:
+        self._run(source.open())
+        return self._pages(source)
+
     def _pages(self, source: reading.Reader | listing.Listing) -> Iterator[Any]:
-        while page := self._run(source.next_page()):
-            yield from page
+        try:
+            while page := self._run(source.next_page()):
+                yield from page
+        finally:
+            source.close()
 
 
 def init_store(url: str | None = None, **options: Any) -> RedisStore:
     """Open a store by URL: `RedisStore.from_url`, under the name that the contract gives it."""
     return RedisStore.from_url(url, **options)
-
-
-def _context(namespace: str, partitions: int, deadline_s: float, unknown_events: UnknownEvents) -> Context:
-    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
-        raise InvalidType(f"deadline_s is a number of seconds, not {deadline_s!r:.80}.")
-    if not 0 <= deadline_s < float("inf"):
-        raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {deadline_s!r}.")
-    if unknown_events not in ("raise", "wrap"):
-        raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
-    keys = Keys(check_namespace(namespace), check_partitions(partitions))
-    return Context(keys, Codec(default_registry, unknown_events), deadline_s)

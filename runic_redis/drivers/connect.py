@@ -2,25 +2,29 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
+import redis.asyncio.cluster
+import redis.asyncio.connection
+import redis.asyncio.retry
+import redis.asyncio.sentinel
+import redis.cluster
+import redis.connection
+import redis.retry
+import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import parse_url
 from redis.exceptions import AuthenticationError, RedisClusterException
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
-from runic_redis.drivers.replies import CONNECTION_FAILURES, refused_login
-from runic_redis.drivers.sync import ClusterServer, Server, SingleServer
-from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, StoreUnavailable
+from runic_redis.drivers import aio, sync
+from runic_redis.drivers.replies import CONNECTION_FAILURES, refused_cluster, refused_login
+from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["Connected", "connect_client", "connect_url"]
+__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
 
 # redis-py's own default, from version 8 on; before, it waited for ever.
 _TIMEOUT_S = 5.0
@@ -33,43 +37,98 @@ _EXAMPLES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Flavour:
+    """The classes of redis-py, and ours over them, that a store for threads or one for asyncio is made of."""
+
+    name: str
+    single_server: Any
+    cluster_server: Any
+    client: Any
+    cluster_client: Any
+    cluster_node: Any
+    sentinel: Any
+    pool: Any
+    unix_connection: Any
+    retry: Any
+    parse_url: Callable[[str], Any]
+    fake: str
+    connects_at_once: bool
+
+
+SYNC = Flavour(
+    name="redis",
+    single_server=sync.SingleServer,
+    cluster_server=sync.ClusterServer,
+    client=redis.Redis,
+    cluster_client=redis.RedisCluster,
+    cluster_node=redis.cluster.ClusterNode,
+    sentinel=redis.sentinel.Sentinel,
+    pool=redis.ConnectionPool,
+    unix_connection=redis.UnixDomainSocketConnection,
+    retry=redis.retry.Retry,
+    parse_url=redis.connection.parse_url,
+    fake="FakeRedis",
+    connects_at_once=True,
+)
+AIO = Flavour(
+    name="redis.asyncio",
+    single_server=aio.SingleServer,
+    cluster_server=aio.ClusterServer,
+    client=redis.asyncio.Redis,
+    cluster_client=redis.asyncio.RedisCluster,
+    cluster_node=redis.asyncio.cluster.ClusterNode,
+    sentinel=redis.asyncio.sentinel.Sentinel,
+    pool=redis.asyncio.ConnectionPool,
+    unix_connection=redis.asyncio.UnixDomainSocketConnection,
+    retry=redis.asyncio.retry.Retry,
+    parse_url=redis.asyncio.connection.parse_url,
+    fake="FakeAsyncRedis",
+    connects_at_once=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Connected:
-    """A server, and how to name it to people: never with a password."""
+    """A server, and how to name it to people: never with a password.
 
-    server: Server
+    Attributes:
+        server: one of the flavour's servers.
+        label: its name.
+        others: other clients to be closed after it.
+        stop: what else to do at the end.
+    """
+
+    server: Any
     label: str
-    close: Callable[[], None]
+    others: list[Any] = field(default_factory=list)
+    stop: Callable[[], None] = lambda: None
 
 
-def connect_client(client: Any) -> Connected:
+def connect_client(client: Any, flavour: Flavour) -> Connected:
     """Use a redis-py client of the caller's own, which is neither changed nor closed.
 
     Raises:
         ConfigurationError: it decodes responses.
         InvalidType: it is no client that can be used here.
     """
-    if isinstance(client, redis.asyncio.Redis | redis.asyncio.RedisCluster):
-        raise InvalidType("This is a client of redis.asyncio; a RedisStore takes one of redis.")
-    if isinstance(client, Sentinel):
+    other = AIO if flavour is SYNC else SYNC
+    if isinstance(client, (other.client, other.cluster_client)) and not isinstance(client, flavour.client):
+        raise InvalidType(f"This is a client of {other.name}; this store takes one of {flavour.name}.")
+    if isinstance(client, redis.sentinel.Sentinel | redis.asyncio.sentinel.Sentinel):
         raise InvalidType("This is a Sentinel; pass the client that sentinel.master_for(service) makes.")
-    if not isinstance(client, redis.Redis | RedisCluster) or hasattr(client, "command_stack"):
-        raise InvalidType(f"A RedisStore takes a client of redis-py, not a {type(client).__qualname__}.")
+    if not isinstance(client, (flavour.client, flavour.cluster_client)) or hasattr(client, "command_stack"):
+        raise InvalidType(f"A store takes a client of redis-py, not a {type(client).__qualname__}.")
     if client.get_encoder().decode_responses:
         raise ConfigurationError(
             "The client decodes responses (decode_responses=True), and what the store keeps is bytes: pass a client "
             "with decode_responses=False."
         )
-    server: Server
-    if isinstance(client, RedisCluster):
-        server = ClusterServer(client, owned=False)
-        label = "a RedisCluster client"
-    else:
-        server = SingleServer(client, owned=False)
-        label = "a Redis client"
-    return Connected(server, label, server.close)
+    if isinstance(client, flavour.cluster_client):
+        return Connected(flavour.cluster_server(client, owned=False), "a RedisCluster client")
+    return Connected(flavour.single_server(client, owned=False), "a Redis client")
 
 
-def connect_url(url: str) -> Connected:
+def connect_url(url: str, flavour: Flavour) -> Connected:
     """Connect as the URL says. What it makes is closed by `Connected.close`.
 
     Raises:
@@ -82,7 +141,7 @@ def connect_url(url: str) -> Connected:
     if connect is None:
         raise ConfigurationError(f"{_shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
     try:
-        return connect(url)
+        return connect(url, flavour)
     except AuthenticationError as error:
         raise refused_login(error) from error
     except InvalidArgument as error:
@@ -104,66 +163,56 @@ def _shown(url: str) -> str:
     return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2])[0][:200]
 
 
-def _connect_redis(url: str) -> Connected:
-    options = _defaults() | _options(url)
-    pool = redis.ConnectionPool(**options)
-    server = SingleServer(redis.Redis.from_pool(pool), owned=True)
-    return Connected(server, _shown(url), server.close)
+def _connect_redis(url: str, flavour: Flavour) -> Connected:
+    options, patience = _settings(flavour, _options(url, flavour))
+    client = flavour.client.from_pool(flavour.pool(**options))
+    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url))
 
 
-def _connect_cluster(url: str) -> Connected:
+def _connect_cluster(url: str, flavour: Flavour) -> Connected:
     hosts, plain = _split_hosts(url, "redis+cluster", _REDIS_PORT)
-    options = _defaults() | _options(plain)
+    options, patience = _settings(flavour, _options(plain, flavour))
     secure = options.pop("connection_class", None) is not None
     if options.pop("db", 0) != 0:
         raise InvalidArgument("a cluster has no databases but 0")
     for name in ("host", "port", "retry"):
         options.pop(name, None)
-    nodes = [ClusterNode(host, port) for host, port in hosts]
     try:
-        client = RedisCluster(startup_nodes=nodes, ssl=secure, **options)
+        nodes = [flavour.cluster_node(host, port) for host, port in hosts]
+        client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
     except (RedisClusterException, *CONNECTION_FAILURES) as error:
-        if isinstance(error.__cause__, AuthenticationError):
-            raise refused_login(error.__cause__) from error
-        raise StoreUnavailable(
-            f"The cluster cannot be reached: {error}. Start it, or correct the URL ({_shown(url)})."
-        ) from error
-    server = ClusterServer(client, owned=True)
-    return Connected(server, _shown(url), server.close)
+        raise refused_cluster(error) from error
+    return Connected(flavour.cluster_server(client, owned=True, **patience), _shown(url))
 
 
-def _connect_sentinel(url: str) -> Connected:
+def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
     hosts, plain = _split_hosts(url, "redis+sentinel", _SENTINEL_PORT)
     parts = urlsplit(plain)
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdigit():
         raise InvalidArgument("it names no service: write redis+sentinel://host1,host2/service, or …/service/database")
     plain = urlunsplit(parts._replace(path=f"/{database or 0}"))
-    options = _defaults() | _options(plain, _OPTIONS | _SENTINEL_OPTIONS)
+    given = _options(plain, flavour, _OPTIONS | _SENTINEL_OPTIONS)
     for name in ("host", "port"):
-        options.pop(name, None)
+        given.pop(name, None)
     of_sentinel = {
-        name.removeprefix("sentinel_"): options.pop(name)
+        name.removeprefix("sentinel_"): given.pop(name)
         for name in ("sentinel_username", "sentinel_password")
-        if name in options
+        if name in given
     }
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
-    sentinel = Sentinel(hosts, sentinel_kwargs=timeouts | of_sentinel)
+    of_sentinel |= {
+        name: value for name, value in (_defaults(flavour) | given).items() if name in _TIMEOUTS or name == "retry"
+    }
+    options, patience = _settings(flavour, given)
+    sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
-    server = SingleServer(client, owned=True)
-
-    def close() -> None:
-        server.close()
-        for watcher in sentinel.sentinels:
-            watcher.close()
-
-    return Connected(server, _shown(url), close)
+    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), list(sentinel.sentinels))
 
 
-def _connect_embedded(url: str) -> Connected:
+def _connect_embedded(url: str, flavour: Flavour) -> Connected:
     parts = urlsplit(url)
-    options = _own_options(parts, "fsync", "protocol")
-    protocol = _check_protocol(int(options.get("protocol", "2")))
+    given = _own_options(parts, "fsync", "protocol")
+    protocol = _check_protocol(int(given.get("protocol", "2")))
     if not parts.netloc + parts.path:
         raise InvalidArgument(
             "it names no directory: write embedded:///absolute/directory or embedded://relative/directory"
@@ -173,24 +222,14 @@ def _connect_embedded(url: str) -> Connected:
         from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
     except ImportError as error:
         raise ConfigurationError(f"embedded:// needs Linux or macOS: {error}.") from error
-    embedded = EmbeddedServer(directory, fsync=options.get("fsync", "everysec"))
+    embedded = EmbeddedServer(directory, fsync=given.get("fsync", "everysec"))
     embedded.start()
-    pool = redis.ConnectionPool(
-        connection_class=redis.UnixDomainSocketConnection,
-        path=str(embedded.socket),
-        protocol=protocol,
-        **_defaults(),
-    )
-    server = SingleServer(redis.Redis.from_pool(pool), owned=True)
-
-    def close() -> None:
-        server.close()
-        embedded.stop()
-
-    return Connected(server, _shown(url), close)
+    options, patience = _settings(flavour, {"path": str(embedded.socket), "protocol": protocol})
+    client = flavour.client.from_pool(flavour.pool(connection_class=flavour.unix_connection, **options))
+    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), stop=embedded.stop)
 
 
-def _connect_memory(url: str) -> Connected:
+def _connect_memory(url: str, flavour: Flavour) -> Connected:
     try:
         import fakeredis  # noqa: PLC0415 - an extra, paid for by those who use it
         import lupa  # noqa: F401, PLC0415
@@ -200,14 +239,14 @@ def _connect_memory(url: str) -> Connected:
     protocol = _check_protocol(int(_own_options(parts, "protocol").get("protocol", "2")))
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
-    server = SingleServer(fakeredis.FakeRedis(server=kept, protocol=protocol), owned=True)
-    return Connected(server, _shown(url), server.close)
+    client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol)
+    return Connected(flavour.single_server(client, owned=True), _shown(url))
 
 
 # The memory:// stores of this process, by name.
 _memory_servers: dict[str, Any] = {}
 
-_SCHEMES: Mapping[str, Callable[[str], Connected]] = {
+_SCHEMES: Mapping[str, Callable[[str, Flavour], Connected]] = {
     "redis": _connect_redis,
     "rediss": _connect_redis,
     "unix": _connect_redis,
@@ -219,13 +258,24 @@ _SCHEMES: Mapping[str, Callable[[str], Connected]] = {
 }
 
 
-def _defaults() -> dict[str, Any]:
+_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
+
+
+def _defaults(flavour: Flavour) -> dict[str, Any]:
     """How connections are made unless the URL says otherwise: time limits, and none of redis-py's retries."""
-    return {
-        "socket_timeout": _TIMEOUT_S,
-        "socket_connect_timeout": _TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-    }
+    return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {"retry": flavour.retry(NoBackoff(), 0)}
+
+
+def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How connections are made, and what their server is told.
+
+    redis.asyncio sets up a time limit for every reply, and a task for every sending; a server of ours has one limit for
+    a round trip.
+    """
+    options = _defaults(flavour) | given
+    if flavour.connects_at_once:
+        return options, {}
+    return options | {"socket_timeout": None}, {"timeout_s": options["socket_timeout"]}
 
 
 # What a URL may set; redis-py would take more, which no text can stand for, or which would change what is sent.
@@ -266,7 +316,7 @@ _REFUSED_OPTIONS = {
 }
 
 
-def _options(url: str, allowed: frozenset[str] = _OPTIONS) -> dict[str, Any]:
+def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> dict[str, Any]:
     """What redis-py reads from a URL, with the mistakes it lets pass refused."""
     parts = urlsplit(url)
     if parts.scheme != "unix" and ("@" in parts.path + parts.query or parts.fragment):
@@ -282,8 +332,8 @@ def _options(url: str, allowed: frozenset[str] = _OPTIONS) -> dict[str, Any]:
             raise InvalidArgument("it names no socket: write unix:///run/redis.sock")
     else:
         _check_database(parts)
-    options: dict[str, Any] = parse_url(url)
-    for name in ("socket_timeout", "socket_connect_timeout"):
+    options: dict[str, Any] = flavour.parse_url(url)
+    for name in _TIMEOUTS:
         if name in options and not 0 < options[name] < float("inf"):
             raise InvalidArgument(f"{name} is a number of seconds above 0")
     if "protocol" in options:

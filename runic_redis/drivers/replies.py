@@ -1,9 +1,14 @@
-"""What redis-py's exceptions mean, in the terms of the operations."""
+"""What both drivers share: what redis-py's exceptions mean to the operations, and a few rules of theirs."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import redis
 from redis.exceptions import (
     AskError,
     AuthenticationError,
+    BusyLoadingError,
     ClusterDownError,
     MasterDownError,
     MovedError,
@@ -15,10 +20,51 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from runic_redis.errors import ConfigurationError
+from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
 from runic_redis.operations.effects import ErrorReply
 
-__all__ = ["CONNECTION_FAILURES", "error_reply", "refused_connection", "refused_login"]
+__all__ = [
+    "CONNECTION_FAILURES",
+    "HOLD_S",
+    "REDIRECTIONS",
+    "check_open",
+    "closed",
+    "error_reply",
+    "moved_in_a_circle",
+    "now_s",
+    "outdated",
+    "refused_cluster",
+    "refused_connection",
+    "refused_login",
+]
+
+# For how long a connection is kept out of its pool, which checks it whenever it comes out.
+HOLD_S = 1.0
+# How often a cluster's redirections are followed before the operation is told to wait.
+REDIRECTIONS = 5
+# Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def now_s() -> float:
+    """The time in seconds, by a clock that only goes forward."""
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+
+
+def check_open(is_closed: bool) -> None:
+    """Answer nobody once closed, not even a retry under way.
+
+    Raises:
+        StoreError: it is closed.
+    """
+    if is_closed:
+        raise StoreError("The store is closed: open another. Nothing was sent.")
+
+
+def closed() -> StoreError:
+    """What those get who wait for an answer when the store is closed."""
+    return StoreError("The store was closed before there was an answer: whether this was done is not known.")
+
 
 # What redis-py raises when a connection cannot be made, breaks, or is silent for too long.
 CONNECTION_FAILURES = (redis.ConnectionError, redis.TimeoutError, OSError)
@@ -35,21 +81,42 @@ _CODES: dict[type[ResponseError], str] = {
 }
 
 
-def error_reply(error: ResponseError) -> ErrorReply:
-    """A server's refusal.
+def error_reply(reply: Any) -> Any:
+    """A reply; if it is a server's refusal, as an `ErrorReply`.
 
     Raises:
         ConfigurationError: it is a redirection, and nobody here follows it.
     """
-    if isinstance(error, MovedError | AskError):
+    if isinstance(reply, BusyLoadingError):
+        return ErrorReply("LOADING", str(reply))
+    if not isinstance(reply, ResponseError):
+        return reply
+    if isinstance(reply, MovedError | AskError):
         raise ConfigurationError(
             "The server is a node of a cluster: connect with redis+cluster://, or pass a redis.RedisCluster."
         )
-    code = _CODES.get(type(error))
+    code = _CODES.get(type(reply))
     if code is not None:
-        return ErrorReply(code, str(error))
-    code, _, message = str(error).partition(" ")
+        return ErrorReply(code, str(reply))
+    code, _, message = str(reply).partition(" ")
     return ErrorReply(code, message)
+
+
+def moved_in_a_circle(error: ResponseError) -> ErrorReply:
+    """What a redirection means that leads nowhere, or not yet."""
+    return ErrorReply("TRYAGAIN", f"the cluster redirects in a circle: {error}")
+
+
+def outdated(replies: Sequence[Any]) -> bool:
+    """Whether a server answered that is none to write to now: the next try should connect anew, perhaps to another."""
+    return any(isinstance(reply, BusyLoadingError | MasterDownError | ReadOnlyError) for reply in replies)
+
+
+def refused_cluster(error: Exception) -> StoreError:
+    """A cluster none of whose nodes can be asked what there is."""
+    if isinstance(error.__cause__, AuthenticationError):
+        return refused_login(error.__cause__)
+    return StoreUnavailable(f"The cluster cannot be reached: {error}. Start it, or correct the URL.")
 
 
 def refused_connection(error: redis.RedisError) -> ConfigurationError:

@@ -1,15 +1,22 @@
-"""Runs operations on a redis-py client, a thread of the caller's at a time for each call.
+"""Runs operations on a redis-py client, for threads.
+
+The calls of several threads travel together: one thread at a time sends, for all that wait, and reads the replies for
+all; who is answered first hands over to one that waits. A call that is alone is a round trip of its own thread.
 
 Commands go through the client's connection pools, straight to a connection: redis-py's own command methods send a
 command again when its connection breaks, up to ten times by default, and here nothing below an operation may do
 that. The user's client itself is left as it is.
 """
 
+import os
 import time
 from collections.abc import Sequence
+from queue import SimpleQueue
+from threading import Condition, Lock
 from typing import Any, Protocol, TypeVar
 
 import redis
+from hiredis import pack_command
 from redis.cluster import ClusterNode
 from redis.exceptions import (
     AskError,
@@ -20,146 +27,463 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from runic_redis.drivers.replies import CONNECTION_FAILURES, error_reply, refused_connection, refused_login
+from runic_redis.drivers.replies import (
+    CONNECTION_FAILURES,
+    HOLD_S,
+    REDIRECTIONS,
+    check_open,
+    error_reply,
+    moved_in_a_circle,
+    now_s,
+    outdated,
+    refused_connection,
+    refused_login,
+)
 from runic_redis.errors import StoreError
-from runic_redis.operations.effects import Answers, Batch, Command, ErrorReply, Lost, Operation
+from runic_redis.operations.effects import Batch, Collect, Operation
+from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket
 
-__all__ = ["ClusterServer", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
 
 T = TypeVar("T")
 
-# How often a batch follows a cluster's redirections before the operation is told to wait.
-_REDIRECTIONS = 5
-# Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
+class Pending(Protocol):
+    """Calls that were sent, and not answered yet."""
 
-def _now_s() -> float:
-    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+    def finish(self) -> list[Any]:
+        """The replies, in order: values, `ErrorReply`s, and `Lost` for those without an answer."""
+
+    def cancel(self) -> None:
+        """Give up on the replies."""
 
 
 class Server(Protocol):
-    """Something that answers batches."""
+    """Something that answers calls."""
 
-    def send(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands, in order: values, `ErrorReply`s, and `Lost` for those without an answer."""
+    def find_node(self, key: str) -> str:
+        """The name of the node that holds a key."""
+
+    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
+        """Send calls, together with nothing else if they are to be apart."""
+
+    def forget(self) -> None:
+        """Forget connections that a parent process holds."""
 
     def close(self) -> None:
         """Let go of connections that were made for the store alone."""
 
 
-def run(operation: Operation[T], server: Server) -> T:
+def run(operation: Operation[T], sender: "Sender") -> T:
     """Carry an operation out; its result."""
     try:
         effect = next(operation)
         while True:
             if isinstance(effect, Batch):
-                sent_s = _now_s()
-                effect = operation.send(Answers(server.send(effect.commands), sent_s))
+                effect = operation.send(sender.ask(effect))
+            elif isinstance(effect, Collect):
+                effect = operation.send(effect.fetching.collect())  # type: ignore[attr-defined]
             else:
-                time.sleep(effect.seconds)
-                effect = operation.send(_now_s())
+                effect = operation.send(_Fetching(effect.batch, sender))
     except StopIteration as stop:
         result: T = stop.value
         return result
 
 
-class _Closing:
-    """What both kinds of server share: they may be closed, and then answer nobody, not even a retry under way."""
+class _Turn(Ticket):
+    """A call of one thread, the groups that it waits in, and those that it sends for."""
+
+    __slots__ = ("groups", "leads", "signal")
+
+    def __init__(self, batch: Batch) -> None:
+        self.signal: SimpleQueue[None] = SimpleQueue()
+        self.groups: list[Group] = []
+        self.leads: list[Group] = []
+        super().__init__(batch, self.wake_up)
+
+    def wake_up(self) -> None:
+        """Have the thread look: it is answered, or has become a leader."""
+        self.signal.put(None)
+
+
+class Sender:
+    """Answers batches, those of concurrent calls together.
+
+    Args:
+        server: what to send to.
+        deadline_s: for how long a command is tried, from its first try.
+    """
+
+    def __init__(self, server: Server, deadline_s: float) -> None:
+        self.server = server
+        self.deadline_s = deadline_s
+        self._start()
+
+    def _start(self) -> None:
+        self._pid = os.getpid()
+        self._lock = Lock()
+        self._room = Condition(self._lock)
+        self._groups = Groups(self.deadline_s, self.server.find_node)
+        self._led: set[Group] = set()
+
+    def ask(self, batch: Batch) -> list[Any]:
+        """The replies to a batch.
+
+        Raises:
+            StoreError: the store is closed, or the connection cannot be used.
+        """
+        if not batch.commands:
+            return []
+        if batch.apart:
+            return _Fetching(batch, self).collect()
+        if self._pid != os.getpid():
+            # A child process: other threads, and what they were sending, stayed in the parent.
+            self.server.forget()
+            self._start()
+        turn = _Turn(batch)
+        try:
+            self._queue(turn)
+            while turn.missing:
+                if turn.leads:
+                    self._lead(turn)
+                else:
+                    turn.signal.get()
+        finally:
+            self._leave(turn)
+        if turn.error is not None:
+            raise turn.error
+        return turn.replies
+
+    def _queue(self, turn: _Turn) -> None:
+        """Have a call sent: by itself, where nobody sends."""
+        with self._lock:
+            found = self._groups.find(turn)
+            while any(group.full for group in found):
+                self._room.wait()
+            for group, places in found.items():
+                group.add(turn, places)
+                turn.groups.append(group)
+                if group not in self._led:
+                    self._led.add(group)
+                    turn.leads.append(group)
+
+    def _lead(self, turn: _Turn) -> None:
+        """Send rounds for the groups that a call leads, until it is answered or has none to lead."""
+        while True:
+            with self._lock:
+                started_s = now_s()
+                rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
+                if not rounds:
+                    for group in [group for group in turn.leads if group.idle]:
+                        turn.leads.remove(group)
+                        self._led.discard(group)
+                    if not turn.missing or not turn.leads:
+                        return
+                    pause_s = min(group.resume_s for group in turn.leads) - started_s
+            if rounds:
+                self._exchange(rounds)
+                if not turn.missing:
+                    return
+            elif pause_s > 0:
+                time.sleep(pause_s)
+
+    def _exchange(self, rounds: list[tuple[Group, list[Call]]]) -> None:
+        calls = [call for _, some in rounds for call in some]
+        answers: list[Any]
+        try:
+            answers = self.server.begin(calls).finish()
+        except StoreError as error:
+            with self._lock:
+                for group, some in rounds:
+                    group.fail(some, error)
+                self._room.notify_all()
+            return
+        except BaseException:
+            # This thread was interrupted; the others whose calls it was sending go on.
+            self._take(rounds, [Lost("the thread that was sending was interrupted", sent=True)] * len(calls))
+            raise
+        self._take(rounds, answers)
+
+    def _take(self, rounds: list[tuple[Group, list[Call]]], answers: list[Any]) -> None:
+        at = 0
+        with self._lock:
+            for group, calls in rounds:
+                group.take(calls, answers[at : at + len(calls)], now_s())
+                at += len(calls)
+            self._room.notify_all()
+
+    def _leave(self, turn: _Turn) -> None:
+        """Hand the groups that a call leads to calls that wait in them."""
+        with self._lock:
+            if turn.missing or turn.error:
+                for group in turn.groups:
+                    group.abandon(turn)
+            for group in turn.leads:
+                successor = group.first_waiting()
+                if isinstance(successor, _Turn):
+                    successor.leads.append(group)
+                    successor.wake_up()
+                else:
+                    self._led.discard(group)
+
+
+class _Fetching:
+    """A batch on a connection of its own, sent and not waited for."""
+
+    def __init__(self, batch: Batch, sender: Sender) -> None:
+        self._server = sender.server
+        self._ticket = Ticket(batch, lambda: None)
+        self._group = Group(sender.deadline_s)
+        self._group.add(self._ticket, range(len(batch.commands)))
+        self._send()
+
+    def _send(self) -> None:
+        self._calls = self._group.next_round(now_s())
+        self._pending = self._server.begin(self._calls, apart=True)
+
+    def collect(self) -> list[Any]:
+        """The replies."""
+        while True:
+            self._group.take(self._calls, self._pending.finish(), now_s())
+            while self._ticket.missing:
+                time.sleep(max(0.0, self._group.resume_s - now_s()))
+                self._send()
+                if self._calls:
+                    break
+            else:
+                return self._ticket.replies
+
+    def cancel(self) -> None:
+        """Give up on the replies."""
+        self._pending.cancel()
+
+
+class _Connections:
+    """A node's connections.
+
+    One is held for the rounds of a second, which spares its way back into the pool and out again; then it goes back,
+    for the pool to look after (does it still work, must it log in again, is it still the primary's?). Of a client of
+    the user's own none is held: its pool may be small.
+
+    Args:
+        pool: where they come from.
+        hold: whether to hold one.
+    """
+
+    def __init__(self, pool: Any, *, hold: bool) -> None:
+        self._pool = pool
+        self._hold = hold
+        self._held: list[tuple[Any, float]] = []
+
+    def take(self, *, apart: bool) -> tuple[Any, float]:
+        """A connection, and since when it has been out of the pool."""
+        if not apart:
+            try:
+                connection, since_s = self._held.pop()
+            except IndexError:
+                pass
+            else:
+                if now_s() - since_s < HOLD_S:
+                    return connection, since_s
+                self._pool.release(connection)
+        return self._pool.get_connection(), now_s()
+
+    def give_back(self, connection: Any, since_s: float, *, apart: bool) -> None:
+        """Have a connection back, all its replies read."""
+        if apart or not self._hold or self._held:
+            self._pool.release(connection)
+        else:
+            self._held.append((connection, since_s))
+
+    def drop(self, connection: Any) -> None:
+        """Have a connection back that is not to be used again as it is."""
+        connection.disconnect()
+        self._pool.release(connection)
+
+    def forget(self) -> None:
+        """Leave what is held to the parent process."""
+        self._held = []
+
+    def close(self) -> None:
+        """Give back what is held."""
+        while self._held:
+            self._pool.release(self._held.pop()[0])
+
+
+class _Exchange:
+    """Commands sent on one connection, whose replies are to be read.
+
+    A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
+    what is left on it belongs to nobody.
+
+    Raises:
+        ConfigurationError: the server refused the login, or the connection's settings.
+    """
+
+    def __init__(self, connections: _Connections, commands: list[Sequence[Any]], *, apart: bool) -> None:
+        self._connections = connections
+        self._apart = apart
+        self._count = len(commands)
+        self._lost: Lost | None = None
+        self._connection: Any = None
+        try:
+            self._connection, self._since_s = connections.take(apart=apart)
+        except AuthenticationError as error:
+            raise refused_login(error) from error
+        except CONNECTION_FAILURES as error:
+            self._lost = Lost(str(error) or type(error).__name__, sent=False)
+            return
+        except redis.RedisError as error:
+            raise refused_connection(error) from error
+        try:
+            packed = [pack_command(tuple(command)) for command in commands]
+            self._connection.send_packed_command(packed if len(packed) < _FEW else [b"".join(packed)])
+        except AuthenticationError as error:
+            self.cancel()
+            raise refused_login(error) from error
+        except (redis.RedisError, *CONNECTION_FAILURES) as error:
+            self.cancel()
+            self._lost = Lost(str(error) or type(error).__name__, sent=True)
+        except BaseException:
+            self.cancel()
+            raise
+
+    def finish(self) -> list[Any]:
+        """The replies, redis-py's errors among them as values."""
+        replies: list[Any] = []
+        if self._lost is None:
+            read_response = self._connection.read_response
+            try:
+                for _ in range(self._count):
+                    try:
+                        replies.append(read_response())
+                    except (ResponseError, BusyLoadingError) as error:
+                        replies.append(error)
+            except AuthenticationError as error:
+                self.cancel()
+                raise refused_login(error) from error
+            except (redis.RedisError, *CONNECTION_FAILURES) as error:
+                self.cancel()
+                self._lost = Lost(str(error) or type(error).__name__, sent=True)
+            except BaseException:
+                self.cancel()
+                raise
+        if self._lost is not None:
+            return replies + [self._lost] * (self._count - len(replies))
+        connection, self._connection = self._connection, None
+        if outdated(replies):
+            self._connections.drop(connection)
+        else:
+            self._connections.give_back(connection, self._since_s, apart=self._apart)
+        return replies
+
+    def cancel(self) -> None:
+        """Give up on the replies, and on the connection with them."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._connections.drop(connection)
+
+
+# Up to so many commands are handed to the socket one by one.
+_FEW = 2
+
+
+class _SinglePending:
+    """Calls sent to one Redis."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+        self.cancel = exchange.cancel
+
+    def finish(self) -> list[Any]:
+        return [error_reply(reply) for reply in self._exchange.finish()]
+
+
+class SingleServer:
+    """One Redis, or whichever is the primary of a Sentinel's service.
+
+    Args:
+        client: a redis-py client.
+        owned: whether it was made for the store alone.
+    """
 
     def __init__(self, client: Any, *, owned: bool) -> None:
         self._client = client
         self._owned = owned
         self._closed = False
+        self._connections = _Connections(client.connection_pool, hold=owned)
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError("The store is closed: open another. Nothing was sent.")
+    def find_node(self, _: str) -> str:
+        """The one node."""
+        return ""
+
+    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
+        """Send the calls on one connection."""
+        check_open(self._closed)
+        return _SinglePending(_Exchange(self._connections, [call.args for call in calls], apart=apart))
+
+    def forget(self) -> None:
+        """Forget connections that a parent process holds."""
+        self._connections.forget()
 
     def close(self) -> None:
         """Answer nobody any more; close the client, if it was made for the store."""
         self._closed = True
+        self._connections.close()
         if self._owned:
             self._client.close()
 
 
-class SingleServer(_Closing):
-    """One Redis, or whichever is the primary of a Sentinel's service."""
+class ClusterServer:
+    """A Redis Cluster: each call goes to the node that holds its key.
 
-    def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send the commands on one connection, then read the replies."""
-        self._check_open()
-        replies = exchange(self._client.connection_pool, [command.args for command in commands])
-        return [error_reply(reply) if isinstance(reply, ResponseError) else reply for reply in replies]
+    Args:
+        client: a redis-py cluster client.
+        owned: whether it was made for the store alone.
+    """
 
+    def __init__(self, client: Any, *, owned: bool) -> None:
+        self._client = client
+        self._owned = owned
+        self._closed = False
+        self._connections: dict[str, _Connections] = {}
 
-class ClusterServer(_Closing):
-    """A Redis Cluster: each command goes to the node that holds its key."""
+    def find_node(self, key: str) -> str:
+        """The name of the node that holds a key, as far as is known."""
+        try:
+            name: str = self._client.get_node_from_key(key).name
+        except RedisClusterException:
+            return ""
+        return name
 
-    def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send each node its commands on one connection, and follow where the cluster redirects them."""
-        self._check_open()
-        replies: list[Any] = [None] * len(commands)
-        waiting = list(range(len(commands)))
-        asking: dict[int, ClusterNode] = {}
-        for _ in range(_REDIRECTIONS):
-            for node, places in self._by_node(commands, waiting, asking, replies):
-                self._send_to(node, places, commands, asking, replies)
-            redirected = [place for place in waiting if isinstance(replies[place], MovedError | AskError)]
-            asking = self._follow(replies, redirected)
-            waiting = redirected
-            if not waiting:
-                break
-        if any(isinstance(reply, Lost) for reply in replies):
-            self._rediscover()
-        return [
-            ErrorReply("TRYAGAIN", f"the cluster redirects in a circle: {reply}")
-            if isinstance(reply, MovedError | AskError)
-            else error_reply(reply)
-            if isinstance(reply, ResponseError)
-            else reply
-            for reply in replies
-        ]
+    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
+        """Send each node its calls on one connection."""
+        check_open(self._closed)
+        return _ClusterPending(self, calls, apart=apart)
 
-    def _by_node(
-        self,
-        commands: Sequence[Command],
-        waiting: list[int],
-        asking: dict[int, ClusterNode],
-        replies: list[Any],
+    def nodes(
+        self, calls: Sequence[Call], places: list[int], asking: dict[int, ClusterNode], replies: list[Any]
     ) -> list[tuple[ClusterNode, list[int]]]:
+        """The nodes that calls go to, with their places; where there is none, the reply says so."""
         groups: dict[str, tuple[ClusterNode, list[int]]] = {}
-        for place in waiting:
+        for place in places:
             try:
-                node = asking.get(place) or self._client.get_node_from_key(commands[place].key)
+                node = asking.get(place) or self._client.get_node_from_key(calls[place].key)
             except RedisClusterException as error:
                 replies[place] = Lost(str(error), sent=False)
                 continue
             groups.setdefault(node.name, (node, []))[1].append(place)
         return list(groups.values())
 
-    def _send_to(
-        self,
-        node: ClusterNode,
-        places: list[int],
-        commands: Sequence[Command],
-        asking: dict[int, ClusterNode],
-        replies: list[Any],
-    ) -> None:
-        """Send one node its commands, each that it is only asked for behind an ASKING."""
+    def connections(self, node: ClusterNode) -> _Connections:
+        """A node's connections."""
         pool = self._client.get_redis_connection(node).connection_pool
-        packed: list[Sequence[Any]] = []
-        answered_by: list[int] = []
-        for place in places:
-            if place in asking:
-                packed.append(("ASKING",))
-            packed.append(commands[place].args)
-            answered_by.append(len(packed) - 1)
-        answers = exchange(pool, packed)
-        for place, at in zip(places, answered_by, strict=True):
-            replies[place] = answers[at]
+        known = self._connections.get(node.name)
+        if known is None or known._pool is not pool:
+            known = self._connections[node.name] = _Connections(pool, hold=self._owned)
+        return known
 
-    def _follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
+    def follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
         """Learn where the cluster's slots have moved; the nodes to ask for slots that are just moving."""
         asking = {}
         moved = False
@@ -172,57 +496,87 @@ class ClusterServer(_Closing):
                     error.host, error.port, "primary"
                 )
         if moved:
-            self._rediscover()
+            self.rediscover()
         return asking
 
-    def _rediscover(self) -> None:
+    def rediscover(self) -> None:
         """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
         try:
             self._client.nodes_manager.initialize()
         except (RedisClusterException, *CONNECTION_FAILURES):
             pass
 
+    def forget(self) -> None:
+        """Forget connections that a parent process holds."""
+        for connections in self._connections.values():
+            connections.forget()
 
-def exchange(pool: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """Send commands on one connection and read as many replies, errors among them as values.
+    def close(self) -> None:
+        """Answer nobody any more; close the client, if it was made for the store."""
+        self._closed = True
+        for connections in self._connections.values():
+            connections.close()
+        if self._owned:
+            self._client.close()
 
-    A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
-    what is left on it belongs to nobody.
 
-    Raises:
-        ConfigurationError: the server refused the login, or the connection's settings.
-    """
-    replies: list[Any] = []
-    try:
-        connection = pool.get_connection()
-    except AuthenticationError as error:
-        raise refused_login(error) from error
-    except CONNECTION_FAILURES as error:
-        return [Lost(str(error), sent=False)] * len(commands)
-    except redis.RedisError as error:
-        raise refused_connection(error) from error
-    try:
-        if len(commands) == 1:
-            connection.send_packed_command(connection.pack_command(*commands[0]))
-        else:
-            connection.send_packed_command(connection.pack_commands(commands))
-        for _ in commands:
+class _ClusterPending:
+    """Calls sent to the nodes of a cluster."""
+
+    def __init__(self, server: ClusterServer, calls: Sequence[Call], *, apart: bool) -> None:
+        self._server = server
+        self._calls = calls
+        self._apart = apart
+        self._replies: list[Any] = [None] * len(calls)
+        self._under_way: list[tuple[_Exchange, list[int], list[int]]] = []
+        self._send(list(range(len(calls))), {})
+
+    def _send(self, places: list[int], asking: dict[int, ClusterNode]) -> None:
+        """Send every node its calls, each that it is only asked for behind an ASKING."""
+        for node, of_node in self._server.nodes(self._calls, places, asking, self._replies):
+            commands: list[Sequence[Any]] = []
+            answered_by: list[int] = []
+            for place in of_node:
+                if place in asking:
+                    commands.append(("ASKING",))
+                commands.append(self._calls[place].args)
+                answered_by.append(len(commands) - 1)
             try:
-                replies.append(connection.read_response())
-            except ResponseError as error:
-                replies.append(error)
-            except BusyLoadingError as error:
-                replies.append(ErrorReply("LOADING", str(error)))
-    except AuthenticationError as error:
-        connection.disconnect()
-        raise refused_login(error) from error
-    except (redis.RedisError, *CONNECTION_FAILURES) as error:
-        connection.disconnect()
-        lost = Lost(str(error) or type(error).__name__, sent=True)
-        replies += [lost] * (len(commands) - len(replies))
-    except BaseException:
-        connection.disconnect()
-        raise
-    finally:
-        pool.release(connection)
-    return replies
+                exchange = _Exchange(self._server.connections(node), commands, apart=self._apart)
+            except BaseException:
+                self.cancel()
+                raise
+            self._under_way.append((exchange, of_node, answered_by))
+
+    def finish(self) -> list[Any]:
+        """The replies; redirections are followed."""
+        replies = self._replies
+        waiting = list(range(len(self._calls)))
+        for last in reversed(range(REDIRECTIONS)):
+            while self._under_way:
+                exchange, places, answered_by = self._under_way.pop(0)
+                try:
+                    answers = exchange.finish()
+                except BaseException:
+                    self.cancel()
+                    raise
+                for place, at in zip(places, answered_by, strict=True):
+                    replies[place] = answers[at]
+            waiting = [place for place in waiting if isinstance(replies[place], MovedError | AskError)]
+            if not waiting:
+                break
+            asking = self._server.follow(replies, waiting)
+            if last:
+                self._send(waiting, asking)
+        if any(isinstance(reply, Lost) for reply in replies):
+            self._server.rediscover()
+        return [
+            moved_in_a_circle(reply) if isinstance(reply, MovedError | AskError) else error_reply(reply)
+            for reply in replies
+        ]
+
+    def cancel(self) -> None:
+        """Give up on the replies."""
+        for exchange, _, _ in self._under_way:
+            exchange.cancel()
+        self._under_way = []

@@ -6,8 +6,8 @@ from typing import Any
 from runic_redis.arguments import check_commit_id, check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable
-from runic_redis.operations.asking import ask, together
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.asking import answer
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["append", "append_many"]
@@ -25,72 +25,104 @@ def append(
     metadata: Mapping[str, Any] | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit; the cursor after it."""
+    command = _command(
+        context, workflow_id, events, expected_cursor=expected_cursor, commit_id=commit_id, metadata=metadata
+    )
+    if command.size:
+        yield from make_namespace(context)
+    (reply,) = yield Batch((command,))
+    return _cursor(reply, command)
+
+
+def append_many(context: Context, items: Iterable[tuple[str, Iterable[Any]]]) -> Operation[list[int | StoreError]]:
+    """Append a commit to each of many workflows, in one round trip; each one's cursor, or its own error."""
+    results: list[int | StoreError] = []
+    commands: list[Command] = []
+    places: list[int] = []
+    for place, (workflow_id, events) in enumerate(_pairs(items)):
+        results.append(0)
+        try:
+            commands.append(_command(context, workflow_id, events))
+            places.append(place)
+        except StoreError as error:
+            results[place] = error
+    if commands:
+        yield from make_namespace(context)
+        replies = yield Batch(commands)
+        for place, reply, command in zip(places, replies, commands, strict=True):
+            try:
+                results[place] = _cursor(reply, command)
+            except StoreError as error:
+                results[place] = error
+    return results
+
+
+def _command(
+    context: Context,
+    workflow_id: str,
+    events: Iterable[Any],
+    *,
+    expected_cursor: int | None = None,
+    commit_id: str | bytes | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Command:
+    """The call that appends a commit; its size is 0 if there is nothing to append."""
     workflow_id = check_workflow_id(workflow_id)
-    keys = context.keys.workflow(workflow_id)
     expected = "" if expected_cursor is None else check_cursor(expected_cursor, "expected_cursor")
     known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
-    parts: list[str | bytes | int] = []
     commit = _event_list(events)
-    if commit:
-        for entry in context.codec.encode_commit(commit):
-            parts += entry
+    entries = context.codec.encode_commit(commit) if commit else ()
+    args: list[str | bytes | int] = [
+        workflow_id,
+        known_as,
+        "" if commit_id is None else "given",
+        expected,
+        about,
+        len(entries),
+    ]
+    size = 0
+    for entry in entries:
+        args += entry
+        size += len(entry.header) + len(entry.payload)
+    keys = context.keys.workflow(workflow_id)
+    return call_script(
+        "append",
+        (keys.events, keys.meta, keys.commits, keys.index),
+        args,
+        retry_at=2 if commit_id is None else None,
+        line=workflow_id,
+        shared=1,
+        size=size,
+    )
 
-    def attempt(since_first_ms: int | None) -> Command:
-        return call_script(
-            "append",
-            [keys.events, keys.meta, keys.commits, keys.index],
-            [
-                workflow_id,
-                known_as,
-                0 if commit_id is None else 1,
-                expected,
-                "" if since_first_ms is None else since_first_ms,
-                about,
-                *parts,
-            ],
-            again=attempt,
-        )
 
-    if parts:
-        yield from make_namespace(context)
-    reply = yield from ask(context, attempt(None))
-    if isinstance(reply, ErrorReply) and reply.code == "COMMIT_UNSURE":
+def _cursor(reply: Any, command: Command) -> int:
+    """The cursor after a commit, from the reply to it.
+
+    Raises:
+        StoreError: it was not stored; or, a `StoreUnavailable`, nobody knows.
+    """
+    if type(reply) is int:
+        return reply
+    if isinstance(reply, bytes):
+        code, _, message = reply.decode().partition(" ")
+        reply = ErrorReply(code, message)
+    refusal = answer(reply, command)
+    workflow_id = command.line
+    if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and events since then have been trimmed: whether the "
             "commit was stored is not known, and it was not stored again. Read the workflow to see; with a commit_id "
             "of your own it would be known."
         )
-    if isinstance(reply, ErrorReply):
-        actual = int(reply.message)
-        raise CursorConflict(
-            f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
-            "Nothing was stored; read what is new and decide again.",
-            expected=int(expected),
-            actual=actual,
-        )
-    return int(reply)
-
-
-def append_many(context: Context, items: Iterable[tuple[str, Iterable[Any]]]) -> Operation[list[int | StoreError]]:
-    """Append a commit to each of many workflows, in one round trip; each one's cursor, or its own error."""
-    pairs = _pairs(items)
-    results: list[int | StoreError] = [0] * len(pairs)
-    # One round trip carries one commit of each workflow, so that the order within a workflow holds whatever is retried.
-    rounds: list[list[int]] = []
-    appended: dict[Any, int] = {}
-    for place, (workflow_id, _) in enumerate(pairs):
-        turn = appended[workflow_id] = appended.get(workflow_id, -1) + 1
-        if turn == len(rounds):
-            rounds.append([])
-        rounds[turn].append(place)
-    if pairs:
-        yield from make_namespace(context)
-    for places in rounds:
-        outcomes = yield from together([append(context, *pairs[place]) for place in places])
-        for place, outcome in zip(places, outcomes, strict=True):
-            results[place] = outcome
-    return results
+    actual, expected = int(refusal.message), int(command.args[command.shared + 2])
+    raise CursorConflict(
+        f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
+        "Nothing was stored; read what is new and decide again.",
+        expected=expected,
+        actual=actual,
+    )
 
 
 def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequence[Any]]]:

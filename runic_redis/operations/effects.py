@@ -1,89 +1,147 @@
 """What passes between an operation and the driver that runs it."""
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from runic_redis.scripts import load_script
 
-__all__ = ["Answers", "Batch", "Command", "Effect", "ErrorReply", "Lost", "Operation", "Pause", "call_script", "own_id"]
+__all__ = [
+    "Ahead",
+    "Batch",
+    "Collect",
+    "Command",
+    "Effect",
+    "ErrorReply",
+    "Fetching",
+    "Operation",
+    "Unanswered",
+    "call_script",
+    "own_id",
+]
 
 T = TypeVar("T")
 _OWN_ID_BYTES = 8
 Argument: TypeAlias = str | bytes | int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
-    """One command.
+    """One command; not changed once it is made.
 
     Attributes:
         args: its name and arguments.
         key: the key that decides which node of a cluster it goes to.
         text: for a script called by its SHA, its text: what to send to a server that does not know it.
-        again: for a command that may not simply be sent twice, what to send instead once an earlier try may have
-            been carried out, given the milliseconds since the first try.
+        retry_at: for a command that may not simply be sent twice, the place of the argument that says so: empty at
+            first, and once an earlier try may have been carried out, the milliseconds since the first try.
+        line: commands of one line are carried out in the order in which they were asked for, whatever fails in
+            between; without one, in any order.
+        shared: how many of its first arguments another command of its line must share for the two to be sent as one,
+            the further arguments of both behind each other; 0 if it is always sent alone. The reply to such a command
+            is an array, with an element for each command in it.
+        size: about how many bytes it has, where they are many.
     """
 
-    args: tuple[Argument, ...]
+    args: Sequence[Argument]
     key: str
     text: str | None = None
-    again: "Callable[[int], Command] | None" = None
+    retry_at: int | None = None
+    line: str = ""
+    shared: int = 0
+    size: int = 0
+
+    def as_retry(self, since_first_ms: int) -> Sequence[Argument]:
+        """Its arguments, once an earlier try may have been carried out."""
+        if self.retry_at is None:
+            return self.args
+        return [*self.args[: self.retry_at], since_first_ms, *self.args[self.retry_at + 1 :]]
 
     def with_text(self) -> "Command":
         """The same script call, carrying the script."""
-        return Command(("EVAL", self.text or "", *self.args[2:]), self.key, self.text, self.again)
+        return Command(
+            ["EVAL", self.text or "", *self.args[2:]],
+            self.key,
+            self.text,
+            self.retry_at,
+            self.line,
+            self.shared,
+            self.size,
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
-    """Commands to be sent in one round trip (in a cluster, one to each node), in order. Answered by `Answers`."""
+    """Commands to be answered, each by a value, an `ErrorReply` or `Unanswered`, in a list.
 
-    commands: Sequence[Command]
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A wait. Answered by the time after it in seconds, a `float`, by a clock that only goes forward."""
-
-    seconds: float
-
-
-class Answers(NamedTuple):
-    """What a batch is answered with.
+    They travel in one round trip (in a cluster, one to each node), together with those of other calls.
 
     Attributes:
-        replies: as many as there were commands.
-        sent_s: the time just before they were sent, by the same clock as a pause's.
+        commands: the commands.
+        apart: on a connection of their own: for replies that may be large, which others should not wait for.
+        at_once: the replies mean something together only: when one is lost, all are asked for again.
+        once: a connection that fails is not tried again.
     """
 
-    replies: Sequence[Any]
-    sent_s: float
+    commands: Sequence[Command]
+    apart: bool = False
+    at_once: bool = False
+    once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+class Fetching(Protocol):
+    """A batch under way, begun by `Ahead`."""
+
+    def cancel(self) -> None:
+        """Give up on it."""
+
+
+@dataclass(slots=True)
+class Ahead:
+    """Begin a batch, and do not wait for it. Answered by its `Fetching`."""
+
+    batch: Batch
+
+
+@dataclass(slots=True)
+class Collect:
+    """Wait for what was begun. Answered as its batch is."""
+
+    fetching: Fetching
+
+
+@dataclass(slots=True)
 class ErrorReply:
-    """A reply in which the server refused the command: its error code, and the rest of the message."""
+    """A reply in which the server refused the command.
+
+    Attributes:
+        code: its error code.
+        message: the rest of what it said.
+        unsure: whether an earlier try had no answer, and may have been carried out.
+    """
 
     code: str
     message: str
+    unsure: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """In place of a reply: the connection failed.
+@dataclass(slots=True)
+class Unanswered:
+    """In place of a reply: there was none within the deadline.
 
     Attributes:
-        reason: how it failed.
-        sent: whether the command may have reached the server.
+        reason: how the last try failed.
+        elapsed_s: for how long it was tried.
+        unsure: whether the command may have been carried out, and was one that may not simply be sent twice.
     """
 
     reason: str
-    sent: bool
+    elapsed_s: float
+    unsure: bool
 
 
-Effect: TypeAlias = Batch | Pause
+Effect: TypeAlias = Batch | Ahead | Collect
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -96,8 +154,24 @@ def call_script(
     name: str,
     keys: Sequence[str],
     args: Sequence[Argument],
-    again: Callable[[int], Command] | None = None,
+    *,
+    retry_at: int | None = None,
+    line: str = "",
+    shared: int | None = None,
+    size: int = 0,
 ) -> Command:
-    """A call of a script by its SHA."""
+    """A call of a script by its SHA.
+
+    `retry_at` and `shared` count the script's own arguments, from 0; otherwise as for `Command`.
+    """
     script = load_script(name)
-    return Command(("EVALSHA", script.sha, len(keys), *keys, *args), keys[0], script.text, again)
+    first = 3 + len(keys)
+    return Command(
+        ["EVALSHA", script.sha, len(keys), *keys, *args],
+        keys[0],
+        script.text,
+        None if retry_at is None else first + retry_at,
+        line,
+        0 if shared is None else first + shared,
+        size,
+    )

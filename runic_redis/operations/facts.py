@@ -63,7 +63,7 @@ def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, by
     for raw in hashes:
         buckets.setdefault(context.keys.facts(raw), []).append(raw)
     commands = [Command(("HMGET", bucket, *members), bucket) for bucket, members in buckets.items()]
-    replies = yield from ask_all(context, commands)
+    replies = yield from ask_all(commands)
     found: dict[bytes, bytes] = {}
     for members, reply in zip(buckets.values(), replies, strict=True):
         found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
@@ -80,8 +80,10 @@ def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[Non
         return
     yield from make_namespace(context)
     replies = yield from ask_all(
-        context,
-        [call_script("save_fact", [context.keys.facts(raw)], [raw, data, DIGEST_BYTES]) for raw, data in encoded],
+        [
+            call_script("save_fact", [context.keys.facts(raw)], [raw, data, DIGEST_BYTES], size=len(data))
+            for raw, data in encoded
+        ]
     )
     differing = [raw for (raw, _), reply in zip(encoded, replies, strict=True) if isinstance(reply, ErrorReply)]
     if differing:

@@ -6,7 +6,7 @@ from typing import Any
 from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
-from runic_redis.operations.asking import ask
+from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Command, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 
@@ -22,24 +22,23 @@ def save(context: Context, workflow_id: str, log: Sequence[Any]) -> Operation[No
     encoded = context.codec.encode_log(log)
     check_size(len(encoded), "A log")
     yield from make_namespace(context)
-    call_id = own_id()
-
-    def attempt(since_first_ms: int | None) -> Command:
-        return call_script(
+    yield from ask(
+        call_script(
             "save_log",
             [keys.log, keys.meta, keys.commits, keys.index],
-            [workflow_id, call_id, "" if since_first_ms is None else 1, encoded],
-            again=attempt,
+            [workflow_id, own_id(), "", encoded],
+            retry_at=2,
+            line=workflow_id,
+            size=len(encoded),
         )
-
-    yield from ask(context, attempt(None))
+    )
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     """The list of events that was saved."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    data = yield from ask(context, Command(("GET", keys.log), keys.log))
+    data = yield from ask(Command(("GET", keys.log), keys.log))
     if data is None:
         raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
     try:
@@ -55,16 +54,24 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Whether anything was ever saved, appended or snapshotted under the id."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    score = yield from ask(context, Command(("ZSCORE", keys.index, workflow_id), keys.index))
+    score = yield from ask(Command(("ZSCORE", keys.index, workflow_id), keys.index))
     return score is not None
 
 
-def delete(context: Context, workflow_id: str) -> Operation[None]:
-    """Delete a workflow, if there is one."""
-    workflow_id = check_workflow_id(workflow_id)
-    keys = context.keys.workflow(workflow_id)
+def delete(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
+    """Delete workflows, those that there are."""
+    keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
     # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
-    created = yield from ask(context, Command(("HGET", keys.meta, "created"), keys.meta))
-    if created is not None:
-        every = [keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.index]
-        yield from ask(context, call_script("delete", every, [workflow_id, created]))
+    created = yield from ask_all([Command(("HGET", one.meta, "created"), one.meta) for one in keys])
+    calls = [
+        call_script(
+            "delete",
+            (one.events, one.meta, one.snapshot, one.log, one.commits, one.index),
+            [workflow_id, when],
+            line=workflow_id,
+        )
+        for workflow_id, one, when in zip(workflow_ids, keys, created, strict=True)
+        if when is not None
+    ]
+    if calls:
+        yield from ask_all(calls)

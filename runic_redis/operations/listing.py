@@ -88,10 +88,17 @@ class Listing:
             ids = self._merge()
         return ids
 
+    def open(self) -> Operation[None]:
+        """Nothing is to be read before the first page."""
+        yield from ()
+
+    def close(self) -> None:
+        """Nothing is on its way."""
+
     def _refill(self) -> Operation[None]:
         """Read the next page of every partition that runs low."""
         low = [(number, partition) for number, partition in enumerate(self._partitions) if partition.runs_low]
-        replies = yield from ask_all(self._context, [partition.command() for _, partition in low])
+        replies = yield from ask_all([partition.command() for _, partition in low])
         for (number, partition), reply in zip(low, replies, strict=True):
             partition.receive(reply)
             if not partition.queued:

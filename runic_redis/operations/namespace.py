@@ -6,7 +6,7 @@ from dataclasses import fields
 from runic_redis.context import Context
 from runic_redis.keys import FACT_BUCKETS, Keys, WorkflowKeys
 from runic_redis.operations import lifecycle
-from runic_redis.operations.asking import ask_all, together
+from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.listing import Listing
 
@@ -24,10 +24,10 @@ def memory_usage(context: Context) -> Operation[dict[str, int]]:
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
-            yield from _measure(context, [(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
+            yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
     shared = list(_shared_keys(context.keys))
     for at in range(0, len(shared), _AT_ONCE):
-        yield from _measure(context, shared[at : at + _AT_ONCE], usage)
+        yield from _measure(shared[at : at + _AT_ONCE], usage)
     return usage
 
 
@@ -36,17 +36,17 @@ def delete_namespace(context: Context) -> Operation[None]:
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE):
-            yield from together([lifecycle.delete(context, workflow_id) for workflow_id in page[at : at + _AT_ONCE]])
+            yield from lifecycle.delete(context, page[at : at + _AT_ONCE])
     shared = [key for _, key in _shared_keys(context.keys)]
     for at in range(0, len(shared), _AT_ONCE):
         # A command for each key: in a cluster they are on different nodes.
-        yield from ask_all(context, [Command(("UNLINK", key), key) for key in shared[at : at + _AT_ONCE]])
+        yield from ask_all([Command(("UNLINK", key), key) for key in shared[at : at + _AT_ONCE]])
     context.made = False
 
 
-def _measure(context: Context, keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[None]:
+def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[None]:
     commands = [Command(("MEMORY", "USAGE", key, "SAMPLES", 0), key) for _, key in keys]
-    replies = yield from ask_all(context, commands)
+    replies = yield from ask_all(commands)
     for (kind, _), size in zip(keys, replies, strict=True):
         usage[kind] += size or 0
 

@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreUnavailable
-from runic_redis.operations.asking import PASSING, ask, ask_all
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Operation, call_script
+from runic_redis.operations.asking import ask
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
 __all__ = ["FORMAT", "make_namespace", "open_namespace", "with_settings"]
 
@@ -28,13 +28,10 @@ def open_namespace(context: Context) -> Operation[None]:
     config = context.keys.config
     info = Command(("INFO", "server"), config)
     settings = Command(("HMGET", config, *SETTINGS), config)
-    answers, _ = yield Batch([info, settings])
-    for answer in answers:
-        if isinstance(answer, Lost):
-            raise StoreUnavailable(f"Redis cannot be reached: {answer.reason}. Start it, or correct the URL.")
-    if any(isinstance(answer, ErrorReply) and answer.code in PASSING for answer in answers):
-        answers = yield from ask_all(context, [info, settings])
-    server, found = answers
+    server, found = yield Batch((info, settings), once=True)
+    for reply in (server, found):
+        if isinstance(reply, Unanswered):
+            raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
     _check_server(server)
     if isinstance(found, ErrorReply):
         raise ConfigurationError(
@@ -55,7 +52,7 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
     try:
         effect = next(operation)
         config = context.keys.config
-        _take_settings(context, (yield from ask(context, Command(("HMGET", config, *SETTINGS), config))))
+        _take_settings(context, (yield from ask(Command(("HMGET", config, *SETTINGS), config))))
         while True:
             effect = operation.send((yield effect))
     except StopIteration as stop:
@@ -78,7 +75,7 @@ def make_namespace(context: Context) -> Operation[None]:
     if context.made:
         return
     keys = context.keys
-    found = yield from ask(context, call_script("make_namespace", [keys.config], [FORMAT, keys.partitions]))
+    found = yield from ask(call_script("make_namespace", [keys.config], [FORMAT, keys.partitions]))
     _check_settings(context, found)
     context.made = True
 

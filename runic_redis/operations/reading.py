@@ -1,4 +1,4 @@
-"""Reading a workflow's events, a page at a time.
+"""Reading a workflow's events, a page at a time; the next page is on its way while the last one is decoded.
 
 A page is read together with the workflow's meta hash, the hash after the stream on one connection: if the hash
 still says the same life of the workflow and no later trim, the page is what it seems. (It may say a later cursor:
@@ -15,17 +15,18 @@ from runic_redis.arguments import check_cursor, check_workflow_id, is_cursor
 from runic_redis.codec import payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, UnknownEventType, WorkflowNotFound
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.asking import ask, checked
+from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
 
 __all__ = ["Reader", "Record", "cursor"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few events; later ones aim at a size in bytes. It is known only of the page
-# before, so the number of entries is bounded too.
+# before, so the number of entries is bounded too: also by the size of the largest, if any is large.
 _FIRST_ENTRIES = 8
 _PAGE_BYTES = 1024 * 1024
+_MOST_PAGE_BYTES = 8 * 1024 * 1024
 _PAGE_GROWTH = 8
 _MOST_ENTRIES = 1000
 
@@ -61,7 +62,7 @@ def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """The workflow's cursor; 0 if there is none."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(context, Command(("HGET", keys.meta, "cursor"), keys.meta))
+    reply = yield from ask(Command(("HGET", keys.meta, "cursor"), keys.meta))
     return _integer(reply, keys.meta)
 
 
@@ -100,7 +101,11 @@ class Reader:
         self._low = self._high = 0
         # Entries that have been read and not decoded yet: a page may be far larger decoded.
         self._entries: deque[Any] = deque()
+        self._last_id: bytes | None = None
+        # The page that is on its way.
+        self._ahead: tuple[Batch, Fetching] | None = None
         self._trimmed_to = 0
+        self._largest = 0
 
     def open(self) -> Operation[None]:
         """Find the workflow, and read the first page.
@@ -113,12 +118,14 @@ class Reader:
             # The commit that holds the event may end after it; the page below starts at that commit.
             commands = [
                 self._range(self._until, newest_first=False, count=1),
-                self._page_down(self._until - 1),
+                self._range(self._until - 1, newest_first=True, count=self._count),
             ]
         else:
-            commands = [self._page_down(None) if self._reverse else self._page_up(self._after)]
-        *pages, meta = yield from ask_all(self._context, [*commands, self._meta()], at_once=True)
-        found, self._trimmed_to, self._created = self._state(meta)
+            bound = None if self._reverse else self._after + 1
+            commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
+        commands.append(self._meta())
+        *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
+        found, self._created = self._take_meta(meta)
         if not found:
             raise WorkflowNotFound(
                 f"No events are kept for the workflow {self._workflow_id!r}.", workflow_id=self._workflow_id
@@ -127,7 +134,7 @@ class Reader:
         self._high = found if self._until is None else min(found, self._until)
         if not self._reverse and self._low < min(self._trimmed_to, self._high):
             raise self._trimmed()
-        self._entries.extend(entry for page in pages for entry in page)
+        self._receive([entry for page in pages for entry in page])
         if self._reverse and self._entries:
             # What was appended after the page was read is not in it, and newer than this reader.
             self._high = min(self._high, _entry_cursor(self._entries[0], self._keys.events))
@@ -148,10 +155,22 @@ class Reader:
                 return page
         return []
 
+    def close(self) -> None:
+        """Give up on a page that is on its way."""
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            self._ahead = None
+
     def _read_page(self) -> Operation[None]:
-        command = self._page_down(self._high) if self._reverse else self._page_up(self._low)
-        entries, meta = yield from ask_all(self._context, [command, self._meta()], at_once=True)
-        _, self._trimmed_to, created = self._state(meta)
+        """Have the next page, and the one after it begun, if there is one."""
+        batch = self._page()
+        if self._ahead is None:
+            replies = yield batch
+        else:
+            (batch, fetching), self._ahead = self._ahead, None
+            replies = yield Collect(fetching)
+        entries, meta = checked(replies, batch.commands)
+        _, created = self._take_meta(meta)
         if created != self._created:
             raise WorkflowNotFound(
                 f"The workflow {self._workflow_id!r} was deleted while it was being read.",
@@ -160,27 +179,44 @@ class Reader:
         if not entries:
             # They were there when the page was asked for.
             raise self._gap()
+        self._receive(entries)
+        full = len(entries) == batch.commands[0].args[-1]
+        if full and (self._reverse or _entry_cursor(entries[-1], self._keys.events) < self._high):
+            batch = self._page()
+            self._ahead = batch, (yield Ahead(batch))
+
+    def _receive(self, entries: Sequence[Any]) -> None:
         self._entries.extend(entries)
+        if entries:
+            self._last_id = entries[-1][0]
+
+    def _page(self) -> Batch:
+        """What brings the page after the last one."""
+        count = min(self._count, max(1, _MOST_PAGE_BYTES // self._largest)) if self._largest else self._count
+        if self._last_id is None:
+            bound: bytes | int | None = self._high if self._reverse else self._low + 1
+        else:
+            bound = b"(" + self._last_id
+        commands = (self._range(bound, newest_first=self._reverse, count=count), self._meta())
+        return Batch(commands, apart=True, at_once=True)
 
     def _meta(self) -> Command:
-        return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created"), self._keys.meta)
+        return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created", "largest"), self._keys.meta)
 
-    def _state(self, meta: Sequence[bytes | None]) -> tuple[int, int, bytes | None]:
-        found, trimmed, created = meta
-        return _integer(found, self._keys.meta), _integer(trimmed, self._keys.meta), created
+    def _take_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
+        """Keep what the meta hash says; the workflow's cursor, and when it was created."""
+        found, trimmed, created, largest = meta
+        self._trimmed_to = _integer(trimmed, self._keys.meta)
+        self._largest = _integer(largest, self._keys.meta)
+        return _integer(found, self._keys.meta), created
 
-    def _page_up(self, after: int) -> Command:
-        return self._range(after + 1, newest_first=False, count=self._count)
-
-    def _page_down(self, upto: int | None) -> Command:
-        return self._range(upto, newest_first=True, count=self._count)
-
-    def _range(self, bound: int | None, *, newest_first: bool, count: int) -> Command:
+    def _range(self, bound: bytes | int | None, *, newest_first: bool, count: int) -> Command:
+        """A page from a cursor on, or behind an entry."""
         key = self._keys.events
         if newest_first:
-            upper = "+" if bound is None else f"{max(bound, 0)}-{_LAST_MS}"
+            upper = "+" if bound is None else bound if isinstance(bound, bytes) else f"{max(bound, 0)}-{_LAST_MS}"
             return Command(("XREVRANGE", key, upper, "-", "COUNT", count), key)
-        return Command(("XRANGE", key, f"{bound}-0", "+", "COUNT", count), key)
+        return Command(("XRANGE", key, bound if isinstance(bound, bytes) else f"{bound}-0", "+", "COUNT", count), key)
 
     def _decode_some(self) -> list[Any]:
         """Decode entries, up to a page's size, and take from them what is still to be read."""

@@ -17,17 +17,16 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes) 
     check_cursor(cursor)
     check_data(data)
     yield from make_namespace(context)
-    call_id = own_id()
-
-    def attempt(since_first_ms: int | None) -> Command:
-        return call_script(
+    reply = yield from ask(
+        call_script(
             "save_snapshot",
             [keys.snapshot, keys.meta, keys.commits, keys.index],
-            [workflow_id, call_id, "" if since_first_ms is None else 1, cursor, data],
-            again=attempt,
+            [workflow_id, own_id(), "", cursor, data],
+            retry_at=2,
+            line=workflow_id,
+            size=len(data),
         )
-
-    reply = yield from ask(context, attempt(None))
+    )
     if isinstance(reply, ErrorReply):
         actual = int(reply.message)
         problem = (
@@ -46,7 +45,7 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     """A workflow's snapshot, with the cursor that it stands for."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(context, Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot))
+    reply = yield from ask(Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot))
     cursor, data = reply
     if cursor is None and data is None:
         raise SnapshotNotFound(f"The workflow {workflow_id!r} has no snapshot.", workflow_id=workflow_id)
@@ -62,7 +61,7 @@ def trim(context: Context, workflow_id: str) -> Operation[int]:
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(context, call_script("trim", [keys.events, keys.meta, keys.snapshot], []))
+    reply = yield from ask(call_script("trim", [keys.events, keys.meta, keys.snapshot], [], line=workflow_id))
     if reply is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

@@ -1,0 +1,264 @@
+"""The store for asyncio: every operation of the contract, as in `runic_redis.store`, to be awaited.
+
+What an operation does is written once, in operations/; what it promises is said once, by `RedisStore`'s methods.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from typing import Any, Self, TypeVar
+
+from runic_redis.arguments import check_deadline
+from runic_redis.context import find_url, make_context
+from runic_redis.drivers.aio import Sender, run
+from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
+from runic_redis.errors import StoreError
+from runic_redis.events import UnknownEvents
+from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots
+from runic_redis.operations.effects import Operation
+from runic_redis.operations.reading import Record
+
+__all__ = ["AsyncRedisStore"]
+
+T = TypeVar("T")
+Hash = TypeVar("Hash", str, bytes, str | bytes)
+
+
+class AsyncRedisStore:
+    """An event store on Redis or Valkey, for asyncio.
+
+    It is an async context manager: entering opens it, as `open` does. It belongs to one event loop. The calls of
+    concurrent tasks share round trips. A task that is cancelled in the middle of a write leaves it done once, or not.
+
+    Methods have the names, the arguments, the errors and the guarantees of `RedisStore`'s; what gives an iterator there
+    gives an async iterator here, and raises on its first step what is raised by the call there.
+
+    Args:
+        client: a redis-py client: `redis.asyncio.Redis`, `redis.asyncio.RedisCluster`, or one from a
+            `redis.asyncio` Sentinel's `master_for`. It is used, but neither changed nor closed.
+        namespace: as for `RedisStore`, like the rest.
+        partitions: the same.
+        deadline_s: the same.
+        unknown_events: the same.
+
+    Attributes:
+        closed: whether the store has been closed.
+
+    Raises:
+        ConfigurationError: the client or the settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        *,
+        namespace: str = "runic",
+        partitions: int = 256,
+        deadline_s: float = 30.0,
+        unknown_events: UnknownEvents = "raise",
+    ) -> None:
+        self._prepare(namespace, partitions, deadline_s, unknown_events)
+        self._connected = connect_client(client, AIO)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str | None = None,
+        *,
+        namespace: str = "runic",
+        partitions: int = 256,
+        deadline_s: float = 30.0,
+        unknown_events: UnknownEvents = "raise",
+    ) -> Self:
+        """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
+        store = cls.__new__(cls)
+        store._prepare(namespace, partitions, deadline_s, unknown_events)
+        store._url = find_url(url)
+        return store
+
+    def _prepare(self, namespace: str, partitions: int, deadline_s: float, unknown_events: UnknownEvents) -> None:
+        check_deadline(deadline_s)
+        self._context = make_context(namespace, partitions, unknown_events)
+        self._deadline_s = deadline_s
+        self._url: str | None = None
+        self._connected: Connected | None = None
+        self._sender: Sender | None = None
+        self.closed = False
+
+    async def open(self) -> Self:
+        """Connect, and check the server and the namespace; writes nothing. Entering the store does the same.
+
+        Raises:
+            ConfigurationError: the URL, the client, the server or the settings cannot be used.
+            StoreUnavailable: the server cannot be reached.
+        """
+        if self._sender is not None or self.closed:
+            raise StoreError("The store has been opened before: open another.")
+        try:
+            if self._connected is None:
+                # An embedded server takes its time to start.
+                self._connected = await asyncio.to_thread(connect_url, self._url, AIO)  # type: ignore[arg-type]
+            await self._connected.server.open()
+            self._sender = Sender(self._connected.server, self._deadline_s)
+            await run(opening.open_namespace(self._context), self._sender)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Close the connection, if the store made it. A closed store can do nothing more."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._sender is not None:
+            await self._sender.close()
+        if self._connected is not None:
+            await self._connected.server.close()
+            for client in self._connected.others:
+                await client.aclose()
+            self._connected.stop()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        keys = self._context.keys
+        state = " closed" if self.closed else "" if self._sender else " not open"
+        label = f" {self._connected.label}" if self._connected else ""
+        return f"<AsyncRedisStore{state}{label} namespace={keys.namespace!r} partitions={keys.partitions}>"
+
+    async def _run(self, operation: Operation[T]) -> T:
+        if self._sender is None:
+            raise StoreError("The store is not open: write 'async with', or 'await store.open()'. Nothing was sent.")
+        if not self._context.made:
+            operation = opening.with_settings(self._context, operation)
+        return await run(operation, self._sender)
+
+    # Events
+
+    async def append(
+        self,
+        workflow_id: str,
+        events: Iterable[Any],
+        *,
+        expected_cursor: int | None = None,
+        commit_id: str | bytes | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append events to a workflow as one commit; the cursor after it. See `RedisStore.append`."""
+        return await self._run(
+            appending.append(
+                self._context,
+                workflow_id,
+                events,
+                expected_cursor=expected_cursor,
+                commit_id=commit_id,
+                metadata=metadata,
+            )
+        )
+
+    async def append_many(self, items: Iterable[tuple[str, Iterable[Any]]]) -> list[int | StoreError]:
+        """Append a commit to each of many workflows, in one round trip. See `RedisStore.append_many`."""
+        return await self._run(appending.append_many(self._context, items))
+
+    def stream(
+        self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
+    ) -> AsyncIterator[Any]:
+        """A workflow's events, up to the cursor that it has at the first step. See `RedisStore.stream`."""
+        return self._read(reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse))
+
+    def stream_records(
+        self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
+    ) -> AsyncIterator[Record]:
+        """As `stream`, but each event in a `Record`. See `RedisStore.stream_records`."""
+        return self._read(
+            reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
+        )
+
+    async def cursor(self, workflow_id: str) -> int:
+        """How many events the workflow has had; 0 if there is none. See `RedisStore.cursor`."""
+        return await self._run(reading.cursor(self._context, workflow_id))
+
+    # Snapshots
+
+    async def save_snapshot(self, workflow_id: str, cursor: int, data: bytes) -> None:
+        """Save a workflow's state as of a cursor. See `RedisStore.save_snapshot`."""
+        await self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data))
+
+    async def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
+        """A workflow's snapshot: its cursor, and the data. See `RedisStore.load_snapshot`."""
+        return await self._run(snapshots.load_snapshot(self._context, workflow_id))
+
+    async def trim(self, workflow_id: str) -> int:
+        """Remove the commits that the workflow's snapshot covers. See `RedisStore.trim`."""
+        return await self._run(snapshots.trim(self._context, workflow_id))
+
+    # Facts
+
+    async def save_fact(self, fact_hash: str | bytes, value: Any) -> None:
+        """Keep a value under a hash of the caller's. See `RedisStore.save_fact`."""
+        await self._run(facts.save_fact(self._context, fact_hash, value))
+
+    async def save_facts(self, values: Mapping[Hash, Any]) -> None:
+        """Keep many values, each under its hash, in one round trip. See `RedisStore.save_facts`."""
+        await self._run(facts.save_facts(self._context, values))
+
+    async def put_fact(self, value: Any) -> str:
+        """Keep a value under its content hash; the hash. See `RedisStore.put_fact`."""
+        return await self._run(facts.put_fact(self._context, value))
+
+    async def load_fact(self, fact_hash: str | bytes) -> Any:
+        """The value that is kept under a hash. See `RedisStore.load_fact`."""
+        return await self._run(facts.load_fact(self._context, fact_hash))
+
+    async def load_facts(self, hashes: Iterable[Hash]) -> dict[Hash, Any]:
+        """The values kept under many hashes, by hash, in one round trip. See `RedisStore.load_facts`."""
+        return await self._run(facts.load_facts(self._context, hashes))
+
+    # Whole workflows
+
+    async def save(self, workflow_id: str, log: list[Any]) -> None:
+        """Save a whole list of events as the workflow's log. See `RedisStore.save`."""
+        await self._run(lifecycle.save(self._context, workflow_id, log))
+
+    async def checkpoint(self, workflow_id: str, log: list[Any]) -> None:
+        """The same as `save`."""
+        await self.save(workflow_id, log)
+
+    async def load(self, workflow_id: str) -> list[Any]:
+        """The log that was saved. See `RedisStore.load`."""
+        return await self._run(lifecycle.load(self._context, workflow_id))
+
+    async def exists(self, workflow_id: str) -> bool:
+        """Whether anything has been appended, saved or snapshotted under the id."""
+        return await self._run(lifecycle.exists(self._context, workflow_id))
+
+    async def delete(self, workflow_id: str) -> None:
+        """Delete a workflow with all that is kept for it, facts aside. See `RedisStore.delete`."""
+        await self._run(lifecycle.delete(self._context, [workflow_id]))
+
+    def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[str]:
+        """The ids of all workflows, the one written to last first. See `RedisStore.list`."""
+        return self._read(listing.Listing(self._context, prefix=prefix, limit=limit))
+
+    # The namespace as a whole
+
+    async def memory_usage(self) -> dict[str, int]:
+        """How many bytes of the server's memory the namespace takes, by kind of key. See `RedisStore.memory_usage`."""
+        return await self._run(namespace.memory_usage(self._context))
+
+    async def delete_namespace(self) -> None:
+        """Delete everything in the namespace, and the namespace itself. See `RedisStore.delete_namespace`."""
+        await self._run(namespace.delete_namespace(self._context))
+
+    async def _read(self, source: reading.Reader | listing.Listing) -> AsyncGenerator[Any, None]:
+        try:
+            await self._run(source.open())
+            while page := await self._run(source.next_page()):
+                for item in page:
+                    yield item
+        finally:
+            source.close()

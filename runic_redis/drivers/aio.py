@@ -1,0 +1,465 @@
+"""Runs operations on a redis-py client for asyncio.
+
+The calls of concurrent tasks travel together: for each node a task of the driver's own sends what waits, reads the
+replies and wakes those who wait for them. A caller that is cancelled leaves nothing half-read, since it reads nothing.
+
+As in the other driver, commands go through the client's connection pools straight to a connection, which resends
+nothing, and the user's client is left as it is.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import redis
+from hiredis import pack_command
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import ConnectionPool
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    MovedError,
+    RedisClusterException,
+    ResponseError,
+)
+
+from runic_redis.drivers.replies import (
+    CONNECTION_FAILURES,
+    HOLD_S,
+    REDIRECTIONS,
+    check_open,
+    closed,
+    error_reply,
+    moved_in_a_circle,
+    now_s,
+    outdated,
+    refused_cluster,
+    refused_connection,
+    refused_login,
+)
+from runic_redis.errors import StoreError
+from runic_redis.operations.effects import Batch, Collect, Operation
+from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket
+
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+
+T = TypeVar("T")
+
+
+class Server(Protocol):
+    """Something that answers calls."""
+
+    async def open(self) -> None:
+        """Learn what is needed before anything can be sent."""
+
+    def find_node(self, key: str) -> str:
+        """The name of the node that holds a key."""
+
+    async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+        """The replies, in order: values, `ErrorReply`s, and `Lost` for those without an answer."""
+
+    async def close(self) -> None:
+        """Let go of connections that were made for the store alone."""
+
+
+async def run(operation: Operation[T], sender: "Sender") -> T:
+    """Carry an operation out; its result."""
+    try:
+        effect = next(operation)
+        while True:
+            if isinstance(effect, Batch):
+                effect = operation.send(await sender.ask(effect))
+            elif isinstance(effect, Collect):
+                effect = operation.send(await effect.fetching.collect())  # type: ignore[attr-defined]
+            else:
+                effect = operation.send(_Ahead(effect.batch, sender))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def _wake(answered: asyncio.Future[None]) -> None:
+    if not answered.done():  # or cancelled
+        answered.set_result(None)
+
+
+class Sender:
+    """Answers batches, those of concurrent calls together.
+
+    Args:
+        server: what to send to.
+        deadline_s: for how long a command is tried, from its first try.
+    """
+
+    def __init__(self, server: Server, deadline_s: float) -> None:
+        self._server = server
+        self._deadline_s = deadline_s
+        self._groups = Groups(deadline_s, server.find_node)
+        self._drivers: dict[Group, asyncio.Task[None]] = {}
+        self._room = asyncio.Event()
+        self._closed = False
+
+    async def ask(self, batch: Batch) -> list[Any]:
+        """The replies to a batch.
+
+        Raises:
+            StoreError: the store is closed, or the connection cannot be used.
+        """
+        if not batch.commands:
+            return []
+        check_open(self._closed)
+        answered = asyncio.get_running_loop().create_future()
+        ticket = Ticket(batch, partial(_wake, answered))
+        if batch.apart:
+            group = Group(self._deadline_s)
+            group.add(ticket, range(len(batch.commands)))
+            await self._drive(group, apart=True)
+        else:
+            found = self._groups.find(ticket)
+            while any(group.full for group in found):
+                self._room.clear()
+                await self._room.wait()
+                check_open(self._closed)
+            for group, places in found.items():
+                group.add(ticket, places)
+                if group not in self._drivers:
+                    self._drivers[group] = asyncio.create_task(self._keep_driving(group))
+            try:
+                await answered
+            except asyncio.CancelledError:
+                for group in found:
+                    group.abandon(ticket)
+                raise
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.replies
+
+    async def _keep_driving(self, group: Group) -> None:
+        """Send what is asked of a node, until for a moment nothing is."""
+        try:
+            while not group.idle:
+                await self._drive(group)
+                # Those that were just answered may have more to send: what they add goes in the next round.
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            group.end(closed())
+            raise
+        finally:
+            del self._drivers[group]
+
+    async def _drive(self, group: Group, *, apart: bool = False) -> None:
+        """Send rounds of a group until nothing waits in it."""
+        while not group.idle:
+            calls = group.next_round(now_s())
+            if calls:
+                await self._exchange(group, calls, apart=apart)
+                self._room.set()
+            elif not group.idle:
+                await asyncio.sleep(max(0.0, group.resume_s - now_s()))
+
+    async def _exchange(self, group: Group, calls: list[Call], *, apart: bool) -> None:
+        try:
+            answers = await self._server.send(calls, apart=apart)
+        except StoreError as error:
+            group.fail(calls, error)
+        except BaseException:
+            group.fail(calls, closed())
+            raise
+        else:
+            group.take(calls, answers, now_s())
+
+    async def close(self) -> None:
+        """Answer nobody any more, and those who wait with an error."""
+        self._closed = True
+        self._room.set()
+        drivers = list(self._drivers.values())
+        for driver in drivers:
+            driver.cancel()
+        await asyncio.gather(*drivers, return_exceptions=True)
+        await self._server.close()
+
+
+class _Ahead:
+    """A batch under way, that nobody waits for yet."""
+
+    def __init__(self, batch: Batch, sender: Sender) -> None:
+        self._task = asyncio.create_task(sender.ask(batch))
+
+    async def collect(self) -> list[Any]:
+        """The replies."""
+        return await self._task
+
+    def cancel(self) -> None:
+        """Give up on the replies."""
+        if not self._task.cancel() and not self._task.cancelled():
+            self._task.exception()  # or asyncio would complain that nobody has looked at it
+
+
+# A time limit is for each reply; setting it anew for each would cost more than reading one.
+_RENEW_S = 0.1
+
+
+class _Connections:
+    """A node's connections.
+
+    One is held for the rounds of a second, which spares its way back into the pool and out again; then it goes back,
+    for the pool to look after. Of a client of the user's own none is held: its pool may be small.
+
+    Args:
+        pool: where they come from.
+        hold: whether to hold one.
+        timeout_s: how long to wait for each reply; None to leave that to the connections.
+    """
+
+    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None) -> None:
+        self.pool = pool
+        self._hold = hold
+        self._timeout_s = timeout_s
+        self._held: tuple[Any, float] | None = None
+        self._closed = False
+
+    async def exchange(self, commands: list[Sequence[Any]], *, apart: bool) -> list[Any]:
+        """Send commands on one connection, and read the replies, redis-py's errors among them as values.
+
+        A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
+        what is left on it belongs to nobody.
+
+        Raises:
+            ConfigurationError: the server refused the login, or the connection's settings.
+        """
+        try:
+            connection, since_s = await self._take(apart=apart)
+        except AuthenticationError as error:
+            raise refused_login(error) from error
+        except (TimeoutError, *CONNECTION_FAILURES) as error:
+            return [Lost(str(error) or type(error).__name__, sent=False)] * len(commands)
+        except redis.RedisError as error:
+            raise refused_connection(error) from error
+        replies: list[Any] = []
+        whole = False
+        try:
+            await self._converse(connection, commands, replies)
+            whole = not outdated(replies)
+        except AuthenticationError as error:
+            raise refused_login(error) from error
+        except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
+            lost = Lost(str(error) or "Timeout reading from socket", sent=True)
+            replies += [lost] * (len(commands) - len(replies))
+        finally:
+            if not whole:
+                await connection.disconnect(nowait=True)
+            if not whole or apart or not self._hold or self._held or self._closed:
+                await self.pool.release(connection)
+            else:
+                self._held = connection, since_s
+        return replies
+
+    async def _converse(self, connection: Any, commands: list[Sequence[Any]], replies: list[Any]) -> None:
+        timeout_s = self._timeout_s
+        clock = asyncio.get_running_loop().time
+        async with asyncio.timeout(timeout_s) as limit:
+            await connection.send_packed_command(b"".join([pack_command(tuple(command)) for command in commands]))
+            read_response = connection.read_response
+            renew_s = clock() + _RENEW_S
+            for _ in commands:
+                try:
+                    replies.append(await read_response())
+                except (ResponseError, BusyLoadingError) as error:
+                    replies.append(error)
+                if timeout_s is not None and clock() > renew_s:
+                    renew_s = clock() + _RENEW_S
+                    limit.reschedule(clock() + timeout_s)
+
+    async def _take(self, *, apart: bool) -> tuple[Any, float]:
+        """A connection, and since when it has been out of the pool."""
+        if not apart and self._held is not None:
+            (connection, since_s), self._held = self._held, None
+            if now_s() - since_s < HOLD_S:
+                return connection, since_s
+            await self.pool.release(connection)
+        async with asyncio.timeout(self._timeout_s):
+            return await self.pool.get_connection(), now_s()
+
+    async def close(self) -> None:
+        """Give back what is held."""
+        self._closed = True
+        if self._held is not None:
+            (connection, _), self._held = self._held, None
+            await self.pool.release(connection)
+
+
+class SingleServer:
+    """One Redis, or whichever is the primary of a Sentinel's service.
+
+    Args:
+        client: a client of redis.asyncio.
+        owned: whether it was made for the store alone.
+        timeout_s: how long to wait for each reply; None to leave that to the client's connections.
+    """
+
+    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
+        self._client = client
+        self._owned = owned
+        self._closed = False
+        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
+
+    async def open(self) -> None:
+        """Nothing is to be asked first."""
+
+    def find_node(self, _: str) -> str:
+        """The one node."""
+        return ""
+
+    async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+        """Send the calls on one connection, then read the replies."""
+        check_open(self._closed)
+        replies = await self._connections.exchange([call.args for call in calls], apart=apart)
+        return [error_reply(reply) for reply in replies]
+
+    async def close(self) -> None:
+        """Answer nobody any more; close the client, if it was made for the store."""
+        self._closed = True
+        await self._connections.close()
+        if self._owned:
+            await self._client.aclose()
+
+
+class ClusterServer:
+    """A Redis Cluster: each call goes to the node that holds its key.
+
+    A cluster client's nodes keep no pool that lends connections, so each has one here, made as its own would be.
+
+    Args:
+        client: a cluster client of redis.asyncio.
+        owned: whether it was made for the store alone.
+        timeout_s: how long to wait for each reply; None to leave that to the client's connections.
+    """
+
+    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
+        self._client = client
+        self._owned = owned
+        self._timeout_s = timeout_s
+        self._closed = False
+        self._connections: dict[str, _Connections] = {}
+
+    def find_node(self, key: str) -> str:
+        """The name of the node that holds a key, as far as is known."""
+        try:
+            name: str = self._node(key).name
+        except RedisClusterException:
+            return ""
+        return name
+
+    async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+        """Send each node its calls on one connection, and follow where the cluster redirects them."""
+        check_open(self._closed)
+        replies: list[Any] = [None] * len(calls)
+        waiting = list(range(len(calls)))
+        asking: dict[int, ClusterNode] = {}
+        for _ in range(REDIRECTIONS):
+            # Nearly always one: the calls of a round are those for a node.
+            for node, places in self._by_node(calls, waiting, asking, replies):
+                await self._send_to(node, places, calls, asking, replies, apart=apart)
+            waiting = [place for place in waiting if isinstance(replies[place], MovedError | AskError)]
+            if not waiting:
+                break
+            asking = await self._follow(replies, waiting)
+        if any(isinstance(reply, Lost) for reply in replies):
+            await self._rediscover()
+        return [
+            moved_in_a_circle(reply) if isinstance(reply, MovedError | AskError) else error_reply(reply)
+            for reply in replies
+        ]
+
+    async def open(self) -> None:
+        """Ask the cluster which nodes there are.
+
+        Raises:
+            StoreUnavailable: none answers.
+            ConfigurationError: the login is refused.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._client.initialize()
+        except AuthenticationError as error:
+            raise refused_login(error) from error
+        except (TimeoutError, RedisClusterException, *CONNECTION_FAILURES) as error:
+            raise refused_cluster(error) from error
+
+    def _node(self, key: str) -> ClusterNode:
+        node: ClusterNode = self._client.get_node_from_key(key)
+        return node
+
+    def _by_node(
+        self, calls: Sequence[Call], waiting: list[int], asking: dict[int, ClusterNode], replies: list[Any]
+    ) -> list[tuple[ClusterNode, list[int]]]:
+        groups: dict[str, tuple[ClusterNode, list[int]]] = {}
+        for place in waiting:
+            try:
+                node = asking.get(place) or self._node(calls[place].key)
+            except RedisClusterException as error:
+                replies[place] = Lost(str(error), sent=False)
+                continue
+            groups.setdefault(node.name, (node, []))[1].append(place)
+        return list(groups.values())
+
+    async def _send_to(
+        self,
+        node: ClusterNode,
+        places: list[int],
+        calls: Sequence[Call],
+        asking: dict[int, ClusterNode],
+        replies: list[Any],
+        *,
+        apart: bool,
+    ) -> None:
+        """Send one node its calls, each that it is only asked for behind an ASKING."""
+        known = self._connections.get(node.name)
+        if known is None:
+            pool = ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
+            known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
+        commands: list[Sequence[Any]] = []
+        answered_by: list[int] = []
+        for place in places:
+            if place in asking:
+                commands.append(("ASKING",))
+            commands.append(calls[place].args)
+            answered_by.append(len(commands) - 1)
+        answers = await known.exchange(commands, apart=apart)
+        for place, at in zip(places, answered_by, strict=True):
+            replies[place] = answers[at]
+
+    async def _follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
+        """Learn where the cluster's slots have moved; the nodes to ask for slots that are just moving."""
+        asking = {}
+        moved = False
+        for place in redirected:
+            error = replies[place]
+            if isinstance(error, MovedError):
+                moved = True
+            else:
+                asking[place] = self._client.get_node(host=error.host, port=error.port) or ClusterNode(
+                    error.host, error.port, "primary", **self._client.connection_kwargs
+                )
+        if moved:
+            await self._rediscover()
+        return asking
+
+    async def _rediscover(self) -> None:
+        """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._client.nodes_manager.initialize()
+        except (TimeoutError, RedisClusterException, *CONNECTION_FAILURES):
+            pass
+
+    async def close(self) -> None:
+        """Answer nobody any more; close what was made for the store."""
+        self._closed = True
+        for connections in self._connections.values():
+            await connections.close()
+            await connections.pool.aclose()
+        if self._owned:
+            await self._client.aclose()

@@ -1,0 +1,343 @@
+"""Group commit: the commands of concurrent calls travel together, and here alone anything is ever sent twice.
+
+What arrives while a round trip is under way goes in the next one: there are no timers. A driver asks a group for the
+next round, sends it, and tells the group how it was answered; a group knows no sockets, no threads and no clock.
+
+A command whose reply was lost may have been carried out. It is sent again, told so (`Command.retry_at`), until it is
+answered or its deadline has passed; and nothing of its line is sent before that is decided, so that order holds
+whatever fails. A failure is taken for the server's, so everything for it waits out the pause.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from runic_redis.errors import StoreError
+from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Unanswered
+
+__all__ = ["PASSING", "Call", "Group", "Groups", "Lost", "Ticket"]
+
+# Replies of a server that has not carried the command out, and may well do so soon.
+PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 1.0
+# What goes in one round trip, and in one call of a script: enough to share their cost, too little to hold up others.
+_MOST_CALLS = 512
+_MOST_BYTES = 4 * 1024 * 1024
+_MOST_JOINED = 128
+# When this much waits for a node, who comes is made to wait until some of it has left.
+_FULL_COMMANDS = 4096
+_FULL_BYTES = 64 * 1024 * 1024
+
+
+class Lost:
+    """In place of a reply: the connection failed.
+
+    Args:
+        reason: how it failed.
+        sent: whether the command may have reached the server.
+    """
+
+    __slots__ = ("reason", "sent")
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        self.reason = reason
+        self.sent = sent
+
+
+class Ticket:
+    """A batch that waits to be answered.
+
+    Args:
+        batch: what is asked.
+        wake: called when the last reply is there, by whoever told the group.
+
+    Attributes:
+        replies: as many as the batch has commands.
+        missing: how many of them are not there yet.
+        abandoned: whether nobody waits for it any more.
+        error: what it failed with as a whole, in place of the replies.
+    """
+
+    __slots__ = ("abandoned", "batch", "error", "missing", "replies", "wake")
+
+    def __init__(self, batch: Batch, wake: Callable[[], object]) -> None:
+        self.batch = batch
+        self.wake = wake
+        self.abandoned = False
+        self.error: StoreError | None = None
+        self.missing = len(batch.commands)
+        self.replies: list[Any] = [None] * self.missing
+
+
+class _Request:
+    """One command of a ticket, until it is answered."""
+
+    __slots__ = ("command", "first_s", "place", "ticket", "unsure")
+
+    def __init__(self, command: Command, ticket: Ticket, place: int) -> None:
+        self.command = command
+        self.ticket = ticket
+        self.place = place
+        # When it was first sent, and whether it may have been carried out since.
+        self.first_s: float | None = None
+        self.unsure = False
+
+
+class Call:
+    """What is sent as one command, and answers one request or several."""
+
+    __slots__ = ("args", "joined", "key", "requests", "size")
+
+    def __init__(self, request: _Request, args: Sequence[Argument]) -> None:
+        self.args = args
+        self.key = request.command.key
+        self.requests = [request]
+        self.joined: list[Argument] | None = None
+        self.size = request.command.size
+
+    def takes(self, args: Sequence[Argument], command: Command) -> bool:
+        """Whether a command may be sent as a part of this one."""
+        count = command.shared
+        return (
+            count > 0
+            and len(self.requests) < _MOST_JOINED
+            and self.size + command.size <= _MOST_BYTES
+            and self.args[:count] == args[:count]
+        )
+
+    def join(self, request: _Request, args: Sequence[Argument]) -> None:
+        """Send it as a part of this one."""
+        if self.joined is None:
+            self.args = self.joined = list(self.args)
+        self.joined += args[request.command.shared :]
+        self.requests.append(request)
+        self.size += request.command.size
+
+
+class Group:
+    """What waits to be sent to one node. Not for two threads at once.
+
+    Args:
+        deadline_s: for how long a command is tried, from its first try.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._waiting: deque[_Request] = deque()
+        self._waiting_bytes = 0
+        self._rounds_under_way = 0
+        # Lines with a command under way.
+        self._busy: set[str] = set()
+        self._failures = 0
+        self._reason = ""
+        self.resume_s = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and nothing is under way."""
+        return not self._waiting and not self._rounds_under_way
+
+    @property
+    def full(self) -> bool:
+        """Whether who comes should be made to wait."""
+        return len(self._waiting) >= _FULL_COMMANDS or self._waiting_bytes >= _FULL_BYTES
+
+    def first_waiting(self) -> Ticket | None:
+        """Whose command is the next to be sent."""
+        return self._waiting[0].ticket if self._waiting else None
+
+    def add(self, ticket: Ticket, places: Iterable[int]) -> None:
+        """Have some of a ticket's commands sent, after those that wait already."""
+        commands = ticket.batch.commands
+        for place in places:
+            self._waiting.append(_Request(commands[place], ticket, place))
+            self._waiting_bytes += commands[place].size
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Send no more of a ticket that nobody waits for any more. What is under way goes on, answered or not."""
+        ticket.abandoned = True
+        self._queue([request for request in self._waiting if request.ticket is not ticket])
+
+    def _queue(self, requests: Sequence[_Request]) -> None:
+        self._waiting = deque(requests)
+        self._waiting_bytes = sum(request.command.size for request in requests)
+
+    def next_round(self, now_s: float) -> list[Call]:
+        """What to send now; empty if nothing waits, or none of it may go yet (see `resume_s`)."""
+        if not self._waiting or now_s < self.resume_s:
+            return []
+        calls: list[Call] = []
+        size = 0
+        # The last call of each line; None once something of it must wait.
+        lines: dict[str, Call | None] = {}
+        left: list[_Request] = []
+        while self._waiting and len(calls) < _MOST_CALLS:
+            request = self._waiting.popleft()
+            command = request.command
+            line = command.line
+            if calls and size + command.size > _MOST_BYTES:
+                left.append(request)
+                break
+            if line in self._busy:
+                left.append(request)
+                continue
+            args: Sequence[Argument] = command.args
+            if request.first_s is None:
+                request.first_s = now_s
+            elif now_s - request.first_s >= self._deadline_s and self._failures:
+                self._expire(request, now_s)
+                continue
+            elif request.unsure:
+                args = command.as_retry(int((now_s - request.first_s) * 1000))
+            if line and line in lines:
+                call = lines[line]
+                if call is None or not call.takes(args, command):
+                    lines[line] = None
+                    left.append(request)
+                    continue
+                call.join(request, args)
+            else:
+                call = Call(request, args)
+                calls.append(call)
+                if line:
+                    lines[line] = call
+            size += command.size
+            self._waiting_bytes -= command.size
+        self._waiting.extendleft(reversed(left))
+        if calls:
+            self._rounds_under_way += 1
+            self._busy.update(lines)
+        return calls
+
+    def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> None:
+        """Give the answers of a round to those who wait for them; what failed will be sent again."""
+        self._rounds_under_way -= 1
+        reason = ""
+        again: list[_Request] = []
+        for call, answer in zip(sent, answers, strict=True):
+            first = call.requests[0].command
+            self._busy.discard(first.line)
+            separate = first.shared and type(answer) is list
+            for number, request in enumerate(call.requests):
+                reply = answer[number] if separate else answer
+                if type(reply) is Lost:
+                    request.unsure = request.unsure or reply.sent
+                    if request.ticket.batch.once:
+                        reply = Unanswered(reply.reason, 0.0, unsure=False)
+                    else:
+                        reason = reply.reason
+                        again.append(request)
+                        continue
+                elif type(reply) is ErrorReply:
+                    if reply.code == "NOSCRIPT":
+                        request.command = request.command.with_text()
+                        again.append(request)
+                        continue
+                    if reply.code in PASSING:
+                        reason = f"{reply.code} {reply.message}"
+                        again.append(request)
+                        continue
+                    reply = ErrorReply(reply.code, reply.message, request.unsure)
+                self._settle(request, reply)
+        if reason:
+            self._reason = reason
+            self._failures += 1
+            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._failures)
+            self.resume_s = now_s + longest * random.uniform(0.5, 1)
+        else:
+            self._failures = 0
+        if again:
+            again = [request for request in _with_companions(sent, again) if not request.ticket.abandoned]
+            self._queue([*again, *self._waiting])
+
+    def fail(self, sent: Sequence[Call], error: StoreError) -> None:
+        """Have a round fail for good, with all that it is a part of."""
+        self._rounds_under_way -= 1
+        for call in sent:
+            self._busy.discard(call.requests[0].command.line)
+            for request in call.requests:
+                ticket = request.ticket
+                if ticket.missing:
+                    ticket.error = error
+                    ticket.missing = 0
+                    self.abandon(ticket)
+                    ticket.wake()
+
+    def end(self, error: StoreError) -> None:
+        """Have whatever waits fail."""
+        while ticket := self.first_waiting():
+            ticket.error = error
+            ticket.missing = 0
+            self.abandon(ticket)
+            ticket.wake()
+
+    def _expire(self, request: _Request, now_s: float) -> None:
+        self._waiting_bytes -= request.command.size
+        elapsed_s = now_s - (now_s if request.first_s is None else request.first_s)
+        unsure = request.unsure and request.command.retry_at is not None
+        self._settle(request, Unanswered(self._reason, elapsed_s, unsure))
+
+    def _settle(self, request: _Request, reply: Any) -> None:
+        ticket = request.ticket
+        if ticket.error is not None:
+            return
+        ticket.replies[request.place] = reply
+        ticket.missing -= 1
+        if ticket.missing == 0:
+            ticket.wake()
+
+
+def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:
+    """What is to be asked again, with what only means something together with it."""
+    tickets = [request.ticket for request in again if request.ticket.batch.at_once]
+    if not tickets:
+        return again
+    wanted = []
+    for call in sent:
+        for request in call.requests:
+            if request in again:
+                wanted.append(request)
+            elif request.ticket in tickets:
+                request.ticket.missing += 1
+                wanted.append(request)
+    return wanted
+
+
+class Groups:
+    """The groups of a server's nodes. Not for two threads at once.
+
+    Args:
+        deadline_s: for how long a command is tried, from its first try.
+        find_node: which node a key is kept on.
+    """
+
+    def __init__(self, deadline_s: float, find_node: Callable[[str], Hashable]) -> None:
+        self._deadline_s = deadline_s
+        self._find_node = find_node
+        self._by_node: dict[Hashable, Group] = {}
+        self._by_tag: dict[str, Group] = {}
+
+    def find(self, ticket: Ticket) -> dict[Group, list[int]]:
+        """The groups that a ticket's commands belong to, with their places in it."""
+        found: dict[Group, list[int]] = {}
+        for place, command in enumerate(ticket.batch.commands):
+            found.setdefault(self._home(command.key), []).append(place)
+        return found
+
+    def _home(self, key: str) -> Group:
+        """The group of a key's node.
+
+        When a slot has moved to another node, its commands stay in their old group for as long as any wait there, so
+        as not to overtake them. (A group decides what is sent when; where to, the driver does.)
+        """
+        node = self._find_node(key)
+        group = self._by_node.get(node)
+        if group is None:
+            group = self._by_node[node] = Group(self._deadline_s)
+        tag = key.partition("}")[0]
+        home = self._by_tag.get(tag)
+        if home is not group and (home is None or home.idle):
+            home = self._by_tag[tag] = group
+        return home
