@@ -23,7 +23,9 @@ local MARGIN = 60000
 -- From how many bytes on an entry counts as large: the largest one's size tells readers how many they may ask for.
 local LARGE = 8192
 
-local keys, args, call = KEYS, ARGV, redis.call
+local call, args = redis.call, ARGV
+local events, meta_key, commits, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local workflow = ARGV[1]
 
 local function int(number) return string.format('%.0f', number) end
 
@@ -33,10 +35,10 @@ local function whole(value)
   return #value <= 16 and string.match(value, '^%d+$') and tonumber(value)
 end
 
-local meta = call('HMGET', keys[2], 'cursor', 'created', 'retried', 'largest')
+local meta = call('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest')
 local cursor = whole(meta[1])
 if not cursor then return redis.error_reply('DAMAGED cursor') end
-call('ZSCORE', keys[4], args[1])
+call('ZSCORE', index, workflow)
 local time = call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local ms = math.floor(micros / 1000)
@@ -46,16 +48,16 @@ local suffix = '-' .. int(ms)
 -- an expected cursor it can only be in one place; without one it is among the entries since the first try, the newest
 -- of which come first.
 local function earlier_try(id, since_first, expected, added)
-  local trim = call('HMGET', keys[2], 'trimmed', 'trimmed_ms')
+  local trim = call('HMGET', meta_key, 'trimmed', 'trimmed_ms')
   if expected ~= '' then
     local place = tonumber(expected) + added
-    local entry = call('XRANGE', keys[1], int(place), int(place))[1]
+    local entry = call('XRANGE', events, int(place), int(place))[1]
     if entry and entry[2][4] == id then return place end
     return false, trim[1] and place <= tonumber(trim[1])
   end
   local upper, first_try = '+', ms - tonumber(since_first)
   repeat
-    local page = call('XREVRANGE', keys[1], upper, '-', 'COUNT', 16)
+    local page = call('XREVRANGE', events, upper, '-', 'COUNT', 16)
     for _, entry in ipairs(page) do
       local place, stamp = string.match(entry[1], '(%d+)-(%d+)')
       if entry[2][4] == id then return tonumber(place) end
@@ -68,13 +70,13 @@ local function earlier_try(id, since_first, expected, added)
 end
 
 -- Whether commit ids must be looked up: all are, so that nothing fails any more once something was written.
-local retried, last, at = meta[3], #args, 2
+local retried, last, at = meta[3], #ARGV, 2
 local lookups = retried
 while at < last do
   lookups = lookups or args[at + 1] ~= ''
   at = at + 5 + 3 * args[at + 4]
 end
-if lookups then call('HLEN', keys[3]) end
+if lookups then call('HLEN', commits) end
 
 local replies, start, largest = {}, cursor, 0
 at = 2
@@ -85,7 +87,7 @@ while at < last do
   local retry = asked ~= '' and asked ~= 'given'
   local reply
   if lookups then
-    local known = call('HGET', keys[3], id)
+    local known = call('HGET', commits, id)
     if known then reply = whole(known) or 'DAMAGED commits' end
   end
   if retry and not reply and first < at then
@@ -102,16 +104,16 @@ while at < last do
       cursor = cursor + args[entry]
       largest = math.max(largest, #args[entry + 1] + #args[entry + 2])
       if metadata == '' then
-        call('XADD', keys[1], int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id)
+        call('XADD', events, int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id)
       else
-        call('XADD', keys[1], int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id, 'm', metadata)
+        call('XADD', events, int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id, 'm', metadata)
       end
     end
     if asked ~= '' and first < at then
-      call('HSET', keys[3], id, int(cursor))
+      call('HSET', commits, id, int(cursor))
       if retry and not retried then
         retried = '1'
-        call('HSET', keys[2], 'retried', retried)
+        call('HSET', meta_key, 'retried', retried)
       end
     end
     reply = cursor
@@ -120,9 +122,9 @@ while at < last do
 end
 
 if cursor > start then
-  call('HSET', keys[2], 'cursor', int(cursor))
-  if largest >= LARGE and largest > tonumber(meta[4] or 0) then call('HSET', keys[2], 'largest', largest) end
-  if not meta[2] then call('HSET', keys[2], 'created', int(micros)) end
-  call('ZADD', keys[4], int(micros), args[1])
+  call('HSET', meta_key, 'cursor', int(cursor))
+  if largest >= LARGE and largest > tonumber(meta[4] or 0) then call('HSET', meta_key, 'largest', largest) end
+  if not meta[2] then call('HSET', meta_key, 'created', int(micros)) end
+  call('ZADD', index, int(micros), workflow)
 end
 return replies

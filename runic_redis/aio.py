@@ -57,7 +57,7 @@ class AsyncRedisStore:
         unknown_events: UnknownEvents = "raise",
     ) -> None:
         self._prepare(namespace, partitions, deadline_s, unknown_events)
-        self._connected = connect_client(client, AIO)
+        self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
     def from_url(
@@ -79,8 +79,8 @@ class AsyncRedisStore:
         check_deadline(deadline_s)
         self._context = make_context(namespace, partitions, unknown_events)
         self._deadline_s = deadline_s
-        self._url: str | None = None
-        self._connected: Connected | None = None
+        self._url = ""
+        self._connected = None
         self._sender: Sender | None = None
         self.closed = False
 
@@ -96,7 +96,7 @@ class AsyncRedisStore:
         try:
             if self._connected is None:
                 # An embedded server takes its time to start.
-                self._connected = await asyncio.to_thread(connect_url, self._url, AIO)  # type: ignore[arg-type]
+                self._connected = await asyncio.to_thread(connect_url, self._url, AIO)
             await self._connected.server.open()
             self._sender = Sender(self._connected.server, self._deadline_s)
             await run(opening.open_namespace(self._context), self._sender)
@@ -116,7 +116,7 @@ class AsyncRedisStore:
             await self._connected.server.close()
             for client in self._connected.others:
                 await client.aclose()
-            self._connected.stop()
+            await asyncio.to_thread(self._connected.stop)
 
     async def __aenter__(self) -> Self:
         return await self.open()

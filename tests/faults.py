@@ -4,51 +4,58 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from runic_redis import RedisStore
-from runic_redis.drivers.sync import Server
-from runic_redis.operations.effects import Command, Lost
+from runic_redis.drivers.sync import Pending, Sender, Server
+from runic_redis.operations.grouping import Call, Lost
 from tests.servers import RunningServer
 
 LOST = Lost("the test lost it", sent=True)
 
 
 class FaultyServer:
-    """Between an operation and its server; what happens to each batch is decided by `faults`, one after the other.
+    """Between a store and its server; what happens to each round trip is decided by `faults`, one after the other.
 
     "reply": carried out, the reply is lost. "request": never carried out. "late": not carried out now, but when
-    `deliver_late` is called. "first": of a batch only the first command is carried out and answered. None: all is well.
+    `deliver_late` is called. "first": only the first call is carried out and answered. None: all is well.
 
     Attributes:
         faults: what is still to happen.
         after_loss: called after each loss, before the operation knows of it.
         late: what the network holds back.
+        rounds: what was sent.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self.faults: list[str | None] = []
-        self.late: list[Sequence[Command]] = []
+        self.late: list[Sequence[Call]] = []
         self.after_loss: Callable[[], None] = lambda: None
+        self.rounds: list[Sequence[Call]] = []
+        self.find_node = server.find_node
+        self.forget = server.forget
 
-    def send(self, commands: Sequence[Command]) -> list[Any]:
+    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
+        self.rounds.append(calls)
         fault = self.faults.pop(0) if self.faults else None
         if fault is None:
-            return self._server.send(commands)
+            return self._server.begin(calls, apart=apart)
         if fault == "first":
-            return [*self._server.send(commands[:1]), *[LOST] * (len(commands) - 1)]
+            return Answered([*self._send(calls[:1]), *[LOST] * (len(calls) - 1)])
         if fault == "reply":
-            self._server.send(commands)
+            self._send(calls)
         elif fault == "late":
-            self.late.append(commands)
+            self.late.append(calls)
         self.after_loss()
-        return [LOST] * len(commands)
+        return Answered([LOST] * len(calls))
+
+    def _send(self, calls: Sequence[Call]) -> list[Any]:
+        return self._server.begin(calls).finish()
 
     def deliver_late(self) -> list[Any]:
         """What the network held back reaches the server now; nobody reads the replies but the test."""
-        replies = [reply for commands in self.late for reply in self._server.send(commands)]
+        replies = [reply for calls in self.late for reply in self._send(calls)]
         self.late.clear()
         return replies
 
@@ -56,10 +63,23 @@ class FaultyServer:
         self._server.close()
 
 
-def make_faulty(store: RedisStore) -> FaultyServer:
+class Answered:
+    """What was answered at once."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        self._replies = replies
+
+    def finish(self) -> list[Any]:
+        return self._replies
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+def make_faulty(store: RedisStore, deadline_s: float = 30.0) -> FaultyServer:
     """Put a faulty server behind a store."""
-    faulty = FaultyServer(store._connected.server)
-    store._connected = replace(store._connected, server=faulty)
+    faulty = FaultyServer(store._sender.server)
+    store._sender = Sender(faulty, deadline_s)
     return faulty
 
 

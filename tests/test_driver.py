@@ -11,7 +11,9 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
-from runic_redis.drivers.sync import exchange
+from runic_redis.drivers.sync import SingleServer
+from runic_redis.operations.effects import Batch, Command
+from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests.faults import CuttingProxy, cutting_proxy
 from tests.servers import RunningServer
@@ -80,16 +82,14 @@ def test_an_interrupted_call_leaves_no_half_read_connection(proxy: CuttingProxy,
 
 
 class InterruptedConnection:
-    """A connection that is interrupted between sending and reading."""
+    """A client, its pool and a connection that is interrupted between sending and reading."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.connection_pool = self
 
     def get_connection(self) -> "InterruptedConnection":
         return self
-
-    def pack_command(self, *_: Any) -> bytes:
-        return b""
 
     def send_packed_command(self, _: bytes) -> None:
         self.events.append("sent")
@@ -106,8 +106,11 @@ class InterruptedConnection:
 
 def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
     pool = InterruptedConnection()
+    group = Group(30.0)
+    group.add(Ticket(Batch([Command(("GET", "k"), "k")]), lambda: None), [0])
+    pending = SingleServer(pool, owned=True).begin(group.next_round(0.0))
     with pytest.raises(KeyboardInterrupt):
-        exchange(pool, [("GET", "k")])
+        pending.finish()
     assert pool.events == ["sent", "disconnected", "released"]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runic_redis import CursorConflict, RedisStore, StoreUnavailable
-from runic_redis.operations.effects import Command
+from runic_redis.operations.effects import Batch, Command
 from runic_redis.testing.examples import OrderPlaced, numbered
 from tests.faults import FaultyServer, make_faulty
 
@@ -113,7 +113,7 @@ def test_a_first_try_that_arrives_after_its_retry_is_not_stored_again(
         faulty.faults = ["late"]
         assert store.append("order-1", numbered(1, number)) == 2 * number - 1
         other.append("order-1", [{"by": "other"}])
-    assert faulty.deliver_late() == [1, 3, 5, 7, 9], "each is answered with the cursor that its retry had"
+    assert faulty.deliver_late() == [[1], [3], [5], [7], [9]], "each is answered with the cursor that its retry had"
     assert len(list(store.stream("order-1"))) == 10
 
 
@@ -142,8 +142,8 @@ def test_a_trim_before_the_first_try_does_not_disturb_a_retry(store: RedisStore,
     store.trim("order-1")
     # As if that had been two seconds ago: later than what a retry must doubt.
     keys = store._context.keys.workflow("order-1")
-    ((trimmed_ms,),) = faulty.send([Command(("HMGET", keys.meta, "trimmed_ms"), keys.meta)])
-    faulty.send([Command(("HSET", keys.meta, "trimmed_ms", int(trimmed_ms) - 2000), keys.meta)])
+    ((trimmed_ms,),) = store._sender.ask(Batch([Command(("HMGET", keys.meta, "trimmed_ms"), keys.meta)]))
+    store._sender.ask(Batch([Command(("HSET", keys.meta, "trimmed_ms", int(trimmed_ms) - 2000), keys.meta)]))
     for loss, cursor in (("reply", 4), ("request", 5)):
         faulty.faults = [loss]
         assert store.append("order-1", numbered(1, cursor)) == cursor
@@ -169,14 +169,13 @@ def test_commits_to_one_workflow_keep_their_order_through_losses(store: RedisSto
     assert list(store.stream("order-1")) == numbered(4)
 
 
-def test_a_caller_who_gave_up_may_ask_again_by_commit_id(
-    opener: Callable[[], RedisStore], store: RedisStore, faulty: FaultyServer
-) -> None:
-    store._context.deadline_s = 0.0
+def test_a_caller_who_gave_up_may_ask_again_by_commit_id(opener: Callable[[], RedisStore], store: RedisStore) -> None:
+    store.append("other", numbered(1))
+    faulty = make_faulty(store, deadline_s=0.0)
     for number, loss in enumerate(["reply", "request", "late"]):
         commit_id = f"commit-{number}"
         faulty.faults = [loss]
-        with pytest.raises(StoreUnavailable, match="commit_id"):
+        with pytest.raises(StoreUnavailable, match="safe to ask again"):
             store.append("order-1", numbered(1, number + 1), commit_id=commit_id)
         assert store.append("order-1", numbered(1, number + 1), commit_id=commit_id) == number + 1
         faulty.deliver_late()
@@ -238,7 +237,7 @@ def test_what_retries_leave_behind_does_not_grow_with_later_commits(store: Redis
     for number in range(1, 30):
         store.append("order-1", numbered(1, number))
     keys = store._context.keys.workflow("order-1")
-    assert faulty.send([Command(("HLEN", keys.commits), keys.commits)]) == [1]
+    assert store._sender.ask(Batch([Command(("HLEN", keys.commits), keys.commits)])) == [1]
 
 
 def test_a_retry_on_a_server_that_is_full_finds_its_commit(valkey: Any, namespace: str) -> None:

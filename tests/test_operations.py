@@ -1,6 +1,7 @@
-"""The operations as traces: what they send and wait for, with no socket and no clock."""
+"""The operations as traces: what they send, and what they make of the answers, with no socket and no clock."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,35 +13,28 @@ from runic_redis.events import default_registry
 from runic_redis.keys import Keys
 from runic_redis.operations import facts, lifecycle, snapshots
 from runic_redis.operations.appending import append, append_many
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Answers, Batch, Command, Effect, ErrorReply, Lost, Operation, Pause
+from runic_redis.operations.effects import Ahead, Batch, Collect, Effect, ErrorReply, Operation, Unanswered
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.opening import open_namespace, with_settings
 from runic_redis.operations.reading import Reader
 
-CUT = Lost("cut", sent=True)
-REFUSED = Lost("refused", sent=False)
-GET = Command(("GET", "k"), "k")
+UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 
 
 @pytest.fixture
 def context() -> Context:
-    return Context(Keys("test", 4), Codec(default_registry, "raise"), deadline_s=30.0, made=True)
+    return Context(Keys("test", 4), Codec(default_registry, "raise"), made=True)
 
 
 def play(operation: Operation[Any], answers: Sequence[Any]) -> tuple[list[Effect], Any]:
-    """Run an operation against scripted answers; what it asked for, and its result.
-
-    A batch is answered by a list of replies, sent at time 0, or by `Answers`; a pause by the time after it.
-    """
+    """Run an operation against scripted answers; what it asked for, and its result."""
     asked: list[Effect] = []
     script = iter(answers)
     try:
         effect = next(operation)
         while True:
             asked.append(effect)
-            answer = next(script)
-            effect = operation.send(Answers(answer, 0.0) if isinstance(answer, list) else answer)
+            effect = operation.send(next(script))
     except StopIteration as stop:
         assert next(script, None) is None, "more answers than questions"
         return asked, stop.value
@@ -48,7 +42,9 @@ def play(operation: Operation[Any], answers: Sequence[Any]) -> tuple[list[Effect
 
 def names(effects: Sequence[Effect]) -> list[str]:
     return [
-        "pause" if isinstance(effect, Pause) else " ".join(str(command.args[0]) for command in effect.commands)
+        " ".join(str(command.args[0]) for command in effect.commands)
+        if isinstance(effect, Batch)
+        else type(effect).__name__
         for effect in effects
     ]
 
@@ -64,67 +60,15 @@ def test_an_append_is_one_script_call(context: Context) -> None:
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[1]])
     assert names(asked) == ["EVALSHA"]
     assert cursor == 1
-    assert argument(asked[0], 5) == "", "a first try looks at nothing"
+    assert argument(asked[0], 3) == "", "a first try looks at nothing"
 
 
-def test_a_lost_reply_is_asked_for_by_a_flagged_retry_with_the_same_commit_id(context: Context) -> None:
-    asked, cursor = play(append(context, "w", [{"a": 1}]), [[CUT], 0.25, [CUT], 1.5, [7]])
-    assert names(asked) == ["EVALSHA", "pause", "EVALSHA", "pause", "EVALSHA"]
-    assert cursor == 7
-    tries = [asked[0], asked[2], asked[4]]
-    assert len({argument(effect, 2) for effect in tries}) == 1
-    assert [argument(effect, 5) for effect in tries] == ["", 250, 1500]
-
-
-def test_a_connection_that_was_refused_has_sent_nothing(context: Context) -> None:
-    asked, _ = play(append(context, "w", [{"a": 1}]), [[REFUSED], 0.1, [7]])
-    assert argument(asked[2], 5) == "", "the second try is a first one still"
-
-
-def test_once_unsure_every_later_try_is_flagged(context: Context) -> None:
-    asked, _ = play(append(context, "w", [{"a": 1}]), [[CUT], 0.1, [REFUSED], 0.2, [7]])
-    assert [argument(asked[at], 5) for at in (0, 2, 4)] == ["", 100, 200]
-
-
-def test_pauses_grow_have_jitter_and_are_bounded(context: Context) -> None:
-    asked, _ = play(ask(context, GET), [*([CUT], 0.1) * 20, [b"v"]])
-    pauses = [effect.seconds for effect in asked if isinstance(effect, Pause)]
-    for number, pause in enumerate(pauses, 1):
-        longest = min(1.0, 0.02 * 2**number)
-        assert longest / 2 <= pause <= longest
-    assert len(set(pauses[8:])) > 1
-
-
-def test_after_the_deadline_the_store_is_unavailable_and_a_write_s_fate_unknown(context: Context) -> None:
+def test_what_was_never_answered_is_unavailable_and_a_write_s_fate_unknown(context: Context) -> None:
     with pytest.raises(StoreUnavailable, match=r"cut.*Whether it was stored is not known") as caught:
-        play(append(context, "w", [{"a": 1}]), [[CUT], 29.9, [CUT], 30.0])
+        play(append(context, "w", [{"a": 1}]), [[UNANSWERED]])
     assert isinstance(caught.value, ConnectionError)
     with pytest.raises(StoreUnavailable, match="safe to ask again"):
-        play(append(context, "w", [{"a": 1}]), [[REFUSED], 30.0])
-    with pytest.raises(StoreUnavailable, match="safe to ask again"):
-        play(lifecycle.load(context, "w"), [[CUT], 30.0])
-
-
-@pytest.mark.parametrize("code", ["BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"])
-def test_a_server_that_cannot_yet_is_asked_again_as_if_for_the_first_time(context: Context, code: str) -> None:
-    asked, _ = play(append(context, "w", [{"a": 1}]), [[ErrorReply(code, "not now")], 0.1, [7]])
-    assert names(asked) == ["EVALSHA", "pause", "EVALSHA"]
-    assert argument(asked[2], 5) == ""
-
-
-def test_the_deadline_counts_from_the_first_try_and_not_from_the_first_round(context: Context) -> None:
-    items = [("w", [{"n": number}]) for number in range(3)]
-    answers = [Answers([1], 0.0), Answers([2], 100.0), Answers([CUT], 200.0), 201.0, Answers([3], 201.0)]
-    asked, cursors = play(append_many(context, items), answers)
-    assert cursors == [1, 2, 3]
-    assert argument(asked[4], 5) == 1000
-
-
-def test_replies_that_belong_together_are_asked_for_together(context: Context) -> None:
-    commands = [Command(("GET", key), key) for key in "ab"]
-    asked, replies = play(ask_all(context, commands, at_once=True), [[b"1", CUT], 0.1, [b"3", b"4"]])
-    assert names(asked) == ["GET GET", "pause", "GET GET"]
-    assert replies == [b"3", b"4"]
+        play(append(context, "w", [{"a": 1}]), [[Unanswered("refused", 30.0, unsure=False)]])
 
 
 @pytest.mark.parametrize("refusal", [ErrorReply("OOM", "full"), ErrorReply("WRONGTYPE", "Operation")])
@@ -132,7 +76,7 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
     with pytest.raises(StoreError, match="Nothing was changed"):
         play(append(context, "w", [{"a": 1}]), [[refusal]])
     with pytest.raises(StoreError, match="Whether it was stored is not known"):
-        play(append(context, "w", [{"a": 1}]), [[CUT], 0.1, [refusal]])
+        play(append(context, "w", [{"a": 1}]), [[replace(refusal, unsure=True)]])
 
 
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
@@ -146,28 +90,6 @@ def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Conte
         next(with_settings(context, lifecycle.exists(context, "")))
     play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]], [None]])
     assert context.made
-
-
-def test_an_unknown_script_is_sent_at_once_with_its_text(context: Context) -> None:
-    asked, cursor = play(append(context, "w", [{"a": 1}]), [[ErrorReply("NOSCRIPT", "")], [3]])
-    assert names(asked) == ["EVALSHA", "EVAL"]
-    assert cursor == 3
-    assert isinstance(asked[0], Batch)
-    assert isinstance(asked[1], Batch)
-    assert asked[0].commands[0].args[2:] == asked[1].commands[0].args[2:]
-
-
-def test_an_unknown_script_on_a_retry_is_still_a_retry(context: Context) -> None:
-    asked, _ = play(append(context, "w", [{"a": 1}]), [[CUT], 0.5, [ErrorReply("NOSCRIPT", "")], [CUT], 1.0, [3]])
-    assert names(asked) == ["EVALSHA", "pause", "EVALSHA", "EVAL", "pause", "EVALSHA"]
-    assert [argument(asked[at], 5) for at in (2, 3, 5)] == [500, 500, 1000]
-
-
-def test_of_a_batch_only_what_was_lost_is_asked_again(context: Context) -> None:
-    commands = [Command(("GET", key), key) for key in "abc"]
-    asked, replies = play(ask_all(context, commands), [[b"1", CUT, b"3"], 0.1, [b"2"]])
-    assert names(asked) == ["GET GET GET", "pause", "GET"]
-    assert replies == [b"1", b"2", b"3"]
 
 
 def test_the_first_write_makes_the_namespace_once(context: Context) -> None:
@@ -192,29 +114,22 @@ def test_many_appends_are_one_round_trip(context: Context) -> None:
     assert cursors == [1, 1, 1]
 
 
-def test_of_many_appends_each_is_retried_by_itself(context: Context) -> None:
+def test_of_many_appends_each_has_its_own_answer(context: Context) -> None:
     items = [(f"w-{number}", [{"n": number}]) for number in range(3)]
-    answers = [[1, CUT, ErrorReply("OOM", "full")], 0.1, [9]]
-    asked, (first, second, third) = play(append_many(context, items), answers)
-    assert names(asked) == ["EVALSHA EVALSHA EVALSHA", "pause", "EVALSHA"]
-    assert (first, second) == (1, 9)
+    _, (first, second, third) = play(append_many(context, items), [[1, UNANSWERED, ErrorReply("OOM", "full")]])
+    assert first == 1
+    assert isinstance(second, StoreUnavailable)
     assert isinstance(third, StoreError)
-    assert argument(asked[2], 5) == 100
 
 
-def test_of_many_appends_one_that_must_wait_does_not_hold_up_the_scripts_of_the_rest(context: Context) -> None:
-    items = [(f"w-{number}", [{"n": number}]) for number in range(2)]
-    answers = [[CUT, ErrorReply("NOSCRIPT", "")], [1], 0.1, [2]]
-    asked, cursors = play(append_many(context, items), answers)
-    assert names(asked) == ["EVALSHA EVALSHA", "EVAL", "pause", "EVALSHA"]
-    assert cursors == [2, 1]
-
-
-def test_commits_to_one_workflow_go_in_a_round_trip_each(context: Context) -> None:
-    items = [("w", [{"n": 1}]), ("v", [{"n": 1}]), ("w", [{"n": 2}])]
-    asked, cursors = play(append_many(context, items), [[1, 1], [2]])
-    assert names(asked) == ["EVALSHA EVALSHA", "EVALSHA"]
-    assert cursors == [1, 1, 2]
+def test_a_commit_s_own_errors_come_as_text(context: Context) -> None:
+    with pytest.raises(CursorConflict) as caught:
+        play(append(context, "w", [{"a": 1}], expected_cursor=1), [[b"CURSOR_CONFLICT 3"]])
+    assert (caught.value.expected, caught.value.actual) == (1, 3)
+    with pytest.raises(StoreUnavailable, match="trimmed"):
+        play(append(context, "w", [{"a": 1}]), [[b"COMMIT_UNSURE"]])
+    with pytest.raises(DecodeError, match="commits of a workflow is damaged"):
+        play(append(context, "w", [{"a": 1}], commit_id="c"), [[b"DAMAGED commits"]])
 
 
 def test_many_facts_are_one_round_trip(context: Context) -> None:
@@ -239,7 +154,7 @@ def test_bad_input_sends_nothing(context: Context) -> None:
         lambda: facts.save_facts(context, {"h": object()}),
         lambda: facts.put_fact(context, object()),
         lambda: lifecycle.save(context, "w", [object()]),
-        lambda: lifecycle.delete(context, "\ud800"),
+        lambda: lifecycle.delete(context, ["\ud800"]),
     ]
     for operation in operations:
         with pytest.raises(StoreError):
@@ -247,19 +162,75 @@ def test_bad_input_sends_nothing(context: Context) -> None:
 
 
 def test_a_delete_names_the_life_it_ends(context: Context) -> None:
-    asked, _ = play(lifecycle.delete(context, "w"), [[b"123"], [CUT], 0.1, [0]])
-    assert names(asked) == ["HGET", "EVALSHA", "pause", "EVALSHA"]
-    assert argument(asked[1], 2) == argument(asked[3], 2) == b"123"
+    asked, _ = play(lifecycle.delete(context, ["w"]), [[b"123"], [1]])
+    assert names(asked) == ["HGET", "EVALSHA"]
+    assert argument(asked[1], 2) == b"123"
 
 
 def test_opening_asks_once_and_says_what_is_wrong(context: Context) -> None:
     context.made = False
+    refused = Unanswered("refused", 0.0, unsure=False)
     with pytest.raises(StoreUnavailable, match="cannot be reached: refused"):
-        play(open_namespace(context), [[REFUSED, REFUSED]])
-    loading = ErrorReply("LOADING", "")
-    answers = [[loading, loading], [loading, loading], 0.1, [b"redis_version:7.0.0", [None, None]]]
-    play(open_namespace(context), answers)
+        play(open_namespace(context), [[refused, refused]])
+    (batch,), _ = play(open_namespace(context), [[b"redis_version:7.0.0", [None, None]]])
+    assert isinstance(batch, Batch)
+    assert batch.once
     assert not context.made
+
+
+def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Context) -> None:
+    entries = [
+        [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)
+    ]
+    meta = [b"100", None, b"1", None]
+    reader = Reader(context, "w")
+    play(reader.open(), [[entries[:8], meta]])
+    assert names(play(reader.next_page(), [])[0]) == []
+    asked, page = play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
+    assert names(asked) == ["XRANGE HMGET", "Ahead"]
+    assert isinstance(asked[1], Ahead)
+    assert asked[1].batch.commands[0].args[2] == b"(72-1"
+    assert page == [{"n": n} for n in range(9, 73)]
+    asked, page = play(reader.next_page(), [[entries[72:], meta]])
+    assert isinstance(asked[0], Collect)
+    assert asked[0].fetching is fetching
+    assert names(asked) == ["Collect"], "a page that is not full is the last one"
+
+
+def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:
+    entries = [
+        [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)
+    ]
+    meta = [b"100", None, b"1", None]
+    reader = Reader(context, "w")
+    play(reader.open(), [[entries[:8], meta]])
+    play(reader.next_page(), [])
+    play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
+    reader.close()
+    reader.close()
+    assert fetching.cancelled == 1
+
+
+def test_a_page_is_small_where_entries_are_large(context: Context) -> None:
+    entries = [
+        [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)
+    ]
+    reader = Reader(context, "w")
+    play(reader.open(), [[entries[:8], [b"100", None, b"1", b"1048576"]]])
+    play(reader.next_page(), [])
+    batch = next(reader.next_page())
+    assert isinstance(batch, Batch)
+    assert batch.commands[0].args[-1] == 8
+
+
+class Fetching:
+    """A page on its way."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
 
 def test_a_refusal_by_the_server_is_passed_on(context: Context) -> None:
@@ -267,8 +238,6 @@ def test_a_refusal_by_the_server_is_passed_on(context: Context) -> None:
         play(append(context, "w", [{"a": 1}]), [[ErrorReply("OOM", "command not allowed")]])
     with pytest.raises(DecodeError, match="not of this store"):
         play(append(context, "w", [{"a": 1}]), [[ErrorReply("WRONGTYPE", "Operation")]])
-    with pytest.raises(CursorConflict):
-        play(append(context, "w", [{"a": 1}], expected_cursor=1), [[ErrorReply("CURSOR_CONFLICT", "3")]])
 
 
 def test_the_last_few_events_are_read_with_a_small_page(context: Context) -> None:

@@ -91,13 +91,12 @@ def run(operation: Operation[T], sender: "Sender") -> T:
 
 
 class _Turn(Ticket):
-    """A call of one thread, the groups that it waits in, and those that it sends for."""
+    """A call of one thread, and the groups that it sends for."""
 
-    __slots__ = ("groups", "leads", "signal")
+    __slots__ = ("leads", "signal")
 
     def __init__(self, batch: Batch) -> None:
         self.signal: SimpleQueue[None] = SimpleQueue()
-        self.groups: list[Group] = []
         self.leads: list[Group] = []
         super().__init__(batch, self.wake_up)
 
@@ -125,6 +124,7 @@ class Sender:
         self._room = Condition(self._lock)
         self._groups = Groups(self.deadline_s, self.server.find_node)
         self._led: set[Group] = set()
+        self._turns: set[_Turn] = set()
 
     def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
@@ -148,8 +148,11 @@ class Sender:
                     self._lead(turn)
                 else:
                     turn.signal.get()
-        finally:
             self._leave(turn)
+        except BaseException:
+            # A signal's handler has raised, and may have done so in the middle of anything.
+            self._recover(turn)
+            raise
         if turn.error is not None:
             raise turn.error
         return turn.replies
@@ -157,12 +160,14 @@ class Sender:
     def _queue(self, turn: _Turn) -> None:
         """Have a call sent: by itself, where nobody sends."""
         with self._lock:
+            self._turns.add(turn)
+            turn.asked_s = now_s()
             found = self._groups.find(turn)
             while any(group.full for group in found):
                 self._room.wait()
+                found = self._groups.find(turn)
             for group, places in found.items():
                 group.add(turn, places)
-                turn.groups.append(group)
                 if group not in self._led:
                     self._led.add(group)
                     turn.leads.append(group)
@@ -198,33 +203,48 @@ class Sender:
                     group.fail(some, error)
                 self._room.notify_all()
             return
-        except BaseException:
-            # This thread was interrupted; the others whose calls it was sending go on.
-            self._take(rounds, [Lost("the thread that was sending was interrupted", sent=True)] * len(calls))
-            raise
-        self._take(rounds, answers)
-
-    def _take(self, rounds: list[tuple[Group, list[Call]]], answers: list[Any]) -> None:
         at = 0
         with self._lock:
-            for group, calls in rounds:
-                group.take(calls, answers[at : at + len(calls)], now_s())
-                at += len(calls)
+            for group, some in rounds:
+                group.take(some, answers[at : at + len(some)], now_s())
+                at += len(some)
             self._room.notify_all()
 
     def _leave(self, turn: _Turn) -> None:
         """Hand the groups that a call leads to calls that wait in them."""
         with self._lock:
-            if turn.missing or turn.error:
-                for group in turn.groups:
-                    group.abandon(turn)
+            self._turns.discard(turn)
             for group in turn.leads:
-                successor = group.first_waiting()
-                if isinstance(successor, _Turn):
-                    successor.leads.append(group)
-                    successor.wake_up()
-                else:
-                    self._led.discard(group)
+                self._choose_leader(group)
+
+    def _choose_leader(self, group: Group) -> None:
+        successor = group.first_waiting()
+        if isinstance(successor, _Turn):
+            self._led.add(group)
+            successor.leads.append(group)
+            successor.wake_up()
+        else:
+            self._led.discard(group)
+
+    def _recover(self, interrupted: _Turn) -> None:
+        """Start anew with all calls but one, as if all that they wait for had been sent and lost."""
+        with self._lock:
+            interrupted.abandoned = True
+            self._turns.discard(interrupted)
+            self._groups = Groups(self.deadline_s, self.server.find_node)
+            self._led = set()
+            for turn in self._turns:
+                turn.leads = []
+                if turn.error is None:
+                    waiting = turn.unanswered()
+                    turn.missing = len(waiting)
+                    for group, places in self._groups.find(turn).items():
+                        group.add_lost(turn, [place for place in places if place in waiting])
+            for group in self._groups:
+                self._choose_leader(group)
+            for turn in self._turns:
+                turn.wake_up()
+            self._room.notify_all()
 
 
 class _Fetching:

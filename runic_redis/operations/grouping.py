@@ -10,7 +10,7 @@ whatever fails. A failure is taken for the server's, so everything for it waits 
 
 import random
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 from runic_redis.errors import StoreError
@@ -46,6 +46,10 @@ class Lost:
         self.sent = sent
 
 
+# In place of a reply that is not there yet.
+_WAITING: Any = object()
+
+
 class Ticket:
     """A batch that waits to be answered.
 
@@ -58,9 +62,10 @@ class Ticket:
         missing: how many of them are not there yet.
         abandoned: whether nobody waits for it any more.
         error: what it failed with as a whole, in place of the replies.
+        asked_s: the time when it was asked.
     """
 
-    __slots__ = ("abandoned", "batch", "error", "missing", "replies", "wake")
+    __slots__ = ("abandoned", "asked_s", "batch", "error", "missing", "replies", "wake")
 
     def __init__(self, batch: Batch, wake: Callable[[], object]) -> None:
         self.batch = batch
@@ -68,7 +73,12 @@ class Ticket:
         self.abandoned = False
         self.error: StoreError | None = None
         self.missing = len(batch.commands)
-        self.replies: list[Any] = [None] * self.missing
+        self.replies: list[Any] = [_WAITING] * self.missing
+        self.asked_s = 0.0
+
+    def unanswered(self) -> list[int]:
+        """The places of its commands that have no reply."""
+        return [place for place, reply in enumerate(self.replies) if reply is _WAITING]
 
 
 class _Request:
@@ -154,6 +164,14 @@ class Group:
         for place in places:
             self._waiting.append(_Request(commands[place], ticket, place))
             self._waiting_bytes += commands[place].size
+
+    def add_lost(self, ticket: Ticket, places: Iterable[int]) -> None:
+        """Have commands sent of which nobody knows any more whether they were: as retries."""
+        before = len(self._waiting)
+        self.add(ticket, places)
+        for request in list(self._waiting)[before:]:
+            request.first_s = ticket.asked_s
+            request.unsure = True
 
     def abandon(self, ticket: Ticket) -> None:
         """Send no more of a ticket that nobody waits for any more. What is under way goes on, answered or not."""
@@ -281,7 +299,7 @@ class Group:
 
     def _settle(self, request: _Request, reply: Any) -> None:
         ticket = request.ticket
-        if ticket.error is not None:
+        if ticket.error is not None or ticket.replies[request.place] is not _WAITING:
             return
         ticket.replies[request.place] = reply
         ticket.missing -= 1
@@ -301,6 +319,7 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
                 wanted.append(request)
             elif request.ticket in tickets:
                 request.ticket.missing += 1
+                request.ticket.replies[request.place] = _WAITING
                 wanted.append(request)
     return wanted
 
@@ -325,6 +344,9 @@ class Groups:
         for place, command in enumerate(ticket.batch.commands):
             found.setdefault(self._home(command.key), []).append(place)
         return found
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._by_node.values())
 
     def _home(self, key: str) -> Group:
         """The group of a key's node.

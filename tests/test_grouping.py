@@ -1,0 +1,373 @@
+"""Groups: what is sent when, what together, what again; with no socket, no thread and no clock but the test's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runic_redis.errors import StoreError
+from runic_redis.operations import grouping
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Unanswered, call_script
+from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket
+
+CUT = Lost("cut", sent=True)
+REFUSED = Lost("refused", sent=False)
+NOSCRIPT = ErrorReply("NOSCRIPT", "")
+
+
+def append(line: str, name: str, size: int = 100) -> Command:
+    """A call that others of its line may be joined with."""
+    return call_script("append", (line,), [line, name, ""], retry_at=2, line=line, shared=1, size=size)
+
+
+def save(line: str, name: str) -> Command:
+    """A call of a line that is always sent alone."""
+    return call_script("save_log", (line,), [name, ""], retry_at=1, line=line)
+
+
+def read(key: str) -> Command:
+    return Command(("GET", key), key)
+
+
+class Player:
+    """Plays a group's driver."""
+
+    def __init__(self, deadline_s: float = 30.0) -> None:
+        self.group = Group(deadline_s)
+        self.now_s = 0.0
+        self.woken: list[Ticket] = []
+
+    def ask(self, *commands: Command, **options: Any) -> Ticket:
+        ticket = Ticket(Batch(commands, **options), lambda: self.woken.append(ticket))
+        self.group.add(ticket, range(len(commands)))
+        return ticket
+
+    def round(self, *answers: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
+        """Send the next round once it may go, and answer it; what was sent."""
+        self.now_s = max(self.now_s + after_s, self.group.resume_s)
+        calls = self.group.next_round(self.now_s)
+        if calls:
+            self.group.take(calls, answers, self.now_s)
+        return [call.args for call in calls]
+
+
+@pytest.fixture
+def player() -> Player:
+    return Player()
+
+
+def flag(args: Sequence[Any]) -> Any:
+    """Whether a script call says that it is a retry."""
+    return args[-1]
+
+
+def test_what_waits_goes_in_one_round_in_its_order(player: Player) -> None:
+    tickets = [player.ask(read(key)) for key in "abc"]
+    assert player.round(1, 2, 3) == [("GET", "a"), ("GET", "b"), ("GET", "c")]
+    assert [ticket.replies for ticket in tickets] == [[1], [2], [3]]
+    assert player.woken == tickets
+    assert player.group.idle
+
+
+def test_what_comes_during_a_round_goes_in_the_next(player: Player) -> None:
+    player.ask(read("a"))
+    first = player.group.next_round(0.0)
+    player.ask(read("b"))
+    player.ask(read("c"))
+    player.group.take(first, [1], 0.0)
+    assert player.round(2, 3) == [("GET", "b"), ("GET", "c")]
+
+
+def test_commits_of_one_workflow_are_one_call(player: Player) -> None:
+    tickets = [player.ask(append("w", "1")), player.ask(append("v", "2")), player.ask(append("w", "3"))]
+    sent = player.round([1, 2], [5])
+    assert [args[3:] for args in sent] == [["w", "w", "1", "", "3", ""], ["v", "v", "2", ""]]
+    assert [ticket.replies for ticket in tickets] == [[1], [5], [2]]
+
+
+def test_an_error_of_a_joined_call_is_everybody_s(player: Player) -> None:
+    tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
+    player.round(ErrorReply("WRONGTYPE", "no"))
+    assert [ticket.replies[0].code for ticket in tickets] == ["WRONGTYPE", "WRONGTYPE"]
+
+
+def test_calls_of_a_line_that_cannot_be_joined_follow_each_other(player: Player) -> None:
+    for command in (append("w", "1"), save("w", "2"), append("w", "3"), save("v", "4")):
+        player.ask(command)
+    assert [args[4] for args in player.round([1], 1)] == ["w", "4"]
+    assert [args[4] for args in player.round(1)] == ["2"]
+    assert [args[5] for args in player.round([1])] == ["3"]
+
+
+def test_a_line_waits_for_what_is_under_way(player: Player) -> None:
+    player.ask(append("w", "1"))
+    first = player.group.next_round(0.0)
+    player.ask(append("w", "2"))
+    player.ask(append("v", "3"))
+    second = player.group.next_round(0.0)
+    assert [call.args[5] for call in second] == ["3"]
+    player.group.take(second, [[1]], 0.0)
+    assert player.group.next_round(0.0) == []
+    player.group.take(first, [[1]], 0.0)
+    assert [args[5] for args in player.round([2])] == ["2"]
+
+
+def test_a_lost_reply_is_asked_for_by_a_flagged_retry(player: Player) -> None:
+    ticket = player.ask(append("w", "1"))
+    assert flag(player.round(CUT)[0]) == ""
+    assert flag(player.round(CUT, after_s=0.25)[0]) == 250
+    assert flag(player.round([7], after_s=1.25)[0]) == 1500
+    assert ticket.replies == [7]
+
+
+def test_a_connection_that_was_refused_has_sent_nothing(player: Player) -> None:
+    player.ask(append("w", "1"))
+    player.round(REFUSED)
+    assert flag(player.round([7], after_s=1)[0]) == "", "the second try is a first one still"
+
+
+def test_once_unsure_every_later_try_is_flagged(player: Player) -> None:
+    player.ask(append("w", "1"))
+    player.round(CUT)
+    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == [1000, 2000]
+
+
+def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -> None:
+    player.ask(append("w", "1"))
+    player.round(CUT)
+    player.ask(append("w", "2"))
+    assert [args[4:] for args in player.round([1, 2], after_s=1)] == [["w", "1", 1000, "2", ""]]
+
+
+def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
+    player.ask(append("w", "1"))
+    player.round(CUT)
+    player.ask(read("other"))
+    assert player.group.next_round(player.group.resume_s - 0.001) == []
+    assert len(player.round([1], 2)) == 2
+
+
+def test_pauses_grow_have_jitter_and_are_bounded(player: Player) -> None:
+    player.ask(read("k"))
+    pauses = []
+    for _ in range(20):
+        player.round(CUT)
+        pauses.append(player.group.resume_s - player.now_s)
+    for number, pause in enumerate(pauses, 1):
+        longest = min(1.0, 0.02 * 2**number)
+        assert longest / 2 - 1e-9 <= pause <= longest + 1e-9
+    assert len({round(pause, 6) for pause in pauses[8:]}) > 1
+
+
+def test_after_the_deadline_a_command_is_unanswered(player: Player) -> None:
+    sure, unsure, idempotent = player.ask(append("u", "1")), player.ask(append("w", "1")), player.ask(read("k"))
+    player.round(REFUSED, CUT, CUT)
+    assert player.round(after_s=30.0) == []
+    for ticket, expected in ((sure, False), (unsure, True), (idempotent, False)):
+        (reply,) = ticket.replies
+        assert isinstance(reply, Unanswered)
+        assert (reply.reason, reply.unsure) == ("cut", expected)
+        assert reply.elapsed_s >= 30
+    assert player.group.idle
+
+
+def test_the_deadline_counts_from_a_command_s_own_first_try(player: Player) -> None:
+    first = player.ask(read("a"))
+    player.round(CUT)
+    second = player.ask(read("b"))
+    player.round(CUT, CUT, after_s=29.0)
+    assert player.round(2, after_s=2.0) == [("GET", "b")]
+    assert isinstance(first.replies[0], Unanswered)
+    assert second.replies == [2]
+
+
+@pytest.mark.parametrize("code", ["BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"])
+def test_a_server_that_cannot_yet_is_asked_again_as_if_for_the_first_time(player: Player, code: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply(code, "not now"))
+    assert player.group.resume_s > 0
+    assert flag(player.round([7])[0]) == ""
+    assert ticket.replies == [7]
+
+
+def test_a_refused_retry_is_marked(player: Player) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(CUT)
+    player.round(ErrorReply("OOM", "full"), after_s=1)
+    assert ticket.replies == [ErrorReply("OOM", "full", unsure=True)]
+
+
+def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None:
+    tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
+    (called,) = player.round(NOSCRIPT)
+    assert player.group.resume_s == 0
+    player.ask(append("w", "3"))
+    (sent,) = player.round([1, 2])
+    assert (called[0], sent[0]) == ("EVALSHA", "EVAL")
+    assert sent[2:] == called[2:]
+    assert [ticket.replies for ticket in tickets] == [[1], [2]]
+    assert [args[:1] for args in player.round([3])] == [["EVALSHA"]]
+
+
+def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
+    player.ask(append("w", "1"))
+    player.round(CUT)
+    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == 1000
+    (sent,) = player.round([1])
+    assert (sent[0], flag(sent)) == ("EVAL", 1000)
+
+
+def test_replies_that_belong_together_are_asked_for_together(player: Player) -> None:
+    ticket = player.ask(read("a"), read("b"), at_once=True)
+    player.round(1, CUT)
+    assert not player.woken
+    assert len(player.round(3, 4, after_s=1)) == 2
+    assert ticket.replies == [3, 4]
+    assert player.woken == [ticket]
+
+
+def test_what_is_asked_once_is_not_asked_again(player: Player) -> None:
+    ticket = player.ask(read("a"), once=True)
+    player.round(CUT)
+    assert ticket.replies == [Unanswered("cut", 0.0, unsure=False)]
+
+
+def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -> None:
+    gone, stays = player.ask(read("a")), player.ask(read("b"))
+    player.group.abandon(gone)
+    assert player.round(2) == [("GET", "b")]
+    assert stays.replies == [2]
+    under_way = player.ask(append("w", "1"))
+    calls = player.group.next_round(0.0)
+    player.group.abandon(under_way)
+    player.group.take(calls, [CUT], 0.0)
+    assert player.group.idle
+
+
+def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Player) -> None:
+    for number in range(grouping._MOST_CALLS):
+        player.ask(read(str(number)))
+    ticket = player.ask(*(read(str(number)) for number in range(3)), save("w", "1"))
+    calls = player.group.next_round(0.0)
+    player.group.fail(calls, StoreError("closed"))
+    assert len(player.woken) == grouping._MOST_CALLS
+    calls = player.group.next_round(0.0)
+    player.group.fail(calls[:1], StoreError("closed"))
+    assert str(ticket.error) == "closed"
+    player.group.end(StoreError("over"))
+    assert player.group.first_waiting() is None
+
+
+def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
+    for number in range(grouping._MOST_CALLS + 1):
+        player.ask(read(str(number)))
+    assert len(player.round(*range(grouping._MOST_CALLS))) == grouping._MOST_CALLS
+    assert len(player.round(1)) == 1
+    half = grouping._MOST_BYTES // 2 + 1
+    for number in range(3):
+        player.ask(append(f"w-{number}", "x", half))
+    assert [len(player.round([1])) for _ in range(3)] == [1, 1, 1]
+    player.ask(append("w", "large", 10 * half))
+    assert len(player.round([1])) == 1, "what is larger than a round goes alone"
+
+
+def test_a_joined_call_is_bounded(player: Player) -> None:
+    for number in range(grouping._MOST_JOINED + 1):
+        player.ask(append("w", str(number)))
+    (sent,) = player.round([1] * grouping._MOST_JOINED)
+    assert len(sent) == 5 + 2 * grouping._MOST_JOINED
+    (sent,) = player.round([1])
+    assert len(sent) == 7
+
+
+def test_a_group_says_when_it_is_full(player: Player) -> None:
+    for _ in range(grouping._FULL_COMMANDS):
+        assert not player.group.full
+        player.ask(read("k"))
+    assert player.group.full
+    player.round(*range(grouping._MOST_CALLS))
+    assert not player.group.full
+    player.ask(append("w", "1", grouping._FULL_BYTES))
+    assert player.group.full
+
+
+def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> None:
+    nodes = {"{a}:x": "1", "{a}:y": "1", "{b}:x": "2"}
+    groups = Groups(30.0, nodes.__getitem__)
+
+    def find(*keys: str) -> dict[Group, list[int]]:
+        return groups.find(Ticket(Batch([read(key) for key in keys]), lambda: None))
+
+    (first, second) = found = find("{a}:x", "{b}:x", "{a}:y")
+    assert found == {first: [0, 2], second: [1]}
+    waiting = Ticket(Batch([read("{a}:x")]), lambda: None)
+    first.add(waiting, [0])
+    nodes["{a}:x"] = nodes["{a}:y"] = "2"
+    assert list(find("{a}:y")) == [first], "it must not overtake what waits"
+    calls = first.next_round(0.0)
+    assert list(find("{a}:y")) == [first], "nor what is under way"
+    first.take(calls, [1], 0.0)
+    assert list(find("{a}:y")) == [second]
+
+
+ANSWERS = st.sampled_from(["ok", "cut", "refused", "loading", "noscript"])
+
+
+@given(
+    lines=st.lists(st.sampled_from("uvw"), min_size=1, max_size=12),
+    alone=st.lists(st.booleans(), min_size=12, max_size=12),
+    faults=st.lists(ANSWERS, max_size=30),
+    arrivals=st.lists(st.integers(1, 4), min_size=12, max_size=12),
+)
+def test_a_line_is_carried_out_in_order_and_each_command_once(
+    lines: list[str], alone: list[bool], faults: list[str], arrivals: list[int]
+) -> None:
+    """Against a server that carries out what it answers, and may have carried out what it loses."""
+    player = Player(deadline_s=1e9)
+    commands = [
+        (save if single else append)(line, str(number))
+        for number, (line, single) in enumerate(zip(lines, alone, strict=False))
+    ]
+    waiting = list(commands)
+    done: dict[str, list[str]] = {}
+
+    def carry_out(call: Call) -> list[int]:
+        numbers = []
+        for request in call.requests:
+            command = request.command
+            name = command.args[5] if command.shared else command.args[4]
+            seen = done.setdefault(command.line, [])
+            if name not in seen:
+                assert not request.unsure or name not in seen
+                seen.append(str(name))
+            numbers.append(seen.index(str(name)) + 1)
+        return numbers
+
+    fates = iter(faults)
+    while waiting or not player.group.idle:
+        for command in waiting[: arrivals[len(waiting) - 1]]:
+            player.ask(command)
+            waiting.remove(command)
+        player.now_s = max(player.now_s, player.group.resume_s)
+        calls = player.group.next_round(player.now_s)
+        answers: list[Any] = []
+        for at, call in enumerate(calls):
+            fate = next(fates, "ok")
+            if fate == "cut":
+                # From here on nothing is answered; how much was carried out, nobody knows.
+                for late in calls[at : at + len(faults) % 3]:
+                    carry_out(late)
+                answers += [CUT] * (len(calls) - at)
+                break
+            if fate == "ok":
+                numbers = carry_out(call)
+                answers.append(numbers if call.requests[0].command.shared else numbers[0])
+            else:
+                answers.append({"refused": REFUSED, "loading": ErrorReply("LOADING", ""), "noscript": NOSCRIPT}[fate])
+        if calls:
+            player.group.take(calls, answers, player.now_s)
+    assert len(player.woken) == len(commands)
+    for line, names in done.items():
+        assert names == [str(number) for number, of in enumerate(lines) if of == line]
