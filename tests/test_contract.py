@@ -1,4 +1,4 @@
-"""The contract suite, unchanged, on every kind of server."""
+"""The contract suite, unchanged, on every kind of server, for both kinds of store."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,23 +8,25 @@ from typing import Any
 
 import pytest
 
-from runic_redis import RedisStore
 from runic_redis.testing import StoreContract
 from tests import servers
+from tests.portal import open_store
 
 
-@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
-def protocol(request: pytest.FixtureRequest) -> int:
+# Every server with both faces and both protocols, but no more pairs than that needs.
+@pytest.fixture(params=[("sync", 2), ("sync", 3), ("asyncio", 3)], ids=["resp2", "resp3", "asyncio"])
+def variant(request: pytest.FixtureRequest) -> tuple[str, int]:
     return request.param
 
 
 class TestMemory(StoreContract):
     @pytest.fixture
-    def opener(self, namespace: str, protocol: int) -> Callable[[], RedisStore]:
-        return partial(RedisStore.from_url, f"memory://{namespace}?protocol={protocol}", namespace=namespace)
+    def opener(self, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
+        face, protocol = variant
+        return partial(open_store, face, f"memory://{namespace}?protocol={protocol}", namespace)
 
     @pytest.fixture
-    def elsewhere(self, opener: Callable[[], RedisStore]) -> Any:
+    def elsewhere(self, opener: Callable[[], Any]) -> Any:
         """It is in this process alone: other threads, with stores of their own."""
 
         def run(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
@@ -43,14 +45,16 @@ class TestMemory(StoreContract):
 
 class TestEmbedded(StoreContract):
     @pytest.fixture
-    def opener(self, embedded: str, namespace: str, protocol: int) -> Callable[[], RedisStore]:
-        return partial(RedisStore.from_url, f"{embedded}?protocol={protocol}", namespace=namespace)
+    def opener(self, embedded: str, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
+        face, protocol = variant
+        return partial(open_store, face, f"{embedded}?protocol={protocol}", namespace)
 
 
 class TestRedis62(StoreContract):
     @pytest.fixture
-    def opener(self, redis_6_2: Any, namespace: str, protocol: int) -> Callable[[], RedisStore]:
-        return partial(RedisStore.from_url, redis_6_2.url(protocol), namespace=namespace)
+    def opener(self, redis_6_2: Any, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
+        face, protocol = variant
+        return partial(open_store, face, redis_6_2.url(protocol), namespace)
 
 
 if servers.path_program() is None:
@@ -62,12 +66,14 @@ else:
 
     class TestRedisOnPath(StoreContract):
         @pytest.fixture
-        def opener(self, redis_on_path: Any, namespace: str, protocol: int) -> Callable[[], RedisStore]:
-            return partial(RedisStore.from_url, redis_on_path.url(protocol), namespace=namespace)
+        def opener(self, redis_on_path: Any, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
+            face, protocol = variant
+            return partial(open_store, face, redis_on_path.url(protocol), namespace)
 
 
 class TestCluster(StoreContract):
     @pytest.fixture
-    def opener(self, cluster_nodes: Any, namespace: str, protocol: int) -> Callable[[], RedisStore]:
+    def opener(self, cluster_nodes: Any, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
+        face, protocol = variant
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
-        return partial(RedisStore.from_url, f"redis+cluster://{hosts}?protocol={protocol}", namespace=namespace)
+        return partial(open_store, face, f"redis+cluster://{hosts}?protocol={protocol}", namespace)

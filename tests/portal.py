@@ -1,0 +1,89 @@
+"""An asyncio store behind a blocking face, so that the one contract suite holds it to the same.
+
+Its calls come from any thread and run in a loop of its own. What gives an async iterator takes its first step at the
+call, as an `async for` does.
+"""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from runic_redis import AsyncRedisStore, RedisStore
+
+_END = object()
+
+
+class BlockingStore:
+    """An asyncio store for synchronous tests."""
+
+    def __init__(self, store: AsyncRedisStore) -> None:
+        self._store = store
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        try:
+            self._wait(store.open())
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> "BlockingStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._wait(self._store.close())
+            self._end()
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._store, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args: Any, **options: Any) -> Any:
+            if self._loop.is_closed():
+                # Whoever uses a closed store finds out from the store.
+                return asyncio.run(attribute(*args, **options))
+            result = attribute(*args, **options)
+            return self._wait(result) if inspect.isawaitable(result) else self._iterate(result)
+
+        return call
+
+    def _wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _iterate(self, items: AsyncIterator[Any]) -> Iterator[Any]:
+        async def step() -> Any:
+            return await anext(items, _END)
+
+        async def close() -> None:
+            await items.aclose()  # type: ignore[attr-defined]
+
+        first = self._wait(step())
+
+        def rest(item: Any) -> Iterator[Any]:
+            try:
+                while item is not _END:
+                    yield item
+                    item = self._wait(step())
+            finally:
+                self._wait(close())
+
+        return rest(first)
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def open_store(face: str, url: str, namespace: str) -> Any:
+    """A store of either face, for the contract."""
+    if face == "sync":
+        return RedisStore.from_url(url, namespace=namespace)
+    return BlockingStore(AsyncRedisStore.from_url(url, namespace=namespace))
