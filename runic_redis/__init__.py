@@ -27,7 +27,7 @@ from runic_redis.errors import (
     WorkflowNotFound,
 )
 from runic_redis.events import UnknownEvent, event
-from runic_redis.operations.reading import Record
+from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore, init_store
 
 __all__ = [

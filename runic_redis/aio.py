@@ -4,7 +4,8 @@ What an operation does is written once, in operations/; what it promises is said
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
@@ -13,9 +14,9 @@ from runic_redis.drivers.aio import Sender, run
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
-from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots
+from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots, tailing
 from runic_redis.operations.effects import Operation
-from runic_redis.operations.reading import Record
+from runic_redis.operations.records import Record
 
 __all__ = ["AsyncRedisStore"]
 
@@ -97,6 +98,8 @@ class AsyncRedisStore:
             if self._connected is None:
                 # An embedded server takes its time to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO)
+            self._context.block_s = self._connected.block_s
+            self._context.many_nodes = self._connected.many_nodes
             await self._connected.server.open()
             self._sender = Sender(self._connected.server, self._deadline_s)
             await run(opening.open_namespace(self._context), self._sender)
@@ -178,6 +181,17 @@ class AsyncRedisStore:
             reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
         )
 
+    def tail(self, workflow_id: str, *, after: int = 0) -> AsyncGenerator[Record, None]:
+        """A workflow's events, what is there and then what comes. Stop it by leaving the loop, and `aclose`.
+
+        See `RedisStore.tail`.
+        """
+        return self._follow(tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1))
+
+    def tail_all(self, after: Mapping[str, int]) -> AsyncGenerator[tuple[str, Record], None]:
+        """As `tail`, of many workflows at once, by one blocking read. See `RedisStore.tail_all`."""
+        return self._follow(tailing.Tailer(self._context, after), tuple)
+
     async def cursor(self, workflow_id: str) -> int:
         """How many events the workflow has had; 0 if there is none. See `RedisStore.cursor`."""
         return await self._run(reading.cursor(self._context, workflow_id))
@@ -253,6 +267,14 @@ class AsyncRedisStore:
     async def delete_namespace(self) -> None:
         """Delete everything in the namespace, and the namespace itself. See `RedisStore.delete_namespace`."""
         await self._run(namespace.delete_namespace(self._context))
+
+    async def _follow(
+        self, tailer: tailing.Tailer, form: Callable[[tuple[str, Record]], Any]
+    ) -> AsyncGenerator[Any, None]:
+        await self._run(tailer.open())
+        while True:
+            for item in await self._run(tailer.next_page()):
+                yield form(item)
 
     async def _read(self, source: reading.Reader | listing.Listing) -> AsyncGenerator[Any, None]:
         try:

@@ -22,11 +22,15 @@ class Context:
         keys: the namespace's key names.
         codec: encodes and decodes.
         made: whether the namespace is known to have been made, with these settings.
+        block_s: for how long a read may wait for something to come.
+        many_nodes: whether keys of different slots may be on different nodes.
     """
 
     keys: Keys
     codec: Codec
     made: bool = False
+    block_s: float = 1.0
+    many_nodes: bool = False
 
 
 def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents) -> Context:

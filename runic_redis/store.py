@@ -3,7 +3,9 @@
 This is the whole API in one place. What an operation does is in operations/, how it reaches Redis in drivers/.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
@@ -12,11 +14,11 @@ from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect
 from runic_redis.drivers.sync import Sender, run
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
-from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots
+from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots, tailing
 from runic_redis.operations.effects import Operation
-from runic_redis.operations.reading import Record
+from runic_redis.operations.records import Record
 
-__all__ = ["RedisStore", "init_store"]
+__all__ = ["RedisStore", "Tail", "init_store"]
 
 T = TypeVar("T")
 Hash = TypeVar("Hash", str, bytes, str | bytes)
@@ -96,6 +98,8 @@ class RedisStore:
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self._context = context
+        context.block_s = connected.block_s
+        context.many_nodes = connected.many_nodes
         self._sender = Sender(connected.server, deadline_s)
         self.closed = False
         try:
@@ -218,6 +222,38 @@ class RedisStore:
         return self._read(
             reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
         )
+
+    def tail(self, workflow_id: str, *, after: int = 0) -> "Tail[Record]":
+        """A workflow's events, what is there and then what comes, as it comes, until stopped.
+
+        The workflow need not be there yet. It is read over a connection of its own.
+
+        Args:
+            workflow_id: the workflow.
+            after: give the events with a higher cursor than this.
+
+        Returns:
+            An iterator of `Record`s, which waits for the next one, and has a `close` that any thread may call.
+
+        Raises:
+            EventsTrimmed: events asked for have been trimmed; raised by the call, or while iterating.
+            WorkflowNotFound: while iterating, the workflow was deleted.
+        """
+        return Tail(self, tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1))
+
+    def tail_all(self, after: Mapping[str, int]) -> "Tail[tuple[str, Record]]":
+        """As `tail`, of many workflows at once, by one blocking read.
+
+        The events of each come in order; between workflows there is no order. In a cluster, where one read cannot
+        wait for several slots, what comes is seen within 50 ms, or as many times that as there are slots.
+
+        Args:
+            after: the workflows, each with the cursor after which to read it.
+
+        Returns:
+            An iterator of pairs, of a workflow id and a `Record`, as that of `tail`.
+        """
+        return Tail(self, tailing.Tailer(self._context, after), tuple)
 
     def cursor(self, workflow_id: str) -> int:
         """How many events the workflow has had since it was made; 0 if there is none."""
@@ -377,6 +413,30 @@ class RedisStore:
                 yield from page
         finally:
             source.close()
+
+
+class Tail(Iterator[T]):
+    """What comes of workflows that are followed, from `RedisStore.tail` or `RedisStore.tail_all`."""
+
+    def __init__(self, store: RedisStore, tailer: tailing.Tailer, form: Callable[[tuple[str, Record]], Any]) -> None:
+        self._store = store
+        self._tailer = tailer
+        self._form = form
+        self._items: deque[tuple[str, Record]] = deque()
+        self._closed = False
+        store._run(tailer.open())
+
+    def __next__(self) -> T:
+        while not self._items:
+            if self._closed:
+                raise StopIteration
+            self._items.extend(self._store._run(self._tailer.next_page()))
+        item: T = self._form(self._items.popleft())
+        return item
+
+    def close(self) -> None:
+        """Stop. A thread that waits for the next item is told so within about a second."""
+        self._closed = True
 
 
 def init_store(url: str | None = None, **options: Any) -> RedisStore:

@@ -50,31 +50,33 @@ class BlockingStore:
                 # Whoever uses a closed store finds out from the store.
                 return asyncio.run(attribute(*args, **options))
             result = attribute(*args, **options)
-            return self._wait(result) if inspect.isawaitable(result) else self._iterate(result)
+            if inspect.isawaitable(result):
+                return self._wait(result)
+            # What is followed may have no first item for a while.
+            return self._iterate(result, at_once=not name.startswith("tail"))
 
         return call
 
     def _wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _iterate(self, items: AsyncIterator[Any]) -> Iterator[Any]:
+    def _iterate(self, items: AsyncIterator[Any], *, at_once: bool) -> Iterator[Any]:
         async def step() -> Any:
             return await anext(items, _END)
 
         async def close() -> None:
             await items.aclose()  # type: ignore[attr-defined]
 
-        first = self._wait(step())
-
-        def rest(item: Any) -> Iterator[Any]:
+        def rest(first: Any) -> Iterator[Any]:
             try:
+                item = first() if callable(first) else first
                 while item is not _END:
                     yield item
                     item = self._wait(step())
             finally:
                 self._wait(close())
 
-        return rest(first)
+        return rest(self._wait(step()) if at_once else lambda: self._wait(step()))
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -94,12 +94,16 @@ class Connected:
     Attributes:
         server: one of the flavour's servers.
         label: its name.
+        block_s: for how long a read may wait for something to come.
+        many_nodes: whether keys of different slots may be on different nodes.
         others: other clients to be closed after it.
         stop: what else to do at the end.
     """
 
     server: Any
     label: str
+    block_s: float
+    many_nodes: bool = False
     others: list[Any] = field(default_factory=list)
     stop: Callable[[], None] = lambda: None
 
@@ -123,9 +127,10 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
             "The client decodes responses (decode_responses=True), and what the store keeps is bytes: pass a client "
             "with decode_responses=False."
         )
+    block_s = _block_s(client.get_connection_kwargs())
     if isinstance(client, flavour.cluster_client):
-        return Connected(flavour.cluster_server(client, owned=False), "a RedisCluster client")
-    return Connected(flavour.single_server(client, owned=False), "a Redis client")
+        return Connected(flavour.cluster_server(client, owned=False), "a RedisCluster client", block_s, many_nodes=True)
+    return Connected(flavour.single_server(client, owned=False), "a Redis client", block_s)
 
 
 def connect_url(url: str, flavour: Flavour) -> Connected:
@@ -166,7 +171,7 @@ def _shown(url: str) -> str:
 def _connect_redis(url: str, flavour: Flavour) -> Connected:
     options, patience = _settings(flavour, _options(url, flavour))
     client = flavour.client.from_pool(flavour.pool(**options))
-    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url))
+    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), _block_s(options | patience))
 
 
 def _connect_cluster(url: str, flavour: Flavour) -> Connected:
@@ -182,7 +187,8 @@ def _connect_cluster(url: str, flavour: Flavour) -> Connected:
         client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
     except (RedisClusterException, *CONNECTION_FAILURES) as error:
         raise refused_cluster(error) from error
-    return Connected(flavour.cluster_server(client, owned=True, **patience), _shown(url))
+    server = flavour.cluster_server(client, owned=True, **patience)
+    return Connected(server, _shown(url), _block_s(options | patience), many_nodes=True)
 
 
 def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
@@ -206,7 +212,8 @@ def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
     options, patience = _settings(flavour, given)
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
-    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), list(sentinel.sentinels))
+    server = flavour.single_server(client, owned=True, **patience)
+    return Connected(server, _shown(url), _block_s(options | patience), others=list(sentinel.sentinels))
 
 
 def _connect_embedded(url: str, flavour: Flavour) -> Connected:
@@ -226,7 +233,8 @@ def _connect_embedded(url: str, flavour: Flavour) -> Connected:
     embedded.start()
     options, patience = _settings(flavour, {"path": str(embedded.socket), "protocol": protocol})
     client = flavour.client.from_pool(flavour.pool(connection_class=flavour.unix_connection, **options))
-    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), stop=embedded.stop)
+    server = flavour.single_server(client, owned=True, **patience)
+    return Connected(server, _shown(url), _block_s(options | patience), stop=embedded.stop)
 
 
 def _connect_memory(url: str, flavour: Flavour) -> Connected:
@@ -240,7 +248,7 @@ def _connect_memory(url: str, flavour: Flavour) -> Connected:
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol)
-    return Connected(flavour.single_server(client, owned=True), _shown(url))
+    return Connected(flavour.single_server(client, owned=True), _shown(url), _LONGEST_BLOCK_S)
 
 
 # The memory:// stores of this process, by name.
@@ -264,6 +272,16 @@ _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 def _defaults(flavour: Flavour) -> dict[str, Any]:
     """How connections are made unless the URL says otherwise: time limits, and none of redis-py's retries."""
     return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {"retry": flavour.retry(NoBackoff(), 0)}
+
+
+# For how long a read waits for something to come, before it looks at how things are.
+_LONGEST_BLOCK_S = 1.0
+
+
+def _block_s(options: Mapping[str, Any]) -> float:
+    """For how long a read may wait: well below the time limit of its connection."""
+    timeout_s = options.get("timeout_s") or options.get("socket_timeout") or _TIMEOUT_S
+    return min(_LONGEST_BLOCK_S, float(timeout_s) / 2)
 
 
 def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

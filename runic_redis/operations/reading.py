@@ -8,19 +8,17 @@ asked for when its events were there must hold them, so nothing can be skipped s
 
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-from runic_redis.arguments import check_cursor, check_workflow_id, is_cursor
-from runic_redis.codec import payload_size
+from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, EventsTrimmed, UnknownEventType, WorkflowNotFound
+from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
+from runic_redis.operations.records import Commit, decode_commit, entry_cursor, missing, read_cursor, trimmed
 
-__all__ = ["Reader", "Record", "cursor"]
+__all__ = ["Reader", "cursor"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few events; later ones aim at a size in bytes. It is known only of the page
 # before, so the number of entries is bounded too: also by the size of the largest, if any is large.
@@ -31,39 +29,12 @@ _PAGE_GROWTH = 8
 _MOST_ENTRIES = 1000
 
 
-class Record(NamedTuple):
-    """An event and what is kept about it.
-
-    Attributes:
-        cursor: the workflow's cursor after this event.
-        time: when its commit was made, by the server's clock, to the millisecond.
-        event: the event.
-        metadata: what was passed with its commit, or None.
-    """
-
-    cursor: int
-    time: datetime
-    event: Any
-    metadata: dict[str, Any] | None
-
-
-class _Commit(NamedTuple):
-    """One decoded entry: its events have the cursors from `start` + 1 to `end`."""
-
-    start: int
-    end: int
-    events: list[Any]
-    time: datetime
-    metadata: dict[str, Any] | None
-    size: int
-
-
 def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """The workflow's cursor; 0 if there is none."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     reply = yield from ask(Command(("HGET", keys.meta, "cursor"), keys.meta))
-    return _integer(reply, keys.meta)
+    return read_cursor(reply, keys.meta)
 
 
 class Reader:
@@ -137,7 +108,7 @@ class Reader:
         self._receive([entry for page in pages for entry in page])
         if self._reverse and self._entries:
             # What was appended after the page was read is not in it, and newer than this reader.
-            self._high = min(self._high, _entry_cursor(self._entries[0], self._keys.events))
+            self._high = min(self._high, entry_cursor(self._entries[0], self._keys.events))
 
     def next_page(self) -> Operation[list[Any]]:
         """The next events, at least one; none when all have been read.
@@ -181,7 +152,7 @@ class Reader:
             raise self._gap()
         self._receive(entries)
         full = len(entries) == batch.commands[0].args[-1]
-        if full and (self._reverse or _entry_cursor(entries[-1], self._keys.events) < self._high):
+        if full and (self._reverse or entry_cursor(entries[-1], self._keys.events) < self._high):
             batch = self._page()
             self._ahead = batch, (yield Ahead(batch))
 
@@ -206,9 +177,9 @@ class Reader:
     def _take_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
         """Keep what the meta hash says; the workflow's cursor, and when it was created."""
         found, trimmed, created, largest = meta
-        self._trimmed_to = _integer(trimmed, self._keys.meta)
-        self._largest = _integer(largest, self._keys.meta)
-        return _integer(found, self._keys.meta), created
+        self._trimmed_to = read_cursor(trimmed, self._keys.meta)
+        self._largest = read_cursor(largest, self._keys.meta)
+        return read_cursor(found, self._keys.meta), created
 
     def _range(self, bound: bytes | int | None, *, newest_first: bool, count: int) -> Command:
         """A page from a cursor on, or behind an entry."""
@@ -223,7 +194,9 @@ class Reader:
         taken: list[Any] = []
         size = count = 0
         while self._entries and self._low < self._high and size < _PAGE_BYTES:
-            commit = self._decode(self._entries.popleft())
+            commit = decode_commit(
+                self._context, self._workflow_id, self._entries.popleft(), with_records=self._records
+            )
             size += commit.size
             count += 1
             if self._reverse and commit.start >= self._high:
@@ -236,7 +209,7 @@ class Reader:
             self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
         return taken
 
-    def _cut(self, commit: _Commit) -> list[Any]:
+    def _cut(self, commit: Commit) -> list[Any]:
         """The part of a commit that is still to be read; moves on past it."""
         first, last = max(commit.start, self._low), min(commit.end, self._high)
         events = commit.events
@@ -247,72 +220,14 @@ class Reader:
         else:
             self._low = last
         if self._records:
-            events = [
-                Record(place, commit.time, event, commit.metadata) for place, event in enumerate(events, first + 1)
-            ]
+            events = commit.records(events, first)
         return events[::-1] if self._reverse else events
-
-    def _decode(self, entry: Any) -> _Commit:
-        end = b"?"
-        try:
-            entry_id, fields = entry
-            end, _, ms = entry_id.partition(b"-")
-            header, payload = fields[0], fields[1]
-            events = self._context.codec.decode_entry(header, payload)
-            metadata, time = None, _EPOCH
-            if self._records:
-                time = _EPOCH + timedelta(milliseconds=int(ms))
-                if len(fields) > 4:
-                    metadata = self._context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
-            commit = _Commit(
-                int(end) - len(events), int(end), events, time, metadata, len(header) + payload_size(payload)
-            )
-        except UnknownEventType as error:
-            raise UnknownEventType(
-                f"{error} It is in the workflow {self._workflow_id!r}, in the commit that ends at cursor "
-                f"{end.decode()}.",
-                name=error.name,
-                version=error.version,
-            ) from error
-        except (DecodeError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
-            raise DecodeError(
-                f"The entry {entry[0] if entry else entry!r} of the workflow {self._workflow_id!r} (key "
-                f"{self._keys.events!r}) is damaged: {error}. Nothing was changed; restore it from a backup, or read "
-                "around it with after= and until=."
-            ) from error
-        if not events or commit.start < 0:
-            raise DecodeError(
-                f"The entry {entry_id!r} of the workflow {self._workflow_id!r} (key {self._keys.events!r}) holds "
-                f"{len(events)} events, which its cursor does not fit. Nothing was changed."
-            )
-        return commit
 
     def _gap(self) -> EventsTrimmed | DecodeError:
         """What it means that the next event is not there: it was trimmed, or else it was lost."""
         if self._trimmed_to > self._low and (not self._reverse or self._high <= self._trimmed_to):
             return self._trimmed()
-        return DecodeError(
-            f"Events of the workflow {self._workflow_id!r} are missing between the cursors {self._low} and "
-            f"{self._high}, and were not trimmed: the stream at the key {self._keys.events!r} has been altered. "
-            "Nothing was changed."
-        )
+        return missing(self._context, self._workflow_id, self._low, self._high)
 
     def _trimmed(self) -> EventsTrimmed:
-        return EventsTrimmed(
-            f"The events of the workflow {self._workflow_id!r} up to cursor {self._trimmed_to} have been trimmed: load "
-            f"the snapshot, and read after its cursor (or after={self._trimmed_to}).",
-            first=self._trimmed_to + 1,
-        )
-
-
-def _integer(value: bytes | None, key: str) -> int:
-    if value is None:
-        return 0
-    if not is_cursor(value):
-        raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.")
-    return int(value)
-
-
-def _entry_cursor(entry: Any, key: str) -> int:
-    end: bytes = entry[0].partition(b"-")[0]
-    return _integer(end, key)
+        return trimmed(self._workflow_id, self._trimmed_to)

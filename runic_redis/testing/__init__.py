@@ -22,7 +22,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"runic_redis.testing.{name}"
-        for name in ("bad_input", "concurrency", "facts", "logs", "snapshots", "streams", "workflows")
+        for name in ("bad_input", "concurrency", "facts", "logs", "snapshots", "streams", "tails", "workflows")
     )
 )
 
@@ -32,6 +32,7 @@ from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
+from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
+    "TailContract",
     "WorkflowContract",
 ]
 
@@ -51,6 +53,7 @@ class StoreContract(
     StreamContract,
     SnapshotContract,
     FactContract,
+    TailContract,
     WorkflowContract,
     BadInputContract,
     ConcurrencyContract,

@@ -1,0 +1,126 @@
+"""What an entry of a stream says: its events, and what is kept about them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from runic_redis.arguments import is_cursor
+from runic_redis.codec import payload_size
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError, EventsTrimmed, UnknownEventType
+
+__all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "missing", "read_cursor", "trimmed"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Record(NamedTuple):
+    """An event and what is kept about it.
+
+    Attributes:
+        cursor: the workflow's cursor after this event.
+        time: when its commit was made, by the server's clock, to the millisecond.
+        event: the event.
+        metadata: what was passed with its commit, or None.
+    """
+
+    cursor: int
+    time: datetime
+    event: Any
+    metadata: dict[str, Any] | None
+
+
+class Commit(NamedTuple):
+    """One decoded entry, of a commit or of a part of one: its events have the cursors from `start` + 1 to `end`."""
+
+    start: int
+    end: int
+    events: list[Any]
+    time: datetime
+    metadata: dict[str, Any] | None
+    size: int
+
+    def records(self, events: Sequence[Any], after: int) -> list[Record]:
+        """Some of its events, those from a cursor on, as records."""
+        return [Record(place, self.time, event, self.metadata) for place, event in enumerate(events, after + 1)]
+
+
+def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_records: bool) -> Commit:
+    """An entry, decoded; its time and metadata too, if they are wanted.
+
+    Raises:
+        UnknownEventType: it holds an event of a type that is not registered.
+        DecodeError: it is damaged.
+    """
+    end = b"?"
+    try:
+        entry_id, fields = entry
+        end, _, ms = entry_id.partition(b"-")
+        header, payload = fields[0], fields[1]
+        events = context.codec.decode_entry(header, payload)
+        metadata, time = None, _EPOCH
+        if with_records:
+            time = _EPOCH + timedelta(milliseconds=int(ms))
+            if len(fields) > 4:
+                metadata = context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
+        commit = Commit(int(end) - len(events), int(end), events, time, metadata, len(header) + payload_size(payload))
+    except UnknownEventType as error:
+        raise UnknownEventType(
+            f"{error} It is in the workflow {workflow_id!r}, in the commit that ends at cursor {end.decode()}.",
+            name=error.name,
+            version=error.version,
+        ) from error
+    except (DecodeError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        raise DecodeError(
+            f"The entry {entry[0] if entry else entry!r} of the workflow {workflow_id!r} (key "
+            f"{context.keys.workflow(workflow_id).events!r}) is damaged: {error}. Nothing was changed; restore it from "
+            "a backup, or read around it with after= and until=."
+        ) from error
+    if not events or commit.start < 0:
+        raise DecodeError(
+            f"The entry {entry_id!r} of the workflow {workflow_id!r} (key "
+            f"{context.keys.workflow(workflow_id).events!r}) holds {len(events)} events, which its cursor does not "
+            "fit. Nothing was changed."
+        )
+    return commit
+
+
+def read_cursor(value: bytes | None, key: str) -> int:
+    """A cursor as it is kept; 0 if there is none.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    if value is None:
+        return 0
+    if not is_cursor(value):
+        raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.")
+    return int(value)
+
+
+def entry_cursor(entry: Any, key: str) -> int:
+    """The cursor after an entry.
+
+    Raises:
+        DecodeError: its id is none of ours.
+    """
+    end: bytes = entry[0].partition(b"-")[0]
+    return read_cursor(end, key)
+
+
+def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
+    """The error for events that are gone, those up to a cursor."""
+    return EventsTrimmed(
+        f"The events of the workflow {workflow_id!r} up to cursor {upto} have been trimmed: load the snapshot, and "
+        f"read after its cursor (or after={upto}).",
+        first=upto + 1,
+    )
+
+
+def missing(context: Context, workflow_id: str, after: int, upto: int) -> DecodeError:
+    """The error for events that are gone, and were not trimmed."""
+    return DecodeError(
+        f"Events of the workflow {workflow_id!r} are missing between the cursors {after} and {upto}, and were not "
+        f"trimmed: the stream at the key {context.keys.workflow(workflow_id).events!r} has been altered. Nothing was "
+        "changed."
+    )

@@ -1,0 +1,146 @@
+"""Following workflows: what is there, then what comes, as it comes.
+
+A page is what one blocking read over all the streams brings. Whose entries it brings is asked for after it: if the
+workflow is still the one it was, so are its entries. Cursors must follow each other without a gap, as in reading.py.
+
+In a cluster one command cannot read from several slots. There a read waits for one slot a moment, and looks at the
+others in passing; the next one waits for another slot.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runic_redis.arguments import check_cursor, check_workflow_id
+from runic_redis.context import Context
+from runic_redis.errors import InvalidArgument, InvalidType, WorkflowNotFound
+from runic_redis.operations.asking import ask_all, checked
+from runic_redis.operations.effects import Batch, Command, Operation
+from runic_redis.operations.records import Record, decode_commit, missing, read_cursor, trimmed
+
+__all__ = ["Tailer"]
+
+_LAST_MS = 2**64 - 1
+# How many entries of a workflow a page has at most, and how many workflows are asked about at once.
+_MOST_ENTRIES = 32
+_AT_ONCE = 1000
+# How long a read waits for one slot of several, in a cluster.
+_GLANCE_S = 0.05
+
+
+class _Followed:
+    """A workflow that is followed: which one it is, and how far it was read."""
+
+    def __init__(self, context: Context, workflow_id: str, cursor: int) -> None:
+        self.workflow_id = workflow_id
+        keys = context.keys.workflow(workflow_id)
+        self.events, self.meta = keys.events, keys.meta
+        self.cursor = cursor
+        # When it was created, once it was seen.
+        self.created: bytes | None = None
+        self.trimmed_to = 0
+
+
+class Tailer:
+    """Reads workflows from where they stand, and goes on for ever.
+
+    Args:
+        context: the store's.
+        after: for each workflow, the cursor after which to read it. It need not be there yet.
+    """
+
+    def __init__(self, context: Context, after: Mapping[str, int]) -> None:
+        if not isinstance(after, Mapping):
+            raise InvalidType(
+                f"after is a mapping of workflow ids to cursors, not a {type(after).__qualname__}; nothing was sent."
+            )
+        if not after:
+            raise InvalidArgument("after names no workflow to follow; nothing was sent.")
+        self._context = context
+        followed = [
+            _Followed(context, check_workflow_id(workflow_id), check_cursor(cursor, "after"))
+            for workflow_id, cursor in after.items()
+        ]
+        self._by_key = {one.events.encode(): one for one in followed}
+        self._slots = self._by_slot(followed) if context.many_nodes else [followed]
+
+    def open(self) -> Operation[None]:
+        """See which of the workflows there are.
+
+        Raises:
+            EventsTrimmed: some of the events asked for are gone.
+        """
+        yield from self._look_after(list(self._by_key.values()))
+
+    def next_page(self) -> Operation[list[tuple[str, Record]]]:
+        """What has come, each with its workflow's id; empty if nothing has for a while.
+
+        Raises:
+            WorkflowNotFound: one of the workflows has been deleted.
+            EventsTrimmed: what was not read yet has been trimmed.
+            DecodeError: what is there is damaged.
+        """
+        commands = self._reads()
+        replies = checked((yield Batch(commands, apart=True)), commands)
+        found = [(self._by_key[key], entries) for reply in replies for key, entries in _streams(reply)]
+        if not found:
+            yield from self._look_after(list(self._by_key.values()))
+            return []
+        unseen = [one for one, _ in found if one.created is None]
+        yield from self._look_after([one for one, _ in found])
+        # Of a workflow that was not there before, the entries may be of an earlier life: they are read again.
+        return [item for one, entries in found if one not in unseen for item in self._take(one, entries)]
+
+    def _by_slot(self, followed: Sequence[_Followed]) -> list[list[_Followed]]:
+        slots: dict[str, list[_Followed]] = {}
+        for one in followed:
+            slots.setdefault(one.events.partition("}")[0], []).append(one)
+        return list(slots.values())
+
+    def _reads(self) -> list[Command]:
+        """A read for each slot; the first waits."""
+        self._slots.append(self._slots.pop(0))
+        wait_s = self._context.block_s if len(self._slots) == 1 else min(self._context.block_s, _GLANCE_S)
+        commands = []
+        for number, slot in enumerate(self._slots):
+            block = ("BLOCK", max(1, int(wait_s * 1000))) if number == 0 else ()
+            keys = [one.events for one in slot]
+            after = [f"{one.cursor}-{_LAST_MS}" for one in slot]
+            commands.append(Command(("XREAD", "COUNT", _MOST_ENTRIES, *block, "STREAMS", *keys, *after), keys[0]))
+        return commands
+
+    def _look_after(self, followed: Sequence[_Followed]) -> Operation[None]:
+        """See that workflows are still those that they were."""
+        for at in range(0, len(followed), _AT_ONCE):
+            some = followed[at : at + _AT_ONCE]
+            commands = [Command(("HMGET", one.meta, "created", "trimmed"), one.meta) for one in some]
+            for one, (created, trimmed_to) in zip(some, (yield from ask_all(commands)), strict=True):
+                if created != one.created and one.created is not None:
+                    raise WorkflowNotFound(
+                        f"The workflow {one.workflow_id!r} was deleted while it was being followed.",
+                        workflow_id=one.workflow_id,
+                    )
+                one.created = created
+                one.trimmed_to = read_cursor(trimmed_to, one.meta)
+                if one.cursor < one.trimmed_to:
+                    raise trimmed(one.workflow_id, one.trimmed_to)
+
+    def _take(self, one: _Followed, entries: Sequence[Any]) -> list[tuple[str, Record]]:
+        """Decode what has come of a workflow, and move on past it."""
+        taken = []
+        for entry in entries:
+            commit = decode_commit(self._context, one.workflow_id, entry, with_records=True)
+            if commit.start > one.cursor:
+                raise missing(self._context, one.workflow_id, one.cursor, commit.start)
+            events = commit.events[one.cursor - commit.start :]
+            taken += [(one.workflow_id, record) for record in commit.records(events, one.cursor)]
+            one.cursor = commit.end
+        return taken
+
+
+def _streams(reply: Any) -> list[tuple[bytes, Sequence[Any]]]:
+    """Keys and their entries: pairs in RESP2, a map in RESP3."""
+    if reply is None:
+        return []
+    if isinstance(reply, dict):
+        return list(reply.items())
+    return [(key, entries) for key, entries in reply]

@@ -1,0 +1,105 @@
+"""The contract of following: `tail` and `tail_all`."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, WorkflowNotFound
+from runic_redis.testing.base import Contract, Opener
+from runic_redis.testing.examples import numbered
+
+__all__ = ["TailContract"]
+
+
+class TailContract(Contract):
+    """For stores with `tail` and `tail_all`."""
+
+    def test_what_is_there_comes_and_then_what_is_appended(self, store: Any, opener: Opener) -> None:
+        store.append("order-1", numbered(3))
+        with closing(opener()) as writer, closing(store.tail("order-1")) as records:
+            first = list(islice(records, 3))
+            assert [record.event for record in first] == numbered(3)
+            for number in range(3, 10):
+                # The next one is waited for before it is written.
+                with ThreadPoolExecutor(1) as pool:
+                    coming = pool.submit(next, records)
+                    writer.append("order-1", numbered(1, number), metadata={"n": number})
+                    record = coming.result()
+                assert (record.cursor, record.event) == (number + 1, numbered(1, number)[0])
+                assert record.metadata == {"n": number}
+
+    def test_a_workflow_that_is_not_there_yet_is_waited_for(self, store: Any, opener: Opener) -> None:
+        with closing(opener()) as writer, closing(store.tail("order-1")) as records, ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(next, records)
+            writer.append("order-1", numbered(2))
+            assert coming.result().event == numbered(2)[0]
+            assert next(records).event == numbered(2)[1]
+
+    def test_it_goes_on_after_a_cursor_and_in_the_middle_of_a_commit(self, store: Any) -> None:
+        store.append("order-1", numbered(4))
+        store.append("order-1", numbered(4, 4))
+        for after in range(8):
+            with closing(store.tail("order-1", after=after)) as records:
+                assert [record.cursor for record in islice(records, 8 - after)] == list(range(after + 1, 9))
+
+    def test_large_commits_come_whole(self, store: Any) -> None:
+        large = [{"n": n, "text": "x" * 100_000} for n in range(40)]
+        for _ in range(3):
+            store.append("order-1", large)
+        with closing(store.tail("order-1")) as records:
+            assert [record.event for record in islice(records, 120)] == large * 3
+
+    def test_many_are_followed_at_once_each_in_its_order(self, store: Any, opener: Opener) -> None:
+        ids = [f"order-{number}" for number in range(20)]
+        with closing(opener()) as writer, ThreadPoolExecutor(1) as pool:
+
+            def write() -> None:
+                for number in range(5):
+                    for workflow_id in ids:
+                        writer.append(workflow_id, numbered(1, number))
+
+            with closing(store.tail_all(dict.fromkeys(ids, 0))) as pairs:
+                writing = pool.submit(write)
+                seen: dict[str, list[Any]] = {}
+                for workflow_id, record in islice(pairs, 100):
+                    seen.setdefault(workflow_id, []).append(record.event)
+                writing.result()
+        expected = [numbered(1, number)[0] for number in range(5)]
+        assert seen == dict.fromkeys(ids, expected)
+
+    def test_a_workflow_that_is_deleted_is_not_followed_into_its_next_life(self, store: Any) -> None:
+        store.append("order-1", numbered(3))
+        with closing(store.tail("order-1")) as records:
+            assert len(list(islice(records, 3))) == 3
+            store.delete("order-1")
+            store.append("order-1", numbered(7))
+            with pytest.raises(WorkflowNotFound):
+                next(records)
+
+    def test_what_is_trimmed_is_not_passed_over(self, store: Any) -> None:
+        store.append("order-1", numbered(3))
+        with closing(store.tail("order-1")) as records:
+            assert next(records).cursor == 1
+            for number in range(3, 100):
+                store.append("order-1", numbered(1, number))
+            store.save_snapshot("order-1", 90, b"")
+            store.trim("order-1")
+            with pytest.raises(EventsTrimmed) as caught:
+                list(islice(records, 100))
+            assert caught.value.first == 91
+        with pytest.raises(EventsTrimmed):
+            next(store.tail("order-1", after=5))
+        with closing(store.tail("order-1", after=90)) as records:
+            assert [record.cursor for record in islice(records, 10)] == list(range(91, 101))
+
+    @pytest.mark.parametrize(
+        "after", [{}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None], ids=repr
+    )
+    def test_bad_input_is_refused_at_the_call(self, store: Any, after: Any) -> None:
+        with pytest.raises((InvalidArgument, InvalidType)):
+            store.tail_all(after)
+        with pytest.raises((InvalidArgument, InvalidType)):
+            store.tail("order-1", after=-1)
