@@ -21,8 +21,8 @@ __all__ = ["DIGEST_BYTES", "Codec", "Entry", "payload_size"]
 class _Encoders(local):
     """One set of encoders for each thread: they keep their buffers from call to call."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.entries = EntryEncoder(registry)
+    def __init__(self, registry: Registry, *, native: bool) -> None:
+        self.entries = EntryEncoder(registry, native=native)
         self.facts = FactEncoder(registry)
         self.values = ValueEncoder(registry)
 
@@ -38,7 +38,7 @@ class Codec:
 
     def __init__(self, registry: Registry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
         native = native if native is not None else INSTALLED
-        self._encoders = _Encoders(registry)
+        self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
 
     def encode_commit(self, events: Sequence[Any]) -> list[Entry]:

@@ -15,10 +15,10 @@ import msgpack
 
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.explain import explain
-from runic_redis.codec.native import RowReader, row_reader
+from runic_redis.codec.native import RowReader, row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, EncodeError, StoreError
-from runic_redis.events import Build, Registry, Schema, UnknownEvent, UnknownEvents
+from runic_redis.events import Build, Read, Registry, Schema, UnknownEvent, UnknownEvents
 
 __all__ = [
     "MAX_COMMIT_BYTES",
@@ -70,9 +70,10 @@ class _SchemaTable(ValueEncoder):
 class EntryEncoder:
     """Encodes commits and logs; not for two threads at once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, native: bool) -> None:
         self._registry = registry
         self._table = _SchemaTable(registry)
+        self._write_rows = row_writer() if native else None
         self._headers: dict[tuple[Any, ...], bytes] = {}
 
     def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
@@ -125,20 +126,18 @@ class EntryEncoder:
         """The header and the packed rows of some events, in one entry."""
         table = self._table
         table.indexes = {}
-        registered_as = self._registry.of
+        known: dict[type, tuple[int, Read]] = {}
         rows: list[list[Any]] = []
         for event in events:
             kind = type(event)
-            registered = registered_as(kind)
             try:
-                if registered is not None:
-                    rows.append([table.schema_reference(registered.schema), *registered.kind.read(event)])
-                elif kind is dict:
-                    rows.append([table.schema_reference(_PLAIN_DICT), event])
-                elif kind is UnknownEvent:
-                    rows.append([table.schema_reference(event.schema), *event.fields.values()])
-                else:
-                    raise _not_an_event(event, f"{path}[{len(rows)}]")
+                if kind not in known:
+                    if kind is UnknownEvent:
+                        rows.append([table.schema_reference(event.schema), *event.fields.values()])
+                        continue
+                    known[kind] = self._reader(event, f"{path}[{len(rows)}]")
+                index, read = known[kind]
+                rows.append([index, *read(event)])
             except StoreError:
                 raise
             except Exception as error:  # what a class raises when its fields are read is its own affair
@@ -146,7 +145,7 @@ class EntryEncoder:
                 raise EncodeError(
                     f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
                 ) from error
-        packed = self._pack(rows, events, path)
+        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path)
         schemas = tuple(table.indexes)
         header = self._headers.get(schemas)
         if header is None:
@@ -154,6 +153,20 @@ class EntryEncoder:
                 self._headers.clear()
             header = self._headers[schemas] = msgpack.packb(schemas)
         return header, packed
+
+    def _reader(self, event: Any, path: str) -> tuple[int, Read]:
+        """The index of an event's schema, and what reads the values of such events."""
+        kind = type(event)
+        registered = self._registry.of(kind)
+        if registered is not None:
+            return self._table.schema_reference(registered.schema), registered.kind.read
+        if kind is dict:
+            return self._table.schema_reference(_PLAIN_DICT), _itself
+        raise EncodeError(
+            f"{path} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
+            "registered with @event; nothing was sent.",
+            path=path,
+        )
 
     def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str) -> bytes:
         try:
@@ -163,12 +176,8 @@ class EntryEncoder:
             raise explain(list(events), path, self._registry) or error from error.__cause__
 
 
-def _not_an_event(event: Any, path: str) -> EncodeError:
-    return EncodeError(
-        f"{path} is a {type(event).__module__}.{type(event).__qualname__}, which is neither a plain dict nor of a "
-        "class registered with @event; nothing was sent.",
-        path=path,
-    )
+def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
+    return (event,)
 
 
 class _Restorer(NamedTuple):

@@ -8,17 +8,25 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
+from runic_redis.codec.values import kinds_within
+
 try:
     import msgspec
-except ImportError:  # an optional extra
+except ImportError:  # it is optional
     INSTALLED = False
 else:
     INSTALLED = True
 
-__all__ = ["INSTALLED", "RowReader", "row_reader"]
+__all__ = ["INSTALLED", "RowReader", "row_reader", "row_writer"]
 
 # The rows of an entry, out of their bytes; None for what is left to msgpack.
 RowReader = Callable[[bytes], list[Any] | None]
+# The bytes of the rows of an entry; None likewise.
+RowWriter = Callable[[list[list[Any]]], bytes | None]
+
+_NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+# How deep each library goes is its own affair: here neither comes to its end.
+_DEEPEST = 100
 
 # For more, which take their time anyway, making the reader takes longer than it saves; and a header may be damaged.
 _MOST_FIELDS = 100
@@ -26,6 +34,22 @@ _Scalar = None | bool | int | float | str
 # What both libraries bring back alike. Not deeper, not `bytes`, and no other keys: msgspec has no type for these but
 # `Any`, where it takes more than msgpack does, such as an array for a key, and rounds timestamps otherwise.
 _Value = _Scalar | list[_Scalar] | dict[str, _Scalar]
+
+
+def row_writer() -> RowWriter:
+    """What writes the rows of an entry; not for two threads at once."""
+    encode = msgspec.msgpack.Encoder().encode
+
+    def write(rows: list[list[Any]]) -> bytes | None:
+        try:
+            packed = encode(rows)
+        except Exception:  # too large an int, a lone surrogate and the like
+            return None
+        # msgspec writes much else too, but in its own way. Only what it has written is finite, and can be walked.
+        kinds, depth = kinds_within(rows)
+        return packed if kinds <= _NATIVE and depth <= _DEEPEST else None
+
+    return write
 
 
 @cache
