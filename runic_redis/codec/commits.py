@@ -15,7 +15,7 @@ import msgpack
 
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.explain import explain
-from runic_redis.codec.native import RowReader, row_reader, row_writer
+from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import Build, Read, Registry, Schema, UnknownEvent, UnknownEvents
@@ -38,7 +38,10 @@ MAX_COMMIT_BYTES = 256 * 1024 * 1024
 _REMEMBERED = 1024
 
 _PLAIN_DICT = (None, 0, ())
-# A row without its schema index.
+# How often in a row to try and read typed rows. A type that holds dates and the like mostly does so in each event.
+_TRIES = 100
+# A row's schema index, and the rest of it.
+_INDEX = itemgetter(0)
 _VALUES = itemgetter(slice(1, None))
 
 
@@ -197,11 +200,21 @@ class _Restorer(NamedTuple):
         return self.many((values,))[0]
 
 
-class _Schemas(NamedTuple):
+class _Schemas:
     """What was made of a header: what rebuilds its events, and reads their rows where they are of one schema."""
 
-    restorers: dict[int, _Restorer]
-    read_rows: RowReader | None
+    def __init__(self, restorers: dict[int, _Restorer], *, native: bool) -> None:
+        self.restorers = restorers
+        self._read_rows = row_reader(restorers[0].field_count) if native and len(restorers) == 1 else None
+        self._in_vain = 0
+
+    def typed(self, packed: bytes) -> list[Any] | None:
+        """The rows, all of the one schema and as long as it says; None if they have to be read one by one."""
+        if self._read_rows is None or self._in_vain > _TRIES:
+            return None
+        rows = self._read_rows(packed)
+        self._in_vain = 0 if rows is not None else self._in_vain + 1
+        return rows
 
 
 class EntryDecoder:
@@ -224,7 +237,7 @@ class EntryDecoder:
         """
         schemas = self._schemas(header)
         packed = decompress(payload, most)
-        typed = schemas.read_rows and schemas.read_rows(packed)
+        typed = schemas.typed(packed)
         rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
         try:
             return schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
@@ -254,8 +267,7 @@ class EntryDecoder:
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {error or type(error).__name__}") from error
-            alone = self._native and len(restorers) == 1
-            known = _Schemas(restorers, row_reader(restorers[0].field_count) if alone else None)
+            known = _Schemas(restorers, native=self._native)
             _remember(self._by_header, header, known)
         return known
 
@@ -282,13 +294,15 @@ def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
     """The events of rows: those of one schema all at once, then each in its place."""
     if type(rows) is not list or not set(map(type, rows)) <= {list}:
         raise DecodeError("an entry does not hold rows")
-    by_schema: dict[int, list[Any]] = {}
+    if len(rows) == 1:  # as any other, but many commits are of one event
+        return restorers[rows[0][0]].many([rows[0][1:]])
+    indexes = set(map(_INDEX, rows))
+    if len(indexes) == 1:
+        return restorers[indexes.pop()].many(list(map(_VALUES, rows)))
+    by_schema: dict[int, list[Any]] = {index: [] for index in indexes}
     for row in rows:
-        by_schema.setdefault(row[0], []).append(row[1:])
-    rebuilt = {index: restorers[index].many(values) for index, values in by_schema.items()}
-    if len(rebuilt) == 1:
-        return rebuilt.popitem()[1]
-    in_turn = {index: iter(events) for index, events in rebuilt.items()}
+        by_schema[row[0]].append(row[1:])
+    in_turn = {index: iter(restorers[index].many(values)) for index, values in by_schema.items()}
     return [next(in_turn[row[0]]) for row in rows]
 
 

@@ -30,10 +30,11 @@ _DEEPEST = 100
 
 # For more, which take their time anyway, making the reader takes longer than it saves; and a header may be damaged.
 _MOST_FIELDS = 100
-_Scalar = None | bool | int | float | str
 # What both libraries bring back alike. Not deeper, not `bytes`, and no other keys: msgspec has no type for these but
 # `Any`, where it takes more than msgpack does, such as an array for a key, and rounds timestamps otherwise.
-_Value = _Scalar | list[_Scalar] | dict[str, _Scalar]
+_Scalar = None | bool | int | float | str
+_Part = _Scalar | list[_Scalar] | dict[str, _Scalar]
+_Value = _Scalar | list[_Part] | dict[str, _Part]
 
 
 def row_writer() -> RowWriter:

@@ -160,7 +160,7 @@ def kinds_within(packed: Any) -> tuple[set[type], int]:
     through `ValueEncoder.pack` by itself. Only for what has been packed: it is no deeper or larger than that.
     """
     found: set[type] = {type(packed)}
-    level: list[Any] = _parts(packed)
+    level: list[Any] = [packed, packed.values()] if type(packed) is dict else [packed] if type(packed) is list else []
     depth = 0
     while level:
         depth += 1
@@ -168,18 +168,16 @@ def kinds_within(packed: Any) -> tuple[set[type], int]:
         found |= kinds
         if kinds == {list}:
             level = list(chain.from_iterable(level))
-        elif list in kinds or dict in kinds:
-            level = [part for inner in chain.from_iterable(level) for part in _parts(inner)]
-        else:
-            break
+            continue
+        deeper: list[Any] = []
+        if list in kinds or dict in kinds:
+            for part in chain.from_iterable(level):
+                if type(part) is list:
+                    deeper.append(part)
+                elif type(part) is dict:
+                    deeper += (part, part.values())
+        level = deeper
     return found, depth
-
-
-def _parts(value: Any) -> list[Any]:
-    """What of a list or a dict to iterate over for all that it holds."""
-    if type(value) is list:
-        return [value]
-    return [value, value.values()] if type(value) is dict else []
 
 
 def _plain(value: dict[Any, Any]) -> bool:
