@@ -20,6 +20,14 @@ from runic_redis.events import default_registry
 from tests.strategies import Colour, FrozenSlotted, Pair, events, same, values
 
 codec = Codec(default_registry, "raise")
+
+
+@pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["msgspec", "msgpack"])
+def _each_codec(request: pytest.FixtureRequest) -> None:
+    global codec  # noqa: PLW0603 - the same tests for both
+    codec = Codec(default_registry, "raise", native=request.param)
+
+
 GOLDEN = Path(__file__).with_name("golden")
 
 

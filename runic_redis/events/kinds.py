@@ -128,7 +128,7 @@ def _twin(cls: type, fields: tuple[str, ...]) -> Any:
     try:
         twin = dataclasses.make_dataclass(cls.__name__, fields, namespace=slots, repr=False, eq=False)
         twin(*fields).__class__ = cls
-    except (TypeError, ValueError):
+    except (TypeError, AttributeError):
         return None
     return twin
 
