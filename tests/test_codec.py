@@ -165,6 +165,13 @@ def test_a_bomb_of_zstd_is_refused_before_it_expands() -> None:
         decompress(b"\x01" + frame)
 
 
+def test_what_follows_a_zstd_frame_is_noticed() -> None:
+    (entry,) = codec.encode_commit(golden_commits()["compressed"])
+    for after in (b"\x00", entry.payload[1:]):
+        with pytest.raises(DecodeError, match="damaged"):
+            codec.decode_entry(entry.header, entry.payload + after)
+
+
 def test_what_is_nested_and_copied_at_each_level_is_bounded() -> None:
     value: Any = bytes(4 * 1024 * 1024)
     for _ in range(60):
