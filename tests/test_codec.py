@@ -236,6 +236,7 @@ def test_a_bomb_of_nesting_is_refused(code: int) -> None:
         [[None, {}]],
         [{}],
         [{0: 1}],
+        [b"\x01\x05\x06"],
     ],
 )
 def test_rows_that_do_not_fit_are_refused(rows: Any) -> None:

@@ -151,6 +151,17 @@ def test_deep_values_are_written_and_read_alike(levels: int) -> None:
     assert by_msgspec.decode_entry(entry.header, entry.payload) == commit
 
 
+def test_values_too_deep_for_msgpack_are_refused_though_msgspec_could_go_deeper() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        for codec in (by_msgspec, by_msgpack):
+            with pytest.raises(EncodeError):
+                codec.encode_commit([{"value": nested(2000)}])
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 @given(st.data())
 def test_damaged_entries_are_read_alike(data: st.DataObject) -> None:
     (entry,) = by_msgpack.encode_commit(data.draw(commits.filter(lambda commit: len(commit) < 30)))
