@@ -20,6 +20,14 @@ from runic_redis.events import default_registry
 from tests.strategies import Colour, FrozenSlotted, Pair, events, same, values
 
 codec = Codec(default_registry, "raise")
+
+
+@pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["msgspec", "msgpack"])
+def _each_codec(request: pytest.FixtureRequest) -> None:
+    global codec  # noqa: PLW0603 - the same tests for both
+    codec = Codec(default_registry, "raise", native=request.param)
+
+
 GOLDEN = Path(__file__).with_name("golden")
 
 
@@ -157,6 +165,13 @@ def test_a_bomb_of_zstd_is_refused_before_it_expands() -> None:
         decompress(b"\x01" + frame)
 
 
+def test_what_follows_a_zstd_frame_is_noticed() -> None:
+    (entry,) = codec.encode_commit(golden_commits()["compressed"])
+    for after in (b"\x00", entry.payload[1:]):
+        with pytest.raises(DecodeError, match="damaged"):
+            codec.decode_entry(entry.header, entry.payload + after)
+
+
 def test_what_is_nested_and_copied_at_each_level_is_bounded() -> None:
     value: Any = bytes(4 * 1024 * 1024)
     for _ in range(60):
@@ -221,6 +236,7 @@ def test_a_bomb_of_nesting_is_refused(code: int) -> None:
         [[None, {}]],
         [{}],
         [{0: 1}],
+        [b"\x01\x05\x06"],
     ],
 )
 def test_rows_that_do_not_fit_are_refused(rows: Any) -> None:

@@ -1,11 +1,12 @@
 """Event types: every kind of class, and reading what was written before the class changed."""
 
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime, tzinfo
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 import msgspec
@@ -15,6 +16,13 @@ import pytest
 from runic_redis import DecodeError, EncodeError, InvalidArgument, UnknownEvent, UnknownEventType, event
 from runic_redis.codec import Codec
 from runic_redis.events import Registry, UnknownEvents
+
+
+@pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["msgspec", "msgpack"])
+def _each_codec(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runic_redis.codec.INSTALLED", request.param)
+        yield
 
 
 @pytest.fixture
@@ -307,6 +315,107 @@ def test_a_subclass_that_is_not_a_dataclass_itself_is_refused(registry: Registry
 
     with pytest.raises(InvalidArgument, match="Derived is none of them"):
         registry.event("derived")(Derived)
+
+
+class Bare:
+    pass
+
+
+class EmptySlots:
+    __slots__ = ()
+
+
+class OneSlot:
+    __slots__ = ("one",)
+
+
+class Refusing:
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} is not for you")
+
+
+T = TypeVar("T")
+
+
+class Parametrized(Generic[T]):
+    pass
+
+
+@pytest.mark.parametrize(
+    "bases", [(), (Bare,), (EmptySlots,), (OneSlot,), (Refusing,), (Parametrized,), (ABC,), (EmptySlots, ABC)]
+)
+@pytest.mark.parametrize(
+    "decorate",
+    [
+        dataclass,
+        dataclass(frozen=True),
+        dataclass(slots=True),
+        dataclass(slots=True, frozen=True),
+        attrs.define,
+        attrs.frozen,
+        attrs.define(slots=False),
+        attrs.frozen(slots=False),
+    ],
+)
+def test_classes_of_every_layout_come_back(registry: Registry, bases: Any, decorate: Any) -> None:
+    class Made(*bases):  # type: ignore[misc]
+        one: Any
+        _private: Any
+        __mangled: Any
+
+    cls: Any = registry.event("made")(decorate(Made))
+    names = registry.of(cls).schema.fields  # type: ignore[union-attr]
+    commit = [object.__new__(cls) for _ in range(3)]
+    for number, made in enumerate(commit):
+        for name in names:
+            object.__setattr__(made, name, [name, number])
+    codec = Codec(registry, "raise")
+    (entry,) = codec.encode_commit(commit)
+    decoded = codec.decode_entry(entry.header, entry.payload)
+    assert decoded == commit
+    for made, twin in zip(commit, decoded, strict=True):
+        assert type(twin) is cls
+        assert getattr(twin, "__dict__", None) == getattr(made, "__dict__", None)
+        assert gc.is_tracked(twin)
+
+
+def test_events_of_many_types_come_back_in_their_order(registry: Registry) -> None:
+    @registry.event("one")
+    @dataclass(frozen=True)
+    class One:
+        number: int
+
+    @registry.event("two")
+    class Two(msgspec.Struct):
+        number: int
+        more: int = 0
+
+    commit = [One(0), Two(1), {"number": 2}, Two(3, 4), One(5), One(6), {"number": 7}]
+    codec = Codec(registry, "raise")
+    (entry,) = codec.encode_commit(commit)
+    assert codec.decode_entry(entry.header, entry.payload) == commit
+
+
+def test_a_default_that_stops_an_iteration_ends_no_events(registry: Registry) -> None:
+    def before(old: Registry) -> Any:
+        @old.event("order")
+        @dataclass
+        class Order:
+            number: int
+
+        return Order(7)
+
+    def stop() -> Any:
+        raise StopIteration
+
+    @registry.event("order")
+    @dataclass
+    class Order:
+        number: int
+        more: Any = field(default_factory=stop)
+
+    with pytest.raises(DecodeError):
+        read(written(before), registry)
 
 
 def test_an_added_field_has_its_default(registry: Registry) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import DIGEST_BYTES, FactEncoder, decode_fact, decode_log, decode_metadata
+from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
 
@@ -20,18 +21,25 @@ __all__ = ["DIGEST_BYTES", "Codec", "Entry", "payload_size"]
 class _Encoders(local):
     """One set of encoders for each thread: they keep their buffers from call to call."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.entries = EntryEncoder(registry)
+    def __init__(self, registry: Registry, *, native: bool) -> None:
+        self.entries = EntryEncoder(registry, native=native)
         self.facts = FactEncoder(registry)
         self.values = ValueEncoder(registry)
 
 
 class Codec:
-    """Everything that a store encodes and decodes, by one registry of event types."""
+    """Everything that a store encodes and decodes, by one registry of event types.
 
-    def __init__(self, registry: Registry, unknown_events: UnknownEvents) -> None:
-        self._encoders = _Encoders(registry)
-        self._decoder = EntryDecoder(registry, unknown_events)
+    Args:
+        registry: the event types.
+        unknown_events: what becomes of events of other types.
+        native: whether to use msgspec; None for where it is installed.
+    """
+
+    def __init__(self, registry: Registry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
+        native = native if native is not None else INSTALLED
+        self._encoders = _Encoders(registry, native=native)
+        self._decoder = EntryDecoder(registry, unknown_events, native=native)
 
     def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
         """The entries of a commit: one, or several where it is large."""

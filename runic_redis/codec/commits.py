@@ -6,17 +6,19 @@ is a compression byte and the rows, MessagePack ``[[schema index, value, â€¦], â
 made of one by its bytes, and Redis stores them once for many entries.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgpack
 
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.explain import explain
+from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, EncodeError, StoreError
-from runic_redis.events import Registry, Schema, UnknownEvent, UnknownEvents
+from runic_redis.events import Build, Read, Registry, Schema, UnknownEvent, UnknownEvents
 
 __all__ = [
     "MAX_COMMIT_BYTES",
@@ -36,6 +38,11 @@ MAX_COMMIT_BYTES = 256 * 1024 * 1024
 _REMEMBERED = 1024
 
 _PLAIN_DICT = (None, 0, ())
+# How often in a row to try and read typed rows. A type that holds dates and the like mostly does so in each event.
+_TRIES = 100
+# A row's schema index, and the rest of it.
+_INDEX = itemgetter(0)
+_VALUES = itemgetter(slice(1, None))
 
 
 class Entry(NamedTuple):
@@ -66,9 +73,10 @@ class _SchemaTable(ValueEncoder):
 class EntryEncoder:
     """Encodes commits and logs; not for two threads at once."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, native: bool) -> None:
         self._registry = registry
         self._table = _SchemaTable(registry)
+        self._write_rows = row_writer() if native else None
         self._headers: dict[tuple[Any, ...], bytes] = {}
 
     def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
@@ -121,20 +129,18 @@ class EntryEncoder:
         """The header and the packed rows of some events, in one entry."""
         table = self._table
         table.indexes = {}
-        registered_as = self._registry.of
+        known: dict[type, tuple[int, Read]] = {}
         rows: list[list[Any]] = []
         for event in events:
             kind = type(event)
-            registered = registered_as(kind)
             try:
-                if registered is not None:
-                    rows.append([table.schema_reference(registered.schema), *registered.kind.read(event)])
-                elif kind is dict:
-                    rows.append([table.schema_reference(_PLAIN_DICT), event])
-                elif kind is UnknownEvent:
-                    rows.append([table.schema_reference(event.schema), *event.fields.values()])
-                else:
-                    raise _not_an_event(event, f"{path}[{len(rows)}]")
+                if kind not in known:
+                    if kind is UnknownEvent:
+                        rows.append([table.schema_reference(event.schema), *event.fields.values()])
+                        continue
+                    known[kind] = self._reader(event, f"{path}[{len(rows)}]")
+                index, read = known[kind]
+                rows.append([index, *read(event)])
             except StoreError:
                 raise
             except Exception as error:  # what a class raises when its fields are read is its own affair
@@ -142,7 +148,7 @@ class EntryEncoder:
                 raise EncodeError(
                     f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
                 ) from error
-        packed = self._pack(rows, events, path)
+        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path)
         schemas = tuple(table.indexes)
         header = self._headers.get(schemas)
         if header is None:
@@ -150,6 +156,20 @@ class EntryEncoder:
                 self._headers.clear()
             header = self._headers[schemas] = msgpack.packb(schemas)
         return header, packed
+
+    def _reader(self, event: Any, path: str) -> tuple[int, Read]:
+        """The index of an event's schema, and what reads the values of such events."""
+        kind = type(event)
+        registered = self._registry.of(kind)
+        if registered is not None:
+            return self._table.schema_reference(registered.schema), registered.kind.read
+        if kind is dict:
+            return self._table.schema_reference(_PLAIN_DICT), _itself
+        raise EncodeError(
+            f"{path} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
+            "registered with @event; nothing was sent.",
+            path=path,
+        )
 
     def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str) -> bytes:
         try:
@@ -159,23 +179,54 @@ class EntryEncoder:
             raise explain(list(events), path, self._registry) or error from error.__cause__
 
 
-def _not_an_event(event: Any, path: str) -> EncodeError:
-    return EncodeError(
-        f"{path} is a {type(event).__module__}.{type(event).__qualname__}, which is neither a plain dict nor of a "
-        "class registered with @event; nothing was sent.",
-        path=path,
-    )
+def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
+    return (event,)
+
+
+class _Restorer(NamedTuple):
+    """Rebuilds what was written by one schema."""
+
+    field_count: int
+    build: Build
+
+    def many(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """An object from each row of field values."""
+        if set(map(len, rows)) != {self.field_count}:
+            raise ValueError(f"a row has not the {self.field_count} values that its schema names")
+        return self.build(rows)
+
+    def one(self, values: Sequence[Any]) -> Any:
+        """An object from its field values."""
+        return self.many((values,))[0]
+
+
+class _Schemas:
+    """What was made of a header: what rebuilds its events, and reads their rows where they are of one schema."""
+
+    def __init__(self, restorers: dict[int, _Restorer], *, native: bool) -> None:
+        self.restorers = restorers
+        self._read_rows = row_reader(restorers[0].field_count) if native and len(restorers) == 1 else None
+        self._in_vain = 0
+
+    def typed(self, packed: bytes) -> list[Any] | None:
+        """The rows, all of the one schema and as long as it says; None if they have to be read one by one."""
+        if self._read_rows is None or self._in_vain > _TRIES:
+            return None
+        rows = self._read_rows(packed)
+        self._in_vain = 0 if rows is not None else self._in_vain + 1
+        return rows
 
 
 class EntryDecoder:
     """Decodes entries and finds what rebuilds the objects in them. Safe for many threads."""
 
-    def __init__(self, registry: Registry, unknown_events: UnknownEvents) -> None:
+    def __init__(self, registry: Registry, unknown_events: UnknownEvents, *, native: bool) -> None:
         self._registry = registry
         self._unknown_events = unknown_events
+        self._native = native
         self._generation = registry.generation
-        self._by_header: dict[bytes, dict[int, Builder]] = {}
-        self._by_schema: dict[bytes, Builder] = {}
+        self._by_header: dict[bytes, _Schemas] = {}
+        self._by_schema: dict[bytes, _Restorer] = {}
 
     def decode(self, header: bytes, payload: bytes, most: int = MAX_EVENT_BYTES) -> list[Any]:
         """The events of one entry, or another payload of at most so many bytes that is made like one.
@@ -184,47 +235,47 @@ class EntryDecoder:
             DecodeError: the entry is damaged.
             UnknownEventType: it holds an event of an unregistered type.
         """
-        builders = self._builders(header)
-        rows = decode_value(decompress(payload, most), partial(self.find_builder, builders))
-        if type(rows) is not list:
-            raise DecodeError("an entry does not hold rows")
+        schemas = self._schemas(header)
+        packed = decompress(payload, most)
+        typed = schemas.typed(packed)
+        rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
         try:
-            return [builders[row[0]](row[1:]) for row in rows]
+            return schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
         except StoreError:
             raise
         except Exception as error:  # a row that does not fit, or a class that does not take it
             raise DecodeError(f"a row does not fit its schema: {error!r}") from error
 
-    def find_builder(self, builders: Mapping[int, Builder], reference: Any) -> Builder:
+    def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
         """What rebuilds the objects of a schema, named by its index or by itself."""
-        if type(reference) is int and reference in builders:
-            return builders[reference]
+        if type(reference) is int and reference in restorers:
+            return restorers[reference].one
         if type(reference) is not bytes:
             raise ValueError(f"{reference!r:.40} names no schema")
         self._forget_if_outdated()
-        build = self._by_schema.get(reference)
-        if build is None:
-            build = self._builder(msgpack.unpackb(reference))
-            _remember(self._by_schema, reference, build)
-        return build
+        restorer = self._by_schema.get(reference)
+        if restorer is None:
+            restorer = self._restorer(msgpack.unpackb(reference))
+            _remember(self._by_schema, reference, restorer)
+        return restorer.one
 
-    def _builders(self, header: bytes) -> dict[int, Builder]:
+    def _schemas(self, header: bytes) -> _Schemas:
         self._forget_if_outdated()
-        builders = self._by_header.get(header)
-        if builders is None:
+        known = self._by_header.get(header)
+        if known is None:
             try:
-                schemas = msgpack.unpackb(header)
-                builders = {index: self._builder(schema) for index, schema in enumerate(schemas)}
+                restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {error or type(error).__name__}") from error
-            _remember(self._by_header, header, builders)
-        return builders
+            known = _Schemas(restorers, native=self._native)
+            _remember(self._by_header, header, known)
+        return known
 
-    def _builder(self, packed: Any) -> Builder:
+    def _restorer(self, packed: Any) -> _Restorer:
         if packed == [None, 0, []]:
-            return _plain_dict
+            return _Restorer(1, _plain_dicts)
         schema: Schema = parse_schema(packed)
-        return self._registry.builder(schema, self._unknown_events)
+        return _Restorer(len(schema.fields), self._registry.builder(schema, self._unknown_events))
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -239,8 +290,24 @@ def _remember(known: dict[bytes, Any], key: bytes, value: Any) -> None:
     known[key] = value
 
 
-def _plain_dict(values: list[Any]) -> dict[Any, Any]:
-    (event,) = values
-    if type(event) is not dict:
+def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
+    """The events of rows: those of one schema all at once, then each in its place."""
+    if type(rows) is not list or not set(map(type, rows)) <= {list}:
+        raise DecodeError("an entry does not hold rows")
+    if len(rows) == 1:  # as any other, but many commits are of one event
+        return restorers[rows[0][0]].many([rows[0][1:]])
+    indexes = set(map(_INDEX, rows))
+    if len(indexes) == 1:
+        return restorers[indexes.pop()].many(list(map(_VALUES, rows)))
+    by_schema: dict[int, list[Any]] = {index: [] for index in indexes}
+    for row in rows:
+        by_schema[row[0]].append(row[1:])
+    in_turn = {index: iter(restorers[index].many(values)) for index, values in by_schema.items()}
+    return [next(in_turn[row[0]]) for row in rows]
+
+
+def _plain_dicts(rows: Iterable[Sequence[Any]]) -> list[Any]:
+    events = [row[0] for row in rows]
+    if not set(map(type, events)) <= {dict}:
         raise ValueError("a plain event is not a map")
-    return event
+    return events

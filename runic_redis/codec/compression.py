@@ -63,6 +63,6 @@ def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
         size = zstandard.frame_content_size(data[1:])
         if not 0 <= size <= most:
             raise DecodeError(f"a payload claims to hold {size} bytes, more than the {most} allowed")
-        return _zstd.decompressor.decompress(data[1:])
+        return _zstd.decompressor.decompress(data[1:], allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DecodeError(f"a compressed payload is damaged: {error}") from error

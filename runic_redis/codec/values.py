@@ -23,7 +23,7 @@ from runic_redis.codec.explain import explain
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import Registry, Schema, UnknownEvent
 
-__all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "parse_schema"]
+__all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
 
 BIG_INT = 1
 TUPLE = 2
@@ -98,7 +98,8 @@ class ValueEncoder:
             packed: bytes = self._packers[depth].pack(self._ordered(value) if self._canonical else value)
         finally:
             self._depth = depth
-        _refuse_impostors(value)
+        if not kinds_within(value)[0].isdisjoint(_IMPOSTORS):
+            raise TypeError("a value is of a type that would come back as another")
         return packed
 
     def schema_reference(self, schema: Schema) -> int | bytes:
@@ -152,29 +153,31 @@ class ValueEncoder:
 _IMPOSTORS = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 
 
-def _refuse_impostors(packed: Any) -> None:
-    """Refuse a packed value if the packer should have.
+def kinds_within(packed: Any) -> tuple[set[type], int]:
+    """The types of all that a list or dict holds, and how deep its lists and dicts nest.
 
-    Level by level, so that almost all of it runs in C. Lists and dicts only: everything else that contains values
-    goes through `ValueEncoder.pack` by itself. The value has been packed, so it is no deeper or larger than that.
+    Level by level, so that almost all of it runs in C. Lists and dicts only: everything else that contains values goes
+    through `ValueEncoder.pack` by itself. Only for what has been packed: it is no deeper or larger than that.
     """
-    level = [packed]
+    found: set[type] = {type(packed)}
+    level: list[Any] = [packed, packed.values()] if type(packed) is dict else [packed] if type(packed) is list else []
+    depth = 0
     while level:
-        kinds = set(map(type, level))
-        if not kinds.isdisjoint(_IMPOSTORS):
-            raise TypeError("a value is of a type that would come back as another")
+        depth += 1
+        kinds = set(map(type, chain.from_iterable(level)))
+        found |= kinds
         if kinds == {list}:
             level = list(chain.from_iterable(level))
             continue
         deeper: list[Any] = []
         if list in kinds or dict in kinds:
-            for part in level:
+            for part in chain.from_iterable(level):
                 if type(part) is list:
-                    deeper += part
+                    deeper.append(part)
                 elif type(part) is dict:
-                    deeper += part
-                    deeper += part.values()
+                    deeper += (part, part.values())
         level = deeper
+    return found, depth
 
 
 def _plain(value: dict[Any, Any]) -> bool:

@@ -3,6 +3,7 @@
 `registry` holds the decorator and what is known, `kinds` how each kind of class is taken apart and rebuilt.
 """
 
+from runic_redis.events.kinds import Build, Read
 from runic_redis.events.registry import (
     EventType,
     Registry,
@@ -14,7 +15,9 @@ from runic_redis.events.registry import (
 )
 
 __all__ = [
+    "Build",
     "EventType",
+    "Read",
     "Registry",
     "Schema",
     "UnknownEvent",

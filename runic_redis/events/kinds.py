@@ -8,19 +8,20 @@ Optional libraries are recognised by what they leave on a class; none is importe
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, Flag
 from functools import partial
+from itertools import starmap
 from operator import attrgetter
 from typing import Any
 
 from runic_redis.errors import InvalidArgument, InvalidType
 
-__all__ = ["Kind", "kind_of"]
+__all__ = ["Build", "Kind", "Read", "kind_of"]
 
 Read = Callable[[Any], Iterable[Any]]
-Build = Callable[[Iterable[Any]], Any]
+Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
 Default = Callable[[], Any]
 
 
@@ -31,7 +32,8 @@ class Kind:
     Attributes:
         fields: the names of its fields, in order.
         read: the values of an instance's fields, in that order.
-        build: an instance from values in that order; raises ValueError for a value that no instance has.
+        build: an instance from each row of values in that order; many at once, because then most of it runs in C. Each
+            row has a value for each field. Raises ValueError for a value that no instance has.
         defaults: for fields that have one, what makes the default.
     """
 
@@ -78,8 +80,9 @@ def _constant(value: Any) -> Default:
     return lambda: value
 
 
-def _has_slots(cls: type) -> bool:
-    return any("__slots__" in base.__dict__ for base in cls.__mro__[:-1])
+def _each(make: Callable[..., Any]) -> Build:
+    # Not by map or starmap: a StopIteration out of the class would end those early, and events would be missing.
+    return lambda rows: [make(*row) for row in rows]
 
 
 def _restorer(cls: type, fields: tuple[str, ...], besides: Mapping[str, Any]) -> Build:
@@ -93,25 +96,41 @@ def _restorer(cls: type, fields: tuple[str, ...], besides: Mapping[str, Any]) ->
             f"@event cannot register {cls.__qualname__}: it derives from a built-in type that keeps more than fields, "
             "such as an exception or a list, or it is abstract. Give the event a class of its own."
         ) from None
+    twin = None if besides else _twin(cls, fields)
+    if twin is not None:
 
-    if _has_slots(cls) or besides:
+        def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
+            instances = list(starmap(twin, rows))
+            for instance in instances:
+                instance.__class__ = cls
+            return instances
 
-        def build_one_by_one(values: Iterable[Any]) -> Any:
-            instance: Any = blank(cls)
-            for name, value in zip(fields, values, strict=True):
-                set_field(instance, name, value)
-            for name, value in besides.items():
-                set_field(instance, name, value)
-            return instance
+        return build
 
-        return build_one_by_one
-
-    def build(values: Iterable[Any]) -> Any:
+    def restore(*values: Any) -> Any:
         instance: Any = blank(cls)
-        instance.__dict__.update(zip(fields, values, strict=True))
+        for name, value in zip(fields, values, strict=True):
+            set_field(instance, name, value)
+        for name, value in besides.items():
+            set_field(instance, name, value)
         return instance
 
-    return build
+    return _each(restore)
+
+
+def _twin(cls: type, fields: tuple[str, ...]) -> Any:
+    """A class that keeps the same fields in the same places, and whose `__init__` sets them and does nothing else.
+
+    An instance of it becomes one of `cls` by its `__class__`: half the time of setting field after field by
+    `object.__setattr__`. None where there is no such class, as for one that inherits its slots.
+    """
+    slots = {"__slots__": cls.__dict__["__slots__"]} if "__slots__" in cls.__dict__ else {}
+    try:
+        twin = dataclasses.make_dataclass(cls.__name__, fields, namespace=slots, repr=False, eq=False)
+        twin(*fields).__class__ = cls
+    except (TypeError, AttributeError):
+        return None
+    return twin
 
 
 def _dataclass(cls: Any) -> Kind:
@@ -158,16 +177,20 @@ def _msgspec_struct(cls: Any) -> Kind:
             defaults[field.name] = _constant(field.default)
         elif field.default_factory is not msgspec.NODEFAULT:
             defaults[field.name] = field.default_factory
+
+    # Keyword-only fields cannot be passed by position, and are not among these.
+    by_position = cls.__match_args__ == names
     hooked = hasattr(cls, "__post_init__")
 
-    def build(values: Iterable[Any]) -> Any:
-        stored = dict(zip(names, values, strict=True))
-        instance = cls(**stored)
+    def make(*values: Any) -> Any:
+        instance = cls(*values) if by_position else cls(**dict(zip(names, values, strict=True)))
         if hooked:
-            for name, value in stored.items():
+            for name, value in zip(names, values, strict=True):
                 msgspec.structs.force_setattr(instance, name, value)
         return instance
 
+    # Where the library has only to set the fields, all of it runs in C.
+    build = _each(make) if hooked or not by_position else lambda rows: list(starmap(cls, rows))
     return Kind(names, _reader(names), build, defaults)
 
 
@@ -188,7 +211,7 @@ def _pydantic_model(cls: Any) -> Kind:
             raise ValueError(f"has extra fields that its model does not declare: {extra}")
         return read_fields(instance)
 
-    def build(values: Iterable[Any]) -> Any:
+    def make(*values: Any) -> Any:
         stored = dict(zip(names, values, strict=True))
         instance = cls.__new__(cls)
         instance.__setstate__(
@@ -201,7 +224,7 @@ def _pydantic_model(cls: Any) -> Kind:
         )
         return instance
 
-    return Kind(names, read, build, defaults)
+    return Kind(names, read, _each(make), defaults)
 
 
 def _pydantic_defaults(fields: Mapping[str, Any]) -> dict[str, Default]:
@@ -217,14 +240,7 @@ def _pydantic_defaults(fields: Mapping[str, Any]) -> dict[str, Default]:
 def _named_tuple(cls: Any) -> Kind:
     defaults = {name: _constant(value) for name, value in cls._field_defaults.items()}
     names = tuple(cls._fields)
-
-    def build(values: Iterable[Any]) -> Any:
-        instance = tuple.__new__(cls, values)
-        if len(instance) != len(names):
-            raise ValueError(f"{len(instance)} values for {len(names)} fields")
-        return instance
-
-    return Kind(names, list, build, defaults)
+    return Kind(names, list, lambda rows: [tuple.__new__(cls, row) for row in rows], defaults)
 
 
 def _enum(cls: Any) -> Kind:
@@ -233,13 +249,12 @@ def _enum(cls: Any) -> Kind:
     # A Flag's combinations have a value each but no name of their own; an Enum's names outlive its values. (By
     # _name_, for a class may give its members another name.)
     if issubclass(cls, Flag):
-        return Kind(("value",), lambda member: [member.value], lambda values: cls(*values), {})
+        return Kind(("value",), lambda member: [member.value], _each(cls), {})
 
-    def build(values: Iterable[Any]) -> Any:
-        (name,) = values
+    def member_named(name: Any) -> Any:
         try:
             return cls.__members__[name]
         except (KeyError, TypeError):
             raise ValueError(f"no member {name!r:.80}") from None
 
-    return Kind(("name",), lambda member: [member._name_], build, {})
+    return Kind(("name",), lambda member: [member._name_], _each(member_named), {})

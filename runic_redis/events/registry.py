@@ -1,11 +1,11 @@
 """The registry: which class an event name stands for, at which version, and how to read older ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, StoreError, UnknownEventType
-from runic_redis.events.kinds import Kind, kind_of
+from runic_redis.events.kinds import Build, Kind, kind_of
 
 __all__ = [
     "EventType",
@@ -159,8 +159,8 @@ class Registry:
         """The registered type of exactly this class."""
         return self._by_class.get(cls)
 
-    def builder(self, schema: Schema, unknown_events: UnknownEvents) -> Callable[[list[Any]], Any]:
-        """What rebuilds an event that was written by `schema` from its field values.
+    def builder(self, schema: Schema, unknown_events: UnknownEvents) -> Build:
+        """What rebuilds events that were written by `schema` from rows of their field values.
 
         Raises:
             UnknownEventType: the name or the version is not registered, and `unknown_events` is "raise".
@@ -168,9 +168,10 @@ class Registry:
         registered = self._by_name.get(schema.name)
         if registered is None or not _reads(registered, schema.version):
             if unknown_events == "wrap":
-                return lambda values: UnknownEvent(
-                    schema.name, schema.version, dict(zip(schema.fields, values, strict=True))
-                )
+                return lambda rows: [
+                    UnknownEvent(schema.name, schema.version, dict(zip(schema.fields, row, strict=True)))
+                    for row in rows
+                ]
             raise _unknown(schema, registered)
         build = registered.kind.build
         if registered.schema == schema:
@@ -179,11 +180,14 @@ class Registry:
         defaults = registered.kind.defaults
         steps = [registered.upcasters[version] for version in range(schema.version, registered.schema.version)]
 
-        def build_older(values: list[Any]) -> Any:
-            stored = dict(zip(schema.fields, values, strict=True))
+        def today(row: Sequence[Any]) -> list[Any]:
+            stored = dict(zip(schema.fields, row, strict=True))
             for step in steps:
                 stored = _upcast(step, stored, schema)
-            return build(_field(name, stored, defaults, schema) for name in fields)
+            return [_field(name, stored, defaults, schema) for name in fields]
+
+        def build_older(rows: Iterable[Sequence[Any]]) -> list[Any]:
+            return build([today(row) for row in rows])
 
         return build_older
 

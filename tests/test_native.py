@@ -1,0 +1,290 @@
+"""The two codecs, with msgspec and without: the same bytes, the same values, the same errors."""
+
+import datetime as dt
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from runic_redis.codec import Codec, Entry
+from runic_redis.codec.compression import decompress
+from runic_redis.codec.native import row_reader, row_writer
+from runic_redis.errors import DecodeError, EncodeError, StoreError
+from runic_redis.events import Registry, default_registry
+from tests.strategies import FrozenSlotted, Pair, Plain, Struct, events, same, scalars, values
+from tests.test_codec import GOLDEN, damaged_forms, golden_commits
+
+by_msgspec = Codec(default_registry, "raise", native=True)
+by_msgpack = Codec(default_registry, "raise", native=False)
+
+natives = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.floats(width=32)
+    | st.text(max_size=40)
+    | st.binary(max_size=40),
+    lambda children: (
+        st.lists(children, max_size=20)
+        | st.dictionaries(st.text(max_size=3) | st.integers(-300, 300) | st.binary(max_size=3), children, max_size=20)
+    ),
+    max_leaves=30,
+)
+# Events of one class, which msgspec reads typed, and of many, which it does not.
+alike = st.one_of(*(st.lists(st.builds(cls, natives, natives), min_size=1) for cls in (Plain, FrozenSlotted, Struct)))
+commits = st.one_of(alike, st.lists(st.builds(Pair, values, natives), min_size=1), st.lists(events, min_size=1))
+
+
+def outcome(run: Any, *arguments: Any) -> Any:
+    """What it returned, or the type of its error."""
+    try:
+        return run(*arguments)
+    except StoreError as error:
+        return type(error)
+
+
+@given(commits)
+def test_the_same_bytes_are_written(commit: list[Any]) -> None:
+    assert by_msgspec.encode_commit(commit) == by_msgpack.encode_commit(commit)
+    assert by_msgspec.encode_log(commit) == by_msgpack.encode_log(commit)
+
+
+@given(commits)
+def test_the_same_values_are_read(commit: list[Any]) -> None:
+    for entry in by_msgpack.encode_commit(commit):
+        read = by_msgspec.decode_entry(entry.header, entry.payload)
+        assert same(read, by_msgpack.decode_entry(entry.header, entry.payload))
+    assert same(by_msgspec.decode_log(by_msgpack.encode_log(commit)), commit)
+
+
+BOUNDS = [
+    *(sign * (2**bits) + one for bits in (5, 7, 8, 15, 16, 31, 32, 63, 64) for sign in (1, -1) for one in (-1, 0, 1)),
+    *(make(size) for make in ("x".__mul__, "ü".__mul__, bytes) for size in (15, 16, 31, 32, 255, 256, 65535, 65536)),
+    *([0] * size for size in (15, 16, 65535, 65536)),
+    *(dict.fromkeys(range(size)) for size in (15, 16, 65535, 65536)),
+    *({key: 1} for key in (None, True, 1.5, -0.0, "ü", b"x", 2**64 - 1, 2**64, (1, "a"))),
+    *(0.0, -0.0, float("inf"), float("nan"), 5e-324, 1e22, 3.0),
+]
+
+
+@pytest.mark.parametrize("value", BOUNDS, ids=lambda value: f"{value!r:.20}")
+def test_bounds_of_the_format_are_written_and_read_alike(value: Any) -> None:
+    commit = [Plain(value, [value])]
+    (entry,) = by_msgpack.encode_commit(commit)
+    assert by_msgspec.encode_commit(commit) == [entry]
+    assert same(by_msgspec.decode_entry(entry.header, entry.payload), commit)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Foreign(msgspec.Struct):
+    value: int
+
+
+@dataclass
+class ForeignDataclass:
+    value: int
+
+
+class ForeignTuple(NamedTuple):
+    value: int
+
+
+def cyclic() -> list[Any]:
+    value: list[Any] = []
+    value.extend([value] * 1000)
+    return value
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
+    return value
+
+
+UNSUPPORTED = [
+    Text("x"),
+    Foreign(1),
+    ForeignDataclass(1),
+    ForeignTuple(1),
+    bytearray(b"x"),
+    memoryview(b"x"),
+    msgpack.ExtType(1, b"x"),
+    msgpack.Timestamp(1),
+    msgspec.Raw(b"\x01"),
+    msgspec.msgpack.Ext(2, b"\x90"),
+    "\ud800",
+    1j,
+    range(3),
+    cyclic(),
+    nested(5000),
+]
+
+
+@pytest.mark.parametrize("value", UNSUPPORTED, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [1, {"k": [value]}]], ids=["bare", "inside"])
+def test_the_same_values_are_refused(value: Any, wrap: Any) -> None:
+    problems = []
+    for codec in (by_msgspec, by_msgpack):
+        with pytest.raises(EncodeError) as caught:
+            codec.encode_commit([Plain(0), Plain(1, wrap(value))])
+        problems.append((str(caught.value), caught.value.path))
+    assert problems[0] == problems[1]
+
+
+@pytest.mark.parametrize("levels", [1, 50, 98, 99, 100, 101, 500])
+def test_deep_values_are_written_and_read_alike(levels: int) -> None:
+    commit = [{"value": nested(levels)}]
+    (entry,) = by_msgpack.encode_commit(commit)
+    assert by_msgspec.encode_commit(commit) == [entry]
+    assert by_msgspec.decode_entry(entry.header, entry.payload) == commit
+
+
+def test_values_too_deep_for_msgpack_are_refused_though_msgspec_could_go_deeper() -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        for codec in (by_msgspec, by_msgpack):
+            with pytest.raises(EncodeError):
+                codec.encode_commit([{"value": nested(2000)}])
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+@given(st.data())
+def test_damaged_entries_are_read_alike(data: st.DataObject) -> None:
+    (entry,) = by_msgpack.encode_commit(data.draw(commits.filter(lambda commit: len(commit) < 30)))
+    header = data.draw(st.just(entry.header) | damaged_forms(entry.header))
+    plain = b"\x00" + decompress(entry.payload)
+    payload = data.draw(damaged_forms(plain) | damaged_forms(entry.payload))
+    assert same(outcome(by_msgspec.decode_entry, header, payload), outcome(by_msgpack.decode_entry, header, payload))
+
+
+# What others may have written, as far as MessagePack goes: arrays as keys, timestamps, indexes that are none.
+foreign = st.recursive(
+    scalars.filter(lambda value: type(value) in {int, float, str, bytes, bool, type(None)} and value != 2**70)
+    | st.builds(msgpack.Timestamp, st.integers(-(2**34), 2**60), st.integers(0, 10**9 - 1))
+    | st.builds(msgpack.ExtType, st.integers(0, 12), st.binary(max_size=5)),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(st.integers() | st.text() | st.tuples(st.integers()), children, max_size=3)
+    ),
+    max_leaves=6,
+)
+indexes = st.sampled_from([0, 0, 0, 0, 1, -1, True, False, None, "0", 0.0, b"\x00"])
+foreign_rows = st.lists(st.tuples(indexes, foreign, foreign) | st.tuples(indexes, foreign) | foreign, max_size=4)
+
+
+def packed(value: Any) -> bytes:
+    return msgpack.packb(value, default=lambda big: msgpack.ExtType(1, str(big).encode()))
+
+
+@given(st.sampled_from([Plain(1, 2), Struct(1, 2), Pair(1, 2), {}]), foreign_rows)
+@example(Plain(1, 2), [[0, {(1,): 2}, 0]])
+@example(Plain(1, 2), [[0, msgpack.Timestamp(5, 6999), 0]])
+@example(Plain(1, 2), [[0, [[msgpack.Timestamp(-5, 6999)]], 0]])
+@example(Struct(1, 2), [[0, 1]])
+@example(Struct(1, 2), [[0, 1, 2], [0, 1]])
+@example(Struct(1, 2), [[0, 1, 2, 3]])
+@example(Struct(1, 2), [b"\x00\x01\x02"])
+@example(Struct(1, 2), [[True, 1, 2]])
+def test_foreign_rows_are_read_alike(event: Any, rows: Any) -> None:
+    try:
+        payload = b"\x00" + packed(rows)
+    except (OverflowError, ValueError):
+        return
+    header = by_msgpack.encode_commit([event])[0].header
+    assert same(outcome(by_msgspec.decode_entry, header, payload), outcome(by_msgpack.decode_entry, header, payload))
+
+
+@pytest.mark.parametrize("rows", [b"\xdd\xff\xff\xff\xff", b"\x91\x93\x00\xdd\xff\xff\xff\xff\x01", b"\x91" * 100_000])
+def test_rows_that_claim_too_much_are_refused(rows: bytes) -> None:
+    header = by_msgpack.encode_commit([Plain(1, 2)])[0].header
+    for codec in (by_msgspec, by_msgpack):
+        with pytest.raises(DecodeError):
+            codec.decode_entry(header, b"\x00" + rows)
+
+
+@pytest.mark.parametrize("codec", [by_msgspec, by_msgpack], ids=["msgspec", "msgpack"])
+@pytest.mark.parametrize("name", list(golden_commits()))
+def test_golden_bytes_are_read_and_written_by_both(codec: Codec, name: str) -> None:
+    kept = msgspec.json.decode((GOLDEN / f"format-1-{name}.json").read_bytes())
+    decoded = codec.decode_entry(bytes.fromhex(kept["header"]), bytes.fromhex(kept["payload"]))
+    assert same(decoded, golden_commits()[name])
+    (entry,) = codec.encode_commit(golden_commits()[name])
+    assert entry.header.hex() == kept["header"]
+    assert decompress(entry.payload) == decompress(bytes.fromhex(kept["payload"]))
+
+
+def test_nothing_is_converted_to_what_a_field_is_annotated_with() -> None:
+    registry = Registry()
+
+    @registry.event("typed")
+    class Typed(msgspec.Struct):
+        number: float
+        text: str
+        at: dt.datetime | None
+
+    commit = [Typed(1, 5, "2026-01-02T03:04:05"), Typed("x", None, 1.0), Typed(True, [1], {"a": [2.0]})]  # type: ignore[arg-type]
+    codec = Codec(registry, "raise", native=True)
+    (entry,) = codec.encode_commit(commit)
+    assert same(codec.decode_entry(entry.header, entry.payload), commit)
+
+
+def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
+    read = row_reader(2)
+    write = row_writer()
+    assert read is not None
+    for rows in ([[0, 1, "x"], [0, None, -0.0]], [[0, [1, {"k": True}], {"k": [1.5]}]]):
+        assert read(msgpack.packb(rows)) == [tuple(row) for row in rows]
+        assert write(rows) == msgpack.packb(rows)
+    for left in ([[0, 1, b"x"]], [[0, 1]], [[1, 1, 2]], [[0, 1, {1: 2}]], [[0, 1, msgpack.Timestamp(1)]], [5]):
+        assert read(msgpack.packb(left)) is None
+    for left in ([[0, (1,)]], [[0, dt.date(2026, 1, 2)]], [[0, {"k": [Text("x")]}]], [[0, 2**64]]):
+        assert write(left) is None
+    assert row_reader(1000) is None
+
+
+def test_entries_that_msgspec_cannot_read_do_not_keep_it_from_others() -> None:
+    codec = Codec(default_registry, "raise", native=True)
+
+    def entry(commit: list[Any]) -> Entry:
+        return codec.encode_commit(commit)[0]
+
+    dated, plain = entry([Plain(dt.date(2026, 1, 2))]), entry([Plain(1)])
+    assert dated.header == plain.header
+    for times in (99, 1, 300, 1):
+        for _ in range(times):
+            assert codec.decode_entry(dated.header, dated.payload) == [Plain(dt.date(2026, 1, 2))]
+        assert codec.decode_entry(plain.header, plain.payload) == [Plain(1)]
+
+
+def test_without_msgspec_everything_works() -> None:
+    script = """
+import sys
+sys.modules["msgspec"] = None
+from dataclasses import dataclass
+from runic_redis import event
+from runic_redis.codec import Codec
+from runic_redis.events import default_registry
+@event("order")
+@dataclass(frozen=True)
+class Order:
+    number: int
+codec = Codec(default_registry, "raise")
+(entry,) = codec.encode_commit([Order(1), Order(2)])
+assert codec.decode_entry(entry.header, entry.payload) == [Order(1), Order(2)]
+"""
+    directory = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=directory, timeout=60)
