@@ -31,6 +31,17 @@ def read(key: str) -> Command:
     return Command(("GET", key), key)
 
 
+class Woken(Ticket):
+    """A ticket that notes when it is woken."""
+
+    def __init__(self, batch: Batch, woken: list[Ticket]) -> None:
+        super().__init__(batch)
+        self.woken = woken
+
+    def wake(self) -> None:
+        self.woken.append(self)
+
+
 class Player:
     """Plays a group's driver."""
 
@@ -40,7 +51,7 @@ class Player:
         self.woken: list[Ticket] = []
 
     def ask(self, *commands: Command, **options: Any) -> Ticket:
-        ticket = Ticket(Batch(commands, **options), lambda: self.woken.append(ticket))
+        ticket = Woken(Batch(commands, **options), self.woken)
         self.group.add(ticket, range(len(commands)))
         return ticket
 
@@ -83,7 +94,7 @@ def test_what_comes_during_a_round_goes_in_the_next(player: Player) -> None:
 def test_commits_of_one_workflow_are_one_call(player: Player) -> None:
     tickets = [player.ask(append("w", "1")), player.ask(append("v", "2")), player.ask(append("w", "3"))]
     sent = player.round([1, 2], [5])
-    assert [args[3:] for args in sent] == [["w", "w", "1", "", "3", ""], ["v", "v", "2", ""]]
+    assert [args[3:] for args in sent] == [("w", "w", "1", "", "3", ""), ("v", "v", "2", "")]
     assert [ticket.replies for ticket in tickets] == [[1], [5], [2]]
 
 
@@ -138,7 +149,7 @@ def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
-    assert [args[4:] for args in player.round([1, 2], after_s=1)] == [["w", "1", 1000, "2", ""]]
+    assert [args[4:] for args in player.round([1, 2], after_s=1)] == [("w", "1", 1000, "2", "")]
 
 
 def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
@@ -208,7 +219,7 @@ def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None
     assert (called[0], sent[0]) == ("EVALSHA", "EVAL")
     assert sent[2:] == called[2:]
     assert [ticket.replies for ticket in tickets] == [[1], [2]]
-    assert [args[:1] for args in player.round([3])] == [["EVALSHA"]]
+    assert [args[:1] for args in player.round([3])] == [("EVALSHA",)]
 
 
 def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
@@ -298,11 +309,11 @@ def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> No
     groups = Groups(30.0, nodes.__getitem__)
 
     def find(*keys: str) -> dict[Group, list[int]]:
-        return groups.find(Ticket(Batch([read(key) for key in keys]), lambda: None))
+        return groups.find(Ticket(Batch([read(key) for key in keys])))
 
     (first, second) = found = find("{a}:x", "{b}:x", "{a}:y")
     assert found == {first: [0, 2], second: [1]}
-    waiting = Ticket(Batch([read("{a}:x")]), lambda: None)
+    waiting = Ticket(Batch([read("{a}:x")]))
     first.add(waiting, [0])
     nodes["{a}:x"] = nodes["{a}:y"] = "2"
     assert list(find("{a}:y")) == [first], "it must not overtake what waits"

@@ -9,7 +9,6 @@ nothing, and the user's client is left as it is.
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import redis
@@ -41,7 +40,7 @@ from runic_redis.drivers.replies import (
 )
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Operation
-from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket
+from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
 
@@ -51,11 +50,13 @@ T = TypeVar("T")
 class Server(Protocol):
     """Something that answers calls."""
 
+    many_nodes: bool
+
     async def open(self) -> None:
         """Learn what is needed before anything can be sent."""
 
     def find_node(self, key: str) -> str:
-        """The name of the node that holds a key."""
+        """The name of the node that holds a key; asked only where there are many."""
 
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """The replies, in order: values, `ErrorReply`s, and `Lost` for those without an answer."""
@@ -80,9 +81,18 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
         return result
 
 
-def _wake(answered: asyncio.Future[None]) -> None:
-    if not answered.done():  # or cancelled
-        answered.set_result(None)
+class _Waiting(Ticket):
+    """A call of a task, and the future that tells it that it is answered."""
+
+    __slots__ = ("answered",)
+
+    def __init__(self, batch: Batch, answered: asyncio.Future[None]) -> None:
+        super().__init__(batch)
+        self.answered = answered
+
+    def wake(self) -> None:
+        if not self.answered.done():  # or cancelled
+            self.answered.set_result(None)
 
 
 class Sender:
@@ -96,7 +106,7 @@ class Sender:
     def __init__(self, server: Server, deadline_s: float) -> None:
         self._server = server
         self._deadline_s = deadline_s
-        self._groups = Groups(deadline_s, server.find_node)
+        self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None)
         self._drivers: dict[Group, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._closed = False
@@ -111,14 +121,14 @@ class Sender:
             return []
         check_open(self._closed)
         answered = asyncio.get_running_loop().create_future()
-        ticket = Ticket(batch, partial(_wake, answered))
+        ticket = _Waiting(batch, answered)
         if batch.apart:
             group = Group(self._deadline_s)
             group.add(ticket, range(len(batch.commands)))
             await self._drive(group, apart=True)
         else:
             found = self._groups.find(ticket)
-            while any(group.full for group in found):
+            while is_full(found):
                 self._room.clear()
                 await self._room.wait()
                 check_open(self._closed)
@@ -220,7 +230,7 @@ class _Connections:
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
-    async def exchange(self, commands: list[Sequence[Any]], *, apart: bool) -> list[Any]:
+    async def exchange(self, commands: list[tuple[Any, ...]], *, apart: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
         A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -256,11 +266,11 @@ class _Connections:
                 self._held = connection, since_s
         return replies
 
-    async def _converse(self, connection: Any, commands: list[Sequence[Any]], replies: list[Any]) -> None:
+    async def _converse(self, connection: Any, commands: list[tuple[Any, ...]], replies: list[Any]) -> None:
         timeout_s = self._timeout_s
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(timeout_s) as limit:
-            await connection.send_packed_command(b"".join([pack_command(tuple(command)) for command in commands]))
+            await connection.send_packed_command(b"".join(map(pack_command, commands)))
             read_response = connection.read_response
             renew_s = clock() + _RENEW_S
             for _ in commands:
@@ -299,6 +309,8 @@ class SingleServer:
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
     """
 
+    many_nodes = False
+
     def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = client
         self._owned = owned
@@ -336,6 +348,8 @@ class ClusterServer:
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
     """
+
+    many_nodes = True
 
     def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = client
@@ -420,7 +434,7 @@ class ClusterServer:
         if known is None:
             pool = ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
             known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
-        commands: list[Sequence[Any]] = []
+        commands: list[tuple[Any, ...]] = []
         answered_by: list[int] = []
         for place in places:
             if place in asking:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from queue import SimpleQueue
 from threading import Condition, Lock
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import redis
 from hiredis import pack_command
@@ -41,11 +41,12 @@ from runic_redis.drivers.replies import (
 )
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Operation
-from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket
+from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
 
 T = TypeVar("T")
+_Rounds: TypeAlias = list[tuple[Group, list[Call]]]
 
 
 class Pending(Protocol):
@@ -61,8 +62,10 @@ class Pending(Protocol):
 class Server(Protocol):
     """Something that answers calls."""
 
+    many_nodes: bool
+
     def find_node(self, key: str) -> str:
-        """The name of the node that holds a key."""
+        """The name of the node that holds a key; asked only where there are many."""
 
     def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
         """Send calls, together with nothing else if they are to be apart."""
@@ -91,18 +94,28 @@ def run(operation: Operation[T], sender: "Sender") -> T:
 
 
 class _Turn(Ticket):
-    """A call of one thread, and the groups that it sends for."""
+    """A call of one thread, and the groups that it sends for.
+
+    Its methods are called with the sender's lock held.
+    """
 
     __slots__ = ("leads", "signal")
 
     def __init__(self, batch: Batch) -> None:
-        self.signal: SimpleQueue[None] = SimpleQueue()
+        super().__init__(batch)
         self.leads: list[Group] = []
-        super().__init__(batch, self.wake_up)
+        self.signal: SimpleQueue[None] | None = None
 
-    def wake_up(self) -> None:
-        """Have the thread look: it is answered, or has become a leader."""
-        self.signal.put(None)
+    def wake(self) -> None:
+        """Have the thread look, if it waits: it is answered, or has become a leader."""
+        if self.signal is not None:
+            self.signal.put(None)
+
+    def prepare_to_wait(self) -> SimpleQueue[None]:
+        """What the thread will wait on."""
+        if self.signal is None:
+            self.signal = SimpleQueue()
+        return self.signal
 
 
 class Sender:
@@ -122,9 +135,11 @@ class Sender:
         self._pid = os.getpid()
         self._lock = Lock()
         self._room = Condition(self._lock)
-        self._groups = Groups(self.deadline_s, self.server.find_node)
+        self._groups = Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None)
         self._led: set[Group] = set()
         self._turns: set[_Turn] = set()
+        # How many calls wait to be let into a queue that is full.
+        self._kept_out = 0
 
     def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
@@ -142,13 +157,20 @@ class Sender:
             self._start()
         turn = _Turn(batch)
         try:
-            self._queue(turn)
+            with self._lock:
+                self._enqueue(turn)
+                rounds, pause_s = self._compose(turn)
             while turn.missing:
-                if turn.leads:
-                    self._lead(turn)
+                if rounds:
+                    outcome = self._exchange(rounds)
+                elif turn.leads:
+                    time.sleep(pause_s)
                 else:
-                    turn.signal.get()
-            self._leave(turn)
+                    turn.prepare_to_wait().get()
+                with self._lock:
+                    if rounds:
+                        self._settle(rounds, outcome)
+                    rounds, pause_s = self._compose(turn)
         except BaseException:
             # A signal's handler has raised, and may have done so in the middle of anything.
             self._recover(turn)
@@ -157,72 +179,71 @@ class Sender:
             raise turn.error
         return turn.replies
 
-    def _queue(self, turn: _Turn) -> None:
+    def _enqueue(self, turn: _Turn) -> None:
         """Have a call sent: by itself, where nobody sends."""
-        with self._lock:
-            self._turns.add(turn)
-            turn.asked_s = now_s()
+        self._turns.add(turn)
+        turn.asked_s = now_s()
+        found = self._groups.find(turn)
+        while is_full(found):
+            self._kept_out += 1
+            self._room.wait()
+            self._kept_out -= 1
             found = self._groups.find(turn)
-            while any(group.full for group in found):
-                self._room.wait()
-                found = self._groups.find(turn)
-            for group, places in found.items():
-                group.add(turn, places)
-                if group not in self._led:
-                    self._led.add(group)
-                    turn.leads.append(group)
+        for group, places in found.items():
+            group.add(turn, places)
+            if group not in self._led:
+                self._led.add(group)
+                turn.leads.append(group)
 
-    def _lead(self, turn: _Turn) -> None:
-        """Send rounds for the groups that a call leads, until it is answered or has none to lead."""
-        while True:
-            with self._lock:
-                started_s = now_s()
-                rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
-                if not rounds:
-                    for group in [group for group in turn.leads if group.idle]:
-                        turn.leads.remove(group)
-                        self._led.discard(group)
-                    if not turn.missing or not turn.leads:
-                        return
-                    pause_s = min(group.resume_s for group in turn.leads) - started_s
+    def _compose(self, turn: _Turn) -> tuple[_Rounds, float]:
+        """What a call is to send now for the groups that it leads; if nothing, how long it should wait."""
+        if turn.missing:
+            started_s = now_s()
+            rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
+            # (Commands whose deadline has passed were answered just now.)
             if rounds:
-                self._exchange(rounds)
-                if not turn.missing:
-                    return
-            elif pause_s > 0:
-                time.sleep(pause_s)
+                return rounds, 0.0
+            for group in [group for group in turn.leads if group.idle]:
+                turn.leads.remove(group)
+                self._led.discard(group)
+            if turn.missing:
+                if turn.leads:
+                    return [], max(0.0, min(group.resume_s for group in turn.leads) - started_s)
+                turn.prepare_to_wait()
+                return [], 0.0
+        # It is answered: others go on.
+        self._turns.discard(turn)
+        for group in turn.leads:
+            self._choose_leader(group)
+        return [], 0.0
 
-    def _exchange(self, rounds: list[tuple[Group, list[Call]]]) -> None:
-        calls = [call for _, some in rounds for call in some]
-        answers: list[Any]
+    def _exchange(self, rounds: _Rounds) -> list[Any] | StoreError:
+        """Send rounds and read the replies."""
+        calls = rounds[0][1] if len(rounds) == 1 else [call for _, some in rounds for call in some]
         try:
-            answers = self.server.begin(calls).finish()
+            return self.server.begin(calls).finish()
         except StoreError as error:
-            with self._lock:
-                for group, some in rounds:
-                    group.fail(some, error)
-                self._room.notify_all()
-            return
-        at = 0
-        with self._lock:
-            for group, some in rounds:
-                group.take(some, answers[at : at + len(some)], now_s())
-                at += len(some)
-            self._room.notify_all()
+            return error
 
-    def _leave(self, turn: _Turn) -> None:
-        """Hand the groups that a call leads to calls that wait in them."""
-        with self._lock:
-            self._turns.discard(turn)
-            for group in turn.leads:
-                self._choose_leader(group)
+    def _settle(self, rounds: _Rounds, outcome: list[Any] | StoreError) -> None:
+        """Give everybody the replies to rounds."""
+        ended_s = now_s()
+        at = 0
+        for group, calls in rounds:
+            if isinstance(outcome, StoreError):
+                group.fail(calls, outcome)
+            else:
+                group.take(calls, outcome[at : at + len(calls)], ended_s)
+                at += len(calls)
+        if self._kept_out:
+            self._room.notify_all()
 
     def _choose_leader(self, group: Group) -> None:
         successor = group.first_waiting()
         if isinstance(successor, _Turn):
             self._led.add(group)
             successor.leads.append(group)
-            successor.wake_up()
+            successor.wake()
         else:
             self._led.discard(group)
 
@@ -231,7 +252,7 @@ class Sender:
         with self._lock:
             interrupted.abandoned = True
             self._turns.discard(interrupted)
-            self._groups = Groups(self.deadline_s, self.server.find_node)
+            self._groups = Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None)
             self._led = set()
             for turn in self._turns:
                 turn.leads = []
@@ -243,7 +264,7 @@ class Sender:
             for group in self._groups:
                 self._choose_leader(group)
             for turn in self._turns:
-                turn.wake_up()
+                turn.wake()
             self._room.notify_all()
 
 
@@ -252,7 +273,7 @@ class _Fetching:
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._server = sender.server
-        self._ticket = Ticket(batch, lambda: None)
+        self._ticket = Ticket(batch)
         self._group = Group(sender.deadline_s)
         self._group.add(self._ticket, range(len(batch.commands)))
         self._send()
@@ -340,7 +361,7 @@ class _Exchange:
         ConfigurationError: the server refused the login, or the connection's settings.
     """
 
-    def __init__(self, connections: _Connections, commands: list[Sequence[Any]], *, apart: bool) -> None:
+    def __init__(self, connections: _Connections, commands: list[tuple[Any, ...]], *, apart: bool) -> None:
         self._connections = connections
         self._apart = apart
         self._count = len(commands)
@@ -356,8 +377,7 @@ class _Exchange:
         except redis.RedisError as error:
             raise refused_connection(error) from error
         try:
-            packed = [pack_command(tuple(command)) for command in commands]
-            self._connection.send_packed_command(packed if len(packed) < _FEW else [b"".join(packed)])
+            self._connection.send_packed_command([b"".join(map(pack_command, commands))])
         except AuthenticationError as error:
             self.cancel()
             raise refused_login(error) from error
@@ -404,10 +424,6 @@ class _Exchange:
             self._connections.drop(connection)
 
 
-# Up to so many commands are handed to the socket one by one.
-_FEW = 2
-
-
 class _SinglePending:
     """Calls sent to one Redis."""
 
@@ -426,6 +442,8 @@ class SingleServer:
         client: a redis-py client.
         owned: whether it was made for the store alone.
     """
+
+    many_nodes = False
 
     def __init__(self, client: Any, *, owned: bool) -> None:
         self._client = client
@@ -461,6 +479,8 @@ class ClusterServer:
         client: a redis-py cluster client.
         owned: whether it was made for the store alone.
     """
+
+    many_nodes = True
 
     def __init__(self, client: Any, *, owned: bool) -> None:
         self._client = client
@@ -554,7 +574,7 @@ class _ClusterPending:
     def _send(self, places: list[int], asking: dict[int, ClusterNode]) -> None:
         """Send every node its calls, each that it is only asked for behind an ASKING."""
         for node, of_node in self._server.nodes(self._calls, places, asking, self._replies):
-            commands: list[Sequence[Any]] = []
+            commands: list[tuple[Any, ...]] = []
             answered_by: list[int] = []
             for place in of_node:
                 if place in asking:

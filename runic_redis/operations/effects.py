@@ -44,7 +44,7 @@ class Command:
         size: about how many bytes it has, where they are many.
     """
 
-    args: Sequence[Argument]
+    args: tuple[Argument, ...]
     key: str
     text: str | None = None
     retry_at: int | None = None
@@ -52,16 +52,16 @@ class Command:
     shared: int = 0
     size: int = 0
 
-    def as_retry(self, since_first_ms: int) -> Sequence[Argument]:
+    def as_retry(self, since_first_ms: int) -> tuple[Argument, ...]:
         """Its arguments, once an earlier try may have been carried out."""
         if self.retry_at is None:
             return self.args
-        return [*self.args[: self.retry_at], since_first_ms, *self.args[self.retry_at + 1 :]]
+        return (*self.args[: self.retry_at], since_first_ms, *self.args[self.retry_at + 1 :])
 
     def with_text(self) -> "Command":
         """The same script call, carrying the script."""
         return Command(
-            ["EVAL", self.text or "", *self.args[2:]],
+            ("EVAL", self.text or "", *self.args[2:]),
             self.key,
             self.text,
             self.retry_at,
@@ -167,7 +167,7 @@ def call_script(
     script = load_script(name)
     first = 3 + len(keys)
     return Command(
-        ["EVALSHA", script.sha, len(keys), *keys, *args],
+        ("EVALSHA", script.sha, len(keys), *keys, *args),
         keys[0],
         script.text,
         None if retry_at is None else first + retry_at,

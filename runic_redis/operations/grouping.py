@@ -10,13 +10,13 @@ whatever fails. A failure is taken for the server's, so everything for it waits 
 
 import random
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Unanswered
 
-__all__ = ["PASSING", "Call", "Group", "Groups", "Lost", "Ticket"]
+__all__ = ["PASSING", "Call", "Group", "Groups", "Lost", "Ticket", "is_full"]
 
 # Replies of a server that has not carried the command out, and may well do so soon.
 PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
@@ -51,11 +51,10 @@ _WAITING: Any = object()
 
 
 class Ticket:
-    """A batch that waits to be answered.
+    """A batch that waits to be answered; a driver's own kind of it knows whom to tell.
 
     Args:
         batch: what is asked.
-        wake: called when the last reply is there, by whoever told the group.
 
     Attributes:
         replies: as many as the batch has commands.
@@ -65,16 +64,18 @@ class Ticket:
         asked_s: the time when it was asked.
     """
 
-    __slots__ = ("abandoned", "asked_s", "batch", "error", "missing", "replies", "wake")
+    __slots__ = ("abandoned", "asked_s", "batch", "error", "missing", "replies")
 
-    def __init__(self, batch: Batch, wake: Callable[[], object]) -> None:
+    def __init__(self, batch: Batch) -> None:
         self.batch = batch
-        self.wake = wake
         self.abandoned = False
         self.error: StoreError | None = None
         self.missing = len(batch.commands)
         self.replies: list[Any] = [_WAITING] * self.missing
         self.asked_s = 0.0
+
+    def wake(self) -> None:
+        """The last reply is there."""
 
     def unanswered(self) -> list[int]:
         """The places of its commands that have no reply."""
@@ -98,32 +99,38 @@ class _Request:
 class Call:
     """What is sent as one command, and answers one request or several."""
 
-    __slots__ = ("args", "joined", "key", "requests", "size")
+    __slots__ = ("_args", "_joined", "_size", "key", "requests")
 
-    def __init__(self, request: _Request, args: Sequence[Argument]) -> None:
-        self.args = args
-        self.key = request.command.key
+    def __init__(self, request: _Request, args: tuple[Argument, ...]) -> None:
+        command = request.command
+        self.key = command.key
         self.requests = [request]
-        self.joined: list[Argument] | None = None
-        self.size = request.command.size
+        self._args = args
+        self._joined: list[Argument] | None = None
+        self._size = command.size
 
-    def takes(self, args: Sequence[Argument], command: Command) -> bool:
+    @property
+    def args(self) -> tuple[Argument, ...]:
+        """What to send."""
+        return self._args if self._joined is None else tuple(self._joined)
+
+    def takes(self, args: tuple[Argument, ...], command: Command) -> bool:
         """Whether a command may be sent as a part of this one."""
         count = command.shared
         return (
             count > 0
             and len(self.requests) < _MOST_JOINED
-            and self.size + command.size <= _MOST_BYTES
-            and self.args[:count] == args[:count]
+            and self._size + command.size <= _MOST_BYTES
+            and self._args[:count] == args[:count]
         )
 
-    def join(self, request: _Request, args: Sequence[Argument]) -> None:
+    def join(self, request: _Request, args: tuple[Argument, ...]) -> None:
         """Send it as a part of this one."""
-        if self.joined is None:
-            self.args = self.joined = list(self.args)
-        self.joined += args[request.command.shared :]
+        if self._joined is None:
+            self._joined = list(self._args)
+        self._joined += args[request.command.shared :]
         self.requests.append(request)
-        self.size += request.command.size
+        self._size += request.command.size
 
 
 class Group:
@@ -186,44 +193,42 @@ class Group:
         """What to send now; empty if nothing waits, or none of it may go yet (see `resume_s`)."""
         if not self._waiting or now_s < self.resume_s:
             return []
+        waiting, busy = self._waiting, self._busy
         calls: list[Call] = []
         size = 0
         # The last call of each line; None once something of it must wait.
         lines: dict[str, Call | None] = {}
         left: list[_Request] = []
-        while self._waiting and len(calls) < _MOST_CALLS:
-            request = self._waiting.popleft()
+        while waiting and len(calls) < _MOST_CALLS:
+            request = waiting.popleft()
             command = request.command
             line = command.line
             if calls and size + command.size > _MOST_BYTES:
                 left.append(request)
                 break
-            if line in self._busy:
+            if line in busy:
                 left.append(request)
                 continue
-            args: Sequence[Argument] = command.args
-            if request.first_s is None:
-                request.first_s = now_s
-            elif now_s - request.first_s >= self._deadline_s and self._failures:
-                self._expire(request, now_s)
+            args = command.args if request.first_s is None else self._retry(request, request.first_s, now_s)
+            if args is None:
                 continue
-            elif request.unsure:
-                args = command.as_retry(int((now_s - request.first_s) * 1000))
-            if line and line in lines:
-                call = lines[line]
-                if call is None or not call.takes(args, command):
-                    lines[line] = None
-                    left.append(request)
-                    continue
+            call = lines.get(line)
+            if call is not None and call.takes(args, command):
                 call.join(request, args)
+            elif line in lines:
+                lines[line] = None
+                left.append(request)
+                continue
             else:
-                call = Call(request, args)
-                calls.append(call)
+                calls.append(call := Call(request, args))
                 if line:
                     lines[line] = call
+            if request.first_s is None:
+                request.first_s = now_s
             size += command.size
-            self._waiting_bytes -= command.size
-        self._waiting.extendleft(reversed(left))
+        self._waiting_bytes -= size
+        if left:
+            waiting.extendleft(reversed(left))
         if calls:
             self._rounds_under_way += 1
             self._busy.update(lines)
@@ -291,11 +296,16 @@ class Group:
             self.abandon(ticket)
             ticket.wake()
 
-    def _expire(self, request: _Request, now_s: float) -> None:
-        self._waiting_bytes -= request.command.size
-        elapsed_s = now_s - (now_s if request.first_s is None else request.first_s)
-        unsure = request.unsure and request.command.retry_at is not None
-        self._settle(request, Unanswered(self._reason, elapsed_s, unsure))
+    def _retry(self, request: _Request, first_s: float, now_s: float) -> tuple[Argument, ...] | None:
+        """What to send for a request that was sent before; None if its deadline has passed, and that was its answer."""
+        command = request.command
+        elapsed_s = now_s - first_s
+        if self._failures and elapsed_s >= self._deadline_s:
+            self._waiting_bytes -= command.size
+            unsure = request.unsure and command.retry_at is not None
+            self._settle(request, Unanswered(self._reason, elapsed_s, unsure))
+            return None
+        return command.as_retry(int(elapsed_s * 1000)) if request.unsure else command.args
 
     def _settle(self, request: _Request, reply: Any) -> None:
         ticket = request.ticket
@@ -324,37 +334,48 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
     return wanted
 
 
+def is_full(groups: Iterable[Group]) -> bool:
+    """Whether who comes should be made to wait for one of them."""
+    for group in groups:
+        if group.full:
+            return True
+    return False
+
+
 class Groups:
     """The groups of a server's nodes. Not for two threads at once.
 
     Args:
         deadline_s: for how long a command is tried, from its first try.
-        find_node: which node a key is kept on.
+        find_node: which node a key is kept on; None where there is but one.
     """
 
-    def __init__(self, deadline_s: float, find_node: Callable[[str], Hashable]) -> None:
+    def __init__(self, deadline_s: float, find_node: Callable[[str], Hashable] | None) -> None:
         self._deadline_s = deadline_s
         self._find_node = find_node
+        self._only = Group(deadline_s)
         self._by_node: dict[Hashable, Group] = {}
         self._by_tag: dict[str, Group] = {}
 
-    def find(self, ticket: Ticket) -> dict[Group, list[int]]:
+    def find(self, ticket: Ticket) -> Mapping[Group, Sequence[int]]:
         """The groups that a ticket's commands belong to, with their places in it."""
+        if self._find_node is None:
+            return {self._only: range(len(ticket.batch.commands))}
         found: dict[Group, list[int]] = {}
         for place, command in enumerate(ticket.batch.commands):
-            found.setdefault(self._home(command.key), []).append(place)
+            found.setdefault(self._home(command.key, self._find_node), []).append(place)
         return found
 
     def __iter__(self) -> Iterator[Group]:
-        return iter(self._by_node.values())
+        return iter([self._only] if self._find_node is None else self._by_node.values())
 
-    def _home(self, key: str) -> Group:
+    def _home(self, key: str, find_node: Callable[[str], Hashable]) -> Group:
         """The group of a key's node.
 
         When a slot has moved to another node, its commands stay in their old group for as long as any wait there, so
         as not to overtake them. (A group decides what is sent when; where to, the driver does.)
         """
-        node = self._find_node(key)
+        node = find_node(key)
         group = self._by_node.get(node)
         if group is None:
             group = self._by_node[node] = Group(self._deadline_s)
