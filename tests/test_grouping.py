@@ -70,8 +70,8 @@ def player() -> Player:
 
 
 def flag(args: Sequence[Any]) -> Any:
-    """Whether a script call says that it is a retry."""
-    return args[-1]
+    """Whether a script call says that it is a retry: since how many milliseconds, or empty."""
+    return args[-1] and int(args[-1])
 
 
 def test_what_waits_goes_in_one_round_in_its_order(player: Player) -> None:
@@ -149,7 +149,7 @@ def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
-    assert [args[4:] for args in player.round([1, 2], after_s=1)] == [("w", "1", 1000, "2", "")]
+    assert [args[4:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1000", "2", "")]
 
 
 def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:

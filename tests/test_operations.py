@@ -220,7 +220,7 @@ def test_a_page_is_small_where_entries_are_large(context: Context) -> None:
     play(reader.next_page(), [])
     batch = next(reader.next_page())
     assert isinstance(batch, Batch)
-    assert batch.commands[0].args[-1] == 8
+    assert batch.commands[0].args[-1] == "8"
 
 
 class Fetching:
@@ -246,11 +246,11 @@ def test_the_last_few_events_are_read_with_a_small_page(context: Context) -> Non
     assert isinstance(batch, Batch)
     page, meta = batch.commands
     assert page.args[0] == "XREVRANGE"
-    assert page.args[-1] == 8
+    assert page.args[-1] == "8"
     assert meta.args[0] == "HMGET"
 
 
 def test_a_short_listing_reads_little(context: Context) -> None:
     batch = next(Listing(context, limit=1).next_page())
     assert isinstance(batch, Batch)
-    assert [command.args[-1] for command in batch.commands] == [4] * 4
+    assert [command.args[-1] for command in batch.commands] == ["4"] * 4

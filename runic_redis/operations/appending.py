@@ -68,22 +68,22 @@ def _command(
 ) -> Command:
     """The call that appends a commit; its size is 0 if there is nothing to append."""
     workflow_id = check_workflow_id(workflow_id)
-    expected = "" if expected_cursor is None else check_cursor(expected_cursor, "expected_cursor")
+    expected = "" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor"))
     known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     commit = _event_list(events)
     entries = context.codec.encode_commit(commit) if commit else ()
-    args: list[str | bytes | int] = [
+    args: list[str | bytes] = [
         workflow_id,
         known_as,
         "" if commit_id is None else "given",
         expected,
         about,
-        len(entries),
+        str(len(entries)),
     ]
     size = 0
     for entry in entries:
-        args += entry
+        args += (str(entry.event_count), entry.header, entry.payload)
         size += len(entry.header) + len(entry.payload)
     keys = context.keys.workflow(workflow_id)
     return call_script(

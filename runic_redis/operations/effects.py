@@ -23,7 +23,8 @@ __all__ = [
 
 T = TypeVar("T")
 _OWN_ID_BYTES = 8
-Argument: TypeAlias = str | bytes | int
+# No int: packing one lets a signal handler run in the middle of hiredis, which then crashes if that raises.
+Argument: TypeAlias = str | bytes
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Command:
         """Its arguments, once an earlier try may have been carried out."""
         if self.retry_at is None:
             return self.args
-        return (*self.args[: self.retry_at], since_first_ms, *self.args[self.retry_at + 1 :])
+        return (*self.args[: self.retry_at], str(since_first_ms), *self.args[self.retry_at + 1 :])
 
     def with_text(self) -> "Command":
         """The same script call, carrying the script."""
@@ -167,7 +168,7 @@ def call_script(
     script = load_script(name)
     first = 3 + len(keys)
     return Command(
-        ("EVALSHA", script.sha, len(keys), *keys, *args),
+        ("EVALSHA", script.sha, str(len(keys)), *keys, *args),
         keys[0],
         script.text,
         None if retry_at is None else first + retry_at,

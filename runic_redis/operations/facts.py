@@ -81,7 +81,7 @@ def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[Non
     yield from make_namespace(context)
     replies = yield from ask_all(
         [
-            call_script("save_fact", [context.keys.facts(raw)], [raw, data, DIGEST_BYTES], size=len(data))
+            call_script("save_fact", [context.keys.facts(raw)], [raw, data, str(DIGEST_BYTES)], size=len(data))
             for raw, data in encoded
         ]
     )

@@ -163,7 +163,12 @@ class Group:
 
     def first_waiting(self) -> Ticket | None:
         """Whose command is the next to be sent."""
-        return self._waiting[0].ticket if self._waiting else None
+        while self._waiting:
+            if self._waiting[0].ticket.missing:
+                return self._waiting[0].ticket
+            # It was taken for lost, and has been answered since.
+            self._waiting_bytes -= self._waiting.popleft().command.size
+        return None
 
     def add(self, ticket: Ticket, places: Iterable[int]) -> None:
         """Have some of a ticket's commands sent, after those that wait already."""
@@ -336,7 +341,7 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
 
 def is_full(groups: Iterable[Group]) -> bool:
     """Whether who comes should be made to wait for one of them."""
-    for group in groups:
+    for group in groups:  # noqa: SIM110 - on the way of every call, where a generator costs more than what it does
         if group.full:
             return True
     return False

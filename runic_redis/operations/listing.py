@@ -42,7 +42,7 @@ class _Partition:
     def command(self) -> Command:
         upper = "+inf" if self._score == float("inf") else f"{self._score:.0f}"
         count = self._count + len(self._at_score)
-        return Command(("ZREVRANGEBYSCORE", self.key, upper, "-inf", "WITHSCORES", "LIMIT", 0, count), self.key)
+        return Command(("ZREVRANGEBYSCORE", self.key, upper, "-inf", "WITHSCORES", "LIMIT", "0", str(count)), self.key)
 
     def receive(self, reply: Sequence[Any]) -> None:
         pairs = _pairs(reply)

@@ -45,7 +45,7 @@ def delete_namespace(context: Context) -> Operation[None]:
 
 
 def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[None]:
-    commands = [Command(("MEMORY", "USAGE", key, "SAMPLES", 0), key) for _, key in keys]
+    commands = [Command(("MEMORY", "USAGE", key, "SAMPLES", "0"), key) for _, key in keys]
     replies = yield from ask_all(commands)
     for (kind, _), size in zip(keys, replies, strict=True):
         usage[kind] += size or 0

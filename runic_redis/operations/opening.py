@@ -75,7 +75,7 @@ def make_namespace(context: Context) -> Operation[None]:
     if context.made:
         return
     keys = context.keys
-    found = yield from ask(call_script("make_namespace", [keys.config], [FORMAT, keys.partitions]))
+    found = yield from ask(call_script("make_namespace", [keys.config], [str(FORMAT), str(keys.partitions)]))
     _check_settings(context, found)
     context.made = True
 

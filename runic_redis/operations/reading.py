@@ -151,7 +151,7 @@ class Reader:
             # They were there when the page was asked for.
             raise self._gap()
         self._receive(entries)
-        full = len(entries) == batch.commands[0].args[-1]
+        full = str(len(entries)) == batch.commands[0].args[-1]
         if full and (self._reverse or entry_cursor(entries[-1], self._keys.events) < self._high):
             batch = self._page()
             self._ahead = batch, (yield Ahead(batch))
@@ -186,8 +186,10 @@ class Reader:
         key = self._keys.events
         if newest_first:
             upper = "+" if bound is None else bound if isinstance(bound, bytes) else f"{max(bound, 0)}-{_LAST_MS}"
-            return Command(("XREVRANGE", key, upper, "-", "COUNT", count), key)
-        return Command(("XRANGE", key, bound if isinstance(bound, bytes) else f"{bound}-0", "+", "COUNT", count), key)
+            return Command(("XREVRANGE", key, upper, "-", "COUNT", str(count)), key)
+        return Command(
+            ("XRANGE", key, bound if isinstance(bound, bytes) else f"{bound}-0", "+", "COUNT", str(count)), key
+        )
 
     def _decode_some(self) -> list[Any]:
         """Decode entries, up to a page's size, and take from them what is still to be read."""

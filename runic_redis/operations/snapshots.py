@@ -21,7 +21,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes) 
         call_script(
             "save_snapshot",
             [keys.snapshot, keys.meta, keys.commits, keys.index],
-            [workflow_id, own_id(), "", cursor, data],
+            [workflow_id, own_id(), "", str(cursor), data],
             retry_at=2,
             line=workflow_id,
             size=len(data),

@@ -102,10 +102,10 @@ class Tailer:
         wait_s = self._context.block_s if len(self._slots) == 1 else min(self._context.block_s, _GLANCE_S)
         commands = []
         for number, slot in enumerate(self._slots):
-            block = ("BLOCK", max(1, int(wait_s * 1000))) if number == 0 else ()
+            block = ("BLOCK", str(max(1, int(wait_s * 1000)))) if number == 0 else ()
             keys = [one.events for one in slot]
             after = [f"{one.cursor}-{_LAST_MS}" for one in slot]
-            commands.append(Command(("XREAD", "COUNT", _MOST_ENTRIES, *block, "STREAMS", *keys, *after), keys[0]))
+            commands.append(Command(("XREAD", "COUNT", str(_MOST_ENTRIES), *block, "STREAMS", *keys, *after), keys[0]))
         return commands
 
     def _look_after(self, followed: Sequence[_Followed]) -> Operation[None]:

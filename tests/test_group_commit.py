@@ -1,0 +1,263 @@
+"""Concurrent calls on one store travel together, for threads and for tasks."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from runic_redis import AsyncRedisStore, CursorConflict, RedisStore, StoreError
+from runic_redis.drivers.sync import Pending, Sender, Server
+from runic_redis.operations import grouping
+from runic_redis.operations.grouping import Call
+from runic_redis.testing.examples import numbered
+from tests.servers import RunningServer
+
+
+class GatedServer:
+    """Between a store and its server: each round trip waits at a gate."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.many_nodes = server.many_nodes
+        self.find_node = server.find_node
+        self.forget = server.forget
+        self.gate = threading.Semaphore(0)
+        self.arrived = threading.Semaphore(0)
+        self.rounds: list[int] = []
+        self.interrupt: BaseException | None = None
+
+    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
+        if apart:
+            return self._server.begin(calls, apart=True)
+        self.rounds.append(sum(len(call.requests) for call in calls))
+        self.arrived.release()
+        self.gate.acquire()
+        if self.interrupt is not None:
+            error, self.interrupt = self.interrupt, None
+            raise error
+        return self._server.begin(calls)
+
+    def close(self) -> None:
+        self._server.close()
+
+
+@pytest.fixture
+def gated(store: RedisStore) -> GatedServer:
+    store.append("other", numbered(1))
+    gated = GatedServer(store._sender.server)
+    store._sender = Sender(gated, 30.0)
+    return gated
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(32) as pool:
+        yield pool
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until other threads have come so far; pytest's time limit ends it if they never do."""
+    while not condition():
+        os.sched_yield()
+
+
+def waiting(store: RedisStore) -> int:
+    return len(store._sender._turns)
+
+
+def test_what_comes_during_a_round_trip_goes_in_the_next(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
+) -> None:
+    first = pool.submit(store.append, "order-0", numbered(1))
+    gated.arrived.acquire()
+    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 21)]
+    wait_for(lambda: waiting(store) == 21)
+    gated.gate.release(2)
+    assert [future.result() for future in [first, *others]] == [1] * 21
+    assert gated.rounds == [1, 20]
+
+
+def test_a_call_that_is_alone_waits_for_nothing(store: RedisStore, gated: GatedServer) -> None:
+    gated.gate.release(3)
+    for number in range(3):
+        assert store.append("order-1", numbered(1, number)) == number + 1
+    assert gated.rounds == [1, 1, 1]
+
+
+def test_each_of_those_that_travel_together_has_its_own_answer(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
+) -> None:
+    first = pool.submit(store.cursor, "order-1")
+    gated.arrived.acquire()
+    expecting = [pool.submit(store.append, "order-1", numbered(1), expected_cursor=0) for _ in range(8)]
+    others = [pool.submit(store.append, "order-2", numbered(2), metadata={"n": n}) for n in range(8)]
+    wait_for(lambda: waiting(store) == 17)
+    gated.gate.release(2)
+    assert first.result() == 0
+    assert sorted(isinstance(future.exception(), CursorConflict) for future in expecting) == [False, *[True] * 7]
+    assert sorted(future.result() for future in others) == list(range(2, 18, 2))
+    assert gated.rounds == [1, 16]
+
+
+def test_many_commits_of_one_workflow_are_one_call(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
+) -> None:
+    first = pool.submit(store.cursor, "order-1")
+    gated.arrived.acquire()
+    futures = []
+    for number in range(20):
+        futures.append(pool.submit(store.append, "order-1", numbered(2, 2 * number)))
+        wait_for(lambda count=number + 2: waiting(store) == count)  # type: ignore[misc]
+    gated.gate.release(20)
+    assert [future.result() for future in futures] == list(range(2, 42, 2))
+    assert first.result() == 0
+    assert gated.rounds == [1, 20]
+    assert [record.cursor for record in store.stream_records("order-1")] == list(range(1, 41))
+    assert list(store.stream("order-1")) == numbered(40, 0)
+
+
+def test_a_thread_that_is_interrupted_while_it_sends_for_others_does_not_take_them_with_it(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
+) -> None:
+    first = pool.submit(store.append, "order-1", numbered(1))
+    gated.arrived.acquire()
+    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(10)]
+    wait_for(lambda: waiting(store) == 11)
+    gated.interrupt = KeyboardInterrupt()
+    gated.gate.release(20)
+    assert isinstance(first.exception(), KeyboardInterrupt)
+    assert [future.result() for future in others] == [1] * 10
+    assert waiting(store) == 0
+
+
+def test_a_full_queue_pushes_back(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    first = pool.submit(store.append, "order-0", numbered(1))
+    gated.arrived.acquire()
+    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 11)]
+    wait_for(lambda: store._sender._kept_out == 7)
+    gated.gate.release(20)
+    assert [future.result() for future in [first, *others]] == [1] * 11
+    assert max(gated.rounds) <= 3
+
+
+def test_those_who_wait_when_the_store_is_closed_are_told(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
+) -> None:
+    first = pool.submit(store.append, "order-0", numbered(1))
+    gated.arrived.acquire()
+    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 6)]
+    wait_for(lambda: waiting(store) == 6)
+    store.close()
+    gated.gate.release(20)
+    for future in [first, *others]:
+        with pytest.raises(StoreError, match="closed"):
+            future.result()
+
+
+def test_calls_survive_interruptions_anywhere(valkey: RunningServer, namespace: str) -> None:
+    """Signals interrupt the main thread at random points while other threads use the same store."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    appended = [0] * 4
+    stop = threading.Event()
+    before = signal.signal(signal.SIGPROF, interrupt)
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+
+        def work(number: int) -> None:
+            while not stop.is_set():
+                appended[number] += 1
+                assert store.append(f"order-{number}", numbered(1)) == appended[number]
+
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(work, number) for number in range(4)]
+            try:
+                for attempt in range(100):
+                    try:
+                        signal.setitimer(signal.ITIMER_PROF, 0.0005 + attempt * 0.00007)
+                        while True:
+                            store.append("main", numbered(1))
+                    except Interrupted:
+                        pass
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                signal.signal(signal.SIGPROF, before)
+                stop.set()
+            for future in futures:
+                future.result()
+        for number in range(4):
+            assert store.cursor(f"order-{number}") == appended[number]
+
+
+def test_a_child_process_has_connections_of_its_own(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        store.append("order-1", numbered(1))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                if store.append("order-1", numbered(1, 1)) == 2:
+                    status = 0
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        assert status == 0
+        assert store.append("order-1", numbered(1, 2)) == 3
+        assert list(store.stream("order-1")) == [*numbered(1), *numbered(2, 1)]
+
+
+async def commands_of(store: AsyncRedisStore, name: str) -> int:
+    """How many commands of a name the store's server has carried out."""
+    assert store._connected is not None
+    stats = await store._connected.server._client.info("commandstats")
+    return int(stats.get(f"cmdstat_{name}", {}).get("calls", 0))
+
+
+def test_tasks_travel_together(valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            await store.append("other", numbered(1))
+            rounds: list[int] = []
+            assert store._sender is not None
+            server = store._sender._server
+            send = server.send
+
+            async def count(calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+                rounds.append(sum(len(call.requests) for call in calls))
+                return await send(calls, apart=apart)
+
+            monkeypatch.setattr(server, "send", count)
+            cursors = await asyncio.gather(*(store.append(f"order-{n % 10}", numbered(1, n)) for n in range(100)))
+            assert sorted(cursors) == sorted(list(range(1, 11)) * 10)
+            assert rounds == [100]
+            before = await commands_of(store, "evalsha")
+            assert await asyncio.gather(*(store.append("order-x", numbered(1, n)) for n in range(50))) == [
+                *range(1, 51)
+            ]
+            assert await commands_of(store, "evalsha") - before == 1
+            assert [event async for event in store.stream("order-x")] == numbered(50, 0)
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_pushes_tasks_back(valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            await asyncio.gather(*(store.append("order-1", numbered(1)) for _ in range(50)))
+            assert await store.cursor("order-1") == 50
+
+    asyncio.run(main())
