@@ -153,9 +153,6 @@ class Sender:
                 await self._drive(group)
                 # Those that were just answered may have more to send: what they add goes in the next round.
                 await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            group.end(closed())
-            raise
         finally:
             del self._drivers[group]
 
@@ -188,6 +185,8 @@ class Sender:
         for driver in drivers:
             driver.cancel()
         await asyncio.gather(*drivers, return_exceptions=True)
+        for group in self._groups:
+            group.end(closed())
         await self._server.close()
 
 

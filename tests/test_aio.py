@@ -1,0 +1,316 @@
+"""What is asyncio's own: cancellation, the life of a store, clients, errors. The rest is in the contract suite."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from runic_redis import (
+    AsyncRedisStore,
+    ConfigurationError,
+    InvalidArgument,
+    InvalidType,
+    RedisStore,
+    StoreError,
+    StoreUnavailable,
+    WorkflowNotFound,
+)
+from runic_redis.testing.examples import numbered
+from tests.faults import CuttingProxy, cutting_proxy
+from tests.servers import RunningServer
+
+Main = Callable[[], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def opened(server: RunningServer, namespace: str, **options: Any) -> AsyncIterator[AsyncRedisStore]:
+    async with AsyncRedisStore.from_url(server.url(), namespace=namespace, **options) as store:
+        yield store
+
+
+def test_the_readme_s_life_of_a_store(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        store = AsyncRedisStore.from_url(valkey.url(), namespace=namespace)
+        assert "not open" in repr(store)
+        with pytest.raises(StoreError, match="not open"):
+            await store.append("order-1", numbered(1))
+        async with store:
+            assert await store.append("order-1", numbered(3)) == 3
+            assert [event async for event in store.stream("order-1")] == numbered(3)
+            with pytest.raises(StoreError, match="opened before"):
+                await store.open()
+        assert store.closed
+        await store.close()
+        with pytest.raises(StoreError, match="closed"):
+            await store.cursor("order-1")
+        other = await AsyncRedisStore.from_url(valkey.url(), namespace=namespace).open()
+        assert await other.cursor("order-1") == 3
+        await other.close()
+
+    asyncio.run(main())
+
+
+def test_what_a_call_raises_an_iterator_raises_on_its_first_step(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        async with opened(valkey, namespace) as store:
+            events = store.stream("nowhere")
+            with pytest.raises(WorkflowNotFound):
+                await anext(events)
+            with pytest.raises(InvalidArgument):
+                store.stream("")
+
+    asyncio.run(main())
+
+
+def test_both_kinds_of_store_share_a_namespace(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        store.append("order-1", numbered(2))
+
+        async def main() -> None:
+            async with opened(valkey, namespace) as other:
+                assert [event async for event in other.stream("order-1")] == numbered(2)
+                await other.append("order-1", numbered(1, 3), expected_cursor=2)
+
+        asyncio.run(main())
+        assert list(store.stream("order-1")) == numbered(3)
+
+
+def test_a_cancelled_append_is_there_once_or_not(valkey: RunningServer, namespace: str) -> None:
+    """Tasks are cancelled at random moments; what each has appended is there at most once, whole and in order."""
+
+    async def main(rng: random.Random) -> None:
+        async with opened(valkey, namespace) as store:
+            acknowledged: dict[int, list[int]] = {}
+
+            async def work(number: int) -> None:
+                for step in range(1000):
+                    await store.append(f"order-{number}", [{"step": step}, {"again": step}])
+                    acknowledged.setdefault(number, []).append(step)
+
+            tasks = [asyncio.create_task(work(number)) for number in range(20)]
+            for task in rng.sample(tasks, len(tasks)):
+                for _ in range(rng.randrange(60)):
+                    await asyncio.sleep(0)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for number in range(20):
+                steps = [event async for event in store.stream(f"order-{number}")] if number in acknowledged else []
+                count = len(steps) // 2
+                assert steps == [part for step in range(count) for part in ({"step": step}, {"again": step})]
+                assert count - len(acknowledged.get(number, [])) in {0, 1}
+
+    for seed in range(5):
+        asyncio.run(main(random.Random(seed)))
+        with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            store.delete_namespace()
+
+
+def test_a_cancelled_reader_leaves_no_half_read_connection(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        async with opened(valkey, namespace) as store:
+            large = [{"n": n, "text": random.Random(n).randbytes(5000)} for n in range(200)]
+            for _ in range(20):
+                await store.append("large", large)
+            await store.append("small", numbered(5))
+
+            async def read() -> None:
+                async for _ in store.stream("large"):
+                    pass
+
+            for turn in range(40):
+                task = asyncio.create_task(read())
+                for _ in range(turn * 3):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                assert [event async for event in store.stream("small")] == numbered(5)
+            assert [event async for event in store.stream("large", after=3800)] == large
+            # One that is left in the middle gives up the page that is on its way.
+            events = store.stream("large")
+            for _ in range(1000):
+                await anext(events)
+            await events.aclose()  # type: ignore[attr-defined]
+            assert await store.cursor("large") == 4000
+
+    asyncio.run(main())
+
+
+def test_a_follower_is_stopped_by_cancelling_it(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        async with opened(valkey, namespace) as store:
+            seen: asyncio.Queue[int] = asyncio.Queue()
+
+            async def follow() -> None:
+                async for record in store.tail("order-1"):
+                    seen.put_nowait(record.cursor)
+
+            task = asyncio.create_task(follow())
+            for number in range(1, 4):
+                await store.append("order-1", numbered(1))
+                assert await seen.get() == number
+            task.cancel()
+            assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+            assert await store.cursor("order-1") == 3
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_a_follower_outlives_the_time_limit_of_its_connection(valkey: RunningServer, namespace: str, face: str) -> None:
+    url = valkey.url() + "&socket_timeout=0.2"
+
+    def waited(client: redis.Redis, before: int) -> bool:
+        # Each read waits for half the limit.
+        stats: Any = client.info("commandstats")
+        return int(stats["cmdstat_xread"]["calls"]) - before >= 5
+
+    async def asynchronous(client: redis.Redis) -> None:
+        async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
+            records = store.tail("order-1")
+            coming = asyncio.ensure_future(anext(records))
+            while not waited(client, 0):
+                await asyncio.sleep(0)
+            await store.append("order-1", numbered(1))
+            assert (await coming).event == numbered(1)[0]
+            await records.aclose()
+
+    with valkey.client() as client:
+        client.config_resetstat()
+        if face == "asyncio":
+            client.xread({"x": "0-0"}, count=1)
+            asyncio.run(asynchronous(client))
+            return
+        client.xread({"x": "0-0"}, count=1)
+        with RedisStore.from_url(url, namespace=namespace) as store, ThreadPoolExecutor(1) as pool:
+            records = store.tail("order-1")
+            coming = pool.submit(next, records)
+            while not waited(client, 0):
+                pass
+            store.append("order-1", numbered(1))
+            assert coming.result().event == numbered(1)[0]
+
+
+@pytest.fixture
+def proxy(valkey: RunningServer) -> Any:
+    with cutting_proxy(valkey) as proxy:
+        yield proxy
+
+
+def test_commits_survive_connections_that_are_cut_anywhere(proxy: CuttingProxy, namespace: str) -> None:
+    async def main() -> None:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
+            await store.append("other", numbered(1))
+            for at in range(0, 800, 23):
+                proxy.cut_request, proxy.cut_reply = (at, None) if at % 2 else (None, at // 8)
+                await asyncio.gather(*(store.append(f"order-{n}", [{"at": at, "n": n}]) for n in range(8)))
+            proxy.cut_request = proxy.cut_reply = None
+            for n in range(8):
+                events = [event async for event in store.stream(f"order-{n}")]
+                assert events == [{"at": at, "n": n} for at in range(0, 800, 23)]
+
+    asyncio.run(main())
+
+
+def test_the_order_within_a_workflow_survives_them_too(proxy: CuttingProxy, namespace: str) -> None:
+    async def main() -> None:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
+            await store.append("other", numbered(1))
+            calls = []
+            for number in range(200):
+                if number % 20 == 0:
+                    proxy.cut_request = number * 7
+                calls.append(asyncio.ensure_future(store.append("order-1", numbered(1, number))))
+                if number % 3 == 0:
+                    await asyncio.sleep(0)
+            assert await asyncio.gather(*calls) == list(range(1, 201))
+            assert [event async for event in store.stream("order-1")] == numbered(200, 0)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_does_not_answer_is_unavailable_after_the_deadline(proxy: CuttingProxy, namespace: str) -> None:
+    async def main() -> None:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with AsyncRedisStore.from_url(url, namespace=namespace, deadline_s=0.2) as store:
+            await store.append("order-1", numbered(1))
+            proxy.close()
+            with pytest.raises(StoreUnavailable, match=r"did not answer for \d"):
+                await store.append("order-1", numbered(1))
+
+    asyncio.run(main())
+
+
+def test_what_waits_when_the_store_is_closed_is_told(proxy: CuttingProxy, namespace: str) -> None:
+    async def main() -> None:
+        store = await AsyncRedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace).open()
+        await store.append("order-1", numbered(1))
+        proxy.close()
+        waiting = [asyncio.ensure_future(store.append("order-1", numbered(1))) for _ in range(5)]
+        await asyncio.sleep(0)
+        await store.close()
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(outcome, StoreError)
+            assert "closed" in str(outcome)
+
+    asyncio.run(main())
+
+
+def test_every_kind_of_client_is_used(
+    valkey: RunningServer, cluster_nodes: list[RunningServer], namespace: str
+) -> None:
+    async def main() -> None:
+        clients: list[Any] = [
+            redis.asyncio.Redis(unix_socket_path=str(valkey.socket)),
+            redis.asyncio.Redis.from_pool(
+                redis.asyncio.BlockingConnectionPool.from_url(valkey.url(), max_connections=1)
+            ),
+            redis.asyncio.RedisCluster(host="127.0.0.1", port=cluster_nodes[0].port),
+        ]
+        for client in clients:
+            async with AsyncRedisStore(client, namespace=namespace) as store:
+                await store.delete("order-1")
+                assert await asyncio.gather(*(store.append("order-1", numbered(1, n)) for n in range(9))) == [
+                    *range(1, 10)
+                ]
+                assert [event async for event in store.stream("order-1")] == numbered(9, 0)
+            assert await client.ping(), "the client is the caller's, and stays open"
+            await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_is_no_client_of_asyncio_is_refused(valkey: RunningServer) -> None:
+    with valkey.client() as client:
+        for wrong, message in ((client, "client of redis;"), ("redis://x", "not a str"), (None, "not a NoneType")):
+            with pytest.raises(InvalidType, match=message):
+                AsyncRedisStore(wrong)
+    with pytest.raises(ConfigurationError, match="decode_responses"):
+        AsyncRedisStore(redis.asyncio.Redis(decode_responses=True))
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "message"),
+    [
+        ("redis://127.0.0.1:1", StoreUnavailable, "cannot be reached"),
+        ("redis+cluster://127.0.0.1:1", StoreUnavailable, "cannot be reached"),
+        ("redis+sentinel://127.0.0.1:1/service", StoreUnavailable, "cannot be reached"),
+        ("redis://localhost?decode_responses=1", ConfigurationError, "decode_responses"),
+        ("nothing", ConfigurationError, "is not a URL"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_says_so(url: str, error: type[StoreError], message: str) -> None:
+    async def main() -> None:
+        store = AsyncRedisStore.from_url(url)
+        with pytest.raises(error, match=message):
+            await store.open()
+        assert store.closed
+
+    asyncio.run(main())
