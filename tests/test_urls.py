@@ -5,7 +5,7 @@ import socketserver
 import ssl
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import trustme
 from redis.crc import key_slot as keyslot
 
 from runic_redis import (
+    AsyncRedisStore,
     ConfigurationError,
     InvalidArgument,
     RedisStore,
@@ -25,17 +26,28 @@ from runic_redis import (
 )
 from runic_redis.testing.examples import numbered
 from tests import servers
+from tests.portal import BlockingStore
 from tests.servers import RunningServer
 
 SECRET = "s3cret-w0rd"
 
 
+def from_url_asyncio(url: str, **options: Any) -> Any:
+    return BlockingStore(AsyncRedisStore.from_url(url, **options))
+
+
+# Both kinds of store.
+OPENERS: list[Callable[..., Any]] = [RedisStore.from_url, from_url_asyncio]
+
+
 def works(url: str, namespace: str) -> None:
-    """Append and read back."""
-    with RedisStore.from_url(url, namespace=namespace) as store:
-        assert store.append("order-1", numbered(2)) == 2
-        assert list(store.stream("order-1")) == numbered(2)
-        assert list(store.list()) == ["order-1"]
+    """Append and read back, by both kinds of store."""
+    for from_url in OPENERS:
+        with from_url(url, namespace=namespace) as store:
+            store.delete("order-1")
+            assert store.append("order-1", numbered(2)) == 2
+            assert list(store.stream("order-1")) == numbered(2)
+            assert list(store.list()) == ["order-1"]
 
 
 @pytest.fixture
@@ -239,10 +251,11 @@ BAD_URLS = [
 
 @pytest.mark.parametrize(("url", "message"), BAD_URLS, ids=[url for url, _ in BAD_URLS])
 def test_a_bad_url_is_one_clear_error(url: str, message: str) -> None:
-    with pytest.raises(StoreError, match=message) as caught:
-        RedisStore.from_url(url)
-    assert isinstance(caught.value, ConfigurationError | InvalidArgument)
-    assert SECRET not in str(caught.value)
+    for from_url in OPENERS:
+        with pytest.raises(StoreError, match=message) as caught:
+            from_url(url)
+        assert isinstance(caught.value, ConfigurationError | InvalidArgument)
+        assert SECRET not in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_one_clear_error_at_once(tmp_path: Path) -> None:
@@ -253,16 +266,18 @@ def test_a_server_that_is_not_there_is_one_clear_error_at_once(tmp_path: Path) -
         f"redis+cluster://user:{SECRET}@127.0.0.1:{port}",
         f"redis+sentinel://user:{SECRET}@127.0.0.1:{port}/shop",
     ):
-        with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
-            RedisStore.from_url(url)
-        assert SECRET not in str(caught.value)
+        for from_url in OPENERS:
+            with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
+                from_url(url)
+            assert SECRET not in str(caught.value)
 
 
 def test_a_wrong_password_is_one_clear_error_without_it(guarded: RunningServer) -> None:
     for login in (f":wrong{SECRET}@", f"ada:wrong{SECRET}@", ""):
-        with pytest.raises(ConfigurationError, match="refused the login") as caught:
-            RedisStore.from_url(f"redis://{login}127.0.0.1:{guarded.port}")
-        assert SECRET not in str(caught.value)
+        for from_url in OPENERS:
+            with pytest.raises(ConfigurationError, match="refused the login") as caught:
+                from_url(f"redis://{login}127.0.0.1:{guarded.port}")
+            assert SECRET not in str(caught.value)
     client = redis.Redis(port=guarded.port, password=f"wrong{SECRET}")
     with client, pytest.raises(ConfigurationError, match="refused the login"):
         RedisStore(client)
@@ -271,8 +286,9 @@ def test_a_wrong_password_is_one_clear_error_without_it(guarded: RunningServer) 
 def test_a_connection_that_is_refused_is_one_clear_error(guarded: RunningServer) -> None:
     address = f":{SECRET}@127.0.0.1:{guarded.port}"
     for wrong, message in ((f"redis://{address}/99", "DB index"), (f"redis://{address}?client_name=a+b", "lient name")):
-        with pytest.raises(ConfigurationError, match=f"refused the connection: .*{message}"):
-            RedisStore.from_url(wrong)
+        for from_url in OPENERS:
+            with pytest.raises(ConfigurationError, match=f"refused the connection: .*{message}"):
+                from_url(wrong)
 
 
 def test_something_that_is_no_redis_is_one_clear_error() -> None:
