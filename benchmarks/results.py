@@ -98,7 +98,7 @@ def result_of(case: Case, taken: Taken, absent: Mapping[str, str], seconds: floa
 def _compare(taken: Taken, first: str, name: str, goal: Goal | None, missing: Mapping[str, str]) -> Comparison:
     at_most = goal is not None and goal.at_most
     told = None if goal is None else str(goal)
-    for one in (first, name):
+    for one in filter(None, (first, name)):
         if one not in taken.turns:
             return Comparison(name, None, at_most, told, None, f"{one}: {missing.get(one, 'not here')}")
     ours, theirs = ([turn.cost for turn in taken.turns[one]] for one in (first, name))

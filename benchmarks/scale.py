@@ -15,6 +15,7 @@ class Scale:
     Attributes:
         budget: the repetitions of a case.
         effort: the share of the usual calls that a turn makes.
+        tasks: how many append at once, and in one case `most_tasks`.
         read: the events in a workflow that is read whole, and in one for the slower contenders too.
         weighed: the events whose memory is weighed.
         workflow_sizes: the events in the workflows that are appended to, in growing order.
@@ -27,6 +28,8 @@ class Scale:
     name: str
     budget: Budget
     effort: float
+    tasks: tuple[int, ...]
+    most_tasks: int
     read: tuple[int, int]
     weighed: int
     workflow_sizes: tuple[int, ...]
@@ -43,8 +46,10 @@ SHORT = Scale(
     name="short",
     budget=Budget(warm_up=2, rounds=15, least=3, seconds=1.2),
     effort=1.0,
-    read=(100_000, 20_000),
-    weighed=20_000,
+    tasks=(8, 64),
+    most_tasks=256,
+    read=(100_000, 10_000),
+    weighed=10_000,
     workflow_sizes=(1_000, 10_000, 100_000, 1_000_000),
     recovered_sizes=(1_000, 10_000, 100_000),
     traced_sizes=(10_000, 100_000),

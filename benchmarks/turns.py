@@ -50,7 +50,8 @@ def appending(
         Side(one.name, _appends(lab, one, events, callers, way)) for one in taking_part(lab, verb, "read", only=only)
     ]
     if batch == 1 and way != "threads":
-        calls = lab.scale.calls(2000)
+        # It tells its time in whole milliseconds.
+        calls = max(1000, lab.scale.calls(2000 if callers == 1 else 10_000))
         sides += [
             Side(one.name, _own_appends(one, events[0], calls, callers))
             for one in taking_part(lab, "run_appends", only=only)

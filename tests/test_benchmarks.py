@@ -24,6 +24,8 @@ TINY = dataclasses.replace(
     name="tiny",
     budget=Budget(warm_up=1, rounds=2, least=1, seconds=0),
     effort=0.01,
+    tasks=(2, 4),
+    most_tasks=8,
     read=(300, 200),
     weighed=200,
     workflow_sizes=(10, 1000),
@@ -69,10 +71,10 @@ def test_it_says_what_was_measured_on(report: Report) -> None:
 def test_the_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "SHORT", TINY)
     console = Console(width=200, record=True)
-    run.run_bench(None, full=False, only="append/1", out=tmp_path / "new", console=console)
+    run.run_bench(None, full=False, only="append/1/", out=tmp_path / "new", console=console)
     written = json.loads((tmp_path / "new" / "bench.json").read_text())
     assert "append/1/p50" in {result["name"] for result in written["results"]}
-    assert "append, 1 at a time, one caller" in console.export_text()
+    assert "append 1 event, one caller" in console.export_text()
 
 
 def test_the_html_is_one_file(report: Report) -> None:

@@ -30,9 +30,9 @@ def render(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<style>{_STYLE}</style></head><body>",
         "<h1>runic_redis: benchmark</h1>",
-        f"<p>{escape(report.scale)} run of {report.seconds:.0f} s, {escape(report.date)}. The contenders took turns, with "
-        "the same events; a ratio is taken of each pair of turns. Figures are medians, with the lowest and the highest "
-        "in parentheses.</p>",
+        f"<p>{escape(report.scale)} run of {report.seconds:.0f} s, {escape(report.date)}. The contenders took turns, "
+        "with the same events; a ratio is taken of each pair of turns. Figures are medians, with the lowest and the "
+        "highest in parentheses.</p>",
         _table([], [*report.server.items(), *report.machine.items(), *report.versions.items()]),
         _table(["contender", "how"], [(one.name, one.missing or one.about) for one in report.contenders]),
         "<h2>Goals</h2>",
