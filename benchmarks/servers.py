@@ -1,0 +1,94 @@
+"""The server that is measured on, reached by each contender in its own way: an embedded one, or one by URL.
+
+What it promises (durability) and what it is (version) are asked of itself.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import redis
+import redis.asyncio
+from redis.connection import parse_url
+
+from runic_redis.embedded import EmbeddedServer
+
+# Enough for every task of the widest case to have a connection of its own, as redis.asyncio gives it.
+_CONNECTIONS = 1024
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server: the URL for this store, and the one for redis-py, which is None where redis-py alone has none."""
+
+    url: str
+    plain_url: str | None
+    embedded: bool
+    # Part of every key and namespace that is written, so that all of it can be found and deleted.
+    token: str = field(default_factory=lambda: f"runic-bench-{secrets.token_hex(6)}")
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self._reachable())
+
+    def async_client(self) -> redis.asyncio.Redis:
+        return redis.asyncio.Redis.from_url(self._reachable(), max_connections=_CONNECTIONS)
+
+    def address(self) -> dict[str, Any]:
+        """What redis-py makes of the URL: path, or host and port; db, password and so on."""
+        return parse_url(self._reachable())
+
+    def _reachable(self) -> str:
+        if self.plain_url is None:
+            raise redis.ConnectionError(f"redis-py alone does not connect to {self.scheme}://")
+        return self.plain_url
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
+    @property
+    def transport(self) -> str:
+        if self.plain_url is None:
+            return self.scheme
+        return {"unix": "unix socket", "redis": "TCP", "rediss": "TLS"}[urlsplit(self.plain_url).scheme]
+
+
+@contextlib.contextmanager
+def embedded(directory: Path, fsync: str = "everysec") -> Iterator[Server]:
+    """A server of our own, its data in a directory."""
+    with EmbeddedServer(directory, fsync=fsync) as server:
+        yield Server(f"embedded://{directory}?fsync={fsync}", f"unix://{server.socket}", embedded=True)
+
+
+@contextlib.contextmanager
+def reached(url: str) -> Iterator[Server]:
+    """A server by URL."""
+    parts = urlsplit(url)
+    if parts.scheme == "embedded":
+        fsync = parse_qs(parts.query).get("fsync", ["everysec"])[0]
+        with EmbeddedServer(parts.netloc + parts.path, fsync=fsync) as server:
+            yield Server(url, f"unix://{server.socket}", embedded=True)
+        return
+    yield Server(url, url if parts.scheme in {"redis", "rediss", "unix"} else None, embedded=False)
+
+
+def describe(server: Server) -> dict[str, str]:
+    """What the server is and what it promises, for people."""
+    if server.plain_url is None:
+        return {"server": server.scheme, "transport": server.transport, "durability": "as the server is set up"}
+    with server.client() as client:
+        info: dict[str, Any] = client.info("server")
+        version = info.get("valkey_version")
+        name = f"Valkey {version}" if version else f"Redis {info.get('redis_version', '?')}"
+        try:
+            settings: dict[str, str] = client.config_get("append*")
+        except redis.ResponseError:
+            durability = "as the server is set up (it does not tell)"
+        else:
+            on = settings.get("appendonly") == "yes"
+            durability = f"append-only file, fsync {settings.get('appendfsync')}" if on else "no append-only file"
+    return {"server": name, "transport": server.transport, "durability": durability}

@@ -1,0 +1,371 @@
+"""How each kind of case is measured: what is made ready for it, and what one turn of a contender does.
+
+Each function gives the sides of a case. What was written is read back and compared before it counts.
+"""
+
+import tracemalloc
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from .contenders.base import Contender, Mismatch
+from .events import OrderPlaced, some_events, some_value
+from .lab import Lab
+from .measure import Side, Turn, bound, from_tasks, from_threads, one_by_one
+
+Way = Literal["calls", "threads", "tasks"]
+FILLING = 1000
+
+
+def taking_part(lab: Lab, *verbs: str, only: Sequence[str] = ()) -> list[Contender]:
+    """The contenders that have the verbs: those named, or all the usual ones."""
+    return [
+        one
+        for one in lab.contenders.values()
+        if all(one.has(verb) for verb in verbs) and (one.name in only if only else one.usual)
+    ]
+
+
+def calls_a_turn(lab: Lab, batch: int, callers: int) -> int:
+    """How often each caller appends: a turn is some tens of milliseconds, whatever the batch."""
+    usual = {1: 300, 10: 100, 100: 40, 1000: 10}[batch]
+    return lab.scale.calls(usual) if callers == 1 else max(1, lab.scale.calls(usual * 4) // callers)
+
+
+# Appending
+
+
+def appending(
+    lab: Lab,
+    batch: int,
+    *,
+    callers: int = 1,
+    way: Way = "calls",
+    cost: Literal["each", "p50"] = "each",
+    only: Sequence[str] = (),
+) -> list[Side]:
+    """Commits of so many events, to a new workflow each turn and caller."""
+    events = some_events(batch)
+    verb = "append_from_task" if way == "tasks" else "append"
+    sides = [
+        Side(one.name, _appends(lab, one, events, callers, way)) for one in taking_part(lab, verb, "read", only=only)
+    ]
+    if batch == 1 and way != "threads":
+        # It tells its time in whole milliseconds.
+        calls = max(1000, lab.scale.calls(2000 if callers == 1 else 10_000))
+        sides += [
+            Side(one.name, _own_appends(one, events[0], calls, callers))
+            for one in taking_part(lab, "run_appends", only=only)
+        ]
+    if cost == "p50":
+        return [Side(side.name, _by_p50(side.turn)) for side in sides]
+    return sides
+
+
+def _appends(lab: Lab, one: Contender, events: list[Any], callers: int, way: Way) -> Callable[[int], Turn]:
+    calls = calls_a_turn(lab, len(events), callers)
+
+    def turn(number: int) -> Turn:
+        keys = [one.new_key("append") for _ in range(callers)]
+        given = [[(key, one.prepare(key, at * len(events), events)) for at in range(calls)] for key in keys]
+        items = callers * calls * len(events)
+        if way == "tasks":
+            # What has to connect says so before the clock runs.
+            lab.place.runner.run(one.connect_tasks())
+            work = [bound(one.append_from_task, arguments) for arguments in given]
+            taken = lab.place.runner.run(from_tasks(work, items))
+        elif way == "threads":
+            taken = from_threads([bound(one.append, arguments) for arguments in given], items)
+        else:
+            taken = one_by_one(bound(one.append, given[0]), items)
+        if number <= 0:
+            check(one, one.read(keys[-1]), events * calls)
+        return taken
+
+    return turn
+
+
+def _own_appends(one: Contender, event: Any, calls: int, callers: int) -> Callable[[int], Turn]:
+    def turn(number: int) -> Turn:
+        key = one.new_key("append")
+        taken = one.run_appends(key, event, calls, callers)
+        if number <= 0:
+            check(one, one.read(key), [event] * calls)
+        return taken
+
+    return turn
+
+
+def _by_p50(turn: Callable[[int], Turn]) -> Callable[[int], Turn]:
+    def by_p50(number: int) -> Turn:
+        taken = turn(number)
+        return Turn(taken.latencies_us["p50"], taken.latencies_us)
+
+    return by_p50
+
+
+def synced_appends(lab: Lab, callers: Sequence[int]) -> list[Side]:
+    """From so many tasks, each commit on the disk before its reply."""
+    always = lab.always()
+    events = some_events(1)
+    sides: list[Side] = []
+    for count in callers:
+        label = f"{always.ours.name}, {count} task{'s' * (count > 1)}"
+        sides.append(Side(label, _synced(always, always.ours, events, count)))
+    for one in taking_part(always, "append_from_task"):
+        if one is not always.ours:
+            sides += [Side(f"{one.name}, {callers[0]} tasks", _synced(always, one, events, callers[0]))]
+    return sides
+
+
+def _synced(lab: Lab, one: Contender, events: list[Any], callers: int) -> Callable[[int], Turn]:
+    return _appends(lab, one, events, callers, "tasks")
+
+
+# Reading
+
+
+def fill(one: Contender, key: str, count: int, batch: int, kind: type[Any] = OrderPlaced) -> list[Any]:
+    """So many events, appended by batches; the events."""
+    events = some_events(count, kind)
+    for at in range(0, count, batch):
+        one.append(key, one.prepare(key, at, events[at : at + batch]))
+    return events
+
+
+def reading(lab: Lab, count: int, batch: int, *, kind: type[Any] = OrderPlaced, only: Sequence[str] = ()) -> list[Side]:
+    """A workflow read whole, to a list of objects."""
+    sides = []
+    for one in taking_part(lab, "append", "read", only=only):
+        key = one.new_key("read")
+        written = fill(one, key, count, batch, kind)
+        check(one, one.read(key, kind), written)
+        sides.append(Side(one.name, lambda _, one=one, key=key: one_by_one([lambda: one.read(key, kind)], count)))
+    return sides
+
+
+def reading_after(lab: Lab, count: int, last: int) -> list[Side]:
+    """The last events of a workflow, after a place that the reader remembers; the cost is of one read."""
+    calls = lab.scale.calls(50)
+    sides = []
+    for one in taking_part(lab, "append", "mark", "read_after"):
+        key = one.new_key("tail")
+        written = fill(one, key, count, 100)
+        mark = one.mark(key, count - last)
+        check(one, one.read_after(key, mark), written[-last:])
+        arguments = [(key, mark)] * calls
+        sides.append(Side(one.name, _repeated(one.read_after, arguments)))
+    return sides
+
+
+def _repeated(verb: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Callable[[int], Turn]:
+    """A turn that makes these calls; the cost is of one."""
+    return lambda _: one_by_one(bound(verb, arguments), len(arguments))
+
+
+# Snapshots
+
+
+def saving_snapshots(lab: Lab, size: int) -> list[Side]:
+    """A state of about so many bytes, saved again and again."""
+    state = some_value(size)
+    calls = lab.scale.calls(50)
+    sides = []
+    for one in taking_part(lab, "save_snapshot", "load_snapshot"):
+        key, mark = _with_snapshot(one, state, 100, 100)
+        arguments = [(key, mark, state)] * calls
+        sides.append(Side(one.name, _repeated(one.save_snapshot, arguments)))
+    return sides
+
+
+def loading_snapshots(lab: Lab, size: int) -> list[Side]:
+    """A state of about so many bytes, loaded."""
+    calls = lab.scale.calls(50)
+    sides = []
+    for one in taking_part(lab, "save_snapshot", "load_snapshot"):
+        key, _ = _with_snapshot(one, some_value(size), 100, 100)
+        arguments = [(key,)] * calls
+        sides.append(Side(one.name, _repeated(one.load_snapshot, arguments)))
+    return sides
+
+
+def recovering(lab: Lab, size: int, count: int, last: int) -> list[Side]:
+    """The snapshot, and the events after it."""
+    calls = lab.scale.calls(50)
+    sides = []
+    for one in taking_part(lab, "append", "save_snapshot", "load_snapshot", "read_after"):
+        key, _ = _with_snapshot(one, some_value(size), count, count - last)
+
+        def recover(one: Contender = one, key: str = key) -> tuple[dict[str, Any], list[Any]]:
+            mark, state = one.load_snapshot(key)
+            return state, one.read_after(key, mark)
+
+        _, events = recover()
+        check(one, events, some_events(count)[-last:])
+        sides.append(Side(one.name, lambda _, recover=recover: one_by_one([recover] * calls, calls)))
+    return sides
+
+
+def _with_snapshot(one: Contender, state: dict[str, Any], count: int, cursor: int) -> tuple[str, Any]:
+    key = one.new_key("snapshot")
+    mark: Any = cursor
+    if one.has("append"):
+        fill(one, key, count, 100)
+        mark = one.mark(key, cursor)
+    one.save_snapshot(key, mark, state)
+    if one.load_snapshot(key) != (mark, state):
+        raise Mismatch(f"{one.name}: the snapshot that was loaded is not what was saved")
+    return key, mark
+
+
+# Facts
+
+
+def saving_facts(lab: Lab, size: int) -> list[Side]:
+    """Values of about so many bytes, each under a new hash."""
+    value = some_value(size)
+    calls = lab.scale.calls(100 if size < 10_000 else 20)
+
+    def turn(one: Contender, number: int) -> Turn:
+        hashes = [f"save-{size}-{number}-{at}" for at in range(calls)]
+        taken = one_by_one(bound(one.save_fact, [(fact_hash, value) for fact_hash in hashes]), calls)
+        if number <= 0 and one.load_fact(hashes[-1]) != value:
+            raise Mismatch(f"{one.name}: the fact that was loaded is not what was saved")
+        return taken
+
+    return [Side(one.name, lambda number, one=one: turn(one, number)) for one in taking_part(lab, "save_fact")]
+
+
+def loading_facts(lab: Lab, size: int, *, bulk: bool) -> list[Side]:
+    """Values of about so many bytes: one a call, or all in one call; the cost is of a value."""
+    value = some_value(size)
+    count = lab.scale.calls(100 if size < 10_000 else 20)
+    hashes = [f"load-{size}-{at}" for at in range(count)]
+    sides = []
+    for one in taking_part(lab, "save_fact", "load_fact", "load_facts"):
+        for fact_hash in hashes:
+            one.save_fact(fact_hash, value)
+        if one.load_facts(hashes) != [value] * count:
+            raise Mismatch(f"{one.name}: the facts that were loaded are not what was saved")
+        calls = bound(one.load_facts, [(hashes,)]) if bulk else bound(one.load_fact, [(each,) for each in hashes])
+        sides.append(Side(one.name, lambda _, calls=calls: one_by_one(calls, count)))
+    return sides
+
+
+# Listing
+
+
+def listing(lab: Lab, count: int) -> list[Side]:
+    """All of so many workflows by their prefix; the cost is of a workflow."""
+    event = some_events(1)
+    sides = []
+    for one in taking_part(lab, "append", "list_workflows"):
+        keys = [one.new_key("listed") for _ in range(count)]
+        for key in keys:
+            one.append(key, event)
+        prefix = keys[0].rpartition(":")[0]
+        if set(one.list_workflows(prefix)) != set(keys):
+            raise Mismatch(f"{one.name}: the workflows that were listed are not those that were made")
+        sides.append(Side(one.name, lambda _, one=one, at=prefix: one_by_one([lambda: one.list_workflows(at)], count)))
+    return sides
+
+
+# Memory
+
+
+def weighing(lab: Lab, batch: int, *, events: int, workflows: int = 1) -> list[Side]:
+    """Bytes of Redis's memory an event, in so many workflows of so many events each."""
+    written = some_events(events)
+    batches = [written[at : at + batch] for at in range(0, events, batch)]
+
+    def turn(one: Contender) -> Turn:
+        return Turn(one.weigh(workflows, batches) / events / workflows)
+
+    return [Side(one.name, lambda _, one=one: turn(one)) for one in taking_part(lab, "weigh")]
+
+
+# Growth: this store against itself
+
+
+def grown(lab: Lab, size: int) -> str:
+    """A workflow of so many events, kept until the run ends."""
+    if size not in lab.grown:
+        key = f"grown-{size}"
+        events = some_events(FILLING)
+        for at in range(0, size, FILLING):
+            lab.ours.append(key, events[: size - at])
+        lab.grown[size] = key
+    return lab.grown[size]
+
+
+def appending_to_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
+    """Single events, to workflows of these sizes; 0 is a new one. The cost is the median call's."""
+    ours = lab.ours
+    calls = lab.scale.calls(150)
+    event = some_events(1)
+
+    def turn(size: int) -> Turn:
+        # What is measured makes the large ones larger by little, and a new one would not be one for long.
+        key = grown(lab, size) if size else ours.new_key("empty")
+        return one_by_one(bound(ours.append, [(key, event)] * calls), calls)
+
+    for size in filter(None, sizes):
+        grown(lab, size)
+    return [Side(sized(size, "event"), _by_p50(lambda _, size=size: turn(size))) for size in sizes]
+
+
+def appending_in_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
+    """Single events, to a workflow in namespaces of these many. The cost is the median call's."""
+    calls = lab.scale.calls(150)
+    event = some_events(1)
+    sides = []
+    for size in sizes:
+        store = lab.stack.enter_context(lab.ours.namespace(f"grown-{size}"))
+        for at in range(0, size, FILLING):
+            store.append_many([(f"workflow-{number}", event) for number in range(at, min(size, at + FILLING))])
+
+        def turn(_: int, store: Any = store) -> Turn:
+            return one_by_one(bound(store.append, [("workflow-0", event)] * calls), calls)
+
+        sides.append(Side(sized(size, "workflow"), _by_p50(turn)))
+    return sides
+
+
+def recovering_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
+    """Workflows of these sizes streamed from the first event to the last; the cost is of an event."""
+
+    def turn(size: int) -> Turn:
+        return one_by_one([lambda: _stream(lab, size)], size)
+
+    return [Side(sized(size, "event"), lambda _, size=size: turn(size)) for size in sizes]
+
+
+def tracing_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
+    """The most of Python's memory in use at once while a workflow is streamed, in KiB."""
+
+    def turn(size: int) -> Turn:
+        tracemalloc.start()
+        try:
+            _stream(lab, size)
+            return Turn(tracemalloc.get_traced_memory()[1] / 1024)
+        finally:
+            tracemalloc.stop()
+
+    return [Side(sized(size, "event"), lambda _, size=size: turn(size)) for size in sizes]
+
+
+def _stream(lab: Lab, size: int) -> None:
+    """As recovery does: each event is looked at, and none is kept."""
+    seen = sum(1 for _ in lab.ours.store.stream(grown(lab, size), until=size))
+    if seen != size:
+        raise Mismatch(f"{seen} events were read of {size}")
+
+
+def sized(size: int, what: str) -> str:
+    """The name of a side that is this store at a size."""
+    return f"{size:,} {what}{'s' * (size != 1)}".replace(",", " ")
+
+
+def check(one: Contender, read: Sequence[Any], written: Sequence[Any]) -> None:
+    """Raises `Mismatch` unless everything came back, in order."""
+    if one.plain(read) != list(written):
+        raise Mismatch(f"{one.name}: what was read is not what was written")

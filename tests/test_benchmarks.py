@@ -1,0 +1,185 @@
+"""The benchmark runs, and says what it measured: on a scale of nothing, with no word about how fast anything is."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import contenders, run
+from benchmarks.cases import Case, Goal, all_cases
+from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
+from benchmarks.figures import Spread, percentile, percentiles, ratios, spread
+from benchmarks.measure import Budget, Side, Taken, Turn, take_turns
+from benchmarks.reports import html, table
+from benchmarks.results import Report, result_of
+from benchmarks.scale import SHORT
+from benchmarks.turns import check
+from tests.servers import RunningServer
+
+TINY = dataclasses.replace(
+    SHORT,
+    name="tiny",
+    budget=Budget(warm_up=1, rounds=2, least=1, seconds=0),
+    effort=0.01,
+    tasks=(2, 4),
+    most_tasks=8,
+    read=(300, 200),
+    weighed=200,
+    workflow_sizes=(10, 1000),
+    recovered_sizes=(10, 1000),
+    traced_sizes=(10, 1000),
+    namespace_sizes=(1, 20),
+    listed=20,
+)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return run.measure(None, TINY)
+
+
+def test_every_case_has_figures_or_says_why_not(report: Report) -> None:
+    assert [result.name for result in report.results] == [case.name for case in all_cases(TINY)]
+    for result in report.results:
+        assert result.figures, result.name
+        for figure in result.figures:
+            if figure.cost is None:
+                assert figure.missing, (result.name, figure.name)
+            else:
+                assert 0 < figure.cost.lowest <= figure.cost.median <= figure.cost.highest
+                assert all(value > 0 for value in figure.latencies_us.values())
+
+
+def test_ours_and_by_hand_are_compared(report: Report) -> None:
+    by_name = {result.name: result for result in report.results}
+    for name in ("append/1", "append/1000", "append/1/threads/16", "read/large/100", "recover", "memory/1", "list"):
+        (compared,) = (one for one in by_name[name].comparisons if one.against == "redis-py by hand")
+        assert compared.ratio is not None
+        assert compared.ratio.median > 0
+
+
+def test_it_says_what_was_measured_on(report: Report) -> None:
+    assert report.server["durability"] == "append-only file, fsync everysec"
+    assert report.server["transport"] == "unix socket"
+    assert report.server["server"].startswith("Valkey ")
+    assert {"redis", "runic-redis"} <= set(report.versions)
+
+
+def test_the_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SHORT", TINY)
+    console = Console(width=200, record=True)
+    run.run_bench(None, full=False, only="append/1/", out=tmp_path / "new", console=console)
+    written = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert "append/1/p50" in {result["name"] for result in written["results"]}
+    assert "append 1 event, one caller" in console.export_text()
+
+
+def test_the_html_is_one_file(report: Report) -> None:
+    page = html.render(report)
+    assert page.count("<svg") >= 6
+    assert not re.search(r"<(link|script|img|iframe|object)\b|@import|url\(\s*['\"]?(?!#)|\bsrc=", page)
+    assert all(reference.startswith("#") for reference in re.findall(r'href="([^"]*)"', page))
+    # The names of XML's own vocabularies are no addresses to load from.
+    addresses = set(re.findall(r"https?://[^\s\"'<)]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    ids = re.findall(r'<clipPath id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+def test_nothing_stays_on_the_server(valkey: RunningServer) -> None:
+    with valkey.client() as client:
+        client.set("somebody's", "value")
+        before = set(client.keys())
+        for only in ("append/1/", "snapshot", "facts/1000", "growth", "memory/1"):
+            run.measure(valkey.url(), TINY, only=only)
+        assert set(client.keys()) == before
+
+
+def test_what_needs_a_server_of_its_own_says_so(valkey: RunningServer) -> None:
+    (result,) = run.measure(valkey.url(), TINY, only="append/1/fsync-always").results
+    assert {figure.cost for figure in result.figures} == {None}
+    assert "embedded" in str(result.comparisons[0].missing)
+
+
+def test_what_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Absent(Contender):
+        name = "redis-benchmark"
+
+        def open(self) -> None:
+            raise Missing("it is not here")
+
+    class Module:
+        CONTENDERS = (Absent,)
+
+    load = contenders.import_module
+
+    def import_module(name: str, package: str) -> object:
+        if name == ".event_sourcing_sqlite":
+            raise ModuleNotFoundError("No module named 'eventsourcing'")
+        return Module if name == ".redis_benchmark" else load(name, package)
+
+    monkeypatch.setattr(contenders, "import_module", import_module)
+    report = run.measure(None, TINY, only="append/1/p50")
+    missing = {one.name: one.missing for one in report.contenders if one.missing}
+    assert missing["redis-benchmark"] == "it is not here"
+    assert "runic-redis[bench]" in missing["event_sourcing_sqlite"]
+    (compared,) = (one for one in report.results[0].comparisons if one.against == "redis-benchmark")
+    assert (compared.ratio, compared.reached) == (None, None)
+    assert "it is not here" in table.ratio(compared)
+
+
+def test_what_is_read_must_be_what_was_written() -> None:
+    class Forgetful(Contender):
+        name = "forgetful"
+
+    with pytest.raises(Mismatch, match="forgetful"):
+        check(Forgetful(Place.__new__(Place)), [1], [1, 2])
+
+
+def test_statistics() -> None:
+    assert spread([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert spread([4.0, 1.0, 2.0, 3.0]).median == 2.5
+    assert ratios([10.0, 30.0, 8.0], [5.0, 10.0, 8.0]) == Spread(2.0, 1.0, 3.0)
+    with pytest.raises(ValueError, match="zip"):
+        ratios([1.0], [1.0, 2.0])
+    hundred = [float(number) for number in range(100, 0, -1)]
+    assert percentiles(hundred) == {"p50": 50.0, "p95": 95.0, "p99": 99.0}
+    assert [percentile([7.0], percent) for percent in (0, 50, 100)] == [7.0, 7.0, 7.0]
+    assert percentile([1.0, 2.0], 51) == 2.0
+
+
+def test_turns_are_taken_in_order() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def side(name: str) -> Side:
+        def turn(number: int) -> Turn:
+            seen.append((name, number))
+            return Turn(1.0 + number)
+
+        return Side(name, turn)
+
+    def fails(_: int) -> Turn:
+        raise Missing("cannot")
+
+    sides = [side("a"), Side("b", fails), side("c")]
+    taken = take_turns(sides, Budget(warm_up=1, rounds=2, least=1, seconds=60))
+    assert seen == [("a", -1), ("c", -1), ("a", 0), ("c", 0), ("a", 1), ("c", 1)]
+    assert taken.turns == {"a": [Turn(1.0), Turn(2.0)], "c": [Turn(1.0), Turn(2.0)]}
+    assert taken.missing == {"b": "cannot"}
+    seen.clear()
+    take_turns([side("a")], Budget(warm_up=0, rounds=100, least=3, seconds=0))
+    assert len(seen) == 3
+
+
+def test_goals_are_of_the_ratio_that_they_mean() -> None:
+    goals = {"fast": Goal(2), "lean": Goal(0.5, at_most=True), "gone": Goal(3)}
+    case = Case("case", "a case", "µs", lambda _: [], goals)
+    turns = {"us": [Turn(10.0)], "fast": [Turn(30.0)], "lean": [Turn(15.0)]}
+    result = result_of(case, Taken(["us", "fast", "lean"], turns, {}), {"gone": "not here"}, 1.0)
+    fast, lean, gone = result.comparisons
+    assert (fast.ratio, fast.goal, fast.reached) == (Spread(3, 3, 3), "≥ 2", True)
+    assert (lean.ratio, lean.goal, lean.reached) == (Spread(10 / 15, 10 / 15, 10 / 15), "≤ 0.5", False)
+    assert (gone.ratio, gone.reached, gone.missing) == (None, None, "gone: not here")
