@@ -27,6 +27,7 @@ local call, args = redis.call, ARGV
 local events, meta_key, commits, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local workflow = ARGV[1]
 
+-- A number as Redis takes it; written out by itself, Lua keeps 14 digits of one, and passed as an argument, all.
 local function int(number) return string.format('%.0f', number) end
 
 -- A count as it is kept: nothing is 0, and what is no count is nil.
@@ -42,7 +43,7 @@ call('ZSCORE', index, workflow)
 local time = call('TIME')
 local micros = time[1] * 1000000 + time[2]
 local ms = math.floor(micros / 1000)
-local suffix = '-' .. int(ms)
+local suffix = '-' .. ms
 
 -- Where an earlier try of a commit ended, if it was stored; and whether it may have been stored and trimmed. With
 -- an expected cursor it can only be in one place; without one it is among the entries since the first try, the newest
@@ -104,9 +105,9 @@ while at < last do
       cursor = cursor + args[entry]
       largest = math.max(largest, #args[entry + 1] + #args[entry + 2])
       if metadata == '' then
-        call('XADD', events, int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id)
+        call('XADD', events, (cursor < 1e14 and cursor or int(cursor)) .. suffix, args[entry + 1], args[entry + 2], 'i', id)
       else
-        call('XADD', events, int(cursor) .. suffix, args[entry + 1], args[entry + 2], 'i', id, 'm', metadata)
+        call('XADD', events, (cursor < 1e14 and cursor or int(cursor)) .. suffix, args[entry + 1], args[entry + 2], 'i', id, 'm', metadata)
       end
     end
     if asked ~= '' and first < at then
@@ -122,9 +123,9 @@ while at < last do
 end
 
 if cursor > start then
-  call('HSET', meta_key, 'cursor', int(cursor))
+  call('HSET', meta_key, 'cursor', cursor)
   if largest >= LARGE and largest > tonumber(meta[4] or 0) then call('HSET', meta_key, 'largest', largest) end
   if not meta[2] then call('HSET', meta_key, 'created', int(micros)) end
-  call('ZADD', index, int(micros), workflow)
+  call('ZADD', index, micros, workflow)
 end
 return replies
