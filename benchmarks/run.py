@@ -5,6 +5,7 @@ This is what ``runic-redis bench`` calls.
 
 import contextlib
 import datetime
+import gc
 import os
 import platform
 import sys
@@ -83,10 +84,16 @@ def _run_all(cases: Sequence[Case], lab: Lab, console: Console) -> list[Result]:
 def _run(case: Case, lab: Lab) -> Result:
     began = time.perf_counter()
     try:
-        taken = take_turns(case.sides(lab), _ONCE if case.once else lab.scale.budget)
+        sides = case.sides(lab)
+        # What the harness and all contenders have loaded is no garbage of whoever's turn it is when it is looked for.
+        gc.collect()
+        gc.freeze()
+        taken = take_turns(sides, _ONCE if case.once else lab.scale.budget)
     except Missing as missing:
         taken = Taken([], {}, dict.fromkeys(case.goals, str(missing)))
-    lab.forget()
+    finally:
+        gc.unfreeze()
+        lab.forget()
     return result_of(case, taken, lab.missing, time.perf_counter() - began)
 
 

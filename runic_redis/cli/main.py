@@ -68,7 +68,7 @@ def bench(
         False, "--full", help="Up to 10 M events and 1 M workflows: takes an hour or so, and some GB of memory."
     ),
     only: str = typer.Option("", "--only", metavar="CASE", help="Only the cases whose names begin so: append/1/."),
-    out: Path = typer.Option("bench-report", "--out", help="The directory for bench.json and bench.html."),
+    out: str = typer.Option("bench-report", "--out", help="The directory for bench.json and bench.html."),
 ) -> None:
     """Measure this store and others, in turns, and write what came out as a table, JSON and HTML.
 
@@ -78,7 +78,7 @@ def bench(
         run = importlib.import_module(f"{_benchmarks()}.run")
     except ModuleNotFoundError as error:
         sys.exit(f"The benchmark needs an extra: pip install 'runic-redis[bench]' ({error}).")
-    run.run_bench(url, full=full, only=only, out=out, console=Console())
+    run.run_bench(url, full=full, only=only, out=Path(out), console=Console())
 
 
 def _benchmarks() -> str:
