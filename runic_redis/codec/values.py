@@ -10,7 +10,7 @@ The extension codes are part of the data format, see docs/data-format.md.
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import partial
 from itertools import chain
@@ -67,6 +67,7 @@ class ValueEncoder:
         self._nested = 0
         self._packers: list[msgpack.Packer] = []
         self._schemas: dict[Schema, bytes] = {}
+        self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def encode(self, value: Any, path: str) -> bytes:
         """The bytes of a value.
@@ -142,12 +143,35 @@ class ValueEncoder:
     def _ordered(self, value: Any) -> Any:
         """The value with its dicts, and those in its lists, in the order of their keys' bytes."""
         if type(value) is dict:
-            by_key = sorted((self.pack(key), key) for key in value) if _plain(value) else _by_packed_key(value, self)
-            return {key: self._ordered(value[key]) for _, key in by_key}
+            return {
+                key: self._ordered(value[key]) if type(value[key]) in _ORDERED else value[key]
+                for key in self._key_order(value)
+            }
         if type(value) is list:
-            return [self._ordered(item) for item in value]
+            return [self._ordered(item) if type(item) in _ORDERED else item for item in value]
         return value
 
+    def _key_order(self, value: dict[Any, Any]) -> Iterable[Any]:
+        """The keys of a dict in the order of their bytes."""
+        keys = tuple(value)
+        if any(type(key) is not str for key in keys):
+            return sorted(keys, key=self.pack)
+        # Many dicts have the same keys.
+        ordered = self._orders.get(keys)
+        if ordered is None:
+            ordered = tuple(sorted(keys, key=_text_order))
+            if len(keys) <= _FEW_KEYS:
+                if len(self._orders) >= _REMEMBERED:
+                    self._orders.clear()
+                self._orders[keys] = ordered
+        return ordered
+
+
+# What has an order to be made canonical.
+_ORDERED = frozenset({dict, list})
+# Of how many dicts the order of the keys is remembered, and how many keys such a dict has at most.
+_REMEMBERED = 1024
+_FEW_KEYS = 64
 
 # What the packer takes, however strict, and would bring back as something else.
 _IMPOSTORS = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
@@ -180,12 +204,10 @@ def kinds_within(packed: Any) -> tuple[set[type], int]:
     return found, depth
 
 
-def _plain(value: dict[Any, Any]) -> bool:
-    return all(type(key) is str for key in value)
-
-
-def _by_packed_key(value: dict[Any, Any], encoder: ValueEncoder) -> list[tuple[bytes, Any]]:
-    return sorted(((encoder.pack(key), key) for key in value), key=lambda pair: pair[0])
+def _text_order(key: str) -> tuple[int, bytes]:
+    """How packed strings are ordered: their length comes first."""
+    text = key.encode()
+    return len(text), text
 
 
 def _big_int(value: int) -> tuple[int, bytes]:
