@@ -51,6 +51,20 @@ def test_values_come_back_equal_and_of_the_same_types(value: Any) -> None:
     assert same(event["value"], value)
 
 
+KEYS = st.one_of(
+    st.text(max_size=40), st.text("ab\u00e9\u4e16", min_size=28, max_size=300), st.integers(), st.booleans()
+)
+
+
+@given(st.dictionaries(KEYS, st.dictionaries(st.text(max_size=3), st.integers()), max_size=8))
+def test_a_fact_s_dicts_are_in_the_order_of_their_keys_bytes(value: dict[Any, Any]) -> None:
+    for _ in range(2):
+        fact_hash, data = codec.encode_own_fact(value)
+        kept = codec.decode_fact(fact_hash.encode(), data)
+        for one in (kept, *kept.values()):
+            assert list(one) == sorted(one, key=msgpack.Packer().pack)
+
+
 @given(values)
 def test_facts_come_back_equal(value: Any) -> None:
     fact_hash, data = codec.encode_own_fact(value)

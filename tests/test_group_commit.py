@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runic_redis import AsyncRedisStore, CursorConflict, RedisStore, StoreError
+from runic_redis import AsyncRedisStore, CursorConflict, DecodeError, RedisStore, StoreError
 from runic_redis.drivers.sync import Pending, Sender, Server
 from runic_redis.operations import grouping
 from runic_redis.operations.grouping import Call
@@ -248,6 +248,32 @@ def test_tasks_travel_together(valkey: RunningServer, namespace: str, monkeypatc
             ]
             assert await commands_of(store, "evalsha") - before == 1
             assert [event async for event in store.stream("order-x")] == numbered(50, 0)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["events", "meta", "commits", "index"])
+def test_a_foreign_value_fails_its_own_commit_alone(valkey: RunningServer, namespace: str, kind: str) -> None:
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace, partitions=4096) as store:
+            await store.append("other", numbered(1))
+            keys = store._context.keys.workflow("bad")
+            with valkey.client() as client:
+                client.set(getattr(keys, kind), "foreign")
+                ids = ["order-1", "bad", "order-2", "bad", "order-1"]
+                before = await commands_of(store, "evalsha")
+                outcomes = await asyncio.gather(
+                    *(store.append(workflow_id, numbered(1), commit_id=f"c-{n}") for n, workflow_id in enumerate(ids)),
+                    return_exceptions=True,
+                )
+                assert await commands_of(store, "evalsha") - before == 1
+                assert [outcomes[0], outcomes[2], outcomes[4]] == [1, 1, 2]
+                for outcome in (outcomes[1], outcomes[3]):
+                    assert isinstance(outcome, DecodeError)
+                    assert "Nothing was changed" in str(outcome)
+                assert client.get(getattr(keys, kind)) == b"foreign"
+                names = [name for name in ("events", "meta", "commits", "index") if name != kind]
+                assert not client.exists(*(getattr(keys, name) for name in names))
 
     asyncio.run(main())
 

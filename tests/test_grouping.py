@@ -18,13 +18,17 @@ NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
 def append(line: str, name: str, size: int = 100) -> Command:
-    """A call that others of its line may be joined with."""
-    return call_script("append", (line,), [line, name, ""], retry_at=2, line=line, shared=1, size=size)
+    """A call that others may be joined with."""
+    return call_script("append", (key(line),), [line, name, ""], retry_at=2, line=line, joins=True, size=size)
+
+
+def key(line: str) -> str:
+    return f"{{{line}}}:events"
 
 
 def save(line: str, name: str) -> Command:
     """A call of a line that is always sent alone."""
-    return call_script("save_log", (line,), [name, ""], retry_at=1, line=line)
+    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line)
 
 
 def read(key: str) -> Command:
@@ -91,11 +95,29 @@ def test_what_comes_during_a_round_goes_in_the_next(player: Player) -> None:
     assert player.round(2, 3) == [("GET", "b"), ("GET", "c")]
 
 
-def test_commits_of_one_workflow_are_one_call(player: Player) -> None:
+def test_commits_are_one_call(player: Player) -> None:
     tickets = [player.ask(append("w", "1")), player.ask(append("v", "2")), player.ask(append("w", "3"))]
-    sent = player.round([1, 2], [5])
-    assert [args[3:] for args in sent] == [("w", "w", "1", "", "3", ""), ("v", "v", "2", "")]
+    (sent,) = player.round([1, 5, 2])
+    assert sent[2:] == ("3", key("w"), key("v"), key("w"), "w", "1", "", "v", "2", "", "w", "3", "")
     assert [ticket.replies for ticket in tickets] == [[1], [5], [2]]
+
+
+def test_in_a_cluster_commits_of_one_slot_are_one_call(player: Player) -> None:
+    player.group = Group(30.0, by_slot=True)
+    for line, name in (("w", "1"), ("v", "2"), ("w", "3")):
+        player.ask(append(line, name))
+    sent = player.round([1, 2], [5])
+    assert [args[2:] for args in sent] == [
+        ("2", key("w"), key("w"), "w", "1", "", "w", "3", ""),
+        ("1", key("v"), "v", "2", ""),
+    ]
+
+
+def test_a_node_of_a_cluster_shows_by_its_error_that_slots_matter(player: Player) -> None:
+    tickets = [player.ask(append("w", "1")), player.ask(append("v", "2"))]
+    assert len(player.round(ErrorReply("CROSSSLOT", "Keys in request don't hash to the same slot"))) == 1
+    assert len(player.round([1], [2])) == 2
+    assert [ticket.replies for ticket in tickets] == [[1], [2]]
 
 
 def test_an_error_of_a_joined_call_is_everybody_s(player: Player) -> None:
@@ -149,7 +171,7 @@ def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
-    assert [args[4:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1000", "2", "")]
+    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1000", "w", "2", "")]
 
 
 def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
@@ -173,7 +195,7 @@ def test_pauses_grow_have_jitter_and_are_bounded(player: Player) -> None:
 
 
 def test_after_the_deadline_a_command_is_unanswered(player: Player) -> None:
-    sure, unsure, idempotent = player.ask(append("u", "1")), player.ask(append("w", "1")), player.ask(read("k"))
+    sure, unsure, idempotent = player.ask(save("u", "1")), player.ask(append("w", "1")), player.ask(read("k"))
     player.round(REFUSED, CUT, CUT)
     assert player.round(after_s=30.0) == []
     for ticket, expected in ((sure, False), (unsure, True), (idempotent, False)):
@@ -288,9 +310,9 @@ def test_a_joined_call_is_bounded(player: Player) -> None:
     for number in range(grouping._MOST_JOINED + 1):
         player.ask(append("w", str(number)))
     (sent,) = player.round([1] * grouping._MOST_JOINED)
-    assert len(sent) == 5 + 2 * grouping._MOST_JOINED
+    assert len(sent) == 3 + 4 * grouping._MOST_JOINED
     (sent,) = player.round([1])
-    assert len(sent) == 7
+    assert len(sent) == 3 + 4
 
 
 def test_a_group_says_when_it_is_full(player: Player) -> None:
@@ -348,7 +370,7 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
         numbers = []
         for request in call.requests:
             command = request.command
-            name = command.args[5] if command.shared else command.args[4]
+            name = command.args[5] if command.joins else command.args[4]
             seen = done.setdefault(command.line, [])
             if name not in seen:
                 assert not request.unsure or name not in seen
@@ -374,7 +396,7 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
                 break
             if fate == "ok":
                 numbers = carry_out(call)
-                answers.append(numbers if call.requests[0].command.shared else numbers[0])
+                answers.append(numbers if call.requests[0].command.joins else numbers[0])
             else:
                 answers.append({"refused": REFUSED, "loading": ErrorReply("LOADING", ""), "noscript": NOSCRIPT}[fate])
         if calls:

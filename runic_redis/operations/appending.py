@@ -13,6 +13,8 @@ from runic_redis.operations.opening import make_namespace
 __all__ = ["append", "append_many"]
 
 MAX_METADATA_BYTES = 64 * 1024
+# Where the expected cursor stands among the arguments of a call: behind the command's own three and four keys.
+_EXPECTED = 3 + 4 + 3
 
 
 def append(
@@ -92,7 +94,7 @@ def _command(
         args,
         retry_at=2 if commit_id is None else None,
         line=workflow_id,
-        shared=1,
+        joins=True,
         size=size,
     )
 
@@ -116,7 +118,7 @@ def _cursor(reply: Any, command: Command) -> int:
             "commit was stored is not known, and it was not stored again. Read the workflow to see; with a commit_id "
             "of your own it would be known."
         )
-    actual, expected = int(refusal.message), int(command.args[command.shared + 2])
+    actual, expected = int(refusal.message), int(command.args[_EXPECTED])
     raise CursorConflict(
         f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
         "Nothing was stored; read what is new and decide again.",

@@ -39,9 +39,8 @@ class Command:
             first, and once an earlier try may have been carried out, the milliseconds since the first try.
         line: commands of one line are carried out in the order in which they were asked for, whatever fails in
             between; without one, in any order.
-        shared: how many of its first arguments another command of its line must share for the two to be sent as one,
-            the further arguments of both behind each other; 0 if it is always sent alone. The reply to such a command
-            is an array, with an element for each command in it.
+        joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
+            behind each other. The reply to such a command is an array, with an element for each call in it.
         size: about how many bytes it has, where they are many.
     """
 
@@ -50,7 +49,7 @@ class Command:
     text: str | None = None
     retry_at: int | None = None
     line: str = ""
-    shared: int = 0
+    joins: bool = False
     size: int = 0
 
     def as_retry(self, since_first_ms: int) -> tuple[Argument, ...]:
@@ -67,7 +66,7 @@ class Command:
             self.text,
             self.retry_at,
             self.line,
-            self.shared,
+            self.joins,
             self.size,
         )
 
@@ -158,12 +157,12 @@ def call_script(
     *,
     retry_at: int | None = None,
     line: str = "",
-    shared: int | None = None,
+    joins: bool = False,
     size: int = 0,
 ) -> Command:
     """A call of a script by its SHA.
 
-    `retry_at` and `shared` count the script's own arguments, from 0; otherwise as for `Command`.
+    `retry_at` counts the script's own arguments, from 0; otherwise as for `Command`.
     """
     script = load_script(name)
     first = 3 + len(keys)
@@ -173,6 +172,6 @@ def call_script(
         script.text,
         None if retry_at is None else first + retry_at,
         line,
-        0 if shared is None else first + shared,
+        joins,
         size,
     )

@@ -99,38 +99,84 @@ class _Request:
 class Call:
     """What is sent as one command, and answers one request or several."""
 
-    __slots__ = ("_args", "_joined", "_size", "key", "requests")
+    __slots__ = ("_args", "_further", "_keys", "_size", "key", "requests")
 
     def __init__(self, request: _Request, args: tuple[Argument, ...]) -> None:
         command = request.command
         self.key = command.key
         self.requests = [request]
         self._args = args
-        self._joined: list[Argument] | None = None
+        # The keys and the further arguments of all, once there are several.
+        self._keys: list[Argument] = []
+        self._further: list[Argument] = []
         self._size = command.size
 
     @property
     def args(self) -> tuple[Argument, ...]:
         """What to send."""
-        return self._args if self._joined is None else tuple(self._joined)
+        if not self._keys:
+            return self._args
+        return (*self._args[:2], str(len(self._keys)), *self._keys, *self._further)
 
     def takes(self, args: tuple[Argument, ...], command: Command) -> bool:
-        """Whether a command may be sent as a part of this one."""
-        count = command.shared
+        """Whether a command may be sent as a part of this one: it calls the same script."""
         return (
-            count > 0
+            self._args[:2] == args[:2]
             and len(self.requests) < _MOST_JOINED
             and self._size + command.size <= _MOST_BYTES
-            and self._args[:count] == args[:count]
         )
 
     def join(self, request: _Request, args: tuple[Argument, ...]) -> None:
         """Send it as a part of this one."""
-        if self._joined is None:
-            self._joined = list(self._args)
-        self._joined += args[request.command.shared :]
+        if not self._keys:
+            self._append(self._args)
+        self._append(args)
         self.requests.append(request)
         self._size += request.command.size
+
+    def _append(self, args: tuple[Argument, ...]) -> None:
+        first = 3 + int(args[2])
+        self._keys += args[3:first]
+        self._further += args[first:]
+
+
+class _Plan:
+    """A round as it is put together."""
+
+    __slots__ = ("_by_slot", "_open", "calls", "lines", "size")
+
+    def __init__(self, *, by_slot: bool) -> None:
+        self._by_slot = by_slot
+        self.calls: list[Call] = []
+        self.size = 0
+        # The call of each line; None once something of it must wait. And for each slot the call that others may join.
+        self.lines: dict[str, Call | None] = {}
+        self._open: dict[str, Call] = {}
+
+    def place(self, request: _Request, args: tuple[Argument, ...]) -> bool:
+        """Have a request sent in this round; False if it must wait, so as not to go beside what is before it."""
+        command = request.command
+        line = command.line
+        call = slot = None
+        if command.joins:
+            slot = _tag(command.key) if self._by_slot else ""
+            call = self._open.get(slot)
+            if call is not None and not call.takes(args, command):
+                call = None
+        if line in self.lines and (call is None or self.lines[line] is not call):
+            self.lines[line] = None
+            return False
+        if call is not None:
+            call.join(request, args)
+        else:
+            call = Call(request, args)
+            self.calls.append(call)
+            if slot is not None:
+                self._open[slot] = call
+        if line:
+            self.lines[line] = call
+        self.size += command.size
+        return True
 
 
 class Group:
@@ -138,10 +184,12 @@ class Group:
 
     Args:
         deadline_s: for how long a command is tried, from its first try.
+        by_slot: whether what is sent as one must be of one slot.
     """
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, *, by_slot: bool = False) -> None:
         self._deadline_s = deadline_s
+        self._by_slot = by_slot
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._rounds_under_way = 0
@@ -199,56 +247,43 @@ class Group:
         if not self._waiting or now_s < self.resume_s:
             return []
         waiting, busy = self._waiting, self._busy
-        calls: list[Call] = []
-        size = 0
-        # The last call of each line; None once something of it must wait.
-        lines: dict[str, Call | None] = {}
+        plan = _Plan(by_slot=self._by_slot)
         left: list[_Request] = []
-        while waiting and len(calls) < _MOST_CALLS:
+        while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
             command = request.command
-            line = command.line
-            if calls and size + command.size > _MOST_BYTES:
+            if plan.calls and plan.size + command.size > _MOST_BYTES:
                 left.append(request)
                 break
-            if line in busy:
+            if command.line in busy:
                 left.append(request)
                 continue
             args = command.args if request.first_s is None else self._retry(request, request.first_s, now_s)
             if args is None:
                 continue
-            call = lines.get(line)
-            if call is not None and call.takes(args, command):
-                call.join(request, args)
-            elif line in lines:
-                lines[line] = None
+            if not plan.place(request, args):
                 left.append(request)
                 continue
-            else:
-                calls.append(call := Call(request, args))
-                if line:
-                    lines[line] = call
             if request.first_s is None:
                 request.first_s = now_s
-            size += command.size
-        self._waiting_bytes -= size
+        self._waiting_bytes -= plan.size
         if left:
             waiting.extendleft(reversed(left))
-        if calls:
+        if plan.calls:
             self._rounds_under_way += 1
-            self._busy.update(lines)
-        return calls
+            busy.update(plan.lines)
+        return plan.calls
 
     def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> None:
         """Give the answers of a round to those who wait for them; what failed will be sent again."""
         self._rounds_under_way -= 1
         reason = ""
+        crossed = False
         again: list[_Request] = []
         for call, answer in zip(sent, answers, strict=True):
-            first = call.requests[0].command
-            self._busy.discard(first.line)
-            separate = first.shared and type(answer) is list
+            separate = call.requests[0].command.joins and type(answer) is list
             for number, request in enumerate(call.requests):
+                self._busy.discard(request.command.line)
                 reply = answer[number] if separate else answer
                 if type(reply) is Lost:
                     request.unsure = request.unsure or reply.sent
@@ -263,12 +298,18 @@ class Group:
                         request.command = request.command.with_text()
                         again.append(request)
                         continue
+                    if reply.code == "CROSSSLOT" and not self._by_slot:
+                        # A node of a cluster that has all the slots.
+                        crossed = True
+                        again.append(request)
+                        continue
                     if reply.code in PASSING:
                         reason = f"{reply.code} {reply.message}"
                         again.append(request)
                         continue
                     reply = ErrorReply(reply.code, reply.message, request.unsure)
                 self._settle(request, reply)
+        self._by_slot = self._by_slot or crossed
         if reason:
             self._reason = reason
             self._failures += 1
@@ -284,8 +325,8 @@ class Group:
         """Have a round fail for good, with all that it is a part of."""
         self._rounds_under_way -= 1
         for call in sent:
-            self._busy.discard(call.requests[0].command.line)
             for request in call.requests:
+                self._busy.discard(request.command.line)
                 ticket = request.ticket
                 if ticket.missing:
                     ticket.error = error
@@ -339,6 +380,11 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
     return wanted
 
 
+def _tag(key: str) -> str:
+    """The part of a key that decides its slot."""
+    return key.partition("}")[0]
+
+
 def is_full(groups: Iterable[Group]) -> bool:
     """Whether who comes should be made to wait for one of them."""
     for group in groups:  # noqa: SIM110 - on the way of every call, where a generator costs more than what it does
@@ -383,8 +429,8 @@ class Groups:
         node = find_node(key)
         group = self._by_node.get(node)
         if group is None:
-            group = self._by_node[node] = Group(self._deadline_s)
-        tag = key.partition("}")[0]
+            group = self._by_node[node] = Group(self._deadline_s, by_slot=True)
+        tag = _tag(key)
         home = self._by_tag.get(tag)
         if home is not group and (home is None or home.idle):
             home = self._by_tag[tag] = group
