@@ -280,19 +280,18 @@ class _Fetching:
 
     def _send(self) -> None:
         self._calls = self._group.next_round(now_s())
-        self._pending = self._server.begin(self._calls, apart=True)
+        if self._calls:
+            self._pending = self._server.begin(self._calls, apart=True)
 
     def collect(self) -> list[Any]:
         """The replies."""
         while True:
-            self._group.take(self._calls, self._pending.finish(), now_s())
-            while self._ticket.missing:
-                time.sleep(max(0.0, self._group.resume_s - now_s()))
-                self._send()
-                if self._calls:
-                    break
-            else:
+            if self._calls:
+                self._group.take(self._calls, self._pending.finish(), now_s())
+            if not self._ticket.missing:
                 return self._ticket.replies
+            time.sleep(max(0.0, self._group.resume_s - now_s()))
+            self._send()
 
     def cancel(self) -> None:
         """Give up on the replies."""
