@@ -52,7 +52,10 @@ def test_values_come_back_equal_and_of_the_same_types(value: Any) -> None:
 
 
 KEYS = st.one_of(
-    st.text(max_size=40), st.text("ab\u00e9\u4e16", min_size=28, max_size=300), st.integers(), st.booleans()
+    st.text(max_size=40),
+    st.text("ab\u00e9\u4e16", min_size=28, max_size=300),
+    st.integers(-(2**63), 2**63 - 1),
+    st.booleans(),
 )
 
 
