@@ -40,6 +40,13 @@ class BlockingStore:
             self._wait(self._store.close())
             self._end()
 
+    # Named, for those who ask a class what it can do.
+    def append(self, *args: Any, **options: Any) -> Any:
+        return self.__getattr__("append")(*args, **options)
+
+    def stream(self, *args: Any, **options: Any) -> Any:
+        return self.__getattr__("stream")(*args, **options)
+
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
         if not callable(attribute):

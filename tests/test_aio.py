@@ -21,6 +21,9 @@ from runic_redis import (
     StoreUnavailable,
     WorkflowNotFound,
 )
+from runic_redis.drivers.aio import SingleServer
+from runic_redis.operations.effects import Batch, Command
+from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests.faults import CuttingProxy, cutting_proxy
 from tests.servers import RunningServer
@@ -139,6 +142,39 @@ def test_a_cancelled_reader_leaves_no_half_read_connection(valkey: RunningServer
             assert await store.cursor("large") == 4000
 
     asyncio.run(main())
+
+
+class InterruptedConnection:
+    """A client, its pool and a connection whose reader is cancelled between sending and reading."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.connection_pool = self
+
+    async def get_connection(self) -> "InterruptedConnection":
+        return self
+
+    async def send_packed_command(self, _: bytes) -> None:
+        self.events.append("sent")
+
+    async def read_response(self) -> None:
+        raise asyncio.CancelledError
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        assert nowait
+        self.events.append("disconnected")
+
+    async def release(self, _: object) -> None:
+        self.events.append("released")
+
+
+def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
+    pool = InterruptedConnection()
+    group = Group(30.0)
+    group.add(Ticket(Batch([Command(("GET", "k"), "k")])), [0])
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(SingleServer(pool, owned=True).send(group.next_round(0.0)))
+    assert pool.events == ["sent", "disconnected", "released"]
 
 
 def test_a_follower_is_stopped_by_cancelling_it(valkey: RunningServer, namespace: str) -> None:

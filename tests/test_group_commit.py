@@ -13,6 +13,7 @@ import pytest
 from runic_redis import AsyncRedisStore, CursorConflict, DecodeError, RedisStore, StoreError
 from runic_redis.drivers.sync import Pending, Sender, Server
 from runic_redis.operations import grouping
+from runic_redis.operations.effects import Batch, Command
 from runic_redis.operations.grouping import Call
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer
@@ -204,16 +205,19 @@ def test_calls_survive_interruptions_anywhere(valkey: RunningServer, namespace: 
 def test_a_child_process_has_connections_of_its_own(valkey: RunningServer, namespace: str) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         store.append("order-1", numbered(1))
+        whose = Batch([Command(("CLIENT", "ID"), "k")])
+        (parents,) = store._sender.ask(whose)
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                if store.append("order-1", numbered(1, 1)) == 2:
+                if store._sender.ask(whose) != [parents] and store.append("order-1", numbered(1, 1)) == 2:
                     status = 0
             finally:
                 os._exit(status)
         _, status = os.waitpid(child, 0)
         assert status == 0
+        assert store._sender.ask(whose) == [parents]
         assert store.append("order-1", numbered(1, 2)) == 3
         assert list(store.stream("order-1")) == [*numbered(1), *numbered(2, 1)]
 

@@ -293,6 +293,20 @@ def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Play
     assert player.group.first_waiting() is None
 
 
+def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
+    """As when a round is taken for lost with the thread that sent it, and is answered all the same."""
+    ticket = player.ask(append("w", "1"), read("k"))
+    calls = player.group.next_round(0.0)
+    other = Player()
+    other.group.add_lost(ticket, ticket.unanswered())
+    assert flag(other.round([5], CUT, after_s=2)[0]) == 2000
+    player.group.take(calls, [[5], b"v"], 0.0)
+    assert ticket.replies == [5, b"v"]
+    assert player.woken == [ticket]
+    other.round(b"again")
+    assert (ticket.missing, ticket.replies, player.woken) == (0, [5, b"v"], [ticket])
+
+
 def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
     for number in range(grouping._MOST_CALLS + 1):
         player.ask(read(str(number)))
