@@ -355,7 +355,7 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
         if name in options and not 0 < options[name] < float("inf"):
             raise InvalidArgument(f"{name} is a number of seconds above 0")
     if "protocol" in options:
-        _check_protocol(options["protocol"])
+        options["protocol"] = _check_protocol(int(options["protocol"]))
     return options
 
 
