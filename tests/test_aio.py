@@ -284,6 +284,27 @@ def test_a_server_that_does_not_answer_is_unavailable_after_the_deadline(proxy: 
     asyncio.run(main())
 
 
+def test_a_failure_that_nobody_expects_leaves_nobody_without_an_answer(
+    valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such thing")
+
+    async def main() -> None:
+        async with opened(valkey, namespace) as store:
+            await store.append("order-1", numbered(1))
+            assert store._sender is not None
+            with monkeypatch.context() as patch:
+                patch.setattr(store._sender._server, "send", fail)
+                calls = [store.append(f"order-{n}", numbered(1)) for n in range(5)]
+                for outcome in await asyncio.gather(*calls, return_exceptions=True):
+                    assert isinstance(outcome, StoreError)
+                    assert isinstance(outcome.__cause__, RuntimeError)
+            assert await store.append("order-1", numbered(1)) == 2
+
+    asyncio.run(main())
+
+
 def test_what_waits_when_the_store_is_closed_is_told(proxy: CuttingProxy, namespace: str) -> None:
     async def main() -> None:
         store = await AsyncRedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace).open()

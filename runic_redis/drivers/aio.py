@@ -31,6 +31,7 @@ from runic_redis.drivers.replies import (
     check_open,
     closed,
     error_reply,
+    failed,
     moved_in_a_circle,
     now_s,
     outdated,
@@ -171,9 +172,11 @@ class Sender:
             answers = await self._server.send(calls, apart=apart)
         except StoreError as error:
             group.fail(calls, error)
-        except BaseException:
+        except asyncio.CancelledError:
             group.fail(calls, closed())
             raise
+        except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
+            group.fail(calls, failed(error))
         else:
             group.take(calls, answers, now_s())
 

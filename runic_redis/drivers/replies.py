@@ -30,6 +30,7 @@ __all__ = [
     "check_open",
     "closed",
     "error_reply",
+    "failed",
     "moved_in_a_circle",
     "now_s",
     "outdated",
@@ -79,6 +80,13 @@ _CODES: dict[type[ResponseError], str] = {
     ReadOnlyError: "READONLY",
     TryAgainError: "TRYAGAIN",
 }
+
+
+def failed(error: Exception) -> StoreError:
+    """What those get whose connection failed in a way that nobody expects."""
+    failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.")
+    failure.__cause__ = error
+    return failure
 
 
 def error_reply(reply: Any) -> Any:
