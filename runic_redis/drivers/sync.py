@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from threading import Condition, Lock
 from typing import Any, Protocol, TypeAlias, TypeVar
+from weakref import WeakSet
 
 import redis
 from hiredis import pack_command
@@ -118,6 +119,19 @@ class _Turn(Ticket):
         return self.signal
 
 
+# Those of this process: a child starts them anew. (Asking for the process's id at each call is a system call.)
+_senders: WeakSet["Sender"] = WeakSet()
+
+
+def _after_fork() -> None:
+    for sender in list(_senders):
+        sender.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Sender:
     """Answers batches, those of concurrent calls together.
 
@@ -130,9 +144,14 @@ class Sender:
         self.server = server
         self.deadline_s = deadline_s
         self._start()
+        _senders.add(self)
+
+    def start_anew(self) -> None:
+        """In a child process: other threads, what they were sending, and the connections stayed in the parent."""
+        self.server.forget()
+        self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._lock = Lock()
         self._room = Condition(self._lock)
         self._groups = Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None)
@@ -151,10 +170,6 @@ class Sender:
             return []
         if batch.apart:
             return _Fetching(batch, self).collect()
-        if self._pid != os.getpid():
-            # A child process: other threads, and what they were sending, stayed in the parent.
-            self.server.forget()
-            self._start()
         turn = _Turn(batch)
         try:
             with self._lock:
