@@ -4,7 +4,7 @@ What an operation does is written once, in operations/; what it promises is said
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from operator import itemgetter
 from typing import Any, Self, TypeVar
 
@@ -133,12 +133,12 @@ class AsyncRedisStore:
         label = f" {self._connected.label}" if self._connected else ""
         return f"<AsyncRedisStore{state}{label} namespace={keys.namespace!r} partitions={keys.partitions}>"
 
-    async def _run(self, operation: Operation[T]) -> T:
+    def _run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
         if self._sender is None:
             raise StoreError("The store is not open: write 'async with', or 'await store.open()'. Nothing was sent.")
         if not self._context.made:
             operation = opening.with_settings(self._context, operation)
-        return await run(operation, self._sender)
+        return run(operation, self._sender)
 
     # Events
 

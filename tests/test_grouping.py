@@ -67,6 +67,13 @@ class Player:
             self.group.take(calls, answers, self.now_s)
         return [call.args for call in calls]
 
+    def send_and_answer(self, each_s: float) -> list[Call]:
+        """Send the next round, and answer it as fast as that; what was sent."""
+        calls = self.group.next_round(self.now_s)
+        self.now_s += each_s * len(calls)
+        self.group.take(calls, [1] * len(calls), self.now_s)
+        return calls
+
 
 @pytest.fixture
 def player() -> Player:
@@ -329,6 +336,38 @@ def test_a_joined_call_is_bounded(player: Player) -> None:
     assert len(sent) == 3 + 4
 
 
+def test_of_many_half_go_while_the_others_get_ready_if_the_server_is_quick(player: Player) -> None:
+    each_s = grouping._QUICK_S / 2
+    for number in range(64):
+        player.ask(read(str(number)))
+    assert len(player.send_and_answer(each_s)) == 64, "nobody knows yet how quick it is"
+    for number in range(64):
+        player.ask(read(str(number)))
+    assert len(player.send_and_answer(each_s)) == 32
+    assert len(player.send_and_answer(each_s)) == 32, "the other half, and not a half of that"
+    for number in range(64):
+        player.ask(read(str(number)))
+    assert len(player.send_and_answer(4 * each_s)) == 32
+    assert len(player.send_and_answer(4 * each_s)) == 32
+    for number in range(64):
+        player.ask(read(str(number)))
+    assert len(player.send_and_answer(4 * each_s)) == 64, "it has become slow"
+
+
+def test_few_and_what_one_caller_asks_together_are_not_halved(player: Player) -> None:
+    player.ask(*(read(str(number)) for number in range(100)))
+    assert len(player.send_and_answer(0.0)) == 100
+    player.ask(*(read(str(number)) for number in range(100)))
+    player.ask(read("late"))
+    assert len(player.send_and_answer(0.0)) == 100
+    assert len(player.send_and_answer(0.0)) == 1
+    player.ask(*(read(str(number)) for number in range(2)))
+    assert len(player.send_and_answer(0.0)) == 2
+    for number in range(grouping._FEW - 1):
+        player.ask(read(str(number)))
+    assert len(player.send_and_answer(0.0)) == grouping._FEW - 1
+
+
 def test_a_group_says_when_it_is_full(player: Player) -> None:
     for _ in range(grouping._FULL_COMMANDS):
         assert not player.group.full
@@ -384,7 +423,7 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
         numbers = []
         for request in call.requests:
             command = request.command
-            name = command.args[5] if command.joins else command.args[4]
+            name = command.args[1] if command.joins else command.args[0]
             seen = done.setdefault(command.line, [])
             if name not in seen:
                 assert not request.unsure or name not in seen

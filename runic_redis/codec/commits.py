@@ -134,13 +134,13 @@ class EntryEncoder:
         for event in events:
             kind = type(event)
             try:
-                if kind not in known:
+                found = known.get(kind)
+                if found is None:
                     if kind is UnknownEvent:
                         rows.append([table.schema_reference(event.schema), *event.fields.values()])
                         continue
-                    known[kind] = self._reader(event, f"{path}[{len(rows)}]")
-                index, read = known[kind]
-                rows.append([index, *read(event)])
+                    found = known[kind] = self._reader(event, path, len(rows))
+                rows.append([found[0], *found[1](event)])
             except StoreError:
                 raise
             except Exception as error:  # what a class raises when its fields are read is its own affair
@@ -157,7 +157,7 @@ class EntryEncoder:
             header = self._headers[schemas] = msgpack.packb(schemas)
         return header, packed
 
-    def _reader(self, event: Any, path: str) -> tuple[int, Read]:
+    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read]:
         """The index of an event's schema, and what reads the values of such events."""
         kind = type(event)
         registered = self._registry.of(kind)
@@ -165,10 +165,11 @@ class EntryEncoder:
             return self._table.schema_reference(registered.schema), registered.kind.read
         if kind is dict:
             return self._table.schema_reference(_PLAIN_DICT), _itself
+        where = f"{path}[{number}]"
         raise EncodeError(
-            f"{path} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
+            f"{where} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
             "registered with @event; nothing was sent.",
-            path=path,
+            path=where,
         )
 
     def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str) -> bytes:

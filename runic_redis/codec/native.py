@@ -6,6 +6,7 @@ cannot differ in what they take, refuse or bring back. Nothing is converted to t
 
 from collections.abc import Callable
 from functools import cache
+from itertools import chain
 from typing import Any, Literal
 
 from runic_redis.codec.values import kinds_within
@@ -24,7 +25,8 @@ RowReader = Callable[[bytes], list[Any] | None]
 # The bytes of the rows of an entry; None likewise.
 RowWriter = Callable[[list[list[Any]]], bytes | None]
 
-_NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_NATIVE = _SCALARS | {list, dict}
 # How deep each library goes is its own affair: here neither comes to its end.
 _DEEPEST = 100
 
@@ -46,6 +48,8 @@ def row_writer() -> RowWriter:
             packed = encode(rows)
         except Exception:  # too large an int, a lone surrogate and the like
             return None
+        if _SCALARS.issuperset(map(type, chain.from_iterable(rows))):
+            return packed
         # msgspec writes much else too, but in its own way. Only what it has written is finite, and can be walked.
         kinds, depth = kinds_within(rows)
         return packed if kinds <= _NATIVE and depth <= _DEEPEST else None

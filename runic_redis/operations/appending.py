@@ -13,8 +13,8 @@ from runic_redis.operations.opening import make_namespace
 __all__ = ["append", "append_many"]
 
 MAX_METADATA_BYTES = 64 * 1024
-# Where the expected cursor stands among the arguments of a call: behind the command's own three and four keys.
-_EXPECTED = 3 + 4 + 3
+# Where the expected cursor stands among the arguments of a call.
+_EXPECTED = 3
 
 
 def append(

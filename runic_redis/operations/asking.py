@@ -53,7 +53,7 @@ def answer(reply: Any, command: Command) -> Any:
 def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
     if reply.code in _NAMED:
         return reply
-    keys = ", ".join(str(key) for key in _keys(command))
+    keys = ", ".join(command.keys or (command.key,))
     consequence = "Nothing was changed." if not reply.unsure else f"An earlier try had no answer: {_UNKNOWN}"
     if reply.code == "WRONGTYPE" or "WRONGTYPE" in reply.message:
         raise DecodeError(
@@ -63,14 +63,6 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
     if reply.code == "DAMAGED":
         raise DecodeError(f"The {reply.message} of a workflow is damaged, at one of these keys: {keys}. {consequence}")
     raise StoreError(f"Redis refused the command for {keys}: {reply.code} {reply.message}. {consequence}")
-
-
-def _keys(command: Command) -> Sequence[Any]:
-    """The keys a command names."""
-    if command.text is not None:
-        count = int(command.args[2])
-        return command.args[3 : 3 + count]
-    return [command.key]
 
 
 _UNKNOWN = (

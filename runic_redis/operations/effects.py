@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from runic_redis.scripts import load_script
+from runic_redis.scripts import Script, load_script
 
 __all__ = [
     "Ahead",
@@ -32,9 +32,10 @@ class Command:
     """One command; not changed once it is made.
 
     Attributes:
-        args: its name and arguments.
+        args: its name and arguments; of a call of a script, only what comes behind the keys.
         key: the key that decides which node of a cluster it goes to.
-        text: for a script called by its SHA, its text: what to send to a server that does not know it.
+        script: the script that it calls.
+        keys: all the keys of such a call.
         retry_at: for a command that may not simply be sent twice, the place of the argument that says so: empty at
             first, and once an earlier try may have been carried out, the milliseconds since the first try.
         line: commands of one line are carried out in the order in which they were asked for, whatever fails in
@@ -44,31 +45,20 @@ class Command:
         size: about how many bytes it has, where they are many.
     """
 
-    args: tuple[Argument, ...]
+    args: Sequence[Argument]
     key: str
-    text: str | None = None
+    script: Script | None = None
+    keys: Sequence[str] = ()
     retry_at: int | None = None
     line: str = ""
     joins: bool = False
     size: int = 0
 
-    def as_retry(self, since_first_ms: int) -> tuple[Argument, ...]:
+    def as_retry(self, since_first_ms: int) -> Sequence[Argument]:
         """Its arguments, once an earlier try may have been carried out."""
         if self.retry_at is None:
             return self.args
         return (*self.args[: self.retry_at], str(since_first_ms), *self.args[self.retry_at + 1 :])
-
-    def with_text(self) -> "Command":
-        """The same script call, carrying the script."""
-        return Command(
-            ("EVAL", self.text or "", *self.args[2:]),
-            self.key,
-            self.text,
-            self.retry_at,
-            self.line,
-            self.joins,
-            self.size,
-        )
 
 
 @dataclass(slots=True)
@@ -160,18 +150,5 @@ def call_script(
     joins: bool = False,
     size: int = 0,
 ) -> Command:
-    """A call of a script by its SHA.
-
-    `retry_at` counts the script's own arguments, from 0; otherwise as for `Command`.
-    """
-    script = load_script(name)
-    first = 3 + len(keys)
-    return Command(
-        ("EVALSHA", script.sha, str(len(keys)), *keys, *args),
-        keys[0],
-        script.text,
-        None if retry_at is None else first + retry_at,
-        line,
-        joins,
-        size,
-    )
+    """A call of a script; its arguments as for `Command`."""
+    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size)

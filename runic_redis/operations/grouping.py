@@ -8,6 +8,7 @@ answered or its deadline has passed; and nothing of its line is sent before that
 whatever fails. A failure is taken for the server's, so everything for it waits out the pause.
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ _LONGEST_PAUSE_S = 1.0
 _MOST_CALLS = 512
 _MOST_BYTES = 4 * 1024 * 1024
 _MOST_JOINED = 128
+# From how many on a round is halved, and how fast a server must answer each for that.
+_FEW = 16
+_QUICK_S = 0.00005
 # When this much waits for a node, who comes is made to wait until some of it has left.
 _FULL_COMMANDS = 4096
 _FULL_BYTES = 64 * 1024 * 1024
@@ -85,7 +89,7 @@ class Ticket:
 class _Request:
     """One command of a ticket, until it is answered."""
 
-    __slots__ = ("command", "first_s", "place", "ticket", "unsure")
+    __slots__ = ("command", "first_s", "place", "ticket", "unsure", "with_text")
 
     def __init__(self, command: Command, ticket: Ticket, place: int) -> None:
         self.command = command
@@ -94,50 +98,50 @@ class _Request:
         # When it was first sent, and whether it may have been carried out since.
         self.first_s: float | None = None
         self.unsure = False
+        # Whether the server does not know its script.
+        self.with_text = False
 
 
 class Call:
     """What is sent as one command, and answers one request or several."""
 
-    __slots__ = ("_args", "_further", "_keys", "_size", "key", "requests")
+    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "key", "requests")
 
-    def __init__(self, request: _Request, args: tuple[Argument, ...]) -> None:
+    def __init__(self, request: _Request, args: Sequence[Argument]) -> None:
         command = request.command
         self.key = command.key
         self.requests = [request]
-        self._args = args
-        # The keys and the further arguments of all, once there are several.
-        self._keys: list[Argument] = []
-        self._further: list[Argument] = []
+        self._script = command.script
+        self._with_text = request.with_text
+        self._keys = list(command.keys)
+        self._args = list(args)
         self._size = command.size
 
     @property
     def args(self) -> tuple[Argument, ...]:
         """What to send."""
-        if not self._keys:
-            return self._args
-        return (*self._args[:2], str(len(self._keys)), *self._keys, *self._further)
+        script = self._script
+        if script is None:
+            return tuple(self._args)
+        name, what = ("EVAL", script.text) if self._with_text else ("EVALSHA", script.sha)
+        return (name, what, str(len(self._keys)), *self._keys, *self._args)
 
-    def takes(self, args: tuple[Argument, ...], command: Command) -> bool:
-        """Whether a command may be sent as a part of this one: it calls the same script."""
+    def takes(self, request: _Request) -> bool:
+        """Whether a request may be sent as a part of this call: it calls the same script."""
+        command = request.command
         return (
-            self._args[:2] == args[:2]
+            self._script is command.script
+            and self._with_text == request.with_text
             and len(self.requests) < _MOST_JOINED
             and self._size + command.size <= _MOST_BYTES
         )
 
-    def join(self, request: _Request, args: tuple[Argument, ...]) -> None:
+    def join(self, request: _Request, args: Sequence[Argument]) -> None:
         """Send it as a part of this one."""
-        if not self._keys:
-            self._append(self._args)
-        self._append(args)
-        self.requests.append(request)
+        self._keys += request.command.keys
+        self._args += args
         self._size += request.command.size
-
-    def _append(self, args: tuple[Argument, ...]) -> None:
-        first = 3 + int(args[2])
-        self._keys += args[3:first]
-        self._further += args[first:]
+        self.requests.append(request)
 
 
 class _Plan:
@@ -153,7 +157,7 @@ class _Plan:
         self.lines: dict[str, Call | None] = {}
         self._open: dict[str, Call] = {}
 
-    def place(self, request: _Request, args: tuple[Argument, ...]) -> bool:
+    def place(self, request: _Request, args: Sequence[Argument]) -> bool:
         """Have a request sent in this round; False if it must wait, so as not to go beside what is before it."""
         command = request.command
         line = command.line
@@ -161,7 +165,7 @@ class _Plan:
         if command.joins:
             slot = _tag(command.key) if self._by_slot else ""
             call = self._open.get(slot)
-            if call is not None and not call.takes(args, command):
+            if call is not None and not call.takes(request):
                 call = None
         if line in self.lines and (call is None or self.lines[line] is not call):
             self.lines[line] = None
@@ -193,6 +197,11 @@ class Group:
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._rounds_under_way = 0
+        # The last round: when it was sent, for how many it was and how many waited besides, and how long it took for
+        # each of its own.
+        self._sent_s = 0.0
+        self._about = 0
+        self._each_s = math.inf
         # Lines with a command under way.
         self._busy: set[str] = set()
         self._failures = 0
@@ -249,12 +258,16 @@ class Group:
         waiting, busy = self._waiting, self._busy
         plan = _Plan(by_slot=self._by_slot)
         left: list[_Request] = []
+        room = self._share()
+        ticket = waiting[0].ticket
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
             command = request.command
-            if plan.calls and plan.size + command.size > _MOST_BYTES:
+            room -= 1
+            if (room < 0 and request.ticket is not ticket) or (plan.calls and plan.size + command.size > _MOST_BYTES):
                 left.append(request)
                 break
+            ticket = request.ticket
             if command.line in busy:
                 left.append(request)
                 continue
@@ -271,8 +284,18 @@ class Group:
             waiting.extendleft(reversed(left))
         if plan.calls:
             self._rounds_under_way += 1
+            self._sent_s = now_s
             busy.update(plan.lines)
         return plan.calls
+
+    def _share(self) -> int:
+        """How many commands the next round is to take.
+
+        Of many, half: while the server is at one half, those who were just answered make up the other. Only where it
+        answers about as fast as they do: what takes longer, the way or the disk, is better shared by all.
+        """
+        about = max(len(self._waiting), self._about)
+        return about if about < _FEW or self._each_s > _QUICK_S else (about + 1) // 2
 
     def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> None:
         """Give the answers of a round to those who wait for them; what failed will be sent again."""
@@ -280,6 +303,9 @@ class Group:
         reason = ""
         crossed = False
         again: list[_Request] = []
+        answered = sum([len(call.requests) for call in sent])
+        self._about = answered + len(self._waiting)
+        self._each_s = (now_s - self._sent_s) / answered
         for call, answer in zip(sent, answers, strict=True):
             separate = call.requests[0].command.joins and type(answer) is list
             for number, request in enumerate(call.requests):
@@ -295,7 +321,7 @@ class Group:
                         continue
                 elif type(reply) is ErrorReply:
                     if reply.code == "NOSCRIPT":
-                        request.command = request.command.with_text()
+                        request.with_text = True
                         again.append(request)
                         continue
                     if reply.code == "CROSSSLOT" and not self._by_slot:
@@ -342,7 +368,7 @@ class Group:
             self.abandon(ticket)
             ticket.wake()
 
-    def _retry(self, request: _Request, first_s: float, now_s: float) -> tuple[Argument, ...] | None:
+    def _retry(self, request: _Request, first_s: float, now_s: float) -> Sequence[Argument] | None:
         """What to send for a request that was sent before; None if its deadline has passed, and that was its answer."""
         command = request.command
         elapsed_s = now_s - first_s
