@@ -282,5 +282,6 @@ class AsyncRedisStore:
             while page := await self._run(source.next_page()):
                 for item in page:
                     yield item
+                page.clear()  # as in the other store
         finally:
             source.close()

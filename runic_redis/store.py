@@ -411,6 +411,7 @@ class RedisStore:
         try:
             while page := self._run(source.next_page()):
                 yield from page
+                page.clear()  # before the next one is made, which then takes the same memory
         finally:
             source.close()
 
