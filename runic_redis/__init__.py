@@ -26,7 +26,7 @@ from runic_redis.errors import (
     UnknownEventType,
     WorkflowNotFound,
 )
-from runic_redis.events import UnknownEvent, event
+from runic_redis.events import Fact, FactRef, UnknownEvent, event
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore, init_store
 
@@ -37,7 +37,9 @@ __all__ = [
     "DecodeError",
     "EncodeError",
     "EventsTrimmed",
+    "Fact",
     "FactNotFound",
+    "FactRef",
     "FactStore",
     "InvalidArgument",
     "InvalidType",

@@ -1,9 +1,11 @@
 """Event types: how a class is registered under a name and a version, and how its older versions are read.
 
-`registry` holds the decorator and what is known, `kinds` how each kind of class is taken apart and rebuilt.
+`registry` holds the decorator and what is known, `kinds` how each kind of class is taken apart and rebuilt,
+`references` what stands in an event for a fact.
 """
 
 from runic_redis.events.kinds import Build, Read
+from runic_redis.events.references import Fact, FactRef
 from runic_redis.events.registry import (
     EventType,
     Registry,
@@ -17,6 +19,8 @@ from runic_redis.events.registry import (
 __all__ = [
     "Build",
     "EventType",
+    "Fact",
+    "FactRef",
     "Read",
     "Registry",
     "Schema",
