@@ -1,22 +1,36 @@
--- Deletes a workflow: every key of it, and its place in the index.
+-- Deletes a workflow: every key of it, and its place in the partition's sorted sets.
 --
 -- KEYS[1]  events
--- KEYS[2]  meta      hash of the workflow: created
+-- KEYS[2]  meta      hash of the workflow: created, fence
 -- KEYS[3]  snapshot
 -- KEYS[4]  log
 -- KEYS[5]  commits
--- KEYS[6]  index     sorted set of the partition's workflows by the time of their last write
+-- KEYS[6]  refs      set of the hashes of the facts that it refers to
+-- KEYS[7]  index     sorted set of the partition's workflows by the time of their last write
+-- KEYS[8]  leases    sorted set of the partition's unfinished workflows by the end of their leases
+-- KEYS[9]  expiring  sorted set of the partition's workflows that expire, by when
 -- ARGV[1]  workflow id
 -- ARGV[2]  when the workflow to be deleted was created: one made under this id since then is another, and stays
+-- ARGV[3]  lease, '<fencing token> <milliseconds>', or ''
 -- Reply    integer: 1 if it was deleted, 0 if it was gone
--- Errors   none of its own
+-- Errors   LEASE_LOST <owner>
 
-if redis.call('HGET', KEYS[2], 'created') ~= ARGV[2] then return 0 end
+--@include lease
+
+local meta = redis.call('HMGET', KEYS[2], 'created', 'fence')
+if meta[1] ~= ARGV[2] then return 0 end
+local refusal = refused(ARGV[3], meta[2], KEYS[2], KEYS[8])
+if refusal then return redis.error_reply(refusal) end
 -- UNLINK would delete a foreign value of any type; reading first refuses it.
 redis.call('XLEN', KEYS[1])
 redis.call('HLEN', KEYS[3])
 redis.call('STRLEN', KEYS[4])
 redis.call('HLEN', KEYS[5])
-redis.call('ZREM', KEYS[6], ARGV[1])
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+redis.call('SCARD', KEYS[6])
+redis.call('ZCARD', KEYS[8])
+redis.call('ZCARD', KEYS[9])
+redis.call('ZREM', KEYS[7], ARGV[1])
+redis.call('ZREM', KEYS[8], ARGV[1])
+redis.call('ZREM', KEYS[9], ARGV[1])
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
 return 1

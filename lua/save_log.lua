@@ -1,32 +1,51 @@
 -- Saves a workflow's whole log over the one before.
 --
 -- KEYS[1]  log      string
--- KEYS[2]  meta     hash of the workflow: created, retried
+-- KEYS[2]  meta     hash of the workflow: created, retried, fence, lease_until, expires
 -- KEYS[3]  commits  hash of the ids of retried calls
 -- KEYS[4]  index    sorted set of the partition's workflows by the time of their last write
+-- KEYS[5]  leases   sorted set of the partition's unfinished workflows by the end of their leases
+-- KEYS[6]  refs     set of the hashes of the facts that the workflow refers to; then, for each fact, its bucket, and the
+--          bucket's sorted set of times
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try, on a retry the milliseconds since it
--- ARGV[4]  log
+-- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
+-- ARGV[5]  log
+-- ARGV[6]  how many facts it refers to, with ' elsewhere' behind that if their keys are not given; then, for each, its
+--          hash, and its value, or '' for one that must be there
 -- Reply    integer: 1
--- Errors   none of its own
+-- Errors   LEASE_LOST <owner>, FACT_MISSING <hash>
 --
 -- A retry is remembered, so that a first try that arrives after it does not undo what was saved since.
 
-local function int(number) return string.format('%.0f', number) end
+--@include numbers
+--@include lease
+--@include facts
 
-local retried = redis.call('HGET', KEYS[2], 'retried')
-if (retried or ARGV[3] ~= '') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return 1 end
+local count, elsewhere = string.match(ARGV[6], '^(%d+)(.*)$')
+count, elsewhere = tonumber(count), elsewhere ~= ''
+local meta = redis.call('HMGET', KEYS[2], 'retried', 'fence', 'expires')
+if (meta[1] or ARGV[3] ~= '') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return 1 end
+local refusal = refused(ARGV[4], meta[2], KEYS[2], KEYS[5])
 -- SET would replace a foreign value of any type; reading first refuses it.
 redis.call('STRLEN', KEYS[1])
 redis.call('ZSCORE', KEYS[4], ARGV[1])
+refusal = refusal or unkeepable(7, 6, count, elsewhere)
+if refusal then return redis.error_reply(refusal) end
 local time = redis.call('TIME')
 local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local ms = math.floor(micros / 1000)
 redis.call('HSETNX', KEYS[2], 'created', int(micros))
-redis.call('SET', KEYS[1], ARGV[4])
+redis.call('SET', KEYS[1], ARGV[5])
+keep(7, 6, count, elsewhere, ms)
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[3], ARGV[2], '0')
   redis.call('HSET', KEYS[2], 'retried', '1')
 end
 redis.call('ZADD', KEYS[4], int(micros), ARGV[1])
+renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[5])
+if meta[3] then
+  for _, key in ipairs({KEYS[1], KEYS[3], KEYS[6]}) do redis.call('PEXPIREAT', key, meta[3]) end
+end
 return 1

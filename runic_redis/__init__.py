@@ -19,6 +19,8 @@ from runic_redis.errors import (
     FactNotFound,
     InvalidArgument,
     InvalidType,
+    LeaseHeld,
+    LeaseLost,
     SnapshotConflict,
     SnapshotNotFound,
     StoreError,
@@ -27,6 +29,7 @@ from runic_redis.errors import (
     WorkflowNotFound,
 )
 from runic_redis.events import Fact, FactRef, UnknownEvent, event
+from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore, init_store
 
@@ -43,6 +46,9 @@ __all__ = [
     "FactStore",
     "InvalidArgument",
     "InvalidType",
+    "Lease",
+    "LeaseHeld",
+    "LeaseLost",
     "Record",
     "RedisStore",
     "SnapshotConflict",

@@ -14,8 +14,22 @@ from runic_redis.drivers.aio import Sender, run
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
-from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots, tailing
+from runic_redis.leases import AsyncHeldLease
+from runic_redis.operations import (
+    appending,
+    collecting,
+    facts,
+    leasing,
+    lifecycle,
+    listing,
+    namespace,
+    opening,
+    reading,
+    snapshots,
+    tailing,
+)
 from runic_redis.operations.effects import Operation
+from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
 
 __all__ = ["AsyncRedisStore"]
@@ -150,6 +164,8 @@ class AsyncRedisStore:
         expected_cursor: int | None = None,
         commit_id: str | bytes | None = None,
         metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
     ) -> int:
         """Append events to a workflow as one commit; the cursor after it. See `RedisStore.append`."""
         return await self._run(
@@ -160,12 +176,16 @@ class AsyncRedisStore:
                 expected_cursor=expected_cursor,
                 commit_id=commit_id,
                 metadata=metadata,
+                lease=lease,
+                snapshot=snapshot,
             )
         )
 
-    async def append_many(self, items: Iterable[tuple[str, Iterable[Any]]]) -> list[int | StoreError]:
+    async def append_many(
+        self, items: Iterable[tuple[str, Iterable[Any]]], *, leases: Iterable[Lease] = ()
+    ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip. See `RedisStore.append_many`."""
-        return await self._run(appending.append_many(self._context, items))
+        return await self._run(appending.append_many(self._context, items, leases))
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
@@ -198,17 +218,17 @@ class AsyncRedisStore:
 
     # Snapshots
 
-    async def save_snapshot(self, workflow_id: str, cursor: int, data: bytes) -> None:
+    async def save_snapshot(self, workflow_id: str, cursor: int, data: bytes, *, lease: Lease | None = None) -> None:
         """Save a workflow's state as of a cursor. See `RedisStore.save_snapshot`."""
-        await self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data))
+        await self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease))
 
     async def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
         """A workflow's snapshot: its cursor, and the data. See `RedisStore.load_snapshot`."""
         return await self._run(snapshots.load_snapshot(self._context, workflow_id))
 
-    async def trim(self, workflow_id: str) -> int:
+    async def trim(self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None) -> int:
         """Remove the commits that the workflow's snapshot covers. See `RedisStore.trim`."""
-        return await self._run(snapshots.trim(self._context, workflow_id))
+        return await self._run(snapshots.trim(self._context, workflow_id, keep, lease))
 
     # Facts
 
@@ -232,15 +252,43 @@ class AsyncRedisStore:
         """The values kept under many hashes, by hash, in one round trip. See `RedisStore.load_facts`."""
         return await self._run(facts.load_facts(self._context, hashes))
 
+    # Leases
+
+    async def acquire(self, workflow_id: str, owner: str, ttl: float = 30.0) -> AsyncHeldLease:
+        """Get the right to write a workflow, for a time. See `RedisStore.acquire`."""
+        token = await self._run(leasing.acquire(self._context, workflow_id, owner, ttl))
+        return AsyncHeldLease(workflow_id, owner, token, float(ttl), self)
+
+    async def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[AsyncHeldLease]:
+        """Get the leases of workflows that somebody has left unfinished. See `RedisStore.claim`."""
+        claimed = await self._run(leasing.claim(self._context, owner, limit, ttl))
+        return [AsyncHeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
+
+    async def renew(self, lease: Lease) -> None:
+        """Have a lease last for its time from now on. See `RedisStore.renew`."""
+        await self._run(leasing.renew(self._context, lease))
+
+    async def release(self, lease: Lease) -> None:
+        """Give a lease back. See `RedisStore.release`."""
+        await self._run(leasing.release(self._context, lease))
+
+    async def complete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+        """Mark a workflow as finished. See `RedisStore.complete`."""
+        await self._run(leasing.complete(self._context, workflow_id, lease))
+
+    async def expire(self, workflow_id: str, after: float) -> None:
+        """Have a finished workflow deleted so many seconds from now. See `RedisStore.expire`."""
+        await self._run(leasing.expire(self._context, workflow_id, after))
+
     # Whole workflows
 
-    async def save(self, workflow_id: str, log: list[Any]) -> None:
+    async def save(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
         """Save a whole list of events as the workflow's log. See `RedisStore.save`."""
-        await self._run(lifecycle.save(self._context, workflow_id, log))
+        await self._run(lifecycle.save(self._context, workflow_id, log, lease))
 
-    async def checkpoint(self, workflow_id: str, log: list[Any]) -> None:
+    async def checkpoint(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
         """The same as `save`."""
-        await self.save(workflow_id, log)
+        await self.save(workflow_id, log, lease=lease)
 
     async def load(self, workflow_id: str) -> list[Any]:
         """The log that was saved. See `RedisStore.load`."""
@@ -250,15 +298,19 @@ class AsyncRedisStore:
         """Whether anything has been appended, saved or snapshotted under the id."""
         return await self._run(lifecycle.exists(self._context, workflow_id))
 
-    async def delete(self, workflow_id: str) -> None:
+    async def delete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
         """Delete a workflow with all that is kept for it, facts aside. See `RedisStore.delete`."""
-        await self._run(lifecycle.delete(self._context, [workflow_id]))
+        await self._run(lifecycle.delete(self._context, [workflow_id], lease))
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[str]:
         """The ids of all workflows, the one written to last first. See `RedisStore.list`."""
         return self._read(listing.Listing(self._context, prefix=prefix, limit=limit))
 
     # The namespace as a whole
+
+    async def collect(self, grace: float = 3600.0) -> int:
+        """Remove the facts that no workflow refers to. See `RedisStore.collect`."""
+        return await self._run(collecting.collect(self._context, grace))
 
     async def memory_usage(self) -> dict[str, int]:
         """How many bytes of the server's memory the namespace takes, by kind of key. See `RedisStore.memory_usage`."""

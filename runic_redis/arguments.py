@@ -18,8 +18,10 @@ __all__ = [
     "check_deadline",
     "check_hash",
     "check_namespace",
+    "check_owner",
     "check_partitions",
     "check_prefix",
+    "check_seconds",
     "check_workflow_id",
     "is_cursor",
 ]
@@ -30,6 +32,8 @@ MAX_COMMIT_ID_BYTES = 512
 # Scripts count in doubles, which are exact up to here: a million events a second for 285 years.
 MAX_CURSOR = 2**53 - 1
 MAX_PARTITIONS = 4096
+# So that no time of Redis overflows.
+MAX_SECONDS = 10**11
 # Snapshots, facts and logs: half of what a Redis string can hold, so that a request always fits the server's limits.
 MAX_DATA_BYTES = 256 * 1024 * 1024
 
@@ -69,6 +73,26 @@ def check_deadline(deadline_s: Any) -> None:
         raise InvalidType(f"deadline_s is a number of seconds, not {deadline_s!r:.80}.")
     if not 0 <= deadline_s < float("inf"):
         raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {deadline_s!r}.")
+
+
+def check_seconds(seconds: Any, name: str) -> float:
+    """A number of seconds, from 0 up to some thousand years."""
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise InvalidType(f"{name} is a number of seconds, not {seconds!r:.80}; nothing was sent.")
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise InvalidArgument(
+            f"{name} is a number of seconds from 0 to {MAX_SECONDS}, not {seconds!r}; nothing was sent."
+        )
+    return float(seconds)
+
+
+def check_owner(owner: Any) -> str:
+    """Who a lease is for: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
+    if not isinstance(owner, str):
+        raise InvalidType(f"An owner is a str, not {type(owner).__name__}: {owner!r:.80}; nothing was sent.")
+    if not 0 < len(_utf8(owner, "The owner")) <= MAX_ID_BYTES:
+        raise InvalidArgument(f"An owner is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {owner!r:.80}; nothing was sent.")
+    return str.__str__(owner)
 
 
 def check_prefix(prefix: Any) -> str:

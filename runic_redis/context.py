@@ -24,6 +24,7 @@ class Context:
         made: whether the namespace is known to have been made, with these settings.
         block_s: for how long a read may wait for something to come.
         many_nodes: whether keys of different slots may be on different nodes.
+        slots_matter: whether one script may touch keys of one slot only.
     """
 
     keys: Keys
@@ -31,6 +32,7 @@ class Context:
     made: bool = False
     block_s: float = 1.0
     many_nodes: bool = False
+    slots_matter: bool = False
 
 
 def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents) -> Context:

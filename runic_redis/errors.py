@@ -16,6 +16,8 @@ __all__ = [
     "FactNotFound",
     "InvalidArgument",
     "InvalidType",
+    "LeaseHeld",
+    "LeaseLost",
     "SnapshotConflict",
     "SnapshotNotFound",
     "StoreError",
@@ -101,6 +103,32 @@ class SnapshotConflict(StoreError):
         super().__init__(message)
         self.cursor = cursor
         self.actual = actual
+
+
+class LeaseHeld(StoreError):
+    """Somebody else has the workflow's lease; nothing was changed.
+
+    Attributes:
+        owner: who has it.
+        left_s: for how many seconds more, unless it is renewed.
+    """
+
+    def __init__(self, message: str, *, owner: str, left_s: float) -> None:
+        super().__init__(message)
+        self.owner = owner
+        self.left_s = left_s
+
+
+class LeaseLost(StoreError):
+    """The lease that a write carried is outdated: it was taken over, or given back. Nothing was written.
+
+    Attributes:
+        owner: who has the workflow's lease now; None if nobody does.
+    """
+
+    def __init__(self, message: str, *, owner: str | None) -> None:
+        super().__init__(message)
+        self.owner = owner
 
 
 class EventsTrimmed(StoreError):

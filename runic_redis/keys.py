@@ -22,7 +22,10 @@ class WorkflowKeys:
     snapshot: str
     log: str
     commits: str
+    refs: str
     index: str
+    leases: str
+    expiring: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +44,30 @@ class Keys:
         """The key of one partition's index of workflows by the time of their last write."""
         return f"{{{self.namespace}:{partition}}}:index"
 
+    def leases(self, partition: int) -> str:
+        """The key of one partition's unfinished workflows by the time when their leases end."""
+        return f"{{{self.namespace}:{partition}}}:leases"
+
+    def expiring(self, partition: int) -> str:
+        """The key of one partition's workflows that expire, by when."""
+        return f"{{{self.namespace}:{partition}}}:expiring"
+
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """The keys of one workflow."""
         return _workflow_keys(self, workflow_id)
 
-    def facts(self, fact_hash: bytes) -> str:
-        """The key of the bucket that a fact is kept in."""
-        return self.bucket(crc32(fact_hash) % FACT_BUCKETS)
+    def fact(self, fact_hash: bytes) -> tuple[str, str]:
+        """The keys of the bucket that a fact is kept in, and of that bucket's times."""
+        number = crc32(fact_hash) % FACT_BUCKETS
+        return self.bucket(number), self.fact_times(number)
 
     def bucket(self, number: int) -> str:
         """The key of one bucket of facts."""
         return f"{{{self.namespace}:fact:{number}}}"
+
+    def fact_times(self, number: int) -> str:
+        """The key of the times when the facts of one bucket were last written."""
+        return f"{self.bucket(number)}:times"
 
 
 # Those in use come up again and again.
@@ -64,5 +80,8 @@ def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
         snapshot=f"{tag}:snapshot:{workflow_id}",
         log=f"{tag}:log:{workflow_id}",
         commits=f"{tag}:commits:{workflow_id}",
+        refs=f"{tag}:refs:{workflow_id}",
         index=f"{tag}:index",
+        leases=f"{tag}:leases",
+        expiring=f"{tag}:expiring",
     )

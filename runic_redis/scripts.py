@@ -3,6 +3,7 @@
 Nothing here talks to a server: what a script does is in its file, when it is sent is in operations/.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
@@ -10,6 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 
 __all__ = ["Script", "load_script", "scripts_directory"]
+
+
+# A line that stands for a part that several scripts share.
+_INCLUDE = re.compile(r"(?m)^--@include (\w+)\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,9 @@ def scripts_directory() -> Path:
 
 @cache
 def load_script(name: str) -> Script:
-    """The script in ``lua/<name>.lua``."""
-    text = (scripts_directory() / f"{name}.lua").read_text(encoding="utf-8")
+    """The script in ``lua/<name>.lua``, with the parts from ``lua/shared`` that it includes."""
+    directory = scripts_directory()
+    text = (directory / f"{name}.lua").read_text(encoding="utf-8")
+    text = _INCLUDE.sub(lambda found: (directory / "shared" / f"{found[1]}.lua").read_text(encoding="utf-8"), text)
     # SHA-1 is the name that Redis gives a script, not a protection of anything.
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())

@@ -14,8 +14,22 @@ from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect
 from runic_redis.drivers.sync import Sender, run
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
-from runic_redis.operations import appending, facts, lifecycle, listing, namespace, opening, reading, snapshots, tailing
+from runic_redis.leases import HeldLease
+from runic_redis.operations import (
+    appending,
+    collecting,
+    facts,
+    leasing,
+    lifecycle,
+    listing,
+    namespace,
+    opening,
+    reading,
+    snapshots,
+    tailing,
+)
 from runic_redis.operations.effects import Operation
+from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
 
 __all__ = ["RedisStore", "Tail", "init_store"]
@@ -143,11 +157,14 @@ class RedisStore:
         expected_cursor: int | None = None,
         commit_id: str | bytes | None = None,
         metadata: Mapping[str, Any] | None = None,
+        lease: Lease | None = None,
+        snapshot: bytes | None = None,
     ) -> int:
         """Append events to a workflow as one commit, which is stored whole or not at all.
 
         A commit whose reply was lost is found again by its id and not stored twice. With no events, nothing is
-        stored; the expected cursor is still checked.
+        stored; the expected cursor is still checked. A value in an event that is wrapped as `Fact` is kept as a fact,
+        in the same step, and comes back as a `FactRef`.
 
         Args:
             workflow_id: the workflow; made by its first commit.
@@ -156,12 +173,16 @@ class RedisStore:
             commit_id: an id of your own, known as long as the workflow is: appending again with it stores nothing,
                 whatever the events, and returns the same cursor.
             metadata: a small dict to keep with the commit, such as correlation and causation ids.
+            lease: append only by this lease, and have it last on.
+            snapshot: the workflow's state after these events, to be saved as its snapshot in the same step.
 
         Returns:
             The workflow's cursor after the commit.
 
         Raises:
             CursorConflict: the workflow is not at the expected cursor; nothing was stored.
+            LeaseLost: the lease is outdated; nothing was stored.
+            FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
             EncodeError: an event, or a value in one, cannot be kept; nothing was sent.
         """
         return self._run(
@@ -172,10 +193,14 @@ class RedisStore:
                 expected_cursor=expected_cursor,
                 commit_id=commit_id,
                 metadata=metadata,
+                lease=lease,
+                snapshot=snapshot,
             )
         )
 
-    def append_many(self, items: Iterable[tuple[str, Iterable[Any]]]) -> list[int | StoreError]:
+    def append_many(
+        self, items: Iterable[tuple[str, Iterable[Any]]], *, leases: Iterable[Lease] = ()
+    ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip.
 
         Each commit stands alone: one that fails has its error in the list, and the others are stored. Several commits
@@ -183,11 +208,12 @@ class RedisStore:
 
         Args:
             items: pairs of a workflow id and its events.
+            leases: what is appended to the workflows of these is appended by them only.
 
         Returns:
             For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
         """
-        return self._run(appending.append_many(self._context, items))
+        return self._run(appending.append_many(self._context, items, leases))
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
@@ -261,14 +287,15 @@ class RedisStore:
 
     # Snapshots
 
-    def save_snapshot(self, workflow_id: str, cursor: int, data: bytes) -> None:
+    def save_snapshot(self, workflow_id: str, cursor: int, data: bytes, *, lease: Lease | None = None) -> None:
         """Save a workflow's state as of a cursor, over the snapshot before it.
 
         Raises:
+            LeaseLost: the lease is outdated; nothing was stored.
             SnapshotConflict: the cursor is above the workflow's, or below that of the snapshot already there; nothing
                 was stored.
         """
-        self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data))
+        self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease))
 
     def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
         """A workflow's snapshot: the cursor that it stands for, and the data.
@@ -278,18 +305,24 @@ class RedisStore:
         """
         return self._run(snapshots.load_snapshot(self._context, workflow_id))
 
-    def trim(self, workflow_id: str) -> int:
+    def trim(self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None) -> int:
         """Remove the commits that the workflow's snapshot covers; without a snapshot, none.
 
-        A commit that the snapshot covers in part stays whole.
+        A commit that is to go in part stays whole.
+
+        Args:
+            workflow_id: the workflow.
+            keep: how many of the events that the snapshot covers to keep, the last ones.
+            lease: trim only by this lease.
 
         Returns:
             The cursor of the last event that is gone, now or by an earlier trim; 0 if none is.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
+            LeaseLost: the lease is outdated; nothing was removed.
         """
-        return self._run(snapshots.trim(self._context, workflow_id))
+        return self._run(snapshots.trim(self._context, workflow_id, keep, lease))
 
     # Facts
 
@@ -338,19 +371,90 @@ class RedisStore:
         """
         return self._run(facts.load_facts(self._context, hashes))
 
+    # Leases
+
+    def acquire(self, workflow_id: str, owner: str, ttl: float = 30.0) -> HeldLease:
+        """Get the right to write a workflow, for a time. Makes the workflow, if there is none.
+
+        A lease keeps out those who write by a lease too: a write that carries one is refused, in the script that would
+        have written, once another was given. (A write without one is not refused.) As a context manager a lease is
+        renewed by a heartbeat, and given back at the end.
+
+        Args:
+            workflow_id: the workflow.
+            owner: who it is for. An owner who has the lease gets another; the one before is outdated.
+            ttl: for how many seconds it lasts, from now and from each renewal; a write that carries it renews it.
+
+        Returns:
+            The lease, with its fencing token.
+
+        Raises:
+            LeaseHeld: somebody else has it.
+        """
+        token = self._run(leasing.acquire(self._context, workflow_id, owner, ttl))
+        return HeldLease(workflow_id, owner, token, float(ttl), self)
+
+    def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[HeldLease]:
+        """Get the leases of workflows that somebody has left unfinished, each for one claimer, however many ask.
+
+        Left unfinished is what was leased, is not complete, and whose lease has run out or was given back.
+
+        Args:
+            owner: who they are for.
+            limit: at most this many.
+            ttl: for how many seconds they last.
+
+        Returns:
+            The leases; none if nothing is left unfinished.
+        """
+        claimed = self._run(leasing.claim(self._context, owner, limit, ttl))
+        return [HeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
+
+    def renew(self, lease: Lease) -> None:
+        """Have a lease last for its time from now on.
+
+        Raises:
+            LeaseLost: it is outdated.
+        """
+        self._run(leasing.renew(self._context, lease))
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease back: what is unfinished can be claimed at once. If the lease was lost, nothing happens."""
+        self._run(leasing.release(self._context, lease))
+
+    def complete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+        """Mark a workflow as finished: nobody can claim it any more. It can still be read, and written.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            LeaseLost: the lease is outdated; nothing was changed.
+        """
+        self._run(leasing.complete(self._context, workflow_id, lease))
+
+    def expire(self, workflow_id: str, after: float) -> None:
+        """Have a finished workflow deleted so many seconds from now, with all that is kept for it, facts aside.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            InvalidArgument: it is not complete; nothing was changed.
+        """
+        self._run(leasing.expire(self._context, workflow_id, after))
+
     # Whole workflows
 
-    def save(self, workflow_id: str, log: list[Any]) -> None:
+    def save(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
         """Save a whole list of events as the workflow's log, over the one before. The stream is another thing.
 
         Raises:
             EncodeError: an event cannot be kept; nothing was sent.
+            LeaseLost: the lease is outdated; nothing was stored.
+            FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
         """
-        self._run(lifecycle.save(self._context, workflow_id, log))
+        self._run(lifecycle.save(self._context, workflow_id, log, lease))
 
-    def checkpoint(self, workflow_id: str, log: list[Any]) -> None:
+    def checkpoint(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
         """The same as `save`: what Runic's runner calls while a workflow runs."""
-        self.save(workflow_id, log)
+        self.save(workflow_id, log, lease=lease)
 
     def load(self, workflow_id: str) -> list[Any]:
         """The log that was saved.
@@ -364,9 +468,13 @@ class RedisStore:
         """Whether anything has been appended, saved or snapshotted under the id."""
         return self._run(lifecycle.exists(self._context, workflow_id))
 
-    def delete(self, workflow_id: str) -> None:
-        """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens."""
-        self._run(lifecycle.delete(self._context, [workflow_id]))
+    def delete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+        """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens.
+
+        Raises:
+            LeaseLost: the lease is outdated; nothing was deleted.
+        """
+        self._run(lifecycle.delete(self._context, [workflow_id], lease))
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
         """The ids of all workflows, the one written to last first, read a page at a time.
@@ -384,14 +492,30 @@ class RedisStore:
 
     # The namespace as a whole
 
+    def collect(self, grace: float = 3600.0) -> int:
+        """Remove the facts that no workflow refers to, in bounded steps, while writers go on.
+
+        A workflow refers to a fact by a `Fact` or a `FactRef` in an event, from when that is appended until the
+        workflow is deleted or expires, also when the event is trimmed. A hash that a program keeps in any other way,
+        such as in a str, is no reference.
+
+        Args:
+            grace: only facts that nobody has written, or referred to anew, for so many seconds: longer than it takes
+                from `put_fact` to the event that refers to it, and, in a cluster, than any append takes.
+
+        Returns:
+            How many were removed.
+        """
+        return self._run(collecting.collect(self._context, grace))
+
     def memory_usage(self) -> dict[str, int]:
         """How many bytes of the server's memory the namespace takes, by kind of key.
 
         Asks for every key by name: meant for people and reports, not for every request. (fakeredis cannot tell.)
 
         Returns:
-            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``index``, ``facts`` and
-            ``config``.
+            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
+            ``expiring``, ``facts`` and ``config``.
         """
         return self._run(namespace.memory_usage(self._context))
 

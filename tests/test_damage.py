@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import redis
 
-from runic_redis import DecodeError, RedisStore, StoreError
+from runic_redis import DecodeError, Fact, Lease, RedisStore, StoreError
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.effects import Batch, Command
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer
 
@@ -33,6 +34,8 @@ def store(server: RunningServer, namespace: str) -> Iterator[RedisStore]:
         store.save_snapshot("order-1", 2, b"two")
         store.save("order-1", numbered(1))
         store.save_fact("h", "value")
+        store.acquire("order-1", "me")
+        store.complete("order-1")
         yield store
 
 
@@ -52,7 +55,29 @@ FOREIGN: dict[str, Callable[[redis.Redis, str], Any]] = {
     "zset": lambda client, key: client.zadd(key, {"foreign": 1}),
     "stream": lambda client, key: client.xadd(key, {"foreign": "value"}),
 }
-OURS = {"events": "stream", "meta": "hash", "snapshot": "hash", "log": "string", "commits": "hash", "index": "zset"}
+OURS = {
+    "events": "stream",
+    "meta": "hash",
+    "snapshot": "hash",
+    "log": "string",
+    "commits": "hash",
+    "refs": "set",
+    "index": "zset",
+    "leases": "zset",
+    "expiring": "zset",
+}
+ALL = {"events", "meta", "snapshot", "log", "commits", "refs"}
+
+
+def held(store: RedisStore) -> Lease:
+    return Lease("order-1", "me", int(store._sender.ask(Batch([fence(store)]))[0] or 0), 30.0)
+
+
+def fence(store: RedisStore) -> Command:
+    key = store._context.keys.workflow("order-1").meta
+    return Command(("HGET", key, "fence"), key)
+
+
 # Which operations come to which keys.
 CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
     "append": ({"events", "meta", "index"}, lambda store: store.append("order-1", numbered(1))),
@@ -68,9 +93,27 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
     "trim": ({"events", "meta", "snapshot"}, lambda store: store.trim("order-1")),
     "save": ({"log", "meta", "index"}, lambda store: store.save("order-1", [])),
     "load": ({"log"}, lambda store: store.load("order-1")),
-    "exists": ({"index"}, lambda store: store.exists("order-1")),
-    "list": ({"index"}, lambda store: list(store.list())),
-    "delete": ({"events", "meta", "snapshot", "log", "commits", "index"}, lambda store: store.delete("order-1")),
+    "append with a fact": (
+        {"events", "meta", "index", "refs"},
+        lambda store: store.append("order-1", [{"n": Fact(1)}]),
+    ),
+    "append with a snapshot": (
+        {"events", "meta", "index", "snapshot"},
+        lambda store: store.append("order-1", numbered(1), snapshot=b"four"),
+    ),
+    "append by a lease": ({"leases"}, lambda store: store.append("order-1", numbered(1), lease=held(store))),
+    "save_snapshot by a lease": ({"leases"}, lambda store: store.save_snapshot("order-1", 3, b"", lease=held(store))),
+    "save a fact in a log": ({"log", "meta", "index", "refs"}, lambda store: store.save("order-1", [{"n": Fact(1)}])),
+    "exists": ({"meta"}, lambda store: store.exists("order-1")),
+    "list": ({"index", "expiring"}, lambda store: list(store.list())),
+    "acquire": ({"meta", "index", "leases"}, lambda store: store.acquire("order-1", "me")),
+    "claim": ({"leases"}, lambda store: store.claim("me")),
+    "renew": ({"leases"}, lambda store: store.renew(held(store))),
+    "release": ({"leases"}, lambda store: store.release(held(store))),
+    "complete": ({"meta"}, lambda store: store.complete("order-1")),
+    "expire": ({*ALL, "expiring"}, lambda store: store.expire("order-1", 60)),
+    "collect": ({"index", "refs"}, lambda store: store.collect(0)),
+    "delete": ({*ALL, "index", "leases", "expiring"}, lambda store: store.delete("order-1")),
 }
 
 
@@ -82,6 +125,7 @@ def test_a_foreign_value_at_a_key_of_ours_is_refused_and_nothing_changes(
 ) -> None:
     key = asdict(keys)[kind]
     client.delete(key)
+    store.put_fact("to be collected")
     FOREIGN[foreign](client, key)
     before = everything(client, namespace)
     for name, (touched, call) in CALLS.items():
@@ -93,7 +137,7 @@ def test_a_foreign_value_at_a_key_of_ours_is_refused_and_nothing_changes(
 
 
 def test_a_foreign_value_at_a_fact_bucket_is_refused(store: RedisStore, client: redis.Redis, namespace: str) -> None:
-    bucket = store._context.keys.facts(b"h")
+    bucket = store._context.keys.fact(b"h")[0]
     client.delete(bucket)
     client.set(bucket, "foreign")
     before = everything(client, namespace)
@@ -237,7 +281,7 @@ def test_a_damaged_log_is_noticed(store: RedisStore, client: redis.Redis, keys: 
 
 @pytest.mark.parametrize("damaged", [b"", b"foreign", b"x" * 17, b"x" * 16 + b"\x00\xc0", b"x" * 16 + b"\x01\xc0"])
 def test_a_damaged_fact_is_noticed_by_name(store: RedisStore, client: redis.Redis, damaged: bytes) -> None:
-    client.hset(store._context.keys.facts(b"h"), b"h", damaged)
+    client.hset(store._context.keys.fact(b"h")[0], b"h", damaged)
     for read in (lambda: store.load_fact("h"), lambda: store.load_facts(["h"])):
         with pytest.raises(DecodeError, match="fact b'h'"):
             read()

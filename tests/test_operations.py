@@ -82,7 +82,7 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
     asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[[None, None]], [None]])
-    assert names(asked) == ["HMGET", "ZSCORE"]
+    assert names(asked) == ["HMGET", "HGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
         play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]]])
@@ -149,11 +149,11 @@ def test_bad_input_sends_nothing(context: Context) -> None:
         lambda: append(context, "", [{"ok": 1}]),
         lambda: append(context, "w", [{"ok": 1}], metadata={"bad": object()}),
         lambda: append_many(context, [(5, [])]),  # type: ignore[list-item]
-        lambda: snapshots.save_snapshot(context, "w", -1, b""),
-        lambda: snapshots.save_snapshot(context, "w", 1, "text"),  # type: ignore[arg-type]
+        lambda: snapshots.save_snapshot(context, "w", -1, b"", None),
+        lambda: snapshots.save_snapshot(context, "w", 1, "text", None),  # type: ignore[arg-type]
         lambda: facts.save_facts(context, {"h": object()}),
         lambda: facts.put_fact(context, object()),
-        lambda: lifecycle.save(context, "w", [object()]),
+        lambda: lifecycle.save(context, "w", [object()], None),
         lambda: lifecycle.delete(context, ["\ud800"]),
     ]
     for operation in operations:

@@ -1,7 +1,7 @@
 """Between Python values and the bytes kept in Redis; the format is specified in docs/data-format.md.
 
-`values` holds the value types, `commits` the entries of a stream, `documents` whatever is kept whole (facts,
-metadata, logs), `compression` the envelope around the large ones. Nothing here knows of keys or servers.
+`values` holds the value types, `commits` the entries of a stream, `facts` and `documents` whatever is kept whole
+(facts, metadata, logs), `compression` the envelope around the large ones. Nothing here knows of keys or servers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,8 @@ from typing import Any
 
 from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
 from runic_redis.codec.compression import payload_size
-from runic_redis.codec.documents import DIGEST_BYTES, FactEncoder, decode_fact, decode_log, decode_metadata
+from runic_redis.codec.documents import decode_fact, decode_log, decode_metadata
+from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
@@ -41,17 +42,17 @@ class Codec:
         self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
 
-    def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
-        """The entries of a commit: one, or several where it is large."""
-        return self._encoders.entries.encode_commit(events)
+    def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes] | None = None) -> list[Entry]:
+        """The entries of a commit: one, or several where it is large; its facts are put in `facts`."""
+        return self._encoders.entries.encode_commit(events, {} if facts is None else facts)
 
     def encode_metadata(self, metadata: Mapping[str, Any]) -> bytes:
         """A commit's metadata."""
         return self._encoders.values.encode(metadata, "metadata")
 
-    def encode_log(self, log: Sequence[Any]) -> bytes:
-        """A whole list of events."""
-        return self._encoders.entries.encode_log(log)
+    def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
+        """A whole list of events; the facts in it are put in `facts`."""
+        return self._encoders.entries.encode_log(log, {} if facts is None else facts)
 
     def encode_fact(self, fact_hash: bytes, value: Any) -> bytes:
         """A fact to be kept under the caller's hash."""

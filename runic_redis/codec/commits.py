@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from runic_redis.arguments import check_hash
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.explain import explain
+from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, EncodeError, StoreError
-from runic_redis.events import Build, Read, Registry, Schema, UnknownEvent, UnknownEvents
+from runic_redis.events import Build, Fact, FactRef, Read, Registry, Schema, UnknownEvent, UnknownEvents
 
 __all__ = [
     "MAX_COMMIT_BYTES",
@@ -60,11 +62,31 @@ class Entry(NamedTuple):
 
 
 class _SchemaTable(ValueEncoder):
-    """Encodes rows, and numbers the schemas that come up in them."""
+    """Encodes rows, numbers the schemas that come up in them, and puts the facts aside.
+
+    Attributes:
+        indexes: the schemas.
+        facts: the facts' hashes, each with the encoded fact, empty for one that is only referred to.
+    """
+
+    holds_facts = True
 
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
         self.indexes: dict[Any, int] = {}
+        self.facts: dict[str, bytes] = {}
+        self._encoder = FactEncoder(registry)
+
+    def refer(self, value: Fact | FactRef) -> FactRef:
+        if isinstance(value, FactRef):
+            if type(value.hash) is not str:
+                raise TypeError(f"a FactRef's hash is a str, not {value.hash!r:.80}")
+            check_hash(value.hash)
+            self.facts.setdefault(value.hash, b"")
+            return value
+        fact_hash, encoded = self._encoder.encode_own(value.value)
+        self.facts[fact_hash] = encoded
+        return FactRef(fact_hash)
 
     def schema_reference(self, schema: Any) -> int:
         return self.indexes.setdefault(schema, len(self.indexes))
@@ -79,12 +101,18 @@ class EntryEncoder:
         self._write_rows = row_writer() if native else None
         self._headers: dict[tuple[Any, ...], bytes] = {}
 
-    def encode_commit(self, events: Sequence[Any]) -> list[Entry]:
+    def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes]) -> list[Entry]:
         """The entries of a commit: one, or several where it is large.
+
+        Args:
+            events: the commit.
+            facts: is given the facts that they hold: each one's hash, and the encoded fact, empty for one that is only
+                referred to.
 
         Raises:
             EncodeError: an event, or a value in one, cannot be kept; or an event or the commit is too large.
         """
+        self._table.facts = facts
         header, rows = self._encode(events, "events")
         if len(rows) > MAX_COMMIT_BYTES:
             raise EncodeError(
@@ -94,12 +122,17 @@ class EntryEncoder:
             )
         return self._entries(events, header, rows, 0)
 
-    def encode_log(self, log: Sequence[Any]) -> bytes:
+    def encode_log(self, log: Sequence[Any], facts: dict[str, bytes]) -> bytes:
         """A whole list of events as one string: MessagePack ``[header, payload]``.
+
+        Args:
+            log: the events.
+            facts: is given the facts that they hold, as by `encode_commit`.
 
         Raises:
             EncodeError: an event, or a value in one, cannot be kept.
         """
+        self._table.facts = facts
         header, rows = self._encode(log, "log")
         if len(rows) > MAX_PAYLOAD_BYTES:
             raise EncodeError(
@@ -160,7 +193,7 @@ class EntryEncoder:
     def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read]:
         """The index of an event's schema, and what reads the values of such events."""
         kind = type(event)
-        registered = self._registry.of(kind)
+        registered = None if kind is FactRef else self._registry.of(kind)
         if registered is not None:
             return self._table.schema_reference(registered.schema), registered.kind.read
         if kind is dict:
@@ -177,7 +210,7 @@ class EntryEncoder:
             return self._table.encode(rows, path)
         except EncodeError as error:
             # The rows are ours; the caller knows the events.
-            raise explain(list(events), path, self._registry) or error from error.__cause__
+            raise explain(list(events), path, self._registry, facts=True) or error from error.__cause__
 
 
 def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:

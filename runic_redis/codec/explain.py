@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from runic_redis.errors import EncodeError
-from runic_redis.events import Registry, UnknownEvent
+from runic_redis.events import Fact, FactRef, Registry, UnknownEvent
 
 __all__ = ["explain"]
 
@@ -33,26 +33,36 @@ _SCALARS = {
 }
 
 
-def explain(value: Any, path: str, registry: Registry) -> EncodeError | None:
-    """The error for the first part of the value that cannot be kept; None where the walk finds none."""
+def explain(value: Any, path: str, registry: Registry, *, facts: bool) -> EncodeError | None:
+    """The error for the first part of the value that cannot be kept; None where the walk finds none.
+
+    Args:
+        value: what could not be encoded.
+        path: where it stands in what the caller passed.
+        registry: the classes that can be kept.
+        facts: whether it may hold facts.
+    """
     # A stack of what is left to visit, instead of recursion: the value may be as deep as it likes, or cyclic.
     # A None in place of the children marks the way back out of a container.
     above: list[int] = []
-    stack: list[tuple[Any, str, int]] = [(value, path, 0)]
+    stack: list[tuple[Any, str, int, bool]] = [(value, path, 0, facts)]
     while stack:
-        part, where, depth = stack.pop()
+        part, where, depth, allowed = stack.pop()
         del above[depth:]
         if id(part) in above:
             return _error(where, "contains itself; break the cycle")
         try:
             problem = _problem(part, registry)
+            if type(part) in {Fact, FactRef} and not allowed:
+                problem = f"is a {type(part).__name__}, which only an event may hold: a fact refers to no other"
             if problem is not None:
                 return _error(where, problem)
             children = list(_children(part, where, registry))
         except Exception as error:  # what a value raises when it is looked at is its own affair
             return _error(where, f"is a {type(part).__qualname__} that cannot be read: {error!r}")
         above.append(id(part))
-        stack.extend((child, child_path, depth + 1) for child, child_path in reversed(children))
+        allowed = allowed and type(part) is not Fact
+        stack.extend((child, child_path, depth + 1, allowed) for child, child_path in reversed(children))
         if depth > _DEEPEST:
             return _error(path, "nests too deep; keep the inner part as a fact")
     return None
@@ -74,7 +84,7 @@ def _problem(part: Any, registry: Registry) -> str | None:
             return f"is the {kind.__name__} {part}, whose time zone gives no offset for it"
     elif kind is UnknownEvent:
         part.schema  # noqa: B018 - raises if it is none
-    elif kind in _SCALARS or kind in {list, tuple, dict, set, frozenset}:
+    elif kind in _SCALARS or kind in {list, tuple, dict, set, frozenset, Fact}:
         return None
     elif registry.of(kind) is None:
         for base in kind.__mro__[1:-1]:
@@ -97,6 +107,8 @@ def _children(part: Any, where: str, registry: Registry) -> Iterator[tuple[Any, 
         for key, item in part.items():
             yield key, f"the key {key!r:.40} of {where}"
             yield item, f"{where}[{key!r:.40}]"
+    elif kind is Fact:
+        yield part.value, f"{where}.value"
     elif kind is UnknownEvent:
         yield from ((item, f"{where}.{name}") for name, item in part.fields.items())
     else:

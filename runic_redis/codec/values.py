@@ -21,7 +21,7 @@ import msgpack
 
 from runic_redis.codec.explain import explain
 from runic_redis.errors import DecodeError, EncodeError, StoreError
-from runic_redis.events import Registry, Schema, UnknownEvent
+from runic_redis.events import Fact, FactRef, Registry, Schema, UnknownEvent
 
 __all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
 
@@ -58,7 +58,12 @@ class ValueEncoder:
     """Encodes values; not for two threads at once.
 
     The canonical form of a value is the same however its dicts and sets were ordered.
+
+    Attributes:
+        holds_facts: whether values may hold facts.
     """
+
+    holds_facts = False
 
     def __init__(self, registry: Registry, *, canonical: bool = False) -> None:
         self._registry = registry
@@ -83,7 +88,7 @@ class ValueEncoder:
                 raise TooDeepError("it nests too much data; keep the inner part as a fact")
             return packed
         except Exception as error:  # what a value raises when it is looked at is its own affair
-            raise explain(value, path, self._registry) or EncodeError(
+            raise explain(value, path, self._registry, facts=self.holds_facts) or EncodeError(
                 f"{path} cannot be encoded: {error}; nothing was sent.", path=path
             ) from error
 
@@ -110,6 +115,10 @@ class ValueEncoder:
             packed = self._schemas[schema] = msgpack.packb(schema)
         return packed
 
+    def refer(self, value: Fact | FactRef) -> FactRef:
+        """What stands for a fact."""
+        raise TypeError(f"a {type(value).__name__} stands where none may")
+
     def _extension(self, value: Any) -> msgpack.ExtType:
         """What stands for a value that MessagePack has no type for."""
         code, data = self._encode_extension(value)
@@ -127,6 +136,9 @@ class ValueEncoder:
             return SET, self._pack_set(value)
         if kind is frozenset:
             return FROZENSET, self._pack_set(value)
+        if kind is Fact or kind is FactRef:
+            value = self.refer(value)
+            kind = FactRef
         registered = self._registry.of(kind)
         if registered is not None:
             schema, values = registered.schema, registered.kind.read(value)

@@ -3,18 +3,22 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import check_commit_id, check_cursor, check_workflow_id
+from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.facts import beside, keep_ahead, missing_fact
+from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["append", "append_many"]
 
 MAX_METADATA_BYTES = 64 * 1024
-# Where the expected cursor stands among the arguments of a call.
+# Where some of the arguments of a call stand: the expected cursor; how many snapshots; how many facts.
 _EXPECTED = 3
+_SNAPSHOTS = 6
+_FACTS = 7
 
 
 def append(
@@ -25,62 +29,99 @@ def append(
     expected_cursor: int | None = None,
     commit_id: str | bytes | None = None,
     metadata: Mapping[str, Any] | None = None,
+    lease: Lease | None = None,
+    snapshot: bytes | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit; the cursor after it."""
+    facts: dict[str, bytes] = {}
     command = _command(
-        context, workflow_id, events, expected_cursor=expected_cursor, commit_id=commit_id, metadata=metadata
+        context,
+        workflow_id,
+        events,
+        facts,
+        expected_cursor=expected_cursor,
+        commit_id=commit_id,
+        metadata=metadata,
+        lease=lease,
+        snapshot=snapshot,
     )
     if command.size:
         yield from make_namespace(context)
+    if facts and (missing := (yield from keep_ahead(context, facts))):
+        raise missing_fact(workflow_id, missing)
     (reply,) = yield Batch((command,))
     return _cursor(reply, command)
 
 
-def append_many(context: Context, items: Iterable[tuple[str, Iterable[Any]]]) -> Operation[list[int | StoreError]]:
+def append_many(
+    context: Context, items: Iterable[tuple[str, Iterable[Any]]], leases: Iterable[Lease] = ()
+) -> Operation[list[int | StoreError]]:
     """Append a commit to each of many workflows, in one round trip; each one's cursor, or its own error."""
+    held = _by_workflow(leases)
     results: list[int | StoreError] = []
-    commands: list[Command] = []
-    places: list[int] = []
+    commands: dict[int, Command] = {}
+    referred: dict[int, dict[str, bytes]] = {}
     for place, (workflow_id, events) in enumerate(_pairs(items)):
         results.append(0)
+        facts: dict[str, bytes] = {}
         try:
-            commands.append(_command(context, workflow_id, events))
-            places.append(place)
+            commands[place] = _command(context, workflow_id, events, facts, lease=held.get(workflow_id))
+            referred[place] = facts
         except StoreError as error:
             results[place] = error
-    if commands:
-        yield from make_namespace(context)
-        replies = yield Batch(commands)
-        for place, reply, command in zip(places, replies, commands, strict=True):
-            try:
-                results[place] = _cursor(reply, command)
-            except StoreError as error:
-                results[place] = error
+    if not commands:
+        return results
+    yield from make_namespace(context)
+    together = {fact_hash: data for facts in referred.values() for fact_hash, data in facts.items()}
+    absent = set((yield from keep_ahead(context, together)))
+    for place, facts in referred.items():
+        if missing := [fact_hash for fact_hash in facts if fact_hash in absent]:
+            results[place] = missing_fact(commands.pop(place).line, missing)
+    replies = yield Batch(list(commands.values()))
+    for (place, command), reply in zip(commands.items(), replies, strict=True):
+        try:
+            results[place] = _cursor(reply, command)
+        except StoreError as error:
+            results[place] = error
     return results
+
+
+def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
+    held = {}
+    for lease in leases:
+        lease_argument(lease, getattr(lease, "workflow_id", ""))
+        held[lease.workflow_id] = lease
+    return held
 
 
 def _command(
     context: Context,
     workflow_id: str,
     events: Iterable[Any],
+    facts: dict[str, bytes],
     *,
     expected_cursor: int | None = None,
     commit_id: str | bytes | None = None,
     metadata: Mapping[str, Any] | None = None,
+    lease: Lease | None = None,
+    snapshot: bytes | None = None,
 ) -> Command:
-    """The call that appends a commit; its size is 0 if there is nothing to append."""
+    """The call that appends a commit; its size is 0 if there is nothing to append. `facts` is given what it holds."""
     workflow_id = check_workflow_id(workflow_id)
     expected = "" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor"))
     known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     commit = _event_list(events)
-    entries = context.codec.encode_commit(commit) if commit else ()
+    entries = context.codec.encode_commit(commit, facts) if commit else ()
     args: list[str | bytes] = [
         workflow_id,
         known_as,
         "" if commit_id is None else "given",
         expected,
         about,
+        lease_argument(lease, workflow_id),
+        "0",
+        "0",
         str(len(entries)),
     ]
     size = 0
@@ -88,15 +129,34 @@ def _command(
         args += (str(entry.event_count), entry.header, entry.payload)
         size += len(entry.header) + len(entry.payload)
     keys = context.keys.workflow(workflow_id)
+    touched = [keys.events, keys.meta, keys.commits, keys.index]
+    if lease is not None or snapshot is not None or facts:
+        touched.append(keys.leases)
+    if snapshot is not None:
+        size += len(_check_snapshot(snapshot, commit))
+        touched.append(keys.snapshot)
+        args[_SNAPSHOTS] = "1"
+        args.append(snapshot)
+    if facts:
+        fact_keys, (args[_FACTS], *fact_args) = beside(context, facts, keys.refs)
+        touched += fact_keys
+        args += fact_args
+        size += sum(map(len, facts.values()))
     return call_script(
         "append",
-        (keys.events, keys.meta, keys.commits, keys.index),
+        touched,
         args,
         retry_at=2 if commit_id is None else None,
         line=workflow_id,
         joins=True,
         size=size,
     )
+
+
+def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:
+    if not commit:
+        raise InvalidArgument("A snapshot is appended with events: save_snapshot saves one alone; nothing was sent.")
+    return check_data(snapshot)
 
 
 def _cursor(reply: Any, command: Command) -> int:
@@ -110,8 +170,10 @@ def _cursor(reply: Any, command: Command) -> int:
     if isinstance(reply, bytes):
         code, _, message = reply.decode().partition(" ")
         reply = ErrorReply(code, message)
-    refusal = answer(reply, command)
     workflow_id = command.line
+    refusal = unless_lost(answer(reply, command), workflow_id)
+    if refusal.code == "FACT_MISSING":
+        raise missing_fact(workflow_id, [refusal.message])
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and events since then have been trimmed: whether the "

@@ -9,7 +9,19 @@ from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 __all__ = ["answer", "ask", "ask_all", "checked"]
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
-_NAMED = frozenset({"COMMIT_UNSURE", "CURSOR_CONFLICT", "FACT_DIFFERS", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND"})
+_NAMED = frozenset(
+    {
+        "COMMIT_UNSURE",
+        "CURSOR_CONFLICT",
+        "FACT_DIFFERS",
+        "FACT_MISSING",
+        "LEASE_HELD",
+        "LEASE_LOST",
+        "NOT_COMPLETE",
+        "SNAPSHOT_AHEAD",
+        "SNAPSHOT_BEHIND",
+    }
+)
 
 
 def ask(command: Command) -> Operation[Any]:

@@ -9,6 +9,7 @@ from runic_redis.scripts import Script, load_script
 
 __all__ = [
     "Ahead",
+    "Argument",
     "Batch",
     "Collect",
     "Command",

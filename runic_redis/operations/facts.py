@@ -1,6 +1,6 @@
 """Facts: values kept once under their hash."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from runic_redis.arguments import check_hash
@@ -8,10 +8,19 @@ from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType
 from runic_redis.operations.asking import ask_all
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.opening import make_namespace
 
-__all__ = ["load_fact", "load_facts", "put_fact", "save_fact", "save_facts"]
+__all__ = [
+    "beside",
+    "keep_ahead",
+    "load_fact",
+    "load_facts",
+    "missing_fact",
+    "put_fact",
+    "save_fact",
+    "save_facts",
+]
 
 Hash = TypeVar("Hash", str, bytes, str | bytes)
 
@@ -57,11 +66,55 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
 
 
+def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[list[str], list[Argument]]:
+    """The keys and the arguments by which a write keeps the facts that it refers to, in the same script.
+
+    Args:
+        context: the store's.
+        facts: the encoded facts by hash, empty for those that must be there.
+        refs: the key of the workflow's references.
+    """
+    if not facts:
+        return [], ["0"]
+    keys = [refs]
+    arguments: list[Argument] = [f"{len(facts)} elsewhere" if context.slots_matter else str(len(facts))]
+    for fact_hash, data in facts.items():
+        if not context.slots_matter:
+            keys += context.keys.fact(fact_hash.encode())
+        arguments += (fact_hash, b"" if context.slots_matter else data)
+    return keys, arguments
+
+
+def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[list[str]]:
+    """Keep facts that a write will refer to, where its script cannot; the hashes of those that are missing.
+
+    In a cluster they are elsewhere. There they are kept before the write is sent, so a crash in between leaves facts
+    that nothing refers to, and never the opposite.
+    """
+    if not facts or not context.slots_matter:
+        return []
+    calls = [
+        call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data))
+        for fact_hash, data in facts.items()
+    ]
+    replies = yield from ask_all(calls)
+    return [fact_hash for fact_hash, reply in zip(facts, replies, strict=True) if isinstance(reply, ErrorReply)]
+
+
+def missing_fact(workflow_id: str, hashes: Sequence[str]) -> FactNotFound:
+    """The error for events that refer to a fact that is not kept."""
+    return FactNotFound(
+        f"An event for the workflow {workflow_id!r} refers to the fact {hashes[0]!r}, which is not kept: append it as "
+        "a Fact, or put_fact it before. Nothing was stored.",
+        hashes=hashes,
+    )
+
+
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
     """What is kept under hashes, as it is kept; those that are missing are left out."""
     buckets: dict[str, list[bytes]] = {}
     for raw in hashes:
-        buckets.setdefault(context.keys.facts(raw), []).append(raw)
+        buckets.setdefault(context.keys.fact(raw)[0], []).append(raw)
     commands = [Command(("HMGET", bucket, *members), bucket) for bucket, members in buckets.items()]
     replies = yield from ask_all(commands)
     found: dict[bytes, bytes] = {}
@@ -81,7 +134,7 @@ def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[Non
     yield from make_namespace(context)
     replies = yield from ask_all(
         [
-            call_script("save_fact", [context.keys.facts(raw)], [raw, data, str(DIGEST_BYTES)], size=len(data))
+            call_script("save_fact", context.keys.fact(raw), [raw, data, str(DIGEST_BYTES)], size=len(data))
             for raw, data in encoded
         ]
     )
@@ -98,5 +151,5 @@ def _decode(context: Context, raw: bytes, data: bytes) -> Any:
         return context.codec.decode_fact(raw, data)
     except DecodeError as error:
         raise DecodeError(
-            f"The fact {raw!r}, at the key {context.keys.facts(raw)!r}, is damaged: {error}. Nothing was changed."
+            f"The fact {raw!r}, at the key {context.keys.fact(raw)[0]!r}, is damaged: {error}. Nothing was changed."
         ) from error

@@ -6,32 +6,41 @@ from typing import Any
 from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
+from runic_redis.operations import facts
 from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Command, Operation, call_script, own_id
+from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["delete", "exists", "load", "save"]
 
 
-def save(context: Context, workflow_id: str, log: Sequence[Any]) -> Operation[None]:
+def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | None) -> Operation[None]:
     """Save a whole list of events over the one before."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     if not isinstance(log, list):
         raise InvalidType(f"A log is a list of events, not a {type(log).__qualname__}; nothing was sent.")
-    encoded = context.codec.encode_log(log)
+    by_lease = lease_argument(lease, workflow_id)
+    found: dict[str, bytes] = {}
+    encoded = context.codec.encode_log(log, found)
     check_size(len(encoded), "A log")
     yield from make_namespace(context)
-    yield from ask(
+    if missing := (yield from facts.keep_ahead(context, found)):
+        raise facts.missing_fact(workflow_id, missing)
+    fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
+    reply = yield from ask(
         call_script(
             "save_log",
-            [keys.log, keys.meta, keys.commits, keys.index],
-            [workflow_id, own_id(), "", encoded],
+            [keys.log, keys.meta, keys.commits, keys.index, keys.leases, *(fact_keys or [keys.refs])],
+            [workflow_id, own_id(), "", by_lease, encoded, *fact_arguments],
             retry_at=2,
             line=workflow_id,
-            size=len(encoded),
+            size=len(encoded) + sum(map(len, found.values())),
         )
     )
+    if isinstance(unless_lost(reply, workflow_id), ErrorReply):
+        raise facts.missing_fact(workflow_id, [reply.message])
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
@@ -54,24 +63,36 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Whether anything was ever saved, appended or snapshotted under the id."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    score = yield from ask(Command(("ZSCORE", keys.index, workflow_id), keys.index))
-    return score is not None
+    created = yield from ask(Command(("HGET", keys.meta, "created"), keys.meta))
+    return created is not None
 
 
-def delete(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
+def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
     """Delete workflows, those that there are."""
+    by_lease = [lease_argument(lease, workflow_id) for workflow_id in workflow_ids]
     keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
     # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
     created = yield from ask_all([Command(("HGET", one.meta, "created"), one.meta) for one in keys])
     calls = [
         call_script(
             "delete",
-            (one.events, one.meta, one.snapshot, one.log, one.commits, one.index),
-            [workflow_id, when],
+            (
+                one.events,
+                one.meta,
+                one.snapshot,
+                one.log,
+                one.commits,
+                one.refs,
+                one.index,
+                one.leases,
+                one.expiring,
+            ),
+            [workflow_id, when, held],
             line=workflow_id,
         )
-        for workflow_id, one, when in zip(workflow_ids, keys, created, strict=True)
+        for workflow_id, one, when, held in zip(workflow_ids, keys, created, by_lease, strict=True)
         if when is not None
     ]
     if calls:
-        yield from ask_all(calls)
+        for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
+            unless_lost(reply, call.line)

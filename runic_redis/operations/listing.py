@@ -11,9 +11,9 @@ from typing import Any
 
 from runic_redis.arguments import check_count, check_prefix
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError
 from runic_redis.operations.asking import ask_all
-from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.scored import scored_ids
 
 __all__ = ["Listing"]
 
@@ -24,15 +24,16 @@ _LAST_PAGE = 1024
 class _Partition:
     """One partition's index, and how far down it has been read."""
 
-    def __init__(self, key: str, first_page: int) -> None:
+    def __init__(self, key: str, expiring: str, first_page: int) -> None:
         self.key = key
+        self._expiring = expiring
         self.read: deque[tuple[float, str]] = deque()
         self.more = True
         self.queued = False
         self._count = first_page
         self._score = float("inf")
         # Members with the lowest score seen: the next page starts at that score, so as to miss none that share it.
-        self._at_score: set[bytes] = set()
+        self._at_score: set[str] = set()
 
     @property
     def runs_low(self) -> bool:
@@ -42,19 +43,19 @@ class _Partition:
     def command(self) -> Command:
         upper = "+inf" if self._score == float("inf") else f"{self._score:.0f}"
         count = self._count + len(self._at_score)
-        return Command(("ZREVRANGEBYSCORE", self.key, upper, "-inf", "WITHSCORES", "LIMIT", "0", str(count)), self.key)
+        return call_script("list", [self.key, self._expiring], [upper, str(count)])
 
     def receive(self, reply: Sequence[Any]) -> None:
-        pairs = _pairs(reply)
+        pairs = scored_ids(reply, self.key)
         self.more = len(pairs) == self._count + len(self._at_score)
         self._count = min(self._count * 2, _LAST_PAGE)
-        for member, score in pairs:
+        for workflow_id, score in pairs:
             if score != self._score:
                 self._score, self._at_score = score, set()
-            elif member in self._at_score:
+            elif workflow_id in self._at_score:
                 continue
-            self._at_score.add(member)
-            self.read.append((-score, _text(member, self.key)))
+            self._at_score.add(workflow_id)
+            self.read.append((-score, workflow_id))
 
 
 class Listing:
@@ -74,7 +75,9 @@ class Listing:
         self._limit = None if limit is None else check_count(limit, "limit")
         count = context.keys.partitions
         first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
-        self._partitions = [_Partition(context.keys.index(n), first_page) for n in range(count)]
+        self._partitions = [
+            _Partition(context.keys.index(n), context.keys.expiring(n), first_page) for n in range(count)
+        ]
         # The newest workflow of each partition that is not listed yet, as (-score, id, partition).
         self._heap: list[tuple[float, str, int]] = []
         self._starved = True
@@ -125,19 +128,3 @@ class Listing:
                 if self._limit is not None:
                     self._limit -= 1
         return ids
-
-
-def _pairs(reply: Sequence[Any]) -> list[tuple[bytes, float]]:
-    """Members and scores: flat in RESP2, in pairs in RESP3."""
-    if reply and isinstance(reply[0], list):
-        return [(member, float(score)) for member, score in reply]
-    return [(reply[at], float(reply[at + 1])) for at in range(0, len(reply), 2)]
-
-
-def _text(member: bytes, key: str) -> str:
-    try:
-        return member.decode()
-    except UnicodeDecodeError:
-        raise DecodeError(
-            f"The index at the key {key!r} holds {member!r:.80}, which is no workflow id. Nothing was changed."
-        ) from None

@@ -14,12 +14,14 @@ __all__ = ["delete_namespace", "memory_usage"]
 
 # How many keys are asked for in one round trip.
 _AT_ONCE = 1000
-_KINDS = tuple(field.name for field in fields(WorkflowKeys) if field.name != "index")
+# Those that a partition's workflows share.
+_SHARED = ("index", "leases", "expiring")
+_KINDS = tuple(field.name for field in fields(WorkflowKeys) if field.name not in _SHARED)
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
     """How many bytes of the server's memory the namespace takes, by kind of key."""
-    usage = dict.fromkeys((*_KINDS, "index", "facts", "config"), 0)
+    usage = dict.fromkeys((*_KINDS, *_SHARED, "facts", "config"), 0)
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
@@ -53,6 +55,11 @@ def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[No
 
 def _shared_keys(keys: Keys) -> Iterator[tuple[str, str]]:
     """The keys that are not a workflow's own, with their kind; the config last, so that an end cut short can go on."""
-    yield from (("index", keys.index(partition)) for partition in range(keys.partitions))
-    yield from (("facts", keys.bucket(number)) for number in range(FACT_BUCKETS))
+    for partition in range(keys.partitions):
+        yield "index", keys.index(partition)
+        yield "leases", keys.leases(partition)
+        yield "expiring", keys.expiring(partition)
+    for number in range(FACT_BUCKETS):
+        yield "facts", keys.bucket(number)
+        yield "facts", keys.fact_times(number)
     yield "config", keys.config

@@ -33,6 +33,7 @@ def open_namespace(context: Context) -> Operation[None]:
         if isinstance(reply, Unanswered):
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
     _check_server(server)
+    context.slots_matter = context.many_nodes or _is_cluster(server)
     if isinstance(found, ErrorReply):
         raise ConfigurationError(
             f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}."
@@ -80,11 +81,19 @@ def make_namespace(context: Context) -> Operation[None]:
     context.made = True
 
 
+def _is_cluster(info: Any) -> bool:
+    return not isinstance(info, ErrorReply) and "redis_mode:cluster" in _text(info)
+
+
+def _text(info: str | bytes) -> str:
+    return info if isinstance(info, str) else info.decode(errors="replace")
+
+
 def _check_server(info: Any) -> None:
     if isinstance(info, ErrorReply):
         # A user without INFO cannot be told the version; an old server will refuse the first write.
         return
-    text = info if isinstance(info, str) else bytes(info).decode(errors="replace")
+    text = _text(info)
     match = re.search(r"redis_version:(\d+)\.(\d+)\S*", text)
     if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
         raise ConfigurationError(

@@ -1,33 +1,35 @@
 """Snapshots, and trimming to them."""
 
-from runic_redis.arguments import check_cursor, check_data, check_workflow_id, is_cursor
+from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["load_snapshot", "save_snapshot", "trim"]
 
 
-def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes) -> Operation[None]:
+def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, lease: Lease | None) -> Operation[None]:
     """Save a workflow's state as of a cursor."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     check_cursor(cursor)
     check_data(data)
+    by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
     reply = yield from ask(
         call_script(
             "save_snapshot",
-            [keys.snapshot, keys.meta, keys.commits, keys.index],
-            [workflow_id, own_id(), "", str(cursor), data],
+            [keys.snapshot, keys.meta, keys.commits, keys.index, keys.leases],
+            [workflow_id, own_id(), "", by_lease, str(cursor), data],
             retry_at=2,
             line=workflow_id,
             size=len(data),
         )
     )
-    if isinstance(reply, ErrorReply):
+    if isinstance(unless_lost(reply, workflow_id), ErrorReply):
         actual = int(reply.message)
         problem = (
             f"above the workflow's, which is {actual}: append the events first"
@@ -57,11 +59,14 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     return int(cursor), data
 
 
-def trim(context: Context, workflow_id: str) -> Operation[int]:
+def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
     workflow_id = check_workflow_id(workflow_id)
+    arguments = [workflow_id, lease_argument(lease, workflow_id), str(check_count(keep, "keep"))]
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(call_script("trim", [keys.events, keys.meta, keys.snapshot], [], line=workflow_id))
-    if reply is None:
+    reply = yield from ask(
+        call_script("trim", [keys.events, keys.meta, keys.snapshot, keys.leases], arguments, line=workflow_id)
+    )
+    if unless_lost(reply, workflow_id) is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

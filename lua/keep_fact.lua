@@ -1,0 +1,18 @@
+-- Has a fact stay that a commit is about to refer to: where slots matter, and the script that refers to it cannot
+-- touch it.
+--
+-- KEYS[1]  bucket  hash of fact hashes to facts
+-- KEYS[2]  times   sorted set of the bucket's facts by the time when they were last written (Unix milliseconds)
+-- ARGV[1]  a fact's hash
+-- ARGV[2]  its value, or '' if it must be there
+-- Reply    integer: 1
+-- Errors   FACT_MISSING <hash>
+
+redis.call('ZCARD', KEYS[2])
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  if ARGV[2] == '' then return redis.error_reply('FACT_MISSING ' .. ARGV[1]) end
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+end
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)), ARGV[1])
+return 1

@@ -1,0 +1,113 @@
+"""Removing facts that no workflow refers to, in bounded steps, while writers go on.
+
+Facts that nobody has written or referred to for the grace period are candidates. Every workflow's references are then
+read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks once more
+whether it is still as old: a reference that came since has made it young. So no lock is needed.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from runic_redis.arguments import check_seconds
+from runic_redis.context import Context
+from runic_redis.keys import FACT_BUCKETS, Keys
+from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.scored import scored_ids
+
+__all__ = ["collect"]
+
+# Candidates that are looked into in one pass over the workflows, and keys or members that one round trip is about.
+_CANDIDATES = 100_000
+_AT_ONCE = 512
+
+
+def collect(context: Context, grace: float) -> Operation[int]:
+    """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
+    grace_s = check_seconds(grace, "grace")
+    time = yield from ask(Command(("TIME",), context.keys.config))
+    latest_ms = int(time[0]) * 1000 + int(time[1]) // 1000 - round(grace_s * 1000)
+    removed = 0
+    candidates: dict[bytes, int] = {}
+    for number in range(0, FACT_BUCKETS, _AT_ONCE):
+        buckets = range(number, min(number + _AT_ONCE, FACT_BUCKETS))
+        # How many of each bucket have been looked at and stay.
+        passed = dict.fromkeys(buckets, 0)
+        while passed:
+            commands = [_old_facts(context.keys, bucket, skip, latest_ms) for bucket, skip in passed.items()]
+            pages = yield from ask_all(commands)
+            for bucket, page in zip(list(passed), pages, strict=True):
+                candidates.update(dict.fromkeys(page, bucket))
+                passed[bucket] += len(page)
+                if len(page) < _AT_ONCE:
+                    del passed[bucket]
+            if len(candidates) >= _CANDIDATES:
+                gone = yield from _remove_unreferenced(context, candidates, latest_ms)
+                removed += sum(gone.values())
+                for bucket in passed:
+                    passed[bucket] -= gone.get(bucket, 0)
+                candidates = {}
+    gone = yield from _remove_unreferenced(context, candidates, latest_ms)
+    return removed + sum(gone.values())
+
+
+def _old_facts(keys: Keys, bucket: int, skip: int, latest_ms: int) -> Command:
+    key = keys.fact_times(bucket)
+    return Command(("ZRANGEBYSCORE", key, "-inf", str(latest_ms), "LIMIT", str(skip), str(_AT_ONCE)), key)
+
+
+def _remove_unreferenced(context: Context, candidates: dict[bytes, int], latest_ms: int) -> Operation[dict[int, int]]:
+    """Remove those candidates that no workflow refers to; how many of each bucket."""
+    gone: dict[int, int] = {}
+    if candidates:
+        yield from _strike_referenced(context, candidates)
+    left = list(candidates)
+    for at in range(0, len(left), _AT_ONCE):
+        some = left[at : at + _AT_ONCE]
+        calls = [call_script("sweep", context.keys.fact(fact), [fact, str(latest_ms)]) for fact in some]
+        for fact, count in zip(some, (yield from ask_all(calls)), strict=True):
+            gone[candidates[fact]] = gone.get(candidates[fact], 0) + count
+    return gone
+
+
+def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
+    """Strike those out that any workflow refers to."""
+    scans = _Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in _indexes(context.keys))
+    while scans.more:
+        # A scan shows whatever is there from its begin to its end, also what is written meanwhile; a listing would not.
+        members = yield from scans.next_members()
+        ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
+        for at in range(0, len(ids), _AT_ONCE):
+            keys = [context.keys.workflow(workflow_id).refs for workflow_id in ids[at : at + _AT_ONCE]]
+            refs = _Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
+            while refs.more:
+                for fact in (yield from refs.next_members()):
+                    candidates.pop(fact, None)
+        if not candidates:
+            return
+
+
+def _indexes(keys: Keys) -> Iterator[str]:
+    return (keys.index(partition) for partition in range(keys.partitions))
+
+
+class _Scans:
+    """Scans of many keys, a page of each in a round trip.
+
+    Args:
+        commands: what begins each.
+    """
+
+    def __init__(self, commands: Iterator[Command]) -> None:
+        self.more = list(commands)
+
+    def next_members(self) -> Operation[list[Any]]:
+        """What the next page of each holds."""
+        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
+        members: list[Any] = []
+        for command, (cursor, page) in zip(some, (yield from ask_all(some)), strict=True):
+            members += page
+            if int(cursor) != 0:
+                name, key, _, *options = command.args
+                self.more.append(Command((name, key, cursor, *options), command.key))
+        return members
