@@ -6,9 +6,19 @@ asks for capabilities, never for a class.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
-__all__ = ["FactStore", "SnapshotStore", "Store", "StreamStore", "supports_stream"]
+__all__ = [
+    "Capabilities",
+    "CursorStore",
+    "FactStore",
+    "SnapshotStore",
+    "Store",
+    "StreamStore",
+    "capabilities",
+    "supports_stream",
+]
 
 
 class Store(Protocol):
@@ -30,6 +40,23 @@ class StreamStore(Protocol):
 
     def stream(self, workflow_id: str, /) -> Iterator[Any]:
         """The events, in order."""
+
+
+@runtime_checkable
+class CursorStore(StreamStore, Protocol):
+    """A store of streams that knows cursors: it reads on from one, and appends at one only.
+
+    Its `append` takes ``expected_cursor``, ``lease`` and ``snapshot`` as well, as `RedisStore.append` does.
+    """
+
+    def stream_records(self, workflow_id: str, /, *, after: int = 0) -> Iterator[Any]:
+        """The events with a higher cursor, in order, each in a record with its ``cursor`` and its ``event``."""
+
+    def trim(self, workflow_id: str, /, *, keep: int = 0) -> int:
+        """Remove what the snapshot covers, the last so many events aside."""
+
+    def complete(self, workflow_id: str, /) -> None:
+        """Mark the workflow as finished."""
 
 
 @runtime_checkable
@@ -57,3 +84,30 @@ class FactStore(Protocol):
 def supports_stream(store: object) -> TypeGuard[StreamStore]:
     """Whether a store has both ``append`` and ``stream``."""
     return isinstance(store, StreamStore)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a store can do besides `save` and `load`.
+
+    Attributes:
+        stream: append events, and stream them.
+        cursors: append at a cursor and stream from one; lease, complete and trim.
+        snapshots: save and load snapshots.
+        facts: save and load facts.
+    """
+
+    stream: bool
+    cursors: bool
+    snapshots: bool
+    facts: bool
+
+
+def capabilities(store: object) -> Capabilities:
+    """What a store, or one for asyncio, can do: by the methods that it has, whatever its class."""
+    return Capabilities(
+        stream=isinstance(store, StreamStore),
+        cursors=isinstance(store, CursorStore),
+        snapshots=isinstance(store, SnapshotStore),
+        facts=isinstance(store, FactStore),
+    )

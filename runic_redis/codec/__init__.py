@@ -10,8 +10,8 @@ from typing import Any
 
 from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
 from runic_redis.codec.compression import payload_size
-from runic_redis.codec.documents import decode_fact, decode_log, decode_metadata
-from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder
+from runic_redis.codec.documents import decode_document, decode_fact, decode_log, decode_metadata
+from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
@@ -26,6 +26,7 @@ class _Encoders(local):
         self.entries = EntryEncoder(registry, native=native)
         self.facts = FactEncoder(registry)
         self.values = ValueEncoder(registry)
+        self.states = StateEncoder(registry)
 
 
 class Codec:
@@ -49,6 +50,14 @@ class Codec:
     def encode_metadata(self, metadata: Mapping[str, Any]) -> bytes:
         """A commit's metadata."""
         return self._encoders.values.encode(metadata, "metadata")
+
+    def encode_state(self, state: Any) -> bytes:
+        """A session's state, for a snapshot."""
+        return self._encoders.states.encode(state, "state")
+
+    def decode_state(self, data: bytes) -> Any:
+        """A session's state, from a snapshot."""
+        return decode_document(data, self._decoder)
 
     def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
         """A whole list of events; the facts in it are put in `facts`."""

@@ -10,7 +10,7 @@ from runic_redis.codec.facts import DIGEST_BYTES, digest
 from runic_redis.codec.values import decode_value
 from runic_redis.errors import DecodeError
 
-__all__ = ["decode_fact", "decode_log", "decode_metadata"]
+__all__ = ["decode_document", "decode_fact", "decode_log", "decode_metadata"]
 
 
 def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
@@ -23,7 +23,17 @@ def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
     canonical = decompress(data[DIGEST_BYTES:])
     if digest(fact_hash, canonical) != data[:DIGEST_BYTES]:
         raise DecodeError("a fact does not match its hash")
-    return decode_value(canonical, lambda reference: decoder.find_builder({}, reference))
+    return decode_document(canonical, decoder)
+
+
+def decode_document(data: bytes, decoder: EntryDecoder) -> Any:
+    """A value that stands alone.
+
+    Raises:
+        DecodeError: it is damaged.
+        UnknownEventType: it holds an object of an unregistered type.
+    """
+    return decode_value(data, lambda reference: decoder.find_builder({}, reference))
 
 
 def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
@@ -32,7 +42,7 @@ def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
     Raises:
         DecodeError: it is damaged.
     """
-    metadata = decode_value(data, lambda reference: decoder.find_builder({}, reference))
+    metadata = decode_document(data, decoder)
     if type(metadata) is not dict:
         raise DecodeError("a commit's metadata is not a map")
     return metadata

@@ -1,4 +1,4 @@
-"""Encoding facts, which are kept once under their hash."""
+"""Encoding facts, which are kept once under their hash, and states, which refer to them."""
 
 from hashlib import sha256
 from typing import Any
@@ -7,9 +7,9 @@ from runic_redis.arguments import check_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.errors import InvalidArgument
-from runic_redis.events import Registry
+from runic_redis.events import Fact, FactRef, Registry
 
-__all__ = ["DIGEST_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "digest"]
+__all__ = ["DIGEST_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "digest"]
 
 # A fact is kept behind this much of a SHA-256 of its hash and its canonical bytes: enough to notice damage, a
 # fact under another's hash, or two values under one hash.
@@ -53,6 +53,20 @@ class FactEncoder:
         canonical = self._values.encode(value, "value")
         check_size(len(canonical), "A fact")
         return canonical
+
+
+class StateEncoder(ValueEncoder):
+    """Encodes states, which may hold the facts of the events that they were made from: each as a reference."""
+
+    holds_facts = True
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self._facts = FactEncoder(registry)
+
+    def refer(self, value: Fact | FactRef) -> FactRef:
+        """The reference. The value is kept with the event that brought it."""
+        return value if isinstance(value, FactRef) else FactRef(self._facts.encode_own(value.value)[0])
 
 
 def _own_hash(canonical: bytes) -> str:

@@ -1,0 +1,228 @@
+"""The values behind references: loaded when they are wanted, many in one round trip, and cached.
+
+What a resolver does is in `_Core`, once; `FactResolver` and `AsyncFactResolver` run it on a store of their kind.
+"""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from runic_redis.arguments import check_count
+from runic_redis.errors import DecodeError, FactNotFound, InvalidType
+from runic_redis.events import Fact, FactRef, default_registry
+from runic_redis.recovery.steps import Ask, Steps, run, run_async
+
+__all__ = ["AsyncFactResolver", "FactResolver"]
+
+Hot = Callable[[Any, FactRef], bool]
+
+DEFAULT_BYTES = 64 * 1024 * 1024
+
+
+class _Core:
+    """What a resolver does, on whatever store; the parameters are those of `FactResolver`."""
+
+    def __init__(self, store: Any, max_bytes: int) -> None:
+        # All at once, where the store can.
+        self._many = hasattr(store, "load_facts")
+        self._max_bytes = check_count(max_bytes, "max_bytes")
+        self._cached: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self.cached_bytes = 0
+
+    def resolve(self, refs: Sequence[FactRef | Fact]) -> Steps[list[Any]]:
+        """The values of references, in order."""
+        for ref in refs:
+            if not isinstance(ref, FactRef | Fact):
+                raise InvalidType(f"A FactRef is resolved, not {ref!r:.80}; nothing was sent.")
+        values = yield from self._load({ref.hash for ref in refs if isinstance(ref, FactRef)})
+        return [values[ref.hash] if isinstance(ref, FactRef) else ref.value for ref in refs]
+
+    def rehydrate(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
+        """The events, with a `Fact` in place of each reference that is hot."""
+        events = list(events)
+        wanted: dict[str, int] = {}
+        for place, event in enumerate(events):
+            for ref in _refs_in(event):
+                if ref.hash not in wanted and (hot is None or hot(event, ref)):
+                    wanted[ref.hash] = place
+        try:
+            values = yield from self._load(wanted)
+        except FactNotFound as error:
+            first = str(error.hashes[0])
+            raise FactNotFound(
+                f"The fact {first!r} is not kept, which {_named(events, wanted[first])} refers to"
+                + (f"; and so are {len(error.hashes) - 1} more." if len(error.hashes) > 1 else "."),
+                hashes=error.hashes,
+            ) from error
+        except DecodeError:
+            # Of many, the store does not say which in a way that can be read: ask one by one.
+            for fact_hash, place in wanted.items():
+                try:
+                    yield from self._load([fact_hash])
+                except DecodeError as error:
+                    raise DecodeError(
+                        f"The fact {fact_hash!r}, which {_named(events, place)} refers to, is damaged: {error}"
+                    ) from error
+            raise
+        return [
+            _filled(event, {ref.hash: values[ref.hash] for ref in _refs_in(event) if hot is None or hot(event, ref)})
+            for event in events
+        ]
+
+    def _load(self, hashes: Iterable[str]) -> Steps[dict[str, Any]]:
+        found: dict[str, Any] = {}
+        missing = []
+        for fact_hash in hashes:
+            if fact_hash in self._cached:
+                self._cached.move_to_end(fact_hash)
+                found[fact_hash] = self._cached[fact_hash][0]
+            else:
+                missing.append(fact_hash)
+        if missing and self._many:
+            loaded = yield Ask("load_facts", (missing,))
+        else:
+            loaded = {}
+            for fact_hash in missing:
+                loaded[fact_hash] = yield Ask("load_fact", (fact_hash,))
+        for fact_hash, value in loaded.items():
+            found[fact_hash] = value
+            self._remember(fact_hash, value)
+        return found
+
+    def _remember(self, fact_hash: str, value: Any) -> None:
+        size = _size(value)
+        if size > self._max_bytes or fact_hash in self._cached:
+            return
+        self._cached[fact_hash] = value, size
+        self.cached_bytes += size
+        while self.cached_bytes > self._max_bytes:
+            self.cached_bytes -= self._cached.popitem(last=False)[1][1]
+
+
+class FactResolver:
+    """Loads the values behind the references in events, and keeps those used last in memory.
+
+    What it returns is shared by all who ask: do not change it. (Content never changes, so it is never outdated.) Not
+    for two threads at once.
+
+    Args:
+        store: the store.
+        max_bytes: how much memory the cache takes at most, about.
+    """
+
+    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
+        self._store = store
+        self._core = _Core(store, max_bytes)
+
+    @property
+    def cached_bytes(self) -> int:
+        """How much memory the cache takes now, about."""
+        return self._core.cached_bytes
+
+    def resolve(self, ref: FactRef | Fact) -> Any:
+        """The value behind a reference.
+
+        Raises:
+            FactNotFound: it is not kept.
+            DecodeError: what is kept is damaged.
+        """
+        return self.resolve_many([ref])[0]
+
+    def resolve_many(self, refs: Iterable[FactRef | Fact]) -> list[Any]:
+        """The values behind references, in order, in one round trip. Errors as of `resolve`."""
+        return run(self._core.resolve(list(refs)), self._store)
+
+    def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
+        """Events as they were appended: with a `Fact` in place of each reference that is hot, in one round trip.
+
+        Args:
+            events: events as they are streamed.
+            hot: whether the value of a reference in an event is wanted now, such as that of a pending input; None for
+                all.
+
+        Raises:
+            FactNotFound: a fact is not kept; the error names it, and the event that refers to it.
+            DecodeError: one is damaged; the same.
+        """
+        return run(self._core.rehydrate(events, hot), self._store)
+
+
+class AsyncFactResolver:
+    """As `FactResolver`, on a store for asyncio, to be awaited."""
+
+    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
+        self._store = store
+        self._core = _Core(store, max_bytes)
+
+    @property
+    def cached_bytes(self) -> int:
+        """How much memory the cache takes now, about."""
+        return self._core.cached_bytes
+
+    async def resolve(self, ref: FactRef | Fact) -> Any:
+        """The value behind a reference; see `FactResolver.resolve`."""
+        return (await self.resolve_many([ref]))[0]
+
+    async def resolve_many(self, refs: Iterable[FactRef | Fact]) -> list[Any]:
+        """The values behind references, in one round trip; see `FactResolver.resolve_many`."""
+        return await run_async(self._core.resolve(list(refs)), self._store)
+
+    async def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
+        """Events with a `Fact` in place of each reference that is hot; see `FactResolver.rehydrate`."""
+        return await run_async(self._core.rehydrate(events, hot), self._store)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What a value holds."""
+    kind = type(value)
+    if kind is dict:
+        return [*value, *value.values()]
+    if kind in {list, tuple, set, frozenset}:
+        return list(value)
+    registered = None if kind is FactRef else default_registry.of(kind)
+    return list(registered.kind.read(value)) if registered is not None else ()
+
+
+def _refs_in(event: Any) -> Iterator[FactRef]:
+    stack = [event]
+    while stack:
+        part = stack.pop()
+        if type(part) is FactRef:
+            yield part
+        else:
+            stack.extend(_parts(part))
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """A value with facts in place of references; itself, if it holds none of them."""
+    kind = type(value)
+    if kind is FactRef:
+        return Fact(values[value.hash]) if value.hash in values else value
+    if not any(ref.hash in values for ref in _refs_in(value)):
+        return value
+    if kind is dict:
+        return {_filled(key, values): _filled(item, values) for key, item in value.items()}
+    if kind in {list, tuple, set, frozenset}:
+        return kind(_filled(item, values) for item in value)
+    registered = default_registry.of(kind)
+    if registered is None:
+        return value
+    (rebuilt,) = registered.kind.build([[_filled(part, values) for part in registered.kind.read(value)]])
+    return rebuilt
+
+
+def _named(events: Sequence[Any], place: int) -> str:
+    registered = default_registry.of(type(events[place]))
+    return f"events[{place}], " + (f"a {registered.schema.name!r}," if registered is not None else "a plain dict,")
+
+
+def _size(value: Any) -> int:
+    """How much memory a value takes, about: what it shares is counted once for each place."""
+    total = 0
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        total += sys.getsizeof(part)
+        stack.extend(_parts(part))
+    return total

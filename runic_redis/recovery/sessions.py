@@ -1,0 +1,390 @@
+"""Sessions: a workflow's state, folded from its events, that is persisted as it changes and recovered where it was.
+
+What a session does is in `_Core`, once; `Session` and `AsyncSession` run it on a store of their kind.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
+
+from runic_redis.arguments import check_count
+from runic_redis.codec import Codec
+from runic_redis.contract import capabilities
+from runic_redis.errors import (
+    DecodeError,
+    EventsTrimmed,
+    InvalidArgument,
+    SnapshotNotFound,
+    StoreError,
+    WorkflowNotFound,
+)
+from runic_redis.events import default_registry
+from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
+from runic_redis.recovery.steps import Ask, Steps, run, run_async
+
+__all__ = ["AsyncSession", "Checkpoint", "Recovery", "Session", "async_session", "session"]
+
+State = TypeVar("State")
+Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
+
+_log = logging.getLogger("runic_redis.recovery")
+# What reading one event takes, until it has been measured on so many.
+_READ_S = 0.00001
+_MEASURED_FROM = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a session did to recover.
+
+    Attributes:
+        cursor: the cursor that it came to.
+        snapshot_cursor: that of the snapshot it started from; None without one.
+        replayed: how many events it applied.
+        seconds: how long it took.
+        snapshot_problem: why a snapshot that is there could not be read; None if there was no such problem.
+    """
+
+    cursor: int
+    snapshot_cursor: int | None
+    replayed: int
+    seconds: float
+    snapshot_problem: str | None
+
+
+class _Options(NamedTuple, Generic[State]):
+    """What `session` takes by keyword."""
+
+    checkpoint: Checkpoint
+    snapshots: SnapshotPolicy | None
+    dumps: Callable[[State], bytes] | None
+    loads: Callable[[bytes], State] | None
+    keep: int | None
+    lease: Any
+
+
+class _Core(Generic[State]):
+    """What a session does, on whatever store; the parameters are those of `session`."""
+
+    def __init__(
+        self,
+        store: Any,
+        workflow_id: str,
+        apply: Callable[[State, Any], State],
+        initial: State | Callable[[], State],
+        options: _Options[State],
+    ) -> None:
+        if (options.dumps is None) != (options.loads is None):
+            raise InvalidArgument("dumps and loads go together: pass both, or neither for MessagePack.")
+        self._workflow_id = workflow_id
+        self._apply = apply
+        self._can = capabilities(store)
+        self._every = _checked(options.checkpoint)
+        self._policy = options.snapshots
+        self._codec = Codec(default_registry, "raise")
+        self._dumps = options.dumps or self._codec.encode_state
+        self._loads = options.loads or self._codec.decode_state
+        self._keep = None if options.keep is None else check_count(options.keep, "keep")
+        self._by_lease = {} if options.lease is None else {"lease": options.lease}
+        self.state: State = initial() if callable(initial) else initial
+        self.cursor = 0
+        self.recovery: Recovery | None = None
+        self.pending: list[Any] = []
+        self._log: list[Any] = []
+        self._cycles = 0
+        self._since = Since()
+        self._applying_s = 0.0
+        self._read_s = _READ_S
+        self._problem: str | None = "has not been entered"
+
+    def recover(self) -> Steps[None]:
+        """Come to where the workflow is."""
+        began_s = time.monotonic()
+        snapshot_cursor, problem = yield from self._load_snapshot()
+        try:
+            if self._can.cursors:
+                yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor}, self._take_record)
+            elif self._can.stream:
+                yield Ask("stream", (self._workflow_id,), take=self._replay)
+            else:
+                self._log = list((yield Ask("load", (self._workflow_id,))))
+                for event in self._log:
+                    self._replay(event)
+        except WorkflowNotFound:
+            pass  # there is none yet
+        except EventsTrimmed as error:
+            if problem is None:
+                raise
+            raise DecodeError(
+                f"The snapshot of the workflow {self._workflow_id!r} cannot be read ({problem}), and the events that "
+                f"it covers have been trimmed: the first one kept is {error.first}. Nothing was changed; read it with "
+                "the loads that fits its dumps."
+            ) from error
+        seconds = time.monotonic() - began_s
+        replayed = self._since.events
+        if replayed >= _MEASURED_FROM:
+            self._read_s = max(0.0, seconds - self._applying_s) / replayed
+        self.recovery = Recovery(self.cursor, snapshot_cursor, replayed, seconds, problem)
+        self._problem = None
+
+    def _load_snapshot(self) -> Steps[tuple[int | None, str | None]]:
+        """Start from the snapshot, if there is one that can be read; its cursor, and what is wrong with it."""
+        if not (self._can.snapshots and self._can.cursors):
+            return None, None  # without cursors, what comes after a snapshot is not known
+        try:
+            cursor, data = yield Ask("load_snapshot", (self._workflow_id,))
+            self.state = self._loads(data)
+        except SnapshotNotFound:
+            return None, None
+        except Exception as error:  # how a state that was written otherwise fails is loads' own affair
+            if isinstance(error, StoreError) and not isinstance(error, DecodeError):
+                raise
+            problem = f"{type(error).__name__}: {error}"
+            _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self._workflow_id, problem)
+            return None, problem
+        self.cursor = cursor
+        return cursor, None
+
+    def _take_record(self, record: Any) -> None:
+        self._replay(record.event)
+        self.cursor = record.cursor
+
+    def _replay(self, event: Any) -> None:
+        began_s = time.perf_counter()
+        self.state = self._apply(self.state, event)
+        self._applying_s += time.perf_counter() - began_s
+        self.cursor += 1
+        self._count([event])
+
+    def record(self, events: Sequence[Any]) -> Steps[None]:
+        """Apply events, and persist them if it is time to."""
+        self._check()
+        state = self.state
+        began_s = time.perf_counter()
+        for event in events:
+            state = self._apply(state, event)
+        self._applying_s += time.perf_counter() - began_s
+        self.state = state
+        self.pending.extend(events)
+        self._count(events)
+        self._cycles += 1
+        if self._every and self._cycles % self._every == 0:
+            yield from self.checkpoint()
+
+    def _count(self, events: Sequence[Any]) -> None:
+        self._since.events += len(events)
+        if isinstance(self._policy, EveryBytes):
+            self._since.event_bytes += sum(len(entry.payload) for entry in self._codec.encode_commit(events))
+
+    def checkpoint(self) -> Steps[None]:
+        """Persist what is pending."""
+        self._check()
+        if not self.pending:
+            return
+        events = list(self.pending)
+        self._problem = "could not persist its events: what it holds may be outdated"
+        if self._can.cursors:
+            yield from self._append_at_cursor(events)
+        elif self._can.stream:
+            yield Ask("append", (self._workflow_id, events))
+            self.cursor += len(events)
+        else:
+            yield Ask("save", (self._workflow_id, [*self._log, *events]))
+            self._log += events
+            self.cursor += len(events)
+        self._problem = None
+        self.pending.clear()
+
+    def _append_at_cursor(self, events: list[Any]) -> Steps[None]:
+        """Append events where the workflow is known to be, with a snapshot if one is due."""
+        self._since.recovery_s = self._applying_s + self._since.events * self._read_s
+        with_snapshot = {}
+        if self._can.snapshots and self._policy is not None and self._policy.due(self._since):
+            with_snapshot = {"snapshot": self._dumps(self.state)}
+        options = {"expected_cursor": self.cursor, **self._by_lease, **with_snapshot}
+        self.cursor = yield Ask("append", (self._workflow_id, events), options)
+        if with_snapshot:
+            self._since = Since()
+            self._applying_s = 0.0
+            if self._keep is not None:
+                yield Ask("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
+
+    def complete(self) -> Steps[None]:
+        """Persist what is pending, and mark the workflow as finished."""
+        yield from self.checkpoint()
+        if self._can.cursors:
+            yield Ask("complete", (self._workflow_id,), self._by_lease)
+
+    def leave(self, *, failed: bool) -> Steps[None]:
+        """Persist the rest, unless the session ends by an error, or everything is left to the caller."""
+        if not failed and self._problem is None and self._every is not None:
+            yield from self.checkpoint()
+        self._problem = "is over"
+
+    def _check(self) -> None:
+        if self._problem is not None:
+            raise StoreError(
+                f"The session of the workflow {self._workflow_id!r} {self._problem}. Nothing was recorded; enter "
+                "another, which recovers what is kept."
+            )
+
+
+def _checked(checkpoint: Checkpoint) -> int | None:
+    """After how many records to checkpoint: 0 for only at the end, None for only when asked to."""
+    if checkpoint == "cycle":
+        return 1
+    if checkpoint == "completion":
+        return 0
+    if checkpoint == "manual":
+        return None
+    if type(checkpoint) is not int or checkpoint < 1:
+        raise InvalidArgument(
+            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {checkpoint!r:.80}.'
+        )
+    return checkpoint
+
+
+class _Face(Generic[State]):
+    """What both kinds of session show."""
+
+    def __init__(self, store: Any, core: _Core[State]) -> None:
+        self._store = store
+        self._core = core
+
+    @property
+    def state(self) -> State:
+        """The state as of the last event recorded."""
+        return self._core.state
+
+    @property
+    def cursor(self) -> int:
+        """The cursor of the last event persisted."""
+        return self._core.cursor
+
+    @property
+    def pending(self) -> Sequence[Any]:
+        """The events that are recorded and not persisted yet."""
+        return tuple(self._core.pending)
+
+    @property
+    def recovery(self) -> Recovery:
+        """What the session did to recover.
+
+        Raises:
+            StoreError: it has not been entered.
+        """
+        if self._core.recovery is None:
+            raise StoreError("The session has not been entered: write 'with'. Nothing was recovered.")
+        return self._core.recovery
+
+
+class Session(_Face[State]):
+    """A workflow's state on a store for threads; made by `session`.
+
+    As a context manager it recovers on entry. Leaving it persists what is pending; leaving by an exception keeps what
+    was checkpointed, and nothing else. Not for two threads at once.
+    """
+
+    def __enter__(self) -> Self:
+        run(self._core.recover(), self._store)
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        run(self._core.leave(failed=kind is not None), self._store)
+
+    def record(self, *events: Any) -> None:
+        """Apply events to the state at once, and persist them as the checkpoint strategy says.
+
+        Raises:
+            CursorConflict: somebody else has appended to the workflow; nothing was stored. The session is over: enter
+                another, which recovers.
+            LeaseLost: the lease is outdated; the same.
+        """
+        run(self._core.record(events), self._store)
+
+    def checkpoint(self) -> None:
+        """Persist what is pending, as one commit, with a snapshot if one is due. Errors as of `record`."""
+        run(self._core.checkpoint(), self._store)
+
+    def complete(self) -> None:
+        """Persist what is pending and mark the workflow as finished. Errors as of `record`."""
+        run(self._core.complete(), self._store)
+
+
+class AsyncSession(_Face[State]):
+    """A workflow's state on a store for asyncio; made by `async_session`. As `Session`, to be awaited."""
+
+    async def __aenter__(self) -> Self:
+        await run_async(self._core.recover(), self._store)
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        await run_async(self._core.leave(failed=kind is not None), self._store)
+
+    async def record(self, *events: Any) -> None:
+        """Apply events to the state at once, and persist them as the checkpoint strategy says; see `Session`."""
+        await run_async(self._core.record(events), self._store)
+
+    async def checkpoint(self) -> None:
+        """Persist what is pending; see `Session`."""
+        await run_async(self._core.checkpoint(), self._store)
+
+    async def complete(self) -> None:
+        """Persist what is pending and mark the workflow as finished; see `Session`."""
+        await run_async(self._core.complete(), self._store)
+
+
+def session(
+    store: Any,
+    workflow_id: str,
+    apply: Callable[[State, Any], State],
+    initial: State | Callable[[], State],
+    *,
+    checkpoint: Checkpoint = "cycle",
+    snapshots: SnapshotPolicy | None = None,
+    dumps: Callable[[State], bytes] | None = None,
+    loads: Callable[[bytes], State] | None = None,
+    keep: int | None = None,
+    lease: Any = None,
+) -> Session[State]:
+    """A session of a workflow: its state, recovered on entry, and persisted as it changes.
+
+    It works on every store: on one that has only `save` and `load`, by the whole log.
+
+    Args:
+        store: the store.
+        workflow_id: the workflow.
+        apply: the state after an event, from the state before it. It is called with each event as it is recorded, and
+            again to recover; a value that was recorded as `Fact` is then a `FactRef`.
+        initial: the state before the first event; or, if it is callable, what makes it.
+        checkpoint: when events are persisted: "cycle", with each `record`; a number, with every so many `record`s;
+            "completion", when the session is left or completed; "manual", by `checkpoint` only.
+        snapshots: when a snapshot is saved, in one commit with the events; None for never. One of `EveryEvents`,
+            `EveryBytes`, `ByRecoveryTime`, or a policy of your own.
+        dumps: the state as bytes, for snapshots; by default MessagePack, as events are encoded.
+        loads: the state from these bytes.
+        keep: trim after each snapshot, but for so many of the last events; None to trim nothing.
+        lease: write by this lease only.
+    """
+    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease)
+    return Session(store, _Core(store, workflow_id, apply, initial, options))
+
+
+def async_session(
+    store: Any,
+    workflow_id: str,
+    apply: Callable[[State, Any], State],
+    initial: State | Callable[[], State],
+    *,
+    checkpoint: Checkpoint = "cycle",
+    snapshots: SnapshotPolicy | None = None,
+    dumps: Callable[[State], bytes] | None = None,
+    loads: Callable[[bytes], State] | None = None,
+    keep: int | None = None,
+    lease: Any = None,
+) -> AsyncSession[State]:
+    """A session on a store for asyncio; the parameters are those of `session`."""
+    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease)
+    return AsyncSession(store, _Core(store, workflow_id, apply, initial, options))
