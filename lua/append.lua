@@ -158,7 +158,7 @@ end
 
 -- Keeps what a commit came with.
 local function take_along(with, lease)
-  keep(with.first_fact, with.refs, with.facts, with.elsewhere, ms)
+  keep(with.first_fact, with.refs, with.facts, with.elsewhere, micros)
   if with.snapshot then
     call('HSET', with.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', with.data)
   end

@@ -2,7 +2,7 @@
 -- touch it.
 --
 -- KEYS[1]  bucket  hash of fact hashes to facts
--- KEYS[2]  times   sorted set of the bucket's facts by the time when they were last written (Unix milliseconds)
+-- KEYS[2]  times   sorted set of the bucket's facts by the time when they were last written (Unix microseconds)
 -- ARGV[1]  a fact's hash
 -- ARGV[2]  its value, or '' if it must be there
 -- Reply    integer: 1
@@ -14,5 +14,5 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
 local time = redis.call('TIME')
-redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)), ARGV[1])
+redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), ARGV[1])
 return 1

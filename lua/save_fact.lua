@@ -1,7 +1,7 @@
 -- Keeps a fact once: what is there under its hash already stays.
 --
 -- KEYS[1]  bucket  hash of fact hashes to facts
--- KEYS[2]  times   sorted set of the bucket's facts by the time when they were last written (Unix milliseconds)
+-- KEYS[2]  times   sorted set of the bucket's facts by the time when they were last written (Unix microseconds)
 -- ARGV[1]  fact hash
 -- ARGV[2]  fact: a digest of so many bytes, then the rest
 -- ARGV[3]  length of the digest in bytes
@@ -17,5 +17,5 @@ if stored == 0 then
 end
 -- Also of one that was there: whoever saves it is about to refer to it.
 local time = redis.call('TIME')
-redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)), ARGV[1])
+redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), ARGV[1])
 return stored

@@ -38,7 +38,7 @@ local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local ms = math.floor(micros / 1000)
 redis.call('HSETNX', KEYS[2], 'created', int(micros))
 redis.call('SET', KEYS[1], ARGV[5])
-keep(7, 6, count, elsewhere, ms)
+keep(7, 6, count, elsewhere, micros)
 if ARGV[3] ~= '' then
   redis.call('HSET', KEYS[3], ARGV[2], '0')
   redis.call('HSET', KEYS[2], 'retried', '1')

@@ -9,7 +9,16 @@ Everything public is here, the contract suite for stores in `runic_redis.testing
 """
 
 from runic_redis.aio import AsyncRedisStore
-from runic_redis.contract import FactStore, SnapshotStore, Store, StreamStore, supports_stream
+from runic_redis.contract import (
+    Capabilities,
+    CursorStore,
+    FactStore,
+    SnapshotStore,
+    Store,
+    StreamStore,
+    capabilities,
+    supports_stream,
+)
 from runic_redis.errors import (
     ConfigurationError,
     CursorConflict,
@@ -31,18 +40,40 @@ from runic_redis.errors import (
 from runic_redis.events import Fact, FactRef, UnknownEvent, event
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.recovery import (
+    AsyncFactResolver,
+    AsyncSession,
+    ByRecoveryTime,
+    EveryBytes,
+    EveryEvents,
+    FactResolver,
+    Recovery,
+    Session,
+    Since,
+    SnapshotPolicy,
+    async_session,
+    session,
+)
 from runic_redis.store import RedisStore, init_store
 
 __all__ = [
+    "AsyncFactResolver",
     "AsyncRedisStore",
+    "AsyncSession",
+    "ByRecoveryTime",
+    "Capabilities",
     "ConfigurationError",
     "CursorConflict",
+    "CursorStore",
     "DecodeError",
     "EncodeError",
     "EventsTrimmed",
+    "EveryBytes",
+    "EveryEvents",
     "Fact",
     "FactNotFound",
     "FactRef",
+    "FactResolver",
     "FactStore",
     "InvalidArgument",
     "InvalidType",
@@ -50,9 +81,13 @@ __all__ = [
     "LeaseHeld",
     "LeaseLost",
     "Record",
+    "Recovery",
     "RedisStore",
+    "Session",
+    "Since",
     "SnapshotConflict",
     "SnapshotNotFound",
+    "SnapshotPolicy",
     "SnapshotStore",
     "Store",
     "StoreError",
@@ -61,8 +96,11 @@ __all__ = [
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowNotFound",
+    "async_session",
+    "capabilities",
     "event",
     "init_store",
+    "session",
     "supports_stream",
 ]
 

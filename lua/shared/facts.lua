@@ -18,12 +18,12 @@ local function unkeepable(at, key, count, elsewhere)
 end
 
 -- Keeps them, and that the workflow refers to them.
-local function keep(at, key, count, elsewhere, ms)
+local function keep(at, key, count, elsewhere, micros)
   for number = 1, count do
     local hash, value = ARGV[at + 2 * number - 2], ARGV[at + 2 * number - 1]
     if not elsewhere then
       if value ~= '' then redis.call('HSETNX', KEYS[key + 2 * number - 1], hash, value) end
-      redis.call('ZADD', KEYS[key + 2 * number], string.format('%.0f', ms), hash)
+      redis.call('ZADD', KEYS[key + 2 * number], string.format('%.0f', micros), hash)
     end
     redis.call('SADD', KEYS[key], hash)
   end

@@ -26,7 +26,7 @@ def collect(context: Context, grace: float) -> Operation[int]:
     """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
     grace_s = check_seconds(grace, "grace")
     time = yield from ask(Command(("TIME",), context.keys.config))
-    latest_ms = int(time[0]) * 1000 + int(time[1]) // 1000 - round(grace_s * 1000)
+    before_us = int(time[0]) * 1_000_000 + int(time[1]) - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
     for number in range(0, FACT_BUCKETS, _AT_ONCE):
@@ -34,7 +34,7 @@ def collect(context: Context, grace: float) -> Operation[int]:
         # How many of each bucket have been looked at and stay.
         passed = dict.fromkeys(buckets, 0)
         while passed:
-            commands = [_old_facts(context.keys, bucket, skip, latest_ms) for bucket, skip in passed.items()]
+            commands = [_old_facts(context.keys, bucket, skip, before_us) for bucket, skip in passed.items()]
             pages = yield from ask_all(commands)
             for bucket, page in zip(list(passed), pages, strict=True):
                 candidates.update(dict.fromkeys(page, bucket))
@@ -42,21 +42,21 @@ def collect(context: Context, grace: float) -> Operation[int]:
                 if len(page) < _AT_ONCE:
                     del passed[bucket]
             if len(candidates) >= _CANDIDATES:
-                gone = yield from _remove_unreferenced(context, candidates, latest_ms)
+                gone = yield from _remove_unreferenced(context, candidates, before_us)
                 removed += sum(gone.values())
                 for bucket in passed:
                     passed[bucket] -= gone.get(bucket, 0)
                 candidates = {}
-    gone = yield from _remove_unreferenced(context, candidates, latest_ms)
+    gone = yield from _remove_unreferenced(context, candidates, before_us)
     return removed + sum(gone.values())
 
 
-def _old_facts(keys: Keys, bucket: int, skip: int, latest_ms: int) -> Command:
+def _old_facts(keys: Keys, bucket: int, skip: int, before_us: int) -> Command:
     key = keys.fact_times(bucket)
-    return Command(("ZRANGEBYSCORE", key, "-inf", str(latest_ms), "LIMIT", str(skip), str(_AT_ONCE)), key)
+    return Command(("ZRANGEBYSCORE", key, "-inf", f"({before_us}", "LIMIT", str(skip), str(_AT_ONCE)), key)
 
 
-def _remove_unreferenced(context: Context, candidates: dict[bytes, int], latest_ms: int) -> Operation[dict[int, int]]:
+def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_us: int) -> Operation[dict[int, int]]:
     """Remove those candidates that no workflow refers to; how many of each bucket."""
     gone: dict[int, int] = {}
     if candidates:
@@ -64,7 +64,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], latest_
     left = list(candidates)
     for at in range(0, len(left), _AT_ONCE):
         some = left[at : at + _AT_ONCE]
-        calls = [call_script("sweep", context.keys.fact(fact), [fact, str(latest_ms)]) for fact in some]
+        calls = [call_script("sweep", context.keys.fact(fact), [fact, str(before_us)]) for fact in some]
         for fact, count in zip(some, (yield from ask_all(calls)), strict=True):
             gone[candidates[fact]] = gone.get(candidates[fact], 0) + count
     return gone

@@ -22,14 +22,27 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"runic_redis.testing.{name}"
-        for name in ("bad_input", "concurrency", "facts", "logs", "snapshots", "streams", "tails", "workflows")
+        for name in (
+            "bad_input",
+            "concurrency",
+            "facts",
+            "leases",
+            "logs",
+            "references",
+            "snapshots",
+            "streams",
+            "tails",
+            "workflows",
+        )
     )
 )
 
 from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
+from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
+from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
@@ -39,7 +52,9 @@ __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
     "FactContract",
+    "LeaseContract",
     "LogContract",
+    "ReferenceContract",
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
@@ -53,6 +68,8 @@ class StoreContract(
     StreamContract,
     SnapshotContract,
     FactContract,
+    ReferenceContract,
+    LeaseContract,
     TailContract,
     WorkflowContract,
     BadInputContract,

@@ -1,0 +1,305 @@
+"""Leases: who may write, what is left unfinished, and how a workflow ends."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runic_redis import (
+    CursorConflict,
+    InvalidArgument,
+    InvalidType,
+    LeaseHeld,
+    LeaseLost,
+    SnapshotNotFound,
+    WorkflowNotFound,
+)
+from runic_redis.testing.base import Contract, Elsewhere
+from runic_redis.testing.examples import numbered
+
+__all__ = ["LeaseContract"]
+
+# So short that it has run out by the time anybody looks.
+MOMENT_S = 0.001
+
+WRITES: dict[str, Callable[[Any, Any], Any]] = {
+    "append": lambda store, lease: store.append("w", numbered(1), lease=lease),
+    "append at a cursor": lambda store, lease: store.append("w", numbered(1), lease=lease, expected_cursor=3),
+    "append nothing": lambda store, lease: store.append("w", [], lease=lease),
+    "append_many": lambda store, lease: _raise_first(store.append_many([("w", numbered(1))], leases=[lease])),
+    "save_snapshot": lambda store, lease: store.save_snapshot("w", 3, b"three", lease=lease),
+    "trim": lambda store, lease: store.trim("w", lease=lease),
+    "save": lambda store, lease: store.save("w", numbered(1), lease=lease),
+    "checkpoint": lambda store, lease: store.checkpoint("w", numbered(1), lease=lease),
+    "complete": lambda store, lease: store.complete("w", lease=lease),
+    "renew": lambda store, lease: store.renew(lease),
+    "delete": lambda store, lease: store.delete("w", lease=lease),
+}
+
+
+def _raise_first(results: list[Any]) -> None:
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+def until(ask: Callable[[], Any]) -> Any:
+    """What is answered, once something is."""
+    while not (answer := ask()):
+        pass
+    return answer
+
+
+def everything(store: Any) -> tuple[Any, ...]:
+    return list(store.stream_records("w")), store.load_snapshot("w"), store.load("w"), store.cursor("w")
+
+
+def claim_one(store: Any, owner: str) -> list[str]:
+    return [lease.workflow_id for lease in store.claim(owner, 3)]
+
+
+class LeaseContract(Contract):
+    """`acquire`, `claim`, `renew`, `release`, `complete` and `expire`, and the leases that writes carry."""
+
+    def test_a_later_lease_has_a_higher_token(self, store: Any) -> None:
+        tokens = [store.acquire("w", "me").token for _ in range(5)]
+        assert tokens == sorted(set(tokens))
+
+    def test_a_lease_makes_the_workflow(self, store: Any) -> None:
+        store.acquire("w", "me")
+        assert store.exists("w")
+        assert list(store.list()) == ["w"]
+        assert store.cursor("w") == 0
+
+    def test_somebody_else_s_lease_is_refused_while_it_lasts(self, store: Any) -> None:
+        lease = store.acquire("w", "me", 1000)
+        with pytest.raises(LeaseHeld, match="'me' has the lease") as caught:
+            store.acquire("w", "you")
+        assert caught.value.owner == "me"
+        assert 900 < caught.value.left_s <= 1000
+        store.append("w", numbered(1), lease=lease)
+
+    @pytest.mark.parametrize("write", WRITES)
+    def test_a_write_by_a_lease_is_done(self, store: Any, write: str) -> None:
+        store.append("w", numbered(3))
+        store.save("w", [])
+        WRITES[write](store, store.acquire("w", "me"))
+
+    @pytest.mark.parametrize("write", WRITES)
+    def test_a_write_by_a_lease_that_was_taken_over_is_refused(self, store: Any, write: str) -> None:
+        store.append("w", numbered(3))
+        store.save_snapshot("w", 2, b"two")
+        store.save("w", numbered(2))
+        stale = store.acquire("w", "me", MOMENT_S)
+        until(lambda: store.claim("you"))
+        before = everything(store)
+        with pytest.raises(LeaseLost, match="Nothing was written") as caught:
+            WRITES[write](store, stale)
+        assert caught.value.owner == "you"
+        assert everything(store) == before
+        assert list(store.list()) == ["w"]
+
+    @pytest.mark.parametrize("write", WRITES)
+    def test_a_write_by_a_lease_that_was_given_back_is_refused(self, store: Any, write: str) -> None:
+        store.append("w", numbered(3))
+        store.save("w", [])
+        lease = store.acquire("w", "me")
+        store.release(lease)
+        store.release(lease)
+        with pytest.raises(LeaseLost) as caught:
+            WRITES[write](store, lease)
+        assert caught.value.owner is None
+
+    def test_a_lease_that_has_run_out_is_good_until_somebody_takes_over(self, store: Any) -> None:
+        lease = store.acquire("w", "me", MOMENT_S)
+        assert store.append("w", numbered(1), lease=lease) == 1
+
+    def test_a_lease_of_an_earlier_life_is_none_of_the_next(self, store: Any) -> None:
+        stale = [store.acquire("w", "me") for _ in range(3)]
+        store.append("w", numbered(1))
+        store.delete("w")
+        with pytest.raises(LeaseLost):
+            store.append("w", numbered(1), lease=stale[0])
+        for _ in range(4):
+            store.acquire("w", "me")
+        for lease in stale:
+            with pytest.raises(LeaseLost):
+                store.append("w", numbered(1), lease=lease)
+
+    def test_the_lease_is_checked_before_the_cursor(self, store: Any) -> None:
+        stale = store.acquire("w", "me")
+        lease = store.acquire("w", "me")
+        with pytest.raises(LeaseLost):
+            store.append("w", numbered(1), lease=stale, expected_cursor=7)
+        with pytest.raises(CursorConflict):
+            store.append("w", numbered(1), lease=lease, expected_cursor=7)
+
+    def test_a_commit_that_was_stored_is_found_also_without_the_lease(self, store: Any) -> None:
+        stale = store.acquire("w", "me")
+        assert store.append("w", numbered(2), lease=stale, commit_id="c") == 2
+        store.acquire("w", "me")
+        assert store.append("w", numbered(2), lease=stale, commit_id="c") == 2
+
+    def test_each_of_many_appends_has_its_own_lease(self, store: Any) -> None:
+        stale, good = store.acquire("a", "me"), store.acquire("b", "me")
+        store.acquire("a", "me")
+        first, second, third = store.append_many(
+            [("a", numbered(1)), ("b", numbered(1)), ("c", numbered(1))], leases=[stale, good]
+        )
+        assert isinstance(first, LeaseLost)
+        assert (second, third) == (1, 1)
+
+    def test_a_write_without_a_lease_is_not_refused(self, store: Any) -> None:
+        store.acquire("w", "me")
+        assert store.append("w", numbered(1)) == 1
+
+    def test_what_is_left_unfinished_can_be_claimed(self, store: Any) -> None:
+        for number in range(3):
+            store.acquire(f"w-{number}", "me", MOMENT_S)
+        store.acquire("held", "me")
+        store.append("never leased", numbered(1))
+        claimed: set[str] = set()
+        while len(claimed) < 3:
+            claimed |= set(claim_one(store, "you"))
+        assert claimed == {"w-0", "w-1", "w-2"}
+        assert store.claim("you", 10) == []
+
+    def test_what_is_given_back_can_be_claimed_at_once(self, store: Any) -> None:
+        store.release(store.acquire("w", "me", 1000))
+        (lease,) = store.claim("you")
+        assert (lease.workflow_id, lease.owner) == ("w", "you")
+        store.append("w", numbered(1), lease=lease)
+
+    def test_no_more_are_claimed_than_asked_for(self, store: Any) -> None:
+        for number in range(40):
+            store.release(store.acquire(f"w-{number}", "me"))
+        counts = [len(store.claim("you", limit)) for limit in (0, 1, 30, 20, 1)]
+        assert counts == [0, 1, 30, 9, 0]
+
+    def test_many_of_one_partition_can_be_claimed(self, store: Any) -> None:
+        for number in range(600):
+            store.release(store.acquire(f"w-{number}", "me"))
+        assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 600
+
+    def test_each_is_claimed_by_one_however_many_ask(self, store: Any, elsewhere: Elsewhere) -> None:
+        for number in range(8):
+            store.release(store.acquire(f"w-{number}", "me"))
+        claims = elsewhere(claim_one, *((f"claimer-{number}",) for number in range(4)))
+        claimed = [workflow_id for claim in claims for workflow_id in claim]
+        assert sorted(claimed) == [f"w-{number}" for number in range(8)]
+
+    def test_a_renewed_lease_lasts_on(self, store: Any) -> None:
+        lease = store.acquire("w", "me", 1000)
+        store.renew(lease)
+        assert store.claim("you") == []
+
+    def test_a_write_has_its_lease_last_on(self, store: Any) -> None:
+        lease = store.acquire("w", "me", MOMENT_S)
+        longer = type(lease)(**{**vars(lease), "ttl": 1000.0})
+        store.append("w", numbered(1), lease=longer)
+        with pytest.raises(LeaseHeld):
+            store.acquire("w", "you")
+        assert store.claim("you") == []
+
+    def test_what_is_complete_is_not_claimed(self, store: Any) -> None:
+        lease = store.acquire("w", "me")
+        store.append("w", numbered(1), lease=lease)
+        store.complete("w", lease=lease)
+        store.complete("w", lease=lease)
+        store.append("w", numbered(1), lease=lease)
+        store.renew(lease)
+        store.release(lease)
+        assert store.claim("you") == []
+        store.release(store.acquire("w", "me"))
+        assert store.claim("you") == []
+
+    def test_what_is_not_there_is_neither_completed_nor_expired(self, store: Any) -> None:
+        with pytest.raises(WorkflowNotFound):
+            store.complete("w")
+        with pytest.raises(WorkflowNotFound):
+            store.expire("w", 1)
+        assert list(store.list()) == []
+
+    def test_only_what_is_complete_expires(self, store: Any) -> None:
+        store.append("w", numbered(1))
+        with pytest.raises(InvalidArgument, match="not finished"):
+            store.expire("w", MOMENT_S)
+        assert store.exists("w")
+
+    def test_what_expires_leaves_nothing_behind(self, store: Any) -> None:
+        store.append("w", numbered(2), commit_id="c", snapshot=b"two")
+        store.save("w", numbered(1))
+        store.append("stays", numbered(1))
+        store.complete("w")
+        store.expire("w", 1000)
+        assert (store.exists("w"), store.cursor("w"), sorted(store.list())) == (True, 2, ["stays", "w"])
+        store.expire("w", MOMENT_S)
+        until(lambda: not store.exists("w"))
+        assert list(store.list()) == ["stays"]
+        assert store.cursor("w") == 0
+        with pytest.raises(SnapshotNotFound):
+            store.load_snapshot("w")
+        with pytest.raises(WorkflowNotFound):
+            store.load("w")
+
+    def test_what_is_written_to_one_that_expires_expires_with_it(self, store: Any) -> None:
+        store.append("w", numbered(1))
+        store.complete("w")
+        store.expire("w", 0.05)
+        store.append("w", numbered(1), commit_id="c")
+        store.save_snapshot("w", 2, b"two")
+        store.save("w", numbered(1))
+        until(lambda: not store.exists("w"))
+        with pytest.raises(SnapshotNotFound):
+            store.load_snapshot("w")
+        with pytest.raises(WorkflowNotFound):
+            store.load("w")
+        assert store.append("w", numbered(3), commit_id="c") == 3, "of the life before, no commit is known"
+
+    @pytest.mark.parametrize("end", ["expired", "deleted"])
+    def test_another_life_is_listed_on(self, store: Any, end: str) -> None:
+        store.append("w", numbered(1))
+        store.complete("w")
+        store.expire("w", MOMENT_S if end == "expired" else 0.02)
+        if end == "deleted":
+            store.delete("w")
+        until(lambda: not store.exists("w"))
+        store.append("w", numbered(1))
+        store.append("other", numbered(1))
+        store.complete("other")
+        store.expire("other", 0.04)
+        until(lambda: not store.exists("other"))
+        assert list(store.list()) == ["w"]
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: store.acquire("w", ""),
+            lambda store: store.acquire("w", "x" * 513),
+            lambda store: store.acquire("w", "me", -1),
+            lambda store: store.acquire("w", "me", float("nan")),
+            lambda store: store.claim("me", -1),
+            lambda store: store.expire("w", float("inf")),
+            lambda store: store.append("w", numbered(1), lease=store.acquire("other", "me")),
+            lambda store: store.collect(-1),
+            lambda store: store.append("w", [], snapshot=b"none"),
+        ],
+    )
+    def test_bad_arguments_are_refused(self, store: Any, call: Callable[[Any], Any]) -> None:
+        with pytest.raises(InvalidArgument):
+            call(store)
+        assert not store.exists("w")
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: store.acquire("w", b"me"),
+            lambda store: store.acquire("w", "me", "1"),
+            lambda store: store.append("w", numbered(1), lease="me"),
+            lambda store: store.append_many([("w", numbered(1))], leases=["me"]),
+            lambda store: store.append("w", numbered(1), snapshot="text"),
+        ],
+    )
+    def test_arguments_of_wrong_types_are_refused(self, store: Any, call: Callable[[Any], Any]) -> None:
+        with pytest.raises(InvalidType):
+            call(store)
+        assert not store.exists("w")

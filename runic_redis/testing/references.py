@@ -1,0 +1,151 @@
+"""Facts in events, snapshots with commits, and the facts that nobody refers to any more."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from runic_redis import CursorConflict, EncodeError, Fact, FactNotFound, FactRef, SnapshotNotFound, event
+from runic_redis.testing.base import Contract
+from runic_redis.testing.examples import numbered
+
+__all__ = ["ReferenceContract"]
+
+
+@event("testing.produced")
+@dataclass(frozen=True)
+class Produced:
+    """An event that holds a value."""
+
+    value: Any
+
+
+class ReferenceContract(Contract):
+    """`Fact` and `FactRef` in events, `snapshot` of `append`, `keep` of `trim`, and `collect`."""
+
+    def test_a_fact_in_an_event_comes_back_as_a_reference(self, store: Any) -> None:
+        value = {"large": "x" * 5000}
+        store.append("w", [Produced(Fact(value)), {"plain": [Fact(1), {"deep": (Fact(value),)}]}])
+        first, second = store.stream("w")
+        fact_hash = store.put_fact(value)
+        assert first == Produced(FactRef(fact_hash))
+        assert second == {"plain": [FactRef(store.put_fact(1)), {"deep": (FactRef(fact_hash),)}]}
+        assert store.load_fact(first.value.hash) == value
+
+    def test_a_reference_may_be_appended_again(self, store: Any) -> None:
+        store.append("w", [Produced(Fact("v"))])
+        store.append("v", list(store.stream("w")))
+        assert list(store.stream("v")) == list(store.stream("w"))
+
+    def test_a_reference_to_what_is_not_kept_is_refused(self, store: Any) -> None:
+        with pytest.raises(FactNotFound, match=r"'gone'.*Nothing was stored") as caught:
+            store.append("w", [Produced(Fact(1)), Produced(FactRef("gone"))])
+        assert caught.value.hashes == ["gone"]
+        with pytest.raises(FactNotFound):
+            store.save("w", [Produced(FactRef("gone"))])
+        assert not store.exists("w")
+
+    def test_of_many_appends_only_that_with_a_missing_fact_fails(self, store: Any) -> None:
+        first, second, third = store.append_many(
+            [("a", [Produced(Fact(1))]), ("b", [Produced(FactRef("gone"))]), ("c", [Produced(Fact(1))])]
+        )
+        assert (first, third) == (1, 1)
+        assert isinstance(second, FactNotFound)
+        assert list(store.stream("a")) == list(store.stream("c"))
+
+    def test_a_conflict_stores_no_event(self, store: Any) -> None:
+        with pytest.raises(CursorConflict):
+            store.append("w", [Produced(Fact(1))], expected_cursor=5)
+        assert not store.exists("w")
+
+    def test_a_log_may_hold_facts(self, store: Any) -> None:
+        store.save("w", [Produced(Fact([1]))])
+        (loaded,) = store.load("w")
+        store.collect(0)
+        assert store.load_fact(loaded.value.hash) == [1]
+
+    @pytest.mark.parametrize("inner", [Fact(1), FactRef("h"), [FactRef("h")]])
+    def test_a_fact_refers_to_no_other(self, store: Any, inner: Any) -> None:
+        calls: list[Callable[[], Any]] = [
+            lambda: store.append("w", [Produced(Fact({"inner": inner}))]),
+            lambda: store.put_fact(inner),
+            lambda: store.append("w", numbered(1), metadata={"fact": inner}),
+        ]
+        for call in calls:
+            with pytest.raises(EncodeError, match="a fact refers to no other"):
+                call()
+        assert not store.exists("w")
+
+    def test_a_commit_may_bring_a_snapshot(self, store: Any) -> None:
+        assert store.append("w", numbered(3), snapshot=b"three") == 3
+        assert store.load_snapshot("w") == (3, b"three")
+        assert store.append("w", numbered(2, 4), snapshot=b"") == 5
+        assert store.load_snapshot("w") == (5, b"")
+        assert list(store.stream("w")) == [*numbered(3), *numbered(2, 4)]
+
+    def test_a_refused_commit_brings_none(self, store: Any) -> None:
+        with pytest.raises(CursorConflict):
+            store.append("w", numbered(3), snapshot=b"three", expected_cursor=1)
+        with pytest.raises(SnapshotNotFound):
+            store.load_snapshot("w")
+
+    def test_facts_a_lease_and_a_snapshot_travel_with_one_commit(self, store: Any) -> None:
+        lease = store.acquire("w", "me")
+        events = [Produced(Fact(number)) for number in range(5)]
+        assert store.append("w", events, lease=lease, snapshot=b"five", metadata={"k": 1}, commit_id="c") == 5
+        assert store.append("w", events, lease=lease, snapshot=b"again", commit_id="c") == 5
+        assert store.load_snapshot("w") == (5, b"five")
+        assert [store.load_fact(one.value.hash) for one in store.stream("w")] == [0, 1, 2, 3, 4]
+
+    def test_trimming_may_keep_the_last_events(self, store: Any) -> None:
+        for number in range(1, 11):
+            store.append("w", numbered(1, number))
+        store.save_snapshot("w", 8, b"eight")
+        assert store.trim("w", keep=3) == 5
+        assert store.trim("w", keep=100) == 5
+        assert store.trim("w", keep=0) == 8
+
+    def test_what_nobody_refers_to_is_collected(self, store: Any) -> None:
+        kept, orphan = "kept", store.put_fact("orphan")
+        store.append("w", [Produced(Fact(kept))])
+        store.save_fact("h", "another orphan")
+        assert store.collect(0) == 2
+        assert store.collect(0) == 0
+        assert store.load_fact(store.put_fact(kept)) == kept
+        for gone in (orphan, "h"):
+            with pytest.raises(FactNotFound):
+                store.load_fact(gone)
+
+    def test_what_is_young_is_not_collected(self, store: Any) -> None:
+        orphan = store.put_fact("orphan")
+        assert store.collect(1000) == 0
+        assert store.load_fact(orphan) == "orphan"
+
+    def test_a_deleted_workflow_refers_to_nothing(self, store: Any) -> None:
+        shared, own = "shared", "own"
+        store.append("a", [Produced(Fact(shared)), Produced(Fact(own))])
+        store.append("b", [Produced(Fact(shared))])
+        refs = [one.value.hash for one in store.stream("a")]
+        store.delete("a")
+        assert store.collect(0) == 1
+        assert store.load_fact(refs[0]) == shared
+        with pytest.raises(FactNotFound):
+            store.load_fact(refs[1])
+
+    def test_a_trimmed_event_refers_on(self, store: Any) -> None:
+        store.append("w", [Produced(Fact("v"))], snapshot=b"state")
+        (one,) = store.stream("w")
+        store.trim("w")
+        assert store.collect(0) == 0
+        assert store.load_fact(one.value.hash) == "v"
+
+    def test_many_facts_of_many_workflows_are_told_apart(self, store: Any) -> None:
+        for number in range(30):
+            store.append(f"w-{number}", [Produced(Fact((number, place))) for place in range(40)])
+        for number in range(0, 30, 2):
+            store.delete(f"w-{number}")
+        assert store.collect(0) == 15 * 40
+        for number in range(1, 30, 2):
+            refs = [one.value.hash for one in store.stream(f"w-{number}")]
+            assert len(store.load_facts(refs)) == 40

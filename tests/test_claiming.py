@@ -1,0 +1,109 @@
+"""Eight processes claim, work, and are killed and stopped at random for a minute: each workflow is done once."""
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from runic_redis import RedisStore
+from tests.claiming_worker import STEPS, Finished, Step
+from tests.servers import RunningServer
+
+WORKERS = 8
+WORKFLOWS = 700
+TROUBLE_S = 60.0
+ROOT = Path(__file__).parent.parent
+
+
+class Crew:
+    """The worker processes, and what they say."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self._url = url
+        self._namespace = namespace
+        self._numbers = itertools.count()
+        self._readers: list[threading.Thread] = []
+        self.running: list[subprocess.Popen[str]] = []
+        self.said: list[str] = []
+
+    def start(self) -> None:
+        name = f"worker-{next(self._numbers)}"
+        command = [sys.executable, "-m", "tests.claiming_worker", self._url, self._namespace, name]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.running.append(process)
+        self._readers.append(threading.Thread(target=self._read, args=(process,)))
+        self._readers[-1].start()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            self.said.extend(line.rstrip() for line in lines)
+
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        self.running.remove(process)
+        process.kill()
+        process.wait()
+
+    def end(self) -> None:
+        for process in list(self.running):
+            self.kill(process)
+        for reader in self._readers:
+            reader.join()
+
+
+def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, namespace: str) -> None:
+    source = random.Random(int(os.environ.get("CLAIMING_SEED", "1")))
+    workflows = [f"w-{number}" for number in range(WORKFLOWS)]
+    killed = stopped = 0
+    crew = Crew(valkey.url(), namespace)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=16) as store:
+        for workflow_id in workflows:
+            store.release(store.acquire(workflow_id, "test"))
+        try:
+            for _ in range(WORKERS):
+                crew.start()
+            over_s = time.monotonic() + TROUBLE_S
+            while time.monotonic() < over_s:
+                time.sleep(source.uniform(0.1, 0.7))  # how long nothing happens to anybody
+                victim = source.choice(crew.running)
+                if source.random() < 0.5:
+                    crew.kill(victim)
+                    crew.start()
+                    killed += 1
+                else:
+                    # For longer than its lease lasts: it wakes in the middle of what is somebody else's by now.
+                    victim.send_signal(signal.SIGSTOP)
+                    threading.Timer(source.uniform(0.5, 1.5), victim.send_signal, [signal.SIGCONT]).start()
+                    stopped += 1
+            while not all(_finished(store, workflow_id) for workflow_id in workflows):
+                assert all(process.poll() is None for process in crew.running)
+        finally:
+            for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
+                timer.join()
+            crew.end()
+
+        hands = Counter[int]()
+        for workflow_id in workflows:
+            *steps, last = store.stream(workflow_id)
+            assert [step.number for step in steps] == list(range(1, STEPS + 1)), workflow_id
+            assert all(isinstance(step, Step) for step in steps)
+            assert isinstance(last, Finished)
+            tokens = [one.token for one in (*steps, last)]
+            assert tokens == sorted(tokens), "no write by a lease that was outdated"
+            hands[len(set(tokens))] += 1
+        assert store.claim("test", WORKFLOWS) == []
+        lost = sum(line.startswith("lost") for line in crew.said)
+        assert killed > 20
+        assert stopped > 20
+        assert hands.total() > hands[1], "some were taken over"
+        assert lost > 0, "some writer found that it was not the one any more"
+
+
+def _finished(store: RedisStore, workflow_id: str) -> bool:
+    return store.cursor(workflow_id) == STEPS + 1

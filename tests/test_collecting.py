@@ -1,0 +1,134 @@
+"""Facts that nobody refers to are removed, and never one that somebody does, whoever writes meanwhile."""
+
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from runic_redis import Fact, FactNotFound, FactRef, RedisStore, WorkflowNotFound
+from runic_redis.operations import collecting
+from runic_redis.operations.effects import Batch
+from tests.servers import RunningServer
+
+
+def references(store: RedisStore, workflow_id: str) -> list[FactRef]:
+    return [one["fact"] for one in store.stream(workflow_id)]
+
+
+def collect_stepwise(store: RedisStore, before: Callable[[int], None]) -> int:
+    """Collect, with something done before each of its round trips; how many round trips there were."""
+    operation = collecting.collect(store._context, 0)
+    steps = 0
+    try:
+        effect = next(operation)
+        while True:
+            before(steps)
+            assert isinstance(effect, Batch)
+            steps += 1
+            effect = operation.send(store._sender.ask(effect))
+    except StopIteration:
+        return steps
+
+
+WRITES: dict[str, Callable[[RedisStore, str], Any]] = {
+    "value": lambda store, _: store.append("w", [{"fact": Fact("v")}]),
+    "reference": lambda store, fact_hash: store.append("w", [{"fact": FactRef(fact_hash)}]),
+    "log": lambda store, _: store.save("w", [{"fact": Fact("v")}]),
+    "value, and again": lambda store, _: [store.append("w", [{"fact": Fact("v")}]) for _ in range(2)],
+    "another life": lambda store, _: (store.delete("w"), store.append("w", [{"fact": Fact("v")}])),
+    "put": lambda store, _: store.put_fact("v"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(store: RedisStore, write: str) -> None:
+    # So that there is somebody to look at.
+    store.append("other", [{"fact": Fact("other")}])
+    stored = []
+    steps = collect_stepwise(store, lambda _: None)
+    assert steps > 8
+    for moment in range(steps + 2):
+        fact_hash = store.put_fact("v")
+
+        def act(step: int, moment: int = moment, fact_hash: str = fact_hash) -> None:
+            if step == moment:
+                WRITES[write](store, fact_hash)
+                stored.append(moment)
+
+        collect_stepwise(store, act)
+        # What is put before it is looked at what time it is may go: nothing refers to it.
+        if moment in stored and (write != "put" or moment > 0):
+            assert store.load_fact(fact_hash) == "v", moment
+        elif write != "put" or moment >= steps:
+            with pytest.raises(FactNotFound):
+                store.load_fact(fact_hash)
+        assert store.load_fact(references(store, "other")[0].hash) == "other"
+        if store.exists("w"):
+            store.delete("w")
+    assert len(stored) >= steps
+
+
+@pytest.mark.parametrize(("fixture", "grace"), [("valkey", 0.0), ("cluster_nodes", 0.3)])
+def test_collecting_races_with_writers(
+    request: pytest.FixtureRequest, namespace: str, fixture: str, grace: float
+) -> None:
+    found: Any = request.getfixturevalue(fixture)
+    servers: list[RunningServer] = found if isinstance(found, list) else [found]
+    url = (
+        servers[0].url()
+        if fixture == "valkey"
+        else "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    )
+    over = threading.Event()
+    workflows = [f"w-{number}" for number in range(12)]
+    outcomes = {"appended": 0, "refused": 0}
+
+    def write(seed: int) -> None:
+        source = random.Random(seed)
+        with RedisStore.from_url(url, namespace=namespace, partitions=4) as store:
+            for _ in range(250):
+                which = source.choice(workflows)
+                kind = source.random()
+                try:
+                    if kind < 0.3:
+                        store.delete(which)
+                    elif kind < 0.6:
+                        store.append(which, [{"fact": ref} for ref in references(store, source.choice(workflows))])
+                    else:
+                        store.append(which, [{"fact": Fact(source.randrange(40))} for _ in range(3)])
+                    outcomes["appended"] += 1
+                except FactNotFound:
+                    outcomes["refused"] += 1
+                except WorkflowNotFound:
+                    pass
+
+    with RedisStore.from_url(url, namespace=namespace, partitions=4) as store:
+
+        def collect() -> int:
+            removed = store.collect(grace)
+            while not over.is_set():
+                removed += store.collect(grace)
+            return removed
+
+        with ThreadPoolExecutor(5) as pool:
+            removed = pool.submit(collect)
+            writers = [pool.submit(write, seed) for seed in range(4)]
+            try:
+                for writer in writers:
+                    writer.result()
+            finally:
+                over.set()
+            assert outcomes["appended"] > 100
+            assert removed.result() > 0 or grace
+        living = {ref.hash for which in store.list() for ref in references(store, which)}
+        assert living
+        assert len(store.load_facts(living)) == len(living)
+        for which in list(store.list()):
+            store.delete(which)
+        orphans = 40 if grace else 0  # in a cluster some are still young
+        assert store.collect(0) <= len(living) + orphans
+        with pytest.raises(FactNotFound):
+            store.load_facts(living)

@@ -1,0 +1,135 @@
+"""Leases that are kept up by a heartbeat, and given back at the end."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from runic_redis import AsyncRedisStore, Lease, LeaseHeld, LeaseLost, RedisStore, StoreError
+from runic_redis.operations import leasing
+from runic_redis.operations.effects import Batch, Command
+from runic_redis.testing.leases import until
+from tests.servers import RunningServer
+
+# Far longer than a test takes, so that it can only be held up, and so short that a heartbeat comes soon.
+SHORT_S = 0.03
+
+
+def ends_ms(store: RedisStore) -> int:
+    key = store._context.keys.workflow("w").meta
+    (found,) = store._sender.ask(Batch([Command(("HGET", key, "lease_until"), key)]))
+    return int(found)
+
+
+def test_a_heartbeat_has_a_lease_last_and_leaving_gives_it_back(store: RedisStore) -> None:
+    with store.acquire("w", "me", SHORT_S) as lease:
+        first = ends_ms(store)
+        until(lambda: ends_ms(store) > first)
+        second = ends_ms(store)
+        until(lambda: ends_ms(store) > second)
+        store.append("w", [{"n": 1}], lease=lease)
+    assert threading.active_count() == 1 or not any(thread.name == "lease w" for thread in threading.enumerate()), (
+        "its thread has ended"
+    )
+    (claimed,) = store.claim("you")
+    assert claimed.token > lease.token
+    with pytest.raises(LeaseLost):
+        store.append("w", [{"n": 2}], lease=lease)
+
+
+def test_a_claimed_lease_is_kept_up_too(store: RedisStore) -> None:
+    store.release(store.acquire("w", "me"))
+    (lease,) = store.claim("you", ttl=SHORT_S)
+    with lease:
+        first = ends_ms(store)
+        until(lambda: ends_ms(store) > first)
+    assert len(store.claim("me")) == 1
+
+
+def test_an_error_on_the_way_out_gives_the_lease_back_too(store: RedisStore) -> None:
+    with pytest.raises(RuntimeError), store.acquire("w", "me", 1000):
+        raise RuntimeError
+    assert len(store.claim("you")) == 1
+
+
+def test_an_error_on_the_way_out_is_not_hidden_by_another(namespace: str) -> None:
+    store = RedisStore.from_url(f"memory://{namespace}", namespace=namespace)
+    with pytest.raises(RuntimeError), store.acquire("w", "me", 1000):
+        store.close()
+        raise RuntimeError
+    with pytest.raises(StoreError, match="closed"):
+        store.release(Lease("w", "me", 1, 1.0))
+
+
+def test_a_heartbeat_ends_when_the_lease_is_lost(store: RedisStore) -> None:
+    with store.acquire("w", "me", SHORT_S) as lease:
+        (thread, _) = lease._beats[0]
+        newer = store.acquire("w", "me", 1000)
+        thread.join()
+        with pytest.raises(LeaseLost):
+            store.append("w", [{"n": 1}], lease=lease)
+    store.append("w", [{"n": 1}], lease=newer)
+    assert store.claim("you") == [], "what was lost is not given back"
+
+
+def test_a_heartbeat_outlives_a_failure(valkey: RunningServer, namespace: str) -> None:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace) as store,
+        store.acquire("w", "me", SHORT_S) as lease,
+    ):
+        honest = store.renew
+        failed = threading.Event()
+
+        def fail_once(which: Any) -> None:
+            if not failed.is_set():
+                failed.set()
+                raise StoreError("for the test")
+            honest(which)
+
+        store.renew = fail_once  # type: ignore[method-assign]
+        failed.wait()
+        first = ends_ms(store)
+        until(lambda: ends_ms(store) > first)
+        del store.renew  # type: ignore[method-assign]
+        store.append("w", [{"n": 1}], lease=lease)
+
+
+def test_for_asyncio_a_task_keeps_the_lease_up(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            async with await store.acquire("w", "me", SHORT_S) as lease:
+                key = store._context.keys.workflow("w").meta
+
+                async def ends() -> int:
+                    assert store._sender is not None
+                    (found,) = await store._sender.ask(Batch([Command(("HGET", key, "lease_until"), key)]))
+                    return int(found)
+
+                first = await ends()
+                while await ends() <= first:
+                    pass
+                await store.append("w", [{"n": 1}], lease=lease)
+                with pytest.raises(LeaseHeld):
+                    await store.acquire("w", "you")
+            assert len(asyncio.all_tasks()) <= 2, "its task has ended"
+            (claimed,) = await store.claim("you", ttl=SHORT_S)
+            with pytest.raises(RuntimeError):
+                async with claimed:
+                    raise RuntimeError
+            (claimed,) = await store.claim("me", ttl=SHORT_S)
+            async with claimed:
+                beat = claimed._beats[0]
+                await store.acquire("w", "me")
+                await asyncio.wait([beat])
+                with pytest.raises(LeaseLost):
+                    await store.append("w", [{"n": 1}], lease=claimed)
+
+    asyncio.run(main())
+
+
+def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:
+    call = leasing._acquire(store._context, "w", "me", 30.0, "")
+    (token,) = store._sender.ask(Batch([call]))
+    assert store._sender.ask(Batch([call])) == [token]
+    assert store.acquire("w", "me").token > token
