@@ -66,7 +66,7 @@ def all_cases(scale: Scale) -> list[Case]:
         *_appending(),
         *_concurrently(scale),
         *_reading(scale),
-        *_recovering(),
+        *_recovering(scale),
         *_facts(),
         Case("list", f"list {scale.listed:,} workflows", "µs a workflow", partial(turns.listing, count=scale.listed)),
         *_memory(scale),
@@ -176,7 +176,7 @@ def _reading_structs(lab: Lab, count: int, batch: int) -> list[Side]:
     return turns.reading(lab, count, batch, kind=OrderPlacedStruct, only=only)
 
 
-def _recovering() -> list[Case]:
+def _recovering(scale: Scale) -> list[Case]:
     return [
         Case(
             "snapshot/save",
@@ -195,6 +195,20 @@ def _recovering() -> list[Case]:
             "recover: a snapshot of 10 KB and the 100 events after it",
             "µs a recovery",
             partial(turns.recovering, size=10_000, count=5_000, last=100),
+        ),
+        Case(
+            "recover/session",
+            f"enter a session of {scale.session_size:,} events, with a snapshot before the last 1,000",
+            "µs a recovery",
+            partial(turns.entering_sessions, count=scale.session_size, last=1_000),
+        ),
+        Case(
+            "recover/lean",
+            f"replay {scale.kept_facts:,} events with facts of 100 KB: the most memory that Python uses",
+            "KiB",
+            partial(turns.replaying_facts, count=scale.kept_facts, size=100_000),
+            goals={"full replay": Goal(0.02, at_most=True)},
+            once=True,
         ),
     ]
 

@@ -21,6 +21,8 @@ class Scale:
         workflow_sizes: the events in the workflows that are appended to, in growing order.
         recovered_sizes: and in those that are recovered.
         traced_sizes: and in those that are recovered while Python's memory is traced, which takes long.
+        session_size: the events in the workflow that a session recovers, the last thousand of them after its snapshot.
+        kept_facts: the events with a large fact each that are replayed.
         namespace_sizes: the workflows in the namespaces that are appended to.
         listed: the workflows that are listed.
     """
@@ -35,6 +37,8 @@ class Scale:
     workflow_sizes: tuple[int, ...]
     recovered_sizes: tuple[int, ...]
     traced_sizes: tuple[int, ...]
+    session_size: int
+    kept_facts: int
     namespace_sizes: tuple[int, ...]
     listed: int
 
@@ -53,6 +57,8 @@ SHORT = Scale(
     workflow_sizes=(1_000, 10_000, 100_000, 1_000_000),
     recovered_sizes=(1_000, 10_000, 100_000),
     traced_sizes=(10_000, 100_000),
+    session_size=100_000,
+    kept_facts=300,
     namespace_sizes=(1, 100, 1_000, 10_000),
     listed=5_000,
 )
@@ -64,6 +70,8 @@ FULL = replace(
     workflow_sizes=(1_000, 10_000, 100_000, 1_000_000, 10_000_000),
     recovered_sizes=(1_000, 10_000, 100_000, 1_000_000, 10_000_000),
     traced_sizes=(1_000_000, 10_000_000),
+    session_size=1_000_000,
+    kept_facts=10_000,
     namespace_sizes=(1, 100, 1_000, 10_000, 100_000, 1_000_000),
     listed=100_000,
 )

@@ -7,6 +7,8 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from runic_redis import Fact, FactResolver, session
+
 from .contenders.base import Contender, Mismatch
 from .events import OrderPlaced, some_events, some_value
 from .lab import Lab
@@ -203,6 +205,57 @@ def recovering(lab: Lab, size: int, count: int, last: int) -> list[Side]:
         check(one, events, some_events(count)[-last:])
         sides.append(Side(one.name, lambda _, recover=recover: one_by_one([recover] * calls, calls)))
     return sides
+
+
+def entering_sessions(lab: Lab, count: int, last: int) -> list[Side]:
+    """A session's recovery, from the snapshot and by all events; the state is how many they are."""
+    store = lab.ours.store
+    sides = []
+    for name, covered in (("from the snapshot", count - last), ("by all events", 0)):
+        key = lab.ours.new_key("session")
+        fill(lab.ours, key, count, 100)
+        if covered:
+            store.save_snapshot(key, covered, b"%d" % covered)
+
+        def enter(key: str = key, covered: int = covered) -> None:
+            options: dict[str, Any] = {"dumps": lambda state: b"%d" % state, "loads": int}
+            with session(store, key, lambda state, _: state + 1, 0, **options) as one:
+                if (one.state, one.recovery.replayed) != (count, count - covered):
+                    raise Mismatch(f"{one.recovery.replayed} events were replayed, to {one.state}")
+
+        sides.append(Side(name, lambda _, enter=enter: one_by_one([enter], 1)))
+    return sides
+
+
+def replaying_facts(lab: Lab, count: int, size: int) -> list[Side]:
+    """The most memory that Python uses for a workflow's events, with references and with the values, in KiB."""
+    store = lab.ours.store
+    key = lab.ours.new_key("facts")
+    at_once = 20
+    for first in range(0, count, at_once):
+        store.append(key, [{"value": Fact(f"{number:09}" * (size // 9))} for number in range(first, first + at_once)])
+
+    def lean() -> list[Any]:
+        return list(store.stream(key))
+
+    def full() -> list[Any]:
+        resolver = FactResolver(store, max_bytes=0)
+        found: list[Any] = []
+        events = lean()
+        for first in range(0, count, at_once):
+            found += resolver.rehydrate(events[first : first + at_once])
+        return found
+
+    def turn(replay: Callable[[], list[Any]]) -> Turn:
+        tracemalloc.start()
+        try:
+            if len(replay()) != count:
+                raise Mismatch(f"not all of {count} events were read")
+            return Turn(tracemalloc.get_traced_memory()[1] / 1024)
+        finally:
+            tracemalloc.stop()
+
+    return [Side("lean replay", lambda _: turn(lean)), Side("full replay", lambda _: turn(full))]
 
 
 def _with_snapshot(one: Contender, state: dict[str, Any], count: int, cursor: int) -> tuple[str, Any]:

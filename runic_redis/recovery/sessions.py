@@ -83,6 +83,7 @@ class _Core(Generic[State]):
         self._can = capabilities(store)
         self._every = _checked(options.checkpoint)
         self._policy = options.snapshots
+        self._by_bytes = isinstance(options.snapshots, EveryBytes)
         self._codec = Codec(default_registry, "raise")
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
@@ -95,23 +96,25 @@ class _Core(Generic[State]):
         self._log: list[Any] = []
         self._cycles = 0
         self._since = Since()
+        # What recovering one event takes: measured on entry, or guessed by what applying those recorded has taken.
+        self._each_s: float | None = None
+        self._applied = 0
         self._applying_s = 0.0
-        self._read_s = _READ_S
         self._problem: str | None = "has not been entered"
 
     def recover(self) -> Steps[None]:
         """Come to where the workflow is."""
-        began_s = time.monotonic()
+        began_s = time.perf_counter()
         snapshot_cursor, problem = yield from self._load_snapshot()
         try:
             if self._can.cursors:
                 yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor}, self._take_record)
             elif self._can.stream:
-                yield Ask("stream", (self._workflow_id,), take=self._replay)
+                yield Ask("stream", (self._workflow_id,), take=self._take_event)
             else:
                 self._log = list((yield Ask("load", (self._workflow_id,))))
                 for event in self._log:
-                    self._replay(event)
+                    self._take_event(event)
         except WorkflowNotFound:
             pass  # there is none yet
         except EventsTrimmed as error:
@@ -122,10 +125,10 @@ class _Core(Generic[State]):
                 f"it covers have been trimmed: the first one kept is {error.first}. Nothing was changed; read it with "
                 "the loads that fits its dumps."
             ) from error
-        seconds = time.monotonic() - began_s
-        replayed = self._since.events
+        seconds = time.perf_counter() - began_s
+        replayed = self._since.events = self.cursor - (snapshot_cursor or 0)
         if replayed >= _MEASURED_FROM:
-            self._read_s = max(0.0, seconds - self._applying_s) / replayed
+            self._each_s = seconds / replayed
         self.recovery = Recovery(self.cursor, snapshot_cursor, replayed, seconds, problem)
         self._problem = None
 
@@ -148,15 +151,14 @@ class _Core(Generic[State]):
         return cursor, None
 
     def _take_record(self, record: Any) -> None:
-        self._replay(record.event)
+        self._take_event(record.event)
         self.cursor = record.cursor
 
-    def _replay(self, event: Any) -> None:
-        began_s = time.perf_counter()
+    def _take_event(self, event: Any) -> None:
         self.state = self._apply(self.state, event)
-        self._applying_s += time.perf_counter() - began_s
         self.cursor += 1
-        self._count([event])
+        if self._by_bytes:
+            self._since.event_bytes += self._size([event])
 
     def record(self, events: Sequence[Any]) -> Steps[None]:
         """Apply events, and persist them if it is time to."""
@@ -166,17 +168,18 @@ class _Core(Generic[State]):
         for event in events:
             state = self._apply(state, event)
         self._applying_s += time.perf_counter() - began_s
+        self._applied += len(events)
         self.state = state
         self.pending.extend(events)
-        self._count(events)
+        self._since.events += len(events)
+        if self._by_bytes and events:
+            self._since.event_bytes += self._size(events)
         self._cycles += 1
         if self._every and self._cycles % self._every == 0:
             yield from self.checkpoint()
 
-    def _count(self, events: Sequence[Any]) -> None:
-        self._since.events += len(events)
-        if isinstance(self._policy, EveryBytes):
-            self._since.event_bytes += sum(len(entry.payload) for entry in self._codec.encode_commit(events))
+    def _size(self, events: Sequence[Any]) -> int:
+        return sum(len(entry.payload) for entry in self._codec.encode_commit(events))
 
     def checkpoint(self) -> Steps[None]:
         """Persist what is pending."""
@@ -199,7 +202,8 @@ class _Core(Generic[State]):
 
     def _append_at_cursor(self, events: list[Any]) -> Steps[None]:
         """Append events where the workflow is known to be, with a snapshot if one is due."""
-        self._since.recovery_s = self._applying_s + self._since.events * self._read_s
+        each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
+        self._since.recovery_s = self._since.events * each_s
         with_snapshot = {}
         if self._can.snapshots and self._policy is not None and self._policy.due(self._since):
             with_snapshot = {"snapshot": self._dumps(self.state)}
@@ -207,7 +211,6 @@ class _Core(Generic[State]):
         self.cursor = yield Ask("append", (self._workflow_id, events), options)
         if with_snapshot:
             self._since = Since()
-            self._applying_s = 0.0
             if self._keep is not None:
                 yield Ask("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
 

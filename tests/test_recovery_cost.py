@@ -1,0 +1,78 @@
+"""What recovery reads, counted at the server, and what lean replay takes in memory."""
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from runic_redis import Fact, FactResolver, RedisStore, session
+from tests.servers import RunningServer
+
+EVENTS = 1_000_000
+COVERED = 999_000
+BATCH = 100
+STATE = b"x" * 5_000
+
+
+def commands(client: redis.Redis) -> dict[str, int]:
+    """How often each command was called, those about connections and about counting aside."""
+    stats = client.info("commandstats")
+    return {
+        name.removeprefix("cmdstat_"): counts["calls"]
+        for name, counts in stats.items()
+        if not name.startswith(("cmdstat_client", "cmdstat_config", "cmdstat_hello", "cmdstat_info"))
+    }
+
+
+def test_recovery_reads_the_snapshot_and_what_comes_after_it_and_no_more(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
+        for first in range(0, EVENTS, 50 * BATCH):
+            commits = [[{"n": n} for n in range(at, at + BATCH)] for at in range(first, first + 50 * BATCH, BATCH)]
+            assert store.append_many([("w", commit) for commit in commits])[-1] == first + 50 * BATCH
+        store.save_snapshot("w", COVERED, STATE)
+
+        key = store._context.keys.workflow("w").events
+        entries = client.xrange(key, f"{COVERED + 1}-0", "+")
+        assert len(entries) == (EVENTS - COVERED) // BATCH
+        their_bytes = sum(len(part) for _, fields in entries for pair in fields.items() for part in pair)
+
+        client.config_resetstat()
+        before = client.info("stats")["total_net_output_bytes"]
+        seen = []
+        with session(
+            store, "w", lambda state, event: (seen.append(event["n"]), state)[1], b"", dumps=bytes, loads=bytes
+        ) as one:
+            assert (one.state, one.cursor) == (STATE, EVENTS)
+            assert (one.recovery.snapshot_cursor, one.recovery.replayed) == (COVERED, EVENTS - COVERED)
+        sent = client.info("stats")["total_net_output_bytes"] - before
+
+        assert seen == list(range(COVERED, EVENTS))
+        # The snapshot; then two pages, each with the meta hash behind it: the first is always small.
+        assert commands(client) == {"hmget": 3, "xrange": 2}
+        reply_of_info = len(client.execute_command("INFO", "stats"))
+        framing = 2 * reply_of_info + 64 * len(entries) + 1000
+        assert their_bytes + len(STATE) < sent < their_bytes + len(STATE) + framing
+
+
+def peak(replay: Callable[[], list[Any]]) -> int:
+    tracemalloc.start()
+    try:
+        assert len(replay()) == 300
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [100_000])
+def test_lean_replay_needs_a_fiftieth_of_the_memory_of_full_replay(
+    valkey: RunningServer, namespace: str, size: int
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        for first in range(0, 300, 20):
+            store.append("w", [{"value": Fact(f"{n:05}" * (size // 5))} for n in range(first, first + 20)])
+        lean = peak(lambda: list(store.stream("w")))
+        full = peak(lambda: FactResolver(store).rehydrate(store.stream("w")))
+        assert full > 300 * size
+        assert lean < full / 50
