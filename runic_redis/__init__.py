@@ -38,6 +38,7 @@ from runic_redis.errors import (
     WorkflowNotFound,
 )
 from runic_redis.events import Fact, FactRef, UnknownEvent, event
+from runic_redis.leases import AsyncHeldLease, HeldLease
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
 from runic_redis.recovery import (
@@ -58,6 +59,7 @@ from runic_redis.store import RedisStore, init_store
 
 __all__ = [
     "AsyncFactResolver",
+    "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
     "ByRecoveryTime",
@@ -75,6 +77,7 @@ __all__ = [
     "FactRef",
     "FactResolver",
     "FactStore",
+    "HeldLease",
     "InvalidArgument",
     "InvalidType",
     "Lease",

@@ -128,6 +128,30 @@ def test_for_asyncio_a_task_keeps_the_lease_up(valkey: RunningServer, namespace:
     asyncio.run(main())
 
 
+def test_what_is_complete_is_not_looked_at_again(store: RedisStore) -> None:
+    lease = store.acquire("w", "me", 0.001)
+    store.complete("w", lease=lease)
+    store.renew(lease)
+    store.append("w", [{"n": 1}], lease=lease)
+    store.release(lease)
+    store.release(store.acquire("w", "me"))
+    key = store._context.keys.workflow("w").leases
+    assert store._sender.ask(Batch([Command(("ZCARD", key), key)])) == [0]
+
+
+def test_what_is_deleted_is_not_looked_at_again(store: RedisStore) -> None:
+    store.acquire("w", "me")
+    store.acquire("v", "me")
+    for workflow_id in ("w", "v"):
+        store.complete(workflow_id)
+        store.expire(workflow_id, 1000)
+    store.acquire("u", "me")
+    for workflow_id in ("u", "v", "w"):
+        store.delete(workflow_id)
+    keys = [getattr(store._context.keys.workflow(which), kind) for which in "uvw" for kind in ("leases", "expiring")]
+    assert store._sender.ask(Batch([Command(("ZCARD", key), key) for key in keys])) == [0] * 6
+
+
 def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:
     call = leasing._acquire(store._context, "w", "me", 30.0, "")
     (token,) = store._sender.ask(Batch([call]))

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from runic_redis import ConfigurationError, CursorConflict, DecodeError, StoreError, StoreUnavailable
+from runic_redis import (
+    ConfigurationError,
+    CursorConflict,
+    DecodeError,
+    Fact,
+    FactNotFound,
+    FactRef,
+    StoreError,
+    StoreUnavailable,
+)
 from runic_redis.codec import Codec
 from runic_redis.context import Context
 from runic_redis.events import default_registry
@@ -140,6 +149,36 @@ def test_many_facts_are_one_round_trip(context: Context) -> None:
     batch = next(loading)
     assert isinstance(batch, Batch)
     assert len(batch.commands) <= 40
+
+
+def test_on_one_node_facts_travel_in_the_script_that_refers_to_them(context: Context) -> None:
+    asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[2]])
+    assert names(asked) == ["append"]
+    assert argument(asked[0], 8) == "2"
+
+
+def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Context) -> None:
+    context.slots_matter = True
+    asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[1, 1], [2]])
+    assert names(asked) == ["keep_fact keep_fact", "append"]
+    assert argument(asked[1], 8) == "2 elsewhere"
+    with pytest.raises(FactNotFound, match="Nothing was stored"):
+        play(append(context, "w", [{"a": FactRef("h")}]), [[ErrorReply("FACT_MISSING", "h")]])
+    with pytest.raises(StoreUnavailable):
+        play(append(context, "w", [{"a": Fact(1)}]), [[UNANSWERED]])
+    with pytest.raises(FactNotFound):
+        play(lifecycle.save(context, "w", [{"a": FactRef("h")}], None), [[ErrorReply("FACT_MISSING", "h")]])
+
+
+def test_where_slots_matter_a_fact_that_cannot_be_kept_fails_its_own_commits_alone(context: Context) -> None:
+    context.slots_matter = True
+    items = [("u", [{"a": Fact(1)}]), ("v", [{"a": FactRef("gone")}]), ("w", [{"a": Fact(3)}]), ("x", [{"a": 4}])]
+    replies: list[Any] = [[1, ErrorReply("FACT_MISSING", "gone"), UNANSWERED], [1, 1]]
+    asked, (first, second, third, fourth) = play(append_many(context, items), replies)
+    assert names(asked) == ["keep_fact keep_fact keep_fact", "append append"]
+    assert (first, fourth) == (1, 1)
+    assert isinstance(second, FactNotFound)
+    assert isinstance(third, StoreUnavailable)
 
 
 def test_bad_input_sends_nothing(context: Context) -> None:

@@ -22,6 +22,7 @@ from runic_redis import (
     Fact,
     FactRef,
     InvalidArgument,
+    Lease,
     LeaseLost,
     RedisStore,
     Since,
@@ -231,6 +232,11 @@ def test_a_lease_that_is_lost_ends_the_session(store: RedisStore) -> None:
         store.acquire("w", "me")
         one.record(Added(2))
     assert store.cursor("w") == 1
+
+
+def test_a_store_without_leases_is_refused_one() -> None:
+    with pytest.raises(InvalidArgument, match="the store knows none"):
+        session(StreamOnlyStore(), "w", total, 0, lease=Lease("w", "me", 1, 1.0))
 
 
 # Snapshots

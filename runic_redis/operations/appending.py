@@ -47,8 +47,9 @@ def append(
     )
     if command.size:
         yield from make_namespace(context)
-    if facts and (missing := (yield from keep_ahead(context, facts))):
-        raise missing_fact(workflow_id, missing)
+    if facts:
+        for problem in (yield from keep_ahead(context, facts)).values():
+            raise problem
     (reply,) = yield Batch((command,))
     return _cursor(reply, command)
 
@@ -73,10 +74,11 @@ def append_many(
         return results
     yield from make_namespace(context)
     together = {fact_hash: data for facts in referred.values() for fact_hash, data in facts.items()}
-    absent = set((yield from keep_ahead(context, together)))
+    problems = yield from keep_ahead(context, together)
     for place, facts in referred.items():
-        if missing := [fact_hash for fact_hash in facts if fact_hash in absent]:
-            results[place] = missing_fact(commands.pop(place).line, missing)
+        if found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems]:
+            del commands[place]
+            results[place] = found[0]
     replies = yield Batch(list(commands.values()))
     for (place, command), reply in zip(commands.items(), replies, strict=True):
         try:
@@ -173,7 +175,7 @@ def _cursor(reply: Any, command: Command) -> int:
     workflow_id = command.line
     refusal = unless_lost(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
-        raise missing_fact(workflow_id, [refusal.message])
+        raise missing_fact(refusal.message)
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and events since then have been trimmed: whether the "

@@ -1,14 +1,14 @@
 """Facts: values kept once under their hash."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from runic_redis.arguments import check_hash
 from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType
-from runic_redis.operations.asking import ask_all
-from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
+from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError
+from runic_redis.operations.asking import answer, ask_all
+from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.opening import make_namespace
 
 __all__ = [
@@ -85,28 +85,34 @@ def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[lis
     return keys, arguments
 
 
-def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[list[str]]:
-    """Keep facts that a write will refer to, where its script cannot; the hashes of those that are missing.
+def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[str, StoreError]]:
+    """Keep facts that a write will refer to, where its script cannot; what stands against that, by hash.
 
     In a cluster they are elsewhere. There they are kept before the write is sent, so a crash in between leaves facts
     that nothing refers to, and never the opposite.
     """
+    problems: dict[str, StoreError] = {}
     if not facts or not context.slots_matter:
-        return []
+        return problems
     calls = [
         call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data))
         for fact_hash, data in facts.items()
     ]
-    replies = yield from ask_all(calls)
-    return [fact_hash for fact_hash, reply in zip(facts, replies, strict=True) if isinstance(reply, ErrorReply)]
+    for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
+        try:
+            if isinstance(answer(reply, call), ErrorReply):
+                problems[fact_hash] = missing_fact(fact_hash)
+        except StoreError as error:
+            problems[fact_hash] = error
+    return problems
 
 
-def missing_fact(workflow_id: str, hashes: Sequence[str]) -> FactNotFound:
-    """The error for events that refer to a fact that is not kept."""
+def missing_fact(fact_hash: str) -> FactNotFound:
+    """The error for an event that refers to a fact that is not kept."""
     return FactNotFound(
-        f"An event for the workflow {workflow_id!r} refers to the fact {hashes[0]!r}, which is not kept: append it as "
-        "a Fact, or put_fact it before. Nothing was stored.",
-        hashes=hashes,
+        f"An event refers to the fact {fact_hash!r}, which is not kept: append it as a Fact, or put_fact it before. "
+        "Nothing was stored.",
+        hashes=[fact_hash],
     )
 
 

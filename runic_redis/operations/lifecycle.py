@@ -26,8 +26,8 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     encoded = context.codec.encode_log(log, found)
     check_size(len(encoded), "A log")
     yield from make_namespace(context)
-    if missing := (yield from facts.keep_ahead(context, found)):
-        raise facts.missing_fact(workflow_id, missing)
+    for problem in (yield from facts.keep_ahead(context, found)).values():
+        raise problem
     fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
     reply = yield from ask(
         call_script(
@@ -40,7 +40,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
         )
     )
     if isinstance(unless_lost(reply, workflow_id), ErrorReply):
-        raise facts.missing_fact(workflow_id, [reply.message])
+        raise facts.missing_fact(reply.message)
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:

@@ -88,6 +88,8 @@ class _Core(Generic[State]):
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
         self._keep = None if options.keep is None else check_count(options.keep, "keep")
+        if options.lease is not None and not self._can.cursors:
+            raise InvalidArgument("lease cannot be kept: the store knows none. Nothing was recovered.")
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
         self.state: State = initial() if callable(initial) else initial
         self.cursor = 0

@@ -121,9 +121,9 @@ class LeaseContract(Contract):
             store.append("w", numbered(1), lease=stale[0])
         for _ in range(4):
             store.acquire("w", "me")
-        for lease in stale:
-            with pytest.raises(LeaseLost):
-                store.append("w", numbered(1), lease=lease)
+            for lease in stale:
+                with pytest.raises(LeaseLost):
+                    store.append("w", numbered(1), lease=lease)
 
     def test_the_lease_is_checked_before_the_cursor(self, store: Any) -> None:
         stale = store.acquire("w", "me")
@@ -245,9 +245,9 @@ class LeaseContract(Contract):
         store.append("w", numbered(1))
         store.complete("w")
         store.expire("w", 0.05)
-        store.append("w", numbered(1), commit_id="c")
-        store.save_snapshot("w", 2, b"two")
+        store.save_snapshot("w", 1, b"one")
         store.save("w", numbered(1))
+        store.append("w", numbered(1), commit_id="c")
         until(lambda: not store.exists("w"))
         with pytest.raises(SnapshotNotFound):
             store.load_snapshot("w")
