@@ -6,24 +6,18 @@ import sys
 import threading
 from typing import Self
 
-from runic_redis import RedisStore
 from runic_redis.demo.errors import DemoError
-from runic_redis.demo.events import WORKERS, WorkerLost
 from runic_redis.demo.progress import Bar
 
-__all__ = ["WORKERS_STARTED", "Crew"]
+__all__ = ["WORKERS", "Crew"]
 
-WORKERS_STARTED = 3
-# The worker is killed once this share of the files is done, and so many files into and before the end of a module.
-_KILL_FROM = 0.2
-_KILL_MARGIN = 3
+WORKERS = 3
 
 
 class Crew:
     """The worker processes; none outlives the context."""
 
-    def __init__(self, url: str, namespace: str, store: RedisStore) -> None:
-        self._store = store
+    def __init__(self, url: str, namespace: str) -> None:
         self._lines: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
         self._processes: dict[str, subprocess.Popen[str]] = {}
         self._readers: list[threading.Thread] = []
@@ -32,7 +26,7 @@ class Crew:
         self.killed = ""
 
     def __enter__(self) -> Self:
-        for number in range(1, WORKERS_STARTED + 1):
+        for number in range(1, WORKERS + 1):
             name = f"worker-{number}"
             process = subprocess.Popen(
                 [sys.executable, "-m", "runic_redis.demo.worker", self._url, self._namespace, name],
@@ -60,27 +54,19 @@ class Crew:
             self._lines.put((name, line))
         self._lines.put((name, None))
 
-    def work(self, bar: Bar) -> None:
-        """Let them work to the end, and kill one on the way."""
+    def work(self, largest: str, bar: Bar) -> None:
+        """Let them work to the end, and kill the one that has the largest module when half of it is measured."""
         at_work = set(self._processes)
         while at_work:
             name, line = self._lines.get()
             if line is None:
                 at_work.remove(name)
-                self._ended(name)
+                status = self._processes[name].wait()
+                if status != 0 and not self.killed.startswith(f"{name} "):
+                    raise DemoError(f"{name} ended with status {status}")
                 continue
             bar.advance()
             module, number, files = line.split()
-            middle = _KILL_MARGIN <= int(number) <= int(files) - _KILL_MARGIN
-            if not self.killed and middle and bar.done >= bar.total * _KILL_FROM:
+            if not self.killed and module == largest and int(number) >= int(files) // 2:
                 self._processes[name].kill()
                 self.killed = f"{name} with SIGKILL, in {module}, when it had reported {number} of {files} files"
-
-    def _ended(self, name: str) -> None:
-        """A worker has ended: by itself, or it is lost and the others are told."""
-        status = self._processes[name].wait()
-        if status == 0:
-            return
-        if not self.killed.startswith(f"{name} "):
-            raise DemoError(f"{name} ended with status {status}")
-        self._store.append(WORKERS, [WorkerLost(name)])
