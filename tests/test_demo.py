@@ -1,42 +1,61 @@
 """The demonstration and the command line, as their users run them."""
 
+import io
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from runic_redis import RedisStore, __version__
-from runic_redis.demo import census
+from runic_redis.demo import census, events, run, worker
 from tests.servers import RunningServer
 
+SMALL = census.Module("json", ("json/__init__.py", "json/decoder.py", "json/encoder.py"))
+COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 
-def runic_redis(*arguments: str) -> subprocess.CompletedProcess[str]:
+
+def runic_redis(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "runic_redis.cli.main", *arguments],
+        [*COMMAND, *arguments],
         text=True,
         capture_output=True,
         check=False,
+        env={**os.environ, **environment},
     )
 
 
-def servers_running() -> set[str]:
-    """The command lines of every server and worker that a demonstration starts."""
+def running(directory: Path) -> set[str]:
+    """The command lines of the server and the workers of a demonstration that has its files in a directory."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if "runic-redis-demo-" in command or "runic_redis.demo.worker" in command:
+        if f"{directory}/runic-redis-demo-" in command:
             found.add(command)
     return found
 
 
+def wait_until_nothing_runs(directory: Path) -> None:
+    """The server ends of its own accord, a moment after its last user has gone."""
+    over_s = time.monotonic() + 30
+    while left := running(directory):
+        assert time.monotonic() < over_s, left
+        time.sleep(0.05)
+
+
 @pytest.mark.timeout(170)
-def test_the_demonstration_counts_right_and_leaves_nothing_running() -> None:
-    done = runic_redis("demo")
+def test_the_demonstration_counts_right_and_leaves_nothing_running(tmp_path: Path) -> None:
+    done = runic_redis("demo", TMPDIR=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     text = " ".join(done.stdout.split())
@@ -45,20 +64,27 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running() -> None:
     assert f"{len(modules)} modules, {files} files, 3 workers" in text
     killed = re.search(r"killed: (worker-\d) with SIGKILL, in (\S+), when it had reported (\d+) of (\d+) files", text)
     taken = re.search(
-        r"taken over: (worker-\d) went on with (\S+) from cursor (\d+), where (worker-\d) had stopped", text
+        r"taken over: (worker-\d) went on with (\S+) from cursor (\d+), where (worker-\d) had stopped after (\d+) of "
+        r"\d+ files; it recovered from the snapshot at cursor (\d+) and (\d+) events",
+        text,
     )
     assert killed
     assert taken
     assert (killed[1], killed[2]) == (taken[4], taken[2])
     assert taken[1] != killed[1]
     assert 0 < int(killed[3]) < int(killed[4])
-    assert int(killed[3]) < int(taken[3]) <= int(killed[4])
-    for name in ("workflows", "events", "commits", "facts", "bytes in Redis", "events/s"):
+    assert int(killed[3]) <= int(taken[5]) < int(killed[4])
+    assert int(taken[3]) == 1 + int(taken[5]), "the first event says who claimed it, each other one is a file"
+    assert int(taken[6]) + int(taken[7]) == int(taken[3])
+    assert int(taken[6]) > int(taken[7]), "most of it came from the snapshot"
+    assert "facts that no event refers to │ 0 │" in text
+    for name in ("workflows", "events", "facts", "bytes in Redis", "events/s"):
         assert name in text
     assert f"total: files {files}, lines " in text
     assert f"All {len(modules) + 1} lines equal those of a plain pass" in text
     assert "\x1b" not in done.stdout
-    assert servers_running() == set()
+    wait_until_nothing_runs(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(170)
@@ -102,14 +128,132 @@ def test_a_difference_is_found() -> None:
     assert census.report([("a", one), ("b", other)])[-1].startswith("total: files 2, lines 21")
 
 
-def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.MonkeyPatch, namespace: str) -> None:
-    from rich.console import Console  # noqa: PLC0415
+def start_demonstration(directory: Path) -> subprocess.Popen[str]:
+    """A demonstration that is under way, as a terminal starts it: in a process group of its own."""
+    demonstration = subprocess.Popen(
+        [*COMMAND, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(directory)},
+        process_group=0,
+    )
+    assert demonstration.stdout is not None
+    while "files measured" not in demonstration.stdout.readline():
+        assert demonstration.poll() is None
+    assert len(running(directory)) >= 4, "three workers and a server"
+    return demonstration
 
-    from runic_redis.demo import run  # noqa: PLC0415
 
-    small = [census.Module("this", ("this.py",))]
-    monkeypatch.setattr(run, "standard_library", lambda: small)
+def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
+    with start_demonstration(tmp_path) as demonstration:
+        os.killpg(demonstration.pid, signal.SIGINT)
+        _, errors = demonstration.communicate()
+        assert demonstration.returncode == 130
+        assert "Traceback" not in errors
+        wait_until_nothing_runs(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_the_workers_and_the_server_end_when_the_demonstration_is_killed(tmp_path: Path) -> None:
+    with start_demonstration(tmp_path) as demonstration:
+        demonstration.kill()
+        demonstration.wait()
+        wait_until_nothing_runs(tmp_path)
+
+
+def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[RedisStore], None]) -> tuple[int, str]:
+    """The demonstration of one small module, by a function in place of its crew: the status, and what it says."""
+    monkeypatch.setattr(run, "standard_library", lambda: [SMALL])
+    monkeypatch.setattr(worker, "standard_library", lambda: [SMALL])
     monkeypatch.setattr(run.Crew, "__enter__", lambda self: self)
-    monkeypatch.setattr(run.Crew, "work", lambda self, bar: None)
-    with RedisStore.from_url(f"memory://{namespace}"):
-        assert run.run_demo(f"memory://{namespace}", Console(quiet=True)) == 1
+    said = io.StringIO()
+
+    def stand_in(crew: run.Crew, largest: str, bar: object) -> None:
+        with RedisStore.from_url(url, namespace=crew._namespace) as store:
+            work(store)
+
+    monkeypatch.setattr(run.Crew, "work", stand_in)
+    status = run.run_demo(url, Console(file=said, width=200))
+    return status, said.getvalue()
+
+
+def stop_at(path: str) -> Callable[[str], dict[str, Any]]:
+    """Measures files, but for one at which it fails."""
+
+    def measure(asked: str) -> dict[str, Any]:
+        if asked == path:
+            raise InterruptedError
+        return census.measure(asked)
+
+    return measure
+
+
+def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch, valkey: RunningServer) -> None:
+    def work(store: RedisStore) -> None:
+        monkeypatch.setattr(worker, "measure", stop_at(SMALL.paths[-1]))
+        with pytest.raises(InterruptedError):
+            worker.work(store, "worker-1")
+        monkeypatch.setattr(worker, "measure", census.measure)
+        worker.work(store, "worker-2")
+        assert store.claim("worker-3") == []
+
+    status, text = demonstrate(monkeypatch, valkey.url(), work)
+    assert status == 0, text
+    assert (
+        "worker-2 went on with json from cursor 3, where worker-1 had stopped after 2 of 3 files; it recovered from no "
+        "snapshot and 3 events" in text
+    )
+
+
+def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
+    monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
+) -> None:
+    def work(store: RedisStore) -> None:
+        def measure(path: str) -> dict[str, Any]:
+            monkeypatch.setattr(worker, "measure", census.measure)
+            # As if its lease had run out while it measured, and another had claimed the module and gone on with it.
+            store.release(store.acquire(events.workflow_of(SMALL.name), "worker-1", ttl=30))
+            worker.work(store, "worker-2")
+            return census.measure(path)
+
+        monkeypatch.setattr(worker, "measure", measure)
+        worker.work(store, "worker-1")
+
+    status, text = demonstrate(monkeypatch, valkey.url(), work)
+    assert status == 0, text
+    assert "worker-2 went on with json from cursor 1, where worker-1 had stopped after 0 of 3 files" in text
+
+
+def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.MonkeyPatch, valkey: RunningServer) -> None:
+    def measure(path: str) -> dict[str, Any]:
+        measured = census.measure(path)
+        return {**measured, "lines": measured["lines"] + 1}
+
+    monkeypatch.setattr(worker, "measure", measure)
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    assert status == 1
+    assert "The store differs from a plain pass over the same files:" in text
+    assert "-json: files 3, lines " in text
+    assert "+json: files 3, lines " in text
+
+
+def test_the_demonstration_fails_when_a_module_has_no_end(
+    monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
+) -> None:
+    def work(store: RedisStore) -> None:
+        monkeypatch.setattr(worker, "measure", stop_at(SMALL.paths[-1]))
+        with pytest.raises(InterruptedError):
+            worker.work(store, "worker-1")
+
+    status, text = demonstrate(monkeypatch, valkey.url(), work)
+    assert status == 1
+    assert "the workflow of json does not have each file once, and one end" in text
+
+
+def test_the_demonstration_fails_when_no_module_was_taken_over(
+    monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
+) -> None:
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    assert status == 1
+    assert "one module should have been taken over, not 0" in text

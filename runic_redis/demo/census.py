@@ -49,7 +49,7 @@ def library_root() -> Path:
 
 
 def standard_library() -> list[Module]:
-    """Its modules, the largest first, so that work spreads evenly."""
+    """Its modules, the largest first."""
     root = library_root()
     found: dict[str, list[str]] = {}
     for path in _sources(root):

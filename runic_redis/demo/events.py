@@ -2,22 +2,22 @@
 
 from dataclasses import dataclass
 
-from runic_redis.events import event
+from runic_redis.events import Fact, FactRef, event
 
-__all__ = ["PREFIX", "WORKERS", "FileMeasured", "ModuleClaimed", "ModuleFinished", "WorkerLost", "workflow_of"]
+__all__ = ["PREFIX", "FileMeasured", "ModuleClaimed", "ModuleFinished", "workflow_of"]
 
-# One workflow for each module, and one for what the workers must know of each other.
+# One workflow for each module.
 PREFIX = "stdlib/"
-WORKERS = "workers"
 
 
 @event("census.module_claimed")
 @dataclass(frozen=True, slots=True)
 class ModuleClaimed:
-    """A worker has taken the module on, at the start or where another stopped."""
+    """A worker has claimed the module, at the start or where another stopped; and how it recovered what was there."""
 
     worker: str
-    files: int
+    snapshot_cursor: int | None
+    replayed: int
 
 
 @event("census.file_measured")
@@ -26,7 +26,7 @@ class FileMeasured:
     """A file was measured; the record of it is kept as a fact."""
 
     path: str
-    record: str
+    record: Fact | FactRef
     lines: int
     functions: int
     classes: int
@@ -39,14 +39,6 @@ class ModuleFinished:
     """Every file of the module was measured."""
 
     files: int
-
-
-@event("census.worker_lost")
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """A worker has died: what it had claimed is free."""
-
-    worker: str
 
 
 def workflow_of(module: str) -> str:

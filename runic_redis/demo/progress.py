@@ -1,0 +1,43 @@
+"""How far the demonstration is, for who watches."""
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+__all__ = ["Bar"]
+
+
+class Bar:
+    """A progress bar on a terminal; elsewhere, a line for each tenth."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        self._console = console
+        self._what = what
+        self._progress: Progress | None = None
+        self.total = total
+        self.done = 0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._progress = Progress(*columns, TimeElapsedColumn(), console=self._console)
+            self._task = self._progress.add_task(f"files {self._what}", total=self.total)
+            self._progress.start()
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if self._progress is not None:
+            if error is None:
+                # The killed worker may have measured a file that it could not report any more.
+                self._progress.update(self._task, completed=self.total)
+            self._progress.stop()
+
+    def advance(self) -> None:
+        """One file more."""
+        tenths_before = self.done * 10 // self.total
+        self.done += 1
+        if self._progress is not None:
+            self._progress.update(self._task, completed=self.done)
+        elif self.done * 10 // self.total > tenths_before:
+            self._console.print(f"{self.done} of {self.total} files {self._what}", highlight=False)
