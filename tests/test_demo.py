@@ -256,4 +256,4 @@ def test_the_demonstration_fails_when_no_module_was_taken_over(
 ) -> None:
     status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
     assert status == 1
-    assert "one module should have been taken over, not 0" in text
+    assert "module should have been taken over" in text

@@ -24,7 +24,7 @@ from runic_redis.demo.events import FileMeasured, ModuleClaimed, ModuleFinished,
 __all__ = ["work"]
 
 # How long the module of a worker that was killed waits for another.
-_TTL_S = 2.0
+_TTL_S = 5.0
 _NAP_S = 0.2
 _SNAPSHOTS = EveryEvents(50)
 
