@@ -32,7 +32,8 @@ def count(state: int, event: Step | Finished) -> int:
 
 def work(store: RedisStore, owner: str) -> None:
     while True:
-        for lease in store.claim(owner, 2, ttl=TTL_S):
+        for lease in store.claim(owner, 1, ttl=TTL_S):
+            print("took", lease.workflow_id, flush=True)
             try:
                 with lease, session(store, lease.workflow_id, count, 0, lease=lease) as one:
                     while 0 <= one.state < STEPS:
@@ -41,7 +42,7 @@ def work(store: RedisStore, owner: str) -> None:
                     if one.state == STEPS:
                         one.record(Finished(owner, lease.token))
                     one.complete()
-                    print(lease.workflow_id, flush=True)
+                    print("did", lease.workflow_id, flush=True)
             except (LeaseLost, CursorConflict) as lost:
                 print("lost", type(lost).__name__, flush=True)
 

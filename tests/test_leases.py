@@ -128,6 +128,13 @@ def test_for_asyncio_a_task_keeps_the_lease_up(valkey: RunningServer, namespace:
     asyncio.run(main())
 
 
+def test_many_of_one_partition_can_be_claimed(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        for number in range(300):
+            store.release(store.acquire(f"w-{number}", "me"))
+        assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 300
+
+
 def test_what_is_complete_is_not_looked_at_again(store: RedisStore) -> None:
     lease = store.acquire("w", "me", 0.001)
     store.complete("w", lease=lease)

@@ -175,17 +175,12 @@ class LeaseContract(Contract):
         counts = [len(store.claim("you", limit)) for limit in (0, 1, 30, 20, 1)]
         assert counts == [0, 1, 30, 9, 0]
 
-    def test_many_of_one_partition_can_be_claimed(self, store: Any) -> None:
-        for number in range(600):
-            store.release(store.acquire(f"w-{number}", "me"))
-        assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 600
-
     def test_each_is_claimed_by_one_however_many_ask(self, store: Any, elsewhere: Elsewhere) -> None:
-        for number in range(8):
+        for number in range(5):
             store.release(store.acquire(f"w-{number}", "me"))
-        claims = elsewhere(claim_one, *((f"claimer-{number}",) for number in range(4)))
+        claims = elsewhere(claim_one, *((f"claimer-{number}",) for number in range(2)))
         claimed = [workflow_id for claim in claims for workflow_id in claim]
-        assert sorted(claimed) == [f"w-{number}" for number in range(8)]
+        assert sorted(claimed) == [f"w-{number}" for number in range(5)]
 
     def test_a_renewed_lease_lasts_on(self, store: Any) -> None:
         lease = store.acquire("w", "me", 1000)
