@@ -181,6 +181,15 @@ def test_where_slots_matter_a_fact_that_cannot_be_kept_fails_its_own_commits_alo
     assert isinstance(third, StoreUnavailable)
 
 
+def test_of_many_appends_one_may_refer_to_the_fact_of_another(context: Context) -> None:
+    context.slots_matter = True
+    fact_hash, _ = context.codec.encode_own_fact(1)
+    items: list[Any] = [("u", [{"a": Fact(1)}]), ("v", [{"a": FactRef(fact_hash)}])]
+    for some in (items, items[::-1]):
+        asked, _ = play(append_many(context, some), [[1], [1, 1]])
+        assert argument(asked[0], 2), "the value is sent"
+
+
 def test_bad_input_sends_nothing(context: Context) -> None:
     context.made = False
     operations: list[Callable[[], Operation[Any]]] = [

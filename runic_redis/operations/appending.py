@@ -73,7 +73,11 @@ def append_many(
     if not commands:
         return results
     yield from make_namespace(context)
-    together = {fact_hash: data for facts in referred.values() for fact_hash, data in facts.items()}
+    together: dict[str, bytes] = {}
+    for facts in referred.values():
+        for fact_hash, data in facts.items():
+            # One may bring what another only refers to.
+            together[fact_hash] = data or together.get(fact_hash, b"")
     problems = yield from keep_ahead(context, together)
     for place, facts in referred.items():
         if found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems]:
