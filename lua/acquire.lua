@@ -23,6 +23,8 @@ local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local ms = math.floor(micros / 1000)
 local left = tonumber(meta[4] or 0) - ms
 if ARGV[5] == 'claim' then
+  -- What cannot be claimed must not stand before what can.
+  if not meta[1] or meta[5] then redis.call('ZREM', KEYS[3], ARGV[1]) end
   if not meta[1] or meta[5] or left > 0 then return false end
 elseif left > 0 and meta[3] ~= ARGV[3] then
   return redis.error_reply('LEASE_HELD ' .. int(left) .. ' ' .. meta[3])

@@ -135,6 +135,17 @@ def test_many_of_one_partition_can_be_claimed(valkey: RunningServer, namespace: 
         assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 300
 
 
+def test_what_cannot_be_claimed_does_not_stand_before_what_can(valkey: RunningServer, namespace: str) -> None:
+    """As when a server has evicted keys."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        for number in range(40):
+            store.release(store.acquire(f"w-{number:02}", "me"))
+        metas = [store._context.keys.workflow(f"w-{number:02}").meta for number in range(30)]
+        store._sender.ask(Batch([Command(("DEL", key), key) for key in metas]))
+        claimed = {lease.workflow_id for _ in range(3) for lease in store.claim("you", 100)}
+        assert claimed == {f"w-{number}" for number in range(30, 40)}
+
+
 def test_what_is_complete_is_not_looked_at_again(store: RedisStore) -> None:
     lease = store.acquire("w", "me", 0.001)
     store.complete("w", lease=lease)

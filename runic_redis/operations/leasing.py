@@ -111,14 +111,16 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
 
 def renew(context: Context, lease: Lease) -> Operation[None]:
     """Have a lease last from now on."""
+    by_lease = lease_argument(lease, getattr(lease, "workflow_id", ""))
     keys = context.keys.workflow(lease.workflow_id)
-    arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
+    arguments = [lease.workflow_id, by_lease]
     reply = yield from ask(call_script("renew", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
     unless_lost(reply, lease.workflow_id)
 
 
 def release(context: Context, lease: Lease) -> Operation[None]:
     """Give a lease back; nothing happens if it was lost."""
+    lease_argument(lease, getattr(lease, "workflow_id", ""))
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, str(lease.token)]
     yield from ask(call_script("release", [keys.meta, keys.leases], arguments, line=lease.workflow_id))

@@ -290,6 +290,8 @@ class LeaseContract(Contract):
             lambda store: store.acquire("w", b"me"),
             lambda store: store.acquire("w", "me", "1"),
             lambda store: store.append("w", numbered(1), lease="me"),
+            lambda store: store.renew("me"),
+            lambda store: store.release(None),
             lambda store: store.append_many([("w", numbered(1))], leases=["me"]),
             lambda store: store.append("w", numbered(1), snapshot="text"),
         ],
