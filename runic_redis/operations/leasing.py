@@ -44,13 +44,17 @@ def lease_argument(lease: Lease | None, workflow_id: str) -> str:
     """
     if lease is None:
         return ""
-    if not isinstance(lease, Lease):
-        raise InvalidType(f"lease is what acquire or claim gave, not {lease!r:.80}; nothing was sent.")
+    _check(lease)
     if lease.workflow_id != workflow_id:
         raise InvalidArgument(
             f"The lease is one of the workflow {lease.workflow_id!r}, not of {workflow_id!r}; nothing was sent."
         )
     return f"{lease.token} {_milliseconds(lease.ttl)}"
+
+
+def _check(lease: Any) -> None:
+    if not isinstance(lease, Lease):
+        raise InvalidType(f"lease is what acquire or claim gave, not {lease!r:.80}; nothing was sent.")
 
 
 def unless_lost(reply: Any, workflow_id: str) -> Any:
@@ -111,16 +115,16 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
 
 def renew(context: Context, lease: Lease) -> Operation[None]:
     """Have a lease last from now on."""
-    by_lease = lease_argument(lease, getattr(lease, "workflow_id", ""))
+    _check(lease)
     keys = context.keys.workflow(lease.workflow_id)
-    arguments = [lease.workflow_id, by_lease]
+    arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
     reply = yield from ask(call_script("renew", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
     unless_lost(reply, lease.workflow_id)
 
 
 def release(context: Context, lease: Lease) -> Operation[None]:
     """Give a lease back; nothing happens if it was lost."""
-    lease_argument(lease, getattr(lease, "workflow_id", ""))
+    _check(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, str(lease.token)]
     yield from ask(call_script("release", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
