@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -260,15 +261,20 @@ def test_events_since_the_snapshot_count_across_sessions(store: RedisStore) -> N
 
 
 def test_by_bytes_a_snapshot_comes_with_their_sum(store: RedisStore) -> None:
+    data = random.Random(1).randbytes  # what can be compressed counts as what it takes then
     with session(store, "w", history, list, snapshots=EveryBytes(10_000)) as one:
-        one.record({"data": bytes(9_000)})
+        one.record({"data": data(4_500)})
+        one.record({"data": data(4_500)})
         with pytest.raises(SnapshotNotFound):
             store.load_snapshot("w")
     with session(store, "w", history, list, snapshots=EveryBytes(10_000)) as one:
-        one.record({"data": bytes(1_100)})
-    # Zeros are compressed, so by the bytes that are kept there is none yet.
-    with pytest.raises(SnapshotNotFound):
-        store.load_snapshot("w")
+        one.record({"data": bytes(100_000)})
+        with pytest.raises(SnapshotNotFound):
+            store.load_snapshot("w")
+        one.record({"data": data(1_100)})
+        assert store.load_snapshot("w")[0] == 4
+        one.record({"data": data(9_000)})
+        assert store.load_snapshot("w")[0] == 4
 
 
 def test_never_is_the_default(store: RedisStore) -> None:

@@ -9,7 +9,7 @@ from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, Sto
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.facts import beside, keep_ahead, missing_fact
-from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["append", "append_many"]
@@ -95,7 +95,7 @@ def append_many(
 def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
     held = {}
     for lease in leases:
-        lease_argument(lease, getattr(lease, "workflow_id", ""))
+        check_lease(lease)
         held[lease.workflow_id] = lease
     return held
 

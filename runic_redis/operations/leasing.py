@@ -12,7 +12,18 @@ from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.scored import scored_ids
 
-__all__ = ["Lease", "acquire", "claim", "complete", "expire", "lease_argument", "release", "renew", "unless_lost"]
+__all__ = [
+    "Lease",
+    "acquire",
+    "check_lease",
+    "claim",
+    "complete",
+    "expire",
+    "lease_argument",
+    "release",
+    "renew",
+    "unless_lost",
+]
 
 # How many candidates of each partition are looked at in one round trip, and at most how many leases asked for.
 _LOOKED_AT = 16
@@ -44,7 +55,7 @@ def lease_argument(lease: Lease | None, workflow_id: str) -> str:
     """
     if lease is None:
         return ""
-    _check(lease)
+    check_lease(lease)
     if lease.workflow_id != workflow_id:
         raise InvalidArgument(
             f"The lease is one of the workflow {lease.workflow_id!r}, not of {workflow_id!r}; nothing was sent."
@@ -52,7 +63,8 @@ def lease_argument(lease: Lease | None, workflow_id: str) -> str:
     return f"{lease.token} {_milliseconds(lease.ttl)}"
 
 
-def _check(lease: Any) -> None:
+def check_lease(lease: Any) -> None:
+    """Refuse what is no lease."""
     if not isinstance(lease, Lease):
         raise InvalidType(f"lease is what acquire or claim gave, not {lease!r:.80}; nothing was sent.")
 
@@ -115,7 +127,7 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
 
 def renew(context: Context, lease: Lease) -> Operation[None]:
     """Have a lease last from now on."""
-    _check(lease)
+    check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
     reply = yield from ask(call_script("renew", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
@@ -124,7 +136,7 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
 
 def release(context: Context, lease: Lease) -> Operation[None]:
     """Give a lease back; nothing happens if it was lost."""
-    _check(lease)
+    check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, str(lease.token)]
     yield from ask(call_script("release", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
