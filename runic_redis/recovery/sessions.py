@@ -372,6 +372,13 @@ def session(
         loads: the state from these bytes.
         keep: trim after each snapshot, but for so many of the last events; None to trim nothing.
         lease: write by this lease only.
+
+    Returns:
+        The session; entering it reads, and raises what reading does. A snapshot that cannot be read is a `DecodeError`
+        only if the events that it covers have been trimmed.
+
+    Raises:
+        InvalidArgument: an argument cannot be used, or the store knows no leases.
     """
     options = _Options(checkpoint, snapshots, dumps, loads, keep, lease)
     return Session(store, _Core(store, workflow_id, apply, initial, options))
