@@ -12,6 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from runic_redis import (
     CursorConflict,
     EventsTrimmed,
+    Fact,
+    FactNotFound,
+    FactRef,
+    Lease,
+    LeaseHeld,
+    LeaseLost,
     RedisStore,
     SnapshotConflict,
     SnapshotNotFound,
@@ -33,6 +39,11 @@ class Workflow:
         self.commit_ids: dict[str, int] = {}
         self.snapshot: tuple[int, bytes] | None = None
         self.log: list[Any] | None = None
+        self.lease: Lease | None = None
+        # Whether somebody may claim it, once nobody holds it.
+        self.unfinished = False
+        self.completed = False
+        self.refs: set[str] = set()
 
     @property
     def events(self) -> list[Any]:
@@ -55,6 +66,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.workflows: dict[str, Workflow] = {}
         self.order: list[str] = []
         self.numbers = itertools.count(1)
+        self.outdated: list[Lease] = []
+        self.facts: dict[str, Any] = {}
 
     def teardown(self) -> None:
         for client in self.clients:
@@ -76,32 +89,137 @@ class StoreMachine(RuleBasedStateMachine):
         commit_id=st.sampled_from([None, None, "x", "y"]),
         client=st.integers(0, 1),
         large=st.booleans(),
+        snapshot=st.none() | st.binary(max_size=3),
+        fact=st.none() | st.integers(0, 4),
     )
     def append(
-        self, workflow_id: str, size: int, off_by: int | None, commit_id: str | None, client: int, large: bool
+        self,
+        workflow_id: str,
+        size: int,
+        off_by: int | None,
+        commit_id: str | None,
+        client: int,
+        large: bool,
+        snapshot: bytes | None,
+        fact: int | None,
     ) -> None:
         events: list[Any] = [OrderPlaced("Ada", next(self.numbers)) for _ in range(size)]
         if large and events:
             events = [{"number": next(self.numbers), "text": "x" * 300_000} for _ in range(min(size, 6))]
             size = len(events)
+        appended, options = events, {}
+        if events and snapshot is not None:
+            options = {"snapshot": snapshot}
+        if events and fact is not None:
+            appended = [*events, {"fact": Fact(fact)}]
+            events = [*events, {"fact": FactRef(self.hash_of(fact))}]
+            size += 1
         cursor = self.cursor_of(workflow_id)
         expected = None if off_by is None else max(0, cursor + off_by)
         known = self.workflows[workflow_id].commit_ids.get(commit_id or "") if workflow_id in self.workflows else None
         store = self.clients[client]
+        options |= {"expected_cursor": expected, "commit_id": commit_id}
         if known is not None:
-            assert store.append(workflow_id, events, expected_cursor=expected, commit_id=commit_id) == known
+            assert store.append(workflow_id, appended, **options) == known
         elif expected is not None and expected != cursor:
             with pytest.raises(CursorConflict) as caught:
-                store.append(workflow_id, events, expected_cursor=expected, commit_id=commit_id)
+                store.append(workflow_id, appended, **options)
             assert caught.value.actual == cursor
         else:
-            result = store.append(workflow_id, events, expected_cursor=expected, commit_id=commit_id)
+            result = store.append(workflow_id, appended, **options)
             assert result == cursor + size
             if events:
                 workflow = self.touched(workflow_id)
                 workflow.commits.append(events)
                 if commit_id is not None:
                     workflow.commit_ids[commit_id] = result
+                if snapshot is not None:
+                    workflow.snapshot = (result, snapshot)
+                if fact is not None:
+                    workflow.refs.add(self.hash_of(fact))
+                    self.facts[self.hash_of(fact)] = fact
+
+    def hash_of(self, fact: int) -> str:
+        return self.clients[0]._context.codec.encode_own_fact(fact)[0]
+
+    @rule(fact=st.integers(0, 8))
+    def put_fact(self, fact: int) -> None:
+        self.facts[self.clients[0].put_fact(fact)] = fact
+
+    @rule()
+    def collect(self) -> None:
+        living = {fact_hash for workflow in self.workflows.values() for fact_hash in workflow.refs}
+        gone = self.facts.keys() - living
+        assert self.clients[1].collect(0) == len(gone)
+        for fact_hash in gone:
+            del self.facts[fact_hash]
+            with pytest.raises(FactNotFound):
+                self.clients[0].load_fact(fact_hash)
+
+    @rule(workflow_id=IDS, owner=st.sampled_from(["p", "q"]), client=st.integers(0, 1))
+    def acquire(self, workflow_id: str, owner: str, client: int) -> None:
+        workflow = self.workflows.get(workflow_id)
+        held = workflow.lease if workflow else None
+        if held is not None and held.owner != owner:
+            with pytest.raises(LeaseHeld) as caught:
+                self.clients[client].acquire(workflow_id, owner, 1000)
+            assert caught.value.owner == held.owner
+            return
+        self.take(workflow_id, self.clients[client].acquire(workflow_id, owner, 1000))
+
+    def take(self, workflow_id: str, lease: Lease) -> None:
+        """Note a new lease."""
+        workflow = self.workflows[workflow_id] if workflow_id in self.workflows else self.touched(workflow_id)
+        if workflow.lease is not None:
+            self.outdated.append(workflow.lease)
+        assert all(lease.token > one.token for one in self.outdated if one.workflow_id == workflow_id)
+        workflow.lease = lease
+        workflow.unfinished = not workflow.completed
+
+    @rule(workflow_id=IDS)
+    def release(self, workflow_id: str) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is not None and workflow.lease is not None:
+            self.clients[1].release(workflow.lease)
+            self.outdated.append(workflow.lease)
+            workflow.lease = None
+
+    @rule(limit=st.integers(0, 3))
+    def claim(self, limit: int) -> None:
+        free = {one for one, workflow in self.workflows.items() if workflow.unfinished and workflow.lease is None}
+        claimed = self.clients[0].claim("r", limit, ttl=1000)
+        assert len(claimed) == min(limit, len(free))
+        assert {lease.workflow_id for lease in claimed} <= free
+        for lease in claimed:
+            self.take(lease.workflow_id, lease)
+
+    @rule(workflow_id=IDS, by_lease=st.booleans())
+    def complete(self, workflow_id: str, by_lease: bool) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None:
+            with pytest.raises(WorkflowNotFound):
+                self.clients[0].complete(workflow_id)
+            return
+        self.clients[0].complete(workflow_id, lease=workflow.lease if by_lease else None)
+        workflow.completed, workflow.unfinished = True, False
+
+    @rule(workflow_id=IDS, size=st.integers(0, 2))
+    def append_by_the_lease(self, workflow_id: str, size: int) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is not None and workflow.lease is not None:
+            events = [OrderPlaced("lease", next(self.numbers)) for _ in range(size)]
+            assert self.clients[0].append(workflow_id, events, lease=workflow.lease) == workflow.cursor + size
+            if events:
+                self.touched(workflow_id).commits.append(events)
+
+    @precondition(lambda self: self.outdated)
+    @rule(data=st.data())
+    def write_by_an_outdated_lease(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(self.outdated))
+        with pytest.raises(LeaseLost):
+            self.clients[1].append(lease.workflow_id, [{"stale": True}], lease=lease)
+        with pytest.raises(LeaseLost):
+            self.clients[1].renew(lease)
 
     @rule(workflow_id=IDS, share=st.floats(0, 1.2), data=st.binary(max_size=5), client=st.integers(0, 1))
     def save_snapshot(self, workflow_id: str, share: float, data: bytes, client: int) -> None:
@@ -115,21 +233,21 @@ class StoreMachine(RuleBasedStateMachine):
             self.clients[client].save_snapshot(workflow_id, wanted, data)
             self.touched(workflow_id).snapshot = (wanted, data)
 
-    @rule(workflow_id=IDS)
-    def trim(self, workflow_id: str) -> None:
+    @rule(workflow_id=IDS, keep=st.sampled_from([0, 0, 1, 3]))
+    def trim(self, workflow_id: str, keep: int) -> None:
         if workflow_id not in self.workflows:
             with pytest.raises(WorkflowNotFound):
                 self.clients[0].trim(workflow_id)
             return
         workflow = self.workflows[workflow_id]
-        covered = workflow.snapshot[0] if workflow.snapshot else 0
+        covered = max(0, workflow.snapshot[0] - keep) if workflow.snapshot else 0
         end = 0
         for commit in workflow.commits:
             if end + len(commit) > covered:
                 break
             end += len(commit)
         workflow.trimmed = max(workflow.trimmed, end)
-        assert self.clients[0].trim(workflow_id) == workflow.trimmed
+        assert self.clients[0].trim(workflow_id, keep=keep) == workflow.trimmed
 
     @rule(workflow_id=IDS, size=st.integers(0, 3))
     def save(self, workflow_id: str, size: int) -> None:
@@ -140,8 +258,11 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(workflow_id=IDS, client=st.integers(0, 1))
     def delete(self, workflow_id: str, client: int) -> None:
         self.clients[client].delete(workflow_id)
-        if self.workflows.pop(workflow_id, None) is not None:
+        workflow = self.workflows.pop(workflow_id, None)
+        if workflow is not None:
             self.order.remove(workflow_id)
+            if workflow.lease is not None:
+                self.outdated.append(workflow.lease)
 
     @rule(workflow_id=IDS, first=st.floats(0, 1.1), last=st.none() | st.floats(0, 1.1), reverse=st.booleans())
     def read_range(self, workflow_id: str, first: float, last: float | None, reverse: bool) -> None:
@@ -188,6 +309,11 @@ class StoreMachine(RuleBasedStateMachine):
                     store.load(workflow_id)
             else:
                 assert store.load(workflow_id) == workflow.log
+
+    @precondition(lambda self: self.facts)
+    @invariant()
+    def every_fact_is_there(self) -> None:
+        assert self.clients[1].load_facts(list(self.facts)) == self.facts
 
     @invariant()
     def the_listing_agrees(self) -> None:
