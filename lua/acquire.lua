@@ -14,13 +14,12 @@
 -- Tokens follow the server's clock, so that one of an earlier life of the workflow is no token of a later one. A call
 -- that is sent twice, or delivered late, has the same token.
 
+--@include clock
 --@include numbers
 
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'lease_until', 'completed')
 if meta[2] == ARGV[2] then return tonumber(meta[1]) end
-local time = redis.call('TIME')
-local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local ms = math.floor(micros / 1000)
+local micros, ms = now()
 local left = tonumber(meta[4] or 0) - ms
 if ARGV[5] == 'claim' then
   -- What cannot be claimed must not stand before what can.

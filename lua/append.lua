@@ -31,14 +31,13 @@ local MARGIN = 60000
 -- From how many bytes on an entry counts as large: the largest one's size tells readers how many they may ask for.
 local LARGE = 8192
 
+--@include clock
 --@include numbers
 --@include lease
 --@include facts
 
 local call, try, args = redis.call, redis.pcall, ARGV
-local time = call('TIME')
-local micros = time[1] * 1000000 + time[2]
-local ms = math.floor(micros / 1000)
+local micros, ms = now()
 local suffix = '-' .. ms
 
 -- The workflow that commits are appended to just now.
@@ -136,8 +135,7 @@ end
 -- What a commit comes with besides its entries, found by where its arguments and its keys start.
 local function extras(at, key)
   local snapshots, entries = tonumber(args[at + 6]), tonumber(args[at + 8])
-  local count, elsewhere = string.match(args[at + 7], '^(%d+)(.*)$')
-  count, elsewhere = tonumber(count), elsewhere ~= ''
+  local count, elsewhere = fact_count(args[at + 7])
   local data = at + 9 + 3 * entries
   local refs = key + 5 + snapshots
   return {

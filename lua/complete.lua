@@ -7,6 +7,8 @@
 -- Reply    integer: 1, or 0 if it was finished before; nil if there is no such workflow
 -- Errors   LEASE_LOST <owner>
 
+--@include clock
+--@include numbers
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[1], 'created', 'fence', 'completed')
@@ -15,6 +17,6 @@ local refusal = refused(ARGV[2], meta[2], KEYS[1], KEYS[2])
 if refusal then return redis.error_reply(refusal) end
 if not meta[1] then return false end
 redis.call('ZREM', KEYS[2], ARGV[1])
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'completed', string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)))
+local _, ms = now()
+redis.call('HSET', KEYS[1], 'completed', int(ms))
 return 1

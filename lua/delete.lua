@@ -15,6 +15,7 @@
 -- Reply    integer: 1 if it was deleted, 0 if it was gone
 -- Errors   LEASE_LOST <owner>
 
+--@include numbers
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[2], 'created', 'fence')

@@ -14,6 +14,9 @@
 --
 -- `expires` has what is written later expire with the rest. The place in the index goes when somebody next lists.
 
+--@include clock
+--@include numbers
+
 local meta = redis.call('HMGET', KEYS[2], 'created', 'completed')
 if not meta[1] then return false end
 if not meta[2] then return redis.error_reply('NOT_COMPLETE') end
@@ -23,8 +26,8 @@ redis.call('HLEN', KEYS[3])
 redis.call('STRLEN', KEYS[4])
 redis.call('HLEN', KEYS[5])
 redis.call('SCARD', KEYS[6])
-local time = redis.call('TIME')
-local at = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]))
+local _, ms = now()
+local at = int(ms + tonumber(ARGV[2]))
 redis.call('ZADD', KEYS[7], at, ARGV[1])
 redis.call('HSET', KEYS[2], 'expires', at)
 for number = 1, 6 do redis.call('PEXPIREAT', KEYS[number], at) end

@@ -8,11 +8,13 @@
 -- Reply    integer: 1
 -- Errors   FACT_MISSING <hash>
 
+--@include clock
+--@include numbers
+
 redis.call('ZCARD', KEYS[2])
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   if ARGV[2] == '' then return redis.error_reply('FACT_MISSING ' .. ARGV[1]) end
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), ARGV[1])
+redis.call('ZADD', KEYS[2], int((now())), ARGV[1])
 return 1

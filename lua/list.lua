@@ -7,9 +7,11 @@
 -- Reply    array: workflow ids, each followed by its score
 -- Errors   none of its own
 
-local time = redis.call('TIME')
-local ms = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(time[2] / 1000))
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ms, 'WITHSCORES')
+--@include clock
+--@include numbers
+
+local _, ms = now()
+local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(ms), 'WITHSCORES')
 for at = 1, #due, 2 do
   local written = redis.call('ZSCORE', KEYS[1], due[at])
   -- One that was written to since is another life of it.

@@ -6,9 +6,10 @@
 -- Reply    array: format, partitions
 -- Errors   none of its own
 
+--@include clock
+--@include numbers
+
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  local time = redis.call('TIME')
-  local micros = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-  redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2], 'created', micros)
+  redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2], 'created', int((now())))
 end
 return redis.call('HMGET', KEYS[1], 'format', 'partitions')

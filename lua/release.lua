@@ -7,8 +7,10 @@
 -- Reply    integer: 1, or 0 if the lease was lost or given back before
 -- Errors   none of its own
 
+--@include numbers
+
 if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[2] then return 0 end
 redis.call('ZADD', KEYS[2], 'XX', 0, ARGV[1])
-redis.call('HSET', KEYS[1], 'fence', string.format('%.0f', tonumber(ARGV[2]) + 1))
+redis.call('HSET', KEYS[1], 'fence', int(tonumber(ARGV[2]) + 1))
 redis.call('HDEL', KEYS[1], 'lease_id', 'lease_owner', 'lease_until')
 return 1

@@ -7,13 +7,12 @@
 -- Reply    integer: 1
 -- Errors   LEASE_LOST <owner>
 
+--@include clock
+--@include numbers
 --@include lease
 
 local refusal = refused(ARGV[2], redis.call('HGET', KEYS[1], 'fence'), KEYS[1], KEYS[2])
 if refusal then return redis.error_reply(refusal) end
-local time = redis.call('TIME')
-local ms = tonumber(time[1]) * 1000 + math.floor(time[2] / 1000)
--- As if it ended now, so that it does last on.
-redis.call('HSET', KEYS[1], 'lease_until', string.format('%.0f', ms))
-renew(ARGV[2], ms, ARGV[1], KEYS[1], KEYS[2])
+local _, ms = now()
+prolong(ARGV[2], ms, ARGV[1], KEYS[1], KEYS[2])
 return 1

@@ -8,6 +8,9 @@
 -- Reply    integer: 1 if it was stored, 0 if it was there
 -- Errors   FACT_DIFFERS, when another value is kept under the hash
 
+--@include clock
+--@include numbers
+
 redis.call('ZCARD', KEYS[2])
 local stored = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 if stored == 0 then
@@ -16,6 +19,5 @@ if stored == 0 then
   if string.sub(present, 1, digest) ~= string.sub(ARGV[2], 1, digest) then return redis.error_reply('FACT_DIFFERS') end
 end
 -- Also of one that was there: whoever saves it is about to refer to it.
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[2], string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2])), ARGV[1])
+redis.call('ZADD', KEYS[2], int((now())), ARGV[1])
 return stored

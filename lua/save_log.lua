@@ -19,12 +19,12 @@
 --
 -- A retry is remembered, so that a first try that arrives after it does not undo what was saved since.
 
+--@include clock
 --@include numbers
 --@include lease
 --@include facts
 
-local count, elsewhere = string.match(ARGV[6], '^(%d+)(.*)$')
-count, elsewhere = tonumber(count), elsewhere ~= ''
+local count, elsewhere = fact_count(ARGV[6])
 local meta = redis.call('HMGET', KEYS[2], 'retried', 'fence', 'expires')
 if (meta[1] or ARGV[3] ~= '') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return 1 end
 local refusal = refused(ARGV[4], meta[2], KEYS[2], KEYS[5])
@@ -33,9 +33,7 @@ redis.call('STRLEN', KEYS[1])
 redis.call('ZSCORE', KEYS[4], ARGV[1])
 refusal = refusal or unkeepable(7, 6, count, elsewhere)
 if refusal then return redis.error_reply(refusal) end
-local time = redis.call('TIME')
-local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local ms = math.floor(micros / 1000)
+local micros, ms = now()
 redis.call('HSETNX', KEYS[2], 'created', int(micros))
 redis.call('SET', KEYS[1], ARGV[5])
 keep(7, 6, count, elsewhere, micros)

@@ -17,6 +17,7 @@
 --
 -- A retry is remembered, so that a first try that arrives after it does not undo what was saved since.
 
+--@include clock
 --@include numbers
 --@include lease
 
@@ -32,9 +33,7 @@ if wanted > cursor then return redis.error_reply('SNAPSHOT_AHEAD ' .. int(cursor
 if wanted < present then return redis.error_reply('SNAPSHOT_BEHIND ' .. int(present)) end
 
 redis.call('ZSCORE', KEYS[4], ARGV[1])
-local time = redis.call('TIME')
-local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local ms = math.floor(micros / 1000)
+local micros, ms = now()
 redis.call('HSET', KEYS[1], 'cursor', ARGV[5], 'time', int(ms), 'data', ARGV[6])
 if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
 if ARGV[3] ~= '' then

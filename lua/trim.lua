@@ -12,6 +12,7 @@
 --
 -- A commit that the snapshot covers only in part stays whole.
 
+--@include clock
 --@include numbers
 --@include lease
 
@@ -37,8 +38,8 @@ end
 
 local place, stamp = string.match(last[1], '(%d+)-(%d+)')
 trimmed = tonumber(place)
-local time = redis.call('TIME')
-redis.call('XTRIM', KEYS[1], 'MINID', '=', string.format('%.0f-0', trimmed + 1))
+local _, ms = now()
+redis.call('XTRIM', KEYS[1], 'MINID', '=', int(trimmed + 1) .. '-0')
 redis.call('HSET', KEYS[2], 'trimmed', place, 'trimmed_ms', stamp)
-renew(ARGV[2], tonumber(time[1]) * 1000 + math.floor(time[2] / 1000), ARGV[1], KEYS[2], KEYS[4])
+renew(ARGV[2], ms, ARGV[1], KEYS[2], KEYS[4])
 return trimmed

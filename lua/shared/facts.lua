@@ -1,6 +1,14 @@
+-- Goes with the numbers.
+--
 -- The facts that a write refers to. `at` is the place in ARGV of the first of `count` facts, each a hash and a value, ''
 -- for one that must be there; `key` the place in KEYS of the workflow's set of references, which is followed by two keys
 -- for each fact, its bucket and the bucket's sorted set of times; unless they are `elsewhere`, and were seen to before.
+
+-- How many they are, and whether elsewhere, from the argument that says so.
+local function fact_count(said)
+  local count, elsewhere = string.match(said, '^(%d+)(.*)$')
+  return tonumber(count), elsewhere ~= ''
+end
 
 -- Whether they can be kept: an error, or nothing.
 local function unkeepable(at, key, count, elsewhere)
@@ -23,7 +31,7 @@ local function keep(at, key, count, elsewhere, micros)
     local hash, value = ARGV[at + 2 * number - 2], ARGV[at + 2 * number - 1]
     if not elsewhere then
       if value ~= '' then redis.call('HSETNX', KEYS[key + 2 * number - 1], hash, value) end
-      redis.call('ZADD', KEYS[key + 2 * number], string.format('%.0f', micros), hash)
+      redis.call('ZADD', KEYS[key + 2 * number], int(micros), hash)
     end
     redis.call('SADD', KEYS[key], hash)
   end

@@ -1,3 +1,5 @@
+-- Goes with the numbers.
+
 -- Whether a write that carries a lease, '<fencing token> <milliseconds>', must be refused: an error, or nothing. `fence`
 -- is the token of the workflow's last lease, `leases` the partition's sorted set of unfinished workflows by the time
 -- when their leases end.
@@ -10,12 +12,16 @@ local function refused(lease, fence, meta_key, leases)
   return type(found) == 'table' and found.err or nil
 end
 
+-- Has a lease last for its time from now on. Only what is unfinished stands among the leases.
+local function prolong(lease, ms, workflow, meta_key, leases)
+  local ends = int(ms + tonumber(string.match(lease, '%d+$')))
+  redis.call('HSET', meta_key, 'lease_until', ends)
+  redis.call('ZADD', leases, 'XX', ends, workflow)
+end
+
 -- Has a lease that was written with last on: not each time, but when half of its time is over.
 local function renew(lease, ms, workflow, meta_key, leases)
   if lease == '' then return end
-  local lasts = tonumber(string.match(lease, '%d+$'))
   local ends = tonumber(redis.call('HGET', meta_key, 'lease_until') or 0)
-  if ends - ms > lasts / 2 then return end
-  redis.call('HSET', meta_key, 'lease_until', string.format('%.0f', ms + lasts))
-  redis.call('ZADD', leases, 'XX', string.format('%.0f', ms + lasts), workflow)
+  if ends - ms <= tonumber(string.match(lease, '%d+$')) / 2 then prolong(lease, ms, workflow, meta_key, leases) end
 end
