@@ -17,7 +17,8 @@
 --           It is asked for as '' (a first try, with an id of the store's own), 'given' (an id that the caller gave), or
 --           the milliseconds since the first try (a retry, with an id of the store's own)
 -- Reply     array, for each commit: integer, the cursor after it; or an error, as a string
--- Errors    of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner>; FACT_MISSING <hash>; DAMAGED <what>;
+-- Errors    READONLY, of all;
+--           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner>; FACT_MISSING <hash>; DAMAGED <what>;
 --           COMMIT_UNSURE, on a retry, when entries among which the earlier try may have been are trimmed; and
 --           WRONGTYPE, as Redis says it
 --
@@ -183,6 +184,8 @@ while at < #ARGV do
   if not reply and with then reply = misfit(with) end
   if not reply then
     reply = add(id, asked, args[at + 4], first, last)
+    -- A replica, which those who send must hear of: there is another server to write to.
+    if type(reply) == 'string' and string.find(reply, 'READONLY', 1, true) then return redis.error_reply(reply) end
     if with and type(reply) == 'number' then take_along(with, lease) end
   end
   replies[#replies + 1] = reply

@@ -10,7 +10,8 @@
 -- KEYS[8]  leases    sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[9]  expiring  sorted set of the partition's workflows that expire, by when
 -- ARGV[1]  workflow id
--- ARGV[2]  when the workflow to be deleted was created: one made under this id since then is another, and stays
+-- ARGV[2]  when the workflow to be deleted was created, '' if it was not: one made under this id since then is another,
+--          and stays
 -- ARGV[3]  lease, '<fencing token> <milliseconds>', or ''
 -- Reply    integer: 1 if it was deleted, 0 if it was gone
 -- Errors   LEASE_LOST <owner>

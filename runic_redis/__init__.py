@@ -19,10 +19,13 @@ from runic_redis.contract import (
     capabilities,
     supports_stream,
 )
+from runic_redis.durability import Durability, Replicated, replicated
 from runic_redis.errors import (
+    CommitsLost,
     ConfigurationError,
     CursorConflict,
     DecodeError,
+    DurabilityError,
     EncodeError,
     EventsTrimmed,
     FactNotFound,
@@ -36,6 +39,7 @@ from runic_redis.errors import (
     StoreUnavailable,
     UnknownEventType,
     WorkflowNotFound,
+    WriteRefused,
 )
 from runic_redis.events import Fact, FactRef, UnknownEvent, event
 from runic_redis.leases import AsyncHeldLease, HeldLease
@@ -64,10 +68,13 @@ __all__ = [
     "AsyncSession",
     "ByRecoveryTime",
     "Capabilities",
+    "CommitsLost",
     "ConfigurationError",
     "CursorConflict",
     "CursorStore",
     "DecodeError",
+    "Durability",
+    "DurabilityError",
     "EncodeError",
     "EventsTrimmed",
     "EveryBytes",
@@ -86,6 +93,7 @@ __all__ = [
     "Record",
     "Recovery",
     "RedisStore",
+    "Replicated",
     "Session",
     "Since",
     "SnapshotConflict",
@@ -99,10 +107,12 @@ __all__ = [
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowNotFound",
+    "WriteRefused",
     "async_session",
     "capabilities",
     "event",
     "init_store",
+    "replicated",
     "session",
     "supports_stream",
 ]

@@ -12,6 +12,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.context import find_url, make_context
 from runic_redis.drivers.aio import Sender, run
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
+from runic_redis.durability import Durability
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
 from runic_redis.leases import AsyncHeldLease
@@ -28,6 +29,7 @@ from runic_redis.operations import (
     snapshots,
     tailing,
 )
+from runic_redis.operations.confirming import durably
 from runic_redis.operations.effects import Operation
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
@@ -70,8 +72,9 @@ class AsyncRedisStore:
         partitions: int = 256,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
+        durability: Durability = "memory",
     ) -> None:
-        self._prepare(namespace, partitions, deadline_s, unknown_events)
+        self._prepare(namespace, partitions, deadline_s, unknown_events, durability)
         self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
@@ -83,16 +86,24 @@ class AsyncRedisStore:
         partitions: int = 256,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
+        durability: Durability = "memory",
     ) -> Self:
         """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
         store = cls.__new__(cls)
-        store._prepare(namespace, partitions, deadline_s, unknown_events)
+        store._prepare(namespace, partitions, deadline_s, unknown_events, durability)
         store._url = find_url(url)
         return store
 
-    def _prepare(self, namespace: str, partitions: int, deadline_s: float, unknown_events: UnknownEvents) -> None:
+    def _prepare(
+        self,
+        namespace: str,
+        partitions: int,
+        deadline_s: float,
+        unknown_events: UnknownEvents,
+        durability: Durability,
+    ) -> None:
         check_deadline(deadline_s)
-        self._context = make_context(namespace, partitions, unknown_events)
+        self._context = make_context(namespace, partitions, unknown_events, durability)
         self._deadline_s = deadline_s
         self._url = ""
         self._connected = None
@@ -112,10 +123,10 @@ class AsyncRedisStore:
             if self._connected is None:
                 # An embedded server takes its time to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO)
-            self._context.block_s = self._connected.block_s
+            self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes
             await self._connected.server.open()
-            self._sender = Sender(self._connected.server, self._deadline_s)
+            self._sender = Sender(self._connected.server, self._deadline_s, self._connected.wait_s)
             await run(opening.open_namespace(self._context), self._sender)
         except BaseException:
             await self.close()
@@ -154,6 +165,9 @@ class AsyncRedisStore:
             operation = opening.with_settings(self._context, operation)
         return run(operation, self._sender)
 
+    def _write(self, operation: Operation[T], durability: Durability | None) -> Coroutine[Any, Any, T]:
+        return self._run(durably(self._context, operation, durability))
+
     # Events
 
     async def append(
@@ -166,9 +180,10 @@ class AsyncRedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit; the cursor after it. See `RedisStore.append`."""
-        return await self._run(
+        return await self._write(
             appending.append(
                 self._context,
                 workflow_id,
@@ -178,14 +193,19 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-            )
+            ),
+            durability,
         )
 
     async def append_many(
-        self, items: Iterable[tuple[str, Iterable[Any]]], *, leases: Iterable[Lease] = ()
+        self,
+        items: Iterable[tuple[str, Iterable[Any]]],
+        *,
+        leases: Iterable[Lease] = (),
+        durability: Durability | None = None,
     ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip. See `RedisStore.append_many`."""
-        return await self._run(appending.append_many(self._context, items, leases))
+        return await self._write(appending.append_many(self._context, items, leases), durability)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
@@ -218,31 +238,41 @@ class AsyncRedisStore:
 
     # Snapshots
 
-    async def save_snapshot(self, workflow_id: str, cursor: int, data: bytes, *, lease: Lease | None = None) -> None:
+    async def save_snapshot(
+        self,
+        workflow_id: str,
+        cursor: int,
+        data: bytes,
+        *,
+        lease: Lease | None = None,
+        durability: Durability | None = None,
+    ) -> None:
         """Save a workflow's state as of a cursor. See `RedisStore.save_snapshot`."""
-        await self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease))
+        await self._write(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease), durability)
 
     async def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
         """A workflow's snapshot: its cursor, and the data. See `RedisStore.load_snapshot`."""
         return await self._run(snapshots.load_snapshot(self._context, workflow_id))
 
-    async def trim(self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None) -> int:
+    async def trim(
+        self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
+    ) -> int:
         """Remove the commits that the workflow's snapshot covers. See `RedisStore.trim`."""
-        return await self._run(snapshots.trim(self._context, workflow_id, keep, lease))
+        return await self._write(snapshots.trim(self._context, workflow_id, keep, lease), durability)
 
     # Facts
 
-    async def save_fact(self, fact_hash: str | bytes, value: Any) -> None:
+    async def save_fact(self, fact_hash: str | bytes, value: Any, *, durability: Durability | None = None) -> None:
         """Keep a value under a hash of the caller's. See `RedisStore.save_fact`."""
-        await self._run(facts.save_fact(self._context, fact_hash, value))
+        await self._write(facts.save_fact(self._context, fact_hash, value), durability)
 
-    async def save_facts(self, values: Mapping[Hash, Any]) -> None:
+    async def save_facts(self, values: Mapping[Hash, Any], *, durability: Durability | None = None) -> None:
         """Keep many values, each under its hash, in one round trip. See `RedisStore.save_facts`."""
-        await self._run(facts.save_facts(self._context, values))
+        await self._write(facts.save_facts(self._context, values), durability)
 
-    async def put_fact(self, value: Any) -> str:
+    async def put_fact(self, value: Any, *, durability: Durability | None = None) -> str:
         """Keep a value under its content hash; the hash. See `RedisStore.put_fact`."""
-        return await self._run(facts.put_fact(self._context, value))
+        return await self._write(facts.put_fact(self._context, value), durability)
 
     async def load_fact(self, fact_hash: str | bytes) -> Any:
         """The value that is kept under a hash. See `RedisStore.load_fact`."""
@@ -272,23 +302,29 @@ class AsyncRedisStore:
         """Give a lease back. See `RedisStore.release`."""
         await self._run(leasing.release(self._context, lease))
 
-    async def complete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+    async def complete(
+        self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None
+    ) -> None:
         """Mark a workflow as finished. See `RedisStore.complete`."""
-        await self._run(leasing.complete(self._context, workflow_id, lease))
+        await self._write(leasing.complete(self._context, workflow_id, lease), durability)
 
-    async def expire(self, workflow_id: str, after: float) -> None:
+    async def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
         """Have a finished workflow deleted so many seconds from now. See `RedisStore.expire`."""
-        await self._run(leasing.expire(self._context, workflow_id, after))
+        await self._write(leasing.expire(self._context, workflow_id, after), durability)
 
     # Whole workflows
 
-    async def save(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
+    async def save(
+        self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
+    ) -> None:
         """Save a whole list of events as the workflow's log. See `RedisStore.save`."""
-        await self._run(lifecycle.save(self._context, workflow_id, log, lease))
+        await self._write(lifecycle.save(self._context, workflow_id, log, lease), durability)
 
-    async def checkpoint(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
+    async def checkpoint(
+        self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
+    ) -> None:
         """The same as `save`."""
-        await self.save(workflow_id, log, lease=lease)
+        await self.save(workflow_id, log, lease=lease, durability=durability)
 
     async def load(self, workflow_id: str) -> list[Any]:
         """The log that was saved. See `RedisStore.load`."""
@@ -298,9 +334,11 @@ class AsyncRedisStore:
         """Whether anything has been appended, saved or snapshotted under the id."""
         return await self._run(lifecycle.exists(self._context, workflow_id))
 
-    async def delete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+    async def delete(
+        self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None
+    ) -> None:
         """Delete a workflow with all that is kept for it, facts aside. See `RedisStore.delete`."""
-        await self._run(lifecycle.delete(self._context, [workflow_id], lease))
+        await self._write(lifecycle.delete(self._context, [workflow_id], lease), durability)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[str]:
         """The ids of all workflows, the one written to last first. See `RedisStore.list`."""

@@ -1,10 +1,12 @@
 """What the operations of one store share: its namespace and its codec."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from runic_redis.arguments import check_namespace, check_partitions
 from runic_redis.codec import Codec
+from runic_redis.durability import Durability, check_durability
 from runic_redis.errors import ConfigurationError, InvalidArgument
 from runic_redis.events import UnknownEvents, default_registry
 from runic_redis.keys import Keys
@@ -22,7 +24,9 @@ class Context:
         keys: the namespace's key names.
         codec: encodes and decodes.
         made: whether the namespace is known to have been made, with these settings.
-        block_s: for how long a read may wait for something to come.
+        durability: how durable writes are, unless their call says otherwise.
+        confirmations: how the server confirms each durability, once that is known.
+        wait_s: for how long a server may be let wait before it replies.
         many_nodes: whether keys of different slots may be on different nodes.
         slots_matter: whether one script may touch keys of one slot only.
     """
@@ -30,12 +34,14 @@ class Context:
     keys: Keys
     codec: Codec
     made: bool = False
-    block_s: float = 1.0
+    durability: Durability = "memory"
+    confirmations: dict[Durability, Any] = field(default_factory=dict)
+    wait_s: float = 1.0
     many_nodes: bool = False
     slots_matter: bool = False
 
 
-def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents) -> Context:
+def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents, durability: Durability) -> Context:
     """The settings of a store, checked.
 
     Raises:
@@ -44,7 +50,7 @@ def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents)
     if unknown_events not in ("raise", "wrap"):
         raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
     keys = Keys(check_namespace(namespace), check_partitions(partitions))
-    return Context(keys, Codec(default_registry, unknown_events))
+    return Context(keys, Codec(default_registry, unknown_events), durability=check_durability(durability))
 
 
 def find_url(url: str | None) -> str:

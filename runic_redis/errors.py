@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 __all__ = [
+    "CommitsLost",
     "ConfigurationError",
     "CursorConflict",
     "DecodeError",
+    "DurabilityError",
     "EncodeError",
     "EventsTrimmed",
     "FactNotFound",
@@ -24,6 +26,7 @@ __all__ = [
     "StoreUnavailable",
     "UnknownEventType",
     "WorkflowNotFound",
+    "WriteRefused",
 ]
 
 
@@ -89,6 +92,30 @@ class CursorConflict(StoreError):
         super().__init__(message)
         self.expected = expected
         self.actual = actual
+
+
+class CommitsLost(CursorConflict):
+    """The workflow's cursor is below the expected one, and cursors never go back; nothing was stored.
+
+    If the expected cursor was ever acknowledged, or read, and nobody has deleted the workflow, then the server has lost
+    commits: the primary failed before a replica had them, or it came back with an older file. Read the workflow anew
+    to go on from what is left; with a stronger durability it does not happen.
+    """
+
+
+class DurabilityError(StoreError):
+    """What was written is stored on the server, and was not confirmed in time to be as durable as was asked for.
+
+    It can be read, and survives what a weaker durability names; the message says what is missing. To have it confirmed,
+    ask again with the same commit id, or append nothing: ``append(workflow_id, [], expected_cursor=error.cursor)``.
+
+    Attributes:
+        cursor: the workflow's cursor after the commit; None where it was no commit.
+    """
+
+    def __init__(self, message: str, *, cursor: int | None) -> None:
+        super().__init__(message)
+        self.cursor = cursor
 
 
 class SnapshotConflict(StoreError):
@@ -190,3 +217,17 @@ class StoreUnavailable(StoreError, ConnectionError):
 
     Where a write was under way the message says whether it may have been stored.
     """
+
+
+class WriteRefused(StoreError):
+    """The server takes no writes: its memory is full, or it cannot write its disk. Reading goes on.
+
+    Where an earlier try had no answer, the message says that it may have been stored; else nothing was.
+
+    Attributes:
+        code: the server's error code, "OOM" or "MISCONF".
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code

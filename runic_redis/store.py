@@ -12,6 +12,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
 from runic_redis.drivers.sync import Sender, run
+from runic_redis.durability import Durability
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
 from runic_redis.leases import HeldLease
@@ -28,6 +29,7 @@ from runic_redis.operations import (
     snapshots,
     tailing,
 )
+from runic_redis.operations.confirming import durably
 from runic_redis.operations.effects import Operation
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
@@ -46,7 +48,12 @@ class RedisStore:
 
     Every method raises `StoreUnavailable` when Redis does not answer within the deadline, `InvalidArgument` (or
     `InvalidType`) for an argument that no store could take, before anything is sent, and `DecodeError` for a foreign
-    value at one of its keys, changing nothing. Other errors are named where they belong.
+    value at one of its keys, changing nothing. Every method that writes raises `WriteRefused` when the server is full,
+    and `DurabilityError` when what was written was not confirmed to be as durable as was asked for. Other errors are
+    named where they belong.
+
+    Durability is "memory", the server has it; "fsync", it is on the server's disk; or `replicated(n)`, so many replicas
+    have it too. It is confirmed in the same round trip. Leases are not: one that is lost with its server is refused.
 
     Args:
         client: a redis-py client: `redis.Redis`, `redis.RedisCluster`, or one from a Sentinel's `master_for`. It is
@@ -56,6 +63,7 @@ class RedisStore:
         deadline_s: for how many seconds an operation is tried, from its first try, before `StoreUnavailable`.
         unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
             or "wrap" it in an `UnknownEvent`.
+        durability: how durable a write is before it counts as done, unless its call says otherwise.
 
     Attributes:
         closed: whether the store has been closed.
@@ -73,8 +81,9 @@ class RedisStore:
         partitions: int = 256,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
+        durability: Durability = "memory",
     ) -> None:
-        context = make_context(namespace, partitions, unknown_events)
+        context = make_context(namespace, partitions, unknown_events, durability)
         check_deadline(deadline_s)
         self._open(connect_client(client, SYNC), context, deadline_s)
 
@@ -87,6 +96,7 @@ class RedisStore:
         partitions: int = 256,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
+        durability: Durability = "memory",
     ) -> Self:
         """Connect to a URL; the store closes the connection with itself.
 
@@ -98,12 +108,13 @@ class RedisStore:
             partitions: as for the class.
             deadline_s: as for the class.
             unknown_events: as for the class.
+            durability: as for the class.
 
         Raises:
             ConfigurationError: the URL, the server or the settings cannot be used; the message says what to do.
             StoreUnavailable: the server cannot be reached.
         """
-        context = make_context(namespace, partitions, unknown_events)
+        context = make_context(namespace, partitions, unknown_events, durability)
         check_deadline(deadline_s)
         store = cls.__new__(cls)
         store._open(connect_url(find_url(url), SYNC), context, deadline_s)
@@ -112,9 +123,9 @@ class RedisStore:
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self._context = context
-        context.block_s = connected.block_s
+        context.wait_s = connected.wait_s
         context.many_nodes = connected.many_nodes
-        self._sender = Sender(connected.server, deadline_s)
+        self._sender = Sender(connected.server, deadline_s, connected.wait_s)
         self.closed = False
         try:
             run(opening.open_namespace(context), self._sender)
@@ -147,6 +158,9 @@ class RedisStore:
             operation = opening.with_settings(self._context, operation)
         return run(operation, self._sender)
 
+    def _write(self, operation: Operation[T], durability: Durability | None) -> T:
+        return self._run(durably(self._context, operation, durability))
+
     # Events
 
     def append(
@@ -159,6 +173,7 @@ class RedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit, which is stored whole or not at all.
 
@@ -175,17 +190,19 @@ class RedisStore:
             metadata: a small dict to keep with the commit, such as correlation and causation ids.
             lease: append only by this lease, and have it last on.
             snapshot: the workflow's state after these events, to be saved as its snapshot in the same step.
+            durability: how durable it must be before it counts as done; None for as the store has it.
 
         Returns:
             The workflow's cursor after the commit.
 
         Raises:
-            CursorConflict: the workflow is not at the expected cursor; nothing was stored.
+            CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, this is a
+                `CommitsLost`.
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
             EncodeError: an event, or a value in one, cannot be kept; nothing was sent.
         """
-        return self._run(
+        return self._write(
             appending.append(
                 self._context,
                 workflow_id,
@@ -195,11 +212,16 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-            )
+            ),
+            durability,
         )
 
     def append_many(
-        self, items: Iterable[tuple[str, Iterable[Any]]], *, leases: Iterable[Lease] = ()
+        self,
+        items: Iterable[tuple[str, Iterable[Any]]],
+        *,
+        leases: Iterable[Lease] = (),
+        durability: Durability | None = None,
     ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip.
 
@@ -209,11 +231,12 @@ class RedisStore:
         Args:
             items: pairs of a workflow id and its events.
             leases: what is appended to the workflows of these is appended by them only.
+            durability: as for `append`.
 
         Returns:
             For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
         """
-        return self._run(appending.append_many(self._context, items, leases))
+        return self._write(appending.append_many(self._context, items, leases), durability)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
@@ -287,7 +310,15 @@ class RedisStore:
 
     # Snapshots
 
-    def save_snapshot(self, workflow_id: str, cursor: int, data: bytes, *, lease: Lease | None = None) -> None:
+    def save_snapshot(
+        self,
+        workflow_id: str,
+        cursor: int,
+        data: bytes,
+        *,
+        lease: Lease | None = None,
+        durability: Durability | None = None,
+    ) -> None:
         """Save a workflow's state as of a cursor, over the snapshot before it.
 
         Raises:
@@ -295,7 +326,7 @@ class RedisStore:
             SnapshotConflict: the cursor is above the workflow's, or below that of the snapshot already there; nothing
                 was stored.
         """
-        self._run(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease))
+        self._write(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease), durability)
 
     def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
         """A workflow's snapshot: the cursor that it stands for, and the data.
@@ -305,7 +336,9 @@ class RedisStore:
         """
         return self._run(snapshots.load_snapshot(self._context, workflow_id))
 
-    def trim(self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None) -> int:
+    def trim(
+        self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
+    ) -> int:
         """Remove the commits that the workflow's snapshot covers; without a snapshot, none.
 
         A commit that is to go in part stays whole.
@@ -314,6 +347,7 @@ class RedisStore:
             workflow_id: the workflow.
             keep: how many of the events that the snapshot covers to keep, the last ones.
             lease: trim only by this lease.
+            durability: as for `append`.
 
         Returns:
             The cursor of the last event that is gone, now or by an earlier trim; 0 if none is.
@@ -322,24 +356,24 @@ class RedisStore:
             WorkflowNotFound: there is no such workflow.
             LeaseLost: the lease is outdated; nothing was removed.
         """
-        return self._run(snapshots.trim(self._context, workflow_id, keep, lease))
+        return self._write(snapshots.trim(self._context, workflow_id, keep, lease), durability)
 
     # Facts
 
-    def save_fact(self, fact_hash: str | bytes, value: Any) -> None:
+    def save_fact(self, fact_hash: str | bytes, value: Any, *, durability: Durability | None = None) -> None:
         """Keep a value under a hash of the caller's; if it is there already, nothing changes.
 
         Raises:
             EncodeError: the value cannot be kept; nothing was sent.
             InvalidArgument: another value is kept under the hash, and stays.
         """
-        self._run(facts.save_fact(self._context, fact_hash, value))
+        self._write(facts.save_fact(self._context, fact_hash, value), durability)
 
-    def save_facts(self, values: Mapping[Hash, Any]) -> None:
+    def save_facts(self, values: Mapping[Hash, Any], *, durability: Durability | None = None) -> None:
         """Keep many values, each under its hash, in one round trip; as `save_fact`."""
-        self._run(facts.save_facts(self._context, values))
+        self._write(facts.save_facts(self._context, values), durability)
 
-    def put_fact(self, value: Any) -> str:
+    def put_fact(self, value: Any, *, durability: Durability | None = None) -> str:
         """Keep a value under its content hash.
 
         The hash is ``sha256:`` and the hex SHA-256 of the value's canonical encoding: equal values have equal hashes,
@@ -351,7 +385,7 @@ class RedisStore:
         Raises:
             EncodeError: the value cannot be kept; nothing was sent.
         """
-        return self._run(facts.put_fact(self._context, value))
+        return self._write(facts.put_fact(self._context, value), durability)
 
     def load_fact(self, fact_hash: str | bytes) -> Any:
         """The value that is kept under a hash, checked against it. Its dicts are in canonical order.
@@ -422,27 +456,29 @@ class RedisStore:
         """Give a lease back: what is unfinished can be claimed at once. If the lease was lost, nothing happens."""
         self._run(leasing.release(self._context, lease))
 
-    def complete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+    def complete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
         """Mark a workflow as finished: nobody can claim it any more. It can still be read, and written.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
             LeaseLost: the lease is outdated; nothing was changed.
         """
-        self._run(leasing.complete(self._context, workflow_id, lease))
+        self._write(leasing.complete(self._context, workflow_id, lease), durability)
 
-    def expire(self, workflow_id: str, after: float) -> None:
+    def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
         """Have a finished workflow deleted so many seconds from now, with all that is kept for it, facts aside.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
             InvalidArgument: it is not complete; nothing was changed.
         """
-        self._run(leasing.expire(self._context, workflow_id, after))
+        self._write(leasing.expire(self._context, workflow_id, after), durability)
 
     # Whole workflows
 
-    def save(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
+    def save(
+        self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
+    ) -> None:
         """Save a whole list of events as the workflow's log, over the one before. The stream is another thing.
 
         Raises:
@@ -450,11 +486,13 @@ class RedisStore:
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
         """
-        self._run(lifecycle.save(self._context, workflow_id, log, lease))
+        self._write(lifecycle.save(self._context, workflow_id, log, lease), durability)
 
-    def checkpoint(self, workflow_id: str, log: list[Any], *, lease: Lease | None = None) -> None:
+    def checkpoint(
+        self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
+    ) -> None:
         """The same as `save`: what Runic's runner calls while a workflow runs."""
-        self.save(workflow_id, log, lease=lease)
+        self.save(workflow_id, log, lease=lease, durability=durability)
 
     def load(self, workflow_id: str) -> list[Any]:
         """The log that was saved.
@@ -468,13 +506,13 @@ class RedisStore:
         """Whether anything has been appended, saved or snapshotted under the id."""
         return self._run(lifecycle.exists(self._context, workflow_id))
 
-    def delete(self, workflow_id: str, *, lease: Lease | None = None) -> None:
+    def delete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
         """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens.
 
         Raises:
             LeaseLost: the lease is outdated; nothing was deleted.
         """
-        self._run(lifecycle.delete(self._context, [workflow_id], lease))
+        self._write(lifecycle.delete(self._context, [workflow_id], lease), durability)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
         """The ids of all workflows, the one written to last first, read a page at a time.

@@ -8,7 +8,8 @@ from typing import Any
 
 from runic_redis import RedisStore
 from runic_redis.drivers.sync import Pending, Sender, Server
-from runic_redis.operations.grouping import Call, Lost
+from runic_redis.operations.effects import Lost
+from runic_redis.operations.grouping import Call
 from tests.servers import RunningServer
 
 LOST = Lost("the test lost it", sent=True)
@@ -80,7 +81,7 @@ class Answered:
 def make_faulty(store: RedisStore, deadline_s: float = 30.0) -> FaultyServer:
     """Put a faulty server behind a store."""
     faulty = FaultyServer(store._sender.server)
-    store._sender = Sender(faulty, deadline_s)
+    store._sender = Sender(faulty, deadline_s, wait_s=1.0)
     return faulty
 
 

@@ -51,7 +51,7 @@ class GatedServer:
 def gated(store: RedisStore) -> GatedServer:
     store.append("other", numbered(1))
     gated = GatedServer(store._sender.server)
-    store._sender = Sender(gated, 30.0)
+    store._sender = Sender(gated, 30.0, wait_s=1.0)
     return gated
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from runic_redis.errors import StoreError
 from runic_redis.operations import grouping
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Unanswered, call_script
-from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Unanswered, call_script
+from runic_redis.operations.grouping import Call, Group, Groups, Ticket
 
 CUT = Lost("cut", sent=True)
 REFUSED = Lost("refused", sent=False)
@@ -107,6 +107,25 @@ def test_commits_are_one_call(player: Player) -> None:
     (sent,) = player.round([1, 5, 2])
     assert sent[2:] == ("3", key("w"), key("v"), key("w"), "w", "1", "", "v", "2", "", "w", "3", "")
     assert [ticket.replies for ticket in tickets] == [[1], [5], [2]]
+
+
+def test_a_text_among_the_replies_to_commits_is_an_error(player: Player) -> None:
+    tickets = [player.ask(append(line, "1")) for line in "wvu"]
+    player.round([1, b"CURSOR_CONFLICT 3", b"@user_script: 71: -OOM command not allowed.\r\n"])
+    assert [ticket.replies for ticket in tickets] == [
+        [1],
+        [ErrorReply("CURSOR_CONFLICT", "3")],
+        [ErrorReply("OOM", "command not allowed.")],
+    ]
+
+
+def test_a_commit_that_the_server_refuses_for_now_is_sent_again_without_the_others(player: Player) -> None:
+    tickets = [player.ask(append(line, "1")) for line in "wv"]
+    player.round([1, b"NOREPLICAS Not enough good replicas to write."])
+    assert tickets[0].replies == [1]
+    (sent,) = player.round([2])
+    assert sent[3:] == (key("v"), "v", "1", "")
+    assert tickets[1].replies == [2]
 
 
 def test_in_a_cluster_commits_of_one_slot_are_one_call(player: Player) -> None:

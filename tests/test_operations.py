@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from runic_redis import (
+    CommitsLost,
     ConfigurationError,
     CursorConflict,
     DecodeError,
@@ -131,14 +132,17 @@ def test_of_many_appends_each_has_its_own_answer(context: Context) -> None:
     assert isinstance(third, StoreError)
 
 
-def test_a_commit_s_own_errors_come_as_text(context: Context) -> None:
+def test_a_commit_s_own_errors(context: Context) -> None:
     with pytest.raises(CursorConflict) as caught:
-        play(append(context, "w", [{"a": 1}], expected_cursor=1), [[b"CURSOR_CONFLICT 3"]])
-    assert (caught.value.expected, caught.value.actual) == (1, 3)
+        play(append(context, "w", [{"a": 1}], expected_cursor=1), [[ErrorReply("CURSOR_CONFLICT", "3")]])
+    assert (type(caught.value), caught.value.expected, caught.value.actual) == (CursorConflict, 1, 3)
+    with pytest.raises(CommitsLost) as lost:
+        play(append(context, "w", [{"a": 1}], expected_cursor=4), [[ErrorReply("CURSOR_CONFLICT", "3")]])
+    assert (lost.value.expected, lost.value.actual) == (4, 3)
     with pytest.raises(StoreUnavailable, match="trimmed"):
-        play(append(context, "w", [{"a": 1}]), [[b"COMMIT_UNSURE"]])
+        play(append(context, "w", [{"a": 1}]), [[ErrorReply("COMMIT_UNSURE", "")]])
     with pytest.raises(DecodeError, match="commits of a workflow is damaged"):
-        play(append(context, "w", [{"a": 1}], commit_id="c"), [[b"DAMAGED commits"]])
+        play(append(context, "w", [{"a": 1}], commit_id="c"), [[ErrorReply("DAMAGED", "commits")]])
 
 
 def test_many_facts_are_one_round_trip(context: Context) -> None:

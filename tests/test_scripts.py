@@ -12,6 +12,7 @@ from runic_redis.operations import (
     appending,
     asking,
     collecting,
+    confirming,
     facts,
     leasing,
     lifecycle,
@@ -22,7 +23,7 @@ from runic_redis.operations import (
 from runic_redis.scripts import load_script, scripts_directory
 
 SCRIPTS = sorted(scripts_directory().glob("*.lua"))
-CALLERS = (appending, collecting, facts, leasing, lifecycle, listing, opening, snapshots)
+CALLERS = (appending, collecting, confirming, facts, leasing, lifecycle, listing, opening, snapshots)
 
 
 def head_and_body(path: Path) -> tuple[str, str]:

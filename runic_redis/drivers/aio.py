@@ -16,7 +16,6 @@ from hiredis import pack_command
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     BusyLoadingError,
     MovedError,
@@ -32,16 +31,16 @@ from runic_redis.drivers.replies import (
     closed,
     error_reply,
     failed,
-    moved_in_a_circle,
     now_s,
     outdated,
     refused_cluster,
     refused_connection,
     refused_login,
 )
+from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
-from runic_redis.operations.effects import Batch, Collect, Operation
-from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket, is_full
+from runic_redis.operations.effects import Batch, Collect, Lost, Operation
+from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
 
@@ -102,12 +101,13 @@ class Sender:
     Args:
         server: what to send to.
         deadline_s: for how long a command is tried, from its first try.
+        wait_s: how long a server may be let wait for a confirmation, in one round.
     """
 
-    def __init__(self, server: Server, deadline_s: float) -> None:
+    def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
         self._server = server
         self._deadline_s = deadline_s
-        self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None)
+        self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None, wait_s)
         self._drivers: dict[Group, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._closed = False
@@ -329,8 +329,9 @@ class SingleServer:
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """Send the calls on one connection, then read the replies."""
         check_open(self._closed)
-        replies = await self._connections.exchange([call.args for call in calls], apart=apart)
-        return [error_reply(reply) for reply in replies]
+        shipment = Shipment(calls, range(len(calls)))
+        answers = await self._connections.exchange(shipment.commands, apart=apart)
+        return [error_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
         """Answer nobody any more; close the client, if it was made for the store."""
@@ -376,18 +377,17 @@ class ClusterServer:
         asking: dict[int, ClusterNode] = {}
         for _ in range(REDIRECTIONS):
             # Nearly always one: the calls of a round are those for a node.
-            for node, places in self._by_node(calls, waiting, asking, replies):
-                await self._send_to(node, places, calls, asking, replies, apart=apart)
-            waiting = [place for place in waiting if isinstance(replies[place], MovedError | AskError)]
+            for node, shipment in by_node(calls, waiting, asking, self._node, replies):
+                answers = await self._connections_to(node).exchange(shipment.commands, apart=apart)
+                for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
+                    replies[place] = reply
+            waiting = redirected(replies, waiting)
             if not waiting:
                 break
             asking = await self._follow(replies, waiting)
         if any(isinstance(reply, Lost) for reply in replies):
             await self._rediscover()
-        return [
-            moved_in_a_circle(reply) if isinstance(reply, MovedError | AskError) else error_reply(reply)
-            for reply in replies
-        ]
+        return plain_replies(replies)
 
     async def open(self) -> None:
         """Ask the cluster which nodes there are.
@@ -408,44 +408,12 @@ class ClusterServer:
         node: ClusterNode = self._client.get_node_from_key(key)
         return node
 
-    def _by_node(
-        self, calls: Sequence[Call], waiting: list[int], asking: dict[int, ClusterNode], replies: list[Any]
-    ) -> list[tuple[ClusterNode, list[int]]]:
-        groups: dict[str, tuple[ClusterNode, list[int]]] = {}
-        for place in waiting:
-            try:
-                node = asking.get(place) or self._node(calls[place].key)
-            except RedisClusterException as error:
-                replies[place] = Lost(str(error), sent=False)
-                continue
-            groups.setdefault(node.name, (node, []))[1].append(place)
-        return list(groups.values())
-
-    async def _send_to(
-        self,
-        node: ClusterNode,
-        places: list[int],
-        calls: Sequence[Call],
-        asking: dict[int, ClusterNode],
-        replies: list[Any],
-        *,
-        apart: bool,
-    ) -> None:
-        """Send one node its calls, each that it is only asked for behind an ASKING."""
+    def _connections_to(self, node: ClusterNode) -> _Connections:
         known = self._connections.get(node.name)
         if known is None:
             pool = ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
             known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
-        commands: list[tuple[Any, ...]] = []
-        answered_by: list[int] = []
-        for place in places:
-            if place in asking:
-                commands.append(("ASKING",))
-            commands.append(calls[place].args)
-            answered_by.append(len(commands) - 1)
-        answers = await known.exchange(commands, apart=apart)
-        for place, at in zip(places, answered_by, strict=True):
-            replies[place] = answers[at]
+        return known
 
     async def _follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
         """Learn where the cluster's slots have moved; the nodes to ask for slots that are just moving."""

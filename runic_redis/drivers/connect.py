@@ -94,7 +94,7 @@ class Connected:
     Attributes:
         server: one of the flavour's servers.
         label: its name.
-        block_s: for how long a read may wait for something to come.
+        wait_s: for how long a server may be let wait before it replies.
         many_nodes: whether keys of different slots may be on different nodes.
         others: other clients to be closed after it.
         stop: what else to do at the end.
@@ -102,7 +102,7 @@ class Connected:
 
     server: Any
     label: str
-    block_s: float
+    wait_s: float
     many_nodes: bool = False
     others: list[Any] = field(default_factory=list)
     stop: Callable[[], None] = lambda: None
@@ -127,10 +127,10 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
             "The client decodes responses (decode_responses=True), and what the store keeps is bytes: pass a client "
             "with decode_responses=False."
         )
-    block_s = _block_s(client.get_connection_kwargs())
+    wait_s = _wait_s(client.get_connection_kwargs())
     if isinstance(client, flavour.cluster_client):
-        return Connected(flavour.cluster_server(client, owned=False), "a RedisCluster client", block_s, many_nodes=True)
-    return Connected(flavour.single_server(client, owned=False), "a Redis client", block_s)
+        return Connected(flavour.cluster_server(client, owned=False), "a RedisCluster client", wait_s, many_nodes=True)
+    return Connected(flavour.single_server(client, owned=False), "a Redis client", wait_s)
 
 
 def connect_url(url: str, flavour: Flavour) -> Connected:
@@ -171,7 +171,7 @@ def _shown(url: str) -> str:
 def _connect_redis(url: str, flavour: Flavour) -> Connected:
     options, patience = _settings(flavour, _options(url, flavour))
     client = flavour.client.from_pool(flavour.pool(**options))
-    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), _block_s(options | patience))
+    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), _wait_s(options | patience))
 
 
 def _connect_cluster(url: str, flavour: Flavour) -> Connected:
@@ -188,7 +188,7 @@ def _connect_cluster(url: str, flavour: Flavour) -> Connected:
     except (RedisClusterException, *CONNECTION_FAILURES) as error:
         raise refused_cluster(error) from error
     server = flavour.cluster_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _block_s(options | patience), many_nodes=True)
+    return Connected(server, _shown(url), _wait_s(options | patience), many_nodes=True)
 
 
 def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
@@ -213,7 +213,7 @@ def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
     server = flavour.single_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _block_s(options | patience), others=list(sentinel.sentinels))
+    return Connected(server, _shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
 
 def _connect_embedded(url: str, flavour: Flavour) -> Connected:
@@ -234,7 +234,7 @@ def _connect_embedded(url: str, flavour: Flavour) -> Connected:
     options, patience = _settings(flavour, {"path": str(embedded.socket), "protocol": protocol})
     client = flavour.client.from_pool(flavour.pool(connection_class=flavour.unix_connection, **options))
     server = flavour.single_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _block_s(options | patience), stop=embedded.stop)
+    return Connected(server, _shown(url), _wait_s(options | patience), stop=embedded.stop)
 
 
 def _connect_memory(url: str, flavour: Flavour) -> Connected:
@@ -248,7 +248,7 @@ def _connect_memory(url: str, flavour: Flavour) -> Connected:
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol)
-    return Connected(flavour.single_server(client, owned=True), _shown(url), _LONGEST_BLOCK_S)
+    return Connected(flavour.single_server(client, owned=True), _shown(url), _TIMEOUT_S / 2)
 
 
 # The memory:// stores of this process, by name.
@@ -278,7 +278,7 @@ def _defaults(flavour: Flavour) -> dict[str, Any]:
 _LONGEST_BLOCK_S = 1.0
 
 
-def _block_s(options: Mapping[str, Any]) -> float:
+def _wait_s(options: Mapping[str, Any]) -> float:
     """For how long a read may wait: well below the time limit of its connection."""
     timeout_s = options.get("timeout_s") or options.get("socket_timeout") or _TIMEOUT_S
     return min(_LONGEST_BLOCK_S, float(timeout_s) / 2)

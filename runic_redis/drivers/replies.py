@@ -31,7 +31,6 @@ __all__ = [
     "closed",
     "error_reply",
     "failed",
-    "moved_in_a_circle",
     "now_s",
     "outdated",
     "refused_cluster",
@@ -71,7 +70,8 @@ def closed() -> StoreError:
 CONNECTION_FAILURES = (redis.ConnectionError, redis.TimeoutError, OSError)
 
 # redis-py takes the code off the message of these; of any other error the message starts with it.
-_CODES: dict[type[ResponseError], str] = {
+_CODES: dict[type[Exception], str] = {
+    BusyLoadingError: "LOADING",
     ClusterDownError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",
@@ -80,6 +80,9 @@ _CODES: dict[type[ResponseError], str] = {
     ReadOnlyError: "READONLY",
     TryAgainError: "TRYAGAIN",
 }
+_REFUSALS = (ResponseError, BusyLoadingError)
+# What a server says that is none to write to now.
+_OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
 def failed(error: Exception) -> StoreError:
@@ -95,29 +98,23 @@ def error_reply(reply: Any) -> Any:
     Raises:
         ConfigurationError: it is a redirection, and nobody here follows it.
     """
-    if isinstance(reply, BusyLoadingError):
-        return ErrorReply("LOADING", str(reply))
-    if not isinstance(reply, ResponseError):
+    if not isinstance(reply, _REFUSALS):
         return reply
     if isinstance(reply, MovedError | AskError):
         raise ConfigurationError(
             "The server is a node of a cluster: connect with redis+cluster://, or pass a redis.RedisCluster."
         )
+    return _refusal(reply)
+
+
+def _refusal(reply: Exception) -> ErrorReply:
     code = _CODES.get(type(reply))
-    if code is not None:
-        return ErrorReply(code, str(reply))
-    code, _, message = str(reply).partition(" ")
-    return ErrorReply(code, message)
-
-
-def moved_in_a_circle(error: ResponseError) -> ErrorReply:
-    """What a redirection means that leads nowhere, or not yet."""
-    return ErrorReply("TRYAGAIN", f"the cluster redirects in a circle: {error}")
+    return ErrorReply.parse(str(reply)) if code is None else ErrorReply(code, str(reply))
 
 
 def outdated(replies: Sequence[Any]) -> bool:
     """Whether a server answered that is none to write to now: the next try should connect anew, perhaps to another."""
-    return any(isinstance(reply, BusyLoadingError | MasterDownError | ReadOnlyError) for reply in replies)
+    return any(isinstance(reply, _REFUSALS) and _refusal(reply).code in _OUTDATED for reply in replies)
 
 
 def refused_cluster(error: Exception) -> StoreError:

@@ -20,7 +20,6 @@ import redis
 from hiredis import pack_command
 from redis.cluster import ClusterNode
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     BusyLoadingError,
     MovedError,
@@ -34,15 +33,15 @@ from runic_redis.drivers.replies import (
     REDIRECTIONS,
     check_open,
     error_reply,
-    moved_in_a_circle,
     now_s,
     outdated,
     refused_connection,
     refused_login,
 )
+from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
-from runic_redis.operations.effects import Batch, Collect, Operation
-from runic_redis.operations.grouping import Call, Group, Groups, Lost, Ticket, is_full
+from runic_redis.operations.effects import Batch, Collect, Lost, Operation
+from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
 
@@ -138,11 +137,13 @@ class Sender:
     Args:
         server: what to send to.
         deadline_s: for how long a command is tried, from its first try.
+        wait_s: how long a server may be let wait for a confirmation, in one round.
     """
 
-    def __init__(self, server: Server, deadline_s: float) -> None:
+    def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
         self.server = server
         self.deadline_s = deadline_s
+        self._wait_s = wait_s
         self._start()
         _senders.add(self)
 
@@ -154,11 +155,14 @@ class Sender:
     def _start(self) -> None:
         self._lock = Lock()
         self._room = Condition(self._lock)
-        self._groups = Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None)
+        self._groups = self._new_groups()
         self._led: set[Group] = set()
         self._turns: set[_Turn] = set()
         # How many calls wait to be let into a queue that is full.
         self._kept_out = 0
+
+    def _new_groups(self) -> Groups:
+        return Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None, self._wait_s)
 
     def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
@@ -267,7 +271,7 @@ class Sender:
         with self._lock:
             interrupted.abandoned = True
             self._turns.discard(interrupted)
-            self._groups = Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None)
+            self._groups = self._new_groups()
             self._led = set()
             for turn in self._turns:
                 turn.leads = []
@@ -441,12 +445,13 @@ class _Exchange:
 class _SinglePending:
     """Calls sent to one Redis."""
 
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-        self.cancel = exchange.cancel
+    def __init__(self, connections: _Connections, calls: Sequence[Call], *, apart: bool) -> None:
+        self._shipment = Shipment(calls, range(len(calls)))
+        self._exchange = _Exchange(connections, self._shipment.commands, apart=apart)
+        self.cancel = self._exchange.cancel
 
     def finish(self) -> list[Any]:
-        return [error_reply(reply) for reply in self._exchange.finish()]
+        return [error_reply(reply) for reply in self._shipment.replies(self._exchange.finish())]
 
 
 class SingleServer:
@@ -472,7 +477,7 @@ class SingleServer:
     def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
         """Send the calls on one connection."""
         check_open(self._closed)
-        return _SinglePending(_Exchange(self._connections, [call.args for call in calls], apart=apart))
+        return _SinglePending(self._connections, calls, apart=apart)
 
     def forget(self) -> None:
         """Forget connections that a parent process holds."""
@@ -505,7 +510,7 @@ class ClusterServer:
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key, as far as is known."""
         try:
-            name: str = self._client.get_node_from_key(key).name
+            name: str = self.node(key).name
         except RedisClusterException:
             return ""
         return name
@@ -515,19 +520,14 @@ class ClusterServer:
         check_open(self._closed)
         return _ClusterPending(self, calls, apart=apart)
 
-    def nodes(
-        self, calls: Sequence[Call], places: list[int], asking: dict[int, ClusterNode], replies: list[Any]
-    ) -> list[tuple[ClusterNode, list[int]]]:
-        """The nodes that calls go to, with their places; where there is none, the reply says so."""
-        groups: dict[str, tuple[ClusterNode, list[int]]] = {}
-        for place in places:
-            try:
-                node = asking.get(place) or self._client.get_node_from_key(calls[place].key)
-            except RedisClusterException as error:
-                replies[place] = Lost(str(error), sent=False)
-                continue
-            groups.setdefault(node.name, (node, []))[1].append(place)
-        return list(groups.values())
+    def node(self, key: str) -> ClusterNode:
+        """The node that holds a key, as far as is known.
+
+        Raises:
+            RedisClusterException: none is known.
+        """
+        node: ClusterNode = self._client.get_node_from_key(key)
+        return node
 
     def connections(self, node: ClusterNode) -> _Connections:
         """A node's connections."""
@@ -582,41 +582,32 @@ class _ClusterPending:
         self._calls = calls
         self._apart = apart
         self._replies: list[Any] = [None] * len(calls)
-        self._under_way: list[tuple[_Exchange, list[int], list[int]]] = []
-        self._send(list(range(len(calls))), {})
+        self._under_way: list[tuple[_Exchange, Shipment]] = []
+        self._send(range(len(calls)), {})
 
-    def _send(self, places: list[int], asking: dict[int, ClusterNode]) -> None:
-        """Send every node its calls, each that it is only asked for behind an ASKING."""
-        for node, of_node in self._server.nodes(self._calls, places, asking, self._replies):
-            commands: list[tuple[Any, ...]] = []
-            answered_by: list[int] = []
-            for place in of_node:
-                if place in asking:
-                    commands.append(("ASKING",))
-                commands.append(self._calls[place].args)
-                answered_by.append(len(commands) - 1)
+    def _send(self, places: Sequence[int], asking: dict[int, ClusterNode]) -> None:
+        for node, shipment in by_node(self._calls, places, asking, self._server.node, self._replies):
             try:
-                exchange = _Exchange(self._server.connections(node), commands, apart=self._apart)
+                exchange = _Exchange(self._server.connections(node), shipment.commands, apart=self._apart)
             except BaseException:
                 self.cancel()
                 raise
-            self._under_way.append((exchange, of_node, answered_by))
+            self._under_way.append((exchange, shipment))
 
     def finish(self) -> list[Any]:
         """The replies; redirections are followed."""
         replies = self._replies
-        waiting = list(range(len(self._calls)))
         for last in reversed(range(REDIRECTIONS)):
             while self._under_way:
-                exchange, places, answered_by = self._under_way.pop(0)
+                exchange, shipment = self._under_way.pop(0)
                 try:
                     answers = exchange.finish()
                 except BaseException:
                     self.cancel()
                     raise
-                for place, at in zip(places, answered_by, strict=True):
-                    replies[place] = answers[at]
-            waiting = [place for place in waiting if isinstance(replies[place], MovedError | AskError)]
+                for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
+                    replies[place] = reply
+            waiting = redirected(replies, range(len(replies)))
             if not waiting:
                 break
             asking = self._server.follow(replies, waiting)
@@ -624,13 +615,10 @@ class _ClusterPending:
                 self._send(waiting, asking)
         if any(isinstance(reply, Lost) for reply in replies):
             self._server.rediscover()
-        return [
-            moved_in_a_circle(reply) if isinstance(reply, MovedError | AskError) else error_reply(reply)
-            for reply in replies
-        ]
+        return plain_replies(replies)
 
     def cancel(self) -> None:
         """Give up on the replies."""
-        for exchange, _, _ in self._under_way:
+        for exchange, _ in self._under_way:
             exchange.cancel()
         self._under_way = []

@@ -5,9 +5,16 @@ from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
 from runic_redis.context import Context
-from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable
-from runic_redis.operations.asking import answer
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.errors import (
+    CommitsLost,
+    CursorConflict,
+    InvalidArgument,
+    InvalidType,
+    StoreError,
+    StoreUnavailable,
+)
+from runic_redis.operations.asking import answer, not_durable
+from runic_redis.operations.effects import Batch, Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.operations.facts import beside, keep_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
@@ -156,6 +163,7 @@ def _command(
         line=workflow_id,
         joins=True,
         size=size,
+        writes=commit_id is None and size > 0,
     )
 
 
@@ -173,10 +181,14 @@ def _cursor(reply: Any, command: Command) -> int:
     """
     if type(reply) is int:
         return reply
-    if isinstance(reply, bytes):
-        code, _, message = reply.decode().partition(" ")
-        reply = ErrorReply(code, message)
     workflow_id = command.line
+    if isinstance(reply, Unconfirmed):
+        raise not_durable(
+            reply,
+            f"The commit of the workflow {workflow_id!r} up to its cursor {reply.reply}",
+            f"Ask again with the same commit id, or append nothing with expected_cursor={reply.reply},",
+            reply.reply,
+        )
     refusal = unless_lost(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
         raise missing_fact(refusal.message)
@@ -187,6 +199,14 @@ def _cursor(reply: Any, command: Command) -> int:
             "of your own it would be known."
         )
     actual, expected = int(refusal.message), int(command.args[_EXPECTED])
+    if actual < expected:
+        raise CommitsLost(
+            f"The workflow {workflow_id!r} is at cursor {actual}, below {expected}, and cursors never go back. If it "
+            f"was at {expected}, and nobody has deleted it, the server has lost {expected - actual} events: it failed "
+            "before its disk or a replica had them. Nothing was stored. Read the workflow anew, and see durability.",
+            expected=expected,
+            actual=actual,
+        )
     raise CursorConflict(
         f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
         "Nothing was stored; read what is new and decide again.",

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from runic_redis.errors import DecodeError, StoreError, StoreUnavailable
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered
+from runic_redis.errors import DecodeError, DurabilityError, StoreError, StoreUnavailable, WriteRefused
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
-__all__ = ["answer", "ask", "ask_all", "checked"]
+__all__ = ["answer", "ask", "ask_all", "checked", "not_durable"]
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
 _NAMED = frozenset(
@@ -29,6 +29,8 @@ def ask(command: Command) -> Operation[Any]:
 
     Raises:
         StoreUnavailable: it was not answered within the deadline.
+        WriteRefused: the server takes no writes.
+        DurabilityError: it was carried out, and not confirmed within the deadline.
         DecodeError: there is a foreign value at one of its keys.
     """
     (reply,) = yield Batch((command,))
@@ -42,6 +44,8 @@ def ask_all(commands: Sequence[Command]) -> Operation[list[Any]]:
 
     Raises:
         StoreUnavailable: some were not answered within the deadline.
+        WriteRefused: the server takes no writes.
+        DurabilityError: some were carried out, and not confirmed within the deadline.
         DecodeError: there is a foreign value at one of their keys.
     """
     return checked((yield Batch(commands)), commands)
@@ -59,7 +63,18 @@ def answer(reply: Any, command: Command) -> Any:
     if isinstance(reply, Unanswered):
         consequence = _UNKNOWN if reply.unsure else "It is safe to ask again."
         raise StoreUnavailable(f"Redis did not answer for {reply.elapsed_s:.1f} s: {reply.reason}. {consequence}")
+    if isinstance(reply, Unconfirmed):
+        raise not_durable(reply, f"What was written for {command.line or command.key!r}", "Ask again", None)
     return reply
+
+
+def not_durable(reply: Unconfirmed, what: str, remedy: str, cursor: int | None) -> DurabilityError:
+    """The error for what was written, and not confirmed."""
+    return DurabilityError(
+        f"{what} is stored on the server, but was not confirmed to be as durable as was asked for, for "
+        f"{reply.elapsed_s:.1f} s: {reply.reason}. {remedy} to have it confirmed.",
+        cursor=cursor,
+    )
 
 
 def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
@@ -74,9 +89,17 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
         )
     if reply.code == "DAMAGED":
         raise DecodeError(f"The {reply.message} of a workflow is damaged, at one of these keys: {keys}. {consequence}")
+    if reply.code in _FULL:
+        raise WriteRefused(
+            f"Redis takes no writes: {reply.code} {reply.message}. {consequence} {_FULL[reply.code]}", code=reply.code
+        )
     raise StoreError(f"Redis refused the command for {keys}: {reply.code} {reply.message}. {consequence}")
 
 
+_FULL = {
+    "OOM": "Its memory is used up: delete or trim workflows, collect facts, or raise maxmemory.",
+    "MISCONF": "It cannot write its disk: make room there, or repair it; the server's log says what is wrong.",
+}
 _UNKNOWN = (
     "Whether it was stored is not known: read the workflow to see, or append with a commit_id of your own, which may "
     "be asked again and again and is stored once."

@@ -1,6 +1,7 @@
 """What passes between an operation and the driver that runs it."""
 
 import os
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -8,22 +9,31 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from runic_redis.scripts import Script, load_script
 
 __all__ = [
+    "PASSING",
     "Ahead",
     "Argument",
     "Batch",
     "Collect",
     "Command",
+    "Confirmation",
     "Effect",
     "ErrorReply",
     "Fetching",
+    "Lost",
     "Operation",
     "Unanswered",
+    "Unconfirmed",
     "call_script",
     "own_id",
 ]
 
 T = TypeVar("T")
 _OWN_ID_BYTES = 8
+# Replies of a server that has not carried the command out, and may well do so soon.
+PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"})
+_IN_SCRIPT = re.compile(
+    r"(?:ERR Error running script [^:]*: @user_script: ?\d+: )?@user_script: ?\d+: -([A-Z]+ .*)", re.S
+)
 # No int: packing one lets a signal handler run in the middle of hiredis, which then crashes if that raises.
 Argument: TypeAlias = str | bytes
 
@@ -42,8 +52,10 @@ class Command:
         line: commands of one line are carried out in the order in which they were asked for, whatever fails in
             between; without one, in any order.
         joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
-            behind each other. The reply to such a command is an array, with an element for each call in it.
+            behind each other. The reply to such a command is an array, with an element for each call in it; a string
+            among them is an error.
         size: about how many bytes it has, where they are many.
+        writes: whether it is sure to write something, on a first try that is not refused.
     """
 
     args: Sequence[Argument]
@@ -54,6 +66,7 @@ class Command:
     line: str = ""
     joins: bool = False
     size: int = 0
+    writes: bool = False
 
     def as_retry(self, since_first_ms: int) -> Sequence[Argument]:
         """Its arguments, once an earlier try may have been carried out."""
@@ -62,9 +75,24 @@ class Command:
         return (*self.args[: self.retry_at], str(since_first_ms), *self.args[self.retry_at + 1 :])
 
 
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What has to confirm writes before they count as done.
+
+    Attributes:
+        replicas: how many replicas, at least.
+        fsync: that it is on disk, of the server and of the replicas.
+        by_settings: that is known by the settings of the server, one without WAITAOF.
+    """
+
+    replicas: int
+    fsync: bool
+    by_settings: bool = False
+
+
 @dataclass(slots=True)
 class Batch:
-    """Commands to be answered, each by a value, an `ErrorReply` or `Unanswered`, in a list.
+    """Commands to be answered, in a list: each by a value, an `ErrorReply`, `Unanswered` or `Unconfirmed`.
 
     They travel in one round trip (in a cluster, one to each node), together with those of other calls.
 
@@ -73,12 +101,14 @@ class Batch:
         apart: on a connection of their own: for replies that may be large, which others should not wait for.
         at_once: the replies mean something together only: when one is lost, all are asked for again.
         once: a connection that fails is not tried again.
+        confirmation: what has to confirm that it is durable; None if the server's answer is enough.
     """
 
     commands: Sequence[Command]
     apart: bool = False
     at_once: bool = False
     once: bool = False
+    confirmation: Confirmation | None = None
 
 
 class Fetching(Protocol):
@@ -116,6 +146,13 @@ class ErrorReply:
     message: str
     unsure: bool = False
 
+    @classmethod
+    def parse(cls, text: str) -> "ErrorReply":
+        """What a server has said, where a script of Redis 6.2 stands around what a command in it has said."""
+        inner = _IN_SCRIPT.match(text)
+        code, _, message = (inner[1] if inner else text).strip().partition(" ")
+        return cls(code, message)
+
 
 @dataclass(slots=True)
 class Unanswered:
@@ -130,6 +167,38 @@ class Unanswered:
     reason: str
     elapsed_s: float
     unsure: bool
+
+
+@dataclass(slots=True)
+class Unconfirmed:
+    """In place of a reply: the server has carried the command out, and what has to confirm it did not.
+
+    Attributes:
+        reply: what the server replied.
+        reason: what was missing.
+        passing: whether asking again may help.
+        elapsed_s: for how long it was tried.
+    """
+
+    reply: Any
+    reason: str
+    passing: bool
+    elapsed_s: float = 0.0
+
+
+class Lost:
+    """In place of a reply, to those who send: the connection failed.
+
+    Args:
+        reason: how it failed.
+        sent: whether the command may have reached the server.
+    """
+
+    __slots__ = ("reason", "sent")
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        self.reason = reason
+        self.sent = sent
 
 
 Effect: TypeAlias = Batch | Ahead | Collect
@@ -150,6 +219,7 @@ def call_script(
     line: str = "",
     joins: bool = False,
     size: int = 0,
+    writes: bool = False,
 ) -> Command:
     """A call of a script; its arguments as for `Command`."""
-    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size)
+    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes)

@@ -95,7 +95,7 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
     if not facts or not context.slots_matter:
         return problems
     calls = [
-        call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data))
+        call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data), writes=True)
         for fact_hash, data in facts.items()
     ]
     for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
@@ -140,7 +140,9 @@ def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[Non
     yield from make_namespace(context)
     replies = yield from ask_all(
         [
-            call_script("save_fact", context.keys.fact(raw), [raw, data, str(DIGEST_BYTES)], size=len(data))
+            call_script(
+                "save_fact", context.keys.fact(raw), [raw, data, str(DIGEST_BYTES)], size=len(data), writes=True
+            )
             for raw, data in encoded
         ]
     )

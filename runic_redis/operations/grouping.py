@@ -15,18 +15,29 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Any
 
 from runic_redis.errors import StoreError
-from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Unanswered
+from runic_redis.operations.confirming import Confirming
+from runic_redis.operations.effects import (
+    PASSING,
+    Argument,
+    Batch,
+    Command,
+    Confirmation,
+    ErrorReply,
+    Lost,
+    Unanswered,
+    Unconfirmed,
+)
 
-__all__ = ["PASSING", "Call", "Group", "Groups", "Lost", "Ticket", "is_full"]
+__all__ = ["Call", "Group", "Groups", "Ticket", "is_full"]
 
-# Replies of a server that has not carried the command out, and may well do so soon.
-PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY", "TRYAGAIN"})
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # What goes in one round trip, and in one call of a script: enough to share their cost, too little to hold up others.
 _MOST_CALLS = 512
 _MOST_BYTES = 4 * 1024 * 1024
 _MOST_JOINED = 128
+# How long a server is let wait for a confirmation at least, also when the deadline is near.
+_SHORTEST_WAIT_S = 0.05
 # From how many on a round is halved, and how fast a server must answer each for that.
 _FEW = 16
 _QUICK_S = 0.00005
@@ -35,21 +46,7 @@ _FULL_COMMANDS = 4096
 _FULL_BYTES = 64 * 1024 * 1024
 
 
-class Lost:
-    """In place of a reply: the connection failed.
-
-    Args:
-        reason: how it failed.
-        sent: whether the command may have reached the server.
-    """
-
-    __slots__ = ("reason", "sent")
-
-    def __init__(self, reason: str, *, sent: bool) -> None:
-        self.reason = reason
-        self.sent = sent
-
-
+_TROUBLE = frozenset({ErrorReply, Lost, Unconfirmed})
 # In place of a reply that is not there yet.
 _WAITING: Any = object()
 
@@ -89,7 +86,7 @@ class Ticket:
 class _Request:
     """One command of a ticket, until it is answered."""
 
-    __slots__ = ("command", "first_s", "place", "ticket", "unsure", "with_text")
+    __slots__ = ("command", "first_s", "place", "ticket", "unconfirmed", "unsure", "with_text")
 
     def __init__(self, command: Command, ticket: Ticket, place: int) -> None:
         self.command = command
@@ -98,19 +95,28 @@ class _Request:
         # When it was first sent, and whether it may have been carried out since.
         self.first_s: float | None = None
         self.unsure = False
+        # What the last try came to, if it was carried out, but not confirmed.
+        self.unconfirmed: Unconfirmed | None = None
         # Whether the server does not know its script.
         self.with_text = False
 
 
 class Call:
-    """What is sent as one command, and answers one request or several."""
+    """What is sent as one command, and answers one request or several.
 
-    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "key", "requests")
+    Attributes:
+        key: its first key.
+        requests: what it answers.
+        confirming: what is to be sent behind the calls of its round.
+    """
+
+    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "confirming", "key", "requests")
 
     def __init__(self, request: _Request, args: Sequence[Argument]) -> None:
         command = request.command
         self.key = command.key
         self.requests = [request]
+        self.confirming: Confirming | None = None
         self._script = command.script
         self._with_text = request.with_text
         self._keys = list(command.keys)
@@ -189,11 +195,22 @@ class Group:
     Args:
         deadline_s: for how long a command is tried, from its first try.
         by_slot: whether what is sent as one must be of one slot.
+        confirmation: what has to confirm what is sent.
+        wait_s: how long a server may be let wait for that, in one round.
     """
 
-    def __init__(self, deadline_s: float, *, by_slot: bool = False) -> None:
+    def __init__(
+        self,
+        deadline_s: float,
+        *,
+        by_slot: bool = False,
+        confirmation: Confirmation | None = None,
+        wait_s: float = math.inf,
+    ) -> None:
         self._deadline_s = deadline_s
         self._by_slot = by_slot
+        self._confirmation = confirmation
+        self._wait_s = wait_s
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._rounds_under_way = 0
@@ -286,7 +303,18 @@ class Group:
             self._rounds_under_way += 1
             self._sent_s = now_s
             busy.update(plan.lines)
+            if self._confirmation is not None:
+                self._have_confirmed(plan.calls, self._confirmation, now_s)
         return plan.calls
+
+    def _have_confirmed(self, calls: Sequence[Call], confirmation: Confirmation, now_s: float) -> None:
+        requests = [request for call in calls for request in call.requests]
+        oldest_s = min(request.first_s or now_s for request in requests)
+        left_s = max(_SHORTEST_WAIT_S, oldest_s + self._deadline_s - now_s)
+        touch = any(request.unsure or not request.command.writes for request in requests)
+        confirming = Confirming(confirmation, int(min(self._wait_s, left_s) * 1000), touch)
+        for call in calls:
+            call.confirming = confirming
 
     def _share(self) -> int:
         """How many commands the next round is to take.
@@ -301,41 +329,21 @@ class Group:
         """Give the answers of a round to those who wait for them; what failed will be sent again."""
         self._rounds_under_way -= 1
         reason = ""
-        crossed = False
         again: list[_Request] = []
         answered = sum([len(call.requests) for call in sent])
         self._about = answered + len(self._waiting)
         self._each_s = (now_s - self._sent_s) / answered
         for call, answer in zip(sent, answers, strict=True):
-            separate = call.requests[0].command.joins and type(answer) is list
-            for number, request in enumerate(call.requests):
+            for request, reply in zip(call.requests, _replies(call, answer), strict=True):
                 self._busy.discard(request.command.line)
-                reply = answer[number] if separate else answer
-                if type(reply) is Lost:
-                    request.unsure = request.unsure or reply.sent
-                    if request.ticket.batch.once:
-                        reply = Unanswered(reply.reason, 0.0, unsure=False)
-                    else:
-                        reason = reply.reason
+                settled = reply
+                if type(reply) in _TROUBLE:
+                    settled, failure = self._judge(request, call, reply, now_s)
+                    if failure is not None:
+                        reason = failure or reason
                         again.append(request)
                         continue
-                elif type(reply) is ErrorReply:
-                    if reply.code == "NOSCRIPT":
-                        request.with_text = True
-                        again.append(request)
-                        continue
-                    if reply.code == "CROSSSLOT" and not self._by_slot:
-                        # A node of a cluster that has all the slots.
-                        crossed = True
-                        again.append(request)
-                        continue
-                    if reply.code in PASSING:
-                        reason = f"{reply.code} {reply.message}"
-                        again.append(request)
-                        continue
-                    reply = ErrorReply(reply.code, reply.message, request.unsure)
-                self._settle(request, reply)
-        self._by_slot = self._by_slot or crossed
+                self._settle(request, settled)
         if reason:
             self._reason = reason
             self._failures += 1
@@ -346,6 +354,32 @@ class Group:
         if again:
             again = [request for request in _with_companions(sent, again) if not request.ticket.abandoned]
             self._queue([*again, *self._waiting])
+
+    def _judge(self, request: _Request, call: Call, reply: Any, now_s: float) -> tuple[Any, str | None]:
+        """What trouble comes to: an answer, and None; or how the server fails for now, '' if it does not."""
+        failure = None
+        if type(reply) is Unconfirmed:
+            request.unsure = True
+            request.unconfirmed = reply
+            reply.elapsed_s = now_s - (request.first_s or now_s)
+            failure = reply.reason if reply.passing else None
+        elif type(reply) is Lost:
+            request.unsure = request.unsure or reply.sent
+            failure = reply.reason
+            if request.ticket.batch.once:
+                return Unanswered(reply.reason, 0.0, unsure=False), None
+        elif reply.code == "NOSCRIPT":
+            request.with_text = True
+            failure = ""
+        elif reply.code == "CROSSSLOT" and len(call.requests) > 1:
+            # A node of a cluster that has all the slots.
+            self._by_slot = True
+            failure = ""
+        elif reply.code in PASSING:
+            failure = f"{reply.code} {reply.message}"
+        else:
+            return ErrorReply(reply.code, reply.message, request.unsure), None
+        return reply, failure
 
     def fail(self, sent: Sequence[Call], error: StoreError) -> None:
         """Have a round fail for good, with all that it is a part of."""
@@ -375,7 +409,7 @@ class Group:
         if self._failures and elapsed_s >= self._deadline_s:
             self._waiting_bytes -= command.size
             unsure = request.unsure and command.retry_at is not None
-            self._settle(request, Unanswered(self._reason, elapsed_s, unsure))
+            self._settle(request, request.unconfirmed or Unanswered(self._reason, elapsed_s, unsure))
             return None
         return command.as_retry(int(elapsed_s * 1000)) if request.unsure else command.args
 
@@ -387,6 +421,20 @@ class Group:
         ticket.missing -= 1
         if ticket.missing == 0:
             ticket.wake()
+
+
+def _replies(call: Call, answer: Any) -> Sequence[Any]:
+    """The replies to each of a call's requests, from the answer to it."""
+    if type(answer) is Unconfirmed:
+        return [
+            reply if type(reply) is ErrorReply else Unconfirmed(reply, answer.reason, answer.passing)
+            for reply in _replies(call, answer.reply)
+        ]
+    if type(answer) is not list or not call.requests[0].command.joins:
+        return [answer] * len(call.requests)
+    if bytes in map(type, answer):
+        return [ErrorReply.parse(reply.decode(errors="replace")) if type(reply) is bytes else reply for reply in answer]
+    return answer
 
 
 def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:
@@ -425,38 +473,53 @@ class Groups:
     Args:
         deadline_s: for how long a command is tried, from its first try.
         find_node: which node a key is kept on; None where there is but one.
+        wait_s: how long a server may be let wait for a confirmation.
     """
 
-    def __init__(self, deadline_s: float, find_node: Callable[[str], Hashable] | None) -> None:
+    def __init__(
+        self, deadline_s: float, find_node: Callable[[str], Hashable] | None, wait_s: float = math.inf
+    ) -> None:
         self._deadline_s = deadline_s
         self._find_node = find_node
+        self._wait_s = wait_s
         self._only = Group(deadline_s)
         self._by_node: dict[Hashable, Group] = {}
-        self._by_tag: dict[str, Group] = {}
+        self._by_tag: dict[Hashable, Group] = {}
 
     def find(self, ticket: Ticket) -> Mapping[Group, Sequence[int]]:
         """The groups that a ticket's commands belong to, with their places in it."""
+        confirmation = ticket.batch.confirmation
         if self._find_node is None:
-            return {self._only: range(len(ticket.batch.commands))}
+            group = self._only if confirmation is None else self._of_node("", confirmation)
+            return {group: range(len(ticket.batch.commands))}
         found: dict[Group, list[int]] = {}
         for place, command in enumerate(ticket.batch.commands):
-            found.setdefault(self._home(command.key, self._find_node), []).append(place)
+            found.setdefault(self._home(command.key, self._find_node, confirmation), []).append(place)
         return found
 
     def __iter__(self) -> Iterator[Group]:
-        return iter([self._only] if self._find_node is None else self._by_node.values())
+        return iter([self._only, *self._by_node.values()])
 
-    def _home(self, key: str, find_node: Callable[[str], Hashable]) -> Group:
+    def _of_node(self, node: Hashable, confirmation: Confirmation | None) -> Group:
+        """A node's group of what is confirmed in one way: nobody waits for what others have confirmed."""
+        group = self._by_node.get((node, confirmation))
+        if group is None:
+            group = self._by_node[node, confirmation] = Group(
+                self._deadline_s,
+                by_slot=self._find_node is not None,
+                confirmation=confirmation,
+                wait_s=self._wait_s,
+            )
+        return group
+
+    def _home(self, key: str, find_node: Callable[[str], Hashable], confirmation: Confirmation | None) -> Group:
         """The group of a key's node.
 
         When a slot has moved to another node, its commands stay in their old group for as long as any wait there, so
         as not to overtake them. (A group decides what is sent when; where to, the driver does.)
         """
-        node = find_node(key)
-        group = self._by_node.get(node)
-        if group is None:
-            group = self._by_node[node] = Group(self._deadline_s, by_slot=True)
-        tag = _tag(key)
+        group = self._of_node(find_node(key), confirmation)
+        tag = _tag(key), confirmation
         home = self._by_tag.get(tag)
         if home is not group and (home is None or home.idle):
             home = self._by_tag[tag] = group

@@ -37,6 +37,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
             retry_at=2,
             line=workflow_id,
             size=len(encoded) + sum(map(len, found.values())),
+            writes=True,
         )
     )
     if isinstance(unless_lost(reply, workflow_id), ErrorReply):
@@ -87,12 +88,11 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
                 one.leases,
                 one.expiring,
             ),
-            [workflow_id, when, held],
+            # Of one that is gone already, too: that it is may have to be confirmed.
+            [workflow_id, when or "", held],
             line=workflow_id,
         )
         for workflow_id, one, when, held in zip(workflow_ids, keys, created, by_lease, strict=True)
-        if when is not None
     ]
-    if calls:
-        for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-            unless_lost(reply, call.line)
+    for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
+        unless_lost(reply, call.line)

@@ -1,16 +1,21 @@
-"""Opening and making a namespace: is the server recent enough, and are the settings those it was made with?"""
+"""Opening and making a namespace: what is to be known of the server, and are the settings those it was made with?"""
 
+import logging
 import re
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from runic_redis.context import Context
+from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreUnavailable
 from runic_redis.operations.asking import ask
+from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
 __all__ = ["FORMAT", "make_namespace", "open_namespace", "with_settings"]
 
 T = TypeVar("T")
+_log = logging.getLogger("runic_redis")
 
 # The version of the data format, docs/data-format.md.
 FORMAT = 1
@@ -19,26 +24,32 @@ SETTINGS = ("format", "partitions")
 
 
 def open_namespace(context: Context) -> Operation[None]:
-    """Check the server and the namespace; changes nothing.
+    """Check the server and the namespace; changes nothing. What of the server endangers data is logged as a warning.
 
     Raises:
-        ConfigurationError: the server is too old, or the namespace was made with other settings.
+        ConfigurationError: the server is too old, or cannot confirm the durability asked for; or the namespace was made
+            with other settings.
         StoreUnavailable: the server cannot be reached. It is asked once: a wrong address should show at once.
     """
     config = context.keys.config
-    info = Command(("INFO", "server"), config)
+    info = Command(("INFO",), config)
     settings = Command(("HMGET", config, *SETTINGS), config)
     server, found = yield Batch((info, settings), once=True)
     for reply in (server, found):
         if isinstance(reply, Unanswered):
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
-    _check_server(server)
-    context.slots_matter = context.many_nodes or _is_cluster(server)
+    about = {} if isinstance(server, ErrorReply) else _parse_info(server)
+    _check_version(about)
+    context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
     if isinstance(found, ErrorReply):
         raise ConfigurationError(
             f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}."
         )
     _take_settings(context, found)
+    if context.durability != "memory":
+        yield from prepare_durability(context, context.durability)
+    for danger in _dangers(about, context.durability):
+        _log.warning("%s", danger)
 
 
 def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
@@ -81,24 +92,35 @@ def make_namespace(context: Context) -> Operation[None]:
     context.made = True
 
 
-def _is_cluster(info: Any) -> bool:
-    return not isinstance(info, ErrorReply) and "redis_mode:cluster" in _text(info)
+def _parse_info(info: str | bytes) -> dict[str, str]:
+    """What a server says of itself. A user without INFO is told nothing; an old server will refuse the first write."""
+    text = info if isinstance(info, str) else info.decode(errors="replace")
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
-def _text(info: str | bytes) -> str:
-    return info if isinstance(info, str) else info.decode(errors="replace")
-
-
-def _check_server(info: Any) -> None:
-    if isinstance(info, ErrorReply):
-        # A user without INFO cannot be told the version; an old server will refuse the first write.
-        return
-    text = _text(info)
-    match = re.search(r"redis_version:(\d+)\.(\d+)\S*", text)
+def _check_version(about: Mapping[str, str]) -> None:
+    version = about.get("redis_version", "")
+    match = re.match(r"(\d+)\.(\d+)", version)
     if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
         raise ConfigurationError(
-            f"The server is Redis {match[0].partition(':')[2]}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
+            f"The server is Redis {version}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
             "upgrade it, or use embedded:// (pip install 'runic-redis[embedded]')."
+        )
+
+
+def _dangers(about: Mapping[str, str], durability: Durability) -> Iterator[str]:
+    """What of the server's settings may lose what it has acknowledged."""
+    if durability == "memory" and about.get("aof_enabled") == "0":
+        yield (
+            "The server keeps no append-only file: when it ends, what it acknowledged since its last RDB file, if it "
+            "writes any, is lost. Set appendonly yes, or use durability replicated(n)."
+        )
+    policy = about.get("maxmemory_policy", "noeviction")
+    if about.get("maxmemory", "0") != "0" and policy != "noeviction":
+        whose = "any key" if policy.startswith("allkeys") else "keys of workflows that expire"
+        yield (
+            f"The server's maxmemory-policy is {policy}: when its memory is full it drops {whose}, and with it events, "
+            "without a word. Set maxmemory-policy noeviction, which refuses writes instead."
         )
 
 

@@ -27,6 +27,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
             retry_at=2,
             line=workflow_id,
             size=len(data),
+            writes=True,
         )
     )
     if isinstance(unless_lost(reply, workflow_id), ErrorReply):

@@ -23,7 +23,9 @@ _LAST_MS = 2**64 - 1
 # How many entries of a workflow a page has at most, and how many workflows are asked about at once.
 _MOST_ENTRIES = 32
 _AT_ONCE = 1000
-# How long a read waits for one slot of several, in a cluster.
+# How long a read waits for something to come, before it looks at how things are; and for one slot of several, in a
+# cluster.
+_LOOK_S = 1.0
 _GLANCE_S = 0.05
 
 
@@ -99,7 +101,7 @@ class Tailer:
     def _reads(self) -> list[Command]:
         """A read for each slot; the first waits."""
         self._slots.append(self._slots.pop(0))
-        wait_s = self._context.block_s if len(self._slots) == 1 else min(self._context.block_s, _GLANCE_S)
+        wait_s = min(self._context.wait_s, _LOOK_S if len(self._slots) == 1 else _GLANCE_S)
         commands = []
         for number, slot in enumerate(self._slots):
             block = ("BLOCK", str(max(1, int(wait_s * 1000)))) if number == 0 else ()

@@ -1,0 +1,59 @@
+"""How durable a write must be before it is acknowledged."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from runic_redis.errors import InvalidArgument, InvalidType
+
+__all__ = ["Durability", "Replicated", "check_durability", "replicated"]
+
+_MOST_REPLICAS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Replicated:
+    """A durability, made by `replicated`."""
+
+    replicas: int
+    fsync: bool
+
+
+Durability: TypeAlias = Literal["memory", "fsync"] | Replicated
+
+
+def replicated(replicas: int, *, fsync: bool = False) -> Replicated:
+    """The durability of a write that replicas have too: it survives the loss of the primary while one of them lives.
+
+    Args:
+        replicas: how many must have it. (A failover takes the replica that is furthest, of those that it can reach.)
+        fsync: whether they, and the primary, must have it on disk as well.
+
+    Raises:
+        InvalidArgument: it is not a number from 1 on.
+    """
+    if type(replicas) is not int or not 0 < replicas <= _MOST_REPLICAS:
+        raise InvalidArgument(
+            f"replicated takes a number of replicas, from 1 to {_MOST_REPLICAS}, not {replicas!r:.80}."
+        )
+    return Replicated(replicas, bool(fsync))
+
+
+def check_durability(durability: Any) -> Durability:
+    """A durability.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    if isinstance(durability, Replicated):
+        return durability
+    if not isinstance(durability, str):
+        raise InvalidType(
+            f'durability is "memory", "fsync" or replicated(n), not {durability!r:.80}; nothing was sent.'
+        )
+    if durability == "memory":
+        return "memory"
+    if durability == "fsync":
+        return "fsync"
+    raise InvalidArgument(
+        f'durability is "memory", "fsync" or replicated(n), not {durability!r:.80}; nothing was sent.'
+    )
