@@ -1,16 +1,12 @@
-"""Faults at chosen points: a server that loses what is sent or answered, and a proxy that cuts connections."""
+"""Faults at chosen points inside a store: a server that loses what is sent or answered."""
 
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runic_redis import RedisStore
 from runic_redis.drivers.sync import Pending, Sender, Server
 from runic_redis.operations.effects import Lost
 from runic_redis.operations.grouping import Call
-from tests.servers import RunningServer
 
 LOST = Lost("the test lost it", sent=True)
 
@@ -83,86 +79,3 @@ def make_faulty(store: RedisStore, deadline_s: float = 30.0) -> FaultyServer:
     faulty = FaultyServer(store._sender.server)
     store._sender = Sender(faulty, deadline_s, wait_s=1.0)
     return faulty
-
-
-class CuttingProxy:
-    """A proxy on loopback that cuts each connection by its plan.
-
-    Attributes:
-        cut_request: cut once so many bytes of requests have passed, or None.
-        cut_reply: cut once so many bytes of replies have passed, or None.
-        seen: the bytes of requests that reached the server.
-    """
-
-    def __init__(self, server: RunningServer) -> None:
-        self._server = server
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.cut_request: int | None = None
-        self.cut_reply: int | None = None
-        self.seen = bytearray()
-        self._threads: list[threading.Thread] = []
-        self._sockets: list[socket.socket] = []
-        self._accepting = threading.Thread(target=self._accept)
-        self._accepting.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            upstream = self._server.connect()
-            self._sockets += [client, upstream]
-            for source, target, is_request in ((client, upstream, True), (upstream, client, False)):
-                thread = threading.Thread(target=self._pump, args=(source, target, is_request))
-                thread.start()
-                self._threads.append(thread)
-
-    def _pump(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                left = self.cut_request if is_request else self.cut_reply
-                passed = data if left is None else data[:left]
-                if is_request:
-                    self.seen += passed
-                target.sendall(passed)
-                if left is None:
-                    continue
-                if len(data) > left:
-                    self.cut_request = self.cut_reply = None
-                    break
-                if is_request:
-                    self.cut_request = left - len(data)
-                else:
-                    self.cut_reply = left - len(data)
-        except OSError:
-            pass
-        finally:
-            # Both ends see an end, as when a connection breaks.
-            for one in (source, target):
-                with suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._accepting.join()
-        for one in self._sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for one in self._sockets:
-            one.close()
-
-
-@contextmanager
-def cutting_proxy(server: RunningServer) -> Iterator[CuttingProxy]:
-    """A proxy in front of a server."""
-    proxy = CuttingProxy(server)
-    try:
-        yield proxy
-    finally:
-        proxy.close()

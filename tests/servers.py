@@ -3,11 +3,12 @@
 import contextlib
 import importlib.util
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
@@ -49,11 +50,40 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class RunningServer:
-    """A server, and how to reach it."""
+    """A server, how to reach it, and what may befall it."""
 
-    process: subprocess.Popen[bytes]
+    command: list[str]
+    directory: Path
     socket: Path | None
     port: int | None
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self, *options: str) -> None:
+        """Start it, anew or for the first time, with further options; not answering yet."""
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = subprocess.Popen([*self.command, *options], stdout=log, stderr=log)
+
+    def restart(self, *options: str) -> None:
+        """Start it anew, with further options, and wait until it answers."""
+        self.start(*options)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        wait_until(lambda: _answers(self), f"{self.command[0]} to answer", self.process)
+
+    def kill(self) -> None:
+        """Have it end at once, without a chance to write anything."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Have it do nothing, its connections standing, until `go_on`."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """End a `stop`."""
+        self.process.send_signal(signal.SIGCONT)
 
     def connect(self) -> socket.socket:
         """A connection to it."""
@@ -83,21 +113,34 @@ def running(program: Path, directory: Path, *options: str, port: int | None = No
         listen = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
     else:
         listen = ["--port", str(port), "--bind", "127.0.0.1"]
-    with (directory / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [str(program), *listen, "--dir", str(directory), "--save", "", *options], stdout=log, stderr=log
-        )
-    server = RunningServer(process, path if port is None else None, port)
-    try:
-        wait_until(lambda: _answers(server), f"{program} to answer", process)
+    command = [str(program), *listen, "--dir", str(directory), "--save", "", *options]
+    with _started(RunningServer(command, directory, path if port is None else None, port)) as server:
         yield server
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextlib.contextmanager
-def cluster(program: Path, directory: Path, nodes: int = 3) -> Iterator[list[RunningServer]]:
+def _started(server: RunningServer) -> Iterator[RunningServer]:
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+def following(primary: RunningServer) -> tuple[str, str, str]:
+    """The options by which a server is a primary's replica."""
+    return "--replicaof", "127.0.0.1", str(primary.port)
+
+
+def follows(replica: RunningServer) -> bool:
+    """Whether a replica has all that its primary had when it asked, and receives the rest."""
+    with replica.client() as client:
+        return client.info("replication").get("master_link_status") == "up"
+
+
+@contextlib.contextmanager
+def cluster(program: Path, directory: Path, nodes: int = 3, *options: str) -> Iterator[list[RunningServer]]:
     """Run a cluster of primaries that share the slots evenly."""
     ports = free_ports(2 * nodes)
     with contextlib.ExitStack() as stack:
@@ -109,6 +152,7 @@ def cluster(program: Path, directory: Path, nodes: int = 3) -> Iterator[list[Run
                     *("--cluster-enabled", "yes"),
                     *("--cluster-port", str(bus)),
                     *("--cluster-node-timeout", "5000"),
+                    *options,
                     port=port,
                 )
             )
@@ -128,23 +172,16 @@ def cluster(program: Path, directory: Path, nodes: int = 3) -> Iterator[list[Run
 
 
 @contextlib.contextmanager
-def sentinel(program: Path, directory: Path, service: str, primary: RunningServer) -> Iterator[int]:
-    """Run a Sentinel that watches a primary; its port."""
+def sentinel(program: Path, directory: Path, service: str, primary: RunningServer, *settings: str) -> Iterator[int]:
+    """Run a Sentinel that watches a primary, with further settings, such as "failover-timeout 2000"; its port."""
     (port,) = free_ports(1)
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "sentinel.conf"
-    config.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {directory}\nsentinel monitor {service} 127.0.0.1 {primary.port} 1\n"
-    )
-    with (directory / "sentinel.log").open("ab") as log:
-        process = subprocess.Popen([str(program), str(config), "--sentinel"], stdout=log, stderr=log)
-    server = RunningServer(process, None, port)
-    try:
-        wait_until(lambda: _answers(server), "the Sentinel to answer", process)
+    monitor = f"sentinel monitor {service} 127.0.0.1 {primary.port} 1"
+    further = [f"sentinel {name} {service} {value}" for name, value in (setting.split() for setting in settings)]
+    config.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {directory}", monitor, *further, ""]))
+    with _started(RunningServer([str(program), str(config), "--sentinel"], directory, None, port)):
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def wait_until(holds: object, what: str, process: subprocess.Popen[bytes] | None = None) -> None:

@@ -25,7 +25,7 @@ from runic_redis.drivers.aio import SingleServer
 from runic_redis.operations.effects import Batch, Command
 from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.testing.examples import numbered
-from tests.faults import CuttingProxy, cutting_proxy
+from tests.proxy import Fault, Proxy, proxied
 from tests.servers import RunningServer
 
 Main = Callable[[], Coroutine[Any, Any, None]]
@@ -234,19 +234,19 @@ def test_a_follower_outlives_the_time_limit_of_its_connection(valkey: RunningSer
 
 @pytest.fixture
 def proxy(valkey: RunningServer) -> Any:
-    with cutting_proxy(valkey) as proxy:
+    with proxied(valkey) as proxy:
         yield proxy
 
 
-def test_commits_survive_connections_that_are_cut_anywhere(proxy: CuttingProxy, namespace: str) -> None:
+def test_commits_survive_connections_that_are_cut_anywhere(proxy: Proxy, namespace: str) -> None:
     async def main() -> None:
         url = f"redis://127.0.0.1:{proxy.port}"
         async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
             await store.append("other", numbered(1))
             for at in range(0, 800, 23):
-                proxy.cut_request, proxy.cut_reply = (at, None) if at % 2 else (None, at // 8)
+                proxy.arm(Fault("request", at) if at % 2 else Fault("reply", at // 8))
                 await asyncio.gather(*(store.append(f"order-{n}", [{"at": at, "n": n}]) for n in range(8)))
-            proxy.cut_request = proxy.cut_reply = None
+            proxy.arm(None)
             for n in range(8):
                 events = [event async for event in store.stream(f"order-{n}")]
                 assert events == [{"at": at, "n": n} for at in range(0, 800, 23)]
@@ -254,7 +254,7 @@ def test_commits_survive_connections_that_are_cut_anywhere(proxy: CuttingProxy, 
     asyncio.run(main())
 
 
-def test_the_order_within_a_workflow_survives_them_too(proxy: CuttingProxy, namespace: str) -> None:
+def test_the_order_within_a_workflow_survives_them_too(proxy: Proxy, namespace: str) -> None:
     async def main() -> None:
         url = f"redis://127.0.0.1:{proxy.port}"
         async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
@@ -262,7 +262,7 @@ def test_the_order_within_a_workflow_survives_them_too(proxy: CuttingProxy, name
             calls = []
             for number in range(200):
                 if number % 20 == 0:
-                    proxy.cut_request = number * 7
+                    proxy.arm(Fault("request", number * 7))
                 calls.append(asyncio.ensure_future(store.append("order-1", numbered(1, number))))
                 if number % 3 == 0:
                     await asyncio.sleep(0)
@@ -272,7 +272,7 @@ def test_the_order_within_a_workflow_survives_them_too(proxy: CuttingProxy, name
     asyncio.run(main())
 
 
-def test_a_server_that_does_not_answer_is_unavailable_after_the_deadline(proxy: CuttingProxy, namespace: str) -> None:
+def test_a_server_that_does_not_answer_is_unavailable_after_the_deadline(proxy: Proxy, namespace: str) -> None:
     async def main() -> None:
         url = f"redis://127.0.0.1:{proxy.port}"
         async with AsyncRedisStore.from_url(url, namespace=namespace, deadline_s=0.2) as store:
@@ -305,7 +305,7 @@ def test_a_failure_that_nobody_expects_leaves_nobody_without_an_answer(
     asyncio.run(main())
 
 
-def test_what_waits_when_the_store_is_closed_is_told(proxy: CuttingProxy, namespace: str) -> None:
+def test_what_waits_when_the_store_is_closed_is_told(proxy: Proxy, namespace: str) -> None:
     async def main() -> None:
         store = await AsyncRedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace).open()
         await store.append("order-1", numbered(1))

@@ -15,17 +15,17 @@ from runic_redis.drivers.sync import SingleServer
 from runic_redis.operations.effects import Batch, Command
 from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.testing.examples import numbered
-from tests.faults import CuttingProxy, cutting_proxy
+from tests.proxy import Fault, Proxy, proxied
 from tests.servers import RunningServer
 
 
 @pytest.fixture
-def proxy(valkey: RunningServer) -> Iterator[CuttingProxy]:
-    with cutting_proxy(valkey) as proxy:
+def proxy(valkey: RunningServer) -> Iterator[Proxy]:
+    with proxied(valkey) as proxy:
         yield proxy
 
 
-def test_a_connection_may_be_cut_at_any_byte_of_the_request(proxy: CuttingProxy, namespace: str) -> None:
+def test_a_connection_may_be_cut_at_any_byte_of_the_request(proxy: Proxy, namespace: str) -> None:
     with RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace) as store:
         store.append("order-1", numbered(1))
         proxy.seen.clear()
@@ -33,24 +33,24 @@ def test_a_connection_may_be_cut_at_any_byte_of_the_request(proxy: CuttingProxy,
         size = len(proxy.seen)
         count = 2
         for at in range(0, size, 9):
-            proxy.cut_request = at
+            proxy.arm(Fault("request", at))
             count += 1
             assert store.append("order-1", numbered(1)) == count, f"cut at byte {at} of {size}"
         assert len(list(store.stream("order-1"))) == count
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-def test_a_connection_may_be_cut_at_any_byte_of_the_reply(proxy: CuttingProxy, namespace: str, protocol: int) -> None:
+def test_a_connection_may_be_cut_at_any_byte_of_the_reply(proxy: Proxy, namespace: str, protocol: int) -> None:
     url = f"redis://127.0.0.1:{proxy.port}?protocol={protocol}"
     with RedisStore.from_url(url, namespace=namespace) as store:
         events = numbered(30)
         for count in range(1, 30):
             store.append("order-1", numbered(1, count))
         for at in range(4):
-            proxy.cut_reply = at
+            proxy.arm(Fault("reply", at))
             assert store.append("order-1", numbered(1, 30 + at)) == 30 + at
         for at in range(0, 2000, 97):
-            proxy.cut_reply = at
+            proxy.arm(Fault("reply", at))
             assert list(store.stream("order-1", until=30)) == events
 
 
@@ -58,7 +58,7 @@ class Interrupted(BaseException):
     """What the signal handler raises: like KeyboardInterrupt, no Exception, which would be told as the value's own."""
 
 
-def test_an_interrupted_call_leaves_no_half_read_connection(proxy: CuttingProxy, namespace: str) -> None:
+def test_an_interrupted_call_leaves_no_half_read_connection(proxy: Proxy, namespace: str) -> None:
     def interrupt(*_: object) -> None:
         raise Interrupted
 
@@ -114,23 +114,23 @@ def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -
     assert pool.events == ["sent", "disconnected", "released"]
 
 
-def scripts_seen(proxy: CuttingProxy) -> int:
+def scripts_seen(proxy: Proxy) -> int:
     return bytes(proxy.seen).count(b"EVALSHA")
 
 
-def test_a_client_that_resends_by_itself_does_not_when_the_store_uses_it(proxy: CuttingProxy, namespace: str) -> None:
+def test_a_client_that_resends_by_itself_does_not_when_the_store_uses_it(proxy: Proxy, namespace: str) -> None:
     client = redis.Redis(port=proxy.port, retry=Retry(ConstantBackoff(0), 10))
     retry, options = client.get_retry(), dict(client.get_connection_kwargs())
     # The client by itself: one increment, cut before its reply, is carried out again and again.
     client.set("resent", 0)
-    proxy.cut_reply = 0
+    proxy.arm(Fault("reply", 0))
     client.incr("resent")
     assert int(client.get("resent")) == 2
 
     store = RedisStore(client, namespace=namespace)
     store.append("order-1", numbered(1))
     proxy.seen.clear()
-    proxy.cut_reply = 0
+    proxy.arm(Fault("reply", 0))
     assert store.append("order-1", numbered(1)) == 2
     assert scripts_seen(proxy) == 2, "the first try and the store's own retry"
     assert store.cursor("order-1") == 2
@@ -184,7 +184,7 @@ def test_what_is_no_client_is_refused(valkey: RunningServer) -> None:
         watcher.close()
 
 
-def test_a_server_that_is_gone_is_unavailable_after_the_deadline(proxy: CuttingProxy, namespace: str) -> None:
+def test_a_server_that_is_gone_is_unavailable_after_the_deadline(proxy: Proxy, namespace: str) -> None:
     with RedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace, deadline_s=0.2) as store:
         store.append("order-1", numbered(1))
         proxy.close()

@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import re
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import redis
@@ -24,9 +23,17 @@ from runic_redis import (
 from runic_redis.durability import Durability
 from runic_redis.testing.examples import numbered
 from tests.faults import make_faulty
-from tests.servers import RunningServer, free_ports, redis_6_2_program, running, valkey_program, wait_until
+from tests.servers import (
+    RunningServer,
+    following,
+    follows,
+    free_ports,
+    redis_6_2_program,
+    running,
+    valkey_program,
+    wait_until,
+)
 
-AT_ONCE = ("--repl-diskless-sync-delay", "0")
 SYNCED = ("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -44,39 +51,30 @@ def old_synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServ
         yield server
 
 
-class Pair:
-    """A primary and its replica."""
+class Pair(NamedTuple):
+    """A primary and its replica, which when it is stopped stands for one that is behind: it is connected."""
 
-    def __init__(self, primary: RunningServer, replica: RunningServer) -> None:
-        self.primary = primary
-        self.replica = replica
-
-    def stop_replica(self) -> None:
-        """Have it receive nothing more, its connection standing: the primary takes it for online."""
-        self.replica.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        self.replica.process.send_signal(signal.SIGCONT)
+    primary: RunningServer
+    replica: RunningServer
 
 
 @pytest.fixture(scope="module")
 def _pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     ports = free_ports(2)
     directory = tmp_path_factory.mktemp("pair")
-    of_primary = ("--replicaof", "127.0.0.1", str(ports[0]))
+    options = (*SYNCED, "--repl-diskless-sync-delay", "0")
     with (
-        running(valkey_program(), directory / "primary", *SYNCED, *AT_ONCE, port=ports[0]) as primary,
-        running(valkey_program(), directory / "replica", *SYNCED, *of_primary, port=ports[1]) as replica,
-        replica.client() as client,
+        running(valkey_program(), directory / "primary", *options, port=ports[0]) as primary,
+        running(valkey_program(), directory / "replica", *options, *following(primary), port=ports[1]) as replica,
     ):
-        wait_until(lambda: client.info("replication")["master_link_status"] == "up", "the replica to follow")
+        wait_until(lambda: follows(replica), "the replica to follow")
         yield Pair(primary, replica)
 
 
 @pytest.fixture
 def pair(_pair: Pair) -> Iterator[Pair]:
     yield _pair
-    _pair.go_on()
+    _pair.replica.go_on()
 
 
 WRITES: dict[str, Callable[[Any, Durability], Any]] = {
@@ -236,7 +234,7 @@ def test_what_replicas_do_not_confirm_is_an_error_until_they_do(pair: Pair, name
             return store.append(*args, **more)
 
     append("w", numbered(1))
-    pair.stop_replica()
+    pair.replica.stop()
     with pytest.raises(DurabilityError, match="0 of 1 replicas had it") as caught:
         append("w", numbered(2), commit_id="c")
     assert caught.value.cursor == 3
@@ -245,7 +243,7 @@ def test_what_replicas_do_not_confirm_is_an_error_until_they_do(pair: Pair, name
     assert caught.value.cursor == 3
     with pytest.raises(DurabilityError):
         append("w", [], expected_cursor=3)
-    pair.go_on()
+    pair.replica.go_on()
     assert append("w", numbered(2), commit_id="c") == 3
     assert append("w", [], expected_cursor=3) == 3
     with RedisStore.from_url(pair.primary.url(), namespace=namespace) as store:
@@ -257,7 +255,7 @@ def test_every_write_says_that_it_was_not_confirmed(pair: Pair, namespace: str, 
     with RedisStore.from_url(pair.primary.url(), namespace=namespace, deadline_s=0.1) as store:
         store.append("w", numbered(2), durability=replicated(1))
         store.complete("w")
-        pair.stop_replica()
+        pair.replica.stop()
         if write == "append_many":
             results = WRITES[write](store, replicated(1))
             assert all(isinstance(result, DurabilityError) for result in results)
@@ -282,13 +280,13 @@ def test_others_do_not_wait_for_what_is_being_confirmed(pair: Pair, namespace: s
         pair.primary.client() as client,
     ):
         store.append("w", numbered(1), durability=replicated(1))
-        pair.stop_replica()
+        pair.replica.stop()
         waiting = pool.submit(store.append, "w", numbered(1), durability=replicated(1))
         wait_until(lambda: client.info("clients")["blocked_clients"] == 1, "the append to wait")
         assert store.append("v", numbered(3)) == 3
         assert store.cursor("w") == 2
         assert not waiting.done()
-        pair.go_on()
+        pair.replica.go_on()
         assert waiting.result() == 2
 
 
@@ -302,7 +300,7 @@ def test_what_was_lost_on_the_way_is_confirmed_when_it_is_found(pair: Pair, name
         assert store.append("w", numbered(2)) == 3
         faulty.deliver_late()
         faulty.faults = [loss]
-        faulty.after_loss = pair.stop_replica
+        faulty.after_loss = pair.replica.stop
         with pytest.raises(DurabilityError) as caught:
             store.append("w", numbered(2))
         assert caught.value.cursor == 5
