@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-full clean
+.PHONY: help demo test lint format bench bench-full chaos clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ bench: $(VENV)/bench  ## measure against others, on an embedded server: two minu
 
 bench-full: $(VENV)/bench  ## the same, up to 10 M events and 1 M workflows
 	$(BIN)/runic-redis bench --full --out bench-report
+
+SECONDS ?= 120
+chaos: $(VENV)/test  ## break servers and connections under load for SECONDS=120, and print what came of it
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
 clean:  ## remove the environment and what tools have left
 	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bench-report build dist

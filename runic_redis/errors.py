@@ -95,11 +95,11 @@ class CursorConflict(StoreError):
 
 
 class CommitsLost(CursorConflict):
-    """The workflow's cursor is below the expected one, and cursors never go back; nothing was stored.
+    """The workflow's cursor is below the expected one, or below where it has been, and cursors never go back.
 
-    If the expected cursor was ever acknowledged, or read, and nobody has deleted the workflow, then the server has lost
-    commits: the primary failed before a replica had them, or it came back with an older file. Read the workflow anew
-    to go on from what is left; with a stronger durability it does not happen.
+    Nothing was changed. Unless the workflow was deleted meanwhile, or the expected cursor was made up, the server has
+    lost commits: it failed before a replica or its disk had them. Read the workflow anew to go on from what is left; a
+    stronger durability prevents it.
     """
 
 

@@ -259,6 +259,7 @@ class RedisStore:
                 was deleted.
             EventsTrimmed: events asked for have been trimmed; raised by the call, or, in reverse, where they would
                 have come.
+            CommitsLost: while iterating, the server was found to have lost events.
             UnknownEventType: an event's type is not registered, see `unknown_events`.
             DecodeError: what is kept is damaged.
         """
@@ -287,6 +288,7 @@ class RedisStore:
         Raises:
             EventsTrimmed: events asked for have been trimmed; raised by the call, or while iterating.
             WorkflowNotFound: while iterating, the workflow was deleted.
+            CommitsLost: while iterating, the server was found to have lost events.
         """
         return Tail(self, tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1))
 

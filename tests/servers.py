@@ -140,8 +140,11 @@ def follows(replica: RunningServer) -> bool:
 
 
 @contextlib.contextmanager
-def cluster(program: Path, directory: Path, nodes: int = 3, *options: str) -> Iterator[list[RunningServer]]:
-    """Run a cluster of primaries that share the slots evenly."""
+def cluster(
+    program: Path, directory: Path, *options: str, primaries: int = 3, replicas: int = 0
+) -> Iterator[list[RunningServer]]:
+    """Run a cluster: primaries, which share the slots evenly, then a replica of each, and so on."""
+    nodes = primaries * (1 + replicas)
     ports = free_ports(2 * nodes)
     with contextlib.ExitStack() as stack:
         servers = [
@@ -159,15 +162,22 @@ def cluster(program: Path, directory: Path, nodes: int = 3, *options: str) -> It
             for port, bus in zip(ports[:nodes], ports[nodes:], strict=True)
         ]
         clients = [stack.enter_context(server.client()) for server in servers]
-        share = 16384 // nodes
+        share = 16384 // primaries
         for number, client in enumerate(clients):
-            last = 16383 if number == nodes - 1 else (number + 1) * share - 1
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+            if number < primaries:
+                last = 16383 if number == primaries - 1 else (number + 1) * share - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * share, last)
             client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for port, bus in zip(ports[1:nodes], ports[nodes + 1 :], strict=True):
             clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", port, bus)
         for client in clients:
             wait_until(lambda client=client: knows_cluster(client, nodes), "the cluster to agree")
+        for number, client in enumerate(clients[primaries:]):
+            client.execute_command(
+                "CLUSTER", "REPLICATE", clients[number % primaries].execute_command("CLUSTER", "MYID")
+            )
+        for server in servers[primaries:]:
+            wait_until(lambda server=server: follows(server), "the replica to follow")
         yield servers
 
 
@@ -184,12 +194,14 @@ def sentinel(program: Path, directory: Path, service: str, primary: RunningServe
         yield port
 
 
-def wait_until(holds: object, what: str, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_until(
+    holds: object, what: str, process: subprocess.Popen[bytes] | None = None, *, limit_s: float = _START_S
+) -> None:
     """Wait for a condition on a server that can only be asked for."""
-    deadline = time.monotonic() + _START_S
+    deadline = time.monotonic() + limit_s
     while not holds():  # type: ignore[operator]
         assert process is None or process.poll() is None, f"waiting for {what}: it ended with {process.returncode}"
-        assert time.monotonic() < deadline, f"waited {_START_S} s for {what}"
+        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
         time.sleep(0.01)
 
 

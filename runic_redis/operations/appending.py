@@ -6,7 +6,6 @@ from typing import Any
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import (
-    CommitsLost,
     CursorConflict,
     InvalidArgument,
     InvalidType,
@@ -18,6 +17,7 @@ from runic_redis.operations.effects import Batch, Command, Operation, Unconfirme
 from runic_redis.operations.facts import beside, keep_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.records import lost
 
 __all__ = ["append", "append_many"]
 
@@ -200,13 +200,7 @@ def _cursor(reply: Any, command: Command) -> int:
         )
     actual, expected = int(refusal.message), int(command.args[_EXPECTED])
     if actual < expected:
-        raise CommitsLost(
-            f"The workflow {workflow_id!r} is at cursor {actual}, below {expected}, and cursors never go back. If it "
-            f"was at {expected}, and nobody has deleted it, the server has lost {expected - actual} events: it failed "
-            "before its disk or a replica had them. Nothing was stored. Read the workflow anew, and see durability.",
-            expected=expected,
-            actual=actual,
-        )
+        raise lost(workflow_id, expected, actual, "Nothing was stored.")
     raise CursorConflict(
         f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
         "Nothing was stored; read what is new and decide again.",

@@ -15,7 +15,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor, missing, read_cursor, trimmed
+from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
 
 __all__ = ["Reader", "cursor"]
 
@@ -70,6 +70,9 @@ class Reader:
         self._count = _FIRST_ENTRIES
         # What is still to be read: the events with cursors from _low + 1 to _high.
         self._low = self._high = 0
+        # Where the workflow was when the reader was opened, and whether something was read since.
+        self._opened_at = 0
+        self._begun = False
         # Entries that have been read and not decoded yet: a page may be far larger decoded.
         self._entries: deque[Any] = deque()
         self._last_id: bytes | None = None
@@ -102,6 +105,7 @@ class Reader:
                 f"No events are kept for the workflow {self._workflow_id!r}.", workflow_id=self._workflow_id
             )
         self._low = self._after
+        self._opened_at = found
         self._high = found if self._until is None else min(found, self._until)
         if not self._reverse and self._low < min(self._trimmed_to, self._high):
             raise self._trimmed()
@@ -116,6 +120,7 @@ class Reader:
         Raises:
             EventsTrimmed: they have been trimmed.
             WorkflowNotFound: the workflow has been deleted since the reader was opened.
+        CommitsLost: the server has lost events since.
             DecodeError: what is there is damaged.
         """
         while self._low < self._high:
@@ -141,12 +146,14 @@ class Reader:
             (batch, fetching), self._ahead = self._ahead, None
             replies = yield Collect(fetching)
         entries, meta = checked(replies, batch.commands)
-        _, created = self._take_meta(meta)
+        found, created = self._take_meta(meta)
         if created != self._created:
             raise WorkflowNotFound(
                 f"The workflow {self._workflow_id!r} was deleted while it was being read.",
                 workflow_id=self._workflow_id,
             )
+        if found < self._opened_at:
+            raise lost(self._workflow_id, self._opened_at, found, "Nothing was changed.")
         if not entries:
             # They were there when the page was asked for.
             raise self._gap()
@@ -205,6 +212,10 @@ class Reader:
                 continue  # it came after the reader was opened
             if (commit.end < self._high) if self._reverse else (commit.start > self._low):
                 raise self._gap()
+            if self._begun and (commit.end > self._high if self._reverse else commit.start < self._low):
+                # Another history, of which there is as much.
+                raise lost(self._workflow_id, self._opened_at, commit.start, "Nothing was changed.")
+            self._begun = True
             taken += self._cut(commit)
         if count:
             fitting = max(1, _PAGE_BYTES * count // max(size, 1))

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from runic_redis.arguments import is_cursor
 from runic_redis.codec import payload_size
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, EventsTrimmed, UnknownEventType
+from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType
 
-__all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "missing", "read_cursor", "trimmed"]
+__all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "lost", "missing", "read_cursor", "trimmed"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -114,6 +114,18 @@ def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
         f"The events of the workflow {workflow_id!r} up to cursor {upto} have been trimmed: load the snapshot, and "
         f"read after its cursor (or after={upto}).",
         first=upto + 1,
+    )
+
+
+def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
+    """The error for a workflow that is behind where it has been, or is said to have been."""
+    return CommitsLost(
+        f"The workflow {workflow_id!r} is at cursor {actual}, and was expected to be at {expected}; cursors never go "
+        f"back. Unless it never was there, or was deleted meanwhile, the server has lost up to {expected - actual} "
+        f"events: it failed before its disk or a replica had them. {consequence} Read the workflow anew to go on from "
+        "what is left; a stronger durability prevents it.",
+        expected=expected,
+        actual=actual,
     )
 
 

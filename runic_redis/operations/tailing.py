@@ -15,7 +15,7 @@ from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Batch, Command, Operation
-from runic_redis.operations.records import Record, decode_commit, missing, read_cursor, trimmed
+from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
 
 __all__ = ["Tailer"]
 
@@ -37,8 +37,10 @@ class _Followed:
         keys = context.keys.workflow(workflow_id)
         self.events, self.meta = keys.events, keys.meta
         self.cursor = cursor
-        # When it was created, once it was seen.
+        # When it was created, once it was seen; how far it was then; and whether something was read since.
         self.created: bytes | None = None
+        self.seen_at = 0
+        self.begun = False
         self.trimmed_to = 0
 
 
@@ -78,6 +80,7 @@ class Tailer:
 
         Raises:
             WorkflowNotFound: one of the workflows has been deleted.
+        CommitsLost: the server has lost events of one.
             EventsTrimmed: what was not read yet has been trimmed.
             DecodeError: what is there is damaged.
         """
@@ -114,14 +117,17 @@ class Tailer:
         """See that workflows are still those that they were."""
         for at in range(0, len(followed), _AT_ONCE):
             some = followed[at : at + _AT_ONCE]
-            commands = [Command(("HMGET", one.meta, "created", "trimmed"), one.meta) for one in some]
-            for one, (created, trimmed_to) in zip(some, (yield from ask_all(commands)), strict=True):
+            commands = [Command(("HMGET", one.meta, "created", "trimmed", "cursor"), one.meta) for one in some]
+            for one, (created, trimmed_to, cursor) in zip(some, (yield from ask_all(commands)), strict=True):
                 if created != one.created and one.created is not None:
                     raise WorkflowNotFound(
                         f"The workflow {one.workflow_id!r} was deleted while it was being followed.",
                         workflow_id=one.workflow_id,
                     )
-                one.created = created
+                found = read_cursor(cursor, one.meta)
+                if found < one.seen_at:
+                    raise lost(one.workflow_id, one.seen_at, found, "Nothing was changed.")
+                one.created, one.seen_at = created, found
                 one.trimmed_to = read_cursor(trimmed_to, one.meta)
                 if one.cursor < one.trimmed_to:
                     raise trimmed(one.workflow_id, one.trimmed_to)
@@ -133,6 +139,9 @@ class Tailer:
             commit = decode_commit(self._context, one.workflow_id, entry, with_records=True)
             if commit.start > one.cursor:
                 raise missing(self._context, one.workflow_id, one.cursor, commit.start)
+            if commit.start < one.cursor and one.begun:
+                raise lost(one.workflow_id, one.cursor, commit.start, "Nothing was changed.")
+            one.begun = True
             events = commit.events[one.cursor - commit.start :]
             taken += [(one.workflow_id, record) for record in commit.records(events, one.cursor)]
             one.cursor = commit.end

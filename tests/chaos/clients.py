@@ -1,0 +1,302 @@
+"""Clients at work: what they ask for and are told goes into a history."""
+
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from runic_redis import (
+    CommitsLost,
+    CursorConflict,
+    DurabilityError,
+    EventsTrimmed,
+    Record,
+    SnapshotConflict,
+    SnapshotNotFound,
+    StoreError,
+    StoreUnavailable,
+    WorkflowNotFound,
+    WriteRefused,
+)
+from tests.chaos.history import Append, Delete, Read, Stored, View
+
+__all__ = ["Client", "Crew", "is_by_design", "read_back"]
+
+# How large commits are: mostly small, now and then one that takes several pages to read.
+SIZES = (*[1, 1, 1, 2, 3, 5, 8] * 7, 1000)
+# After how many commits a workflow is left alone: reading all of it should stay cheap.
+MOST_COMMITS = 120
+
+
+def is_by_design(error: StoreError) -> bool:
+    """Whether clients may be told an error whatever goes wrong: a retry without a commit id, among trimmed commits."""
+    return isinstance(error, StoreUnavailable) and "have been trimmed" in str(error)
+
+
+def read_back(store: Any, workflow_id: str) -> list[Stored]:
+    """All of a workflow's commits, what its snapshot covers among them."""
+    while True:
+        try:
+            return _read_back(store, workflow_id)
+        except EventsTrimmed:
+            continue  # between the snapshot and the stream somebody has saved another, and trimmed
+
+
+def _read_back(store: Any, workflow_id: str) -> list[Stored]:
+    covered, commits = 0, []
+    try:
+        covered, data = store.load_snapshot(workflow_id)
+        commits = [Stored(name, cursor) for name, cursor in json.loads(data)]
+    except SnapshotNotFound:
+        pass
+    try:
+        return commits + _assemble(store.stream_records(workflow_id, after=covered))
+    except WorkflowNotFound:
+        return commits  # there is nothing yet; or it was deleted meanwhile
+
+
+def _assemble(records: Iterable[Record]) -> list[Stored]:
+    """Commits from their events; what is part of none stands at the cursor -1."""
+    commits: list[Stored] = []
+    part = 0
+    for record in records:
+        name, number = record.event["op"], record.event["part"]
+        if number == 0:
+            commits.append(Stored(name, record.cursor))
+        elif commits and (name, number) == (commits[-1].name, part + 1):
+            commits[-1] = Stored(name, record.cursor)
+        else:
+            commits.append(Stored(name, -1))
+        part = number
+    return commits
+
+
+class Client(threading.Thread):
+    """One client, which goes on until it is told to stop.
+
+    Args:
+        crew: whose it is.
+        store: what it works with, alone or with others.
+        seed: decides what it does.
+
+    Attributes:
+        acknowledged: how many of its writes were.
+        refused: how many were because the server was full.
+        errors: what it was told that it should not have been.
+    """
+
+    def __init__(self, crew: "Crew", store: Any, seed: str) -> None:
+        super().__init__(name=f"client-{seed}", daemon=True)
+        self._crew = crew
+        self._store = store
+        self._random = random.Random(seed)
+        self._names = (f"{seed}-{number}" for number in itertools.count())
+        self._cursors: dict[str, int] = {}
+        self.acknowledged = 0
+        self.refused = 0
+        self.errors: list[str] = []
+
+    def run(self) -> None:
+        while not self._crew.stopping.is_set():
+            view = self._crew.pick(self._random)
+            act = self._random.choices(*zip(*self._crew.mixture(self, view), strict=True))[0]
+            try:
+                act(view)
+            except StoreError as error:
+                self.refused += isinstance(error, WriteRefused)
+                if not self._crew.expects(error):
+                    self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
+            except BaseException as error:  # what is no StoreError nobody should see
+                self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
+                raise
+
+    def append(self, view: View) -> None:
+        """Append, wherever the workflow is."""
+        self._append(view)
+
+    def append_by_id(self, view: View) -> None:
+        """Append by a commit id, and ask again until it is certain."""
+        self._append(view, commit_id=self._random.randbytes(6).hex())
+
+    def append_at(self, view: View) -> None:
+        """Append where this client knows the workflow to be."""
+        self._append(view, expected=self._cursors.get(view.workflow_id, 0))
+
+    def _append(self, view: View, *, expected: int | None = None, commit_id: str | None = None) -> None:
+        size = self._random.choice(SIZES)
+        append = Append(next(self._names), size, time.monotonic(), expected)
+        view.appends.append(append)
+        events = [{"op": append.name, "part": part, "of": size} for part in range(size)]
+        while True:
+            try:
+                append.cursor = self._store.append(
+                    view.workflow_id, events, expected_cursor=expected, commit_id=commit_id
+                )
+            except CursorConflict as conflict:
+                append.outcome = "refused"
+                self._cursors[view.workflow_id] = conflict.actual
+                if isinstance(conflict, CommitsLost):
+                    view.losses_named.append(conflict.expected)
+                return
+            except WriteRefused as error:
+                append.outcome = "unknown" if "not known" in str(error) else "refused"
+                raise
+            except (DurabilityError, StoreUnavailable) as error:
+                if commit_id is None:
+                    self._cursors.pop(view.workflow_id, None)
+                    raise
+                if not self._crew.expects(error):
+                    self.errors.append(f"{type(error).__name__}: {error}")
+                if self._crew.stopping.is_set():
+                    return
+                continue
+            append.ended_s = time.monotonic()
+            append.outcome = "acknowledged"
+            self._cursors[view.workflow_id] = append.cursor
+            self.acknowledged += 1
+            self._crew.note(append.ended_s)
+            return
+
+    def write_once_more(self, store: Any, view: View) -> None:
+        """Append where this client knows the workflow to be, if it does: what was lost is then noticed."""
+        self._store = store
+        if view.workflow_id in self._cursors:
+            self.append_at(view)
+
+    def read(self, view: View) -> None:
+        """Read all of the workflow."""
+        began_s = time.monotonic()
+        commits = read_back(self._store, view.workflow_id)
+        view.reads.append(Read(began_s, time.monotonic(), commits))
+
+    def snapshot(self, view: View) -> None:
+        """Save a snapshot of all there is, and trim."""
+        commits = read_back(self._store, view.workflow_id)
+        if commits:
+            data = json.dumps(commits).encode()
+            try:
+                self._store.save_snapshot(view.workflow_id, commits[-1].cursor, data)
+                self._store.trim(view.workflow_id, keep=self._random.choice([0, 3]))
+            except (SnapshotConflict, WorkflowNotFound):
+                pass  # somebody has saved a later one; or deleted it
+
+    def delete(self, view: View) -> None:
+        """Delete the workflow."""
+        delete = Delete(time.monotonic())
+        view.deletes.append(delete)
+        self._store.delete(view.workflow_id)
+        delete.ended_s = time.monotonic()
+
+
+class Crew:
+    """Clients, and the workflows that they share.
+
+    Args:
+        stores: each client's; the same one several times has their calls travel together.
+        seed: decides what they do.
+        one_writer: whether a workflow has one writer, who always says where: what is lost is then noticed.
+        expects: which errors a client may be told.
+
+    Attributes:
+        views: what was done, by workflow.
+        stopping: set when they are to stop.
+        longest_outage_s: the longest time without anything being acknowledged.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Any],
+        seed: str,
+        *,
+        one_writer: bool = False,
+        expects: Callable[[StoreError], bool] = is_by_design,
+    ) -> None:
+        self._one_writer = one_writer
+        self.expects = expects
+        self.views: list[View] = []
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._at_work: list[View] = []
+        self.stopping = threading.Event()
+        self.longest_outage_s = 0.0
+        self._last_s = time.monotonic()
+        self.clients = [Client(self, store, f"{seed}.{number}") for number, store in enumerate(stores)]
+        count = len(self.clients) if one_writer else 6
+        for _ in range(count):
+            self._renew(None)
+
+    def _renew(self, place: int | None) -> None:
+        number = next(self._numbers)
+        kind = "plain" if self._one_writer else ("plain", "trimmed", "deleted")[number % 3]
+        view = View(f"{kind}-{number}")
+        self.views.append(view)
+        if place is None:
+            self._at_work.append(view)
+        else:
+            self._at_work[place] = view
+
+    def pick(self, source: random.Random) -> View:
+        """A workflow to work on."""
+        with self._lock:
+            if self._one_writer:
+                me = threading.current_thread()
+                place = next(number for number, client in enumerate(self.clients) if client is me)
+            else:
+                place = source.randrange(len(self._at_work))
+            if len(self._at_work[place].appends) >= MOST_COMMITS:
+                self._renew(place)
+            return self._at_work[place]
+
+    def mixture(self, client: Client, view: View) -> list[tuple[Callable[[View], None], float]]:
+        """What a client may do to a workflow, and how often."""
+        if self._one_writer:
+            return [(client.append_at, 4), (client.read, 0.2)]
+        mixture = [(client.append, 4), (client.append_at, 4), (client.append_by_id, 2), (client.read, 1.5)]
+        if view.workflow_id.startswith("trimmed"):
+            mixture.append((client.snapshot, 0.4))
+        if view.workflow_id.startswith("deleted"):
+            mixture.append((client.delete, 0.2))
+        return mixture
+
+    def note(self, now_s: float) -> None:
+        """Something was acknowledged."""
+        with self._lock:
+            self.longest_outage_s = max(self.longest_outage_s, now_s - self._last_s)
+            self._last_s = max(self._last_s, now_s)
+
+    @property
+    def acknowledged(self) -> int:
+        """How many writes were."""
+        return sum(client.acknowledged for client in self.clients)
+
+    @property
+    def refused(self) -> int:
+        """How many writes were because the server was full."""
+        return sum(client.refused for client in self.clients)
+
+    def start(self) -> None:
+        """Set them to work."""
+        for client in self.clients:
+            client.start()
+
+    def await_progress(self, limit_s: float = 60.0) -> None:
+        """Wait until every client has had something acknowledged that is acknowledged from now on."""
+        waiting = {client: client.acknowledged for client in self.clients}
+        over_s = time.monotonic() + limit_s
+        while any(client.acknowledged == before for client, before in waiting.items()):
+            assert time.monotonic() < over_s, f"no progress for {limit_s} s: {self.errors()}"
+            assert all(client.is_alive() for client in self.clients), self.errors()
+            time.sleep(0.002)
+
+    def stop(self) -> None:
+        """Have them stop, and wait for it."""
+        self.stopping.set()
+        for client in self.clients:
+            client.join()
+
+    def errors(self) -> list[str]:
+        """What clients were told that they should not have been."""
+        return [error for client in self.clients for error in client.errors]

@@ -1,0 +1,111 @@
+"""Trouble with a primary: it is lost, and a Sentinel promotes a replica."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+
+from runic_redis import CommitsLost, Durability, StoreError, WorkflowNotFound
+from tests.chaos.clients import Crew, is_by_design
+from tests.chaos.rig import QUICK, SYNCED, Kind, Rig
+from tests.servers import RunningServer, free_ports, running, sentinel, valkey_program, wait_until
+
+__all__ = ["failovers"]
+
+_SERVICE = "chaos"
+_SETTINGS = ("down-after-milliseconds 1000", "failover-timeout 5000")
+
+
+class _Watched:
+    """A primary with replicas, and a Sentinel that watches them."""
+
+    def __init__(self, directory: Path, stack: ExitStack, replicas: int) -> None:
+        self.servers = [
+            stack.enter_context(running(valkey_program(), directory / str(port), *SYNCED, port=port))
+            for port in free_ports(1 + replicas)
+        ]
+        self.port = stack.enter_context(
+            sentinel(valkey_program(), directory / "sentinel", _SERVICE, self.servers[0], *_SETTINGS)
+        )
+        self._sentinel = stack.enter_context(RunningServer([], directory, None, self.port).client())
+        wait_until(self._is_well, "the Sentinel to know the replicas", limit_s=60)
+
+    def _is_well(self) -> bool:
+        """Whether all others follow the primary, and the Sentinel sees it; who does not is told to."""
+        primary = self.primary()
+        following = True
+        for replica in self.servers:
+            with replica.client() as client:
+                state = client.info("replication")
+                if replica is not primary and state.get("master_port") != primary.port:
+                    client.replicaof("127.0.0.1", primary.port)
+            following &= replica is primary or state.get("master_link_status") == "up"
+        return following and self._is_settled()
+
+    def _is_settled(self) -> bool:
+        replicas = self._sentinel.sentinel_slaves(_SERVICE)
+        flags = [set(one["flags"]) for one in (self._sentinel.sentinel_master(_SERVICE), *replicas)]
+        return flags == [{"master"}, *[{"slave"}] * (len(self.servers) - 1)]
+
+    def primary(self) -> RunningServer:
+        """The one that the Sentinel names."""
+        _, port = self._sentinel.sentinel_get_master_addr_by_name(_SERVICE)
+        return next(server for server in self.servers if server.port == port)
+
+    def lose_primary(self, crew: Crew, source: Random) -> None:
+        """Lose the primary while its replicas are behind; then bring it back as a replica."""
+        lost = self.primary()
+        replicas = [server for server in self.servers if server is not lost]
+        behind = source.choice([[], replicas])
+        for replica in behind:
+            replica.stop()
+        with lost.client() as client:
+            if behind:
+                # What it has sent them already they will read; what is written from now on they never get.
+                client.client_kill_filter(_type="replica")
+        crew.stopping.wait(source.uniform(0.05, 0.2))
+        killed = source.random() < 0.5
+        if killed:
+            lost.kill()
+        else:
+            lost.stop()
+        for replica in behind:
+            replica.go_on()
+        wait_until(lambda: self.primary() is not lost, "the Sentinel to promote a replica", limit_s=60)
+        if killed:
+            lost.restart("--replicaof", "127.0.0.1", str(self.primary().port))
+        else:
+            lost.go_on()
+        wait_until(self._is_well, "all to follow the one that was promoted", limit_s=60)
+
+
+def failovers(durability: Durability, replicas: int) -> Kind:
+    """The primary is lost, again and again.
+
+    Of several replicas a Sentinel promotes the one that was furthest when it last heard of them, up to ten seconds ago,
+    which need not be one that has confirmed.
+    """
+
+    @contextmanager
+    def kind(directory: Path, source: Random) -> Iterator[Rig]:
+        def befall(crew: Crew) -> None:
+            watched.lose_primary(crew, source)
+            crew.await_progress()
+
+        with ExitStack() as stack:
+            watched = _Watched(directory, stack, replicas)
+            yield Rig(
+                f"redis+sentinel://127.0.0.1:{watched.port}/{_SERVICE}?{QUICK}",
+                befall,
+                lambda: [watched.primary()],
+                durability=durability,
+                may_lose=durability == "memory",
+                may_go_back=True,
+                expects=_is_noticed_in_reading if durability == "memory" else is_by_design,
+            )
+
+    return kind
+
+
+def _is_noticed_in_reading(error: StoreError) -> bool:
+    return isinstance(error, CommitsLost | WorkflowNotFound) or is_by_design(error)

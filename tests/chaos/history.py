@@ -1,0 +1,205 @@
+"""What clients asked for and were told, and the judge of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+__all__ = ["Append", "Delete", "Read", "Stored", "Verdict", "View", "judge"]
+
+
+class Stored(NamedTuple):
+    """A commit as it was read back: the name it was given, and its last cursor."""
+
+    name: str
+    cursor: int
+
+
+@dataclass
+class Append:
+    """A commit that a client asked for.
+
+    Attributes:
+        name: what it is recognised by in the workflow.
+        size: how many events it has.
+        began_s: when it was asked for.
+        expected: the cursor that it was to be appended at.
+        ended_s: when that was answered.
+        outcome: "acknowledged"; "refused", with the word that nothing was stored; or "unknown".
+        cursor: the cursor that was acknowledged.
+    """
+
+    name: str
+    size: int
+    began_s: float
+    expected: int | None = None
+    ended_s: float = float("inf")
+    outcome: Literal["acknowledged", "refused", "unknown"] = "unknown"
+    cursor: int = -1
+
+
+@dataclass
+class Read:
+    """All of a workflow's commits, as a client read them."""
+
+    began_s: float
+    ended_s: float
+    commits: Sequence[Stored]
+
+
+@dataclass
+class Delete:
+    """A deletion that a client asked for."""
+
+    began_s: float
+    ended_s: float = float("inf")
+
+
+@dataclass
+class View:
+    """All that clients did with one workflow, and what was left of it in the end."""
+
+    workflow_id: str
+    appends: list[Append] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    deletes: list[Delete] = field(default_factory=list)
+    # The expected cursors above what was there, as they were refused.
+    losses_named: list[int] = field(default_factory=list)
+    final: Sequence[Stored] = ()
+
+
+@dataclass
+class Verdict:
+    """What was found.
+
+    Attributes:
+        appends: how many commits were asked for.
+        acknowledged: how many of them were acknowledged.
+        lost: acknowledged, and not there.
+        unnamed: lost, and the client was not told.
+        doubled: there more than once.
+        torn: read in part.
+        wrong: what else must not be, in words.
+    """
+
+    appends: int = 0
+    acknowledged: int = 0
+    lost: int = 0
+    unnamed: int = 0
+    doubled: int = 0
+    torn: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, other: "Verdict") -> None:
+        """Count another's findings as well."""
+        for name in ("appends", "acknowledged", "lost", "unnamed", "doubled", "torn"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.wrong += other.wrong
+
+
+def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> Verdict:
+    """Hold what clients were told of a workflow against what is there.
+
+    Args:
+        view: what they did, and what is left.
+        may_lose: whether acknowledged commits may be lost, by the durability they were appended with.
+        may_go_back: whether reads may, in what nobody was acknowledged: a failover drops what no replica has.
+    """
+    acknowledged = [append for append in view.appends if append.outcome == "acknowledged"]
+    verdict = Verdict(appends=len(view.appends), acknowledged=len(acknowledged))
+    by_name = {append.name: append for append in view.appends}
+    for read in [*view.reads, Read(float("inf"), float("inf"), view.final)]:
+        _judge_read(view, read, by_name, verdict)
+    there = {stored.name: stored for stored in view.final}
+    verdict.doubled = len(view.final) - len(there)
+    for append in acknowledged:
+        stored = there.get(append.name)
+        if stored is None:
+            if not _deleted(view, append):
+                verdict.lost += 1
+                verdict.unnamed += not any(expected >= append.cursor for expected in view.losses_named)
+        elif stored.cursor != append.cursor and not view.deletes:
+            verdict.wrong.append(f"{view.workflow_id}: {append.name} is at {stored.cursor}, not at {append.cursor}")
+    for append in acknowledged:
+        if append.expected is not None and append.cursor != append.expected + append.size:
+            verdict.wrong.append(f"{view.workflow_id}: {append.name} expected {append.expected}, got {append.cursor}")
+    winners = Counter(append.expected for append in acknowledged if append.expected is not None)
+    if not view.deletes and not may_lose:
+        verdict.wrong += [
+            f"{view.workflow_id}: {count} commits have won at {expected}"
+            for expected, count in winners.items()
+            if count > 1
+        ]
+        verdict.wrong += _out_of_order(view, acknowledged, there)
+        verdict.wrong += _unseen(view, acknowledged)
+        if not may_go_back:
+            verdict.wrong += _gone_back(view)
+    return verdict
+
+
+def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Verdict) -> None:
+    """Every commit that is read was asked for, was not refused, is whole, and where its cursor says."""
+    cursor = 0
+    for stored in read.commits:
+        append = by_name.get(stored.name)
+        if append is None:
+            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and nobody has appended it")
+            return
+        if append.outcome == "refused":
+            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and had been refused")
+        if append.began_s > read.ended_s:
+            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read before it was appended")
+        cursor += append.size
+        if stored.cursor != cursor:
+            verdict.torn += 1
+            return
+        for delete in view.deletes:
+            if append.ended_s < delete.began_s and delete.ended_s < read.began_s:
+                verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read after it had been deleted")
+
+
+def _deleted(view: View, append: Append) -> bool:
+    """Whether a commit may be gone because its workflow was deleted."""
+    return any(delete.ended_s > append.began_s for delete in view.deletes)
+
+
+def _out_of_order(view: View, acknowledged: Iterable[Append], there: dict[str, Stored]) -> list[str]:
+    """Commits that came to stand before others which had been acknowledged before they were asked for."""
+    wrong = []
+    latest_began_s = float("-inf")
+    for append in sorted((one for one in acknowledged if one.name in there), key=lambda one: there[one.name].cursor):
+        if append.ended_s < latest_began_s:
+            wrong.append(f"{view.workflow_id}: {append.name} stands behind one that was asked for later")
+        latest_began_s = max(latest_began_s, append.began_s)
+    return wrong
+
+
+def _unseen(view: View, acknowledged: Sequence[Append]) -> list[str]:
+    """Reads that lack a commit which had been acknowledged before they began."""
+    wrong = []
+    for read in view.reads:
+        names = {stored.name for stored in read.commits}
+        wrong += [
+            f"{view.workflow_id}: a read lacks {append.name}, which had been acknowledged"
+            for append in acknowledged
+            if append.ended_s < read.began_s and append.name not in names
+        ]
+    return wrong
+
+
+def _gone_back(view: View) -> list[str]:
+    """Reads that saw less than one that had ended before they began, or something else."""
+    wrong = []
+    reads = sorted(view.reads, key=lambda read: read.began_s)
+    ended = sorted(view.reads, key=lambda read: read.ended_s)
+    longest: Sequence[Stored] = ()
+    at = 0
+    for read in reads:
+        while at < len(ended) and ended[at].ended_s < read.began_s:
+            longest = max(longest, ended[at].commits, key=len)
+            at += 1
+        if list(read.commits[: len(longest)]) != list(longest):
+            wrong.append(f"{view.workflow_id}: a read went back from {len(longest)} commits to {len(read.commits)}")
+    if any(list(view.final[: len(read.commits)]) != list(read.commits) for read in reads):
+        wrong.append(f"{view.workflow_id}: what was read is not what is there in the end")
+    return wrong

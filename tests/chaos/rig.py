@@ -1,0 +1,51 @@
+"""What a kind of trouble consists of."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TypeAlias
+
+from runic_redis import Durability, StoreError
+from tests.chaos.clients import Crew, is_by_design
+from tests.servers import RunningServer
+
+__all__ = ["EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig"]
+
+NAMESPACE = "chaos"
+PARTITIONS = 16
+SYNCED = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
+# So that what is silent is soon taken for lost.
+QUICK = "socket_timeout=0.4&socket_connect_timeout=0.4"
+EVERY_FACE = ("own", "own", "shared", "shared", "shared", "asyncio", "asyncio", "asyncio")
+
+
+@dataclass
+class Rig:
+    """Servers at work.
+
+    Attributes:
+        url: how clients reach them.
+        befall: has one thing befall them while clients are at work, and brings them back.
+        primaries: the servers that hold the data.
+        durability: how durable what clients write is to be.
+        may_lose: whether what is acknowledged may then be lost: each workflow has one writer, which is to notice.
+        may_go_back: whether reads may go back, in what nobody was acknowledged.
+        expects: which errors clients may be told.
+        faces: how each client uses the library: with a store of its "own", with others one that is "shared" by threads,
+            or one for "asyncio".
+    """
+
+    url: str
+    befall: Callable[[Crew], None]
+    primaries: Callable[[], list[RunningServer]]
+    durability: Durability = "memory"
+    may_lose: bool = False
+    may_go_back: bool = False
+    expects: Callable[[StoreError], bool] = is_by_design
+    faces: tuple[str, ...] = EVERY_FACE
+
+
+# Starts servers in a directory, until the block ends.
+Kind: TypeAlias = Callable[[Path, Random], AbstractContextManager[Rig]]

@@ -1,0 +1,160 @@
+"""Has trouble of a kind befall clients at work, for as long as asked, and judges what came of it."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from runic_redis import AsyncRedisStore, RedisStore, replicated
+from tests.chaos import cluster, failover, network, server
+from tests.chaos.clients import Crew, read_back
+from tests.chaos.history import Verdict, judge
+from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
+from tests.portal import BlockingStore
+
+__all__ = ["KINDS", "Row", "run_kind"]
+
+KINDS: Mapping[str, Kind] = {
+    "cuts": network.cuts(),
+    "cuts-sync": network.cuts("own", "own", "own"),
+    "cuts-async": network.cuts("asyncio"),
+    "cuts-grouped": network.cuts("shared", "shared", "shared", "asyncio", "asyncio", "asyncio"),
+    "disturbances": network.disturbances,
+    "kills": server.kills,
+    "stops": server.stops,
+    "full": server.full,
+    "failovers": failover.failovers(replicated(1), 1),
+    "failovers-memory": failover.failovers("memory", 2),
+    "reshards": cluster.reshards,
+    "losses": cluster.losses,
+}
+
+
+@dataclass
+class Row:
+    """What came of trouble of one kind.
+
+    Attributes:
+        kind: which.
+        faults: how often something happened.
+        verdict: what was found.
+        errors: what clients were told that they should not have been.
+        longest_outage_s: the longest time without anything being acknowledged.
+    """
+
+    kind: str
+    faults: int = 0
+    verdict: Verdict = field(default_factory=Verdict)
+    errors: list[str] = field(default_factory=list)
+    longest_outage_s: float = 0.0
+
+    def add(self, other: "Row") -> None:
+        """Count another run of the same kind as well."""
+        self.faults += other.faults
+        self.verdict.add(other.verdict)
+        self.errors += other.errors
+        self.longest_outage_s = max(self.longest_outage_s, other.longest_outage_s)
+
+    @property
+    def flawless(self) -> bool:
+        """Whether every guarantee held, and nobody was told an error that a retry would have avoided."""
+        lost = self.verdict.unnamed if self.kind == "failovers-memory" else self.verdict.lost
+        return not (lost or self.verdict.doubled or self.verdict.torn or self.verdict.wrong or self.errors)
+
+
+def run_kind(
+    name: str, *, faults: int | None = None, seconds: float | None = None, seed: str = "1", tell: Callable[[Row], None]
+) -> Row:
+    """Run a kind of trouble until so much has happened, or so long.
+
+    Args:
+        name: the kind.
+        faults: how many times something is to happen.
+        seconds: for how long things are to happen.
+        seed: decides what happens when.
+        tell: called after each time.
+    """
+    row = Row(name)
+    source = Random(seed)
+    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, KINDS[name](Path(directory), source) as rig:
+        with ExitStack() as stack:
+            crew = Crew(
+                _stores(rig, stack),
+                seed,
+                expects=rig.expects,
+                one_writer=rig.may_lose,
+            )
+            crew.start()
+            over_s = time.monotonic() + (seconds or float("inf"))
+            try:
+                crew.await_progress()
+                while row.faults < (faults or float("inf")) and time.monotonic() < over_s:
+                    rig.befall(crew)
+                    row.faults += 1
+                    tell(row)
+                crew.await_progress()
+            finally:
+                crew.stop()
+        row.errors = crew.errors()
+        row.longest_outage_s = crew.longest_outage_s
+        row.verdict = _judge(rig, crew)
+    return row
+
+
+class _Asyncio(BlockingStore):
+    """A store for asyncio that threads share; what is read is gathered in its loop, not handed over one by one."""
+
+    def stream_records(self, *args: Any, **options: Any) -> Any:
+        async def gather() -> list[Any]:
+            return [record async for record in self._store.stream_records(*args, **options)]
+
+        return self._wait(gather())
+
+
+def _stores(rig: Rig, stack: ExitStack) -> list[Any]:
+    """A store for each client."""
+    options: dict[str, Any] = {"namespace": NAMESPACE, "partitions": PARTITIONS, "durability": rig.durability}
+
+    def open_sync() -> Any:
+        return stack.enter_context(RedisStore.from_url(rig.url, **options))
+
+    shared: dict[str, Any] = {}
+    stores = []
+    for face in rig.faces:
+        if face == "own":
+            stores.append(open_sync())
+        elif face == "shared":
+            shared[face] = shared.get(face) or open_sync()
+            stores.append(shared[face])
+        else:
+            shared[face] = shared.get(face) or stack.enter_context(
+                _Asyncio(AsyncRedisStore.from_url(rig.url, **options))
+            )
+            stores.append(shared[face])
+    return stores
+
+
+def _judge(rig: Rig, crew: Crew) -> Verdict:
+    """Read what is left of every workflow, and hold it against what clients were told; then delete it, key by key."""
+    verdict = Verdict()
+    with RedisStore.from_url(rig.url, namespace=NAMESPACE, partitions=PARTITIONS) as store:
+        for view in crew.views:
+            if rig.may_lose:
+                for client in crew.clients:
+                    client.write_once_more(store, view)
+            view.final = read_back(store, view.workflow_id)
+            verdict.add(judge(view, may_lose=rig.may_lose, may_go_back=rig.may_go_back))
+        for view in crew.views:
+            store.delete(view.workflow_id)
+        if left := list(store.list()):
+            verdict.wrong.append(f"listed, though all were deleted: {left[:5]}")
+    for primary in rig.primaries():
+        with primary.client() as client:
+            keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
+        if keys:
+            verdict.wrong.append(f"keys left, though all workflows were deleted: {keys[:5]}")
+    return verdict

@@ -1,0 +1,66 @@
+"""Trouble with a server: killed, stopped, full."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from runic_redis import WriteRefused
+from tests.chaos.clients import Crew, is_by_design
+from tests.chaos.rig import QUICK, SYNCED, Rig
+from tests.servers import RunningServer, running, valkey_program, wait_until
+
+__all__ = ["full", "kills", "stops"]
+
+
+@contextmanager
+def kills(directory: Path, source: Random) -> Iterator[Rig]:
+    """The server is killed at any moment, and started anew."""
+
+    def befall(crew: Crew) -> None:
+        crew.stopping.wait(source.uniform(0.0, 0.2))
+        server.kill()
+        server.restart()
+        crew.await_progress()
+
+    with running(valkey_program(), directory, *SYNCED) as server:
+        yield Rig(_url(server), befall, lambda: [server])
+
+
+@contextmanager
+def stops(directory: Path, source: Random) -> Iterator[Rig]:
+    """The server does nothing for longer than clients wait, and then what it was sent meanwhile."""
+
+    def befall(crew: Crew) -> None:
+        server.stop()
+        crew.stopping.wait(source.uniform(0.1, 1.2))
+        server.go_on()
+        crew.await_progress()
+
+    with running(valkey_program(), directory, *SYNCED) as server:
+        yield Rig(_url(server), befall, lambda: [server])
+
+
+@contextmanager
+def full(directory: Path, _: Random) -> Iterator[Rig]:
+    """The server's memory is full for a time."""
+
+    def befall(crew: Crew) -> None:
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            refused = crew.refused
+            wait_until(lambda: crew.refused > refused + 10, "writes to be refused")
+            client.config_set("maxmemory", 0)
+        crew.await_progress()
+
+    with running(valkey_program(), directory, *SYNCED) as server:
+        yield Rig(
+            _url(server),
+            befall,
+            lambda: [server],
+            expects=lambda error: isinstance(error, WriteRefused) or is_by_design(error),
+        )
+
+
+def _url(server: RunningServer) -> str:
+    return f"unix://{server.socket}?{QUICK}"
