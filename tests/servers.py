@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import resource
 import shutil
 import signal
 import socket
@@ -61,7 +62,8 @@ class RunningServer:
     def start(self, *options: str) -> None:
         """Start it, anew or for the first time, with further options; not answering yet."""
         with (self.directory / "server.log").open("ab") as log:
-            self.process = subprocess.Popen([*self.command, *options], stdout=log, stderr=log)
+            # As in Python, a file that may not grow is an error there, and no signal that ends it.
+            self.process = subprocess.Popen([*self.command, *options], stdout=log, stderr=log, restore_signals=False)
 
     def restart(self, *options: str) -> None:
         """Start it anew, with further options, and wait until it answers."""
@@ -84,6 +86,14 @@ class RunningServer:
     def go_on(self) -> None:
         """End a `stop`."""
         self.process.send_signal(signal.SIGCONT)
+
+    def fill_disk(self) -> None:
+        """Have its files grow no more, as on a disk that is full, until `empty_disk`."""
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+
+    def empty_disk(self) -> None:
+        """End a `fill_disk`."""
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
     def connect(self) -> socket.socket:
         """A connection to it."""

@@ -12,7 +12,7 @@ from redis.retry import Retry
 
 from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
 from runic_redis.drivers.sync import SingleServer
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.operations.effects import Batch, Command, ErrorReply
 from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests.proxy import Fault, Proxy, proxied
@@ -202,3 +202,19 @@ def test_a_store_is_used_by_many_threads_with_few_connections(valkey: RunningSer
         for thread in threads:
             thread.join()
         assert store.cursor("order-1") == 21
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ("OOM command not allowed", "OOM", "command not allowed"),
+        ("LEASE_LOST ", "LEASE_LOST", ""),
+        ("COMMIT_UNSURE", "COMMIT_UNSURE", ""),
+        ("LEASE_LOST @user_script: 1: -OOM x", "LEASE_LOST", "@user_script: 1: -OOM x"),
+        ("@user_script: 71: -READONLY You can't write.\r\n", "READONLY", "You can't write."),
+        ("Error running script (call to f_0a): @user_script:7: @user_script: 7: -OOM no.", "OOM", "no."),
+        ("ERR Error running script (call to f_0a): @user_script:7: @user_script: 7: -OOM no.", "OOM", "no."),
+    ],
+)
+def test_what_redis_6_2_puts_around_an_error_in_a_script_is_taken_off(text: str, code: str, message: str) -> None:
+    assert ErrorReply.parse(text) == ErrorReply(code, message)

@@ -32,7 +32,7 @@ _OWN_ID_BYTES = 8
 # Replies of a server that has not carried the command out, and may well do so soon.
 PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"})
 _IN_SCRIPT = re.compile(
-    r"(?:ERR Error running script [^:]*: @user_script: ?\d+: )?@user_script: ?\d+: -([A-Z]+ .*)", re.S
+    r"(?:(?:ERR )?Error running script [^:]*: @user_script: ?\d+: )?@user_script: ?\d+: -([A-Z]+ .*)", re.S
 )
 # No int: packing one lets a signal handler run in the middle of hiredis, which then crashes if that raises.
 Argument: TypeAlias = str | bytes

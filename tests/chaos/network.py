@@ -34,8 +34,11 @@ def cuts(*faces: str) -> Kind:
     def kind(directory: Path, _: Random) -> Iterator[Rig]:
         points = _points()
 
-        def befall(_: Crew) -> None:
+        def befall(crew: Crew) -> None:
             _happen(proxy, next(points))
+            # Not two in a row: a client that meets nothing else makes longer and longer pauses.
+            acknowledged = crew.acknowledged
+            wait_until(lambda: crew.acknowledged > acknowledged, "anything to be acknowledged")
 
         with running(valkey_program(), directory) as server, proxied(server) as proxy:
             yield Rig(f"redis://127.0.0.1:{proxy.port}?{QUICK}", befall, lambda: [server], faces=faces or EVERY_FACE)

@@ -20,8 +20,8 @@ __all__ = ["KINDS", "Row", "run_kind"]
 
 KINDS: Mapping[str, Kind] = {
     "cuts": network.cuts(),
-    "cuts-sync": network.cuts("own", "own", "own"),
-    "cuts-async": network.cuts("asyncio"),
+    "cuts-sync": network.cuts("own", "own", "own", "own", "own", "own"),
+    "cuts-async": network.cuts("asyncio", "asyncio"),
     "cuts-grouped": network.cuts("shared", "shared", "shared", "asyncio", "asyncio", "asyncio"),
     "disturbances": network.disturbances,
     "kills": server.kills,

@@ -42,18 +42,24 @@ def stops(directory: Path, source: Random) -> Iterator[Rig]:
 
 
 @contextmanager
-def full(directory: Path, _: Random) -> Iterator[Rig]:
-    """The server's memory is full for a time."""
+def full(directory: Path, source: Random) -> Iterator[Rig]:
+    """The server's memory or its disk is full for a time."""
 
     def befall(crew: Crew) -> None:
+        refused = crew.refused
         with server.client() as client:
-            client.config_set("maxmemory", 1)
-            refused = crew.refused
-            wait_until(lambda: crew.refused > refused + 10, "writes to be refused")
-            client.config_set("maxmemory", 0)
+            if source.random() < 0.5:
+                client.config_set("maxmemory", 1)
+                wait_until(lambda: crew.refused > refused + 10, "writes to be refused")
+                client.config_set("maxmemory", 0)
+            else:
+                server.fill_disk()
+                wait_until(lambda: crew.refused > refused + 10, "writes to be refused")
+                server.empty_disk()
         crew.await_progress()
 
-    with running(valkey_program(), directory, *SYNCED) as server:
+    # (One that syncs every write ends when it cannot.)
+    with running(valkey_program(), directory, "--appendonly", "yes") as server:
         yield Rig(
             _url(server),
             befall,
