@@ -145,7 +145,8 @@ def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Ver
         if append is None:
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and nobody has appended it")
             return
-        if append.outcome == "refused":
+        # (An earlier try of it may have gone with the workflow, when that was deleted.)
+        if append.outcome == "refused" and not _deleted(view, append):
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and had been refused")
         if append.began_s > read.ended_s:
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read before it was appended")

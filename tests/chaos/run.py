@@ -67,7 +67,12 @@ class Row:
 
 
 def run_kind(
-    name: str, *, faults: int | None = None, seconds: float | None = None, seed: str = "1", tell: Callable[[Row], None]
+    name: str,
+    *,
+    faults: int | None = None,
+    seconds: float | None = None,
+    seed: str = "1",
+    tell: Callable[[Row], None] = lambda _: None,
 ) -> Row:
     """Run a kind of trouble until so much has happened, or so long.
 
