@@ -1,6 +1,7 @@
 """Groups: what is sent when, what together, what again; with no socket, no thread and no clock but the test's."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,17 @@ from hypothesis import strategies as st
 
 from runic_redis.errors import StoreError
 from runic_redis.operations import grouping
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Lost, Unanswered, call_script
+from runic_redis.operations.confirming import Confirming
+from runic_redis.operations.effects import (
+    Batch,
+    Command,
+    Confirmation,
+    ErrorReply,
+    Lost,
+    Unanswered,
+    Unconfirmed,
+    call_script,
+)
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket
 
 CUT = Lost("cut", sent=True)
@@ -126,6 +137,74 @@ def test_a_commit_that_the_server_refuses_for_now_is_sent_again_without_the_othe
     (sent,) = player.round([2])
     assert sent[3:] == (key("v"), "v", "1", "")
     assert tickets[1].replies == [2]
+
+
+def confirmed(player: Player, deadline_s: float = 30.0) -> None:
+    player.group = Group(deadline_s, confirmation=Confirmation(1, fsync=False), wait_s=2.0)
+
+
+def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
+    confirmed(player)
+    sure = replace(append("w", "1"), writes=True)
+    tickets = [player.ask(sure), player.ask(replace(sure, line="v"))]
+    (call,) = player.group.next_round(0.0)
+    assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
+    player.group.take([call], [Unconfirmed([1, b"CURSOR_CONFLICT 3"], "behind", passing=True)], 1.0)
+    assert tickets[0].missing == 1
+    assert tickets[1].replies == [ErrorReply("CURSOR_CONFLICT", "3")], "it needs no confirmation"
+    (call,) = player.group.next_round(player.group.resume_s)
+    assert call.confirming is not None
+    assert call.confirming.touch, "it may be there already"
+    player.group.take([call], [[1]], 2.0)
+    assert tickets[0].replies == [1]
+    player.ask(append("w", "2"))
+    (call,) = player.group.next_round(3.0)
+    assert call.confirming is not None
+    assert call.confirming.touch, "it may be one that was asked for before"
+
+
+def test_what_is_not_confirmed_by_the_deadline_is_answered_so(player: Player) -> None:
+    confirmed(player, 1.0)
+    ticket = player.ask(append("w", "1"))
+    for now_s in (0.0, 0.5):
+        player.now_s = now_s
+        player.round(Unconfirmed([7], "behind", passing=True), after_s=0.2)
+    assert player.round(after_s=1.0) == []
+    (reply,) = ticket.replies
+    assert isinstance(reply, Unconfirmed)
+    assert (reply.reply, reply.reason) == (7, "behind")
+    assert 0.4 < reply.elapsed_s <= 1.0
+
+
+def test_what_will_never_be_confirmed_is_answered_at_once(player: Player) -> None:
+    confirmed(player)
+    ticket = player.ask(save("w", "1"))
+    player.round(Unconfirmed(1, "no such thing", passing=False))
+    assert isinstance(ticket.replies[0], Unconfirmed)
+    assert player.group.idle
+
+
+def test_a_server_waits_no_longer_for_a_confirmation_than_the_deadline(player: Player) -> None:
+    confirmed(player, 1.5)
+    player.ask(append("w", "1"))
+    (call,) = player.group.next_round(10.0)
+    assert call.confirming is not None
+    assert call.confirming.wait_ms == 1500
+    player.group.take([call], [Unconfirmed([7], "behind", passing=True)], 11.0)
+    (call,) = player.group.next_round(player.group.resume_s)
+    assert call.confirming is not None
+    assert 50 <= call.confirming.wait_ms <= 500
+
+
+def test_what_is_confirmed_in_another_way_waits_for_itself() -> None:
+    disk, replica = Confirmation(0, fsync=True), Confirmation(1, fsync=False)
+    for find_node in (None, lambda key: "node"):
+        groups = Groups(30.0, find_node)
+        tickets = [Ticket(Batch([append("w", "1")], confirmation=how)) for how in (None, disk, replica)]
+        found = [next(iter(groups.find(ticket))) for ticket in tickets]
+        assert len(set(found)) == 3
+        assert [next(iter(groups.find(ticket))) for ticket in tickets] == found
+        assert set(found) <= set(groups)
 
 
 def test_in_a_cluster_commits_of_one_slot_are_one_call(player: Player) -> None:
@@ -417,7 +496,7 @@ def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> No
     assert list(find("{a}:y")) == [second]
 
 
-ANSWERS = st.sampled_from(["ok", "cut", "refused", "loading", "noscript"])
+ANSWERS = st.sampled_from(["ok", "cut", "refused", "loading", "noscript", "unconfirmed"])
 
 
 @given(
@@ -466,9 +545,10 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
                     carry_out(late)
                 answers += [CUT] * (len(calls) - at)
                 break
-            if fate == "ok":
+            if fate in ("ok", "unconfirmed"):
                 numbers = carry_out(call)
-                answers.append(numbers if call.requests[0].command.joins else numbers[0])
+                answer: Any = numbers if call.requests[0].command.joins else numbers[0]
+                answers.append(answer if fate == "ok" else Unconfirmed(answer, "behind", passing=True))
             else:
                 answers.append({"refused": REFUSED, "loading": ErrorReply("LOADING", ""), "noscript": NOSCRIPT}[fate])
         if calls:
