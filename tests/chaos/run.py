@@ -102,9 +102,11 @@ def run_kind(
                     row.faults += 1
                     tell(row)
                 crew.await_progress()
+            except AssertionError as error:  # they were waited for in vain
+                row.errors.append(str(error))
             finally:
                 crew.stop()
-        row.errors = crew.errors()
+        row.errors += crew.errors()
         row.longest_outage_s = crew.longest_outage_s
         row.verdict = _judge(rig, crew)
     return row
