@@ -360,3 +360,79 @@ def test_a_replica_is_not_written_to(pair: Pair, namespace: str) -> None:
     with pair.primary.client() as client:
         assert not isinstance(client, redis.RedisCluster)
         assert client.exists(f"{{{namespace}}}:config") == 0
+
+
+class Failover:
+    """What a failover to a replica that is behind does to a workflow, done to its keys."""
+
+    def __init__(self, server: RunningServer, store: RedisStore, workflow_id: str) -> None:
+        keys = store._context.keys.workflow(workflow_id)
+        self._client = server.client()
+        self._kept = {key: self._client.dump(key) for key in (keys.events, keys.meta)}
+
+    def happen(self) -> None:
+        with self._client as client:
+            for key, value in self._kept.items():
+                client.restore(key, 0, value, replace=True)
+
+
+LARGE = [{"text": "x" * 3000}] * 10
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("rewritten", [0, 1, 95], ids=["nothing", "some", "as much"])
+def test_a_reader_notices_that_commits_were_lost(
+    valkey: RunningServer, namespace: str, reverse: bool, rewritten: int
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        for _ in range(5):
+            store.append("w", LARGE)
+        failover = Failover(valkey, store, "w")
+        for _ in range(90):
+            store.append("w", LARGE)
+        reading = store.stream("w", reverse=reverse)
+        next(reading)
+        failover.happen()
+        if rewritten:
+            store.append("w", LARGE[:3])
+        for _ in range(rewritten):
+            store.append("w", LARGE)
+        with pytest.raises(CommitsLost) as caught:
+            list(reading)
+        assert caught.value.expected == 950
+
+
+def test_who_follows_notices_that_commits_were_lost(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        store.append("w", numbered(3))
+        failover = Failover(valkey, store, "w")
+        store.append("w", numbered(4))
+        following = store.tail("w")
+        assert [next(following).cursor for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+        failover.happen()
+        with pytest.raises(CommitsLost) as caught:
+            next(following)
+        assert (caught.value.expected, caught.value.actual) == (7, 3)
+
+
+def test_who_follows_notices_another_history_as_long(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        store.append("w", numbered(3))
+        failover = Failover(valkey, store, "w")
+        store.append("w", numbered(4))
+        following = store.tail("w")
+        assert [next(following).cursor for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+        failover.happen()
+        store.append("w", numbered(6))
+        with pytest.raises(CommitsLost):
+            next(following)
+
+
+def test_who_waits_for_what_was_never_there_is_told_nothing(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store, ThreadPoolExecutor(1) as pool:
+        store.append("w", numbered(3))
+        tail = store.tail("w", after=5)
+        assert store._run(tail._tailer.next_page()) == [], "it looks around, and finds the workflow behind"
+        coming = pool.submit(next, tail)
+        store.append("w", numbered(4))
+        assert coming.result().cursor == 6
