@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
+import redis
+
 from runic_redis import CommitsLost, Durability, StoreError, WorkflowNotFound
 from tests.chaos.clients import Crew, is_by_design
 from tests.chaos.rig import QUICK, SYNCED, Kind, Rig
@@ -52,6 +54,14 @@ class _Watched:
         _, port = self._sentinel.sentinel_get_master_addr_by_name(_SERVICE)
         return next(server for server in self.servers if server.port == port)
 
+    def _hands_over(self) -> bool:
+        """Whether the Sentinel has begun to promote a replica of a primary that is well: not while it finds none good."""
+        try:
+            self._sentinel.execute_command("SENTINEL", "FAILOVER", _SERVICE)
+        except redis.ResponseError:
+            return False
+        return True
+
     def lose_primary(self, crew: Crew, source: Random) -> None:
         """Lose the primary while its replicas are behind; then bring it back as a replica."""
         lost = self.primary()
@@ -64,17 +74,19 @@ class _Watched:
                 # What it has sent them already they will read; what is written from now on they never get.
                 client.client_kill_filter(_type="replica")
         crew.stopping.wait(source.uniform(0.05, 0.2))
-        killed = source.random() < 0.5
-        if killed:
+        how = source.choice(["killed", "stopped", "told to hand over"])
+        if how == "killed":
             lost.kill()
-        else:
+        elif how == "stopped":
             lost.stop()
         for replica in behind:
             replica.go_on()
+        if how == "told to hand over":
+            wait_until(self._hands_over, "the Sentinel to begin", limit_s=60)
         wait_until(lambda: self.primary() is not lost, "the Sentinel to promote a replica", limit_s=60)
-        if killed:
+        if how == "killed":
             lost.restart("--replicaof", "127.0.0.1", str(self.primary().port))
-        else:
+        elif how == "stopped":
             lost.go_on()
         wait_until(self._is_well, "all to follow the one that was promoted", limit_s=60)
 
