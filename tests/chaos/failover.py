@@ -1,5 +1,6 @@
 """Trouble with a primary: it is lost, and a Sentinel promotes a replica."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import redis
 from runic_redis import CommitsLost, Durability, StoreError, WorkflowNotFound
 from tests.chaos.clients import Crew, is_by_design
 from tests.chaos.rig import QUICK, SYNCED, Kind, Rig
-from tests.servers import RunningServer, free_ports, running, sentinel, valkey_program, wait_until
+from tests.servers import RunningServer, follows, free_ports, running, sentinel, valkey_program, wait_until
 
 __all__ = ["failovers"]
 
@@ -26,6 +27,9 @@ class _Watched:
             stack.enter_context(running(valkey_program(), directory / str(port), *SYNCED, port=port))
             for port in free_ports(1 + replicas)
         ]
+        for server in self.servers[1:]:
+            self._follow(server, self.servers[0])
+            wait_until(lambda server=server: follows(server), "the replica to follow")
         self.port = stack.enter_context(
             sentinel(valkey_program(), directory / "sentinel", _SERVICE, self.servers[0], *_SETTINGS)
         )
@@ -33,16 +37,9 @@ class _Watched:
         wait_until(self._is_well, "the Sentinel to know the replicas", limit_s=60)
 
     def _is_well(self) -> bool:
-        """Whether all others follow the primary, and the Sentinel sees it; who does not is told to."""
+        """Whether all others follow the primary, and the Sentinel sees it. Who does not is the Sentinel's affair."""
         primary = self.primary()
-        following = True
-        for replica in self.servers:
-            with replica.client() as client:
-                state = client.info("replication")
-                if replica is not primary and state.get("master_port") != primary.port:
-                    client.replicaof("127.0.0.1", primary.port)
-            following &= replica is primary or state.get("master_link_status") == "up"
-        return following and self._is_settled()
+        return self._is_settled() and all(follows(server) for server in self.servers if server is not primary)
 
     def _is_settled(self) -> bool:
         replicas = self._sentinel.sentinel_slaves(_SERVICE)
@@ -54,13 +51,17 @@ class _Watched:
         _, port = self._sentinel.sentinel_get_master_addr_by_name(_SERVICE)
         return next(server for server in self.servers if server.port == port)
 
+    @staticmethod
+    def _follow(replica: RunningServer, primary: RunningServer) -> None:
+        with replica.client() as client:
+            client.replicaof("127.0.0.1", primary.port)
+
     def _hands_over(self) -> bool:
-        """Whether the Sentinel has begun to promote a replica of a primary that is well: not while it finds none good."""
-        try:
+        """Whether the Sentinel has begun to promote a replica of a primary that is well."""
+        with contextlib.suppress(redis.ResponseError):
             self._sentinel.execute_command("SENTINEL", "FAILOVER", _SERVICE)
-        except redis.ResponseError:
-            return False
-        return True
+            return True
+        return False
 
     def lose_primary(self, crew: Crew, source: Random) -> None:
         """Lose the primary while its replicas are behind; then bring it back as a replica."""
@@ -88,6 +89,8 @@ class _Watched:
             lost.restart("--replicaof", "127.0.0.1", str(self.primary().port))
         elif how == "stopped":
             lost.go_on()
+            # The Sentinel would do so too, some ten seconds later.
+            self._follow(lost, self.primary())
         wait_until(self._is_well, "all to follow the one that was promoted", limit_s=60)
 
 
