@@ -108,8 +108,9 @@ def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> V
     acknowledged = [append for append in view.appends if append.outcome == "acknowledged"]
     verdict = Verdict(appends=len(view.appends), acknowledged=len(acknowledged))
     by_name = {append.name: append for append in view.appends}
-    for read in [*view.reads, Read(float("inf"), float("inf"), view.final)]:
-        _judge_read(view, read, by_name, verdict)
+    for read in view.reads:
+        _judge_read(view, read, by_name, verdict, may_be_dropped=may_go_back)
+    _judge_read(view, Read(float("inf"), float("inf"), view.final), by_name, verdict, may_be_dropped=False)
     there = {stored.name: stored for stored in view.final}
     verdict.doubled = len(view.final) - len(there)
     for append in acknowledged:
@@ -137,7 +138,7 @@ def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> V
     return verdict
 
 
-def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Verdict) -> None:
+def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Verdict, *, may_be_dropped: bool) -> None:
     """Every commit that is read was asked for, was not refused, is whole, and where its cursor says."""
     cursor = 0
     for stored in read.commits:
@@ -145,8 +146,8 @@ def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Ver
         if append is None:
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and nobody has appended it")
             return
-        # (An earlier try of it may have gone with the workflow, when that was deleted.)
-        if append.outcome == "refused" and not _deleted(view, append):
+        # (An earlier try of it may have gone since: with the workflow, when that was deleted, or in a failover.)
+        if append.outcome == "refused" and not may_be_dropped and not _deleted(view, append):
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and had been refused")
         if append.began_s > read.ended_s:
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read before it was appended")
