@@ -18,10 +18,10 @@ import redis.connection
 import redis.retry
 import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisClusterException
+from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import CONNECTION_FAILURES, refused_cluster, refused_login
+from runic_redis.drivers.replies import CLUSTER_FAILURES, refused_cluster, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
 __all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
@@ -185,7 +185,7 @@ def _connect_cluster(url: str, flavour: Flavour) -> Connected:
     try:
         nodes = [flavour.cluster_node(host, port) for host, port in hosts]
         client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
-    except (RedisClusterException, *CONNECTION_FAILURES) as error:
+    except CLUSTER_FAILURES as error:
         raise refused_cluster(error) from error
     server = flavour.cluster_server(client, owned=True, **patience)
     return Connected(server, _shown(url), _wait_s(options | patience), many_nodes=True)
