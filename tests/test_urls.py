@@ -358,20 +358,3 @@ def test_opening_writes_nothing(valkey: RunningServer, namespace: str) -> None:
 def test_a_bad_setting_is_one_clear_error(options: Any) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(options)).rstrip("s").split("_")[0]):
         RedisStore.from_url("memory://", **options)
-
-
-def test_namespaces_are_apart_whatever_the_ids(opener: Any, store: RedisStore) -> None:
-    prefix = store._context.keys.namespace
-    other = opener.func(*opener.args, namespace=prefix + "2")
-    with other:
-        for workflow_id in ("order-1", "}:events:x", "{shop}", f"{{{prefix}2:1}}:events:order-1", ":", "fact:1"):
-            store.append(workflow_id, numbered(2))
-            store.save(workflow_id, numbered(1))
-            store.save_fact(workflow_id, "value")
-        assert list(other.list()) == []
-        for workflow_id in ("order-1", "}:events:x", "{shop}"):
-            assert not other.exists(workflow_id)
-            other.delete(workflow_id)
-            with pytest.raises(LookupError):
-                other.load_fact(workflow_id)
-        assert len(list(store.list())) == 6

@@ -23,7 +23,7 @@ _EVENTS = [{"n": 1}, {"n": 2}]
 
 def writes(store: Any, workflow_id: str) -> None:
     """Whatever adds or changes."""
-    short, ending = workflow_id[:-1] + "-", workflow_id[:-1] + "."
+    short, ending = f"{workflow_id} gone", f"{workflow_id} ending"
     lease = store.acquire(workflow_id, "worker-1")
     cursor = store.append(workflow_id, _EVENTS, expected_cursor=0, commit_id="c", metadata={"by": "us"}, lease=lease)
     assert cursor == store.append(workflow_id, _EVENTS, commit_id="c") == 2
@@ -65,9 +65,9 @@ def reads(store: Any, workflow_id: str) -> None:
 
 def lists(store: Any, workflow_id: str) -> None:
     """Listing, which takes what has expired out of the index."""
-    wait_until(lambda: not store.exists(workflow_id[:-1] + "-"), "what expires to expire")
-    assert set(store.list()) == {workflow_id, workflow_id[:-1] + "."}
-    assert list(store.list(prefix=workflow_id, limit=1)) == [workflow_id]
+    wait_until(lambda: not store.exists(f"{workflow_id} gone"), "what expires to expire")
+    assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
+    assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
 
 
 def removes(store: Any, workflow_id: str) -> None:
