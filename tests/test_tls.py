@@ -4,6 +4,7 @@ The wheels' servers speak no TLS: in front of their Valkey stands a proxy that d
 TLS speaks it itself, and is held to the same.
 """
 
+import re
 import socket
 import socketserver
 import ssl
@@ -19,6 +20,7 @@ import pytest
 import trustme
 
 from runic_redis import StoreUnavailable
+from runic_redis.drivers.connect import _TLS_OPTIONS
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.portal import open_store
@@ -213,3 +215,9 @@ def test_a_cluster_with_tls(papers: Papers, tmp_path: Path, namespace: str) -> N
             works(face, f"{url}&{papers.identity()}", namespace)
             is_refused(face, f"rediss+cluster://127.0.0.1:{secure_port}?{papers.identity()}", "cannot be reached")
             is_refused(face, url, "cannot be reached")
+
+
+def test_the_page_on_security_names_every_option() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("| `ssl_")]
+    assert set(re.findall(r"ssl_\w+", "".join(table))) == _TLS_OPTIONS
