@@ -15,6 +15,7 @@ import redis
 import redis.asyncio
 from redis.connection import parse_url
 
+from runic_redis import RedisStore
 from runic_redis.embedded import EmbeddedServer
 
 # Enough for every task of the widest case to have a connection of its own, as redis.asyncio gives it.
@@ -67,6 +68,7 @@ def embedded(directory: Path, fsync: str = "everysec") -> Iterator[Server]:
 @contextlib.contextmanager
 def reached(url: str) -> Iterator[Server]:
     """A server by URL."""
+    RedisStore.from_url(url).close()  # what is wrong with it is one clear error
     parts = urlsplit(url)
     if parts.scheme == "embedded":
         fsync = parse_qs(parts.query).get("fsync", ["everysec"])[0]

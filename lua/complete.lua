@@ -16,7 +16,9 @@ if meta[1] and meta[3] then return 0 end
 local refusal = refused(ARGV[2], meta[2], KEYS[1], KEYS[2])
 if refusal then return redis.error_reply(refusal) end
 if not meta[1] then return false end
-redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZCARD', KEYS[2])
 local _, ms = now()
+-- HSET first: to a user who may not use it, nothing is done.
 redis.call('HSET', KEYS[1], 'completed', int(ms))
+redis.call('ZREM', KEYS[2], ARGV[1])
 return 1

@@ -29,10 +29,12 @@ redis.call('HLEN', KEYS[3])
 redis.call('STRLEN', KEYS[4])
 redis.call('HLEN', KEYS[5])
 redis.call('SCARD', KEYS[6])
+redis.call('ZCARD', KEYS[7])
 redis.call('ZCARD', KEYS[8])
 redis.call('ZCARD', KEYS[9])
+-- UNLINK first: to a user who may not use it, nothing is done.
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
 redis.call('ZREM', KEYS[7], ARGV[1])
 redis.call('ZREM', KEYS[8], ARGV[1])
 redis.call('ZREM', KEYS[9], ARGV[1])
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
 return 1

@@ -11,7 +11,7 @@ from runic_redis.errors import ConfigurationError, InvalidArgument
 from runic_redis.events import UnknownEvents, default_registry
 from runic_redis.keys import Keys
 
-__all__ = ["Context", "find_url", "make_context"]
+__all__ = ["URL_VARIABLE", "Context", "find_url", "make_context"]
 
 URL_VARIABLE = "RUNIC_REDIS_URL"
 

@@ -35,13 +35,14 @@ def runic_redis(*arguments: str, **environment: str) -> subprocess.CompletedProc
 def running(directory: Path) -> set[str]:
     """The command lines of the server and the workers of a demonstration that has its files in a directory."""
     found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            # The workers know of the directory from their environment.
+            command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
-        if f"{directory}/runic-redis-demo-" in command:
-            found.add(command)
+        if f"{directory}/runic-redis-demo-".encode() in command + environment:
+            found.add(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
 
 

@@ -202,20 +202,6 @@ def test_an_acknowledged_commit_survives_the_server_s_death_with_fsync_always(tm
         assert len(list(store.stream("order-1"))) == store.cursor("order-1")
 
 
-def test_the_files_and_the_socket_are_private(tmp_path: Path) -> None:
-    directory = tmp_path / "data"
-    with RedisStore.from_url(f"embedded://{directory}") as store:
-        store.append("order-1", numbered(1))
-        assert directory.stat().st_mode & 0o077 == 0
-        for path in directory.rglob("*"):
-            assert path.stat().st_mode & 0o077 == 0, path
-
-
-def test_it_listens_on_no_port(tmp_path: Path) -> None:
-    with RedisStore.from_url(f"embedded://{tmp_path}"), client_of(tmp_path) as client:
-        assert client.config_get("port") == {"port": "0"}
-
-
 def test_however_a_directory_is_reached_it_has_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tmp_path / ("long-" * 30)
     directory.mkdir()

@@ -1,18 +1,14 @@
 """Opening a store: every kind of URL, and one clear error for everything that can be wrong with one."""
 
-import socket
 import socketserver
-import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-import trustme
 from redis.crc import key_slot as keyslot
 
 from runic_redis import (
@@ -77,80 +73,6 @@ def test_user_and_password(guarded: RunningServer, namespace: str) -> None:
     works(f"redis://:{SECRET}@127.0.0.1:{guarded.port}", namespace + "a")
     works(f"redis://ada:{SECRET}%2F%40%3A@127.0.0.1:{guarded.port}/0", namespace + "b")
     works(f"redis://127.0.0.1:{guarded.port}?username=ada&password={SECRET}%2F%40%3A", namespace + "c")
-
-
-def test_tls(valkey: RunningServer, tmp_path: Path, namespace: str) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    with tls_in_front_of(valkey, authority) as port:
-        works(f"rediss://localhost:{port}?ssl_ca_certs={tmp_path / 'ca.pem'}", namespace)
-        works(f"rediss://localhost:{port}?ssl_cert_reqs=none&ssl_check_hostname=false", namespace + "b")
-        with pytest.raises(StoreUnavailable, match="certificate"):
-            RedisStore.from_url(f"rediss://localhost:{port}")
-
-
-def test_a_cluster_with_tls(tmp_path: Path, namespace: str) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    port, bus = servers.free_ports(2)
-    program = servers.valkey_program()
-    options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-announce-ip", "127.0.0.1")
-    with (
-        servers.running(program, tmp_path / "node", *options, port=port) as node,
-        node.client() as client,
-        tls_in_front_of(node, authority) as secure_port,
-    ):
-        # The node names itself to its clients by the port that speaks TLS.
-        client.config_set("cluster-announce-port", secure_port)
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        servers.wait_until(lambda: servers.knows_cluster(client, 1), "the cluster to agree")
-        works(f"rediss+cluster://127.0.0.1:{secure_port}?ssl_ca_certs={tmp_path / 'ca.pem'}", namespace)
-        with pytest.raises(StoreUnavailable, match="cannot be reached"):
-            RedisStore.from_url(f"rediss+cluster://127.0.0.1:{secure_port}")
-
-
-@contextmanager
-def tls_in_front_of(server: RunningServer, authority: trustme.CA) -> Iterator[int]:
-    """A port on loopback that speaks TLS and passes on to the server."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-
-    class Handler(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            try:
-                secure = context.wrap_socket(self.request, server_side=True)
-            except (ssl.SSLError, OSError):
-                return
-            with secure, server.connect() as upstream:
-                back = threading.Thread(target=pump, args=(upstream, secure))
-                back.start()
-                pump(secure, upstream)
-                back.join()
-
-    def pump(source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                target.sendall(data)
-        except OSError:
-            pass
-        for one in (source, target):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    class Listener(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None:
-            """A client that refuses the certificate is no error here."""
-
-    with Listener(("127.0.0.1", 0), Handler) as listener:
-        thread = threading.Thread(target=listener.serve_forever)
-        thread.start()
-        try:
-            yield listener.server_address[1]
-        finally:
-            listener.shutdown()
-            thread.join()
 
 
 def test_a_cluster(cluster_nodes: list[RunningServer], namespace: str) -> None:
@@ -436,20 +358,3 @@ def test_opening_writes_nothing(valkey: RunningServer, namespace: str) -> None:
 def test_a_bad_setting_is_one_clear_error(options: Any) -> None:
     with pytest.raises(InvalidArgument, match=next(iter(options)).rstrip("s").split("_")[0]):
         RedisStore.from_url("memory://", **options)
-
-
-def test_namespaces_are_apart_whatever_the_ids(opener: Any, store: RedisStore) -> None:
-    prefix = store._context.keys.namespace
-    other = opener.func(*opener.args, namespace=prefix + "2")
-    with other:
-        for workflow_id in ("order-1", "}:events:x", "{shop}", f"{{{prefix}2:1}}:events:order-1", ":", "fact:1"):
-            store.append(workflow_id, numbered(2))
-            store.save(workflow_id, numbered(1))
-            store.save_fact(workflow_id, "value")
-        assert list(other.list()) == []
-        for workflow_id in ("order-1", "}:events:x", "{shop}"):
-            assert not other.exists(workflow_id)
-            other.delete(workflow_id)
-            with pytest.raises(LookupError):
-                other.load_fact(workflow_id)
-        assert len(list(store.list())) == 6

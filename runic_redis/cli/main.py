@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from runic_redis import __version__
+from runic_redis.context import URL_VARIABLE
 from runic_redis.errors import StoreError
 
 __all__ = ["main"]
@@ -43,6 +44,7 @@ def demo(
     url: str | None = typer.Option(
         None,
         "--url",
+        envvar=URL_VARIABLE,
         metavar="URL",
         help="Any Redis to run it on; without, an embedded server in a temporary directory.",
     ),
@@ -61,6 +63,7 @@ def bench(
     url: str | None = typer.Option(
         None,
         "--url",
+        envvar=URL_VARIABLE,
         metavar="URL",
         help="Any Redis to measure on; without, an embedded server in a temporary directory.",
     ),

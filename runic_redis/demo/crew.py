@@ -1,11 +1,13 @@
 """The workers, seen from outside: they are started, listened to, and one of them is killed."""
 
+import os
 import queue
 import subprocess
 import sys
 import threading
 from typing import Self
 
+from runic_redis.context import URL_VARIABLE
 from runic_redis.demo.errors import DemoError
 from runic_redis.demo.progress import Bar
 
@@ -28,10 +30,12 @@ class Crew:
     def __enter__(self) -> Self:
         for number in range(1, WORKERS + 1):
             name = f"worker-{number}"
+            # Everybody can read a command line, and there may be a password in the URL.
             process = subprocess.Popen(
-                [sys.executable, "-m", "runic_redis.demo.worker", self._url, self._namespace, name],
+                [sys.executable, "-m", "runic_redis.demo.worker", self._namespace, name],
                 stdout=subprocess.PIPE,
                 text=True,
+                env={**os.environ, URL_VARIABLE: self._url},
             )
             self._processes[name] = process
             self._readers.append(threading.Thread(target=self._read, args=(name, process), daemon=True))

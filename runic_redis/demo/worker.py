@@ -1,4 +1,4 @@
-"""One worker of the census: ``python -m runic_redis.demo.worker URL NAMESPACE NAME``.
+"""One worker of the census: ``python -m runic_redis.demo.worker NAMESPACE NAME``, on the URL in the environment.
 
 It claims modules that nobody works on, that of a worker that was killed too, once its lease has run out, and measures
 the files that are left, one by one. What it may do it learns from the store alone. On standard output it says what it
@@ -82,9 +82,9 @@ def _finished(store: RedisStore, workflow_id: str) -> bool:
         return False  # somebody has only just claimed it
 
 
-def main(url: str, namespace: str, name: str) -> None:
+def main(namespace: str, name: str) -> None:
     """Work as one worker."""
-    with RedisStore.from_url(url, namespace=namespace) as store:
+    with RedisStore.from_url(namespace=namespace) as store:
         work(store, name)
 
 

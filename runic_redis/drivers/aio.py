@@ -24,6 +24,7 @@ from redis.exceptions import (
 )
 
 from runic_redis.drivers.replies import (
+    CLUSTER_FAILURES,
     CONNECTION_FAILURES,
     HOLD_S,
     REDIRECTIONS,
@@ -36,6 +37,7 @@ from runic_redis.drivers.replies import (
     refused_cluster,
     refused_connection,
     refused_login,
+    said,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
@@ -246,7 +248,7 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, *CONNECTION_FAILURES) as error:
-            return [Lost(str(error) or type(error).__name__, sent=False)] * len(commands)
+            return [Lost(said(error), sent=False)] * len(commands)
         except redis.RedisError as error:
             raise refused_connection(error) from error
         replies: list[Any] = []
@@ -257,7 +259,7 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
-            lost = Lost(str(error) or "Timeout reading from socket", sent=True)
+            lost = Lost(said(error) if str(error) else "Timeout reading from socket", sent=True)
             replies += [lost] * (len(commands) - len(replies))
         finally:
             if not whole:
@@ -291,8 +293,15 @@ class _Connections:
             if now_s() - since_s < HOLD_S:
                 return connection, since_s
             await self.pool.release(connection)
-        async with asyncio.timeout(self._timeout_s):
-            return await self.pool.get_connection(), now_s()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self.pool.get_connection(), now_s()
+        except redis.ConnectionError as error:
+            # Over a unix socket, redis.asyncio puts this around whatever the server refused.
+            refusal = error.__cause__
+            if not isinstance(refusal, redis.RedisError):
+                raise
+        raise refusal
 
     async def close(self) -> None:
         """Give back what is held."""
@@ -401,7 +410,7 @@ class ClusterServer:
                 await self._client.initialize()
         except AuthenticationError as error:
             raise refused_login(error) from error
-        except (TimeoutError, RedisClusterException, *CONNECTION_FAILURES) as error:
+        except CLUSTER_FAILURES as error:
             raise refused_cluster(error) from error
 
     def _node(self, key: str) -> ClusterNode:
@@ -436,7 +445,7 @@ class ClusterServer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._client.nodes_manager.initialize()
-        except (TimeoutError, RedisClusterException, *CONNECTION_FAILURES):
+        except CLUSTER_FAILURES:
             pass
 
     async def close(self) -> None:

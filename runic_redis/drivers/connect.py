@@ -18,10 +18,10 @@ import redis.connection
 import redis.retry
 import redis.sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisClusterException
+from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import CONNECTION_FAILURES, refused_cluster, refused_login
+from runic_redis.drivers.replies import CLUSTER_FAILURES, refused_cluster, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
 __all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
@@ -151,12 +151,16 @@ def connect_url(url: str, flavour: Flavour) -> Connected:
         raise refused_login(error) from error
     except InvalidArgument as error:
         raise ConfigurationError(f"The URL {_shown(url)!r} cannot be used: {error}.") from error
-    except (ValueError, TypeError, AttributeError) as error:
-        # What the parsers say may quote any part of the URL, a password among them.
-        raise ConfigurationError(
-            f"The URL {_shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot "
-            "have. Write special characters in user names, passwords and options percent-encoded."
-        ) from error
+    except (ValueError, TypeError, AttributeError):
+        pass
+    # Outside of the handler: what the parsers say may quote any part of the URL, and is not to stand behind this.
+    raise ConfigurationError(
+        f"The URL {_shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot have. Write "
+        "special characters in user names, passwords and options percent-encoded."
+    )
+
+
+_HOST = re.compile(r"([^:@\[\]]*|\[[^@\]]*\])(:\d+)?")
 
 
 def _shown(url: str) -> str:
@@ -164,8 +168,12 @@ def _shown(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    # A password with special characters that are not encoded may look like a host, a path or an option.
-    return scheme + separator + re.split(r"[?#]", rest.rpartition("@")[2])[0][:200]
+    before, *behind = re.split(r"[?#]", rest, maxsplit=1)
+    place = before.rpartition("@")[2]
+    # With an @ behind, a password may have begun before; and what stands as a port and is no number may be one.
+    if "@" in "".join(behind) or not all(map(_HOST.fullmatch, place.partition("/")[0].split(","))):
+        place = "…"
+    return scheme + separator + place[:200]
 
 
 def _connect_redis(url: str, flavour: Flavour) -> Connected:
@@ -185,7 +193,7 @@ def _connect_cluster(url: str, flavour: Flavour) -> Connected:
     try:
         nodes = [flavour.cluster_node(host, port) for host, port in hosts]
         client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
-    except (RedisClusterException, *CONNECTION_FAILURES) as error:
+    except CLUSTER_FAILURES as error:
         raise refused_cluster(error) from error
     server = flavour.cluster_server(client, owned=True, **patience)
     return Connected(server, _shown(url), _wait_s(options | patience), many_nodes=True)
@@ -344,7 +352,9 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
         if name in _REFUSED_OPTIONS:
             raise InvalidArgument(_REFUSED_OPTIONS[name])
         if name not in allowed and not (parts.scheme == "rediss" and name in _TLS_OPTIONS):
-            raise InvalidArgument(f"{name[:40]} is not an option of it; docs/urls.md names them")
+            # Beside a password it may be a part of that, behind an & that was not encoded.
+            shown = "something beside the password" if any("password" in one for one in given) else name[:40]
+            raise InvalidArgument(f"{shown} is not an option of it; docs/urls.md names them")
     if parts.scheme == "unix":
         if not parts.path:
             raise InvalidArgument("it names no socket: write unix:///run/redis.sock")

@@ -1,7 +1,7 @@
 """What both drivers share: what redis-py's exceptions mean to the operations, and a few rules of theirs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import redis
@@ -16,6 +16,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -24,6 +25,7 @@ from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
 from runic_redis.operations.effects import ErrorReply
 
 __all__ = [
+    "CLUSTER_FAILURES",
     "CONNECTION_FAILURES",
     "HOLD_S",
     "REDIRECTIONS",
@@ -36,6 +38,7 @@ __all__ = [
     "refused_cluster",
     "refused_connection",
     "refused_login",
+    "said",
 ]
 
 # For how long a connection is kept out of its pool, which checks it whenever it comes out.
@@ -68,6 +71,8 @@ def closed() -> StoreError:
 
 # What redis-py raises when a connection cannot be made, breaks, or is silent for too long.
 CONNECTION_FAILURES = (redis.ConnectionError, redis.TimeoutError, OSError)
+# And when a cluster does not tell which nodes it has.
+CLUSTER_FAILURES = (RedisClusterException, redis.RedisError, OSError)
 
 # redis-py takes the code off the message of these; of any other error the message starts with it.
 _CODES: dict[type[Exception], str] = {
@@ -119,20 +124,49 @@ def outdated(replies: Sequence[Any]) -> bool:
 
 def refused_cluster(error: Exception) -> StoreError:
     """A cluster none of whose nodes can be asked what there is."""
-    if isinstance(error.__cause__, AuthenticationError):
-        return refused_login(error.__cause__)
-    return StoreUnavailable(f"The cluster cannot be reached: {error}. Start it, or correct the URL.")
+    reason = said(error)
+    for one in _behind(error):
+        if isinstance(one, AuthenticationError):
+            return refused_login(one)
+        if isinstance(one, NoPermissionError):
+            return ConfigurationError(
+                f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. docs/security.md says "
+                "which permissions a store needs."
+            )
+    return StoreUnavailable(f"The cluster cannot be reached: {reason}. Start it, or correct the URL.")
 
 
 def refused_connection(error: redis.RedisError) -> ConfigurationError:
     """A connection that is refused as it is made: a database that is not there, a name that is not allowed."""
-    return ConfigurationError(f"Redis refused the connection: {str(error) or type(error).__name__}. Correct the URL.")
+    return ConfigurationError(
+        f"Redis refused the connection: {said(error)}. Correct the URL, or the user's permissions."
+    )
 
 
 def refused_login(error: AuthenticationError) -> ConfigurationError:
     """A wrong user name or password, without repeating either."""
-    reason = str(error).partition("\n")[0]
     return ConfigurationError(
-        f"Redis refused the login: {reason or type(error).__name__}. Correct the user name and password in the URL "
+        f"Redis refused the login: {said(error)}. Correct the user name and password in the URL "
         "(redis://user:password@host), percent-encoded where they hold special characters."
     )
+
+
+# How a server that does not know a command goes on, and names what came with it: for AUTH and HELLO, the password.
+_ARGUMENTS = ", with args beginning with"
+
+
+def said(error: BaseException) -> str:
+    """What an error of redis-py's says; arguments that a server has repeated are struck out, behind it too."""
+    for one in _behind(error):
+        text, repeats, _ = str(one).partition(_ARGUMENTS)
+        if repeats:
+            one.args = (text,)
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__

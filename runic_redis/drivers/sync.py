@@ -11,6 +11,7 @@ that. The user's client itself is left as it is.
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Condition, Lock
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -28,6 +29,7 @@ from redis.exceptions import (
 )
 
 from runic_redis.drivers.replies import (
+    CLUSTER_FAILURES,
     CONNECTION_FAILURES,
     HOLD_S,
     REDIRECTIONS,
@@ -37,6 +39,7 @@ from runic_redis.drivers.replies import (
     outdated,
     refused_connection,
     refused_login,
+    said,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
@@ -390,7 +393,7 @@ class _Exchange:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except CONNECTION_FAILURES as error:
-            self._lost = Lost(str(error) or type(error).__name__, sent=False)
+            self._lost = Lost(said(error), sent=False)
             return
         except redis.RedisError as error:
             raise refused_connection(error) from error
@@ -401,7 +404,7 @@ class _Exchange:
             raise refused_login(error) from error
         except (redis.RedisError, *CONNECTION_FAILURES) as error:
             self.cancel()
-            self._lost = Lost(str(error) or type(error).__name__, sent=True)
+            self._lost = Lost(said(error), sent=True)
         except BaseException:
             self.cancel()
             raise
@@ -422,7 +425,7 @@ class _Exchange:
                 raise refused_login(error) from error
             except (redis.RedisError, *CONNECTION_FAILURES) as error:
                 self.cancel()
-                self._lost = Lost(str(error) or type(error).__name__, sent=True)
+                self._lost = Lost(said(error), sent=True)
             except BaseException:
                 self.cancel()
                 raise
@@ -555,10 +558,8 @@ class ClusterServer:
 
     def rediscover(self) -> None:
         """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
-        try:
+        with suppress(*CLUSTER_FAILURES):
             self._client.nodes_manager.initialize()
-        except (RedisClusterException, *CONNECTION_FAILURES):
-            pass
 
     def forget(self) -> None:
         """Forget connections that a parent process holds."""

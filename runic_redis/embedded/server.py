@@ -14,6 +14,7 @@ import hashlib
 import os
 import select
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -77,6 +78,7 @@ class EmbeddedServer:
         program = server_program()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(self.directory)
             with _open_private(self.directory / "start.lock") as start:
                 fcntl.flock(start, fcntl.LOCK_EX)
                 self._use = self._share_or_start(program)
@@ -196,6 +198,22 @@ def _new_socket_path(directory: Path) -> Path:
             "shorter path."
         )
     return private / f"{digest}.sock"
+
+
+def _check_private(directory: Path) -> None:
+    """Refuse a directory in which somebody else could put another socket in the place of the server's."""
+    status = directory.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"The directory {str(directory)!r} belongs to another user (uid {status.st_uid}), who could change what is "
+            "kept in it: use one of your own."
+        )
+    if mode & 0o022:
+        raise ConfigurationError(
+            f"Other users may write to the directory {str(directory)!r} (its mode is {mode:o}), and so could change "
+            "what is kept in it: chmod go-w it, or use one that is not there yet, which is made private."
+        )
 
 
 def _open_private(path: Path) -> IO[bytes]:

@@ -3,10 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from runic_redis.errors import DecodeError, DurabilityError, StoreError, StoreUnavailable, WriteRefused
+from runic_redis.errors import (
+    ConfigurationError,
+    DecodeError,
+    DurabilityError,
+    StoreError,
+    StoreUnavailable,
+    WriteRefused,
+)
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
-__all__ = ["answer", "ask", "ask_all", "checked", "not_durable"]
+__all__ = ["answer", "ask", "ask_all", "checked", "not_allowed", "not_durable"]
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
 _NAMED = frozenset(
@@ -89,6 +96,12 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
         )
     if reply.code == "DAMAGED":
         raise DecodeError(f"The {reply.message} of a workflow is damaged, at one of these keys: {keys}. {consequence}")
+    if advice := not_allowed(reply):
+        if reply.code != "NOPERM" and not reply.unsure:
+            consequence = "What the script had written by then stays."
+        raise ConfigurationError(
+            f"Redis does not let this user do it, for {keys}: {reply.code} {reply.message}. {consequence} {advice}"
+        )
     if reply.code in _FULL:
         raise WriteRefused(
             f"Redis takes no writes: {reply.code} {reply.message}. {consequence} {_FULL[reply.code]}", code=reply.code
@@ -96,6 +109,16 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
     raise StoreError(f"Redis refused the command for {keys}: {reply.code} {reply.message}. {consequence}")
 
 
+def not_allowed(reply: ErrorReply) -> str:
+    """What to do if a command, or one in a script, was refused because of who asked; empty if it was not that."""
+    said = f"{reply.code} {reply.message}"
+    if reply.code != "NOPERM" and not any(words in said for words in _NOT_ALLOWED_IN_SCRIPT):
+        return ""
+    return "docs/security.md says which permissions a store needs; ACL LOG, on the server, which one was missing."
+
+
+# As Valkey and Redis 7.2 say it, and those before.
+_NOT_ALLOWED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 _FULL = {
     "OOM": "Its memory is used up: delete or trim workflows, collect facts, or raise maxmemory.",
     "MISCONF": "It cannot write its disk: make room there, or repair it; the server's log says what is wrong.",

@@ -8,7 +8,7 @@ from typing import TypeVar
 from runic_redis.context import Context
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreUnavailable
-from runic_redis.operations.asking import ask
+from runic_redis.operations.asking import ask, not_allowed
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
@@ -43,7 +43,8 @@ def open_namespace(context: Context) -> Operation[None]:
     context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
     if isinstance(found, ErrorReply):
         raise ConfigurationError(
-            f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}."
+            f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}. "
+            f"{not_allowed(found)}".rstrip()
         )
     _take_settings(context, found)
     if context.durability != "memory":

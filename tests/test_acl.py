@@ -1,0 +1,348 @@
+"""Users with the fewest permissions: the rules of docs/security.md, as they stand there, on real servers.
+
+Each rule suffices for what it is for, and each of its permissions is needed: with one less, something fails.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreError, StoreUnavailable, replicated
+from runic_redis.keys import Keys
+from runic_redis.scripts import load_script, scripts_directory
+from runic_redis.testing.examples import numbered
+from tests import servers, tour
+from tests.portal import BlockingStore
+from tests.servers import RunningServer
+
+PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
+# What each is for, to the rest of the line behind the name of the user.
+RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
+EVERYTHING = RULES["everything"]
+PARTS: dict[str, Sequence[Callable[[Any, str], None]]] = {
+    "everything": (tour.writes, tour.reads, tour.lists, tour.removes),
+    "everything but trim, collect, delete, delete_namespace and memory_usage": (tour.writes, tour.reads, tour.lists),
+    "reading and following workflows, snapshots, logs and facts by their names": (tour.reads,),
+    "the same, and listing, which takes what has expired out of the index": (tour.lists, tour.reads),
+}
+SECRET = "s3cret/w0rd"
+NOT_ALLOWED = "(?i)permission|can't (run this command|access at least one of the keys)"
+
+
+@pytest.fixture(params=["valkey", "redis_6_2"])
+def server(request: pytest.FixtureRequest) -> RunningServer:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(
+    params=[RedisStore.from_url, lambda url, **options: BlockingStore(AsyncRedisStore.from_url(url, **options))],
+    ids=["sync", "asyncio"],
+)
+def open_url(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    return request.param
+
+
+def permissions(rule: str) -> list[str]:
+    return re.findall(r" (\+\S+|~\S+)", f" {rule}")
+
+
+def without(rule: str, permission: str) -> str:
+    return " ".join(part for part in rule.split() if part != permission)
+
+
+@contextmanager
+def user(admins: Sequence[redis.Redis], rule: str, namespace: str) -> Iterator[str]:
+    """A user by a rule of the page, but for the password and the namespace; the options of a URL that log it in."""
+    name = f"user-{namespace}"
+    words = rule.replace(">password", f">{SECRET}").replace("{shop", "{" + namespace).split()
+    for admin in admins:
+        admin.execute_command("ACL", "SETUSER", name, *words)
+        # So that they have to be sent as text once.
+        admin.script_flush()
+    yield f"username={name}&password=s3cret%2Fw0rd"
+    for admin in admins:
+        admin.execute_command("ACL", "DELUSER", name)
+
+
+def prepare(server: RunningServer, namespace: str, parts: Sequence[Any]) -> None:
+    """Do as somebody who may do anything what a part needs."""
+    if tour.writes not in parts:
+        with RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as store:
+            tour.writes(store, "order-1")
+
+
+@pytest.mark.parametrize("purpose", PARTS)
+def test_a_rule_suffices(server: RunningServer, open_url: Any, namespace: str, purpose: str) -> None:
+    prepare(server, namespace, PARTS[purpose])
+    with (
+        server.client() as admin,
+        user([admin], RULES[purpose], namespace) as login,
+        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+    ):
+        for part in PARTS[purpose]:
+            part(store, "order-1")
+
+
+@pytest.mark.parametrize("purpose", PARTS)
+def test_with_any_permission_less_something_fails(server: RunningServer, namespace: str, purpose: str) -> None:
+    with server.client() as admin:
+        for number, permission in enumerate(permissions(RULES[purpose])):
+            name = f"{namespace}-{number}"
+            prepare(server, name, PARTS[purpose])
+            with (
+                user([admin], without(RULES[purpose], permission), name) as login,
+                pytest.raises(ConfigurationError, match=NOT_ALLOWED) as caught,
+                RedisStore.from_url(f"{server.url()}&{login}", namespace=name, partitions=1) as store,
+            ):
+                for part in PARTS[purpose]:
+                    part(store, "order-1")
+                pytest.fail(f"it works without {permission}")
+            assert "docs/security.md" in str(caught.value)
+            assert "w0rd" not in str(caught.value)
+
+
+def test_the_tour_calls_every_method_of_a_store() -> None:
+    own = {"close", "closed", "from_url", "open"}
+    assert {
+        name for kind in (RedisStore, AsyncRedisStore) for name in dir(kind) if name[0] != "_"
+    } - own == tour.METHODS
+    source = Path(tour.__file__).read_text()
+    assert {name for name in tour.METHODS if f"store.{name}(" not in source} == set()
+
+
+def test_the_rule_names_every_command_of_the_scripts() -> None:
+    allowed = set(re.findall(r"\+(\S+)", f"{EVERYTHING} {RULES['durability replicated(n)']}"))
+    for path in scripts_directory().glob("*.lua"):
+        called = re.findall(r"(?:\bcall|\bpcall|\btry)\('(\w+)'", load_script(path.stem).text)
+        assert called
+        assert {name.lower() for name in called} <= allowed, path.stem
+
+
+REMOVING: list[Callable[[Any], Any]] = [
+    lambda store: store.trim("order-1"),
+    lambda store: store.delete("order-1"),
+    lambda store: store.collect(grace=0),
+    lambda store: store.delete_namespace(),
+    lambda store: store.memory_usage(),
+]
+CHANGING: list[Callable[[Any], Any]] = [
+    *REMOVING,
+    lambda store: store.append("order-1", numbered(1)),
+    lambda store: store.save_snapshot("order-1", 3, b"other"),
+    lambda store: store.save("order-1", []),
+    lambda store: store.put_fact("other"),
+    lambda store: store.acquire("order-2", "reader"),
+    lambda store: store.complete("left"),
+    lambda store: store.expire("order-1", 1),
+]
+# What the users who may not do everything may not do, in the order of the rules.
+REFUSED = dict(zip(PARTS, [[], REMOVING, [*CHANGING, lambda store: next(store.list())], CHANGING], strict=True))
+
+
+@pytest.mark.parametrize("purpose", list(PARTS)[1:])
+def test_what_is_refused_changes_nothing(server: RunningServer, open_url: Any, namespace: str, purpose: str) -> None:
+    prepare(server, namespace, ())
+    with (
+        server.client() as admin,
+        RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner,
+        user([admin], RULES[purpose], namespace) as login,
+        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+    ):
+        tour.lists(owner, "order-1")
+        owner.acquire("left", "nobody")
+        kept = {key: admin.dump(key) for key in admin.keys(f"{{{namespace}*")}
+        for attempt in REFUSED[purpose]:
+            with pytest.raises(ConfigurationError, match=NOT_ALLOWED):
+                attempt(store)
+        if purpose != list(PARTS)[1]:
+            assert isinstance(store.append_many([("order-1", numbered(1))])[0], ConfigurationError)
+        assert {key: admin.dump(key) for key in admin.keys(f"{{{namespace}*")} == kept
+
+
+def test_a_user_has_one_namespace_and_no_other(server: RunningServer, open_url: Any, namespace: str) -> None:
+    near = [f"{namespace}2", namespace[:-1], f"{namespace}-", f"a{namespace}", f"{namespace}/fact", "shop"]
+    with server.client() as admin, user([admin], EVERYTHING, namespace) as login:
+        for other in near:
+            with pytest.raises(ConfigurationError, match="NOPERM"):
+                open_url(f"{server.url()}&{login}", namespace=other)
+        # Nor by a script of its own.
+        script = "return redis.call('GET', KEYS[1])"
+        with server.client(username=f"user-{namespace}", password=SECRET) as client:
+            assert client.eval(script, 1, f"{{{namespace}:1}}:log:x") is None
+            for other in near:
+                for key in (f"{{{other}:1}}:log:x", f"{{{other}}}:config", f"{{{other}:fact:1}}"):
+                    with pytest.raises(redis.ResponseError, match=NOT_ALLOWED):
+                        client.eval(script, 1, key)
+                    with pytest.raises(redis.ResponseError, match=NOT_ALLOWED):
+                        client.eval(script.replace("KEYS[1]", f"'{key}'"), 0)
+
+
+def test_a_missing_permission_is_named(valkey: RunningServer, open_url: Any, namespace: str) -> None:
+    with (
+        valkey.client() as admin,
+        user([admin], without(EVERYTHING, "+zadd"), namespace) as login,
+        open_url(f"{valkey.url()}&{login}", namespace=namespace) as store,
+        pytest.raises(ConfigurationError) as caught,
+    ):
+        store.append("order-1", numbered(1))
+    said = str(caught.value)
+    assert f"User user-{namespace} has no permissions to run the 'zadd' command" in said
+    assert "What the script had written by then stays." in said
+
+
+# What adds to the rules
+
+
+def neglect(store: Any) -> None:
+    """Have the connection that a store holds look as if it had not been used for long."""
+    server = (store._store if isinstance(store, BlockingStore) else store)._connected.server
+    held = server._connections._held
+    (held[0][0] if isinstance(held, list) else held[0]).next_health_check = 0
+
+
+def needs(extra: str, open_it: Callable[[str], Any], admins: Sequence[redis.Redis], namespace: str) -> None:
+    """See that a store works with what is added to a rule, and does not with any permission of that less."""
+    rule = f"{EVERYTHING} {RULES[extra]}"
+    with user(admins, rule, namespace) as login:
+        open_it(login)
+    for permission in permissions(RULES[extra]):
+        with user(admins, without(rule, permission), namespace) as login:  # noqa: SIM117
+            # (Without ASKING, the cluster sends whoever asks back and forth.)
+            with pytest.raises(StoreError, match=r"(?i)permission|redirects in a circle"):
+                open_it(login)
+
+
+@pytest.mark.parametrize(
+    ("extra", "options"),
+    [
+        ("a database that is not 0, by /1 or db=1", "db=1"),
+        ("client_name", "client_name=worker"),
+        ("health_check_interval", "health_check_interval=1000"),
+    ],
+)
+def test_what_an_option_of_a_url_adds(
+    server: RunningServer, open_url: Any, namespace: str, extra: str, options: str
+) -> None:
+    def use(login: str) -> None:
+        with open_url(f"{server.url()}&{login}&{options}", namespace=namespace, deadline_s=0) as store:
+            store.append("order-1", numbered(1))
+            neglect(store)
+            store.append("order-1", numbered(1))
+
+    with server.client() as admin:
+        needs(extra, use, [admin], namespace)
+
+
+def test_what_durability_adds(tmp_path: Path, namespace: str) -> None:
+    (port, other), program = servers.free_ports(2), servers.valkey_program()
+    synced = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
+    with (
+        servers.running(program, tmp_path / "primary", *synced, port=port) as primary,
+        servers.running(program, tmp_path / "replica", *synced, *servers.following(primary), port=other) as replica,
+        primary.client() as admin,
+    ):
+        servers.wait_until(lambda: servers.follows(replica), "the replica to follow")
+        for extra, durability in (
+            ("durability replicated(n)", replicated(1)),
+            ('durability "fsync", and replicated(n, fsync=True)', "fsync"),
+        ):
+            needs(extra, durable_use(primary, namespace, durability), [admin], namespace)
+
+
+def test_what_durability_adds_on_an_old_server(tmp_path: Path, namespace: str) -> None:
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    with servers.running(servers.redis_6_2_program(), tmp_path, *options) as server, server.client() as admin:
+        use = durable_use(server, namespace, "fsync")
+        needs(
+            'durability "fsync" before Redis 7.2: shows the user every setting of the server, passwords among them',
+            use,
+            [admin],
+            namespace,
+        )
+
+
+def durable_use(server: RunningServer, namespace: str, durability: Any) -> Callable[[str], None]:
+    def use(login: str) -> None:
+        url = f"{server.url()}&{login}"
+        with RedisStore.from_url(url, namespace=namespace, durability=durability, deadline_s=5) as store:
+            # What is there already has to be confirmed all the same.
+            assert store.append("order-1", numbered(1), commit_id="a") == 1
+            assert store.append("order-1", numbered(1), commit_id="a") == 1
+
+    return use
+
+
+def test_what_a_cluster_adds(cluster_nodes: list[RunningServer], open_url: Any, namespace: str) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    meta = Keys(namespace, 256).workflow("elsewhere").meta
+    slot = key_slot(meta.encode())
+    with ExitStack() as stack:
+        admins = [stack.enter_context(node.client()) for node in cluster_nodes]
+        here, there = admins[at := min(slot // (16384 // 3), 2)], admins[(at + 1) % 3]
+
+        def use(login: str) -> None:
+            with open_url(f"redis+cluster://{hosts}?{login}", namespace=namespace, deadline_s=1) as store:
+                for part in PARTS["everything"]:
+                    part(store, "order-1")
+                # When a slot is on its way to another node, that one is to be asked for what is not here.
+                there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", here.cluster("MYID").decode())
+                here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", there.cluster("MYID").decode())
+                try:
+                    assert store.cursor("elsewhere") == 0
+                finally:
+                    for admin in (here, there):
+                        admin.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+        needs("a cluster", use, admins, namespace)
+
+
+def test_what_a_sentinel_asks_for(tmp_path: Path, open_url: Any, namespace: str) -> None:
+    (port,), program = servers.free_ports(1), servers.valkey_program()
+    extra = "on the Sentinels, for sentinel_username"
+    with (
+        servers.running(program, tmp_path / "primary", port=port) as primary,
+        servers.sentinel(program, tmp_path / "sentinel", "shop", primary) as watcher,
+        primary.client() as admin,
+        redis.Redis(port=watcher) as admin_of_sentinel,
+        user([admin], EVERYTHING, namespace) as login,
+    ):
+        for rule in (RULES[extra], without(RULES[extra], "+sentinel|masters")):
+            admin_of_sentinel.execute_command("ACL", "SETUSER", "seer", *rule.replace("password", SECRET).split())
+            url = f"redis+sentinel://127.0.0.1:{watcher}/shop?{login}&sentinel_username=seer&sentinel_password=s3cret%2Fw0rd"
+            if "+sentinel|masters" in rule:
+                with open_url(url, namespace=namespace) as store:
+                    assert store.append("order-1", numbered(1)) == 1
+            else:
+                with pytest.raises(StoreError, match=r"seer|No master found"):
+                    open_url(url, namespace=namespace)
+
+
+def test_without_info_a_server_is_used_unseen(
+    valkey: RunningServer, open_url: Any, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = next(rule for purpose, rule in RULES.items() if purpose.startswith("being told"))
+    for rule, warnings in ((EVERYTHING, []), (f"{EVERYTHING} {info}", ["The server keeps no append-only file"])):
+        caplog.clear()
+        with (
+            valkey.client() as admin,
+            user([admin], rule, namespace) as login,
+            caplog.at_level(logging.WARNING),
+            open_url(f"{valkey.url()}&{login}", namespace=namespace) as store,
+        ):
+            store.append("order-1", numbered(1))
+        assert [record.message.partition(":")[0] for record in caplog.records] == warnings
+
+
+def test_a_login_that_is_refused_says_so(server: RunningServer, open_url: Any, namespace: str) -> None:
+    with server.client() as admin, user([admin], EVERYTHING + " off", namespace) as login:
+        with pytest.raises(ConfigurationError, match="refused the login"):
+            open_url(f"{server.url()}&{login}", namespace=namespace)
+        with pytest.raises((ConfigurationError, StoreUnavailable), match="refused the login"):
+            open_url(f"{server.url()}&username=nobody-{namespace}&password=x", namespace=namespace)

@@ -1,0 +1,192 @@
+"""Two namespaces have no key in common, whatever they are called, and whatever the ids and hashes in them."""
+
+import re
+import string
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from runic_redis import InvalidArgument, RedisStore
+from runic_redis.arguments import check_namespace
+from runic_redis.keys import FACT_BUCKETS, Keys
+from runic_redis.testing.examples import numbered
+from tests import tour
+from tests.servers import RunningServer
+
+names = st.text(string.ascii_letters + string.digits + "_.@/+-", min_size=1, max_size=100)
+# Some that are near each other: one begins or ends with the other, or is called as a part of its keys is.
+pairs = st.tuples(names, names) | st.builds(
+    lambda name, more, swap: (name + more, name) if swap else (more + name, name),
+    st.text("abc", min_size=1, max_size=3),
+    st.sampled_from(["2", "-", ".", "fact", "config", "events", "a"]),
+    st.booleans(),
+)
+# Pieces of keys, and what means something to patterns, shells and paths.
+pieces = st.sampled_from(
+    [
+        ":",
+        "{",
+        "}",
+        "{a}",
+        "{a:1}",
+        "{b:1}:events:",
+        "}:config",
+        "fact:",
+        "*",
+        "?",
+        "[a]",
+        "\\",
+        "..",
+        "/",
+        "\n",
+        "\0",
+        " ",
+    ]
+)
+ids = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50),
+    st.lists(pieces, min_size=1).map("".join),
+    st.builds("".join, st.tuples(pieces, names, pieces, st.text("ab"), pieces)),
+)
+partitions = st.integers(1, 4096)
+
+
+def touched(keys: Keys, workflow_id: str) -> set[str]:
+    """The keys of one workflow, of its partition, of a fact that is called as it is, and of the namespace."""
+    workflow = keys.workflow(workflow_id)
+    return {keys.config, *keys.fact(workflow_id.encode()), *(getattr(workflow, kind) for kind in workflow.__slots__)}
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether an ACL's pattern is for a key: it ends with a *, and has nothing else that means more than itself."""
+    return key.startswith(pattern[:-1]) if pattern.endswith("*") else key == pattern
+
+
+@given(pairs, st.tuples(partitions, partitions), st.tuples(ids, ids), st.data())
+def test_no_key_is_of_two_namespaces(
+    pair: tuple[str, str], counts: tuple[int, int], pair_of_ids: tuple[str, str], data: st.DataObject
+) -> None:
+    one, other = (Keys(check_namespace(name), count) for name, count in zip(pair, counts, strict=True))
+    assume(one.namespace != other.namespace)
+    of_one = touched(one, pair_of_ids[0])
+    # An id may also be a key of the other namespace.
+    of_other = touched(other, pair_of_ids[1]) | touched(other, data.draw(st.sampled_from(sorted(of_one))))
+    assert not of_one & of_other
+    for keys, own, foreign in ((one, of_one, of_other), (other, of_other, of_one)):
+        patterns = [f"{{{keys.namespace}}}:config", f"{{{keys.namespace}:*"]
+        assert all(any(matches(pattern, key) for pattern in patterns) for key in own)
+        assert not any(matches(pattern, key) for pattern in patterns for key in foreign)
+
+
+@given(st.text() | st.builds("".join, st.tuples(names, pieces)))
+def test_a_namespace_is_called_by_what_stands_for_itself(name: str) -> None:
+    if re.search(r"[^A-Za-z0-9_.@/+-]", name) or not 0 < len(name) <= 100:
+        with pytest.raises(InvalidArgument):
+            check_namespace(name)
+    else:
+        assert check_namespace(name) == name
+
+
+def test_a_part_of_another_namespace_s_keys_is_no_namespace() -> None:
+    for name in (
+        "shop:17",
+        "shop:fact",
+        "shop:fact:1",
+        "shop}",
+        "{shop}",
+        "{shop",
+        "shop:*",
+        "*",
+        "sh?p",
+        "sho[p]",
+        "shop\n",
+    ):
+        with pytest.raises(InvalidArgument, match="A namespace is"):
+            RedisStore.from_url("memory://", namespace=name)
+
+
+def test_workflows_facts_and_the_namespace_share_no_key() -> None:
+    """Within a namespace too: an id cannot lead to a key of another kind."""
+    keys = Keys("a", 1)
+    shared = {keys.config, keys.index(0), keys.leases(0), keys.expiring(0)}
+    shared |= {key for number in range(FACT_BUCKETS) for key in (keys.bucket(number), keys.fact_times(number))}
+    own: set[str] = set()
+    for workflow_id in (
+        "x",
+        "index",
+        ":index",
+        "events:x",
+        "x:events",
+        "}:index",
+        "{a:0}:index",
+        "{a:fact:1}",
+        "meta:x",
+    ):
+        workflow = keys.workflow(workflow_id)
+        kinds = {getattr(workflow, kind) for kind in workflow.__slots__} - shared
+        assert len(kinds) == len(workflow.__slots__) - 3
+        assert not own & kinds
+        own |= kinds
+
+
+def hostile(other: str) -> list[str]:
+    """Ids that may be taken for something else, by people at least."""
+    keys = Keys(other, 1)
+    return [
+        "order-1",
+        "}:events:x",
+        "..",
+        f"../{other}",
+        "a\0b\nc",
+        "*?[a-z]\\",
+        "ünï✓",
+        *sorted(touched(keys, "order-1")),
+    ]
+
+
+@pytest.mark.parametrize("near", ["{}2", "x{}", "{}/fact"])
+def test_whatever_is_done_in_one_namespace_another_does_not_notice(
+    valkey: RunningServer, namespace: str, near: str
+) -> None:
+    other = near.format(namespace)
+
+    def open_one(name: str) -> Any:
+        return RedisStore.from_url(valkey.url(), namespace=name, partitions=1)
+
+    def kept() -> dict[bytes, bytes]:
+        return {key: admin.dump(key) for key in theirs if admin.exists(key)}
+
+    with valkey.client() as admin, open_one(namespace) as ours, open_one(other) as store:
+        before = set(admin.keys())
+        for workflow_id in hostile(namespace):
+            store.append(workflow_id, numbered(3), snapshot=b"state", commit_id="c")
+            store.save(workflow_id, numbered(2))
+            store.save_fact(workflow_id, "value")
+        theirs = set(admin.keys()) - before
+        as_it_was = kept()
+        assert as_it_was.keys() == theirs
+        assert not any(ours.exists(workflow_id) for workflow_id in hostile(namespace))
+        for workflow_id in hostile(other):
+            tour.writes(ours, workflow_id)
+            tour.reads(ours, workflow_id)
+            assert kept() == as_it_was
+        assert set(ours.list()) >= set(hostile(other))
+        for workflow_id in hostile(other):
+            ours.trim(workflow_id)
+            ours.delete(workflow_id)
+        ours.collect(grace=0)
+        ours.memory_usage()
+        assert kept() == as_it_was
+        ours.delete_namespace()
+        assert kept() == as_it_was
+        assert set(admin.keys()) - before == theirs
+        assert set(store.list()) == set(hostile(namespace))
+        for workflow_id in hostile(namespace):
+            assert list(store.stream(workflow_id)) == numbered(3)
+            assert store.load(workflow_id) == numbered(2)
+            assert store.load_snapshot(workflow_id) == (3, b"state")
+            assert store.load_fact(workflow_id) == "value"
+        store.delete_namespace()
+        assert set(admin.keys()) <= before

@@ -1,0 +1,79 @@
+"""A tour of every method of a store, in the parts that a user may be allowed or not; for both kinds of store.
+
+Each part leaves what the next one needs. It is for what must hold whatever a store does; what comes back is looked at
+only so far that nothing can have been left out.
+"""
+
+from typing import Any
+
+from runic_redis import Fact
+from tests.servers import wait_until
+
+__all__ = ["METHODS", "lists", "reads", "removes", "writes"]
+
+# What the parts call, all in all; what opens and closes a store aside.
+METHODS = {
+    *("acquire", "append", "append_many", "checkpoint", "claim", "collect", "complete", "cursor", "delete"),
+    *("delete_namespace", "exists", "expire", "list", "load", "load_fact", "load_facts", "load_snapshot"),
+    *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
+    *("stream_records", "tail", "tail_all", "trim"),
+}
+_EVENTS = [{"n": 1}, {"n": 2}]
+
+
+def writes(store: Any, workflow_id: str) -> None:
+    """Whatever adds or changes."""
+    short, ending = f"{workflow_id} gone", f"{workflow_id} ending"
+    lease = store.acquire(workflow_id, "worker-1")
+    cursor = store.append(workflow_id, _EVENTS, expected_cursor=0, commit_id="c", metadata={"by": "us"}, lease=lease)
+    assert cursor == store.append(workflow_id, _EVENTS, commit_id="c") == 2
+    assert store.append(workflow_id, [{"value": Fact("in an event")}], snapshot=b"state") == 3
+    store.renew(lease)
+    store.release(lease)
+    (claimed,) = store.claim("worker-2")
+    store.save_snapshot(workflow_id, 3, b"state", lease=claimed)
+    store.save(workflow_id, [{"value": Fact("in a log")}], lease=claimed)
+    store.checkpoint(workflow_id, _EVENTS)
+    store.complete(workflow_id, lease=claimed)
+    store.save_fact(b"a", "by itself")
+    store.save_facts({b"b": "with others", b"c": "with others"})
+    store.put_fact("by its content")
+    assert store.append_many([(short, _EVENTS), (ending, _EVENTS)]) == [2, 2]
+    # What is written to a workflow that expires, expires with it.
+    store.complete(ending)
+    store.expire(ending, 3600)
+    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state")
+    store.complete(short)
+    store.expire(short, 0.001)
+
+
+def reads(store: Any, workflow_id: str) -> None:
+    """Whatever only looks, listing aside: at what `writes` has left."""
+    events = list(store.stream(workflow_id))
+    assert events[:2] == _EVENTS
+    assert [record.event for record in store.stream_records(workflow_id, reverse=True)] == events[::-1]
+    assert store.cursor(workflow_id) == 3
+    assert store.exists(workflow_id)
+    assert store.load_snapshot(workflow_id) == (3, b"state")
+    assert store.load(workflow_id) == _EVENTS
+    assert store.load_fact(b"a") == "by itself"
+    assert len(store.load_facts([b"b", events[2]["value"].hash])) == 2
+    for following in (store.tail(workflow_id, after=2), store.tail_all({workflow_id: 2})):
+        next(following)
+        following.close()
+
+
+def lists(store: Any, workflow_id: str) -> None:
+    """Listing, which takes what has expired out of the index."""
+    wait_until(lambda: not store.exists(f"{workflow_id} gone"), "what expires to expire")
+    assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
+    assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
+
+
+def removes(store: Any, workflow_id: str) -> None:
+    """Whatever removes, and measuring what there is."""
+    assert store.trim(workflow_id) == 3
+    assert store.collect(grace=0) == 4
+    store.delete(workflow_id)
+    assert store.memory_usage()["events"] > 0
+    store.delete_namespace()
