@@ -14,7 +14,7 @@ demo: $(VENV)/demo  ## run the demonstration: a durable census of the standard l
 	$(BIN)/runic-redis demo
 
 test: $(VENV)/test  ## run every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/test  ## check format, style, types and layers
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """Servers that the tests share: each is started once, by the first test that needs it."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,18 @@ from runic_redis import RedisStore
 from tests import servers
 
 _numbers = itertools.count()
+
+# Those that take longest, mostly waiting for servers and processes: they begin first, and others run beside them.
+_LONG = ("test_claiming", "test_chaos", "test_demo", "test_benchmarks")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, since some of the tests wait."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in _LONG)
 
 
 @pytest.fixture

@@ -91,8 +91,8 @@ class BlockingStore:
         self._loop.close()
 
 
-def open_store(face: str, url: str, namespace: str) -> Any:
+def open_store(face: str, url: str, namespace: str, **options: Any) -> Any:
     """A store of either face, for the contract."""
     if face == "sync":
-        return RedisStore.from_url(url, namespace=namespace)
-    return BlockingStore(AsyncRedisStore.from_url(url, namespace=namespace))
+        return RedisStore.from_url(url, namespace=namespace, **options)
+    return BlockingStore(AsyncRedisStore.from_url(url, namespace=namespace, **options))
