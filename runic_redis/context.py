@@ -41,7 +41,9 @@ class Context:
     slots_matter: bool = False
 
 
-def make_context(namespace: str, partitions: int, unknown_events: UnknownEvents, durability: Durability) -> Context:
+def make_context(
+    namespace: str, partitions: int, unknown_events: UnknownEvents, durability: Durability = "memory"
+) -> Context:
     """The settings of a store, checked.
 
     Raises:
