@@ -174,7 +174,7 @@ def _cursor(reply: Any, command: Command) -> int:
     if type(reply) is int:
         return reply
     if isinstance(reply, bytes):
-        code, _, message = reply.decode().partition(" ")
+        code, _, message = reply.decode(errors="replace").partition(" ")
         reply = ErrorReply(code, message)
     workflow_id = command.line
     refusal = unless_lost(answer(reply, command), workflow_id)
