@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -363,3 +364,34 @@ def test_a_foreign_name_in_the_index_is_noticed(store: RedisStore, client: redis
     client.zadd(keys.index, {b"\xff": 1})
     with pytest.raises(DecodeError, match="no workflow id"):
         list(store.list())
+
+
+def test_what_is_damaged_keeps_nobody_from_claiming_the_rest(store: RedisStore, client: redis.Redis) -> None:
+    for workflow_id in ("damaged", "sound"):
+        store.release(store.acquire(workflow_id, "me"))
+    client.hset(store._context.keys.workflow("damaged").meta, "fence", "what")
+    client.zadd(store._context.keys.leases(0), {b"\xff": 0})
+    assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]
+    with pytest.raises(DecodeError):
+        store.claim("you", 5)
+    client.delete(store._context.keys.leases(0))
+    with pytest.raises(DecodeError, match="lease of a workflow is damaged"):
+        store.claim("you", 5)
+    assert store.claim("you", 0) == []
+
+
+def test_of_what_is_followed_nothing_is_lost_to_a_damaged_entry(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys
+) -> None:
+    store.append("order-2", numbered(3))
+    client.xadd(keys.events, {b"foreign": b"entry"}, id="6-1")
+    client.hset(keys.meta, "cursor", 6)
+    with closing(store.tail_all({"order-1": 0, "order-2": 0})) as items:
+        got = [next(items) for _ in range(4 + 3)]
+        assert [record.event for name, record in got if name == "order-1"] == numbered(4)
+        assert [record.event for name, record in got if name == "order-2"] == numbered(3)
+        for number in (3, 4):
+            with pytest.raises(DecodeError, match="order-1"):
+                next(items)
+            store.append("order-2", numbered(1, number))
+            assert next(items)[1].event == numbered(1, number)[0]
