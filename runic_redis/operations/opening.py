@@ -3,6 +3,7 @@
 import re
 from typing import Any, TypeVar
 
+from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreUnavailable
 from runic_redis.operations.asking import ask
@@ -94,7 +95,7 @@ def _check_server(info: Any) -> None:
         # A user without INFO cannot be told the version; an old server will refuse the first write.
         return
     text = _text(info)
-    match = re.search(r"redis_version:(\d+)\.(\d+)\S*", text)
+    match = re.search(r"redis_version:(\d{1,9})\.(\d{1,9})\S*", text)
     if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
         raise ConfigurationError(
             f"The server is Redis {match[0].partition(':')[2]}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
@@ -104,12 +105,11 @@ def _check_server(info: Any) -> None:
 
 def _check_settings(context: Context, found: list[bytes | None]) -> None:
     name = context.keys.namespace
-    try:
-        data_format, partitions = (int(value or b"") for value in found)
-    except ValueError:
+    if not all(value is not None and is_cursor(value) for value in found):
         raise ConfigurationError(
-            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r}."
-        ) from None
+            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r:.100}."
+        )
+    data_format, partitions = (int(value or b"") for value in found)
     if data_format != FORMAT:
         raise ConfigurationError(
             f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "
