@@ -318,3 +318,37 @@ def test_a_content_hash_is_for_ever() -> None:
     value = {"b": {3, 1, 2}, "a": [1, 2.5, "x", (1,)], "c": Pair(1, FrozenSlotted(2))}
     fact_hash, _ = codec.encode_own_fact(value)
     assert fact_hash == (GOLDEN / "format-1-hash.txt").read_text().strip()
+
+
+def damaged_by_size(size: int) -> dict[str, bytes]:
+    """Rows of one plain dict each, damaged by something of about so many bytes or digits."""
+
+    def row(value: Any) -> bytes:
+        return b"\x00\x91\x92\x00" + msgpack.packb(value)
+
+    text, digits = b"x" * size, msgpack.ExtType(1, b"\x7f" * size)
+    return {
+        "index": b"\x00\x91\x92" + msgpack.packb(digits) + b"\x80",
+        "index of text": b"\x00\x91\x92" + msgpack.packb("x" * size) + b"\x80",
+        "date": row({0: msgpack.ExtType(6, text)}),
+        "time": row({0: msgpack.ExtType(7, text)}),
+        "schema": row({0: msgpack.ExtType(11, msgpack.packb([digits]))}),
+        "packed schema": row({0: msgpack.ExtType(11, msgpack.packb([msgpack.packb(["x" * size, 1, []])]))}),
+        "member": row({0: msgpack.ExtType(11, msgpack.packb([msgpack.packb(["tests.colour", 1, ["name"]]), digits]))}),
+        "flag": row(
+            {0: msgpack.ExtType(11, msgpack.packb([msgpack.packb(["tests.permission", 1, ["value"]]), digits]))}
+        ),
+    }
+
+
+@pytest.mark.parametrize("damage", damaged_by_size(1))
+def test_an_error_is_short_however_large_what_is_damaged(damage: str) -> None:
+    header = codec.encode_commit([{}])[0].header
+    payload = damaged_by_size(100_000)[damage]
+    for read in (
+        lambda: codec.decode_entry(header, payload),
+        lambda: codec.decode_log(msgpack.packb([header, payload])),
+    ):
+        with pytest.raises((DecodeError, UnknownEventType)) as caught:
+            read()
+        assert len(str(caught.value)) < 2000

@@ -19,7 +19,7 @@ from runic_redis.codec.explain import explain
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
-from runic_redis.errors import DecodeError, EncodeError, StoreError
+from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
 from runic_redis.events import Build, Fact, FactRef, Read, Registry, Schema, UnknownEvent, UnknownEvents
 
 __all__ = [
@@ -278,7 +278,7 @@ class EntryDecoder:
         except StoreError:
             raise
         except Exception as error:  # a row that does not fit, or a class that does not take it
-            raise DecodeError(f"a row does not fit its schema: {error!r}") from error
+            raise DecodeError(f"a row does not fit its schema: {type(error).__name__}: {reason(error)}") from error
 
     def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
         """What rebuilds the objects of a schema, named by its index or by itself."""
@@ -300,7 +300,7 @@ class EntryDecoder:
             try:
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
-                raise DecodeError(f"an entry's header is damaged: {error or type(error).__name__}") from error
+                raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
             known = _Schemas(restorers, native=self._native)
             _remember(self._by_header, header, known)
         return known

@@ -8,7 +8,7 @@ from runic_redis.codec.commits import EntryDecoder
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
 from runic_redis.codec.facts import DIGEST_BYTES, digest
 from runic_redis.codec.values import decode_value
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, reason
 
 __all__ = ["decode_document", "decode_fact", "decode_log", "decode_metadata"]
 
@@ -58,7 +58,7 @@ def decode_log(data: bytes, decoder: EntryDecoder) -> list[Any]:
     try:
         header, payload = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"a log is damaged: {error or type(error).__name__}") from error
+        raise DecodeError(f"a log is damaged: {reason(error)}") from error
     if type(header) is not bytes or type(payload) is not bytes:
         raise DecodeError("a log does not hold a header and a payload")
     return decoder.decode(header, payload, MAX_PAYLOAD_BYTES)

@@ -20,7 +20,7 @@ from uuid import UUID
 import msgpack
 
 from runic_redis.codec.explain import explain
-from runic_redis.errors import DecodeError, EncodeError, StoreError
+from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
 from runic_redis.events import Fact, FactRef, Registry, Schema, UnknownEvent
 
 __all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
@@ -262,7 +262,7 @@ def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
     except StoreError:
         raise
     except Exception as error:  # damaged bytes fail in many ways, and so may the classes that are given them
-        raise DecodeError(f"a value is damaged: {error or type(error).__name__}") from error
+        raise DecodeError(f"a value is damaged: {reason(error)}") from error
 
 
 class _Decoding:

@@ -77,7 +77,7 @@ def unless_lost(reply: Any, workflow_id: str) -> Any:
     """
     if isinstance(reply, ErrorReply) and reply.code == "LEASE_LOST":
         owner = reply.message or None
-        now = "nobody has it now" if owner is None else f"{owner!r} has it now"
+        now = "nobody has it now" if owner is None else f"{owner!r:.600} has it now"
         raise LeaseLost(
             f"The lease of the workflow {workflow_id!r} is lost: {now}. Nothing was written; what you hold of the "
             "workflow is outdated.",
@@ -94,8 +94,8 @@ def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Opera
     if isinstance(reply, ErrorReply):
         left_ms, _, holder = reply.message.partition(" ")
         raise LeaseHeld(
-            f"{holder!r} has the lease of the workflow {workflow_id!r}, for {int(left_ms) / 1000:.3f} s more unless it "
-            "is renewed. Nothing was changed; try again later, or claim what is left unfinished.",
+            f"{holder!r:.600} has the lease of the workflow {workflow_id!r}, for {int(left_ms) / 1000:.3f} s more "
+            "unless it is renewed. Nothing was changed; try again later, or claim what is left unfinished.",
             owner=holder,
             left_s=int(left_ms) / 1000,
         )
