@@ -4,7 +4,7 @@ from threading import local
 
 import zstandard
 
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, reason
 
 __all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size"]
 
@@ -55,6 +55,8 @@ def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
     """
     kind = data[:1]
     if kind == PLAIN:
+        if len(data) - 1 > most:
+            raise DecodeError(f"a payload holds {len(data) - 1} bytes, more than the {most} allowed")
         return data[1:]
     if kind != ZSTD:
         raise DecodeError(f"a payload starts with {kind!r}, which names no compression")
@@ -64,5 +66,5 @@ def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
         if not 0 <= size <= most:
             raise DecodeError(f"a payload claims to hold {size} bytes, more than the {most} allowed")
         return _zstd.decompressor.decompress(data[1:], allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DecodeError(f"a compressed payload is damaged: {error}") from error
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise DecodeError(f"a compressed payload is damaged: {reason(error)}") from error
