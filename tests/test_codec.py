@@ -182,6 +182,12 @@ def test_a_bomb_of_zstd_is_refused_before_it_expands() -> None:
         decompress(b"\x01" + frame)
 
 
+def test_a_zstd_frame_that_is_to_be_skipped_is_none() -> None:
+    for skipped in (b"\x04\x00\x00\x00abcd", b"\xff\xff\xff\x7f"):
+        with pytest.raises(DecodeError, match="claims"):
+            decompress(b"\x01\x50\x2a\x4d\x18" + skipped)
+
+
 def test_what_follows_a_zstd_frame_is_noticed() -> None:
     (entry,) = codec.encode_commit(golden_commits()["compressed"])
     for after in (b"\x00", entry.payload[1:]):
@@ -357,7 +363,7 @@ def test_an_error_is_short_however_large_what_is_damaged(damage: str) -> None:
 def test_nothing_is_read_that_is_larger_than_what_is_written() -> None:
     header = codec.encode_commit([{}])[0].header
     event = b"\x91\x92\x00\x81\x00" + msgpack.packb(bytes(16 * 1024 * 1024))
-    with pytest.raises(DecodeError, match="more than the 16777216 allowed"):
+    with pytest.raises(DecodeError, match="at most 16777216 are allowed"):
         codec.decode_entry(header, b"\x00" + event)
     with pytest.raises(DecodeError, match="metadata takes"):
         codec.decode_metadata(msgpack.packb({"a": bytes(64 * 1024)}))
