@@ -340,10 +340,10 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def seeds(name: str, events: Sequence[Any]) -> Iterator[bytes]:
+def seeds(name: str) -> Iterator[bytes]:
     """Valid bytes for a target, to start from."""
     codec = CODECS[0]
-    for number, event in enumerate(events):
+    for number, event in enumerate(EVENTS):
         (one,) = codec.encode_commit([event])
         plain = decompress(one.payload)
         value = codec.encode_state(event)
@@ -352,7 +352,7 @@ def seeds(name: str, events: Sequence[Any]) -> Iterator[bytes]:
             "rows": (bytes([HEADERS.index(one.header)]) if one.header in HEADERS else b"\x00") + plain,
             "header": one.header,
             "envelope": b"\x01" + _compressed(plain),
-            "log": codec.encode_log([event, *events[:number]]),
+            "log": codec.encode_log(EVENTS[number:]),
             "metadata": codec.encode_metadata({"event": event}),
             "state": value,
             "fact": codec.encode_fact(b"h", event) if number % 2 else value,
