@@ -1,11 +1,12 @@
 # `make` prints what there is. The first use of a target sets up what it needs, in .venv.
 
+FUZZ_SECONDS ?= 60
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench bench-full chaos clean
+.PHONY: help demo test fuzz lint format bench bench-full chaos clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +16,12 @@ demo: $(VENV)/demo  ## run the demonstration: a durable census of the standard l
 
 test: $(VENV)/test  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; what is learnt and found is kept in .fuzz/
+	for target in $$($(BIN)/python -m tests.fuzz_with_atheris --targets 2>/dev/null); do \
+		echo "== $$target" && \
+		$(BIN)/python -m tests.fuzz_with_atheris $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
 
 lint: $(VENV)/test  ## check format, style, types and layers
 	$(BIN)/ruff format --check .
@@ -37,7 +44,7 @@ chaos: $(VENV)/test  ## break servers and connections under load for SECONDS=120
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
 clean:  ## remove the environment and what tools have left
-	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bench-report build dist
+	rm -rf $(VENV) .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bench-report build dist
 
 $(VENV)/demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +54,11 @@ $(VENV)/demo: pyproject.toml
 $(VENV)/test: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/fuzz: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	touch $@
 
 $(VENV)/bench: pyproject.toml

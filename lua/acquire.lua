@@ -9,7 +9,7 @@
 -- ARGV[4]  for how many milliseconds
 -- ARGV[5]  'claim' for a workflow that somebody has left unfinished, '' for any
 -- Reply    integer: the fencing token; or nil, of a claim, if somebody else was sooner
--- Errors   LEASE_HELD <milliseconds left> <owner>
+-- Errors   LEASE_HELD <milliseconds left> <owner>, DAMAGED <what>
 --
 -- Tokens follow the server's clock, so that one of an earlier life of the workflow is no token of a later one. A call
 -- that is sent twice, or delivered late, has the same token.
@@ -18,20 +18,22 @@
 --@include numbers
 
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'lease_until', 'completed')
-if meta[2] == ARGV[2] then return tonumber(meta[1]) end
+local fence, lasts = whole(meta[1]), whole(meta[4])
+if not fence or not lasts then return redis.error_reply('DAMAGED lease') end
+if meta[2] == ARGV[2] then return fence end
 local micros, ms = now()
-local left = tonumber(meta[4] or 0) - ms
+local left = lasts - ms
 if ARGV[5] == 'claim' then
   -- What cannot be claimed must not stand before what can.
   if not meta[1] or meta[5] then redis.call('ZREM', KEYS[3], ARGV[1]) end
   if not meta[1] or meta[5] or left > 0 then return false end
 elseif left > 0 and meta[3] ~= ARGV[3] then
-  return redis.error_reply('LEASE_HELD ' .. int(left) .. ' ' .. meta[3])
+  return redis.error_reply('LEASE_HELD ' .. int(left) .. ' ' .. (meta[3] or ''))
 end
 redis.call('ZSCORE', KEYS[2], ARGV[1])
 redis.call('ZCARD', KEYS[3])
 
-local token = math.max(micros, tonumber(meta[1] or 0) + 1)
+local token = math.max(micros, fence + 1)
 local ends = int(ms + tonumber(ARGV[4]))
 if redis.call('HSETNX', KEYS[1], 'created', int(micros)) == 1 then redis.call('ZADD', KEYS[2], int(micros), ARGV[1]) end
 redis.call('HSET', KEYS[1], 'fence', int(token), 'lease_id', ARGV[2], 'lease_owner', ARGV[3], 'lease_until', ends)

@@ -53,6 +53,8 @@ local function turn_to(id, key)
   problem = meta.err or type(indexed) == 'table' and indexed.err
   cursor = not problem and whole(meta[1])
   if not cursor then problem = problem or 'DAMAGED cursor' end
+  -- What would fail only when much is written already, and the commits of others with it.
+  if not (whole(meta[4]) and whole(meta[6])) then problem = problem or 'DAMAGED meta hash' end
   start, retried, largest, expires = cursor, meta[3], 0, meta[6]
 end
 
@@ -78,7 +80,7 @@ local function earlier_try(id, since_first, expected, added)
     local place = tonumber(expected) + added
     local entry = call('XRANGE', events, int(place), int(place))[1]
     if entry and entry[2][4] == id then return place end
-    return false, trim[1] and place <= tonumber(trim[1])
+    return false, place <= (whole(trim[1]) or math.huge)
   end
   local upper, first_try = '+', ms - tonumber(since_first)
   repeat
@@ -91,7 +93,7 @@ local function earlier_try(id, since_first, expected, added)
     end
   until #page < 16
   -- Of what is trimmed, no more than a second beyond: a workflow that is trimmed often must not fail each retry.
-  return false, trim[2] and tonumber(trim[2]) >= first_try - 1000
+  return false, (whole(trim[2]) or math.huge) >= first_try - 1000
 end
 
 -- What is known of a commit already: where it ended, or an error.

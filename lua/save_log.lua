@@ -15,7 +15,7 @@
 -- ARGV[6]  how many facts it refers to, with ' elsewhere' behind that if their keys are not given; then, for each, its
 --          hash, and its value, or '' for one that must be there
 -- Reply    integer: 1
--- Errors   LEASE_LOST <owner>, FACT_MISSING <hash>
+-- Errors   LEASE_LOST <owner>, FACT_MISSING <hash>, DAMAGED <what>
 --
 -- A retry is remembered, so that a first try that arrives after it does not undo what was saved since.
 
@@ -27,6 +27,7 @@
 local count, elsewhere = fact_count(ARGV[6])
 local meta = redis.call('HMGET', KEYS[2], 'retried', 'fence', 'expires')
 if (meta[1] or ARGV[3] ~= '') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return 1 end
+if not whole(meta[3]) then return redis.error_reply('DAMAGED meta hash') end
 local refusal = refused(ARGV[4], meta[2], KEYS[2], KEYS[5])
 -- SET would replace a foreign value of any type; reading first refuses it.
 redis.call('STRLEN', KEYS[1])

@@ -26,6 +26,7 @@ local cursor = whole(meta[1])
 local present = whole(redis.call('HGET', KEYS[1], 'cursor'))
 local wanted = tonumber(ARGV[5])
 if not cursor or not present then return redis.error_reply('DAMAGED cursor') end
+if not whole(meta[5]) then return redis.error_reply('DAMAGED meta hash') end
 if (meta[3] or ARGV[3] ~= '') and redis.call('HEXISTS', KEYS[3], ARGV[2]) == 1 then return wanted end
 local refusal = refused(ARGV[4], meta[4], KEYS[2], KEYS[5])
 if refusal then return redis.error_reply(refusal) end

@@ -27,7 +27,20 @@ __all__ = [
     "UnknownEventType",
     "WorkflowNotFound",
     "WriteRefused",
+    "reason",
 ]
+
+
+_LONGEST_REASON = 1000
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in short: it may repeat a value of any size, or one that cannot be printed."""
+    try:
+        text = str(error)
+    except Exception:  # of an int of very many digits, say
+        text = ""
+    return text[:_LONGEST_REASON] or type(error).__name__
 
 
 def _restore(cls: type["StoreError"], args: tuple[Any, ...], state: dict[str, Any]) -> "StoreError":

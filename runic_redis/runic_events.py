@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from runic_redis.errors import DecodeError
 from runic_redis.events import Fact, FactRef, event
 
 __all__ = [
@@ -336,10 +337,17 @@ def pending(events: Iterable[Any]) -> list[RunnableDispatched]:
 
     Returns:
         The last dispatch of each such runnable, in the order of these dispatches.
+
+    Raises:
+        DecodeError: an event's runnable id is none.
     """
     dispatched: dict[Hash, RunnableDispatched] = {}
     for past in events:
         if isinstance(past, (RunnableDispatched, RunnableCompleted, RunnableFailed)):
+            try:
+                hash(past.runnable_id)
+            except TypeError as error:  # nothing checks the fields of what is read
+                raise DecodeError(f"A {type(past).__name__} is damaged: its runnable_id is none: {error}.") from error
             # Taken out first, so that a retry stands where it was dispatched and not where the first try was.
             dispatched.pop(past.runnable_id, None)
         if isinstance(past, RunnableDispatched):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runic_redis.codec import Codec
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
 from runic_redis.errors import DecodeError, EncodeError, StoreError, UnknownEventType
-from runic_redis.events import default_registry
+from runic_redis.events import UnknownEvent, default_registry
 from tests.strategies import Colour, FrozenSlotted, Pair, events, same, values
 
 codec = Codec(default_registry, "raise")
@@ -182,6 +182,12 @@ def test_a_bomb_of_zstd_is_refused_before_it_expands() -> None:
         decompress(b"\x01" + frame)
 
 
+def test_a_zstd_frame_that_is_to_be_skipped_is_none() -> None:
+    for skipped in (b"\x04\x00\x00\x00abcd", b"\xff\xff\xff\x7f"):
+        with pytest.raises(DecodeError, match="claims"):
+            decompress(b"\x01\x50\x2a\x4d\x18" + skipped)
+
+
 def test_what_follows_a_zstd_frame_is_noticed() -> None:
     (entry,) = codec.encode_commit(golden_commits()["compressed"])
     for after in (b"\x00", entry.payload[1:]):
@@ -318,3 +324,79 @@ def test_a_content_hash_is_for_ever() -> None:
     value = {"b": {3, 1, 2}, "a": [1, 2.5, "x", (1,)], "c": Pair(1, FrozenSlotted(2))}
     fact_hash, _ = codec.encode_own_fact(value)
     assert fact_hash == (GOLDEN / "format-1-hash.txt").read_text().strip()
+
+
+def damaged_by_size(size: int) -> dict[str, bytes]:
+    """Rows of one plain dict each, damaged by something of about so many bytes or digits."""
+
+    def row(value: Any) -> bytes:
+        return b"\x00\x91\x92\x00" + msgpack.packb(value)
+
+    text, digits = b"x" * size, msgpack.ExtType(1, b"\x7f" * size)
+    return {
+        "index": b"\x00\x91\x92" + msgpack.packb(digits) + b"\x80",
+        "index of text": b"\x00\x91\x92" + msgpack.packb("x" * size) + b"\x80",
+        "date": row({0: msgpack.ExtType(6, text)}),
+        "time": row({0: msgpack.ExtType(7, text)}),
+        "schema": row({0: msgpack.ExtType(11, msgpack.packb([digits]))}),
+        "packed schema": row({0: msgpack.ExtType(11, msgpack.packb([msgpack.packb(["x" * size, 1, []])]))}),
+        "member": row({0: msgpack.ExtType(11, msgpack.packb([msgpack.packb(["tests.colour", 1, ["name"]]), digits]))}),
+        "flag": row(
+            {0: msgpack.ExtType(11, msgpack.packb([msgpack.packb(["tests.permission", 1, ["value"]]), digits]))}
+        ),
+    }
+
+
+@pytest.mark.parametrize("damage", damaged_by_size(1))
+def test_an_error_is_short_however_large_what_is_damaged(damage: str) -> None:
+    header = codec.encode_commit([{}])[0].header
+    payload = damaged_by_size(100_000)[damage]
+    for read in (
+        lambda: codec.decode_entry(header, payload),
+        lambda: codec.decode_log(msgpack.packb([header, payload])),
+    ):
+        with pytest.raises((DecodeError, UnknownEventType)) as caught:
+            read()
+        assert len(str(caught.value)) < 2000
+
+
+def test_nothing_is_read_that_is_larger_than_what_is_written() -> None:
+    header = codec.encode_commit([{}])[0].header
+    event = b"\x91\x92\x00\x81\x00" + msgpack.packb(bytes(16 * 1024 * 1024))
+    with pytest.raises(DecodeError, match="at most 16777216 are allowed"):
+        codec.decode_entry(header, b"\x00" + event)
+    with pytest.raises(DecodeError, match="metadata takes"):
+        codec.decode_metadata(msgpack.packb({"a": bytes(64 * 1024)}))
+    assert codec.decode_metadata(msgpack.packb({"a": bytes(64 * 1024 - 10)}))
+
+
+def test_a_header_is_bounded_both_ways() -> None:
+    def unknown(field: str) -> UnknownEvent:
+        return UnknownEvent("many", 1, {field: 1})
+
+    wrapping = Codec(default_registry, "wrap")
+    fitting = unknown("x" * (1024 * 1024 - 20))
+    (entry,) = codec.encode_commit([fitting])
+    assert wrapping.decode_entry(entry.header, entry.payload) == [fitting]
+    with pytest.raises(EncodeError, match="fewer types of events"):
+        codec.encode_commit([unknown("x" * 1024 * 1024)])
+    with pytest.raises(EncodeError, match="fewer types of events"):
+        codec.encode_log([unknown(f"{number:0512}") for number in range(2100)])
+    with pytest.raises(DecodeError, match="header takes 1048577 bytes"):
+        wrapping.decode_entry(entry.header.ljust(1024 * 1024 + 1), entry.payload)
+
+
+def test_what_is_remembered_of_headers_is_bounded() -> None:
+    wrapping = Codec(default_registry, "wrap")
+    decoder = wrapping._decoder
+    payload = b"\x00" + msgpack.packb([[0, 1]])
+    most = 0
+    for number in range(3000):
+        header = msgpack.packb([["many", 1, [f"{number:0{number}}"]]])
+        assert len(wrapping.decode_entry(header, payload)) == 1
+        most = max(most, sum(map(len, decoder._by_header)))
+    assert 512 * 1024 < most <= 1024 * 1024
+    for number in range(3000):
+        schema = msgpack.packb(["many", 1, [f"{number:0{number}}"]])
+        wrapping.decode_state(msgpack.packb(msgpack.ExtType(11, msgpack.packb([schema, 1]))))
+        assert sum(map(len, decoder._by_schema)) <= 1024 * 1024

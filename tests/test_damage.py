@@ -1,13 +1,15 @@
 """Foreign values at our keys, and damaged ones: a clear error, and nothing changed."""
 
+import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 import redis
 
-from runic_redis import DecodeError, Fact, Lease, RedisStore, StoreError
+from runic_redis import DecodeError, Fact, Lease, LeaseHeld, LeaseLost, RedisStore, StoreError
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.effects import Batch, Command
 from runic_redis.testing.examples import numbered
@@ -242,6 +244,77 @@ def test_a_damaged_meta_hash_is_noticed(
             store.trim("order-1")
 
 
+NO_NUMBERS = ("what", "", "-1", "1.5", "inf", "nan", "9" * 30)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, bad) for field in ("cursor", "largest", "expires") for bad in NO_NUMBERS]
+)
+def test_a_damaged_meta_hash_harms_no_commit_that_travels_with_it(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, field: str, value: str
+) -> None:
+    client.hset(keys.meta, field, value)
+    before = client.dump(keys.events), client.dump(keys.meta)
+    large = {"data": random.Random(1).randbytes(10_000)}
+    first, error, last = store.append_many([("order-2", [large]), ("order-1", [large]), ("order-2", [large])])
+    assert (first, last) == (1, 2)
+    assert list(store.stream("order-2")) == [large, large]
+    assert isinstance(error, DecodeError)
+    assert "Nothing was changed" in str(error)
+    assert (client.dump(keys.events), client.dump(keys.meta)) == before
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_a_damaged_time_of_expiry_stops_a_write_before_its_first_change(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, namespace: str, value: str
+) -> None:
+    client.hset(keys.meta, "expires", value)
+    before = everything(client, namespace)
+    for write in (lambda: store.save_snapshot("order-1", 3, b""), lambda: store.save("order-1", numbered(1))):
+        with pytest.raises(DecodeError, match="damaged"):
+            write()
+    assert everything(client, namespace) == before
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, bad) for field in ("fence", "lease_until") for bad in NO_NUMBERS])
+def test_a_damaged_lease_is_noticed(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, namespace: str, field: str, value: str
+) -> None:
+    lease = held(store)
+    client.hset(keys.meta, field, value)
+    before = everything(client, namespace)
+    with pytest.raises(DecodeError, match="lease"):
+        store.acquire("order-1", "me")
+    assert everything(client, namespace) == before
+    if field == "lease_until":
+        assert store.append("order-1", numbered(1), lease=lease) == 5, "it is still the last one given"
+        assert int(client.hget(keys.meta, "lease_until")) > 0
+
+
+@pytest.mark.parametrize("damage", [{"lease_owner": b"\xff\xfe"}, {"lease_owner": b""}])
+def test_an_owner_that_is_no_text_is_shown_as_far_as_it_is(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, damage: dict[str, bytes]
+) -> None:
+    old = Lease("order-1", "me", 5, 30.0)
+    client.hset(keys.meta, mapping=damage)
+    for write in (
+        lambda: store.append("order-1", numbered(1), lease=old),
+        lambda: store.save("order-1", numbered(1), lease=old),
+        lambda: store.save_snapshot("order-1", 3, b"", lease=old),
+        lambda: store.trim("order-1", lease=old),
+        lambda: store.renew(old),
+        lambda: store.delete("order-1", lease=old),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    with pytest.raises(LeaseHeld):
+        store.acquire("order-1", "you")
+    client.hdel(keys.meta, "lease_owner")
+    with pytest.raises(LeaseHeld):
+        store.acquire("order-1", "you")
+    assert isinstance(store.append_many([("order-1", [{}]), ("order-2", [{}])], leases=[old])[0], LeaseLost)
+
+
 def test_a_damaged_commit_id_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
     client.hset(keys.commits, "a", "what")
     with pytest.raises(DecodeError, match="damaged"):
@@ -291,3 +364,34 @@ def test_a_foreign_name_in_the_index_is_noticed(store: RedisStore, client: redis
     client.zadd(keys.index, {b"\xff": 1})
     with pytest.raises(DecodeError, match="no workflow id"):
         list(store.list())
+
+
+def test_what_is_damaged_keeps_nobody_from_claiming_the_rest(store: RedisStore, client: redis.Redis) -> None:
+    for workflow_id in ("damaged", "sound"):
+        store.release(store.acquire(workflow_id, "me"))
+    client.hset(store._context.keys.workflow("damaged").meta, "fence", "what")
+    client.zadd(store._context.keys.leases(0), {b"\xff": 0})
+    assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]
+    with pytest.raises(DecodeError):
+        store.claim("you", 5)
+    client.delete(store._context.keys.leases(0))
+    with pytest.raises(DecodeError, match="lease of a workflow is damaged"):
+        store.claim("you", 5)
+    assert store.claim("you", 0) == []
+
+
+def test_of_what_is_followed_nothing_is_lost_to_a_damaged_entry(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys
+) -> None:
+    store.append("order-2", numbered(3))
+    client.xadd(keys.events, {b"foreign": b"entry"}, id="6-1")
+    client.hset(keys.meta, "cursor", 6)
+    with closing(store.tail_all({"order-1": 0, "order-2": 0})) as items:
+        got = [next(items) for _ in range(4 + 3)]
+        assert [record.event for name, record in got if name == "order-1"] == numbered(4)
+        assert [record.event for name, record in got if name == "order-2"] == numbered(3)
+        for number in (3, 4):
+            with pytest.raises(DecodeError, match="order-1"):
+                next(items)
+            store.append("order-2", numbered(1, number))
+            assert next(items)[1].event == numbered(1, number)[0]

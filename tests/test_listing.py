@@ -1,6 +1,6 @@
 """Listing any number of workflows, newest first."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 import pytest
@@ -16,9 +16,9 @@ def client(valkey: RunningServer) -> Iterator[redis.Redis]:
         yield client
 
 
-def fill(store: RedisStore, client: redis.Redis, scores: dict[str, int]) -> None:
+def fill(store: RedisStore, client: redis.Redis, scores: Mapping[str, float]) -> None:
     """Put workflows into the indexes, with the times of their last writes, as the scripts do."""
-    by_index: dict[str, dict[str, int]] = {}
+    by_index: dict[str, dict[str, float]] = {}
     for workflow_id, score in scores.items():
         by_index.setdefault(store._context.keys.workflow(workflow_id).index, {})[workflow_id] = score
     pipeline = client.pipeline(transaction=False)
@@ -43,6 +43,21 @@ def test_workflows_written_at_the_same_time_are_all_listed(
                 assert [scores[workflow_id] for workflow_id in listed] == sorted(scores.values(), reverse=True)
                 for limit in (1, 31, 32, 33, 500, 2999, 3001):
                     assert list(reader.list(limit=limit)) == listed[:limit]
+
+
+@pytest.mark.parametrize(
+    "score", [lambda n: 1 + n / 1000, lambda n: 1.6 + n / 1000, lambda n: -1e308 * n, lambda n: 1e400]
+)
+def test_scores_that_are_no_times_are_listed_once_each(
+    valkey: RunningServer, client: redis.Redis, namespace: str, score: Callable[[int], float]
+) -> None:
+    scores = {f"w-{number}": score(number) for number in range(100)}
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        fill(store, client, scores)
+        listed = list(islice(store.list(), 200))
+        assert len(listed) == 100
+        assert set(listed) == set(scores)
+        assert [scores[workflow_id] for workflow_id in listed] == sorted(scores.values(), reverse=True)
 
 
 def test_a_hundred_thousand_workflows_are_listed_in_order(

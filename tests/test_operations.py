@@ -230,6 +230,18 @@ def test_opening_asks_once_and_says_what_is_wrong(context: Context) -> None:
     assert not context.made
 
 
+@pytest.mark.parametrize("bad", [b"", b"what", b"-1", b"1_6", b" 16", b"9" * 5000, None])
+def test_damaged_settings_are_named_in_short(context: Context, bad: bytes | None) -> None:
+    with pytest.raises(ConfigurationError, match="are damaged") as caught:
+        play(open_namespace(context), [[b"redis_version:7.0.0", [b"1", bad]]])
+    assert len(str(caught.value)) < 500
+
+
+def test_a_version_that_is_no_number_is_passed_over(context: Context) -> None:
+    for info in (b"redis_version:" + b"9" * 5000 + b".0", b"redis_version:x", b"\xff", b""):
+        play(open_namespace(context), [[info, [None, None]]])
+
+
 def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Context) -> None:
     entries = [
         [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)

@@ -186,3 +186,26 @@ def test_the_resolver_for_asyncio_does_the_same(namespace: str) -> None:
             assert await resolver.rehydrate(lean, hot=lambda one, _: one.step == 1) == [lean[0], appended[1], lean[2]]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("damaged", [[1], {}, 5, None, b"a", 2**70])
+def test_a_reference_without_a_hash_is_noticed(damaged: Any) -> None:
+    resolver = FactResolver(Counting({"a": 1}))
+    ref = FactRef(damaged)
+    for read in (lambda: resolver.resolve(ref), lambda: resolver.rehydrate([{"b": [ref]}, FactRef("a")])):
+        with pytest.raises(DecodeError, match="reference to a fact is damaged"):
+            read()
+
+
+def test_references_are_filled_as_deep_as_values_nest() -> None:
+    def nested(inner: Any) -> Any:
+        for level in range(5000):
+            inner = [inner] if level % 2 else {"k": inner}
+        return inner
+
+    resolver = FactResolver(Counting({"a": 1}))
+    (event,) = resolver.rehydrate([{"b": nested(FactRef("a")), "c": nested(0)}])
+    inner = event["b"]
+    while type(inner) is not Fact:
+        (inner,) = inner if type(inner) is list else inner.values()
+    assert inner == Fact(1)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runic_redis import Fact, FactRef, UnknownEvent, runic_events
+from runic_redis import DecodeError, Fact, FactRef, UnknownEvent, runic_events
 from runic_redis.context import make_context
 from runic_redis.events import default_registry
 from runic_redis.runic_events import (
@@ -268,3 +268,9 @@ def test_pending_is_whose_last_word_is_a_dispatch(steps: list[tuple[str, int]]) 
     last_word = {of: place for place, (kind, of) in enumerate(steps) if kind != "o"}
     expected = [past[place] for place in sorted(last_word.values()) if steps[place][0] == "d"]
     assert pending(past) == expected
+
+
+@pytest.mark.parametrize("damaged", [[1], {}, ([],)])
+def test_a_runnable_without_an_id_is_noticed(damaged: Any) -> None:
+    with pytest.raises(DecodeError, match="RunnableDispatched is damaged"):
+        runic_events.pending([RunnableDispatched(damaged, 2, REF, 3)])

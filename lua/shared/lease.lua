@@ -22,6 +22,6 @@ end
 -- Has a lease that was written with last on: not each time, but when half of its time is over.
 local function renew(lease, ms, workflow, meta_key, leases)
   if lease == '' then return end
-  local ends = tonumber(redis.call('HGET', meta_key, 'lease_until') or 0)
+  local ends = whole(redis.call('HGET', meta_key, 'lease_until')) or 0
   if ends - ms <= tonumber(string.match(lease, '%d+$')) / 2 then prolong(lease, ms, workflow, meta_key, leases) end
 end

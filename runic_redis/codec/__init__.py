@@ -10,13 +10,19 @@ from typing import Any
 
 from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
 from runic_redis.codec.compression import payload_size
-from runic_redis.codec.documents import decode_document, decode_fact, decode_log, decode_metadata
+from runic_redis.codec.documents import (
+    MAX_METADATA_BYTES,
+    decode_document,
+    decode_fact,
+    decode_log,
+    decode_metadata,
+)
 from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "Codec", "Entry", "payload_size"]
+__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "payload_size"]
 
 
 class _Encoders(local):

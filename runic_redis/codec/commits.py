@@ -19,12 +19,13 @@ from runic_redis.codec.explain import explain
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
-from runic_redis.errors import DecodeError, EncodeError, StoreError
+from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
 from runic_redis.events import Build, Fact, FactRef, Read, Registry, Schema, UnknownEvent, UnknownEvents
 
 __all__ = [
     "MAX_COMMIT_BYTES",
     "MAX_EVENT_BYTES",
+    "MAX_HEADER_BYTES",
     "SPLIT_BYTES",
     "Entry",
     "EntryDecoder",
@@ -36,8 +37,11 @@ SPLIT_BYTES = 1024 * 1024
 # What is larger belongs in a fact. Far below what Redis allows, so that a request always fits.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 MAX_COMMIT_BYTES = 256 * 1024 * 1024
-# Headers a decoder remembers before it starts again; a program has far fewer.
+# What an entry's events are called and made of; a thousand types fit.
+MAX_HEADER_BYTES = 1024 * 1024
+# How many headers, and how many bytes of them, are remembered before that starts again; a program has far fewer.
 _REMEMBERED = 1024
+_REMEMBERED_BYTES = 1024 * 1024
 
 _PLAIN_DICT = (None, 0, ())
 # How often in a row to try and read typed rows. A type that holds dates and the like mostly does so in each event.
@@ -187,7 +191,14 @@ class EntryEncoder:
         if header is None:
             if len(self._headers) >= _REMEMBERED:
                 self._headers.clear()
-            header = self._headers[schemas] = msgpack.packb(schemas)
+            header = msgpack.packb(schemas)
+            if len(header) > MAX_HEADER_BYTES:
+                raise EncodeError(
+                    f"{path} are of types whose names and fields take {len(header)} bytes encoded, and at most "
+                    f"{MAX_HEADER_BYTES} are kept: append fewer types of events at once; nothing was sent.",
+                    path=path,
+                )
+            self._headers[schemas] = header
         return header, packed
 
     def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read]:
@@ -261,6 +272,7 @@ class EntryDecoder:
         self._generation = registry.generation
         self._by_header: dict[bytes, _Schemas] = {}
         self._by_schema: dict[bytes, _Restorer] = {}
+        self._remembered_bytes = 0
 
     def decode(self, header: bytes, payload: bytes, most: int = MAX_EVENT_BYTES) -> list[Any]:
         """The events of one entry, or another payload of at most so many bytes that is made like one.
@@ -278,7 +290,7 @@ class EntryDecoder:
         except StoreError:
             raise
         except Exception as error:  # a row that does not fit, or a class that does not take it
-            raise DecodeError(f"a row does not fit its schema: {error!r}") from error
+            raise DecodeError(f"a row does not fit its schema: {type(error).__name__}: {reason(error)}") from error
 
     def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
         """What rebuilds the objects of a schema, named by its index or by itself."""
@@ -290,19 +302,21 @@ class EntryDecoder:
         restorer = self._by_schema.get(reference)
         if restorer is None:
             restorer = self._restorer(msgpack.unpackb(reference))
-            _remember(self._by_schema, reference, restorer)
+            self._remember(self._by_schema, reference, restorer)
         return restorer.one
 
     def _schemas(self, header: bytes) -> _Schemas:
         self._forget_if_outdated()
         known = self._by_header.get(header)
         if known is None:
+            if len(header) > MAX_HEADER_BYTES:
+                raise DecodeError(f"an entry's header takes {len(header)} bytes, more than {MAX_HEADER_BYTES}")
             try:
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
-                raise DecodeError(f"an entry's header is damaged: {error or type(error).__name__}") from error
+                raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
             known = _Schemas(restorers, native=self._native)
-            _remember(self._by_header, header, known)
+            self._remember(self._by_header, header, known)
         return known
 
     def _restorer(self, packed: Any) -> _Restorer:
@@ -314,14 +328,22 @@ class EntryDecoder:
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
             self._generation = self._registry.generation
-            self._by_header = {}
-            self._by_schema = {}
+            self._forget()
 
+    def _forget(self) -> None:
+        self._by_header = {}
+        self._by_schema = {}
+        self._remembered_bytes = 0
 
-def _remember(known: dict[bytes, Any], key: bytes, value: Any) -> None:
-    if len(known) >= _REMEMBERED:
-        known.clear()
-    known[key] = value
+    def _remember(self, known: dict[bytes, Any], key: bytes, value: Any) -> None:
+        # A larger one would have all the others forgotten.
+        if len(key) > _REMEMBERED_BYTES // 4:
+            return
+        self._remembered_bytes += len(key)
+        if len(known) >= _REMEMBERED or self._remembered_bytes > _REMEMBERED_BYTES:
+            self._forget()
+            return
+        known[key] = value
 
 
 def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:

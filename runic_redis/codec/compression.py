@@ -4,12 +4,14 @@ from threading import local
 
 import zstandard
 
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, reason
 
 __all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size"]
 
 PLAIN = b"\x00"
 ZSTD = b"\x01"
+# What a frame starts with, unless it is to be skipped.
+_FRAME = zstandard.FRAME_HEADER
 # Below this, what compression saves is not worth its time.
 COMPRESS_FROM_BYTES = 1024
 # The level where, on events, a higher one costs more time than it saves memory; see docs/performance.md.
@@ -55,14 +57,18 @@ def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
     """
     kind = data[:1]
     if kind == PLAIN:
+        if len(data) - 1 > most:
+            raise DecodeError(f"a payload holds {len(data) - 1} bytes, and at most {most} are allowed")
         return data[1:]
     if kind != ZSTD:
         raise DecodeError(f"a payload starts with {kind!r}, which names no compression")
     try:
-        # The size is read first: zstandard would allocate whatever a damaged frame claims.
-        size = zstandard.frame_content_size(data[1:])
+        # The size is read first: zstandard would allocate whatever a damaged frame claims. (A frame to be skipped is of
+        # no size, and zstandard would allocate what it is to skip.)
+        size = zstandard.frame_content_size(data[1:]) if data.startswith(_FRAME, 1) else -1
         if not 0 <= size <= most:
-            raise DecodeError(f"a payload claims to hold {size} bytes, more than the {most} allowed")
+            claimed = size if size >= 0 else "an unknown number of"
+            raise DecodeError(f"a payload claims to hold {claimed} bytes, and at most {most} are allowed")
         return _zstd.decompressor.decompress(data[1:], allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DecodeError(f"a compressed payload is damaged: {error}") from error
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise DecodeError(f"a compressed payload is damaged: {reason(error)}") from error

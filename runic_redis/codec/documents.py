@@ -8,9 +8,11 @@ from runic_redis.codec.commits import EntryDecoder
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
 from runic_redis.codec.facts import DIGEST_BYTES, digest
 from runic_redis.codec.values import decode_value
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, reason
 
-__all__ = ["decode_document", "decode_fact", "decode_log", "decode_metadata"]
+__all__ = ["MAX_METADATA_BYTES", "decode_document", "decode_fact", "decode_log", "decode_metadata"]
+
+MAX_METADATA_BYTES = 64 * 1024
 
 
 def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
@@ -42,6 +44,8 @@ def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
     Raises:
         DecodeError: it is damaged.
     """
+    if len(data) > MAX_METADATA_BYTES:
+        raise DecodeError(f"a commit's metadata takes {len(data)} bytes, more than the {MAX_METADATA_BYTES} allowed")
     metadata = decode_document(data, decoder)
     if type(metadata) is not dict:
         raise DecodeError("a commit's metadata is not a map")
@@ -58,7 +62,7 @@ def decode_log(data: bytes, decoder: EntryDecoder) -> list[Any]:
     try:
         header, payload = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"a log is damaged: {error or type(error).__name__}") from error
+        raise DecodeError(f"a log is damaged: {reason(error)}") from error
     if type(header) is not bytes or type(payload) is not bytes:
         raise DecodeError("a log does not hold a header and a payload")
     return decoder.decode(header, payload, MAX_PAYLOAD_BYTES)

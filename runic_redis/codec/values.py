@@ -9,8 +9,11 @@ The extension codes are part of the data format, see docs/data-format.md.
 """
 
 import datetime as dt
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from itertools import chain
@@ -20,7 +23,7 @@ from uuid import UUID
 import msgpack
 
 from runic_redis.codec.explain import explain
-from runic_redis.errors import DecodeError, EncodeError, StoreError
+from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
 from runic_redis.events import Fact, FactRef, Registry, Schema, UnknownEvent
 
 __all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
@@ -42,6 +45,14 @@ _NESTED_BYTES = 64 * 1024 * 1024
 _NESTED_TIMES = 4
 # How deep extensions may nest in each other: bounds the recursion both ways, and so what damaged bytes can cost.
 MAX_DEPTH = 64
+# How many pairs of keys of the same hash a value may have: a dict or a set compares each with each. Text is hashed with
+# a secret; of what is made of numbers, anybody can make a million with one hash, which would be compared for hours.
+_MOST_PAIRS = 4096 * 4096
+# As few keys are not worth a look, and neither is a value with as few extensions, or a short one: MessagePack's own
+# numbers are too few of a hash.
+_FEW_KEYS_ALIKE = 64
+_FEW_EXTENSIONS = 256
+_SHORT_BYTES = 4096
 
 Builder = Callable[[list[Any]], Any]
 FindBuilder = Callable[[int | bytes], Builder]
@@ -258,21 +269,64 @@ def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
         UnknownEventType: a class in it is not registered.
     """
     try:
+        if len(data) > _SHORT_BYTES:
+            # Looking at each dict takes twice the time. Almost all have keys of text only, or few extensions.
+            for limits in ({"text_keys": True}, {"extensions": _FEW_EXTENSIONS}):
+                with suppress(ValueError):
+                    return _unpack(data, _Decoding(find_builder, _nested_allowed(data), **limits), 0)
+            return _unpack(data, _Decoding(find_builder, _nested_allowed(data), look=True), 0)
         return _unpack(data, _Decoding(find_builder, _nested_allowed(data)), 0)
     except StoreError:
         raise
     except Exception as error:  # damaged bytes fail in many ways, and so may the classes that are given them
-        raise DecodeError(f"a value is damaged: {error or type(error).__name__}") from error
+        raise DecodeError(f"a value is damaged: {reason(error)}") from error
 
 
 class _Decoding:
-    """What one value's decoding carries along."""
+    """What one value's decoding carries along.
 
-    __slots__ = ("find_builder", "nested_left")
+    Args:
+        find_builder: finds what rebuilds an object.
+        nested_left: how many bytes of extensions it may hold.
+        text_keys: whether to take no other keys than text and bytes.
+        extensions: how many extensions to take, or any number.
+        look: whether to look at the keys of each dict.
+    """
 
-    def __init__(self, find_builder: FindBuilder, nested_left: int) -> None:
+    __slots__ = ("extensions_left", "find_builder", "make_dict", "nested_left", "pairs_left", "text_keys")
+
+    def __init__(
+        self,
+        find_builder: FindBuilder,
+        nested_left: int,
+        *,
+        text_keys: bool = False,
+        extensions: float = math.inf,
+        look: bool = False,
+    ) -> None:
         self.find_builder = find_builder
         self.nested_left = nested_left
+        self.pairs_left = _MOST_PAIRS
+        self.text_keys = text_keys
+        self.extensions_left = extensions
+        self.make_dict = self._dict if look else None
+
+    def count_alike(self, keys: Sequence[Any]) -> None:
+        """Count the keys of a dict or a set that have the same hash.
+
+        Raises:
+            ValueError: there are too many.
+        """
+        if len(keys) > _FEW_KEYS_ALIKE:
+            counts = Counter(map(hash, keys))
+            if len(counts) < len(keys):
+                self.pairs_left -= sum([count * count for count in counts.values() if count > 1])
+                if self.pairs_left < 0:
+                    raise ValueError("too many keys have the same hash")
+
+    def _dict(self, items: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        self.count_alike([key for key, _ in items])
+        return dict(items)
 
 
 def _nested_allowed(packed: bytes) -> int:
@@ -283,13 +337,22 @@ def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
     # MessagePack's own timestamps, which we do not write, are datetimes.
-    return msgpack.unpackb(data, strict_map_key=False, timestamp=3, ext_hook=partial(_extended, decoding, depth))
+    return msgpack.unpackb(
+        data,
+        strict_map_key=decoding.text_keys,
+        timestamp=3,
+        ext_hook=partial(_extended, decoding, depth),
+        object_pairs_hook=decoding.make_dict,
+    )
 
 
 def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
     decoding.nested_left -= len(data)
     if decoding.nested_left < 0:
         raise TooDeepError("nests too much data")
+    decoding.extensions_left -= 1
+    if decoding.extensions_left < 0:
+        raise ValueError("too many extensions to be taken without a look")
     scalar = _SCALAR_DECODERS.get(code)
     if scalar is not None:
         return scalar(data)
@@ -302,6 +365,8 @@ def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
         if not items:
             raise ValueError("an object names no schema")
         return decoding.find_builder(items[0])(items[1:])
+    if code != TUPLE:
+        decoding.count_alike(items)
     return _COLLECTIONS[code](items)
 
 

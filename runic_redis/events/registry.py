@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, StoreError, UnknownEventType
+from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, StoreError, UnknownEventType, reason
 from runic_redis.events.kinds import Build, Kind, kind_of
 
 __all__ = [
@@ -208,8 +208,8 @@ def _reads(registered: EventType, version: int) -> bool:
 def _unknown(schema: Schema, registered: EventType | None) -> UnknownEventType:
     if registered is None:
         message = (
-            f"No class is registered for the event type {schema.name!r} (version {schema.version}): import the module "
-            'whose @event names it, or open the store with unknown_events="wrap".'
+            f"No class is registered for the event type {schema.name!r:.600} (version {schema.version}): import the "
+            'module whose @event names it, or open the store with unknown_events="wrap".'
         )
     else:
         message = (
@@ -226,7 +226,8 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
         raise
     except Exception as error:
         raise DecodeError(
-            f"An upcaster of the event type {schema.name!r} failed on an event of version {schema.version}: {error!r}."
+            f"An upcaster of the event type {schema.name!r} failed on an event of version {schema.version}: "
+            f"{type(error).__name__}: {reason(error)}."
         ) from error
     if not isinstance(result, dict):
         raise DecodeError(f"An upcaster of the event type {schema.name!r} returned {result!r:.80} instead of a dict.")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
+from runic_redis.codec import MAX_METADATA_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import (
     CursorConflict,
@@ -21,7 +22,6 @@ from runic_redis.operations.records import lost
 
 __all__ = ["append", "append_many"]
 
-MAX_METADATA_BYTES = 64 * 1024
 # Where some of the arguments of a call stand: the expected cursor; how many snapshots; how many facts.
 _EXPECTED = 3
 _SNAPSHOTS = 6

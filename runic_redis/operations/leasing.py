@@ -6,8 +6,8 @@ from typing import Any
 
 from runic_redis.arguments import check_count, check_owner, check_seconds, check_workflow_id
 from runic_redis.context import Context
-from runic_redis.errors import InvalidArgument, InvalidType, LeaseHeld, LeaseLost, WorkflowNotFound
-from runic_redis.operations.asking import answer, ask, ask_all
+from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, LeaseHeld, LeaseLost, WorkflowNotFound
+from runic_redis.operations.asking import answer, ask
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.scored import scored_ids
@@ -77,7 +77,7 @@ def unless_lost(reply: Any, workflow_id: str) -> Any:
     """
     if isinstance(reply, ErrorReply) and reply.code == "LEASE_LOST":
         owner = reply.message or None
-        now = "nobody has it now" if owner is None else f"{owner!r} has it now"
+        now = "nobody has it now" if owner is None else f"{owner!r:.600} has it now"
         raise LeaseLost(
             f"The lease of the workflow {workflow_id!r} is lost: {now}. Nothing was written; what you hold of the "
             "workflow is outdated.",
@@ -94,8 +94,8 @@ def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Opera
     if isinstance(reply, ErrorReply):
         left_ms, _, holder = reply.message.partition(" ")
         raise LeaseHeld(
-            f"{holder!r} has the lease of the workflow {workflow_id!r}, for {int(left_ms) / 1000:.3f} s more unless it "
-            "is renewed. Nothing was changed; try again later, or claim what is left unfinished.",
+            f"{holder!r:.600} has the lease of the workflow {workflow_id!r}, for {int(left_ms) / 1000:.3f} s more "
+            "unless it is renewed. Nothing was changed; try again later, or claim what is left unfinished.",
             owner=holder,
             left_s=int(left_ms) / 1000,
         )
@@ -109,8 +109,10 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
     check_seconds(ttl, "ttl")
     claimed: list[tuple[str, int]] = []
     tried: set[str] = set()
+    # What is damaged keeps nobody from the rest.
+    problems: list[DecodeError] = []
     while len(claimed) < limit:
-        left = [workflow_id for workflow_id in (yield from _left_behind(context)) if workflow_id not in tried]
+        left = [workflow_id for workflow_id in (yield from _left_behind(context, problems)) if workflow_id not in tried]
         if not left:
             break
         # Whoever else looks now sees the same ones.
@@ -120,8 +122,16 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
             some, left = left[:count], left[count:]
             tried.update(some)
             calls = [_acquire(context, workflow_id, owner, ttl, "claim") for workflow_id in some]
-            replies = yield from ask_all(calls)
-            claimed += [(which, int(token)) for which, token in zip(some, replies, strict=True) if token is not None]
+            for workflow_id, call, reply in zip(some, calls, (yield Batch(calls)), strict=True):
+                try:
+                    token = answer(reply, call)
+                except DecodeError as error:
+                    problems.append(error)
+                    continue
+                if token is not None:
+                    claimed.append((workflow_id, int(token)))
+    if problems and limit and not claimed:
+        raise problems[0]
     return claimed
 
 
@@ -181,8 +191,8 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
     )
 
 
-def _left_behind(context: Context) -> Operation[list[str]]:
-    """Unfinished workflows whose leases have run out, some of each partition."""
+def _left_behind(context: Context, problems: list[DecodeError]) -> Operation[list[str]]:
+    """Unfinished workflows whose leases have run out, some of each partition; adds to the problems."""
     leases = [context.keys.leases(number) for number in range(context.keys.partitions)]
     commands = [Command(("TIME",), context.keys.config)]
     commands += [
@@ -190,14 +200,17 @@ def _left_behind(context: Context) -> Operation[list[str]]:
         for key in leases
     ]
     replies = yield Batch(commands)
-    time, *pages = [answer(reply, command) for reply, command in zip(replies, commands, strict=True)]
+    time = answer(replies[0], commands[0])
     now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
-    return [
-        workflow_id
-        for key, page in zip(leases, pages, strict=True)
-        for workflow_id, ends_ms in scored_ids(page, key)
-        if ends_ms <= now_ms
-    ]
+    found: list[str] = []
+    for key, reply, command in zip(leases, replies[1:], commands[1:], strict=True):
+        try:
+            page = scored_ids(answer(reply, command), key)
+        except DecodeError as error:
+            problems.append(error)
+            continue
+        found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
+    return found
 
 
 def _milliseconds(seconds: float) -> int:

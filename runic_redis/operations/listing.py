@@ -41,7 +41,8 @@ class _Partition:
         return self.more and len(self.read) <= self._count // 8
 
     def command(self) -> Command:
-        upper = "+inf" if self._score == float("inf") else f"{self._score:.0f}"
+        # To the last digit: rounded up, it would begin again with what has been read.
+        upper = f"{self._score:.17g}"
         count = self._count + len(self._at_score)
         return call_script("list", [self.key, self._expiring], [upper, str(count)])
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreUnavailable
@@ -101,7 +102,7 @@ def _parse_info(info: str | bytes) -> dict[str, str]:
 
 def _check_version(about: Mapping[str, str]) -> None:
     version = about.get("redis_version", "")
-    match = re.match(r"(\d+)\.(\d+)", version)
+    match = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
         raise ConfigurationError(
             f"The server is Redis {version}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
@@ -127,12 +128,11 @@ def _dangers(about: Mapping[str, str], durability: Durability) -> Iterator[str]:
 
 def _check_settings(context: Context, found: list[bytes | None]) -> None:
     name = context.keys.namespace
-    try:
-        data_format, partitions = (int(value or b"") for value in found)
-    except ValueError:
+    if not all(value is not None and is_cursor(value) for value in found):
         raise ConfigurationError(
-            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r}."
-        ) from None
+            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r:.100}."
+        )
+    data_format, partitions = (int(value or b"") for value in found)
     if data_format != FORMAT:
         raise ConfigurationError(
             f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from runic_redis.arguments import is_cursor
 from runic_redis.codec import payload_size
 from runic_redis.context import Context
-from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType
+from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
 __all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "lost", "missing", "read_cursor", "trimmed"]
 
@@ -73,8 +73,8 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
     except (DecodeError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise DecodeError(
             f"The entry {entry[0] if entry else entry!r} of the workflow {workflow_id!r} (key "
-            f"{context.keys.workflow(workflow_id).events!r}) is damaged: {error}. Nothing was changed; restore it from "
-            "a backup, or read around it with after= and until=."
+            f"{context.keys.workflow(workflow_id).events!r}) is damaged: {reason(error)}. Nothing was changed; restore "
+            "it from a backup, or read around it with after= and until=."
         ) from error
     if not events or commit.start < 0:
         raise DecodeError(

@@ -7,12 +7,12 @@ In a cluster one command cannot read from several slots. There a read waits for 
 others in passing; the next one waits for another slot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
-from runic_redis.errors import InvalidArgument, InvalidType, WorkflowNotFound
+from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Batch, Command, Operation
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
@@ -92,8 +92,20 @@ class Tailer:
             return []
         unseen = [one for one, _ in found if one.created is None]
         yield from self._look_after([one for one, _ in found])
-        # Of a workflow that was not there before, the entries may be of an earlier life: they are read again.
-        return [item for one, entries in found if one not in unseen for item in self._take(one, entries)]
+        taken: list[tuple[str, Record]] = []
+        problem: StoreError | None = None
+        for one, entries in found:
+            if one in unseen:
+                continue  # the entries may be of an earlier life: they are read again
+            try:
+                for records in self._take(one, entries):
+                    taken += records
+            except StoreError as error:
+                problem = error
+        # What was moved past is given first, so as not to be lost. The next page begins where this one failed.
+        if problem is not None and not taken:
+            raise problem
+        return taken
 
     def _by_slot(self, followed: Sequence[_Followed]) -> list[list[_Followed]]:
         slots: dict[str, list[_Followed]] = {}
@@ -132,9 +144,8 @@ class Tailer:
                 if one.cursor < one.trimmed_to:
                     raise trimmed(one.workflow_id, one.trimmed_to)
 
-    def _take(self, one: _Followed, entries: Sequence[Any]) -> list[tuple[str, Record]]:
-        """Decode what has come of a workflow, and move on past it."""
-        taken = []
+    def _take(self, one: _Followed, entries: Sequence[Any]) -> Iterator[list[tuple[str, Record]]]:
+        """Decode what has come of a workflow, entry by entry, and move on past each."""
         for entry in entries:
             commit = decode_commit(self._context, one.workflow_id, entry, with_records=True)
             if commit.start > one.cursor:
@@ -143,9 +154,9 @@ class Tailer:
                 raise lost(one.workflow_id, one.cursor, commit.start, "Nothing was changed.")
             one.begun = True
             events = commit.events[one.cursor - commit.start :]
-            taken += [(one.workflow_id, record) for record in commit.records(events, one.cursor)]
+            records = [(one.workflow_id, record) for record in commit.records(events, one.cursor)]
             one.cursor = commit.end
-        return taken
+            yield records
 
 
 def _streams(reply: Any) -> list[tuple[bytes, Sequence[Any]]]:

@@ -6,6 +6,7 @@ What a resolver does is in `_Core`, once; `FactResolver` and `AsyncFactResolver`
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import is_
 from typing import Any
 
 from runic_redis.arguments import check_count
@@ -35,7 +36,7 @@ class _Core:
         for ref in refs:
             if not isinstance(ref, FactRef | Fact):
                 raise InvalidType(f"A FactRef is resolved, not {ref!r:.80}; nothing was sent.")
-        values = yield from self._load({ref.hash for ref in refs if isinstance(ref, FactRef)})
+        values = yield from self._load({_checked(ref).hash for ref in refs if isinstance(ref, FactRef)})
         return [values[ref.hash] if isinstance(ref, FactRef) else ref.value for ref in refs]
 
     def rehydrate(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
@@ -184,32 +185,51 @@ def _parts(value: Any) -> Iterable[Any]:
     return list(registered.kind.read(value)) if registered is not None else ()
 
 
+def _checked(ref: FactRef) -> FactRef:
+    """A reference, unless it is damaged: nothing checks the fields of what is read."""
+    if type(ref.hash) is not str:
+        raise DecodeError(f"A reference to a fact is damaged: it holds a {type(ref.hash).__name__} instead of a hash.")
+    return ref
+
+
 def _refs_in(event: Any) -> Iterator[FactRef]:
     stack = [event]
     while stack:
         part = stack.pop()
         if type(part) is FactRef:
-            yield part
+            yield _checked(part)
         else:
             stack.extend(_parts(part))
 
 
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     """A value with facts in place of references; itself, if it holds none of them."""
+    # From the inside out, by a stack: a value may nest deeper than Python recurses. What has been filled is kept by the
+    # identity of what it was, with that, so that no other can have it meanwhile.
+    filled: dict[int, tuple[Any, Any]] = {}
+    stack: list[tuple[Any, list[Any] | None]] = [(value, None)]
+    while stack:
+        part, parts = stack.pop()
+        if parts is None:
+            parts = list(_parts(part))
+            stack.append((part, parts))
+            stack.extend((inner, None) for inner in parts if id(inner) not in filled)
+        else:
+            filled[id(part)] = part, _rebuilt(part, parts, [filled[id(inner)][1] for inner in parts], values)
+    return filled[id(value)][1]
+
+
+def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, Any]) -> Any:
+    """A value of other parts; itself, if they are the same."""
     kind = type(value)
     if kind is FactRef:
         return Fact(values[value.hash]) if value.hash in values else value
-    if not any(ref.hash in values for ref in _refs_in(value)):
+    if all(map(is_, parts, new)):
         return value
     if kind is dict:
-        return {_filled(key, values): _filled(item, values) for key, item in value.items()}
-    if kind in {list, tuple, set, frozenset}:
-        return kind(_filled(item, values) for item in value)
+        return dict(zip(new[: len(value)], new[len(value) :], strict=True))
     registered = default_registry.of(kind)
-    if registered is None:
-        return value
-    (rebuilt,) = registered.kind.build([[_filled(part, values) for part in registered.kind.read(value)]])
-    return rebuilt
+    return kind(new) if registered is None else registered.kind.build([new])[0]
 
 
 def _named(events: Sequence[Any], place: int) -> str:

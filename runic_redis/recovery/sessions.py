@@ -19,6 +19,7 @@ from runic_redis.errors import (
     SnapshotNotFound,
     StoreError,
     WorkflowNotFound,
+    reason,
 )
 from runic_redis.events import default_registry
 from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
@@ -146,7 +147,7 @@ class _Core(Generic[State]):
         except Exception as error:  # how a state that was written otherwise fails is loads' own affair
             if isinstance(error, StoreError) and not isinstance(error, DecodeError):
                 raise
-            problem = f"{type(error).__name__}: {error}"
+            problem = f"{type(error).__name__}: {reason(error)}"
             _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self._workflow_id, problem)
             return None, problem
         self.cursor = cursor

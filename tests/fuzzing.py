@@ -1,0 +1,365 @@
+"""What is fuzzed: everything that makes something of bytes from Redis.
+
+Each target takes any bytes. It returns, whether they were decoded or refused by a `StoreError`; whatever else it raises
+is a bug. Hypothesis calls them in test_fuzzing.py, atheris in fuzz_with_atheris.py.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from runic_redis.codec import Codec
+from runic_redis.codec.compression import compress, decompress
+from runic_redis.codec.facts import digest
+from runic_redis.context import Context
+from runic_redis.errors import StoreError
+from runic_redis.events import default_registry
+from runic_redis.keys import Keys
+from runic_redis.operations import appending, facts, leasing, lifecycle, listing, opening, reading, snapshots, tailing
+from runic_redis.operations.effects import Ahead, Batch, Collect, Command, ErrorReply, Operation
+from runic_redis.operations.records import decode_commit
+from tests import strategies
+
+__all__ = ["OPERATIONS", "TARGETS", "Source", "attempt", "seeds", "split"]
+
+Target = Callable[[bytes], None]
+
+# Whoever logs an error gets a line, however large what it is about.
+LONGEST_MESSAGE = 4000
+# No operation here needs as many round trips, unless it goes in a circle.
+MOST_ROUNDS = 2000
+
+CODECS = [
+    Codec(default_registry, unknown_events, native=native)
+    for native in (True, False)
+    for unknown_events in ("raise", "wrap")
+]
+EVENTS: list[Any] = [
+    {"a": 1, "b": [None, True, 2.5, "ü", b"\x00"]},
+    strategies.Plain(1, {"k": [1.5]}),
+    strategies.Pair(strategies.FrozenSlotted((1, {2}), frozenset("a")), 2**70),
+    strategies.Model(value=1, Other="x"),
+    strategies.AttrsMutable(strategies.Struct(1), strategies.StructFrozen(some_value=1)),
+    strategies.Colour.RED,
+    strategies.Permission.READ,
+]
+HEADERS = [CODECS[0].encode_commit([event])[0].header for event in EVENTS]
+HEADERS.append(CODECS[0].encode_commit(EVENTS)[0].header)
+
+
+def attempt(read: Callable[..., Any], *arguments: Any) -> Any:
+    """What is read, or the error by which it is refused."""
+    try:
+        return read(*arguments)
+    except StoreError as error:
+        if len(str(error)) > LONGEST_MESSAGE:
+            raise AssertionError(f"{type(error).__name__} of {len(str(error))} characters") from error
+        return error
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """Two parts: the first one's length is in the first two bytes."""
+    length = int.from_bytes(data[:2], "big")
+    return data[2 : 2 + length], data[2 + length :]
+
+
+def join(first: bytes, second: bytes) -> bytes:
+    """What `split` parts."""
+    return len(first).to_bytes(2, "big") + first + second
+
+
+def entry(data: bytes) -> None:
+    header, payload = split(data)
+    for codec in CODECS:
+        attempt(codec.decode_entry, header, payload)
+
+
+def rows(data: bytes) -> None:
+    header = HEADERS[data[0] % len(HEADERS)] if data else HEADERS[0]
+    for codec in CODECS:
+        attempt(codec.decode_entry, header, b"\x00" + data[1:])
+
+
+def header(data: bytes) -> None:
+    for codec in CODECS:
+        attempt(codec.decode_entry, data, b"\x00\x91\x92\x00\x80")
+
+
+def envelope(data: bytes) -> None:
+    attempt(decompress, data, 1024 * 1024)
+
+
+def log(data: bytes) -> None:
+    for codec in CODECS:
+        attempt(codec.decode_log, data)
+
+
+def metadata(data: bytes) -> None:
+    for codec in CODECS:
+        attempt(codec.decode_metadata, data)
+
+
+def state(data: bytes) -> None:
+    for codec in CODECS:
+        attempt(codec.decode_state, data)
+
+
+def fact(data: bytes) -> None:
+    for codec in CODECS:
+        attempt(codec.decode_fact, b"h", data)
+        # And one whose digest is right: what somebody has written on purpose.
+        attempt(codec.decode_fact, b"h", digest(b"h", data) + compress(data))
+
+
+def commit(data: bytes) -> None:
+    one = Source(data).entry()
+    attempt(lambda: decode_commit(new_context(), "w", one, with_records=True))
+    attempt(lambda: decode_commit(new_context(), "w", one, with_records=False))
+
+
+class Source:
+    """Replies drawn from bytes; nothing but nil and empty ones once they are used up."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._at
+
+    def number(self, below: int) -> int:
+        """A number from 0 up."""
+        return int.from_bytes(self.take(2), "big") % below
+
+    def take(self, count: int) -> bytes:
+        taken = self._data[self._at : self._at + count]
+        self._at += len(taken)
+        return taken
+
+    def text(self) -> bytes:
+        """A value of a hash, a member of a set: now and then of a kind that might be taken for right."""
+        likely = (
+            b"",
+            b"0",
+            b"1",
+            b"2",
+            b"5",
+            b"9" * 16,
+            b"9" * 17,
+            b"-1",
+            b"1e3",
+            b"nan",
+            b"inf",
+            b"w",
+            b"\xff",
+            b" 1",
+        )
+        kind = self.number(len(likely) + 4)
+        return likely[kind] if kind < len(likely) else self.take(self.number(64))
+
+    def some(self, make: Callable[[], Any], most: int = 4) -> list[Any]:
+        return [make() for _ in range(self.number(most) if self.left else 0)]
+
+    def nil_or_text(self) -> bytes | None:
+        return self.text() if self.left and self.number(4) else None
+
+    def payload(self) -> bytes:
+        if self.number(2):
+            return self.take(self.number(200))
+        return CODECS[0].encode_commit([{}] * (1 + self.number(3)))[0].payload
+
+    def entry(self) -> list[Any]:
+        """An entry of a stream: its id is sure to be one, and its fields come in pairs."""
+        place = (0, 1, 2, 3, 5, 2**53, 2**64 - 1)[self.number(7)]
+        ms = (0, 1, 2**40, 2**64 - 1)[self.number(4)]
+        first = HEADERS[self.number(len(HEADERS))] if self.number(4) else self.take(self.number(64))
+        fields: list[bytes] = [first, self.payload()]
+        for _ in range(self.number(3)):
+            fields += [(b"i", b"m", self.text())[self.number(3)], self.take(self.number(20))]
+        return [b"%d-%d" % (place, ms), fields]
+
+    def scored(self, most: int) -> list[bytes]:
+        """Members and scores, as of a sorted set."""
+        scores = (b"0", b"1", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")
+        return [part for pair in self.some(lambda: [self.text(), scores[self.number(7)]], most) for part in pair]
+
+
+# What each script may refuse with, and whether it replies nil where there is nothing. Any may meet damage.
+REFUSALS = {
+    "acquire": ("LEASE_HELD",),
+    "append": ("LEASE_LOST", "FACT_MISSING", "COMMIT_UNSURE"),
+    "complete": ("LEASE_LOST",),
+    "delete": ("LEASE_LOST",),
+    "expire": ("NOT_COMPLETE",),
+    "renew": ("LEASE_LOST",),
+    "save_fact": ("FACT_DIFFERS",),
+    "save_log": ("LEASE_LOST", "FACT_MISSING"),
+    "save_snapshot": ("LEASE_LOST", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND"),
+    "trim": ("LEASE_LOST",),
+}
+FOR_ALL = ("DAMAGED", "WRONGTYPE", "ERR")
+NIL = {"trim", "complete", "expire"}
+
+
+def reply_to(command: Command, source: Source) -> Any:
+    """A reply of the form that Redis gives to a command; what is in it is the source's."""
+    if command.script is not None:
+        return _reply_of_script(command, source)
+    name = str(command.args[0])
+    if source.left and source.number(16) == 0:
+        return ErrorReply("WRONGTYPE", "Operation against a key holding the wrong kind of value")
+    if name == "HMGET":
+        return [source.nil_or_text() for _ in command.args[2:]]
+    if name in {"HGET", "GET"}:
+        return source.nil_or_text()
+    if name in {"XRANGE", "XREVRANGE"}:
+        return source.some(source.entry)
+    if name == "XREAD":
+        keys = [str(key).encode() for key in command.args[command.args.index("STREAMS") + 1 :]]
+        found = {key: source.some(source.entry) for key in keys[: len(keys) // 2]}
+        return found if source.number(2) else [[key, entries] for key, entries in found.items()] or None
+    if name == "ZRANGEBYSCORE":
+        return source.scored(4)
+    if name == "TIME":
+        return [b"1700000000", b"5"]
+    if name == "INFO":
+        return b"redis_version:" + source.text() + b"." + source.text()
+    raise AssertionError(f"no reply is known to {name}")
+
+
+def _reply_of_script(command: Command, source: Source) -> Any:
+    assert command.script is not None
+    name = command.script.name
+    claim = name == "acquire" and command.args[4] == "claim"
+    if source.left and source.number(3) == 0:
+        return _refusal(command, () if claim else REFUSALS.get(name, ()), source)
+    if name == "make_namespace":
+        return [b"1", b"1"] if source.number(4) else [source.text(), source.text()]
+    if name == "list":
+        return source.scored(40)
+    if (name in NIL or claim) and source.number(2):
+        return None
+    return source.number(1000)
+
+
+def _refusal(command: Command, codes: Sequence[str], source: Source) -> Any:
+    assert command.script is not None
+    codes = (*codes, *FOR_ALL)
+    if command.script.name == "append" and command.args[3]:
+        codes = (*codes, "CURSOR_CONFLICT")
+    code = codes[source.number(len(codes))]
+    count, text = b"%d" % source.number(9), source.text()
+    message = {"CURSOR_CONFLICT": count, "LEASE_HELD": count + b" " + text}.get(code, text)
+    if code.startswith("SNAPSHOT_"):
+        message = count
+    if command.script.name == "append":
+        return code.encode() + b" " + message
+    return ErrorReply(code, message.decode(errors="replace"))  # as hiredis does
+
+
+def new_context() -> Context:
+    return Context(Keys("fuzz", 1), CODECS[0])
+
+
+def run(operation: Operation[Any], source: Source) -> Any:
+    """Carry an operation out; its replies come from the source."""
+    answered: Any = None
+    try:
+        for _ in range(MOST_ROUNDS):
+            effect = operation.send(answered)
+            if isinstance(effect, Ahead):
+                answered = effect  # it stands for what is on its way
+                continue
+            batch = effect.fetching.batch if isinstance(effect, Collect) else effect  # type: ignore[attr-defined]
+            assert isinstance(batch, Batch)
+            answered = [reply_to(command, source) for command in batch.commands]
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("an operation goes in a circle")
+
+
+def _pages(reader: Any, source: Source, most: int | None = None) -> None:
+    run(reader.open(), source)
+    for _ in itertools.count() if most is None else range(most):
+        if not run(reader.next_page(), source) and most is None:
+            return
+
+
+def _tail(context: Context, source: Source) -> None:
+    _pages(tailing.Tailer(context, {"w": 0, "v": 2}), source, most=5)
+
+
+LEASE = leasing.Lease("w", "me", 5, 30.0)
+OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
+    "open": lambda context, source: run(opening.open_namespace(context), source),
+    "append": lambda context, source: run(appending.append(context, "w", [{}], lease=LEASE), source),
+    "append_many": lambda context, source: run(appending.append_many(context, [("w", [{}]), ("v", [{}])]), source),
+    "expecting": lambda context, source: run(appending.append(context, "w", [{}], expected_cursor=3), source),
+    "stream": lambda context, source: _pages(reading.Reader(context, "w"), source),
+    "part": lambda context, source: _pages(reading.Reader(context, "w", after=1, until=4), source),
+    "records": lambda context, source: _pages(reading.Reader(context, "w", records=True), source),
+    "reverse": lambda context, source: _pages(reading.Reader(context, "w", until=3, reverse=True), source),
+    "tail": _tail,
+    "cursor": lambda context, source: run(reading.cursor(context, "w"), source),
+    "save_snapshot": lambda context, source: run(snapshots.save_snapshot(context, "w", 1, b"", LEASE), source),
+    "load_snapshot": lambda context, source: run(snapshots.load_snapshot(context, "w"), source),
+    "trim": lambda context, source: run(snapshots.trim(context, "w", 0, LEASE), source),
+    "save_fact": lambda context, source: run(facts.save_fact(context, "h", 1), source),
+    "load_facts": lambda context, source: run(facts.load_facts(context, ["h", "g"]), source),
+    "save": lambda context, source: run(lifecycle.save(context, "w", [{}], LEASE), source),
+    "load": lambda context, source: run(lifecycle.load(context, "w"), source),
+    "exists": lambda context, source: run(lifecycle.exists(context, "w"), source),
+    "delete": lambda context, source: run(lifecycle.delete(context, ["w", "v"]), source),
+    "list": lambda context, source: _pages(listing.Listing(context), source),
+    "acquire": lambda context, source: run(leasing.acquire(context, "w", "me", 30.0), source),
+    "claim": lambda context, source: run(leasing.claim(context, "me", 5, 30.0), source),
+    "renew": lambda context, source: run(leasing.renew(context, LEASE), source),
+    "release": lambda context, source: run(leasing.release(context, LEASE), source),
+    "complete": lambda context, source: run(leasing.complete(context, "w", LEASE), source),
+    "expire": lambda context, source: run(leasing.expire(context, "w", 5.0), source),
+}
+
+
+def operation(data: bytes) -> None:
+    names = list(OPERATIONS)
+    attempt(OPERATIONS[names[data[0] % len(names)] if data else "cursor"], new_context(), Source(data[1:]))
+
+
+TARGETS: dict[str, Target] = {
+    "entry": entry,
+    "rows": rows,
+    "header": header,
+    "envelope": envelope,
+    "log": log,
+    "metadata": metadata,
+    "state": state,
+    "fact": fact,
+    "commit": commit,
+    "operation": operation,
+}
+
+
+def seeds(name: str) -> Iterator[bytes]:
+    """Valid bytes for a target, to start from."""
+    codec = CODECS[0]
+    for number, event in enumerate(EVENTS):
+        (one,) = codec.encode_commit([event])
+        plain = decompress(one.payload)
+        value = codec.encode_state(event)
+        yield {
+            "entry": join(one.header, one.payload),
+            "rows": (bytes([HEADERS.index(one.header)]) if one.header in HEADERS else b"\x00") + plain,
+            "header": one.header,
+            "envelope": b"\x01" + _compressed(plain),
+            "log": codec.encode_log(EVENTS[number:]),
+            "metadata": codec.encode_metadata({"event": event}),
+            "state": value,
+            "fact": codec.encode_fact(b"h", event) if number % 2 else value,
+            "commit": bytes(range(64)) + plain,
+            "operation": bytes([number]) + bytes(range(200)) + plain,
+        }[name]
+
+
+def _compressed(plain: bytes) -> bytes:
+    return compress(plain + bytes(2000))[1:]
