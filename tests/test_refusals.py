@@ -92,8 +92,8 @@ def test_a_server_whose_disk_is_full_refuses_and_changes_nothing(
         store.append("w", numbered(3))
         server.fill_disk()
         try:
-            # The write that the server notices it by, it still acknowledges: "memory" is no more than that.
-            client.set("other", 1)
+            # The writes that the server notices it by, it still acknowledges: "memory" is no more than that.
+            wait_until(lambda: not is_taken(client), "the server to notice")
             before = everything(server, namespace)
             if write == "delete":
                 with pytest.raises(WriteRefused):
