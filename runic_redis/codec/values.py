@@ -9,7 +9,6 @@ The extension codes are part of the data format, see docs/data-format.md.
 """
 
 import datetime as dt
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,13 +44,15 @@ _NESTED_BYTES = 64 * 1024 * 1024
 _NESTED_TIMES = 4
 # How deep extensions may nest in each other: bounds the recursion both ways, and so what damaged bytes can cost.
 MAX_DEPTH = 64
+# The first levels are decoded by `unpackb`, which is faster, and takes 45 KB of the thread's stack for each. Where that
+# is a megabyte, all levels would overflow it.
+_ON_THE_STACK = 8
 # How many pairs of keys of the same hash a value may have: a dict or a set compares each with each. Text is hashed with
 # a secret; of what is made of numbers, anybody can make a million with one hash, which would be compared for hours.
 _MOST_PAIRS = 4096 * 4096
-# As few keys are not worth a look, and neither is a value with as few extensions, or a short one: MessagePack's own
-# numbers are too few of a hash.
-_FEW_KEYS_ALIKE = 64
-_FEW_EXTENSIONS = 256
+# As few keys are not worth a look, and neither is a value of as few bytes, or with as few in extensions: of the numbers
+# that MessagePack has itself, only some dozens have the same hash.
+_FEW_ALIKE = 64
 _SHORT_BYTES = 4096
 
 Builder = Callable[[list[Any]], Any]
@@ -268,14 +269,17 @@ def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
         DecodeError: they stand for none.
         UnknownEventType: a class in it is not registered.
     """
+    allowed = _nested_allowed(data)
     try:
         if len(data) > _SHORT_BYTES:
             # Looking at each dict takes twice the time. Almost all have keys of text only, or few extensions.
-            for limits in ({"text_keys": True}, {"extensions": _FEW_EXTENSIONS}):
+            try:
+                return _unpack(data, _Decoding(find_builder, allowed, text_keys=True), 0)
+            except ValueError:
                 with suppress(ValueError):
-                    return _unpack(data, _Decoding(find_builder, _nested_allowed(data), **limits), 0)
-            return _unpack(data, _Decoding(find_builder, _nested_allowed(data), look=True), 0)
-        return _unpack(data, _Decoding(find_builder, _nested_allowed(data)), 0)
+                    return _unpack(data, _Decoding(find_builder, _SHORT_BYTES), 0)
+            return _unpack(data, _Decoding(find_builder, allowed, look=True), 0)
+        return _unpack(data, _Decoding(find_builder, allowed), 0)
     except StoreError:
         raise
     except Exception as error:  # damaged bytes fail in many ways, and so may the classes that are given them
@@ -289,26 +293,18 @@ class _Decoding:
         find_builder: finds what rebuilds an object.
         nested_left: how many bytes of extensions it may hold.
         text_keys: whether to take no other keys than text and bytes.
-        extensions: how many extensions to take, or any number.
         look: whether to look at the keys of each dict.
     """
 
-    __slots__ = ("extensions_left", "find_builder", "make_dict", "nested_left", "pairs_left", "text_keys")
+    __slots__ = ("find_builder", "make_dict", "nested_left", "pairs_left", "text_keys")
 
     def __init__(
-        self,
-        find_builder: FindBuilder,
-        nested_left: int,
-        *,
-        text_keys: bool = False,
-        extensions: float = math.inf,
-        look: bool = False,
+        self, find_builder: FindBuilder, nested_left: int, *, text_keys: bool = False, look: bool = False
     ) -> None:
         self.find_builder = find_builder
         self.nested_left = nested_left
         self.pairs_left = _MOST_PAIRS
         self.text_keys = text_keys
-        self.extensions_left = extensions
         self.make_dict = self._dict if look else None
 
     def count_alike(self, keys: Sequence[Any]) -> None:
@@ -317,7 +313,7 @@ class _Decoding:
         Raises:
             ValueError: there are too many.
         """
-        if len(keys) > _FEW_KEYS_ALIKE:
+        if len(keys) > _FEW_ALIKE:
             counts = Counter(map(hash, keys))
             if len(counts) < len(keys):
                 self.pairs_left -= sum([count * count for count in counts.values() if count > 1])
@@ -334,8 +330,8 @@ def _nested_allowed(packed: bytes) -> int:
 
 
 def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
+    if depth >= _ON_THE_STACK:
+        return _unpack_deep(data, decoding, depth)
     # MessagePack's own timestamps, which we do not write, are datetimes.
     return msgpack.unpackb(
         data,
@@ -346,13 +342,28 @@ def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
     )
 
 
+def _unpack_deep(data: bytes, decoding: _Decoding, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
+    unpacker = msgpack.Unpacker(
+        strict_map_key=decoding.text_keys,
+        timestamp=3,
+        ext_hook=partial(_extended, decoding, depth),
+        object_pairs_hook=decoding.make_dict,
+        read_size=len(data),
+        max_buffer_size=len(data),
+    )
+    unpacker.feed(data)
+    value = unpacker.unpack()
+    if unpacker.tell() != len(data):
+        raise ValueError("an extension holds more than one value")
+    return value
+
+
 def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
     decoding.nested_left -= len(data)
     if decoding.nested_left < 0:
         raise TooDeepError("nests too much data")
-    decoding.extensions_left -= 1
-    if decoding.extensions_left < 0:
-        raise ValueError("too many extensions to be taken without a look")
     scalar = _SCALAR_DECODERS.get(code)
     if scalar is not None:
         return scalar(data)
@@ -365,12 +376,10 @@ def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
         if not items:
             raise ValueError("an object names no schema")
         return decoding.find_builder(items[0])(items[1:])
-    if code != TUPLE:
-        decoding.count_alike(items)
-    return _COLLECTIONS[code](items)
-
-
-_COLLECTIONS: Mapping[int, Callable[[list[Any]], Any]] = {TUPLE: tuple, SET: set, FROZENSET: frozenset}
+    if code == TUPLE:
+        return tuple(items)
+    decoding.count_alike(items)
+    return set(items) if code == SET else frozenset(items)
 
 
 def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:
