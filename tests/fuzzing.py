@@ -253,8 +253,6 @@ def _refusal(command: Command, codes: Sequence[str], source: Source) -> Any:
     message = {"CURSOR_CONFLICT": count, "LEASE_HELD": count + b" " + text}.get(code, text)
     if code.startswith("SNAPSHOT_"):
         message = count
-    if command.script.name == "append":
-        return code.encode() + b" " + message
     return ErrorReply(code, message.decode(errors="replace"))  # as hiredis does
 
 

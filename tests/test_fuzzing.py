@@ -247,7 +247,7 @@ WRITES: list[Callable[[RedisStore], Any]] = [
 def two_workflows(url: str) -> Iterator[RedisStore]:
     """A store with a workflow to be damaged and a sound one, in one partition."""
     with RedisStore.from_url(url, namespace=f"fuzz-{next(numbers)}", partitions=1, deadline_s=5) as store:
-        store._context.block_s = 0.001
+        store._context.wait_s = 0.001
         store.append("damaged", [{"n": 1}, Plain(1)], commit_id="known")
         store.append("damaged", [{"n": Fact("large")}], metadata={"k": 1})
         store.append("damaged", [{"n": 4}])
