@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from runic_redis import RedisStore
 from tests import servers
 
 _numbers = itertools.count()
+
+# How fast a machine is, is no property of the code.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("untimed")
 
 # Those that take longest, mostly waiting for servers and processes: they begin first, and others run beside them.
 _LONG = ("test_claiming", "test_chaos", "test_demo", "test_benchmarks")
