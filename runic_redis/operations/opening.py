@@ -3,9 +3,10 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
-from runic_redis.arguments import is_cursor
+from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreUnavailable
@@ -48,6 +49,8 @@ def open_namespace(context: Context) -> Operation[None]:
             f"{not_allowed(found)}".rstrip()
         )
     _take_settings(context, found)
+    # From now on there are operations that have been told how many.
+    context.any_partitions = False
     if context.durability != "memory":
         yield from prepare_durability(context, context.durability)
     for danger in _dangers(about, context.durability):
@@ -138,6 +141,8 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
             f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "
             f"{FORMAT}: use the version that made it, or another namespace."
         )
+    if context.any_partitions and 1 <= partitions <= MAX_PARTITIONS:
+        context.keys = replace(context.keys, partitions=partitions)
     if partitions != context.keys.partitions:
         raise ConfigurationError(
             f"The namespace {name!r} was made with partitions={partitions}, and this store asks for "

@@ -120,7 +120,7 @@ class Reader:
         Raises:
             EventsTrimmed: they have been trimmed.
             WorkflowNotFound: the workflow has been deleted since the reader was opened.
-        CommitsLost: the server has lost events since.
+            CommitsLost: the server has lost events since.
             DecodeError: what is there is damaged.
         """
         while self._low < self._high:
