@@ -15,11 +15,13 @@ import zstandard
 
 from runic_redis.errors import ConfigurationError, DecodeError
 
-__all__ = ["ArchiveReader", "ArchiveWriter", "Record"]
+__all__ = ["FORMAT", "ArchiveReader", "ArchiveWriter", "Record"]
 
 # A kind, and what belongs to it.
 Record = list[Any]
 
+# The version of the records.
+FORMAT = 1
 _FIRST_LINE = b"runic-redis archive 1\n"
 _HEAD = struct.Struct(">II")
 # Of so many bytes, about, is a block; a larger record has one for itself.

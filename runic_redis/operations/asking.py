@@ -20,8 +20,10 @@ _NAMED = frozenset(
     {
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
+        "EXISTS",
         "FACT_DIFFERS",
         "FACT_MISSING",
+        "INCOMPLETE",
         "LEASE_HELD",
         "LEASE_LOST",
         "NOT_COMPLETE",

@@ -1,6 +1,6 @@
 """Facts: values kept once under their hash."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from runic_redis.arguments import check_hash
@@ -18,6 +18,7 @@ __all__ = [
     "load_facts",
     "missing_fact",
     "put_fact",
+    "save_encoded",
     "save_fact",
     "save_facts",
 ]
@@ -27,7 +28,7 @@ Hash = TypeVar("Hash", str, bytes, str | bytes)
 
 def save_fact(context: Context, fact_hash: str | bytes, value: Any) -> Operation[None]:
     """Keep a value under a hash of the caller's."""
-    yield from _save(context, [_encode(context, fact_hash, value)])
+    yield from save_encoded(context, [_encode(context, fact_hash, value)])
 
 
 def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
@@ -36,13 +37,13 @@ def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
         raise InvalidType(
             f"facts is a mapping of hashes to values, not a {type(facts).__qualname__}; nothing was sent."
         )
-    yield from _save(context, [_encode(context, fact_hash, value) for fact_hash, value in facts.items()])
+    yield from save_encoded(context, [_encode(context, fact_hash, value) for fact_hash, value in facts.items()])
 
 
 def put_fact(context: Context, value: Any) -> Operation[str]:
     """Keep a value under its content hash."""
     fact_hash, encoded = context.codec.encode_own_fact(value)
-    yield from _save(context, [(fact_hash.encode(), encoded)])
+    yield from save_encoded(context, [(fact_hash.encode(), encoded)])
     return fact_hash
 
 
@@ -134,7 +135,8 @@ def _encode(context: Context, fact_hash: str | bytes, value: Any) -> tuple[bytes
     return raw, context.codec.encode_fact(raw, value)
 
 
-def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[None]:
+def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Operation[None]:
+    """Keep facts, encoded already, under their hashes."""
     if not encoded:
         return
     yield from make_namespace(context)
