@@ -80,7 +80,7 @@ class Tailer:
 
         Raises:
             WorkflowNotFound: one of the workflows has been deleted.
-        CommitsLost: the server has lost events of one.
+            CommitsLost: the server has lost events of one.
             EventsTrimmed: what was not read yet has been trimmed.
             DecodeError: what is there is damaged.
         """
