@@ -16,6 +16,7 @@ from runic_redis import (
     FactRef,
     StoreError,
     StoreUnavailable,
+    WorkflowNotFound,
 )
 from runic_redis.codec import Codec
 from runic_redis.context import Context
@@ -248,7 +249,7 @@ def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Con
     ]
     meta = [b"100", None, b"1", None]
     reader = Reader(context, "w")
-    play(reader.open(), [[entries[:8], meta]])
+    play(reader.open(), [[b"1", entries[:8], meta]])
     assert names(play(reader.next_page(), [])[0]) == []
     asked, page = play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
     assert names(asked) == ["XRANGE HMGET", "Ahead"]
@@ -267,7 +268,7 @@ def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:
     ]
     meta = [b"100", None, b"1", None]
     reader = Reader(context, "w")
-    play(reader.open(), [[entries[:8], meta]])
+    play(reader.open(), [[b"1", entries[:8], meta]])
     play(reader.next_page(), [])
     play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
     reader.close()
@@ -280,11 +281,29 @@ def test_a_page_is_small_where_entries_are_large(context: Context) -> None:
         [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)
     ]
     reader = Reader(context, "w")
-    play(reader.open(), [[entries[:8], [b"100", None, b"1", b"1048576"]]])
+    play(reader.open(), [[b"1", entries[:8], [b"100", None, b"1", b"1048576"]]])
     play(reader.next_page(), [])
     batch = next(reader.next_page())
     assert isinstance(batch, Batch)
     assert batch.commands[0].args[-1] == "8"
+
+
+def test_a_first_page_of_another_life_is_read_again(context: Context) -> None:
+    """The workflow was deleted, and made anew, between the server's reading the page and the meta hash."""
+    old, new = (
+        [
+            [f"{n}-{life}".encode(), [*context.codec.encode_commit([{"life": life}])[0][1:], b"i", b"id"]]
+            for n in range(1, 9)
+        ]
+        for life in (1, 2)
+    )
+    reader = Reader(context, "w")
+    asked, _ = play(reader.open(), [[b"1", old, [b"8", None, b"2", None]], [b"2", new, [b"8", None, b"2", None]]])
+    assert names(asked) == ["HGET XRANGE HMGET"] * 2
+    assert play(reader.next_page(), [])[1] == [{"life": 2}] * 8
+    gone = Reader(context, "w")
+    with pytest.raises(WorkflowNotFound):
+        play(gone.open(), [[b"1", old, [None, None, None, None]], [None, [], [None, None, None, None]]])
 
 
 class Fetching:
@@ -308,7 +327,8 @@ def test_the_last_few_events_are_read_with_a_small_page(context: Context) -> Non
     reader = Reader(context, "w", reverse=True)
     batch = next(reader.open())
     assert isinstance(batch, Batch)
-    page, meta = batch.commands
+    created, page, meta = batch.commands
+    assert created.args[0] == "HGET"
     assert page.args[0] == "XREVRANGE"
     assert page.args[-1] == "8"
     assert meta.args[0] == "HMGET"

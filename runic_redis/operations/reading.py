@@ -1,9 +1,10 @@
 """Reading a workflow's events, a page at a time; the next page is on its way while the last one is decoded.
 
 A page is read together with the workflow's meta hash, the hash after the stream on one connection: if the hash
-still says the same life of the workflow and no later trim, the page is what it seems. (It may say a later cursor:
-somebody may have appended in between.) The cursors in a page must follow each other without a gap, and a page that was
-asked for when its events were there must hold them, so nothing can be skipped silently.
+still says the same life of the workflow and no later trim, the page is what it seems. (The first page has when the
+workflow was created before it, too. The hash may say a later cursor: somebody may have appended in between.) The
+cursors in a page must follow each other without a gap, and a page that was asked for when its events were there must
+hold them, so nothing can be skipped silently.
 """
 
 from collections import deque
@@ -97,9 +98,13 @@ class Reader:
         else:
             bound = None if self._reverse else self._after + 1
             commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
-        commands.append(self._meta())
-        *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
-        found, self._created = self._take_meta(meta)
+        # Before the pages and behind them: what was read in between is of one life of the workflow.
+        commands = [Command(("HGET", self._keys.meta, "created"), self._keys.meta), *commands, self._meta()]
+        while True:
+            created, *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
+            found, self._created = self._take_meta(meta)
+            if created == self._created:
+                break
         if not found:
             raise WorkflowNotFound(
                 f"No events are kept for the workflow {self._workflow_id!r}.", workflow_id=self._workflow_id

@@ -178,10 +178,13 @@ class Client(threading.Thread):
         if commits:
             data = json.dumps(commits).encode()
             try:
+                if self._crew.may_go_back:
+                    # What was read may be dropped, unless it is confirmed: no snapshot is to be made of that.
+                    self._store.append(view.workflow_id, [], expected_cursor=commits[-1].cursor)
                 self._store.save_snapshot(view.workflow_id, commits[-1].cursor, data)
                 self._store.trim(view.workflow_id, keep=self._random.choice([0, 3]))
-            except (SnapshotConflict, WorkflowNotFound):
-                pass  # somebody has saved a later one; or deleted it
+            except (CursorConflict, SnapshotConflict, WorkflowNotFound):
+                pass  # somebody has appended, or saved a later one; or deleted it
 
     def delete(self, view: View) -> None:
         """Delete the workflow."""
@@ -198,6 +201,7 @@ class Crew:
         stores: each client's; the same one several times has their calls travel together.
         seed: decides what they do.
         one_writer: whether a workflow has one writer, who always says where: what is lost is then noticed.
+        may_go_back: whether what is read may be dropped, as long as it is not confirmed.
         expects: which errors a client may be told.
 
     Attributes:
@@ -212,9 +216,11 @@ class Crew:
         seed: str,
         *,
         one_writer: bool = False,
+        may_go_back: bool = False,
         expects: Callable[[StoreError], bool] = is_by_design,
     ) -> None:
         self._one_writer = one_writer
+        self.may_go_back = may_go_back
         self.expects = expects
         self.views: list[View] = []
         self._numbers = itertools.count()

@@ -80,6 +80,7 @@ class Verdict:
         doubled: there more than once.
         torn: read in part.
         wrong: what else must not be, in words.
+        seen: what was torn, in words.
     """
 
     appends: int = 0
@@ -89,12 +90,14 @@ class Verdict:
     doubled: int = 0
     torn: int = 0
     wrong: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
 
     def add(self, other: "Verdict") -> None:
         """Count another's findings as well."""
         for name in ("appends", "acknowledged", "lost", "unnamed", "doubled", "torn"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.wrong += other.wrong
+        self.seen += other.seen
 
 
 def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> Verdict:
@@ -154,6 +157,7 @@ def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Ver
         cursor += append.size
         if stored.cursor != cursor:
             verdict.torn += 1
+            verdict.seen.append(f"{view.workflow_id}: {stored} was read where {cursor} ends: {list(read.commits)}")
             return
         for delete in view.deletes:
             if append.ended_s < delete.began_s and delete.ended_s < read.began_s:

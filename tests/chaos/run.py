@@ -92,6 +92,7 @@ def run_kind(
                 seed,
                 expects=rig.expects,
                 one_writer=rig.may_lose,
+                may_go_back=rig.may_go_back,
             )
             crew.start()
             over_s = time.monotonic() + (seconds or float("inf"))
