@@ -14,7 +14,7 @@ from uuid import UUID
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry
 
-__all__ = ["event_fields", "event_text", "event_type", "to_json"]
+__all__ = ["event_fields", "event_text", "event_type", "to_json", "value_text"]
 
 # The type that a plain dict is shown with.
 PLAIN = "dict"
@@ -40,7 +40,7 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
 
 def event_text(event: Any) -> str:
     """An event's fields in a line, as Python would write them."""
-    return ", ".join(f"{name}={_text(value)}" for name, value in event_fields(event).items())
+    return ", ".join(f"{name}={value_text(value)}" for name, value in event_fields(event).items())
 
 
 def to_json(value: Any) -> Any:
@@ -90,7 +90,8 @@ _FORMS: Mapping[type, Callable[[Any], Any]] = {
 }
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value in a line, as Python would write it; what nests deeper than Python recurses is left out."""
     try:
         return _written(value)
     except RecursionError:

@@ -97,6 +97,7 @@ class WorkflowCheck:
         if self._step == "head":
             # What may not be ahead of the meta hash is read before it.
             return [
+                Command(("HGET", keys.meta, "created"), keys.meta),
                 Command(("HMGET", keys.snapshot, "cursor", "time"), keys.snapshot),
                 Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
                 Command(("HGETALL", keys.meta), keys.meta),
@@ -163,9 +164,22 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        of = (keys.snapshot, keys.snapshot, keys.meta, keys.events, keys.log, keys.index, keys.leases, keys.expiring)
-        snapshot, size, meta, entries, log, *scores = map(self._plain, replies, of)
+        of = (
+            keys.meta,
+            keys.snapshot,
+            keys.snapshot,
+            keys.meta,
+            keys.events,
+            keys.log,
+            keys.index,
+            keys.leases,
+            keys.expiring,
+        )
+        created, snapshot, size, meta, entries, log, *scores = map(self._plain, replies, of)
         self._meta = dict(pairs(meta or []))
+        if created != self._meta.get(b"created"):
+            self._look_again()
+            return
         self._scores = [None if score is None else float(score) for score in scores]
         for name in _NUMBERS:
             value = self._meta.get(name.encode())
@@ -358,8 +372,14 @@ class WorkflowCheck:
     def _take_changes(self, replies: Sequence[Any]) -> None:
         """Look at it anew if it has changed meanwhile: then what looked wrong may have been a change under way."""
         changed = not isinstance(replies[0], ErrorReply) and dict(pairs(replies[0])) != self._meta
+        if changed:
+            self._look_again()
+        else:
+            self._step = "done"
+
+    def _look_again(self) -> None:
         self._tries += 1
-        if changed and self._tries < _TRIES:
+        if self._tries < _TRIES:
             self._begin()
         else:
             self._step = "done"

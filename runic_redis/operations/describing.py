@@ -8,10 +8,21 @@ from typing import Any, Literal
 from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import WorkflowNotFound
-from runic_redis.operations.asking import answer, ask_all
+from runic_redis.operations.asking import answer, ask, ask_all
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.records import Commit, decode_commit
 
-__all__ = ["Description", "State", "count_workflows", "describe", "describe_one", "read_score", "read_time"]
+__all__ = [
+    "Description",
+    "State",
+    "count_events",
+    "count_workflows",
+    "describe",
+    "describe_one",
+    "read_score",
+    "read_time",
+    "recent_commits",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _META = ("created", "cursor", "trimmed", "completed", "expires", "fence", "lease_owner", "lease_until")
@@ -103,6 +114,21 @@ def count_workflows(context: Context) -> Operation[list[int]]:
     keys = [context.keys.index(number) for number in range(context.keys.partitions)]
     counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
     return counts
+
+
+def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:
+    """How many events workflows have had, and how many of them are still there."""
+    keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
+    replies = yield from ask_all([Command(("HMGET", key, "cursor", "trimmed"), key) for key in keys])
+    cursors = [(_count(cursor), _count(trimmed)) for cursor, trimmed in replies]
+    return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
+
+
+def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[list[Commit]]:
+    """A workflow's last entries, the newest first: each a commit, or a part of a large one."""
+    key = context.keys.workflow(check_workflow_id(workflow_id)).events
+    entries = yield from ask(Command(("XREVRANGE", key, "+", "-", "COUNT", str(count)), key))
+    return [decode_commit(context, workflow_id, entry, with_records=True) for entry in entries]
 
 
 def read_time(value: Any, per_second: int = 1000) -> datetime | None:

@@ -107,6 +107,8 @@ class Exporter:
         """Export a workflow; whether nothing of it went meanwhile."""
         keys = self._context.keys.workflow(workflow_id)
         commands = [
+            # Before the rest and behind it: what is read in between is of one life of the workflow, and untrimmed.
+            Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
             # What may not be ahead of the meta hash is read before it.
             Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
             Command(("HGETALL", keys.meta), keys.meta),
@@ -117,7 +119,7 @@ class Exporter:
             Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
             *_page(keys, b"-", _FIRST_ENTRIES),
         ]
-        snapshot, head, log, written, leased, refs, commits, entries, after = yield from ask_all(commands)
+        before, snapshot, head, log, written, leased, refs, commits, entries, after = yield from ask_all(commands)
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
         if not meta:
             if self._ids is not None:
@@ -127,7 +129,7 @@ class Exporter:
             raise DecodeError(f"when it was created is missing at the key {keys.meta!r}: verify it first.")
         cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
         life = [meta.get("created"), meta.get("trimmed")]
-        if after != life:
+        if not before == life == after:
             return False
         give(
             ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, written, leased is not None]
@@ -136,8 +138,8 @@ class Exporter:
             give(["snapshot", *snapshot])
         if log is not None:
             give(["log", log])
-        yield from self._export_members("commits", commands[6], commits, give)
-        yield from self._export_members("refs", commands[5], refs, give)
+        yield from self._export_members("commits", commands[7], commits, give)
+        yield from self._export_members("refs", commands[6], refs, give)
         position, count, last = trimmed, 0, b""
         page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
         while True:

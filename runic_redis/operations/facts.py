@@ -7,12 +7,14 @@ from runic_redis.arguments import check_hash
 from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError
+from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.asking import answer, ask_all
 from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.opening import make_namespace
 
 __all__ = [
     "beside",
+    "count_facts",
     "keep_ahead",
     "load_fact",
     "load_facts",
@@ -65,6 +67,12 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise FactNotFound(f"No fact is kept under {named}{more}.", hashes=missing)
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
+
+
+def count_facts(context: Context) -> Operation[int]:
+    """How many facts the namespace keeps."""
+    keys = [context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+    return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
 
 
 def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[list[str], list[Argument]]:

@@ -14,7 +14,7 @@ from runic_redis.operations.asking import ask, not_allowed
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
-__all__ = ["FORMAT", "make_namespace", "open_namespace", "with_settings"]
+__all__ = ["FORMAT", "make_namespace", "open_namespace", "parse_info", "with_settings"]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -40,7 +40,7 @@ def open_namespace(context: Context) -> Operation[None]:
     for reply in (server, found):
         if isinstance(reply, Unanswered):
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
-    about = {} if isinstance(server, ErrorReply) else _parse_info(server)
+    about = {} if isinstance(server, ErrorReply) else parse_info(server)
     _check_version(about)
     context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
     if isinstance(found, ErrorReply):
@@ -97,7 +97,7 @@ def make_namespace(context: Context) -> Operation[None]:
     context.made = True
 
 
-def _parse_info(info: str | bytes) -> dict[str, str]:
+def parse_info(info: str | bytes) -> dict[str, str]:
     """What a server says of itself. A user without INFO is told nothing; an old server will refuse the first write."""
     text = info if isinstance(info, str) else info.decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

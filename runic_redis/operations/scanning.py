@@ -9,10 +9,11 @@ from runic_redis.keys import FACT_BUCKETS, Keys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Command, Operation
 
-__all__ = ["KeyScan", "Scans"]
+__all__ = ["KeyScan", "Scans", "find_namespaces"]
 
 _AT_ONCE = 512
 _SLOTS = 16384
+_LOOKS = 200
 
 
 class Scans:
@@ -93,3 +94,16 @@ def _one_of_each_tag(keys: Keys) -> Iterator[str]:
 def _slot(key: str) -> int:
     """The slot of a key of ours: CRC-16 (XMODEM) of what stands in its first braces, modulo 16384."""
     return crc_hqx(key[1 : key.index("}")].encode(), 0) % _SLOTS
+
+
+def find_namespaces(context: Context) -> Operation[list[str]]:
+    """The namespaces that there are; of a server with very many keys, or a cluster, those that are soon found."""
+    found: set[str] = set()
+    cursor: Any = "0"
+    for _ in range(_LOOKS):
+        command = Command(("SCAN", cursor, "MATCH", "{*}:config", "COUNT", "1000"), context.keys.config)
+        cursor, page = yield from ask(command)
+        found.update(key[1:-8].decode(errors="replace") for key in page)
+        if int(cursor) == 0:
+            break
+    return sorted(found)
