@@ -111,7 +111,10 @@ def _latency(store: RedisStore) -> Check:
 
 def _clock(store: RedisStore) -> Check:
     key = store._context.keys.config
-    seconds, micros = store._run(ask(Command(("TIME",), key)))
+    try:
+        seconds, micros = store._run(ask(Command(("TIME",), key)))
+    except ConfigurationError:
+        return Check("clock", "unknown", "TIME is refused", "Allow the user +time, for this.")
     apart_s = int(seconds) + int(micros) / 1e6 - time.time()
     found = f"the server's is {abs(apart_s):.2f} s {'ahead' if apart_s > 0 else 'behind'}"
     if abs(apart_s) > _CLOCKS_APART_S:

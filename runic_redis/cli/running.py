@@ -33,8 +33,9 @@ def serve(
     except ImportError as error:
         stop(f"The embedded server needs Linux or macOS: {error}.", EXIT_USAGE)
     ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with EmbeddedServer(directory, fsync=fsync) as server:
+        # Not before: the server would inherit it, and be deaf to what ends it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
         urls = {"url": f"embedded://{server.directory}", "socket": f"unix://{server.socket}"}
         if as_json:
             print_json(urls)
