@@ -104,6 +104,7 @@ class Importer:
             case ["done", name, int(events), int(entries), bytes(last)]:
                 yield from self._finish(name, events, entries, last)
             case ["end", int(workflows), int(events), int(facts)]:
+                yield from self._give_up()
                 yield from self._send_facts()
                 self.complete = self._read == [workflows, events, facts]
             case [kind, *parts] if self._workflow is not None:
@@ -138,8 +139,8 @@ class Importer:
 
     def _begin(self, workflow: _Workflow) -> Operation[None]:
         """Begin with a workflow, unless there is one of its id; with one that was begun before, go on."""
+        yield from self._give_up()
         self._workflow = workflow
-        self._commands = []
         there, mark = yield from ask_all(
             [
                 Command(("HMGET", workflow.keys.meta, "created", "cursor"), workflow.keys.meta),
@@ -165,6 +166,13 @@ class Importer:
                     Command(("PEXPIRE", mark_key, _KEPT_FOR_MS), mark_key),
                 ]
             )
+
+    def _give_up(self) -> Operation[None]:
+        """Forget what was gathered of a workflow that was not finished: what comes next says that it is void."""
+        workflow, self._workflow = self._workflow, None
+        self._commands = []
+        if workflow is not None and not workflow.stays:
+            yield from ask(Command(("UNLINK", *workflow.gathered), workflow.gathered.meta))
 
     def _gather(self, workflow: _Workflow, kind: Any, parts: list[Any]) -> Operation[None]:
         """Take something of a workflow, to be sent together with more of it."""
