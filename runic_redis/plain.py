@@ -22,10 +22,15 @@ PLAIN = "dict"
 
 def event_type(event: Any) -> str:
     """The name of an event's type; of a plain dict, "dict"."""
-    if type(event) is UnknownEvent:
-        return event.name
-    registered = default_registry.of(type(event))
-    return registered.schema.name if registered is not None else PLAIN
+    return _schema(event)[0]
+
+
+def _schema(value: Any) -> tuple[str, int]:
+    """The name and the version of an object's type."""
+    if type(value) is UnknownEvent:
+        return value.name, value.version
+    registered = default_registry.of(type(value))
+    return (PLAIN, 0) if registered is None else registered.schema[:2]
 
 
 def event_fields(event: Any) -> Mapping[Any, Any]:
@@ -64,7 +69,8 @@ def _to_json(value: Any) -> Any:
     if write is not None:
         return write(value)
     fields = {name: _to_json(part) for name, part in event_fields(value).items()}
-    return {"$object": event_type(value), "fields": fields}
+    name, version = _schema(value)
+    return {"$object": name, "version": version, "fields": fields}
 
 
 def _object(value: dict[Any, Any]) -> Any:
@@ -81,10 +87,10 @@ _FORMS: Mapping[type, Callable[[Any], Any]] = {
     tuple: lambda value: {"$tuple": [_to_json(item) for item in value]},
     set: lambda value: {"$set": sorted((_to_json(item) for item in value), key=repr)},
     frozenset: lambda value: {"$frozenset": sorted((_to_json(item) for item in value), key=repr)},
-    dt.datetime: lambda value: {"$datetime": value.isoformat()},
+    dt.datetime: lambda value: {"$datetime": value.isoformat() + "~" * value.fold},
     dt.date: lambda value: {"$date": value.isoformat()},
-    dt.time: lambda value: {"$time": value.isoformat()},
-    dt.timedelta: lambda value: {"$seconds": value.total_seconds()},
+    dt.time: lambda value: {"$time": value.isoformat() + "~" * value.fold},
+    dt.timedelta: lambda value: {"$duration": [value.days, value.seconds, value.microseconds]},
     Decimal: lambda value: {"$decimal": str(value)},
     UUID: lambda value: {"$uuid": str(value)},
 }

@@ -361,3 +361,57 @@ def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
     with RedisStore.from_url(urls["url"], namespace="served") as store:
         assert store.cursor("w") == 2
     assert subprocess.run([*COMMAND, "serve", os.devnull], capture_output=True, check=False).returncode == 2
+
+
+def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_path: Path) -> None:
+    (exported,) = run("export", tmp_path / "a", "--json").lines
+    assert (exported["workflows"], exported["events"], exported["facts"], exported["problems"]) == (4, 5, 1, [])
+    assert exported["bytes"] == (tmp_path / "a").stat().st_size
+    assert run("export", tmp_path / "a").status == 2, "it is there already"
+    there = f"{shop._context.keys.namespace}-there"
+    (imported,) = run("import", tmp_path / "a", "--namespace", there, "--partitions", 3, "--json").lines
+    assert (imported["workflows"], imported["there_already"], imported["problems"]) == (4, 0, [])
+    assert run("verify", "--namespace", there, "--json").lines == [
+        {"workflows": 4, "events": 5, "facts": 1, "findings": [], "sound": True}
+    ]
+    assert run("stats", "--namespace", there, "--json").lines[0]["partitions"] == 3
+    assert run("events", "order-1", "--namespace", there).out == run("events", "order-1").out
+    assert "4 workflows were there already" in run("import", tmp_path / "a", "--namespace", there).out
+    (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:-3])
+    cut = run("import", tmp_path / "cut", "--namespace", there)
+    assert cut.status == 1
+    assert "cut off" in cut.err
+
+
+def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    there = f"{shop._context.keys.namespace}-there"
+    url = valkey.url()
+    some = run("copy", url, url, "order-2", "--to-namespace", there, "--partitions", 2, "--json").lines
+    assert some[0]["workflows"] == 1
+    (rest,) = run("copy", url, url, "--to-namespace", there, "--json").lines
+    assert (rest["workflows"], rest["there_already"], rest["problems"]) == (3, 1, [])
+    shop.append("order-2", [{"later": True}])
+    behind = run("copy", url, url, "--to-namespace", there)
+    assert behind.status == 1
+    assert "earlier state" in behind.err
+    with RedisStore.from_url(url, namespace=there, partitions=None) as copied:
+        assert list(copied.stream("order-1")) == list(shop.stream("order-1"))
+
+
+def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
+    run: Run, shop: RedisStore, valkey: RunningServer
+) -> None:
+    assert run("verify").out == "4 workflows, 5 events, 1 facts: all sound\n"
+    keys = shop._context.keys.workflow("order-1")
+    with valkey.client() as client:
+        client.zrem(keys.index, "order-1")
+        found = run("verify")
+        assert found.status == 1
+        assert "can be repaired workflow order-1: it is not in the index" in found.out
+        repaired = run("verify", "order-1", "--repair", "--json")
+        assert repaired.status == 0
+        assert [one["repaired"] for one in repaired.lines[0]["findings"]] == [True]
+        client.hset(keys.snapshot, "cursor", 99)
+    left = run("verify", "order-1", "--repair")
+    assert left.status == 1
+    assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out

@@ -182,7 +182,7 @@ def print_record(workflow_id: str, record: Record, *, as_json: bool, named: bool
     """Print an event, and what is kept about it; with its workflow's id, where there are several."""
     name = event_type(record.event)
     if as_json:
-        fields = {str(field): to_json(value) for field, value in event_fields(record.event).items()}
+        fields = to_json(dict(event_fields(record.event)))
         print_json(
             {
                 "workflow": workflow_id,

@@ -54,7 +54,6 @@ class WorkflowCheck:
     Args:
         context: the store's, without the application's classes.
         workflow_id: the workflow.
-        now_ms: the server's time, in Unix milliseconds.
         facts_too: whether to look at the facts that it refers to themselves, or only whether they are there.
 
     Attributes:
@@ -64,11 +63,11 @@ class WorkflowCheck:
         there: whether there is such a workflow.
     """
 
-    def __init__(self, context: Context, workflow_id: str, now_ms: int, *, facts_too: bool) -> None:
+    def __init__(self, context: Context, workflow_id: str, *, facts_too: bool) -> None:
         self.workflow_id = workflow_id
         self._context = context
         self._keys = context.keys.workflow(workflow_id)
-        self._now_ms = now_ms
+        self._now_ms = 0
         self._facts_too = facts_too
         self._tries = 0
         self._begin()
@@ -104,6 +103,7 @@ class WorkflowCheck:
                 Command(("XLEN", keys.events), keys.events),
                 Command(("STRLEN", keys.log), keys.log),
                 *(Command(("ZSCORE", key, self.workflow_id), key) for key in (keys.index, keys.leases, keys.expiring)),
+                Command(("TIME",), keys.meta),
             ]
         if self._step == "pages":
             return [self._page(what, where, most_bytes) for what, where in self._left.items()]
@@ -164,6 +164,8 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
+        *replies, (seconds, micros) = replies
+        self._now_ms = int(seconds) * 1000 + int(micros) // 1000
         of = (
             keys.meta,
             keys.snapshot,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import WorkflowNotFound
-from runic_redis.operations.asking import answer, ask, ask_all
+from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.records import Commit, decode_commit
 
@@ -88,7 +88,7 @@ def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[De
     for number, workflow_id in enumerate(workflow_ids):
         first = 1 + number * each
         some = [
-            reply if isinstance(reply, ErrorReply) else answer(reply, command)
+            answer_or_foreign(reply, command)
             for reply, command in zip(replies[first : first + each], commands[first : first + each], strict=True)
         ]
         description = _describe(workflow_id, some, now_ms)

@@ -243,7 +243,7 @@ class Importer:
         if isinstance(reply, ErrorReply):
             self.problems.append(
                 f"There is another workflow {name!r} by now: it stays as it is."
-                if reply.code == "EXISTS"
+                if reply.code == "WORKFLOW_EXISTS"
                 else f"The workflow {name!r} has {entries} entries, and {reply.message} came: import again."
             )
             return

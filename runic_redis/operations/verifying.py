@@ -13,7 +13,7 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.keys import FACT_BUCKETS
-from runic_redis.operations.asking import answer, ask, ask_all
+from runic_redis.operations.asking import answer_or_foreign, ask, ask_all
 from runic_redis.operations.checking import Finding, WorkflowCheck
 from runic_redis.operations.describing import count_workflows
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
@@ -115,10 +115,7 @@ class Verifier:
 
     def _check(self, workflow_ids: Sequence[str]) -> Operation[Verified]:
         """Look at workflows."""
-        checks = [
-            WorkflowCheck(self._context, workflow_id, self._now_ms, facts_too=not self._whole)
-            for workflow_id in workflow_ids
-        ]
+        checks = [WorkflowCheck(self._context, workflow_id, facts_too=not self._whole) for workflow_id in workflow_ids]
         at_work = checks
         while at_work:
             asked = [(check, check.commands(_BYTES // len(at_work))) for check in at_work]
@@ -127,7 +124,7 @@ class Verifier:
             replies = iter((yield Batch(commands)))
             for check, some in asked:
                 if some:
-                    check.receive([_reply(next(replies), command) for command in some])
+                    check.receive([answer_or_foreign(next(replies), command) for command in some])
         if self._repair:
             for check in checks:
                 if any(finding.repairs for finding in check.findings):
@@ -189,7 +186,7 @@ class Verifier:
         commands = [Command(("HLEN", key), key) for key in keys]
         findings = []
         for number, reply in enumerate((yield Batch(commands))):
-            count = _reply(reply, commands[number])
+            count = answer_or_foreign(reply, commands[number])
             if isinstance(count, ErrorReply):
                 findings.append(Finding("key", keys[number], f"it cannot be read: {count.code} {count.message}"))
             elif count:
@@ -221,8 +218,3 @@ class Verifier:
         _, times = self._context.keys.fact(fact)
         yield from ask(Command(("ZADD", times, "NX", str(self._now_ms * 1000), fact), times))
         return True
-
-
-def _reply(reply: object, command: Command) -> object:
-    """A reply, an error of the server's among them; unless there was none."""
-    return reply if isinstance(reply, ErrorReply) else answer(reply, command)
