@@ -1,19 +1,20 @@
 """What the operations of one store share: its namespace and its codec."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runic_redis.arguments import check_namespace, check_partitions
 from runic_redis.codec import Codec
 from runic_redis.durability import Durability, check_durability
 from runic_redis.errors import ConfigurationError, InvalidArgument
-from runic_redis.events import UnknownEvents, default_registry
+from runic_redis.events import UnknownEvents, bare_registry, default_registry
 from runic_redis.keys import Keys
 
-__all__ = ["URL_VARIABLE", "Context", "find_url", "make_context"]
+__all__ = ["DEFAULT_PARTITIONS", "URL_VARIABLE", "Context", "find_url", "make_context", "without_classes"]
 
 URL_VARIABLE = "RUNIC_REDIS_URL"
+DEFAULT_PARTITIONS = 256
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Context:
         keys: the namespace's key names.
         codec: encodes and decodes.
         made: whether the namespace is known to have been made, with these settings.
+        any_partitions: whether to take the namespace as it was made, in however many partitions.
         durability: how durable writes are, unless their call says otherwise.
         confirmations: how the server confirms each durability, once that is known.
         wait_s: for how long a server may be let wait before it replies.
@@ -34,6 +36,7 @@ class Context:
     keys: Keys
     codec: Codec
     made: bool = False
+    any_partitions: bool = False
     durability: Durability = "memory"
     confirmations: dict[Durability, Any] = field(default_factory=dict)
     wait_s: float = 1.0
@@ -42,7 +45,7 @@ class Context:
 
 
 def make_context(
-    namespace: str, partitions: int, unknown_events: UnknownEvents, durability: Durability = "memory"
+    namespace: str, partitions: int | None, unknown_events: UnknownEvents, durability: Durability = "memory"
 ) -> Context:
     """The settings of a store, checked.
 
@@ -51,8 +54,18 @@ def make_context(
     """
     if unknown_events not in ("raise", "wrap"):
         raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
-    keys = Keys(check_namespace(namespace), check_partitions(partitions))
-    return Context(keys, Codec(default_registry, unknown_events), durability=check_durability(durability))
+    keys = Keys(check_namespace(namespace), DEFAULT_PARTITIONS if partitions is None else check_partitions(partitions))
+    return Context(
+        keys,
+        Codec(default_registry, unknown_events),
+        any_partitions=partitions is None,
+        durability=check_durability(durability),
+    )
+
+
+def without_classes(context: Context) -> Context:
+    """The same store, to which every event is an `UnknownEvent` or a dict, whatever classes are registered."""
+    return replace(context, codec=Codec(bare_registry, "wrap"))
 
 
 def find_url(url: str | None) -> str:

@@ -5,9 +5,10 @@ The whole layout of the data in Redis is in docs/data-format.md; nothing outside
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["FACT_BUCKETS", "Keys", "WorkflowKeys"]
+__all__ = ["FACT_BUCKETS", "ImportKeys", "Keys", "WorkflowKeys"]
 
 # Fixed for good: a fact's bucket is part of the data format.
 FACT_BUCKETS = 4096
@@ -26,6 +27,17 @@ class WorkflowKeys:
     index: str
     leases: str
     expiring: str
+
+
+class ImportKeys(NamedTuple):
+    """Every key in which a workflow is gathered while it is imported, beside those that it will have."""
+
+    events: str
+    snapshot: str
+    log: str
+    commits: str
+    refs: str
+    meta: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,11 @@ class Keys:
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """The keys of one workflow."""
         return _workflow_keys(self, workflow_id)
+
+    def imported(self, workflow_id: str) -> "ImportKeys":
+        """The keys in which a workflow is gathered while it is imported."""
+        tag = f"{{{self.namespace}:{crc32(workflow_id.encode()) % self.partitions}}}"
+        return ImportKeys(*(f"{tag}:import-{kind}:{workflow_id}" for kind in ImportKeys._fields))
 
     def fact(self, fact_hash: bytes) -> tuple[str, str]:
         """The keys of the bucket that a fact is kept in, and of that bucket's times."""

@@ -59,7 +59,8 @@ class RedisStore:
         client: a redis-py client: `redis.Redis`, `redis.RedisCluster`, or one from a Sentinel's `master_for`. It is
             used, but neither changed nor closed.
         namespace: what this application keeps is under this name, apart from everything else in the server.
-        partitions: how many parts the namespace's workflows are spread over; fixed when the first write makes it.
+        partitions: how many parts the namespace's workflows are spread over; fixed when the first write makes it. None
+            for as many as it was made with, or 256.
         deadline_s: for how many seconds an operation is tried, from its first try, before `StoreUnavailable`.
         unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
             or "wrap" it in an `UnknownEvent`.
@@ -78,7 +79,7 @@ class RedisStore:
         client: Any,
         *,
         namespace: str = "runic",
-        partitions: int = 256,
+        partitions: int | None = 256,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
@@ -93,7 +94,7 @@ class RedisStore:
         url: str | None = None,
         *,
         namespace: str = "runic",
-        partitions: int = 256,
+        partitions: int | None = 256,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",

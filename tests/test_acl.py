@@ -16,16 +16,23 @@ from redis.crc import key_slot
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreError, StoreUnavailable, replicated
 from runic_redis.keys import Keys
+from runic_redis.operations.describing import describe_one
+from runic_redis.operations.exporting import Exporter
+from runic_redis.operations.facts import count_facts
+from runic_redis.operations.importing import Importer
+from runic_redis.operations.namespace import memory_of
 from runic_redis.scripts import load_script, scripts_directory
 from runic_redis.testing.examples import numbered
 from tests import servers, tour
 from tests.portal import BlockingStore
 from tests.servers import RunningServer
+from tests.test_verifying import verify
 
 PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
 # What each is for, to the rest of the line behind the name of the user.
 RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
+COMMAND_LINE = "the command line: show, stats, verify, export, import, copy"
 PARTS: dict[str, Sequence[Callable[[Any, str], None]]] = {
     "everything": (tour.writes, tour.reads, tour.lists, tour.removes),
     "everything but trim, collect, delete, delete_namespace and memory_usage": (tour.writes, tour.reads, tour.lists),
@@ -118,7 +125,9 @@ def test_the_tour_calls_every_method_of_a_store() -> None:
 
 
 def test_the_rule_names_every_command_of_the_scripts() -> None:
-    allowed = set(re.findall(r"\+(\S+)", f"{EVERYTHING} {RULES['durability replicated(n)']}"))
+    allowed = set(
+        re.findall(r"\+(\S+)", " ".join((EVERYTHING, RULES["durability replicated(n)"], RULES[COMMAND_LINE])))
+    )
     for path in scripts_directory().glob("*.lua"):
         called = re.findall(r"(?:\bcall|\bpcall|\btry)\('(\w+)'", load_script(path.stem).text)
         assert called
@@ -238,6 +247,45 @@ def test_what_an_option_of_a_url_adds(
 
     with server.client() as admin:
         needs(extra, use, [admin], namespace)
+
+
+def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> None:
+    def use(login: str) -> None:
+        for key in admin.scan_iter(f"{{{namespace}[:}}]*"):
+            admin.delete(key)
+        with RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=2) as store:
+            tour.writes(store, "order-1")
+            assert verify(store).findings == []
+            records: list[Any] = []
+            store._run(Exporter(store._context).run(records.append))
+            store.delete_namespace()
+            importer = Importer(store._context)
+            for record in records:
+                store._run(importer.take(record))
+            assert (importer.complete, importer.problems) == (True, [])
+            assert verify(store).findings == []
+            assert store._run(describe_one(store._context, "order-1")).damaged == ()
+            assert store._run(memory_of(store._context, "order-1"))["events"] > 0
+            assert store._run(count_facts(store._context)) > 0
+
+    with server.client() as admin:
+        needs(COMMAND_LINE, use, [admin], namespace)
+
+
+def test_what_verifying_a_cluster_adds(cluster_nodes: list[RunningServer], namespace: str) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    rules = [EVERYTHING, RULES["a cluster"], RULES[COMMAND_LINE], RULES["its verify, in a cluster"]]
+    with ExitStack() as stack:
+        admins = [stack.enter_context(node.client()) for node in cluster_nodes]
+        for permission in ["", *permissions(rules[-1])]:
+            with user(admins, without(" ".join(rules), permission), namespace) as login:  # noqa: SIM117
+                with RedisStore.from_url(f"redis+cluster://{hosts}?{login}", namespace=namespace) as store:
+                    store.append("order-1", numbered(1))
+                    if permission:
+                        with pytest.raises(ConfigurationError, match=NOT_ALLOWED):
+                            verify(store)
+                    else:
+                        assert verify(store).findings == []
 
 
 def test_what_durability_adds(tmp_path: Path, namespace: str) -> None:

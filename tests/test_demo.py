@@ -107,7 +107,7 @@ def test_help_and_version() -> None:
 
 def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
     done = runic_redis("demo", "--url", f"unix://{tmp_path}/nobody.sock")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert re.fullmatch(r"runic-redis: Redis cannot be reached: .*\n", done.stderr)
     assert done.stdout == ""
 

@@ -11,9 +11,11 @@ from runic_redis import RedisStore
 from runic_redis.operations import (
     appending,
     asking,
+    checking,
     collecting,
     confirming,
     facts,
+    importing,
     leasing,
     lifecycle,
     listing,
@@ -23,7 +25,19 @@ from runic_redis.operations import (
 from runic_redis.scripts import load_script, scripts_directory
 
 SCRIPTS = sorted(scripts_directory().glob("*.lua"))
-CALLERS = (appending, collecting, confirming, facts, leasing, lifecycle, listing, opening, snapshots)
+CALLERS = (
+    appending,
+    checking,
+    collecting,
+    confirming,
+    facts,
+    importing,
+    leasing,
+    lifecycle,
+    listing,
+    opening,
+    snapshots,
+)
 
 
 def head_and_body(path: Path) -> tuple[str, str]:
@@ -43,7 +57,13 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
     assert numbers(r"(?m)^-- KEYS\[(\d+)\]", head) == numbers(r"KEYS\[(\d+)\]", body)
     assert numbers(r"(?m)^-- ARGV\[(\d+)\]", head) == numbers(r"ARGV\[(\d+)\]", body)
     assert "-- Reply " in head
-    if "…" in head:
+    if further := re.search(r"ARGV\[([2-9])…\]", head):
+        assert (
+            f"local at = {further[1]}\n" in body
+            or f"at = {further[1]}, #ARGV" in body
+            or f"(ARGV, {further[1]})" in body
+        )
+    elif "…" in head:
         # Of each of many: named by the loop that goes through them.
         assert "-- KEYS[1…]" in head
         assert "-- ARGV[1…]" in head

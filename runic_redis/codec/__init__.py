@@ -16,13 +16,14 @@ from runic_redis.codec.documents import (
     decode_fact,
     decode_log,
     decode_metadata,
+    fact_matches,
 )
 from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "payload_size"]
+__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "fact_matches", "payload_size"]
 
 
 class _Encoders(local):

@@ -10,7 +10,7 @@ from runic_redis.codec.facts import DIGEST_BYTES, digest
 from runic_redis.codec.values import decode_value
 from runic_redis.errors import DecodeError, reason
 
-__all__ = ["MAX_METADATA_BYTES", "decode_document", "decode_fact", "decode_log", "decode_metadata"]
+__all__ = ["MAX_METADATA_BYTES", "decode_document", "decode_fact", "decode_log", "decode_metadata", "fact_matches"]
 
 MAX_METADATA_BYTES = 64 * 1024
 
@@ -22,10 +22,23 @@ def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
         DecodeError: it is damaged, or not what the hash stands for.
         UnknownEventType: it holds an object of an unregistered type.
     """
+    return decode_document(_canonical(fact_hash, data), decoder)
+
+
+def fact_matches(fact_hash: bytes, data: bytes) -> bool:
+    """Whether what is kept under a fact's hash is what it stands for, whatever the classes in it."""
+    try:
+        _canonical(fact_hash, data)
+    except DecodeError:
+        return False
+    return True
+
+
+def _canonical(fact_hash: bytes, data: bytes) -> bytes:
     canonical = decompress(data[DIGEST_BYTES:])
     if digest(fact_hash, canonical) != data[:DIGEST_BYTES]:
         raise DecodeError("a fact does not match its hash")
-    return decode_document(canonical, decoder)
+    return canonical
 
 
 def decode_document(data: bytes, decoder: EntryDecoder) -> Any:

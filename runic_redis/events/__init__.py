@@ -5,7 +5,7 @@
 """
 
 from runic_redis.events.kinds import Build, Read
-from runic_redis.events.references import Fact, FactRef
+from runic_redis.events.references import FACT_REF, Fact, FactRef, bare_registry, checked_ref, parts_of, refs_in
 from runic_redis.events.registry import (
     EventType,
     Registry,
@@ -17,6 +17,7 @@ from runic_redis.events.registry import (
 )
 
 __all__ = [
+    "FACT_REF",
     "Build",
     "EventType",
     "Fact",
@@ -26,6 +27,10 @@ __all__ = [
     "Schema",
     "UnknownEvent",
     "UnknownEvents",
+    "bare_registry",
+    "checked_ref",
     "default_registry",
     "event",
+    "parts_of",
+    "refs_in",
 ]

@@ -1,11 +1,16 @@
 """Values in events that are kept as facts: `Fact` on the way in, `FactRef` on the way out."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runic_redis.events.registry import event
+from runic_redis.errors import DecodeError
+from runic_redis.events.registry import Registry, UnknownEvent, default_registry, event
 
-__all__ = ["Fact", "FactRef"]
+__all__ = ["FACT_REF", "Fact", "FactRef", "bare_registry", "checked_ref", "parts_of", "refs_in"]
+
+# What a reference is called in the data.
+FACT_REF = "runic_redis.fact_ref"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +24,7 @@ class Fact:
     value: Any
 
 
-@event("runic_redis.fact_ref")
+@event(FACT_REF)
 @dataclass(frozen=True, slots=True)
 class FactRef:
     """Where an event holds a fact: what `Fact` is when the event is read back.
@@ -31,3 +36,47 @@ class FactRef:
     """
 
     hash: str
+
+
+# For who looks at events without the application's classes.
+bare_registry = Registry()
+bare_registry.event(FACT_REF)(FactRef)
+
+
+def parts_of(value: Any) -> Iterable[Any]:
+    """What a value holds, one level of it; nothing, if it holds no values."""
+    kind = type(value)
+    if kind is dict:
+        return [*value, *value.values()]
+    if kind in {list, tuple, set, frozenset}:
+        return list(value)
+    if kind is UnknownEvent:
+        return list(value.fields.values())
+    registered = None if kind is FactRef else default_registry.of(kind)
+    return list(registered.kind.read(value)) if registered is not None else ()
+
+
+def refs_in(value: Any) -> Iterator[FactRef]:
+    """The references that a value holds, however deep.
+
+    Raises:
+        DecodeError: one is damaged.
+    """
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if type(part) is FactRef:
+            yield checked_ref(part)
+        else:
+            stack.extend(parts_of(part))
+
+
+def checked_ref(ref: FactRef) -> FactRef:
+    """A reference, unless it is damaged: nothing checks the fields of what is read.
+
+    Raises:
+        DecodeError: it is.
+    """
+    if type(ref.hash) is not str:
+        raise DecodeError(f"A reference to a fact is damaged: it holds a {type(ref.hash).__name__} instead of a hash.")
+    return ref

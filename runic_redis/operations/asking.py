@@ -13,7 +13,7 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
-__all__ = ["answer", "ask", "ask_all", "checked", "not_allowed", "not_durable"]
+__all__ = ["answer", "answer_or_foreign", "ask", "ask_all", "checked", "not_allowed", "not_durable"]
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
 _NAMED = frozenset(
@@ -22,11 +22,13 @@ _NAMED = frozenset(
         "CURSOR_CONFLICT",
         "FACT_DIFFERS",
         "FACT_MISSING",
+        "IMPORT_INCOMPLETE",
         "LEASE_HELD",
         "LEASE_LOST",
         "NOT_COMPLETE",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
+        "WORKFLOW_EXISTS",
     }
 )
 
@@ -73,6 +75,11 @@ def answer(reply: Any, command: Command) -> Any:
     if isinstance(reply, Unconfirmed):
         raise not_durable(reply, f"What was written for {command.line or command.key!r}", "Ask again", None)
     return reply
+
+
+def answer_or_foreign(reply: Any, command: Command) -> Any:
+    """As `answer`, but where there is a value that is not of this store, the `ErrorReply` that says so."""
+    return reply if isinstance(reply, ErrorReply) and reply.code == "WRONGTYPE" else answer(reply, command)
 
 
 def not_durable(reply: Unconfirmed, what: str, remedy: str, cursor: int | None) -> DurabilityError:

@@ -6,13 +6,13 @@ whether it is still as old: a reference that came since has made it young. So no
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
 from runic_redis.keys import FACT_BUCKETS, Keys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import scored_ids
 
 __all__ = ["collect"]
@@ -72,14 +72,14 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
 
 def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
     """Strike those out that any workflow refers to."""
-    scans = _Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in _indexes(context.keys))
+    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in _indexes(context.keys))
     while scans.more:
         # A scan shows whatever is there from its begin to its end, also what is written meanwhile; a listing would not.
         members = yield from scans.next_members()
         ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
         for at in range(0, len(ids), _AT_ONCE):
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in ids[at : at + _AT_ONCE]]
-            refs = _Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
+            refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
             while refs.more:
                 for fact in (yield from refs.next_members()):
                     candidates.pop(fact, None)
@@ -89,25 +89,3 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
 
 def _indexes(keys: Keys) -> Iterator[str]:
     return (keys.index(partition) for partition in range(keys.partitions))
-
-
-class _Scans:
-    """Scans of many keys, a page of each in a round trip.
-
-    Args:
-        commands: what begins each.
-    """
-
-    def __init__(self, commands: Iterator[Command]) -> None:
-        self.more = list(commands)
-
-    def next_members(self) -> Operation[list[Any]]:
-        """What the next page of each holds."""
-        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
-        members: list[Any] = []
-        for command, (cursor, page) in zip(some, (yield from ask_all(some)), strict=True):
-            members += page
-            if int(cursor) != 0:
-                name, key, _, *options = command.args
-                self.more.append(Command((name, key, cursor, *options), command.key))
-        return members

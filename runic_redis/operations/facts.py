@@ -1,23 +1,26 @@
 """Facts: values kept once under their hash."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from runic_redis.arguments import check_hash
 from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError
+from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.asking import answer, ask_all
 from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.opening import make_namespace
 
 __all__ = [
     "beside",
+    "count_facts",
     "keep_ahead",
     "load_fact",
     "load_facts",
     "missing_fact",
     "put_fact",
+    "save_encoded",
     "save_fact",
     "save_facts",
 ]
@@ -27,7 +30,7 @@ Hash = TypeVar("Hash", str, bytes, str | bytes)
 
 def save_fact(context: Context, fact_hash: str | bytes, value: Any) -> Operation[None]:
     """Keep a value under a hash of the caller's."""
-    yield from _save(context, [_encode(context, fact_hash, value)])
+    yield from save_encoded(context, [_encode(context, fact_hash, value)])
 
 
 def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
@@ -36,13 +39,13 @@ def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
         raise InvalidType(
             f"facts is a mapping of hashes to values, not a {type(facts).__qualname__}; nothing was sent."
         )
-    yield from _save(context, [_encode(context, fact_hash, value) for fact_hash, value in facts.items()])
+    yield from save_encoded(context, [_encode(context, fact_hash, value) for fact_hash, value in facts.items()])
 
 
 def put_fact(context: Context, value: Any) -> Operation[str]:
     """Keep a value under its content hash."""
     fact_hash, encoded = context.codec.encode_own_fact(value)
-    yield from _save(context, [(fact_hash.encode(), encoded)])
+    yield from save_encoded(context, [(fact_hash.encode(), encoded)])
     return fact_hash
 
 
@@ -64,6 +67,12 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise FactNotFound(f"No fact is kept under {named}{more}.", hashes=missing)
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
+
+
+def count_facts(context: Context) -> Operation[int]:
+    """How many facts the namespace keeps."""
+    keys = [context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+    return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
 
 
 def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[list[str], list[Argument]]:
@@ -134,7 +143,8 @@ def _encode(context: Context, fact_hash: str | bytes, value: Any) -> tuple[bytes
     return raw, context.codec.encode_fact(raw, value)
 
 
-def _save(context: Context, encoded: list[tuple[bytes, bytes]]) -> Operation[None]:
+def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Operation[None]:
+    """Keep facts, encoded already, under their hashes."""
     if not encoded:
         return
     yield from make_namespace(context)

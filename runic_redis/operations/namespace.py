@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import fields
 
+from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
 from runic_redis.keys import FACT_BUCKETS, Keys, WorkflowKeys
 from runic_redis.operations import lifecycle
@@ -10,7 +11,7 @@ from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.listing import Listing
 
-__all__ = ["delete_namespace", "memory_usage"]
+__all__ = ["delete_namespace", "memory_of", "memory_usage"]
 
 # How many keys are asked for in one round trip.
 _AT_ONCE = 1000
@@ -30,6 +31,14 @@ def memory_usage(context: Context) -> Operation[dict[str, int]]:
     shared = list(_shared_keys(context.keys))
     for at in range(0, len(shared), _AT_ONCE):
         yield from _measure(shared[at : at + _AT_ONCE], usage)
+    return usage
+
+
+def memory_of(context: Context, workflow_id: str) -> Operation[dict[str, int]]:
+    """How many bytes of the server's memory a workflow takes, by kind of key."""
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    usage = dict.fromkeys(_KINDS, 0)
+    yield from _measure([(kind, getattr(keys, kind)) for kind in _KINDS], usage)
     return usage
 
 

@@ -3,9 +3,10 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
-from runic_redis.arguments import is_cursor
+from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreUnavailable
@@ -13,7 +14,7 @@ from runic_redis.operations.asking import ask, not_allowed
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
-__all__ = ["FORMAT", "make_namespace", "open_namespace", "with_settings"]
+__all__ = ["FORMAT", "make_namespace", "open_namespace", "parse_info", "with_settings"]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -39,7 +40,7 @@ def open_namespace(context: Context) -> Operation[None]:
     for reply in (server, found):
         if isinstance(reply, Unanswered):
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
-    about = {} if isinstance(server, ErrorReply) else _parse_info(server)
+    about = {} if isinstance(server, ErrorReply) else parse_info(server)
     _check_version(about)
     context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
     if isinstance(found, ErrorReply):
@@ -48,6 +49,8 @@ def open_namespace(context: Context) -> Operation[None]:
             f"{not_allowed(found)}".rstrip()
         )
     _take_settings(context, found)
+    # From now on there are operations that have been told how many.
+    context.any_partitions = False
     if context.durability != "memory":
         yield from prepare_durability(context, context.durability)
     for danger in _dangers(about, context.durability):
@@ -94,7 +97,7 @@ def make_namespace(context: Context) -> Operation[None]:
     context.made = True
 
 
-def _parse_info(info: str | bytes) -> dict[str, str]:
+def parse_info(info: str | bytes) -> dict[str, str]:
     """What a server says of itself. A user without INFO is told nothing; an old server will refuse the first write."""
     text = info if isinstance(info, str) else info.decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
@@ -138,6 +141,8 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
             f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "
             f"{FORMAT}: use the version that made it, or another namespace."
         )
+    if context.any_partitions and 1 <= partitions <= MAX_PARTITIONS:
+        context.keys = replace(context.keys, partitions=partitions)
     if partitions != context.keys.partitions:
         raise ConfigurationError(
             f"The namespace {name!r} was made with partitions={partitions}, and this store asks for "

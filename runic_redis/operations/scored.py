@@ -1,22 +1,30 @@
-"""Workflow ids with scores, as the partitions' sorted sets are read."""
+"""Replies that are pairs: the fields of hashes, and the workflow ids with scores of the partitions' sorted sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runic_redis.errors import DecodeError
 
-__all__ = ["scored_ids"]
+__all__ = ["pairs", "scored_ids"]
+
+
+def pairs(reply: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    """Pairs: they come flat in RESP2, as pairs or a map in RESP3."""
+    if isinstance(reply, Mapping):
+        return list(reply.items())
+    if reply and isinstance(reply[0], list):
+        return [(one, other) for one, other in reply]
+    return list(zip(reply[::2], reply[1::2], strict=True))
 
 
 def scored_ids(reply: Sequence[Any], key: str) -> list[tuple[str, float]]:
-    """Ids and scores: the reply is flat in RESP2, in pairs in RESP3.
+    """Ids and scores.
 
     Raises:
         DecodeError: something in it is no workflow id.
     """
-    flat = [part for pair in reply for part in pair] if reply and isinstance(reply[0], list) else reply
     try:
-        return [(flat[at].decode(), float(flat[at + 1])) for at in range(0, len(flat), 2)]
+        return [(member.decode(), float(score)) for member, score in pairs(reply)]
     except UnicodeDecodeError as error:
         raise DecodeError(
             f"What is at the key {key!r} holds {error.object!r:.80}, which is no workflow id. Nothing was changed."

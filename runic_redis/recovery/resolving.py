@@ -5,13 +5,13 @@ What a resolver does is in `_Core`, once; `FactResolver` and `AsyncFactResolver`
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
 from runic_redis.arguments import check_count
 from runic_redis.errors import DecodeError, FactNotFound, InvalidType
-from runic_redis.events import Fact, FactRef, default_registry
+from runic_redis.events import Fact, FactRef, UnknownEvent, checked_ref, default_registry, parts_of, refs_in
 from runic_redis.recovery.steps import Ask, Steps, run, run_async
 
 __all__ = ["AsyncFactResolver", "FactResolver"]
@@ -36,7 +36,7 @@ class _Core:
         for ref in refs:
             if not isinstance(ref, FactRef | Fact):
                 raise InvalidType(f"A FactRef is resolved, not {ref!r:.80}; nothing was sent.")
-        values = yield from self._load({_checked(ref).hash for ref in refs if isinstance(ref, FactRef)})
+        values = yield from self._load({checked_ref(ref).hash for ref in refs if isinstance(ref, FactRef)})
         return [values[ref.hash] if isinstance(ref, FactRef) else ref.value for ref in refs]
 
     def rehydrate(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
@@ -44,7 +44,7 @@ class _Core:
         events = list(events)
         wanted: dict[str, int] = {}
         for place, event in enumerate(events):
-            for ref in _refs_in(event):
+            for ref in refs_in(event):
                 if ref.hash not in wanted and (hot is None or hot(event, ref)):
                     wanted[ref.hash] = place
         try:
@@ -67,7 +67,7 @@ class _Core:
                     ) from error
             raise
         return [
-            _filled(event, {ref.hash: values[ref.hash] for ref in _refs_in(event) if hot is None or hot(event, ref)})
+            _filled(event, {ref.hash: values[ref.hash] for ref in refs_in(event) if hot is None or hot(event, ref)})
             for event in events
         ]
 
@@ -174,34 +174,6 @@ class AsyncFactResolver:
         return await run_async(self._core.rehydrate(events, hot), self._store)
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """What a value holds."""
-    kind = type(value)
-    if kind is dict:
-        return [*value, *value.values()]
-    if kind in {list, tuple, set, frozenset}:
-        return list(value)
-    registered = None if kind is FactRef else default_registry.of(kind)
-    return list(registered.kind.read(value)) if registered is not None else ()
-
-
-def _checked(ref: FactRef) -> FactRef:
-    """A reference, unless it is damaged: nothing checks the fields of what is read."""
-    if type(ref.hash) is not str:
-        raise DecodeError(f"A reference to a fact is damaged: it holds a {type(ref.hash).__name__} instead of a hash.")
-    return ref
-
-
-def _refs_in(event: Any) -> Iterator[FactRef]:
-    stack = [event]
-    while stack:
-        part = stack.pop()
-        if type(part) is FactRef:
-            yield _checked(part)
-        else:
-            stack.extend(_parts(part))
-
-
 def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     """A value with facts in place of references; itself, if it holds none of them."""
     # From the inside out, by a stack: a value may nest deeper than Python recurses. What has been filled is kept by the
@@ -211,7 +183,7 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     while stack:
         part, parts = stack.pop()
         if parts is None:
-            parts = list(_parts(part))
+            parts = list(parts_of(part))
             stack.append((part, parts))
             stack.extend((inner, None) for inner in parts if id(inner) not in filled)
         else:
@@ -228,6 +200,8 @@ def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, 
         return value
     if kind is dict:
         return dict(zip(new[: len(value)], new[len(value) :], strict=True))
+    if kind is UnknownEvent:
+        return UnknownEvent(value.name, value.version, dict(zip(value.fields, new, strict=True)))
     registered = default_registry.of(kind)
     return kind(new) if registered is None else registered.kind.build([new])[0]
 
@@ -244,5 +218,5 @@ def _size(value: Any) -> int:
     while stack:
         part = stack.pop()
         total += sys.getsizeof(part)
-        stack.extend(_parts(part))
+        stack.extend(parts_of(part))
     return total

@@ -1,0 +1,189 @@
+"""The archive: workflows and facts in one file, as docs/data-format.md specifies it.
+
+A file is a first line and blocks. Each block is checked by itself, so that a file that was cut off can be gone on with
+from its last whole block. What the records in the blocks mean is known to operations/exporting.py and importing.py.
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Self
+from zlib import crc32
+
+import msgpack
+import zstandard
+
+from runic_redis.errors import ConfigurationError, DecodeError
+
+__all__ = ["FORMAT", "ArchiveReader", "ArchiveWriter", "Record"]
+
+# A kind, and what belongs to it.
+Record = list[Any]
+
+# The version of the records.
+FORMAT = 1
+_FIRST_LINE = b"runic-redis archive 1\n"
+_HEAD = struct.Struct(">II")
+# Of so many bytes, about, is a block; a larger record has one for itself.
+_BLOCK_BYTES = 1024 * 1024
+# What the largest record takes: a snapshot, a log or a fact, and something around it.
+_MOST_BYTES = 320 * 1024 * 1024
+_LEVEL = 3
+
+
+class ArchiveWriter:
+    """Writes an archive, whole or not at all: it is made under another name, and gets its own when it is finished.
+
+    If there is a part of it already, from a run that was cut off, it goes on from there.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        found: the records that are there already, to be read before the first is written.
+        size: how many bytes the file has by now.
+
+    Raises:
+        ConfigurationError: the file is there already, or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(f"{path.name}.partial")
+        if path.exists():
+            raise ConfigurationError(f"The file {str(path)!r} is there already: name another, or remove it.")
+        self._packer = msgpack.Packer()
+        self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        self._records: list[bytes] = []
+        self._pending = 0
+        try:
+            self._file = self._partial.open("a+b")
+        except OSError as error:
+            raise ConfigurationError(f"The file {str(self._partial)!r} cannot be written: {error}.") from error
+        self.size = 0
+        self.found = self._go_on()
+
+    def _go_on(self) -> Iterator[Record]:
+        """What is there already; cuts off what is not whole."""
+        self._file.seek(0)
+        if self._file.read(len(_FIRST_LINE)) == _FIRST_LINE:
+            while (block := _read_block(self._file)) is not None:
+                yield from _records(block)
+                self.size = self._file.tell()
+        self._file.truncate(self.size)
+        if not self.size:
+            self._file.write(_FIRST_LINE)
+            self.size = len(_FIRST_LINE)
+
+    def write(self, record: Record) -> None:
+        """Add a record."""
+        packed = self._packer.pack(record)
+        self._records.append(packed)
+        self._pending += len(packed)
+        if self._pending >= _BLOCK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been added."""
+        if self._records:
+            body = self._compressor.compress(b"".join(self._records))
+            self._file.write(_HEAD.pack(len(body), crc32(body)) + body)
+            self._file.flush()
+            self.size = self._file.tell()
+            self._records = []
+            self._pending = 0
+
+    def finish(self) -> None:
+        """Give the file its name: it is whole."""
+        self.flush()
+        self._file.close()
+        self._partial.rename(self._path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave what is whole, to be gone on with."""
+        self._file.close()
+
+
+class ArchiveReader:
+    """Reads an archive.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        size: how many bytes it has.
+        position: how many of them have been read.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is no archive.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("rb")
+            self.size = path.stat().st_size
+        except OSError as error:
+            raise ConfigurationError(f"The file {str(path)!r} cannot be read: {error}.") from error
+        if self._file.read(len(_FIRST_LINE)) != _FIRST_LINE:
+            self._file.close()
+            raise ConfigurationError(f"The file {str(path)!r} is no archive that this version of runic_redis can read.")
+        self.position = len(_FIRST_LINE)
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records.
+
+        Raises:
+            DecodeError: the file is damaged.
+        """
+        while self.position < self.size:
+            block = _read_block(self._file)
+            if block is None:
+                raise DecodeError(
+                    f"The archive {str(self._path)!r} is damaged, or cut off, behind byte {self.position}. What came "
+                    "before has been read."
+                )
+            try:
+                yield from _records(block)
+            except (ValueError, msgpack.UnpackException) as error:
+                raise DecodeError(
+                    f"The archive {str(self._path)!r} holds no records behind byte {self.position}: {error}."
+                ) from error
+            self.position = self._file.tell()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _read_block(file: IO[bytes]) -> bytes | None:
+    """The records of the next block; None if it is not whole."""
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    length, checksum = _HEAD.unpack(head)
+    if length > _MOST_BYTES:
+        return None
+    body = file.read(length)
+    if len(body) < length or crc32(body) != checksum:
+        return None
+    try:
+        if not 0 <= zstandard.frame_content_size(body) <= _MOST_BYTES:
+            return None
+        return zstandard.ZstdDecompressor().decompress(body, allow_extra_data=False)
+    except zstandard.ZstdError:
+        return None
+
+
+def _records(block: bytes) -> Iterator[Record]:
+    unpacker = msgpack.Unpacker(max_buffer_size=len(block), strict_map_key=True)
+    unpacker.feed(block)
+    for record in unpacker:
+        if type(record) is not list or not record or type(record[0]) is not str:
+            raise ValueError(f"{record!r:.40} is none")
+        yield record

@@ -1,0 +1,136 @@
+"""The verbs that check: `verify` what is kept, and `doctor` for the server that keeps it."""
+
+import time
+from dataclasses import asdict
+from statistics import median, quantiles
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.output import EXIT_NO, out, print_json, progress, table
+from runic_redis.durability import Durability, replicated
+from runic_redis.errors import ConfigurationError, DurabilityError
+from runic_redis.operations.asking import ask
+from runic_redis.operations.effects import Command
+from runic_redis.operations.examining import Check, Verdict, examine
+from runic_redis.operations.verifying import Verified, Verifier
+from runic_redis.store import RedisStore
+
+__all__ = ["doctor", "verify"]
+
+_ASKED = 200
+# For how long a durability is waited for.
+_DEADLINE_S = 2.0
+_SLOW_MS = 5.0
+_CLOCKS_APART_S = 1.0
+_DURABILITIES: dict[str, Durability] = {
+    '"fsync"': "fsync",
+    "replicated(1)": replicated(1),
+    "replicated(1, fsync=True)": replicated(1, fsync=True),
+}
+_STYLES: dict[Verdict, str] = {"good": "green", "warning": "yellow", "bad": "bold red", "unknown": "dim"}
+# Of a workflow that is not there and never will be: deleting it changes nothing, and is confirmed like any write.
+_NOBODY = "runic-redis doctor"
+
+
+def verify(
+    workflow_ids: WorkflowIds = None,
+    *,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    repair: Annotated[bool, typer.Option("--repair", help="Set right what can be derived from the rest.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look whether what is kept is whole and true; writers may go on.
+
+    Cursors without gaps, readable entries, facts that are there and true to their hashes, snapshots not above their
+    streams, complete indexes. Without IDs, the whole namespace: its workflows, all its keys, all its facts. The exit
+    status is 1 if anything is wrong that was not repaired.
+    """
+    all_of_it = Verified()
+    with opened(url, namespace) as store:
+        verifier = Verifier(store._context, workflow_ids or None, repair=repair)
+        total = store._run(verifier.open())
+        with progress("workflows", len(workflow_ids) if workflow_ids else total, quiet=as_json) as step:
+            while (part := store._run(verifier.next_part())) is not None:
+                all_of_it.workflows += part.workflows
+                all_of_it.events += part.events
+                all_of_it.facts += part.facts
+                all_of_it.findings += part.findings
+                step.to(all_of_it.workflows)
+    left = [finding for finding in all_of_it.findings if not finding.repaired]
+    if as_json:
+        print_json({**asdict(all_of_it), "sound": not left})
+    else:
+        for finding in all_of_it.findings:
+            mark = "repaired" if finding.repaired else "can be repaired" if finding.repairs else "damaged"
+            style = "green" if finding.repaired else "yellow" if finding.repairs else "red"
+            out.print(Text.assemble((mark, style), f" {finding.kind} {finding.name}: {finding.problem}"))
+        facts = f", {all_of_it.facts:,} facts" if not workflow_ids else ""
+        state = f"{len(left):,} problems" if left else "all sound"
+        out.print(f"{all_of_it.workflows:,} workflows, {all_of_it.events:,} events{facts}: {state}")
+    if left:
+        raise typer.Exit(EXIT_NO)
+
+
+def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
+    """Examine the server: version, persistence, eviction, replicas, user, latency, and what durability is to be had.
+
+    Says what to change. Nothing is kept of it. The exit status is 1 if anything is bad.
+    """
+    with opened(url, namespace, may_be_new=True, deadline_s=_DEADLINE_S) as store:
+        checks = [*store._run(examine(store._context)), _latency(store), _clock(store)]
+        checks += [_durability(store, name, durability) for name, durability in _DURABILITIES.items()]
+    if as_json:
+        for check in checks:
+            print_json(check._asdict())
+    else:
+        shown = table("", "", "found", "what to change")
+        for check in checks:
+            shown.add_row(check.name, Text(check.verdict, _STYLES[check.verdict]), check.found, check.advice)
+        out.print(shown)
+    if any(check.verdict == "bad" for check in checks):
+        raise typer.Exit(EXIT_NO)
+
+
+def _latency(store: RedisStore) -> Check:
+    key = store._context.keys.config
+    took_ms = []
+    for _ in range(_ASKED):
+        began_s = time.perf_counter()
+        store._run(ask(Command(("HGET", key, "format"), key)))
+        took_ms.append((time.perf_counter() - began_s) * 1000)
+    usual, nearly_all = median(took_ms), quantiles(took_ms, n=100)[98]
+    found = f"{usual:.2f} ms a round trip, 99 of 100 within {nearly_all:.2f} ms, the longest {max(took_ms):.1f} ms"
+    if nearly_all > _SLOW_MS:
+        return Check("latency", "warning", found, "A lone append takes as long: come nearer, or see LATENCY DOCTOR.")
+    return Check("latency", "good", found)
+
+
+def _clock(store: RedisStore) -> Check:
+    key = store._context.keys.config
+    try:
+        seconds, micros = store._run(ask(Command(("TIME",), key)))
+    except ConfigurationError:
+        return Check("clock", "unknown", "TIME is refused", "Allow the user +time, for this.")
+    apart_s = int(seconds) + int(micros) / 1e6 - time.time()
+    found = f"the server's is {abs(apart_s):.2f} s {'ahead' if apart_s > 0 else 'behind'}"
+    if abs(apart_s) > _CLOCKS_APART_S:
+        return Check("clock", "warning", found, "Times of commits and leases are the server's: have NTP set both.")
+    return Check("clock", "good", found)
+
+
+def _durability(store: RedisStore, name: str, durability: Durability) -> Check:
+    """Whether a durability is to be had, by having a write confirmed so that changes nothing."""
+    began_s = time.perf_counter()
+    try:
+        store.delete(_NOBODY, durability=durability)
+    except ConfigurationError as error:
+        return Check(name, "unknown", "not to be had of this server", str(error))
+    except DurabilityError:
+        return Check(
+            name, "unknown", f"not confirmed within {_DEADLINE_S:.0f} s", "docs/reliability.md says what it needs."
+        )
+    return Check(name, "good", f"confirmed in {(time.perf_counter() - began_s) * 1000:.1f} ms")

@@ -1,0 +1,108 @@
+"""The verb `tail`: events as they come."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from runic_redis.cli.looking import print_record
+from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.errors import EventsTrimmed, WorkflowNotFound
+from runic_redis.operations.records import Record
+from runic_redis.operations.watching import Change, Watcher
+from runic_redis.store import RedisStore
+
+__all__ = ["tail"]
+
+# How often a whole namespace is looked at: an event is shown well within 50 ms.
+_LOOK_S = 0.015
+# Of how many workflows it is remembered how far they were shown; of others, the time of the last look tells.
+_REMEMBERED = 100_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def tail(
+    workflow_ids: WorkflowIds = None,
+    *,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    last: Annotated[
+        int, typer.Option("--last", help="How many of the events that are there to print first.", min=0)
+    ] = 0,
+    limit: Annotated[int, typer.Option(help="Stop after so many events; 0 for never.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Print events as they are appended, until Ctrl-C: of some workflows, or of all of the namespace.
+
+    Workflows that are named need not be there yet.
+    """
+    with opened(url, namespace, may_be_new=True) as store:
+        found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
+        for workflow_id, record in islice(found, limit or None):
+            print_record(workflow_id, record, as_json=as_json, named=len(workflow_ids or ()) != 1)
+            _flush()
+
+
+def _flush() -> None:
+    # Who reads a pipe wants each event when it comes.
+    print(end="", flush=True)
+
+
+def _named(store: RedisStore, workflow_ids: list[str], last: int) -> Iterator[tuple[str, Record]]:
+    after = {}
+    for workflow_id in workflow_ids:
+        after[workflow_id] = store.cursor(workflow_id)
+        if last and after[workflow_id]:
+            records = store.stream_records(workflow_id, until=after[workflow_id], reverse=True)
+            for record in reversed(list(_there(records, last))):
+                yield workflow_id, record
+    yield from store.tail_all(after)
+
+
+def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:
+    """The last few of those that are not trimmed."""
+    try:
+        yield from islice(records, limit)
+    except EventsTrimmed:
+        return
+
+
+def _all(store: RedisStore) -> Iterator[tuple[str, Record]]:
+    watcher = Watcher(store._context)
+    store._run(watcher.open())
+    shown: OrderedDict[str, int] = OrderedDict()
+    while True:
+        began_s = time.monotonic()
+        for change in store._run(watcher.look()):
+            try:
+                for record in _new(store, change, shown):
+                    yield change.workflow_id, record
+            except (WorkflowNotFound, EventsTrimmed):
+                shown.pop(change.workflow_id, None)  # it has no events, or is gone again
+        time.sleep(max(0.0, began_s + _LOOK_S - time.monotonic()))
+
+
+def _new(store: RedisStore, change: Change, shown: OrderedDict[str, int]) -> list[Record]:
+    """What has come of a workflow since it was shown last; notes how far that is."""
+    known = shown.pop(change.workflow_id, None)
+    since = _EPOCH + timedelta(milliseconds=change.since_us // 1000)
+    new: list[Record] = []
+    for record in _there_backwards(store, change.workflow_id):
+        if record.cursor <= known if known is not None else record.time < since:
+            break
+        new.append(record)
+    if known is not None and not new and store.cursor(change.workflow_id) < known:
+        return _new(store, change, shown)  # another life of it
+    if new or known is not None:
+        shown[change.workflow_id] = new[0].cursor if new else known or 0
+    if len(shown) > _REMEMBERED:
+        shown.popitem(last=False)
+    return new[::-1]
+
+
+def _there_backwards(store: RedisStore, workflow_id: str) -> Iterator[Record]:
+    return _there(store.stream_records(workflow_id, reverse=True), 2**62)

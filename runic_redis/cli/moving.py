@@ -1,0 +1,140 @@
+"""The verbs that move what is kept: `export`, `import` and `copy`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
+from runic_redis.cli.options import AsJson, Namespace, Partitions, Url, WorkflowIds, opened
+from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, progress
+from runic_redis.context import URL_VARIABLE
+from runic_redis.operations.exporting import Exporter
+from runic_redis.operations.importing import Importer
+
+__all__ = ["copy", "export", "import_"]
+
+TARGET_VARIABLE = "RUNIC_REDIS_TO_URL"
+_SHOWN = 20
+
+
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to be made.")],
+    workflow_ids: WorkflowIds = None,
+    *,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    as_json: AsJson = False,
+) -> None:
+    """Write workflows, with the facts that they refer to, to an archive; without IDs, all workflows and facts.
+
+    Each workflow is written as it is at one moment; writers may go on. FILE appears once it is whole. What was cut off
+    stands in FILE.partial; the same command goes on with it.
+    """
+    with opened(url, namespace) as store, ArchiveWriter(file) as archive:
+        exporter = Exporter(store._context, workflow_ids or None)
+        for record in archive.found:
+            exporter.note(record)
+        gone_on = exporter.workflows
+        with progress("workflows", store._run(exporter.count()), quiet=as_json) as step:
+            store._run(exporter.run(_stepping(archive.write, exporter, step)))
+        archive.finish()
+        size = archive.size
+    found = {"file": str(file), "bytes": size, **_counts(exporter), "resumed_with": gone_on}
+    if as_json:
+        print_json({**found, "problems": exporter.problems})
+    else:
+        resumed = f" ({gone_on:,} of them by an earlier run)" if gone_on else ""
+        out.print(f"{file}: {_text(exporter)}{resumed}, {bytes_text(size)}")
+    _end(exporter.problems)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive.", exists=True, dir_okay=False)],
+    *,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    partitions: Partitions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import an archive, into any namespace of any server.
+
+    A workflow appears once all of it is there; one that is there already stays as it is. What was cut off is gone on
+    with by the same command. All is checked on the way; `verify` looks at what came of it.
+    """
+    with opened(url, namespace, partitions=partitions, may_be_new=True) as store, ArchiveReader(file) as archive:
+        importer = Importer(store._context)
+        with progress("bytes", archive.size, quiet=as_json) as step:
+            for record in archive:
+                store._run(importer.take(record))
+                step.to(archive.position)
+    _report_import(importer, as_json=as_json)
+
+
+def copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", envvar=URL_VARIABLE, help="The URL to copy from.")],
+    target: Annotated[str, typer.Argument(metavar="TO", envvar=TARGET_VARIABLE, help="The URL to copy to.")],
+    workflow_ids: WorkflowIds = None,
+    *,
+    namespace: Namespace = "runic",
+    to_namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The namespace there; the same without.")
+    ] = None,
+    partitions: Partitions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy workflows, with the facts that they refer to, between servers; without IDs, all workflows and facts.
+
+    It is an export and an import in one, without a file: the same command goes on with what was cut off.
+    """
+    with (
+        opened(source, namespace) as store,
+        opened(target, to_namespace or namespace, partitions=partitions, may_be_new=True) as there,
+    ):
+        exporter = Exporter(store._context, workflow_ids or None)
+        importer = Importer(there._context)
+
+        def take(record: Record) -> None:
+            there._run(importer.take(record))
+
+        with progress("workflows", store._run(exporter.count()), quiet=as_json) as step:
+            store._run(exporter.run(_stepping(take, exporter, step)))
+    importer.problems[:0] = exporter.problems
+    _report_import(importer, as_json=as_json)
+
+
+def _stepping(write: Any, exporter: Exporter, step: Step) -> Any:
+    def written(record: Record) -> None:
+        write(record)
+        if record[0] == "done":
+            step.to(exporter.workflows + 1)
+
+    return written
+
+
+def _report_import(importer: Importer, *, as_json: bool) -> None:
+    if not importer.complete:
+        importer.problems.append("The archive does not hold as much as it says, or has no end.")
+    if as_json:
+        print_json({**_counts(importer), "there_already": importer.there, "problems": importer.problems})
+    else:
+        there = f"; {importer.there:,} workflows were there already" if importer.there else ""
+        out.print(f"imported: {_text(importer)}{there}")
+    _end(importer.problems)
+
+
+def _counts(mover: Exporter | Importer) -> dict[str, int]:
+    return {"workflows": mover.workflows, "events": mover.events, "facts": mover.facts}
+
+
+def _text(mover: Exporter | Importer) -> str:
+    return f"{mover.workflows:,} workflows, {mover.events:,} events, {mover.facts:,} facts"
+
+
+def _end(problems: list[str]) -> None:
+    for problem in problems[:_SHOWN]:
+        note(f"runic-redis: {problem}")
+    if len(problems) > _SHOWN:
+        note(f"runic-redis: and {len(problems) - _SHOWN} more problems.")
+    if problems:
+        raise typer.Exit(EXIT_NO)

@@ -1,0 +1,55 @@
+"""The options that verbs share, and opening what they name."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from runic_redis.cli.output import EXIT_NO, stop
+from runic_redis.context import URL_VARIABLE, without_classes
+from runic_redis.operations.scanning import find_namespaces
+from runic_redis.store import RedisStore
+
+__all__ = ["AsJson", "Namespace", "Partitions", "Url", "WorkflowIds", "opened"]
+
+NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help="Where the store is: see docs/urls.md."),
+]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", envvar=NAMESPACE_VARIABLE, metavar="NAME", help="The namespace.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Partitions = Annotated[
+    int | None,
+    typer.Option("--partitions", metavar="N", help="How many partitions a namespace that is not there yet is to have."),
+]
+WorkflowIds = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Workflows.", show_default=False)]
+
+
+@contextmanager
+def opened(
+    url: str | None,
+    namespace: str,
+    *,
+    partitions: int | None = None,
+    may_be_new: bool = False,
+    deadline_s: float = 30.0,
+) -> Iterator[RedisStore]:
+    """A store in which nothing needs the application's classes, in as many partitions as it was made with.
+
+    Unless it may be new, a namespace that is not there is an end: exit status 1, and the names of those that there are.
+    """
+    # What the server's settings endanger is said by `doctor`.
+    logging.getLogger("runic_redis").setLevel(logging.ERROR)
+    with RedisStore.from_url(url, namespace=namespace, partitions=partitions, deadline_s=deadline_s) as store:
+        store._context = without_classes(store._context)
+        if not store._context.made and not may_be_new:
+            there = store._run(find_namespaces(store._context))
+            named = f"there is {', '.join(there)}: pass --namespace" if there else "there is none of this store at all"
+            stop(f"There is no namespace {namespace!r} here; {named}.", EXIT_NO)
+        yield store

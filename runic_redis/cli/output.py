@@ -1,0 +1,121 @@
+"""What verbs print: JSON for programs, one object a line, or text for people; and how they end."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = [
+    "EXIT_NO",
+    "EXIT_UNAVAILABLE",
+    "EXIT_USAGE",
+    "Step",
+    "bytes_text",
+    "note",
+    "out",
+    "print_json",
+    "print_pairs",
+    "progress",
+    "stop",
+    "table",
+    "time_text",
+]
+
+# What was asked for is not there, or not as it must be.
+EXIT_NO = 1
+# Wrong use: an argument, a URL, a setting.
+EXIT_USAGE = 2
+# The server cannot be reached, or takes no writes.
+EXIT_UNAVAILABLE = 3
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+out = Console(highlight=False, markup=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def stop(message: str, status: int) -> NoReturn:
+    """End with a message on standard error."""
+    print(f"runic-redis: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def note(message: str) -> None:
+    """Say something that is no result, on standard error."""
+    print(message, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as a line of JSON; times in ISO 8601."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_json_form) + "\n")
+
+
+def _json_form(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """A table for people; some columns right-aligned."""
+    made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
+    """Print names and values, those that there are."""
+    made = Table(box=None, pad_edge=False, show_header=False)
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for name, value in items:
+        if value not in (None, ""):
+            made.add_row(name, str(value))
+    out.print(made)
+
+
+def time_text(time: datetime | None) -> str:
+    """A time, in the local zone, to the second."""
+    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def bytes_text(size: float) -> str:
+    """A number of bytes, in a unit that fits."""
+    for unit in _UNITS[:-1]:
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} {_UNITS[-1]}"
+
+
+class Step:
+    """A bar that shows how far something is, on standard error; for people only."""
+
+    def __init__(self, bar: Progress, task: Any) -> None:
+        self._bar = bar
+        self._task = task
+
+    def to(self, done: float, total: float | None = None) -> None:
+        """Show that so much is done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def progress(what: str, total: float | None, *, quiet: bool) -> Iterator[Step]:
+    """A bar; nothing, where nobody looks."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err, transient=True, disable=quiet or not _err.is_terminal) as bar:
+        yield Step(bar, bar.add_task(what, total=total))

@@ -1,0 +1,92 @@
+"""The verbs that run something: `serve`, `demo` and `bench`."""
+
+import importlib
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from runic_redis.cli.options import AsJson, Url
+from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+
+__all__ = ["bench", "demo", "serve"]
+
+
+def serve(
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the data is; made if it is not there.")],
+    *,
+    fsync: Annotated[
+        str, typer.Option(help="How often the append-only file is synced: everysec, or always.")
+    ] = "everysec",
+    as_json: AsJson = False,
+) -> None:
+    """Run the embedded server in the foreground, until Ctrl-C, and print the URLs by which it is reached.
+
+    It listens on a unix socket for this user alone. Whoever opens the directory by embedded:// shares it, and keeps it
+    running as long as they use it.
+    """
+    try:
+        from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
+    except ImportError as error:
+        stop(f"The embedded server needs Linux or macOS: {error}.", EXIT_USAGE)
+    ends = {signal.SIGINT, signal.SIGTERM}
+    with EmbeddedServer(directory, fsync=fsync) as server:
+        # Not before: the server would inherit it, and be deaf to what ends it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        urls = {"url": f"embedded://{server.directory}", "socket": f"unix://{server.socket}"}
+        if as_json:
+            print_json(urls)
+        else:
+            out.print(f"{urls['url']}\n{urls['socket']}\nCtrl-C ends it.")
+        sys.stdout.flush()
+        signal.sigwait(ends)
+
+
+def demo(*, url: Url = None, as_json: AsJson = False) -> None:
+    """Take a durable census of Python's standard library with three workers, one of which is killed on the way.
+
+    Without a URL it runs on an embedded server in a temporary directory. Exits with 1 if what the store holds at the
+    end differs from a plain pass over the same files.
+    """
+    from runic_redis.demo.run import run_demo  # noqa: PLC0415 - only this verb pays for it
+
+    status = run_demo(url, Console(stderr=as_json))
+    if as_json:
+        print_json({"equal": status == 0})
+    raise typer.Exit(status)
+
+
+def bench(
+    *,
+    url: Url = None,
+    full: Annotated[bool, typer.Option("--full", help="Up to 10 M events and 1 M workflows: an hour or so.")] = False,
+    only: Annotated[str, typer.Option("--only", metavar="CASE", help="Only cases that begin so: append/1/.")] = "",
+    directory: Annotated[Path, typer.Option("--out", help="Where bench.json and bench.html are written.")] = Path(
+        "bench-report"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Measure this store and others, in turns, and write what came out as a table, JSON and HTML.
+
+    Without a URL it runs on an embedded server in a temporary directory. What is written to the server is deleted in
+    the end.
+    """
+    try:
+        run = importlib.import_module(f"{_benchmarks()}.run")
+    except ModuleNotFoundError as error:
+        stop(f"The benchmark needs an extra: pip install 'runic-redis[bench]' ({error}).", EXIT_USAGE)
+    run.run_bench(url, full=full, only=only, out=directory, console=Console(stderr=as_json))
+    if as_json:
+        sys.stdout.write((directory / "bench.json").read_text(encoding="utf-8").strip() + "\n")
+
+
+def _benchmarks() -> str:
+    """The package of the benchmarks: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).parent.parent
+    if (package / "benchmarks").is_dir():
+        return "runic_redis.benchmarks"
+    sys.path.insert(0, str(package.parent))
+    return "benchmarks"

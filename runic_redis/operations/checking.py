@@ -1,0 +1,391 @@
+"""One workflow, looked at whether it is whole and true: what to ask for next, and what the replies say.
+
+It asks for a page at a time, and knows nothing of others, whose questions travel with its own.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from runic_redis.arguments import is_cursor
+from runic_redis.codec import fact_matches
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError
+from runic_redis.events import FACT_REF, refs_in
+from runic_redis.operations.asking import ask
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
+from runic_redis.operations.records import decode_commit
+from runic_redis.operations.scored import pairs
+
+__all__ = ["Finding", "WorkflowCheck"]
+
+# Entries of less are not noted as large by the scripts, so none is known to be larger.
+_LARGE = 8192
+_MOST_ENTRIES = 1000
+_MEMBERS = 500
+_Step = Literal["head", "pages", "facts", "changes", "done"]
+# How often a workflow that changes meanwhile is looked at anew.
+_TRIES = 5
+_NUMBERS = ("completed", "created", "cursor", "expires", "fence", "largest", "lease_until", "trimmed", "trimmed_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not as it must be.
+
+    Attributes:
+        kind: of what: a workflow, a fact or a key.
+        name: the workflow's id, the fact's hash or the key.
+        problem: what is wrong.
+        repairs: what sets it right, as lua/repair.lua takes it; empty if that cannot be derived.
+        repaired: whether it has been set right.
+    """
+
+    kind: Literal["workflow", "fact", "key"]
+    name: str
+    problem: str
+    repairs: tuple[tuple[str, str], ...] = ()
+    repaired: bool = False
+
+
+class WorkflowCheck:
+    """Looks at one workflow.
+
+    Args:
+        context: the store's, without the application's classes.
+        workflow_id: the workflow.
+        facts_too: whether to look at the facts that it refers to themselves, or only whether they are there.
+
+    Attributes:
+        workflow_id: the workflow.
+        events: how many events were read.
+        findings: what is wrong, once all is read.
+        there: whether there is such a workflow.
+    """
+
+    def __init__(self, context: Context, workflow_id: str, *, facts_too: bool) -> None:
+        self.workflow_id = workflow_id
+        self._context = context
+        self._keys = context.keys.workflow(workflow_id)
+        self._now_ms = 0
+        self._facts_too = facts_too
+        self._tries = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.events = 0
+        self.there = True
+        self.findings: list[Finding] = []
+        self._step: _Step = "head"
+        self._meta: dict[bytes, bytes] = {}
+        self._scores: list[float | None] = []
+        self._snapshot: tuple[int | None, bool] = (None, False)
+        self._position = 0
+        self._last_id = b""
+        self._times: tuple[bytes, bytes] | None = None
+        self._largest = 0
+        self._referred: set[bytes] = set()
+        self._refs: set[bytes] = set()
+        # What is still to be read, by what: where to go on.
+        self._left: dict[str, Any] = {}
+        self._facts: list[bytes] = []
+
+    def commands(self, most_bytes: int) -> list[Command]:
+        """What to ask for next, of about so many bytes; nothing, once all is read."""
+        keys = self._keys
+        if self._step == "head":
+            # What may not be ahead of the meta hash is read before it.
+            return [
+                Command(("HGET", keys.meta, "created"), keys.meta),
+                Command(("HMGET", keys.snapshot, "cursor", "time"), keys.snapshot),
+                Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
+                Command(("HGETALL", keys.meta), keys.meta),
+                Command(("XLEN", keys.events), keys.events),
+                Command(("STRLEN", keys.log), keys.log),
+                *(Command(("ZSCORE", key, self.workflow_id), key) for key in (keys.index, keys.leases, keys.expiring)),
+                Command(("TIME",), keys.meta),
+            ]
+        if self._step == "pages":
+            return [self._page(what, where, most_bytes) for what, where in self._left.items()]
+        if self._step == "facts":
+            some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
+            name = "HGET" if self._facts_too else "HSTRLEN"
+            return [
+                Command((name, bucket, fact), bucket) for fact in some for bucket, _ in [self._context.keys.fact(fact)]
+            ]
+        if self._step == "changes":
+            return [Command(("HGETALL", keys.meta), keys.meta)]
+        return []
+
+    def receive(self, replies: Sequence[Any]) -> None:
+        """Take the replies to what was asked for."""
+        if self._step == "head":
+            self._take_head(replies)
+        elif self._step == "pages":
+            self._take_pages(replies)
+        elif self._step == "facts":
+            self._take_facts(replies)
+        else:
+            self._take_changes(replies)
+
+    def repair(self) -> Operation[bool]:
+        """Set right what can be derived; whether that was done. It is not if the workflow has changed meanwhile."""
+        keys = self._keys
+        arguments: list[Argument] = [
+            self.workflow_id,
+            self._meta.get(b"cursor", b""),
+            self._last_id,
+            self._meta.get(b"fence", b""),
+            *(part for finding in self.findings for repair in finding.repairs for part in repair),
+        ]
+        reply = yield from ask(
+            call_script(
+                "repair",
+                [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events],
+                arguments,
+                line=self.workflow_id,
+            )
+        )
+        if reply == 1:
+            self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
+        return bool(reply == 1)
+
+    def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
+        self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
+
+    def _plain(self, reply: Any, key: str) -> Any:
+        """A reply; nothing, if it is an error."""
+        if isinstance(reply, ErrorReply):
+            problem = f"{key} cannot be read: {reply.code} {reply.message}"
+            if all(one.problem != problem for one in self.findings):
+                self._found(problem)
+            return None
+        return reply
+
+    def _take_head(self, replies: Sequence[Any]) -> None:
+        keys = self._keys
+        *replies, (seconds, micros) = replies
+        self._now_ms = int(seconds) * 1000 + int(micros) // 1000
+        of = (
+            keys.meta,
+            keys.snapshot,
+            keys.snapshot,
+            keys.meta,
+            keys.events,
+            keys.log,
+            keys.index,
+            keys.leases,
+            keys.expiring,
+        )
+        created, snapshot, size, meta, entries, log, *scores = map(self._plain, replies, of)
+        self._meta = dict(pairs(meta or []))
+        if created != self._meta.get(b"created"):
+            self._look_again()
+            return
+        self._scores = [None if score is None else float(score) for score in scores]
+        for name in _NUMBERS:
+            value = self._meta.get(name.encode())
+            if value is not None and not is_cursor(value):
+                self._found(f"{keys.meta}: {name} is {value!r:.40}, and no number")
+        self.there = bool(self._meta or entries or log or size)
+        if not self.there:
+            self._judge_absence()
+            return
+        self._judge_snapshot(snapshot or (None, None), size or 0)
+        self._position = self._number("trimmed")
+        if entries:
+            self._left["events"] = b"-"
+        if log:
+            self._left["log"] = None
+        self._left |= {"refs": b"0", "commits": b"0"}
+        self._step = "pages"
+
+    def _page(self, what: str, where: Any, most_bytes: int) -> Command:
+        keys = self._keys
+        if what == "events":
+            count = max(1, min(_MOST_ENTRIES, most_bytes // max(self._number("largest"), _LARGE)))
+            return Command(("XRANGE", keys.events, where, "+", "COUNT", str(count)), keys.events)
+        if what == "log":
+            return Command(("GET", keys.log), keys.log)
+        if what == "refs":
+            return Command(("SSCAN", keys.refs, where, "COUNT", str(_MEMBERS)), keys.refs)
+        return Command(("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS)), keys.commits)
+
+    def _take_pages(self, replies: Sequence[Any]) -> None:
+        for what, reply in zip(list(self._left), replies, strict=True):
+            found = self._plain(reply, getattr(self._keys, what))
+            where = getattr(self, f"_take_{what}")(found) if found else None
+            if where is None:
+                del self._left[what]
+            else:
+                self._left[what] = where
+        if not self._left:
+            self._judge()
+            self._facts = sorted(self._refs | self._referred)
+            self._step = "facts" if self._facts else "changes" if self.findings else "done"
+
+    def _take_events(self, entries: Sequence[Any]) -> bytes:
+        for entry in entries:
+            self._take_entry(entry)
+        last: bytes = entries[-1][0]
+        return b"(" + last
+
+    def _take_entry(self, entry: Any) -> None:
+        entry_id, fields = entry
+        end, _, ms = entry_id.partition(b"-")
+        self._last_id = entry_id
+        self._times = (self._times or (ms, ms))[0], ms
+        try:
+            commit = decode_commit(self._context, self.workflow_id, entry, with_records=True)
+        except DecodeError as error:
+            self._found(str(error).partition(" Nothing was changed")[0])
+            if is_cursor(end):
+                self._position = max(self._position, int(end))
+            return
+        if commit.start > self._position:
+            self._found(f"the events {self._position + 1} to {commit.start} are missing")
+        elif commit.start < self._position:
+            self._found(
+                f"the entry {entry_id.decode()} begins with event {commit.start + 1}, but those up to "
+                f"{self._position} are {'trimmed' if not self.events else 'in others'}"
+            )
+        self._position = commit.end
+        self.events += len(commit.events)
+        self._largest = max(self._largest, len(fields[0]) + len(fields[1]))
+        if FACT_REF.encode() in fields[0]:
+            self._refer(commit.events)
+
+    def _take_log(self, data: bytes) -> None:
+        try:
+            self._refer(self._context.codec.decode_log(data))
+        except DecodeError as error:
+            self._found(f"the log is damaged: {error}")
+
+    def _refer(self, events: Iterable[Any]) -> None:
+        try:
+            self._referred.update(ref.hash.encode() for event in events for ref in refs_in(event))
+        except (DecodeError, UnicodeEncodeError) as error:
+            self._found(str(error))
+
+    def _take_refs(self, page: Any) -> bytes | None:
+        self._refs.update(page[1])
+        return page[0] if int(page[0]) else None
+
+    def _take_commits(self, page: Any) -> bytes | None:
+        for commit_id, place in pairs(page[1]):
+            if not is_cursor(place) or int(place) > max(self._number("cursor"), self._position):
+                self._found(f"the commit id {commit_id!r:.80} stands for the cursor {place!r:.40}, which never was")
+        return page[0] if int(page[0]) else None
+
+    def _judge_absence(self) -> None:
+        """What of a workflow that is not there stands in the sorted sets, and should not."""
+        _, _, expires = self._scores
+        if expires is not None and expires <= self._now_ms:
+            pass  # it has expired, and leaves them when somebody next lists
+        else:
+            repairs = [
+                (name, "")
+                for name, score in zip(("index", "leases", "expiring"), self._scores, strict=True)
+                if score is not None
+            ]
+            if repairs:
+                self._found(
+                    f"nothing is kept of it, and it stands in the {', '.join(name for name, _ in repairs)}", *repairs
+                )
+        self._step = "changes" if self.findings else "done"
+
+    def _judge_snapshot(self, snapshot: Sequence[Any], size: int) -> None:
+        at, _ = snapshot
+        if at is None and not size:
+            if self._number("trimmed"):
+                self._found(f"the events up to {self._number('trimmed')} are trimmed, and there is no snapshot")
+        elif at is None or not is_cursor(at) or not size:
+            self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
+        elif int(at) > self._number("cursor"):
+            self._found(f"the snapshot's cursor is {int(at)}, above the workflow's, {self._number('cursor')}")
+        elif int(at) < self._number("trimmed"):
+            self._found(
+                f"the snapshot's cursor is {int(at)}, and the events up to {self._number('trimmed')} are trimmed"
+            )
+
+    def _judge(self) -> None:
+        """What all of it says together."""
+        cursor = self._number("cursor")
+        if self._position > cursor:
+            self._found(
+                f"the events end at {self._position}, and its cursor is {cursor}",
+                ("meta.cursor", str(self._position)),
+            )
+        elif self._position < cursor:
+            self._found(f"the events {self._position + 1} to {cursor} are missing at the end")
+        first, last = self._times or (b"", b"")
+        if b"created" not in self._meta:
+            self._found(
+                "when it was created is missing", *([("meta.created", f"{int(first)}000")] if first.isdigit() else [])
+            )
+        if self._largest >= _LARGE and self._largest > self._number("largest"):
+            self._found(
+                f"its largest entry has {self._largest} bytes, and {self._number('largest')} are noted",
+                ("meta.largest", str(self._largest)),
+            )
+        unknown = sorted(self._referred - self._refs)
+        if unknown:
+            self._found(
+                f"{len(unknown)} facts that its events refer to are not among its references, such as "
+                f"{unknown[0].decode()!r}",
+                *(("refs", fact.decode()) for fact in unknown),
+            )
+        self._judge_scores(last)
+
+    def _judge_scores(self, last: bytes) -> None:
+        index, leases, expiring = self._scores
+        if index is None:
+            written = f"{int(last)}000" if last.isdigit() else self._meta.get(b"created", b"0").decode(errors="replace")
+            self._found("it is not in the index: listings pass it over", ("index", written))
+        wanted = None
+        if b"fence" in self._meta and b"completed" not in self._meta:
+            wanted = float(self._number("lease_until"))
+        if leases != wanted:
+            self._found(
+                f"among the unfinished it stands with {leases}, and should with {wanted}",
+                ("leases", "" if wanted is None else f"{wanted:.0f}"),
+            )
+        ends = float(self._number("expires")) if b"expires" in self._meta else None
+        # (That of an earlier life leaves when somebody next lists.)
+        if expiring != ends and (ends is not None or (expiring or 0) > self._now_ms):
+            self._found(
+                f"among the expiring it stands with {expiring}, and should with {ends}",
+                ("expiring", "" if ends is None else f"{ends:.0f}"),
+            )
+
+    def _take_facts(self, replies: Sequence[Any]) -> None:
+        some, self._facts = self._facts[: len(replies)], self._facts[len(replies) :]
+        for fact, reply in zip(some, replies, strict=True):
+            name = fact.decode(errors="replace")
+            if isinstance(reply, ErrorReply):
+                self._found(f"the fact {name!r}, which it refers to, cannot be read: {reply.message}")
+            elif not reply:
+                self._found(f"the fact {name!r}, which it refers to, is missing")
+            elif self._facts_too and not fact_matches(fact, reply):
+                self._found(f"the fact {name!r}, which it refers to, is damaged")
+        if not self._facts:
+            self._step = "changes" if self.findings else "done"
+
+    def _take_changes(self, replies: Sequence[Any]) -> None:
+        """Look at it anew if it has changed meanwhile: then what looked wrong may have been a change under way."""
+        changed = not isinstance(replies[0], ErrorReply) and dict(pairs(replies[0])) != self._meta
+        if changed:
+            self._look_again()
+        else:
+            self._step = "done"
+
+    def _look_again(self) -> None:
+        self._tries += 1
+        if self._tries < _TRIES:
+            self._begin()
+        else:
+            self._step = "done"
+
+    def _number(self, name: str) -> int:
+        value = self._meta.get(name.encode(), b"0")
+        return int(value) if is_cursor(value) else 0

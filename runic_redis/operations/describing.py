@@ -1,0 +1,209 @@
+"""What is kept of workflows, their contents aside; and how many workflows there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
+from runic_redis.context import Context
+from runic_redis.errors import WorkflowNotFound
+from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.records import Commit, decode_commit
+
+__all__ = [
+    "Description",
+    "State",
+    "count_events",
+    "count_workflows",
+    "describe",
+    "describe_one",
+    "read_score",
+    "read_time",
+    "recent_commits",
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_META = ("created", "cursor", "trimmed", "completed", "expires", "fence", "lease_owner", "lease_until")
+State = Literal["open", "leased", "unfinished", "completed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What is kept of a workflow.
+
+    Attributes:
+        workflow_id: its id.
+        state: "completed"; "leased", somebody has its lease; "unfinished", somebody had, and left it; or "open".
+        cursor: how many events it has had.
+        trimmed: the cursor of the last event that is gone, 0 if none is.
+        entries: how many entries its stream has: one for a commit, or several for a large one.
+        created: when it was made.
+        written: when it was last written to; None if the index does not have it.
+        completed: when it was completed, or None.
+        expires: when it will be deleted, or None.
+        snapshot_cursor: the cursor that its snapshot stands for; None if there is none.
+        snapshot_time: when that was saved.
+        snapshot_bytes: how long it is.
+        log_bytes: how long the log is, 0 if there is none.
+        lease_owner: who has the lease, or had it last; None if it was given back, or there was none.
+        lease_until: until when.
+        facts: how many facts it refers to.
+        commit_ids: how many ids of commits are kept apart from the commits.
+        damaged: what of this cannot be read.
+    """
+
+    workflow_id: str
+    state: State
+    cursor: int
+    trimmed: int
+    entries: int
+    created: datetime | None
+    written: datetime | None
+    completed: datetime | None
+    expires: datetime | None
+    snapshot_cursor: int | None
+    snapshot_time: datetime | None
+    snapshot_bytes: int
+    log_bytes: int
+    lease_owner: str | None
+    lease_until: datetime | None
+    facts: int
+    commit_ids: int
+    damaged: tuple[str, ...]
+
+
+def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[Description]]:
+    """What is kept of workflows, in one round trip; those that are not there are left out."""
+    clock = Command(("TIME",), context.keys.config)
+    commands = [clock]
+    for workflow_id in workflow_ids:
+        commands += _questions(context, check_workflow_id(workflow_id))
+    replies = yield Batch(commands)
+    now = answer(replies[0], clock)
+    now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+    each = (len(commands) - 1) // len(workflow_ids) if workflow_ids else 1
+    found = []
+    for number, workflow_id in enumerate(workflow_ids):
+        first = 1 + number * each
+        some = [
+            answer_or_foreign(reply, command)
+            for reply, command in zip(replies[first : first + each], commands[first : first + each], strict=True)
+        ]
+        description = _describe(workflow_id, some, now_ms)
+        if description is not None:
+            found.append(description)
+    return found
+
+
+def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
+    """What is kept of a workflow.
+
+    Raises:
+        WorkflowNotFound: nothing is.
+    """
+    found = yield from describe(context, [workflow_id])
+    if not found:
+        raise WorkflowNotFound(f"There is no workflow {workflow_id!r}.", workflow_id=workflow_id)
+    return found[0]
+
+
+def count_workflows(context: Context) -> Operation[list[int]]:
+    """How many workflows each partition has; one that has expired counts until somebody next lists."""
+    keys = [context.keys.index(number) for number in range(context.keys.partitions)]
+    counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
+    return counts
+
+
+def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:
+    """How many events workflows have had, and how many of them are still there."""
+    keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
+    replies = yield from ask_all([Command(("HMGET", key, "cursor", "trimmed"), key) for key in keys])
+    cursors = [(_count(cursor), _count(trimmed)) for cursor, trimmed in replies]
+    return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
+
+
+def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[list[Commit]]:
+    """A workflow's last entries, the newest first: each a commit, or a part of a large one."""
+    key = context.keys.workflow(check_workflow_id(workflow_id)).events
+    entries = yield from ask(Command(("XREVRANGE", key, "+", "-", "COUNT", str(count)), key))
+    return [decode_commit(context, workflow_id, entry, with_records=True) for entry in entries]
+
+
+def read_time(value: Any, per_second: int = 1000) -> datetime | None:
+    """A Unix time as it is kept; None if it is none."""
+    if value is None or not is_cursor(value):
+        return None
+    try:
+        return _EPOCH + timedelta(microseconds=int(value) * 1_000_000 // per_second)
+    except OverflowError:
+        return None
+
+
+def read_score(score: bytes | float) -> datetime | None:
+    """The Unix time, in microseconds, that a score of an index is; None if it is none."""
+    number = float(score)
+    return read_time(b"%d" % number, 1_000_000) if 0 <= number <= MAX_CURSOR else None
+
+
+def _questions(context: Context, workflow_id: str) -> list[Command]:
+    keys = context.keys.workflow(workflow_id)
+    return [
+        Command(("HMGET", keys.meta, *_META), keys.meta),
+        Command(("HMGET", keys.snapshot, "cursor", "time"), keys.snapshot),
+        Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
+        Command(("XLEN", keys.events), keys.events),
+        Command(("STRLEN", keys.log), keys.log),
+        Command(("SCARD", keys.refs), keys.refs),
+        Command(("HLEN", keys.commits), keys.commits),
+        Command(("ZSCORE", keys.index, workflow_id), keys.index),
+        Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
+    ]
+
+
+def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description | None:
+    kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
+    damaged = [
+        f"{kind}: {reply.message}" for kind, reply in zip(kinds, replies, strict=True) if isinstance(reply, ErrorReply)
+    ]
+    meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
+    snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
+    meta = meta or [None] * len(_META)
+    if not damaged and meta[0] is None and not any((entries, log_bytes, snapshot_bytes)):
+        return None
+    for name, value in zip(_META, meta, strict=True):
+        if value is not None and name != "lease_owner" and not is_cursor(value):
+            damaged.append(f"meta hash: {name} is {value!r:.40}")
+    created, cursor, trimmed, completed, expires, _, owner, until = meta
+    snapshot_cursor, snapshot_time = snapshot or (None, None)
+    if snapshot_cursor is not None and not is_cursor(snapshot_cursor):
+        damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")
+    held = until is not None and is_cursor(until) and int(until) > now_ms
+    state: State = (
+        "completed" if completed is not None else "leased" if held else "unfinished" if leased is not None else "open"
+    )
+    return Description(
+        workflow_id=workflow_id,
+        state=state,
+        cursor=_count(cursor),
+        trimmed=_count(trimmed),
+        entries=entries or 0,
+        created=read_time(created, 1_000_000),
+        written=None if written is None else read_score(written),
+        completed=read_time(completed),
+        expires=read_time(expires),
+        snapshot_cursor=None if snapshot_cursor is None else _count(snapshot_cursor),
+        snapshot_time=read_time(snapshot_time),
+        snapshot_bytes=snapshot_bytes or 0,
+        log_bytes=log_bytes or 0,
+        lease_owner=None if owner is None else owner.decode(errors="replace"),
+        lease_until=read_time(until),
+        facts=facts or 0,
+        commit_ids=commit_ids or 0,
+        damaged=tuple(damaged),
+    )
+
+
+def _count(value: bytes | None) -> int:
+    return int(value) if value is not None and is_cursor(value) else 0

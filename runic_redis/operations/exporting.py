@@ -1,0 +1,221 @@
+"""Workflows and facts as the records of an archive; what the records are, docs/data-format.md says.
+
+Each workflow is exported as it was at one moment, while writers go on: up to the cursor that it had then, with nothing
+in between missing. One that is trimmed or deleted while it is read is begun anew: a second beginning makes what came
+since the first void. All is taken as it is kept, and so needs no classes.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from runic_redis.archive import FORMAT, Record
+from runic_redis.arguments import check_workflow_id
+from runic_redis.codec import fact_matches
+from runic_redis.context import Context
+from runic_redis.errors import DecodeError
+from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
+from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.describing import count_workflows
+from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.listing import Listing
+from runic_redis.operations.records import entry_cursor, missing, read_cursor
+from runic_redis.operations.scanning import Scans
+from runic_redis.operations.scored import pairs
+
+__all__ = ["KEPT", "Exporter"]
+
+# The fields of a meta hash that go with the workflow. A lease does not: it is one of the server's.
+KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
+_PAGE_BYTES = 4 * 1024 * 1024
+# Entries of less are not noted as large by the scripts.
+_LARGE = 8192
+_FIRST_ENTRIES = 8
+_MOST_ENTRIES = 1000
+_MEMBERS = 1000
+# How often a workflow that changes while it is read is begun anew.
+_TRIES = 20
+
+
+class Exporter:
+    """Exports workflows and facts.
+
+    Args:
+        context: the store's.
+        workflow_ids: the workflows; None for all of them, and all facts.
+
+    Attributes:
+        workflows: how many workflows have been exported.
+        events: how many events they have had, those that are trimmed aside.
+        facts: how many facts have been exported.
+        problems: what could not be exported, and why.
+    """
+
+    def __init__(self, context: Context, workflow_ids: Iterable[str] | None = None) -> None:
+        self._context = context
+        self._ids = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
+        self.workflows = self.events = self.facts = 0
+        self.problems: list[str] = []
+        self._begun = False
+        self._workflows: set[str] = set()
+        self._facts: set[bytes] = set()
+
+    def count(self) -> Operation[int]:
+        """How many workflows are to be exported, about."""
+        return len(self._ids) if self._ids is not None else sum((yield from count_workflows(self._context)))
+
+    def note(self, record: Record) -> None:
+        """Take a record for exported: it is in the archive already, from a run that was cut off."""
+        self._begun = True
+        if record[0] == "fact":
+            self.facts += 1
+            self._facts.add(record[1])
+        elif record[0] == "done":
+            self.workflows += 1
+            self.events += record[2]
+            self._workflows.add(record[1])
+
+    def run(self, write: Callable[[Record], None]) -> Operation[None]:
+        """Give the records, those that are not there yet, one after the other."""
+
+        def give(record: Record) -> None:
+            write(record)
+            self.note(record)
+
+        if not self._begun:
+            give(["archive", FORMAT, self._context.keys.namespace])
+        listing = Listing(self._context)
+        ids = self._ids if self._ids is not None else (yield from listing.next_page())
+        while ids:
+            for workflow_id in ids:
+                if workflow_id not in self._workflows:
+                    yield from self._export_workflow(workflow_id, give)
+            ids = [] if self._ids is not None else (yield from listing.next_page())
+        if self._ids is None:
+            yield from self._export_other_facts(give)
+        give(["end", self.workflows, self.events, self.facts])
+
+    def _export_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[None]:
+        try:
+            for _ in range(_TRIES):
+                if (yield from self._try_workflow(workflow_id, give)):
+                    return
+            self.problems.append(f"The workflow {workflow_id!r} was trimmed again and again while it was read.")
+        except DecodeError as error:
+            self.problems.append(f"The workflow {workflow_id!r} cannot be exported: {error}")
+
+    def _try_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[bool]:
+        """Export a workflow; whether nothing of it went meanwhile."""
+        keys = self._context.keys.workflow(workflow_id)
+        commands = [
+            # Before the rest and behind it: what is read in between is of one life of the workflow, and untrimmed.
+            Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+            # What may not be ahead of the meta hash is read before it.
+            Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
+            Command(("HGETALL", keys.meta), keys.meta),
+            Command(("GET", keys.log), keys.log),
+            Command(("ZSCORE", keys.index, workflow_id), keys.index),
+            Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
+            Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
+            Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
+            *_page(keys, b"-", _FIRST_ENTRIES),
+        ]
+        before, snapshot, head, log, written, leased, refs, commits, entries, after = yield from ask_all(commands)
+        meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
+        if not meta:
+            if self._ids is not None:
+                self.problems.append(f"There is no workflow {workflow_id!r}.")
+            return True  # else it was deleted since it was listed
+        if "created" not in meta:
+            raise DecodeError(f"when it was created is missing at the key {keys.meta!r}: verify it first.")
+        cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
+        life = [meta.get("created"), meta.get("trimmed")]
+        if not before == life == after:
+            return False
+        give(
+            ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, written, leased is not None]
+        )
+        if snapshot[2] is not None:
+            give(["snapshot", *snapshot])
+        if log is not None:
+            give(["log", log])
+        yield from self._export_members("commits", commands[7], commits, give)
+        yield from self._export_members("refs", commands[6], refs, give)
+        position, count, last = trimmed, 0, b""
+        page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
+        while True:
+            some = [entry for entry in entries if position < entry_cursor(entry, keys.events) <= cursor]
+            if some:
+                last = some[-1][0]
+                position, count = entry_cursor(some[-1], keys.events), count + len(some)
+                give(["entries", some])
+            if position == cursor:
+                break
+            if not some:
+                raise missing(self._context, workflow_id, position, cursor)
+            entries, (created, gone) = yield from ask_all(_page(keys, b"(" + last, page_entries))
+            if created != life[0] or read_cursor(gone, keys.meta) > position:
+                return False
+        give(["done", workflow_id, cursor - trimmed, count, last])
+        return True
+
+    def _export_members(
+        self, kind: str, command: Command, reply: Any, give: Callable[[Record], None]
+    ) -> Operation[None]:
+        """Export a set or a hash, page by page, with the facts that it names."""
+        scans = Scans([])
+        page = reply[1]
+        if int(reply[0]):
+            name, key, _, *options = command.args
+            scans = Scans([Command((name, key, reply[0], *options), command.key)])
+        while page or scans.more:
+            if page:
+                if kind == "refs":
+                    yield from self._export_facts(page, give)
+                give([kind, list(page) if kind == "refs" else [list(pair) for pair in pairs(page)]])
+            page = (yield from scans.next_members()) if scans.more else []
+
+    def _export_facts(self, hashes: Iterable[bytes], give: Callable[[Record], None]) -> Operation[None]:
+        """Export facts that have not been."""
+        new = [fact for fact in hashes if fact not in self._facts]
+        buckets = [self._context.keys.fact(fact)[0] for fact in new]
+        sizes = yield from ask_all(
+            [Command(("HSTRLEN", bucket, fact), bucket) for fact, bucket in zip(new, buckets, strict=True)]
+        )
+        at = 0
+        while at < len(new):
+            end, total = at, 0
+            while end < len(new) and (end == at or total + sizes[end] <= _PAGE_BYTES):
+                total += sizes[end]
+                end += 1
+            commands = [Command(("HGET", buckets[n], new[n]), buckets[n]) for n in range(at, end)]
+            for fact, data in zip(new[at:end], (yield from ask_all(commands)), strict=True):
+                self._export_fact(fact, data, give)
+            at = end
+
+    def _export_fact(self, fact: bytes, data: bytes | None, give: Callable[[Record], None]) -> None:
+        if data is None or not fact_matches(fact, data):
+            self.problems.append(
+                f"The fact {fact.decode(errors='backslashreplace')!r} is {'missing' if data is None else 'damaged'}."
+            )
+        elif fact not in self._facts:
+            give(["fact", fact, data])
+
+    def _export_other_facts(self, give: Callable[[Record], None]) -> Operation[None]:
+        """Export the facts that no workflow refers to."""
+        keys = [self._context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+        counts = yield from ask_all([Command(("HLEN", key), key) for key in keys])
+        for key, count in zip(keys, counts, strict=True):
+            if count:
+                yield from self._export_facts((yield from ask(Command(("HKEYS", key), key))), give)
+
+
+def _entries_that_fit(largest: int) -> int:
+    return max(1, min(_MOST_ENTRIES, _PAGE_BYTES // max(largest, _LARGE)))
+
+
+def _page(keys: WorkflowKeys, bound: bytes, count: int) -> list[Command]:
+    """A page of entries, and what tells whether any have gone from it."""
+    return [
+        Command(("XRANGE", keys.events, bound, "+", "COUNT", str(count)), keys.events),
+        Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+    ]

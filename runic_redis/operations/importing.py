@@ -1,0 +1,258 @@
+"""The records of an archive as workflows and facts; what the records are, docs/data-format.md says.
+
+A workflow is gathered beside its keys, where nobody reads, and made in one step once all of it is there: so nobody sees
+part of one. What was gathered by an import that was cut off stays for a day, and the next one goes on with it. A
+workflow that is there already stays as it is.
+"""
+
+from typing import Any
+
+from runic_redis.archive import FORMAT, Record
+from runic_redis.arguments import MAX_HASH_BYTES, check_workflow_id, is_cursor
+from runic_redis.codec import fact_matches
+from runic_redis.context import Context
+from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
+from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
+from runic_redis.operations.exporting import KEPT
+from runic_redis.operations.facts import save_encoded
+from runic_redis.operations.opening import make_namespace
+
+__all__ = ["Importer"]
+
+_KEPT_FOR_MS = str(24 * 3600 * 1000)
+_SEND_BYTES = 4 * 1024 * 1024
+_SEND_FACTS = 500
+# What an entry of ours has: a header with its payload, the commit's id, and metadata perhaps.
+_FIELDS = (4, 6)
+
+
+class _Workflow:
+    """A workflow that is being gathered."""
+
+    def __init__(self, context: Context, name: Any, kept: Any, written: Any, unfinished: Any) -> None:
+        self.workflow_id = check_workflow_id(name)
+        self.keys = context.keys.workflow(self.workflow_id)
+        self.gathered = context.keys.imported(self.workflow_id)
+        if "created" not in kept or not all(field in KEPT and is_cursor(value) for field, value in kept.items()):
+            raise ValueError("what is kept of the workflow")
+        self.kept: dict[str, bytes] = kept
+        self.written = f"{float(kept['created'] if written is None else written):.0f}"
+        self.unfinished = bool(unfinished)
+        # Whether it is there already, or something else is.
+        self.stays = False
+        # What tells one state of it from another.
+        self.mark = b" ".join(kept.get(field, b"0") for field in ("created", "cursor", "trimmed"))
+
+
+class Importer:
+    """Imports what an archive holds, record by record.
+
+    Args:
+        context: the store's.
+
+    Attributes:
+        workflows: how many workflows have been imported.
+        there: how many were there already.
+        events: how many events the imported ones hold.
+        facts: how many facts have been saved.
+        problems: what could not be imported, and why.
+        complete: whether the archive's end was read, and as much came before as that says.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.workflows = self.there = self.events = self.facts = 0
+        self.problems: list[str] = []
+        self.complete = False
+        self._workflow: _Workflow | None = None
+        # Facts, and what was gathered of the workflow, that are still to be sent; and how many bytes they have.
+        self._facts: list[tuple[bytes, bytes]] = []
+        self._commands: list[Command] = []
+        self._size = 0
+        # How many workflows, events and facts have been read.
+        self._read = [0, 0, 0]
+
+    def take(self, record: Record) -> Operation[None]:
+        """Import a record.
+
+        Raises:
+            DecodeError: it is no record.
+            ConfigurationError: the archive is of a later version.
+        """
+        try:
+            yield from self._take(record)
+        except StoreError:
+            raise
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DecodeError(
+                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. What came before it is imported."
+            ) from error
+
+    def _take(self, record: Record) -> Operation[None]:
+        match record:
+            case ["archive", version, *_]:
+                if version != FORMAT:
+                    raise ConfigurationError(
+                        f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}."
+                    )
+                yield from make_namespace(self._context)
+            case ["fact", bytes(fact), bytes(data)]:
+                yield from self._take_fact(fact, data)
+            case ["workflow", name, dict(kept), written, unfinished]:
+                yield from self._begin(_Workflow(self._context, name, kept, written, unfinished))
+            case ["done", name, int(events), int(entries), bytes(last)]:
+                yield from self._finish(name, events, entries, last)
+            case ["end", int(workflows), int(events), int(facts)]:
+                yield from self._give_up()
+                yield from self._send_facts()
+                self.complete = self._read == [workflows, events, facts]
+            case [kind, *parts] if self._workflow is not None:
+                if not self._workflow.stays:
+                    yield from self._gather(self._workflow, kind, parts)
+            case _:
+                raise ValueError("it does not belong there")
+
+    def _take_fact(self, fact: bytes, data: bytes) -> Operation[None]:
+        self._read[2] += 1
+        if not 0 < len(fact) <= MAX_HASH_BYTES or not fact_matches(fact, data):
+            self.problems.append(f"The fact {fact[:80].decode(errors='backslashreplace')!r} in the archive is damaged.")
+            return
+        self._facts.append((fact, data))
+        self._size += len(data)
+        if self._size >= _SEND_BYTES or len(self._facts) >= _SEND_FACTS:
+            yield from self._send_facts()
+
+    def _send_facts(self) -> Operation[None]:
+        facts, self._facts = self._facts, []
+        self._size = 0
+        try:
+            yield from save_encoded(self._context, facts)
+            self.facts += len(facts)
+        except InvalidArgument as error:
+            if len(facts) == 1:
+                self.problems.append(str(error))
+                return
+            for one in facts:  # to tell which
+                self._facts = [one]
+                yield from self._send_facts()
+
+    def _begin(self, workflow: _Workflow) -> Operation[None]:
+        """Begin with a workflow, unless there is one of its id; with one that was begun before, go on."""
+        yield from self._give_up()
+        self._workflow = workflow
+        there, mark = yield from ask_all(
+            [
+                Command(("HMGET", workflow.keys.meta, "created", "cursor"), workflow.keys.meta),
+                Command(("HGET", workflow.gathered.meta, "mark"), workflow.gathered.meta),
+            ]
+        )
+        created, cursor = there
+        if created is not None or cursor is not None:
+            workflow.stays = True
+            if created != workflow.kept["created"] or int(cursor or 0) < int(workflow.kept.get("cursor", 0)):
+                self.problems.append(
+                    f"There is another workflow {workflow.workflow_id!r}, or an earlier state of it: it stays. Delete "
+                    "it to import the one in the archive."
+                )
+            else:
+                self.there += 1
+        elif mark != workflow.mark:
+            yield from ask(Command(("UNLINK", *workflow.gathered), workflow.gathered.meta))
+            mark_key = workflow.gathered.meta
+            yield from ask_all(
+                [
+                    Command(("HSET", mark_key, "mark", workflow.mark), mark_key),
+                    Command(("PEXPIRE", mark_key, _KEPT_FOR_MS), mark_key),
+                ]
+            )
+
+    def _give_up(self) -> Operation[None]:
+        """Forget what was gathered of a workflow that was not finished: what comes next says that it is void."""
+        workflow, self._workflow = self._workflow, None
+        self._commands = []
+        if workflow is not None and not workflow.stays:
+            yield from ask(Command(("UNLINK", *workflow.gathered), workflow.gathered.meta))
+
+    def _gather(self, workflow: _Workflow, kind: Any, parts: list[Any]) -> Operation[None]:
+        """Take something of a workflow, to be sent together with more of it."""
+        keys = workflow.gathered
+        arguments: list[Argument]
+        match kind, parts:
+            case "snapshot", [bytes(cursor), time, bytes(data)]:
+                arguments = ["HSET", keys.snapshot, "cursor", cursor, "time", time or b"0", "data", data]
+                self._send_later(keys.snapshot, arguments)
+            case "log", [bytes(data)]:
+                self._send_later(keys.log, ["SET", keys.log, data])
+            case "refs", [[*hashes]]:
+                self._send_later(keys.refs, ["SADD", keys.refs, *map(_bytes, hashes)])
+            case "commits", [[*members]]:
+                arguments = [_bytes(part) for member in members for part in member]
+                self._send_later(keys.commits, ["HSET", keys.commits, *arguments])
+            case "entries", [[*entries]]:
+                arguments = [_KEPT_FOR_MS]
+                for entry_id, fields in entries:
+                    if len(fields) not in _FIELDS or not all(map(is_cursor, entry_id.split(b"-", 1))):
+                        raise ValueError("an entry")
+                    arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
+                # In the order in which they came.
+                yield from self._send_gathered()
+                yield from ask(call_script("import_entries", [keys.events], arguments))
+            case _:
+                raise ValueError("it is of no kind")
+        if self._size >= _SEND_BYTES:
+            yield from self._send_gathered()
+
+    def _send_later(self, key: str, arguments: list[Argument]) -> None:
+        self._commands += (Command(arguments, key), Command(("PEXPIRE", key, _KEPT_FOR_MS), key))
+        self._size += sum(map(len, arguments))
+
+    def _send_gathered(self) -> Operation[None]:
+        commands, self._commands = self._commands, []
+        self._size = sum(len(data) for _, data in self._facts)
+        yield from ask_all(commands)
+
+    def _finish(self, name: Any, events: int, entries: int, last: bytes) -> Operation[None]:
+        """Make a workflow of what was gathered."""
+        workflow, self._workflow = self._workflow, None
+        if workflow is None or workflow.workflow_id != name:
+            raise ValueError("another workflow was begun")
+        self._read[0] += 1
+        self._read[1] += events
+        if workflow.stays:
+            return
+        yield from self._send_gathered()
+        yield from self._send_facts()
+        keys = workflow.keys
+        kept = dict(workflow.kept)
+        created, expires = kept.pop("created"), kept.get("expires", b"")
+        if "fence" in kept:
+            kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # no lease of the other server's fits
+        made = [keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta]
+        reply = yield from ask(
+            call_script(
+                "import_workflow",
+                [*workflow.gathered[:5], *made, keys.index, keys.leases, keys.expiring],
+                [
+                    *(workflow.workflow_id, str(entries), last, workflow.written),
+                    *("1" if workflow.unfinished else "", expires, created),
+                    *(part for field in kept.items() for part in field),
+                ],
+            )
+        )
+        if isinstance(reply, ErrorReply):
+            self.problems.append(
+                f"There is another workflow {name!r} by now: it stays as it is."
+                if reply.code == "WORKFLOW_EXISTS"
+                else f"The workflow {name!r} has {entries} entries, and {reply.message} came: import again."
+            )
+            return
+        yield from ask(Command(("UNLINK", workflow.gathered.meta), workflow.gathered.meta))
+        self.workflows += 1
+        self.events += events
+
+
+def _bytes(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError("there is something else where bytes must be")
+    return value

@@ -1,0 +1,220 @@
+"""Looking whether what a namespace keeps is whole and true, and setting right what can be derived from the rest.
+
+Workflows are looked at many at once, each a page at a time, so that neither their number nor their length matters.
+Writers may go on: what looks wrong in a workflow that has changed meanwhile is looked at again.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from runic_redis.arguments import check_workflow_id
+from runic_redis.codec import fact_matches
+from runic_redis.context import Context, without_classes
+from runic_redis.keys import FACT_BUCKETS
+from runic_redis.operations.asking import answer_or_foreign, ask, ask_all
+from runic_redis.operations.checking import Finding, WorkflowCheck
+from runic_redis.operations.describing import count_workflows
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.scanning import KeyScan, Scans
+from runic_redis.operations.scored import pairs, scored_ids
+
+__all__ = ["Finding", "Verified", "Verifier"]
+
+# How many workflows are looked at in one round trip, and how many bytes of events that aims at.
+_AT_ONCE = 64
+_BYTES = 8 * 1024 * 1024
+# Of how many buckets facts are read in one round trip, and how many.
+_BUCKETS = 8
+_FACTS = 16
+
+# What stands behind a namespace in the keys of facts, and in those of workflows and partitions.
+_FACT_KEY = re.compile(r":fact:\d{1,4}\}(:times)?")
+_KEY = re.compile(
+    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring)", re.DOTALL
+)
+
+
+@dataclass(slots=True)
+class Verified:
+    """What came of looking at a part.
+
+    Attributes:
+        workflows: how many workflows were looked at.
+        events: how many events were read.
+        facts: how many facts were read.
+        findings: what is wrong.
+    """
+
+    workflows: int = 0
+    events: int = 0
+    facts: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Verifier:
+    """Looks at workflows, or at a whole namespace: its workflows, then all keys that there are, then its facts.
+
+    Args:
+        context: the store's.
+        workflow_ids: the workflows; None for the whole namespace.
+        repair: whether to set right what can be.
+    """
+
+    def __init__(self, context: Context, workflow_ids: Iterable[str] | None = None, *, repair: bool = False) -> None:
+        self._context = without_classes(context)
+        self._repair = repair
+        self._whole = workflow_ids is None
+        self._now_ms = 0
+        self._seen: set[str] = set()
+        if workflow_ids is None:
+            self._parts = self._everything()
+        else:
+            self._parts = self._some(self._new(map(check_workflow_id, workflow_ids)))
+
+    def open(self) -> Operation[int]:
+        """See what time it is, and how many workflows there are, about."""
+        seconds, micros = yield from ask(Command(("TIME",), self._context.keys.config))
+        self._now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return sum((yield from count_workflows(self._context)))
+
+    def next_part(self) -> Operation[Verified | None]:
+        """Look at the next part; None when all is done."""
+        part = next(self._parts, None)
+        return None if part is None else (yield from part)
+
+    def _some(self, workflow_ids: Sequence[str]) -> Iterator[Operation[Verified]]:
+        for at in range(0, len(workflow_ids), _AT_ONCE):
+            yield self._check(workflow_ids[at : at + _AT_ONCE])
+
+    def _everything(self) -> Iterator[Operation[Verified]]:
+        keys = self._context.keys
+        # A scan shows whatever is there from its begin to its end, also what is written meanwhile.
+        indexed = Scans(
+            Command(("ZSCAN", index, "0", "COUNT", str(_AT_ONCE)), index)
+            for index in map(keys.index, range(keys.partitions))
+        )
+        found: list[str] = []
+        while indexed.more:
+            yield self._read_indexes(indexed, found)
+            yield from self._some(found)
+        scan = KeyScan(self._context)
+        while not scan.done:
+            yield self._read_keys(scan, found)
+            yield from self._some(found)
+        buckets: list[int] = []
+        yield self._find_buckets(buckets)
+        for at in range(0, len(buckets), _BUCKETS):
+            facts = Scans(
+                Command(("HSCAN", bucket, "0", "COUNT", str(_FACTS)), bucket)
+                for bucket in map(keys.bucket, buckets[at : at + _BUCKETS])
+            )
+            while facts.more:
+                yield self._check_facts(facts)
+
+    def _check(self, workflow_ids: Sequence[str]) -> Operation[Verified]:
+        """Look at workflows."""
+        checks = [WorkflowCheck(self._context, workflow_id, facts_too=not self._whole) for workflow_id in workflow_ids]
+        at_work = checks
+        while at_work:
+            asked = [(check, check.commands(_BYTES // len(at_work))) for check in at_work]
+            at_work = [check for check, commands in asked if commands]
+            commands = [command for _, some in asked for command in some]
+            replies = iter((yield Batch(commands)))
+            for check, some in asked:
+                if some:
+                    check.receive([answer_or_foreign(next(replies), command) for command in some])
+        if self._repair:
+            for check in checks:
+                if any(finding.repairs for finding in check.findings):
+                    yield from check.repair()
+        return Verified(
+            workflows=sum(check.there for check in checks),
+            events=sum(check.events for check in checks),
+            findings=[finding for check in checks for finding in check.findings],
+        )
+
+    def _read_indexes(self, indexed: Scans, found: list[str]) -> Operation[Verified]:
+        """Find workflows that stand in the indexes."""
+        members = yield from indexed.next_members()
+        ids = [workflow_id for workflow_id, _ in scored_ids(members, self._context.keys.index(0))]
+        found[:] = self._new(ids)
+        return Verified()
+
+    def _read_keys(self, scan: KeyScan, found: list[str]) -> Operation[Verified]:
+        """Find workflows that stand in no index, and keys that belong to nobody."""
+        ids: list[str] = []
+        problems = []
+        for key in (yield from scan.next_page()):
+            workflow_id, problem = self._owner(key)
+            if problem:
+                problems.append(Finding("key", key.decode(errors="backslashreplace"), problem))
+            elif workflow_id:
+                ids.append(workflow_id)
+        found[:] = self._new(ids)
+        return Verified(findings=problems)
+
+    def _new(self, workflow_ids: Iterable[str]) -> list[str]:
+        """Those that have not come up before, each once."""
+        new = [workflow_id for workflow_id in dict.fromkeys(workflow_ids) if workflow_id not in self._seen]
+        self._seen.update(new)
+        return new
+
+    def _owner(self, key: bytes) -> tuple[str, str]:
+        """The workflow that a key belongs to, if it does to one; and what is wrong with it."""
+        keys = self._context.keys
+        try:
+            text = key.decode()
+        except UnicodeDecodeError:
+            return "", "it is not a key of this store"
+        if text == keys.config or _FACT_KEY.fullmatch(text, len(keys.namespace) + 1):
+            return "", ""
+        match = _KEY.fullmatch(text, len(keys.namespace) + 1)
+        if match is None:
+            return "", "it is not a key of this store"
+        partition, kind, workflow_id = int(match[1]), match[2] or "", match[3] or ""
+        if partition >= keys.partitions or (workflow_id and crc32(workflow_id.encode()) % keys.partitions != partition):
+            return "", "it is in the wrong partition, where nobody looks for it"
+        if kind.startswith("import-"):
+            return "", "it is of an import that was not finished; it goes by itself a day later, or import again"
+        return workflow_id, ""
+
+    def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
+        """Find the buckets that hold facts."""
+        keys = [self._context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+        commands = [Command(("HLEN", key), key) for key in keys]
+        findings = []
+        for number, reply in enumerate((yield Batch(commands))):
+            count = answer_or_foreign(reply, commands[number])
+            if isinstance(count, ErrorReply):
+                findings.append(Finding("key", keys[number], f"it cannot be read: {count.code} {count.message}"))
+            elif count:
+                buckets.append(number)
+        return Verified(findings=findings)
+
+    def _check_facts(self, scans: Scans) -> Operation[Verified]:
+        """Look at facts: are they true to their hashes, and is their age known?"""
+        facts = pairs((yield from scans.next_members()))
+        commands = [
+            Command(("ZSCORE", times, fact), times) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
+        ]
+        findings = []
+        for (fact, data), age in zip(facts, (yield from ask_all(commands)), strict=True):
+            name = fact.decode(errors="backslashreplace")
+            if not fact_matches(fact, data):
+                findings.append(Finding("fact", name, "it is damaged, or not what its hash stands for"))
+            if age is None:
+                repaired = yield from self._give_age(fact)
+                findings.append(
+                    Finding("fact", name, "its age is not known: it is never collected", (("times", "now"),), repaired)
+                )
+        return Verified(facts=len(facts), findings=findings)
+
+    def _give_age(self, fact: bytes) -> Operation[bool]:
+        """Take a fact for written now."""
+        if not self._repair:
+            return False
+        _, times = self._context.keys.fact(fact)
+        yield from ask(Command(("ZADD", times, "NX", str(self._now_ms * 1000), fact), times))
+        return True

@@ -1,0 +1,77 @@
+"""Watching a whole namespace: which workflows are written to, as they are.
+
+Each partition's index says which workflows were written to last, so whoever watches asks for what has come on top of
+each. That is a question to every partition each time, with no memory of the server's and no permission but to read.
+"""
+
+from typing import NamedTuple
+
+from runic_redis.arguments import MAX_CURSOR
+from runic_redis.context import Context
+from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.scored import scored_ids
+
+__all__ = ["Change", "Watcher"]
+
+# Of a partition in which more was written to since the last look, the rest comes with the next one.
+_AT_ONCE = 1000
+
+
+class Change(NamedTuple):
+    """A workflow that was written to.
+
+    Attributes:
+        workflow_id: the workflow.
+        time_us: when, in microseconds since 1970, by the server's clock.
+        since_us: the time of the look before: what was written since then is new.
+    """
+
+    workflow_id: str
+    time_us: int
+    since_us: int
+
+
+class Watcher:
+    """Tells which workflows of a namespace are written to, from when it is opened.
+
+    A workflow that is written to several times between two looks is told once. A clock of the server's that is set back
+    hides what is written until it has caught up.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._since: list[int] = []
+        # Those that were written to in just that microsecond: others may have been, too.
+        self._told: list[set[str]] = []
+
+    def open(self) -> Operation[None]:
+        """Begin now."""
+        seconds, micros = yield from ask(Command(("TIME",), self._context.keys.config))
+        count = self._context.keys.partitions
+        self._since = [int(seconds) * 1_000_000 + int(micros)] * count
+        self._told = [set() for _ in range(count)]
+
+    def look(self) -> Operation[list[Change]]:
+        """What has been written to since the last look, in the order of their times; nothing, if nothing has."""
+        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        commands = [
+            Command(
+                ("ZRANGEBYSCORE", key, str(since), "+inf", "WITHSCORES", "LIMIT", "0", str(_AT_ONCE + len(told))), key
+            )
+            for key, since, told in zip(keys, self._since, self._told, strict=True)
+        ]
+        changes: list[Change] = []
+        for number, reply in enumerate((yield from ask_all(commands))):
+            since, told = self._since[number], self._told[number]
+            for workflow_id, score in scored_ids(reply, keys[number]):
+                if score > MAX_CURSOR:
+                    continue  # no time of a server's
+                time_us = int(score)
+                if time_us == since and workflow_id in told:
+                    continue
+                changes.append(Change(workflow_id, time_us, since))
+                if time_us > self._since[number]:
+                    self._since[number], self._told[number] = time_us, set()
+                self._told[number].add(workflow_id)
+        return sorted(changes, key=lambda change: change.time_us)

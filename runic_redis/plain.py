@@ -1,0 +1,119 @@
+"""Events and their values without the application's classes: as JSON, and as a line of text.
+
+What JSON has no form for is an object with one member whose name begins with a dollar sign, such as
+``{"$datetime": "2026-01-02T03:04:05+00:00"}``; docs/operating.md lists them. Two different values never look the same.
+"""
+
+import datetime as dt
+import math
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from runic_redis.events import FactRef, UnknownEvent, default_registry
+
+__all__ = ["event_fields", "event_text", "event_type", "to_json", "value_text"]
+
+# The type that a plain dict is shown with.
+PLAIN = "dict"
+
+
+def event_type(event: Any) -> str:
+    """The name of an event's type; of a plain dict, "dict"."""
+    return _schema(event)[0]
+
+
+def _schema(value: Any) -> tuple[str, int]:
+    """The name and the version of an object's type."""
+    if type(value) is UnknownEvent:
+        return value.name, value.version
+    registered = default_registry.of(type(value))
+    return (PLAIN, 0) if registered is None else registered.schema[:2]
+
+
+def event_fields(event: Any) -> Mapping[Any, Any]:
+    """An event's fields, by name; a plain dict's items."""
+    if type(event) is dict:
+        return event
+    if type(event) is UnknownEvent:
+        return event.fields
+    registered = default_registry.of(type(event))
+    return {} if registered is None else dict(zip(registered.schema.fields, registered.kind.read(event), strict=True))
+
+
+def event_text(event: Any) -> str:
+    """An event's fields in a line, as Python would write them."""
+    return ", ".join(f"{name}={value_text(value)}" for name, value in event_fields(event).items())
+
+
+def to_json(value: Any) -> Any:
+    """A value of an event, as what `json.dumps` takes.
+
+    A value that nests deeper than Python recurses is cut short there.
+    """
+    try:
+        return _to_json(value)
+    except RecursionError:
+        return {"$deep": True}
+
+
+def _to_json(value: Any) -> Any:
+    kind = type(value)
+    if value is None or kind in {bool, int, str}:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    write = _FORMS.get(kind)
+    if write is not None:
+        return write(value)
+    fields = {name: _to_json(part) for name, part in event_fields(value).items()}
+    name, version = _schema(value)
+    return {"$object": name, "version": version, "fields": fields}
+
+
+def _object(value: dict[Any, Any]) -> Any:
+    if all(type(key) is str for key in value) and not any(key.startswith("$") for key in value):
+        return {key: _to_json(item) for key, item in value.items()}
+    return {"$map": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
+
+
+_FORMS: Mapping[type, Callable[[Any], Any]] = {
+    list: lambda value: [_to_json(item) for item in value],
+    dict: _object,
+    FactRef: lambda value: {"$fact": value.hash},
+    bytes: lambda value: {"$bytes": b64encode(value).decode()},
+    tuple: lambda value: {"$tuple": [_to_json(item) for item in value]},
+    set: lambda value: {"$set": sorted((_to_json(item) for item in value), key=repr)},
+    frozenset: lambda value: {"$frozenset": sorted((_to_json(item) for item in value), key=repr)},
+    dt.datetime: lambda value: {"$datetime": value.isoformat() + "~" * value.fold},
+    dt.date: lambda value: {"$date": value.isoformat()},
+    dt.time: lambda value: {"$time": value.isoformat() + "~" * value.fold},
+    dt.timedelta: lambda value: {"$duration": [value.days, value.seconds, value.microseconds]},
+    Decimal: lambda value: {"$decimal": str(value)},
+    UUID: lambda value: {"$uuid": str(value)},
+}
+
+
+def value_text(value: Any) -> str:
+    """A value in a line, as Python would write it; what nests deeper than Python recurses is left out."""
+    try:
+        return _written(value)
+    except RecursionError:
+        return "…"
+
+
+def _written(value: Any) -> str:
+    kind = type(value)
+    if kind is FactRef:
+        return f"FactRef({value.hash!r})"
+    if kind is UnknownEvent:
+        return f"{value.name}({', '.join(f'{name}={_written(part)}' for name, part in value.fields.items())})"
+    if kind is list:
+        return f"[{', '.join(map(_written, value))}]"
+    if kind is tuple:
+        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    if kind is dict:
+        return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
+    return repr(value)

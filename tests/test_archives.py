@@ -1,0 +1,306 @@
+"""`export`, `import` and `copy`: what arrives is what was there, whatever comes in between."""
+
+import contextlib
+import os
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisStore
+from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
+from runic_redis.operations.exporting import Exporter
+from runic_redis.operations.importing import Importer
+from tests.servers import RunningServer
+from tests.test_verifying import fill, verify
+
+
+def export(store: RedisStore, path: Path, workflow_ids: list[str] | None = None) -> Exporter:
+    exporter = Exporter(store._context, workflow_ids)
+    with ArchiveWriter(path) as archive:
+        for record in archive.found:
+            exporter.note(record)
+        store._run(exporter.run(archive.write))
+        archive.finish()
+    return exporter
+
+
+def load(store: RedisStore, path: Path) -> Importer:
+    importer = Importer(store._context)
+    with ArchiveReader(path) as archive:
+        for record in archive:
+            store._run(importer.take(record))
+    return importer
+
+
+def contents(store: RedisStore) -> dict[str, Any]:
+    """Everything that a namespace keeps of its workflows, whatever its partitions."""
+    with_redis = store._connected.server._client
+    found: dict[str, Any] = {}
+    for workflow_id in store.list():
+        keys = store._context.keys.workflow(workflow_id)
+        meta = {name: value for name, value in with_redis.hgetall(keys.meta).items() if not name.startswith(b"lease_")}
+        found[workflow_id] = (
+            {name: value for name, value in meta.items() if name != b"fence"},
+            with_redis.xrange(keys.events),
+            with_redis.hgetall(keys.snapshot),
+            with_redis.get(keys.log),
+            with_redis.hgetall(keys.commits),
+            with_redis.smembers(keys.refs),
+            with_redis.zscore(keys.index, workflow_id),
+            with_redis.zscore(keys.leases, workflow_id) is not None,
+            with_redis.zscore(keys.expiring, workflow_id),
+            [with_redis.pttl(key) > 0 for key in (keys.meta, keys.events)],
+        )
+    return found
+
+
+@pytest.fixture
+def store(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as store:
+        fill(store)
+        yield store
+
+
+@pytest.fixture(params=["one", "cluster", "resp3"])
+def target(request: pytest.FixtureRequest, valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """An empty namespace, in other partitions."""
+    url = valkey.url(3)
+    if request.param == "cluster":
+        nodes: list[RunningServer] = request.getfixturevalue("cluster_nodes")
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+    with RedisStore.from_url(url, namespace=f"{namespace}-target", partitions=77) as target:
+        yield target
+
+
+def test_what_is_imported_is_what_was_exported(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
+    held = store.acquire("w", "me")
+    exported = export(store, tmp_path / "a")
+    assert exported.problems == []
+    imported = load(target, tmp_path / "a")
+    assert (imported.problems, imported.complete, imported.there) == ([], True, 0)
+    assert (imported.workflows, imported.events, imported.facts) == (7, 36, 5)
+    assert contents(target) == contents(store)
+    assert verify(target).findings == []
+    assert target.load_fact(b"alone") == 1
+    assert target.append("trimmed", [{"n": 9}], commit_id="mine") == 2, "commit ids are known there, too"
+    assert {lease.workflow_id for lease in target.claim("you", limit=10)} == {"w", "unfinished", "held"}
+    with pytest.raises(LeaseLost):
+        target.append("w", [{}], lease=held)
+    again = load(target, tmp_path / "a")
+    assert (again.workflows, again.there, again.problems) == (0, 7, []), "importing again changes nothing"
+    assert verify(target).findings == []
+
+
+def test_some_workflows_bring_their_own_facts_alone(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
+    exported = export(store, tmp_path / "a", ["log", "held"])
+    assert (exported.workflows, exported.facts) == (2, 1)
+    assert load(target, tmp_path / "a").problems == []
+    assert set(target.list()) == {"log", "held"}
+    assert export(store, tmp_path / "b", ["nobody"]).problems == ["There is no workflow 'nobody'."]
+
+
+def test_another_workflow_of_the_same_id_stays(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
+    export(store, tmp_path / "a")
+    target.append("w", [{"mine": True}])
+    imported = load(target, tmp_path / "a")
+    assert (imported.workflows, len(imported.problems)) == (6, 1)
+    assert "another workflow 'w'" in imported.problems[0]
+    assert list(target.stream("w")) == [{"mine": True}]
+    target.delete("w")
+    assert load(target, tmp_path / "a").workflows == 1
+    target.append("w", [{"more": 1}])
+    assert load(target, tmp_path / "a").problems == [], "it is there, and has gone on"
+    assert target.cursor("w") == 25
+
+
+class Interrupted(Exception):
+    """In place of Ctrl-C, a crash, or a full disk."""
+
+
+def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    store.append("random", [{"b": os.urandom(300_000)} for _ in range(9)])
+    whole = export(store, tmp_path / "whole")
+    for after in (0, 1, 2, 3, 5, 7):
+        exporter = Exporter(store._context)
+        with ArchiveWriter(tmp_path / "a") as archive, pytest.raises(Interrupted):
+            for record in archive.found:
+                exporter.note(record)
+            left = iter(range(after))
+
+            def write(record: Record, archive: ArchiveWriter = archive, left: Iterator[int] = left) -> None:
+                if next(left, None) is None:
+                    raise Interrupted
+                archive.write(record)
+                archive.flush()
+
+            store._run(exporter.run(write))
+        assert not (tmp_path / "a").exists(), "it is not whole"
+        partial = tmp_path / "a.partial"
+        partial.write_bytes(partial.read_bytes()[: -after - 1] + b"torn")
+    exported = export(store, tmp_path / "a")
+    assert (exported.workflows, exported.events, exported.facts) == (whole.workflows, whole.events, whole.facts)
+    assert not (tmp_path / "a.partial").exists()
+    assert load(target, tmp_path / "a").complete
+    assert contents(target) == contents(store)
+    with pytest.raises(ConfigurationError, match="is there already"):
+        export(store, tmp_path / "a")
+
+
+def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    export(store, tmp_path / "a")
+    before = contents(store)
+    with ArchiveReader(tmp_path / "a") as archive:
+        records = list(archive)
+    for stop in range(1, len(records) + 1):
+        importer = Importer(target._context)
+        for record in records[:stop]:
+            target._run(importer.take(record))
+        there = contents(target)
+        assert there == {name: before[name] for name in there}
+        assert importer.complete == (stop == len(records))
+    assert contents(target) == before
+    assert verify(target).findings == []
+
+
+def test_a_damaged_archive_is_refused_and_brings_no_damage(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    export(store, tmp_path / "a")
+    whole = (tmp_path / "a").read_bytes()
+    source = random.Random(1)
+    for _ in range(40):
+        at = source.randrange(len(whole))
+        damaged = whole[:at] + bytes([whole[at] ^ 1 << source.randrange(8)]) + whole[at + 1 :]
+        for data in (damaged, whole[:at]):
+            (tmp_path / "b").write_bytes(data)
+            with contextlib.suppress(DecodeError, ConfigurationError):
+                assert not load(target, tmp_path / "b").complete
+    assert verify(target).findings == []
+    before = contents(store)
+    assert all(before[name] == there for name, there in contents(target).items())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ["nonsense"],
+        ["workflow"],
+        ["workflow", "w", {"created": b"x"}, None, False],
+        ["workflow", "w", {"created": b"1", "lease_owner": b"me"}, None, False],
+        ["workflow", "", {"created": b"1"}, None, False],
+        ["snapshot", b"1", b"1", b"data"],
+        ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
+        ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
+        ["refs", 10**12],
+        ["refs", [10**12]],
+        ["commits", [[b"a", 1]]],
+        ["done", "other", 1, 1, b""],
+        ["archive", 2],
+        ["end", "many", 1, 1],
+    ],
+)
+def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> None:
+    importer = Importer(store._context)
+    store._run(importer.take(["archive", 1, "x"]))
+    if record[0] in {"entries", "refs", "commits", "done"}:
+        store._run(importer.take(["workflow", "new", {"created": b"1"}, None, False]))
+    with pytest.raises((DecodeError, ConfigurationError, ValueError)):
+        store._run(importer.take(record))
+    assert "new" not in set(store.list())
+
+
+def test_writers_may_go_on_while_it_is_exported(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
+    over = threading.Event()
+    store.append_many([(f"many-{n}", [{"n": n}] * 40) for n in range(200)])
+
+    def write() -> None:
+        for number in range(10**9):
+            if over.is_set():
+                return
+            store.append("w", [{"n": number}, {"f": Fact(number)}])
+            cursor = store.append("trimmed", [{"n": number}] * 9)
+            store.save_snapshot("trimmed", cursor, b"%d" % cursor)
+            store.trim("trimmed")
+            store.delete("comes and goes")
+            store.append("comes and goes", [{"n": number}], snapshot=b"s")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            assert export(store, tmp_path / f"{number}").problems == []
+    finally:
+        over.set()
+        writer.join()
+    imported = load(target, tmp_path / "2")
+    assert (imported.problems, imported.complete) == ([], True)
+    assert verify(target).findings == []
+    assert list(target.stream("w")) == list(store.stream("w"))[: target.cursor("w")]
+
+
+def test_a_damaged_store_is_exported_as_far_as_it_is_whole(
+    store: RedisStore, valkey: RunningServer, target: RedisStore, tmp_path: Path
+) -> None:
+    keys = store._context.keys.workflow
+    with valkey.client() as client:
+        client.hset(keys("held").meta, "cursor", 5)
+        client.hdel(keys("completed").meta, "created")
+        client.delete(keys("log").log)
+        client.lpush(keys("log").log, "foreign")
+        client.hset(store._context.keys.fact(b"alone")[0], b"alone", b"damage")
+    exported = export(store, tmp_path / "a")
+    assert len(exported.problems) == 4
+    assert load(target, tmp_path / "a").problems == []
+    assert set(target.list()) == {"w", "large", "trimmed", "unfinished"}
+    assert verify(target).findings == []
+
+
+def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
+    export(store, tmp_path / "a")
+    with RedisStore.from_url(valkey.url(), namespace=f"{store._context.keys.namespace}-x") as other:
+        importer = Importer(other._context)
+        with ArchiveReader(tmp_path / "a") as archive:
+            for record in archive:
+                if record[0] == "done":
+                    break
+                other._run(importer.take(record))
+        other._run(importer._send_gathered())
+        with valkey.client() as client:
+            left = list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
+            assert left
+            assert all(0 < client.pttl(key) <= 24 * 3600 * 1000 for key in left)
+            load(other, tmp_path / "a")
+            assert not list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
+
+
+def test_a_million_events_go_to_a_cluster_with_other_partitions(
+    valkey: RunningServer, cluster_nodes: list[RunningServer], namespace: str, tmp_path: Path
+) -> None:
+    url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace) as store,
+        RedisStore.from_url(url, namespace=namespace, partitions=40) as target,
+    ):
+        events = [{"step": n, "text": f"event {n} of its commit"} for n in range(50)]
+        for first in range(0, 10_000, 500):
+            for _ in range(2):
+                store.append_many([(f"w-{n}", events) for n in range(first, first + 500)])
+        exported = export(store, tmp_path / "a")
+        assert (exported.workflows, exported.events, exported.problems) == (10_000, 1_000_000, [])
+        imported = load(target, tmp_path / "a")
+        assert (imported.workflows, imported.events, imported.complete) == (10_000, 1_000_000, True)
+        found = verify(target)
+        assert (found.workflows, found.events, found.findings) == (10_000, 1_000_000, [])
+        assert set(target.list()) == set(store.list())
+        for n in (0, 4999, 9999):
+            assert list(target.stream_records(f"w-{n}")) == list(store.stream_records(f"w-{n}"))
+        target.delete_namespace()
+        store.delete_namespace()

@@ -1,0 +1,417 @@
+"""Every verb of the command line, on a real server, as scripts and people use it."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from runic_redis import Fact, RedisStore, event
+from runic_redis.cli.main import main
+from tests.servers import RunningServer, running, valkey_program
+
+COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
+VERBS = {
+    *("workflows", "show", "events", "tail", "facts", "stats", "verify", "doctor", "export", "import", "copy"),
+    *("trim", "collect", "delete", "serve", "demo", "bench"),
+}
+
+
+@event("cli_opened")
+@dataclass
+class Opened:
+    """The command line reads it without this class."""
+
+    by: str
+    items: tuple[Any, ...] = ()
+
+
+@dataclass
+class Done:
+    """What a run of the command line came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[Any]:
+        """What was printed as JSON."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command line in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["runic-redis", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        found = capsys.readouterr()
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0, found.out, found.err)
+
+    return run
+
+
+@pytest.fixture
+def run(runs: Run, valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line on the namespace of the test."""
+    monkeypatch.setenv("RUNIC_REDIS_URL", valkey.url())
+    monkeypatch.setenv("RUNIC_REDIS_NAMESPACE", namespace)
+    return runs
+
+
+@pytest.fixture
+def shop(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """A store with a bit of everything."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=7) as store:
+        store.append("order-1", [Opened("Ada", ("tea", 1)), {"note": "plain"}], metadata={"correlation": "r-1"})
+        store.append("order-1", [{"report": Fact({"rows": [1, 2]})}], snapshot=b"state")
+        store.append("order-2", [Opened("Bob")])
+        store.release(store.acquire("order-2", "worker-1"))
+        store.append("basket-1", [Opened("Eve")])
+        store.complete("basket-1")
+        store.save("log-only", [Opened("Kim")])
+        yield store
+
+
+def fact_of(store: RedisStore) -> str:
+    (last,) = store.stream("order-1", after=2)
+    return str(last["report"].hash)
+
+
+def test_every_verb_says_what_it_does_and_takes_json(runs: Run) -> None:
+    overall = runs("--help")
+    assert overall.status == 0
+    for verb in VERBS:
+        assert f" {verb} " in overall.out
+        one = runs(verb, "--help")
+        assert one.status == 0
+        assert "--json" in one.out, verb
+    assert "--install-completion" in overall.out
+
+
+def test_workflows_are_listed_newest_first_filtered_and_counted(run: Run, shop: RedisStore) -> None:
+    listed = run("workflows", "--json").lines
+    assert [one["workflow_id"] for one in listed] == ["log-only", "basket-1", "order-2", "order-1"]
+    assert [one["state"] for one in listed] == ["open", "completed", "unfinished", "open"]
+    assert [one["cursor"] for one in listed] == [0, 1, 1, 3]
+    assert [one["workflow_id"] for one in run("workflows", "order-", "--json").lines] == ["order-2", "order-1"]
+    assert [one["workflow_id"] for one in run("workflows", "--limit", 1, "--json").lines] == ["log-only"]
+    assert [one["workflow_id"] for one in run("workflows", "--state", "unfinished", "--json").lines] == ["order-2"]
+    shop.acquire("order-2", "worker-2")
+    assert [one["workflow_id"] for one in run("workflows", "--state", "leased", "--json").lines] == ["order-2"]
+    assert run("workflows", "--count").out == "4\n"
+    assert run("workflows", "order-", "--count", "--json").lines == [{"workflows": 2}]
+    assert run("workflows", "--state", "completed", "--count").out == "1\n"
+    shown = run("workflows")
+    assert shown.status == 0
+    assert shown.out.splitlines()[4].split()[:3] == ["order-1", "open", "3"]
+
+
+def test_a_workflow_is_shown_with_all_that_is_kept_of_it(run: Run, shop: RedisStore) -> None:
+    shop.trim("order-1", keep=1)
+    held = shop.acquire("order-1", "worker-1")
+    (one,) = run("show", "order-1", "--json").lines
+    assert (one["cursor"], one["trimmed"], one["snapshot_cursor"], one["snapshot_bytes"]) == (3, 2, 3, 5)
+    assert (one["state"], one["lease_owner"], one["facts"]) == ("leased", held.owner, 1)
+    assert one["memory"]["events"] > 0
+    assert [(commit["cursor"], commit["types"]) for commit in one["commits"]] == [(3, {"dict": 1})]
+    people = run("show", "order-1").out
+    for words in ("worker-1", "at 3, 5 B", "trimmed to", "1 facts"):
+        assert words in people
+    missing = run("show", "nobody")
+    assert missing.status == 1
+    assert missing.err == "runic-redis: There is no workflow 'nobody'.\n"
+
+
+def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    keys = shop._context.keys.workflow("order-1")
+    with valkey.client() as client:
+        client.hset(keys.meta, "trimmed", "soon")
+        client.delete(keys.refs)
+        client.set(keys.refs, "a string")
+    assert len(run("workflows", "--json").lines) == 4
+    (one,) = run("show", "order-1", "--json").lines
+    assert one["cursor"] == 3
+    assert any("trimmed" in problem for problem in one["damaged"])
+    assert any("refs" in problem for problem in one["damaged"])
+
+
+def test_events_are_printed_without_their_classes(run: Run, shop: RedisStore) -> None:
+    first, second, third = run("events", "order-1", "--json").lines
+    assert (first["cursor"], first["type"], first["metadata"]) == (1, "cli_opened", {"correlation": "r-1"})
+    assert first["fields"] == {"by": "Ada", "items": {"$tuple": ["tea", 1]}}
+    assert (second["type"], second["fields"]) == ("dict", {"note": "plain"})
+    assert third["fields"] == {"report": {"$fact": fact_of(shop)}}
+
+    def cursors(*options: object) -> list[int]:
+        return [one["cursor"] for one in run("events", "order-1", "--json", *options).lines]
+
+    assert cursors("--from", 2) == [2, 3]
+    assert cursors("--to", 2) == [1, 2]
+    assert cursors("--from", 2, "--to", 2) == [2]
+    assert cursors("--reverse") == [3, 2, 1]
+    assert cursors("--reverse", "--limit", 1) == [3]
+    assert cursors("--type", "cli_opened") == [1]
+    people = run("events", "order-1", "--limit", 1).out
+    assert "cli_opened by='Ada', items=('tea', 1)" in people
+    shop.trim("order-1")
+    trimmed = run("events", "order-1")
+    assert (trimmed.status, trimmed.out, trimmed.err) == (0, "", "The events up to 3 are trimmed.\n")
+
+
+def test_facts_are_printed_and_checked(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    fact = fact_of(shop)
+    assert run("facts", fact, "--json").lines == [{"hash": fact, "value": {"rows": [1, 2]}}]
+    assert run("facts", fact).out == "{'rows': [1, 2]}\n"
+    assert run("facts", "sha256:none").status == 1
+    with valkey.client() as client:
+        client.hset(shop._context.keys.fact(fact.encode())[0], fact, b"damage")
+    damaged = run("facts", fact)
+    assert damaged.status == 1
+    assert "is damaged" in damaged.err
+
+
+def test_stats_count_and_measure(run: Run, shop: RedisStore) -> None:
+    shop.trim("order-1")
+    (found,) = run("stats", "--json").lines
+    assert {name: found[name] for name in ("partitions", "workflows", "events", "events_kept", "facts")} == {
+        "partitions": 7,
+        "workflows": 4,
+        "events": 5,
+        "events_kept": 2,
+        "facts": 1,
+    }
+    assert found["memory_bytes"]["events"] > 0
+    assert 0 <= found["slowest_partition"]["number"] < 7
+    assert found["slowest_partition"]["milliseconds"] >= found["median_partition_milliseconds"] > 0
+    assert "slowest partition" in run("stats").out
+
+
+def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:
+    assert run("trim").status == 2
+    assert run("trim", "order-1", "--keep", 1, "--json").lines == [{"workflow": "order-1", "trimmed": 2}]
+    assert run("trim", "nobody").status == 1
+    assert len(run("trim", "--all", "--json").lines) == 4
+    unused = shop.put_fact("unused")
+    assert run("collect", "--json").lines == [{"removed": 0}]
+    assert run("collect", "--grace", 0, "--json").lines == [{"removed": 1}]
+    assert run("facts", unused).status == 1
+    unasked = run("delete", "order-1")
+    assert (unasked.status, shop.exists("order-1")) == (2, True)
+    half = run("delete", "order-1", "nobody", "--yes")
+    assert (half.status, shop.exists("order-1")) == (1, True)
+    assert run("delete", "order-1", "--yes", "--json").lines == [{"workflow": "order-1", "deleted": True}]
+    assert not shop.exists("order-1")
+
+
+def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    assert run("events").status == 2, "an argument is missing"
+    assert run("show", "x" * 513).status == 2, "it cannot be an id"
+    assert run("workflows", "--url", "http://localhost").status == 2
+    unreachable = run("workflows", "--url", "redis://:secret@127.0.0.1:1")
+    assert unreachable.status == 3
+    assert "secret" not in unreachable.err
+    elsewhere = run("workflows", "--namespace", "nowhere")
+    assert elsewhere.status == 1
+    assert shop._context.keys.namespace in elsewhere.err, "those that there are, are named"
+    assert run("import", __file__).status == 2, "it is no archive"
+
+
+def test_a_server_that_takes_no_writes_is_told_by_the_exit_status(runs: Run, tmp_path: Path) -> None:
+    with running(valkey_program(), tmp_path) as server, RedisStore.from_url(server.url(), namespace="full") as store:
+        store.append("w", [{"n": 1}], snapshot=b"s")
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            options = ("--url", server.url(), "--namespace", "full")
+            assert runs("export", tmp_path / "archive", *options).status == 0, "reading goes on"
+            store.delete("w")
+            refused = runs("import", tmp_path / "archive", *options)
+    assert refused.status == 3
+    assert "OOM" in refused.err
+
+
+def test_ctrl_c_ends_a_tail_and_a_closed_pipe_ends_a_listing(shop: RedisStore, valkey: RunningServer) -> None:
+    environment = {
+        **os.environ,
+        "RUNIC_REDIS_URL": valkey.url(),
+        "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
+    }
+    tail = subprocess.Popen(
+        [*COMMAND, "tail", "order-1", "--last", "1", "--json"], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    assert tail.stdout is not None
+    assert json.loads(tail.stdout.readline())["cursor"] == 3, "what is there"
+    shop.append("order-1", [{"n": 1}])
+    assert json.loads(tail.stdout.readline())["fields"] == {"n": 1}, "what comes"
+    tail.send_signal(signal.SIGINT)
+    assert tail.wait(30) == 130
+    tail.stdout.close()
+    shop.append("long", [{"n": n, "t": "x" * 100} for n in range(20_000)])
+    command = [*COMMAND, "events", "long"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.readline()
+        listing.stdout.close()
+        assert b"Traceback" not in listing.stderr.read()
+
+
+def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) -> None:
+    environment = {
+        **os.environ,
+        "RUNIC_REDIS_URL": valkey.url(),
+        "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
+    }
+    command = [*COMMAND, "tail", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as tail:
+        assert tail.stdout is not None
+        # It begins when it has connected: from then on each event is shown once, in the order of its workflow.
+        beats = 0
+        while not select.select([tail.stdout], [], [], 0.1)[0]:
+            beats += 1
+            shop.append("beat", [{"beat": beats}])
+        shop.append_many([("order-2", [{"n": 1}]), ("quite new", [{"n": 2}, {"n": 3}])])
+        shop.save_snapshot("order-1", 3, b"no event")
+        seen = _until(tail.stdout, {"n": 3})
+        shop.delete("order-2")
+        shop.append("order-2", [{"n": 4}])
+        seen += _until(tail.stdout, {"n": 4})
+        shop.append("order-2", [{"n": 5}])
+        seen += _until(tail.stdout, {"n": 5})
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(30) == 130
+    shown = [one["fields"]["beat"] for one in seen if one["workflow"] == "beat"]
+    assert shown == list(range(shown[0], beats + 1))
+    assert [one["fields"]["n"] for one in seen if one["workflow"] == "quite new"] == [2, 3]
+    assert [(one["cursor"], one["fields"]) for one in seen if one["workflow"] == "order-2"] == [
+        (2, {"n": 1}),
+        (1, {"n": 4}),
+        (2, {"n": 5}),
+    ]
+    assert not [one for one in seen if one["workflow"] == "order-1"]
+
+
+def _until(lines: IO[str], fields: dict[str, Any]) -> list[Any]:
+    seen: list[Any] = []
+    while not seen or seen[-1]["fields"] != fields:
+        seen.append(json.loads(lines.readline()))
+    return seen
+
+
+def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_path: Path) -> None:
+    with running(valkey_program(), tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+
+        def verdicts() -> tuple[int, dict[str, str]]:
+            done = runs("doctor", "--url", server.url(), "--namespace", "none", "--json")
+            return done.status, {one["name"]: one["verdict"] for one in done.lines}
+
+        status, found = verdicts()
+        assert status == 0
+        assert (found["server"], found["persistence"], found["eviction"], found['"fsync"']) == ("good",) * 4
+        assert (found["replicas"], found["replicated(1)"], found["user"]) == ("warning", "unknown", "warning")
+        assert (found["namespace"], found["latency"] in {"good", "warning"}, found["clock"]) == (
+            "warning",
+            True,
+            "good",
+        )
+        with server.client() as client:
+            before = client.dbsize()
+            client.config_set("appendonly", "no")
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("maxmemory", "1gb")
+        status, found = verdicts()
+        assert status == 1
+        assert (found["persistence"], found["eviction"], found["memory"]) == ("bad", "bad", "good")
+        assert found['"fsync"'] == "unknown"
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "shy", "on", ">s", "~*", "+hget", "+hmget")
+            assert client.dbsize() == before, "it leaves nothing"
+        shy = runs("doctor", "--url", f"{server.url()}&username=shy&password=s", "--namespace", "none", "--json")
+        assert {one["verdict"] for one in shy.lines if one["name"] in {"server", "clock", '"fsync"'}} == {"unknown"}
+        assert shy.status == 0
+
+
+def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    command = [*COMMAND, "serve", str(directory), "--fsync", "always", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        urls = json.loads(served.stdout.readline())
+        for url in urls.values():
+            with RedisStore.from_url(url, namespace="served") as store:
+                store.append("w", [{"by": url}])
+        served.send_signal(signal.SIGTERM)
+        assert served.wait(30) == 0
+    with RedisStore.from_url(urls["url"], namespace="served") as store:
+        assert store.cursor("w") == 2
+    assert subprocess.run([*COMMAND, "serve", os.devnull], capture_output=True, check=False).returncode == 2
+
+
+def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_path: Path) -> None:
+    (exported,) = run("export", tmp_path / "a", "--json").lines
+    assert (exported["workflows"], exported["events"], exported["facts"], exported["problems"]) == (4, 5, 1, [])
+    assert exported["bytes"] == (tmp_path / "a").stat().st_size
+    assert run("export", tmp_path / "a").status == 2, "it is there already"
+    there = f"{shop._context.keys.namespace}-there"
+    (imported,) = run("import", tmp_path / "a", "--namespace", there, "--partitions", 3, "--json").lines
+    assert (imported["workflows"], imported["there_already"], imported["problems"]) == (4, 0, [])
+    assert run("verify", "--namespace", there, "--json").lines == [
+        {"workflows": 4, "events": 5, "facts": 1, "findings": [], "sound": True}
+    ]
+    assert run("stats", "--namespace", there, "--json").lines[0]["partitions"] == 3
+    assert run("events", "order-1", "--namespace", there).out == run("events", "order-1").out
+    assert "4 workflows were there already" in run("import", tmp_path / "a", "--namespace", there).out
+    (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:-3])
+    cut = run("import", tmp_path / "cut", "--namespace", there)
+    assert cut.status == 1
+    assert "cut off" in cut.err
+
+
+def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    there = f"{shop._context.keys.namespace}-there"
+    url = valkey.url()
+    some = run("copy", url, url, "order-2", "--to-namespace", there, "--partitions", 2, "--json").lines
+    assert some[0]["workflows"] == 1
+    (rest,) = run("copy", url, url, "--to-namespace", there, "--json").lines
+    assert (rest["workflows"], rest["there_already"], rest["problems"]) == (3, 1, [])
+    shop.append("order-2", [{"later": True}])
+    behind = run("copy", url, url, "--to-namespace", there)
+    assert behind.status == 1
+    assert "earlier state" in behind.err
+    with RedisStore.from_url(url, namespace=there, partitions=None) as copied:
+        assert list(copied.stream("order-1")) == list(shop.stream("order-1"))
+
+
+def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
+    run: Run, shop: RedisStore, valkey: RunningServer
+) -> None:
+    assert run("verify").out == "4 workflows, 5 events, 1 facts: all sound\n"
+    keys = shop._context.keys.workflow("order-1")
+    with valkey.client() as client:
+        client.zrem(keys.index, "order-1")
+        found = run("verify")
+        assert found.status == 1
+        assert "can be repaired workflow order-1: it is not in the index" in found.out
+        repaired = run("verify", "order-1", "--repair", "--json")
+        assert repaired.status == 0
+        assert [one["repaired"] for one in repaired.lines[0]["findings"]] == [True]
+        client.hset(keys.snapshot, "cursor", 99)
+    left = run("verify", "order-1", "--repair")
+    assert left.status == 1
+    assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out

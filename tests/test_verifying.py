@@ -1,0 +1,238 @@
+"""`verify`: each kind of damage is found, and what can be derived from the rest is set right, while others write."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from runic_redis import Fact, RedisStore
+from runic_redis.operations.verifying import Verified, Verifier
+from tests.servers import RunningServer
+
+
+def verify(store: RedisStore, workflow_ids: list[str] | None = None, *, repair: bool = False) -> Verified:
+    verifier = Verifier(store._context, workflow_ids, repair=repair)
+    store._run(verifier.open())
+    all_of_it = Verified()
+    while (part := store._run(verifier.next_part())) is not None:
+        all_of_it.workflows += part.workflows
+        all_of_it.events += part.events
+        all_of_it.facts += part.facts
+        all_of_it.findings += part.findings
+    return all_of_it
+
+
+@pytest.fixture(params=["2", "3"])
+def store(request: pytest.FixtureRequest, valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """A store with whatever a workflow can be, by both protocols."""
+    with RedisStore.from_url(valkey.url(int(request.param)), namespace=namespace, partitions=5) as store:
+        fill(store)
+        yield store
+
+
+def fill(store: RedisStore) -> None:
+    for number in range(12):
+        store.append("w", [{"n": number}, {"f": Fact(number % 3)}])
+    store.append("large", [{"b": os.urandom(2000)} for _ in range(9)])
+    store.save_snapshot("trimmed", store.append("trimmed", [{"n": 1}]), b"state")
+    store.append("trimmed", [{"n": 2}], commit_id="mine")
+    store.trim("trimmed")
+    store.release(store.acquire("unfinished", "me"))
+    store.append("held", [{"n": 1}], lease=store.acquire("held", "me"))
+    store.append("completed", [{"n": 1}], lease=store.acquire("completed", "me"))
+    store.complete("completed")
+    store.expire("completed", 3600)
+    store.save("log", [{"f": Fact("in a log")}])
+    store.save_fact(b"alone", 1)
+
+
+@pytest.fixture
+def client(valkey: RunningServer) -> Iterator[redis.Redis]:
+    with valkey.client() as client:
+        yield client
+
+
+def test_what_is_sound_is_found_sound(store: RedisStore) -> None:
+    found = verify(store)
+    assert found.findings == []
+    assert (found.workflows, found.events, found.facts) == (7, 24 + 9 + 1 + 1 + 1, 5)
+    some = verify(store, ["w", "large", "w"])
+    assert (some.workflows, some.events, some.findings) == (2, 33, [])
+    assert verify(store, ["nobody"]).workflows == 0
+
+
+Damage = Callable[[redis.Redis, RedisStore, Any], object]
+
+
+def keys(store: RedisStore, workflow_id: str) -> Any:
+    return store._context.keys.workflow(workflow_id)
+
+
+def fact_of(store: RedisStore) -> str:
+    return str(list(store.stream("w"))[1]["f"].hash)
+
+
+DERIVABLE: dict[str, tuple[str, Damage, str]] = {
+    "not in the index": ("w", lambda c, s, k: c.zrem(k.index, "w"), "not in the index"),
+    "cursor behind": ("w", lambda c, s, k: c.hset(k.meta, "cursor", 3), "its cursor is 3"),
+    "no cursor": ("w", lambda c, s, k: c.hdel(k.meta, "cursor"), "its cursor is 0"),
+    "no meta hash": ("w", lambda c, s, k: c.delete(k.meta), "when it was created is missing"),
+    "a reference is missing": ("w", lambda c, s, k: c.srem(k.refs, fact_of(s)), "not among its references"),
+    "no references": ("w", lambda c, s, k: c.delete(k.refs), "3 facts that its events refer to"),
+    "largest not noted": ("large", lambda c, s, k: c.hdel(k.meta, "largest"), "its largest entry"),
+    "unfinished, and not claimed": (
+        "unfinished",
+        lambda c, s, k: c.zrem(k.leases, "unfinished"),
+        "among the unfinished",
+    ),
+    "held, with another end": ("held", lambda c, s, k: c.zadd(k.leases, {"held": 1}), "among the unfinished"),
+    "completed, and claimed": ("completed", lambda c, s, k: c.zadd(k.leases, {"completed": 0}), "among the unfinished"),
+    "does not leave": ("completed", lambda c, s, k: c.zrem(k.expiring, "completed"), "among the expiring"),
+    "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "nothing is kept of it"),
+}
+
+
+@pytest.mark.parametrize("name", DERIVABLE)
+def test_what_can_be_derived_is_found_and_set_right(store: RedisStore, client: redis.Redis, name: str) -> None:
+    workflow_id, damage, words = DERIVABLE[name]
+    before = list(store.stream("w"))
+    damage(client, store, keys(store, workflow_id))
+    found = verify(store)
+    assert {one.name for one in found.findings} == {workflow_id}
+    assert any(words in one.problem for one in found.findings), found.findings
+    assert all(one.repairs and not one.repaired for one in found.findings)
+    assert verify(store).findings == found.findings, "to look changes nothing"
+    assert all(one.repaired for one in verify(store, [workflow_id], repair=True).findings)
+    assert verify(store).findings == []
+    assert list(store.stream("w")) == before
+    assert store.append("w", [{"n": "goes on"}]) == 25
+
+
+def entry(client: redis.Redis, k: Any, place: int) -> Any:
+    return client.xrange(k.events)[place][0]
+
+
+LOST: dict[str, tuple[str, Damage, str]] = {
+    "an entry is gone": ("w", lambda c, s, k: c.xdel(k.events, entry(c, k, 4)), "the events 9 to 10 are missing"),
+    "the last entry is gone": ("w", lambda c, s, k: c.xdel(k.events, entry(c, k, -1)), "missing at the end"),
+    "the stream is gone": ("w", lambda c, s, k: c.delete(k.events), "the events 1 to 24 are missing"),
+    "the first entry is gone": ("w", lambda c, s, k: c.xdel(k.events, entry(c, k, 0)), "the events 1 to 2 are missing"),
+    "a damaged entry": ("w", lambda c, s, k: c.xadd(k.events, {b"x": b"y"}, "25-1"), "is damaged"),
+    "an entry with another cursor": (
+        "w",
+        lambda c, s, k: c.xadd(k.events, c.xrange(k.events)[0][1], "25-1"),
+        "but those up to 24",
+    ),
+    "snapshot above": (
+        "w",
+        lambda c, s, k: c.hset(k.snapshot, mapping={"cursor": 99, "data": "x"}),
+        "above the workflow's",
+    ),
+    "snapshot behind the trim": ("trimmed", lambda c, s, k: c.hset(k.snapshot, "cursor", 0), "are trimmed"),
+    "no snapshot": ("trimmed", lambda c, s, k: c.delete(k.snapshot), "there is no snapshot"),
+    "snapshot without data": ("trimmed", lambda c, s, k: c.hdel(k.snapshot, "data"), "the snapshot is damaged"),
+    "a number that is none": ("w", lambda c, s, k: c.hset(k.meta, "largest", "big"), "largest is b'big'"),
+    "a commit id of the future": ("w", lambda c, s, k: c.hset(k.commits, "id", 99), "which never was"),
+    "a damaged log": ("log", lambda c, s, k: c.set(k.log, b"\xc1"), "the log is damaged"),
+    "a foreign type": (
+        "w",
+        lambda c, s, k: (c.delete(k.commits), c.lpush(k.commits, "x")),
+        "cannot be read: WRONGTYPE",
+    ),
+    "a fact is missing": ("w", lambda c, s, k: c.hdel(*bucket(s)), "is missing"),
+}
+
+
+def bucket(store: RedisStore) -> tuple[str, str]:
+    fact = fact_of(store)
+    return store._context.keys.fact(fact.encode())[0], fact
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_cannot_be_derived_is_found_and_left(store: RedisStore, client: redis.Redis, name: str) -> None:
+    workflow_id, damage, words = LOST[name]
+    damage(client, store, keys(store, workflow_id))
+    found = verify(store)
+    assert {one.name for one in found.findings} == {workflow_id}
+    assert any(words in one.problem for one in found.findings), found.findings
+    left = verify(store, repair=True).findings
+    assert any(words in one.problem and not one.repaired for one in left)
+
+
+def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.Redis) -> None:
+    held, fact = bucket(store)
+    client.hset(held, fact, b"damage")
+    _, times = store._context.keys.fact(b"alone")
+    client.zrem(times, b"alone")
+    name = store._context.keys.namespace
+    strays = {f"{{{name}:0}}:foo", f"{{{name}:99}}:meta:w", f"{{{name}}}:other", f"{{{name}:0}}:import-log:w"}
+    strays.add(next(f"{{{name}:{n}}}:log:w" for n in range(5) if f"{{{name}:{n}}}" not in keys(store, "w").log))
+    for key in strays:
+        client.set(key, "x")
+    client.set(f"{{{name}x:0}}:foo", "of another namespace")
+    found = verify(store, repair=True).findings
+    assert {one.name for one in found if one.kind == "key"} == strays
+    assert {(one.name, one.repaired) for one in found if one.kind == "fact"} == {(fact, False), ("alone", True)}
+    assert client.zscore(times, b"alone")
+    assert [one.problem for one in verify(store, ["w"]).findings] == [
+        f"the fact {fact!r}, which it refers to, is damaged"
+    ]
+
+
+def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:
+    over = threading.Event()
+
+    def write() -> None:
+        for number in range(10**9):
+            store.append_many([("w", [{"n": number}]), (f"new-{number}", [{"f": Fact(number)}])])
+            store.save_snapshot("trimmed", store.append("trimmed", [{"n": number}]), b"state")
+            store.trim("trimmed")
+            store.delete("comes and goes")
+            store.append("comes and goes", [{"n": number}, {"n": number}][: 1 + number % 2], snapshot=b"s")
+            if over.is_set():
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            assert verify(store, repair=True).findings == []
+    finally:
+        over.set()
+        writer.join()
+    assert verify(store).findings == []
+
+
+def test_a_workflow_that_changes_is_not_repaired_by_what_it_was(store: RedisStore, client: redis.Redis) -> None:
+    """Between the look and the repair somebody appends: what was derived does not hold any more."""
+    k = keys(store, "w")
+    client.hset(k.meta, "cursor", 20)
+    verifier = Verifier(store._context, ["w"], repair=True)
+    operation = verifier.next_part()
+    effect: Any = next(operation)
+    while not any(command.script for command in effect.commands):
+        effect = operation.send(store._sender.ask(effect))
+    client.hset(k.meta, "cursor", 24)
+    store.append("w", [{"n": "meanwhile"}])
+    with pytest.raises(StopIteration) as stop:
+        operation.send(store._sender.ask(effect))
+    assert [one.repaired for one in stop.value.value.findings] == [False]
+    assert store.cursor("w") == 25
+    assert verify(store).findings == []
+
+
+def test_a_cluster_is_looked_through_slot_by_slot(cluster_nodes: list[RunningServer], namespace: str) -> None:
+    url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    with RedisStore.from_url(url, namespace=namespace, partitions=5) as store:
+        fill(store)
+        assert verify(store).findings == []
+        store._connected.server._client.delete(keys(store, "w").meta)
+        store._connected.server._client.zrem(keys(store, "w").index, "w")
+        found = verify(store, repair=True).findings
+        assert {one.name for one in found} == {"w"}
+        assert all(one.repaired for one in found)
+        assert verify(store).findings == []
+        assert store.cursor("w") == 24

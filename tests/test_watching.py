@@ -1,0 +1,61 @@
+"""A namespace is watched, and taken as it was made."""
+
+import pytest
+
+from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore
+from runic_redis.operations.watching import Watcher
+from tests.portal import BlockingStore
+from tests.servers import RunningServer
+
+
+def test_each_write_is_told_once_in_order(valkey: RunningServer, namespace: str) -> None:
+    for protocol in (2, 3):
+        with RedisStore.from_url(valkey.url(protocol), namespace=namespace, partitions=4) as store:
+            store.append("before", [{"n": 1}])
+            watcher = Watcher(store._context)
+            store._run(watcher.open())
+            assert store._run(watcher.look()) == []
+            # Of one script, and so of one microsecond.
+            store.append_many([(f"w-{n}", [{"n": 1}]) for n in range(50)])
+            first = store._run(watcher.look())
+            assert sorted(change.workflow_id for change in first) == sorted(f"w-{n}" for n in range(50))
+            assert store._run(watcher.look()) == []
+            for workflow_id in ("w-1", "new", "before", "w-1"):
+                store.append(workflow_id, [{"n": 2}])
+            told = store._run(watcher.look())
+            assert [change.workflow_id for change in told] == ["new", "before", "w-1"], "by its last write"
+            assert all(change.since_us <= change.time_us for change in told)
+            with valkey.client() as client:
+                client.zadd(store._context.keys.index(0), {"no time": 1e300, "w-3": -5})
+            assert store._run(watcher.look()) == []
+            store.delete_namespace()
+
+
+def test_more_than_one_look_takes_is_told_by_the_next(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        watcher = Watcher(store._context)
+        store._run(watcher.open())
+        with valkey.client() as client:
+            seconds, micros = client.time()
+            at = seconds * 1_000_000 + micros + 10**9
+            client.zadd(store._context.keys.index(0), {f"w-{n}": at + n // 1500 for n in range(3000)})
+        seen: list[str] = []
+        while changes := store._run(watcher.look()):
+            seen += [change.workflow_id for change in changes]
+        assert sorted(seen) == sorted(f"w-{n}" for n in range(3000))
+
+
+def test_a_namespace_is_opened_in_as_many_partitions_as_it_was_made_with(valkey: RunningServer, namespace: str) -> None:
+    url = valkey.url()
+    early = RedisStore.from_url(url, namespace=namespace, partitions=None)
+    with RedisStore.from_url(url, namespace=namespace, partitions=3) as store:
+        store.append("w", [{"n": 1}])
+    with early, pytest.raises(ConfigurationError, match="partitions=3"):
+        early.stream("w")  # it was not there when this was opened: 256
+    for opened in (RedisStore.from_url, lambda *a, **o: BlockingStore(AsyncRedisStore.from_url(*a, **o))):
+        with opened(url, namespace=namespace, partitions=None) as store:
+            assert list(store.stream("w")) == [{"n": 1}]
+    with valkey.client() as client:
+        client.hset(f"{{{namespace}}}:config", "partitions", 10**9)
+    with pytest.raises(ConfigurationError, match="partitions=1000000000"):
+        RedisStore.from_url(url, namespace=namespace, partitions=None)
