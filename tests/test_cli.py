@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import pytest
 
-from runic_redis import Fact, RedisStore, event
+from runic_redis import Fact, RedisStore, UnknownEvent, event
 from runic_redis.cli.main import main
 from tests.servers import RunningServer, running, valkey_program
 
@@ -415,3 +415,24 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     left = run("verify", "order-1", "--repair")
     assert left.status == 1
     assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out
+
+
+def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    hostile = "\x1b[2J\x9b\r[red]"
+    shop.append(hostile, [UnknownEvent(hostile, 1, {hostile: hostile}), {"f": Fact(hostile)}])
+    shop.acquire(hostile, hostile)
+    fact = shop.put_fact(hostile)
+    with valkey.client() as client:
+        client.zrem(shop._context.keys.workflow(hostile).index, hostile)
+        for verb in (
+            ("show", hostile),
+            ("events", hostile),
+            ("facts", fact),
+            ("verify",),
+            ("verify", "--repair"),
+            ("workflows",),
+        ):
+            done = run(*verb)
+            assert not {"\x1b", "\x9b", "\r"} & set(done.out + done.err), verb
+            assert "\\x1b[2J" in done.out, verb
+    assert hostile in [one["workflow_id"] for one in run("workflows", "--json").lines], "JSON escapes by itself"

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, out, print_json, progress, table
+from runic_redis.cli.output import EXIT_NO, out, print_json, printable, progress, table
 from runic_redis.durability import Durability, replicated
 from runic_redis.errors import ConfigurationError, DurabilityError
 from runic_redis.operations.asking import ask
@@ -67,7 +67,7 @@ def verify(
         for finding in all_of_it.findings:
             mark = "repaired" if finding.repaired else "can be repaired" if finding.repairs else "damaged"
             style = "green" if finding.repaired else "yellow" if finding.repairs else "red"
-            out.print(Text.assemble((mark, style), f" {finding.kind} {finding.name}: {finding.problem}"))
+            out.print(Text.assemble((mark, style), printable(f" {finding.kind} {finding.name}: {finding.problem}")))
         facts = f", {all_of_it.facts:,} facts" if not workflow_ids else ""
         state = f"{len(left):,} problems" if left else "all sound"
         out.print(f"{all_of_it.workflows:,} workflows, {all_of_it.events:,} events{facts}: {state}")

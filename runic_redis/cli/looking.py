@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from runic_redis.cli.options import AsJson, Namespace, Url, opened
-from runic_redis.cli.output import bytes_text, note, out, print_json, print_pairs, progress, table, time_text
+from runic_redis.cli.output import bytes_text, note, out, print_json, print_pairs, printable, progress, table, time_text
 from runic_redis.operations.asking import ask
 from runic_redis.operations.describing import (
     Description,
@@ -63,7 +63,9 @@ def workflows(
                 print_json(asdict(one))
                 continue
             snapshot = "" if one.snapshot_cursor is None else str(one.snapshot_cursor)
-            shown.add_row(Text(one.workflow_id), _state_text(one), str(one.cursor), time_text(one.written), snapshot)
+            shown.add_row(
+                Text(printable(one.workflow_id)), _state_text(one), str(one.cursor), time_text(one.written), snapshot
+            )
         if not as_json:
             out.print(shown)
 
@@ -105,14 +107,14 @@ def show(
         return
     print_pairs(
         [
-            ("workflow", one.workflow_id),
+            ("workflow", printable(one.workflow_id)),
             ("state", _state_text(one)),
             ("cursor", one.cursor),
             ("created", time_text(one.created)),
             ("last write", time_text(one.written)),
             ("completed", time_text(one.completed)),
             ("expires", time_text(one.expires)),
-            ("lease", f"{one.lease_owner}, until {time_text(one.lease_until)}" if one.lease_owner else None),
+            ("lease", f"{printable(one.lease_owner)}, until {time_text(one.lease_until)}" if one.lease_owner else None),
             ("snapshot", _snapshot_text(one)),
             ("trimmed to", one.trimmed or None),
             ("entries", one.entries),
@@ -127,7 +129,9 @@ def show(
         shown = table("cursor", "time", "events", "types", right=("cursor", "events"))
         for commit in line:
             types = ", ".join(f"{name} {count}" if count > 1 else name for name, count in commit["types"].items())
-            shown.add_row(str(commit["cursor"]), time_text(commit["time"]), str(commit["events"]), Text(types))
+            shown.add_row(
+                str(commit["cursor"]), time_text(commit["time"]), str(commit["events"]), Text(printable(types))
+            )
         out.print()
         out.print(shown)
 
@@ -195,12 +199,12 @@ def print_record(workflow_id: str, record: Record, *, as_json: bool, named: bool
         )
         return
     line = Text.assemble(
-        (f"{workflow_id} " if named else "", "cyan"),
+        (f"{printable(workflow_id)} " if named else "", "cyan"),
         (f"{record.cursor:>8} ", "bold"),
         (f"{time_text(record.time)} ", "dim"),
-        (name, "green"),
+        (printable(name), "green"),
         " ",
-        event_text(record.event),
+        printable(event_text(record.event)),
     )
     out.print(line)
 
@@ -219,7 +223,7 @@ def facts(
         if as_json:
             print_json({"hash": fact_hash, "value": to_json(values[fact_hash])})
         else:
-            out.print(value_text(values[fact_hash]))
+            out.print(printable(value_text(values[fact_hash])))
 
 
 def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:

@@ -44,12 +44,25 @@ def opened(
 
     Unless it may be new, a namespace that is not there is an end: exit status 1, and the names of those that there are.
     """
-    # What the server's settings endanger is said by `doctor`.
-    logging.getLogger("runic_redis").setLevel(logging.ERROR)
-    with RedisStore.from_url(url, namespace=namespace, partitions=partitions, deadline_s=deadline_s) as store:
+    with (
+        _unwarned(),
+        RedisStore.from_url(url, namespace=namespace, partitions=partitions, deadline_s=deadline_s) as store,
+    ):
         store._context = without_classes(store._context)
         if not store._context.made and not may_be_new:
             there = store._run(find_namespaces(store._context))
             named = f"there is {', '.join(there)}: pass --namespace" if there else "there is none of this store at all"
             stop(f"There is no namespace {namespace!r} here; {named}.", EXIT_NO)
         yield store
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Keep quiet about what the server's settings endanger: `doctor` says it."""
+    logger = logging.getLogger("runic_redis")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

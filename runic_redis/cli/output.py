@@ -21,6 +21,7 @@ __all__ = [
     "out",
     "print_json",
     "print_pairs",
+    "printable",
     "progress",
     "stop",
     "table",
@@ -79,6 +80,11 @@ def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
         if value not in (None, ""):
             made.add_row(name, str(value))
     out.print(made)
+
+
+def printable(text: str) -> str:
+    """A text from the data, with what a terminal would take for a command written out."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def time_text(time: datetime | None) -> str:

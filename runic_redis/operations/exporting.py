@@ -17,10 +17,9 @@ from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.describing import count_workflows
 from runic_redis.operations.effects import Command, Operation
-from runic_redis.operations.listing import Listing
 from runic_redis.operations.records import entry_cursor, missing, read_cursor
 from runic_redis.operations.scanning import Scans
-from runic_redis.operations.scored import pairs
+from runic_redis.operations.scored import pairs, scored_ids
 
 __all__ = ["KEPT", "Exporter"]
 
@@ -83,16 +82,23 @@ class Exporter:
 
         if not self._begun:
             give(["archive", FORMAT, self._context.keys.namespace])
-        listing = Listing(self._context)
-        ids = self._ids if self._ids is not None else (yield from listing.next_page())
-        while ids:
-            for workflow_id in ids:
-                if workflow_id not in self._workflows:
-                    yield from self._export_workflow(workflow_id, give)
-            ids = [] if self._ids is not None else (yield from listing.next_page())
+        if self._ids is not None:
+            yield from self._export_workflows(self._ids, give)
+        else:
+            # A scan shows all that are there from its begin to its end, also what is written meanwhile.
+            indexes = map(self._context.keys.index, range(self._context.keys.partitions))
+            scans = Scans(Command(("ZSCAN", index, "0", "COUNT", str(_MEMBERS)), index) for index in indexes)
+            while scans.more:
+                members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
+                yield from self._export_workflows([workflow_id for workflow_id, _ in members], give)
         if self._ids is None:
             yield from self._export_other_facts(give)
         give(["end", self.workflows, self.events, self.facts])
+
+    def _export_workflows(self, ids: Iterable[str], give: Callable[[Record], None]) -> Operation[None]:
+        for workflow_id in ids:
+            if workflow_id not in self._workflows:
+                yield from self._export_workflow(workflow_id, give)
 
     def _export_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[None]:
         try:
