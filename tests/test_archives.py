@@ -152,6 +152,19 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
         export(store, tmp_path / "a")
 
 
+def test_a_part_of_another_namespace_s_archive_is_not_gone_on_with(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    with ArchiveWriter(tmp_path / "a") as archive:
+        assert list(archive.found) == []
+        archive.write(["archive", 1, "another"])
+        archive.flush()
+    before = (tmp_path / "a.partial").read_bytes()
+    with pytest.raises(ConfigurationError, match="of the namespace 'another'"):
+        export(store, tmp_path / "a")
+    assert (tmp_path / "a.partial").read_bytes() == before
+
+
 def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
     store: RedisStore, target: RedisStore, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from runic_redis.archive import FORMAT, Record
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError
+from runic_redis.errors import ConfigurationError, DecodeError
 from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.describing import count_workflows
@@ -63,8 +63,17 @@ class Exporter:
         return len(self._ids) if self._ids is not None else sum((yield from count_workflows(self._context)))
 
     def note(self, record: Record) -> None:
-        """Take a record for exported: it is in the archive already, from a run that was cut off."""
+        """Take a record for exported: it is in the archive already, from a run that was cut off.
+
+        Raises:
+            ConfigurationError: that was a run on another namespace.
+        """
         self._begun = True
+        if record[0] == "archive" and record[2] != self._context.keys.namespace:
+            raise ConfigurationError(
+                f"What there is of the archive, from a run that was cut off, is of the namespace {record[2]!r:.120}: "
+                "name another file, or remove it. Nothing was changed."
+            )
         if record[0] == "fact":
             self.facts += 1
             self._facts.add(record[1])
@@ -91,7 +100,6 @@ class Exporter:
             while scans.more:
                 members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
                 yield from self._export_workflows([workflow_id for workflow_id, _ in members], give)
-        if self._ids is None:
             yield from self._export_other_facts(give)
         give(["end", self.workflows, self.events, self.facts])
 
