@@ -1,7 +1,4 @@
-"""What `make docs` does to a page: a link that leaves docs/ (to a test, say) leads somewhere on a forge, not on the site.
-
-There it becomes its text.
-"""
+"""What `make docs` does to a page: links that leave docs/, to a test, say, lead somewhere on a forge only, and become text."""
 
 import re
 from pathlib import Path
