@@ -17,7 +17,7 @@ demo: $(VENV)/demo  ## run the demonstration: a durable census of the standard l
 test: $(VENV)/test  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-docs: $(VENV)/docs  ## build the documentation as a site, in site/: open site/index.html
+docs: $(VENV)/docs  ## build the documentation as a site, in site/: python3 -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; what is learnt and found is kept in .fuzz/

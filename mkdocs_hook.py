@@ -1,4 +1,4 @@
-"""What `make docs` does to a page: links that leave docs/, to a test, say, lead somewhere on a forge only, and become text."""
+"""What `make docs` does to a page: links that leave docs/, to a test, say, become text: they lead nowhere on a site."""
 
 import re
 from pathlib import Path
