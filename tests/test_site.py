@@ -58,8 +58,9 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for path, page in pages(site).items():
         assert page.fetched, path
         assert not [target for target in page.fetched if re.match(r"(\w+:)?//", target)], path
-    for path in site.rglob("*.css"):
-        assert not re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//[^)]*", path.read_text()), path
+    for path in (*site.rglob("*.css"), *site.rglob("*.svg")):
+        text = path.read_text()
+        assert not re.findall(r"(?:url\(|@import |href=|src=)[\"']?(?:https?:)?//[^)]*", text), path
 
 
 def test_every_page_of_the_docs_is_there_and_its_links_lead_somewhere(site: Path) -> None:
@@ -70,7 +71,7 @@ def test_every_page_of_the_docs_is_there_and_its_links_lead_somewhere(site: Path
     for path, page in built.items():
         if path.name == "404.html":
             continue
-        for link in page.links:
+        for link in page.links + page.fetched:
             target, _, place = link.partition("#")
             if ":" in target:
                 continue
