@@ -18,7 +18,7 @@ test: $(VENV)/test  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 docs: $(VENV)/docs  ## build the documentation as a site, in site/: python3 -m http.server -d site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # (--quiet would hide warnings from it, too)
 
 fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; what is learnt and found is kept in .fuzz/
 	for target in $$($(BIN)/python -m tests.fuzz_with_atheris --targets 2>/dev/null); do \
