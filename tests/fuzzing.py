@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgpack
+
 from runic_redis.codec import Codec
 from runic_redis.codec.compression import compress, decompress
 from runic_redis.codec.facts import digest
@@ -15,7 +17,22 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.events import default_registry
 from runic_redis.keys import Keys
-from runic_redis.operations import appending, facts, leasing, lifecycle, listing, opening, reading, snapshots, tailing
+from runic_redis.operations import (
+    appending,
+    describing,
+    exporting,
+    facts,
+    importing,
+    leasing,
+    lifecycle,
+    listing,
+    opening,
+    reading,
+    snapshots,
+    tailing,
+    verifying,
+    watching,
+)
 from runic_redis.operations.effects import Ahead, Batch, Collect, Command, ErrorReply, Operation
 from runic_redis.operations.records import decode_commit
 from tests import strategies
@@ -202,6 +219,35 @@ FOR_ALL = ("DAMAGED", "WRONGTYPE", "ERR")
 NIL = {"trim", "complete", "expire"}
 
 
+# What a meta hash has, and may have.
+META = [*(name.encode() for name in exporting.KEPT), b"lease_owner", b"lease_until", b"other", b"\xff"]
+
+
+def _flat(source: Source, first: Callable[[], bytes], most: int) -> list[bytes]:
+    return [part for pair in source.some(lambda: [first(), source.text()], most) for part in pair]
+
+
+def _key(source: Source) -> bytes:
+    return (b"{fuzz:0}:meta:", b"{fuzz:0}:", b"{fuzz", b"")[source.number(4)] + source.text()
+
+
+def _page(source: Source, members: list[bytes]) -> list[Any]:
+    return [b"7" if source.left and source.number(4) == 0 else b"0", members]
+
+
+# Replies that are of one form, whatever was asked.
+OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
+    **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
+    "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
+    "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
+    "HKEYS": lambda source: source.some(source.text),
+    "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),
+    "SSCAN": lambda source: _page(source, source.some(source.text)),
+    "HSCAN": lambda source: _page(source, _flat(source, source.text, 4)),
+    "ZSCAN": lambda source: _page(source, source.scored(5)),
+}
+
+
 def reply_to(command: Command, source: Source) -> Any:
     """A reply of the form that Redis gives to a command; what is in it is the source's."""
     if command.script is not None:
@@ -223,6 +269,8 @@ def reply_to(command: Command, source: Source) -> Any:
         return source.scored(4)
     if name == "TIME":
         return [b"1700000000", b"5"]
+    if name in OF_ALL_KINDS:
+        return OF_ALL_KINDS[name](source)
     if name == "INFO":
         return b"redis_version:" + source.text() + b"." + source.text()
     raise AssertionError(f"no reply is known to {name}")
@@ -288,6 +336,33 @@ def _tail(context: Context, source: Source) -> None:
     _pages(tailing.Tailer(context, {"w": 0, "v": 2}), source, most=5)
 
 
+def _watch(context: Context, source: Source) -> None:
+    watcher = watching.Watcher(context)
+    run(watcher.open(), source)
+    for _ in range(3):
+        run(watcher.look(), source)
+
+
+def _verify(context: Context, source: Source, workflow_ids: list[str] | None, *, repair: bool = False) -> None:
+    verifier = verifying.Verifier(context, workflow_ids, repair=repair)
+    run(verifier.open(), source)
+    while run(verifier.next_part(), source) is not None:
+        pass
+
+
+def _import(context: Context, source: Source) -> None:
+    """Records of the right kinds, with whatever in them."""
+    importer = importing.Importer(context)
+    run(importer.take(["archive", 1, "fuzz"]), source)
+    kinds = ("workflow", "snapshot", "log", "commits", "refs", "entries", "done", "fact", "end")
+    likely: list[Any] = [None, 1, "w", b"1", [], {}, True, {"created": b"1"}, [[b"1-1", [b"h", b"p", b"i", b"d"]]]]
+    while source.left:
+        parts = [
+            likely[source.number(len(likely))] if source.number(4) else source.text() for _ in range(source.number(5))
+        ]
+        attempt(lambda record: run(importer.take(record), source), [kinds[source.number(len(kinds))], *parts])
+
+
 LEASE = leasing.Lease("w", "me", 5, 30.0)
 OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "open": lambda context, source: run(opening.open_namespace(context), source),
@@ -316,6 +391,16 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "release": lambda context, source: run(leasing.release(context, LEASE), source),
     "complete": lambda context, source: run(leasing.complete(context, "w", LEASE), source),
     "expire": lambda context, source: run(leasing.expire(context, "w", 5.0), source),
+    "describe": lambda context, source: run(describing.describe(context, ["w", "v"]), source),
+    "recent commits": lambda context, source: run(describing.recent_commits(context, "w", 9), source),
+    "count events": lambda context, source: run(describing.count_events(context, ["w", "v"]), source),
+    "watch": _watch,
+    "verify": lambda context, source: _verify(context, source, ["w", "v"]),
+    "verify and repair": lambda context, source: _verify(context, source, ["w"], repair=True),
+    "verify all": lambda context, source: _verify(context, source, None, repair=True),
+    "export": lambda context, source: run(exporting.Exporter(context, ["w"]).run(msgpack.packb), source),
+    "export all": lambda context, source: run(exporting.Exporter(context).run(msgpack.packb), source),
+    "import": _import,
 }
 
 

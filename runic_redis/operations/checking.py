@@ -79,7 +79,6 @@ class WorkflowCheck:
         self._step: _Step = "head"
         self._meta: dict[bytes, bytes] = {}
         self._scores: list[float | None] = []
-        self._snapshot: tuple[int | None, bool] = (None, False)
         self._position = 0
         self._last_id = b""
         self._times: tuple[bytes, bytes] | None = None
@@ -128,8 +127,8 @@ class WorkflowCheck:
         else:
             self._take_changes(replies)
 
-    def repair(self) -> Operation[bool]:
-        """Set right what can be derived; whether that was done. It is not if the workflow has changed meanwhile."""
+    def repair(self) -> Operation[None]:
+        """Set right what can be derived, and say so in the findings; not if the workflow has changed meanwhile."""
         keys = self._keys
         arguments: list[Argument] = [
             self.workflow_id,
@@ -148,7 +147,6 @@ class WorkflowCheck:
         )
         if reply == 1:
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
-        return bool(reply == 1)
 
     def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))

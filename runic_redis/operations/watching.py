@@ -65,7 +65,7 @@ class Watcher:
         for number, reply in enumerate((yield from ask_all(commands))):
             since, told = self._since[number], self._told[number]
             for workflow_id, score in scored_ids(reply, keys[number]):
-                if score > MAX_CURSOR:
+                if not 0 <= score <= MAX_CURSOR:
                     continue  # no time of a server's
                 time_us = int(score)
                 if time_us == since and workflow_id in told:
