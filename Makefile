@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format bench bench-full chaos clean
+.PHONY: help demo test docs fuzz lint format bench bench-full chaos clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ demo: $(VENV)/demo  ## run the demonstration: a durable census of the standard l
 
 test: $(VENV)/test  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+docs: $(VENV)/docs  ## build the documentation as a site, in site/: python3 -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # (--quiet would hide warnings from it, too)
 
 fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; what is learnt and found is kept in .fuzz/
 	for target in $$($(BIN)/python -m tests.fuzz_with_atheris --targets 2>/dev/null); do \
@@ -44,7 +47,7 @@ chaos: $(VENV)/test  ## break servers and connections under load for SECONDS=120
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
 clean:  ## remove the environment and what tools have left
-	rm -rf $(VENV) .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bench-report build dist
+	rm -rf $(VENV) .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bench-report build dist site
 
 $(VENV)/demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -54,6 +57,11 @@ $(VENV)/demo: pyproject.toml
 $(VENV)/test: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+$(VENV)/docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
 
 $(VENV)/fuzz: pyproject.toml

@@ -1,15 +1,20 @@
-"""Every example in the README and the docs runs."""
+"""Every example in the README and the docs runs, and what they name is there."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from runic_redis.cli.main import app
 from tests.servers import RunningServer
 
 ROOT = Path(__file__).parent.parent
+CLUSTER = "localhost:7001"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -33,9 +38,53 @@ def test_the_first_example_of_the_readme_runs_as_it_stands(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if examples(page)], ids=lambda page: page.stem)
-def test_the_examples_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path, valkey: RunningServer) -> None:
+def test_the_examples_of_a_page_run_one_after_the_other(
+    page: Path, tmp_path: Path, valkey: RunningServer, request: pytest.FixtureRequest
+) -> None:
     code = "\n".join(examples(page)).replace("redis://localhost:6379/0", valkey.url())
+    if CLUSTER in code:
+        nodes: list[RunningServer] = request.getfixturevalue("cluster_nodes")
+        code = code.replace(",localhost:7002,localhost:7003", "").replace(CLUSTER, f"127.0.0.1:{nodes[0].port}")
     run(code, tmp_path)
+
+
+def test_a_worker_of_the_start_page_is_killed_and_another_goes_on(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "index.md").read_text()
+    (tmp_path / "order.py").write_text(examples(ROOT / "docs" / "index.md")[1])
+    (session,) = re.findall(r"(?ms)^```console\n(\$ python order\.py .*?)^```$", page)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    shown = ""
+    statuses = []
+    for command in re.findall(r"(?m)^\$ (.+)$", session):
+        done = subprocess.run(
+            command.split(), cwd=tmp_path, env=environment, text=True, capture_output=True, check=False
+        )
+        assert not done.stderr
+        shown += f"$ {command}\n{done.stdout}"
+        statuses.append(done.returncode)
+    assert shown == session
+    assert statuses == [0, -signal.SIGKILL, 0]
+
+
+def code_of(page: Path) -> str:
+    """What a page has as code, without its Python: what one may type."""
+    text = re.sub(r"(?ms)^```python\n.*?^```$", "", page.read_text())
+    return "\n".join(block or span for block, span in re.findall(r"(?ms)^```\w*\n(.*?)^```$|(?<!`)`([^`\n]+)`", text))
+
+
+def test_the_targets_of_make_that_the_docs_name_are_there() -> None:
+    targets = set(re.findall(r"(?m)^([a-z-]+):.*## ", (ROOT / "Makefile").read_text()))
+    named = {name for page in PAGES for name in re.findall(r"\bmake ([a-z-]+)", code_of(page))}
+    assert named <= targets
+    assert {"demo", "test", "docs"} <= named
+
+
+def test_the_verbs_of_the_command_line_that_the_docs_name_are_there() -> None:
+    # (An archive begins with a line that looks like one.)
+    pattern = r"\brunic-redis (?!archive 1)([a-z][a-z-]*)"
+    named = {verb for page in PAGES for verb in re.findall(pattern, code_of(page))}
+    assert named <= set(typer.main.get_group(app).commands)
+    assert {"bench", "doctor", "events"} <= named
 
 
 def test_the_links_of_every_page_lead_somewhere() -> None:

@@ -1,0 +1,177 @@
+"""A reader of what is in Redis, by docs/data-format.md alone: what somebody would write in another language.
+
+It imports nothing of runic_redis, which a test looks after.
+"""
+
+import datetime as dt
+import hashlib
+import zlib
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgpack
+import redis
+import zstandard
+
+__all__ = ["Damaged", "Event", "Object", "Reader"]
+
+_FACT_BUCKETS = 4096
+
+
+class Damaged(Exception):
+    """What is there is not as the specification has it."""
+
+
+class Object(NamedTuple):
+    """An object of a registered class; as an event, or inside a value."""
+
+    name: str
+    version: int
+    fields: dict[str, Any]
+
+
+class Event(NamedTuple):
+    """An event, and what is known of its commit."""
+
+    cursor: int
+    ms: int
+    value: Any
+    commit: bytes
+    metadata: dict[Any, Any] | None
+
+
+class Reader:
+    """Reads one namespace.
+
+    Args:
+        client: a client that does not decode responses.
+        namespace: its name.
+    """
+
+    def __init__(self, client: redis.Redis, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        config = client.hgetall(f"{{{namespace}}}:config")
+        if config[b"format"] != b"1":
+            raise Damaged(f"format {config[b'format']!r}")
+        self.partitions = int(config[b"partitions"])
+
+    def workflows(self) -> set[str]:
+        """The ids of all workflows."""
+        return {
+            member.decode()
+            for partition in range(self.partitions)
+            for member in self._client.zrevrange(f"{{{self._namespace}:{partition}}}:index", 0, -1)
+            if self._client.exists(self._key("meta", member.decode()))
+        }
+
+    def events(self, workflow: str, after: int = 0) -> Iterator[Event]:
+        """A workflow's events after a cursor."""
+        first: int | str = after + 1
+        start = f"{first}-0"
+        while page := self._client.xrange(self._key("events", workflow), start, "+", count=3):
+            for entry_id, fields in page:
+                last, ms = map(int, entry_id.split(b"-"))
+                (header, payload), *rest = fields.items()
+                named = dict(rest)
+                values = _rows(header, payload)
+                metadata = _value(named[b"m"]) if b"m" in named else None
+                for cursor, value in enumerate(values, last - len(values) + 1):
+                    if cursor > after:
+                        if cursor != after + 1:
+                            raise Damaged(f"event {after + 1} is not there")
+                        after = cursor
+                        yield Event(cursor, ms, value, named[b"i"], metadata)
+            start = f"({page[-1][0].decode()}"
+
+    def meta(self, workflow: str) -> dict[str, bytes]:
+        """A workflow's meta hash."""
+        return {name.decode(): value for name, value in self._client.hgetall(self._key("meta", workflow)).items()}
+
+    def snapshot(self, workflow: str) -> tuple[int, bytes]:
+        """A workflow's snapshot: cursor and data."""
+        cursor, data = self._client.hmget(self._key("snapshot", workflow), "cursor", "data")
+        return int(cursor), data
+
+    def log(self, workflow: str) -> list[Any]:
+        """A workflow's log."""
+        return _rows(*msgpack.unpackb(self._client.get(self._key("log", workflow))))
+
+    def commit_ids(self, workflow: str) -> dict[bytes, int]:
+        """The commit ids that are known for good, with their cursors."""
+        return {key: int(value) for key, value in self._client.hgetall(self._key("commits", workflow)).items()}
+
+    def refs(self, workflow: str) -> set[bytes]:
+        """The hashes of the facts that a workflow refers to."""
+        return self._client.smembers(self._key("refs", workflow))
+
+    def fact(self, fact_hash: bytes) -> Any:
+        """A fact, checked against its hash."""
+        bucket = zlib.crc32(fact_hash) % _FACT_BUCKETS
+        data = self._client.hget(f"{{{self._namespace}:fact:{bucket}}}", fact_hash)
+        canonical = _expanded(data[16:])
+        if data[:16] != hashlib.sha256(hashlib.sha256(fact_hash).digest() + canonical).digest()[:16]:
+            raise Damaged("a fact's digest")
+        if fact_hash.startswith(b"sha256:") and fact_hash[7:].decode() != hashlib.sha256(canonical).hexdigest():
+            raise Damaged("a fact's hash")
+        return _value(canonical)
+
+    def _key(self, kind: str, workflow: str) -> str:
+        partition = zlib.crc32(workflow.encode()) % self.partitions
+        return f"{{{self._namespace}:{partition}}}:{kind}:{workflow}"
+
+
+def _expanded(data: bytes) -> bytes:
+    if data[:1] == b"\x00":
+        return data[1:]
+    if data[:1] == b"\x01":
+        return zstandard.ZstdDecompressor().decompress(data[1:])
+    raise Damaged(f"compression {data[:1]!r}")
+
+
+def _rows(header: bytes, payload: bytes) -> list[Any]:
+    schemas = msgpack.unpackb(header)
+    rows = _value(_expanded(payload), schemas)
+    return [_object(schemas[index], values) for index, *values in rows]
+
+
+def _object(schema: Any, values: list[Any]) -> Any:
+    name, version, fields = schema
+    if name is None:
+        (event,) = values
+        return event
+    return Object(name, version, dict(zip(fields, values, strict=True)))
+
+
+def _value(data: bytes, schemas: Any = ()) -> Any:
+    def extension(code: int, inside: bytes) -> Any:
+        match code:
+            case 1:
+                return int.from_bytes(inside, "big", signed=True)
+            case 2:
+                return tuple(_value(inside, schemas))
+            case 3:
+                return set(_value(inside, schemas))
+            case 4:
+                return frozenset(_value(inside, schemas))
+            case 5 | 7:
+                text = inside.decode()
+                parse = (dt.datetime if code == 5 else dt.time).fromisoformat
+                return parse(text.rstrip("~")).replace(fold=text.count("~"))
+            case 6:
+                return dt.date.fromisoformat(inside.decode())
+            case 8:
+                days, seconds, microseconds = msgpack.unpackb(inside)
+                return dt.timedelta(days, seconds, microseconds)
+            case 9:
+                return Decimal(inside.decode())
+            case 10:
+                return UUID(bytes=inside)
+            case 11:
+                schema, *values = _value(inside, schemas)
+                return _object(msgpack.unpackb(schema) if isinstance(schema, bytes) else schemas[schema], values)
+        raise Damaged(f"extension {code}")
+
+    return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False, timestamp=3)
