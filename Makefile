@@ -17,8 +17,9 @@ demo: $(VENV)/demo  ## run the demonstration: a durable census of the standard l
 test: $(VENV)/test  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
+# (With --quiet, --strict does not see warnings either.)
 docs: $(VENV)/docs  ## build the documentation as a site, in site/: python3 -m http.server -d site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # (--quiet would hide warnings from it, too)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; what is learnt and found is kept in .fuzz/
 	for target in $$($(BIN)/python -m tests.fuzz_with_atheris --targets 2>/dev/null); do \

@@ -28,7 +28,8 @@ PORTS = sorted(set(re.findall(r"127\.0\.0\.1:(\d+):\1", TEXT)))
 def test_images_are_pinned_and_servers_are_checked_and_reached_from_this_machine_only() -> None:
     for name, service in SERVICES.items():
         assert re.fullmatch(r"redis:\d+\.\d+\.\d+", service["image"]), name
-        assert name == "cluster-join" or service["healthcheck"]["test"][0] == "CMD", name
+        idle = service["command"] == ["sleep", "infinity"]
+        assert name == "cluster-join" or service["healthcheck"]["test"][0] == ("CMD" if idle else "CMD-SHELL"), name
         for port in service.get("ports", []):
             assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port), name
         assert ("network_mode" in service) != ("ports" in service), name
@@ -81,16 +82,24 @@ def up(profile: str, directory: Path) -> Iterator[Callable[[str], str]]:
                 )
             )
             stack.callback(process.kill)
-            check = [here(part) for part in service["healthcheck"]["test"][1:]]
+            check = here(service["healthcheck"]["test"][1])
             if not profile:
-                check[1:1] = ["-p", moved["6379"]]
+                check = check.replace("redis-cli", f"redis-cli -p {moved['6379']}")
             wait_until(lambda check=check: _is_well(check, environment), f"{name} to be well", process)
         yield here
 
 
-def _is_well(check: list[str], environment: dict[str, str]) -> bool:
-    done = subprocess.run(check, env=environment, capture_output=True, text=True, check=False)
-    return done.stdout.strip() == "PONG"
+def _is_well(check: str, environment: dict[str, str]) -> bool:
+    return subprocess.run(["sh", "-c", check], env=environment, capture_output=True, check=False).returncode == 0
+
+
+def test_a_server_that_answers_with_an_error_is_not_well(tmp_path: Path) -> None:
+    cli = tmp_path / "redis-cli"
+    cli.write_text("#!/bin/sh\necho 'LOADING Redis is loading the dataset in memory'\n")  # and exits with 0, as it does
+    cli.chmod(0o755)
+    for name, service in SERVICES.items():
+        shell, *check = service.get("healthcheck", {"test": ["CMD"]})["test"]
+        assert shell == "CMD" or not _is_well(check[0], {"PATH": f"{tmp_path}:/usr/bin:/bin"}), name
 
 
 def url_of(profile: str) -> str:
