@@ -20,7 +20,7 @@ from tests.servers import RunningServer, running, valkey_program
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 VERBS = {
     *("workflows", "show", "events", "tail", "facts", "stats", "verify", "doctor", "export", "import", "copy"),
-    *("trim", "collect", "delete", "serve", "demo", "bench"),
+    *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
 }
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 import pytest
 import redis
 
 from runic_redis import RedisStore
+from runic_redis.operations.listing import Listing, Place
 from tests.servers import RunningServer
 
 
@@ -85,3 +87,30 @@ def test_a_short_listing_asks_each_node_once(valkey: RunningServer, client: redi
         assert statistics["cmdstat_zrevrangebyscore"]["calls"] == 256
         assert "cmdstat_keys" not in statistics
         assert "cmdstat_scan" not in statistics
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 64])
+def test_a_listing_goes_on_below_any_place(
+    valkey: RunningServer, client: redis.Redis, namespace: str, partitions: int
+) -> None:
+    scores = {f"{'abc'[number % 3]}-{number}": 1_800_000_000_000_000 + number // 150 for number in range(600)}
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=partitions) as store:
+        fill(store, client, scores)
+        for part, listed in (("", list(store.list())), ("B-", list(store.list(prefix="b-")))):
+            for size in (1, 2, 149, 150, 151, 599):
+                paged: list[str] = []
+                place = None
+                # The last page is empty.
+                while page := _page(store, containing=part, limit=size, below=place):
+                    paged += page[0]
+                    place = page[1]
+                    assert len(page[0]) <= size
+                assert paged == listed
+
+
+def _page(store: RedisStore, **options: Any) -> tuple[list[str], Place | None] | None:
+    listing = Listing(store._context, **options)
+    ids: list[str] = []
+    while more := store._run(listing.next_page()):
+        ids += more
+    return (ids, listing.last) if ids else None

@@ -14,7 +14,7 @@ __all__ = ["main"]
 try:
     import typer
 
-    from runic_redis.cli import changing, checking, following, looking, moving, running
+    from runic_redis.cli import changing, checking, following, looking, moving, running, showing
     from runic_redis.cli.output import EXIT_NO, EXIT_UNAVAILABLE, EXIT_USAGE, stop
 except ImportError:
     sys.exit("The command line needs an extra: pip install 'runic-redis[cli,embedded]'.")
@@ -31,7 +31,7 @@ for panel, verbs in {
     "Check": (checking.verify, checking.doctor),
     "Move": (moving.export, moving.import_, moving.copy),
     "Remove": (changing.trim, changing.collect, changing.delete),
-    "Run": (running.serve, running.demo, running.bench),
+    "Run": (showing.ui, running.serve, running.demo, running.bench),
 }.items():
     for verb in verbs:
         app.command(verb.__name__.rstrip("_"), rich_help_panel=panel)(verb)

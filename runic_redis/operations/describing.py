@@ -16,6 +16,7 @@ __all__ = [
     "Description",
     "State",
     "count_events",
+    "count_unfinished",
     "count_workflows",
     "describe",
     "describe_one",
@@ -114,6 +115,12 @@ def count_workflows(context: Context) -> Operation[list[int]]:
     keys = [context.keys.index(number) for number in range(context.keys.partitions)]
     counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
     return counts
+
+
+def count_unfinished(context: Context) -> Operation[int]:
+    """How many workflows are unfinished: somebody has their lease, or had, and left it."""
+    keys = [context.keys.leases(number) for number in range(context.keys.partitions)]
+    return sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
 
 
 def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:

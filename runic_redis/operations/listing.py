@@ -7,31 +7,54 @@ them; a partition whose page runs out is asked for the next.
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_count, check_prefix
 from runic_redis.context import Context
+from runic_redis.keys import Keys
 from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, Operation, call_script
 from runic_redis.operations.scored import scored_ids
 
-__all__ = ["Listing"]
+__all__ = ["Listing", "Place"]
 
 _FIRST_PAGE = 32
 _LAST_PAGE = 1024
 
 
+class Place(NamedTuple):
+    """Where a workflow stands in the order of a listing.
+
+    Attributes:
+        time_us: when it was last written to, in microseconds since 1970, by the server's clock.
+        partition: the number of its partition: of those that share a time, the lower comes first.
+        workflow_id: its id: of those that share a partition, too, the higher comes first, as in Redis.
+    """
+
+    time_us: float
+    partition: int
+    workflow_id: str
+
+    def is_before(self, time_us: float, partition: int, workflow_id: str) -> bool:
+        """Whether this comes before another place."""
+        if time_us != self.time_us:
+            return time_us < self.time_us
+        return partition > self.partition or (partition == self.partition and workflow_id < self.workflow_id)
+
+
 class _Partition:
     """One partition's index, and how far down it has been read."""
 
-    def __init__(self, key: str, expiring: str, first_page: int) -> None:
-        self.key = key
-        self._expiring = expiring
+    def __init__(self, keys: Keys, number: int, first_page: int, below: Place | None) -> None:
+        self._number = number
+        self._key = keys.index(number)
+        self._expiring = keys.expiring(number)
         self.read: deque[tuple[float, str]] = deque()
         self.more = True
         self.queued = False
         self._count = first_page
-        self._score = float("inf")
+        self._below = below
+        self._score = float("inf") if below is None else below.time_us
         # Members with the lowest score seen: the next page starts at that score, so as to miss none that share it.
         self._at_score: set[str] = set()
 
@@ -44,10 +67,10 @@ class _Partition:
         # To the last digit: rounded up, it would begin again with what has been read.
         upper = f"{self._score:.17g}"
         count = self._count + len(self._at_score)
-        return call_script("list", [self.key, self._expiring], [upper, str(count)])
+        return call_script("list", [self._key, self._expiring], [upper, str(count)])
 
     def receive(self, reply: Sequence[Any]) -> None:
-        pairs = scored_ids(reply, self.key)
+        pairs = scored_ids(reply, self._key)
         self.more = len(pairs) == self._count + len(self._at_score)
         self._count = min(self._count * 2, _LAST_PAGE)
         for workflow_id, score in pairs:
@@ -56,7 +79,8 @@ class _Partition:
             elif workflow_id in self._at_score:
                 continue
             self._at_score.add(workflow_id)
-            self.read.append((-score, workflow_id))
+            if self._below is None or self._below.is_before(score, self._number, workflow_id):
+                self.read.append((score, workflow_id))
 
 
 class Listing:
@@ -67,21 +91,34 @@ class Listing:
     Args:
         context: the store's.
         prefix: only ids that start with this.
+        containing: only ids that contain this, in upper or lower case.
         limit: at most this many; None for all.
+        below: only what comes behind this place.
+
+    Attributes:
+        last: the place of the last one that was listed, if any was.
     """
 
-    def __init__(self, context: Context, *, prefix: str = "", limit: int | None = None) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        prefix: str = "",
+        containing: str = "",
+        limit: int | None = None,
+        below: Place | None = None,
+    ) -> None:
         self._context = context
         self._prefix = check_prefix(prefix)
+        self._part = containing.casefold()
         self._limit = None if limit is None else check_count(limit, "limit")
         count = context.keys.partitions
         first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
-        self._partitions = [
-            _Partition(context.keys.index(n), context.keys.expiring(n), first_page) for n in range(count)
-        ]
-        # The newest workflow of each partition that is not listed yet, as (-score, id, partition).
-        self._heap: list[tuple[float, str, int]] = []
+        self._partitions = [_Partition(context.keys, number, first_page, below) for number in range(count)]
+        # The newest workflow of each partition that is not listed yet, as (-score, partition, id).
+        self._heap: list[tuple[float, int, str]] = []
         self._starved = True
+        self.last: Place | None = None
 
     def next_page(self) -> Operation[list[str]]:
         """The next ids, at least one; none when all have been listed."""
@@ -103,18 +140,19 @@ class Listing:
         """Read the next page of every partition that runs low."""
         low = [(number, partition) for number, partition in enumerate(self._partitions) if partition.runs_low]
         replies = yield from ask_all([partition.command() for _, partition in low])
+        self._starved = False
         for (number, partition), reply in zip(low, replies, strict=True):
             partition.receive(reply)
             if not partition.queued:
                 self._queue(number)
-        self._starved = False
 
     def _queue(self, number: int) -> None:
         """Queue a partition's newest; without one, it must be read further before the order is known."""
         partition = self._partitions[number]
         partition.queued = bool(partition.read)
         if partition.read:
-            heappush(self._heap, (*partition.read.popleft(), number))
+            score, workflow_id = partition.read.popleft()
+            heappush(self._heap, (-score, number, workflow_id))
         elif partition.more:
             self._starved = True
 
@@ -122,10 +160,11 @@ class Listing:
         """Take ids, newest first, until a partition must be read further."""
         ids = []
         while self._heap and not self._starved and self._limit != 0:
-            _, workflow_id, number = heappop(self._heap)
+            score, number, workflow_id = heappop(self._heap)
             self._queue(number)
-            if workflow_id.startswith(self._prefix):
+            if workflow_id.startswith(self._prefix) and self._part in workflow_id.casefold():
                 ids.append(workflow_id)
+                self.last = Place(-score, number, workflow_id)
                 if self._limit is not None:
                     self._limit -= 1
         return ids

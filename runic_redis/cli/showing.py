@@ -1,0 +1,66 @@
+"""The verb `ui`: the store as a page in a browser."""
+
+import asyncio
+import secrets
+from typing import Annotated
+
+import typer
+
+from runic_redis.aio import AsyncRedisStore
+from runic_redis.cli.options import AsJson, Namespace, Url, opened
+from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.errors import InvalidArgument
+
+__all__ = ["ui"]
+
+TOKEN_VARIABLE = "RUNIC_REDIS_UI_TOKEN"  # noqa: S105 - a name
+_SHORTEST_TOKEN = 16
+# How long somebody who looks is let wait.
+_DEADLINE_S = 5.0
+
+
+def ui(
+    *,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8600,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar=TOKEN_VARIABLE,
+            help="What must be shown to see the page. Without one, it is seen from this machine, and elsewhere by one "
+            "that is made up and printed.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve a page to look at the store in a browser, and /metrics for Prometheus, until Ctrl-C. It changes nothing."""
+    try:
+        from runic_redis.ui import is_loopback, serve  # noqa: PLC0415 - needs an extra
+    except ModuleNotFoundError as error:
+        stop(f"The page needs an extra: pip install 'runic-redis[ui]' ({error}).", EXIT_USAGE)
+    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isalnum()):
+        raise InvalidArgument(f"A token is at least {_SHORTEST_TOKEN} letters and digits.")
+    if token is None and not is_loopback(host):
+        token = secrets.token_hex(_SHORTEST_TOKEN)
+
+    def started(address: str) -> None:
+        shown = f"{address}?token={token}" if token else address
+        if as_json:
+            print_json({"url": shown})
+        else:
+            out.print(f"{shown}\nCtrl-C ends it.")
+        print(end="", flush=True)
+
+    # What cannot be opened is told as it is by the other verbs.
+    with opened(url, namespace, deadline_s=_DEADLINE_S) as store:
+        partitions = store._context.keys.partitions
+
+        async def main() -> None:
+            async with AsyncRedisStore.from_url(
+                url, namespace=namespace, partitions=partitions, deadline_s=_DEADLINE_S
+            ) as shown:
+                await serve(shown, host, port, token, started)
+
+        asyncio.run(main())

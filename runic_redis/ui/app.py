@@ -1,0 +1,78 @@
+"""The ASGI application: which address answers what."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+from starlette.types import ExceptionHandler
+
+from runic_redis.aio import AsyncRedisStore
+from runic_redis.errors import FactNotFound, InvalidArgument, StoreError, StoreUnavailable, WorkflowNotFound
+from runic_redis.ui.guard import Guard
+from runic_redis.ui.live import Live
+from runic_redis.ui.metrics import Metrics
+from runic_redis.ui.views import Views, answer
+
+__all__ = ["make_app"]
+
+_STATIC = Path(__file__).with_name("static")
+# Only these are served: no name from a request becomes a path.
+_FILES = {"/": "index.html", **{f"/{path.name}": path.name for path in sorted(_STATIC.iterdir())}}
+_STATUS = ((FactNotFound, 404), (WorkflowNotFound, 404), (InvalidArgument, 400), (StoreUnavailable, 503))
+
+
+def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette:
+    """The page of a store.
+
+    Args:
+        store: an open store, to which every event is without its class.
+        live: the watch over it, which runs as long as the application does.
+        token: what must be shown to see the page; None for loopback only.
+    """
+    views = Views(store, live)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        watch = asyncio.create_task(live.run())
+        yield
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+    endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/api/summary": views.summary,
+        "/api/workflows": views.workflows,
+        "/api/workflow": views.workflow,
+        "/api/memory": views.memory,
+        "/api/overview": views.overview,
+        "/api/events": views.events,
+        "/api/event": views.event,
+        "/api/graph": views.graph,
+        "/api/fact": views.fact,
+        "/api/live": views.live,
+        "/metrics": Metrics(store, live).scrape,
+    }
+    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    routes += [Route(path, _file(name)) for path, name in _FILES.items()]
+    failed: dict[type[Exception], ExceptionHandler] = {StoreError: _failed}
+    return Starlette(
+        routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers=failed, lifespan=lifespan
+    )
+
+
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(_: Request) -> Response:
+        return FileResponse(_STATIC / name)
+
+    return endpoint
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    return answer({"error": str(error)}, status)

@@ -1,0 +1,127 @@
+"""What made which fact, by the events of a workflow.
+
+An event that holds a reference to a fact made it, if it is the first to; later ones have used it. Runic's events say
+more: which node produced a fact, from which other one.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from runic_redis.events import FactRef
+from runic_redis.events.references import parts_of
+from runic_redis.operations.records import Record
+from runic_redis.plain import event_fields, event_text, event_type, value_text
+
+__all__ = ["fact_graph"]
+
+# Runic's events that produce a fact: the fields that hold its hash, its value, and the node and the fact it came from.
+_PRODUCED = {
+    "runic.fact_produced": ("hash", "value", "ancestry"),
+    "runic.state_initiated": ("init_fact_hash", "init_value", "init_ancestry"),
+    "runic.join_completed": ("result_fact_hash", "result_value", "result_ancestry"),
+    "runic.fan_out_fact_emitted": ("emitted_fact_hash", "emitted_value", "emitted_ancestry"),
+    "runic.fan_in_completed": ("result_fact_hash", "result_value", "result_ancestry"),
+}
+_LABEL = 60
+
+
+def fact_graph(records: Iterable[Record], limit: int) -> dict[str, Any]:
+    """The nodes, events and facts, and the edges between them, from what made to what was made of it.
+
+    Args:
+        records: the events, in order; those without facts are passed over.
+        limit: at most about so many nodes: the later ones.
+
+    Returns:
+        nodes by id, with kind, label, and the cursor or the hash to look it up by; edges as pairs of ids, with a label;
+        and whether something was left out.
+    """
+    graph = _Graph()
+    for record in records:
+        graph.add(record)
+    return graph.newest(limit)
+
+
+class _Graph:
+    def __init__(self) -> None:
+        self._nodes: dict[str, dict[str, Any]] = {}
+        self._edges: dict[tuple[str, str], None] = {}
+        # The node of the fact that is kept under a hash.
+        self._kept: dict[str, str] = {}
+
+    def add(self, record: Record) -> None:
+        kind, fields = event_type(record.event), event_fields(record.event)
+        if kind in _PRODUCED and self._produced(kind, fields, record.cursor):
+            return
+        refs = _refs(record.event)
+        if not refs:
+            return
+        event = f"e{record.cursor}"
+        self._nodes[event] = {
+            "kind": "event",
+            "type": kind,
+            "label": kind,
+            "cursor": record.cursor,
+            "title": _short(event_text(record.event), 200),
+        }
+        for fact_hash in refs:
+            fact = self._kept.get(fact_hash)
+            if fact is not None:
+                self._edges[fact, event] = None
+                continue
+            fact = self._kept[fact_hash] = f"f{fact_hash}"
+            self._nodes[fact] = {"kind": "fact", "label": _short(fact_hash), "hash": fact_hash}
+            self._edges[event, fact] = None
+
+    def _produced(self, kind: str, fields: Mapping[Any, Any], cursor: int) -> bool:
+        """A fact of Runic's; whether the event is as one of those is."""
+        hash_field, value_field, ancestry_field = _PRODUCED[kind]
+        name, value = fields.get(hash_field), fields.get(value_field)
+        ancestry: Any = fields.get(ancestry_field)
+        if type(name) not in {int, str}:
+            return False
+        fact = f"r{name}"
+        self._nodes.pop(fact, None)  # produced anew, it stands where that was
+        node: dict[str, Any] = {"kind": "fact", "type": kind, "label": _short(str(name)), "cursor": cursor}
+        if type(value) is FactRef and type(value.hash) is str:
+            node["hash"] = value.hash
+            known = self._kept.setdefault(value.hash, fact)
+            if known.startswith("f"):
+                self._edges[known, fact] = None
+        else:
+            node["title"] = _short(value_text(value), 200)
+        self._nodes[fact] = node
+        if type(ancestry) in {tuple, list} and len(ancestry) == 2 and {*map(type, ancestry)} <= {int, str}:
+            maker, parent = f"n{ancestry[0]}", f"r{ancestry[1]}"
+            self._nodes.setdefault(parent, {"kind": "fact", "label": _short(str(ancestry[1]))})
+            # A node makes many facts: it is drawn once for each fact that it works on.
+            step = f"{maker}/{parent}"
+            self._nodes.setdefault(step, {"kind": "step", "label": _short(str(ancestry[0]))})
+            self._edges[parent, step] = self._edges[step, fact] = None
+        return True
+
+    def newest(self, limit: int) -> dict[str, Any]:
+        kept = dict(list(self._nodes.items())[-limit:])
+        edges = [{"from": one, "to": other} for one, other in self._edges if one in kept and other in kept]
+        return {
+            "nodes": [{"id": name, **node} for name, node in kept.items()],
+            "edges": edges,
+            "cut": len(kept) < len(self._nodes),
+        }
+
+
+def _refs(event: Any) -> list[str]:
+    """The hashes that an event refers to, in the order in which it holds them; damaged ones are passed over."""
+    found: dict[str, None] = {}
+    stack = [event]
+    while stack:
+        part = stack.pop()
+        if type(part) is not FactRef:
+            stack.extend(reversed(list(parts_of(part))))
+        elif type(part.hash) is str:
+            found[part.hash] = None
+    return list(found)
+
+
+def _short(text: str, length: int = _LABEL) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,134 @@
+"""What comes, told to everybody who looks: one watch over the namespace, however many pages are open."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+from runic_redis.aio import AsyncRedisStore
+from runic_redis.errors import StoreError
+from runic_redis.operations.metering import Meter
+
+__all__ = ["Live"]
+
+# How often the namespace is looked at.
+LOOK_S = 0.25
+# How long a page is let wait at most for the next word, even if there is no news.
+_BEAT_S = 1.0
+# The last two minutes, in seconds.
+_KEPT_S = 120
+# More changed workflows than this are counted for a page, not named.
+_NAMED = 200
+
+
+class Live:
+    """Watches a namespace, from `run` on.
+
+    Args:
+        store: the store.
+
+    Attributes:
+        events: how many events have come since the watch began.
+        writes: how many times a workflow was found written to since then.
+        problem: why nothing can be seen now; None if all is well.
+    """
+
+    def __init__(self, store: AsyncRedisStore) -> None:
+        self._store = store
+        self._meter = Meter(store._context)
+        self._seconds: deque[int] = deque([0] * _KEPT_S, maxlen=_KEPT_S)
+        self._second = 0
+        self._watchers: set[_Watcher] = set()
+        self._ended = False
+        self.events = 0
+        self.writes = 0
+        self.problem: str | None = None
+
+    async def run(self) -> None:
+        """Watch, until cancelled; what fails is tried again."""
+        open_ = False
+        while True:
+            began_s = time.monotonic()
+            try:
+                if not open_:
+                    await self._store._run(self._meter.open())
+                open_ = True
+                reading = await self._store._run(self._meter.look())
+            except StoreError as error:
+                # What came meanwhile is not counted: it begins anew.
+                open_, self.problem = False, str(error)
+                self._tell([], 0)
+            else:
+                self.problem = None
+                self._tell([change.workflow_id for change in reading.changes], reading.events)
+            await asyncio.sleep(max(0.0, began_s + LOOK_S - time.monotonic()))
+
+    def history(self) -> list[int]:
+        """How many events came in each of the last seconds, the present one last."""
+        self._advance()
+        return list(self._seconds)
+
+    async def follow(self, workflow_id: str | None) -> AsyncIterator[dict[str, Any]]:
+        """What comes, until the page goes away or `end`; what a slow page misses is added up for it.
+
+        Args:
+            workflow_id: a workflow that is named whenever it has changed.
+        """
+        watcher = _Watcher(workflow_id)
+        self._watchers.add(watcher)
+        try:
+            while not self._ended:
+                yield {"history": self.history(), "problem": self.problem, **watcher.take()}
+                try:
+                    async with asyncio.timeout(_BEAT_S):
+                        await watcher.news.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._watchers.discard(watcher)
+
+    def end(self) -> None:
+        """Have those who follow come to their end."""
+        self._ended = True
+        for watcher in self._watchers:
+            watcher.news.set()
+
+    def _tell(self, workflow_ids: list[str], events: int) -> None:
+        self._advance()
+        self._seconds[-1] += events
+        self.events += events
+        self.writes += len(workflow_ids)
+        for watcher in self._watchers:
+            watcher.add(workflow_ids)
+
+    def _advance(self) -> None:
+        """Begin the seconds that have begun."""
+        now = int(time.monotonic())
+        self._seconds.extend([0] * min(now - self._second, _KEPT_S))
+        self._second = now
+
+
+class _Watcher:
+    """What one page has not been told yet."""
+
+    def __init__(self, workflow_id: str | None) -> None:
+        self.news = asyncio.Event()
+        self._workflow_id = workflow_id
+        self._changed: dict[str, None] = {}
+        self._more = False
+
+    def add(self, workflow_ids: list[str]) -> None:
+        for workflow_id in workflow_ids:
+            if len(self._changed) < _NAMED or workflow_id == self._workflow_id:
+                self._changed[workflow_id] = None
+            else:
+                self._more = True
+        if workflow_ids:
+            self.news.set()
+
+    def take(self) -> dict[str, Any]:
+        self.news.clear()
+        told = {"changed": list(self._changed), "more": self._more}
+        self._changed, self._more = {}, False
+        return told

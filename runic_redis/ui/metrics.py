@@ -1,0 +1,74 @@
+"""The numbers that Prometheus asks for."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from starlette.requests import Request
+from starlette.responses import Response
+
+from runic_redis.aio import AsyncRedisStore
+from runic_redis.errors import StoreError
+from runic_redis.operations.describing import count_unfinished, count_workflows
+from runic_redis.operations.facts import count_facts
+from runic_redis.ui.live import Live
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """Counts what is in the store, each time that it is asked.
+
+    Args:
+        store: the store.
+        live: the watch over it.
+    """
+
+    def __init__(self, store: AsyncRedisStore, live: Live) -> None:
+        self._store = store
+        self._live = live
+
+    async def scrape(self, _: Request) -> Response:
+        """The numbers, in Prometheus' text format; those that cannot be had are left out, and `runic_redis_up` is 0."""
+        numbers: dict[str, float] = {}
+        context = self._store._context
+        began_s = time.perf_counter()
+        try:
+            counts = await self._store._run(count_workflows(context))
+            numbers["question_seconds"] = time.perf_counter() - began_s
+            numbers["workflows"] = sum(counts)
+            numbers["workflows_unfinished"] = await self._store._run(count_unfinished(context))
+            numbers["facts"] = await self._store._run(count_facts(context))
+            numbers["up"] = 1
+        except StoreError:
+            numbers = {"up": 0}
+        numbers["events_seen"], numbers["writes_seen"] = self._live.events, self._live.writes
+        registry = CollectorRegistry()
+        registry.register(_Collector(numbers, context.keys.namespace))
+        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+_HELP = {
+    "up": "Whether the store answers.",
+    "workflows": "Workflows in the namespace.",
+    "workflows_unfinished": "Workflows that somebody has leased, or had leased and left.",
+    "facts": "Facts in the namespace.",
+    "question_seconds": "How long a question to every partition took.",
+    "events_seen": "Events appended since the page was started, as it has seen them.",
+    "writes_seen": "Times that a workflow was found written to since the page was started.",
+}
+
+
+class _Collector:
+    def __init__(self, numbers: dict[str, float], namespace: str) -> None:
+        self._numbers = numbers
+        self._namespace = namespace
+
+    def collect(self) -> Iterator[Metric]:
+        for name, help_ in _HELP.items():
+            if name in self._numbers:
+                family = CounterMetricFamily if name.endswith("_seen") else GaugeMetricFamily
+                metric = family(f"runic_redis_{name}", help_, labels=["namespace"])
+                metric.add_metric([self._namespace], self._numbers[name])
+                yield metric

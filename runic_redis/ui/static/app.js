@@ -1,0 +1,180 @@
+// Which view is shown, and what comes: one stream of news for the page that is looked at.
+
+import { about, drawRate, el, number } from "./dom.js";
+import { valueSection } from "./value.js";
+import { mark, showEvent, showFacts, showLine } from "./workflow.js";
+import { showWorkflows } from "./workflows.js";
+
+const [main, panel, banner, dot, rate, spark] = ["main", "panel", "banner", "live", "rate", "spark"].map((id) => document.getElementById(id));
+// Each address that is shown has a number: what an earlier one still waits for is dropped when it comes. A scene is what
+// `main` shows: it stays while one event after another is shown beside it.
+let turn = 0;
+let scene = 0;
+let shown = "";
+let watching = null;
+let news = null;
+let latest = null;
+
+const app = {
+  /** JSON from the server; an Error that says what the server says. */
+  async get(path) {
+    const mine = turn;
+    let reply;
+    try {
+      reply = await fetch(path);
+    } catch {
+      throw new Error("The page's server cannot be reached: is runic-redis ui still running?");
+    }
+    if (mine !== turn) throw new Dropped();
+    if (reply.headers.get("content-type") !== "application/json") throw new Error(await reply.text());
+    const value = await reply.json();
+    if (mine !== turn) throw new Dropped();
+    if (!reply.ok) throw new Error(value.error);
+    return value;
+  },
+  go(address) {
+    if (address !== location.hash) history.pushState(null, "", address);
+    return show();
+  },
+  /** Does something at most so often, and less often if it takes long; never twice at once, and once more if it was asked for meanwhile. */
+  throttled(action, ms) {
+    const mine = scene;
+    let running = false;
+    let again = false;
+    const run = async () => {
+      if (running || mine !== scene) {
+        again = true;
+        return;
+      }
+      running = true;
+      again = false;
+      const began = performance.now();
+      try {
+        await action();
+        say("");
+      } catch (error) {
+        if (error instanceof Dropped) again = true;
+        else say(error.message);
+      }
+      setTimeout(() => {
+        running = false;
+        if (again && mine === scene) run();
+      }, Math.max(ms, 4 * (performance.now() - began)));
+    };
+    return run;
+  },
+};
+
+class Dropped extends Error {}
+
+function say(text) {
+  banner.hidden = !text;
+  banner.textContent = text;
+}
+
+/** Shows what the address says. */
+async function show() {
+  const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
+  const query = new URLSearchParams(search || "");
+  let parts;
+  try {
+    parts = path.split("/").map(decodeURIComponent);
+  } catch {
+    parts = [""];
+  }
+  const [view, name, more, cursor] = parts;
+  const mine = ++turn;
+  let drawn = false;
+  say("");
+  try {
+    // From one event of a page to the next, the page stays.
+    const isEvent = view === "w" && more === "e";
+    const beside = isEvent && shown === name && document.querySelector(`.event[data-cursor="${Number(cursor)}"]`);
+    panel.hidden = panel.hidden || !isEvent;
+    if (beside) {
+      mark(cursor);
+      beside.scrollIntoView({ block: "nearest" });
+    } else {
+      news = null;
+      shown = "";
+      scene++;
+      document.title = name ? `${name} · Runic Redis` : "Runic Redis";
+      listen(view === "w" ? name : null);
+      if (view === "w" && more === "facts") news = await showFacts(main, app, name, cursor);
+      else if (view === "w") news = await showLine(main, app, name, query, cursor);
+      else if (view === "f") news = await showFact(name);
+      else news = await showWorkflows(main, app, query);
+      if (view === "w" && more !== "facts") shown = name;
+      window.scrollTo(0, 0);
+      if (latest) news({ ...latest, changed: [] });
+    }
+    drawn = true;
+    if (isEvent) {
+      await showEvent(panel, app, name, cursor);
+      document.querySelector(".event[aria-current]")?.scrollIntoView({ block: "nearest" });
+    }
+  } catch (error) {
+    if (error instanceof Dropped) return;
+    say(error.message);
+    if (drawn) panel.hidden = true;
+    else main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("p", { class: "card empty" }, "There is nothing to be shown."));
+  }
+  if (mine !== turn) return;
+  document.body.dataset.turn = turn;
+}
+
+async function showFact(hash) {
+  const fact = await app.get(`api/fact?${new URLSearchParams({ hash })}`);
+  const card = el("div", { class: "card tile" }, about(["Kept under", el("span", { class: "mono" }, fact.hash)], ["Size as JSON", `${number(fact.length)} characters`], ["Checked", "its bytes match the hash"]), ...valueSection("Value", fact));
+  main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("div", { class: "head" }, el("h1", null, "Fact")), card);
+  return () => {};
+}
+
+let source = null;
+/** Listens to what comes; a page that nobody sees does not. */
+function listen(id, missed = false) {
+  watching = id;
+  source?.close();
+  source = null;
+  if (document.hidden) return;
+  let opened = false;
+  source = new EventSource(watching ? `api/live?${new URLSearchParams({ id: watching })}` : "api/live");
+  source.onopen = () => {
+    missed ||= opened;
+    opened = true;
+  };
+  source.onerror = () => light("off", "not connected");
+  source.onmessage = ({ data }) => {
+    const word = JSON.parse(data);
+    light(word.problem ? "off" : "on", word.problem ? "the store does not answer" : "live");
+    if (word.problem || latest?.problem) say(word.problem);
+    rate.textContent = `${number(word.history.at(-2))} events/s`;
+    drawRate(spark, word.history, 26);
+    latest = word;
+    // What came while nobody listened, one word stands for.
+    missed ||= !news && word.changed.length > 0;
+    if (!news) return;
+    news({ ...word, missed });
+    missed = false;
+  };
+}
+
+function light(kind, label) {
+  dot.className = `dot ${kind}`;
+  dot.setAttribute("aria-label", label);
+  dot.title = label;
+}
+
+document.addEventListener("visibilitychange", () => listen(watching, true));
+document.addEventListener("keydown", (event) => {
+  if (event.target.closest("input")) return;
+  if (event.key === "/" && document.getElementById("search")) {
+    event.preventDefault();
+    document.getElementById("search").focus();
+  } else if (event.key === "Escape" && !panel.hidden) document.getElementById("close").click();
+});
+window.addEventListener("popstate", () => show());
+
+const { server, namespace } = await app.get("api/summary").catch((error) => (say(error.message), {}));
+document.getElementById("where").replaceChildren(...(namespace ? [el("b", null, namespace), ` · ${server}`] : []));
+await show();

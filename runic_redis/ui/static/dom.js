@@ -1,0 +1,103 @@
+// Making elements, and writing numbers and times. Text only ever becomes text: nothing here takes HTML.
+
+const SVG = new Set(["svg", "path", "rect", "line", "g", "text", "title", "defs", "pattern"]);
+
+/** An element. Attributes whose values are functions are listeners; `hue` is a colour's; null and false are left out. */
+export function el(tag, attributes, ...children) {
+  const made = SVG.has(tag) ? svgElement(tag) : document.createElement(tag);
+  return fill(made, attributes, children);
+}
+
+/** A link within a drawing. */
+export const svgLink = (attributes, ...children) => fill(svgElement("a"), attributes, children);
+
+const svgElement = (tag) => document.createElementNS("http://www.w3.org/2000/svg", tag);
+
+function fill(made, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") made.addEventListener(name, value);
+    else if (name === "hue") made.style.setProperty("--hue", value);
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+/** The address of a view: its parts, encoded. */
+export const to = (...parts) => "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
+
+const HUES = 12;
+// Kept while the tab is open, so that a type keeps its colour from one view to the next.
+const taken = new Map(JSON.parse(sessionStorage.getItem("hues") || "[]"));
+/** A type's colour: by its name (FNV-1a), or else the next that no other has, so that those of a page differ. */
+export function hueOf(type) {
+  if (!taken.has(type)) {
+    let hash = 0x811c9dc5;
+    for (const one of new TextEncoder().encode(type)) hash = Math.imul(hash ^ one, 0x01000193);
+    const used = new Set(taken.values());
+    let slot = (hash >>> 0) % HUES;
+    for (let tries = 0; tries < HUES && used.has(slot); tries++) slot = (slot + 5) % HUES;
+    taken.set(type, slot);
+    if (taken.size <= 100) sessionStorage.setItem("hues", JSON.stringify([...taken]));
+  }
+  return (taken.get(type) * 360) / HUES + 20;
+}
+
+export const typeLabel = (type) => el("span", { class: "type", hue: hueOf(type), title: type }, el("i"), type);
+
+export const number = (value) => value.toLocaleString("en");
+
+const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+export function bytes(size) {
+  let unit = 0;
+  for (; size >= 1024 && unit < UNITS.length - 1; unit++) size /= 1024;
+  return `${unit ? size.toFixed(1) : size} ${UNITS[unit]}`;
+}
+
+const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+export function ago(text) {
+  const seconds = (Date.now() - Date.parse(text)) / 1000;
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => Math.abs(seconds) >= size) || [1, "s"];
+  const count = Math.floor(Math.abs(seconds) / size);
+  if (!count) return "now";
+  return seconds > 0 ? `${count} ${unit} ago` : `in ${count} ${unit}`;
+}
+
+/** A time: how long ago, kept up to date, with the date and the zone as its title; or the date itself. */
+export function time(text, { exact = false } = {}) {
+  if (!text) return null;
+  const full = absolute.format(Date.parse(text));
+  return exact ? el("time", { datetime: text, title: text }, full) : el("time", { datetime: text, title: full, "data-ago": true }, ago(text));
+}
+setInterval(() => {
+  for (const one of document.querySelectorAll("time[data-ago]")) {
+    const now = ago(one.dateTime);
+    if (one.textContent !== now) one.textContent = now;
+  }
+}, 1000);
+
+export const about = (...rows) =>
+  el("dl", { class: "about" }, rows.filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "").map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
+
+/** Draws how many events came in each second. */
+export function drawRate(svg, history, height) {
+  const top = Math.max(1, ...history);
+  const width = 120;
+  const points = history.map((value, second) => `${((second * width) / (history.length - 1)).toFixed(1)},${(height - 2 - (value / top) * (height - 4)).toFixed(1)}`);
+  svg.replaceChildren(
+    el("path", { class: "area", d: `M0,${height} L${points.join(" L")} L${width},${height} Z` }),
+    el("path", { class: "curve", d: `M${points.join(" L")}` }),
+  );
+}
+
+export async function copy(text, button) {
+  const said = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Not allowed";
+  }
+  setTimeout(() => { button.textContent = said; }, 1200);
+}

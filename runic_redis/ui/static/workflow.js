@@ -1,0 +1,242 @@
+// One workflow: its time line, and what made its facts.
+
+import { about, bytes, copy, el, hueOf, number, time, to, typeLabel } from "./dom.js";
+import { drawGraph } from "./graph.js";
+import { valueSection } from "./value.js";
+import { state } from "./workflows.js";
+
+const PAGE = 100;
+
+async function showHead(main, app, id, view) {
+  const one = await app.get(`api/workflow?${new URLSearchParams({ id })}`);
+  const copied = el("button", { type: "button", click: () => copy(id, copied) }, "Copy id");
+  const tab = (name, label, href) => el("a", { href, "aria-current": name === view ? "page" : null }, label);
+  const facts = el("div");
+  main.replaceChildren(
+    el("a", { class: "crumb", href: "#/" }, "‹ Workflows"),
+    el("div", { class: "head" }, el("h1", null, id), el("span", { id: "state" }, state(one)), copied,
+      el("nav", { class: "tabs", "aria-label": "Views" }, tab("line", "Time line", to("w", id)), tab("facts", "Facts", to("w", id, "facts")))),
+    facts);
+  return [one, facts];
+}
+
+function aboutWorkflow(one, memory) {
+  const lease = one.lease_owner && el("span", null, one.lease_owner, ", until ", time(one.lease_until));
+  return about(
+    ["Events", number(one.cursor)],
+    ["Entries", number(one.entries)],
+    ["Snapshot", one.snapshot_cursor !== null && el("span", null, `at ${number(one.snapshot_cursor)}, ${bytes(one.snapshot_bytes)}, `, time(one.snapshot_time))],
+    ["Trimmed to", one.trimmed ? number(one.trimmed) : ""],
+    ["Facts", one.facts ? number(one.facts) : ""],
+    ["Log", one.log_bytes ? bytes(one.log_bytes) : ""],
+    ["Lease", lease],
+    ["Created", time(one.created)],
+    ["Last write", time(one.written)],
+    ["Completed", time(one.completed)],
+    ["Expires", time(one.expires)],
+    ["Memory", memory],
+    ["Damaged", one.damaged.join("; ")],
+  );
+}
+
+/** Shows a workflow's time line, and an event of it beside, if one is named. */
+export async function showLine(main, app, id, query, cursor) {
+  const [one, place] = await showHead(main, app, id, "line");
+  const memory = el("span", null, "…");
+  const facts = el("div", { class: "card" });
+  const strip = el("div", { class: "card strip", hidden: true });
+  const more = el("button", { type: "button", class: "more", hidden: true, click: () => app.go(to("w", id)) });
+  const line = el("div", { class: "card line" });
+  const jump = el("input", { type: "text", inputmode: "numeric", size: 10, placeholder: "Cursor", "aria-label": "Go to cursor", id: "jump" });
+  const bar = el("form", { class: "bar" }, jump, el("button", { type: "submit" }, "Go"), el("span", { class: "end" }));
+  const newest = el("a", { class: "button", href: to("w", id) }, "Newest");
+  const newer = el("a", { class: "button", id: "newer" }, "‹ Newer");
+  const older = el("a", { class: "button", id: "older" }, "Older ›");
+  bar.append(newest, newer, older);
+  bar.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const wanted = parseInt(jump.value.replace(/[^0-9]/g, ""), 10);
+    if (wanted) app.go(`${to("w", id)}?upto=${wanted}`);
+  });
+  place.replaceWith(facts, strip, bar, more, line);
+  let now = one;
+  const draw = () => facts.replaceChildren(aboutWorkflow(now, memory));
+  draw();
+
+  const asked = new URLSearchParams({ id, limit: PAGE });
+  const follows = !query.get("upto") && !query.get("after") && !cursor;
+  if (query.get("after")) asked.set("after", query.get("after"));
+  else if (query.get("upto")) asked.set("upto", query.get("upto"));
+  else if (cursor) asked.set("upto", Math.min(now.cursor, Number(cursor) + PAGE / 2));
+  let seen = null;
+  async function load() {
+    const found = now.cursor > now.trimmed ? await app.get(`api/events?${asked}`) : { commits: [], first: 0, last: 0, older: false, newer: false };
+    line.replaceChildren(...rows(id, now, found, seen));
+    if (!line.childElementCount) line.append(el("p", { class: "empty" }, "It has no events."));
+    seen = Math.max(seen ?? 0, found.last);
+    newest.hidden = !found.newer && follows;
+    newer.hidden = !found.newer;
+    newer.href = `${to("w", id)}?after=${found.last}`;
+    older.hidden = !found.older;
+    older.href = `${to("w", id)}?upto=${found.first - 1}`;
+    mark(cursor);
+  }
+  async function survey() {
+    const { samples } = await app.get(`api/overview?${new URLSearchParams({ id })}`);
+    strip.hidden = samples.length === 0;
+    if (samples.length) strip.replaceChildren(...overview(app, id, now, samples));
+  }
+  async function weigh() {
+    const sizes = await app.get(`api/memory?${new URLSearchParams({ id })}`);
+    memory.textContent = bytes(Object.values(sizes).reduce((sum, size) => sum + size, 0));
+    memory.title = Object.entries(sizes).filter(([, size]) => size).map(([name, size]) => `${name} ${bytes(size)}`).join("\n");
+  }
+  await Promise.all([load(), survey(), weigh()]);
+  const refresh = app.throttled(async () => {
+    now = await app.get(`api/workflow?${new URLSearchParams({ id })}`);
+    draw();
+    document.getElementById("state")?.replaceChildren(state(now));
+    if (!follows) return;
+    // Who has scrolled down reads: what they read stays where it is.
+    if (window.scrollY < line.offsetTop) await load();
+    else {
+      more.hidden = now.cursor <= seen;
+      more.textContent = `${number(now.cursor - seen)} new ↑`;
+    }
+  }, 400);
+  const resurvey = app.throttled(survey, 5000);
+  return (word) => {
+    if (!word.changed.includes(id) && !word.missed) return;
+    refresh();
+    resurvey();
+  };
+}
+
+/** Marks the event that is shown beside. */
+export function mark(cursor) {
+  for (const one of document.querySelectorAll(".event")) {
+    const is = one.dataset.cursor === String(cursor);
+    if (is) one.setAttribute("aria-current", "true");
+    else one.removeAttribute("aria-current");
+  }
+}
+
+function rows(id, one, found, seen) {
+  const made = [];
+  let snapshot = one.snapshot_cursor;
+  const commits = merged(found.commits);
+  // The snapshot stands above the event that it covers last: at the top only where nothing newer is left out.
+  if (snapshot > found.last && found.newer) snapshot = null;
+  const marked = (text, kind, when) => el("div", { class: `mark ${kind}` }, text, when && [", ", time(when)]);
+  const snapshotMark = () => {
+    snapshot = null;
+    return marked(`Snapshot at ${number(one.snapshot_cursor)}, ${bytes(one.snapshot_bytes)}`, "", one.snapshot_time);
+  };
+  for (const commit of commits) {
+    const list = el("ol");
+    const span = commit.end - commit.start === 1 ? number(commit.end) : `${number(commit.start + 1)}–${number(commit.end)}`;
+    const head = el("div", { class: "about-commit" }, el("b", null, span), time(commit.time), el("span", null, commit.end - commit.start === 1 ? "1 event" : `${number(commit.end - commit.start)} events`),
+      Object.entries(commit.metadata || {}).map(([name, value]) => { const text = `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`; return el("span", { class: "chip", title: text }, text); }));
+    if (commit.problem) head.replaceChildren(el("span", { class: "problem" }, commit.problem));
+    if (snapshot !== null && snapshot >= commit.end) made.push(snapshotMark());
+    for (const event of commit.events) {
+      if (snapshot !== null && snapshot >= event.cursor) list.append(el("li", null, snapshotMark()));
+      list.append(el("li", null,
+        el("a", { class: seen !== null && event.cursor > seen ? "event fresh" : "event", href: to("w", id, "e", event.cursor), "data-cursor": event.cursor },
+          el("span", { class: "cursor" }, number(event.cursor)), typeLabel(event.type), el("span", { class: "text" }, event.text))));
+    }
+    made.push(el("section", { class: "commit" }, head, list));
+  }
+  if (snapshot !== null && !found.older) made.push(snapshotMark());
+  if (one.trimmed && !found.older) made.push(marked(`The events up to ${number(one.trimmed)} are trimmed`, "trim"));
+  return made;
+}
+
+/** A large commit is kept in parts: here it is one. */
+function merged(commits) {
+  const made = [];
+  for (const commit of commits) {
+    const above = made.at(-1);
+    if (above && commit.id && above.id === commit.id && above.start === commit.end) {
+      above.start = commit.start;
+      above.events.push(...commit.events);
+    } else made.push({ ...commit });
+  }
+  return made;
+}
+
+/** The whole history as a strip: by cursor, in the colours of the types; with snapshot and trim. */
+function overview(app, id, one, samples) {
+  const width = 1000;
+  const height = 56;
+  const x = (cursor) => (cursor / one.cursor) * width;
+  const bars = [];
+  const types = new Map();
+  samples.forEach((sample, at) => {
+    const left = at ? (samples[at - 1].end + sample.start) / 2 : sample.start;
+    const right = at + 1 < samples.length ? (sample.end + samples[at + 1].start) / 2 : sample.end;
+    const total = sample.end - sample.start;
+    let y = height;
+    for (const [type, count] of Object.entries(sample.types).sort()) {
+      types.set(type, (types.get(type) || 0) + count);
+      const tall = (count / total) * height;
+      y -= tall;
+      const said = `${number(sample.start + 1)}–${number(sample.end)}\n${new Date(sample.time).toLocaleString()}\n${type}: ${count} of ${total}`;
+      bars.push(el("rect", { class: "fill", hue: hueOf(type), x: x(left), width: Math.max(1, x(right) - x(left)), y, height: tall }, el("title", null, said)));
+    }
+  });
+  const hatch = el("defs", null, el("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, el("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 6 })));
+  const gone = one.trimmed ? el("rect", { class: "gone", x: 0, y: 0, height, width: x(one.trimmed) }, el("title", null, `Trimmed up to ${number(one.trimmed)}`)) : null;
+  const at = (cursor, kind) => el("line", { class: `at ${kind}`, x1: x(cursor), x2: x(cursor), y1: 0, y2: height });
+  const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": "The whole history; press it to go there", click: (event) => {
+    const box = svg.getBoundingClientRect();
+    app.go(`${to("w", id)}?upto=${Math.max(1, Math.round(((event.clientX - box.left) / box.width) * one.cursor))}`);
+  } }, hatch, gone, bars, one.snapshot_cursor === null ? null : [at(one.snapshot_cursor, "around"), at(one.snapshot_cursor, "snapshot")]);
+  const sampled = samples.reduce((sum, sample) => sum + sample.end - sample.start, 0) < one.cursor - one.trimmed;
+  return [
+    svg,
+    el("div", { class: "ends" }, el("span", null, `${number(samples[0].start + 1)}, `, time(samples[0].time, { exact: true })), el("span", null, sampled ? `${samples.length} samples` : "all events"), el("span", null, `${number(samples.at(-1).end)}, `, time(samples.at(-1).time, { exact: true }))),
+    el("div", { class: "legend" },
+      [...types.keys()].sort().map((type) => el("span", { hue: hueOf(type) }, el("i"), type)),
+      one.snapshot_cursor !== null && el("span", null, el("i", { class: "snap" }), "snapshot"),
+      one.trimmed > 0 && el("span", null, el("i", { class: "trim" }), "trimmed")),
+  ];
+}
+
+/** Shows an event's fields and what is kept about it. */
+export async function showEvent(panel, app, id, cursor) {
+  const [event, one] = await Promise.all([
+    app.get(`api/event?${new URLSearchParams({ id, cursor })}`),
+    app.get(`api/workflow?${new URLSearchParams({ id })}`),
+  ]);
+  const step = (label, to_, there) => el("a", { class: "button", href: there ? to("w", id, "e", to_) : null, hidden: !there }, label);
+  const close = el("button", { type: "button", class: "end", id: "close", click: () => app.go(`${to("w", id)}?upto=${Math.min(one.cursor, event.cursor + PAGE / 2)}`) }, "Close");
+  const { start, end } = event.commit;
+  panel.replaceChildren(
+    el("div", { class: "buttons" }, step("‹ Older", event.cursor - 1, event.cursor - 1 > one.trimmed), step("Newer ›", event.cursor + 1, event.cursor < one.cursor), close),
+    el("h2", null, typeLabel(event.type)),
+    about(["Cursor", number(event.cursor)], ["Time", time(event.time, { exact: true })], ["Commit", end - start === 1 ? number(end) : `${number(start + 1)}–${number(end)}`], ["Commit id", el("span", { class: "mono" }, event.commit.id)]),
+    ...valueSection("Fields", { value: event.fields, json: event.json, length: event.length }),
+    ...(event.metadata ? valueSection("Metadata", { value: event.metadata, json: JSON.stringify(event.metadata, null, 2) }) : []));
+  panel.hidden = false;
+}
+
+/** Shows what made which fact. */
+export async function showFacts(main, app, id, upto) {
+  const [, place] = await showHead(main, app, id, "facts");
+  const asked = new URLSearchParams({ id });
+  if (upto) asked.set("upto", upto);
+  const graph = await app.get(`api/graph?${asked}`);
+  if (!graph.nodes.length) {
+    place.replaceWith(el("p", { class: "card empty" }, graph.last ? `None of the events ${number(graph.first)} to ${number(graph.last)} holds a fact.` : "It has no events."));
+  } else {
+    const frame = drawGraph(id, graph, main.clientWidth - 2 * 24);
+    place.replaceWith(frame);
+    // The newest is on the right.
+    frame.scrollLeft = frame.scrollWidth;
+  }
+  main.append(el("div", { class: "note" },
+    el("span", null, `Of the events ${number(graph.first)} to ${number(graph.last)}${graph.cut ? ", of which only the later facts are shown" : ""}. From left to right: what an event made, and what was made of it.`),
+    graph.older && graph.first > 1 && el("a", { class: "button", id: "older", href: to("w", id, "facts", graph.first - 1) }, "‹ Older")));
+  return () => {};
+}

@@ -1,0 +1,290 @@
+"""The JSON that the page is made of. Times are ISO 8601; values of events are in the form of docs/operating.md."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from datetime import datetime
+from math import isnan
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from runic_redis import __version__
+from runic_redis.aio import AsyncRedisStore
+from runic_redis.errors import InvalidArgument, WorkflowNotFound
+from runic_redis.operations.browsing import Shown, page, samples
+from runic_redis.operations.describing import count_unfinished, count_workflows, describe, describe_one
+from runic_redis.operations.listing import Listing, Place
+from runic_redis.operations.namespace import memory_of
+from runic_redis.operations.records import Commit
+from runic_redis.plain import event_fields, event_text, event_type, to_json
+from runic_redis.ui.graph import fact_graph
+from runic_redis.ui.live import Live
+
+__all__ = ["Views"]
+
+_MOST_WORKFLOWS = 200
+_MOST_EVENTS = 500
+_SAMPLES = 160
+# The graph is of so many events, and shows so many nodes.
+_GRAPH_EVENTS = 1000
+_GRAPH_NODES = 240
+_SUMMARY = 240
+# A value that is longer than this, as JSON, is not sent to a browser.
+_LONGEST = 2 * 1024 * 1024
+# JavaScript's numbers are doubles: an int beyond this goes as text.
+_EXACT = 2**53
+
+
+class Views:
+    """What each address answers.
+
+    Args:
+        store: the store, to which every event is without its class.
+        live: the watch over it.
+    """
+
+    def __init__(self, store: AsyncRedisStore, live: Live) -> None:
+        self._store = store
+        self._context = store._context
+        self._live = live
+
+    async def summary(self, _: Request) -> Response:
+        """The store, and how many workflows it has."""
+        counts = await self._store._run(count_workflows(self._context))
+        label = self._store._connected.label if self._store._connected else ""
+        return answer(
+            {
+                "version": __version__,
+                "server": label,
+                "namespace": self._context.keys.namespace,
+                "partitions": len(counts),
+                "workflows": sum(counts),
+                "unfinished": await self._store._run(count_unfinished(self._context)),
+            }
+        )
+
+    async def workflows(self, request: Request) -> Response:
+        """A page of the workflows, the one written to last first."""
+        part = request.query_params.get("containing", "")
+        limit = _number(request, "limit", 50, _MOST_WORKFLOWS) or 50
+        below = _place(request.query_params.get("before"))
+        listing = Listing(self._context, containing=part, limit=limit, below=below)
+        ids = await self._listed(listing)
+        found = await self._store._run(describe(self._context, ids)) if ids else []
+        more = len(ids) == limit and await self._listed(
+            Listing(self._context, containing=part, limit=1, below=listing.last)
+        )
+        return answer(
+            {
+                "workflows": [asdict(one) for one in found],
+                "next": ":".join(map(str, listing.last)) if more and listing.last else None,
+            }
+        )
+
+    async def _listed(self, listing: Listing) -> list[str]:
+        ids: list[str] = []
+        while page_ := await self._store._run(listing.next_page()):
+            ids += page_
+        return ids
+
+    async def workflow(self, request: Request) -> Response:
+        """What is kept of a workflow."""
+        return answer(asdict(await self._store._run(describe_one(self._context, _id(request)))))
+
+    async def memory(self, request: Request) -> Response:
+        """How many bytes of the server's memory a workflow takes, by kind of key."""
+        return answer(await self._store._run(memory_of(self._context, _id(request))))
+
+    async def overview(self, request: Request) -> Response:
+        """Some of a workflow's commits, at even distances along it."""
+        found = await self._store._run(samples(self._context, _id(request), _SAMPLES))
+        return answer({"samples": [_sample(one) for one in found]})
+
+    async def events(self, request: Request) -> Response:
+        """A page of a workflow's commits, the newest first, with their events in a line each."""
+        limit = _number(request, "limit", 100, _MOST_EVENTS) or 100
+        upto, after = _number(request, "upto"), _number(request, "after")
+        found = await self._store._run(page(self._context, _id(request), upto=upto, after=after, count=limit))
+        rising = after is not None
+        low, high = (after, None) if after is not None else (0, upto)
+        commits: list[dict[str, Any]] = []
+        left = limit
+        # From the end that the page begins at to where it is full.
+        entries = found.entries[::-1] if rising else found.entries
+        for entry in entries:
+            if left <= 0:
+                break
+            commits.append(_commit(entry, low, high, left, newest=not rising))
+            left -= max(1, len(commits[-1]["events"]))
+        if rising:
+            commits.reverse()
+        cut = len(commits) < len(entries)
+        older, newer = found.older or (cut and not rising), found.newer or (cut and rising)
+        if commits:
+            older = older or commits[-1]["below"]
+            newer = newer or commits[0]["above"]
+        # Where what is asked for is trimmed, the next that is there has nothing of it.
+        commits = [commit for commit in commits if commit["events"] or commit["problem"]]
+        cursors = [cursor for commit in commits for cursor in (commit["first"], commit["last"])]
+        reach = {"first": min(cursors, default=0), "last": max(cursors, default=0)}
+        return answer({"commits": commits, **reach, "older": older, "newer": newer})
+
+    async def event(self, request: Request) -> Response:
+        """An event, whole."""
+        workflow_id, cursor = _id(request), _number(request, "cursor") or 0
+        found = await self._store._run(page(self._context, workflow_id, upto=cursor, count=1))
+        entry = found.entries[0] if found.entries else None
+        if entry is not None and entry.problem:
+            return answer({"error": entry.problem}, 500)
+        if entry is None or entry.commit is None or not entry.commit.start < cursor <= entry.commit.end:
+            raise WorkflowNotFound(
+                f"There is no event {cursor} of the workflow {workflow_id!r}.", workflow_id=workflow_id
+            )
+        commit = entry.commit
+        event = commit.events[cursor - commit.start - 1]
+        return answer(
+            {
+                "workflow": workflow_id,
+                "cursor": cursor,
+                "time": commit.time,
+                "type": event_type(event),
+                "commit": {"id": entry.commit_id.hex(), "start": commit.start, "end": commit.end},
+                **_value("fields", to_json(dict(event_fields(event)))),
+                "metadata": _exact(to_json(commit.metadata)),
+            }
+        )
+
+    async def graph(self, request: Request) -> Response:
+        """What made which fact, in the events up to a cursor."""
+        workflow_id, upto = _id(request), _number(request, "upto")
+        found = await self._store._run(page(self._context, workflow_id, upto=upto, count=_GRAPH_EVENTS))
+        records = [
+            record
+            for entry in reversed(found.entries)
+            if entry.commit is not None
+            for record in entry.commit.records(entry.commit.events, entry.commit.start)
+            if upto is None or record.cursor <= upto
+        ]
+        graph = fact_graph(records, _GRAPH_NODES)
+        reach = {"first": records[0].cursor, "last": records[-1].cursor} if records else {"first": 0, "last": 0}
+        return answer({**graph, **reach, "older": found.older})
+
+    async def fact(self, request: Request) -> Response:
+        """The value of a fact, checked against its hash."""
+        fact_hash = request.query_params.get("hash", "")
+        return answer({"hash": fact_hash, **_value("value", to_json(await self._store.load_fact(fact_hash)))})
+
+    async def live(self, request: Request) -> Response:
+        """What comes, as server-sent events."""
+        # Keeps what stands between from holding words back.
+        headers = {"X-Accel-Buffering": "no"}
+        return StreamingResponse(self._stream(request), media_type="text/event-stream", headers=headers)
+
+    async def _stream(self, request: Request) -> AsyncIterator[str]:
+        async for word in self._live.follow(request.query_params.get("id")):
+            yield f"data: {json.dumps(word)}\n\n"
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(json.dumps(value, default=_json_form), status, media_type="application/json")
+
+
+def _json_form(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} has no form in JSON")
+
+
+def _id(request: Request) -> str:
+    return request.query_params.get("id", "")
+
+
+def _number(request: Request, name: str, default: int | None = None, most: int = 2**62) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+        raise InvalidArgument(f"{name} is a number up to {most}, not {text!r:.80}.")
+    return int(text)
+
+
+def _place(text: str | None) -> Place | None:
+    """Where a page of workflows ends, as it was given as the `next`."""
+    if text is None:
+        return None
+    time_us, _, rest = text.partition(":")
+    partition, _, workflow_id = rest.partition(":")
+    try:
+        place = Place(float(time_us), int(partition), workflow_id)
+    except ValueError as error:
+        raise InvalidArgument(f"before is the 'next' of another page, not {text!r:.80}.") from error
+    if isnan(place.time_us):
+        raise InvalidArgument("before has no time.")
+    return place
+
+
+def _sample(commit: Commit) -> dict[str, Any]:
+    return {
+        "start": commit.start,
+        "end": commit.end,
+        "time": commit.time,
+        "types": dict(Counter(map(event_type, commit.events))),
+    }
+
+
+def _commit(entry: Shown, low: int, high: int | None, most: int, *, newest: bool) -> dict[str, Any]:
+    """A commit with those of its events that lie in a range, at most so many, and whether others are below or above."""
+    if entry.commit is None:
+        bounds = {"start": entry.end, "end": entry.end, "first": entry.end, "last": entry.end}
+        return {"id": "", **bounds, "problem": entry.problem, "events": [], "below": False, "above": False}
+    commit = entry.commit
+    first, last = max(commit.start, low) + 1, commit.end if high is None else min(commit.end, high)
+    if newest:
+        first = max(first, last - most + 1)
+    else:
+        last = min(last, first + most - 1)
+    events = commit.events[first - commit.start - 1 : max(0, last - commit.start)]
+    shown = commit.records(events, first - 1)
+    return {
+        "id": entry.commit_id.hex(),
+        "start": commit.start,
+        "end": commit.end,
+        "first": first,
+        "last": last,
+        "time": commit.time,
+        "metadata": _exact(to_json(commit.metadata)),
+        "problem": "",
+        "events": [
+            {"cursor": record.cursor, "type": event_type(record.event), "text": _short(event_text(record.event))}
+            for record in reversed(shown)
+        ],
+        "below": first > commit.start + 1,
+        "above": last < commit.end,
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SUMMARY else text[: _SUMMARY - 1] + "…"
+
+
+def _value(name: str, value: Any) -> dict[str, Any]:
+    """A value to be shown, and its JSON to the last digit; neither, if it is too long."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    if len(text) > _LONGEST:
+        return {name: None, "json": "", "length": len(text)}
+    return {name: _exact(value), "json": text, "length": len(text)}
+
+
+def _exact(value: Any) -> Any:
+    """JSON in which no int is beyond what JavaScript has."""
+    if type(value) is int and abs(value) > _EXACT:
+        return {"$int": str(value)}
+    if type(value) is list:
+        return [_exact(part) for part in value]
+    if type(value) is dict:
+        return {name: _exact(part) for name, part in value.items()}
+    return value

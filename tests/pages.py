@@ -1,0 +1,85 @@
+"""The page of a store, served as users serve it, and asked as browsers ask it."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+__all__ = ["Answer", "Page", "serving"]
+
+COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main", "ui", "--json", "--port", "0")
+
+
+@dataclass
+class Answer:
+    """What was answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+
+
+@dataclass
+class Page:
+    """A page that is served.
+
+    Attributes:
+        url: as it was printed.
+        process: what serves it.
+    """
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def ask(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
+        """Ask for a path, without following where it leads."""
+        request = urllib.request.Request(self.url.partition("?")[0] + path, headers=headers or {}, method=method)
+        try:
+            with _OPENER.open(request, timeout=60) as reply:
+                return Answer(reply.status, dict(reply.headers), reply.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, dict(error.headers), error.read())
+
+    def get(self, path: str, **query: object) -> Any:
+        """The JSON at an address of the page's own."""
+        answer = self.ask(f"api/{path}?{urlencode(query)}")
+        assert answer.status == 200, answer
+        return answer.json
+
+    def at(self, *parts: str, **query: object) -> str:
+        """The address of a view in a browser."""
+        address = f"{self.url}#/{'/'.join(quote(part, safe='') for part in parts)}"
+        return f"{address}?{urlencode(query)}" if query else address
+
+
+@contextmanager
+def serving(url: str, namespace: str, *options: str) -> Iterator[Page]:
+    """Serve a store's page at a port of its own, until the block ends."""
+    command = [*COMMAND, "--url", url, "--namespace", namespace, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            yield Page(json.loads(line)["url"], process)
+        finally:
+            process.kill()

@@ -1,0 +1,491 @@
+"""The web page's server, on real servers: what each address answers, to whom, and when things break."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from runic_redis import Fact, FactRef, RedisStore, event
+from runic_redis.runic_events import FactProduced, RunnableCompleted
+from runic_redis.ui import is_loopback
+from tests.pages import COMMAND, Answer, Page, serving
+from tests.servers import RunningServer, free_ports, running, valkey_program
+
+ODD = "a/b c?d#e%20<b>&\u00eb\u2028"
+TOKEN = "0123456789abcdefghij"
+
+
+@event("page_paid")
+@dataclass
+class Paid:
+    """The page is served without this class."""
+
+    amount: int
+    by: Any = None
+
+
+@pytest.fixture(scope="module")
+def shop(valkey: RunningServer) -> Iterator[RedisStore]:
+    with RedisStore.from_url(valkey.url(), namespace="page", partitions=16) as store:
+        store.append("first", [{"n": 1}])
+        yield store
+        store.delete_namespace()
+
+
+@pytest.fixture(scope="module")
+def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
+    with serving(valkey.url(), shop._context.keys.namespace) as page:
+        yield page
+
+
+@pytest.fixture
+def made(valkey: RunningServer, namespace: str) -> str:
+    """A namespace that is there."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        store.append("w", [{"n": 1}])
+    return namespace
+
+
+def test_the_workflows_are_paged_newest_first(page: Page, shop: RedisStore) -> None:
+    shop.append_many([(f"paged-{n:03}", [{"n": n}]) for n in range(120)])  # of one time
+    for n in range(30):
+        shop.append(f"PAGED-later-{n:03}", [{"n": n}])
+    before = page.get("summary")["workflows"]
+    for limit in (1, 7, 50, 200):
+        seen: list[str] = []
+        place: dict[str, Any] = {}
+        while True:
+            found = page.get("workflows", containing="aged-", limit=limit, **place)
+            assert len(found["workflows"]) <= limit
+            seen += [one["workflow_id"] for one in found["workflows"]]
+            if found["next"] is None:
+                break
+            place = {"before": found["next"]}
+        assert seen == [id_ for id_ in shop.list() if "aged-" in id_.lower()], "each once, in order"
+    (one,) = page.get("workflows", containing="ED-LATER-007")["workflows"]
+    assert (one["workflow_id"], one["cursor"], one["state"]) == ("PAGED-later-007", 1, "open")
+    assert page.get("workflows", containing="no such workflow") == {"workflows": [], "next": None}
+    assert page.get("summary")["workflows"] == before >= 150
+
+
+def test_what_is_kept_of_a_workflow_is_shown(page: Page, shop: RedisStore) -> None:
+    shop.append(ODD, [Paid(n) for n in range(10)])
+    shop.save_snapshot(ODD, 7, b"state" * 20)
+    shop.acquire(ODD, "the worker", ttl=60)
+    one = page.get("workflow", id=ODD)
+    assert (one["workflow_id"], one["cursor"], one["snapshot_cursor"], one["snapshot_bytes"]) == (ODD, 10, 7, 100)
+    assert (one["state"], one["lease_owner"]) == ("leased", "the worker")
+    assert sum(page.get("memory", id=ODD).values()) > 100
+    assert page.get("summary")["unfinished"] >= 1
+
+
+@pytest.fixture(scope="module")
+def long(shop: RedisStore) -> str:
+    """A workflow of commits of many sizes, one of them so large that it is kept in parts; its beginning is trimmed."""
+    for size in (3, 1, 1, 40, 2, 7):
+        shop.append("long", [Paid(size)] * size)
+    shop.append("long", [Paid(n, "x" * 100) for n in range(15_000)])
+    for size in (1, 2, 3, 250):
+        shop.append("long", [Paid(size)] * size, metadata={"user": "zo\u00eb"})
+    shop.save_snapshot("long", 5, b"x")
+    shop.trim("long")
+    return "long"
+
+
+@pytest.mark.parametrize("limit", [1, 6, 100, 500])
+def test_a_workflow_is_leafed_through_either_way(page: Page, long: str, limit: int) -> None:
+    first, last = 6, 54 + 15_000 + 256
+    # From the newest down, and up again; with few at once, near the ends only.
+    found = page.get("events", id=long, limit=limit)
+    seen: list[int] = []
+    for _ in range(40):
+        seen += _cursors(found)
+        if not found["older"]:
+            break
+        found = page.get("events", id=long, limit=limit, upto=found["first"] - 1)
+        assert found["newer"]
+    assert seen == list(range(last, last - len(seen), -1))
+    assert found["older"] == (seen[-1] > first)
+    found = page.get("events", id=long, limit=limit, after=0)
+    assert not found["older"]
+    rising: list[int] = []
+    for _ in range(40):
+        rising += _cursors(found)[::-1]
+        if not found["newer"]:
+            break
+        found = page.get("events", id=long, limit=limit, after=found["last"])
+        assert found["older"]
+    assert rising == list(range(first, first + len(rising)))
+    assert found["newer"] == (rising[-1] < last)
+    if limit >= 500:
+        assert len(seen) == len(rising) == last - first + 1
+
+
+def test_a_page_of_events_begins_anywhere(page: Page, long: str) -> None:
+    for upto in (6, 7, 55, 300, 9_000, 15_054, 15_055):
+        found = page.get("events", id=long, upto=upto, limit=20)
+        assert _cursors(found) == list(range(upto, max(5, upto - 20), -1))
+        assert (found["older"], found["newer"]) == (upto - 20 > 5, True)
+        assert (found["last"], found["first"]) == (upto, max(6, upto - 19))
+    for trimmed in (1, 5):
+        found = page.get("events", id=long, upto=trimmed)
+        assert (found["commits"], found["older"], found["newer"]) == ([], False, True)
+    found = page.get("events", id=long, upto=10**15, limit=3)
+    assert _cursors(found) == [15_310, 15_309, 15_308]
+    assert not found["newer"]
+    commit = found["commits"][0]
+    assert (commit["start"], commit["end"], commit["metadata"]) == (15_060, 15_310, {"user": "zo\u00eb"})
+    assert commit["events"][0] == {"cursor": 15_310, "type": "page_paid", "text": "amount=250, by=None"}
+
+
+def test_a_history_is_sampled_all_along(page: Page, shop: RedisStore, long: str) -> None:
+    samples = page.get("overview", id=long)["samples"]
+    assert (samples[0]["start"], samples[-1]["end"]) == (5, 15_310)
+    assert all(sum(one["types"].values()) == one["end"] - one["start"] for one in samples)
+    shop.append("short", [Paid(1)])
+    shop.append("short", [Paid(1), {"type": "other"}])
+    samples = page.get("overview", id="short")["samples"]
+    assert [(one["start"], one["end"]) for one in samples] == [(0, 1), (1, 3)], "all, if they are few"
+    shop.append("many", [{"n": 0}])
+    for _ in range(9):
+        shop.append_many([("many", [{"n": n}]) for n in range(1000)])
+    samples = page.get("overview", id="many")["samples"]
+    assert 100 <= len(samples) <= 200
+    gaps = [after["end"] - before["end"] for before, after in pairwise(samples)]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_an_event_is_shown_to_the_last_digit(page: Page, shop: RedisStore) -> None:
+    when = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
+    fields = {"big": 2**60 + 1, "when": when, "bytes": b"\0\xff", "html": "<script>alert(1)</script>", "deep": [[None]]}
+    shop.append("values", [{"n": 1}, Paid(3, fields)], metadata={"trace": 2**60})
+    found = page.get("event", id="values", cursor=2)
+    assert (found["type"], found["cursor"], found["commit"]["start"]) == ("page_paid", 2, 0)
+    assert found["fields"]["by"]["big"] == {"$int": str(2**60 + 1)}
+    assert found["fields"]["by"]["html"] == fields["html"]
+    assert str(2**60 + 1) in found["json"]
+    assert found["metadata"] == {"trace": {"$int": str(2**60)}}
+    shop.append("values", [{"long": "x" * 3_000_000}])
+    found = page.get("event", id="values", cursor=3)
+    assert (found["fields"], found["json"]) == (None, "")
+    assert found["length"] > 3_000_000, "too long for a browser, and said so"
+
+
+def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
+    made = shop.put_fact({"data": 1})
+    shop.append("graph", [{"makes": Fact({"data": 1})}, {"nothing": 1}, {"uses": FactRef(made), "and": [Fact(b"2")]}])
+    graph = page.get("graph", id="graph")
+    kinds = {node["id"]: node["kind"] for node in graph["nodes"]}
+    assert (kinds["e1"], kinds[f"f{made}"], kinds["e3"]) == ("event", "fact", "event")
+    assert "e2" not in kinds
+    other = shop.put_fact(b"2")
+    edges = {(edge["from"], edge["to"]) for edge in graph["edges"]}
+    assert edges == {("e1", f"f{made}"), (f"f{made}", "e3"), ("e3", f"f{other}")}
+    assert page.get("fact", hash=made)["value"] == {"data": 1}
+    shop.append(
+        "runic",
+        [
+            FactProduced("in", 1, "input"),
+            FactProduced("out", Fact({"n": 2}), "produced", ("double", "in"), 1),
+            RunnableCompleted("r", "double", Fact({"n": 2}), 5, 0, 1),
+        ],
+    )
+    graph = page.get("graph", id="runic")
+    edges = {(edge["from"], edge["to"]) for edge in graph["edges"]}
+    assert edges == {("rin", "ndouble/rin"), ("ndouble/rin", "rout"), ("rout", "e3")}
+    shop.append_many([("wide", [{"n": n, "fact": Fact(n)}]) for n in range(3000)])
+    graph = page.get("graph", id="wide")
+    assert graph["cut"]
+    assert graph["older"]
+    assert graph["last"] == 3000
+    assert len(graph["nodes"]) <= 240
+    below = page.get("graph", id="wide", upto=graph["first"] - 1)
+    assert below["last"] == graph["first"] - 1
+    ids = {node["id"] for node in graph["nodes"]}
+    assert all(edge["from"] in ids and edge["to"] in ids for edge in graph["edges"])
+    assert page.get("graph", id="no such workflow")["nodes"] == []
+
+
+def test_what_is_wrong_is_said(page: Page, shop: RedisStore) -> None:
+    shop.append("few", [{"n": 1}])
+    for path, status, said in [
+        ("workflow?id=nobody", 404, "no workflow 'nobody'"),
+        ("workflow", 400, "may not be empty"),
+        ("events?id=few&upto=-1", 400, "upto is a number"),
+        ("events?id=few&limit=501", 400, "limit is a number"),
+        ("event?id=few&cursor=2", 404, "no event 2"),
+        ("event?id=few&cursor=0", 404, "no event 0"),
+        ("event?id=nobody&cursor=1", 404, "no event 1"),
+        ("fact?hash=nonsense", 404, "nonsense"),
+        (f"fact?hash=sha256:{'0' * 64}", 404, "0000"),
+        ("workflows?before=x", 400, "before is the 'next'"),
+        ("workflows?before=1:x:y", 400, "before is the 'next'"),
+        ("workflows?before=nan:1:y", 400, "no time"),
+    ]:
+        answer = page.ask(f"api/{path}")
+        assert answer.status == status, (path, answer)
+        assert said in answer.json["error"]
+    assert page.get("events", id="nobody")["commits"] == []
+
+
+def test_damage_is_shown_where_it_is(page: Page, shop: RedisStore, valkey: RunningServer) -> None:
+    for n in range(5):
+        shop.append("damaged", [{"n": n}, {"n": n}])
+    keys = shop._context.keys.workflow("damaged")
+    with valkey.client() as client:
+        entries = client.xrange(keys.events)
+        client.delete(keys.events)
+        for place, (entry_id, fields) in enumerate(entries):
+            client.xadd(keys.events, dict.fromkeys(fields, b"damage") if place == 2 else fields, id=entry_id)
+    found = page.get("events", id="damaged")
+    assert [bool(commit["problem"]) for commit in found["commits"]] == [False, False, True, False, False]
+    assert "damaged" in found["commits"][2]["problem"]
+    assert _cursors(found) == [10, 9, 8, 7, 4, 3, 2, 1]
+    assert page.ask("api/event?id=damaged&cursor=6").status == 500
+    assert len(page.get("overview", id="damaged")["samples"]) == 4
+    fact = shop.put_fact(b"to be damaged")
+    with valkey.client() as client:
+        assert client.hset(shop._context.keys.fact(fact.encode())[0], fact, b"damage") == 0, "it was there"
+    assert page.ask(f"api/fact?hash={fact}").status == 500
+
+
+def test_what_comes_is_told(page: Page, shop: RedisStore) -> None:
+    shop.append("followed", [{"n": 0}])
+    with _listening(page, "api/live?id=followed") as words:
+        # What others have written is counted by the time that this is seen.
+        shop.append("followed", [{"n": 1}])
+        while "followed" not in (word := next(words))["changed"]:
+            pass
+        before = sum(word["history"])
+        shop.append("followed", [{"n": n} for n in range(300)])
+        shop.append("others", [{"n": 1}])
+        changed: set[str] = set()
+        while not {"followed", "others"} <= changed:
+            word = next(words)
+            changed |= set(word["changed"])
+        assert sum(word["history"]) == before + 301
+        assert len(word["history"]) == 120
+        assert word["problem"] is None
+        # Of very many, the one that is looked at is named.
+        shop.append_many([*((f"crowd-{n:03}", [{"n": 1}]) for n in range(300)), ("followed", [{"n": 1}])])
+        more, changed = False, set()
+        while "followed" not in changed:
+            word = next(words)
+            changed |= set(word["changed"])
+            more = more or word["more"]
+        assert more
+        assert len(changed) <= 202
+
+
+def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
+    shop.append("measured", [{"n": 0, "fact": Fact("of the measured")}])
+    before = _numbers(page.ask("metrics"))
+    with _listening(page, "api/live") as words:
+        next(words)
+        shop.append("measured", [{"n": 1}] * 25)
+        while "measured" not in next(words)["changed"]:
+            pass
+    after = _numbers(page.ask("metrics"))
+    assert after["runic_redis_up"] == 1
+    assert after["runic_redis_workflows"] == page.get("summary")["workflows"]
+    assert after["runic_redis_workflows_unfinished"] == page.get("summary")["unfinished"]
+    assert after["runic_redis_facts"] >= 1
+    assert 0 < after["runic_redis_question_seconds"] < 60
+    assert after["runic_redis_events_seen_total"] >= before["runic_redis_events_seen_total"] + 25
+    assert after["runic_redis_writes_seen_total"] >= before["runic_redis_writes_seen_total"] + 1
+    assert page.ask("metrics").headers["content-type"].startswith("text/plain")
+
+
+def test_only_reading_by_who_is_here_is_let_through(page: Page) -> None:
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+        assert page.ask("api/summary", method=method).status == 405
+    assert page.ask("", method="HEAD").status == 200
+    port = urlsplit(page.url).port
+    for host in ("localhost", f"LOCALHOST:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert page.ask("api/summary", {"Host": host}).status == 200
+    for host in ("evil.example", f"localhost.evil.example:{port}", "127.0.0.1.evil.example", "", "[::1", "[evil]:80"):
+        assert page.ask("api/summary", {"Host": host}).status == 421, host
+    for path in ("", "app.js", "api/summary", "metrics", "no/such/path", "api/workflow?id=nobody"):
+        answer = page.ask(path)
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "server" not in answer.headers
+    for path in ("static/app.js", "../app.py", "..%2fapp.py", "%2e%2e/app.py", "app.py", "/etc/passwd", "__init__.py"):
+        assert page.ask(path).status == 404, path
+
+
+def test_a_token_lets_in_who_has_it(valkey: RunningServer, made: str) -> None:
+    with serving(valkey.url(), made, "--token", TOKEN) as page:
+        assert page.url.endswith(f"/?token={TOKEN}")
+        refused = page.ask("api/summary")
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+        for headers in (
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Basic {TOKEN}"},
+            {"Authorization": "Bearer \u00eb"},
+            {"Cookie": "runic_redis_token=wrong"},
+            {"Cookie": 'runic_redis_token="'},
+            {"Cookie": f"other={TOKEN}"},
+        ):
+            assert page.ask("api/summary", headers).status == 401, headers
+        assert page.ask("api/summary?token=wrong").status == 401
+        for path in ("", "app.js", "metrics", "no/such/path"):
+            assert page.ask(path).status == 401, path
+        # By whatever name it is reached, since it cannot know them all.
+        assert page.ask("api/summary", {"Authorization": f"Bearer {TOKEN}", "Host": "here.example"}).status == 200
+        entered = page.ask(f"?a=1&token={TOKEN}&b=2")
+        assert (entered.status, entered.headers["location"]) == (303, "/?a=1&b=2")
+        cookie = entered.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=lax" in cookie
+        assert page.ask("api/summary", {"Cookie": cookie.partition(";")[0]}).status == 200
+        elsewhere = page.ask(f"/evil.example?token={TOKEN}")
+        assert elsewhere.headers["location"] == "/evil.example"
+
+
+def test_a_page_for_others_has_a_token_made_for_it(valkey: RunningServer, made: str) -> None:
+    assert [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "192.168.0.1", "localhost.example", ""))
+    # The loopback interface, by a name that it is not known to have.
+    with serving(valkey.url(), made, "--host", "127.1") as page:
+        token = page.url.partition("?token=")[2]
+        assert len(token) == 32
+        assert page.ask("api/summary").status == 401
+        assert page.ask("api/summary", {"Authorization": f"Bearer {token}"}).status == 200
+
+
+def test_options_are_judged_before_anything_is_served(valkey: RunningServer, made: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for options, said in [
+            (["--token", "short"], "at least 16"),
+            (["--token", "0123456789 abcdefghij"], "letters and digits"),
+            (["--port", str(taken.getsockname()[1])], "cannot listen"),
+            (["--host", "no such host"], "cannot listen"),
+        ]:
+            command = [*COMMAND, "--url", valkey.url(), "--namespace", made, *options]
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert ended.returncode == 2, ended
+            assert said in " ".join(ended.stderr.split())
+            assert not ended.stdout
+    command = [*COMMAND, "--url", "redis://127.0.0.1:1", "--namespace", made]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 3
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with running(valkey_program(), tmp_path / "server", port=port) as server:
+        with server.client() as client:
+            client.config_set("requirepass", "s3cret-w0rd")
+        url = f"redis://:s3cret-w0rd@127.0.0.1:{port}/0"
+        with RedisStore.from_url(url, namespace="secret") as store:
+            store.append("w", [{"n": 1}])
+        with serving(url, "secret") as page:
+            page.get("workflows")
+            server.kill()
+            answers = [page.ask(path) for path in ("api/summary", "api/workflows", "metrics")]
+            page.process.send_signal(signal.SIGINT)
+            out, err = page.process.communicate(timeout=60)
+        assert all(b"s3cret" not in answer.body for answer in answers)
+        assert "s3cret" not in out + err
+
+
+def test_it_says_when_the_store_is_gone_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    with running(valkey_program(), tmp_path / "server", *options, port=port) as server:
+        url = f"redis://127.0.0.1:{port}"
+        with RedisStore.from_url(url, namespace="gone", deadline_s=60) as store:
+            store.append("w", [{"n": 1}])
+            with serving(url, "gone") as page, _listening(page, "api/live") as words:
+                assert next(words)["problem"] is None
+                server.kill()
+                while next(words)["problem"] is None:
+                    pass
+                answer = page.ask("api/workflow?id=w")
+                assert answer.status == 503
+                assert answer.json["error"]
+                assert _numbers(page.ask("metrics"))["runic_redis_up"] == 0
+                assert page.ask("").status == 200, "the page itself"
+                server.restart()
+                while next(words)["problem"] is not None:
+                    pass
+                store.append("w", [{"n": 2}])
+                while "w" not in next(words)["changed"]:
+                    pass
+                assert page.get("workflow", id="w")["cursor"] == 2
+
+
+def test_it_changes_nothing(page: Page, shop: RedisStore, valkey: RunningServer) -> None:
+    shop.append("kept", [{"n": 1, "fact": Fact("kept")}])
+    shop.save_snapshot("kept", 1, b"x")
+    ref = shop.put_fact("kept")
+    pattern = f"{{{shop._context.keys.namespace}:*"
+    with valkey.client() as client:
+        before = {key: client.dump(key) for key in client.scan_iter(pattern)}
+        assert before
+        page.get("workflows")
+        for view in ("workflow", "memory", "overview", "events", "graph"):
+            page.get(view, id="kept")
+        page.get("event", id="kept", cursor=1)
+        page.get("fact", hash=ref)
+        page.ask("metrics")
+        assert {key: client.dump(key) for key in client.scan_iter(pattern)} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_when_it_is_told_to(valkey: RunningServer, made: str, number: signal.Signals) -> None:
+    with serving(valkey.url(), made) as page, _listening(page, "api/live") as words:
+        next(words)
+        page.process.send_signal(number)
+        out, err = page.process.communicate(timeout=60)
+        assert (page.process.returncode, out, err) == (0, "", "")
+
+
+def test_without_its_extra_it_says_what_to_install(valkey: RunningServer, made: str, tmp_path: Path) -> None:
+    (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError('No module named starlette')")
+    command = [*COMMAND, "--url", valkey.url(), "--namespace", made]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 2
+    assert "pip install 'runic-redis[ui]'" in " ".join(ended.stderr.split())
+
+
+def _cursors(found: Any) -> list[int]:
+    return [one["cursor"] for commit in found["commits"] for one in commit["events"]]
+
+
+def _numbers(answer: Answer) -> dict[str, float]:
+    assert answer.status == 200
+    families = text_string_to_metric_families(answer.body.decode())
+    return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+class _listening:  # noqa: N801 - used like a function
+    """What is told at an address, as long as the block lasts."""
+
+    def __init__(self, page: Page, path: str) -> None:
+        address = urlsplit(page.url)
+        self._connection = http.client.HTTPConnection("127.0.0.1", address.port or 0, timeout=60)
+        self._connection.request("GET", f"/{path}")
+
+    def __enter__(self) -> Iterator[Any]:
+        reply = self._connection.getresponse()
+        assert reply.getheader("content-type", "").startswith("text/event-stream")
+        lines = (line for line in reply if line.startswith(b"data: "))
+        return (json.loads(line[6:]) for line in lines)
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
