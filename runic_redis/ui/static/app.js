@@ -14,6 +14,7 @@ let shown = "";
 let watching = null;
 let news = null;
 let latest = null;
+let failed = false;
 
 const app = {
   /** JSON from the server; an Error that says what the server says. */
@@ -109,6 +110,7 @@ async function show() {
       if (latest) news({ ...latest, changed: [] });
     }
     drawn = true;
+    failed = false;
     if (isEvent) {
       await showEvent(panel, app, name, cursor);
       document.querySelector(".event[aria-current]")?.scrollIntoView({ block: "nearest" });
@@ -116,6 +118,7 @@ async function show() {
   } catch (error) {
     if (error instanceof Dropped) return;
     say(error.message);
+    failed = !drawn;
     if (drawn) panel.hidden = true;
     else main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("p", { class: "card empty" }, "There is nothing to be shown."));
   }
@@ -147,10 +150,12 @@ function listen(id, missed = false) {
   source.onmessage = ({ data }) => {
     const word = JSON.parse(data);
     light(word.problem ? "off" : "on", word.problem ? "the store does not answer" : "live");
-    if (word.problem || latest?.problem) say(word.problem);
+    const back = latest?.problem && !word.problem;
+    if (word.problem || back) say(word.problem);
     rate.textContent = `${number(word.history.at(-2))} events/s`;
     drawRate(spark, word.history, 26);
     latest = word;
+    if (failed && (back || missed)) show();
     // What came while nobody listened, one word stands for.
     missed ||= !news && word.changed.length > 0;
     if (!news) return;

@@ -55,7 +55,7 @@ export function drawGraph(workflowId, { nodes, edges }, room) {
 }
 
 function draw(workflowId, node, { x, y }) {
-  const href = node.hash ? to("f", node.hash) : node.cursor ? to("w", workflowId, "facts", node.cursor) : null;
+  const href = node.hash ? to("f", node.hash) : node.cursor ? to("w", workflowId, "e", node.cursor) : null;
   const [label, small] = node.kind === "event" ? [brief(node.label), `event ${number(node.cursor)}`] : node.kind === "step" ? [node.label, "node"] : [brief(node.label), node.type ? brief(node.type) : "fact"];
   return el("g", { class: "node", transform: `translate(${x},${y})` },
     svgLink({ href },

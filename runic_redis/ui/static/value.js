@@ -4,6 +4,8 @@ import { copy, el, number, to } from "./dom.js";
 
 // So many parts of a list are shown, and so many more each time.
 const STEP = 100;
+// What has more parts is closed at first, unless it is the whole value.
+const FEW = 20;
 const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $float: "float", $int: "int", $deep: "too deep to show" };
 const LISTS = { $tuple: "tuple", $set: "set", $frozenset: "frozenset" };
 
@@ -14,7 +16,7 @@ export function valueSection(name, { value, json, length }) {
   const tabs = ["Tree", "JSON"].map((label) => el("button", { type: "button", click: () => show(label) }, label));
   const show = (label) => {
     tabs.forEach((tab) => tab.setAttribute("aria-pressed", String(tab.textContent === label)));
-    body.replaceChildren(label === "JSON" ? el("pre", null, json) : el("div", { class: "tree" }, tree(value, true)));
+    body.replaceChildren(label === "JSON" ? el("pre", null, json) : el("div", { class: "tree" }, tree(value, "whole")));
   };
   show("Tree");
   const copied = el("button", { type: "button", class: "end", click: () => copy(json, copied) }, "Copy");
@@ -22,7 +24,7 @@ export function valueSection(name, { value, json, length }) {
 }
 
 /** A value as nested lists. */
-export function tree(value, open = false) {
+function tree(value, open = "") {
   if (value === null) return el("span", { class: "k" }, "null");
   if (typeof value === "string") return el("span", { class: "s" }, JSON.stringify(value));
   if (typeof value === "number") return el("span", { class: "n" }, String(value));
@@ -45,16 +47,17 @@ function special(form, value, open) {
 function branch(parts, kind, open) {
   if (!parts.length) return el("span", { class: "kind" }, `${kind}, empty`);
   const list = el("ul");
+  const opened = open === "whole" || (open && parts.length <= FEW);
   let shown = 0;
   const more = el("button", { type: "button", click: () => grow() }, "More");
   const grow = () => {
     more.remove();
-    for (const [key, part] of parts.slice(shown, shown + STEP)) list.append(el("li", null, el("span", { class: "key" }, typeof key === "string" ? key : tree(key)), ": ", tree(part, parts.length < 12)));
+    for (const [key, part] of parts.slice(shown, shown + STEP)) list.append(el("li", null, el("span", { class: "key" }, typeof key === "string" ? key : tree(key)), ": ", tree(part, parts.length <= FEW ? "few" : "")));
     shown += STEP;
     if (shown < parts.length) list.append(more);
   };
   // What is closed is made only when somebody opens it: values may be large.
-  const details = el("details", { open, toggle: () => { if (details.open && !shown) grow(); } }, el("summary", { class: "kind" }, `${kind}, ${number(parts.length)}`), list);
-  if (open) grow();
+  const details = el("details", { open: Boolean(opened), toggle: () => { if (details.open && !shown) grow(); } }, el("summary", { class: "kind" }, `${kind}, ${number(parts.length)}`), list);
+  if (opened) grow();
   return details;
 }

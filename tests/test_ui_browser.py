@@ -1,0 +1,365 @@
+"""The web page in a real browser, headless: what people see, press and are spared."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Error, Locator, sync_playwright
+from playwright.sync_api import Page as Tab
+from playwright.sync_api import expect as expect_
+
+from runic_redis import Fact, RedisStore
+from tests.pages import Page, serving
+from tests.servers import RunningServer, free_ports, running, valkey_program
+
+# What a page would do if a text of the store's became more than text.
+HOSTILE = "<img src=x onerror='document.title=\"broken in\"'><script>document.title='broken in'</script>&lt;\"'`${1}"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+expect_.set_options(timeout=30_000)
+expect: Callable[[Locator], Any] = expect_
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        program = next(filter(None, map(shutil.which, PROGRAMS)), playwright.chromium.executable_path)
+        if not Path(program).exists():
+            pytest.skip("there is no Chromium here: playwright install chromium")
+        # (As root, it runs in no sandbox of its own.)
+        browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def shop(valkey: RunningServer) -> Iterator[RedisStore]:
+    with RedisStore.from_url(valkey.url(), namespace="browsed", partitions=8) as store:
+        store.append_many([(f"order-{n:03}", [{"type": "placed", "n": n}]) for n in range(150)])
+        yield store
+        store.delete_namespace()
+
+
+@pytest.fixture(scope="module")
+def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
+    with serving(valkey.url(), shop._context.keys.namespace) as page:
+        yield page
+
+
+@pytest.fixture(params=["light", "dark", "narrow"])
+def tab(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Tab]:
+    yield from _tab(browser, request.param)
+
+
+@pytest.fixture
+def light(browser: Browser) -> Iterator[Tab]:
+    yield from _tab(browser, "light")
+
+
+def _tab(browser: Browser, kind: str) -> Iterator[Tab]:
+    """A tab in which nothing may go wrong that nobody sees."""
+    context = browser.new_context(
+        color_scheme="dark" if kind == "dark" else "light",
+        viewport={"width": 390 if kind == "narrow" else 1280, "height": 800},
+        reduced_motion="reduce",
+    )
+    tab = context.new_page()
+    wrong: list[str] = []
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda message: wrong.append(message.text) if message.type in {"error", "warning"} else None)
+    tab.on("request", lambda request: wrong.append(request.url) if "127.0.0.1" not in request.url else None)
+    yield tab
+    context.close()
+    # A browser tells of each answer that says no; whether the page tells of it is for the tests.
+    assert [text for text in wrong if "Failed to load resource" not in text and "ERR_" not in text] == []
+
+
+def test_the_workflows_are_listed_searched_and_leafed_through(tab: Tab, page: Page, shop: RedisStore) -> None:
+    tab.goto(page.url)
+    rows = tab.locator("tbody tr")
+    expect(rows).to_have_count(50)
+    expect(tab.locator(".tile .value").first).to_have_text(str(page.get("summary")["workflows"]))
+    shown = rows.locator("a").all_inner_texts()
+    tab.click("#older")
+    expect(tab.get_by_role("link", name="Newest")).to_be_visible()
+    expect(rows.first).not_to_have_attribute("data-id", shown[0])
+    assert not set(rows.locator("a").all_inner_texts()) & set(shown)
+    tab.go_back()
+    expect(rows.first).to_have_attribute("data-id", shown[0])
+    tab.keyboard.press("/")
+    tab.keyboard.type("ER-14")
+    expect(rows).to_have_count(10)
+    expect(tab.locator("#search")).to_be_focused()
+    expect(tab.locator("#search")).to_have_value("ER-14")
+    tab.reload()
+    expect(rows).to_have_count(10)
+    tab.fill("#search", "nobody's")
+    expect(tab.locator("main .empty")).to_contain_text("contains “nobody's”")
+    tab.fill("#search", "order-149")
+    expect(rows).to_have_count(1)
+    rows.locator("a").click()
+    expect(tab.locator("h1")).to_have_text("order-149")
+    expect(tab.locator(".event")).to_have_count(1)
+    _fits(tab)
+
+
+def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisStore) -> None:
+    tab.goto(page.url)
+    expect(tab.locator("#live")).to_have_attribute("aria-label", "live")
+    expect(tab.locator("tbody tr")).to_have_count(50)
+    name = f"fresh-{tab.viewport_size}"
+    shop.append(name, [{"type": "come", "n": 1}])
+    first = tab.locator("tbody tr").first
+    expect(first).to_have_attribute("data-id", name)
+    first.locator("a").click()
+    expect(tab.locator(".event")).to_have_count(1)
+    shop.append(name, [{"type": "come", "n": 2}, {"type": "come", "n": 3}])
+    expect(tab.locator(".event")).to_have_count(3)
+    expect(tab.locator(".event").first).to_contain_text("n=3")
+    shop.save_snapshot(name, 3, b"state")
+    expect(tab.locator(".line .mark")).to_contain_text("Snapshot at 3, 5 B")
+    shop.append(name, [{"n": n} for n in range(200)])
+    expect(tab.locator(".event").first).to_have_attribute("data-cursor", "203")
+    # Who reads further down is told, and not disturbed.
+    tab.locator('[data-cursor="110"]').scroll_into_view_if_needed()
+    shop.append(name, [{"n": 1}] * 5)
+    more = tab.locator(".more")
+    expect(more).to_have_text("5 new ↑")
+    expect(tab.locator(".event").first).to_have_attribute("data-cursor", "203")
+    more.click()
+    expect(tab.locator(".event").first).to_have_attribute("data-cursor", "208")
+    expect(tab.locator("#rate")).to_contain_text("events/s")
+
+
+def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop: RedisStore) -> None:
+    name = "marked"
+    if not shop.exists(name):
+        for n in range(100):
+            shop.append(name, [{"type": "even" if n % 2 else "odd", "n": n}] * 3, metadata={"user": "zo\u00eb"})
+        shop.save_snapshot(name, 91, b"state")
+        shop.trim(name)
+        shop.append(name, [{"type": "big", "n": n} for n in range(250)])
+    tab.goto(page.at("w", name))
+    expect(tab.locator(".event")).to_have_count(100)
+    expect(tab.locator(".commit")).to_have_count(1)
+    expect(tab.locator(".commit .about-commit").first).to_contain_text("250 events")
+    expect(tab.locator(".strip .legend")).to_contain_text("snapshot")
+    expect(tab.locator(".strip .legend")).to_contain_text("trimmed")
+    hues = tab.locator(".strip .legend span[style]").evaluate_all("spans => spans.map(span => span.style.cssText)")
+    assert len(hues) == len(set(hues)) >= 1, "each type has a colour of its own"
+    seen = _all_cursors(tab)
+    while tab.locator("#older").is_visible():
+        last = seen[-1]
+        tab.click("#older")
+        expect(tab.locator(".event").first).to_have_attribute("data-cursor", str(last - 1))
+        seen += _all_cursors(tab)
+    assert seen == list(range(550, 90, -1))
+    expect(tab.locator(".mark", has_text="Snapshot at 91")).to_have_count(1)
+    expect(tab.locator(".mark.trim")).to_have_text("The events up to 90 are trimmed")
+    expect(tab.locator(".chip").first).to_have_text("user=zo\u00eb")
+    tab.fill("#jump", "400")
+    tab.keyboard.press("Enter")
+    expect(tab.locator(".event").first).to_have_attribute("data-cursor", "400")
+    tab.click("#newer")
+    expect(tab.locator(".event").last).to_have_attribute("data-cursor", "401")
+    # Into the strip, at its beginning, where everything is trimmed.
+    tab.locator(".strip svg").click(position={"x": 3, "y": 20})
+    expect(tab.locator(".mark.trim")).to_be_visible()
+    expect(tab.locator(".event")).to_have_count(0)
+    tab.click("#newer")
+    expect(tab.locator(".event").last).to_have_attribute("data-cursor", "91")
+    _fits(tab)
+
+
+def test_an_event_is_shown_beside(tab: Tab, page: Page, shop: RedisStore) -> None:
+    name = "fields"
+    if not shop.exists(name):
+        deep = {"list": list(range(250)), "big": 2**70, "bytes": b"\0\1", "tuple": (1, None, True), 1: "one"}
+        shop.append(name, [{"type": "first"}, {"type": "deep", "value": deep}, {"type": "last"}])
+    tab.goto(page.at("w", name))
+    tab.locator('[data-cursor="2"]').click()
+    panel = tab.locator("#panel")
+    expect(panel.locator("h2")).to_have_text("dict")
+    expect(panel).to_contain_text(str(2**70))
+    expect(panel.locator("summary", has_text="list, 250")).to_be_visible()
+    panel.locator("summary", has_text="list, 250").click()
+    expect(panel.get_by_role("button", name="More")).to_be_visible()
+    panel.get_by_role("button", name="JSON").click()
+    expect(panel.locator("pre")).to_contain_text(str(2**70))
+    expect(tab.locator(".event[aria-current]")).to_have_attribute("data-cursor", "2")
+    panel.get_by_role("link", name="Newer").click()
+    expect(tab.locator(".event[aria-current]")).to_have_attribute("data-cursor", "3")
+    expect(panel.get_by_role("link", name="Newer")).to_be_hidden()
+    panel.get_by_role("link", name="Older").click()
+    panel.get_by_role("link", name="Older").click()
+    expect(tab.locator(".event[aria-current]")).to_have_attribute("data-cursor", "1")
+    tab.reload()
+    expect(panel.locator("h2")).to_be_visible()
+    tab.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+    expect(tab.locator(".event")).to_have_count(3)
+
+
+def test_facts_are_drawn_and_followed(tab: Tab, page: Page, shop: RedisStore) -> None:
+    name = "drawn"
+    if not shop.exists(name):
+        for n in range(6):
+            shop.append(name, [{"type": "step", "uses": [Fact(f"v{at}") for at in range(n)], "makes": Fact(f"v{n}")}])
+    tab.goto(page.at("w", name))
+    tab.get_by_role("link", name="Facts", exact=True).click()
+    expect(tab.locator(".node")).to_have_count(12)
+    expect(tab.locator(".edge")).to_have_count(6 + 15)
+    places = tab.locator(".node").evaluate_all(
+        "nodes => nodes.map(node => node.getAttribute('transform').match(/[0-9.]+/g).map(Number))"
+    )
+    assert len({tuple(place) for place in places}) == 12, "none on another"
+    tab.locator(".node", has=tab.locator(".fact")).last.hover()
+    expect(tab.locator(".graph.lit .node.on").first).to_be_visible()
+    tab.locator(".node", has=tab.locator(".fact")).last.click()
+    expect(tab.locator("h1")).to_have_text("Fact")
+    expect(tab.locator("main .tree")).to_contain_text('"v')
+    tab.go_back()
+    tab.locator(".node", has=tab.locator(".event")).last.click()
+    expect(tab.locator("#panel h2")).to_have_text("dict")
+
+
+def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) -> None:
+    # (An event of a class would be of a type that can be named anything, too.)
+    shop.append(HOSTILE, [{"type": HOSTILE, HOSTILE: [HOSTILE, Fact(HOSTILE)]}], metadata={HOSTILE: HOSTILE})
+    shop.acquire(HOSTILE, HOSTILE, ttl=600)
+    ref = shop.put_fact(HOSTILE)
+    light.goto(page.url)
+    light.fill("#search", HOSTILE)
+    expect(light.locator("tbody tr")).to_have_count(1)
+    light.locator("tbody a").click()
+    expect(light.locator("h1")).to_have_text(HOSTILE)
+    light.locator(".event").click()
+    expect(light.locator("#panel .tree").first).to_contain_text("<script>")
+    light.goto(page.at("w", HOSTILE, "facts"))
+    expect(light.locator(".node")).to_have_count(2)
+    light.goto(page.at("f", ref))
+    expect(light.locator("main .tree")).to_contain_text("<script>")
+    for address in (
+        page.at("w", f"{HOSTILE}!"),
+        page.at("f", HOSTILE),
+        page.at("", q=HOSTILE),
+        f"{page.url}#/%E0%A4%A",
+    ):
+        light.goto("about:blank")
+        light.goto(address)
+        light.wait_for_selector("body[data-turn]")
+    assert light.locator("main script, main img, #panel img").count() == 0
+    assert light.title().startswith(("Runic Redis", "<img"))
+    assert "broken in" not in light.title().replace(HOSTILE, "")
+
+
+def test_nothing_else_can_be_run_in_it(browser: Browser, page: Page) -> None:
+    with browser.new_page() as tab:
+        tab.goto(page.url)
+        for attempt in (
+            # (Later, since a debugger's own evaluations may evaluate.)
+            "setTimeout(() => { try { eval('1'); } catch (error) { no(error.message); } })",
+            "document.addEventListener('securitypolicyviolation', () => no('Content Security Policy')); "
+            "fetch('http://127.0.0.1:1/')",
+            "document.addEventListener('securitypolicyviolation', () => no('Content Security Policy')); "
+            "document.body.appendChild(document.createElement('script')).src = 'http://127.0.0.1:1/'",
+        ):
+            with pytest.raises(Error, match="Content Security Policy"):
+                tab.evaluate(f"() => new Promise((yes, no) => {{ {attempt}; }})")
+        tab.evaluate("() => { document.body.innerHTML += '<p onclick=\"document.title = 1\" id=pressed>p</p>'; }")
+        tab.click("#pressed")
+        assert tab.title() == "Runic Redis"
+
+
+def test_what_is_not_there_is_said(light: Tab, page: Page, shop: RedisStore) -> None:
+    light.goto(page.at("w", "nobody"))
+    expect(light.locator("#banner")).to_contain_text("no workflow 'nobody'")
+    light.get_by_role("link", name="Workflows").click()
+    expect(light.locator("#banner")).to_be_hidden()
+    expect(light.locator("tbody tr")).to_have_count(50)
+    light.goto(page.at("w", "order-001", "e", "99"))
+    expect(light.locator("#banner")).to_contain_text("no event 99")
+    expect(light.locator("h1")).to_have_text("order-001")
+    shop.append("deleted", [{"n": 1}])
+    light.goto(page.at("w", "deleted"))
+    expect(light.locator(".event")).to_have_count(1)
+    shop.delete("deleted")
+    light.get_by_role("link", name="Facts", exact=True).click()
+    expect(light.locator("#banner")).to_contain_text("no workflow 'deleted'")
+
+
+def test_a_store_that_is_gone_is_told_and_its_return_too(light: Tab, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    with running(valkey_program(), tmp_path / "server", *options, port=port) as server:
+        url = f"redis://127.0.0.1:{port}"
+        with RedisStore.from_url(url, namespace="gone", deadline_s=60) as store:
+            store.append("w", [{"n": 1}])
+            with serving(url, "gone") as page:
+                light.goto(page.url)
+                expect(light.locator("#live")).to_have_attribute("aria-label", "live")
+                server.kill()
+                expect(light.locator("#live")).to_have_attribute("aria-label", "the store does not answer")
+                expect(light.locator("#banner")).to_be_visible()
+                light.reload()
+                expect(light.locator("main")).to_contain_text("There is nothing to be shown")
+                server.restart()
+                expect(light.locator("#live")).to_have_attribute("aria-label", "live")
+                expect(light.locator("#banner")).to_be_hidden()
+                store.append("w", [{"n": 2}])
+                expect(light.locator("tbody .right").first).to_have_text("2")
+                page.process.kill()
+                expect(light.locator("#live")).to_have_attribute("aria-label", "not connected")
+
+
+def test_a_token_is_asked_for_once(browser: Browser, valkey: RunningServer, shop: RedisStore) -> None:
+    namespace = shop._context.keys.namespace
+    with serving(valkey.url(), namespace, "--token", "0123456789abcdefghij") as page:
+        for tab in _tab(browser, "light"):
+            tab.goto(page.url.partition("?")[0])
+            expect(tab.locator("body")).to_contain_text("A token is needed")
+            tab.goto(page.url)
+            expect(tab.locator("tbody tr")).to_have_count(50)
+            assert "token" not in tab.url
+            expect(tab.locator("#live")).to_have_attribute("aria-label", "live")
+            tab.goto(page.url.partition("?")[0])
+            expect(tab.locator("tbody tr")).to_have_count(50)
+
+
+def _all_cursors(tab: Tab) -> list[int]:
+    return [int(one) for one in tab.locator(".event").evaluate_all("all => all.map(one => one.dataset.cursor)")]
+
+
+def _fits(tab: Tab) -> None:
+    """Nothing is wider than the window, and all that is written can be told from what it is written on."""
+    wide, low = tab.evaluate(_LOOK)
+    assert wide <= 0, "it scrolls sideways"
+    assert low == []
+
+
+# How much wider it is than the window, and the texts whose contrast with what is behind them is below WCAG's AA.
+_LOOK = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const paint = (colour) => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); };
+  const rgb = (colour, under) => {
+    paint(`rgb(${under})`);
+    paint(colour);
+    return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const bent = (part) => (part / 255 <= 0.03928 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4);
+  const luminance = ([r, g, b]) => 0.2126 * bent(r) + 0.7152 * bent(g) + 0.0722 * bent(b);
+  const white = [255, 255, 255];
+  const behind = (one) => (one ? rgb(getComputedStyle(one).backgroundColor, behind(one.parentElement)) : white);
+  const low = [];
+  for (const one of document.querySelectorAll("body *")) {
+    const said = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!said || one.closest("svg") || !one.checkVisibility()) continue;
+    const under = behind(one);
+    const lights = [luminance(rgb(getComputedStyle(one).color, under)), luminance(under)];
+    const contrast = (Math.max(...lights) + 0.05) / (Math.min(...lights) + 0.05);
+    if (contrast < 4.5) low.push(`${one.className} ${one.textContent} ${contrast.toFixed(2)}`);
+  }
+  return [document.documentElement.scrollWidth - window.innerWidth, low];
+}"""
