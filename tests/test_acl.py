@@ -24,6 +24,7 @@ from runic_redis.operations.namespace import memory_of
 from runic_redis.scripts import load_script, scripts_directory
 from runic_redis.testing.examples import numbered
 from tests import servers, tour
+from tests.pages import serving
 from tests.portal import BlockingStore
 from tests.servers import RunningServer
 from tests.test_verifying import verify
@@ -270,6 +271,23 @@ def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> No
 
     with server.client() as admin:
         needs(COMMAND_LINE, use, [admin], namespace)
+
+
+def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
+    lister = RULES["the same, and listing, which takes what has expired out of the index"]
+    adds = RULES["the web page, for one who may list"]
+    with valkey.client() as admin, RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2) as store:
+        tour.writes(store, "order-1")
+        ref = store.put_fact("looked at")
+        views = [f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph")]
+        views += ["api/summary", "api/workflows", "api/event?id=order-1&cursor=1", f"api/fact?hash={ref}", "metrics"]
+        for permission in ["", *permissions(adds)]:
+            with user([admin], without(f"{lister} {adds}", permission), namespace) as login:  # noqa: SIM117
+                with serving(f"{valkey.url()}&{login}", namespace) as page:
+                    answers = [page.ask(view) for view in views]
+                    fine = all(answer.status == 200 for answer in answers) and b"_up{" in answers[-1].body
+                    fine = fine and b"} 1.0" in answers[-1].body.partition(b"_up{")[2].partition(b"\n")[0]
+                    assert fine == (not permission), permission
 
 
 def test_what_verifying_a_cluster_adds(cluster_nodes: list[RunningServer], namespace: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.servers import RunningServer, free_ports, running, valkey_program
 HOSTILE = "<img src=x onerror='document.title=\"broken in\"'><script>document.title='broken in'</script>&lt;\"'`${1}"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 expect_.set_options(timeout=30_000)
+_numbers = count()
 expect: Callable[[Locator], Any] = expect_
 
 
@@ -109,7 +111,7 @@ def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisSto
     tab.goto(page.url)
     expect(tab.locator("#live")).to_have_attribute("aria-label", "live")
     expect(tab.locator("tbody tr")).to_have_count(50)
-    name = f"fresh-{tab.viewport_size}"
+    name = f"fresh-{next(_numbers)}"
     shop.append(name, [{"type": "come", "n": 1}])
     first = tab.locator("tbody tr").first
     expect(first).to_have_attribute("data-id", name)
@@ -192,7 +194,9 @@ def test_an_event_is_shown_beside(tab: Tab, page: Page, shop: RedisStore) -> Non
     panel.get_by_role("link", name="Newer").click()
     expect(tab.locator(".event[aria-current]")).to_have_attribute("data-cursor", "3")
     expect(panel.get_by_role("link", name="Newer")).to_be_hidden()
+    expect(panel.locator("dd").first).to_have_text("3")
     panel.get_by_role("link", name="Older").click()
+    expect(panel.locator("dd").first).to_have_text("2")
     panel.get_by_role("link", name="Older").click()
     expect(tab.locator(".event[aria-current]")).to_have_attribute("data-cursor", "1")
     tab.reload()

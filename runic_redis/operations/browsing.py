@@ -7,7 +7,7 @@ keep the rest from being seen; what is gone is not there.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from runic_redis.arguments import check_count, check_cursor, check_workflow_id
+from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.operations.asking import ask, ask_all
@@ -19,6 +19,8 @@ __all__ = ["Page", "Shown", "page", "samples"]
 _LAST_MS = 2**64 - 1
 # How much of a workflow is read at once, if all its entries are as large as the largest.
 _MOST_BYTES = 8 * 1024 * 1024
+# How many events are looked into for samples of all.
+_MOST_SAMPLED = 20_000
 
 
 class Shown(NamedTuple):
@@ -61,38 +63,44 @@ def page(
         workflow_id: the workflow.
         upto: those down from the event with this cursor.
         after: or else those up from the event behind this cursor. Without either, the newest.
-        count: at most this many, and fewer if they are large.
+        count: with this many events, as far as they are there and not large; the last entry may have more.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     count = check_count(count, "count")
+    low, high = check_cursor(after or 0, "after"), MAX_CURSOR if upto is None else check_cursor(upto, "upto")
     largest = yield from ask(Command(("HGET", keys.meta, "largest"), keys.meta))
     # One more, to know whether there is more.
     wanted = max(1, min(count, _MOST_BYTES // max(1, read_cursor(largest, keys.meta)))) + 1
-    more = str(wanted)
     if after is not None:
-        bound = check_cursor(after, "after")
-        above, below = yield from ask_all(
+        found, behind = yield from ask_all(
             [
-                Command(("XRANGE", keys.events, f"{bound + 1}-0", "+", "COUNT", more), keys.events),
-                Command(("XREVRANGE", keys.events, f"{bound}-{_LAST_MS}", "-", "COUNT", "1"), keys.events),
+                Command(("XRANGE", keys.events, f"{low + 1}-0", "+", "COUNT", str(wanted)), keys.events),
+                Command(("XREVRANGE", keys.events, f"{low}-{_LAST_MS}", "-", "COUNT", "1"), keys.events),
             ]
         )
-        entries, older, newer = above[: wanted - 1][::-1], bool(below), len(above) == wanted
-    elif upto is not None:
-        bound = check_cursor(upto, "upto")
+    else:
         # The commit that holds the event may end after it.
         above, below = yield from ask_all(
             [
-                Command(("XRANGE", keys.events, f"{bound}-0", "+", "COUNT", "2"), keys.events),
-                Command(("XREVRANGE", keys.events, f"{max(bound - 1, 0)}-{_LAST_MS}", "-", "COUNT", more), keys.events),
+                Command(("XRANGE", keys.events, f"{high}-0", "+", "COUNT", "2"), keys.events),
+                Command(
+                    ("XREVRANGE", keys.events, f"{max(high, 1) - 1}-{_LAST_MS}", "-", "COUNT", str(wanted)), keys.events
+                ),
             ]
         )
-        found = [*above[:1], *below]
-        entries, older, newer = found[: wanted - 1], len(found) >= wanted, len(above) > 1
-    else:
-        found = yield from ask(Command(("XREVRANGE", keys.events, "+", "-", "COUNT", more), keys.events))
-        entries, older, newer = found[: wanted - 1], len(found) == wanted, False
-    return Page([_shown(context, workflow_id, entry) for entry in entries], older, newer)
+        found, behind = [*above[:1], *below], above[1:]
+    shown: list[Shown] = []
+    left = count
+    for entry in found[: wanted - 1]:
+        if left <= 0:
+            break
+        one = _shown(context, workflow_id, entry)
+        shown.append(one)
+        left -= max(1, min(one.end, high) - max(one.commit.start, low)) if one.commit else 1
+    beyond = len(shown) < len(found)
+    if after is not None:
+        return Page(shown[::-1], bool(behind), beyond)
+    return Page(shown, beyond, bool(behind))
 
 
 def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Commit]]:
@@ -101,7 +109,7 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Co
     Args:
         context: the store's.
         workflow_id: the workflow.
-        count: at most this many, and fewer if they are large. What is damaged is left out.
+        count: at most this many, and fewer if they hold much. What is damaged is left out.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     found = yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed", "largest"), keys.meta))
@@ -110,9 +118,19 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Co
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
     commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
     replies = yield from ask_all(commands)
-    entries = {entry[0]: entry for reply in replies for entry in reply}
-    shown = [_shown(context, workflow_id, entry) for entry in entries.values()]
-    return [one.commit for one in shown if one.commit is not None]
+    entries = list({entry[0]: entry for reply in replies for entry in reply}.values())
+    # Every other of them, then every other of the rest: wherever it ends, they are spread over all of it.
+    coarse_to_fine = sorted(range(len(entries)), key=lambda place: place & -place or len(entries), reverse=True)
+    taken: dict[int, Commit] = {}
+    events = 0
+    for place in coarse_to_fine:
+        commit = _shown(context, workflow_id, entries[place]).commit
+        if commit is not None:
+            taken[place] = commit
+            events += len(commit.events)
+        if events >= _MOST_SAMPLED:
+            break
+    return [commit for _, commit in sorted(taken.items())]
 
 
 def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:

@@ -17,19 +17,20 @@ let latest = null;
 let failed = false;
 
 const app = {
-  /** JSON from the server; an Error that says what the server says. */
-  async get(path) {
-    const mine = turn;
+  /** JSON from the server; an Error that says what the server says. What is beside goes with the address, all else with the scene. */
+  async get(path, { beside = false } = {}) {
+    const now = () => (beside ? turn : scene);
+    const mine = now();
     let reply;
     try {
       reply = await fetch(path);
     } catch {
       throw new Error("The page's server cannot be reached: is runic-redis ui still running?");
     }
-    if (mine !== turn) throw new Dropped();
+    if (mine !== now()) throw new Dropped();
     if (reply.headers.get("content-type") !== "application/json") throw new Error(await reply.text());
     const value = await reply.json();
-    if (mine !== turn) throw new Dropped();
+    if (mine !== now()) throw new Dropped();
     if (!reply.ok) throw new Error(value.error);
     return value;
   },
@@ -97,7 +98,7 @@ async function show() {
       beside.scrollIntoView({ block: "nearest" });
     } else {
       news = null;
-      shown = "";
+      shown = view === "w" && more !== "facts" ? name : "";
       scene++;
       document.title = name ? `${name} · Runic Redis` : "Runic Redis";
       listen(view === "w" ? name : null);
@@ -105,9 +106,10 @@ async function show() {
       else if (view === "w") news = await showLine(main, app, name, query, cursor);
       else if (view === "f") news = await showFact(name);
       else news = await showWorkflows(main, app, query);
-      if (view === "w" && more !== "facts") shown = name;
-      window.scrollTo(0, 0);
       if (latest) news({ ...latest, changed: [] });
+      // An event of it may have been asked for meanwhile.
+      if (mine !== turn) return;
+      window.scrollTo(0, 0);
     }
     drawn = true;
     failed = false;

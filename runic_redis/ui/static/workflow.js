@@ -69,6 +69,7 @@ export async function showLine(main, app, id, query, cursor) {
   else if (query.get("upto")) asked.set("upto", query.get("upto"));
   else if (cursor) asked.set("upto", Math.min(now.cursor, Number(cursor) + PAGE / 2));
   let seen = null;
+  marked = cursor;
   async function load() {
     const found = now.cursor > now.trimmed ? await app.get(`api/events?${asked}`) : { commits: [], first: 0, last: 0, older: false, newer: false };
     line.replaceChildren(...rows(id, now, found, seen));
@@ -79,7 +80,7 @@ export async function showLine(main, app, id, query, cursor) {
     newer.href = `${to("w", id)}?after=${found.last}`;
     older.hidden = !found.older;
     older.href = `${to("w", id)}?upto=${found.first - 1}`;
-    mark(cursor);
+    mark(marked);
   }
   async function survey() {
     const { samples } = await app.get(`api/overview?${new URLSearchParams({ id })}`);
@@ -112,8 +113,10 @@ export async function showLine(main, app, id, query, cursor) {
   };
 }
 
+let marked = null;
 /** Marks the event that is shown beside. */
 export function mark(cursor) {
+  marked = cursor;
   for (const one of document.querySelectorAll(".event")) {
     const is = one.dataset.cursor === String(cursor);
     if (is) one.setAttribute("aria-current", "true");
@@ -206,8 +209,8 @@ function overview(app, id, one, samples) {
 /** Shows an event's fields and what is kept about it. */
 export async function showEvent(panel, app, id, cursor) {
   const [event, one] = await Promise.all([
-    app.get(`api/event?${new URLSearchParams({ id, cursor })}`),
-    app.get(`api/workflow?${new URLSearchParams({ id })}`),
+    app.get(`api/event?${new URLSearchParams({ id, cursor })}`, { beside: true }),
+    app.get(`api/workflow?${new URLSearchParams({ id })}`, { beside: true }),
   ]);
   const step = (label, to_, there) => el("a", { class: "button", href: there ? to("w", id, "e", to_) : null, hidden: !there }, label);
   const close = el("button", { type: "button", class: "end", id: "close", click: () => app.go(`${to("w", id)}?upto=${Math.min(one.cursor, event.cursor + PAGE / 2)}`) }, "Close");
