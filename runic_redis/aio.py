@@ -16,6 +16,7 @@ from runic_redis.durability import Durability
 from runic_redis.errors import StoreError
 from runic_redis.events import UnknownEvents
 from runic_redis.leases import AsyncHeldLease
+from runic_redis.observing import Observer
 from runic_redis.operations import (
     appending,
     collecting,
@@ -158,15 +159,19 @@ class AsyncRedisStore:
         label = f" {self._connected.label}" if self._connected else ""
         return f"<AsyncRedisStore{state}{label} namespace={keys.namespace!r} partitions={keys.partitions}>"
 
-    def _run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    def _run(self, operation: Operation[T], asked: Operation[T] | None = None) -> Coroutine[Any, Any, T]:
+        """Carry an operation out; `asked` is what was asked for, where another has been put around it."""
+        observer, asked = self._context.observer, asked or operation
         if self._sender is None:
             raise StoreError("The store is not open: write 'async with', or 'await store.open()'. Nothing was sent.")
         if not self._context.made:
             operation = opening.with_settings(self._context, operation)
-        return run(operation, self._sender)
+        if observer is None:
+            return run(operation, self._sender)
+        return _observed(observer, asked, operation, self._sender)
 
     def _write(self, operation: Operation[T], durability: Durability | None) -> Coroutine[Any, Any, T]:
-        return self._run(durably(self._context, operation, durability))
+        return self._run(durably(self._context, operation, durability), operation)
 
     # Events
 
@@ -375,3 +380,8 @@ class AsyncRedisStore:
                 page.clear()  # as in the other store
         finally:
             source.close()
+
+
+async def _observed(observer: Observer, asked: Operation[T], operation: Operation[T], sender: Sender) -> T:
+    with observer.observing(asked) as take:
+        return take(await run(operation, sender))

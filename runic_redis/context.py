@@ -10,6 +10,7 @@ from runic_redis.durability import Durability, check_durability
 from runic_redis.errors import ConfigurationError, InvalidArgument
 from runic_redis.events import UnknownEvents, bare_registry, default_registry
 from runic_redis.keys import Keys
+from runic_redis.observing import Observer
 
 __all__ = ["DEFAULT_PARTITIONS", "URL_VARIABLE", "Context", "find_url", "make_context", "without_classes"]
 
@@ -31,6 +32,7 @@ class Context:
         wait_s: for how long a server may be let wait before it replies.
         many_nodes: whether keys of different slots may be on different nodes.
         slots_matter: whether one script may touch keys of one slot only.
+        observer: who looks on, if anybody does.
     """
 
     keys: Keys
@@ -42,6 +44,7 @@ class Context:
     wait_s: float = 1.0
     many_nodes: bool = False
     slots_matter: bool = False
+    observer: Observer | None = None
 
 
 def make_context(

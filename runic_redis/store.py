@@ -154,13 +154,18 @@ class RedisStore:
         state = " closed" if self.closed else ""
         return f"<RedisStore{state} {self._connected.label} namespace={keys.namespace!r} partitions={keys.partitions}>"
 
-    def _run(self, operation: Operation[T]) -> T:
+    def _run(self, operation: Operation[T], asked: Operation[T] | None = None) -> T:
+        """Carry an operation out; `asked` is what was asked for, where another has been put around it."""
+        observer, asked = self._context.observer, asked or operation
         if not self._context.made:
             operation = opening.with_settings(self._context, operation)
-        return run(operation, self._sender)
+        if observer is None:
+            return run(operation, self._sender)
+        with observer.observing(asked) as take:
+            return take(run(operation, self._sender))
 
     def _write(self, operation: Operation[T], durability: Durability | None) -> T:
-        return self._run(durably(self._context, operation, durability))
+        return self._run(durably(self._context, operation, durability), operation)
 
     # Events
 

@@ -28,10 +28,12 @@ from runic_redis.drivers.replies import (
     CONNECTION_FAILURES,
     HOLD_S,
     REDIRECTIONS,
+    REDISCOVERED,
     check_open,
     closed,
     error_reply,
     failed,
+    log,
     now_s,
     outdated,
     refused_cluster,
@@ -180,7 +182,8 @@ class Sender:
         except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
             group.fail(calls, failed(error))
         else:
-            group.take(calls, answers, now_s())
+            if news := group.take(calls, answers, now_s()):
+                log.info("%s", news)
 
     async def close(self) -> None:
         """Answer nobody any more, and those who wait with an error."""
@@ -447,6 +450,8 @@ class ClusterServer:
                 await self._client.nodes_manager.initialize()
         except CLUSTER_FAILURES:
             pass
+        else:
+            log.info(REDISCOVERED)
 
     async def close(self) -> None:
         """Answer nobody any more; close what was made for the store."""

@@ -1,5 +1,6 @@
 """What both drivers share: what redis-py's exceptions mean to the operations, and a few rules of theirs."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -29,10 +30,12 @@ __all__ = [
     "CONNECTION_FAILURES",
     "HOLD_S",
     "REDIRECTIONS",
+    "REDISCOVERED",
     "check_open",
     "closed",
     "error_reply",
     "failed",
+    "log",
     "now_s",
     "outdated",
     "refused_cluster",
@@ -40,6 +43,9 @@ __all__ = [
     "refused_login",
     "said",
 ]
+
+log = logging.getLogger("runic_redis")
+REDISCOVERED = "The cluster was asked anew which node has which slots."
 
 # For how long a connection is kept out of its pool, which checks it whenever it comes out.
 HOLD_S = 1.0

@@ -33,8 +33,10 @@ from runic_redis.drivers.replies import (
     CONNECTION_FAILURES,
     HOLD_S,
     REDIRECTIONS,
+    REDISCOVERED,
     check_open,
     error_reply,
+    log,
     now_s,
     outdated,
     refused_connection,
@@ -189,10 +191,13 @@ class Sender:
                     time.sleep(pause_s)
                 else:
                     turn.prepare_to_wait().get()
+                news = ""
                 with self._lock:
                     if rounds:
-                        self._settle(rounds, outcome)
+                        news = self._settle(rounds, outcome)
                     rounds, pause_s = self._compose(turn)
+                if news:
+                    log.info("%s", news)
         except BaseException:
             # A signal's handler has raised, and may have done so in the middle of anything.
             self._recover(turn)
@@ -247,18 +252,20 @@ class Sender:
         except StoreError as error:
             return error
 
-    def _settle(self, rounds: _Rounds, outcome: list[Any] | StoreError) -> None:
-        """Give everybody the replies to rounds."""
+    def _settle(self, rounds: _Rounds, outcome: list[Any] | StoreError) -> str:
+        """Give everybody the replies to rounds; what is to be logged about them, outside of the lock."""
         ended_s = now_s()
         at = 0
+        news = ""
         for group, calls in rounds:
             if isinstance(outcome, StoreError):
                 group.fail(calls, outcome)
             else:
-                group.take(calls, outcome[at : at + len(calls)], ended_s)
+                news = group.take(calls, outcome[at : at + len(calls)], ended_s) or news
                 at += len(calls)
         if self._kept_out:
             self._room.notify_all()
+        return news
 
     def _choose_leader(self, group: Group) -> None:
         successor = group.first_waiting()
@@ -308,8 +315,8 @@ class _Fetching:
     def collect(self) -> list[Any]:
         """The replies."""
         while True:
-            if self._calls:
-                self._group.take(self._calls, self._pending.finish(), now_s())
+            if self._calls and (news := self._group.take(self._calls, self._pending.finish(), now_s())):
+                log.info("%s", news)
             if not self._ticket.missing:
                 return self._ticket.replies
             time.sleep(max(0.0, self._group.resume_s - now_s()))
@@ -560,6 +567,7 @@ class ClusterServer:
         """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
         with suppress(*CLUSTER_FAILURES):
             self._client.nodes_manager.initialize()
+            log.info(REDISCOVERED)
 
     def forget(self) -> None:
         """Forget connections that a parent process holds."""

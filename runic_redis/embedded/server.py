@@ -11,6 +11,7 @@ directory may differ.
 
 import fcntl
 import hashlib
+import logging
 import os
 import select
 import socket
@@ -24,6 +25,8 @@ from typing import IO, Literal, Self
 from runic_redis.errors import ConfigurationError, InvalidArgument, StoreUnavailable
 
 __all__ = ["EmbeddedServer", "server_program"]
+
+_log = logging.getLogger("runic_redis")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 # The kernel's limit for the path of a socket is 104 bytes (macOS) or 108 (Linux).
@@ -103,6 +106,7 @@ class EmbeddedServer:
             fcntl.flock(use, fcntl.LOCK_SH)
             if _ask(self.socket, b"PING") is None:
                 self._start_supervisor(program)
+                _log.info("The embedded server in %s was started.", self.directory)
             elif self._fsync == "always":
                 _ask(self.socket, b"CONFIG SET appendfsync always")
         except BaseException:
@@ -116,6 +120,7 @@ class EmbeddedServer:
             # Closed, not unlocked: a process forked from this one shares the lock and may go on.
             self._use.close()
             self._use = None
+            _log.info("The embedded server in %s is left; it ends with the last that uses it.", self.directory)
 
     def __enter__(self) -> Self:
         self.start()

@@ -126,6 +126,8 @@ def _command(
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     commit = _event_list(events)
     entries = context.codec.encode_commit(commit, facts) if commit else ()
+    if context.observer is not None and commit:
+        about = _with_added(context, metadata, about, context.observer.sending(len(commit)))
     args: list[str | bytes] = [
         workflow_id,
         known_as,
@@ -234,6 +236,14 @@ def _event_list(events: Any) -> Sequence[Any]:
             "was sent."
         )
     return list(events)
+
+
+def _with_added(context: Context, metadata: Mapping[str, Any] | None, about: bytes, added: Mapping[str, str]) -> bytes:
+    """Encoded metadata with what an observer adds: never over the caller's own, and not if it does not fit."""
+    if not added:
+        return about
+    encoded = context.codec.encode_metadata({**added, **(metadata or {})})
+    return encoded if len(encoded) <= MAX_METADATA_BYTES else about
 
 
 def _encode_metadata(context: Context, metadata: Mapping[str, Any]) -> bytes:

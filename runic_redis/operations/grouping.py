@@ -325,10 +325,14 @@ class Group:
         about = max(len(self._waiting), self._about)
         return about if about < _FEW or self._each_s > _QUICK_S else (about + 1) // 2
 
-    def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> None:
-        """Give the answers of a round to those who wait for them; what failed will be sent again."""
+    def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> str:
+        """Give the answers of a round to those who wait for them; what failed will be sent again.
+
+        Returns:
+            What an operator may want to know: that retries begin, or that they have come to an end; mostly ''.
+        """
         self._rounds_under_way -= 1
-        reason = ""
+        reason = news = ""
         again: list[_Request] = []
         answered = sum([len(call.requests) for call in sent])
         self._about = answered + len(self._waiting)
@@ -345,15 +349,19 @@ class Group:
                         continue
                 self._settle(request, settled)
         if reason:
+            if not self._failures:
+                news = f"Redis fails ({reason}): what was asked of it is tried again, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
             longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._failures)
             self.resume_s = now_s + longest * random.uniform(0.5, 1)
-        else:
+        elif self._failures:
+            news = "Redis answers again."
             self._failures = 0
         if again:
             again = [request for request in _with_companions(sent, again) if not request.ticket.abandoned]
             self._queue([*again, *self._waiting])
+        return news
 
     def _judge(self, request: _Request, call: Call, reply: Any, now_s: float) -> tuple[Any, str | None]:
         """What trouble comes to: an answer, and None; or how the server fails for now, '' if it does not."""

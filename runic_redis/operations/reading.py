@@ -61,8 +61,8 @@ class Reader:
         records: bool = False,
     ) -> None:
         self._context = context
-        self._workflow_id = check_workflow_id(workflow_id)
-        self._keys = context.keys.workflow(self._workflow_id)
+        self.workflow_id = check_workflow_id(workflow_id)
+        self._keys = context.keys.workflow(self.workflow_id)
         self._after = check_cursor(after, "after")
         self._until = None if until is None else check_cursor(until, "until")
         self._reverse = reverse
@@ -107,7 +107,7 @@ class Reader:
                 break
         if not found:
             raise WorkflowNotFound(
-                f"No events are kept for the workflow {self._workflow_id!r}.", workflow_id=self._workflow_id
+                f"No events are kept for the workflow {self.workflow_id!r}.", workflow_id=self.workflow_id
             )
         self._low = self._after
         self._opened_at = found
@@ -154,11 +154,11 @@ class Reader:
         found, created = self._take_meta(meta)
         if created != self._created:
             raise WorkflowNotFound(
-                f"The workflow {self._workflow_id!r} was deleted while it was being read.",
-                workflow_id=self._workflow_id,
+                f"The workflow {self.workflow_id!r} was deleted while it was being read.",
+                workflow_id=self.workflow_id,
             )
         if found < self._opened_at:
-            raise lost(self._workflow_id, self._opened_at, found, "Nothing was changed.")
+            raise lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
         if not entries:
             # They were there when the page was asked for.
             raise self._gap()
@@ -208,9 +208,7 @@ class Reader:
         taken: list[Any] = []
         size = count = 0
         while self._entries and self._low < self._high and size < _PAGE_BYTES:
-            commit = decode_commit(
-                self._context, self._workflow_id, self._entries.popleft(), with_records=self._records
-            )
+            commit = decode_commit(self._context, self.workflow_id, self._entries.popleft(), with_records=self._records)
             size += commit.size
             count += 1
             if self._reverse and commit.start >= self._high:
@@ -219,7 +217,7 @@ class Reader:
                 raise self._gap()
             if self._begun and (commit.end > self._high if self._reverse else commit.start < self._low):
                 # Another history, of which there is as much.
-                raise lost(self._workflow_id, self._opened_at, commit.start, "Nothing was changed.")
+                raise lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
             self._begun = True
             taken += self._cut(commit)
         if count:
@@ -245,7 +243,7 @@ class Reader:
         """What it means that the next event is not there: it was trimmed, or else it was lost."""
         if self._trimmed_to > self._low and (not self._reverse or self._high <= self._trimmed_to):
             return self._trimmed()
-        return missing(self._context, self._workflow_id, self._low, self._high)
+        return missing(self._context, self.workflow_id, self._low, self._high)
 
     def _trimmed(self) -> EventsTrimmed:
-        return trimmed(self._workflow_id, self._trimmed_to)
+        return trimmed(self.workflow_id, self._trimmed_to)

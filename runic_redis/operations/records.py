@@ -1,6 +1,8 @@
 """What an entry of a stream says: its events, and what is kept about them."""
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownE
 
 __all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "lost", "missing", "read_cursor", "trimmed"]
 
+_log = logging.getLogger("runic_redis")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,6 +66,11 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
             time = _EPOCH + timedelta(milliseconds=int(ms))
             if len(fields) > 4:
                 metadata = context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
+        if context.observer is not None and len(fields) > 4:
+            # Who reads events alone has not asked for metadata, and is not to fail by it.
+            with suppress(DecodeError, ValueError, IndexError):
+                about = fields[fields.index(b"m", 4) + 1]
+                context.observer.received(metadata or context.codec.decode_metadata(about))
         commit = Commit(int(end) - len(events), int(end), events, time, metadata, len(header) + payload_size(payload))
     except UnknownEventType as error:
         raise UnknownEventType(
@@ -119,6 +127,7 @@ def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
 
 def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
     """The error for a workflow that is behind where it has been, or is said to have been."""
+    _log.warning("The workflow %r is at cursor %d, and was expected to be at %d.", workflow_id, actual, expected)
     return CommitsLost(
         f"The workflow {workflow_id!r} is at cursor {actual}, and was expected to be at {expected}; cursors never go "
         f"back. Unless it never was there, or was deleted meanwhile, the server has lost up to {expected - actual} "

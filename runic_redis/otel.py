@@ -1,0 +1,253 @@
+"""OpenTelemetry: spans and metrics of a store, and the trace of whoever wrote, carried to whoever reads.
+
+Needs the extra ``otel``. What is not instrumented imports none of it, and asks one question an operation.
+
+    from runic_redis.otel import instrument
+
+    with RedisStore.from_url(url) as store:
+        instrument(store)
+
+Sources: OpenTelemetry's semantic conventions for messaging and for database spans and metrics, and W3C Trace Context.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Histogram, Meter, MeterProvider
+    from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as error:
+    raise ImportError(f"OpenTelemetry needs an extra: pip install 'runic-redis[otel]' ({error}).") from error
+
+from runic_redis import __version__
+from runic_redis.aio import AsyncRedisStore
+from runic_redis.errors import InvalidArgument, StoreError
+from runic_redis.operations.records import Record
+from runic_redis.store import RedisStore
+
+__all__ = ["context_of", "instrument"]
+
+T = TypeVar("T")
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_MOST_LINKS = 128
+# What the conventions advise, in seconds.
+_MESSAGING_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_DATABASE_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+# What each operation is called, and is, by the name of its function; all others are called by that, and are CLIENT.
+_KINDS = {
+    "append": ("append", SpanKind.PRODUCER),
+    "append_many": ("append_many", SpanKind.PRODUCER),
+    "Reader.open": ("stream", SpanKind.CONSUMER),
+    "Reader.next_page": ("stream", SpanKind.CONSUMER),
+    "Tailer.open": ("tail", SpanKind.CONSUMER),
+    "Tailer.next_page": ("tail", SpanKind.CONSUMER),
+    "Listing.open": ("list", SpanKind.CLIENT),
+    "Listing.next_page": ("list", SpanKind.CLIENT),
+}
+
+
+def instrument(
+    store: RedisStore | AsyncRedisStore,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> None:
+    """Have a store's operations make spans and metrics, from now on.
+
+    `append` and `append_many` are spans of kind PRODUCER, whose context goes into the metadata of each commit, as
+    ``traceparent`` and ``tracestate``, unless the caller's metadata has keys of those names or there is no room.
+    Reading and following are spans of kind CONSUMER, one for each page, with links to the spans that wrote what is in
+    it, 128 at most. All else are spans of kind CLIENT. Nothing of an event, a fact, a snapshot or an error's text is in
+    them; ids of workflows are.
+
+    Args:
+        store: the store, open or not.
+        tracer_provider: makes the tracer; None for the global one.
+        meter_provider: makes the meter; None for the global one.
+
+    Raises:
+        InvalidArgument: the store is instrumented already.
+    """
+    if store._context.observer is not None:
+        raise InvalidArgument("The store is instrumented already; nothing was changed.")
+    store._context.observer = _Observer(store, tracer_provider, meter_provider)
+
+
+def context_of(record: Record) -> Context:
+    """The OpenTelemetry context that a record's commit was written in: empty, if it was written in none.
+
+    Args:
+        record: from `stream_records` or `tail`.
+
+    Returns:
+        What a span of its own can be made a child of, or linked to.
+    """
+    return _context_in(record.metadata or {})
+
+
+def _context_in(metadata: Mapping[str, Any]) -> Context:
+    carrier = {name: metadata.get(name) for name in _PROPAGATOR.fields}
+    return _PROPAGATOR.extract({name: text for name, text in carrier.items() if type(text) is str}, context=Context())
+
+
+@dataclass(slots=True)
+class _Observation:
+    """What is seen of one operation that is under way.
+
+    Attributes:
+        sending: the context to send along, for what sends.
+        messages: how many events have gone, or come.
+        links: the contexts of the spans that wrote what has come.
+        failure: why it, or a part of it, has failed.
+    """
+
+    sending: Context | None = None
+    messages: int = 0
+    links: dict[tuple[int, int], SpanContext] = field(default_factory=dict)
+    failure: BaseException | None = None
+
+
+# Each thread, and each task, has its own.
+_under_way: ContextVar[_Observation | None] = ContextVar("runic_redis_observation", default=None)
+
+
+class _Observer:
+    """Makes the spans and metrics of one store."""
+
+    def __init__(
+        self,
+        store: RedisStore | AsyncRedisStore,
+        tracer_provider: TracerProvider | None,
+        meter_provider: MeterProvider | None,
+    ) -> None:
+        self._store = store
+        self._namespace = store._context.keys.namespace
+        self._tracer = trace.get_tracer("runic_redis", __version__, tracer_provider)
+        meter = metrics.get_meter("runic_redis", __version__, meter_provider)
+        self._messaging_s = _seconds(meter, "messaging.client.operation.duration", _MESSAGING_BUCKETS_S)
+        self._database_s = _seconds(meter, "db.client.operation.duration", _DATABASE_BUCKETS_S)
+        self._sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Events sent.")
+        self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
+
+    @contextmanager
+    def observing(self, operation: Generator[Any, Any, T]) -> Iterator[Callable[[T], T]]:
+        name, kind = _KINDS.get(called := operation.__qualname__, (called, SpanKind.CLIENT))  # type: ignore[attr-defined]
+        common = self._common(name, kind)
+        about = {**common, **_workflow(inspect.getgeneratorlocals(operation))}
+        seen = _Observation()
+        span = None
+        began_ns, began_s = time.time_ns(), time.perf_counter()
+        with ExitStack() as stack:
+            # What receives has its span made at its end, when it is known what to link it to.
+            if kind != SpanKind.CONSUMER:
+                span = self._tracer.start_span(f"{name} {self._namespace}", kind=kind, attributes=about)
+                stack.enter_context(trace.use_span(span, record_exception=False, set_status_on_exception=False))
+            if kind == SpanKind.PRODUCER:
+                seen.sending = trace.set_span_in_context(trace.get_current_span(), Context())
+            stack.callback(_under_way.reset, _under_way.set(seen))
+            try:
+                yield partial(_take, seen)
+            except BaseException as error:
+                seen.failure = error
+                raise
+            finally:
+                took_s = time.perf_counter() - began_s
+                if span is None and (seen.messages or seen.failure or name != "tail"):
+                    span = self._tracer.start_span(
+                        f"{name} {self._namespace}",
+                        kind=kind,
+                        attributes=about,
+                        links=[Link(context) for context in seen.links.values()],
+                        start_time=began_ns,
+                    )
+                self._end(seen, span, kind, common, took_s)
+
+    def sending(self, event_count: int) -> Mapping[str, str]:
+        seen = _under_way.get()
+        carrier: dict[str, str] = {}
+        if seen is not None and seen.sending is not None:
+            seen.messages += event_count
+            _PROPAGATOR.inject(carrier, seen.sending)
+        return carrier
+
+    def received(self, metadata: Mapping[str, Any]) -> None:
+        seen = _under_way.get()
+        if seen is None or len(seen.links) == _MOST_LINKS:
+            return
+        context = trace.get_current_span(_context_in(metadata)).get_span_context()
+        if context.is_valid:
+            seen.links[context.trace_id, context.span_id] = context
+
+    def _common(self, name: str, kind: SpanKind) -> dict[str, str | int]:
+        """The attributes that metrics have, too."""
+        if kind == SpanKind.CLIENT:
+            named = {"db.system.name": "redis", "db.operation.name": name, "db.collection.name": self._namespace}
+        else:
+            named = {
+                "messaging.system": "redis",
+                "messaging.operation.name": name,
+                "messaging.operation.type": "send" if kind == SpanKind.PRODUCER else "receive",
+                "messaging.destination.name": self._namespace,
+            }
+        return {**named, **_server(self._store)}
+
+    def _end(
+        self, seen: _Observation, span: Span | None, kind: SpanKind, common: dict[str, str | int], took_s: float
+    ) -> None:
+        failed = {} if seen.failure is None else {"error.type": type(seen.failure).__qualname__}
+        if span is not None:
+            if kind != SpanKind.CLIENT:
+                span.set_attribute("messaging.batch.message_count", seen.messages)
+            if failed:
+                span.set_attributes(failed)
+                span.set_status(Status(StatusCode.ERROR))
+            span.end()
+        if kind == SpanKind.CLIENT:
+            self._database_s.record(took_s, {**common, **failed})
+            return
+        self._messaging_s.record(took_s, {**common, **failed})
+        if seen.messages:
+            (self._sent if kind == SpanKind.PRODUCER else self._consumed).add(seen.messages, {**common, **failed})
+
+
+def _take(seen: _Observation, result: T) -> T:
+    """Look at what an operation has come to."""
+    if isinstance(result, list):
+        if seen.sending is None:
+            seen.messages = len(result)
+        else:
+            # Each commit of many stands alone.
+            seen.failure = next((one for one in result if isinstance(one, StoreError)), None)
+    return result
+
+
+def _workflow(arguments: Mapping[str, Any]) -> dict[str, str]:
+    """The id of the workflow that an operation is about, if it is about one."""
+    workflow_id = arguments.get("workflow_id", getattr(arguments.get("self"), "workflow_id", None))
+    return {"runic_redis.workflow_id": workflow_id} if type(workflow_id) is str else {}
+
+
+def _server(store: RedisStore | AsyncRedisStore) -> dict[str, str | int]:
+    """Where the server is, if it is one."""
+    parts = urlsplit("" if store._connected is None else store._connected.label)
+    if parts.scheme == "unix":
+        return {"server.address": parts.path}
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        return {}
+    return {"server.address": parts.hostname, "server.port": parts.port or 6379}
+
+
+def _seconds(meter: Meter, name: str, buckets_s: Sequence[float]) -> Histogram:
+    about = "How long operations took."
+    return meter.create_histogram(name, "s", about, explicit_bucket_boundaries_advisory=buckets_s)
