@@ -108,13 +108,13 @@ class _Observation:
     Attributes:
         sending: the context to send along, for what sends.
         messages: how many events have gone, or come.
-        links: the contexts of the spans that wrote what has come.
+        links: the contexts of the spans that wrote what has come, by their `traceparent`s.
         failure: why it, or a part of it, has failed.
     """
 
     sending: Context | None = None
     messages: int = 0
-    links: dict[tuple[int, int], SpanContext] = field(default_factory=dict)
+    links: dict[str, SpanContext] = field(default_factory=dict)
     failure: BaseException | None = None
 
 
@@ -183,11 +183,12 @@ class _Observer:
 
     def received(self, metadata: Mapping[str, Any]) -> None:
         seen = _under_way.get()
-        if seen is None or len(seen.links) == _MOST_LINKS:
+        parent = metadata.get("traceparent")
+        if seen is None or len(seen.links) == _MOST_LINKS or type(parent) is not str or parent in seen.links:
             return
         context = trace.get_current_span(_context_in(metadata)).get_span_context()
         if context.is_valid:
-            seen.links[context.trace_id, context.span_id] = context
+            seen.links[parent] = context
 
     def _common(self, name: str, kind: SpanKind) -> dict[str, str | int]:
         """The attributes that metrics have, too."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -44,7 +44,7 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
-        self.tracers = TracerProvider()
+        self.tracers = TracerProvider(span_limits=SpanLimits(max_links=1000))
         self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.tracer = self.tracers.get_tracer("the application")
         self._reader = InMemoryMetricReader()
