@@ -288,6 +288,7 @@ def test_what_is_not_there_is_said(light: Tab, page: Page, shop: RedisStore) -> 
     expect(light.locator("h1")).to_have_text("order-001")
     shop.append("deleted", [{"n": 1}])
     light.goto(page.at("w", "deleted"))
+    expect(light.locator("h1")).to_have_text("deleted")
     expect(light.locator(".event")).to_have_count(1)
     shop.delete("deleted")
     light.get_by_role("link", name="Facts", exact=True).click()

@@ -1,6 +1,7 @@
 """Opening a store: every kind of URL, and one clear error for everything that can be wrong with one."""
 
 import socketserver
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -291,6 +292,18 @@ def test_a_missing_extra_is_one_clear_error(url: str, module: str, extra: str, m
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match=rf"pip install 'runic-redis\[{extra}\]'"):
         RedisStore.from_url(url)
+
+
+def test_an_extra_that_comes_later_is_used(namespace: str) -> None:
+    # In a process of its own, where fakeredis has not been imported yet.
+    program = (
+        "import sys; from runic_redis import ConfigurationError, RedisStore\n"
+        "sys.modules['lupa'] = None\n"
+        "try: RedisStore.from_url('memory://x')\n"
+        "except ConfigurationError: del sys.modules['lupa']\n"
+        f"print(RedisStore.from_url('memory://x', namespace={namespace!r}).append('order-1', [{{}}]))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "1\n"
 
 
 def test_a_namespace_made_with_other_settings_is_refused(valkey: RunningServer, namespace: str) -> None:

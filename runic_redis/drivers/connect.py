@@ -247,8 +247,9 @@ def _connect_embedded(url: str, flavour: Flavour) -> Connected:
 
 def _connect_memory(url: str, flavour: Flavour) -> Connected:
     try:
-        import fakeredis  # noqa: PLC0415 - an extra, paid for by those who use it
-        import lupa  # noqa: F401, PLC0415
+        # An extra, paid for by those who use it. First lupa: fakeredis imported without it has no scripts ever after.
+        import lupa  # noqa: F401, I001, PLC0415
+        import fakeredis  # noqa: PLC0415
     except ImportError:
         raise ConfigurationError("memory:// needs fakeredis: pip install 'runic-redis[memory]'.") from None
     parts = urlsplit(url)
