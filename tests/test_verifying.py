@@ -206,6 +206,71 @@ def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:
     assert verify(store).findings == []
 
 
+def grow(store: RedisStore) -> None:
+    store.append(
+        "w", [{"n": 0}, {"f": Fact(os.urandom(4))}, {"large": os.urandom(9000)}], commit_id=os.urandom(8).hex()
+    )
+
+
+def grow_and_trim(store: RedisStore) -> None:
+    store.append("w", [{"n": 0}], snapshot=b"state")
+    store.trim("w")
+
+
+def log(store: RedisStore) -> None:
+    store.save("w", [{"f": Fact(os.urandom(4))}])
+
+
+def work(store: RedisStore) -> None:
+    lease = store.acquire("w", "me")
+    store.append("w", [{"n": 0}], lease=lease)
+    store.release(lease)
+    if store.cursor("w") % 2:
+        store.complete("w")
+
+
+def begin_anew(store: RedisStore) -> None:
+    store.delete("w")
+    store.append("w", [{"n": 0}, {"f": Fact(1)}], snapshot=b"state")
+
+
+CHANGES = [grow, grow_and_trim, log, work, begin_anew]
+
+
+def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Verified:
+    """Look at the workflow w, which changes after each round trip."""
+    operation = Verifier(store._context, ["w"], repair=True).next_part()
+    effect: Any = next(operation)
+    try:
+        for _ in range(100):
+            replies = store._sender.ask(effect)
+            change(store)
+            effect = operation.send(replies)
+    except StopIteration as stop:
+        verified: Verified = stop.value
+        return verified
+    pytest.fail("it goes on for as long as the workflow grows")
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_workflow_that_never_rests_is_not_taken_for_damaged(
+    store: RedisStore, change: Callable[[RedisStore], None]
+) -> None:
+    assert verify_while(store, change).findings == []
+    assert verify(store).findings == []
+
+
+def test_what_is_damaged_is_found_though_it_never_rests(store: RedisStore, client: redis.Redis) -> None:
+    k = keys(store, "w")
+    client.hdel(*bucket(store))
+    client.xdel(k.events, entry(client, k, 4))
+    client.hset(k.snapshot, mapping={"cursor": 10**6, "data": "x"})
+    client.hset(k.commits, "id", 10**6)
+    found = [one.problem for one in verify_while(store, grow).findings]
+    for words in ("the events 9 to 10 are missing", "above the workflow's", "is missing", "which never was"):
+        assert any(words in problem for problem in found), (words, found)
+
+
 def test_a_workflow_that_changes_is_not_repaired_by_what_it_was(store: RedisStore, client: redis.Redis) -> None:
     """Between the look and the repair somebody appends: what was derived does not hold any more."""
     k = keys(store, "w")

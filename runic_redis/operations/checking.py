@@ -1,6 +1,9 @@
 """One workflow, looked at whether it is whole and true: what to ask for next, and what the replies say.
 
-It asks for a page at a time, and knows nothing of others, whose questions travel with its own.
+It asks for a page at a time, and knows nothing of others, whose questions travel with its own. Writers may go on: the
+meta hash is read before all else and again after it. What must be there is what was there before, and what is too much
+is what is too much afterwards. So a workflow may grow and be trimmed all the time, and no change under way is taken for
+damage.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,9 +26,12 @@ __all__ = ["Finding", "WorkflowCheck"]
 _LARGE = 8192
 _MOST_ENTRIES = 1000
 _MEMBERS = 500
-_Step = Literal["head", "pages", "facts", "changes", "done"]
-# How often a workflow that changes meanwhile is looked at anew.
+_Step = Literal["head", "pages", "facts", "end", "done"]
+# How often it is looked at anew because it was deleted or made meanwhile, or its lease or its end changed while those
+# were compared. What nobody then saw twice is not judged.
 _TRIES = 5
+# The fields of the meta hash that say how a workflow stands in the partition's sorted sets.
+_SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
 _NUMBERS = ("completed", "created", "cursor", "expires", "fence", "largest", "lease_until", "trimmed", "trimmed_ms")
 
 
@@ -77,14 +83,17 @@ class WorkflowCheck:
         self.there = True
         self.findings: list[Finding] = []
         self._step: _Step = "head"
+        # As it is, and as it was before all else was read.
         self._meta: dict[bytes, bytes] = {}
-        self._scores: list[float | None] = []
+        self._before: dict[bytes, bytes] = {}
         self._position = 0
+        self._gaps: list[tuple[int, int]] = []
         self._last_id = b""
         self._times: tuple[bytes, bytes] | None = None
         self._largest = 0
         self._referred: set[bytes] = set()
         self._refs: set[bytes] = set()
+        self._commits: list[tuple[bytes, bytes]] = []
         # What is still to be read, by what: where to go on.
         self._left: dict[str, Any] = {}
         self._facts: list[bytes] = []
@@ -93,27 +102,32 @@ class WorkflowCheck:
         """What to ask for next, of about so many bytes; nothing, once all is read."""
         keys = self._keys
         if self._step == "head":
-            # What may not be ahead of the meta hash is read before it.
+            # The snapshot may not be ahead of the meta hash, which is read after it, nor behind it, read before it.
             return [
-                Command(("HGET", keys.meta, "created"), keys.meta),
-                Command(("HMGET", keys.snapshot, "cursor", "time"), keys.snapshot),
-                Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
+                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
                 Command(("HGETALL", keys.meta), keys.meta),
+                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
+                Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
                 Command(("XLEN", keys.events), keys.events),
                 Command(("STRLEN", keys.log), keys.log),
-                *(Command(("ZSCORE", key, self.workflow_id), key) for key in (keys.index, keys.leases, keys.expiring)),
                 Command(("TIME",), keys.meta),
             ]
         if self._step == "pages":
-            return [self._page(what, where, most_bytes) for what, where in self._left.items()]
+            pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
+            return [*pages, Command(("HGET", keys.meta, "cursor"), keys.meta)]
         if self._step == "facts":
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
             return [
                 Command((name, bucket, fact), bucket) for fact in some for bucket, _ in [self._context.keys.fact(fact)]
             ]
-        if self._step == "changes":
-            return [Command(("HGETALL", keys.meta), keys.meta)]
+        if self._step == "end":
+            scores = (keys.index, keys.leases, keys.expiring)
+            return [
+                Command(("HGETALL", keys.meta), keys.meta),
+                *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
+                Command(("HGETALL", keys.meta), keys.meta),
+            ]
         return []
 
     def receive(self, replies: Sequence[Any]) -> None:
@@ -125,7 +139,7 @@ class WorkflowCheck:
         elif self._step == "facts":
             self._take_facts(replies)
         else:
-            self._take_changes(replies)
+            self._take_end(replies)
 
     def repair(self) -> Operation[None]:
         """Set right what can be derived, and say so in the findings; not if the workflow has changed meanwhile."""
@@ -164,39 +178,28 @@ class WorkflowCheck:
         keys = self._keys
         *replies, (seconds, micros) = replies
         self._now_ms = int(seconds) * 1000 + int(micros) // 1000
-        of = (
-            keys.meta,
-            keys.snapshot,
-            keys.snapshot,
-            keys.meta,
-            keys.events,
-            keys.log,
-            keys.index,
-            keys.leases,
-            keys.expiring,
-        )
-        created, snapshot, size, meta, entries, log, *scores = map(self._plain, replies, of)
-        self._meta = dict(pairs(meta or []))
-        if created != self._meta.get(b"created"):
-            self._look_again()
-            return
-        self._scores = [None if score is None else float(score) for score in scores]
+        of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log)
+        earlier, meta, later, size, entries, log = map(self._plain, replies, of)
+        self._meta = self._before = dict(pairs(meta or []))
         for name in _NUMBERS:
             value = self._meta.get(name.encode())
             if value is not None and not is_cursor(value):
                 self._found(f"{keys.meta}: {name} is {value!r:.40}, and no number")
-        self.there = bool(self._meta or entries or log or size)
-        if not self.there:
-            self._judge_absence()
-            return
-        self._judge_snapshot(snapshot or (None, None), size or 0)
-        self._position = self._number("trimmed")
-        if entries:
-            self._left["events"] = b"-"
-        if log:
-            self._left["log"] = None
-        self._left |= {"refs": b"0", "commits": b"0"}
-        self._step = "pages"
+        self.there = bool(self._meta or entries or log or size or self.findings)
+        self._step = "end"
+        if self.there:
+            self._judge_snapshot(earlier, later, size or 0)
+            self._position = self._number("trimmed")
+            if entries:
+                self._left["events"] = b"-"
+            if log:
+                self._left["log"] = None
+            self._left |= {"refs": b"0", "commits": b"0"}
+            self._step = "pages"
+
+    def _pages(self) -> dict[str, Any]:
+        """What is to be read next: first the events, so that nothing of theirs is looked for before it is written."""
+        return {what: where for what, where in self._left.items() if what in {"events", "log"}} or self._left
 
     def _page(self, what: str, where: Any, most_bytes: int) -> Command:
         keys = self._keys
@@ -210,17 +213,19 @@ class WorkflowCheck:
         return Command(("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS)), keys.commits)
 
     def _take_pages(self, replies: Sequence[Any]) -> None:
-        for what, reply in zip(list(self._left), replies, strict=True):
+        *pages, cursor = replies
+        for what, reply in zip(list(self._pages()), pages, strict=True):
             found = self._plain(reply, getattr(self._keys, what))
             where = getattr(self, f"_take_{what}")(found) if found else None
+            if what == "events" and self._number("cursor") < self._position <= _number(cursor):
+                where = None  # all is read that was there, and what comes meanwhile may come for ever
             if where is None:
                 del self._left[what]
             else:
                 self._left[what] = where
         if not self._left:
-            self._judge()
             self._facts = sorted(self._refs | self._referred)
-            self._step = "facts" if self._facts else "changes" if self.findings else "done"
+            self._step = "facts" if self._facts else "end"
 
     def _take_events(self, entries: Sequence[Any]) -> bytes:
         for entry in entries:
@@ -241,7 +246,7 @@ class WorkflowCheck:
                 self._position = max(self._position, int(end))
             return
         if commit.start > self._position:
-            self._found(f"the events {self._position + 1} to {commit.start} are missing")
+            self._gaps.append((self._position + 1, commit.start))
         elif commit.start < self._position:
             self._found(
                 f"the entry {entry_id.decode()} begins with event {commit.start + 1}, but those up to "
@@ -270,53 +275,57 @@ class WorkflowCheck:
         return page[0] if int(page[0]) else None
 
     def _take_commits(self, page: Any) -> bytes | None:
-        for commit_id, place in pairs(page[1]):
-            if not is_cursor(place) or int(place) > max(self._number("cursor"), self._position):
-                self._found(f"the commit id {commit_id!r:.80} stands for the cursor {place!r:.40}, which never was")
+        known = max(self._number("cursor"), self._position)
+        self._commits += [one for one in pairs(page[1]) if not is_cursor(one[1]) or int(one[1]) > known]
         return page[0] if int(page[0]) else None
 
-    def _judge_absence(self) -> None:
+    def _judge_absence(self, index: Any, leases: Any, expiring: Any) -> None:
         """What of a workflow that is not there stands in the sorted sets, and should not."""
-        _, _, expires = self._scores
-        if expires is not None and expires <= self._now_ms:
-            pass  # it has expired, and leaves them when somebody next lists
-        else:
-            repairs = [
-                (name, "")
-                for name, score in zip(("index", "leases", "expiring"), self._scores, strict=True)
-                if score is not None
-            ]
-            if repairs:
-                self._found(
-                    f"nothing is kept of it, and it stands in the {', '.join(name for name, _ in repairs)}", *repairs
-                )
-        self._step = "changes" if self.findings else "done"
-
-    def _judge_snapshot(self, snapshot: Sequence[Any], size: int) -> None:
-        at, _ = snapshot
-        if at is None and not size:
-            if self._number("trimmed"):
-                self._found(f"the events up to {self._number('trimmed')} are trimmed, and there is no snapshot")
-        elif at is None or not is_cursor(at) or not size:
-            self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
-        elif int(at) > self._number("cursor"):
-            self._found(f"the snapshot's cursor is {int(at)}, above the workflow's, {self._number('cursor')}")
-        elif int(at) < self._number("trimmed"):
+        if expiring is not None and float(expiring) <= self._now_ms:
+            return  # it has expired, and leaves them when somebody next lists
+        scores = {"index": index, "leases": leases, "expiring": expiring}
+        repairs = [(name, "") for name, score in scores.items() if score is not None]
+        if repairs:
             self._found(
-                f"the snapshot's cursor is {int(at)}, and the events up to {self._number('trimmed')} are trimmed"
+                f"nothing is kept of it, and it stands in the {', '.join(name for name, _ in repairs)}", *repairs
             )
+
+    def _judge_snapshot(self, earlier: Any, later: Any, size: int) -> None:
+        """Look at the snapshot's cursor, as it was before and after the meta hash was read."""
+        trimmed, cursor = self._number("trimmed"), self._number("cursor")
+        if later is None and not size:
+            if trimmed:
+                self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
+        elif later is None or not is_cursor(later) or not size:
+            self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
+        elif int(later) < trimmed:
+            self._found(f"the snapshot's cursor is {int(later)}, and the events up to {trimmed} are trimmed")
+        elif is_cursor(earlier) and int(earlier) > cursor:
+            self._found(f"the snapshot's cursor is {int(earlier)}, above the workflow's, {cursor}")
 
     def _judge(self) -> None:
         """What all of it says together."""
-        cursor = self._number("cursor")
+        cursor, trimmed = self._number("cursor"), self._number("trimmed")
+        # (What has been trimmed since it was looked for is not missing.)
+        for first, last in self._gaps:
+            if last > trimmed:
+                self._found(f"the events {first} to {last} are missing")
+        end = _number(self._before.get(b"cursor"))
         if self._position > cursor:
             self._found(
                 f"the events end at {self._position}, and its cursor is {cursor}",
                 ("meta.cursor", str(self._position)),
             )
-        elif self._position < cursor:
-            self._found(f"the events {self._position + 1} to {cursor} are missing at the end")
-        first, last = self._times or (b"", b"")
+        elif self._position < end and trimmed < end:
+            self._found(f"the events {self._position + 1} to {end} are missing at the end")
+        for commit_id, place in self._commits:
+            if not is_cursor(place) or int(place) > max(cursor, self._position):
+                self._found(f"the commit id {commit_id!r:.80} stands for the cursor {place!r:.40}, which never was")
+        self._judge_meta()
+
+    def _judge_meta(self) -> None:
+        """What the meta hash and the references say of the events."""
+        first, _ = self._times or (b"", b"")
         if b"created" not in self._meta:
             self._found(
                 "when it was created is missing", *([("meta.created", f"{int(first)}000")] if first.isdigit() else [])
@@ -333,10 +342,9 @@ class WorkflowCheck:
                 f"{unknown[0].decode()!r}",
                 *(("refs", fact.decode()) for fact in unknown),
             )
-        self._judge_scores(last)
 
-    def _judge_scores(self, last: bytes) -> None:
-        index, leases, expiring = self._scores
+    def _judge_scores(self, index: float | None, leases: float | None, expiring: float | None) -> None:
+        _, last = self._times or (b"", b"")
         if index is None:
             written = f"{int(last)}000" if last.isdigit() else self._meta.get(b"created", b"0").decode(errors="replace")
             self._found("it is not in the index: listings pass it over", ("index", written))
@@ -367,23 +375,33 @@ class WorkflowCheck:
             elif self._facts_too and not fact_matches(fact, reply):
                 self._found(f"the fact {name!r}, which it refers to, is damaged")
         if not self._facts:
-            self._step = "changes" if self.findings else "done"
+            self._step = "end"
 
-    def _take_changes(self, replies: Sequence[Any]) -> None:
-        """Look at it anew if it has changed meanwhile: then what looked wrong may have been a change under way."""
-        changed = not isinstance(replies[0], ErrorReply) and dict(pairs(replies[0])) != self._meta
-        if changed:
+    def _take_end(self, replies: Sequence[Any]) -> None:
+        keys = self._keys
+        of = (keys.meta, keys.index, keys.leases, keys.expiring, keys.meta)
+        earlier, *scores, later = map(self._plain, replies, of)
+        before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
+        another = self._before.get(b"created") != self._meta.get(b"created")
+        if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
             self._look_again()
+            return
+        self._step = "done"
+        if self.there:
+            self._judge()
+            self._judge_scores(*(None if score is None else float(score) for score in scores))
         else:
-            self._step = "done"
+            self._judge_absence(*scores)
 
     def _look_again(self) -> None:
         self._tries += 1
-        if self._tries < _TRIES:
-            self._begin()
-        else:
+        self._begin()
+        if self._tries == _TRIES:
             self._step = "done"
 
     def _number(self, name: str) -> int:
-        value = self._meta.get(name.encode(), b"0")
-        return int(value) if is_cursor(value) else 0
+        return _number(self._meta.get(name.encode()))
+
+
+def _number(value: object) -> int:
+    return int(value) if isinstance(value, bytes) and is_cursor(value) else 0
