@@ -4,6 +4,7 @@ A file is a first line and blocks. Each block is checked by itself, so that a fi
 from its last whole block. What the records in the blocks mean is known to operations/exporting.py and importing.py.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,8 +95,9 @@ class ArchiveWriter:
             self._pending = 0
 
     def finish(self) -> None:
-        """Give the file its name: it is whole."""
+        """Give the file its name: it is whole, and on the disk."""
         self.flush()
+        os.fsync(self._file.fileno())
         self._file.close()
         self._partial.rename(self._path)
 

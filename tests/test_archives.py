@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.operations.exporting import Exporter
 from runic_redis.operations.importing import Importer
 from tests.servers import RunningServer
-from tests.test_verifying import fill, verify
+from tests.test_verifying import fill, log, run_while, verify
 
 
 def export(store: RedisStore, path: Path, workflow_ids: list[str] | None = None) -> Exporter:
@@ -255,6 +255,29 @@ def test_writers_may_go_on_while_it_is_exported(store: RedisStore, target: Redis
         writer.join()
     imported = load(target, tmp_path / "2")
     assert (imported.problems, imported.complete) == ([], True)
+    assert verify(target).findings == []
+    assert list(target.stream("w")) == list(store.stream("w"))[: target.cursor("w")]
+
+
+def commit_by_ids(store: RedisStore) -> None:
+    for _ in range(30):
+        store.append("w", [{"n": 0}], commit_id=os.urandom(8).hex())
+
+
+@pytest.mark.parametrize("change", [commit_by_ids, log])
+def test_what_is_exported_is_of_one_moment(
+    store: RedisStore, target: RedisStore, tmp_path: Path, change: Callable[[RedisStore], None]
+) -> None:
+    """The workflow w changes after each round trip; it has so many commit ids and facts that they come in pages."""
+    store.append_many([("w", [{"f": Fact(number)}]) for number in range(2000)])
+    for number in range(1500):
+        store.append("w", [{"n": number}], commit_id=f"early-{number}")
+    with ArchiveWriter(tmp_path / "a") as archive:
+        assert list(archive.found) == []
+        run_while(store, Exporter(store._context, ["w"]).run(archive.write), change)
+        archive.finish()
+    imported = load(target, tmp_path / "a")
+    assert (imported.workflows, imported.problems, imported.complete) == (1, [], True)
     assert verify(target).findings == []
     assert list(target.stream("w")) == list(store.stream("w"))[: target.cursor("w")]
 

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from runic_redis import Fact, RedisStore
+from runic_redis.operations.effects import Operation
 from runic_redis.operations.verifying import Verified, Verifier
 from tests.servers import RunningServer
 
@@ -237,19 +238,22 @@ def begin_anew(store: RedisStore) -> None:
 CHANGES = [grow, grow_and_trim, log, work, begin_anew]
 
 
-def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Verified:
-    """Look at the workflow w, which changes after each round trip."""
-    operation = Verifier(store._context, ["w"], repair=True).next_part()
-    effect: Any = next(operation)
+def run_while(store: RedisStore, operation: Operation[Any], change: Callable[[RedisStore], None]) -> Any:
+    """Do something while the workflow w changes after each round trip."""
+    effect = next(operation)
     try:
         for _ in range(100):
             replies = store._sender.ask(effect)
             change(store)
             effect = operation.send(replies)
     except StopIteration as stop:
-        verified: Verified = stop.value
-        return verified
-    pytest.fail("it goes on for as long as the workflow grows")
+        return stop.value
+    pytest.fail("it goes on for as long as the workflow changes")
+
+
+def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Verified:
+    verified: Verified = run_while(store, Verifier(store._context, ["w"], repair=True).next_part(), change)
+    return verified
 
 
 @pytest.mark.parametrize("change", CHANGES)

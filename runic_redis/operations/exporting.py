@@ -152,8 +152,8 @@ class Exporter:
             give(["snapshot", *snapshot])
         if log is not None:
             give(["log", log])
-        yield from self._export_members("commits", commands[7], commits, give)
-        yield from self._export_members("refs", commands[6], refs, give)
+        yield from self._export_members("commits", commands[7], commits, give, cursor)
+        yield from self._export_members("refs", commands[6], refs, give, cursor)
         position, count, last = trimmed, 0, b""
         page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
         while True:
@@ -173,9 +173,9 @@ class Exporter:
         return True
 
     def _export_members(
-        self, kind: str, command: Command, reply: Any, give: Callable[[Record], None]
+        self, kind: str, command: Command, reply: Any, give: Callable[[Record], None], cursor: int
     ) -> Operation[None]:
-        """Export a set or a hash, page by page, with the facts that it names."""
+        """Export a set, page by page, with the facts that it names; or a hash of commit ids, those up to a cursor."""
         scans = Scans([])
         page = reply[1]
         if int(reply[0]):
@@ -183,9 +183,18 @@ class Exporter:
             scans = Scans([Command((name, key, reply[0], *options), command.key)])
         while page or scans.more:
             if page:
+                members = list(page)
                 if kind == "refs":
-                    yield from self._export_facts(page, give)
-                give([kind, list(page) if kind == "refs" else [list(pair) for pair in pairs(page)]])
+                    yield from self._export_facts(members, give)
+                else:
+                    # One that came since would stand, where it is imported, for events that are not there.
+                    members = [
+                        [commit_id, place]
+                        for commit_id, place in pairs(page)
+                        if read_cursor(place, command.key) <= cursor
+                    ]
+                if members:
+                    give([kind, members])
             page = (yield from scans.next_members()) if scans.more else []
 
     def _export_facts(self, hashes: Iterable[bytes], give: Callable[[Record], None]) -> Operation[None]:
