@@ -47,7 +47,10 @@ WRITES: dict[str, Callable[[RedisStore, str], Any]] = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(store: RedisStore, write: str) -> None:
+def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(
+    store: RedisStore, write: str, few_buckets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 2)
     # So that there is somebody to look at.
     store.append("other", [{"fact": Fact("other")}])
     stored = []
@@ -137,12 +140,12 @@ def test_collecting_races_with_writers(
             store.load_facts(living)
 
 
-def test_it_takes_many_small_steps_where_there_is_much(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_takes_many_small_steps_where_there_is_much(
+    store: RedisStore, few_buckets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With pages of two and five candidates at a time, so that each loop goes round."""
     monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 2)
     monkeypatch.setattr("runic_redis.operations.collecting._CANDIDATES", 5)
-    monkeypatch.setattr("runic_redis.operations.collecting.FACT_BUCKETS", 8)
-    monkeypatch.setattr("runic_redis.keys.FACT_BUCKETS", 8)
     for number in range(6):
         store.append(f"w-{number}", [{"fact": Fact((number, place))} for place in range(12)])
     for number in range(30):

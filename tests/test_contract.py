@@ -23,7 +23,7 @@ FEW = {"partitions": 16}
 @SYNC_2
 class TestMemory(StoreContract):
     @pytest.fixture
-    def opener(self, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
+    def opener(self, namespace: str, variant: tuple[str, int], few_buckets: None) -> Callable[[], Any]:
         face, protocol = variant
         return partial(open_store, face, f"memory://{namespace}?protocol={protocol}", namespace, **FEW)
 
