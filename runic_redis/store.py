@@ -61,7 +61,8 @@ class RedisStore:
         namespace: what this application keeps is under this name, apart from everything else in the server.
         partitions: how many parts the namespace's workflows are spread over; fixed when the first write makes it. None
             for as many as it was made with, or 256.
-        deadline_s: for how many seconds an operation is tried, from its first try, before `StoreUnavailable`.
+        deadline_s: for how many seconds an operation is tried, or waits to be tried while the server fails, before
+            `StoreUnavailable`.
         unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
             or "wrap" it in an `UnknownEvent`.
         durability: how durable a write is before it counts as done, unless its call says otherwise.

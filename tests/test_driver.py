@@ -107,7 +107,7 @@ class InterruptedConnection:
 def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
     pool = InterruptedConnection()
     group = Group(30.0)
-    group.add(Ticket(Batch([Command(("GET", "k"), "k")])), [0])
+    group.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
     pending = SingleServer(pool, owned=True).begin(group.next_round(0.0))
     with pytest.raises(KeyboardInterrupt):
         pending.finish()

@@ -6,17 +6,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runic_redis import AsyncRedisStore, CursorConflict, DecodeError, RedisStore, StoreError
+from runic_redis import AsyncRedisStore, CursorConflict, DecodeError, RedisStore, StoreError, StoreUnavailable
 from runic_redis.drivers.sync import Pending, Sender, Server
 from runic_redis.operations import grouping
-from runic_redis.operations.effects import Batch, Command
-from runic_redis.operations.grouping import Call
+from runic_redis.operations.effects import Batch, Command, Lost
+from runic_redis.operations.grouping import Call, is_full
 from runic_redis.testing.examples import numbered
-from tests.servers import RunningServer
+from tests.servers import RunningServer, running, valkey_program
 
 
 class GatedServer:
@@ -291,3 +292,145 @@ def test_a_full_queue_pushes_tasks_back(valkey: RunningServer, namespace: str, m
             assert await store.cursor("order-1") == 50
 
     asyncio.run(main())
+
+
+def test_tasks_that_wait_for_room_are_told_that_there_is_no_server(
+    tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+
+    async def main(server: RunningServer) -> None:
+        async with AsyncRedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store:
+            await store.cursor("order-0")
+            server.kill()
+            failed = await asyncio.gather(
+                *(store.append(f"order-{number}", numbered(1)) for number in range(50)), return_exceptions=True
+            )
+            assert {type(error) for error in failed} == {StoreUnavailable}
+            # Of those that wait when others are cancelled, each is told, too.
+            tasks = [asyncio.create_task(store.append(f"order-{number}", numbered(1))) for number in range(6)]
+            while store._sender is None or not is_full(store._sender._groups):
+                await asyncio.sleep(0)
+            for task in tasks[:5]:
+                task.cancel()
+            with pytest.raises(StoreUnavailable):
+                await tasks[5]
+
+    with running(valkey_program(), tmp_path) as server:
+        asyncio.run(main(server))
+
+
+def test_threads_that_wait_for_room_are_told_that_there_is_no_server(
+    tmp_path: Path, namespace: str, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    with (
+        running(valkey_program(), tmp_path) as server,
+        RedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store,
+    ):
+        store.cursor("order-0")
+        server.kill()
+        futures = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(50)]
+        assert {type(future.exception()) for future in futures} == {StoreUnavailable}
+
+
+def test_threads_that_come_while_others_give_up_are_told_that_there_is_no_server(
+    tmp_path: Path, namespace: str, pool: ThreadPoolExecutor
+) -> None:
+    """Whoever sends for others leaves when its own deadline has passed, and another goes on."""
+    with (
+        running(valkey_program(), tmp_path) as server,
+        RedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store,
+    ):
+        store.cursor("order-0")
+        server.kill()
+
+        def keep_asking(number: int) -> None:
+            for _ in range(5):
+                with pytest.raises(StoreUnavailable):
+                    store.append(f"order-{number}", numbered(1))
+
+        for future in [pool.submit(keep_asking, number) for number in range(16)]:
+            future.result()
+
+
+class WatchedLock:
+    """A lock, and what is to happen once a thread has released it."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self.released: dict[int, Callable[[], None]] = {}
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self.released.get(threading.get_ident(), lambda: None)()
+
+
+class ThreeNodes:
+    """Answers each call with OK, once it may; but the first one to c is lost."""
+
+    many_nodes = True
+
+    def __init__(self) -> None:
+        self.gates = {"a": threading.Semaphore(0), "b": threading.Semaphore(0), "c": threading.Semaphore(1)}
+        self.arrived = threading.Semaphore(0)
+        self.losses = [Lost("cut", sent=False)]
+
+    def find_node(self, key: str) -> str:
+        return key
+
+    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Any:
+        self.arrived.release()
+        answers = [self.losses.pop() if call.key == "c" and self.losses else b"OK" for call in calls]
+        return _Answering(self.gates[calls[0].key], answers)
+
+    def forget(self) -> None:
+        pass
+
+
+class _Answering:
+    def __init__(self, gate: threading.Semaphore, answers: list[Any]) -> None:
+        self._gate = gate
+        self._answers = answers
+
+    def finish(self) -> list[Any]:
+        self._gate.acquire()
+        return self._answers
+
+
+def test_who_is_answered_by_another_still_sends_what_it_took_on(pool: ThreadPoolExecutor) -> None:
+    """A call of two nodes sends for one of them, and is answered by who sends for the other, just before it does."""
+    server = ThreeNodes()
+    sender = Sender(server, 30.0, wait_s=1.0)
+    sender._lock = lock = WatchedLock(sender._lock)  # type: ignore[assignment]
+
+    def ask(*keys: str) -> list[Any]:
+        return sender.ask(Batch([Command(("GET", key), key) for key in keys]))
+
+    def ask_a_and_b() -> list[Any]:
+        places = iter(range(100))
+
+        def released() -> None:
+            if next(places) == 1:
+                # It is about to send what others want of a, and waits for b itself.
+                server.gates["b"].release(2)
+                (turn,) = [
+                    turn for turn in sender._turns if turn.batch.commands[0].key == "a" and len(turn.replies) == 2
+                ]
+                wait_for(lambda: turn.missing == 0)
+
+        lock.released[threading.get_ident()] = released
+        return ask("a", "b")
+
+    # It is still there to send for b when that has been answered, since c was not.
+    of_b_and_c = pool.submit(ask, "b", "c")
+    server.arrived.acquire()
+    of_a_and_b = pool.submit(ask_a_and_b)
+    server.arrived.acquire()
+    of_a = pool.submit(ask, "a")
+    wait_for(lambda: len(sender._turns) == 3)
+    server.gates["a"].release(3)
+    assert [future.result() for future in (of_b_and_c, of_a_and_b, of_a)] == [[b"OK"] * 2, [b"OK"] * 2, [b"OK"]]

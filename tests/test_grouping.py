@@ -49,8 +49,8 @@ def read(key: str) -> Command:
 class Woken(Ticket):
     """A ticket that notes when it is woken."""
 
-    def __init__(self, batch: Batch, woken: list[Ticket]) -> None:
-        super().__init__(batch)
+    def __init__(self, batch: Batch, asked_s: float, woken: list[Ticket]) -> None:
+        super().__init__(batch, asked_s)
         self.woken = woken
 
     def wake(self) -> None:
@@ -66,23 +66,27 @@ class Player:
         self.woken: list[Ticket] = []
 
     def ask(self, *commands: Command, **options: Any) -> Ticket:
-        ticket = Woken(Batch(commands, **options), self.woken)
+        ticket = Woken(Batch(commands, **options), self.now_s, self.woken)
         self.group.add(ticket, range(len(commands)))
         return ticket
 
     def round(self, *answers: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
         """Send the next round once it may go, and answer it; what was sent."""
         self.now_s = max(self.now_s + after_s, self.group.resume_s)
+        self.group.give_up(self.now_s)
         calls = self.group.next_round(self.now_s)
         if calls:
             self.group.take(calls, answers, self.now_s)
         return [call.args for call in calls]
 
-    def send_and_answer(self, each_s: float) -> list[Call]:
-        """Send the next round, and answer it as fast as that; what was sent."""
+    def send_and_answer(self, each_s: float, answer: Any = 1) -> list[Call]:
+        """Send the next round once it may go, and answer it as fast as that; what was sent."""
+        self.now_s = max(self.now_s, self.group.resume_s)
+        self.group.give_up(self.now_s)
         calls = self.group.next_round(self.now_s)
         self.now_s += each_s * len(calls)
-        self.group.take(calls, [1] * len(calls), self.now_s)
+        if calls:
+            self.group.take(calls, [answer] * len(calls), self.now_s)
         return calls
 
 
@@ -200,7 +204,7 @@ def test_what_is_confirmed_in_another_way_waits_for_itself() -> None:
     disk, replica = Confirmation(0, fsync=True), Confirmation(1, fsync=False)
     for find_node in (None, lambda key: "node"):
         groups = Groups(30.0, find_node)
-        tickets = [Ticket(Batch([append("w", "1")], confirmation=how)) for how in (None, disk, replica)]
+        tickets = [Ticket(Batch([append("w", "1")], confirmation=how), 0.0) for how in (None, disk, replica)]
         found = [next(iter(groups.find(ticket))) for ticket in tickets]
         assert len(set(found)) == 3
         assert [next(iter(groups.find(ticket))) for ticket in tickets] == found
@@ -311,14 +315,61 @@ def test_after_the_deadline_a_command_is_unanswered(player: Player) -> None:
     assert player.group.idle
 
 
-def test_the_deadline_counts_from_a_command_s_own_first_try(player: Player) -> None:
+def test_each_command_has_a_deadline_of_its_own(player: Player) -> None:
     first = player.ask(read("a"))
     player.round(CUT)
+    player.now_s = 20.0
     second = player.ask(read("b"))
-    player.round(CUT, CUT, after_s=29.0)
+    player.round(CUT, CUT, after_s=9.0)
     assert player.round(2, after_s=2.0) == [("GET", "b")]
     assert isinstance(first.replies[0], Unanswered)
     assert second.replies == [2]
+
+
+def test_who_waits_for_others_waits_no_longer_than_the_deadline(player: Player) -> None:
+    """However many there are, and however many of a line that go one by one."""
+    many = [player.ask(read(str(number))) for number in range(5 * grouping._MOST_CALLS)]
+    line = [player.ask(save("w", str(number))) for number in range(5)]
+    while player.now_s < 20:
+        player.send_and_answer(0.0, CUT)
+    late = player.ask(read("late"))
+    while many[-1].missing:
+        player.send_and_answer(0.0, CUT)
+    assert 30 <= player.now_s < 30 + grouping._LONGEST_PAUSE_S
+    assert not any(ticket.missing for ticket in [*many, *line])
+    while late.missing:
+        player.send_and_answer(0.0, CUT)
+    assert 30 <= player.now_s - late.asked_s < 30 + grouping._LONGEST_PAUSE_S
+    assert player.group.idle
+    for ticket in [*many, *line, late]:
+        (reply,) = ticket.replies
+        assert isinstance(reply, Unanswered)
+        assert reply.elapsed_s >= 30
+    assert not line[-1].replies[0].unsure, "it was never sent"
+
+
+def test_who_waits_while_the_server_answers_has_a_deadline_of_its_own(player: Player) -> None:
+    """What came long before the server failed has only waited for others until then."""
+    for number in range(2 * grouping._MOST_CALLS):
+        player.ask(*(read(f"{number} {part}") for part in "ab"))
+    waits = player.ask(read("waits"))
+    player.send_and_answer(0.0)
+    player.now_s = 100.0
+    player.send_and_answer(0.0, CUT)
+    player.now_s = 129.0
+    while waits.missing:
+        player.send_and_answer(0.0)
+    assert waits.replies == [1]
+
+
+def test_who_comes_when_others_have_given_up_is_tried(player: Player) -> None:
+    """Also where a deadline lets one try only."""
+    player.group = Group(0.0)
+    for number in range(3):
+        ticket = player.ask(read("k"))
+        assert player.round(CUT, after_s=1.0) == [("GET", "k")]
+        assert player.round() == []
+        assert isinstance(ticket.replies[0], Unanswered), number
 
 
 @pytest.mark.parametrize("code", ["BUSY", "LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN"])
@@ -482,11 +533,11 @@ def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> No
     groups = Groups(30.0, nodes.__getitem__)
 
     def find(*keys: str) -> dict[Group, list[int]]:
-        return groups.find(Ticket(Batch([read(key) for key in keys])))
+        return groups.find(Ticket(Batch([read(key) for key in keys]), 0.0))
 
     (first, second) = found = find("{a}:x", "{b}:x", "{a}:y")
     assert found == {first: [0, 2], second: [1]}
-    waiting = Ticket(Batch([read("{a}:x")]))
+    waiting = Ticket(Batch([read("{a}:x")]), 0.0)
     first.add(waiting, [0])
     nodes["{a}:x"] = nodes["{a}:y"] = "2"
     assert list(find("{a}:y")) == [first], "it must not overtake what waits"

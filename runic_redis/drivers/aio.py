@@ -91,7 +91,7 @@ class _Waiting(Ticket):
     __slots__ = ("answered",)
 
     def __init__(self, batch: Batch, answered: asyncio.Future[None]) -> None:
-        super().__init__(batch)
+        super().__init__(batch, now_s())
         self.answered = answered
 
     def wake(self) -> None:
@@ -104,7 +104,7 @@ class Sender:
 
     Args:
         server: what to send to.
-        deadline_s: for how long a command is tried, from its first try.
+        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
         wait_s: how long a server may be let wait for a confirmation, in one round.
     """
 
@@ -160,14 +160,16 @@ class Sender:
                 await asyncio.sleep(0)
         finally:
             del self._drivers[group]
+            self._room.set()
 
     async def _drive(self, group: Group, *, apart: bool = False) -> None:
         """Send rounds of a group until nothing waits in it."""
         while not group.idle:
+            group.give_up(now_s())
             calls = group.next_round(now_s())
+            self._room.set()
             if calls:
                 await self._exchange(group, calls, apart=apart)
-                self._room.set()
             elif not group.idle:
                 await asyncio.sleep(max(0.0, group.resume_s - now_s()))
 

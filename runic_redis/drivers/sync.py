@@ -101,14 +101,16 @@ def run(operation: Operation[T], sender: "Sender") -> T:
 class _Turn(Ticket):
     """A call of one thread, and the groups that it sends for.
 
-    Its methods are called with the sender's lock held.
+    Its methods are called with the sender's lock held, and what others than its thread change is looked at with it.
     """
 
-    __slots__ = ("leads", "signal")
+    __slots__ = ("leads", "over", "signal")
 
     def __init__(self, batch: Batch) -> None:
-        super().__init__(batch)
+        super().__init__(batch, now_s())
         self.leads: list[Group] = []
+        # Whether it is answered, and others lead what it led.
+        self.over = False
         self.signal: SimpleQueue[None] | None = None
 
     def wake(self) -> None:
@@ -141,7 +143,7 @@ class Sender:
 
     Args:
         server: what to send to.
-        deadline_s: for how long a command is tried, from its first try.
+        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
         wait_s: how long a server may be let wait for a confirmation, in one round.
     """
 
@@ -184,7 +186,7 @@ class Sender:
             with self._lock:
                 self._enqueue(turn)
                 rounds, pause_s = self._compose(turn)
-            while turn.missing:
+            while not turn.over:
                 if rounds:
                     outcome = self._exchange(rounds)
                 elif turn.leads:
@@ -209,7 +211,6 @@ class Sender:
     def _enqueue(self, turn: _Turn) -> None:
         """Have a call sent: by itself, where nobody sends."""
         self._turns.add(turn)
-        turn.asked_s = now_s()
         found = self._groups.find(turn)
         while is_full(found):
             self._kept_out += 1
@@ -224,21 +225,25 @@ class Sender:
 
     def _compose(self, turn: _Turn) -> tuple[_Rounds, float]:
         """What a call is to send now for the groups that it leads; if nothing, how long it should wait."""
+        if self._kept_out:
+            # They look once the lock is free: whatever leaves a queue, does so before.
+            self._room.notify_all()
+        started_s = now_s()
+        for group in turn.leads:
+            group.give_up(started_s)
         if turn.missing:
-            started_s = now_s()
             rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
-            # (Commands whose deadline has passed were answered just now.)
             if rounds:
                 return rounds, 0.0
             for group in [group for group in turn.leads if group.idle]:
                 turn.leads.remove(group)
                 self._led.discard(group)
-            if turn.missing:
-                if turn.leads:
-                    return [], max(0.0, min(group.resume_s for group in turn.leads) - started_s)
-                turn.prepare_to_wait()
-                return [], 0.0
+            if turn.leads:
+                return [], max(0.0, min(group.resume_s for group in turn.leads) - started_s)
+            turn.prepare_to_wait()
+            return [], 0.0
         # It is answered: others go on.
+        turn.over = True
         self._turns.discard(turn)
         for group in turn.leads:
             self._choose_leader(group)
@@ -263,8 +268,6 @@ class Sender:
             else:
                 news = group.take(calls, outcome[at : at + len(calls)], ended_s) or news
                 at += len(calls)
-        if self._kept_out:
-            self._room.notify_all()
         return news
 
     def _choose_leader(self, group: Group) -> None:
@@ -302,12 +305,13 @@ class _Fetching:
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._server = sender.server
-        self._ticket = Ticket(batch)
+        self._ticket = Ticket(batch, now_s())
         self._group = Group(sender.deadline_s)
         self._group.add(self._ticket, range(len(batch.commands)))
         self._send()
 
     def _send(self) -> None:
+        self._group.give_up(now_s())
         self._calls = self._group.next_round(now_s())
         if self._calls:
             self._pending = self._server.begin(self._calls, apart=True)

@@ -1,7 +1,8 @@
 """Group commit: the commands of concurrent calls travel together, and here alone anything is ever sent twice.
 
-What arrives while a round trip is under way goes in the next one: there are no timers. A driver asks a group for the
-next round, sends it, and tells the group how it was answered; a group knows no sockets, no threads and no clock.
+What arrives while a round trip is under way goes in the next one: there are no timers. A driver has a group give up
+what has passed its deadline, asks it for the next round, sends that, and tells the group how it was answered; a group
+knows no sockets, no threads and no clock.
 
 A command whose reply was lost may have been carried out. It is sent again, told so (`Command.retry_at`), until it is
 answered or its deadline has passed; and nothing of its line is sent before that is decided, so that order holds
@@ -56,24 +57,24 @@ class Ticket:
 
     Args:
         batch: what is asked.
+        asked_s: the time when it was asked.
 
     Attributes:
         replies: as many as the batch has commands.
         missing: how many of them are not there yet.
         abandoned: whether nobody waits for it any more.
         error: what it failed with as a whole, in place of the replies.
-        asked_s: the time when it was asked.
     """
 
     __slots__ = ("abandoned", "asked_s", "batch", "error", "missing", "replies")
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, asked_s: float) -> None:
         self.batch = batch
+        self.asked_s = asked_s
         self.abandoned = False
         self.error: StoreError | None = None
         self.missing = len(batch.commands)
         self.replies: list[Any] = [_WAITING] * self.missing
-        self.asked_s = 0.0
 
     def wake(self) -> None:
         """The last reply is there."""
@@ -193,7 +194,7 @@ class Group:
     """What waits to be sent to one node. Not for two threads at once.
 
     Args:
-        deadline_s: for how long a command is tried, from its first try.
+        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
         by_slot: whether what is sent as one must be of one slot.
         confirmation: what has to confirm what is sent.
         wait_s: how long a server may be let wait for that, in one round.
@@ -221,6 +222,8 @@ class Group:
         self._each_s = math.inf
         # Lines with a command under way.
         self._busy: set[str] = set()
+        # Since when the server has failed, how many rounds in a row, and how.
+        self._failing_s = 0.0
         self._failures = 0
         self._reason = ""
         self.resume_s = 0.0
@@ -268,6 +271,25 @@ class Group:
         self._waiting = deque(requests)
         self._waiting_bytes = sum(request.command.size for request in requests)
 
+    def give_up(self, now_s: float) -> None:
+        """Answer what has been tried in vain for as long as it may be, or has waited so long for others that were."""
+        if not self._failures:
+            return
+        left = []
+        for request in self._waiting:
+            asked_s = request.ticket.asked_s
+            since_s = max(asked_s, self._failing_s)
+            if request.first_s is not None:
+                since_s = min(since_s, request.first_s)
+            elif asked_s >= self._sent_s:
+                since_s = math.inf  # nothing has been tried since it came
+            if now_s - since_s < self._deadline_s:
+                left.append(request)
+                continue
+            unsure = request.unsure and request.command.retry_at is not None
+            self._settle(request, request.unconfirmed or Unanswered(self._reason, now_s - since_s, unsure))
+        self._queue(left)
+
     def next_round(self, now_s: float) -> list[Call]:
         """What to send now; empty if nothing waits, or none of it may go yet (see `resume_s`)."""
         if not self._waiting or now_s < self.resume_s:
@@ -288,9 +310,9 @@ class Group:
             if command.line in busy:
                 left.append(request)
                 continue
-            args = command.args if request.first_s is None else self._retry(request, request.first_s, now_s)
-            if args is None:
-                continue
+            args = command.args
+            if request.unsure and request.first_s is not None:
+                args = command.as_retry(int((now_s - request.first_s) * 1000))
             if not plan.place(request, args):
                 left.append(request)
                 continue
@@ -350,10 +372,12 @@ class Group:
                 self._settle(request, settled)
         if reason:
             if not self._failures:
+                self._failing_s = self._sent_s
                 news = f"Redis fails ({reason}): what was asked of it is tried again, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
-            longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._failures)
+            # (By so much a deadline may be passed, too.)
+            longest = min(_LONGEST_PAUSE_S, self._deadline_s / 8, _FIRST_PAUSE_S * 2**self._failures)
             self.resume_s = now_s + longest * random.uniform(0.5, 1)
         elif self._failures:
             news = "Redis answers again."
@@ -409,17 +433,6 @@ class Group:
             ticket.missing = 0
             self.abandon(ticket)
             ticket.wake()
-
-    def _retry(self, request: _Request, first_s: float, now_s: float) -> Sequence[Argument] | None:
-        """What to send for a request that was sent before; None if its deadline has passed, and that was its answer."""
-        command = request.command
-        elapsed_s = now_s - first_s
-        if self._failures and elapsed_s >= self._deadline_s:
-            self._waiting_bytes -= command.size
-            unsure = request.unsure and command.retry_at is not None
-            self._settle(request, request.unconfirmed or Unanswered(self._reason, elapsed_s, unsure))
-            return None
-        return command.as_retry(int(elapsed_s * 1000)) if request.unsure else command.args
 
     def _settle(self, request: _Request, reply: Any) -> None:
         ticket = request.ticket
@@ -479,7 +492,7 @@ class Groups:
     """The groups of a server's nodes. Not for two threads at once.
 
     Args:
-        deadline_s: for how long a command is tried, from its first try.
+        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
         find_node: which node a key is kept on; None where there is but one.
         wait_s: how long a server may be let wait for a confirmation.
     """
