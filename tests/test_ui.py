@@ -166,6 +166,11 @@ def test_a_history_is_sampled_all_along(page: Page, shop: RedisStore, long: str)
     assert 100 <= len(samples) <= 200
     gaps = [after["end"] - before["end"] for before, after in pairwise(samples)]
     assert max(gaps) - min(gaps) <= 1
+    for _ in range(48):
+        shop.append("of large commits", [{"n": n} for n in range(1000)])
+    samples = page.get("overview", id="of large commits")["samples"]
+    assert len(samples) < 48
+    assert (samples[0]["start"], samples[-1]["end"]) == (0, 48_000), "whatever is left out"
 
 
 def test_an_event_is_shown_to_the_last_digit(page: Page, shop: RedisStore) -> None:

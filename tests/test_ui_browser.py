@@ -229,6 +229,14 @@ def test_facts_are_drawn_and_followed(tab: Tab, page: Page, shop: RedisStore) ->
     expect(tab.locator("#panel h2")).to_have_text("dict")
 
 
+def test_of_a_fact_that_many_use_the_one_is_seen(tab: Tab, page: Page, shop: RedisStore) -> None:
+    if not shop.exists("used by many"):
+        shop.append("used by many", [{"makes": Fact("used by many")}] * 40)
+    tab.goto(page.at("w", "used by many", "facts"))
+    expect(tab.locator(".node")).to_have_count(41)
+    expect(tab.locator(".node", has=tab.locator(".fact"))).to_be_in_viewport()
+
+
 def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) -> None:
     # (An event of a class would be of a type that can be named anything, too.)
     shop.append(HOSTILE, [{"type": HOSTILE, HOSTILE: [HOSTILE, Fact(HOSTILE)]}], metadata={HOSTILE: HOSTILE})

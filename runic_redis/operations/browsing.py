@@ -119,8 +119,11 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Co
     commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
     replies = yield from ask_all(commands)
     entries = list({entry[0]: entry for reply in replies for entry in reply}.values())
-    # Every other of them, then every other of the rest: wherever it ends, they are spread over all of it.
-    coarse_to_fine = sorted(range(len(entries)), key=lambda place: place & -place or len(entries), reverse=True)
+    # Both ends, then every other of them, then every other of the rest: wherever it stops, all of it is covered.
+    newest = len(entries) - 1
+    coarse_to_fine = sorted(
+        range(len(entries)), key=lambda place: (place == newest, place & -place or len(entries)), reverse=True
+    )
     taken: dict[int, Commit] = {}
     events = 0
     for place in coarse_to_fine:

@@ -235,8 +235,8 @@ export async function showFacts(main, app, id, upto) {
   } else {
     const frame = drawGraph(id, graph, main.clientWidth - 2 * 24);
     place.replaceWith(frame);
-    // The newest is on the right.
-    frame.scrollLeft = frame.scrollWidth;
+    // The newest is on the right, and of what is made of many, or many are made of, the one stands in the middle.
+    frame.scrollTo(frame.scrollWidth, (frame.scrollHeight - frame.clientHeight) / 2);
   }
   main.append(el("div", { class: "note" },
     el("span", null, `Of the events ${number(graph.first)} to ${number(graph.last)}${graph.cut ? ", of which only the later facts are shown" : ""}. From left to right: what an event made, and what was made of it.`),
