@@ -16,6 +16,7 @@ FAULTS = {
     "disturbances": 6,
     "kills": 8,
     "stops": 4,
+    "outages": 3,
     "full": 6,
     "failovers": 1,
     "failovers-memory": 1,

@@ -300,8 +300,11 @@ class Crew:
     def stop(self) -> None:
         """Have them stop, and wait for it."""
         self.stopping.set()
+        over_s = time.monotonic() + 60.0
         for client in self.clients:
-            client.join()
+            client.join(max(0.0, over_s - time.monotonic()))
+            if client.is_alive():
+                client.errors.append("it waits, and nobody tells it anything")
 
     def errors(self) -> list[str]:
         """What clients were told that they should not have been."""

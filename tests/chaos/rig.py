@@ -33,6 +33,7 @@ class Rig:
         may_lose: whether what is acknowledged may then be lost: each workflow has one writer, which is to notice.
         may_go_back: whether reads may go back, in what nobody was acknowledged.
         expects: which errors clients may be told.
+        deadline_s: for how long what they ask for is tried.
         faces: how each client uses the library: with a store of its "own", with others one that is "shared" by threads,
             or one for "asyncio".
     """
@@ -44,6 +45,7 @@ class Rig:
     may_lose: bool = False
     may_go_back: bool = False
     expects: Callable[[StoreError], bool] = is_by_design
+    deadline_s: float = 30.0
     faces: tuple[str, ...] = EVERY_FACE
 
 

@@ -26,6 +26,7 @@ KINDS: Mapping[str, Kind] = {
     "disturbances": network.disturbances,
     "kills": server.kills,
     "stops": server.stops,
+    "outages": server.outages,
     "full": server.full,
     "failovers": failover.failovers(replicated(1), 1),
     "failovers-memory": failover.failovers("memory", 2),
@@ -125,7 +126,12 @@ class _Asyncio(BlockingStore):
 
 def _stores(rig: Rig, stack: ExitStack) -> list[Any]:
     """A store for each client."""
-    options: dict[str, Any] = {"namespace": NAMESPACE, "partitions": PARTITIONS, "durability": rig.durability}
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "partitions": PARTITIONS,
+        "durability": rig.durability,
+        "deadline_s": rig.deadline_s,
+    }
 
     def open_sync() -> Any:
         return stack.enter_context(RedisStore.from_url(rig.url, **options))

@@ -1,16 +1,19 @@
-"""Trouble with a server: killed, stopped, full."""
+"""Trouble with a server: killed, stopped, gone for long, full."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from runic_redis import WriteRefused
+from runic_redis import StoreUnavailable, WriteRefused
 from tests.chaos.clients import Crew, is_by_design
 from tests.chaos.rig import QUICK, SYNCED, Rig
 from tests.servers import RunningServer, running, valkey_program, wait_until
 
-__all__ = ["full", "kills", "stops"]
+__all__ = ["full", "kills", "outages", "stops"]
+
+# Shorter than an outage.
+_DEADLINE_S = 0.5
 
 
 @contextmanager
@@ -39,6 +42,33 @@ def stops(directory: Path, source: Random) -> Iterator[Rig]:
 
     with running(valkey_program(), directory, *SYNCED) as server:
         yield Rig(_url(server), befall, lambda: [server])
+
+
+@contextmanager
+def outages(directory: Path, source: Random) -> Iterator[Rig]:
+    """The server is gone, or does nothing, for longer than clients try: each is told, and goes on when it is back."""
+
+    def befall(crew: Crew) -> None:
+        stopped = source.random() < 0.5
+        if stopped:
+            server.stop()
+        else:
+            server.kill()
+        crew.stopping.wait(_DEADLINE_S * source.uniform(1.0, 4.0))
+        if stopped:
+            server.go_on()
+        else:
+            server.restart()
+        crew.await_progress()
+
+    with running(valkey_program(), directory, *SYNCED) as server:
+        yield Rig(
+            _url(server),
+            befall,
+            lambda: [server],
+            expects=lambda error: isinstance(error, StoreUnavailable),
+            deadline_s=_DEADLINE_S,
+        )
 
 
 @contextmanager
