@@ -13,7 +13,7 @@ from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
 from runic_redis.drivers.sync import Sender, run
 from runic_redis.durability import Durability
-from runic_redis.errors import StoreError
+from runic_redis.errors import StoreError, StoreUnavailable
 from runic_redis.events import UnknownEvents
 from runic_redis.leases import HeldLease
 from runic_redis.operations import (
@@ -44,7 +44,8 @@ class RedisStore:
     """An event store on Redis or Valkey, for threads and processes to share.
 
     Make one with `RedisStore.from_url`, or over a redis-py client of your own. It is a context manager, and safe to
-    use from many threads. Opening it writes nothing: the first write makes the namespace.
+    use from many threads. Opening it writes nothing: the first write makes the namespace. Do not call it from a signal
+    handler, which may have interrupted a call of the same thread, and would wait for it: set a flag there.
 
     Every method raises `StoreUnavailable` when Redis does not answer within the deadline, `InvalidArgument` (or
     `InvalidType`) for an argument that no store could take, before anything is sent, and `DecodeError` for a foreign
@@ -602,12 +603,16 @@ class Tail(Iterator[T]):
         while not self._items:
             if self._closed:
                 raise StopIteration
-            self._items.extend(self._store._run(self._tailer.next_page()))
+            try:
+                self._items.extend(self._store._run(self._tailer.next_page()))
+            except StoreUnavailable:
+                if not self._closed:
+                    raise
         item: T = self._form(self._items.popleft())
         return item
 
     def close(self) -> None:
-        """Stop. A thread that waits for the next item is told so within about a second."""
+        """Stop. Whoever waits for the next item is told within about a second; without a server, by the deadline."""
         self._closed = True
 
 

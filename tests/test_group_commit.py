@@ -137,6 +137,43 @@ def test_a_thread_that_is_interrupted_while_it_sends_for_others_does_not_take_th
     assert waiting(store) == 0
 
 
+def test_who_waits_for_room_goes_on_when_another_is_interrupted(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    first = pool.submit(store.append, "order-0", numbered(1))
+    gated.arrived.acquire()
+    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 11)]
+    wait_for(lambda: store._sender._kept_out == 7)
+    gated.interrupt = KeyboardInterrupt()
+    gated.gate.release(30)
+    assert isinstance(first.exception(), KeyboardInterrupt)
+    assert [future.result() for future in others] == [1] * 10
+    assert store._sender._kept_out == 0
+
+
+def test_an_interruption_may_be_interrupted(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pool.submit(store.append, "order-0", numbered(1))
+    gated.arrived.acquire()
+    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 11)]
+    wait_for(lambda: waiting(store) == 11)
+    start = store._sender._new_groups
+    interruptions = [KeyboardInterrupt(), KeyboardInterrupt()]
+
+    def start_and_be_interrupted() -> grouping.Groups:
+        if interruptions:
+            raise interruptions.pop()
+        return start()
+
+    monkeypatch.setattr(store._sender, "_new_groups", start_and_be_interrupted)
+    gated.interrupt = KeyboardInterrupt()
+    gated.gate.release(30)
+    assert isinstance(first.exception(), KeyboardInterrupt)
+    assert [future.result() for future in others] == [1] * 10
+
+
 def test_a_full_queue_pushes_back(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -449,6 +449,15 @@ def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Play
     assert player.group.first_waiting() is None
 
 
+def test_who_asked_before_is_told_that_it_may_have_been_done(player: Player) -> None:
+    before = player.ask(append("w", "1"))
+    player.round(CUT)
+    new = player.ask(append("w", "2"))
+    player.group.fail(player.group.next_round(player.group.resume_s), StoreError("closed. Nothing more was sent."))
+    assert "not known" in str(before.error)
+    assert str(new.error) == "closed. Nothing more was sent."
+
+
 def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
     """As when a round is taken for lost with the thread that sent it, and is answered all the same."""
     ticket = player.ask(append("w", "1"), read("k"))

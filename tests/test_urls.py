@@ -159,6 +159,7 @@ BAD_URLS = [
     (f"redis://user:{SECRET}@localhost?decode_responses=true", "decode_responses cannot be set"),
     (f"redis://user:{SECRET}@localhost?retry_on_timeout=1", "retry_on_timeout"),
     ("unix://", "names no socket"),
+    ("redis://localhost?max_connections=1", "max_connections is at least 2"),
     (f"redis+cluster://user:{SECRET}@localhost/1", "no databases"),
     ("redis+cluster://", "names no host"),
     ("redis+cluster://localhost?sokcet_timeout=1", "sokcet_timeout is not an option"),

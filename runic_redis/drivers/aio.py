@@ -140,7 +140,7 @@ class Sender:
             for group, places in found.items():
                 group.add(ticket, places)
                 if group not in self._drivers:
-                    self._drivers[group] = asyncio.create_task(self._keep_driving(group))
+                    self._have_driven(group)
             try:
                 await answered
             except asyncio.CancelledError:
@@ -151,16 +151,24 @@ class Sender:
             raise ticket.error
         return ticket.replies
 
+    def _have_driven(self, group: Group) -> None:
+        """Have a task of its own send what is asked of a node."""
+        driver = self._drivers[group] = asyncio.create_task(self._keep_driving(group))
+        driver.add_done_callback(lambda _: self._driver_ended(group))
+
+    def _driver_ended(self, group: Group) -> None:
+        """Also of one that somebody has cancelled, perhaps before it began."""
+        del self._drivers[group]
+        self._room.set()
+        if not self._closed and not group.idle:
+            self._have_driven(group)
+
     async def _keep_driving(self, group: Group) -> None:
         """Send what is asked of a node, until for a moment nothing is."""
-        try:
-            while not group.idle:
-                await self._drive(group)
-                # Those that were just answered may have more to send: what they add goes in the next round.
-                await asyncio.sleep(0)
-        finally:
-            del self._drivers[group]
-            self._room.set()
+        while not group.idle:
+            await self._drive(group)
+            # Those that were just answered may have more to send: what they add goes in the next round.
+            await asyncio.sleep(0)
 
     async def _drive(self, group: Group, *, apart: bool = False) -> None:
         """Send rounds of a group until nothing waits in it."""
@@ -216,6 +224,7 @@ class _Ahead:
             self._task.exception()  # or asyncio would complain that nobody has looked at it
 
 
+_UNLIMITED = {"socket_timeout": None}
 # A time limit is for each reply; setting it anew for each would cost more than reading one.
 _RENEW_S = 0.1
 
@@ -230,12 +239,14 @@ class _Connections:
         pool: where they come from.
         hold: whether to hold one.
         timeout_s: how long to wait for each reply; None to leave that to the connections.
+        sentinels: how many Sentinels may be asked before a connection is made, each with a time limit like that.
     """
 
-    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None) -> None:
+    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None, sentinels: int = 0) -> None:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
+        self._take_s = None if timeout_s is None else timeout_s * (1 + sentinels)
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
@@ -299,7 +310,7 @@ class _Connections:
                 return connection, since_s
             await self.pool.release(connection)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._take_s):
                 return await self.pool.get_connection(), now_s()
         except redis.ConnectionError as error:
             # Over a unix socket, redis.asyncio puts this around whatever the server refused.
@@ -323,15 +334,16 @@ class SingleServer:
         client: a client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
+        sentinels: how many Sentinels the client may ask for the primary.
     """
 
     many_nodes = False
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
+    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None, sentinels: int = 0) -> None:
         self._client = client
         self._owned = owned
         self._closed = False
-        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
+        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s, sentinels=sentinels)
 
     async def open(self) -> None:
         """Nothing is to be asked first."""
@@ -411,7 +423,7 @@ class ClusterServer:
             ConfigurationError: the login is refused.
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._discovery_s()):
                 await self._client.initialize()
         except AuthenticationError as error:
             raise refused_login(error) from error
@@ -425,9 +437,17 @@ class ClusterServer:
     def _connections_to(self, node: ClusterNode) -> _Connections:
         known = self._connections.get(node.name)
         if known is None:
-            pool = ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
+            # (Here it is a round trip that has a time limit, not each reply.)
+            options = node.connection_kwargs if self._timeout_s is None else node.connection_kwargs | _UNLIMITED
+            pool = ConnectionPool(connection_class=node.connection_class, **options)
             known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
         return known
+
+    def _discovery_s(self) -> float | None:
+        """How long asking for the nodes may take: any of those that are known may be silent."""
+        return (
+            None if self._timeout_s is None else self._timeout_s * (1 + len(self._client.nodes_manager.startup_nodes))
+        )
 
     async def _follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
         """Learn where the cluster's slots have moved; the nodes to ask for slots that are just moving."""
@@ -448,7 +468,7 @@ class ClusterServer:
     async def _rediscover(self) -> None:
         """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._discovery_s()):
                 await self._client.nodes_manager.initialize()
         except CLUSTER_FAILURES:
             pass

@@ -21,13 +21,17 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import CLUSTER_FAILURES, refused_cluster, refused_login
+from runic_redis.drivers.replies import CLUSTER_FAILURES, log, refused_cluster, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
 __all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
 
 # redis-py's own default, from version 8 on; before, it waited for ever.
 _TIMEOUT_S = 5.0
+_NO_TIMEOUT = (
+    "The redis-py client has no socket_timeout: while its server is silent, calls wait, whatever their deadline. Make "
+    f"it with socket_timeout={_TIMEOUT_S:g}."
+)
 _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
 _EXAMPLES = (
@@ -127,10 +131,17 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
             "The client decodes responses (decode_responses=True), and what the store keeps is bytes: pass a client "
             "with decode_responses=False."
         )
-    wait_s = _wait_s(client.get_connection_kwargs())
+    options = client.get_connection_kwargs()
+    patience = {}
+    if options.get("socket_timeout") is None:
+        if flavour is SYNC:
+            log.warning(_NO_TIMEOUT)
+        else:
+            patience = {"timeout_s": _TIMEOUT_S}
     if isinstance(client, flavour.cluster_client):
-        return Connected(flavour.cluster_server(client, owned=False), "a RedisCluster client", wait_s, many_nodes=True)
-    return Connected(flavour.single_server(client, owned=False), "a Redis client", wait_s)
+        server = flavour.cluster_server(client, owned=False, **patience)
+        return Connected(server, "a RedisCluster client", _wait_s(options), many_nodes=True)
+    return Connected(flavour.single_server(client, owned=False, **patience), "a Redis client", _wait_s(options))
 
 
 def connect_url(url: str, flavour: Flavour) -> Connected:
@@ -190,6 +201,8 @@ def _connect_cluster(url: str, flavour: Flavour) -> Connected:
         raise InvalidArgument("a cluster has no databases but 0")
     for name in ("host", "port", "retry"):
         options.pop(name, None)
+    # (Of the client's own connections, by which it asks for the nodes.)
+    options["socket_timeout"] = patience.get("timeout_s", options["socket_timeout"])
     try:
         nodes = [flavour.cluster_node(host, port) for host, port in hosts]
         client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
@@ -220,6 +233,8 @@ def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
     options, patience = _settings(flavour, given)
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
+    if patience:
+        patience["sentinels"] = len(hosts)
     server = flavour.single_server(client, owned=True, **patience)
     return Connected(server, _shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
@@ -367,6 +382,8 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
             raise InvalidArgument(f"{name} is a number of seconds above 0")
     if "protocol" in options:
         options["protocol"] = _check_protocol(int(options["protocol"]))
+    if options.get("max_connections", 2) < 2:
+        raise InvalidArgument("max_connections is at least 2: who reads many events has a connection of its own")
     return options
 
 

@@ -67,7 +67,7 @@ def check_open(is_closed: bool) -> None:
         StoreError: it is closed.
     """
     if is_closed:
-        raise StoreError("The store is closed: open another. Nothing was sent.")
+        raise StoreError("The store is closed: open another. Nothing more was sent.")
 
 
 def closed() -> StoreError:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Condition, Lock
+from threading import Condition, Lock, RLock
 from typing import Any, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -104,11 +104,13 @@ class _Turn(Ticket):
     Its methods are called with the sender's lock held, and what others than its thread change is looked at with it.
     """
 
-    __slots__ = ("leads", "over", "signal")
+    __slots__ = ("leads", "let_in", "over", "signal")
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch, now_s())
         self.leads: list[Group] = []
+        # Whether its commands are in the queues.
+        self.let_in = False
         # Whether it is answered, and others lead what it led.
         self.over = False
         self.signal: SimpleQueue[None] | None = None
@@ -125,6 +127,8 @@ class _Turn(Ticket):
         return self.signal
 
 
+# How many signals in a row may interrupt what copes with the first.
+_MOST_INTERRUPTIONS = 100
 # Those of this process: a child starts them anew. (Asking for the process's id at each call is a system call.)
 _senders: WeakSet["Sender"] = WeakSet()
 
@@ -202,7 +206,15 @@ class Sender:
                     log.info("%s", news)
         except BaseException:
             # A signal's handler has raised, and may have done so in the middle of anything.
-            self._recover(turn)
+            # Another may interrupt even that. (Handlers run where functions are called: none is before the try.)
+            tries = _MOST_INTERRUPTIONS
+            while tries:
+                tries -= 1
+                try:
+                    self._recover(turn)
+                except BaseException:  # noqa: S112 - the first is raised below
+                    continue
+                break
             raise
         if turn.error is not None:
             raise turn.error
@@ -214,9 +226,12 @@ class Sender:
         found = self._groups.find(turn)
         while is_full(found):
             self._kept_out += 1
-            self._room.wait()
-            self._kept_out -= 1
+            try:
+                self._room.wait()
+            finally:
+                self._kept_out -= 1
             found = self._groups.find(turn)
+        turn.let_in = True
         for group, places in found.items():
             group.add(turn, places)
             if group not in self._led:
@@ -263,11 +278,14 @@ class Sender:
         at = 0
         news = ""
         for group, calls in rounds:
-            if isinstance(outcome, StoreError):
-                group.fail(calls, outcome)
+            answers = [outcome] * len(calls) if isinstance(outcome, StoreError) else outcome[at : at + len(calls)]
+            at += len(calls)
+            # A node that refuses the login does so for its own calls alone.
+            refusal = next((answer for answer in answers if isinstance(answer, StoreError)), None)
+            if refusal is not None:
+                group.fail(calls, refusal)
             else:
-                news = group.take(calls, outcome[at : at + len(calls)], ended_s) or news
-                at += len(calls)
+                news = group.take(calls, answers, ended_s) or news
         return news
 
     def _choose_leader(self, group: Group) -> None:
@@ -288,7 +306,7 @@ class Sender:
             self._led = set()
             for turn in self._turns:
                 turn.leads = []
-                if turn.error is None:
+                if turn.error is None and turn.let_in:
                     waiting = turn.unanswered()
                     turn.missing = len(waiting)
                     for group, places in self._groups.find(turn).items():
@@ -318,9 +336,18 @@ class _Fetching:
 
     def collect(self) -> list[Any]:
         """The replies."""
+        # It was sent ahead: for how long it is tried counts from when it is wanted.
+        for call in self._calls:
+            for request in call.requests:
+                request.first_s = self._ticket.asked_s = now_s()
         while True:
-            if self._calls and (news := self._group.take(self._calls, self._pending.finish(), now_s())):
-                log.info("%s", news)
+            if self._calls:
+                answers = self._pending.finish()
+                for answer in answers:
+                    if isinstance(answer, StoreError):
+                        raise answer
+                if news := self._group.take(self._calls, answers, now_s()):
+                    log.info("%s", news)
             if not self._ticket.missing:
                 return self._ticket.replies
             time.sleep(max(0.0, self._group.resume_s - now_s()))
@@ -575,6 +602,11 @@ class ClusterServer:
 
     def forget(self) -> None:
         """Forget connections that a parent process holds."""
+        # A thread of the parent's may have held these, which does not exist here.
+        for one in (self._client, self._client.nodes_manager):
+            for name in ("_lock", "_initialization_lock"):
+                if hasattr(one, name):
+                    setattr(one, name, RLock())
         for connections in self._connections.values():
             connections.forget()
 
@@ -602,10 +634,18 @@ class _ClusterPending:
         for node, shipment in by_node(self._calls, places, asking, self._server.node, self._replies):
             try:
                 exchange = _Exchange(self._server.connections(node), shipment.commands, apart=self._apart)
+            except StoreError as error:
+                self._refuse(shipment, error)
             except BaseException:
                 self.cancel()
                 raise
-            self._under_way.append((exchange, shipment))
+            else:
+                self._under_way.append((exchange, shipment))
+
+    def _refuse(self, shipment: Shipment, error: StoreError) -> None:
+        """Of the calls to a node that cannot be used, the error stands for each answer."""
+        for place in shipment.places:
+            self._replies[place] = error
 
     def finish(self) -> list[Any]:
         """The replies; redirections are followed."""
@@ -615,6 +655,9 @@ class _ClusterPending:
                 exchange, shipment = self._under_way.pop(0)
                 try:
                     answers = exchange.finish()
+                except StoreError as error:
+                    self._refuse(shipment, error)
+                    continue
                 except BaseException:
                     self.cancel()
                     raise

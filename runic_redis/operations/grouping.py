@@ -47,6 +47,7 @@ _FULL_COMMANDS = 4096
 _FULL_BYTES = 64 * 1024 * 1024
 
 
+_EARLIER_TRY = "An earlier try had no answer: whether it was carried out is not known."
 _TROUBLE = frozenset({ErrorReply, Lost, Unconfirmed})
 # In place of a reply that is not there yet.
 _WAITING: Any = object()
@@ -421,7 +422,8 @@ class Group:
                 self._busy.discard(request.command.line)
                 ticket = request.ticket
                 if ticket.missing:
-                    ticket.error = error
+                    unsure = request.unsure and request.command.retry_at is not None
+                    ticket.error = type(error)(f"{error} {_EARLIER_TRY}") if unsure else error
                     ticket.missing = 0
                     self.abandon(ticket)
                     ticket.wake()

@@ -6,7 +6,16 @@ from typing import Any
 
 from runic_redis.arguments import check_count, check_owner, check_seconds, check_workflow_id
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, LeaseHeld, LeaseLost, WorkflowNotFound
+from runic_redis.errors import (
+    DecodeError,
+    InvalidArgument,
+    InvalidType,
+    LeaseHeld,
+    LeaseLost,
+    StoreError,
+    StoreUnavailable,
+    WorkflowNotFound,
+)
 from runic_redis.operations.asking import answer, ask
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
@@ -109,9 +118,9 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
     check_seconds(ttl, "ttl")
     claimed: list[tuple[str, int]] = []
     tried: set[str] = set()
-    # What is damaged keeps nobody from the rest.
-    problems: list[DecodeError] = []
-    while len(claimed) < limit:
+    # What is damaged, or a cluster's node that is gone, keeps nobody from the rest.
+    problems: list[StoreError] = []
+    while len(claimed) < limit and not any(isinstance(problem, StoreUnavailable) for problem in problems):
         left = [workflow_id for workflow_id in (yield from _left_behind(context, problems)) if workflow_id not in tried]
         if not left:
             break
@@ -125,7 +134,7 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
             for workflow_id, call, reply in zip(some, calls, (yield Batch(calls)), strict=True):
                 try:
                     token = answer(reply, call)
-                except DecodeError as error:
+                except (DecodeError, StoreUnavailable) as error:
                     problems.append(error)
                     continue
                 if token is not None:
@@ -191,7 +200,7 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
     )
 
 
-def _left_behind(context: Context, problems: list[DecodeError]) -> Operation[list[str]]:
+def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
     """Unfinished workflows whose leases have run out, some of each partition; adds to the problems."""
     leases = [context.keys.leases(number) for number in range(context.keys.partitions)]
     commands = [Command(("TIME",), context.keys.config)]
@@ -206,7 +215,7 @@ def _left_behind(context: Context, problems: list[DecodeError]) -> Operation[lis
     for key, reply, command in zip(leases, replies[1:], commands[1:], strict=True):
         try:
             page = scored_ids(answer(reply, command), key)
-        except DecodeError as error:
+        except (DecodeError, StoreUnavailable) as error:
             problems.append(error)
             continue
         found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
