@@ -94,28 +94,15 @@ def test_a_reader_that_takes_its_time_has_the_whole_deadline(
     clock = connect.sync.now_s
     monkeypatch.setattr("runic_redis.drivers.sync.now_s", lambda: clock() + later_s)
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
-        for first in range(0, 20_000, 1000):
-            store.append("order-1", numbered(1000, first))
+        for _ in range(10):
+            store.append("order-1", [{"of": os.urandom(1000).hex()} for _ in range(1000)])
         read = 0
         for read, _ in enumerate(store.stream("order-1"), 1):
-            if read in (1, 9000):
+            if read % 1000 == 0:
                 later_s += 1000.0
                 client.client_kill_filter(_type="normal", skipme=True)
-        assert read == 20_000
-
-
-def test_a_tail_that_is_closed_ends_without_a_server(tmp_path: Path, namespace: str) -> None:
-    with (
-        running(valkey_program(), tmp_path) as server,
-        RedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.5) as store,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        store.append("order-1", numbered(1))
-        tail = store.tail("order-1")
-        assert next(tail).cursor == 1
-        server.kill()
-        tail.close()
-        assert pool.submit(lambda: list(tail)).result() == []
+                assert store.cursor("order-1") == 10_000
+        assert read == 10_000
 
 
 def test_a_tail_that_is_closed_while_it_fails_ends(tmp_path: Path, namespace: str) -> None:
