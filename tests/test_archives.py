@@ -183,6 +183,48 @@ def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
     assert verify(target).findings == []
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_of_two_imports_at_once_each_brings_all_or_says_what_it_has_not(
+    store: RedisStore, valkey: RunningServer, namespace: str, tmp_path: Path, same: bool
+) -> None:
+    """They take turns in every way in which the second can begin, with a workflow that has all that there can be."""
+    store.append("all", [{"n": 1}, {"f": Fact("x")}], commit_id="c", snapshot=b"s")
+    store.save("all", [{"log": 1}])
+    export(store, tmp_path / "0", ["all"])
+    first = contents(store)["all"]
+    if not same:
+        store.append("all", [{"n": 3}], snapshot=b"later", commit_id="d")
+        store.save("all", [{"log": 2}])
+    export(store, tmp_path / "1", ["all"])
+    wanted = (first, contents(store)["all"])
+    archives = []
+    for number in range(2):
+        with ArchiveReader(tmp_path / f"{number}") as archive:
+            archives.append(list(archive))
+    there = RedisStore.from_url(valkey.url(3), namespace=f"{namespace}-target", partitions=2)
+    with there as target, valkey.client() as client:
+        for begins in range(len(archives[0]) + 1):
+            for ends in range(len(archives[1]) + 1):
+                importers = [Importer(target._context), Importer(target._context)]
+
+                def go(which: int, part: slice, importers: list[Importer] = importers) -> None:
+                    for record in archives[which][part]:
+                        target._run(importers[which].take(record))
+                        if (workflow := importers[which]._workflow) is not None and not workflow.stays:
+                            target._run(importers[which]._send_gathered(workflow))
+
+                go(0, slice(begins))
+                go(1, slice(ends))
+                go(0, slice(begins, None))
+                go(1, slice(ends, None))
+                brought = [importer.workflows + importer.there for importer in importers]
+                assert [len(importer.problems) for importer in importers] == [1 - number for number in brought]
+                assert sum(brought) >= 1
+                assert contents(target)["all"] in [wanted[number] for number in range(2) if brought[number]]
+                assert not list(client.scan_iter(match=f"{{{target._context.keys.namespace}:*:import-*"))
+                target.delete("all")
+
+
 def test_a_damaged_archive_is_refused_and_brings_no_damage(
     store: RedisStore, target: RedisStore, tmp_path: Path
 ) -> None:
@@ -308,13 +350,32 @@ def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: Runni
                 if record[0] == "done":
                     break
                 other._run(importer.take(record))
-        other._run(importer._send_gathered())
+        other._run(importer._send_gathered(importer._workflow))
         with valkey.client() as client:
             left = list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
             assert left
             assert all(0 < client.pttl(key) <= 24 * 3600 * 1000 for key in left)
             load(other, tmp_path / "a")
             assert not list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
+
+
+def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    """It would be a finding of `verify` for a day, with nobody to go on with it."""
+    export(store, tmp_path / "a")
+    importer = Importer(target._context)
+    with ArchiveReader(tmp_path / "a") as archive:
+        for record in archive:
+            if record[0] == "done":
+                break
+            target._run(importer.take(record))
+    assert importer._workflow is not None
+    target._run(importer._send_gathered(importer._workflow))
+    target.append(importer._workflow.workflow_id, [{"came": "meanwhile"}])
+    assert any("of an import" in finding.problem for finding in verify(target).findings)
+    assert len(load(target, tmp_path / "a").problems) == 1
+    assert verify(target).findings == []
 
 
 def test_a_million_events_go_to_a_cluster_with_other_partitions(
