@@ -4,6 +4,7 @@ A file is a first line and blocks. Each block is checked by itself, so that a fi
 from its last whole block. What the records in the blocks mean is known to operations/exporting.py and importing.py.
 """
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -45,14 +46,13 @@ class ArchiveWriter:
         size: how many bytes the file has by now.
 
     Raises:
-        ConfigurationError: the file is there already, or cannot be written.
+        ConfigurationError: the file is there already, or cannot be written; or another run is writing it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
-        if path.exists():
-            raise ConfigurationError(f"The file {str(path)!r} is there already: name another, or remove it.")
+        self._check_free()
         self._packer = msgpack.Packer()
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._records: list[bytes] = []
@@ -61,8 +61,31 @@ class ArchiveWriter:
             self._file = self._partial.open("a+b")
         except OSError as error:
             raise ConfigurationError(f"The file {str(self._partial)!r} cannot be written: {error}.") from error
+        try:
+            self._lock()
+        except BaseException:
+            self._file.close()
+            raise
         self.size = 0
         self.found = self._go_on()
+
+    def _check_free(self) -> None:
+        if self._path.exists():
+            raise ConfigurationError(f"The file {str(self._path)!r} is there already: name another, or remove it.")
+
+    def _lock(self) -> None:
+        """Keep others from writing it too."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"Another run is writing the file {str(self._partial)!r}: wait for it, or name another file. Nothing "
+                "was changed."
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"The file {str(self._partial)!r} cannot be locked: {error}.") from error
+        # It may have been another run's until now, and been given its name.
+        self._check_free()
 
     def _go_on(self) -> Iterator[Record]:
         """What is there already; cuts off what is not whole."""
@@ -98,8 +121,9 @@ class ArchiveWriter:
         """Give the file its name: it is whole, and on the disk."""
         self.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        # Before it is unlocked by closing it.
         self._partial.rename(self._path)
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -165,6 +165,39 @@ def test_a_part_of_another_namespace_s_archive_is_not_gone_on_with(
     assert (tmp_path / "a.partial").read_bytes() == before
 
 
+def test_an_archive_is_written_by_one_run_at_a_time(store: RedisStore, tmp_path: Path) -> None:
+    with ArchiveWriter(tmp_path / "a") as archive:
+        assert list(archive.found) == []
+        store._run(Exporter(store._context).run(archive.write))
+        before = (tmp_path / "a.partial").read_bytes()
+        with pytest.raises(ConfigurationError, match=r"Another run is writing .*a\.partial"):
+            export(store, tmp_path / "a")
+        assert (tmp_path / "a.partial").read_bytes() == before
+        archive.finish()
+    assert not (tmp_path / "a.partial").exists()
+    with ArchiveReader(tmp_path / "a") as reader:
+        assert [record[0] for record in reader].count("end") == 1
+
+
+def test_an_archive_that_another_run_finishes_meanwhile_stays(
+    store: RedisStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ArchiveWriter(tmp_path / "a")
+    assert list(first.found) == []
+    lock = ArchiveWriter._lock
+
+    def lock_late(late: ArchiveWriter) -> None:
+        store._run(Exporter(store._context).run(first.write))
+        first.finish()
+        lock(late)
+
+    monkeypatch.setattr(ArchiveWriter, "_lock", lock_late)
+    with pytest.raises(ConfigurationError, match="is there already"):
+        ArchiveWriter(tmp_path / "a")
+    with ArchiveReader(tmp_path / "a") as reader:
+        assert list(reader)[-1][0] == "end"
+
+
 def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
     store: RedisStore, target: RedisStore, tmp_path: Path
 ) -> None:
