@@ -46,7 +46,8 @@ class ArchiveWriter:
         size: how many bytes the file has by now.
 
     Raises:
-        ConfigurationError: the file is there already, or cannot be written; or another run is writing it.
+        ConfigurationError: the file is there already, or cannot be written; or another run is writing it; or what has
+            the other name is no part of an archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +64,7 @@ class ArchiveWriter:
             raise ConfigurationError(f"The file {str(self._partial)!r} cannot be written: {error}.") from error
         try:
             self._lock()
+            self._check_ours()
         except BaseException:
             self._file.close()
             raise
@@ -86,6 +88,15 @@ class ArchiveWriter:
             raise ConfigurationError(f"The file {str(self._partial)!r} cannot be locked: {error}.") from error
         # It may have been another run's until now, and been given its name.
         self._check_free()
+
+    def _check_ours(self) -> None:
+        """Refuse to go on with a file that begins as none of ours: it would be overwritten."""
+        self._file.seek(0)
+        if not _FIRST_LINE.startswith(self._file.read(len(_FIRST_LINE))):
+            raise ConfigurationError(
+                f"The file {str(self._partial)!r} is no part of an archive that this version of runic_redis has begun: "
+                "move it away, or name another file. Nothing was changed."
+            )
 
     def _go_on(self) -> Iterator[Record]:
         """What is there already; cuts off what is not whole."""

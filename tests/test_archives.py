@@ -142,7 +142,7 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
             store._run(exporter.run(write))
         assert not (tmp_path / "a").exists(), "it is not whole"
         partial = tmp_path / "a.partial"
-        partial.write_bytes(partial.read_bytes()[: -after - 1] + b"torn")
+        partial.write_bytes(partial.read_bytes()[: -after - 1] + (b"torn" if after else b""))
     exported = export(store, tmp_path / "a")
     assert (exported.workflows, exported.events, exported.facts) == (whole.workflows, whole.events, whole.facts)
     assert not (tmp_path / "a.partial").exists()
@@ -196,6 +196,21 @@ def test_an_archive_that_another_run_finishes_meanwhile_stays(
         ArchiveWriter(tmp_path / "a")
     with ArchiveReader(tmp_path / "a") as reader:
         assert list(reader)[-1][0] == "end"
+
+
+@pytest.mark.parametrize("data", [b"precious", b"runic-redis archive 2\nand more", b"runic-redis archive 1"])
+def test_a_file_that_is_no_part_of_an_archive_is_not_overwritten(
+    store: RedisStore, tmp_path: Path, data: bytes
+) -> None:
+    partial = tmp_path / "a.partial"
+    partial.write_bytes(data)
+    if data == b"runic-redis archive 1":
+        assert export(store, tmp_path / "a").problems == [], "it is the begin of ours"
+        return
+    with pytest.raises(ConfigurationError, match="no part of an archive"):
+        export(store, tmp_path / "a")
+    assert partial.read_bytes() == data
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
