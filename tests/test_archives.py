@@ -152,17 +152,42 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
         export(store, tmp_path / "a")
 
 
-def test_a_part_of_another_namespace_s_archive_is_not_gone_on_with(
-    store: RedisStore, target: RedisStore, tmp_path: Path
+@pytest.mark.parametrize("workflow_ids", [None, ["w"], ["w", "held"]])
+def test_a_part_of_another_archive_is_not_gone_on_with(
+    store: RedisStore, target: RedisStore, tmp_path: Path, workflow_ids: list[str] | None
 ) -> None:
-    with ArchiveWriter(tmp_path / "a") as archive:
-        assert list(archive.found) == []
-        archive.write(["archive", 1, "another"])
-        archive.flush()
+    def cut_off() -> None:
+        exporter = Exporter(store._context, workflow_ids)
+        with ArchiveWriter(tmp_path / "a") as archive, pytest.raises(Interrupted):
+            for record in archive.found:
+                exporter.note(record)
+
+            def write(record: Record) -> None:
+                archive.write(record)
+                archive.flush()
+                if record[0] == "done":
+                    raise Interrupted
+
+            store._run(exporter.run(write))
+
+    cut_off()
     before = (tmp_path / "a.partial").read_bytes()
-    with pytest.raises(ConfigurationError, match="of the namespace 'another'"):
-        export(store, tmp_path / "a")
+    for ids in (None, ["w"], ["w", "held"]):
+        if ids != workflow_ids:
+            with pytest.raises(ConfigurationError, match=r"Remove the \.partial file"):
+                export(store, tmp_path / "a", ids)
+    # Another server has another namespace of this name, and so has this one once it is made anew.
+    target.append("w", [{}])
+    with pytest.raises(ConfigurationError, match=r"Remove the \.partial file"):
+        export(target, tmp_path / "a", workflow_ids)
+    store.delete_namespace()
+    fill(store)
+    with pytest.raises(ConfigurationError, match=r"Remove the \.partial file"):
+        export(store, tmp_path / "a", workflow_ids)
     assert (tmp_path / "a.partial").read_bytes() == before
+    (tmp_path / "a.partial").unlink()
+    cut_off()
+    assert export(store, tmp_path / "a", workflow_ids and workflow_ids[::-1]).problems == []
 
 
 def test_an_archive_is_written_by_one_run_at_a_time(store: RedisStore, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Exporter:
         self._ids = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
         self.workflows = self.events = self.facts = 0
         self.problems: list[str] = []
-        self._begun = False
+        # The first record of what there is already.
+        self._begun: Record | None = None
         self._workflows: set[str] = set()
         self._facts: set[bytes] = set()
 
@@ -63,17 +64,8 @@ class Exporter:
         return len(self._ids) if self._ids is not None else sum((yield from count_workflows(self._context)))
 
     def note(self, record: Record) -> None:
-        """Take a record for exported: it is in the archive already, from a run that was cut off.
-
-        Raises:
-            ConfigurationError: that was a run on another namespace.
-        """
-        self._begun = True
-        if record[0] == "archive" and record[2] != self._context.keys.namespace:
-            raise ConfigurationError(
-                f"What there is of the archive, from a run that was cut off, is of the namespace {record[2]!r:.120}: "
-                "name another file, or remove it. Nothing was changed."
-            )
+        """Take a record for exported: it is in the archive already, from a run that was cut off."""
+        self._begun = self._begun or record
         if record[0] == "fact":
             self.facts += 1
             self._facts.add(record[1])
@@ -83,14 +75,28 @@ class Exporter:
             self._workflows.add(record[1])
 
     def run(self, write: Callable[[Record], None]) -> Operation[None]:
-        """Give the records, those that are not there yet, one after the other."""
+        """Give the records, those that are not there yet, one after the other.
+
+        Raises:
+            ConfigurationError: what is there already is of another namespace, or of other workflows.
+        """
 
         def give(record: Record) -> None:
             write(record)
             self.note(record)
 
-        if not self._begun:
-            give(["archive", FORMAT, self._context.keys.namespace])
+        config = self._context.keys.config
+        created = yield from ask(Command(("HGET", config, "created"), config))
+        chosen = None if self._ids is None else sorted(self._ids)
+        first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
+        if self._begun is None:
+            give(first)
+        elif self._begun != first:
+            raise ConfigurationError(
+                "The .partial file beside the archive was begun by a run with other workflows, or on another server or "
+                f"namespace, or one made anew: it began with {self._begun!r:.200}, and this one with {first!r:.200}. "
+                "Remove the .partial file, or name another archive. Nothing was changed."
+            )
         if self._ids is not None:
             yield from self._export_workflows(self._ids, give)
         else:
