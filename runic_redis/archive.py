@@ -99,11 +99,14 @@ class ArchiveWriter:
             )
 
     def _go_on(self) -> Iterator[Record]:
-        """What is there already; cuts off what is not whole."""
+        """What is there already; cuts off what is not whole, and the block with the end: what is added comes before."""
         self._file.seek(0)
         if self._file.read(len(_FIRST_LINE)) == _FIRST_LINE:
             while (block := _read_block(self._file)) is not None:
-                yield from _records(block)
+                records = list(_records(block))
+                if any(record[0] == "end" for record in records):
+                    break
+                yield from records
                 self.size = self._file.tell()
         self._file.truncate(self.size)
         if not self.size:

@@ -152,6 +152,35 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
         export(store, tmp_path / "a")
 
 
+def test_an_export_that_ended_and_got_no_name_gets_no_second_end(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    whole = export(store, tmp_path / "a")
+    store.append("new", [{"came": "since"}])
+    for blocks in ("one", "many"):
+        (tmp_path / "a").rename(tmp_path / "a.partial")
+        exported = export(store, tmp_path / "a")
+        assert (exported.workflows, exported.events, exported.facts) == (
+            whole.workflows + 1,
+            whole.events + 1,
+            whole.facts,
+        )
+        with ArchiveReader(tmp_path / "a") as archive:
+            records = list(archive)
+        assert [number for number, record in enumerate(records, 1) if record[0] == "end"] == [len(records)], blocks
+        if blocks == "one":
+            (tmp_path / "a").unlink()
+            with ArchiveWriter(tmp_path / "a") as writer:
+                assert list(writer.found) == []
+                for record in records:
+                    writer.write(record)
+                    writer.flush()
+                writer.finish()
+    imported = load(target, tmp_path / "a")
+    assert (imported.complete, imported.problems) == (True, [])
+    assert contents(target) == contents(store)
+
+
 @pytest.mark.parametrize("workflow_ids", [None, ["w"], ["w", "held"]])
 def test_a_part_of_another_archive_is_not_gone_on_with(
     store: RedisStore, target: RedisStore, tmp_path: Path, workflow_ids: list[str] | None
