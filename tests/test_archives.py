@@ -12,7 +12,7 @@ import pytest
 
 from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisStore
 from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
-from runic_redis.operations.exporting import Exporter
+from runic_redis.operations.exporting import KEPT, Exporter
 from runic_redis.operations.importing import Importer
 from tests.servers import RunningServer
 from tests.test_verifying import fill, log, run_while, verify
@@ -440,6 +440,27 @@ def test_a_damaged_store_is_exported_as_far_as_it_is_whole(
     assert len(exported.problems) == 4
     assert load(target, tmp_path / "a").problems == []
     assert set(target.list()) == {"w", "large", "trimmed", "unfinished"}
+    assert verify(target).findings == []
+
+
+@pytest.mark.parametrize("field", KEPT)
+def test_a_workflow_that_no_import_would_take_is_not_exported(
+    store: RedisStore, valkey: RunningServer, target: RedisStore, tmp_path: Path, field: str
+) -> None:
+    keys = store._context.keys.workflow
+    with valkey.client() as client:
+        client.hset(keys("large").meta, field, "x")
+        client.hset(keys("trimmed").snapshot, "cursor", "x")
+        client.xadd(keys("w").events, {"one": "1"}, id="999-1")
+        client.hset(keys("w").meta, "cursor", 999)
+        client.zadd(store._context.keys.index(0), {"x" * 600: 1})
+        client.hset(keys("x" * 600).meta, "created", "1")
+    exported = export(store, tmp_path / "a")
+    assert (len(exported.problems), exported.workflows) == (4, 4)
+    for name in ("large", "trimmed", "w", "xxx"):
+        assert any(name in problem for problem in exported.problems)
+    imported = load(target, tmp_path / "a")
+    assert (imported.problems, imported.workflows, imported.complete) == ([], 4, True)
     assert verify(target).findings == []
 
 

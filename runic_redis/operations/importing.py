@@ -16,7 +16,7 @@ from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
-from runic_redis.operations.exporting import KEPT
+from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.opening import make_namespace
 
@@ -25,8 +25,6 @@ __all__ = ["Importer"]
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500
-# What an entry of ours has: a header with its payload, the commit's id, and metadata perhaps.
-_FIELDS = (4, 6)
 
 
 class _Workflow:
@@ -179,7 +177,7 @@ class Importer:
             case "entries", [[*entries]]:
                 arguments: list[Argument] = []
                 for entry_id, fields in entries:
-                    if len(fields) not in _FIELDS or not all(map(is_cursor, entry_id.split(b"-", 1))):
+                    if not is_entry((entry_id, fields)):
                         raise ValueError("an entry")
                     arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
                 self._send_later(workflow, keys.events, kind, arguments)
