@@ -350,15 +350,8 @@ def test_a_damaged_archive_is_refused_and_brings_no_damage(
     [
         ["nonsense"],
         ["workflow"],
-        ["workflow", "w", {"created": b"x"}, None, False],
-        ["workflow", "w", {"created": b"1", "lease_owner": b"me"}, None, False],
         ["workflow", "", {"created": b"1"}, None, False],
         ["snapshot", b"1", b"1", b"data"],
-        ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
-        ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
-        ["refs", 10**12],
-        ["refs", [10**12]],
-        ["commits", [[b"a", 1]]],
         ["done", "other", 1, 1, b""],
         ["archive", 2],
         ["end", "many", 1, 1],
@@ -367,11 +360,53 @@ def test_a_damaged_archive_is_refused_and_brings_no_damage(
 def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> None:
     importer = Importer(store._context)
     store._run(importer.take(["archive", 1, "x"]))
-    if record[0] in {"entries", "refs", "commits", "done"}:
+    if record[0] == "done":
         store._run(importer.take(["workflow", "new", {"created": b"1"}, None, False]))
     with pytest.raises((DecodeError, ConfigurationError, ValueError)):
         store._run(importer.take(record))
     assert "new" not in set(store.list())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ["workflow", "new"],
+        ["workflow", "new", {"created": b"x"}, None, False],
+        ["workflow", "new", {"cursor": b"1"}, None, False],
+        ["workflow", "new", {"created": b"1", "lease_owner": b"me"}, None, False],
+        ["workflow", "new", {"created": b"1"}, b"nan", False],
+        ["workflow", "new", ["created"], None, False],
+        ["nonsense"],
+        ["snapshot", b"1", b"1"],
+        ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
+        ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
+        ["entries", [[b"1-1", [b"h", b"p"]]]],
+        ["refs", 10**12],
+        ["refs", [10**12]],
+        ["commits", [[b"a", 1]]],
+        ["commits", [[b"a"]]],
+        ["done", "new", "many", 1, b""],
+    ],
+)
+def test_a_workflow_with_a_damaged_record_is_left_out_and_the_next_one_comes(store: RedisStore, record: Record) -> None:
+    importer = Importer(store._context)
+    for one in (
+        ["archive", 1, "x"],
+        ["workflow", "new", {"created": b"1"}, None, False],
+        ["log", b"a log"],
+        record,
+        ["refs", [b"a fact"]],
+        ["done", "new", 0, 0, b""],
+        ["workflow", "next", {"created": b"1"}, None, False],
+        ["done", "next", 0, 0, b""],
+        ["end", 2, 0, 0],
+    ):
+        store._run(importer.take(one))
+    assert len(importer.problems) == 1
+    assert "'new' was not imported" in importer.problems[0]
+    assert (importer.workflows, importer.complete) == (1, True)
+    assert "new" not in set(store.list())
+    assert not any("of an import" in finding.problem for finding in verify(store).findings)
 
 
 def test_writers_may_go_on_while_it_is_exported(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:

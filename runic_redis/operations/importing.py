@@ -7,6 +7,7 @@ it is.
 """
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from runic_redis.archive import FORMAT, Record
@@ -25,24 +26,32 @@ __all__ = ["Importer"]
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500
+# What reading a damaged record raises.
+_DAMAGE = (TypeError, ValueError, AttributeError, IndexError)
 
 
 class _Workflow:
     """A workflow that is being gathered."""
 
-    def __init__(self, context: Context, name: Any, kept: Any, written: Any, unfinished: Any) -> None:
+    def __init__(self, context: Context, name: Any) -> None:
         self.workflow_id = check_workflow_id(name)
         self.keys = context.keys.workflow(self.workflow_id)
         self.gathered = context.keys.imported(self.workflow_id)
-        if "created" not in kept or not all(field in KEPT and is_cursor(value) for field, value in kept.items()):
-            raise ValueError("what is kept of the workflow")
-        self.kept: dict[str, bytes] = kept
-        self.written = f"{float(kept['created'] if written is None else written):.0f}"
-        self.unfinished = bool(unfinished)
         # What is gathered belongs to this one, until another import begins with the workflow.
         self.beginning = own_id()
-        # Whether nothing more of it is wanted: it is there already, or something else is, or another import has it.
+        # Whether nothing more of it is wanted: it is there already, or another import has it, or it is damaged.
         self.stays = False
+
+    def keep(self, kept: dict[str, bytes], written: Any, unfinished: Any) -> None:
+        """Take what the archive says of it at its begin."""
+        if "created" not in kept or not all(field in KEPT and is_cursor(value) for field, value in kept.items()):
+            raise ValueError("what is kept of the workflow")
+        self.kept = kept
+        score = float(kept["created"] if written is None else written)
+        if not isfinite(score):
+            raise ValueError("the time when it was last written to")
+        self.written = f"{score:.0f}"
+        self.unfinished = bool(unfinished)
 
 
 class Importer:
@@ -84,7 +93,7 @@ class Importer:
             yield from self._take(record)
         except StoreError:
             raise
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except _DAMAGE as error:
             raise DecodeError(
                 f"The archive holds a damaged record, {record[0]!r:.40}: {error}. What came before it is imported."
             ) from error
@@ -99,8 +108,8 @@ class Importer:
                 yield from make_namespace(self._context)
             case ["fact", bytes(fact), bytes(data)]:
                 yield from self._take_fact(fact, data)
-            case ["workflow", name, dict(kept), written, unfinished]:
-                yield from self._begin(_Workflow(self._context, name, kept, written, unfinished))
+            case ["workflow", name, *state]:
+                yield from self._begin(_Workflow(self._context, name), state)
             case ["done", name, int(events), int(entries), bytes(last)]:
                 yield from self._finish(name, events, entries, last)
             case ["end", int(workflows), int(events), int(facts)]:
@@ -109,7 +118,10 @@ class Importer:
                 self.complete = self._read == [workflows, events, facts]
             case [kind, *parts] if self._workflow is not None:
                 if not self._workflow.stays:
-                    yield from self._gather(self._workflow, kind, parts)
+                    try:
+                        yield from self._gather(self._workflow, kind, parts)
+                    except _DAMAGE as error:
+                        yield from self._leave_out(self._workflow, kind, error)
             case _:
                 raise ValueError("it does not belong there")
 
@@ -137,10 +149,15 @@ class Importer:
                 self._facts = [one]
                 yield from self._send_facts()
 
-    def _begin(self, workflow: _Workflow) -> Operation[None]:
+    def _begin(self, workflow: _Workflow, state: list[Any]) -> Operation[None]:
         """Begin with a workflow, unless there is one of its id."""
         yield from self._give_up()
         self._workflow = workflow
+        try:
+            workflow.keep(*state)
+        except _DAMAGE as error:
+            yield from self._leave_out(workflow, "workflow", error)
+            return
         keys = [*workflow.gathered, workflow.keys.meta]
         created, cursor = yield from ask(call_script("import_begin", keys, [workflow.beginning, _KEPT_FOR_MS]))
         if created is not None or cursor is not None:
@@ -152,6 +169,16 @@ class Importer:
                 )
             else:
                 self.there += 1
+
+    def _leave_out(self, workflow: _Workflow, kind: str, error: Exception) -> Operation[None]:
+        """Go on without a workflow of which the archive holds something damaged."""
+        yield from self._give_up()
+        self._workflow = workflow
+        workflow.stays = True
+        self.problems.append(
+            f"The workflow {workflow.workflow_id!r} was not imported: the archive holds a damaged record of it, "
+            f"{kind!r:.40}: {error}."
+        )
 
     def _give_up(self) -> Operation[None]:
         """Forget what was gathered of a workflow that was not finished: what comes next says that it is void."""
