@@ -117,6 +117,27 @@ def test_another_workflow_of_the_same_id_stays(store: RedisStore, target: RedisS
     assert target.cursor("w") == 25
 
 
+def test_a_workflow_that_has_gone_on_otherwise_is_not_taken_for_there(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    export(store, tmp_path / "a", ["w", "trimmed"])
+    assert load(target, tmp_path / "a").problems == []
+    for name in ("w", "trimmed"):
+        store.append(name, [{"here": 1}])
+        target.append(name, [{"there": 1}])
+    export(store, tmp_path / "b", ["w", "trimmed"])
+    for _ in range(2):
+        imported = load(target, tmp_path / "b")
+        assert (imported.there, imported.workflows, len(imported.problems)) == (0, 0, 2)
+        assert all("other events were appended" in problem for problem in imported.problems)
+        for name in ("w", "trimmed"):
+            target.append(name, [{"there": 2}], snapshot=b"s")
+    for name in ("w", "trimmed"):
+        target.trim(name)
+    again = load(target, tmp_path / "a")
+    assert (again.there, again.problems) == (2, []), "it has gone on, and what the archive has is trimmed there"
+
+
 class Interrupted(Exception):
     """In place of Ctrl-C, a crash, or a full disk."""
 

@@ -20,6 +20,7 @@ from runic_redis.operations.effects import Argument, Command, ErrorReply, Operat
 from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.records import read_cursor
 
 __all__ = ["Importer"]
 
@@ -41,6 +42,9 @@ class _Workflow:
         self.beginning = own_id()
         # Whether nothing more of it is wanted: it is there already, or another import has it, or it is damaged.
         self.stays = False
+        # Of one that is there already, as it seems: the last entry that the archive has of it.
+        self.there = False
+        self.last: Any = None
 
     def keep(self, kept: dict[str, bytes], written: Any, unfinished: Any) -> None:
         """Take what the archive says of it at its begin."""
@@ -117,7 +121,7 @@ class Importer:
                 yield from self._send_facts()
                 self.complete = self._read == [workflows, events, facts]
             case [kind, *parts] if self._workflow is not None:
-                if not self._workflow.stays:
+                if self._workflow.there or not self._workflow.stays:
                     try:
                         yield from self._gather(self._workflow, kind, parts)
                     except _DAMAGE as error:
@@ -162,19 +166,42 @@ class Importer:
         created, cursor = yield from ask(call_script("import_begin", keys, [workflow.beginning, _KEPT_FOR_MS]))
         if created is not None or cursor is not None:
             workflow.stays = True
-            if created != workflow.kept["created"] or int(cursor or 0) < int(workflow.kept.get("cursor", 0)):
-                self.problems.append(
-                    f"There is another workflow {workflow.workflow_id!r}, or an earlier state of it: it stays. Delete "
-                    "it to import the one in the archive."
-                )
+            reached = read_cursor(cursor, workflow.keys.meta)
+            if created != workflow.kept["created"] or reached < int(workflow.kept.get("cursor", 0)):
+                self._differs(workflow)
             else:
-                self.there += 1
+                workflow.there = True  # unless it turns out to differ
+
+    def _differs(self, workflow: _Workflow) -> None:
+        self.problems.append(
+            f"There is another workflow {workflow.workflow_id!r}, or an earlier state of it, or other events were "
+            "appended to it there: it stays. Delete it to import the one in the archive."
+        )
+
+    def _compare(self, workflow: _Workflow) -> Operation[None]:
+        """Whether a workflow that is there already has gone on from what the archive has, as far as that can be seen.
+
+        One with other events has another last entry, since an entry has its time and a random id.
+        """
+        if workflow.last is not None:
+            last, keys = workflow.last[0], workflow.keys
+            found, trimmed = yield from ask_all(
+                [
+                    Command(("XRANGE", keys.events, last, last), keys.events),
+                    Command(("HGET", keys.meta, "trimmed"), keys.meta),
+                ]
+            )
+            gone = read_cursor(trimmed, keys.meta) >= int(workflow.kept.get("cursor", 0))
+            if found != [workflow.last] and not gone:
+                self._differs(workflow)
+                return
+        self.there += 1
 
     def _leave_out(self, workflow: _Workflow, kind: str, error: Exception) -> Operation[None]:
         """Go on without a workflow of which the archive holds something damaged."""
         yield from self._give_up()
         self._workflow = workflow
-        workflow.stays = True
+        workflow.stays, workflow.there = True, False
         self.problems.append(
             f"The workflow {workflow.workflow_id!r} was not imported: the archive holds a damaged record of it, "
             f"{kind!r:.40}: {error}."
@@ -191,6 +218,12 @@ class Importer:
         """Take something of a workflow, to be sent together with more of it."""
         keys = workflow.gathered
         match kind, parts:
+            case "entries", [[*_, last]] if workflow.there:
+                if not is_entry(last):
+                    raise ValueError("an entry")
+                workflow.last = last
+            case _ if workflow.there:
+                pass
             case "snapshot", [bytes(cursor), time, bytes(data)]:
                 fields = ["cursor", cursor, "time", time or b"0", "data", data]
                 self._send_later(workflow, keys.snapshot, kind, fields)
@@ -243,6 +276,8 @@ class Importer:
         self._read[1] += events
         if not workflow.stays:
             yield from self._send_gathered(workflow)
+        if workflow.there:
+            yield from self._compare(workflow)
         if workflow.stays:
             return
         yield from self._send_facts()
