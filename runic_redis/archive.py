@@ -158,12 +158,17 @@ class ArchiveReader:
         position: how many of them have been read.
 
     Raises:
-        ConfigurationError: there is no such file, or it is no archive.
+        ConfigurationError: there is no such file, or it is no archive; or it is a pipe, say.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            if path.exists() and not path.is_file():
+                raise ConfigurationError(
+                    f"{str(path)!r} is no regular file, and an archive is read from one alone: save it to a file "
+                    "first. Nothing was changed."
+                )
             self._file = path.open("rb")
             self.size = path.stat().st_size
         except OSError as error:

@@ -520,6 +520,13 @@ def test_a_workflow_that_no_import_would_take_is_not_exported(
     assert verify(target).findings == []
 
 
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    for path in (tmp_path / "a", tmp_path):
+        with pytest.raises(ConfigurationError, match="no regular file"):
+            ArchiveReader(path)
+
+
 def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
     export(store, tmp_path / "a")
     with RedisStore.from_url(valkey.url(), namespace=f"{store._context.keys.namespace}-x") as other:
