@@ -520,6 +520,21 @@ def test_a_workflow_that_no_import_would_take_is_not_exported(
     assert verify(target).findings == []
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_records_are_of_the_types_of_the_specification(
+    store: RedisStore, valkey: RunningServer, tmp_path: Path, protocol: int
+) -> None:
+    with RedisStore.from_url(valkey.url(protocol), namespace=store._context.keys.namespace, partitions=5) as reader:
+        export(reader, tmp_path / "a")
+    with ArchiveReader(tmp_path / "a") as archive:
+        records = {record[0]: record for record in archive}
+    types = {kind: [type(part) for part in parts] for kind, (_, *parts) in records.items()}
+    assert types["archive"] == [int, str, bytes, type(None)]
+    assert types["workflow"] == [str, dict, bytes, bool]
+    assert types["snapshot"] == [bytes, bytes, bytes]
+    assert types["done"] == [str, int, int, bytes]
+
+
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
     for path in (tmp_path / "a", tmp_path):

@@ -151,9 +151,8 @@ class Exporter:
         life = [meta.get("created"), meta.get("trimmed")]
         if not before == life == after:
             return False
-        give(
-            ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, written, leased is not None]
-        )
+        score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
+        give(["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None])
         if snapshot[2] is not None:
             give(["snapshot", *snapshot])
         if log is not None:

@@ -7,7 +7,7 @@ it is.
 """
 
 from collections.abc import Sequence
-from math import isfinite
+from math import isnan
 from typing import Any
 
 from runic_redis.archive import FORMAT, Record
@@ -52,7 +52,7 @@ class _Workflow:
             raise ValueError("what is kept of the workflow")
         self.kept = kept
         score = float(kept["created"] if written is None else written)
-        if not isfinite(score):
+        if isnan(score):
             raise ValueError("the time when it was last written to")
         self.written = f"{score:.0f}"
         self.unfinished = bool(unfinished)
