@@ -399,6 +399,8 @@ def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> 
         ["workflow", "new", ["created"], None, False],
         ["nonsense"],
         ["snapshot", b"1", b"1"],
+        ["snapshot", b"x", b"1", b"data"],
+        ["snapshot", b"1", 1, b"data"],
         ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
         ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
         ["entries", [[b"1-1", [b"h", b"p"]]]],

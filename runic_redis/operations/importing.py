@@ -224,9 +224,9 @@ class Importer:
                 workflow.last = last
             case _ if workflow.there:
                 pass
-            case "snapshot", [bytes(cursor), time, bytes(data)]:
-                fields = ["cursor", cursor, "time", time or b"0", "data", data]
-                self._send_later(workflow, keys.snapshot, kind, fields)
+            case "snapshot", [bytes(cursor), bytes() | None as time, bytes(data)] if is_cursor(cursor):
+                snapshot: list[Argument] = ["cursor", cursor, "time", time or b"0", "data", data]
+                self._send_later(workflow, keys.snapshot, kind, snapshot)
             case "log", [bytes(data)]:
                 self._send_later(workflow, keys.log, kind, [data])
             case "refs", [[*hashes]]:
