@@ -4,43 +4,53 @@
 -- KEYS[2]   snapshot  a hash,
 -- KEYS[3]   log       a string,
 -- KEYS[4]   commits   a hash,
--- KEYS[5]   refs      a set
--- KEYS[6]   events    what they become
--- KEYS[7]   snapshot
--- KEYS[8]   log
--- KEYS[9]   commits
--- KEYS[10]  refs
--- KEYS[11]  meta      hash of the workflow
--- KEYS[12]  index     sorted set of the partition's workflows by the time of their last write
--- KEYS[13]  leases    sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[14]  expiring  sorted set of the partition's workflows that expire, by when
+-- KEYS[5]   refs      a set,
+-- KEYS[6]   gathered  a hash: begun, the id of the beginning that it belongs to
+-- KEYS[7]   events    what they become
+-- KEYS[8]   snapshot
+-- KEYS[9]   log
+-- KEYS[10]  commits
+-- KEYS[11]  refs
+-- KEYS[12]  meta      hash of the workflow
+-- KEYS[13]  index     sorted set of the partition's workflows by the time of their last write
+-- KEYS[14]  leases    sorted set of the partition's unfinished workflows by the end of their leases
+-- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
 -- ARGV[1]   workflow id
--- ARGV[2]   how many entries it has
--- ARGV[3]   the ID of the last one, '' if it has none
--- ARGV[4]   when it was last written to (Unix microseconds)
--- ARGV[5]   '1' if it is unfinished
--- ARGV[6]   when it expires (Unix milliseconds), or ''
--- ARGV[7]   when it was created (Unix microseconds)
--- ARGV[8…]  the other fields of its meta hash
+-- ARGV[2]   id of the beginning that this belongs to
+-- ARGV[3]   how many entries it has
+-- ARGV[4]   the ID of the last one, '' if it has none
+-- ARGV[5]   when it was last written to (Unix microseconds)
+-- ARGV[6]   '1' if it is unfinished
+-- ARGV[7]   when it expires (Unix milliseconds), or ''
+-- ARGV[8]   when it was created (Unix microseconds)
+-- ARGV[9…]  the other fields of its meta hash
 -- Reply     integer: 1
--- Errors    WORKFLOW_EXISTS, another of this id; IMPORT_INCOMPLETE <entries that there are>
+-- Errors    WORKFLOW_EXISTS, another of this id; IMPORT_LOST, another import has begun with it since;
+--           IMPORT_INCOMPLETE <entries that there are>
 
 local gathered = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]}
-local made = {KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]}
+local made = {KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]}
 local id = ARGV[1]
 -- Foreign values are refused before the first change.
-redis.call('ZCARD', KEYS[12])
 redis.call('ZCARD', KEYS[13])
 redis.call('ZCARD', KEYS[14])
-if redis.call('HLEN', KEYS[11]) > 0 then
-  -- Another, or this is a second try.
-  return redis.call('HGET', KEYS[11], 'created') == ARGV[7] and 1 or redis.error_reply('WORKFLOW_EXISTS ')
+redis.call('ZCARD', KEYS[15])
+local mine = redis.call('HGET', KEYS[6], 'begun') == ARGV[2]
+-- What is gathered goes with it, unless it is another's.
+local function refused(said)
+  if mine then redis.call('UNLINK', KEYS[6], unpack(gathered)) end
+  return redis.error_reply(said)
 end
-if redis.call('EXISTS', unpack(made)) > 0 then return redis.error_reply('WORKFLOW_EXISTS ') end
+if not mine and redis.call('HGET', KEYS[12], 'created') == ARGV[8] and (ARGV[4] == ''
+    or #redis.call('XRANGE', KEYS[7], ARGV[4], ARGV[4]) > 0) then
+  return 1 -- this is a second try, or the same one came by another import
+end
+if redis.call('EXISTS', unpack(made)) > 0 then return refused('WORKFLOW_EXISTS ') end
+if not mine then return refused('IMPORT_LOST ') end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local count = redis.call('XLEN', KEYS[1])
-if count ~= tonumber(ARGV[2]) or (last and last[1] or '') ~= ARGV[3] then
-  return redis.error_reply('IMPORT_INCOMPLETE ' .. count)
+if count ~= tonumber(ARGV[3]) or (last and last[1] or '') ~= ARGV[4] then
+  return refused('IMPORT_INCOMPLETE ' .. count)
 end
 
 for at, key in ipairs(gathered) do
@@ -49,11 +59,12 @@ for at, key in ipairs(gathered) do
     redis.call('RENAME', key, made[at])
   end
 end
-redis.call('HSET', KEYS[11], 'created', ARGV[7], unpack(ARGV, 8))
-redis.call('ZADD', KEYS[12], ARGV[4], id)
-if ARGV[5] == '1' then redis.call('ZADD', KEYS[13], 0, id) end
-if ARGV[6] ~= '' then
-  redis.call('ZADD', KEYS[14], ARGV[6], id)
-  for _, key in ipairs(made) do redis.call('PEXPIREAT', key, ARGV[6]) end
+redis.call('UNLINK', KEYS[6])
+redis.call('HSET', KEYS[12], 'created', ARGV[8], unpack(ARGV, 9))
+redis.call('ZADD', KEYS[13], ARGV[5], id)
+if ARGV[6] == '1' then redis.call('ZADD', KEYS[14], 0, id) end
+if ARGV[7] ~= '' then
+  redis.call('ZADD', KEYS[15], ARGV[7], id)
+  for _, key in ipairs(made) do redis.call('PEXPIREAT', key, ARGV[7]) end
 end
 return 1

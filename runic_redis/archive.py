@@ -4,6 +4,7 @@ A file is a first line and blocks. Each block is checked by itself, so that a fi
 from its last whole block. What the records in the blocks mean is known to operations/exporting.py and importing.py.
 """
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -45,14 +46,14 @@ class ArchiveWriter:
         size: how many bytes the file has by now.
 
     Raises:
-        ConfigurationError: the file is there already, or cannot be written.
+        ConfigurationError: the file is there already, or cannot be written; or another run is writing it; or what has
+            the other name is no part of an archive.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
-        if path.exists():
-            raise ConfigurationError(f"The file {str(path)!r} is there already: name another, or remove it.")
+        self._check_free()
         self._packer = msgpack.Packer()
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._records: list[bytes] = []
@@ -61,15 +62,51 @@ class ArchiveWriter:
             self._file = self._partial.open("a+b")
         except OSError as error:
             raise ConfigurationError(f"The file {str(self._partial)!r} cannot be written: {error}.") from error
+        try:
+            self._lock()
+            self._check_ours()
+        except BaseException:
+            self._file.close()
+            raise
         self.size = 0
         self.found = self._go_on()
 
+    def _check_free(self) -> None:
+        if self._path.exists():
+            raise ConfigurationError(f"The file {str(self._path)!r} is there already: name another, or remove it.")
+
+    def _lock(self) -> None:
+        """Keep others from writing it too."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"Another run is writing the file {str(self._partial)!r}: wait for it, or name another file. Nothing "
+                "was changed."
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"The file {str(self._partial)!r} cannot be locked: {error}.") from error
+        # It may have been another run's until now, and been given its name.
+        self._check_free()
+
+    def _check_ours(self) -> None:
+        """Refuse to go on with a file that begins as none of ours: it would be overwritten."""
+        self._file.seek(0)
+        if not _FIRST_LINE.startswith(self._file.read(len(_FIRST_LINE))):
+            raise ConfigurationError(
+                f"The file {str(self._partial)!r} is no part of an archive that this version of runic_redis has begun: "
+                "move it away, or name another file. Nothing was changed."
+            )
+
     def _go_on(self) -> Iterator[Record]:
-        """What is there already; cuts off what is not whole."""
+        """What is there already; cuts off what is not whole, and the block with the end: what is added comes before."""
         self._file.seek(0)
         if self._file.read(len(_FIRST_LINE)) == _FIRST_LINE:
             while (block := _read_block(self._file)) is not None:
-                yield from _records(block)
+                records = list(_records(block))
+                if any(record[0] == "end" for record in records):
+                    break
+                yield from records
                 self.size = self._file.tell()
         self._file.truncate(self.size)
         if not self.size:
@@ -98,8 +135,9 @@ class ArchiveWriter:
         """Give the file its name: it is whole, and on the disk."""
         self.flush()
         os.fsync(self._file.fileno())
-        self._file.close()
+        # Before it is unlocked by closing it.
         self._partial.rename(self._path)
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -120,12 +158,17 @@ class ArchiveReader:
         position: how many of them have been read.
 
     Raises:
-        ConfigurationError: there is no such file, or it is no archive.
+        ConfigurationError: there is no such file, or it is no archive; or it is a pipe, say.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            if path.exists() and not path.is_file():
+                raise ConfigurationError(
+                    f"{str(path)!r} is no regular file, and an archive is read from one alone: save it to a file "
+                    "first. Nothing was changed."
+                )
             self._file = path.open("rb")
             self.size = path.stat().st_size
         except OSError as error:

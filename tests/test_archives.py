@@ -12,7 +12,7 @@ import pytest
 
 from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisStore
 from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
-from runic_redis.operations.exporting import Exporter
+from runic_redis.operations.exporting import KEPT, Exporter
 from runic_redis.operations.importing import Importer
 from tests.servers import RunningServer
 from tests.test_verifying import fill, log, run_while, verify
@@ -117,6 +117,27 @@ def test_another_workflow_of_the_same_id_stays(store: RedisStore, target: RedisS
     assert target.cursor("w") == 25
 
 
+def test_a_workflow_that_has_gone_on_otherwise_is_not_taken_for_there(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    export(store, tmp_path / "a", ["w", "trimmed"])
+    assert load(target, tmp_path / "a").problems == []
+    for name in ("w", "trimmed"):
+        store.append(name, [{"here": 1}])
+        target.append(name, [{"there": 1}])
+    export(store, tmp_path / "b", ["w", "trimmed"])
+    for _ in range(2):
+        imported = load(target, tmp_path / "b")
+        assert (imported.there, imported.workflows, len(imported.problems)) == (0, 0, 2)
+        assert all("other events were appended" in problem for problem in imported.problems)
+        for name in ("w", "trimmed"):
+            target.append(name, [{"there": 2}], snapshot=b"s")
+    for name in ("w", "trimmed"):
+        target.trim(name)
+    again = load(target, tmp_path / "a")
+    assert (again.there, again.problems) == (2, []), "it has gone on, and what the archive has is trimmed there"
+
+
 class Interrupted(Exception):
     """In place of Ctrl-C, a crash, or a full disk."""
 
@@ -142,7 +163,7 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
             store._run(exporter.run(write))
         assert not (tmp_path / "a").exists(), "it is not whole"
         partial = tmp_path / "a.partial"
-        partial.write_bytes(partial.read_bytes()[: -after - 1] + b"torn")
+        partial.write_bytes(partial.read_bytes()[: -after - 1] + (b"torn" if after else b""))
     exported = export(store, tmp_path / "a")
     assert (exported.workflows, exported.events, exported.facts) == (whole.workflows, whole.events, whole.facts)
     assert not (tmp_path / "a.partial").exists()
@@ -152,17 +173,119 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
         export(store, tmp_path / "a")
 
 
-def test_a_part_of_another_namespace_s_archive_is_not_gone_on_with(
+def test_an_export_that_ended_and_got_no_name_gets_no_second_end(
     store: RedisStore, target: RedisStore, tmp_path: Path
 ) -> None:
+    whole = export(store, tmp_path / "a")
+    store.append("new", [{"came": "since"}])
+    for blocks in ("one", "many"):
+        (tmp_path / "a").rename(tmp_path / "a.partial")
+        exported = export(store, tmp_path / "a")
+        assert (exported.workflows, exported.events, exported.facts) == (
+            whole.workflows + 1,
+            whole.events + 1,
+            whole.facts,
+        )
+        with ArchiveReader(tmp_path / "a") as archive:
+            records = list(archive)
+        assert [number for number, record in enumerate(records, 1) if record[0] == "end"] == [len(records)], blocks
+        if blocks == "one":
+            (tmp_path / "a").unlink()
+            with ArchiveWriter(tmp_path / "a") as writer:
+                assert list(writer.found) == []
+                for record in records:
+                    writer.write(record)
+                    writer.flush()
+                writer.finish()
+    imported = load(target, tmp_path / "a")
+    assert (imported.complete, imported.problems) == (True, [])
+    assert contents(target) == contents(store)
+
+
+@pytest.mark.parametrize("workflow_ids", [None, ["w"], ["w", "held"]])
+def test_a_part_of_another_archive_is_not_gone_on_with(
+    store: RedisStore, target: RedisStore, tmp_path: Path, workflow_ids: list[str] | None
+) -> None:
+    def cut_off() -> None:
+        exporter = Exporter(store._context, workflow_ids)
+        with ArchiveWriter(tmp_path / "a") as archive, pytest.raises(Interrupted):
+            for record in archive.found:
+                exporter.note(record)
+
+            def write(record: Record) -> None:
+                archive.write(record)
+                archive.flush()
+                if record[0] == "done":
+                    raise Interrupted
+
+            store._run(exporter.run(write))
+
+    cut_off()
+    before = (tmp_path / "a.partial").read_bytes()
+    for ids in (None, ["w"], ["w", "held"]):
+        if ids != workflow_ids:
+            with pytest.raises(ConfigurationError, match=r"Remove the \.partial file"):
+                export(store, tmp_path / "a", ids)
+    # Another server has another namespace of this name, and so has this one once it is made anew.
+    target.append("w", [{}])
+    with pytest.raises(ConfigurationError, match=r"Remove the \.partial file"):
+        export(target, tmp_path / "a", workflow_ids)
+    store.delete_namespace()
+    fill(store)
+    with pytest.raises(ConfigurationError, match=r"Remove the \.partial file"):
+        export(store, tmp_path / "a", workflow_ids)
+    assert (tmp_path / "a.partial").read_bytes() == before
+    (tmp_path / "a.partial").unlink()
+    cut_off()
+    assert export(store, tmp_path / "a", workflow_ids and workflow_ids[::-1]).problems == []
+
+
+def test_an_archive_is_written_by_one_run_at_a_time(store: RedisStore, tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path / "a") as archive:
         assert list(archive.found) == []
-        archive.write(["archive", 1, "another"])
-        archive.flush()
-    before = (tmp_path / "a.partial").read_bytes()
-    with pytest.raises(ConfigurationError, match="of the namespace 'another'"):
+        store._run(Exporter(store._context).run(archive.write))
+        before = (tmp_path / "a.partial").read_bytes()
+        with pytest.raises(ConfigurationError, match=r"Another run is writing .*a\.partial"):
+            export(store, tmp_path / "a")
+        assert (tmp_path / "a.partial").read_bytes() == before
+        archive.finish()
+    assert not (tmp_path / "a.partial").exists()
+    with ArchiveReader(tmp_path / "a") as reader:
+        assert [record[0] for record in reader].count("end") == 1
+
+
+def test_an_archive_that_another_run_finishes_meanwhile_stays(
+    store: RedisStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ArchiveWriter(tmp_path / "a")
+    assert list(first.found) == []
+    lock = ArchiveWriter._lock
+
+    def lock_late(late: ArchiveWriter) -> None:
+        store._run(Exporter(store._context).run(first.write))
+        first.finish()
+        lock(late)
+
+    monkeypatch.setattr(ArchiveWriter, "_lock", lock_late)
+    with pytest.raises(ConfigurationError, match="is there already"):
+        ArchiveWriter(tmp_path / "a")
+    with ArchiveReader(tmp_path / "a") as reader:
+        assert list(reader)[-1][0] == "end"
+
+
+@pytest.mark.parametrize("data", [b"precious", b"runic-redis archive 2\nand more", b"runic-redis archive 1"])
+def test_a_file_that_is_no_part_of_an_archive_is_not_overwritten(
+    store: RedisStore, tmp_path: Path, data: bytes
+) -> None:
+    partial = tmp_path / "a.partial"
+    partial.write_bytes(data)
+    if data == b"runic-redis archive 1":
+        assert export(store, tmp_path / "a").problems == [], "it is the begin of ours"
+        return
+    with pytest.raises(ConfigurationError, match="no part of an archive"):
         export(store, tmp_path / "a")
-    assert (tmp_path / "a.partial").read_bytes() == before
+    assert partial.read_bytes() == data
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
@@ -181,6 +304,48 @@ def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
         assert importer.complete == (stop == len(records))
     assert contents(target) == before
     assert verify(target).findings == []
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_of_two_imports_at_once_each_brings_all_or_says_what_it_has_not(
+    store: RedisStore, valkey: RunningServer, namespace: str, tmp_path: Path, same: bool
+) -> None:
+    """They take turns in every way in which the second can begin, with a workflow that has all that there can be."""
+    store.append("all", [{"n": 1}, {"f": Fact("x")}], commit_id="c", snapshot=b"s")
+    store.save("all", [{"log": 1}])
+    export(store, tmp_path / "0", ["all"])
+    first = contents(store)["all"]
+    if not same:
+        store.append("all", [{"n": 3}], snapshot=b"later", commit_id="d")
+        store.save("all", [{"log": 2}])
+    export(store, tmp_path / "1", ["all"])
+    wanted = (first, contents(store)["all"])
+    archives = []
+    for number in range(2):
+        with ArchiveReader(tmp_path / f"{number}") as archive:
+            archives.append(list(archive))
+    there = RedisStore.from_url(valkey.url(3), namespace=f"{namespace}-target", partitions=2)
+    with there as target, valkey.client() as client:
+        for begins in range(len(archives[0]) + 1):
+            for ends in range(len(archives[1]) + 1):
+                importers = [Importer(target._context), Importer(target._context)]
+
+                def go(which: int, part: slice, importers: list[Importer] = importers) -> None:
+                    for record in archives[which][part]:
+                        target._run(importers[which].take(record))
+                        if (workflow := importers[which]._workflow) is not None and not workflow.stays:
+                            target._run(importers[which]._send_gathered(workflow))
+
+                go(0, slice(begins))
+                go(1, slice(ends))
+                go(0, slice(begins, None))
+                go(1, slice(ends, None))
+                brought = [importer.workflows + importer.there for importer in importers]
+                assert [len(importer.problems) for importer in importers] == [1 - number for number in brought]
+                assert sum(brought) >= 1
+                assert contents(target)["all"] in [wanted[number] for number in range(2) if brought[number]]
+                assert not list(client.scan_iter(match=f"{{{target._context.keys.namespace}:*:import-*"))
+                target.delete("all")
 
 
 def test_a_damaged_archive_is_refused_and_brings_no_damage(
@@ -206,15 +371,8 @@ def test_a_damaged_archive_is_refused_and_brings_no_damage(
     [
         ["nonsense"],
         ["workflow"],
-        ["workflow", "w", {"created": b"x"}, None, False],
-        ["workflow", "w", {"created": b"1", "lease_owner": b"me"}, None, False],
         ["workflow", "", {"created": b"1"}, None, False],
         ["snapshot", b"1", b"1", b"data"],
-        ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
-        ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
-        ["refs", 10**12],
-        ["refs", [10**12]],
-        ["commits", [[b"a", 1]]],
         ["done", "other", 1, 1, b""],
         ["archive", 2],
         ["end", "many", 1, 1],
@@ -223,11 +381,55 @@ def test_a_damaged_archive_is_refused_and_brings_no_damage(
 def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> None:
     importer = Importer(store._context)
     store._run(importer.take(["archive", 1, "x"]))
-    if record[0] in {"entries", "refs", "commits", "done"}:
+    if record[0] == "done":
         store._run(importer.take(["workflow", "new", {"created": b"1"}, None, False]))
     with pytest.raises((DecodeError, ConfigurationError, ValueError)):
         store._run(importer.take(record))
     assert "new" not in set(store.list())
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        ["workflow", "new"],
+        ["workflow", "new", {"created": b"x"}, None, False],
+        ["workflow", "new", {"cursor": b"1"}, None, False],
+        ["workflow", "new", {"created": b"1", "lease_owner": b"me"}, None, False],
+        ["workflow", "new", {"created": b"1"}, b"nan", False],
+        ["workflow", "new", ["created"], None, False],
+        ["nonsense"],
+        ["snapshot", b"1", b"1"],
+        ["snapshot", b"x", b"1", b"data"],
+        ["snapshot", b"1", 1, b"data"],
+        ["entries", [[b"1-1", [b"h", 10**12, b"i", b"id"]]]],
+        ["entries", [[b"x-1", [b"h", b"p", b"i", b"id"]]]],
+        ["entries", [[b"1-1", [b"h", b"p"]]]],
+        ["refs", 10**12],
+        ["refs", [10**12]],
+        ["commits", [[b"a", 1]]],
+        ["commits", [[b"a"]]],
+        ["done", "new", "many", 1, b""],
+    ],
+)
+def test_a_workflow_with_a_damaged_record_is_left_out_and_the_next_one_comes(store: RedisStore, record: Record) -> None:
+    importer = Importer(store._context)
+    for one in (
+        ["archive", 1, "x"],
+        ["workflow", "new", {"created": b"1"}, None, False],
+        ["log", b"a log"],
+        record,
+        ["refs", [b"a fact"]],
+        ["done", "new", 0, 0, b""],
+        ["workflow", "next", {"created": b"1"}, None, False],
+        ["done", "next", 0, 0, b""],
+        ["end", 2, 0, 0],
+    ):
+        store._run(importer.take(one))
+    assert len(importer.problems) == 1
+    assert "'new' was not imported" in importer.problems[0]
+    assert (importer.workflows, importer.complete) == (1, True)
+    assert "new" not in set(store.list())
+    assert not any("of an import" in finding.problem for finding in verify(store).findings)
 
 
 def test_writers_may_go_on_while_it_is_exported(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
@@ -299,6 +501,49 @@ def test_a_damaged_store_is_exported_as_far_as_it_is_whole(
     assert verify(target).findings == []
 
 
+@pytest.mark.parametrize("field", KEPT)
+def test_a_workflow_that_no_import_would_take_is_not_exported(
+    store: RedisStore, valkey: RunningServer, target: RedisStore, tmp_path: Path, field: str
+) -> None:
+    keys = store._context.keys.workflow
+    with valkey.client() as client:
+        client.hset(keys("large").meta, field, "x")
+        client.hset(keys("trimmed").snapshot, "cursor", "x")
+        client.xadd(keys("w").events, {"one": "1"}, id="999-1")
+        client.hset(keys("w").meta, "cursor", 999)
+        client.zadd(store._context.keys.index(0), {"x" * 600: 1})
+        client.hset(keys("x" * 600).meta, "created", "1")
+    exported = export(store, tmp_path / "a")
+    assert (len(exported.problems), exported.workflows) == (4, 4)
+    for name in ("large", "trimmed", "w", "xxx"):
+        assert any(name in problem for problem in exported.problems)
+    imported = load(target, tmp_path / "a")
+    assert (imported.problems, imported.workflows, imported.complete) == ([], 4, True)
+    assert verify(target).findings == []
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_records_are_of_the_types_of_the_specification(
+    store: RedisStore, valkey: RunningServer, tmp_path: Path, protocol: int
+) -> None:
+    with RedisStore.from_url(valkey.url(protocol), namespace=store._context.keys.namespace, partitions=5) as reader:
+        export(reader, tmp_path / "a")
+    with ArchiveReader(tmp_path / "a") as archive:
+        records = {record[0]: record for record in archive}
+    types = {kind: [type(part) for part in parts] for kind, (_, *parts) in records.items()}
+    assert types["archive"] == [int, str, bytes, type(None)]
+    assert types["workflow"] == [str, dict, bytes, bool]
+    assert types["snapshot"] == [bytes, bytes, bytes]
+    assert types["done"] == [str, int, int, bytes]
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    for path in (tmp_path / "a", tmp_path):
+        with pytest.raises(ConfigurationError, match="no regular file"):
+            ArchiveReader(path)
+
+
 def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
     export(store, tmp_path / "a")
     with RedisStore.from_url(valkey.url(), namespace=f"{store._context.keys.namespace}-x") as other:
@@ -308,13 +553,32 @@ def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: Runni
                 if record[0] == "done":
                     break
                 other._run(importer.take(record))
-        other._run(importer._send_gathered())
+        other._run(importer._send_gathered(importer._workflow))
         with valkey.client() as client:
             left = list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
             assert left
             assert all(0 < client.pttl(key) <= 24 * 3600 * 1000 for key in left)
             load(other, tmp_path / "a")
             assert not list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
+
+
+def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(
+    store: RedisStore, target: RedisStore, tmp_path: Path
+) -> None:
+    """It would be a finding of `verify` for a day, with nobody to go on with it."""
+    export(store, tmp_path / "a")
+    importer = Importer(target._context)
+    with ArchiveReader(tmp_path / "a") as archive:
+        for record in archive:
+            if record[0] == "done":
+                break
+            target._run(importer.take(record))
+    assert importer._workflow is not None
+    target._run(importer._send_gathered(importer._workflow))
+    target.append(importer._workflow.workflow_id, [{"came": "meanwhile"}])
+    assert any("of an import" in finding.problem for finding in verify(target).findings)
+    assert len(load(target, tmp_path / "a").problems) == 1
+    assert verify(target).findings == []
 
 
 def test_a_million_events_go_to_a_cluster_with_other_partitions(

@@ -23,6 +23,7 @@ _NAMED = frozenset(
         "FACT_DIFFERS",
         "FACT_MISSING",
         "IMPORT_INCOMPLETE",
+        "IMPORT_LOST",
         "LEASE_HELD",
         "LEASE_LOST",
         "NOT_COMPLETE",

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from runic_redis.archive import FORMAT, Record
-from runic_redis.arguments import check_workflow_id
+from runic_redis.arguments import check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
-from runic_redis.errors import ConfigurationError, DecodeError
+from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.describing import count_workflows
@@ -21,7 +21,7 @@ from runic_redis.operations.records import entry_cursor, missing, read_cursor
 from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import pairs, scored_ids
 
-__all__ = ["KEPT", "Exporter"]
+__all__ = ["KEPT", "Exporter", "is_entry"]
 
 # The fields of a meta hash that go with the workflow. A lease does not: it is one of the server's.
 KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
@@ -31,6 +31,7 @@ _LARGE = 8192
 _FIRST_ENTRIES = 8
 _MOST_ENTRIES = 1000
 _MEMBERS = 1000
+_FIELDS = (4, 6)
 # How often a workflow that changes while it is read is begun anew.
 _TRIES = 20
 
@@ -54,7 +55,8 @@ class Exporter:
         self._ids = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
         self.workflows = self.events = self.facts = 0
         self.problems: list[str] = []
-        self._begun = False
+        # The first record of what there is already.
+        self._begun: Record | None = None
         self._workflows: set[str] = set()
         self._facts: set[bytes] = set()
 
@@ -63,17 +65,8 @@ class Exporter:
         return len(self._ids) if self._ids is not None else sum((yield from count_workflows(self._context)))
 
     def note(self, record: Record) -> None:
-        """Take a record for exported: it is in the archive already, from a run that was cut off.
-
-        Raises:
-            ConfigurationError: that was a run on another namespace.
-        """
-        self._begun = True
-        if record[0] == "archive" and record[2] != self._context.keys.namespace:
-            raise ConfigurationError(
-                f"What there is of the archive, from a run that was cut off, is of the namespace {record[2]!r:.120}: "
-                "name another file, or remove it. Nothing was changed."
-            )
+        """Take a record for exported: it is in the archive already, from a run that was cut off."""
+        self._begun = self._begun or record
         if record[0] == "fact":
             self.facts += 1
             self._facts.add(record[1])
@@ -83,14 +76,28 @@ class Exporter:
             self._workflows.add(record[1])
 
     def run(self, write: Callable[[Record], None]) -> Operation[None]:
-        """Give the records, those that are not there yet, one after the other."""
+        """Give the records, those that are not there yet, one after the other.
+
+        Raises:
+            ConfigurationError: what is there already is of another namespace, or of other workflows.
+        """
 
         def give(record: Record) -> None:
             write(record)
             self.note(record)
 
-        if not self._begun:
-            give(["archive", FORMAT, self._context.keys.namespace])
+        config = self._context.keys.config
+        created = yield from ask(Command(("HGET", config, "created"), config))
+        chosen = None if self._ids is None else sorted(self._ids)
+        first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
+        if self._begun is None:
+            give(first)
+        elif self._begun != first:
+            raise ConfigurationError(
+                "The .partial file beside the archive was begun by a run with other workflows, or on another server or "
+                f"namespace, or one made anew: it began with {self._begun!r:.200}, and this one with {first!r:.200}. "
+                "Remove the .partial file, or name another archive. Nothing was changed."
+            )
         if self._ids is not None:
             yield from self._export_workflows(self._ids, give)
         else:
@@ -114,12 +121,12 @@ class Exporter:
                 if (yield from self._try_workflow(workflow_id, give)):
                     return
             self.problems.append(f"The workflow {workflow_id!r} was trimmed again and again while it was read.")
-        except DecodeError as error:
-            self.problems.append(f"The workflow {workflow_id!r} cannot be exported: {error}")
+        except (DecodeError, InvalidArgument) as error:
+            self.problems.append(f"The workflow {workflow_id!r:.600} cannot be exported: {error}")
 
     def _try_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[bool]:
         """Export a workflow; whether nothing of it went meanwhile."""
-        keys = self._context.keys.workflow(workflow_id)
+        keys = self._context.keys.workflow(check_workflow_id(workflow_id))
         commands = [
             # Before the rest and behind it: what is read in between is of one life of the workflow, and untrimmed.
             Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
@@ -139,15 +146,13 @@ class Exporter:
             if self._ids is not None:
                 self.problems.append(f"There is no workflow {workflow_id!r}.")
             return True  # else it was deleted since it was listed
-        if "created" not in meta:
-            raise DecodeError(f"when it was created is missing at the key {keys.meta!r}: verify it first.")
+        _check(keys, meta, snapshot)
         cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
         life = [meta.get("created"), meta.get("trimmed")]
         if not before == life == after:
             return False
-        give(
-            ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, written, leased is not None]
-        )
+        score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
+        give(["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None])
         if snapshot[2] is not None:
             give(["snapshot", *snapshot])
         if log is not None:
@@ -158,6 +163,7 @@ class Exporter:
         page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
         while True:
             some = [entry for entry in entries if position < entry_cursor(entry, keys.events) <= cursor]
+            _check_entries(keys, some)
             if some:
                 last = some[-1][0]
                 position, count = entry_cursor(some[-1], keys.events), count + len(some)
@@ -230,6 +236,33 @@ class Exporter:
         for key, count in zip(keys, counts, strict=True):
             if count:
                 yield from self._export_facts((yield from ask(Command(("HKEYS", key), key))), give)
+
+
+def is_entry(entry: Any) -> bool:
+    """Whether an entry looks like one of ours: a header with its payload, the commit's id, and metadata perhaps."""
+    entry_id, fields = entry
+    return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
+
+
+def _check(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | None]) -> None:
+    """Refuse what no archive may hold: an import would refuse it.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    if "created" not in meta:
+        raise DecodeError(f"when it was created is missing at the key {keys.meta!r}: verify it first.")
+    for name in KEPT:
+        if not is_cursor(meta.get(name, b"0")):
+            raise DecodeError(f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}.")
+    if snapshot[2] is not None and not is_cursor(snapshot[0] or b""):
+        raise DecodeError(f"the cursor of the snapshot at the key {keys.snapshot!r} is damaged: {snapshot[0]!r:.40}.")
+
+
+def _check_entries(keys: WorkflowKeys, entries: Iterable[Any]) -> None:
+    for entry in entries:
+        if not is_entry(entry):
+            raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
 
 
 def _entries_that_fit(largest: int) -> int:

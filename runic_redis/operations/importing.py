@@ -1,10 +1,13 @@
 """The records of an archive as workflows and facts; what the records are, docs/data-format.md says.
 
 A workflow is gathered beside its keys, where nobody reads, and made in one step once all of it is there: so nobody sees
-part of one. What was gathered by an import that was cut off stays for a day, and the next one goes on with it. A
-workflow that is there already stays as it is.
+part of one. What was gathered by an import that was cut off goes when another begins with the workflow, or a day later.
+Of imports at the same time, the last that has begun with a workflow makes it. A workflow that is there already stays as
+it is.
 """
 
+from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 from runic_redis.archive import FORMAT, Record
@@ -13,36 +16,46 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
 from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
-from runic_redis.operations.exporting import KEPT
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.records import read_cursor
 
 __all__ = ["Importer"]
 
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500
-# What an entry of ours has: a header with its payload, the commit's id, and metadata perhaps.
-_FIELDS = (4, 6)
+# What reading a damaged record raises.
+_DAMAGE = (TypeError, ValueError, AttributeError, IndexError)
 
 
 class _Workflow:
     """A workflow that is being gathered."""
 
-    def __init__(self, context: Context, name: Any, kept: Any, written: Any, unfinished: Any) -> None:
+    def __init__(self, context: Context, name: Any) -> None:
         self.workflow_id = check_workflow_id(name)
         self.keys = context.keys.workflow(self.workflow_id)
         self.gathered = context.keys.imported(self.workflow_id)
+        # What is gathered belongs to this one, until another import begins with the workflow.
+        self.beginning = own_id()
+        # Whether nothing more of it is wanted: it is there already, or another import has it, or it is damaged.
+        self.stays = False
+        # Of one that is there already, as it seems: the last entry that the archive has of it.
+        self.there = False
+        self.last: Any = None
+
+    def keep(self, kept: dict[str, bytes], written: Any, unfinished: Any) -> None:
+        """Take what the archive says of it at its begin."""
         if "created" not in kept or not all(field in KEPT and is_cursor(value) for field, value in kept.items()):
             raise ValueError("what is kept of the workflow")
-        self.kept: dict[str, bytes] = kept
-        self.written = f"{float(kept['created'] if written is None else written):.0f}"
+        self.kept = kept
+        score = float(kept["created"] if written is None else written)
+        if isnan(score):
+            raise ValueError("the time when it was last written to")
+        self.written = f"{score:.0f}"
         self.unfinished = bool(unfinished)
-        # Whether it is there already, or something else is.
-        self.stays = False
-        # What tells one state of it from another.
-        self.mark = b" ".join(kept.get(field, b"0") for field in ("created", "cursor", "trimmed"))
 
 
 class Importer:
@@ -84,7 +97,7 @@ class Importer:
             yield from self._take(record)
         except StoreError:
             raise
-        except (TypeError, ValueError, AttributeError, IndexError) as error:
+        except _DAMAGE as error:
             raise DecodeError(
                 f"The archive holds a damaged record, {record[0]!r:.40}: {error}. What came before it is imported."
             ) from error
@@ -99,8 +112,8 @@ class Importer:
                 yield from make_namespace(self._context)
             case ["fact", bytes(fact), bytes(data)]:
                 yield from self._take_fact(fact, data)
-            case ["workflow", name, dict(kept), written, unfinished]:
-                yield from self._begin(_Workflow(self._context, name, kept, written, unfinished))
+            case ["workflow", name, *state]:
+                yield from self._begin(_Workflow(self._context, name), state)
             case ["done", name, int(events), int(entries), bytes(last)]:
                 yield from self._finish(name, events, entries, last)
             case ["end", int(workflows), int(events), int(facts)]:
@@ -108,8 +121,11 @@ class Importer:
                 yield from self._send_facts()
                 self.complete = self._read == [workflows, events, facts]
             case [kind, *parts] if self._workflow is not None:
-                if not self._workflow.stays:
-                    yield from self._gather(self._workflow, kind, parts)
+                if self._workflow.there or not self._workflow.stays:
+                    try:
+                        yield from self._gather(self._workflow, kind, parts)
+                    except _DAMAGE as error:
+                        yield from self._leave_out(self._workflow, kind, error)
             case _:
                 raise ValueError("it does not belong there")
 
@@ -137,35 +153,59 @@ class Importer:
                 self._facts = [one]
                 yield from self._send_facts()
 
-    def _begin(self, workflow: _Workflow) -> Operation[None]:
-        """Begin with a workflow, unless there is one of its id; with one that was begun before, go on."""
+    def _begin(self, workflow: _Workflow, state: list[Any]) -> Operation[None]:
+        """Begin with a workflow, unless there is one of its id."""
         yield from self._give_up()
         self._workflow = workflow
-        there, mark = yield from ask_all(
-            [
-                Command(("HMGET", workflow.keys.meta, "created", "cursor"), workflow.keys.meta),
-                Command(("HGET", workflow.gathered.meta, "mark"), workflow.gathered.meta),
-            ]
-        )
-        created, cursor = there
+        try:
+            workflow.keep(*state)
+        except _DAMAGE as error:
+            yield from self._leave_out(workflow, "workflow", error)
+            return
+        keys = [*workflow.gathered, workflow.keys.meta]
+        created, cursor = yield from ask(call_script("import_begin", keys, [workflow.beginning, _KEPT_FOR_MS]))
         if created is not None or cursor is not None:
             workflow.stays = True
-            if created != workflow.kept["created"] or int(cursor or 0) < int(workflow.kept.get("cursor", 0)):
-                self.problems.append(
-                    f"There is another workflow {workflow.workflow_id!r}, or an earlier state of it: it stays. Delete "
-                    "it to import the one in the archive."
-                )
+            reached = read_cursor(cursor, workflow.keys.meta)
+            if created != workflow.kept["created"] or reached < int(workflow.kept.get("cursor", 0)):
+                self._differs(workflow)
             else:
-                self.there += 1
-        elif mark != workflow.mark:
-            yield from ask(Command(("UNLINK", *workflow.gathered), workflow.gathered.meta))
-            mark_key = workflow.gathered.meta
-            yield from ask_all(
+                workflow.there = True  # unless it turns out to differ
+
+    def _differs(self, workflow: _Workflow) -> None:
+        self.problems.append(
+            f"There is another workflow {workflow.workflow_id!r}, or an earlier state of it, or other events were "
+            "appended to it there: it stays. Delete it to import the one in the archive."
+        )
+
+    def _compare(self, workflow: _Workflow) -> Operation[None]:
+        """Whether a workflow that is there already has gone on from what the archive has, as far as that can be seen.
+
+        One with other events has another last entry, since an entry has its time and a random id.
+        """
+        if workflow.last is not None:
+            last, keys = workflow.last[0], workflow.keys
+            found, trimmed = yield from ask_all(
                 [
-                    Command(("HSET", mark_key, "mark", workflow.mark), mark_key),
-                    Command(("PEXPIRE", mark_key, _KEPT_FOR_MS), mark_key),
+                    Command(("XRANGE", keys.events, last, last), keys.events),
+                    Command(("HGET", keys.meta, "trimmed"), keys.meta),
                 ]
             )
+            gone = read_cursor(trimmed, keys.meta) >= int(workflow.kept.get("cursor", 0))
+            if found != [workflow.last] and not gone:
+                self._differs(workflow)
+                return
+        self.there += 1
+
+    def _leave_out(self, workflow: _Workflow, kind: str, error: Exception) -> Operation[None]:
+        """Go on without a workflow of which the archive holds something damaged."""
+        yield from self._give_up()
+        self._workflow = workflow
+        workflow.stays, workflow.there = True, False
+        self.problems.append(
+            f"The workflow {workflow.workflow_id!r} was not imported: the archive holds a damaged record of it, "
+            f"{kind!r:.40}: {error}."
+        )
 
     def _give_up(self) -> Operation[None]:
         """Forget what was gathered of a workflow that was not finished: what comes next says that it is void."""
@@ -177,40 +217,55 @@ class Importer:
     def _gather(self, workflow: _Workflow, kind: Any, parts: list[Any]) -> Operation[None]:
         """Take something of a workflow, to be sent together with more of it."""
         keys = workflow.gathered
-        arguments: list[Argument]
         match kind, parts:
-            case "snapshot", [bytes(cursor), time, bytes(data)]:
-                arguments = ["HSET", keys.snapshot, "cursor", cursor, "time", time or b"0", "data", data]
-                self._send_later(keys.snapshot, arguments)
+            case "entries", [[*_, last]] if workflow.there:
+                if not is_entry(last):
+                    raise ValueError("an entry")
+                workflow.last = last
+            case _ if workflow.there:
+                pass
+            case "snapshot", [bytes(cursor), bytes() | None as time, bytes(data)] if is_cursor(cursor):
+                snapshot: list[Argument] = ["cursor", cursor, "time", time or b"0", "data", data]
+                self._send_later(workflow, keys.snapshot, kind, snapshot)
             case "log", [bytes(data)]:
-                self._send_later(keys.log, ["SET", keys.log, data])
+                self._send_later(workflow, keys.log, kind, [data])
             case "refs", [[*hashes]]:
-                self._send_later(keys.refs, ["SADD", keys.refs, *map(_bytes, hashes)])
+                self._send_later(workflow, keys.refs, kind, list(map(_bytes, hashes)))
             case "commits", [[*members]]:
-                arguments = [_bytes(part) for member in members for part in member]
-                self._send_later(keys.commits, ["HSET", keys.commits, *arguments])
+                places = [_bytes(part) for commit_id, cursor in members for part in (commit_id, cursor)]
+                self._send_later(workflow, keys.commits, kind, places)
             case "entries", [[*entries]]:
-                arguments = [_KEPT_FOR_MS]
+                arguments: list[Argument] = []
                 for entry_id, fields in entries:
-                    if len(fields) not in _FIELDS or not all(map(is_cursor, entry_id.split(b"-", 1))):
+                    if not is_entry((entry_id, fields)):
                         raise ValueError("an entry")
                     arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
-                # In the order in which they came.
-                yield from self._send_gathered()
-                yield from ask(call_script("import_entries", [keys.events], arguments))
+                self._send_later(workflow, keys.events, kind, arguments)
+                # Further ones are not to overtake these.
+                yield from self._send_gathered(workflow)
             case _:
                 raise ValueError("it is of no kind")
         if self._size >= _SEND_BYTES:
-            yield from self._send_gathered()
+            yield from self._send_gathered(workflow)
 
-    def _send_later(self, key: str, arguments: list[Argument]) -> None:
-        self._commands += (Command(arguments, key), Command(("PEXPIRE", key, _KEPT_FOR_MS), key))
-        self._size += sum(map(len, arguments))
+    def _send_later(self, workflow: _Workflow, key: str, kind: str, parts: Sequence[Argument]) -> None:
+        arguments = [workflow.beginning, _KEPT_FOR_MS, kind, *parts]
+        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments))
+        self._size += sum(map(len, parts))
 
-    def _send_gathered(self) -> Operation[None]:
+    def _send_gathered(self, workflow: _Workflow) -> Operation[None]:
         commands, self._commands = self._commands, []
         self._size = sum(len(data) for _, data in self._facts)
-        yield from ask_all(commands)
+        if any(isinstance(reply, ErrorReply) for reply in (yield from ask_all(commands))):
+            self._lose(workflow)
+
+    def _lose(self, workflow: _Workflow) -> None:
+        """Leave a workflow to another import."""
+        workflow.stays = True
+        self.problems.append(
+            f"The workflow {workflow.workflow_id!r} was not imported: another import began with it meanwhile, or this "
+            "one paused for a day. Import again, with one import at a time, to be sure that it is there."
+        )
 
     def _finish(self, name: Any, events: int, entries: int, last: bytes) -> Operation[None]:
         """Make a workflow of what was gathered."""
@@ -219,9 +274,12 @@ class Importer:
             raise ValueError("another workflow was begun")
         self._read[0] += 1
         self._read[1] += events
+        if not workflow.stays:
+            yield from self._send_gathered(workflow)
+        if workflow.there:
+            yield from self._compare(workflow)
         if workflow.stays:
             return
-        yield from self._send_gathered()
         yield from self._send_facts()
         keys = workflow.keys
         kept = dict(workflow.kept)
@@ -232,22 +290,24 @@ class Importer:
         reply = yield from ask(
             call_script(
                 "import_workflow",
-                [*workflow.gathered[:5], *made, keys.index, keys.leases, keys.expiring],
+                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring],
                 [
-                    *(workflow.workflow_id, str(entries), last, workflow.written),
+                    *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
                     *("1" if workflow.unfinished else "", expires, created),
                     *(part for field in kept.items() for part in field),
                 ],
             )
         )
         if isinstance(reply, ErrorReply):
+            if reply.code == "IMPORT_LOST":
+                self._lose(workflow)
+                return
             self.problems.append(
                 f"There is another workflow {name!r} by now: it stays as it is."
                 if reply.code == "WORKFLOW_EXISTS"
                 else f"The workflow {name!r} has {entries} entries, and {reply.message} came: import again."
             )
             return
-        yield from ask(Command(("UNLINK", workflow.gathered.meta), workflow.gathered.meta))
         self.workflows += 1
         self.events += events
 
