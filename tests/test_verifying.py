@@ -163,6 +163,17 @@ def test_what_cannot_be_derived_is_found_and_left(store: RedisStore, client: red
     assert any(words in one.problem and not one.repaired for one in left)
 
 
+@pytest.mark.parametrize("fields", [{b"h": b"x"}, None], ids=["garbage", "a copy"])
+def test_what_cannot_be_read_moves_no_cursor(store: RedisStore, client: redis.Redis, fields: Any) -> None:
+    k = keys(store, "w")
+    before = list(store.stream("w"))
+    client.xadd(k.events, fields or client.xrange(k.events)[0][1], "25-1")
+    found = verify(store, repair=True).findings
+    assert any("its cursor is 24" in one.problem for one in found)
+    assert not any(one.repairs or one.repaired for one in found)
+    assert list(store.stream("w")) == before
+
+
 def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.Redis) -> None:
     held, fact = bucket(store)
     client.hset(held, fact, b"damage")

@@ -88,6 +88,8 @@ class WorkflowCheck:
         self._before: dict[bytes, bytes] = {}
         self._position = 0
         self._gaps: list[tuple[int, int]] = []
+        # The end of the last entry that cannot be read after those before it.
+        self._broken = 0
         self._last_id = b""
         self._times: tuple[bytes, bytes] | None = None
         self._largest = 0
@@ -242,9 +244,12 @@ class WorkflowCheck:
             commit = decode_commit(self._context, self.workflow_id, entry, with_records=True)
         except DecodeError as error:
             self._found(str(error).partition(" Nothing was changed")[0])
+            self._broken = int(end)
             if is_cursor(end):
                 self._position = max(self._position, int(end))
             return
+        if commit.start != self._position:
+            self._broken = commit.end
         if commit.start > self._position:
             self._gaps.append((self._position + 1, commit.start))
         elif commit.start < self._position:
@@ -312,10 +317,9 @@ class WorkflowCheck:
                 self._found(f"the events {first} to {last} are missing")
         end = _number(self._before.get(b"cursor"))
         if self._position > cursor:
-            self._found(
-                f"the events end at {self._position}, and its cursor is {cursor}",
-                ("meta.cursor", str(self._position)),
-            )
+            # A cursor above what cannot be read would take along those who can still read what is below.
+            repairs = [("meta.cursor", str(self._position))] if self._broken <= cursor else []
+            self._found(f"the events end at {self._position}, and its cursor is {cursor}", *repairs)
         elif self._position < end and trimmed < end:
             self._found(f"the events {self._position + 1} to {end} are missing at the end")
         for commit_id, place in self._commits:
