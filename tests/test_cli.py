@@ -416,6 +416,8 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     left = run("verify", "order-1", "--repair")
     assert left.status == 1
     assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out
+    missing = run("verify", "nobody")
+    assert (missing.status, "no such workflow" in missing.out) == (1, True)
 
 
 def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisStore, valkey: RunningServer) -> None:

@@ -62,7 +62,12 @@ def test_what_is_sound_is_found_sound(store: RedisStore) -> None:
     assert (found.workflows, found.events, found.facts) == (7, 24 + 9 + 1 + 1 + 1, 5)
     some = verify(store, ["w", "large", "w"])
     assert (some.workflows, some.events, some.findings) == (2, 33, [])
-    assert verify(store, ["nobody"]).workflows == 0
+
+
+def test_a_workflow_that_is_named_and_not_there_is_found_missing(store: RedisStore) -> None:
+    found = verify(store, ["nobody", "w"], repair=True)
+    assert found.workflows == 1
+    assert [(one.name, one.problem) for one in found.findings] == [("nobody", "there is no such workflow")]
 
 
 Damage = Callable[[redis.Redis, RedisStore, Any], object]

@@ -129,10 +129,17 @@ class Verifier:
             for check in checks:
                 if any(finding.repairs for finding in check.findings):
                     yield from check.repair()
+        findings = [finding for check in checks for finding in check.findings]
+        if not self._whole:
+            findings += [
+                Finding("workflow", check.workflow_id, "there is no such workflow")
+                for check in checks
+                if not (check.there or check.findings)
+            ]
         return Verified(
             workflows=sum(check.there for check in checks),
             events=sum(check.events for check in checks),
-            findings=[finding for check in checks for finding in check.findings],
+            findings=findings,
         )
 
     def _read_indexes(self, indexed: Scans, found: list[str]) -> Operation[Verified]:
