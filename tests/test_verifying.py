@@ -84,6 +84,8 @@ def fact_of(store: RedisStore) -> str:
 DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "not in the index": ("w", lambda c, s, k: c.zrem(k.index, "w"), "not in the index"),
     "cursor behind": ("w", lambda c, s, k: c.hset(k.meta, "cursor", 3), "its cursor is 3"),
+    "a cursor that is no number": ("w", lambda c, s, k: c.hset(k.meta, "cursor", "abc"), "cursor is b'abc'"),
+    "a size that is no number": ("large", lambda c, s, k: c.hset(k.meta, "largest", "big"), "largest is b'big'"),
     "no cursor": ("w", lambda c, s, k: c.hdel(k.meta, "cursor"), "its cursor is 0"),
     "no meta hash": ("w", lambda c, s, k: c.delete(k.meta), "when it was created is missing"),
     "a reference is missing": ("w", lambda c, s, k: c.srem(k.refs, fact_of(s)), "not among its references"),

@@ -183,10 +183,6 @@ class WorkflowCheck:
         of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log)
         earlier, meta, later, size, entries, log = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
-        for name in _NUMBERS:
-            value = self._meta.get(name.encode())
-            if value is not None and not is_cursor(value):
-                self._found(f"{keys.meta}: {name} is {value!r:.40}, and no number")
         self.there = bool(self._meta or entries or log or size or self.findings)
         self._step = "end"
         if self.there:
@@ -368,6 +364,15 @@ class WorkflowCheck:
                 ("expiring", "" if ends is None else f"{ends:.0f}"),
             )
 
+    def _judge_numbers(self) -> None:
+        """Which numbers of the meta hash are none; last, since what else was found may set them right."""
+        repairs = {repair[0]: repair for finding in self.findings for repair in finding.repairs}
+        for name in _NUMBERS:
+            value = self._meta.get(name.encode())
+            if value is not None and not is_cursor(value):
+                repair = repairs.get(f"meta.{name}")
+                self._found(f"{self._keys.meta}: {name} is {value!r:.40}, and no number", *([repair] if repair else []))
+
     def _take_facts(self, replies: Sequence[Any]) -> None:
         some, self._facts = self._facts[: len(replies)], self._facts[len(replies) :]
         for fact, reply in zip(some, replies, strict=True):
@@ -394,6 +399,7 @@ class WorkflowCheck:
         if self.there:
             self._judge()
             self._judge_scores(*(None if score is None else float(score) for score in scores))
+            self._judge_numbers()
         else:
             self._judge_absence(*scores)
 
