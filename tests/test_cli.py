@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import pytest
 
-from runic_redis import Fact, RedisStore, UnknownEvent, event
+from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
 from runic_redis.cli.main import main
+from runic_redis.operations.verifying import Verifier
 from tests.servers import RunningServer, running, valkey_program
 
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
@@ -418,6 +419,25 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out
     missing = run("verify", "nobody")
     assert (missing.status, "no such workflow" in missing.out) == (1, True)
+
+
+def test_what_verify_has_found_is_told_though_the_server_goes(
+    run: Run, shop: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with valkey.client() as client:
+        client.zrem(shop._context.keys.workflow("order-1").index, "order-1")
+
+    def unavailable(*_: object) -> NoReturn:
+        raise StoreUnavailable("It is gone.")
+
+    monkeypatch.setattr(Verifier, "_find_buckets", unavailable)
+    people = run("verify")
+    assert people.status == 3
+    assert "can be repaired workflow order-1" in people.out
+    assert people.out.endswith("1 problems, and not all was looked at\n")
+    assert "It is gone." in people.err
+    (found,) = run("verify", "--json").lines
+    assert (found["sound"], [one["name"] for one in found["findings"]]) == (False, ["order-1"])
 
 
 def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisStore, valkey: RunningServer) -> None:

@@ -181,6 +181,43 @@ def test_what_cannot_be_read_moves_no_cursor(store: RedisStore, client: redis.Re
     assert list(store.stream("w")) == before
 
 
+def replace_by_string(client: redis.Redis, key: str) -> None:
+    client.delete(key)
+    client.set(key, "foreign")
+
+
+FOREIGN: dict[str, tuple[Damage, str]] = {
+    "a member that is no text": (lambda c, s, k: c.zadd(k.index, {b"\xff\xfe": 1}), "which is no workflow id"),
+    "the index": (lambda c, s, k: replace_by_string(c, k.index), "WRONGTYPE"),
+    "the unfinished": (lambda c, s, k: replace_by_string(c, k.leases), "WRONGTYPE"),
+    "the meta hash": (lambda c, s, k: replace_by_string(c, k.meta), "WRONGTYPE"),
+    "the references": (lambda c, s, k: replace_by_string(c, k.refs), "WRONGTYPE"),
+    "the events": (lambda c, s, k: replace_by_string(c, k.events), "WRONGTYPE"),
+    "a bucket": (lambda c, s, k: replace_by_string(c, bucket(s)[0]), "cannot be read"),
+    "a bucket's times": (lambda c, s, k: replace_by_string(c, f"{bucket(s)[0]}:times"), "cannot be read"),
+    "when it was created": (
+        lambda c, s, k: (c.hset(k.meta, "created", "x"), c.zrem(k.index, "w"), c.delete(k.events)),
+        "and no number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_value_is_found_and_hides_nothing_else(store: RedisStore, client: redis.Redis, name: str) -> None:
+    damage, words = FOREIGN[name]
+    assert keys(store, "large").index != keys(store, "w").index
+    client.hdel(keys(store, "large").meta, "largest")
+    damage(client, store, keys(store, "w"))
+    looked = verify(store)
+    found = verify(store, repair=True)
+    for some in looked, found:
+        assert any(words in one.problem for one in some.findings), some.findings
+        assert (some.workflows, some.facts) == (7, 5) if "bucket" not in name else True
+    assert [one.repaired for one in found.findings if one.name == "large"] == [True]
+    assert not any(one.repairs and not one.repaired for one in found.findings)
+    assert verify(store, ["large"]).findings == []
+
+
 def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.Redis) -> None:
     held, fact = bucket(store)
     client.hset(held, fact, b"damage")

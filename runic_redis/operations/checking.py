@@ -6,7 +6,7 @@ is what is too much afterwards. So a workflow may grow and be trimmed all the ti
 damage.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -99,6 +99,8 @@ class WorkflowCheck:
         # What is still to be read, by what: where to go on.
         self._left: dict[str, Any] = {}
         self._facts: list[bytes] = []
+        # Those of its keys at which there is a foreign value.
+        self._foreign: set[str] = set()
 
     def commands(self, most_bytes: int) -> list[Command]:
         """What to ask for next, of about so many bytes; nothing, once all is read."""
@@ -145,7 +147,6 @@ class WorkflowCheck:
 
     def repair(self) -> Operation[None]:
         """Set right what can be derived, and say so in the findings; not if the workflow has changed meanwhile."""
-        keys = self._keys
         arguments: list[Argument] = [
             self.workflow_id,
             self._meta.get(b"cursor", b""),
@@ -156,7 +157,7 @@ class WorkflowCheck:
         reply = yield from ask(
             call_script(
                 "repair",
-                [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events],
+                self._repaired_keys(),
                 arguments,
                 line=self.workflow_id,
             )
@@ -164,15 +165,19 @@ class WorkflowCheck:
         if reply == 1:
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
+    def _repaired_keys(self) -> list[str]:
+        keys = self._keys
+        return [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events]
+
     def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
 
     def _plain(self, reply: Any, key: str) -> Any:
         """A reply; nothing, if it is an error."""
         if isinstance(reply, ErrorReply):
-            problem = f"{key} cannot be read: {reply.code} {reply.message}"
-            if all(one.problem != problem for one in self.findings):
-                self._found(problem)
+            if key not in self._foreign:
+                self._foreign.add(key)
+                self._found(f"{key} cannot be read: {reply.code} {reply.message}")
             return None
         return reply
 
@@ -343,20 +348,23 @@ class WorkflowCheck:
                 *(("refs", fact.decode()) for fact in unknown),
             )
 
-    def _judge_scores(self, index: float | None, leases: float | None, expiring: float | None) -> None:
+    def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
+        """Whether it stands in those of the partition's sorted sets that can be read, and where it should."""
         _, last = self._times or (b"", b"")
-        if index is None:
-            written = f"{int(last)}000" if last.isdigit() else self._meta.get(b"created", b"0").decode(errors="replace")
+        if scores.get("index", 0.0) is None:
+            written = f"{int(last)}000" if last.isdigit() else str(self._number("created"))
             self._found("it is not in the index: listings pass it over", ("index", written))
         wanted = None
         if b"fence" in self._meta and b"completed" not in self._meta:
             wanted = float(self._number("lease_until"))
+        leases = scores.get("leases", wanted)
         if leases != wanted:
             self._found(
                 f"among the unfinished it stands with {leases}, and should with {wanted}",
                 ("leases", "" if wanted is None else f"{wanted:.0f}"),
             )
         ends = float(self._number("expires")) if b"expires" in self._meta else None
+        expiring = scores.get("expiring", ends)
         # (That of an earlier life leaves when somebody next lists.)
         if expiring != ends and (ends is not None or (expiring or 0) > self._now_ms):
             self._found(
@@ -398,10 +406,19 @@ class WorkflowCheck:
         self._step = "done"
         if self.there:
             self._judge()
-            self._judge_scores(*(None if score is None else float(score) for score in scores))
+            self._judge_scores(
+                {
+                    name: None if score is None else float(score)
+                    for name, score in zip(("index", "leases", "expiring"), scores, strict=True)
+                    if getattr(keys, name) not in self._foreign
+                }
+            )
             self._judge_numbers()
         else:
             self._judge_absence(*scores)
+        if self._foreign.intersection(self._repaired_keys()):
+            # The script changes nothing beside a foreign value.
+            self.findings = [replace(one, repairs=()) for one in self.findings]
 
     def _look_again(self) -> None:
         self._tries += 1

@@ -6,8 +6,8 @@ from typing import Any
 
 from runic_redis.context import Context
 from runic_redis.keys import FACT_BUCKETS, Keys
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 
 __all__ = ["KeyScan", "Scans", "find_namespaces"]
 
@@ -28,14 +28,26 @@ class Scans:
 
     def next_members(self) -> Operation[list[Any]]:
         """What the next page of each holds."""
-        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
         members: list[Any] = []
-        for command, (cursor, page) in zip(some, (yield from ask_all(some)), strict=True):
-            members += page
+        for command, page in (yield from self.next_pages()):
+            members += answer(page, command)
+        return members
+
+    def next_pages(self) -> Operation[list[tuple[Command, Any]]]:
+        """The next page of each, with what asked for it; an `ErrorReply` where there is a foreign value."""
+        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
+        pages = []
+        for command, reply in zip(some, (yield Batch(some)), strict=True):
+            found = answer_or_foreign(reply, command)
+            if isinstance(found, ErrorReply):
+                pages.append((command, found))
+                continue
+            cursor, page = found
+            pages.append((command, page))
             if int(cursor) != 0:
                 name, key, _, *options = command.args
                 self.more.append(Command((name, key, cursor, *options), command.key))
-        return members
+        return pages
 
 
 class KeyScan:

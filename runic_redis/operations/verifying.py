@@ -12,13 +12,13 @@ from zlib import crc32
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
+from runic_redis.errors import InvalidArgument
 from runic_redis.keys import FACT_BUCKETS
-from runic_redis.operations.asking import answer_or_foreign, ask, ask_all
+from runic_redis.operations.asking import answer_or_foreign, ask
 from runic_redis.operations.checking import Finding, WorkflowCheck
-from runic_redis.operations.describing import count_workflows
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.scanning import KeyScan, Scans
-from runic_redis.operations.scored import pairs, scored_ids
+from runic_redis.operations.scored import pairs
 
 __all__ = ["Finding", "Verified", "Verifier"]
 
@@ -77,7 +77,10 @@ class Verifier:
         """See what time it is, and how many workflows there are, about."""
         seconds, micros = yield from ask(Command(("TIME",), self._context.keys.config))
         self._now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return sum((yield from count_workflows(self._context)))
+        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        commands = [Command(("ZCARD", key), key) for key in keys]
+        counts = map(answer_or_foreign, (yield Batch(commands)), commands)
+        return sum(count for count in counts if not isinstance(count, ErrorReply))
 
     def next_part(self) -> Operation[Verified | None]:
         """Look at the next part; None when all is done."""
@@ -143,11 +146,27 @@ class Verifier:
         )
 
     def _read_indexes(self, indexed: Scans, found: list[str]) -> Operation[Verified]:
-        """Find workflows that stand in the indexes."""
-        members = yield from indexed.next_members()
-        ids = [workflow_id for workflow_id, _ in scored_ids(members, self._context.keys.index(0))]
+        """Find workflows that stand in the indexes, and what in them is none."""
+        ids: list[str] = []
+        findings = []
+        for command, page in (yield from indexed.next_pages()):
+            if isinstance(page, ErrorReply):
+                findings.append(_unreadable(command.key, page))
+                continue
+            for member, _ in pairs(page):
+                try:
+                    ids.append(check_workflow_id(member.decode()))
+                except (UnicodeDecodeError, InvalidArgument):
+                    problem = f"it holds {member!r:.80}, which is no workflow id"
+                    findings.append((yield from self._take_out(command.key, member, problem)))
         found[:] = self._new(ids)
-        return Verified()
+        return Verified(findings=findings)
+
+    def _take_out(self, key: str, member: bytes, problem: str) -> Operation[Finding]:
+        """Take a member out of a sorted set that it does not belong in, if it is to be repaired."""
+        if self._repair:
+            yield from ask(Command(("ZREM", key, member), key))
+        return Finding("key", key, problem, (("member", ""),), self._repair)
 
     def _read_keys(self, scan: KeyScan, found: list[str]) -> Operation[Verified]:
         """Find workflows that stand in no index, and keys that belong to nobody."""
@@ -195,7 +214,7 @@ class Verifier:
         for number, reply in enumerate((yield Batch(commands))):
             count = answer_or_foreign(reply, commands[number])
             if isinstance(count, ErrorReply):
-                findings.append(Finding("key", keys[number], f"it cannot be read: {count.code} {count.message}"))
+                findings.append(_unreadable(keys[number], count))
             elif count:
                 buckets.append(number)
         return Verified(findings=findings)
@@ -207,11 +226,14 @@ class Verifier:
             Command(("ZSCORE", times, fact), times) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
         ]
         findings = []
-        for (fact, data), age in zip(facts, (yield from ask_all(commands)), strict=True):
+        for (fact, data), command, reply in zip(facts, commands, (yield Batch(commands)), strict=True):
+            age = answer_or_foreign(reply, command)
             name = fact.decode(errors="backslashreplace")
             if not fact_matches(fact, data):
                 findings.append(Finding("fact", name, "it is damaged, or not what its hash stands for"))
-            if age is None:
+            if isinstance(age, ErrorReply):
+                findings.append(Finding("fact", name, f"its age, at {command.key}, cannot be read: {age.message}"))
+            elif age is None:
                 repaired = yield from self._give_age(fact)
                 findings.append(
                     Finding("fact", name, "its age is not known: it is never collected", (("times", "now"),), repaired)
@@ -225,3 +247,7 @@ class Verifier:
         _, times = self._context.keys.fact(fact)
         yield from ask(Command(("ZADD", times, "NX", str(self._now_ms * 1000), fact), times))
         return True
+
+
+def _unreadable(key: str, reply: ErrorReply) -> Finding:
+    return Finding("key", key, f"it cannot be read: {reply.code} {reply.message}")
