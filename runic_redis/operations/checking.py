@@ -101,6 +101,8 @@ class WorkflowCheck:
         self._facts: list[bytes] = []
         # Those of its keys at which there is a foreign value.
         self._foreign: set[str] = set()
+        # Whether its references or commit ids are all that there is.
+        self._leftovers = False
 
     def commands(self, most_bytes: int) -> list[Command]:
         """What to ask for next, of about so many bytes; nothing, once all is read."""
@@ -114,6 +116,8 @@ class WorkflowCheck:
                 Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
                 Command(("XLEN", keys.events), keys.events),
                 Command(("STRLEN", keys.log), keys.log),
+                Command(("SCARD", keys.refs), keys.refs),
+                Command(("HLEN", keys.commits), keys.commits),
                 Command(("TIME",), keys.meta),
             ]
         if self._step == "pages":
@@ -185,10 +189,12 @@ class WorkflowCheck:
         keys = self._keys
         *replies, (seconds, micros) = replies
         self._now_ms = int(seconds) * 1000 + int(micros) // 1000
-        of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log)
-        earlier, meta, later, size, entries, log = map(self._plain, replies, of)
+        of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
+        earlier, meta, later, size, entries, log, refs, commits = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
-        self.there = bool(self._meta or entries or log or size or self.findings)
+        whole = bool(self._meta or entries or log or size or self.findings)
+        self._leftovers = not whole and bool(refs or commits)
+        self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
             self._judge_snapshot(earlier, later, size or 0)
@@ -404,7 +410,10 @@ class WorkflowCheck:
             self._look_again()
             return
         self._step = "done"
-        if self.there:
+        if self._leftovers:
+            # Whether it was deleted or lost, nobody can tell.
+            self._found("of it only references to facts or commit ids are left")
+        elif self.there:
             self._judge()
             self._judge_scores(
                 {
