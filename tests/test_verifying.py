@@ -99,6 +99,17 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "held, with another end": ("held", lambda c, s, k: c.zadd(k.leases, {"held": 1}), "among the unfinished"),
     "completed, and claimed": ("completed", lambda c, s, k: c.zadd(k.leases, {"completed": 0}), "among the unfinished"),
     "does not leave": ("completed", lambda c, s, k: c.zrem(k.expiring, "completed"), "among the expiring"),
+    "no time in the index": ("w", lambda c, s, k: c.zadd(k.index, {"w": "inf"}), "in the index with inf"),
+    "nothing behind it, and unfinished": (
+        "ghost",
+        lambda c, s, k: c.zadd(k.leases, {"ghost": 5}),
+        "it stands in the leases",
+    ),
+    "nothing behind it, and expires": (
+        "ghost",
+        lambda c, s, k: c.zadd(k.expiring, {"ghost": 9e15}),
+        "it stands in the expiring",
+    ),
     "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "nothing is kept of it"),
 }
 
@@ -195,10 +206,17 @@ def replace_by_string(client: redis.Redis, key: str) -> None:
     client.set(key, "foreign")
 
 
+def unused(store: RedisStore) -> Any:
+    """The keys of a workflow that is not there, in a partition that has none."""
+    indexes = {keys(store, workflow_id).index for workflow_id in store.list()}
+    return next(k for n in range(100) for k in [keys(store, f"nobody-{n}")] if k.index not in indexes)
+
+
 FOREIGN: dict[str, tuple[Damage, str]] = {
     "a member that is no text": (lambda c, s, k: c.zadd(k.index, {b"\xff\xfe": 1}), "which is no workflow id"),
     "the index": (lambda c, s, k: replace_by_string(c, k.index), "WRONGTYPE"),
     "the unfinished": (lambda c, s, k: replace_by_string(c, k.leases), "WRONGTYPE"),
+    "the unfinished of nobody": (lambda c, s, k: replace_by_string(c, unused(s).leases), "WRONGTYPE"),
     "the meta hash": (lambda c, s, k: replace_by_string(c, k.meta), "WRONGTYPE"),
     "the references": (lambda c, s, k: replace_by_string(c, k.refs), "WRONGTYPE"),
     "the events": (lambda c, s, k: replace_by_string(c, k.events), "WRONGTYPE"),
@@ -225,6 +243,22 @@ def test_a_foreign_value_is_found_and_hides_nothing_else(store: RedisStore, clie
     assert [one.repaired for one in found.findings if one.name == "large"] == [True]
     assert not any(one.repairs and not one.repaired for one in found.findings)
     assert verify(store, ["large"]).findings == []
+
+
+@pytest.mark.parametrize("kind", ["index", "leases", "expiring"])
+@pytest.mark.parametrize("workflow_id", ["w", "nobody"])
+def test_who_stands_in_the_wrong_partition_is_taken_out(
+    store: RedisStore, client: redis.Redis, kind: str, workflow_id: str
+) -> None:
+    own = getattr(keys(store, workflow_id), kind)
+    wrong = next(key for n in range(5) if (key := getattr(store._context.keys, kind)(n)) != own)
+    client.zadd(wrong, {workflow_id: 9e15})
+    found = verify(store).findings
+    assert [(one.name, one.repaired) for one in found] == [(wrong, False)]
+    assert f"{workflow_id!r}, which belongs to another partition" in found[0].problem
+    assert [one.repaired for one in verify(store, repair=True).findings] == [True]
+    assert verify(store).findings == []
+    assert client.zscore(keys(store, "w").index, "w")
 
 
 def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.Redis) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from runic_redis.arguments import is_cursor
+from runic_redis.arguments import MAX_CURSOR, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
@@ -357,9 +357,11 @@ class WorkflowCheck:
     def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
         """Whether it stands in those of the partition's sorted sets that can be read, and where it should."""
         _, last = self._times or (b"", b"")
-        if scores.get("index", 0.0) is None:
+        index = scores.get("index", 0.0)
+        if index is None or not 0 <= index <= MAX_CURSOR:
             written = f"{int(last)}000" if last.isdigit() else str(self._number("created"))
-            self._found("it is not in the index: listings pass it over", ("index", written))
+            problem = "not in the index: listings pass it over" if index is None else f"in the index with {index}"
+            self._found(f"it is {problem}", ("index", written))
         wanted = None
         if b"fence" in self._meta and b"completed" not in self._meta:
             wanted = float(self._number("lease_until"))

@@ -94,13 +94,14 @@ class Verifier:
     def _everything(self) -> Iterator[Operation[Verified]]:
         keys = self._context.keys
         # A scan shows whatever is there from its begin to its end, also what is written meanwhile.
-        indexed = Scans(
-            Command(("ZSCAN", index, "0", "COUNT", str(_AT_ONCE)), index)
-            for index in map(keys.index, range(keys.partitions))
+        scored = Scans(
+            Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key)
+            for kind in (keys.index, keys.leases, keys.expiring)
+            for key in map(kind, range(keys.partitions))
         )
         found: list[str] = []
-        while indexed.more:
-            yield self._read_indexes(indexed, found)
+        while scored.more:
+            yield self._read_scored(scored, found)
             yield from self._some(found)
         scan = KeyScan(self._context)
         while not scan.done:
@@ -145,19 +146,26 @@ class Verifier:
             findings=findings,
         )
 
-    def _read_indexes(self, indexed: Scans, found: list[str]) -> Operation[Verified]:
-        """Find workflows that stand in the indexes, and what in them is none."""
+    def _read_scored(self, scored: Scans, found: list[str]) -> Operation[Verified]:
+        """Find workflows that stand in the partitions' sorted sets, and what stands there and should not."""
         ids: list[str] = []
         findings = []
-        for command, page in (yield from indexed.next_pages()):
+        for command, page in (yield from scored.next_pages()):
             if isinstance(page, ErrorReply):
                 findings.append(_unreadable(command.key, page))
                 continue
             for member, _ in pairs(page):
+                problem = ""
                 try:
-                    ids.append(check_workflow_id(member.decode()))
+                    workflow_id = check_workflow_id(member.decode())
                 except (UnicodeDecodeError, InvalidArgument):
                     problem = f"it holds {member!r:.80}, which is no workflow id"
+                else:
+                    ids.append(workflow_id)
+                    keys = self._context.keys.workflow(workflow_id)
+                    if command.key not in (keys.index, keys.leases, keys.expiring):
+                        problem = f"it holds {workflow_id!r:.80}, which belongs to another partition"
+                if problem:
                     findings.append((yield from self._take_out(command.key, member, problem)))
         found[:] = self._new(ids)
         return Verified(findings=findings)
