@@ -267,7 +267,8 @@ def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.R
     _, times = store._context.keys.fact(b"alone")
     client.zrem(times, b"alone")
     name = store._context.keys.namespace
-    strays = {f"{{{name}:0}}:foo", f"{{{name}:99}}:meta:w", f"{{{name}}}:other", f"{{{name}:0}}:import-log:w"}
+    strays = {f"{{{name}:fact:9999}}", f"{{{name}:fact:4096}}:times", f"{{{name}:fact:007}}", f"{{{name}:00}}:index"}
+    strays |= {f"{{{name}:0}}:foo", f"{{{name}:99}}:meta:w", f"{{{name}}}:other", f"{{{name}:0}}:import-log:w"}
     strays.add(next(f"{{{name}:{n}}}:log:w" for n in range(5) if f"{{{name}:{n}}}" not in keys(store, "w").log))
     for key in strays:
         client.set(key, "x")
@@ -279,6 +280,15 @@ def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.R
     assert [one.problem for one in verify(store, ["w"]).findings] == [
         f"the fact {fact!r}, which it refers to, is damaged"
     ]
+
+
+def test_a_fact_in_the_wrong_bucket_is_found(store: RedisStore, client: redis.Redis) -> None:
+    held, fact = bucket(store)
+    wrong = next(key for n in range(2) if (key := store._context.keys.bucket(n)) != held)
+    client.hset(wrong, fact, client.hget(held, fact))
+    (found,) = verify(store, repair=True).findings
+    assert (found.kind, found.name, found.repaired) == ("fact", fact, False)
+    assert f"in the bucket {wrong}" in found.problem
 
 
 def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:

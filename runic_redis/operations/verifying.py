@@ -30,7 +30,7 @@ _BUCKETS = 8
 _FACTS = 16
 
 # What stands behind a namespace in the keys of facts, and in those of workflows and partitions.
-_FACT_KEY = re.compile(r":fact:\d{1,4}\}(:times)?")
+_FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring)", re.DOTALL
 )
@@ -202,13 +202,15 @@ class Verifier:
             text = key.decode()
         except UnicodeDecodeError:
             return "", "it is not a key of this store"
-        if text == keys.config or _FACT_KEY.fullmatch(text, len(keys.namespace) + 1):
+        fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
+        if text == keys.config or (fact and _is_number_below(fact[1], FACT_BUCKETS)):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
         if match is None:
             return "", "it is not a key of this store"
-        partition, kind, workflow_id = int(match[1]), match[2] or "", match[3] or ""
-        if partition >= keys.partitions or (workflow_id and crc32(workflow_id.encode()) % keys.partitions != partition):
+        partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
+        its_own = str(crc32(workflow_id.encode()) % keys.partitions) if workflow_id else partition
+        if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where nobody looks for it"
         if kind.startswith("import-"):
             return "", "it is of an import that was not finished; it goes by itself a day later, or import again"
@@ -229,11 +231,20 @@ class Verifier:
 
     def _check_facts(self, scans: Scans) -> Operation[Verified]:
         """Look at facts: are they true to their hashes, and is their age known?"""
-        facts = pairs((yield from scans.next_members()))
+        facts: list[tuple[bytes, bytes]] = []
+        findings = []
+        for scan, page in (yield from scans.next_pages()):
+            if isinstance(page, ErrorReply):
+                findings.append(_unreadable(scan.key, page))
+                continue
+            for fact, data in pairs(page):
+                facts.append((fact, data))
+                if self._context.keys.fact(fact)[0] != scan.key:
+                    name = fact.decode(errors="backslashreplace")
+                    findings.append(Finding("fact", name, f"it is in the bucket {scan.key}, where nobody looks for it"))
         commands = [
             Command(("ZSCORE", times, fact), times) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
         ]
-        findings = []
         for (fact, data), command, reply in zip(facts, commands, (yield Batch(commands)), strict=True):
             age = answer_or_foreign(reply, command)
             name = fact.decode(errors="backslashreplace")
@@ -259,3 +270,8 @@ class Verifier:
 
 def _unreadable(key: str, reply: ErrorReply) -> Finding:
     return Finding("key", key, f"it cannot be read: {reply.code} {reply.message}")
+
+
+def _is_number_below(text: str, limit: int) -> bool:
+    """Whether a part of a key is a number as keys have it."""
+    return int(text) < limit and str(int(text)) == text
