@@ -30,6 +30,8 @@ _Step = Literal["head", "pages", "facts", "end", "done"]
 # How often it is looked at anew because it was deleted or made meanwhile, or its lease or its end changed while those
 # were compared. What nobody then saw twice is not judged.
 _TRIES = 5
+# The server's clock is read a little later than what is left.
+_ENDS_APART_MS = 60_000
 # The fields of the meta hash that say how a workflow stands in the partition's sorted sets.
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
 _NUMBERS = ("completed", "created", "cursor", "expires", "fence", "largest", "lease_until", "trimmed", "trimmed_ms")
@@ -134,6 +136,8 @@ class WorkflowCheck:
             return [
                 Command(("HGETALL", keys.meta), keys.meta),
                 *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
+                *(Command(("PTTL", key), key) for key in self._own_keys().values()),
+                Command(("TIME",), keys.meta),
                 Command(("HGETALL", keys.meta), keys.meta),
             ]
         return []
@@ -172,6 +176,9 @@ class WorkflowCheck:
     def _repaired_keys(self) -> list[str]:
         keys = self._keys
         return [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events]
+
+    def _own_keys(self) -> dict[str, str]:
+        return {name: getattr(self._keys, name) for name in ("events", "meta", "snapshot", "log", "commits", "refs")}
 
     def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
@@ -380,6 +387,21 @@ class WorkflowCheck:
                 ("expiring", "" if ends is None else f"{ends:.0f}"),
             )
 
+    def _judge_ends(self, left_ms: Sequence[int], now_ms: int) -> None:
+        """Whether its keys expire when it does."""
+        ends = self._number("expires")
+        never = [name for name, left in zip(self._own_keys(), left_ms, strict=True) if left == -1]
+        others = [
+            name
+            for name, left in zip(self._own_keys(), left_ms, strict=True)
+            if left >= 0 and abs(now_ms + left - ends) > _ENDS_APART_MS
+        ]
+        if b"expires" not in self._meta:
+            if others:
+                self._found(f"it does not expire, and of it do: {', '.join(others)}")
+        elif never or others:
+            self._found(f"it expires, and of it do not, or at another time: {', '.join(never + others)}")
+
     def _judge_numbers(self) -> None:
         """Which numbers of the meta hash are none; last, since what else was found may set them right."""
         repairs = {repair[0]: repair for finding in self.findings for repair in finding.repairs}
@@ -404,8 +426,10 @@ class WorkflowCheck:
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        of = (keys.meta, keys.index, keys.leases, keys.expiring, keys.meta)
-        earlier, *scores, later = map(self._plain, replies, of)
+        of = (keys.meta, keys.index, keys.leases, keys.expiring)
+        earlier, *scores = map(self._plain, replies[:4], of)
+        *left, (seconds, micros), later = replies[4:]
+        later = self._plain(later, keys.meta)
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
         if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
@@ -424,6 +448,7 @@ class WorkflowCheck:
                     if getattr(keys, name) not in self._foreign
                 }
             )
+            self._judge_ends(left, int(seconds) * 1000 + int(micros) // 1000)
             self._judge_numbers()
         else:
             self._judge_absence(*scores)
