@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -270,7 +271,41 @@ def test_ctrl_c_ends_a_tail_and_a_closed_pipe_ends_a_listing(shop: RedisStore, v
         assert listing.stderr is not None
         listing.stdout.readline()
         listing.stdout.close()
-        assert b"Traceback" not in listing.stderr.read()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "verb", [("events", "long", "--json"), ("workflows", "--json"), ("show", "order-1"), ("stats",)]
+)
+def test_what_cannot_be_printed_ends_it_in_a_line(
+    shop: RedisStore, valkey: RunningServer, verb: tuple[str, ...]
+) -> None:
+    shop.append("long", [{"n": n, "t": "x" * 100} for n in range(2_000)])
+    command = [*COMMAND, *verb, "--url", valkey.url(), "--namespace", shop._context.keys.namespace]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "runic-redis: The system does not let it go on: [Errno 28] No space left on device\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
+    options = ("--url", valkey.url(), "--namespace", shop._context.keys.namespace)
+    done = subprocess.run(
+        [*COMMAND, "export", str(tmp_path / "a"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) -> None:
