@@ -224,6 +224,8 @@ def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:
 
 def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisStore, valkey: RunningServer) -> None:
     assert run("events").status == 2, "an argument is missing"
+    unordered = run("tail", "--last", 1)
+    assert (unordered.status, "--last takes IDs" in unordered.err) == (2, True)
     assert run("show", "x" * 513).status == 2, "it cannot be an id"
     assert run("workflows", "--url", "http://localhost").status == 2
     unreachable = run("workflows", "--url", "redis://:secret@127.0.0.1:1")
