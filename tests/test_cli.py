@@ -154,6 +154,23 @@ def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, 
     assert any("refs" in problem for problem in one["damaged"])
 
 
+def test_a_damaged_entry_is_shown_beside_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    keys = shop._context.keys.workflow("order-1")
+    with valkey.client() as client:
+        client.xadd(keys.events, {"x": "y"}, "4-1")
+        shown = run("show", "order-1", "--json")
+        assert shown.status == 1
+        assert [commit["cursor"] for commit in shown.lines[0]["commits"]] == [3, 2]
+        assert ["The entry b'4-1'" in problem for problem in shown.lines[0]["damaged"]] == [True]
+        people = run("show", "order-1")
+        assert (people.status, "b'4-1'" in people.out, "cli_opened" in people.out) == (1, True, True)
+        client.delete(keys.events)
+        client.set(keys.events, "a string")
+        foreign = run("show", "order-1", "--json")
+        assert (foreign.status, foreign.lines[0]["commits"]) == (1, [])
+        assert ["events" in problem for problem in foreign.lines[0]["damaged"]] == [True]
+
+
 def test_events_are_printed_without_their_classes(run: Run, shop: RedisStore) -> None:
     first, second, third = run("events", "order-1", "--json").lines
     assert (first["cursor"], first["type"], first["metadata"]) == (1, "cli_opened", {"correlation": "r-1"})
