@@ -1,5 +1,6 @@
 """Every verb of the command line, on a real server, as scripts and people use it."""
 
+import contextlib
 import json
 import os
 import resource
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import pytest
+import redis
 
 from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
 from runic_redis.cli.main import main
 from runic_redis.operations.verifying import Verifier
-from tests.servers import RunningServer, running, valkey_program
+from tests.servers import RunningServer, running, valkey_program, wait_until
 
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 VERBS = {
@@ -380,6 +382,7 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         status, found = verdicts()
         assert status == 0
         assert (found["server"], found["persistence"], found["eviction"], found['"fsync"']) == ("good",) * 4
+        assert found["writing"] == "good"
         assert (found["replicas"], found["replicated(1)"], found["user"]) == ("warning", "unknown", "warning")
         assert (found["namespace"], found["latency"] in {"good", "warning"}, found["clock"]) == (
             "warning",
@@ -400,7 +403,36 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
             assert client.dbsize() == before, "it leaves nothing"
         shy = runs("doctor", "--url", f"{server.url()}&username=shy&password=s", "--namespace", "none", "--json")
         assert {one["verdict"] for one in shy.lines if one["name"] in {"server", "clock", '"fsync"'}} == {"unknown"}
-        assert shy.status == 0
+        shown = {one["name"]: one["verdict"] for one in shy.lines}
+        assert (shy.status, shown["writing"], shown["namespace"]) == (1, "bad", "warning")
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "mute", "on", ">s", "~*", "+@all", "-eval", "-evalsha")
+        mute = runs("doctor", "--url", f"{server.url()}&username=mute&password=s", "--namespace", "none", "--json")
+        assert [one["advice"][:30] for one in mute.lines if one["name"] == "writing"] == [
+            "Redis does not let this user d"
+        ]
+        assert mute.status == 1
+
+
+def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path) -> None:
+    with running(valkey_program(), tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as server:
+
+        def verdicts() -> dict[str, str]:
+            done = runs("doctor", "--url", server.url(), "--namespace", "none", "--json")
+            assert done.status == 1
+            return {one["name"]: one["verdict"] for one in done.lines}
+
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            found = verdicts()
+            assert (found["writing"], found['"fsync"']) == ("bad", "bad"), "neither is a write taken to confirm it by"
+            client.config_set("maxmemory", 0)
+            server.fill_disk()
+            with contextlib.suppress(redis.ResponseError):
+                client.set("more", "x")
+            wait_until(lambda: client.info("persistence")["aof_last_write_status"] != "ok", "the disk to be full")
+            found = verdicts()
+            assert (found["writing"], found["disk"], found['"fsync"']) == ("bad",) * 3
 
 
 def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:

@@ -45,15 +45,17 @@ def examine(context: Context) -> Operation[list[Check]]:
         reply if isinstance(reply, ErrorReply) else answer(reply, command)
         for reply, command in zip((yield Batch(commands)), commands, strict=True)
     ]
-    if isinstance(info, ErrorReply):
-        return [Check("server", "unknown", f"INFO is refused: {info.message}", "Allow the user +info, for this.")]
-    about = parse_info(info)
     known = {
         _text(name): _text(value)
         for reply in settings
         if not isinstance(reply, ErrorReply)
         for name, value in pairs(reply)
     }
+    about_user = _user("" if isinstance(user, ErrorReply) else _text(user), known)
+    if isinstance(info, ErrorReply):
+        refused = Check("server", "unknown", f"INFO is refused: {info.message}", "Allow the user +info, for this.")
+        return [refused, _namespace(context), about_user]
+    about = parse_info(info)
     return [
         _server(about),
         _namespace(context),
@@ -61,7 +63,7 @@ def examine(context: Context) -> Operation[list[Check]]:
         _memory(about),
         _eviction(about),
         *_replicas(about, known),
-        _user("" if isinstance(user, ErrorReply) else _text(user), known),
+        about_user,
     ]
 
 
