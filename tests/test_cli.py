@@ -526,6 +526,23 @@ def test_what_verify_has_found_is_told_though_the_server_goes(
     assert (found["sound"], [one["name"] for one in found["findings"]]) == (False, ["order-1"])
 
 
+def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: RunningServer, namespace: str) -> None:
+    absent = {one["name"]: one["verdict"] for one in run("doctor", "-n", f"{namespace}x", "--json").lines}
+    assert absent["namespace"] == "warning"
+    with valkey.client() as client:
+        client.delete(shop._context.keys.config)
+    verified = run("verify")
+    assert verified.status == 1
+    assert f"The settings of the namespace {namespace!r} are lost: there is '{{{namespace}:" in verified.err
+    doctor = run("doctor", "--json")
+    assert doctor.status == 1
+    (found,) = [one for one in doctor.lines if one["name"] == "namespace"]
+    assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
+    with valkey.client() as client:
+        client.hset(shop._context.keys.config, mapping={"format": 1, "partitions": 7})
+    assert run("verify").status == 0, "what it says, helps"
+
+
 def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
     hostile = "\x1b[2J\x9b\r[red]"
     shop.append(hostile, [UnknownEvent(hostile, 1, {hostile: hostile}), {"f": Fact(hostile)}])
