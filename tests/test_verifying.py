@@ -168,13 +168,13 @@ LOST: dict[str, tuple[str, Damage, str]] = {
     ),
     "references of nobody": ("w0", lambda c, s, k: c.sadd(k.refs, fact_of(s)), "only references to facts"),
     "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "or commit ids are left"),
-    "it will vanish": ("w", lambda c, s, k: c.expire(k.events, 5000), "it does not expire, and of it do: events"),
+    "it will vanish": ("w", lambda c, s, k: c.expire(k.events, 5000), "it does not expire, and of it do: {"),
     "it stays for ever": (
         "completed",
         lambda c, s, k: (c.persist(k.events), c.persist(k.meta)),
-        "it expires, and of it do not, or at another time: events, meta",
+        "it expires, and of it do not, or at another time: {",
     ),
-    "it goes too early": ("completed", lambda c, s, k: c.expire(k.meta, 60), "or at another time: meta"),
+    "it goes too early": ("completed", lambda c, s, k: c.expire(k.meta, 60), "or at another time: {"),
     "a fact is missing": ("w", lambda c, s, k: c.hdel(*bucket(s)), "is missing"),
 }
 

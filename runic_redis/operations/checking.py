@@ -103,6 +103,8 @@ class WorkflowCheck:
         self._facts: list[bytes] = []
         # Those of its keys at which there is a foreign value.
         self._foreign: set[str] = set()
+        # Those of its keys that are there.
+        self._own: list[str] = []
         # Whether its references or commit ids are all that there is.
         self._leftovers = False
 
@@ -136,7 +138,7 @@ class WorkflowCheck:
             return [
                 Command(("HGETALL", keys.meta), keys.meta),
                 *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
-                *(Command(("PTTL", key), key) for key in self._own_keys().values()),
+                *(Command(("PTTL", key), key) for key in self._own),
                 Command(("TIME",), keys.meta),
                 Command(("HGETALL", keys.meta), keys.meta),
             ]
@@ -177,9 +179,6 @@ class WorkflowCheck:
         keys = self._keys
         return [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events]
 
-    def _own_keys(self) -> dict[str, str]:
-        return {name: getattr(self._keys, name) for name in ("events", "meta", "snapshot", "log", "commits", "refs")}
-
     def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
 
@@ -199,6 +198,8 @@ class WorkflowCheck:
         of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
         earlier, meta, later, size, entries, log, refs, commits = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
+        counts = {keys.events: entries, keys.snapshot: size, keys.log: log, keys.refs: refs, keys.commits: commits}
+        self._own = [keys.meta, *(key for key, count in counts.items() if count)]
         whole = bool(self._meta or entries or log or size or self.findings)
         self._leftovers = not whole and bool(refs or commits)
         self.there = whole or self._leftovers
@@ -390,10 +391,10 @@ class WorkflowCheck:
     def _judge_ends(self, left_ms: Sequence[int], now_ms: int) -> None:
         """Whether its keys expire when it does."""
         ends = self._number("expires")
-        never = [name for name, left in zip(self._own_keys(), left_ms, strict=True) if left == -1]
+        never = [key for key, left in zip(self._own, left_ms, strict=True) if left == -1]
         others = [
-            name
-            for name, left in zip(self._own_keys(), left_ms, strict=True)
+            key
+            for key, left in zip(self._own, left_ms, strict=True)
             if left >= 0 and abs(now_ms + left - ends) > _ENDS_APART_MS
         ]
         if b"expires" not in self._meta:
