@@ -239,6 +239,7 @@ def _page(source: Source, members: list[bytes]) -> list[Any]:
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
     "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
+    "ZREM": lambda source: source.number(2),
     "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
     "HKEYS": lambda source: source.some(source.text),
     "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),
@@ -253,6 +254,8 @@ def reply_to(command: Command, source: Source) -> Any:
     if command.script is not None:
         return _reply_of_script(command, source)
     name = str(command.args[0])
+    if name == "PTTL":  # of a key of any type
+        return (-2, -1, 0, 5000)[source.number(4)]
     if source.left and source.number(16) == 0:
         return ErrorReply("WRONGTYPE", "Operation against a key holding the wrong kind of value")
     if name == "HMGET":

@@ -1,7 +1,9 @@
 """Every verb of the command line, on a real server, as scripts and people use it."""
 
+import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -9,13 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import pytest
+import redis
 
-from runic_redis import Fact, RedisStore, UnknownEvent, event
+from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
 from runic_redis.cli.main import main
-from tests.servers import RunningServer, running, valkey_program
+from runic_redis.operations.verifying import Verifier
+from tests.servers import RunningServer, running, valkey_program, wait_until
 
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 VERBS = {
@@ -152,6 +156,23 @@ def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, 
     assert any("refs" in problem for problem in one["damaged"])
 
 
+def test_a_damaged_entry_is_shown_beside_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    keys = shop._context.keys.workflow("order-1")
+    with valkey.client() as client:
+        client.xadd(keys.events, {"x": "y"}, "4-1")
+        shown = run("show", "order-1", "--json")
+        assert shown.status == 1
+        assert [commit["cursor"] for commit in shown.lines[0]["commits"]] == [3, 2]
+        assert ["The entry b'4-1'" in problem for problem in shown.lines[0]["damaged"]] == [True]
+        people = run("show", "order-1")
+        assert (people.status, "b'4-1'" in people.out, "cli_opened" in people.out) == (1, True, True)
+        client.delete(keys.events)
+        client.set(keys.events, "a string")
+        foreign = run("show", "order-1", "--json")
+        assert (foreign.status, foreign.lines[0]["commits"]) == (1, [])
+        assert ["events" in problem for problem in foreign.lines[0]["damaged"]] == [True]
+
+
 def test_events_are_printed_without_their_classes(run: Run, shop: RedisStore) -> None:
     first, second, third = run("events", "order-1", "--json").lines
     assert (first["cursor"], first["type"], first["metadata"]) == (1, "cli_opened", {"correlation": "r-1"})
@@ -222,6 +243,8 @@ def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:
 
 def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisStore, valkey: RunningServer) -> None:
     assert run("events").status == 2, "an argument is missing"
+    unordered = run("tail", "--last", 1)
+    assert (unordered.status, "--last takes IDs" in unordered.err) == (2, True)
     assert run("show", "x" * 513).status == 2, "it cannot be an id"
     assert run("workflows", "--url", "http://localhost").status == 2
     unreachable = run("workflows", "--url", "redis://:secret@127.0.0.1:1")
@@ -269,7 +292,41 @@ def test_ctrl_c_ends_a_tail_and_a_closed_pipe_ends_a_listing(shop: RedisStore, v
         assert listing.stderr is not None
         listing.stdout.readline()
         listing.stdout.close()
-        assert b"Traceback" not in listing.stderr.read()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "verb", [("events", "long", "--json"), ("workflows", "--json"), ("show", "order-1"), ("stats",)]
+)
+def test_what_cannot_be_printed_ends_it_in_a_line(
+    shop: RedisStore, valkey: RunningServer, verb: tuple[str, ...]
+) -> None:
+    shop.append("long", [{"n": n, "t": "x" * 100} for n in range(2_000)])
+    command = [*COMMAND, *verb, "--url", valkey.url(), "--namespace", shop._context.keys.namespace]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 3
+    assert done.stderr == "runic-redis: The system does not let it go on: [Errno 28] No space left on device\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
+    options = ("--url", valkey.url(), "--namespace", shop._context.keys.namespace)
+    done = subprocess.run(
+        [*COMMAND, "export", str(tmp_path / "a"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) -> None:
@@ -325,6 +382,7 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         status, found = verdicts()
         assert status == 0
         assert (found["server"], found["persistence"], found["eviction"], found['"fsync"']) == ("good",) * 4
+        assert found["writing"] == "good"
         assert (found["replicas"], found["replicated(1)"], found["user"]) == ("warning", "unknown", "warning")
         assert (found["namespace"], found["latency"] in {"good", "warning"}, found["clock"]) == (
             "warning",
@@ -345,7 +403,36 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
             assert client.dbsize() == before, "it leaves nothing"
         shy = runs("doctor", "--url", f"{server.url()}&username=shy&password=s", "--namespace", "none", "--json")
         assert {one["verdict"] for one in shy.lines if one["name"] in {"server", "clock", '"fsync"'}} == {"unknown"}
-        assert shy.status == 0
+        shown = {one["name"]: one["verdict"] for one in shy.lines}
+        assert (shy.status, shown["writing"], shown["namespace"]) == (1, "bad", "warning")
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "mute", "on", ">s", "~*", "+@all", "-eval", "-evalsha")
+        mute = runs("doctor", "--url", f"{server.url()}&username=mute&password=s", "--namespace", "none", "--json")
+        assert [one["advice"][:30] for one in mute.lines if one["name"] == "writing"] == [
+            "Redis does not let this user d"
+        ]
+        assert mute.status == 1
+
+
+def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path) -> None:
+    with running(valkey_program(), tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as server:
+
+        def verdicts() -> dict[str, str]:
+            done = runs("doctor", "--url", server.url(), "--namespace", "none", "--json")
+            assert done.status == 1
+            return {one["name"]: one["verdict"] for one in done.lines}
+
+        with server.client() as client:
+            client.config_set("maxmemory", 1)
+            found = verdicts()
+            assert (found["writing"], found['"fsync"']) == ("bad", "bad"), "neither is a write taken to confirm it by"
+            client.config_set("maxmemory", 0)
+            server.fill_disk()
+            with contextlib.suppress(redis.ResponseError):
+                client.set("more", "x")
+            wait_until(lambda: client.info("persistence")["aof_last_write_status"] != "ok", "the disk to be full")
+            found = verdicts()
+            assert (found["writing"], found["disk"], found['"fsync"']) == ("bad",) * 3
 
 
 def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
@@ -416,6 +503,44 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     left = run("verify", "order-1", "--repair")
     assert left.status == 1
     assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out
+    missing = run("verify", "nobody")
+    assert (missing.status, "no such workflow" in missing.out) == (1, True)
+
+
+def test_what_verify_has_found_is_told_though_the_server_goes(
+    run: Run, shop: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with valkey.client() as client:
+        client.zrem(shop._context.keys.workflow("order-1").index, "order-1")
+
+    def unavailable(*_: object) -> NoReturn:
+        raise StoreUnavailable("It is gone.")
+
+    monkeypatch.setattr(Verifier, "_find_buckets", unavailable)
+    people = run("verify")
+    assert people.status == 3
+    assert "can be repaired workflow order-1" in people.out
+    assert people.out.endswith("1 problems, and not all was looked at\n")
+    assert "It is gone." in people.err
+    (found,) = run("verify", "--json").lines
+    assert (found["sound"], [one["name"] for one in found["findings"]]) == (False, ["order-1"])
+
+
+def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: RunningServer, namespace: str) -> None:
+    absent = {one["name"]: one["verdict"] for one in run("doctor", "-n", f"{namespace}x", "--json").lines}
+    assert absent["namespace"] == "warning"
+    with valkey.client() as client:
+        client.delete(shop._context.keys.config)
+    verified = run("verify")
+    assert verified.status == 1
+    assert f"The settings of the namespace {namespace!r} are lost: there is '{{{namespace}:" in verified.err
+    doctor = run("doctor", "--json")
+    assert doctor.status == 1
+    (found,) = [one for one in doctor.lines if one["name"] == "namespace"]
+    assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
+    with valkey.client() as client:
+        client.hset(shop._context.keys.config, mapping={"format": 1, "partitions": 7})
+    assert run("verify").status == 0, "what it says, helps"
 
 
 def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisStore, valkey: RunningServer) -> None:

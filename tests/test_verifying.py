@@ -62,7 +62,12 @@ def test_what_is_sound_is_found_sound(store: RedisStore) -> None:
     assert (found.workflows, found.events, found.facts) == (7, 24 + 9 + 1 + 1 + 1, 5)
     some = verify(store, ["w", "large", "w"])
     assert (some.workflows, some.events, some.findings) == (2, 33, [])
-    assert verify(store, ["nobody"]).workflows == 0
+
+
+def test_a_workflow_that_is_named_and_not_there_is_found_missing(store: RedisStore) -> None:
+    found = verify(store, ["nobody", "w"], repair=True)
+    assert found.workflows == 1
+    assert [(one.name, one.problem) for one in found.findings] == [("nobody", "there is no such workflow")]
 
 
 Damage = Callable[[redis.Redis, RedisStore, Any], object]
@@ -79,6 +84,8 @@ def fact_of(store: RedisStore) -> str:
 DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "not in the index": ("w", lambda c, s, k: c.zrem(k.index, "w"), "not in the index"),
     "cursor behind": ("w", lambda c, s, k: c.hset(k.meta, "cursor", 3), "its cursor is 3"),
+    "a cursor that is no number": ("w", lambda c, s, k: c.hset(k.meta, "cursor", "abc"), "cursor is b'abc'"),
+    "a size that is no number": ("large", lambda c, s, k: c.hset(k.meta, "largest", "big"), "largest is b'big'"),
     "no cursor": ("w", lambda c, s, k: c.hdel(k.meta, "cursor"), "its cursor is 0"),
     "no meta hash": ("w", lambda c, s, k: c.delete(k.meta), "when it was created is missing"),
     "a reference is missing": ("w", lambda c, s, k: c.srem(k.refs, fact_of(s)), "not among its references"),
@@ -92,6 +99,17 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "held, with another end": ("held", lambda c, s, k: c.zadd(k.leases, {"held": 1}), "among the unfinished"),
     "completed, and claimed": ("completed", lambda c, s, k: c.zadd(k.leases, {"completed": 0}), "among the unfinished"),
     "does not leave": ("completed", lambda c, s, k: c.zrem(k.expiring, "completed"), "among the expiring"),
+    "no time in the index": ("w", lambda c, s, k: c.zadd(k.index, {"w": "inf"}), "in the index with inf"),
+    "nothing behind it, and unfinished": (
+        "ghost",
+        lambda c, s, k: c.zadd(k.leases, {"ghost": 5}),
+        "it stands in the leases",
+    ),
+    "nothing behind it, and expires": (
+        "ghost",
+        lambda c, s, k: c.zadd(k.expiring, {"ghost": 9e15}),
+        "it stands in the expiring",
+    ),
     "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "nothing is kept of it"),
 }
 
@@ -143,6 +161,20 @@ LOST: dict[str, tuple[str, Damage, str]] = {
         lambda c, s, k: (c.delete(k.commits), c.lpush(k.commits, "x")),
         "cannot be read: WRONGTYPE",
     ),
+    "only references are left": (
+        "w",
+        lambda c, s, k: c.delete(k.events, k.meta, k.commits),
+        "only references to facts or commit ids are left",
+    ),
+    "references of nobody": ("w0", lambda c, s, k: c.sadd(k.refs, fact_of(s)), "only references to facts"),
+    "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "or commit ids are left"),
+    "it will vanish": ("w", lambda c, s, k: c.expire(k.events, 5000), "it does not expire, and of it do: {"),
+    "it stays for ever": (
+        "completed",
+        lambda c, s, k: (c.persist(k.events), c.persist(k.meta)),
+        "it expires, and of it do not, or at another time: {",
+    ),
+    "it goes too early": ("completed", lambda c, s, k: c.expire(k.meta, 60), "or at another time: {"),
     "a fact is missing": ("w", lambda c, s, k: c.hdel(*bucket(s)), "is missing"),
 }
 
@@ -161,6 +193,79 @@ def test_what_cannot_be_derived_is_found_and_left(store: RedisStore, client: red
     assert any(words in one.problem for one in found.findings), found.findings
     left = verify(store, repair=True).findings
     assert any(words in one.problem and not one.repaired for one in left)
+    if "only references" in name:
+        assert client.zscore(keys(store, "w").index, "w"), "what is left stays where it can be found"
+
+
+@pytest.mark.parametrize("fields", [{b"h": b"x"}, None], ids=["garbage", "a copy"])
+def test_what_cannot_be_read_moves_no_cursor(store: RedisStore, client: redis.Redis, fields: Any) -> None:
+    k = keys(store, "w")
+    before = list(store.stream("w"))
+    client.xadd(k.events, fields or client.xrange(k.events)[0][1], "25-1")
+    found = verify(store, repair=True).findings
+    assert any("its cursor is 24" in one.problem for one in found)
+    assert not any(one.repairs or one.repaired for one in found)
+    assert list(store.stream("w")) == before
+
+
+def replace_by_string(client: redis.Redis, key: str) -> None:
+    client.delete(key)
+    client.set(key, "foreign")
+
+
+def unused(store: RedisStore) -> Any:
+    """The keys of a workflow that is not there, in a partition that has none."""
+    indexes = {keys(store, workflow_id).index for workflow_id in store.list()}
+    return next(k for n in range(100) for k in [keys(store, f"nobody-{n}")] if k.index not in indexes)
+
+
+FOREIGN: dict[str, tuple[Damage, str]] = {
+    "a member that is no text": (lambda c, s, k: c.zadd(k.index, {b"\xff\xfe": 1}), "which is no workflow id"),
+    "the index": (lambda c, s, k: replace_by_string(c, k.index), "WRONGTYPE"),
+    "the unfinished": (lambda c, s, k: replace_by_string(c, k.leases), "WRONGTYPE"),
+    "the unfinished of nobody": (lambda c, s, k: replace_by_string(c, unused(s).leases), "WRONGTYPE"),
+    "the meta hash": (lambda c, s, k: replace_by_string(c, k.meta), "WRONGTYPE"),
+    "the references": (lambda c, s, k: replace_by_string(c, k.refs), "WRONGTYPE"),
+    "the events": (lambda c, s, k: replace_by_string(c, k.events), "WRONGTYPE"),
+    "a bucket": (lambda c, s, k: replace_by_string(c, bucket(s)[0]), "cannot be read"),
+    "a bucket's times": (lambda c, s, k: replace_by_string(c, f"{bucket(s)[0]}:times"), "cannot be read"),
+    "when it was created": (
+        lambda c, s, k: (c.hset(k.meta, "created", "x"), c.zrem(k.index, "w"), c.delete(k.events)),
+        "and no number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_foreign_value_is_found_and_hides_nothing_else(store: RedisStore, client: redis.Redis, name: str) -> None:
+    damage, words = FOREIGN[name]
+    assert keys(store, "large").index != keys(store, "w").index
+    client.hdel(keys(store, "large").meta, "largest")
+    damage(client, store, keys(store, "w"))
+    looked = verify(store)
+    found = verify(store, repair=True)
+    for some in looked, found:
+        assert any(words in one.problem for one in some.findings), some.findings
+        assert (some.workflows, some.facts) == (7, 5) if "bucket" not in name else True
+    assert [one.repaired for one in found.findings if one.name == "large"] == [True]
+    assert not any(one.repairs and not one.repaired for one in found.findings)
+    assert verify(store, ["large"]).findings == []
+
+
+@pytest.mark.parametrize("kind", ["index", "leases", "expiring"])
+@pytest.mark.parametrize("workflow_id", ["w", "nobody"])
+def test_who_stands_in_the_wrong_partition_is_taken_out(
+    store: RedisStore, client: redis.Redis, kind: str, workflow_id: str
+) -> None:
+    own = getattr(keys(store, workflow_id), kind)
+    wrong = next(key for n in range(5) if (key := getattr(store._context.keys, kind)(n)) != own)
+    client.zadd(wrong, {workflow_id: 9e15})
+    found = verify(store).findings
+    assert [(one.name, one.repaired) for one in found] == [(wrong, False)]
+    assert f"{workflow_id!r}, which belongs to another partition" in found[0].problem
+    assert [one.repaired for one in verify(store, repair=True).findings] == [True]
+    assert verify(store).findings == []
+    assert client.zscore(keys(store, "w").index, "w")
 
 
 def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.Redis) -> None:
@@ -169,7 +274,8 @@ def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.R
     _, times = store._context.keys.fact(b"alone")
     client.zrem(times, b"alone")
     name = store._context.keys.namespace
-    strays = {f"{{{name}:0}}:foo", f"{{{name}:99}}:meta:w", f"{{{name}}}:other", f"{{{name}:0}}:import-log:w"}
+    strays = {f"{{{name}:fact:9999}}", f"{{{name}:fact:4096}}:times", f"{{{name}:fact:007}}", f"{{{name}:00}}:index"}
+    strays |= {f"{{{name}:0}}:foo", f"{{{name}:99}}:meta:w", f"{{{name}}}:other", f"{{{name}:0}}:import-log:w"}
     strays.add(next(f"{{{name}:{n}}}:log:w" for n in range(5) if f"{{{name}:{n}}}" not in keys(store, "w").log))
     for key in strays:
         client.set(key, "x")
@@ -181,6 +287,15 @@ def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.R
     assert [one.problem for one in verify(store, ["w"]).findings] == [
         f"the fact {fact!r}, which it refers to, is damaged"
     ]
+
+
+def test_a_fact_in_the_wrong_bucket_is_found(store: RedisStore, client: redis.Redis) -> None:
+    held, fact = bucket(store)
+    wrong = next(key for n in range(2) if (key := store._context.keys.bucket(n)) != held)
+    client.hset(wrong, fact, client.hget(held, fact))
+    (found,) = verify(store, repair=True).findings
+    assert (found.kind, found.name, found.repaired) == ("fact", fact, False)
+    assert f"in the bucket {wrong}" in found.problem
 
 
 def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:

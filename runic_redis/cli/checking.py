@@ -11,7 +11,7 @@ from rich.text import Text
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, out, print_json, printable, progress, table
 from runic_redis.durability import Durability, replicated
-from runic_redis.errors import ConfigurationError, DurabilityError
+from runic_redis.errors import ConfigurationError, DurabilityError, StoreError
 from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Command
 from runic_redis.operations.examining import Check, Verdict, examine
@@ -54,25 +54,38 @@ def verify(
         verifier = Verifier(store._context, workflow_ids or None, repair=repair)
         total = store._run(verifier.open())
         with progress("workflows", len(workflow_ids) if workflow_ids else total, quiet=as_json) as step:
-            while (part := store._run(verifier.next_part())) is not None:
-                all_of_it.workflows += part.workflows
-                all_of_it.events += part.events
-                all_of_it.facts += part.facts
-                all_of_it.findings += part.findings
-                step.to(all_of_it.workflows)
+            try:
+                while (part := store._run(verifier.next_part())) is not None:
+                    all_of_it.workflows += part.workflows
+                    all_of_it.events += part.events
+                    all_of_it.facts += part.facts
+                    all_of_it.findings += part.findings
+                    step.to(all_of_it.workflows)
+            except StoreError:
+                # What was found until then counts, and what was repaired.
+                _report(all_of_it, named=bool(workflow_ids), complete=False, as_json=as_json)
+                raise
+    if not _report(all_of_it, named=bool(workflow_ids), complete=True, as_json=as_json):
+        raise typer.Exit(EXIT_NO)
+
+
+def _report(all_of_it: Verified, *, named: bool, complete: bool, as_json: bool) -> bool:
+    """Print what was found; whether all is sound."""
     left = [finding for finding in all_of_it.findings if not finding.repaired]
+    sound = complete and not left
     if as_json:
-        print_json({**asdict(all_of_it), "sound": not left})
+        print_json({**asdict(all_of_it), "sound": sound})
     else:
         for finding in all_of_it.findings:
             mark = "repaired" if finding.repaired else "can be repaired" if finding.repairs else "damaged"
             style = "green" if finding.repaired else "yellow" if finding.repairs else "red"
             out.print(Text.assemble((mark, style), printable(f" {finding.kind} {finding.name}: {finding.problem}")))
-        facts = f", {all_of_it.facts:,} facts" if not workflow_ids else ""
-        state = f"{len(left):,} problems" if left else "all sound"
+        facts = f", {all_of_it.facts:,} facts" if not named else ""
+        state = "all sound" if sound else f"{len(left):,} problems"
+        if not complete:
+            state += ", and not all was looked at"
         out.print(f"{all_of_it.workflows:,} workflows, {all_of_it.events:,} events{facts}: {state}")
-    if left:
-        raise typer.Exit(EXIT_NO)
+    return sound
 
 
 def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
@@ -81,7 +94,7 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
     Says what to change. Nothing is kept of it. The exit status is 1 if anything is bad.
     """
     with opened(url, namespace, may_be_new=True, deadline_s=_DEADLINE_S) as store:
-        checks = [*store._run(examine(store._context)), _latency(store), _clock(store)]
+        checks = [*store._run(examine(store._context)), _writing(store), _latency(store), _clock(store)]
         checks += [_durability(store, name, durability) for name, durability in _DURABILITIES.items()]
     if as_json:
         for check in checks:
@@ -93,6 +106,17 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
         out.print(shown)
     if any(check.verdict == "bad" for check in checks):
         raise typer.Exit(EXIT_NO)
+
+
+def _writing(store: RedisStore) -> Check:
+    """Whether a write is taken that changes nothing, and a script, as whatever is written goes by one."""
+    key = store._context.keys.workflow(_NOBODY).index
+    try:
+        store._run(ask(Command(("ZADD", key, "XX", "0", _NOBODY), key)))
+        store.delete(_NOBODY, durability="memory")
+    except StoreError as error:
+        return Check("writing", "bad", "a write that changes nothing is refused", str(error))
+    return Check("writing", "good", "a write that changes nothing is taken")
 
 
 def _latency(store: RedisStore) -> Check:
@@ -127,10 +151,12 @@ def _durability(store: RedisStore, name: str, durability: Durability) -> Check:
     began_s = time.perf_counter()
     try:
         store.delete(_NOBODY, durability=durability)
-    except ConfigurationError as error:
+    except DurabilityError as error:
+        found = f"not confirmed within {_DEADLINE_S:.0f} s"
+        # Without an append-only file the server would have said so; without a replica it waits for one.
+        if durability == "fsync":
+            return Check(name, "bad", found, str(error))
+        return Check(name, "unknown", found, "docs/reliability.md says what it needs.")
+    except StoreError as error:
         return Check(name, "unknown", "not to be had of this server", str(error))
-    except DurabilityError:
-        return Check(
-            name, "unknown", f"not confirmed within {_DEADLINE_S:.0f} s", "docs/reliability.md says what it needs."
-        )
     return Check(name, "good", f"confirmed in {(time.perf_counter() - began_s) * 1000:.1f} ms")

@@ -11,6 +11,7 @@ import typer
 
 from runic_redis.cli.looking import print_record
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.output import EXIT_USAGE, stop
 from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
 from runic_redis.operations.watching import Change, Watcher
@@ -31,7 +32,7 @@ def tail(
     url: Url = None,
     namespace: Namespace = "runic",
     last: Annotated[
-        int, typer.Option("--last", help="How many of the events that are there to print first.", min=0)
+        int, typer.Option("--last", help="How many of the events that are there to print first, of each ID.", min=0)
     ] = 0,
     limit: Annotated[int, typer.Option(help="Stop after so many events; 0 for never.", min=0)] = 0,
     as_json: AsJson = False,
@@ -40,6 +41,8 @@ def tail(
 
     Workflows that are named need not be there yet.
     """
+    if last and not workflow_ids:
+        stop("--last takes IDs: the events of a whole namespace have no order of their own.", EXIT_USAGE)
     with opened(url, namespace, may_be_new=True) as store:
         found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
         for workflow_id, record in islice(found, limit or None):

@@ -12,7 +12,18 @@ import typer
 from rich.text import Text
 
 from runic_redis.cli.options import AsJson, Namespace, Url, opened
-from runic_redis.cli.output import bytes_text, note, out, print_json, print_pairs, printable, progress, table, time_text
+from runic_redis.cli.output import (
+    EXIT_NO,
+    bytes_text,
+    note,
+    out,
+    print_json,
+    print_pairs,
+    printable,
+    progress,
+    table,
+    time_text,
+)
 from runic_redis.operations.asking import ask
 from runic_redis.operations.describing import (
     Description,
@@ -97,14 +108,25 @@ def show(
     namespace: Namespace = "runic",
     as_json: AsJson = False,
 ) -> None:
-    """Show what is kept of a workflow: cursor, snapshot, lease, sizes, and its last commits."""
+    """Show what is kept of a workflow: cursor, snapshot, lease, sizes, and its last commits.
+
+    What is damaged is said beside the rest; the exit status is 1 then.
+    """
     with opened(url, namespace) as store:
         one = store._run(describe_one(store._context, workflow_id))
         sizes = store._run(memory_of(store._context, workflow_id))
-        line = [_commit_json(one) for one in store._run(recent_commits(store._context, workflow_id, _RECENT))]
+        commits, unreadable = store._run(recent_commits(store._context, workflow_id, _RECENT))
+    line = [_commit_json(commit) for commit in commits]
+    damaged = [*one.damaged, *unreadable]
     if as_json:
-        print_json({**asdict(one), "memory": sizes, "commits": line})
-        return
+        print_json({**asdict(one), "damaged": damaged, "memory": sizes, "commits": line})
+    else:
+        _print_shown(one, damaged, sizes, line)
+    if damaged:
+        raise typer.Exit(EXIT_NO)
+
+
+def _print_shown(one: Description, damaged: list[str], sizes: dict[str, int], line: list[dict[str, Any]]) -> None:
     print_pairs(
         [
             ("workflow", printable(one.workflow_id)),
@@ -122,7 +144,7 @@ def show(
             ("refers to", f"{one.facts} facts" if one.facts else None),
             ("commit ids", one.commit_ids or None),
             ("memory", ", ".join(f"{name} {bytes_text(size)}" for name, size in sizes.items() if size)),
-            ("damaged", "; ".join(one.damaged)),
+            ("damaged", printable("; ".join(damaged))),
         ]
     )
     if line:

@@ -1,9 +1,11 @@
 """``runic-redis``: the verbs, and how they end.
 
 Exit status 0: done. 1: what was asked for is not there, or not as it must be. 2: wrong use, or settings that cannot be.
-3: the server cannot be reached, or takes no writes. 130: interrupted.
+3: the server cannot be reached, or takes no writes; or a file or the output cannot be written. 130: interrupted.
+141: whoever read the output has seen enough.
 """
 
+import os
 import sys
 
 from runic_redis import __version__
@@ -15,7 +17,7 @@ try:
     import typer
 
     from runic_redis.cli import changing, checking, following, looking, moving, running, showing
-    from runic_redis.cli.output import EXIT_NO, EXIT_UNAVAILABLE, EXIT_USAGE, stop
+    from runic_redis.cli.output import EXIT_NO, EXIT_PIPE, EXIT_UNAVAILABLE, EXIT_USAGE, stop
 except ImportError:
     sys.exit("The command line needs an extra: pip install 'runic-redis[cli,embedded]'.")
 
@@ -23,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Runic Redis: an event store for workflow engines.",
-    epilog="Exit status: 0 done; 1 not there, or not as it must be; 2 wrong use; 3 no server, or it takes no writes.",
+    epilog="Exit status: 0 done; 1 not there, or not as it must be; 2 wrong use; 3 no server, or no writing.",
     pretty_exceptions_enable=False,
 )
 for panel, verbs in {
@@ -53,15 +55,37 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; errors of the store are one line, without a traceback."""
+    """Run the command line; errors of the store and of the system are one line, without a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            _flush()
+    except SystemExit as ended:
+        # As whatever prints says that nobody reads it any more.
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise SystemExit(EXIT_PIPE) from None
+        raise
     except (ConfigurationError, InvalidArgument) as error:
         stop(str(error), EXIT_USAGE)
     except (StoreUnavailable, WriteRefused) as error:
         stop(str(error), EXIT_UNAVAILABLE)
     except StoreError as error:
         stop(str(error), EXIT_NO)
+    except BrokenPipeError:
+        raise SystemExit(EXIT_PIPE) from None
+    except OSError as error:
+        stop(f"The system does not let it go on: {error}", EXIT_UNAVAILABLE)
+
+
+def _flush() -> None:
+    """Write what is printed and not yet written: later, nobody could be told that it failed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # At its end Python would try again, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import typer
 
 from runic_redis.cli.output import EXIT_NO, stop
 from runic_redis.context import URL_VARIABLE, without_classes
-from runic_redis.operations.scanning import find_namespaces
+from runic_redis.operations.examining import RESTORE_SETTINGS
+from runic_redis.operations.scanning import find_key, find_namespaces
 from runic_redis.store import RedisStore
 
 __all__ = ["AsJson", "Namespace", "Partitions", "Url", "WorkflowIds", "opened"]
@@ -50,6 +51,12 @@ def opened(
     ):
         store._context = without_classes(store._context)
         if not store._context.made and not may_be_new:
+            if key := store._run(find_key(store._context)):
+                stop(
+                    f"The settings of the namespace {namespace!r} are lost: there is {key!r}, and nothing at the key "
+                    f"{store._context.keys.config!r}. Nothing was changed. {RESTORE_SETTINGS}",
+                    EXIT_NO,
+                )
             there = store._run(find_namespaces(store._context))
             named = f"there is {', '.join(there)}: pass --namespace" if there else "there is none of this store at all"
             stop(f"There is no namespace {namespace!r} here; {named}.", EXIT_NO)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 __all__ = [
     "EXIT_NO",
+    "EXIT_PIPE",
     "EXIT_UNAVAILABLE",
     "EXIT_USAGE",
     "Step",
@@ -32,8 +33,10 @@ __all__ = [
 EXIT_NO = 1
 # Wrong use: an argument, a URL, a setting.
 EXIT_USAGE = 2
-# The server cannot be reached, or takes no writes.
+# The server cannot be reached, or takes no writes; or the system refused to read or write a file or the output.
 EXIT_UNAVAILABLE = 3
+# Whoever read the output has closed it: as of a program that the signal SIGPIPE has ended.
+EXIT_PIPE = 141
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 

@@ -6,11 +6,11 @@ is what is too much afterwards. So a workflow may grow and be trimmed all the ti
 damage.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from runic_redis.arguments import is_cursor
+from runic_redis.arguments import MAX_CURSOR, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
@@ -30,6 +30,8 @@ _Step = Literal["head", "pages", "facts", "end", "done"]
 # How often it is looked at anew because it was deleted or made meanwhile, or its lease or its end changed while those
 # were compared. What nobody then saw twice is not judged.
 _TRIES = 5
+# The server's clock is read a little later than what is left.
+_ENDS_APART_MS = 60_000
 # The fields of the meta hash that say how a workflow stands in the partition's sorted sets.
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
 _NUMBERS = ("completed", "created", "cursor", "expires", "fence", "largest", "lease_until", "trimmed", "trimmed_ms")
@@ -88,6 +90,8 @@ class WorkflowCheck:
         self._before: dict[bytes, bytes] = {}
         self._position = 0
         self._gaps: list[tuple[int, int]] = []
+        # The end of the last entry that cannot be read after those before it.
+        self._broken = 0
         self._last_id = b""
         self._times: tuple[bytes, bytes] | None = None
         self._largest = 0
@@ -97,6 +101,12 @@ class WorkflowCheck:
         # What is still to be read, by what: where to go on.
         self._left: dict[str, Any] = {}
         self._facts: list[bytes] = []
+        # Those of its keys at which there is a foreign value.
+        self._foreign: set[str] = set()
+        # Those of its keys that are there.
+        self._own: list[str] = []
+        # Whether its references or commit ids are all that there is.
+        self._leftovers = False
 
     def commands(self, most_bytes: int) -> list[Command]:
         """What to ask for next, of about so many bytes; nothing, once all is read."""
@@ -110,6 +120,8 @@ class WorkflowCheck:
                 Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
                 Command(("XLEN", keys.events), keys.events),
                 Command(("STRLEN", keys.log), keys.log),
+                Command(("SCARD", keys.refs), keys.refs),
+                Command(("HLEN", keys.commits), keys.commits),
                 Command(("TIME",), keys.meta),
             ]
         if self._step == "pages":
@@ -126,6 +138,8 @@ class WorkflowCheck:
             return [
                 Command(("HGETALL", keys.meta), keys.meta),
                 *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
+                *(Command(("PTTL", key), key) for key in self._own),
+                Command(("TIME",), keys.meta),
                 Command(("HGETALL", keys.meta), keys.meta),
             ]
         return []
@@ -143,7 +157,6 @@ class WorkflowCheck:
 
     def repair(self) -> Operation[None]:
         """Set right what can be derived, and say so in the findings; not if the workflow has changed meanwhile."""
-        keys = self._keys
         arguments: list[Argument] = [
             self.workflow_id,
             self._meta.get(b"cursor", b""),
@@ -154,7 +167,7 @@ class WorkflowCheck:
         reply = yield from ask(
             call_script(
                 "repair",
-                [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events],
+                self._repaired_keys(),
                 arguments,
                 line=self.workflow_id,
             )
@@ -162,15 +175,19 @@ class WorkflowCheck:
         if reply == 1:
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
+    def _repaired_keys(self) -> list[str]:
+        keys = self._keys
+        return [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events]
+
     def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
 
     def _plain(self, reply: Any, key: str) -> Any:
         """A reply; nothing, if it is an error."""
         if isinstance(reply, ErrorReply):
-            problem = f"{key} cannot be read: {reply.code} {reply.message}"
-            if all(one.problem != problem for one in self.findings):
-                self._found(problem)
+            if key not in self._foreign:
+                self._foreign.add(key)
+                self._found(f"{key} cannot be read: {reply.code} {reply.message}")
             return None
         return reply
 
@@ -178,14 +195,14 @@ class WorkflowCheck:
         keys = self._keys
         *replies, (seconds, micros) = replies
         self._now_ms = int(seconds) * 1000 + int(micros) // 1000
-        of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log)
-        earlier, meta, later, size, entries, log = map(self._plain, replies, of)
+        of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
+        earlier, meta, later, size, entries, log, refs, commits = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
-        for name in _NUMBERS:
-            value = self._meta.get(name.encode())
-            if value is not None and not is_cursor(value):
-                self._found(f"{keys.meta}: {name} is {value!r:.40}, and no number")
-        self.there = bool(self._meta or entries or log or size or self.findings)
+        counts = {keys.events: entries, keys.snapshot: size, keys.log: log, keys.refs: refs, keys.commits: commits}
+        self._own = [keys.meta, *(key for key, count in counts.items() if count)]
+        whole = bool(self._meta or entries or log or size or self.findings)
+        self._leftovers = not whole and bool(refs or commits)
+        self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
             self._judge_snapshot(earlier, later, size or 0)
@@ -242,9 +259,12 @@ class WorkflowCheck:
             commit = decode_commit(self._context, self.workflow_id, entry, with_records=True)
         except DecodeError as error:
             self._found(str(error).partition(" Nothing was changed")[0])
+            self._broken = int(end)
             if is_cursor(end):
                 self._position = max(self._position, int(end))
             return
+        if commit.start != self._position:
+            self._broken = commit.end
         if commit.start > self._position:
             self._gaps.append((self._position + 1, commit.start))
         elif commit.start < self._position:
@@ -312,10 +332,9 @@ class WorkflowCheck:
                 self._found(f"the events {first} to {last} are missing")
         end = _number(self._before.get(b"cursor"))
         if self._position > cursor:
-            self._found(
-                f"the events end at {self._position}, and its cursor is {cursor}",
-                ("meta.cursor", str(self._position)),
-            )
+            # A cursor above what cannot be read would take along those who can still read what is below.
+            repairs = [("meta.cursor", str(self._position))] if self._broken <= cursor else []
+            self._found(f"the events end at {self._position}, and its cursor is {cursor}", *repairs)
         elif self._position < end and trimmed < end:
             self._found(f"the events {self._position + 1} to {end} are missing at the end")
         for commit_id, place in self._commits:
@@ -343,26 +362,55 @@ class WorkflowCheck:
                 *(("refs", fact.decode()) for fact in unknown),
             )
 
-    def _judge_scores(self, index: float | None, leases: float | None, expiring: float | None) -> None:
+    def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
+        """Whether it stands in those of the partition's sorted sets that can be read, and where it should."""
         _, last = self._times or (b"", b"")
-        if index is None:
-            written = f"{int(last)}000" if last.isdigit() else self._meta.get(b"created", b"0").decode(errors="replace")
-            self._found("it is not in the index: listings pass it over", ("index", written))
+        index = scores.get("index", 0.0)
+        if index is None or not 0 <= index <= MAX_CURSOR:
+            written = f"{int(last)}000" if last.isdigit() else str(self._number("created"))
+            problem = "not in the index: listings pass it over" if index is None else f"in the index with {index}"
+            self._found(f"it is {problem}", ("index", written))
         wanted = None
         if b"fence" in self._meta and b"completed" not in self._meta:
             wanted = float(self._number("lease_until"))
+        leases = scores.get("leases", wanted)
         if leases != wanted:
             self._found(
                 f"among the unfinished it stands with {leases}, and should with {wanted}",
                 ("leases", "" if wanted is None else f"{wanted:.0f}"),
             )
         ends = float(self._number("expires")) if b"expires" in self._meta else None
+        expiring = scores.get("expiring", ends)
         # (That of an earlier life leaves when somebody next lists.)
         if expiring != ends and (ends is not None or (expiring or 0) > self._now_ms):
             self._found(
                 f"among the expiring it stands with {expiring}, and should with {ends}",
                 ("expiring", "" if ends is None else f"{ends:.0f}"),
             )
+
+    def _judge_ends(self, left_ms: Sequence[int], now_ms: int) -> None:
+        """Whether its keys expire when it does."""
+        ends = self._number("expires")
+        never = [key for key, left in zip(self._own, left_ms, strict=True) if left == -1]
+        others = [
+            key
+            for key, left in zip(self._own, left_ms, strict=True)
+            if left >= 0 and abs(now_ms + left - ends) > _ENDS_APART_MS
+        ]
+        if b"expires" not in self._meta:
+            if others:
+                self._found(f"it does not expire, and of it do: {', '.join(others)}")
+        elif never or others:
+            self._found(f"it expires, and of it do not, or at another time: {', '.join(never + others)}")
+
+    def _judge_numbers(self) -> None:
+        """Which numbers of the meta hash are none; last, since what else was found may set them right."""
+        repairs = {repair[0]: repair for finding in self.findings for repair in finding.repairs}
+        for name in _NUMBERS:
+            value = self._meta.get(name.encode())
+            if value is not None and not is_cursor(value):
+                repair = repairs.get(f"meta.{name}")
+                self._found(f"{self._keys.meta}: {name} is {value!r:.40}, and no number", *([repair] if repair else []))
 
     def _take_facts(self, replies: Sequence[Any]) -> None:
         some, self._facts = self._facts[: len(replies)], self._facts[len(replies) :]
@@ -379,19 +427,35 @@ class WorkflowCheck:
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        of = (keys.meta, keys.index, keys.leases, keys.expiring, keys.meta)
-        earlier, *scores, later = map(self._plain, replies, of)
+        of = (keys.meta, keys.index, keys.leases, keys.expiring)
+        earlier, *scores = map(self._plain, replies[:4], of)
+        *left, (seconds, micros), later = replies[4:]
+        later = self._plain(later, keys.meta)
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
         if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
             self._look_again()
             return
         self._step = "done"
-        if self.there:
+        if self._leftovers:
+            # Whether it was deleted or lost, nobody can tell.
+            self._found("of it only references to facts or commit ids are left")
+        elif self.there:
             self._judge()
-            self._judge_scores(*(None if score is None else float(score) for score in scores))
+            self._judge_scores(
+                {
+                    name: None if score is None else float(score)
+                    for name, score in zip(("index", "leases", "expiring"), scores, strict=True)
+                    if getattr(keys, name) not in self._foreign
+                }
+            )
+            self._judge_ends(left, int(seconds) * 1000 + int(micros) // 1000)
+            self._judge_numbers()
         else:
             self._judge_absence(*scores)
+        if self._foreign.intersection(self._repaired_keys()):
+            # The script changes nothing beside a foreign value.
+            self.findings = [replace(one, repairs=()) for one in self.findings]
 
     def _look_again(self) -> None:
         self._tries += 1

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
 from runic_redis.context import Context
-from runic_redis.errors import WorkflowNotFound
+from runic_redis.errors import DecodeError, WorkflowNotFound
 from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.records import Commit, decode_commit
@@ -131,11 +131,20 @@ def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tup
     return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
 
 
-def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[list[Commit]]:
-    """A workflow's last entries, the newest first: each a commit, or a part of a large one."""
+def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[tuple[list[Commit], list[str]]]:
+    """A workflow's last entries, the newest first: each a commit, or a part of a large one; and what is damaged."""
     key = context.keys.workflow(check_workflow_id(workflow_id)).events
-    entries = yield from ask(Command(("XREVRANGE", key, "+", "-", "COUNT", str(count)), key))
-    return [decode_commit(context, workflow_id, entry, with_records=True) for entry in entries]
+    commits, damaged = [], []
+    try:
+        entries = yield from ask(Command(("XREVRANGE", key, "+", "-", "COUNT", str(count)), key))
+    except DecodeError:
+        return [], []  # the description says so
+    for entry in entries:
+        try:
+            commits.append(decode_commit(context, workflow_id, entry, with_records=True))
+        except DecodeError as error:
+            damaged.append(str(error))
+    return commits, damaged
 
 
 def read_time(value: Any, per_second: int = 1000) -> datetime | None:

@@ -7,14 +7,21 @@ from runic_redis.context import Context
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.opening import parse_info
+from runic_redis.operations.scanning import find_key
 from runic_redis.operations.scored import pairs
 
-__all__ = ["Check", "Verdict", "examine"]
+__all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "examine"]
 
 Verdict = Literal["good", "warning", "bad", "unknown"]
 # Of the memory that a server may use, from which share on it is nearly full.
 _NEARLY_FULL = 0.8
 _SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write", "requirepass")
+
+
+RESTORE_SETTINGS = (
+    "Restore that key before anything is written, from a backup or by HSET: format 1, and partitions as many as the "
+    "namespace was made with."
+)
 
 
 class Check(NamedTuple):
@@ -45,23 +52,26 @@ def examine(context: Context) -> Operation[list[Check]]:
         reply if isinstance(reply, ErrorReply) else answer(reply, command)
         for reply, command in zip((yield Batch(commands)), commands, strict=True)
     ]
-    if isinstance(info, ErrorReply):
-        return [Check("server", "unknown", f"INFO is refused: {info.message}", "Allow the user +info, for this.")]
-    about = parse_info(info)
     known = {
         _text(name): _text(value)
         for reply in settings
         if not isinstance(reply, ErrorReply)
         for name, value in pairs(reply)
     }
+    namespace = yield from _namespace(context)
+    about_user = _user("" if isinstance(user, ErrorReply) else _text(user), known)
+    if isinstance(info, ErrorReply):
+        refused = Check("server", "unknown", f"INFO is refused: {info.message}", "Allow the user +info, for this.")
+        return [refused, namespace, about_user]
+    about = parse_info(info)
     return [
         _server(about),
-        _namespace(context),
+        namespace,
         *_persistence(about, known),
         _memory(about),
         _eviction(about),
         *_replicas(about, known),
-        _user("" if isinstance(user, ErrorReply) else _text(user), known),
+        about_user,
     ]
 
 
@@ -76,9 +86,12 @@ def _server(about: Mapping[str, str]) -> Check:
     return Check("server", "good", found)
 
 
-def _namespace(context: Context) -> Check:
+def _namespace(context: Context) -> Operation[Check]:
     name = context.keys.namespace
     if not context.made:
+        if key := (yield from find_key(context)):
+            found = f"its settings are lost: there is {key!r}, and nothing at {context.keys.config!r}"
+            return Check("namespace", "bad", found, RESTORE_SETTINGS)
         return Check("namespace", "warning", f"there is no namespace {name!r} yet", "The first write makes it.")
     return Check("namespace", "good", f"{name!r}, in {context.keys.partitions} partitions")
 

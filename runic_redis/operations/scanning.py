@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from runic_redis.context import Context
+from runic_redis.errors import ConfigurationError
 from runic_redis.keys import FACT_BUCKETS, Keys
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 
-__all__ = ["KeyScan", "Scans", "find_namespaces"]
+__all__ = ["KeyScan", "Scans", "find_key", "find_namespaces"]
 
 _AT_ONCE = 512
 _SLOTS = 16384
@@ -28,14 +29,26 @@ class Scans:
 
     def next_members(self) -> Operation[list[Any]]:
         """What the next page of each holds."""
-        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
         members: list[Any] = []
-        for command, (cursor, page) in zip(some, (yield from ask_all(some)), strict=True):
-            members += page
+        for command, page in (yield from self.next_pages()):
+            members += answer(page, command)
+        return members
+
+    def next_pages(self) -> Operation[list[tuple[Command, Any]]]:
+        """The next page of each, with what asked for it; an `ErrorReply` where there is a foreign value."""
+        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
+        pages = []
+        for command, reply in zip(some, (yield Batch(some)), strict=True):
+            found = answer_or_foreign(reply, command)
+            if isinstance(found, ErrorReply):
+                pages.append((command, found))
+                continue
+            cursor, page = found
+            pages.append((command, page))
             if int(cursor) != 0:
                 name, key, _, *options = command.args
                 self.more.append(Command((name, key, cursor, *options), command.key))
-        return members
+        return pages
 
 
 class KeyScan:
@@ -94,6 +107,21 @@ def _one_of_each_tag(keys: Keys) -> Iterator[str]:
 def _slot(key: str) -> int:
     """The slot of a key of ours: CRC-16 (XMODEM) of what stands in its first braces, modulo 16384."""
     return crc_hqx(key[1 : key.index("}")].encode(), 0) % _SLOTS
+
+
+def find_key(context: Context) -> Operation[str]:
+    """A key of the namespace; empty if none is soon found, or to a user who may not ask for keys."""
+    scan = KeyScan(context)
+    for _ in range(_LOOKS):
+        try:
+            page = yield from scan.next_page()
+        except ConfigurationError:
+            break
+        if page:
+            return page[0].decode(errors="backslashreplace")
+        if scan.done:
+            break
+    return ""
 
 
 def find_namespaces(context: Context) -> Operation[list[str]]:

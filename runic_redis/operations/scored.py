@@ -27,5 +27,6 @@ def scored_ids(reply: Sequence[Any], key: str) -> list[tuple[str, float]]:
         return [(member.decode(), float(score)) for member, score in pairs(reply)]
     except UnicodeDecodeError as error:
         raise DecodeError(
-            f"What is at the key {key!r} holds {error.object!r:.80}, which is no workflow id. Nothing was changed."
+            f"What is at the key {key!r} holds {error.object!r:.80}, which is no workflow id. Nothing was changed; "
+            "runic-redis verify --repair takes it out."
         ) from None

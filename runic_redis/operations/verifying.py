@@ -12,13 +12,13 @@ from zlib import crc32
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
+from runic_redis.errors import InvalidArgument
 from runic_redis.keys import FACT_BUCKETS
-from runic_redis.operations.asking import answer_or_foreign, ask, ask_all
+from runic_redis.operations.asking import answer_or_foreign, ask
 from runic_redis.operations.checking import Finding, WorkflowCheck
-from runic_redis.operations.describing import count_workflows
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.scanning import KeyScan, Scans
-from runic_redis.operations.scored import pairs, scored_ids
+from runic_redis.operations.scored import pairs
 
 __all__ = ["Finding", "Verified", "Verifier"]
 
@@ -30,7 +30,7 @@ _BUCKETS = 8
 _FACTS = 16
 
 # What stands behind a namespace in the keys of facts, and in those of workflows and partitions.
-_FACT_KEY = re.compile(r":fact:\d{1,4}\}(:times)?")
+_FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring)", re.DOTALL
 )
@@ -77,7 +77,10 @@ class Verifier:
         """See what time it is, and how many workflows there are, about."""
         seconds, micros = yield from ask(Command(("TIME",), self._context.keys.config))
         self._now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return sum((yield from count_workflows(self._context)))
+        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        commands = [Command(("ZCARD", key), key) for key in keys]
+        counts = map(answer_or_foreign, (yield Batch(commands)), commands)
+        return sum(count for count in counts if not isinstance(count, ErrorReply))
 
     def next_part(self) -> Operation[Verified | None]:
         """Look at the next part; None when all is done."""
@@ -91,13 +94,14 @@ class Verifier:
     def _everything(self) -> Iterator[Operation[Verified]]:
         keys = self._context.keys
         # A scan shows whatever is there from its begin to its end, also what is written meanwhile.
-        indexed = Scans(
-            Command(("ZSCAN", index, "0", "COUNT", str(_AT_ONCE)), index)
-            for index in map(keys.index, range(keys.partitions))
+        scored = Scans(
+            Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key)
+            for kind in (keys.index, keys.leases, keys.expiring)
+            for key in map(kind, range(keys.partitions))
         )
         found: list[str] = []
-        while indexed.more:
-            yield self._read_indexes(indexed, found)
+        while scored.more:
+            yield self._read_scored(scored, found)
             yield from self._some(found)
         scan = KeyScan(self._context)
         while not scan.done:
@@ -129,18 +133,48 @@ class Verifier:
             for check in checks:
                 if any(finding.repairs for finding in check.findings):
                     yield from check.repair()
+        findings = [finding for check in checks for finding in check.findings]
+        if not self._whole:
+            findings += [
+                Finding("workflow", check.workflow_id, "there is no such workflow")
+                for check in checks
+                if not (check.there or check.findings)
+            ]
         return Verified(
             workflows=sum(check.there for check in checks),
             events=sum(check.events for check in checks),
-            findings=[finding for check in checks for finding in check.findings],
+            findings=findings,
         )
 
-    def _read_indexes(self, indexed: Scans, found: list[str]) -> Operation[Verified]:
-        """Find workflows that stand in the indexes."""
-        members = yield from indexed.next_members()
-        ids = [workflow_id for workflow_id, _ in scored_ids(members, self._context.keys.index(0))]
+    def _read_scored(self, scored: Scans, found: list[str]) -> Operation[Verified]:
+        """Find workflows that stand in the partitions' sorted sets, and what stands there and should not."""
+        ids: list[str] = []
+        findings = []
+        for command, page in (yield from scored.next_pages()):
+            if isinstance(page, ErrorReply):
+                findings.append(_unreadable(command.key, page))
+                continue
+            for member, _ in pairs(page):
+                problem = ""
+                try:
+                    workflow_id = check_workflow_id(member.decode())
+                except (UnicodeDecodeError, InvalidArgument):
+                    problem = f"it holds {member!r:.80}, which is no workflow id"
+                else:
+                    ids.append(workflow_id)
+                    keys = self._context.keys.workflow(workflow_id)
+                    if command.key not in (keys.index, keys.leases, keys.expiring):
+                        problem = f"it holds {workflow_id!r:.80}, which belongs to another partition"
+                if problem:
+                    findings.append((yield from self._take_out(command.key, member, problem)))
         found[:] = self._new(ids)
-        return Verified()
+        return Verified(findings=findings)
+
+    def _take_out(self, key: str, member: bytes, problem: str) -> Operation[Finding]:
+        """Take a member out of a sorted set that it does not belong in, if it is to be repaired."""
+        if self._repair:
+            yield from ask(Command(("ZREM", key, member), key))
+        return Finding("key", key, problem, (("member", ""),), self._repair)
 
     def _read_keys(self, scan: KeyScan, found: list[str]) -> Operation[Verified]:
         """Find workflows that stand in no index, and keys that belong to nobody."""
@@ -168,13 +202,15 @@ class Verifier:
             text = key.decode()
         except UnicodeDecodeError:
             return "", "it is not a key of this store"
-        if text == keys.config or _FACT_KEY.fullmatch(text, len(keys.namespace) + 1):
+        fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
+        if text == keys.config or (fact and _is_number_below(fact[1], FACT_BUCKETS)):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
         if match is None:
             return "", "it is not a key of this store"
-        partition, kind, workflow_id = int(match[1]), match[2] or "", match[3] or ""
-        if partition >= keys.partitions or (workflow_id and crc32(workflow_id.encode()) % keys.partitions != partition):
+        partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
+        its_own = str(crc32(workflow_id.encode()) % keys.partitions) if workflow_id else partition
+        if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where nobody looks for it"
         if kind.startswith("import-"):
             return "", "it is of an import that was not finished; it goes by itself a day later, or import again"
@@ -188,23 +224,35 @@ class Verifier:
         for number, reply in enumerate((yield Batch(commands))):
             count = answer_or_foreign(reply, commands[number])
             if isinstance(count, ErrorReply):
-                findings.append(Finding("key", keys[number], f"it cannot be read: {count.code} {count.message}"))
+                findings.append(_unreadable(keys[number], count))
             elif count:
                 buckets.append(number)
         return Verified(findings=findings)
 
     def _check_facts(self, scans: Scans) -> Operation[Verified]:
         """Look at facts: are they true to their hashes, and is their age known?"""
-        facts = pairs((yield from scans.next_members()))
+        facts: list[tuple[bytes, bytes]] = []
+        findings = []
+        for scan, page in (yield from scans.next_pages()):
+            if isinstance(page, ErrorReply):
+                findings.append(_unreadable(scan.key, page))
+                continue
+            for fact, data in pairs(page):
+                facts.append((fact, data))
+                if self._context.keys.fact(fact)[0] != scan.key:
+                    name = fact.decode(errors="backslashreplace")
+                    findings.append(Finding("fact", name, f"it is in the bucket {scan.key}, where nobody looks for it"))
         commands = [
             Command(("ZSCORE", times, fact), times) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
         ]
-        findings = []
-        for (fact, data), age in zip(facts, (yield from ask_all(commands)), strict=True):
+        for (fact, data), command, reply in zip(facts, commands, (yield Batch(commands)), strict=True):
+            age = answer_or_foreign(reply, command)
             name = fact.decode(errors="backslashreplace")
             if not fact_matches(fact, data):
                 findings.append(Finding("fact", name, "it is damaged, or not what its hash stands for"))
-            if age is None:
+            if isinstance(age, ErrorReply):
+                findings.append(Finding("fact", name, f"its age, at {command.key}, cannot be read: {age.message}"))
+            elif age is None:
                 repaired = yield from self._give_age(fact)
                 findings.append(
                     Finding("fact", name, "its age is not known: it is never collected", (("times", "now"),), repaired)
@@ -218,3 +266,12 @@ class Verifier:
         _, times = self._context.keys.fact(fact)
         yield from ask(Command(("ZADD", times, "NX", str(self._now_ms * 1000), fact), times))
         return True
+
+
+def _unreadable(key: str, reply: ErrorReply) -> Finding:
+    return Finding("key", key, f"it cannot be read: {reply.code} {reply.message}")
+
+
+def _is_number_below(text: str, limit: int) -> bool:
+    """Whether a part of a key is a number as keys have it."""
+    return int(text) < limit and str(int(text)) == text
