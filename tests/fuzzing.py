@@ -209,6 +209,8 @@ REFUSALS = {
     "complete": ("LEASE_LOST",),
     "delete": ("LEASE_LOST",),
     "expire": ("NOT_COMPLETE",),
+    "import_part": ("IMPORT_LOST",),
+    "import_workflow": ("WORKFLOW_EXISTS", "IMPORT_LOST", "IMPORT_INCOMPLETE"),
     "renew": ("LEASE_LOST",),
     "save_fact": ("FACT_DIFFERS",),
     "save_log": ("LEASE_LOST", "FACT_MISSING"),
@@ -235,6 +237,12 @@ def _page(source: Source, members: list[bytes]) -> list[Any]:
     return [b"7" if source.left and source.number(4) == 0 else b"0", members]
 
 
+# Replies about keys of any type, or about none.
+OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
+    "PTTL": lambda source: (-2, -1, 0, 5000)[source.number(4)],
+    "TIME": lambda _: [b"1700000000", b"5"],
+    "UNLINK": lambda source: source.number(9),
+}
 # Replies that are of one form, whatever was asked.
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
@@ -254,8 +262,8 @@ def reply_to(command: Command, source: Source) -> Any:
     if command.script is not None:
         return _reply_of_script(command, source)
     name = str(command.args[0])
-    if name == "PTTL":  # of a key of any type
-        return (-2, -1, 0, 5000)[source.number(4)]
+    if name in OF_ANY_KEY:
+        return OF_ANY_KEY[name](source)
     if source.left and source.number(16) == 0:
         return ErrorReply("WRONGTYPE", "Operation against a key holding the wrong kind of value")
     if name == "HMGET":
@@ -270,8 +278,6 @@ def reply_to(command: Command, source: Source) -> Any:
         return found if source.number(2) else [[key, entries] for key, entries in found.items()] or None
     if name == "ZRANGEBYSCORE":
         return source.scored(4)
-    if name == "TIME":
-        return [b"1700000000", b"5"]
     if name in OF_ALL_KINDS:
         return OF_ALL_KINDS[name](source)
     if name == "INFO":
@@ -287,6 +293,8 @@ def _reply_of_script(command: Command, source: Source) -> Any:
         return _refusal(command, () if claim else REFUSALS.get(name, ()), source)
     if name == "make_namespace":
         return [b"1", b"1"] if source.number(4) else [source.text(), source.text()]
+    if name == "import_begin":
+        return [source.nil_or_text(), source.nil_or_text()]
     if name == "list":
         return source.scored(40)
     if (name in NIL or claim) and source.number(2):

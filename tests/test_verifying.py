@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from runic_redis import Fact, RedisStore
-from runic_redis.operations.effects import Operation
+from runic_redis.operations.checking import WorkflowCheck
+from runic_redis.operations.effects import Batch, Operation
 from runic_redis.operations.verifying import Verified, Verifier
 from tests.servers import RunningServer
 
@@ -377,6 +378,34 @@ def test_a_workflow_that_never_rests_is_not_taken_for_damaged(
 ) -> None:
     assert verify_while(store, change).findings == []
     assert verify(store).findings == []
+
+
+@pytest.mark.parametrize("moment", range(24))
+def test_what_comes_between_two_commands_is_not_taken_for_damage(store: RedisStore, moment: int) -> None:
+    """A first snapshot, and a workflow that is deleted and made anew, with a reference and a commit id."""
+
+    def save(workflow_id: str) -> None:
+        store.save_snapshot(workflow_id, 1, b"x")
+
+    def make_anew(workflow_id: str) -> None:
+        store.delete(workflow_id)
+        store.append(workflow_id, [{"fact": Fact(1)}], commit_id="one")
+        save(workflow_id)
+
+    for number, change in enumerate((save, make_anew)):
+        workflow_id = f"v-{number}"
+        store.append(workflow_id, [{"n": 1}])
+        check = WorkflowCheck(store._context, workflow_id, facts_too=True)
+        done = 0
+        while commands := check.commands(1000):
+            replies = []
+            for command in commands:
+                if done == moment:
+                    change(workflow_id)
+                done += 1
+                replies += store._sender.ask(Batch([command]))
+            check.receive(replies)
+        assert check.findings == []
 
 
 def test_what_is_damaged_is_found_though_it_never_rests(store: RedisStore, client: redis.Redis) -> None:

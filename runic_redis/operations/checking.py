@@ -15,7 +15,7 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.events import FACT_REF, refs_in
-from runic_redis.operations.asking import ask
+from runic_redis.operations.asking import answer, ask
 from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.records import decode_commit
 from runic_redis.operations.scored import pairs
@@ -75,6 +75,7 @@ class WorkflowCheck:
         self.workflow_id = workflow_id
         self._context = context
         self._keys = context.keys.workflow(workflow_id)
+        self._time = Command(("TIME",), self._keys.meta)
         self._now_ms = 0
         self._facts_too = facts_too
         self._tries = 0
@@ -116,13 +117,13 @@ class WorkflowCheck:
             return [
                 Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
                 Command(("HGETALL", keys.meta), keys.meta),
-                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
                 Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
+                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
                 Command(("XLEN", keys.events), keys.events),
                 Command(("STRLEN", keys.log), keys.log),
                 Command(("SCARD", keys.refs), keys.refs),
                 Command(("HLEN", keys.commits), keys.commits),
-                Command(("TIME",), keys.meta),
+                self._time,
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
@@ -139,7 +140,7 @@ class WorkflowCheck:
                 Command(("HGETALL", keys.meta), keys.meta),
                 *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
                 *(Command(("PTTL", key), key) for key in self._own),
-                Command(("TIME",), keys.meta),
+                self._time,
                 Command(("HGETALL", keys.meta), keys.meta),
             ]
         return []
@@ -191,12 +192,16 @@ class WorkflowCheck:
             return None
         return reply
 
+    def _milliseconds(self, time: Any) -> int:
+        seconds, micros = answer(time, self._time)
+        return int(seconds) * 1000 + int(micros) // 1000
+
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        *replies, (seconds, micros) = replies
-        self._now_ms = int(seconds) * 1000 + int(micros) // 1000
+        *replies, time = replies
+        self._now_ms = self._milliseconds(time)
         of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
-        earlier, meta, later, size, entries, log, refs, commits = map(self._plain, replies, of)
+        earlier, meta, size, later, entries, log, refs, commits = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
         counts = {keys.events: entries, keys.snapshot: size, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
@@ -316,11 +321,13 @@ class WorkflowCheck:
         if later is None and not size:
             if trimmed:
                 self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
+        elif (earlier is None) is not (later is None):
+            pass  # it came meanwhile, or its workflow went
         elif later is None or not is_cursor(later) or not size:
             self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
         elif int(later) < trimmed:
             self._found(f"the snapshot's cursor is {int(later)}, and the events up to {trimmed} are trimmed")
-        elif is_cursor(earlier) and int(earlier) > cursor:
+        elif earlier is not None and is_cursor(earlier) and int(earlier) > cursor:
             self._found(f"the snapshot's cursor is {int(earlier)}, above the workflow's, {cursor}")
 
     def _judge(self) -> None:
@@ -429,7 +436,7 @@ class WorkflowCheck:
         keys = self._keys
         of = (keys.meta, keys.index, keys.leases, keys.expiring)
         earlier, *scores = map(self._plain, replies[:4], of)
-        *left, (seconds, micros), later = replies[4:]
+        *left, time, later = replies[4:]
         later = self._plain(later, keys.meta)
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
@@ -449,7 +456,7 @@ class WorkflowCheck:
                     if getattr(keys, name) not in self._foreign
                 }
             )
-            self._judge_ends(left, int(seconds) * 1000 + int(micros) // 1000)
+            self._judge_ends(left, self._milliseconds(time))
             self._judge_numbers()
         else:
             self._judge_absence(*scores)
