@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -202,6 +202,11 @@ def sentinel(program: Path, directory: Path, service: str, primary: RunningServe
     config.write_text("\n".join([f"port {port}", "bind 127.0.0.1", f"dir {directory}", monitor, *further, ""]))
     with _started(RunningServer([str(program), str(config), "--sentinel"], directory, None, port)):
         yield port
+
+
+def cluster_url(nodes: Sequence[RunningServer]) -> str:
+    """The URL of a cluster."""
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
 
 
 def wait_until(

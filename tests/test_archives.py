@@ -14,7 +14,7 @@ from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisS
 from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.operations.exporting import KEPT, Exporter
 from runic_redis.operations.importing import Importer
-from tests.servers import RunningServer
+from tests.servers import RunningServer, cluster_url
 from tests.test_verifying import fill, log, run_while, verify
 
 
@@ -71,7 +71,7 @@ def target(request: pytest.FixtureRequest, valkey: RunningServer, namespace: str
     url = valkey.url(3)
     if request.param == "cluster":
         nodes: list[RunningServer] = request.getfixturevalue("cluster_nodes")
-        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        url = cluster_url(nodes)
     with RedisStore.from_url(url, namespace=f"{namespace}-target", partitions=77) as target:
         yield target
 
@@ -544,16 +544,23 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
             ArchiveReader(path)
 
 
+def gather_one(store: RedisStore, path: Path) -> str:
+    """Import up to where the first workflow would be made of what was gathered; its id."""
+    importer = Importer(store._context)
+    with ArchiveReader(path) as archive:
+        for record in archive:
+            if record[0] == "done":
+                break
+            store._run(importer.take(record))
+    assert importer._workflow is not None
+    store._run(importer._send_gathered(importer._workflow))
+    return importer._workflow.workflow_id
+
+
 def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
     export(store, tmp_path / "a")
     with RedisStore.from_url(valkey.url(), namespace=f"{store._context.keys.namespace}-x") as other:
-        importer = Importer(other._context)
-        with ArchiveReader(tmp_path / "a") as archive:
-            for record in archive:
-                if record[0] == "done":
-                    break
-                other._run(importer.take(record))
-        other._run(importer._send_gathered(importer._workflow))
+        gather_one(other, tmp_path / "a")
         with valkey.client() as client:
             left = list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
             assert left
@@ -567,15 +574,7 @@ def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(
 ) -> None:
     """It would be a finding of `verify` for a day, with nobody to go on with it."""
     export(store, tmp_path / "a")
-    importer = Importer(target._context)
-    with ArchiveReader(tmp_path / "a") as archive:
-        for record in archive:
-            if record[0] == "done":
-                break
-            target._run(importer.take(record))
-    assert importer._workflow is not None
-    target._run(importer._send_gathered(importer._workflow))
-    target.append(importer._workflow.workflow_id, [{"came": "meanwhile"}])
+    target.append(gather_one(target, tmp_path / "a"), [{"came": "meanwhile"}])
     assert any("of an import" in finding.problem for finding in verify(target).findings)
     assert len(load(target, tmp_path / "a").problems) == 1
     assert verify(target).findings == []
@@ -584,7 +583,7 @@ def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(
 def test_a_million_events_go_to_a_cluster_with_other_partitions(
     valkey: RunningServer, cluster_nodes: list[RunningServer], namespace: str, tmp_path: Path
 ) -> None:
-    url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    url = cluster_url(cluster_nodes)
     with (
         RedisStore.from_url(valkey.url(), namespace=namespace) as store,
         RedisStore.from_url(url, namespace=namespace, partitions=40) as target,

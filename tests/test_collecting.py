@@ -12,7 +12,7 @@ import pytest
 from runic_redis import Fact, FactNotFound, FactRef, RedisStore, WorkflowNotFound
 from runic_redis.operations.collecting import collect
 from runic_redis.operations.effects import Batch
-from tests.servers import RunningServer
+from tests.servers import RunningServer, cluster_url
 
 VALUES = 40
 
@@ -83,11 +83,7 @@ def test_collecting_races_with_writers(
 ) -> None:
     found: Any = request.getfixturevalue(fixture)
     servers: list[RunningServer] = found if isinstance(found, list) else [found]
-    url = (
-        servers[0].url()
-        if fixture == "valkey"
-        else "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers)
-    )
+    url = servers[0].url() if fixture == "valkey" else cluster_url(servers)
     over = threading.Event()
     workflows = [f"w-{number}" for number in range(12)]
     outcomes = {"appended": 0, "refused": 0, "removed": 0}

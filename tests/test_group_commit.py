@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ def wait_for(condition: Callable[[], bool]) -> None:
     """Wait until other threads have come so far; pytest's time limit ends it if they never do."""
     while not condition():
         os.sched_yield()
+
+
+def crowd(
+    store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, count: int
+) -> tuple[Future[int], list[Future[int]]]:
+    """An append that is held up at the gate, and others that come behind it."""
+    first = pool.submit(store.append, "order-0", numbered(1))
+    gated.arrived.acquire()
+    return first, [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, count + 1)]
 
 
 def waiting(store: RedisStore) -> int:
@@ -141,9 +150,7 @@ def test_who_waits_for_room_goes_on_when_another_is_interrupted(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
-    first = pool.submit(store.append, "order-0", numbered(1))
-    gated.arrived.acquire()
-    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 11)]
+    first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: store._sender._kept_out == 7)
     gated.interrupt = KeyboardInterrupt()
     gated.gate.release(30)
@@ -155,9 +162,7 @@ def test_who_waits_for_room_goes_on_when_another_is_interrupted(
 def test_an_interruption_may_be_interrupted(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = pool.submit(store.append, "order-0", numbered(1))
-    gated.arrived.acquire()
-    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 11)]
+    first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: waiting(store) == 11)
     start = store._sender._new_groups
     interruptions = [KeyboardInterrupt(), KeyboardInterrupt()]
@@ -178,9 +183,7 @@ def test_a_full_queue_pushes_back(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
-    first = pool.submit(store.append, "order-0", numbered(1))
-    gated.arrived.acquire()
-    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 11)]
+    first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: store._sender._kept_out == 7)
     gated.gate.release(20)
     assert [future.result() for future in [first, *others]] == [1] * 11
@@ -190,9 +193,7 @@ def test_a_full_queue_pushes_back(
 def test_those_who_wait_when_the_store_is_closed_are_told(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
 ) -> None:
-    first = pool.submit(store.append, "order-0", numbered(1))
-    gated.arrived.acquire()
-    others = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, 6)]
+    first, others = crowd(store, gated, pool, 5)
     wait_for(lambda: waiting(store) == 6)
     store.close()
     gated.gate.release(20)

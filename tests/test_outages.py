@@ -21,7 +21,7 @@ from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.operations.leasing import claim
 from runic_redis.testing.examples import numbered
 from tests import servers
-from tests.servers import RunningServer, free_ports, running, sentinel, valkey_program
+from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def test_who_was_not_cancelled_is_answered(valkey: RunningServer, namespace: str
 def test_a_child_of_a_process_that_was_asking_the_cluster_has_locks_of_its_own(
     cluster_nodes: list[RunningServer], namespace: str
 ) -> None:
-    url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    url = cluster_url(cluster_nodes)
     with RedisStore.from_url(url, namespace=namespace) as store:
         store.append("order-1", numbered(1))
         cluster = store._sender.server
@@ -209,7 +209,7 @@ def test_a_child_of_a_process_that_was_asking_the_cluster_has_locks_of_its_own(
 
 def test_a_node_that_refuses_the_login_refuses_its_own_calls_alone(namespace: str, tmp_path: Path) -> None:
     with servers.cluster(valkey_program(), tmp_path) as nodes:
-        url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        url = cluster_url(nodes)
         with RedisStore.from_url(url, namespace=namespace) as store, nodes[0].client() as client:
             ids = [f"order-{number}" for number in range(30)]
             store.append_many([(workflow_id, numbered(1)) for workflow_id in ids])

@@ -12,7 +12,7 @@ from runic_redis import Fact, RedisStore
 from runic_redis.operations.checking import WorkflowCheck
 from runic_redis.operations.effects import Batch, Operation
 from runic_redis.operations.verifying import Verified, Verifier
-from tests.servers import RunningServer
+from tests.servers import RunningServer, cluster_url
 
 
 def verify(store: RedisStore, workflow_ids: list[str] | None = None, *, repair: bool = False) -> Verified:
@@ -438,7 +438,7 @@ def test_a_workflow_that_changes_is_not_repaired_by_what_it_was(store: RedisStor
 
 
 def test_a_cluster_is_looked_through_slot_by_slot(cluster_nodes: list[RunningServer], namespace: str) -> None:
-    url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
+    url = cluster_url(cluster_nodes)
     with RedisStore.from_url(url, namespace=namespace, partitions=5) as store:
         fill(store)
         assert verify(store).findings == []

@@ -173,8 +173,9 @@ class Sender:
     async def _drive(self, group: Group, *, apart: bool = False) -> None:
         """Send rounds of a group until nothing waits in it."""
         while not group.idle:
-            group.give_up(now_s())
-            calls = group.next_round(now_s())
+            started_s = now_s()
+            group.give_up(started_s)
+            calls = group.next_round(started_s)
             self._room.set()
             if calls:
                 await self._exchange(group, calls, apart=apart)

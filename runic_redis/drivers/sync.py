@@ -243,9 +243,10 @@ class Sender:
         if self._kept_out:
             # They look once the lock is free: whatever leaves a queue, does so before.
             self._room.notify_all()
-        started_s = now_s()
-        for group in turn.leads:
-            group.give_up(started_s)
+        if turn.missing:
+            started_s = now_s()
+            for group in turn.leads:
+                group.give_up(started_s)
         if turn.missing:
             rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
             if rounds:
@@ -281,8 +282,7 @@ class Sender:
             answers = [outcome] * len(calls) if isinstance(outcome, StoreError) else outcome[at : at + len(calls)]
             at += len(calls)
             # A node that refuses the login does so for its own calls alone.
-            refusal = next((answer for answer in answers if isinstance(answer, StoreError)), None)
-            if refusal is not None:
+            if refusal := _refusal(answers):
                 group.fail(calls, refusal)
             else:
                 news = group.take(calls, answers, ended_s) or news
@@ -318,6 +318,11 @@ class Sender:
             self._room.notify_all()
 
 
+def _refusal(answers: Sequence[Any]) -> StoreError | None:
+    """The error that stands for an answer, if there is one."""
+    return next((answer for answer in answers if isinstance(answer, StoreError)), None)
+
+
 class _Fetching:
     """A batch on a connection of its own, sent and not waited for."""
 
@@ -329,23 +334,24 @@ class _Fetching:
         self._send()
 
     def _send(self) -> None:
-        self._group.give_up(now_s())
-        self._calls = self._group.next_round(now_s())
+        started_s = now_s()
+        self._group.give_up(started_s)
+        self._calls = self._group.next_round(started_s)
         if self._calls:
             self._pending = self._server.begin(self._calls, apart=True)
 
     def collect(self) -> list[Any]:
         """The replies."""
         # It was sent ahead: for how long it is tried counts from when it is wanted.
+        self._ticket.asked_s = now_s()
         for call in self._calls:
             for request in call.requests:
-                request.first_s = self._ticket.asked_s = now_s()
+                request.first_s = self._ticket.asked_s
         while True:
             if self._calls:
                 answers = self._pending.finish()
-                for answer in answers:
-                    if isinstance(answer, StoreError):
-                        raise answer
+                if refusal := _refusal(answers):
+                    raise refusal
                 if news := self._group.take(self._calls, answers, now_s()):
                     log.info("%s", news)
             if not self._ticket.missing:

@@ -13,7 +13,7 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
-__all__ = ["answer", "answer_or_foreign", "ask", "ask_all", "checked", "not_allowed", "not_durable"]
+__all__ = ["answer", "answer_or_foreign", "ask", "ask_all", "checked", "not_allowed", "not_durable", "time_us"]
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
 _NAMED = frozenset(
@@ -81,6 +81,12 @@ def answer(reply: Any, command: Command) -> Any:
 def answer_or_foreign(reply: Any, command: Command) -> Any:
     """As `answer`, but where there is a value that is not of this store, the `ErrorReply` that says so."""
     return reply if isinstance(reply, ErrorReply) and reply.code == "WRONGTYPE" else answer(reply, command)
+
+
+def time_us(reply: Sequence[Any]) -> int:
+    """The server's time in microseconds since 1970, by its reply to TIME."""
+    seconds, micros = reply
+    return int(seconds) * 1_000_000 + int(micros)
 
 
 def not_durable(reply: Unconfirmed, what: str, remedy: str, cursor: int | None) -> DurabilityError:

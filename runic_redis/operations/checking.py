@@ -15,7 +15,7 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.events import FACT_REF, refs_in
-from runic_redis.operations.asking import answer, ask
+from runic_redis.operations.asking import answer, ask, time_us
 from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.records import decode_commit
 from runic_redis.operations.scored import pairs
@@ -193,8 +193,7 @@ class WorkflowCheck:
         return reply
 
     def _milliseconds(self, time: Any) -> int:
-        seconds, micros = answer(time, self._time)
-        return int(seconds) * 1000 + int(micros) // 1000
+        return time_us(answer(time, self._time)) // 1000
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
 from runic_redis.keys import FACT_BUCKETS, Keys
-from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.asking import ask, ask_all, time_us
 from runic_redis.operations.effects import Command, Operation, call_script
 from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import scored_ids
@@ -26,7 +26,7 @@ def collect(context: Context, grace: float) -> Operation[int]:
     """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
     grace_s = check_seconds(grace, "grace")
     time = yield from ask(Command(("TIME",), context.keys.config))
-    before_us = int(time[0]) * 1_000_000 + int(time[1]) - round(grace_s * 1_000_000)
+    before_us = time_us(time) - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
     for number in range(0, FACT_BUCKETS, _AT_ONCE):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, WorkflowNotFound
-from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
+from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.records import Commit, decode_commit
 
@@ -82,8 +82,7 @@ def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[De
     for workflow_id in workflow_ids:
         commands += _questions(context, check_workflow_id(workflow_id))
     replies = yield Batch(commands)
-    now = answer(replies[0], clock)
-    now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+    now_ms = time_us(answer(replies[0], clock)) // 1000
     each = (len(commands) - 1) // len(workflow_ids) if workflow_ids else 1
     found = []
     for number, workflow_id in enumerate(workflow_ids):

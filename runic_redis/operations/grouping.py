@@ -102,6 +102,11 @@ class _Request:
         # Whether the server does not know its script.
         self.with_text = False
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may have been carried out, and may not simply be sent twice."""
+        return self.unsure and self.command.retry_at is not None
+
 
 class Call:
     """What is sent as one command, and answers one request or several.
@@ -287,8 +292,7 @@ class Group:
             if now_s - since_s < self._deadline_s:
                 left.append(request)
                 continue
-            unsure = request.unsure and request.command.retry_at is not None
-            self._settle(request, request.unconfirmed or Unanswered(self._reason, now_s - since_s, unsure))
+            self._settle(request, request.unconfirmed or Unanswered(self._reason, now_s - since_s, request.in_doubt))
         self._queue(left)
 
     def next_round(self, now_s: float) -> list[Call]:
@@ -422,8 +426,7 @@ class Group:
                 self._busy.discard(request.command.line)
                 ticket = request.ticket
                 if ticket.missing:
-                    unsure = request.unsure and request.command.retry_at is not None
-                    ticket.error = type(error)(f"{error} {_EARLIER_TRY}") if unsure else error
+                    ticket.error = type(error)(f"{error} {_EARLIER_TRY}") if request.in_doubt else error
                     ticket.missing = 0
                     self.abandon(ticket)
                     ticket.wake()

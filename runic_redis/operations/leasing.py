@@ -16,7 +16,7 @@ from runic_redis.errors import (
     StoreUnavailable,
     WorkflowNotFound,
 )
-from runic_redis.operations.asking import answer, ask
+from runic_redis.operations.asking import answer, ask, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.scored import scored_ids
@@ -209,8 +209,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
         for key in leases
     ]
     replies = yield Batch(commands)
-    time = answer(replies[0], commands[0])
-    now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+    now_ms = time_us(answer(replies[0], commands[0])) // 1000
     found: list[str] = []
     for key, reply, command in zip(leases, replies[1:], commands[1:], strict=True):
         try:

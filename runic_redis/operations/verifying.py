@@ -14,7 +14,7 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
 from runic_redis.keys import FACT_BUCKETS
-from runic_redis.operations.asking import answer_or_foreign, ask
+from runic_redis.operations.asking import answer_or_foreign, ask, time_us
 from runic_redis.operations.checking import Finding, WorkflowCheck
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.scanning import KeyScan, Scans
@@ -75,8 +75,7 @@ class Verifier:
 
     def open(self) -> Operation[int]:
         """See what time it is, and how many workflows there are, about."""
-        seconds, micros = yield from ask(Command(("TIME",), self._context.keys.config))
-        self._now_ms = int(seconds) * 1000 + int(micros) // 1000
+        self._now_ms = time_us((yield from ask(Command(("TIME",), self._context.keys.config)))) // 1000
         keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
         commands = [Command(("ZCARD", key), key) for key in keys]
         counts = map(answer_or_foreign, (yield Batch(commands)), commands)

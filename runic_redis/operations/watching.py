@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR
 from runic_redis.context import Context
-from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.asking import ask, ask_all, time_us
 from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.scored import scored_ids
 
@@ -47,9 +47,9 @@ class Watcher:
 
     def open(self) -> Operation[None]:
         """Begin now."""
-        seconds, micros = yield from ask(Command(("TIME",), self._context.keys.config))
+        time = yield from ask(Command(("TIME",), self._context.keys.config))
         count = self._context.keys.partitions
-        self._since = [int(seconds) * 1_000_000 + int(micros)] * count
+        self._since = [time_us(time)] * count
         self._told = [set() for _ in range(count)]
 
     def look(self) -> Operation[list[Change]]:
