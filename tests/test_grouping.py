@@ -229,6 +229,15 @@ def test_a_node_of_a_cluster_shows_by_its_error_that_slots_matter(player: Player
     assert [ticket.replies for ticket in tickets] == [[1], [2]]
 
 
+def test_a_call_that_crosses_slots_by_itself_fails_alone(player: Player) -> None:
+    cross = ErrorReply("CROSSSLOT", "Keys in request don't hash to the same slot")
+    tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
+    player.round(cross)
+    player.round(cross)
+    player.round([2])
+    assert [ticket.replies for ticket in tickets] == [[ErrorReply("CROSSSLOT", cross.message)], [2]]
+
+
 def test_an_error_of_a_joined_call_is_everybody_s(player: Player) -> None:
     tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
     player.round(ErrorReply("WRONGTYPE", "no"))

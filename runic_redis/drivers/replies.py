@@ -10,6 +10,7 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
     MovedError,
@@ -83,6 +84,7 @@ CLUSTER_FAILURES = (RedisClusterException, redis.RedisError, OSError)
 # redis-py takes the code off the message of these; of any other error the message starts with it.
 _CODES: dict[type[Exception], str] = {
     BusyLoadingError: "LOADING",
+    ClusterCrossSlotError: "CROSSSLOT",
     ClusterDownError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",

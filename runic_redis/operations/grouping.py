@@ -88,7 +88,7 @@ class Ticket:
 class _Request:
     """One command of a ticket, until it is answered."""
 
-    __slots__ = ("command", "first_s", "place", "ticket", "unconfirmed", "unsure", "with_text")
+    __slots__ = ("alone", "command", "first_s", "place", "ticket", "unconfirmed", "unsure", "with_text")
 
     def __init__(self, command: Command, ticket: Ticket, place: int) -> None:
         self.command = command
@@ -101,6 +101,8 @@ class _Request:
         self.unconfirmed: Unconfirmed | None = None
         # Whether the server does not know its script.
         self.with_text = False
+        # Whether it is sent as a call that no other joins: one of those that it was joined with crosses slots.
+        self.alone = False
 
     @property
     def in_doubt(self) -> bool:
@@ -175,7 +177,7 @@ class _Plan:
         command = request.command
         line = command.line
         call = slot = None
-        if command.joins:
+        if command.joins and not request.alone:
             slot = _tag(command.key) if self._by_slot else ""
             call = self._open.get(slot)
             if call is not None and not call.takes(request):
@@ -409,8 +411,8 @@ class Group:
             request.with_text = True
             failure = ""
         elif reply.code == "CROSSSLOT" and len(call.requests) > 1:
-            # A node of a cluster that has all the slots.
-            self._by_slot = True
+            # A node of a cluster that has all the slots. (One of the requests may cross slots by itself.)
+            self._by_slot = request.alone = True
             failure = ""
         elif reply.code in PASSING:
             failure = f"{reply.code} {reply.message}"

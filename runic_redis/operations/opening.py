@@ -42,7 +42,7 @@ def open_namespace(context: Context) -> Operation[None]:
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
     about = {} if isinstance(server, ErrorReply) else parse_info(server)
     _check_version(about)
-    context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
+    context.slots_matter = context.many_nodes
     if isinstance(found, ErrorReply):
         raise ConfigurationError(
             f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}. "
