@@ -98,7 +98,7 @@ _REFUSALS = (ResponseError, BusyLoadingError)
 _OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
-def failed(error: Exception) -> StoreError:
+def failed(error: BaseException) -> StoreError:
     """What those get whose connection failed in a way that nobody expects."""
     failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.")
     failure.__cause__ = error

@@ -3,13 +3,40 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import redis
+from hiredis import pack_command
 from redis.exceptions import AskError, MovedError, RedisClusterException, ResponseError
 
-from runic_redis.drivers.replies import error_reply
+from runic_redis.drivers.replies import error_reply, said
 from runic_redis.operations.effects import Argument, ErrorReply, Lost, Unconfirmed
 from runic_redis.operations.grouping import Call
 
-__all__ = ["Shipment", "by_node", "plain_replies", "redirected"]
+__all__ = ["Shipment", "broken", "by_node", "packed", "plain_replies", "redirected"]
+
+# How much is sent at once: the time limit of a connection is for each piece, however large the request.
+_PIECE_BYTES = 256 * 1024
+
+
+def packed(commands: Sequence[tuple[Any, ...]]) -> list[bytes]:
+    """Commands as they are sent, in pieces."""
+    data = b"".join(map(pack_command, commands))
+    if len(data) <= _PIECE_BYTES:
+        return [data]
+    return [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+
+
+def broken(error: Exception, unsent: Sequence[bytes], *, apart: bool) -> Lost:
+    """Stand for the reply that a broken connection did not bring.
+
+    Args:
+        error: how it broke.
+        unsent: the pieces that were not sent, or not whole.
+        apart: whether they are of one request, or of requests that only read.
+    """
+    # Behind a large request goes what confirms it: it fits in a piece.
+    sent = not (apart and len(unsent) > 2)
+    closed = isinstance(error, redis.ConnectionError | OSError) and not isinstance(error, TimeoutError)
+    return Lost(said(error) if str(error) else "Timeout reading from socket", sent=sent, closed=closed)
 
 
 class Shipment:

@@ -289,7 +289,7 @@ class Sender:
         return news
 
     def _choose_leader(self, group: Group) -> None:
-        successor = group.first_waiting()
+        successor = next(group.waiting_tickets(), None)
         if isinstance(successor, _Turn):
             self._led.add(group)
             successor.leads.append(group)
