@@ -127,7 +127,7 @@ class WorkflowCheck:
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
-            return [*pages, Command(("HGET", keys.meta, "cursor"), keys.meta)]
+            return [*pages, Command(("HMGET", keys.meta, "created", "cursor"), keys.meta)]
         if self._step == "facts":
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
@@ -234,7 +234,12 @@ class WorkflowCheck:
         return Command(("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS)), keys.commits)
 
     def _take_pages(self, replies: Sequence[Any]) -> None:
-        *pages, cursor = replies
+        *pages, now = replies
+        created, cursor = (None, None) if isinstance(now, ErrorReply) else now
+        if created != self._before.get(b"created"):
+            # The entries of a later life have later IDs: reading on could go on for as long as there are new lives.
+            self._look_again()
+            return
         for what, reply in zip(list(self._pages()), pages, strict=True):
             found = self._plain(reply, getattr(self._keys, what))
             where = getattr(self, f"_take_{what}")(found) if found else None

@@ -397,7 +397,7 @@ class Group:
                 plan.hold(line)
                 return False
             self._begin_large(request, now_s)
-        elif not plan.place(request, _args(request, now_s)):
+        elif not plan.place(request, _args(request)):
             return False
         elif request.first_s is None:
             request.first_s = now_s
@@ -410,7 +410,7 @@ class Group:
         if request.suspicion is not None:
             calls = [_Question(request, limit) for limit in _LIMITS]
         else:
-            calls = [Call(request, _args(request, now_s))]
+            calls = [Call(request, _args(request))]
             if request.first_s is None:
                 request.first_s = now_s
             if self._confirmation is not None:
@@ -526,6 +526,9 @@ class Group:
         elif reply.code == "NOSCRIPT":
             request.with_text = True
             failure = ""
+        elif reply.code == "LOOK_AGAIN":
+            # The others of its call have used up what a script may look through.
+            failure = ""
         elif reply.code == "CROSSSLOT" and len(call.requests) > 1:
             # A node of a cluster that has all the slots. (One of the requests may cross slots by itself.)
             self._by_slot = request.alone = True
@@ -566,11 +569,9 @@ class Group:
             ticket.wake()
 
 
-def _args(request: _Request, now_s: float) -> Sequence[Argument]:
+def _args(request: _Request) -> Sequence[Argument]:
     """A request's arguments: those of a retry, if it may have been carried out."""
-    if request.unsure and request.first_s is not None:
-        return request.command.as_retry(int((now_s - request.first_s) * 1000))
-    return request.command.args
+    return request.command.as_retry() if request.unsure else request.command.args
 
 
 def _judge_size(request: _Request, suspicion: ErrorReply | Lost, answers: Sequence[Any]) -> tuple[Any, str]:
@@ -617,9 +618,10 @@ def _replies(call: Call, answer: Any) -> Sequence[Any]:
         ]
     if type(answer) is not list or not call.requests[0].command.joins:
         return [answer] * len(call.requests)
-    if bytes in map(type, answer):
-        return [ErrorReply.parse(reply.decode(errors="replace")) if type(reply) is bytes else reply for reply in answer]
-    return answer
+    return [
+        reply if type(reply) is int or reply[:1].isdigit() else ErrorReply.parse(reply.decode(errors="replace"))
+        for reply in answer
+    ]
 
 
 def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:
