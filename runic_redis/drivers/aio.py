@@ -40,9 +40,9 @@ from runic_redis.drivers.replies import (
     refused_login,
     said,
 )
-from runic_redis.drivers.routing import Shipment, broken, by_node, packed, plain_replies, redirected
+from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
-from runic_redis.operations.effects import Argument, Batch, Collect, Lost, Operation
+from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
@@ -280,7 +280,7 @@ class _Connections:
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
-    async def exchange(self, commands: Sequence[tuple[Argument, ...]], *, apart: bool) -> list[Any]:
+    async def exchange(self, shipment: Shipment, *, apart: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
         A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -294,19 +294,18 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, *CONNECTION_FAILURES) as error:
-            return [Lost(said(error), sent=False)] * len(commands)
+            return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
             raise refused_connection(error) from error
         replies: list[Any] = []
-        unsent = packed(commands)
         whole = False
         try:
-            await self._converse(connection, unsent, len(commands), replies)
+            await self._converse(connection, shipment, replies)
             whole = not outdated(replies)
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
-            replies += [broken(error, unsent, apart=apart)] * (len(commands) - len(replies))
+            replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
                 await connection.disconnect(nowait=True)
@@ -316,11 +315,11 @@ class _Connections:
                 self._held = connection, since_s
         return replies
 
-    async def _converse(self, connection: Any, unsent: list[bytes], count: int, replies: list[Any]) -> None:
-        """Send pieces, each of which leaves the list once it is sent, and read so many replies."""
+    async def _converse(self, connection: Any, shipment: Shipment, replies: list[Any]) -> None:
         timeout_s = self._timeout_s
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(timeout_s) as limit:
+            unsent = shipment.unsent
             pieces = len(unsent)
             while unsent:
                 # (Later on, a check of the connection's health would stand in the middle of a request.)
@@ -330,7 +329,7 @@ class _Connections:
                     limit.reschedule(clock() + timeout_s)
             renew_s = clock() + _RENEW_S
             read_response = connection.read_response
-            for _ in range(count):
+            for _ in range(shipment.count):
                 try:
                     replies.append(await read_response())
                 except (ResponseError, BusyLoadingError) as error:
@@ -393,7 +392,7 @@ class SingleServer:
         """Send the calls on one connection, then read the replies."""
         check_open(self._closed)
         shipment = Shipment(calls, range(len(calls)))
-        answers = await self._connections.exchange(shipment.commands, apart=apart)
+        answers = await self._connections.exchange(shipment, apart=apart)
         return [error_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
@@ -441,7 +440,7 @@ class ClusterServer:
         for _ in range(REDIRECTIONS):
             # Nearly always one: the calls of a round are those for a node.
             for node, shipment in by_node(calls, waiting, asking, self._node, replies):
-                answers = await self._connections_to(node).exchange(shipment.commands, apart=apart)
+                answers = await self._connections_to(node).exchange(shipment, apart=apart)
                 for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
                     replies[place] = reply
             waiting = redirected(replies, waiting)

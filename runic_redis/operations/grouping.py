@@ -452,7 +452,7 @@ class Group:
         Returns:
             What an operator may want to know: that retries begin, or that they have come to an end; mostly ''.
         """
-        self._end_round(sent)
+        self.end_round(sent)
         reason = news = ""
         again: list[_Request] = []
         if not sent[0].own_connection:
@@ -495,7 +495,8 @@ class Group:
             self._queue([*again, *self._waiting])
         return news
 
-    def _end_round(self, sent: Sequence[Call]) -> None:
+    def end_round(self, sent: Sequence[Call]) -> None:
+        """Have a round over that nobody waits for any more; of any other, `take` is told the answers."""
         self._rounds_under_way -= 1
         if sent[0].own_connection:
             self._large_under_way -= 1
@@ -541,7 +542,7 @@ class Group:
 
     def fail(self, sent: Sequence[Call], error: StoreError) -> None:
         """Have a round fail for good, with all that it is a part of."""
-        self._end_round(sent)
+        self.end_round(sent)
         for call in sent:
             for request in call.requests:
                 ticket = request.ticket
