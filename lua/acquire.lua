@@ -19,9 +19,10 @@
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
---@include lease
+--@include owner
 
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'lease_until', 'completed', 'created',
   'retried', 'lease_ms', 'expires')
@@ -34,6 +35,12 @@ if ARGV[3] ~= '' or meta[7] or not meta[6] then
 end
 local micros, ms = now()
 if is_over(meta[9], ms) and ARGV[6] == '' then return redis.error_reply('END_REACHED ') end
+
+-- The milliseconds that a lease has left. More than it was given for means that the clock was set back: then it is over.
+local function time_left(ends, lasts, ms)
+  local left = ends - ms
+  return left <= lasts and left or 0
+end
 
 local function act()
   local left = time_left(ends, lasts, ms)

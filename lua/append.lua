@@ -38,8 +38,10 @@ local LARGE = 8192
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 --@include facts
 
@@ -143,9 +145,10 @@ local function known(id, call_id, tried, expected, commits, first, last)
     if said then return said.err or tonumber(said) or said end
   end
   if call_id ~= '' then
-    local place, count = try('HGET', commits, id), try('HLEN', commits)
+    local place = try('HGET', commits, id)
     if place then return place.err or whole(place) or 'DAMAGED commits' end
-    return count ~= whole(call('HGET', meta_key, 'ids')) and 'DAMAGED commits' or nil
+    local count = call('HLEN', commits)
+    return count < (whole(call('HGET', meta_key, 'ids')) or 0) and 'DAMAGED commits' or nil
   end
   if tried == '' or first > last then return nil end
   local length = try('XLEN', events)

@@ -19,13 +19,15 @@
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 --@include facts
 
 local count, elsewhere, time = fact_count(ARGV[6])
-local meta = redis.call('HMGET', KEYS[2], 'created', 'retried', 'fence', 'expires', 'log')
+local meta = redis.call('HMGET', KEYS[2], 'created', 'retried', 'fence', 'expires')
 if ARGV[3] ~= '' or meta[2] or not meta[1] then
   local reply = remembered(KEYS[5], ARGV[2])
   if reply ~= nil then return as_reply(reply) end
@@ -37,10 +39,10 @@ if is_over(meta[4], ms) then return redis.error_reply('END_REACHED ') end
 local function act()
   local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])
   -- SET would replace a foreign value of any type; reading first refuses it.
-  local size = redis.call('STRLEN', KEYS[1])
+  redis.call('STRLEN', KEYS[1])
+  redis.call('SCARD', KEYS[6])
   local top = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  refusal = refusal or (size > 0) ~= (meta[5] and true or false) and 'DAMAGED log' or
-    unkeepable(7, 6, count, elsewhere, KEYS[2])
+  refusal = refusal or unkeepable(7, 6, count, elsewhere, KEYS[2])
   local retried
   if not refusal and not meta[1] then refusal, retried = partition_state(KEYS[5]) end
   if refusal then return refusal end

@@ -15,17 +15,20 @@
 -- Errors   SNAPSHOT_AHEAD <the workflow's cursor>, SNAPSHOT_BEHIND <the cursor of the snapshot that is there>,
 --          LEASE_LOST <owner, spelled>, DAMAGED <what>; NEW_PARTITION, END_REACHED
 --
--- The meta hash has the cursor of the last snapshot, so that a snapshot that was lost is noticed.
+-- The meta hash has the cursor of the last snapshot, so that a snapshot that was lost is noticed. Another may take its
+-- place.
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[2], 'cursor', 'created', 'retried', 'fence', 'expires', 'snapshot')
 local cursor = whole(meta[1])
-local present = redis.call('HGET', KEYS[1], 'cursor')
+local present = redis.call('HGET', KEYS[1], 'cursor') or meta[6]
 local wanted = tonumber(ARGV[5])
 if not cursor or not whole(present) then return redis.error_reply('DAMAGED cursor') end
 if not whole(meta[5]) then return redis.error_reply('DAMAGED meta hash') end

@@ -14,3 +14,7 @@ local function next_score(top, micros)
   if highest >= micros and highest < 9007199254740991 then return int(highest + 1) end
   return int(micros)
 end
+
+-- Whether a workflow's end is reached by the server's clock. The caller compares it with its own clock, and then deletes
+-- the workflow or postpones its end: see operations/ending.py.
+local function is_over(expires, ms) return expires and (tonumber(expires) or math.huge) <= ms end

@@ -16,7 +16,7 @@ local function unkeepable(at, key, count, elsewhere, meta_key)
   if count == 0 then return nil end
   local found = redis.pcall('SCARD', KEYS[key])
   if type(found) == 'table' then return found.err end
-  if found ~= whole(redis.call('HGET', meta_key, 'refs')) then return 'DAMAGED references' end
+  if found < (whole(redis.call('HGET', meta_key, 'refs')) or 0) then return 'DAMAGED references' end
   for number = 1, elsewhere and 0 or count do
     local hash, value = ARGV[at + 2 * number - 2], ARGV[at + 2 * number - 1]
     local there = redis.pcall('HEXISTS', KEYS[key + 2 * number - 1], hash)

@@ -1,11 +1,10 @@
 """Removing facts that no workflow refers to, in bounded steps, while writers go on.
 
-Facts that nobody has written or referred to for the grace period are candidates. Two clocks measure it: a fact's time is
-the later one of the server's and of its writer's, and now is the earlier one of the server's and of the caller's. So a
-clock that is set, or a failover to a server with another one, makes no fact old.
-
-Every workflow's references are then read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks once more
-whether it is still as old: a reference that came since has made it young. So no lock is needed.
+Facts that nobody has written or referred to for the grace period are candidates. Two clocks measure it: a fact's time
+is the later one of the server's and of its writer's, and now is the earlier one of the server's and of the caller's. So
+neither a clock that is set nor a failover to a server with another clock makes a fact old. Every workflow's references
+are then read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks
+once more whether it is still as old: a reference that came since has made it young. So no lock is needed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,9 +33,9 @@ _LOOKS = 3
 def collect(context: Context, grace: float) -> Operation[int]:
     """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
     grace_s = check_seconds(grace, "grace")
-    yield from sweep_ended(context)
     time = yield from ask(Command(("TIME",), context.keys.config))
     now_us = min(time_us(time), int(context.clock() * 1_000_000))
+    yield from sweep_ended(context, now_us // 1000)
     before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
@@ -117,7 +116,7 @@ def _check_references(context: Context, workflow_ids: Sequence[str]) -> Operatio
         if not left:
             return
     raise DecodeError(
-        f"References of the workflow {left[0]!r} to facts are lost, at the key {context.keys.workflow(left[0]).refs!r}. "
+        f"References of the workflow {left[0]!r} to facts are lost (key {context.keys.workflow(left[0]).refs!r}). "
         "Facts may be referred to that nothing names any more, so none of the rest was removed: runic-redis verify "
         "--repair restores the references from the events."
     )

@@ -31,7 +31,7 @@ def now_ms(context: Context) -> int:
 
 
 def settle_end(context: Context, workflow_id: str) -> Operation[None]:
-    """Delete a workflow whose end is reached by the server's clock; or postpone the end, if it is not by the caller's."""
+    """Delete a workflow that is over by the server's clock, or postpone its end if it is not by the caller's."""
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
     if expires is None or not expires.isdigit():
@@ -58,10 +58,8 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
             answer(reply, call)
 
 
-def sweep_ended(context: Context) -> Operation[None]:
-    """Delete all workflows of the namespace whose end is reached by both clocks."""
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    ended_ms = min(time_us(time) // 1000, now_ms(context))
+def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
+    """Delete all workflows of the namespace whose end was reached by a time, in milliseconds since 1970."""
     keys = [context.keys.expiring(number) for number in range(context.keys.partitions)]
     while keys:
         pages = yield from ask_all(

@@ -9,7 +9,7 @@ from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
-from runic_redis.operations.ending import delete_call, is_over
+from runic_redis.operations.ending import delete_call
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write

@@ -85,11 +85,13 @@ def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes
         _check_settings(context, found)
         context.made = True
     elif copy != [None, None]:
-        raise ConfigurationError(
-            f"The settings of the namespace {context.keys.namespace!r}, at the key {context.keys.config!r}, are lost; a "
-            f"copy at {context.keys.config_copy!r} says {copy!r:.100}. Nothing was changed: runic-redis verify --repair "
-            "restores them."
+        _log.warning(
+            "The settings of the namespace %r, at the key %r, are lost. The store uses their copy, and its first write "
+            "restores them.",
+            context.keys.namespace,
+            context.keys.config,
         )
+        _check_settings(context, copy)
 
 
 def make_namespace(context: Context) -> Operation[None]:
@@ -101,9 +103,10 @@ def make_namespace(context: Context) -> Operation[None]:
     if context.made:
         return
     keys = context.keys
-    _take_settings(context, *(yield from ask_all(_read_settings(context))))
-    fresh = not context.made
+    settings = yield from ask_all(_read_settings(context))
+    _take_settings(context, *settings)
     context.made = False
+    fresh = settings == [[None, None], [None, None]]
     for config in (keys.config, keys.config_copy):
         found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
         _check_settings(context, found)

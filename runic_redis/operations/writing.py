@@ -1,4 +1,4 @@
-"""Sending writes to workflows, with what may have to come first: making the namespace, or ending a workflow that is over.
+"""Sending writes to workflows, and what may have to come first: making the namespace, or ending a workflow.
 
 A script that would make a workflow in a partition that was never made rejects that, and changes nothing: the namespace
 may have been deleted, or flushed and made with other settings, since this store looked. One that would write to a
@@ -12,8 +12,8 @@ from typing import Any
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.asking import answer
-from runic_redis.operations.ending import settle_end
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.ending import settle_end
 from runic_redis.operations.opening import make_namespace
 
 __all__ = ["write", "write_all"]
