@@ -11,6 +11,7 @@
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  cursor that the snapshot stands for
 -- ARGV[6]  data
+-- ARGV[7]  the caller's time (Unix microseconds)
 -- Reply    integer: the snapshot's cursor
 -- Errors   SNAPSHOT_AHEAD <the workflow's cursor>, SNAPSHOT_BEHIND <the cursor of the snapshot that is there>,
 --          LEASE_LOST <owner, spelled>, DAMAGED <what>; NEW_PARTITION, END_REACHED
@@ -55,7 +56,7 @@ local function act()
   if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
   if retried then redis.call('HSET', KEYS[2], 'retried', '1') end
   meta[2] = true
-  touch_index(KEYS[3], KEYS[5], next_score(top, micros), ARGV[1])
+  touch_index(KEYS[3], KEYS[5], next_score(top, micros, ARGV[7]), ARGV[1])
   renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
   return wanted
 end

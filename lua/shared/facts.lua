@@ -5,10 +5,10 @@
 -- for each fact, its bucket and the bucket's sorted set of times; unless they are `elsewhere`, and were seen to before.
 -- The meta hash counts the references, so that a set that was lost is noticed.
 
--- What the argument '<count>[ <caller's time in microseconds>[ elsewhere]]' says of them.
+-- How many they are, and whether elsewhere, from the argument '<count>[ elsewhere]'.
 local function fact_count(said)
-  local count, time, elsewhere = string.match(said, '^(%d+) ?(%d*)(.*)$')
-  return tonumber(count), elsewhere ~= '', tonumber(time) or 0
+  local count, elsewhere = string.match(said, '^(%d+)(.*)$')
+  return tonumber(count), elsewhere ~= ''
 end
 
 -- Whether they can be kept: an error, or nothing.

@@ -139,6 +139,7 @@ def _command(
         lease_argument(lease, workflow_id),
         "0",
         "0",
+        context.now_us(),
         str(len(entries)),
     ]
     size = 0

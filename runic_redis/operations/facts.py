@@ -86,7 +86,7 @@ def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[lis
     if not facts:
         return [], ["0"]
     keys = [refs]
-    arguments: list[Argument] = [f"{len(facts)} {_now_us(context)}{' elsewhere' if context.slots_matter else ''}"]
+    arguments: list[Argument] = [f"{len(facts)} elsewhere" if context.slots_matter else str(len(facts))]
     for fact_hash, data in facts.items():
         if not context.slots_matter:
             keys += context.keys.fact(fact_hash.encode())
@@ -107,7 +107,7 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
         call_script(
             "keep_fact",
             context.keys.fact(fact_hash.encode()),
-            [fact_hash, data, _now_us(context)],
+            [fact_hash, data, context.now_us()],
             size=len(data),
             writes=True,
         )
@@ -129,11 +129,6 @@ def missing_fact(fact_hash: str) -> FactNotFound:
         "Nothing was stored.",
         hashes=[fact_hash],
     )
-
-
-def _now_us(context: Context) -> str:
-    """The caller's time in microseconds since 1970: a fact's time is the later one of it and the server's."""
-    return str(int(context.clock() * 1_000_000))
 
 
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
@@ -164,7 +159,7 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
             call_script(
                 "save_fact",
                 context.keys.fact(raw),
-                [raw, data, str(DIGEST_BYTES), _now_us(context)],
+                [raw, data, str(DIGEST_BYTES), context.now_us()],
                 size=len(data),
                 writes=True,
             )

@@ -199,7 +199,7 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
     return call_script(
         "acquire",
         [keys.meta, keys.index, keys.leases, keys.partition],
-        [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), mode],
+        [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), context.now_us(), mode],
         retry_at=2,
         line=workflow_id,
     )

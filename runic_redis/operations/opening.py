@@ -14,7 +14,15 @@ from runic_redis.operations.asking import ask, ask_all, not_allowed
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
-__all__ = ["FORMAT", "count_call", "make_namespace", "open_namespace", "parse_info", "with_settings"]
+__all__ = [
+    "FORMAT",
+    "count_call",
+    "make_namespace",
+    "open_namespace",
+    "parse_info",
+    "remake_namespace",
+    "with_settings",
+]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -112,6 +120,26 @@ def make_namespace(context: Context) -> Operation[None]:
         _check_settings(context, found)
     yield from _make_partitions(context, fresh=fresh)
     context.made = True
+
+
+def remake_namespace(context: Context) -> Operation[None]:
+    """Make the namespace again, which was deleted or flushed while this store had it open; or follow who has made it.
+
+    Raises:
+        ConfigurationError: it was made again with other partitions. The store uses these from now on.
+    """
+    settings, _ = yield from ask_all(_read_settings(context))
+    partitions = settings[1] if settings[0] == str(FORMAT).encode() and settings[1] is not None else b""
+    if is_cursor(partitions) and int(partitions) not in {0, context.keys.partitions}:
+        before = context.keys.partitions
+        context.keys = replace(context.keys, partitions=int(partitions))
+        raise ConfigurationError(
+            f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with "
+            f"partitions={int(partitions)} instead of {before}. Nothing was written by this call. This store uses "
+            f"partitions={int(partitions)} from now on: read again and decide."
+        )
+    context.made = False
+    yield from make_namespace(context)
 
 
 def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:

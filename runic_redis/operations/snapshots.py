@@ -25,7 +25,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
         call_script(
             "save_snapshot",
             [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
-            [workflow_id, own_id(), "", by_lease, str(cursor), data],
+            [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
             retry_at=2,
             line=workflow_id,
             size=len(data),

@@ -14,7 +14,7 @@ from runic_redis.errors import StoreError
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.ending import settle_end
-from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.opening import remake_namespace
 
 __all__ = ["write", "write_all"]
 
@@ -40,8 +40,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         if not places:
             return replies
         if any(replies[place].code == "NEW_PARTITION" for place in places):
-            context.made = False
-            yield from make_namespace(context)
+            yield from remake_namespace(context)
         for workflow_id in {commands[place].line for place in places if replies[place].code == "END_REACHED"}:
             yield from settle_end(context, workflow_id)
         again = [_as_sent(commands[place], replies[place]) for place in places]
