@@ -10,7 +10,8 @@
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  owner
 -- ARGV[5]  for how many milliseconds
--- ARGV[6]  'claim' for a workflow that was left unfinished, '' for any
+-- ARGV[6]  the caller's time (Unix microseconds)
+-- ARGV[7]  'claim' for a workflow that was left unfinished, '' for any
 -- Reply    integer: the fencing token; or nil, of a claim, if another was sooner
 -- Errors   LEASE_HELD <milliseconds left> <owner, spelled>, DAMAGED <what>; NEW_PARTITION, END_REACHED
 --
@@ -19,9 +20,10 @@
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
---@include lease
+--@include owner
 
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'lease_until', 'completed', 'created',
   'retried', 'lease_ms', 'expires')
@@ -33,11 +35,17 @@ if ARGV[3] ~= '' or meta[7] or not meta[6] then
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[9], ms) and ARGV[6] == '' then return redis.error_reply('END_REACHED ') end
+if is_over(meta[9], ms) and ARGV[7] == '' then return redis.error_reply('END_REACHED ') end
+
+-- The milliseconds that a lease has left. More than it was given for means that the clock was set back: then it is over.
+local function time_left(ends, lasts, ms)
+  local left = ends - ms
+  return left <= lasts and left or 0
+end
 
 local function act()
   local left = time_left(ends, lasts, ms)
-  if ARGV[6] == 'claim' then
+  if ARGV[7] == 'claim' then
     -- What cannot be claimed must not stand before what can.
     if not meta[1] or meta[5] then drop_unfinished(KEYS[3], KEYS[4], ARGV[1]) end
     if not meta[1] or meta[5] or left > 0 then return false end
@@ -55,7 +63,7 @@ local function act()
   if not meta[6] then
     redis.call('HSET', KEYS[1], 'created', int(micros))
     if retried then redis.call('HSET', KEYS[1], 'retried', '1') end
-    touch_index(KEYS[2], KEYS[4], next_score(top, micros), ARGV[1])
+    touch_index(KEYS[2], KEYS[4], next_score(top, micros, ARGV[6]), ARGV[1])
     meta[6] = micros
   end
   redis.call('HSET', KEYS[1], 'fence', int(token), 'lease_id', ARGV[2], 'lease_owner', ARGV[4], 'lease_until', lease_ends,

@@ -16,9 +16,9 @@
 -- ARGV[1…]  for each commit: the workflow's id; the commit's id; the id of the call, if the caller gave the commit's, or
 --           ''; tried: '' on a first try, on a retry the ID of an entry that the workflow had before the first try, or
 --           '1'; expected cursor, or ''; metadata, or ''; lease, '<fencing token> <milliseconds>', or ''; how many
---           snapshots it comes with, 0 or 1; how many facts, as lua/shared/facts.lua has it; how many entries it has; for
---           each entry, how many events it holds, its header, its payload; the snapshot's data; and for each fact, its
---           hash, and its value, or '' for one that must be there.
+--           snapshots it comes with, 0 or 1; how many facts, as lua/shared/facts.lua has it; the caller's time (Unix
+--           microseconds); how many entries it has; for each entry, how many events it holds, its header, its payload;
+--           the snapshot's data; and for each fact, its hash, and its value, or '' for one that must be there.
 -- Reply     array, for each commit: the ID of its last entry, a string; if it was stored before, or has no events, the
 --           workflow's cursor after it, an integer; or an error, as a string
 -- Errors    READONLY, of all;
@@ -38,8 +38,10 @@ local LARGE = 8192
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 --@include facts
 
@@ -63,7 +65,7 @@ local function misfit_start()
 end
 
 -- Turns to a workflow: reads what must be known of it, and what it will write.
-local function turn_to(id, key)
+local function turn_to(id, key, caller)
   workflow, events, meta_key, index, partition = id, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
   meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'fence', 'expires')
   local top = not meta.err and try('ZREVRANGE', index, 0, 0, 'WITHSCORES')
@@ -74,7 +76,7 @@ local function turn_to(id, key)
   if not (whole(meta[4]) and whole(meta[6])) then problem = problem or 'DAMAGED meta hash' end
   start, largest = cursor, 0
   if problem then return end
-  retried, score = meta[3], next_score(top, micros)
+  retried, score = meta[3], next_score(top, micros, caller)
   if is_over(meta[6], ms) then
     problem = 'END_REACHED '
   elseif cursor == 0 then
@@ -143,9 +145,12 @@ local function known(id, call_id, tried, expected, commits, first, last)
     if said then return said.err or tonumber(said) or said end
   end
   if call_id ~= '' then
-    local place, count = try('HGET', commits, id), try('HLEN', commits)
+    local place = try('HGET', commits, id)
     if place then return place.err or whole(place) or 'DAMAGED commits' end
-    return count ~= whole(call('HGET', meta_key, 'ids')) and 'DAMAGED commits' or nil
+    if call('HLEN', commits) >= (whole(call('HGET', meta_key, 'ids')) or 0) then return nil end
+    -- Some of them are lost: the entries have them, too, those that are not trimmed.
+    local found, unknown = look_back(id, '')
+    return found or unknown == 'LOOK_AGAIN ' and unknown or unknown and 'DAMAGED commits' or nil
   end
   if tried == '' or first > last then return nil end
   local length = try('XLEN', events)
@@ -187,13 +192,13 @@ end
 
 -- What a commit comes with besides its entries, found by where its arguments and its keys start.
 local function extras(at, key)
-  local snapshots, entries = tonumber(args[at + 7]), tonumber(args[at + 9])
-  local count, elsewhere, time = fact_count(args[at + 8])
-  local data = at + 10 + 3 * entries
+  local snapshots, entries = tonumber(args[at + 7]), tonumber(args[at + 10])
+  local count, elsewhere = fact_count(args[at + 8])
+  local data = at + 11 + 3 * entries
   local refs = key + 1 + snapshots
   return {
     leases = KEYS[key], snapshot = snapshots == 1 and KEYS[key + 1], data = args[data], refs = refs,
-    facts = count, elsewhere = elsewhere, time = time, first_fact = data + snapshots,
+    facts = count, elsewhere = elsewhere, time = tonumber(args[at + 9]), first_fact = data + snapshots,
     next_at = data + snapshots + 2 * count, next_key = refs + (count == 0 and 0 or elsewhere and 1 or 1 + 2 * count),
   }
 end
@@ -223,10 +228,10 @@ local waiting = {}
 while at < #ARGV do
   if KEYS[key] ~= events then
     turn_away()
-    turn_to(args[at], key)
+    turn_to(args[at], key, args[at + 9])
   end
   local id, call_id, tried, expected, lease = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 6]
-  local first, last = at + 10, at + 9 + 3 * args[at + 9]
+  local first, last = at + 11, at + 10 + 3 * args[at + 10]
   local commits = call_id ~= '' and KEYS[key + 4] or nil
   local next_key = key + (commits and 5 or 4)
   -- Most come with nothing.

@@ -12,8 +12,9 @@
 
 --@include numbers
 --@include clock
---@include life
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[1], 'created', 'fence', 'completed', 'retried', 'expires')

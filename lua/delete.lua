@@ -19,8 +19,8 @@
 -- Errors    LEASE_LOST <owner, spelled>
 
 --@include numbers
---@include clock
---@include life
+--@include counts
+--@include owner
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[2], 'created', 'fence', 'expires')

@@ -17,7 +17,6 @@
 
 --@include numbers
 --@include clock
---@include life
 --@include calls
 
 local meta = redis.call('HMGET', KEYS[1], 'created', 'completed', 'retried', 'expires')

@@ -29,9 +29,8 @@
 -- Errors    WORKFLOW_EXISTS, another of this id; IMPORT_LOST, another import has begun with it since;
 --           IMPORT_INCOMPLETE <entries that there are>; NEW_PARTITION
 
---@include numbers
---@include clock
---@include life
+--@include partition
+--@include counts
 
 local gathered = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]}
 local made = {KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]}

@@ -10,7 +10,7 @@
 
 --@include numbers
 --@include clock
---@include life
+--@include owner
 --@include lease
 
 local refusal = refused(ARGV[2], redis.call('HGET', KEYS[1], 'fence'), KEYS[1], KEYS[2])

@@ -12,20 +12,23 @@
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  log
--- ARGV[6]  how many facts it refers to, as lua/shared/facts.lua has it; then, for each, its hash, and its value, or ''
+-- ARGV[6]  the caller's time (Unix microseconds)
+-- ARGV[7]  how many facts it refers to, as lua/shared/facts.lua has it; then, for each, its hash, and its value, or ''
 --          for one that must be there
 -- Reply    integer: 1
 -- Errors   LEASE_LOST <owner, spelled>, FACT_MISSING <hash>, DAMAGED <what>; NEW_PARTITION, END_REACHED
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 --@include facts
 
-local count, elsewhere, time = fact_count(ARGV[6])
-local meta = redis.call('HMGET', KEYS[2], 'created', 'retried', 'fence', 'expires', 'log')
+local count, elsewhere = fact_count(ARGV[7])
+local meta = redis.call('HMGET', KEYS[2], 'created', 'retried', 'fence', 'expires')
 if ARGV[3] ~= '' or meta[2] or not meta[1] then
   local reply = remembered(KEYS[5], ARGV[2])
   if reply ~= nil then return as_reply(reply) end
@@ -37,10 +40,10 @@ if is_over(meta[4], ms) then return redis.error_reply('END_REACHED ') end
 local function act()
   local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])
   -- SET would replace a foreign value of any type; reading first refuses it.
-  local size = redis.call('STRLEN', KEYS[1])
+  redis.call('STRLEN', KEYS[1])
+  redis.call('SCARD', KEYS[6])
   local top = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  refusal = refusal or (size > 0) ~= (meta[5] and true or false) and 'DAMAGED log' or
-    unkeepable(7, 6, count, elsewhere, KEYS[2])
+  refusal = refusal or unkeepable(8, 6, count, elsewhere, KEYS[2])
   local retried
   if not refusal and not meta[1] then refusal, retried = partition_state(KEYS[5]) end
   if refusal then return refusal end
@@ -49,8 +52,8 @@ local function act()
   if retried then redis.call('HSET', KEYS[2], 'retried', '1') end
   meta[1] = true
   redis.call('SET', KEYS[1], ARGV[5])
-  keep(7, 6, count, elsewhere, math.max(micros, time), KEYS[2])
-  touch_index(KEYS[3], KEYS[5], next_score(top, micros), ARGV[1])
+  keep(8, 6, count, elsewhere, math.max(micros, tonumber(ARGV[6])), KEYS[2])
+  touch_index(KEYS[3], KEYS[5], next_score(top, micros, ARGV[6]), ARGV[1])
   renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
   return 1
 end

@@ -11,21 +11,25 @@
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  cursor that the snapshot stands for
 -- ARGV[6]  data
+-- ARGV[7]  the caller's time (Unix microseconds)
 -- Reply    integer: the snapshot's cursor
 -- Errors   SNAPSHOT_AHEAD <the workflow's cursor>, SNAPSHOT_BEHIND <the cursor of the snapshot that is there>,
 --          LEASE_LOST <owner, spelled>, DAMAGED <what>; NEW_PARTITION, END_REACHED
 --
--- The meta hash has the cursor of the last snapshot, so that a snapshot that was lost is noticed.
+-- The meta hash has the cursor of the last snapshot, so that a snapshot that was lost is noticed. Another may take its
+-- place.
 
 --@include numbers
 --@include clock
---@include life
+--@include partition
+--@include counts
 --@include calls
+--@include owner
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[2], 'cursor', 'created', 'retried', 'fence', 'expires', 'snapshot')
 local cursor = whole(meta[1])
-local present = redis.call('HGET', KEYS[1], 'cursor')
+local present = redis.call('HGET', KEYS[1], 'cursor') or meta[6]
 local wanted = tonumber(ARGV[5])
 if not cursor or not whole(present) then return redis.error_reply('DAMAGED cursor') end
 if not whole(meta[5]) then return redis.error_reply('DAMAGED meta hash') end
@@ -52,7 +56,7 @@ local function act()
   if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
   if retried then redis.call('HSET', KEYS[2], 'retried', '1') end
   meta[2] = true
-  touch_index(KEYS[3], KEYS[5], next_score(top, micros), ARGV[1])
+  touch_index(KEYS[3], KEYS[5], next_score(top, micros, ARGV[7]), ARGV[1])
   renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
   return wanted
 end

@@ -17,8 +17,8 @@
 
 --@include numbers
 --@include clock
---@include life
 --@include calls
+--@include owner
 --@include lease
 
 local meta = redis.call('HMGET', KEYS[2], 'created', 'trimmed', 'fence', 'retried', 'expires')

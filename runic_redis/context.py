@@ -55,6 +55,14 @@ class Context:
     clock: Callable[[], float] = float
     seen: dict[str, str] = field(default_factory=dict)
 
+    def now_ms(self) -> int:
+        """Return the caller's time in milliseconds since 1970."""
+        return int(self.clock() * 1000)
+
+    def now_us(self) -> str:
+        """Return the caller's time in microseconds since 1970, as scripts are told it."""
+        return str(int(self.clock() * 1_000_000))
+
     def note_seen(self, workflow_id: str, entry_id: bytes) -> None:
         """Keep the ID of the last entry that is known of a workflow."""
         if len(self.seen) >= _MOST_SEEN:

@@ -171,6 +171,7 @@ def test_what_is_deleted_is_not_looked_at_again(store: RedisStore) -> None:
 
 
 def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:
+    store.append("other", [{"n": 1}])
     call = leasing._acquire(store._context, "w", "me", 30.0, "")
     (token,) = store._sender.ask(Batch([call]))
     assert store._sender.ask(Batch([call])) == [token]

@@ -7,10 +7,15 @@ local function now()
   return micros, math.floor(micros / 1000)
 end
 
--- The index score of a write that happens now: above every other score of the partition, also after the clock was set
--- back. `top` is the highest member of the index with its score, as ZREVRANGE returns it.
-local function next_score(top, micros)
+-- The index score of a write that happens now: above every other score of the partition. Where the server's clock is
+-- behind these, because it was set back or a failover led to another server, the caller's clock counts. `top` is the
+-- highest member of the index with its score, as ZREVRANGE returns it.
+local function next_score(top, micros, caller)
   local highest = tonumber(top[2] or 0)
-  if highest >= micros and highest < 9007199254740991 then return int(highest + 1) end
-  return int(micros)
+  if highest < micros or highest >= 9007199254740991 then return int(micros) end
+  return int(math.max(highest + 1, tonumber(caller)))
 end
+
+-- Whether a workflow's end is reached by the server's clock. The caller compares it with its own clock, and then deletes
+-- the workflow or postpones its end: see operations/ending.py.
+local function is_over(expires, ms) return expires and (tonumber(expires) or math.huge) <= ms end

@@ -5,10 +5,10 @@
 -- for each fact, its bucket and the bucket's sorted set of times; unless they are `elsewhere`, and were seen to before.
 -- The meta hash counts the references, so that a set that was lost is noticed.
 
--- What the argument '<count>[ <caller's time in microseconds>[ elsewhere]]' says of them.
+-- How many they are, and whether elsewhere, from the argument '<count>[ elsewhere]'.
 local function fact_count(said)
-  local count, time, elsewhere = string.match(said, '^(%d+) ?(%d*)(.*)$')
-  return tonumber(count), elsewhere ~= '', tonumber(time) or 0
+  local count, elsewhere = string.match(said, '^(%d+)(.*)$')
+  return tonumber(count), elsewhere ~= ''
 end
 
 -- Whether they can be kept: an error, or nothing.
@@ -16,7 +16,7 @@ local function unkeepable(at, key, count, elsewhere, meta_key)
   if count == 0 then return nil end
   local found = redis.pcall('SCARD', KEYS[key])
   if type(found) == 'table' then return found.err end
-  if found ~= whole(redis.call('HGET', meta_key, 'refs')) then return 'DAMAGED references' end
+  if found < (whole(redis.call('HGET', meta_key, 'refs')) or 0) then return 'DAMAGED references' end
   for number = 1, elsewhere and 0 or count do
     local hash, value = ARGV[at + 2 * number - 2], ARGV[at + 2 * number - 1]
     local there = redis.pcall('HEXISTS', KEYS[key + 2 * number - 1], hash)

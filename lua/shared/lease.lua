@@ -1,15 +1,4 @@
--- Goes with the life.
-
--- An owner as an error can carry it: bytes that are no letter or digit are written as '%' and two hex digits.
-local function spelled(owner)
-  return (string.gsub(owner or '', '%W', function(char) return string.format('%%%02X', string.byte(char)) end))
-end
-
--- The milliseconds that a lease has left. More than it was given for means that the clock was set back: then it is over.
-local function time_left(ends, lasts, ms)
-  local left = ends - ms
-  return left <= lasts and left or 0
-end
+-- Goes with the owner.
 
 -- Whether a write that carries a lease, '<fencing token> <milliseconds>', must be refused: an error, or nothing. `fence`
 -- is the token of the workflow's last lease, `leases` the partition's sorted set of unfinished workflows by the time
@@ -23,15 +12,10 @@ local function refused(lease, fence, meta_key, leases)
   return type(found) == 'table' and found.err or nil
 end
 
--- Notes in the partition when a lease was last given or prolonged, so that claims notice that the clock was set back.
-local function note_lease(partition, ms)
-  if ms > (whole(redis.call('HGET', partition, 'leased')) or 0) then redis.call('HSET', partition, 'leased', int(ms)) end
-end
-
 -- Has a lease last for its time from now on. Only what is unfinished stands among the leases.
 local function prolong(lease, ms, workflow, meta_key, leases, partition)
   local ends = int(ms + tonumber(string.match(lease, '%d+$')))
-  redis.call('HSET', meta_key, 'lease_until', ends)
+  redis.call('HSET', meta_key, 'lease_until', ends, 'lease_ms', string.match(lease, '%d+$'))
   redis.call('ZADD', leases, 'XX', ends, workflow)
   note_lease(partition, ms)
 end

@@ -161,6 +161,7 @@ def _command(
         lease_argument(lease, workflow_id),
         "0",
         "0",
+        context.now_us(),
         str(len(entries)),
     ]
     size = 0
@@ -227,9 +228,9 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         raise missing_fact(refusal.message)
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
-            f"A reply for the workflow {workflow_id!r} was lost, and what came since is trimmed, or is too much to look "
-            "through: whether the commit was stored is not known, and it was not stored again. Read the workflow to "
-            "see; a commit_id of your own, or an expected_cursor, lets the store know."
+            f"A reply for the workflow {workflow_id!r} was lost, and what came since is trimmed or too much to search. "
+            "Whether the commit was stored is not known, and it was not stored again. Read the workflow to see; with a "
+            "commit_id of your own, or an expected_cursor, the store would know."
         )
     actual, expected = int(refusal.message), int(command.args[_EXPECTED])
     if actual < expected:

@@ -53,8 +53,8 @@ class Command:
         line: commands of one line are carried out in the order in which they were asked for, whatever fails in
             between; without one, in any order.
         joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
-            behind each other. The reply to such a command is an array, with an element for each call in it: an integer, a
-            string that begins with a digit, or an error as a string.
+            behind each other. The reply to such a command is an array, with an element for each call in it: an integer,
+            a string that begins with a digit, or an error as a string.
         size: about how many bytes it has, where they are many.
         writes: whether it is sure to write something, on a first try that is not refused.
     """

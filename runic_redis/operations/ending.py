@@ -11,7 +11,7 @@ from runic_redis.context import Context
 from runic_redis.operations.asking import answer, ask, ask_all, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 
-__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "now_ms", "settle_end", "sweep_ended"]
+__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -22,21 +22,16 @@ def is_over(context: Context, expires: bytes | None) -> Operation[bool]:
     if expires is None:
         return False
     time = yield from ask(Command(("TIME",), context.keys.config))
-    return expires.isdigit() and int(expires) <= min(time_us(time) // 1000, now_ms(context))
-
-
-def now_ms(context: Context) -> int:
-    """Return the caller's time in milliseconds since 1970."""
-    return int(context.clock() * 1000)
+    return expires.isdigit() and int(expires) <= min(time_us(time) // 1000, context.now_ms())
 
 
 def settle_end(context: Context, workflow_id: str) -> Operation[None]:
-    """Delete a workflow whose end is reached by the server's clock; or postpone the end, if it is not by the caller's."""
+    """Delete a workflow that is over by the server's clock, or postpone its end if it is not by the caller's."""
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
     if expires is None or not expires.isdigit():
         return
-    left_ms = int(expires) - now_ms(context)
+    left_ms = int(expires) - context.now_ms()
     if left_ms <= 0:
         yield from ask(delete_call(context, workflow_id, created or b"", expires=expires))
     else:
@@ -50,7 +45,7 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
     calls = [
         delete_call(context, workflow_id, created or b"", expires=expires)
         for workflow_id, (created, expires) in zip(workflow_ids, found, strict=True)
-        if expires is not None and expires.isdigit() and int(expires) <= now_ms(context)
+        if expires is not None and expires.isdigit() and int(expires) <= context.now_ms()
     ]
     for call, reply in zip(calls, (yield Batch(calls)), strict=True):
         # To a user who may not delete, they are over all the same.
@@ -58,10 +53,8 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
             answer(reply, call)
 
 
-def sweep_ended(context: Context) -> Operation[None]:
-    """Delete all workflows of the namespace whose end is reached by both clocks."""
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    ended_ms = min(time_us(time) // 1000, now_ms(context))
+def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
+    """Delete all workflows of the namespace whose end was reached by a time, in milliseconds since 1970."""
     keys = [context.keys.expiring(number) for number in range(context.keys.partitions)]
     while keys:
         pages = yield from ask_all(
@@ -93,7 +86,7 @@ def expire_call(context: Context, workflow_id: str, after_ms: int, *, postponed:
     return call_script(
         "expire",
         [keys.meta, keys.expiring, keys.partition],
-        [workflow_id, own_id(), "", str(after_ms), str(now_ms(context)), postponed],
+        [workflow_id, own_id(), "", str(after_ms), str(context.now_ms()), postponed],
         retry_at=2,
         line=workflow_id,
     )

@@ -87,7 +87,7 @@ def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[lis
     if not facts:
         return [], ["0"]
     keys = [refs]
-    arguments: list[Argument] = [f"{len(facts)} {_now_us(context)}{' elsewhere' if context.slots_matter else ''}"]
+    arguments: list[Argument] = [f"{len(facts)} elsewhere" if context.slots_matter else str(len(facts))]
     for fact_hash, data in facts.items():
         if not context.slots_matter:
             keys += context.keys.fact(fact_hash.encode())
@@ -108,7 +108,7 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
         call_script(
             "keep_fact",
             context.keys.fact(fact_hash.encode()),
-            [fact_hash, data, _now_us(context)],
+            [fact_hash, data, context.now_us()],
             size=len(data),
             writes=True,
         )
@@ -143,11 +143,6 @@ def missing_fact(fact_hash: str) -> FactNotFound:
     )
 
 
-def _now_us(context: Context) -> str:
-    """The caller's time in microseconds since 1970: a fact's time is the later one of it and the server's."""
-    return str(int(context.clock() * 1_000_000))
-
-
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
     """What is kept under hashes, as it is kept; those that are missing are left out."""
     buckets: dict[str, list[bytes]] = {}
@@ -176,7 +171,7 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
             call_script(
                 "save_fact",
                 context.keys.fact(raw),
-                [raw, data, str(DIGEST_BYTES), _now_us(context)],
+                [raw, data, str(DIGEST_BYTES), context.now_us()],
                 size=len(data),
                 writes=True,
             )

@@ -137,7 +137,7 @@ class _Request:
     @property
     def in_doubt(self) -> bool:
         """Whether it may have been carried out, and may not simply be sent twice."""
-        return self.unsure and self.command.retry_at is not None
+        return self.unsure and self.command.retry_at is not None and self.command.writes
 
 
 class Call:

@@ -19,7 +19,7 @@ from runic_redis.errors import (
     WorkflowNotFound,
 )
 from runic_redis.operations.asking import answer, ask, ask_all, time_us
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import expire_call
 from runic_redis.operations.opening import count_call, make_namespace
 from runic_redis.operations.records import read_cursor
@@ -158,7 +158,9 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
-    reply = yield from ask(call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, line=lease.workflow_id))
+    reply = yield from ask(
+        call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, line=lease.workflow_id)
+    )
     unless_lost(reply, lease.workflow_id)
 
 
@@ -174,7 +176,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     """Mark a workflow as finished."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    arguments = [workflow_id, own_id(), "", lease_argument(lease, workflow_id)]
+    arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id)]
     touched = [keys.meta, keys.leases, keys.partition]
     reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:
@@ -197,7 +199,7 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
     return call_script(
         "acquire",
         [keys.meta, keys.index, keys.leases, keys.partition],
-        [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), mode],
+        [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), context.now_us(), mode],
         retry_at=2,
         line=workflow_id,
     )
@@ -245,7 +247,8 @@ def _check_lacking(context: Context, partitions: Sequence[int], problems: list[S
             problems.append(
                 DecodeError(
                     f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "
-                    f"{there} of {int(counted)} are in it. Nothing was changed; runic-redis verify --repair restores it."
+                    f"{there} of {int(counted)} are in it. Nothing was changed; runic-redis verify --repair restores "
+                    "it."
                 )
             )
 

@@ -34,7 +34,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     command = call_script(
         "save_log",
         [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
-        [workflow_id, own_id(), "", by_lease, encoded, *fact_arguments],
+        [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
         retry_at=2,
         line=workflow_id,
         size=len(encoded) + sum(map(len, found.values())),
@@ -68,8 +68,8 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Whether anything was ever saved, appended or snapshotted under the id."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    created = yield from ask(Command(("HGET", keys.meta, "created"), keys.meta))
-    return created is not None
+    created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
+    return created is not None and not (yield from is_over(context, expires))
 
 
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:

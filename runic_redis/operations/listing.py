@@ -14,7 +14,7 @@ from runic_redis.context import Context
 from runic_redis.keys import Keys
 from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, Operation, call_script
-from runic_redis.operations.ending import delete_ended, now_ms
+from runic_redis.operations.ending import delete_ended
 from runic_redis.operations.scored import scored_ids
 
 __all__ = ["Listing", "Place"]
@@ -141,7 +141,7 @@ class Listing:
     def _refill(self) -> Operation[None]:
         """Read the next page of every partition that runs low."""
         low = [(number, partition) for number, partition in enumerate(self._partitions) if partition.runs_low]
-        commands = [partition.command(now_ms(self._context)) for _, partition in low]
+        commands = [partition.command(self._context.now_ms()) for _, partition in low]
         replies = yield from ask_all(commands)
         self._starved = False
         all_ended: list[str] = []

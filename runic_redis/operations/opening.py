@@ -14,7 +14,15 @@ from runic_redis.operations.asking import ask, ask_all, not_allowed
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
-__all__ = ["FORMAT", "count_call", "make_namespace", "open_namespace", "parse_info", "with_settings"]
+__all__ = [
+    "FORMAT",
+    "count_call",
+    "make_namespace",
+    "open_namespace",
+    "parse_info",
+    "remake_namespace",
+    "with_settings",
+]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -85,11 +93,13 @@ def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes
         _check_settings(context, found)
         context.made = True
     elif copy != [None, None]:
-        raise ConfigurationError(
-            f"The settings of the namespace {context.keys.namespace!r}, at the key {context.keys.config!r}, are lost; a "
-            f"copy at {context.keys.config_copy!r} says {copy!r:.100}. Nothing was changed: runic-redis verify --repair "
-            "restores them."
+        _log.warning(
+            "The settings of the namespace %r, at the key %r, are lost. The store uses their copy, and its first write "
+            "restores them.",
+            context.keys.namespace,
+            context.keys.config,
         )
+        _check_settings(context, copy)
 
 
 def make_namespace(context: Context) -> Operation[None]:
@@ -101,14 +111,35 @@ def make_namespace(context: Context) -> Operation[None]:
     if context.made:
         return
     keys = context.keys
-    _take_settings(context, *(yield from ask_all(_read_settings(context))))
-    fresh = not context.made
+    settings = yield from ask_all(_read_settings(context))
+    _take_settings(context, *settings)
     context.made = False
+    fresh = settings == [[None, None], [None, None]]
     for config in (keys.config, keys.config_copy):
         found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
         _check_settings(context, found)
     yield from _make_partitions(context, fresh=fresh)
     context.made = True
+
+
+def remake_namespace(context: Context) -> Operation[None]:
+    """Make the namespace again, which was deleted or flushed while this store had it open; or follow who has made it.
+
+    Raises:
+        ConfigurationError: it was made again with other partitions. The store uses these from now on.
+    """
+    settings, _ = yield from ask_all(_read_settings(context))
+    partitions = settings[1] if settings[0] == str(FORMAT).encode() and settings[1] is not None else b""
+    if is_cursor(partitions) and int(partitions) not in {0, context.keys.partitions}:
+        before = context.keys.partitions
+        context.keys = replace(context.keys, partitions=int(partitions))
+        raise ConfigurationError(
+            f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with "
+            f"partitions={int(partitions)} instead of {before}. Nothing was written by this call. This store uses "
+            f"partitions={int(partitions)} from now on: read again and decide."
+        )
+    context.made = False
+    yield from make_namespace(context)
 
 
 def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:

@@ -4,7 +4,7 @@ from runic_redis.arguments import check_count, check_cursor, check_data, check_w
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write
@@ -25,7 +25,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
         call_script(
             "save_snapshot",
             [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
-            [workflow_id, own_id(), "", by_lease, str(cursor), data],
+            [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
             retry_at=2,
             line=workflow_id,
             size=len(data),
@@ -68,7 +68,8 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
     workflow_id = check_workflow_id(workflow_id)
-    arguments = [workflow_id, own_id(), "", lease_argument(lease, workflow_id), str(check_count(keep, "keep"))]
+    by_lease = lease_argument(lease, workflow_id)
+    arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep"))]
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
     reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))

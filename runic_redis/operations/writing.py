@@ -1,4 +1,4 @@
-"""Sending writes to workflows, with what may have to come first: making the namespace, or ending a workflow that is over.
+"""Sending writes to workflows, and what may have to come first: making the namespace, or ending a workflow.
 
 A script that would make a workflow in a partition that was never made rejects that, and changes nothing: the namespace
 may have been deleted, or flushed and made with other settings, since this store looked. One that would write to a
@@ -12,9 +12,9 @@ from typing import Any
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.asking import answer
-from runic_redis.operations.ending import settle_end
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.ending import settle_end
+from runic_redis.operations.opening import remake_namespace
 
 __all__ = ["write", "write_all"]
 
@@ -40,8 +40,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         if not places:
             return replies
         if any(replies[place].code == "NEW_PARTITION" for place in places):
-            context.made = False
-            yield from make_namespace(context)
+            yield from remake_namespace(context)
         for workflow_id in {commands[place].line for place in places if replies[place].code == "END_REACHED"}:
             yield from settle_end(context, workflow_id)
         again = [_as_sent(commands[place], replies[place]) for place in places]
