@@ -217,7 +217,7 @@ def test_however_a_directory_is_reached_it_has_one_server(tmp_path: Path, monkey
         (directory / "server.socket").unlink()
         monkeypatch.setattr("runic_redis.embedded.server._new_socket_path", lambda _: tmp_path / "elsewhere.sock")
         with pytest.raises(StoreUnavailable, match="another server runs in this directory"):
-            RedisStore.from_url(f"embedded://{short}")
+            RedisStore.from_url(f"embedded://{short}", deadline_s=0.5)
         assert one.append("order-1", numbered(1), expected_cursor=1) == 2
 
 
