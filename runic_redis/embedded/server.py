@@ -39,6 +39,8 @@ _POLL_S = 0.01
 # A deadline may be 0, and a try takes its time all the same: a server's answer, and its start.
 _ANSWER_S = 1.0
 _START_S = 5.0
+# How many servers in a row may end while they start.
+_MOST_STARTS = 3
 # For how long one try of `revive` waits for others; the driver repeats it until the deadline.
 _REVIVE_S = 1.0
 _SYNC_ALWAYS = b"CONFIG SET appendfsync always"
@@ -117,11 +119,6 @@ class EmbeddedServer:
                     always = held.enter_context(_open_private(self.directory / "always.lock"))
                     fcntl.flock(always, fcntl.LOCK_SH)
                 self._ensure(program, limit_s, math.inf)
-                if self._fsync == "always" and (answer := _ask(self.socket, _SYNC_ALWAYS, limit_s)) != b"+OK":
-                    raise StoreUnavailable(
-                        f"The embedded server in {str(self.directory)!r} does not take appendfsync=always, but answers "
-                        f"{answer!r}. Open it again, or without fsync=always."
-                    )
                 self._users_status = os.fstat(users.fileno())
                 self._held = held.pop_all()
         except StoreUnavailable:
@@ -210,13 +207,16 @@ class EmbeddedServer:
 
     def _ensure(self, program: Path, limit_s: float, loaded_limit_s: float) -> None:
         """Make sure that a server runs, and that a supervisor keeps it. To be called while `_opening`."""
+        starts = 0
         while True:
             kept = _is_locked(self.directory / "supervisor.lock")
             if not _is_locked(self.directory / "server.lock"):
                 if not kept:
-                    self._start_server(program, limit_s, loaded_limit_s)
-                    return
-            elif _ask(self.socket, b"PING", limit_s) is not None:
+                    starts += 1
+                    if self._start_server(program, limit_s, loaded_limit_s, last=starts == _MOST_STARTS):
+                        return
+                    continue
+            elif _ask(self.socket, _SYNC_ALWAYS if self._fsync == "always" else b"PING", limit_s) is not None:
                 if not kept:
                     self._take_over(program)
                 return
@@ -229,7 +229,8 @@ class EmbeddedServer:
             self._start_supervisor("keep", program, self.socket, log, [])
         _log.info("The embedded server in %s has a new supervisor.", self.directory)
 
-    def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float) -> None:
+    def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float, *, last: bool) -> bool:
+        """Start a server; return whether it has started. After the last try, raise if it has not."""
         log_path = self.directory / "server.log"
         path = _new_socket_path(self.directory)
         # The supervisor keeps the writing end open as long as it lives: the end of the pipe is the end of it.
@@ -246,14 +247,18 @@ class EmbeddedServer:
                     os.close(supervisor_end)
                 _wait_until_ready(path, alive, limit_s, loaded_limit_s)
             except (OSError, subprocess.SubprocessError) as error:
-                last = log_path.read_bytes()[logged:].decode(errors="replace").splitlines()[-_LOG_LINES:]
+                # What killed the last one, such as too little memory, may have killed this one too.
+                if isinstance(error, ChildProcessError) and not last:
+                    return False
+                lines = log_path.read_bytes()[logged:].decode(errors="replace").splitlines()[-_LOG_LINES:]
                 raise StoreUnavailable(
                     f"The embedded server in {str(self.directory)!r} does not start: {error}. Nothing was changed. "
-                    f"Correct the cause that its log names, and retry. Its log ({log_path}) ends:\n" + "\n".join(last)
+                    f"Correct the cause that its log names, and retry. Its log ({log_path}) ends:\n" + "\n".join(lines)
                 ) from error
             finally:
                 os.close(alive)
         _log.info("The embedded server in %s was started.", self.directory)
+        return True
 
     def _start_supervisor(
         self, task: Literal["start", "keep"], program: Path, path: Path, log: IO[bytes], keep_open: Sequence[int]
