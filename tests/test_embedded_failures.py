@@ -127,6 +127,7 @@ def test_a_server_that_cannot_be_restarted_is_tried_three_times_a_call_and_shows
             with pytest.raises(StoreUnavailable, match=r"does not start.*Its log") as caught:
                 store.append("order-1", numbered(1))
             assert "manifest" in str(caught.value)
+            assert "Correct the cause that the log names, and retry." in str(caught.value)
             assert starts(tmp_path) == 1 + 3 * tries
         manifest.write_bytes(whole)
         assert store.append("order-1", numbered(1)) == 2

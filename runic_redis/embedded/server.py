@@ -1,12 +1,15 @@
-"""Opening a directory: share the server that runs there, or start one.
+"""Share the server that runs in a directory, or start one.
 
-Three locks in the directory say who does what. Who holds ``start.lock`` may start a server. Every process holds
-``users.lock`` shared for as long as it uses the server, and the supervisor waits to have it alone: the kernel
-gives a lock up with the process that held it, however that ended, so the server ends with its last user, and
-with nobody else. The server itself holds ``server.lock``: however the directory is reached, no second one starts in it.
+Locks in the directory say who does what (docs/adr/0005-embedded-supervisor.md has the reasons). The kernel releases a
+lock when the process that holds it ends, however it ends:
 
-Where the server listens is written in ``server.socket`` by who started it: the paths by which others reach the
-directory may differ.
+- ``start.lock``: whoever opens or closes the directory; nobody else starts a server or a supervisor.
+- ``users.lock``, shared: every process that uses the server. The supervisor waits for it, and then ends the server.
+- ``always.lock``, shared: every process that opened with fsync "always".
+- ``server.lock``: the server, so that no second one starts on its files, whatever path leads to them.
+- ``supervisor.lock``: the supervisor.
+
+``server.socket`` names the server's socket: other processes may know the directory by another path.
 """
 
 import fcntl
@@ -252,8 +255,10 @@ class EmbeddedServer:
                     return False
                 lines = log_path.read_bytes()[logged:].decode(errors="replace").splitlines()[-_LOG_LINES:]
                 raise StoreUnavailable(
-                    f"The embedded server in {str(self.directory)!r} does not start: {error}. Nothing was changed. "
-                    f"Correct the cause that its log names, and retry. Its log ({log_path}) ends:\n" + "\n".join(lines)
+                    f"The embedded server in {str(self.directory)!r} does not start: {error}. Its log ({log_path}) "
+                    + "ends:\n"
+                    + "\n".join(lines)
+                    + "\nNothing was sent now. Correct the cause that the log names, and retry."
                 ) from error
             finally:
                 os.close(alive)
