@@ -116,8 +116,11 @@ def test_a_restarted_server_syncs_always_while_a_process_that_asked_for_that_use
         assert restarted_syncs(relaxed) == "everysec"
 
 
-def test_a_server_that_cannot_be_restarted_is_tried_three_times_a_call_and_shows_its_log(tmp_path: Path) -> None:
-    with RedisStore.from_url(f"embedded://{tmp_path}?fsync=always") as store:
+@both_faces
+def test_a_server_that_cannot_be_restarted_is_tried_three_times_a_call_and_shows_its_log(
+    tmp_path: Path, face: str
+) -> None:
+    with open_store(face, f"embedded://{tmp_path}?fsync=always", "x") as store:
         store.append("order-1", numbered(1))
         kill(server_pid(tmp_path))
         manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
