@@ -184,6 +184,21 @@ def test_a_server_ends_though_its_starter_had_blocked_signals(tmp_path: Path) ->
     wait_until(lambda: not runs(pid), "the server to end with its last user")
 
 
+def test_a_store_opens_though_no_supervisor_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"embedded://{tmp_path}"
+    with RedisStore.from_url(url):
+        pid = server_pid(tmp_path)
+        kill_supervisor(tmp_path)
+        with monkeypatch.context() as broken:
+            broken.setattr("sys.executable", "/bin/false")
+            with RedisStore.from_url(url) as store:
+                assert store.append("order-1", numbered(1)) == 1
+        assert [record.levelname for record in caplog.records if "no supervisor" in record.message] == ["WARNING"] * 2
+    wait_until(lambda: not runs(pid), "the server to end with its last user")
+
+
 # Somebody holds a lock, or is silent
 
 

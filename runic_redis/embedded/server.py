@@ -228,9 +228,14 @@ class EmbeddedServer:
 
     def _take_over(self, program: Path) -> None:
         """Start a supervisor for a server that runs and has lost its own."""
-        with _open_private(self.directory / "server.log") as log:
-            self._start_supervisor("keep", program, self.socket, log, [])
-        _log.info("The embedded server in %s has a new supervisor.", self.directory)
+        try:
+            with _open_private(self.directory / "server.log") as log:
+                self._start_supervisor("keep", program, self.socket, log, [])
+        except (OSError, subprocess.SubprocessError) as error:
+            # The store can be used all the same, and the next one to open or close it tries again.
+            _log.warning("The embedded server in %s has no supervisor to end it: %s", self.directory, error)
+        else:
+            _log.info("The embedded server in %s has a new supervisor.", self.directory)
 
     def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float, *, last: bool) -> bool:
         """Start a server; return whether it has started. After the last try, raise if it has not."""
