@@ -101,6 +101,11 @@ class ClockProxy(CommandProxy):
         """How stores reach the server."""
         return f"redis://127.0.0.1:{self.port}"
 
+    @property
+    def offset_s(self) -> float:
+        """How far the clock is ahead of the real time."""
+        return self._micros / 1_000_000
+
     def step(self, seconds: float) -> None:
         """Set the clock forwards, or back. Commands that the proxy has passed on already see the time before."""
         self._micros += round(seconds * 1_000_000)

@@ -40,6 +40,7 @@ class LateProxy(CommandProxy):
         self.kept = 0
         self._wanted = 0
         self._matches: Callable[[Sequence[bytes]], bool] = lambda _: True
+        self._meanwhile: Callable[[], object] = lambda: None
         self._late: list[list[list[bytes]]] = []
         self._keeping = threading.Lock()
         super().__init__(server)
@@ -49,16 +50,23 @@ class LateProxy(CommandProxy):
         """How stores reach the server."""
         return f"redis://127.0.0.1:{self.port}"
 
-    def keep(self, count: int = 1, matches: Callable[[Sequence[bytes]], bool] = lambda _: True) -> None:
+    def keep(
+        self,
+        count: int = 1,
+        matches: Callable[[Sequence[bytes]], bool] = lambda _: True,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> None:
         """Keep the next script calls back, in place of earlier requests that have not been met yet.
 
         Args:
             count: how many tries to keep back: with 2, the first try of a call and its first retry.
             matches: which calls to keep back, by their commands and arguments.
+            meanwhile: what happens when a call was kept back, before its client retries. It must not use this proxy.
         """
         with self._keeping:
             self._wanted = count
             self._matches = matches
+            self._meanwhile = meanwhile
 
     @property
     def waits(self) -> bool:
@@ -71,6 +79,7 @@ class LateProxy(CommandProxy):
                 self._wanted -= 1
                 self.kept += 1
                 self._late.append([*login, *commands])
+                self._meanwhile()
                 return None
         return commands
 
