@@ -104,7 +104,13 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
     if not facts or not context.slots_matter:
         return problems
     calls = [
-        call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data), writes=True)
+        call_script(
+            "keep_fact",
+            context.keys.fact(fact_hash.encode()),
+            [fact_hash, data, context.now_us()],
+            size=len(data),
+            writes=True,
+        )
         for fact_hash, data in facts.items()
     ]
     for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
@@ -151,7 +157,11 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
     replies = yield from ask_all(
         [
             call_script(
-                "save_fact", context.keys.fact(raw), [raw, data, str(DIGEST_BYTES)], size=len(data), writes=True
+                "save_fact",
+                context.keys.fact(raw),
+                [raw, data, str(DIGEST_BYTES), context.now_us()],
+                size=len(data),
+                writes=True,
             )
             for raw, data in encoded
         ]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR
 from runic_redis.context import Context
-from runic_redis.operations.asking import ask, ask_all, time_us
+from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.scored import scored_ids
 
@@ -35,8 +35,8 @@ class Change(NamedTuple):
 class Watcher:
     """Tells which workflows of a namespace are written to, from when it is opened.
 
-    A workflow that is written to several times between two looks is told once. A clock of the server's that is set back
-    hides what is written until it has caught up.
+    A workflow that is written to several times between two looks is told once. No clock matters: the scores of a
+    partition's index only grow.
     """
 
     def __init__(self, context: Context) -> None:
@@ -47,10 +47,11 @@ class Watcher:
 
     def open(self) -> Operation[None]:
         """Begin now."""
-        time = yield from ask(Command(("TIME",), self._context.keys.config))
-        count = self._context.keys.partitions
-        self._since = [time_us(time)] * count
-        self._told = [set() for _ in range(count)]
+        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
+        tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
+        self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
+        self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
 
     def look(self) -> Operation[list[Change]]:
         """What has been written to since the last look, in the order of their times; nothing, if nothing has."""
