@@ -53,6 +53,8 @@ async def serve(
     live = Live(store)
     config = uvicorn.Config(
         make_app(store, live, token),
+        # uvicorn would take httptools where it is installed, which accepts more than the guard expects.
+        http="h11",
         access_log=False,
         log_level="warning",
         server_header=False,
