@@ -117,7 +117,7 @@ def value_text(value: Any) -> str:
 
 
 # How what holds a list of values is written.
-_BRACKETS = {list: "[{}]", tuple: "({})", set: "{{{}}}", frozenset: "frozenset({{{}}})"}
+_BRACKETS: Mapping[type, str] = {list: "[{}]", tuple: "({})", set: "{{{}}}", frozenset: "frozenset({{{}}})"}
 
 
 def _written(value: Any) -> str:

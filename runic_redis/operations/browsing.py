@@ -27,8 +27,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 # What holds more than this is not decoded: its objects could take a gigabyte, and nobody reads them on a page. The
 # store keeps a larger commit in parts of less, so it is a single event or a fact.
 _LARGEST_DECODED = 2 * 1024 * 1024
-# Entries that hold more than this together are several pages.
-_MOST_DECODED = 4 * 1024 * 1024
+# A page ends before it holds more than this.
+_MOST_DECODED = _LARGEST_DECODED
 # What an entry is taken for where the workflow's note of its largest one is damaged.
 _LIKELY_BYTES = 1024 * 1024
 # How many events are looked into for samples of all.
@@ -124,12 +124,12 @@ def page(
         shown: list[Shown] = []
         left, room = count, _MOST_DECODED
         for entry in found[: wanted - 1]:
-            if left <= 0 or room <= 0:
+            room -= _decoded_bytes(entry)
+            if left <= 0 or room < 0:
                 break
             one = _shown(context, workflow_id, entry)
             shown.append(one)
             left -= max(1, min(one.end, high) - max(one.commit.start, low)) if one.commit else 1
-            room -= 0 if one.is_too_large else one.size
         beyond = len(shown) < len(found)
         if after is not None:
             return Page(shown[::-1], bool(behind), beyond)
@@ -164,13 +164,13 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
         taken: dict[int, Commit] = {}
         events, room = 0, _MOST_DECODED
         for place in coarse_to_fine:
-            one = _shown(context, workflow_id, entries[place])
-            room -= 0 if one.is_too_large else one.size
-            if one.commit is not None:
-                taken[place] = one.commit
-                events += len(one.commit.events)
-            if events >= _MOST_SAMPLED or room <= 0:
+            room -= _decoded_bytes(entries[place])
+            if events >= _MOST_SAMPLED or room < 0:
                 break
+            commit = _shown(context, workflow_id, entries[place]).commit
+            if commit is not None:
+                taken[place] = commit
+                events += len(commit.events)
         return [commit for _, commit in sorted(taken.items())]
 
     return decode
@@ -222,11 +222,22 @@ def _entry_bytes(largest: bytes | None) -> int:
     return max(1, int(largest)) if is_cursor(largest) else _LIKELY_BYTES
 
 
+def _size(entry: Sequence[Any]) -> int:
+    """How many bytes an entry holds, decompressed."""
+    fields: Sequence[bytes] = entry[1] or ()
+    return sum(map(len, fields)) + (_expanded(fields[1]) - len(fields[1]) if len(fields) > 1 else 0)
+
+
+def _decoded_bytes(entry: Sequence[Any]) -> int:
+    size = _size(entry)
+    return size if size <= _LARGEST_DECODED else 0
+
+
 def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
     end = entry_cursor(entry, context.keys.workflow(workflow_id).events)
     fields: Sequence[Any] = entry[1] or ()
     commit_id = bytes(fields[3]) if len(fields) > 3 else b""
-    size = sum(map(len, fields)) + (_expanded(fields[1]) - len(fields[1]) if len(fields) > 1 else 0)
+    size = _size(entry)
     is_too_large = size > _LARGEST_DECODED
     try:
         if is_too_large:

@@ -14,8 +14,9 @@ SUMMARY = 240
 # What a part of a value takes as JSON beside its text, its level of indentation aside: about.
 _PART = 4
 _INDENT = 2
-# Dates, UUIDs and the like take less.
-_SCALAR = 60
+# Dates, UUIDs and the like take more.
+_SCALAR = 20
+_SHORT = frozenset({type(None), bool, float, list, dict, tuple, set, frozenset})
 
 
 def json_size(value: Any, most: int) -> int:
@@ -42,7 +43,7 @@ def _text_size(value: Any) -> int:
         return len(str(value))
     if kind is UnknownEvent:
         return len(value.name) + sum(map(len, value.fields))
-    return 0 if kind in {list, dict, tuple, set, frozenset} else _SCALAR
+    return 0 if kind in _SHORT else _SCALAR
 
 
 def short(text: str, length: int = SUMMARY) -> str:
