@@ -18,7 +18,7 @@ from runic_redis.ui.live import Live
 
 __all__ = ["is_loopback", "serve"]
 
-# Python looks for cycles after each 700 objects, which takes most of the time of decoding a wide value, and holds up all
+# Python looks for cycles after each 700 objects. That takes most of the time of decoding a wide value, and holds up all
 # threads. Decoded values hold none.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 # A browser that takes no bytes is not waited for.
