@@ -30,6 +30,7 @@ __all__ = [
     "Entry",
     "EntryDecoder",
     "EntryEncoder",
+    "first_type",
 ]
 
 # A larger commit becomes several entries, so that a reader can page by about this much.
@@ -344,6 +345,22 @@ class EntryDecoder:
             self._forget()
             return
         known[key] = value
+
+
+def first_type(header: bytes) -> Any:
+    """Return an event of the first type that a header names, without fields.
+
+    Raises:
+        DecodeError: the header is damaged.
+    """
+    try:
+        packed = msgpack.unpackb(header)[0]
+        if packed == [None, 0, []]:
+            return {}
+        schema = parse_schema(packed)
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+        raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
+    return UnknownEvent(schema.name, schema.version, {})
 
 
 def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
