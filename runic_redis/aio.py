@@ -4,6 +4,7 @@ What an operation does is written once, in operations/; what it promises is said
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from operator import itemgetter
 from typing import Any, Self, TypeVar
@@ -124,6 +125,7 @@ class AsyncRedisStore:
             if self._connected is None:
                 # An embedded server takes its time to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO)
+            self._context.clock = time.time
             self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes
             await self._connected.server.open()

@@ -3,6 +3,7 @@
 This is the whole API in one place. What an operation does is in operations/, how it reaches Redis in drivers/.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
@@ -126,6 +127,7 @@ class RedisStore:
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self._context = context
+        context.clock = time.time
         context.wait_s = connected.wait_s
         context.many_nodes = connected.many_nodes
         self._sender = Sender(connected.server, deadline_s, connected.wait_s)

@@ -142,7 +142,7 @@ def test_a_commit_s_own_errors(context: Context) -> None:
     assert (lost.value.expected, lost.value.actual) == (4, 3)
     with pytest.raises(StoreUnavailable, match="trimmed"):
         play(append(context, "w", [{"a": 1}]), [[ErrorReply("COMMIT_UNSURE", "")]])
-    with pytest.raises(DecodeError, match="commits of a workflow is damaged"):
+    with pytest.raises(DecodeError, match="the commits of a workflow"):
         play(append(context, "w", [{"a": 1}], commit_id="c"), [[ErrorReply("DAMAGED", "commits")]])
 
 

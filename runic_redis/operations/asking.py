@@ -20,12 +20,15 @@ _NAMED = frozenset(
     {
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
+        "END_REACHED",
         "FACT_DIFFERS",
         "FACT_MISSING",
         "IMPORT_INCOMPLETE",
         "IMPORT_LOST",
         "LEASE_HELD",
         "LEASE_LOST",
+        "LOOK_AGAIN",
+        "NEW_PARTITION",
         "NOT_COMPLETE",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
@@ -109,7 +112,10 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
             "application uses the same names: give one of the two another namespace."
         )
     if reply.code == "DAMAGED":
-        raise DecodeError(f"The {reply.message} of a workflow is damaged, at one of these keys: {keys}. {consequence}")
+        raise DecodeError(
+            f"Damaged or lost: the {reply.message} of a workflow or its partition, at one of these keys: {keys}. "
+            f"{consequence} runic-redis verify tells what is wrong, and with --repair restores what it can."
+        )
     if advice := not_allowed(reply):
         if reply.code != "NOPERM" and not reply.unsure:
             consequence = "What the script had written by then stays."

@@ -1,17 +1,23 @@
 """Removing facts that no workflow refers to, in bounded steps, while writers go on.
 
-Facts that nobody has written or referred to for the grace period are candidates. Every workflow's references are then
-read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks once more
-whether it is still as old: a reference that came since has made it young. So no lock is needed.
+Facts that nobody has written or referred to for the grace period are candidates. Two clocks measure it: a fact's time
+is the later one of the server's and of its writer's, and now is the earlier one of the server's and of the caller's. So
+neither a clock that is set nor a failover to a server with another clock makes a fact old. Every workflow's references
+are then read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks
+once more whether it is still as old: a reference that came since has made it young. So no lock is needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
+from runic_redis.errors import DecodeError
 from runic_redis.keys import FACT_BUCKETS, Keys
 from runic_redis.operations.asking import ask, ask_all, time_us
 from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.ending import sweep_ended
+from runic_redis.operations.opening import count_call
+from runic_redis.operations.records import read_cursor
 from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import scored_ids
 
@@ -20,13 +26,17 @@ __all__ = ["collect"]
 # Candidates that are looked into in one pass over the workflows, and keys or members that one round trip is about.
 _CANDIDATES = 100_000
 _AT_ONCE = 512
+# How often a workflow's references are compared with their count before a difference counts as damage.
+_LOOKS = 3
 
 
 def collect(context: Context, grace: float) -> Operation[int]:
     """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
     grace_s = check_seconds(grace, "grace")
     time = yield from ask(Command(("TIME",), context.keys.config))
-    before_us = time_us(time) - round(grace_s * 1_000_000)
+    now_us = min(time_us(time), int(context.clock() * 1_000_000))
+    yield from sweep_ended(context, now_us // 1000)
+    before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
     for number in range(0, FACT_BUCKETS, _AT_ONCE):
@@ -78,6 +88,7 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
         members = yield from scans.next_members()
         ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
         for at in range(0, len(ids), _AT_ONCE):
+            yield from _check_references(context, ids[at : at + _AT_ONCE])
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in ids[at : at + _AT_ONCE]]
             refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
             while refs.more:
@@ -85,6 +96,43 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
                     candidates.pop(fact, None)
         if not candidates:
             return
+    yield from _check_indexes(context)
+
+
+def _check_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
+    """Raise an error if the references of a workflow are lost: its facts would be removed."""
+    left = list(workflow_ids)
+    # A workflow may be deleted between the two questions; nobody deletes and makes one anew that often.
+    for _ in range(_LOOKS):
+        keys = [context.keys.workflow(workflow_id) for workflow_id in left]
+        # In this order: references that are added in between are counted, and are there.
+        counts = yield from ask_all([Command(("HGET", one.meta, "refs"), one.meta) for one in keys])
+        there = yield from ask_all([Command(("SCARD", one.refs), one.refs) for one in keys])
+        left = [
+            workflow_id
+            for workflow_id, one, counted, size in zip(left, keys, counts, there, strict=True)
+            if read_cursor(counted, one.meta) > size
+        ]
+        if not left:
+            return
+    raise DecodeError(
+        f"References of the workflow {left[0]!r} to facts are lost (key {context.keys.workflow(left[0]).refs!r}). "
+        "Facts may be referred to that nothing names any more, so none of the rest was removed: runic-redis verify "
+        "--repair restores the references from the events."
+    )
+
+
+def _check_indexes(context: Context) -> Operation[None]:
+    """Raise an error if the index of a partition is lost: the references of its workflows were not read."""
+    numbers = range(context.keys.partitions)
+    counts = yield from ask_all([count_call(context, number) for number in numbers])
+    for number, (_, counted, there, _, _) in zip(numbers, counts, strict=True):
+        if read_cursor(counted, context.keys.partition(number)) != there:
+            raise DecodeError(
+                f"The index at the key {context.keys.index(number)!r} is lost or altered: {there} of {int(counted)} "
+                "workflows are in it. Their references cannot be found, so no fact was removed: runic-redis verify "
+                "--repair restores the index."
+            )
 
 
 def _indexes(keys: Keys) -> Iterator[str]:

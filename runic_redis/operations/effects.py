@@ -48,12 +48,13 @@ class Command:
         script: the script that it calls.
         keys: all the keys of such a call.
         retry_at: for a command that may not simply be sent twice, the place of the argument that says so: empty at
-            first, and once an earlier try may have been carried out, the milliseconds since the first try.
+            first, and once an earlier try may have been carried out, `tried`.
+        tried: what that argument says then.
         line: commands of one line are carried out in the order in which they were asked for, whatever fails in
             between; without one, in any order.
         joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
-            behind each other. The reply to such a command is an array, with an element for each call in it; a string
-            among them is an error.
+            behind each other. The reply to such a command is an array, with an element for each call in it: an integer,
+            a string that begins with a digit, or an error as a string.
         size: about how many bytes it has, where they are many.
         writes: whether it is sure to write something, on a first try that is not refused.
     """
@@ -67,12 +68,13 @@ class Command:
     joins: bool = False
     size: int = 0
     writes: bool = False
+    tried: str = "1"
 
-    def as_retry(self, since_first_ms: int) -> Sequence[Argument]:
+    def as_retry(self) -> Sequence[Argument]:
         """Its arguments, once an earlier try may have been carried out."""
         if self.retry_at is None:
             return self.args
-        return (*self.args[: self.retry_at], str(since_first_ms), *self.args[self.retry_at + 1 :])
+        return (*self.args[: self.retry_at], self.tried, *self.args[self.retry_at + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,7 @@ def call_script(
     joins: bool = False,
     size: int = 0,
     writes: bool = False,
+    tried: str = "1",
 ) -> Command:
     """A call of a script; its arguments as for `Command`."""
-    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes)
+    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes, tried)

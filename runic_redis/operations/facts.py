@@ -86,7 +86,7 @@ def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[lis
     if not facts:
         return [], ["0"]
     keys = [refs]
-    arguments: list[Argument] = [f"{len(facts)} elsewhere" if context.slots_matter else str(len(facts))]
+    arguments: list[Argument] = [f"{len(facts)} {_now_us(context)}{' elsewhere' if context.slots_matter else ''}"]
     for fact_hash, data in facts.items():
         if not context.slots_matter:
             keys += context.keys.fact(fact_hash.encode())
@@ -104,7 +104,13 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
     if not facts or not context.slots_matter:
         return problems
     calls = [
-        call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data), writes=True)
+        call_script(
+            "keep_fact",
+            context.keys.fact(fact_hash.encode()),
+            [fact_hash, data, _now_us(context)],
+            size=len(data),
+            writes=True,
+        )
         for fact_hash, data in facts.items()
     ]
     for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
@@ -123,6 +129,11 @@ def missing_fact(fact_hash: str) -> FactNotFound:
         "Nothing was stored.",
         hashes=[fact_hash],
     )
+
+
+def _now_us(context: Context) -> str:
+    """The caller's time in microseconds since 1970: a fact's time is the later one of it and the server's."""
+    return str(int(context.clock() * 1_000_000))
 
 
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
@@ -151,7 +162,11 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
     replies = yield from ask_all(
         [
             call_script(
-                "save_fact", context.keys.fact(raw), [raw, data, str(DIGEST_BYTES)], size=len(data), writes=True
+                "save_fact",
+                context.keys.fact(raw),
+                [raw, data, str(DIGEST_BYTES), _now_us(context)],
+                size=len(data),
+                writes=True,
             )
             for raw, data in encoded
         ]

@@ -105,7 +105,7 @@ class _Request:
     @property
     def in_doubt(self) -> bool:
         """Whether it may have been carried out, and may not simply be sent twice."""
-        return self.unsure and self.command.retry_at is not None
+        return self.unsure and self.command.retry_at is not None and self.command.writes
 
 
 class Call:
@@ -316,8 +316,8 @@ class Group:
                 left.append(request)
                 continue
             args = command.args
-            if request.unsure and request.first_s is not None:
-                args = command.as_retry(int((now_s - request.first_s) * 1000))
+            if request.unsure:
+                args = command.as_retry()
             if not plan.place(request, args):
                 left.append(request)
                 continue
@@ -408,6 +408,9 @@ class Group:
         elif reply.code == "NOSCRIPT":
             request.with_text = True
             failure = ""
+        elif reply.code == "LOOK_AGAIN":
+            # The others of its call have used up what a script may look through.
+            failure = ""
         elif reply.code == "CROSSSLOT" and len(call.requests) > 1:
             # A node of a cluster that has all the slots.
             self._by_slot = True
@@ -458,9 +461,10 @@ def _replies(call: Call, answer: Any) -> Sequence[Any]:
         ]
     if type(answer) is not list or not call.requests[0].command.joins:
         return [answer] * len(call.requests)
-    if bytes in map(type, answer):
-        return [ErrorReply.parse(reply.decode(errors="replace")) if type(reply) is bytes else reply for reply in answer]
-    return answer
+    return [
+        reply if type(reply) is int or reply[:1].isdigit() else ErrorReply.parse(reply.decode(errors="replace"))
+        for reply in answer
+    ]
 
 
 def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:

@@ -21,6 +21,7 @@ from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import read_cursor
+from runic_redis.operations.writing import write
 
 __all__ = ["Importer"]
 
@@ -287,16 +288,17 @@ class Importer:
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # no lease of the other server's fits
         made = [keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta]
-        reply = yield from ask(
+        reply = yield from write(
+            self._context,
             call_script(
                 "import_workflow",
-                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring],
+                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.partition],
                 [
                     *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
                     *("1" if workflow.unfinished else "", expires, created),
                     *(part for field in kept.items() for part in field),
                 ],
-            )
+            ),
         )
         if isinstance(reply, ErrorReply):
             if reply.code == "IMPORT_LOST":

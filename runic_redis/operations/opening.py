@@ -9,12 +9,12 @@ from typing import TypeVar
 from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
-from runic_redis.errors import ConfigurationError, StoreUnavailable
-from runic_redis.operations.asking import ask, not_allowed
+from runic_redis.errors import ConfigurationError, DecodeError, StoreUnavailable
+from runic_redis.operations.asking import ask, ask_all, not_allowed
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
-__all__ = ["FORMAT", "make_namespace", "open_namespace", "parse_info", "with_settings"]
+__all__ = ["FORMAT", "count_call", "make_namespace", "open_namespace", "parse_info", "with_settings"]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -33,22 +33,21 @@ def open_namespace(context: Context) -> Operation[None]:
             with other settings.
         StoreUnavailable: the server cannot be reached. It is asked once: a wrong address should show at once.
     """
-    config = context.keys.config
-    info = Command(("INFO",), config)
-    settings = Command(("HMGET", config, *SETTINGS), config)
-    server, found = yield Batch((info, settings), once=True)
-    for reply in (server, found):
+    info = Command(("INFO",), context.keys.config)
+    server, found, copy = yield Batch((info, *_read_settings(context)), once=True)
+    for reply in (server, found, copy):
         if isinstance(reply, Unanswered):
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
     about = {} if isinstance(server, ErrorReply) else parse_info(server)
     _check_version(about)
     context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
-    if isinstance(found, ErrorReply):
-        raise ConfigurationError(
-            f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}. "
-            f"{not_allowed(found)}".rstrip()
-        )
-    _take_settings(context, found)
+    for reply in (found, copy):
+        if isinstance(reply, ErrorReply):
+            raise ConfigurationError(
+                f"The settings of the namespace {context.keys.namespace!r} cannot be read: {reply.code} "
+                f"{reply.message}. {not_allowed(reply)}".rstrip()
+            )
+    _take_settings(context, found, copy)
     # From now on there are operations that have been told how many.
     context.any_partitions = False
     if context.durability != "memory":
@@ -68,8 +67,7 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
     """
     try:
         effect = next(operation)
-        config = context.keys.config
-        _take_settings(context, (yield from ask(Command(("HMGET", config, *SETTINGS), config))))
+        _take_settings(context, *(yield from ask_all(_read_settings(context))))
         while True:
             effect = operation.send((yield effect))
     except StopIteration as stop:
@@ -77,10 +75,23 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
         return result
 
 
-def _take_settings(context: Context, found: list[bytes | None]) -> None:
+def _read_settings(context: Context) -> list[Command]:
+    """What reads the namespace's settings, and their copy."""
+    return [Command(("HMGET", key, *SETTINGS), key) for key in (context.keys.config, context.keys.config_copy)]
+
+
+def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes | None]) -> None:
     if found != [None, None]:
         _check_settings(context, found)
         context.made = True
+    elif copy != [None, None]:
+        _log.warning(
+            "The settings of the namespace %r, at the key %r, are lost. The store uses their copy, and its first write "
+            "restores them.",
+            context.keys.namespace,
+            context.keys.config,
+        )
+        _check_settings(context, copy)
 
 
 def make_namespace(context: Context) -> Operation[None]:
@@ -92,9 +103,44 @@ def make_namespace(context: Context) -> Operation[None]:
     if context.made:
         return
     keys = context.keys
-    found = yield from ask(call_script("make_namespace", [keys.config], [str(FORMAT), str(keys.partitions)]))
-    _check_settings(context, found)
+    settings = yield from ask_all(_read_settings(context))
+    _take_settings(context, *settings)
+    context.made = False
+    fresh = settings == [[None, None], [None, None]]
+    for config in (keys.config, keys.config_copy):
+        found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
+        _check_settings(context, found)
+    yield from _make_partitions(context, fresh=fresh)
     context.made = True
+
+
+def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
+    """Have scripts know that the partitions are made; one that was lost is none to be made again.
+
+    Raises:
+        DecodeError: a partition's hash is lost.
+    """
+    keys = context.keys
+    hashes = [keys.partition(number) for number in range(keys.partitions)]
+    made = yield from ask_all([Command(("HSETNX", key, "made", "1"), key) for key in hashes])
+    if fresh:
+        return
+    numbers = [number for number, is_new in enumerate(made) if is_new]
+    counts = yield from ask_all([count_call(context, number) for number in numbers])
+    for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True):
+        if (int(workflows), int(unfinished)) != (indexed, leased):
+            yield from ask(Command(("HDEL", hashes[number], "made"), hashes[number]))
+            raise DecodeError(
+                f"What is known of a partition, at the key {hashes[number]!r}, is lost, and {indexed} workflows are in "
+                "it. Nothing was written: runic-redis verify --repair restores it."
+            )
+
+
+def count_call(context: Context, number: int, *, repair: bool = False) -> Command:
+    """Return the call that counts a partition's workflows, and with `repair` keeps the counts of what is there."""
+    keys = context.keys
+    touched = [keys.partition(number), keys.index(number), keys.leases(number)]
+    return call_script("count", touched, ["repair" if repair else ""])
 
 
 def parse_info(info: str | bytes) -> dict[str, str]:
