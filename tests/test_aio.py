@@ -154,7 +154,7 @@ class InterruptedConnection:
     async def get_connection(self) -> "InterruptedConnection":
         return self
 
-    async def send_packed_command(self, _: bytes) -> None:
+    async def send_packed_command(self, _: Any, **__: Any) -> None:
         self.events.append("sent")
 
     async def read_response(self) -> None:

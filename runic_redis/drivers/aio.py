@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
-from hiredis import pack_command
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import (
@@ -113,6 +112,9 @@ class Sender:
         self._deadline_s = deadline_s
         self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None, wait_s)
         self._drivers: dict[Group, asyncio.Task[None]] = {}
+        # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
+        self._large: set[asyncio.Task[list[Any]]] = set()
+        self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
 
@@ -141,6 +143,7 @@ class Sender:
                 group.add(ticket, places)
                 if group not in self._drivers:
                     self._have_driven(group)
+            self._changed.set()
             try:
                 await answered
             except asyncio.CancelledError:
@@ -177,10 +180,33 @@ class Sender:
             group.give_up(started_s)
             calls = group.next_round(started_s)
             self._room.set()
+            for large in group.take_large():
+                self._send_large(group, large)
             if calls:
                 await self._exchange(group, calls, apart=apart)
+            elif not group.idle and group.resume_s > started_s:
+                await asyncio.sleep(group.resume_s - started_s)
             elif not group.idle:
-                await asyncio.sleep(max(0.0, group.resume_s - now_s()))
+                # All that waits is behind large requests.
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _send_large(self, group: Group, calls: list[Call]) -> None:
+        """Have a task of its own send a large request."""
+        task = asyncio.create_task(self._server.send(calls, apart=True))
+        self._large.add(task)
+        task.add_done_callback(lambda task: self._large_ended(group, calls, task))
+
+    def _large_ended(self, group: Group, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
+        """Also of one that somebody has cancelled, perhaps before it began."""
+        self._large.discard(task)
+        self._changed.set()
+        if task.cancelled():
+            group.fail(calls, closed())
+        elif (error := task.exception()) is None:
+            self._take(group, calls, task.result())
+        else:
+            group.fail(calls, error if isinstance(error, StoreError) else failed(error))
 
     async def _exchange(self, group: Group, calls: list[Call], *, apart: bool) -> None:
         try:
@@ -193,17 +219,20 @@ class Sender:
         except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
             group.fail(calls, failed(error))
         else:
-            if news := group.take(calls, answers, now_s()):
-                log.info("%s", news)
+            self._take(group, calls, answers)
+
+    def _take(self, group: Group, calls: list[Call], answers: list[Any]) -> None:
+        if news := group.take(calls, answers, now_s()):
+            log.info("%s", news)
 
     async def close(self) -> None:
         """Answer nobody any more, and those who wait with an error."""
         self._closed = True
         self._room.set()
-        drivers = list(self._drivers.values())
-        for driver in drivers:
-            driver.cancel()
-        await asyncio.gather(*drivers, return_exceptions=True)
+        tasks = [*self._drivers.values(), *self._large]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for group in self._groups:
             group.end(closed())
         await self._server.close()
@@ -251,7 +280,7 @@ class _Connections:
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
-    async def exchange(self, commands: list[tuple[Any, ...]], *, apart: bool) -> list[Any]:
+    async def exchange(self, shipment: Shipment, *, apart: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
         A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -267,19 +296,18 @@ class _Connections:
         except StoreError:
             raise
         except (TimeoutError, *CONNECTION_FAILURES) as error:
-            return [Lost(said(error), sent=False)] * len(commands)
+            return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
             raise refused_connection(error) from error
         replies: list[Any] = []
         whole = False
         try:
-            await self._converse(connection, commands, replies)
+            await self._converse(connection, shipment, replies)
             whole = not outdated(replies)
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
-            lost = Lost(said(error) if str(error) else "Timeout reading from socket", sent=True)
-            replies += [lost] * (len(commands) - len(replies))
+            replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
                 await connection.disconnect(nowait=True)
@@ -289,14 +317,21 @@ class _Connections:
                 self._held = connection, since_s
         return replies
 
-    async def _converse(self, connection: Any, commands: list[tuple[Any, ...]], replies: list[Any]) -> None:
+    async def _converse(self, connection: Any, shipment: Shipment, replies: list[Any]) -> None:
         timeout_s = self._timeout_s
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(timeout_s) as limit:
-            await connection.send_packed_command(b"".join(map(pack_command, commands)))
-            read_response = connection.read_response
+            unsent = shipment.unsent
+            pieces = len(unsent)
+            while unsent:
+                # (Later on, a check of the connection's health would stand in the middle of a request.)
+                await connection.send_packed_command(unsent[0], check_health=len(unsent) == pieces)
+                del unsent[0]
+                if unsent and timeout_s is not None:
+                    limit.reschedule(clock() + timeout_s)
             renew_s = clock() + _RENEW_S
-            for _ in commands:
+            read_response = connection.read_response
+            for _ in range(shipment.count):
                 try:
                     replies.append(await read_response())
                 except (ResponseError, BusyLoadingError) as error:
@@ -359,7 +394,7 @@ class SingleServer:
         """Send the calls on one connection, then read the replies."""
         check_open(self._closed)
         shipment = Shipment(calls, range(len(calls)))
-        answers = await self._connections.exchange(shipment.commands, apart=apart)
+        answers = await self._connections.exchange(shipment, apart=apart)
         return [error_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
@@ -407,7 +442,7 @@ class ClusterServer:
         for _ in range(REDIRECTIONS):
             # Nearly always one: the calls of a round are those for a node.
             for node, shipment in by_node(calls, waiting, asking, self._node, replies):
-                answers = await self._connections_to(node).exchange(shipment.commands, apart=apart)
+                answers = await self._connections_to(node).exchange(shipment, apart=apart)
                 for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
                     replies[place] = reply
             waiting = redirected(replies, waiting)

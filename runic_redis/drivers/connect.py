@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import CLUSTER_FAILURES, log, refused_cluster, refused_login
+from runic_redis.drivers.replies import CLUSTER_FAILURES, NO_LIMIT, log, refused_cluster, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
 __all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
@@ -317,7 +317,7 @@ def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected
     protocol = _check_protocol(int(_own_options(parts, "protocol").get("protocol", "2")))
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
-    client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol)
+    client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol, max_connections=NO_LIMIT)
     return Connected(flavour.single_server(client, owned=True), _shown(url), _TIMEOUT_S / 2)
 
 
@@ -340,8 +340,11 @@ _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
 
 def _defaults(flavour: Flavour) -> dict[str, Any]:
-    """How connections are made unless the URL says otherwise: time limits, and none of redis-py's retries."""
-    return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {"retry": flavour.retry(NoBackoff(), 0)}
+    """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections."""
+    return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {
+        "retry": flavour.retry(NoBackoff(), 0),
+        "max_connections": NO_LIMIT,
+    }
 
 
 # For how long a read waits for something to come, before it looks at how things are.

@@ -10,6 +10,7 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
     MovedError,
@@ -29,12 +30,15 @@ __all__ = [
     "CLUSTER_FAILURES",
     "CONNECTION_FAILURES",
     "HOLD_S",
+    "NO_LIMIT",
     "REDIRECTIONS",
     "REDISCOVERED",
     "check_open",
     "closed",
     "error_reply",
+    "exhausted_pool",
     "failed",
+    "is_exhausted",
     "log",
     "now_s",
     "outdated",
@@ -49,6 +53,8 @@ REDISCOVERED = "The cluster was asked anew which node has which slots."
 
 # For how long a connection is kept out of its pool, which checks it whenever it comes out.
 HOLD_S = 1.0
+# A `max_connections` that no store reaches: redis-py's default is 100, from version 8 on.
+NO_LIMIT = 2**31
 # How often a cluster's redirections are followed before the operation is told to wait.
 REDIRECTIONS = 5
 # Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
@@ -83,6 +89,7 @@ CLUSTER_FAILURES = (RedisClusterException, redis.RedisError, OSError)
 # redis-py takes the code off the message of these; of any other error the message starts with it.
 _CODES: dict[type[Exception], str] = {
     BusyLoadingError: "LOADING",
+    ClusterCrossSlotError: "CROSSSLOT",
     ClusterDownError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",
@@ -96,7 +103,7 @@ _REFUSALS = (ResponseError, BusyLoadingError)
 _OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
-def failed(error: Exception) -> StoreError:
+def failed(error: BaseException) -> StoreError:
     """What those get whose connection failed in a way that nobody expects."""
     failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.")
     failure.__cause__ = error
@@ -121,6 +128,23 @@ def error_reply(reply: Any) -> Any:
 def _refusal(reply: Exception) -> ErrorReply:
     code = _CODES.get(type(reply))
     return ErrorReply.parse(str(reply)) if code is None else ErrorReply(code, str(reply))
+
+
+# What redis-py's pools say when all their connections are in use; only from version 8 on with a class of its own.
+_EXHAUSTED = frozenset({"Too many connections", "No connection available."})
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether a pool had no connection left, which says nothing about the server."""
+    return str(error) in _EXHAUSTED
+
+
+def exhausted_pool(max_connections: int) -> ConfigurationError:
+    """A pool whose connections are all in use."""
+    return ConfigurationError(
+        f"The connection pool is exhausted: all its {max_connections} connections are in use. Nothing was sent. Raise "
+        "its max_connections, or pass a client with a redis.BlockingConnectionPool, which waits for a free connection."
+    )
 
 
 def outdated(replies: Sequence[Any]) -> bool:

@@ -122,6 +122,12 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
         raise ConfigurationError(
             f"Redis does not let this user do it, for {keys}: {reply.code} {reply.message}. {consequence} {advice}"
         )
+    if reply.code == "TOO_LARGE":
+        raise WriteRefused(
+            f"The request for {keys} is too large for the server. {reply.message} {consequence} Write smaller values, "
+            "or raise the limit.",
+            code=reply.code,
+        )
     if reply.code in _FULL:
         raise WriteRefused(
             f"Redis takes no writes: {reply.code} {reply.message}. {consequence} {_FULL[reply.code]}", code=reply.code

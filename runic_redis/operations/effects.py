@@ -194,13 +194,15 @@ class Lost:
     Args:
         reason: how it failed.
         sent: whether the command may have reached the server.
+        closed: whether the connection was closed while it was in use, as a server does that rejects a large request.
     """
 
-    __slots__ = ("reason", "sent")
+    __slots__ = ("closed", "reason", "sent")
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    def __init__(self, reason: str, *, sent: bool, closed: bool = False) -> None:
         self.reason = reason
         self.sent = sent
+        self.closed = closed
 
 
 Effect: TypeAlias = Batch | Ahead | Collect

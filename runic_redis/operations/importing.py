@@ -275,8 +275,9 @@ class Importer:
 
     def _send_later(self, workflow: _Workflow, key: str, kind: str, parts: Sequence[Argument]) -> None:
         arguments = [workflow.beginning, _KEPT_FOR_MS, kind, *parts]
-        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments))
-        self._size += _COMMAND_BYTES + sum(map(len, parts))
+        size = sum(map(len, parts))
+        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments, size=size))
+        self._size += _COMMAND_BYTES + size
 
     def _send_gathered(self, workflow: _Workflow) -> Operation[None]:
         commands, self._commands = self._commands, []

@@ -48,7 +48,7 @@ def open_namespace(context: Context) -> Operation[None]:
             raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
     about = {} if isinstance(server, ErrorReply) else parse_info(server)
     _check_version(about)
-    context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
+    context.slots_matter = context.many_nodes
     for reply in (found, copy):
         if isinstance(reply, ErrorReply):
             raise ConfigurationError(
