@@ -721,7 +721,7 @@ def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(
     assert verify(target).findings == []
 
 
-def test_a_million_events_go_to_a_cluster_with_other_partitions(
+def test_a_hundred_thousand_events_go_to_a_cluster_with_other_partitions(
     valkey: RunningServer, cluster_nodes: list[RunningServer], namespace: str, tmp_path: Path
 ) -> None:
     url = cluster_url(cluster_nodes)
@@ -730,17 +730,16 @@ def test_a_million_events_go_to_a_cluster_with_other_partitions(
         RedisStore.from_url(url, namespace=namespace, partitions=40) as target,
     ):
         events = [{"step": n, "text": f"event {n} of its commit"} for n in range(50)]
-        for first in range(0, 10_000, 500):
-            for _ in range(2):
-                store.append_many([(f"w-{n}", events) for n in range(first, first + 500)])
+        for first in (0, 0, 500, 500):
+            store.append_many([(f"w-{n}", events) for n in range(first, first + 500)])
         exported = export(store, tmp_path / "a")
-        assert (exported.workflows, exported.events, exported.problems) == (10_000, 1_000_000, [])
+        assert (exported.workflows, exported.events, exported.problems) == (1000, 100_000, [])
         imported = load(target, tmp_path / "a")
-        assert (imported.workflows, imported.events, imported.complete) == (10_000, 1_000_000, True)
+        assert (imported.workflows, imported.events, imported.complete) == (1000, 100_000, True)
         found = verify(target)
-        assert (found.workflows, found.events, found.findings) == (10_000, 1_000_000, [])
+        assert (found.workflows, found.events, found.findings) == (1000, 100_000, [])
         assert set(target.list()) == set(store.list())
-        for n in (0, 4999, 9999):
+        for n in (0, 499, 999):
             assert list(target.stream_records(f"w-{n}")) == list(store.stream_records(f"w-{n}"))
         target.delete_namespace()
         store.delete_namespace()

@@ -21,6 +21,7 @@ from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import read_cursor
+from runic_redis.operations.writing import write
 
 __all__ = ["Importer"]
 
@@ -274,8 +275,9 @@ class Importer:
 
     def _send_later(self, workflow: _Workflow, key: str, kind: str, parts: Sequence[Argument]) -> None:
         arguments = [workflow.beginning, _KEPT_FOR_MS, kind, *parts]
-        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments))
-        self._size += _COMMAND_BYTES + sum(map(len, parts))
+        size = sum(map(len, parts))
+        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments, size=size))
+        self._size += _COMMAND_BYTES + size
 
     def _send_gathered(self, workflow: _Workflow) -> Operation[None]:
         commands, self._commands = self._commands, []
@@ -316,16 +318,17 @@ class Importer:
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # no lease of the other server's fits
         made = [keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta]
-        reply = yield from ask(
+        reply = yield from write(
+            self._context,
             call_script(
                 "import_workflow",
-                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring],
+                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.partition],
                 [
                     *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
                     *("1" if workflow.unfinished else "", expires, created),
                     *(part for field in kept.items() for part in field),
                 ],
-            )
+            ),
         )
         if isinstance(reply, ErrorReply):
             if reply.code == "IMPORT_LOST":

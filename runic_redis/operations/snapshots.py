@@ -4,9 +4,10 @@ from runic_redis.arguments import check_count, check_cursor, check_data, check_w
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.writing import write
 
 __all__ = ["load_snapshot", "save_snapshot", "trim"]
 
@@ -19,16 +20,17 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
     check_data(data)
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
-    reply = yield from ask(
+    reply = yield from write(
+        context,
         call_script(
             "save_snapshot",
-            [keys.snapshot, keys.meta, keys.commits, keys.index, keys.leases],
-            [workflow_id, own_id(), "", by_lease, str(cursor), data],
+            [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
+            [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
             retry_at=2,
             line=workflow_id,
             size=len(data),
             writes=True,
-        )
+        ),
     )
     if isinstance(unless_lost(reply, workflow_id), ErrorReply):
         actual = int(reply.message)
@@ -37,8 +39,11 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
             if reply.code == "SNAPSHOT_AHEAD"
             else f"below that of the snapshot already there, which is {actual}"
         )
+        outcome = "Nothing was stored."
+        if reply.code == "SNAPSHOT_BEHIND" and reply.unsure:
+            outcome = "An earlier try had no answer: it may have been stored before that one."
         raise SnapshotConflict(
-            f"The snapshot's cursor {cursor} for the workflow {workflow_id!r} is {problem}. Nothing was stored.",
+            f"The snapshot's cursor {cursor} for the workflow {workflow_id!r} is {problem}. {outcome}",
             cursor=cursor,
             actual=actual,
         )
@@ -63,11 +68,11 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
     workflow_id = check_workflow_id(workflow_id)
-    arguments = [workflow_id, lease_argument(lease, workflow_id), str(check_count(keep, "keep"))]
+    by_lease = lease_argument(lease, workflow_id)
+    arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep"))]
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(
-        call_script("trim", [keys.events, keys.meta, keys.snapshot, keys.leases], arguments, line=workflow_id)
-    )
+    touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
+    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

@@ -1,0 +1,14 @@
+-- Writes down that a workflow was written to, and counts it if it is new to the index.
+local function touch_index(index, partition, score, workflow)
+  if redis.call('ZADD', index, score, workflow) == 1 then redis.pcall('HINCRBY', partition, 'workflows', 1) end
+end
+
+-- Puts an unfinished workflow where its lease ends, and counts it if it is new there.
+local function put_unfinished(leases, partition, ends, workflow)
+  if redis.call('ZADD', leases, ends, workflow) == 1 then redis.pcall('HINCRBY', partition, 'unfinished', 1) end
+end
+
+-- Takes a workflow out of the unfinished.
+local function drop_unfinished(leases, partition, workflow)
+  if redis.call('ZREM', leases, workflow) == 1 then redis.pcall('HINCRBY', partition, 'unfinished', -1) end
+end
