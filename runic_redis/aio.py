@@ -124,7 +124,7 @@ class AsyncRedisStore:
         try:
             if self._connected is None:
                 # An embedded server takes its time to start.
-                self._connected = await asyncio.to_thread(connect_url, self._url, AIO)
+                self._connected = await asyncio.to_thread(connect_url, self._url, AIO, self._deadline_s)
             self._context.clock = time.time
             self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes

@@ -121,7 +121,7 @@ class RedisStore:
         context = make_context(namespace, partitions, unknown_events, durability)
         check_deadline(deadline_s)
         store = cls.__new__(cls)
-        store._open(connect_url(find_url(url), SYNC), context, deadline_s)
+        store._open(connect_url(find_url(url), SYNC, deadline_s), context, deadline_s)
         return store
 
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:

@@ -264,6 +264,8 @@ class _Connections:
             connection, since_s = await self._take(apart=apart)
         except AuthenticationError as error:
             raise refused_login(error) from error
+        except StoreError:
+            raise
         except (TimeoutError, *CONNECTION_FAILURES) as error:
             return [Lost(said(error), sent=False)] * len(commands)
         except redis.RedisError as error:

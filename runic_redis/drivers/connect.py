@@ -1,5 +1,6 @@
 """From a URL, or a client of the user's own, to something that answers batches."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,11 +53,51 @@ class Flavour:
     cluster_node: Any
     sentinel: Any
     pool: Any
-    unix_connection: Any
+    embedded_connection: Any
     retry: Any
     parse_url: Callable[[str], Any]
     fake: str
     connects_at_once: bool
+
+
+class _EmbeddedConnection(redis.UnixDomainSocketConnection):
+    """A connection to an embedded server: it starts one that has died, and sends nothing to one whose data is gone."""
+
+    def __init__(self, *, embedded: Any, **options: Any) -> None:
+        super().__init__(path=str(embedded.socket), **options)
+        self._embedded = embedded
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except redis.ConnectionError:
+            self._embedded.revive()
+            self.path = str(self._embedded.socket)
+            super().connect()
+
+    def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self._embedded.check()
+        super().send_packed_command(*args, **options)
+
+
+class _AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
+    """The same for asyncio."""
+
+    def __init__(self, *, embedded: Any, **options: Any) -> None:
+        super().__init__(path=str(embedded.socket), **options)
+        self._embedded = embedded
+
+    async def connect(self) -> None:
+        try:
+            await super().connect()
+        except redis.ConnectionError:
+            await asyncio.to_thread(self._embedded.revive)
+            self.path = str(self._embedded.socket)
+            await super().connect()
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self._embedded.check()
+        await super().send_packed_command(*args, **options)
 
 
 SYNC = Flavour(
@@ -68,7 +109,7 @@ SYNC = Flavour(
     cluster_node=redis.cluster.ClusterNode,
     sentinel=redis.sentinel.Sentinel,
     pool=redis.ConnectionPool,
-    unix_connection=redis.UnixDomainSocketConnection,
+    embedded_connection=_EmbeddedConnection,
     retry=redis.retry.Retry,
     parse_url=redis.connection.parse_url,
     fake="FakeRedis",
@@ -83,7 +124,7 @@ AIO = Flavour(
     cluster_node=redis.asyncio.cluster.ClusterNode,
     sentinel=redis.asyncio.sentinel.Sentinel,
     pool=redis.asyncio.ConnectionPool,
-    unix_connection=redis.asyncio.UnixDomainSocketConnection,
+    embedded_connection=_AsyncEmbeddedConnection,
     retry=redis.asyncio.retry.Retry,
     parse_url=redis.asyncio.connection.parse_url,
     fake="FakeAsyncRedis",
@@ -144,8 +185,13 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
     return Connected(flavour.single_server(client, owned=False, **patience), "a Redis client", _wait_s(options))
 
 
-def connect_url(url: str, flavour: Flavour) -> Connected:
+def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     """Connect as the URL says. What it makes is closed by `Connected.close`.
+
+    Args:
+        url: where to.
+        flavour: what to make the connection of.
+        deadline_s: for how long an embedded server is waited for.
 
     Raises:
         ConfigurationError: the URL cannot be used, or an extra is missing.
@@ -157,7 +203,7 @@ def connect_url(url: str, flavour: Flavour) -> Connected:
     if connect is None:
         raise ConfigurationError(f"{_shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
     try:
-        return connect(url, flavour)
+        return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
         raise refused_login(error) from error
     except InvalidArgument as error:
@@ -187,13 +233,13 @@ def _shown(url: str) -> str:
     return scheme + separator + place[:200]
 
 
-def _connect_redis(url: str, flavour: Flavour) -> Connected:
+def _connect_redis(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     options, patience = _settings(flavour, _options(url, flavour))
     client = flavour.client.from_pool(flavour.pool(**options))
     return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), _wait_s(options | patience))
 
 
-def _connect_cluster(url: str, flavour: Flavour) -> Connected:
+def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     hosts, plain = _split_hosts(url, "redis+cluster", _REDIS_PORT)
     options, patience = _settings(flavour, _options(plain, flavour))
     secure = options.pop("connection_class", None) is not None
@@ -212,7 +258,7 @@ def _connect_cluster(url: str, flavour: Flavour) -> Connected:
     return Connected(server, _shown(url), _wait_s(options | patience), many_nodes=True)
 
 
-def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
+def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     hosts, plain = _split_hosts(url, "redis+sentinel", _SENTINEL_PORT)
     parts = urlsplit(plain)
     service, _, database = parts.path.strip("/").partition("/")
@@ -239,7 +285,7 @@ def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
     return Connected(server, _shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
 
-def _connect_embedded(url: str, flavour: Flavour) -> Connected:
+def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     parts = urlsplit(url)
     given = _own_options(parts, "fsync", "protocol")
     protocol = _check_protocol(int(given.get("protocol", "2")))
@@ -252,15 +298,15 @@ def _connect_embedded(url: str, flavour: Flavour) -> Connected:
         from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
     except ImportError as error:
         raise ConfigurationError(f"embedded:// needs Linux or macOS: {error}.") from error
-    embedded = EmbeddedServer(directory, fsync=given.get("fsync", "everysec"))
+    embedded = EmbeddedServer(directory, fsync=given.get("fsync", "everysec"), deadline_s=deadline_s)
     embedded.start()
-    options, patience = _settings(flavour, {"path": str(embedded.socket), "protocol": protocol})
-    client = flavour.client.from_pool(flavour.pool(connection_class=flavour.unix_connection, **options))
+    options, patience = _settings(flavour, {"embedded": embedded, "protocol": protocol})
+    client = flavour.client.from_pool(flavour.pool(connection_class=flavour.embedded_connection, **options))
     server = flavour.single_server(client, owned=True, **patience)
     return Connected(server, _shown(url), _wait_s(options | patience), stop=embedded.stop)
 
 
-def _connect_memory(url: str, flavour: Flavour) -> Connected:
+def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     try:
         # An extra, paid for by those who use it. First lupa: fakeredis imported without it has no scripts ever after.
         import lupa  # noqa: F401, I001, PLC0415
@@ -278,7 +324,7 @@ def _connect_memory(url: str, flavour: Flavour) -> Connected:
 # The memory:// stores of this process, by name.
 _memory_servers: dict[str, Any] = {}
 
-_SCHEMES: Mapping[str, Callable[[str, Flavour], Connected]] = {
+_SCHEMES: Mapping[str, Callable[[str, Flavour, float], Connected]] = {
     "redis": _connect_redis,
     "rediss": _connect_redis,
     "unix": _connect_redis,

@@ -436,6 +436,8 @@ class _Exchange:
             self._connection, self._since_s = connections.take(apart=apart)
         except AuthenticationError as error:
             raise refused_login(error) from error
+        except StoreError:
+            raise
         except CONNECTION_FAILURES as error:
             self._lost = Lost(said(error), sent=False)
             return

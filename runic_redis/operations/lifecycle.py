@@ -9,7 +9,7 @@ from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
-from runic_redis.operations.ending import delete_call
+from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write
@@ -68,7 +68,7 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
-    return created is not None and not (yield from is_over(context, expires))
+    return created is not None and not (yield from is_over(context, workflow_id, expires))
 
 
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
