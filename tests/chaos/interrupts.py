@@ -137,7 +137,7 @@ def _interrupting() -> Iterator[_Interrupter]:
         interrupter = _Interrupter(signaller.stdin.fileno())
         before, hook = signal.signal(_SIGNAL, interrupter.handle), sys.unraisablehook
 
-        def report(problem: sys.UnraisableHookArgs) -> None:
+        def report(problem: Any) -> None:
             # The handler may be called in a finalizer, which raises nothing.
             if not isinstance(problem.exc_value, Interrupted):
                 hook(problem)
