@@ -34,7 +34,8 @@ class Context:
         confirmations: how the server confirms each durability, once that is known.
         wait_s: for how long a server may be let wait before it replies.
         many_nodes: whether keys of different slots may be on different nodes.
-        slots_matter: whether one script may touch keys of one slot only.
+        slots_matter: whether the server rejects a command with keys of several slots, as far as is known; the
+            first rejection tells.
         observer: who looks on, if anybody does.
         clock: the caller's time, in seconds since 1970. Without one, nothing is old enough to be deleted for its age.
         seen: for workflows that this store wrote or read last, the ID of the last entry that it knows: a retry need not

@@ -3,8 +3,13 @@
 import asyncio
 import contextlib
 import threading
+from _thread import start_new_thread
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from types import MethodType
 from typing import Any, Self
+from weakref import finalize, ref
 
 from runic_redis.errors import LeaseLost, StoreError
 from runic_redis.operations.leasing import Lease
@@ -13,6 +18,24 @@ __all__ = ["AsyncHeldLease", "HeldLease"]
 
 # A lease is renewed this often in its time, so that one renewal may fail.
 _BEATS = 3
+
+
+class _Exit:
+    """A method `__exit__` that notes its bound methods.
+
+    A `with` statement looks `__exit__` up before it calls `__enter__`, and drops the bound method when the block ends.
+    An interrupt may keep `__enter__` from returning or `__exit__` from running, but the bound method goes even then.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+
+    def __get__(self, lease: "HeldLease | None", kind: type | None = None) -> Callable[..., None]:
+        if lease is None:
+            return self._function
+        bound = MethodType(self._function, lease)
+        lease._exits[:] = [ref(bound)]
+        return bound
 
 
 @dataclass(frozen=True)
@@ -24,31 +47,53 @@ class HeldLease(Lease):
     """
 
     _store: Any = field(repr=False, compare=False)
-    _beats: list[tuple[threading.Thread, threading.Event]] = field(default_factory=list, repr=False, compare=False)
+    _beats: list[tuple[threading.Thread, SimpleQueue[None]]] = field(default_factory=list, repr=False, compare=False)
+    # The bound `__exit__` that was looked up last.
+    _exits: list[ref[Any]] = field(default_factory=list, repr=False, compare=False)
 
     def __enter__(self) -> Self:
-        over = threading.Event()
-        thread = threading.Thread(target=self._beat, args=(over,), name=f"lease {self.workflow_id}", daemon=True)
+        over: SimpleQueue[None] = SimpleQueue()
+        begun: SimpleQueue[None] = SimpleQueue()
+        # An ExitStack looks `__exit__` up on the class: then the heartbeat lasts as long as the lease itself.
+        block = (self._exits and self._exits.pop()()) or self
+        finalize(block, over.put, None)
+        del block
+        lease = Lease(self.workflow_id, self.owner, self.token, self.ttl)
+        thread = threading.Thread(
+            target=_beat, args=(self._store, lease, begun, over), name=f"lease {self.workflow_id}", daemon=True
+        )
         self._beats.append((thread, over))
-        thread.start()
+        # `Thread.start` waits on an Event, whose lock an interrupt of this thread could leave locked.
+        start_new_thread(thread.start, ())
+        begun.get()
         return self
 
-    def _beat(self, over: threading.Event) -> None:
-        while not over.wait(self.ttl / _BEATS):
-            try:
-                self._store.renew(self)
-            except LeaseLost:
-                return  # the next write says so
-            except StoreError:
-                continue
-
+    @_Exit
     def __exit__(self, kind: object, *_: object) -> None:
         thread, over = self._beats.pop()
-        over.set()
+        over.put(None)
         thread.join()
         # An error that is on its way says more than one of giving back what runs out by itself.
         with contextlib.suppress(*([StoreError] if kind else [])):
             self._store.release(self)
+
+
+def _beat(store: Any, lease: Lease, begun: SimpleQueue[None], over: SimpleQueue[None]) -> None:
+    """Renew a lease until it is over, without holding the `HeldLease`, whose end may be what ends it."""
+    begun.put(None)
+    while True:
+        try:
+            over.get(timeout=lease.ttl / _BEATS)
+        except Empty:
+            pass
+        else:
+            return
+        try:
+            store.renew(lease)
+        except LeaseLost:
+            return  # the next write says so
+        except StoreError:
+            continue
 
 
 @dataclass(frozen=True)

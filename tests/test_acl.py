@@ -213,8 +213,9 @@ def test_a_missing_permission_is_named(valkey: RunningServer, open_url: Any, nam
 def neglect(store: Any) -> None:
     """Have the connection that a store holds look as if it had not been used for long."""
     server = (store._store if isinstance(store, BlockingStore) else store)._connected.server
-    held = server._connections._held
-    (held[0][0] if isinstance(held, list) else held[0]).next_health_check = 0
+    connections = server._connections
+    held = connections._held if hasattr(connections, "_held") else connections._idle[-1]
+    held[0].next_health_check = 0
 
 
 def needs(extra: str, open_it: Callable[[str], Any], admins: Sequence[redis.Redis], namespace: str) -> None:

@@ -91,7 +91,7 @@ class InterruptedConnection:
     def get_connection(self) -> "InterruptedConnection":
         return self
 
-    def send_packed_command(self, _: bytes) -> None:
+    def send_packed_command(self, _: Any, **__: Any) -> None:
         self.events.append("sent")
 
     def read_response(self) -> None:
@@ -108,7 +108,7 @@ def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -
     pool = InterruptedConnection()
     group = Group(30.0)
     group.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
-    pending = SingleServer(pool, owned=True).begin(group.next_round(0.0))
+    pending = SingleServer(pool, owned=False).begin(group.next_round(0.0))
     with pytest.raises(KeyboardInterrupt):
         pending.finish()
     assert pool.events == ["sent", "disconnected", "released"]

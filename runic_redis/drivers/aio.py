@@ -8,11 +8,10 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
-from hiredis import pack_command
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import (
@@ -40,13 +39,14 @@ from runic_redis.drivers.replies import (
     refused_connection,
     refused_login,
     said,
+    too_slow,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run", "run_within"]
 
 T = TypeVar("T")
 
@@ -55,9 +55,6 @@ class Server(Protocol):
     """Something that answers calls."""
 
     many_nodes: bool
-
-    async def open(self) -> None:
-        """Learn what is needed before anything can be sent."""
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
@@ -83,6 +80,19 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
+    """Carry an operation out, as `run` does, but give it up after a time; its result.
+
+    Raises:
+        StoreUnavailable: the time is over.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await run(operation, sender)
+    except TimeoutError:
+        raise too_slow(limit_s) from None
 
 
 class _Waiting(Ticket):
@@ -113,6 +123,9 @@ class Sender:
         self._deadline_s = deadline_s
         self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None, wait_s)
         self._drivers: dict[Group, asyncio.Task[None]] = {}
+        # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
+        self._large: set[asyncio.Task[list[Any]]] = set()
+        self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._closed = False
 
@@ -141,6 +154,7 @@ class Sender:
                 group.add(ticket, places)
                 if group not in self._drivers:
                     self._have_driven(group)
+            self._changed.set()
             try:
                 await answered
             except asyncio.CancelledError:
@@ -177,10 +191,33 @@ class Sender:
             group.give_up(started_s)
             calls = group.next_round(started_s)
             self._room.set()
+            for large in group.take_large():
+                self._send_large(group, large)
             if calls:
                 await self._exchange(group, calls, apart=apart)
+            elif not group.idle and group.resume_s > started_s:
+                await asyncio.sleep(group.resume_s - started_s)
             elif not group.idle:
-                await asyncio.sleep(max(0.0, group.resume_s - now_s()))
+                # All that waits is behind large requests.
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _send_large(self, group: Group, calls: list[Call]) -> None:
+        """Have a task of its own send a large request."""
+        task = asyncio.create_task(self._server.send(calls, apart=True))
+        self._large.add(task)
+        task.add_done_callback(lambda task: self._large_ended(group, calls, task))
+
+    def _large_ended(self, group: Group, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
+        """Also of one that somebody has cancelled, perhaps before it began."""
+        self._large.discard(task)
+        self._changed.set()
+        if task.cancelled():
+            group.fail(calls, closed())
+        elif (error := task.exception()) is None:
+            self._take(group, calls, task.result())
+        else:
+            group.fail(calls, error if isinstance(error, StoreError) else failed(error))
 
     async def _exchange(self, group: Group, calls: list[Call], *, apart: bool) -> None:
         try:
@@ -193,17 +230,20 @@ class Sender:
         except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
             group.fail(calls, failed(error))
         else:
-            if news := group.take(calls, answers, now_s()):
-                log.info("%s", news)
+            self._take(group, calls, answers)
+
+    def _take(self, group: Group, calls: list[Call], answers: list[Any]) -> None:
+        if news := group.take(calls, answers, now_s()):
+            log.info("%s", news)
 
     async def close(self) -> None:
         """Answer nobody any more, and those who wait with an error."""
         self._closed = True
         self._room.set()
-        drivers = list(self._drivers.values())
-        for driver in drivers:
-            driver.cancel()
-        await asyncio.gather(*drivers, return_exceptions=True)
+        tasks = [*self._drivers.values(), *self._large]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for group in self._groups:
             group.end(closed())
         await self._server.close()
@@ -251,7 +291,7 @@ class _Connections:
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
-    async def exchange(self, commands: list[tuple[Any, ...]], *, apart: bool) -> list[Any]:
+    async def exchange(self, shipment: Shipment, *, apart: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
         A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -267,19 +307,18 @@ class _Connections:
         except StoreError:
             raise
         except (TimeoutError, *CONNECTION_FAILURES) as error:
-            return [Lost(said(error), sent=False)] * len(commands)
+            return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
-            raise refused_connection(error) from error
+            return [refused_connection(error)] * shipment.count
         replies: list[Any] = []
         whole = False
         try:
-            await self._converse(connection, commands, replies)
+            await self._converse(connection, shipment, replies)
             whole = not outdated(replies)
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
-            lost = Lost(said(error) if str(error) else "Timeout reading from socket", sent=True)
-            replies += [lost] * (len(commands) - len(replies))
+            replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
                 await connection.disconnect(nowait=True)
@@ -289,14 +328,21 @@ class _Connections:
                 self._held = connection, since_s
         return replies
 
-    async def _converse(self, connection: Any, commands: list[tuple[Any, ...]], replies: list[Any]) -> None:
+    async def _converse(self, connection: Any, shipment: Shipment, replies: list[Any]) -> None:
         timeout_s = self._timeout_s
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(timeout_s) as limit:
-            await connection.send_packed_command(b"".join(map(pack_command, commands)))
-            read_response = connection.read_response
+            unsent = shipment.unsent
+            pieces = len(unsent)
+            while unsent:
+                # (Later on, a check of the connection's health would stand in the middle of a request.)
+                await connection.send_packed_command(unsent[0], check_health=len(unsent) == pieces)
+                del unsent[0]
+                if unsent and timeout_s is not None:
+                    limit.reschedule(clock() + timeout_s)
             renew_s = clock() + _RENEW_S
-            for _ in commands:
+            read_response = connection.read_response
+            for _ in range(shipment.count):
                 try:
                     replies.append(await read_response())
                 except (ResponseError, BusyLoadingError) as error:
@@ -348,9 +394,6 @@ class SingleServer:
         self._closed = False
         self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s, sentinels=sentinels)
 
-    async def open(self) -> None:
-        """Nothing is to be asked first."""
-
     def find_node(self, _: str) -> str:
         """The one node."""
         return ""
@@ -359,7 +402,7 @@ class SingleServer:
         """Send the calls on one connection, then read the replies."""
         check_open(self._closed)
         shipment = Shipment(calls, range(len(calls)))
-        answers = await self._connections.exchange(shipment.commands, apart=apart)
+        answers = await self._connections.exchange(shipment, apart=apart)
         return [error_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
@@ -376,18 +419,20 @@ class ClusterServer:
     A cluster client's nodes keep no pool that lends connections, so each has one here, made as its own would be.
 
     Args:
-        client: a cluster client of redis.asyncio.
+        connect: gives a cluster client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
     """
 
     many_nodes = True
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
+        self._client = connect()
         self._owned = owned
         self._timeout_s = timeout_s
         self._closed = False
+        # Whether the client knows the nodes.
+        self._discovered = False
         self._connections: dict[str, _Connections] = {}
 
     def find_node(self, key: str) -> str:
@@ -401,13 +446,20 @@ class ClusterServer:
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """Send each node its calls on one connection, and follow where the cluster redirects them."""
         check_open(self._closed)
+        if not self._discovered:
+            try:
+                async with asyncio.timeout(self._discovery_s()):
+                    await self._client.initialize()
+            except CLUSTER_FAILURES as error:
+                return [refused_cluster(error)] * len(calls)
+            self._discovered = True
         replies: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))
         asking: dict[int, ClusterNode] = {}
         for _ in range(REDIRECTIONS):
             # Nearly always one: the calls of a round are those for a node.
             for node, shipment in by_node(calls, waiting, asking, self._node, replies):
-                answers = await self._connections_to(node).exchange(shipment.commands, apart=apart)
+                answers = await self._connections_to(node).exchange(shipment, apart=apart)
                 for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
                     replies[place] = reply
             waiting = redirected(replies, waiting)
@@ -417,21 +469,6 @@ class ClusterServer:
         if any(isinstance(reply, Lost) for reply in replies):
             await self._rediscover()
         return plain_replies(replies)
-
-    async def open(self) -> None:
-        """Ask the cluster which nodes there are.
-
-        Raises:
-            StoreUnavailable: none answers.
-            ConfigurationError: the login is refused.
-        """
-        try:
-            async with asyncio.timeout(self._discovery_s()):
-                await self._client.initialize()
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except CLUSTER_FAILURES as error:
-            raise refused_cluster(error) from error
 
     def _node(self, key: str) -> ClusterNode:
         node: ClusterNode = self._client.get_node_from_key(key)

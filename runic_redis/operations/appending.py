@@ -15,7 +15,7 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.asking import answer, not_durable
 from runic_redis.operations.effects import Command, Operation, Unconfirmed, call_script, own_id
-from runic_redis.operations.facts import beside, keep_ahead, missing_fact
+from runic_redis.operations.facts import beside, crosses_slots, keep_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import lost
@@ -42,10 +42,11 @@ def append(
 ) -> Operation[int]:
     """Append events to a workflow as one commit; the cursor after it."""
     facts: dict[str, bytes] = {}
+    commit = _event_list(events)
     command = _command(
         context,
         workflow_id,
-        events,
+        commit,
         facts,
         expected_cursor=expected_cursor,
         commit_id=commit_id,
@@ -59,6 +60,19 @@ def append(
         for problem in (yield from keep_ahead(context, facts)).values():
             raise problem
     (reply,) = yield from write_all(context, (command,))
+    if crosses_slots(context, command, reply):
+        return (
+            yield from append(
+                context,
+                workflow_id,
+                commit,
+                expected_cursor=expected_cursor,
+                commit_id=commit_id,
+                metadata=metadata,
+                lease=lease,
+                snapshot=snapshot,
+            )
+        )
     return _cursor(context, reply, command)
 
 
@@ -70,7 +84,8 @@ def append_many(
     results: list[int | StoreError] = []
     commands: dict[int, Command] = {}
     referred: dict[int, dict[str, bytes]] = {}
-    for place, (workflow_id, events) in enumerate(_pairs(items)):
+    pairs = _pairs(items)
+    for place, (workflow_id, events) in enumerate(pairs):
         results.append(0)
         facts: dict[str, bytes] = {}
         try:
@@ -92,11 +107,18 @@ def append_many(
             del commands[place]
             results[place] = found[0]
     replies = yield from write_all(context, list(commands.values()))
+    again = []
     for (place, command), reply in zip(commands.items(), replies, strict=True):
+        if crosses_slots(context, command, reply):
+            again.append(place)
+            continue
         try:
             results[place] = _cursor(context, reply, command)
         except StoreError as error:
             results[place] = error
+    redone = yield from append_many(context, [pairs[place] for place in again], held.values())
+    for place, result in zip(again, redone, strict=True):
+        results[place] = result
     return results
 
 

@@ -15,6 +15,7 @@ from runic_redis.operations.opening import make_namespace
 __all__ = [
     "beside",
     "count_facts",
+    "crosses_slots",
     "keep_ahead",
     "load_fact",
     "load_facts",
@@ -120,6 +121,17 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
         except StoreError as error:
             problems[fact_hash] = error
     return problems
+
+
+def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
+    """Return whether the server rejected a write because its facts have other slots: keep them ahead, and write again.
+
+    This is how the store learns that the server enforces slots. INFO would tell, but not every user may use it.
+    """
+    if not (isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT"):
+        return False
+    context.slots_matter = True
+    return len({key.partition("}")[0] for key in command.keys}) > 1
 
 
 def missing_fact(fact_hash: str) -> FactNotFound:

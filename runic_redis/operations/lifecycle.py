@@ -7,12 +7,12 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.asking import answer, ask, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
-from runic_redis.operations.writing import write
+from runic_redis.operations.writing import write_all
 
 __all__ = ["delete", "exists", "load", "save"]
 
@@ -31,19 +31,20 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     for problem in (yield from facts.keep_ahead(context, found)).values():
         raise problem
     fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
-    reply = yield from write(
-        context,
-        call_script(
-            "save_log",
-            [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
-            [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
-            retry_at=2,
-            line=workflow_id,
-            size=len(encoded) + sum(map(len, found.values())),
-            writes=True,
-        ),
+    command = call_script(
+        "save_log",
+        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
+        [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
+        retry_at=2,
+        line=workflow_id,
+        size=len(encoded) + sum(map(len, found.values())),
+        writes=True,
     )
-    if isinstance(unless_lost(reply, workflow_id), ErrorReply):
+    (reply,) = yield from write_all(context, [command])
+    if facts.crosses_slots(context, command, reply):
+        yield from save(context, workflow_id, log, lease)
+        return
+    if isinstance(unless_lost(answer(reply, command), workflow_id), ErrorReply):
         raise facts.missing_fact(reply.message)
 
 

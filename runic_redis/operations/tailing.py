@@ -14,7 +14,7 @@ from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
-from runic_redis.operations.effects import Batch, Command, Operation
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
 
 __all__ = ["Tailer"]
@@ -65,7 +65,7 @@ class Tailer:
             for workflow_id, cursor in after.items()
         ]
         self._by_key = {one.events.encode(): one for one in followed}
-        self._slots = self._by_slot(followed) if context.many_nodes else [followed]
+        self._slots = self._by_slot(followed) if context.slots_matter else [followed]
 
     def open(self) -> Operation[None]:
         """See which of the workflows there are.
@@ -85,7 +85,13 @@ class Tailer:
             DecodeError: what is there is damaged.
         """
         commands = self._reads()
-        replies = checked((yield Batch(commands, apart=True)), commands)
+        answers = yield Batch(commands, apart=True)
+        if any(isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT" for reply in answers):
+            # A node of a cluster that has all the slots.
+            self._context.slots_matter = True
+            self._slots = self._by_slot(list(self._by_key.values()))
+            return []
+        replies = checked(answers, commands)
         found = [(self._by_key[key], entries) for reply in replies for key, entries in _streams(reply)]
         if not found:
             yield from self._look_after(list(self._by_key.values()))
