@@ -12,7 +12,8 @@ from typing import Any, Self, TypeVar
 from runic_redis.arguments import check_deadline
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
-from runic_redis.drivers.sync import Sender, run
+from runic_redis.drivers.replies import OPENING_GRACE_S
+from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import StoreError, StoreUnavailable
 from runic_redis.events import UnknownEvents
@@ -133,7 +134,7 @@ class RedisStore:
         self._sender = Sender(connected.server, deadline_s, connected.wait_s)
         self.closed = False
         try:
-            run(opening.open_namespace(context), self._sender)
+            run_within(opening.open_namespace(context), self._sender, deadline_s + OPENING_GRACE_S)
         except BaseException:
             self.close()
             raise

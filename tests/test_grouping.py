@@ -425,6 +425,71 @@ def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None
     assert [args[:1] for args in player.round([3])] == [("EVALSHA",)]
 
 
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        "unknown command 'EVALSHA', with args beginning with: 'abc' '1' ",
+        "ERR unknown command `EVALSHA`, with args beginning with: `abc`, `1`, ",
+        "unsupported command 'evalsha'",
+        "NOPERM User shop has no permissions to run the 'evalsha' command",
+        "NOPERM this user has no permissions to run the 'evalsha' command or its subcommand",
+    ],
+)
+def test_a_server_that_rejects_evalsha_is_sent_the_text_from_then_on(player: Player, rejection: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    (called,) = player.round(ErrorReply.parse(rejection))
+    assert player.group.resume_s == 0
+    (sent,) = player.round([1])
+    assert (called[0], sent[0], sent[2:]) == ("EVALSHA", "EVAL", called[2:])
+    assert ticket.replies == [1]
+    player.ask(append("w", "2"))
+    assert [args[0] for args in player.round([2])] == ["EVAL"]
+
+
+def test_a_server_that_rejects_eval_too_is_not_asked_again(player: Player) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply.parse("NOPERM User shop has no permissions to run the 'evalsha' command"))
+    denied = ErrorReply.parse("NOPERM User shop has no permissions to run the 'eval' command")
+    player.round(denied)
+    assert ticket.replies == [denied]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "NOPERM User shop has no permissions to access one of the keys used as arguments",
+        "ERR Unknown Redis command called from script",
+        "ERR ACL failure in script: User shop has no permissions to run the 'xadd' command",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+    ],
+)
+def test_a_refusal_by_the_script_does_not_make_it_sent_as_text(player: Player, refusal: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply.parse(refusal))
+    assert ticket.replies == [ErrorReply.parse(refusal)]
+
+
+def test_an_unanswered_command_knows_whether_every_try_was_refused(player: Player) -> None:
+    refused, lost, repeatable = player.ask(save("u", "1")), player.ask(save("v", "1")), player.ask(read("k"))
+    readonly = ErrorReply("READONLY", "a replica")
+    player.round(readonly, CUT, CUT)
+    player.round(readonly, readonly, readonly)
+    player.round(after_s=30.0)
+    found = [ticket.replies[0] for ticket in (refused, lost, repeatable)]
+    assert [(reply.code, reply.unsure, reply.refused) for reply in found] == [
+        ("READONLY", False, True),
+        ("READONLY", True, False),
+        ("READONLY", False, False),
+    ]
+
+
+def test_a_pause_does_not_outlast_the_deadline(player: Player) -> None:
+    ticket = player.ask(read("k"))
+    while ticket.missing:
+        player.round(CUT)
+    assert 30 <= player.now_s <= 30 + grouping._FIRST_PAUSE_S
+
+
 def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
@@ -440,12 +505,6 @@ def test_replies_that_belong_together_are_asked_for_together(player: Player) -> 
     assert len(player.round(3, 4, after_s=1)) == 2
     assert ticket.replies == [3, 4]
     assert player.woken == [ticket]
-
-
-def test_what_is_asked_once_is_not_asked_again(player: Player) -> None:
-    ticket = player.ask(read("a"), once=True)
-    player.round(CUT)
-    assert ticket.replies == [Unanswered("cut", 0.0, unsure=False)]
 
 
 def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -> None:

@@ -1,5 +1,6 @@
 """The operations as traces: what they send, and what they make of the answers, with no socket and no clock."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,17 @@ from runic_redis.events import default_registry
 from runic_redis.keys import Keys
 from runic_redis.operations import facts, lifecycle, snapshots
 from runic_redis.operations.appending import append, append_many
-from runic_redis.operations.effects import Ahead, Batch, Collect, Effect, ErrorReply, Operation, Unanswered
+from runic_redis.operations.asking import unavailable, unreachable
+from runic_redis.operations.effects import (
+    PASSING,
+    Ahead,
+    Batch,
+    Collect,
+    Effect,
+    ErrorReply,
+    Operation,
+    Unanswered,
+)
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.opening import open_namespace, with_settings
 from runic_redis.operations.reading import Reader
@@ -94,7 +105,7 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
-    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[[None, None]] * 2, [NOT_THERE]])
+    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE]])
     assert names(asked) == ["HMGET HMGET", "HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
@@ -264,37 +275,106 @@ def test_a_delete_names_the_life_it_ends(context: Context) -> None:
     assert argument(asked[1], 2) == b"123"
 
 
-def test_opening_asks_once_and_says_what_is_wrong(context: Context) -> None:
+# What a server that has scripts replies to an EVAL that lacks an argument.
+HAS_SCRIPTS = ErrorReply("ERR", "wrong number of arguments for 'eval' command")
+
+
+def test_opening_takes_one_round_trip_and_says_what_is_wrong(context: Context) -> None:
     context.made = False
     refused = Unanswered("refused", 0.0, unsure=False)
     with pytest.raises(StoreUnavailable, match="cannot be reached: refused"):
-        play(open_namespace(context), [[refused] * 3])
-    (batch,), _ = play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE]])
-    assert isinstance(batch, Batch)
-    assert batch.once
+        play(open_namespace(context), [[refused] * 4])
+    asked, _ = play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, HAS_SCRIPTS]])
+    assert names(asked) == ["INFO HMGET HMGET EVAL"]
     assert not context.made
+
+
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        "unknown command 'EVAL', with args beginning with: 'return 1' ",
+        "unknown command `EVAL`, with args beginning with: `return 1`, ",
+        "ERR unsupported command 'eval'",
+        "ERR Command is not available: 'EVAL'. See the documentation.",
+        "ERR command 'EVAL' not support for normal user",
+    ],
+)
+def test_a_server_without_scripts_is_not_opened(context: Context, rejection: str) -> None:
+    with pytest.raises(ConfigurationError, match="Scripts are required") as caught:
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, ErrorReply.parse(rejection)]])
+    assert "return 1" not in str(caught.value)
+
+
+def test_a_user_without_scripts_may_open_and_read(context: Context) -> None:
+    denied = ErrorReply("NOPERM", "User reader has no permissions to run the 'eval' command")
+    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, denied]])
+
+
+@pytest.mark.parametrize(
+    ("replies", "warns"),
+    [
+        ([[b"role:slave\r\nslave_read_only:1", NOT_THERE, NOT_THERE, HAS_SCRIPTS]], True),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [[b"slave", b"127.0.0.1", 6379]]], True),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [["slave", "127.0.0.1", 6379]]], True),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [ErrorReply("NOPERM", "role")]], False),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [[b"master", 0, []]]], False),
+        ([[b"role:master", NOT_THERE, NOT_THERE, HAS_SCRIPTS]], False),
+    ],
+)
+def test_a_replica_is_warned_of(
+    context: Context, caplog: pytest.LogCaptureFixture, replies: list[Any], warns: bool
+) -> None:
+    play(open_namespace(context), replies)
+    assert ("The server is a replica" in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Unanswered("READONLY You can't write.", 8.0, unsure=False, refused=True), "is a replica.*Nothing was changed"),
+        (Unanswered("READONLY You can't write.", 8.0, unsure=True), "is a replica.*Whether it was stored is not known"),
+        (Unanswered("READONLY You can't write.", 8.0, unsure=False), "is a replica.*safe to ask again"),
+        (Unanswered("NOREPLICAS Not enough.", 8.0, unsure=False, refused=True), "min-replicas-to-write"),
+        (Unanswered("MASTERDOWN Link down.", 8.0, unsure=False, refused=True), "lost the link to its primary"),
+        (Unanswered("LOADING Redis is loading.", 8.0, unsure=False, refused=True), "is loading its data"),
+        (Unanswered("BUSY Redis is busy.", 8.0, unsure=False, refused=True), "SCRIPT KILL"),
+        (Unanswered("CLUSTERDOWN Slot not served", 8.0, unsure=False, refused=True), "does not serve all"),
+        (Unanswered("TRYAGAIN Multiple keys", 8.0, unsure=False, refused=True), "moving the keys"),
+        (Unanswered("UNBLOCKED force unblock", 8.0, unsure=False, refused=True), "became a replica"),
+    ],
+)
+def test_a_server_that_refuses_until_the_deadline_is_not_said_to_be_silent(reply: Unanswered, says: str) -> None:
+    for error in (unavailable(reply), unreachable(reply)):
+        assert re.search(says, str(error))
+        assert "did not answer" not in str(error)
+        assert ".." not in str(error)
+
+
+def test_each_passing_refusal_has_a_condition() -> None:
+    for code in PASSING:
+        assert str(unavailable(Unanswered(f"{code} said", 1.0, unsure=False)))
 
 
 @pytest.mark.parametrize("bad", [b"", b"what", b"-1", b"1_6", b" 16", b"9" * 5000, None])
 def test_damaged_settings_are_named_in_short(context: Context, bad: bytes | None) -> None:
     with pytest.raises(ConfigurationError, match="are damaged") as caught:
-        play(open_namespace(context), [[b"redis_version:7.0.0", [b"1", bad], NOT_THERE]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", [b"1", bad], NOT_THERE, HAS_SCRIPTS]])
     assert len(str(caught.value)) < 500
     with pytest.raises(ConfigurationError, match="are damaged"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", bad]]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", bad], HAS_SCRIPTS]])
 
 
 def test_lost_settings_are_taken_from_their_copy(context: Context) -> None:
     context.made = False
-    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"4"]]])
+    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"4"], HAS_SCRIPTS]])
     assert not context.made, "the first write restores them"
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"8"]]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"8"], HAS_SCRIPTS]])
 
 
 def test_a_version_that_is_no_number_is_passed_over(context: Context) -> None:
     for info in (b"redis_version:" + b"9" * 5000 + b".0", b"redis_version:x", b"\xff", b""):
-        play(open_namespace(context), [[info, NOT_THERE, NOT_THERE]])
+        play(open_namespace(context), [[info, NOT_THERE, NOT_THERE, HAS_SCRIPTS]])
 
 
 def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Context) -> None:

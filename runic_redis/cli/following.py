@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from runic_redis.cli.looking import print_record
-from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_USAGE, stop
 from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
@@ -46,7 +46,7 @@ def tail(
         stop("--last takes IDs: the events of a whole namespace have no order of their own.", EXIT_USAGE)
     # What was imported stays: looking through it for garbage would hold up an event now and then for 40 ms.
     gc.freeze()
-    with opened(url, namespace, may_be_new=True) as store:
+    with opened(url, namespace, may_be_new=True, deadline_s=PATIENT_S) as store:
         found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
         for workflow_id, record in islice(found, limit or None):
             print_record(workflow_id, record, as_json=as_json, named=len(workflow_ids or ()) != 1)

@@ -8,7 +8,7 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
@@ -39,13 +39,14 @@ from runic_redis.drivers.replies import (
     refused_connection,
     refused_login,
     said,
+    too_slow,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run", "run_within"]
 
 T = TypeVar("T")
 
@@ -54,9 +55,6 @@ class Server(Protocol):
     """Something that answers calls."""
 
     many_nodes: bool
-
-    async def open(self) -> None:
-        """Learn what is needed before anything can be sent."""
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
@@ -82,6 +80,19 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
+    """Carry an operation out, as `run` does, but give it up after a time; its result.
+
+    Raises:
+        StoreUnavailable: the time is over.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await run(operation, sender)
+    except TimeoutError:
+        raise too_slow(limit_s) from None
 
 
 class _Waiting(Ticket):
@@ -298,7 +309,7 @@ class _Connections:
         except (TimeoutError, *CONNECTION_FAILURES) as error:
             return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
-            raise refused_connection(error) from error
+            return [refused_connection(error)] * shipment.count
         replies: list[Any] = []
         whole = False
         try:
@@ -383,9 +394,6 @@ class SingleServer:
         self._closed = False
         self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s, sentinels=sentinels)
 
-    async def open(self) -> None:
-        """Nothing is to be asked first."""
-
     def find_node(self, _: str) -> str:
         """The one node."""
         return ""
@@ -411,18 +419,20 @@ class ClusterServer:
     A cluster client's nodes keep no pool that lends connections, so each has one here, made as its own would be.
 
     Args:
-        client: a cluster client of redis.asyncio.
+        connect: gives a cluster client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
     """
 
     many_nodes = True
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
+        self._client = connect()
         self._owned = owned
         self._timeout_s = timeout_s
         self._closed = False
+        # Whether the client knows the nodes.
+        self._discovered = False
         self._connections: dict[str, _Connections] = {}
 
     def find_node(self, key: str) -> str:
@@ -436,6 +446,13 @@ class ClusterServer:
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """Send each node its calls on one connection, and follow where the cluster redirects them."""
         check_open(self._closed)
+        if not self._discovered:
+            try:
+                async with asyncio.timeout(self._discovery_s()):
+                    await self._client.initialize()
+            except CLUSTER_FAILURES as error:
+                return [refused_cluster(error)] * len(calls)
+            self._discovered = True
         replies: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))
         asking: dict[int, ClusterNode] = {}
@@ -452,21 +469,6 @@ class ClusterServer:
         if any(isinstance(reply, Lost) for reply in replies):
             await self._rediscover()
         return plain_replies(replies)
-
-    async def open(self) -> None:
-        """Ask the cluster which nodes there are.
-
-        Raises:
-            StoreUnavailable: none answers.
-            ConfigurationError: the login is refused.
-        """
-        try:
-            async with asyncio.timeout(self._discovery_s()):
-                await self._client.initialize()
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except CLUSTER_FAILURES as error:
-            raise refused_cluster(error) from error
 
     def _node(self, key: str) -> ClusterNode:
         node: ClusterNode = self._client.get_node_from_key(key)

@@ -4,9 +4,10 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
@@ -22,10 +23,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import CLUSTER_FAILURES, NO_LIMIT, log, refused_cluster, refused_login
+from runic_redis.drivers.replies import NO_LIMIT, log, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
+__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
 
 # redis-py's own default, from version 8 on; before, it waited for ever.
 _TIMEOUT_S = 5.0
@@ -180,7 +181,7 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
         else:
             patience = {"timeout_s": _TIMEOUT_S}
     if isinstance(client, flavour.cluster_client):
-        server = flavour.cluster_server(client, owned=False, **patience)
+        server = flavour.cluster_server(lambda: client, owned=False, **patience)
         return Connected(server, "a RedisCluster client", _wait_s(options), many_nodes=True)
     return Connected(flavour.single_server(client, owned=False, **patience), "a Redis client", _wait_s(options))
 
@@ -195,32 +196,46 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
 
     Raises:
         ConfigurationError: the URL cannot be used, or an extra is missing.
-        StoreUnavailable: a cluster or an embedded server could not be reached.
+        StoreUnavailable: an embedded server could not be reached.
     """
     if not isinstance(url, str):
         raise InvalidType(f"A URL is a str, not a {type(url).__qualname__}.")
+    if not _is_utf_8(url):
+        raise ConfigurationError(
+            "The URL cannot be used: it holds bytes that are not UTF-8, perhaps in a password that was typed or "
+            "percent-encoded as Latin-1. Percent-encode it as UTF-8: urllib.parse.quote does."
+        )
     connect = _SCHEMES.get(url.partition("://")[0]) if "://" in url else None
     if connect is None:
-        raise ConfigurationError(f"{_shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
+        raise ConfigurationError(f"{shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
     try:
         return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
         raise refused_login(error) from error
     except InvalidArgument as error:
-        raise ConfigurationError(f"The URL {_shown(url)!r} cannot be used: {error}.") from error
+        raise ConfigurationError(f"The URL {shown(url)!r} cannot be used: {error}.") from error
     except (ValueError, TypeError, AttributeError):
         pass
     # Outside of the handler: what the parsers say may quote any part of the URL, and is not to stand behind this.
     raise ConfigurationError(
-        f"The URL {_shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot have. Write "
+        f"The URL {shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot have. Write "
         "special characters in user names, passwords and options percent-encoded."
     )
+
+
+def _is_utf_8(url: str) -> bool:
+    """Whether a URL is UTF-8, percent-encoded or not; in a str from the environment, bytes may stand as surrogates."""
+    try:
+        unquote_to_bytes(url.encode()).decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 _HOST = re.compile(r"([^:@\[\]]*|\[[^@\]]*\])(:\d+)?")
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """A URL without user, password, options and fragment, however it is malformed: safe to print."""
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -236,7 +251,7 @@ def _shown(url: str) -> str:
 def _connect_redis(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     options, patience = _settings(flavour, _options(url, flavour))
     client = flavour.client.from_pool(flavour.pool(**options))
-    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), _wait_s(options | patience))
+    return Connected(flavour.single_server(client, owned=True, **patience), shown(url), _wait_s(options | patience))
 
 
 def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
@@ -249,13 +264,10 @@ def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connecte
         options.pop(name, None)
     # (Of the client's own connections, by which it asks for the nodes.)
     options["socket_timeout"] = patience.get("timeout_s", options["socket_timeout"])
-    try:
-        nodes = [flavour.cluster_node(host, port) for host, port in hosts]
-        client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
-    except CLUSTER_FAILURES as error:
-        raise refused_cluster(error) from error
-    server = flavour.cluster_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _wait_s(options | patience), many_nodes=True)
+    nodes = [flavour.cluster_node(host, port) for host, port in hosts]
+    connect = partial(flavour.cluster_client, startup_nodes=nodes, ssl=secure, **options)
+    server = flavour.cluster_server(connect, owned=True, **patience)
+    return Connected(server, shown(url), _wait_s(options | patience), many_nodes=True)
 
 
 def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
@@ -273,16 +285,15 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
         for name in ("sentinel_username", "sentinel_password")
         if name in given
     }
-    of_sentinel |= {
-        name: value for name, value in (_defaults(flavour) | given).items() if name in _TIMEOUTS or name == "retry"
-    }
+    shared = (*_TIMEOUTS, "protocol", "retry")
+    of_sentinel |= {name: value for name, value in (_defaults(flavour) | given).items() if name in shared}
     options, patience = _settings(flavour, given)
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
     if patience:
         patience["sentinels"] = len(hosts)
     server = flavour.single_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
+    return Connected(server, shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
 
 def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connected:
@@ -303,7 +314,7 @@ def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connecte
     options, patience = _settings(flavour, {"embedded": embedded, "protocol": protocol})
     client = flavour.client.from_pool(flavour.pool(connection_class=flavour.embedded_connection, **options))
     server = flavour.single_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _wait_s(options | patience), stop=embedded.stop)
+    return Connected(server, shown(url), _wait_s(options | patience), stop=embedded.stop)
 
 
 def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
@@ -318,7 +329,7 @@ def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol, max_connections=NO_LIMIT)
-    return Connected(flavour.single_server(client, owned=True), _shown(url), _TIMEOUT_S / 2)
+    return Connected(flavour.single_server(client, owned=True), shown(url), _TIMEOUT_S / 2)
 
 
 # The memory:// stores of this process, by name.
@@ -340,10 +351,14 @@ _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
 
 def _defaults(flavour: Flavour) -> dict[str, Any]:
-    """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections."""
+    """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections.
+
+    In RESP2, since some proxies and providers do not have HELLO, and the store needs nothing of RESP3.
+    """
     return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {
         "retry": flavour.retry(NoBackoff(), 0),
         "max_connections": NO_LIMIT,
+        "protocol": 2,
     }
 
 
