@@ -8,7 +8,7 @@ server's alone has, it was set forward, and the end is postponed by what is left
 from collections.abc import Sequence
 
 from runic_redis.context import Context
-from runic_redis.operations.asking import answer, ask, ask_all, time_us
+from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 
 __all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
@@ -55,7 +55,7 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
     ]
     for call, reply in zip(calls, (yield Batch(calls)), strict=True):
         # To a user who may not delete, they are over all the same.
-        if not (isinstance(reply, ErrorReply) and reply.code == "NOPERM"):
+        if not (isinstance(reply, ErrorReply) and not_allowed(reply)):
             answer(reply, call)
 
 
