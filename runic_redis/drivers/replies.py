@@ -29,7 +29,6 @@ __all__ = [
     "CLUSTER_FAILURES",
     "CONNECTION_FAILURES",
     "HOLD_S",
-    "OPENING_GRACE_S",
     "REDIRECTIONS",
     "REDISCOVERED",
     "check_open",
@@ -38,6 +37,7 @@ __all__ = [
     "failed",
     "log",
     "now_s",
+    "opening_limit_s",
     "outdated",
     "refused_cluster",
     "refused_connection",
@@ -53,8 +53,9 @@ REDISCOVERED = "The cluster was asked anew which node has which slots."
 HOLD_S = 1.0
 # How often a cluster's redirections are followed before the operation is told to wait.
 REDIRECTIONS = 5
-# By how much opening a store may pass its deadline: a pause between two tries, or the first try on a slow machine.
-OPENING_GRACE_S = 1.0
+# How long opening a store may take at least, on a slow machine, and by how much it may pass its deadline.
+_SHORTEST_OPENING_S = 1.0
+_OPENING_GRACE_S = 0.25
 # Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -169,6 +170,11 @@ def refused_connection(error: redis.RedisError) -> Lost:
     if "HELLO" in text.upper() or refusal.code == "NOPROTO":
         remedy = "The server does not have RESP3: use protocol=2 in the URL, or for the client."
     raise ConfigurationError(f"Redis refused the connection: {text}. {remedy}") from error
+
+
+def opening_limit_s(deadline_s: float) -> float:
+    """Return how long opening a store may take, whatever its single tries do."""
+    return max(_SHORTEST_OPENING_S, deadline_s + _OPENING_GRACE_S)
 
 
 def too_slow(limit_s: float) -> StoreUnavailable:
