@@ -237,3 +237,19 @@ def test_a_replica_is_warned_of_and_read(
             caplog.clear()
             with open_store(face, replica.url(), namespace):
                 assert "The server is a replica" in caplog.text
+
+
+def test_a_sentinel_that_names_a_replica_leaves_no_doubt(tmp_path: Path, namespace: str, face: str) -> None:
+    program = servers.valkey_program()
+    ports = servers.free_ports(2)
+    with (
+        servers.running(program, tmp_path / "primary", port=ports[0]) as primary,
+        servers.running(program, tmp_path / "other", port=ports[1]) as other,
+        servers.sentinel(program, tmp_path / "sentinel", "shop", primary) as watcher,
+        open_store(face, f"redis+sentinel://127.0.0.1:{watcher}/shop", namespace, deadline_s=0) as store,
+        primary.client() as client,
+    ):
+        store.append("order-1", numbered(1))
+        client.execute_command("REPLICAOF", "127.0.0.1", other.port)
+        with pytest.raises(StoreUnavailable, match=r"is a replica.*Nothing was changed\. Use the address"):
+            store.append("order-1", numbered(1))

@@ -36,6 +36,7 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
@@ -301,6 +302,7 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
+            replies += refusal_behind(error)
             lost = Lost(said(error) if str(error) else "Timeout reading from socket", sent=True)
             replies += [lost] * (len(commands) - len(replies))
         finally:

@@ -39,6 +39,7 @@ __all__ = [
     "now_s",
     "opening_limit_s",
     "outdated",
+    "refusal_behind",
     "refused_cluster",
     "refused_connection",
     "refused_login",
@@ -131,6 +132,11 @@ def _refusal(reply: Exception) -> ErrorReply:
 def outdated(replies: Sequence[Any]) -> bool:
     """Whether a server answered that is none to write to now: the next try should connect anew, perhaps to another."""
     return any(isinstance(reply, _REFUSALS) and _refusal(reply).code in _OUTDATED for reply in replies)
+
+
+def refusal_behind(error: Exception) -> list[Exception]:
+    """Return the reply that made a Sentinel's connection fail: redis-py ends it when its server is a replica."""
+    return [error.__context__] if isinstance(error.__context__, ReadOnlyError) else []
 
 
 def refused_cluster(error: Exception) -> Lost:

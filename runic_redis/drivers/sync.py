@@ -41,6 +41,7 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
@@ -508,6 +509,7 @@ class _Exchange:
                 raise refused_login(error) from error
             except (redis.RedisError, *CONNECTION_FAILURES) as error:
                 self.cancel()
+                replies += refusal_behind(error)
                 self._lost = Lost(said(error), sent=True)
             except BaseException:
                 self.cancel()
