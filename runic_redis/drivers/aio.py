@@ -37,6 +37,7 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
@@ -416,6 +417,7 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
+            replies += refusal_behind(error)
             replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
