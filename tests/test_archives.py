@@ -4,6 +4,8 @@ import contextlib
 import itertools
 import os
 import random
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
@@ -62,7 +64,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
 
 
 @pytest.fixture
-def store(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+def store(valkey: RunningServer, namespace: str, few_buckets: None) -> Iterator[RedisStore]:
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as store:
         fill(store)
         yield store
@@ -347,7 +349,7 @@ def test_of_two_imports_at_once_each_brings_all_or_says_what_it_has_not(
                 assert [len(importer.problems) for importer in importers] == [1 - number for number in brought]
                 assert sum(brought) >= 1
                 assert contents(target)["all"] in [wanted[number] for number in range(2) if brought[number]]
-                assert not list(client.scan_iter(match=f"{{{target._context.keys.namespace}:*:import-*"))
+                assert not client.exists(*target._context.keys.imported("all"))
                 target.delete("all")
 
 
@@ -661,6 +663,19 @@ def test_what_an_import_has_still_to_send_is_bounded(store: RedisStore) -> None:
         store._run(importer.take(["refs", []]))
         most = max(most, len(importer._commands))
     assert 1000 < most < 9000
+
+
+def test_a_file_of_any_name_is_told_in_text(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
+    """Also of a name that is no UTF-8, or that a terminal would take for a command."""
+    name = os.fsencode(tmp_path) + b"/\xff\x1b[31m\r"
+    command = [sys.executable, "-m", "runic_redis.cli.main", "export", name, "log", "--url", valkey.url()]
+    ended = subprocess.run(
+        [*command, "--namespace", store._context.keys.namespace],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+    )
+    assert b"\\udcff\\x1b[31m\\r: 1 workflows" in ended.stdout
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -28,9 +28,12 @@ REFUSED = Lost("refused", sent=False)
 NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
-def append(line: str, name: str, size: int = 100) -> Command:
+def append(line: str, name: str, size: int = 100, tried: str = "1") -> Command:
     """A call that others may be joined with."""
-    return call_script("append", (key(line),), [line, name, ""], retry_at=2, line=line, joins=True, size=size)
+    args = [line, name, ""]
+    return call_script(
+        "append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True, tried=tried
+    )
 
 
 def key(line: str) -> str:
@@ -96,8 +99,8 @@ def player() -> Player:
 
 
 def flag(args: Sequence[Any]) -> Any:
-    """Whether a script call says that it is a retry: since how many milliseconds, or empty."""
-    return args[-1] and int(args[-1])
+    """What a script call says of earlier tries: empty on a first one."""
+    return args[-1]
 
 
 def test_what_waits_goes_in_one_round_in_its_order(player: Player) -> None:
@@ -149,7 +152,7 @@ def confirmed(player: Player, deadline_s: float = 30.0) -> None:
 
 def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     confirmed(player)
-    sure = replace(append("w", "1"), writes=True)
+    sure = append("w", "1")
     tickets = [player.ask(sure), player.ask(replace(sure, line="v"))]
     (call,) = player.group.next_round(0.0)
     assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
@@ -161,7 +164,7 @@ def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     assert call.confirming.touch, "it may be there already"
     player.group.take([call], [[1]], 2.0)
     assert tickets[0].replies == [1]
-    player.ask(append("w", "2"))
+    player.ask(replace(sure, writes=False))
     (call,) = player.group.next_round(3.0)
     assert call.confirming is not None
     assert call.confirming.touch, "it may be one that was asked for before"
@@ -266,10 +269,10 @@ def test_a_line_waits_for_what_is_under_way(player: Player) -> None:
 
 
 def test_a_lost_reply_is_asked_for_by_a_flagged_retry(player: Player) -> None:
-    ticket = player.ask(append("w", "1"))
+    ticket = player.ask(append("w", "1", tried="3-5"))
     assert flag(player.round(CUT)[0]) == ""
-    assert flag(player.round(CUT, after_s=0.25)[0]) == 250
-    assert flag(player.round([7], after_s=1.25)[0]) == 1500
+    assert flag(player.round(CUT, after_s=0.25)[0]) == "3-5"
+    assert flag(player.round([7], after_s=1.25)[0]) == "3-5"
     assert ticket.replies == [7]
 
 
@@ -282,14 +285,27 @@ def test_a_connection_that_was_refused_has_sent_nothing(player: Player) -> None:
 def test_once_unsure_every_later_try_is_flagged(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
-    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == [1000, 2000]
+    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == ["1", "1"]
 
 
 def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
-    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1000", "w", "2", "")]
+    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1", "w", "2", "")]
+
+
+def test_what_is_to_be_looked_for_again_is_sent_again_at_once_in_order(player: Player) -> None:
+    tickets = [player.ask(append(line, name)) for line, name in (("w", "1"), ("v", "2"), ("w", "3"))]
+    player.round(CUT)
+    player.ask(append("u", "4"))
+    assert len(player.round([1, b"LOOK_AGAIN ", 2, 4], after_s=1)) == 1
+    assert player.group.resume_s <= player.now_s, "the server has not failed"
+    assert [ticket.replies for ticket in tickets[::2]] == [[1], [2]]
+    assert tickets[1].missing
+    player.ask(append("v", "5"))
+    assert [args[5:] for args in player.round([3, 5])] == [("v", "2", "1", "v", "5", "")], "as a retry, in its place"
+    assert tickets[1].replies == [3]
 
 
 def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
@@ -477,9 +493,9 @@ def test_a_pause_does_not_outlast_the_deadline(player: Player) -> None:
 def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
-    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == 1000
+    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == "1"
     (sent,) = player.round([1])
-    assert (sent[0], flag(sent)) == ("EVAL", 1000)
+    assert (sent[0], flag(sent)) == ("EVAL", "1")
 
 
 def test_replies_that_belong_together_are_asked_for_together(player: Player) -> None:
@@ -532,7 +548,7 @@ def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
     calls = player.group.next_round(0.0)
     other = Player()
     other.group.add_lost(ticket, ticket.unanswered())
-    assert flag(other.round([5], CUT, after_s=2)[0]) == 2000
+    assert flag(other.round([5], CUT, after_s=2)[0]) == "1"
     player.group.take(calls, [[5], b"v"], 0.0)
     assert ticket.replies == [5, b"v"]
     assert player.woken == [ticket]
@@ -554,9 +570,8 @@ def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
 
 
 def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:
-    return call_script(
-        "append", (key(line),), [line, name, "", b"x" * size], retry_at=2, line=line, joins=True, size=size
-    )
+    args = [line, name, "", b"x" * size]
+    return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)
 
 
 CLOSED = Lost("closed", sent=True, closed=True)

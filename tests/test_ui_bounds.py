@@ -279,6 +279,8 @@ def test_a_line_begins_as_the_whole_text_does(value: Any) -> None:
     if kinds_of(event).isdisjoint({set, frozenset}):  # these come in any order
         assert short_event(event, 40) == short(event_text(event), 40)
     assert len(short_event(event, 40)) <= 40
+    wide = {"value": value if type(value) is int else 0, "k": [1] * 99, "l": ["", ()] * 99}
+    assert all(short_event(wide, most) == short(event_text(wide), most) for most in (1, 40, 300, 5000))
 
 
 @given(values)

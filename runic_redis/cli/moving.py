@@ -7,7 +7,7 @@ import typer
 
 from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, progress
+from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, printable, progress
 from runic_redis.context import URL_VARIABLE
 from runic_redis.operations.exporting import Exporter
 from runic_redis.operations.importing import Importer
@@ -45,7 +45,7 @@ def export(
         print_json({**found, "problems": exporter.problems})
     else:
         resumed = f" ({gone_on:,} of them by an earlier run)" if gone_on else ""
-        out.print(f"{file}: {_text(exporter)}{resumed}, {bytes_text(size)}")
+        out.print(f"{printable(str(file))}: {_text(exporter)}{resumed}, {bytes_text(size)}")
     _end(exporter.problems)
 
 

@@ -8,7 +8,7 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
@@ -46,7 +46,7 @@ from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run", "run_within"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "limit_round_trips", "run", "run_within"]
 
 T = TypeVar("T")
 
@@ -265,7 +265,21 @@ class _Ahead:
             self._task.exception()  # or asyncio would complain that nobody has looked at it
 
 
-_UNLIMITED = {"socket_timeout": None}
+def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return options of connections that have a time limit for each reply of their handshake, and for no other reply.
+
+    redis.asyncio sets up a timer for every reply; here a round trip has one. A handshake is several round trips.
+    """
+    connect: Callable[[Any], Any] | None = options.get("redis_connect_func")
+
+    async def shake_hands(connection: Any) -> None:
+        connection.socket_timeout = timeout_s
+        await (connection.on_connect() if connect is None else connect(connection))
+        connection.socket_timeout = None
+
+    return {**options, "socket_timeout": None, "redis_connect_func": shake_hands}
+
+
 # A time limit is for each reply; setting it anew for each would cost more than reading one.
 _RENEW_S = 0.1
 
@@ -280,14 +294,14 @@ class _Connections:
         pool: where they come from.
         hold: whether to hold one.
         timeout_s: how long to wait for each reply; None to leave that to the connections.
-        sentinels: how many Sentinels may be asked before a connection is made, each with a time limit like that.
     """
 
-    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None, sentinels: int = 0) -> None:
+    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None) -> None:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
-        self._take_s = None if timeout_s is None else timeout_s * (1 + sentinels)
+        # Connections of the store's own limit each step by themselves.
+        self._take_s = None if hold else timeout_s
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
@@ -383,16 +397,15 @@ class SingleServer:
         client: a client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
-        sentinels: how many Sentinels the client may ask for the primary.
     """
 
     many_nodes = False
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None, sentinels: int = 0) -> None:
+    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = client
         self._owned = owned
         self._closed = False
-        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s, sentinels=sentinels)
+        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
 
     def find_node(self, _: str) -> str:
         """The one node."""
@@ -477,8 +490,9 @@ class ClusterServer:
     def _connections_to(self, node: ClusterNode) -> _Connections:
         known = self._connections.get(node.name)
         if known is None:
-            # (Here it is a round trip that has a time limit, not each reply.)
-            options = node.connection_kwargs if self._timeout_s is None else node.connection_kwargs | _UNLIMITED
+            options = node.connection_kwargs
+            if self._timeout_s is not None:
+                options = limit_round_trips(options, self._timeout_s)
             pool = ConnectionPool(connection_class=node.connection_class, **options)
             known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
         return known

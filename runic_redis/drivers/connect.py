@@ -260,9 +260,9 @@ def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connecte
     secure = options.pop("connection_class", None) is not None
     if options.pop("db", 0) != 0:
         raise InvalidArgument("a cluster has no databases but 0")
-    for name in ("host", "port", "retry"):
+    # What is left is for the client's own connections, by which it asks for the nodes.
+    for name in ("host", "port", "retry", "redis_connect_func"):
         options.pop(name, None)
-    # (Of the client's own connections, by which it asks for the nodes.)
     options["socket_timeout"] = patience.get("timeout_s", options["socket_timeout"])
     nodes = [flavour.cluster_node(host, port) for host, port in hosts]
     connect = partial(flavour.cluster_client, startup_nodes=nodes, ssl=secure, **options)
@@ -290,8 +290,6 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
     options, patience = _settings(flavour, given)
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
-    if patience:
-        patience["sentinels"] = len(hosts)
     server = flavour.single_server(client, owned=True, **patience)
     return Connected(server, shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
@@ -373,15 +371,12 @@ def _wait_s(options: Mapping[str, Any]) -> float:
 
 
 def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How connections are made, and what their server is told.
-
-    redis.asyncio sets up a time limit for every reply, and a task for every sending; a server of ours has one limit for
-    a round trip.
-    """
+    """How connections are made, and what their server is told."""
     options = _defaults(flavour) | given
     if flavour.connects_at_once:
         return options, {}
-    return options | {"socket_timeout": None}, {"timeout_s": options["socket_timeout"]}
+    timeout_s = options["socket_timeout"]
+    return aio.limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}
 
 
 # What a URL may set; redis-py would take more, which no text can stand for, or which would change what is sent.

@@ -163,7 +163,8 @@ def refused_cluster(error: Exception) -> Lost:
         ConfigurationError: that will last: a wrong login, a missing permission, a server that is no cluster.
     """
     reason = said(error)
-    for one in _behind(error):
+    # The innermost first: redis-py takes any refusal of a node for one without a cluster.
+    for one in reversed(list(_behind(error))):
         if isinstance(one, AuthenticationError):
             raise refused_login(one) from error
         if isinstance(one, NoPermissionError):
@@ -171,10 +172,10 @@ def refused_cluster(error: Exception) -> Lost:
                 f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. docs/security.md says "
                 "which permissions a store needs."
             ) from error
+        if "cluster support disabled" in str(one):
+            raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error
         if isinstance(one, ResponseError):
             return refused_connection(one)
-        if "Cluster mode is not enabled" in str(one):
-            raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error
     return Lost(reason, sent=False)
 
 

@@ -93,20 +93,17 @@ def answer(reply: Any, command: Command) -> Any:
 
 def unavailable(reply: Unanswered) -> StoreUnavailable:
     """Return the error for a command that was not carried out, or not answered, by its deadline."""
-    if reply.unsure:
-        consequence = _UNKNOWN
-    elif reply.code and reply.refused:
-        consequence = "Nothing was changed."
-    else:
-        consequence = "It is safe to ask again."
     reason = reply.reason.rstrip(".")
-    if reply.code:
-        condition, remedy = _CONDITIONS[reply.code]
-        return StoreUnavailable(
-            f"{condition}: Redis answered {reason}, and the deadline passed after {reply.elapsed_s:.1f} s. "
-            f"{consequence} {remedy}"
-        )
-    return StoreUnavailable(f"Redis did not answer for {reply.elapsed_s:.1f} s: {reason}. {consequence}")
+    consequence = _UNKNOWN if reply.unsure else "It is safe to ask again."
+    if not reply.code:
+        return StoreUnavailable(f"Redis did not answer for {reply.elapsed_s:.1f} s: {reason}. {consequence}")
+    condition, remedy = _CONDITIONS[reply.code]
+    if reply.refused:
+        consequence = "Nothing was changed." if remedy is _USE_PRIMARY else f"Nothing was changed. {consequence}"
+    return StoreUnavailable(
+        f"{condition}: Redis answered {reason}, and the deadline passed after {reply.elapsed_s:.1f} s. "
+        f"{consequence} {remedy}"
+    )
 
 
 def unreachable(reply: Unanswered) -> StoreUnavailable:
@@ -181,6 +178,7 @@ def not_allowed(reply: ErrorReply) -> str:
     return "docs/security.md says which permissions a store needs; ACL LOG, on the server, which one was missing."
 
 
+_USE_PRIMARY = "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."
 # For each error code of `PASSING`, the condition that it stands for, and what to do if that lasts.
 _CONDITIONS = {
     "BUSY": ("A script keeps the server busy", "Wait until it ends, or end it with SCRIPT KILL."),
@@ -194,7 +192,7 @@ _CONDITIONS = {
     ),
     "MASTERDOWN": (
         "The server is a replica that has lost the link to its primary",
-        "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it.",
+        _USE_PRIMARY,
     ),
     "NOREPLICAS": (
         "The server has fewer replicas than min-replicas-to-write asks for, and takes no writes",
@@ -202,12 +200,12 @@ _CONDITIONS = {
     ),
     "READONLY": (
         "The server is a replica, and takes no writes",
-        "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it.",
+        _USE_PRIMARY,
     ),
     "TRYAGAIN": ("The cluster is moving the keys to another node", "Wait until the slot has moved."),
     "UNBLOCKED": (
         "The server became a replica",
-        "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it.",
+        _USE_PRIMARY,
     ),
 }
 # As Valkey and Redis 7.2 say it, and those before.

@@ -27,6 +27,8 @@ __all__ = ["Client", "Crew", "Interrupted", "is_by_design", "read_back"]
 
 # How large commits are: mostly small, now and then one that takes several pages to read.
 SIZES = (*[1, 1, 1, 2, 3, 5, 8] * 7, 1000)
+# How an error names a workflow that clients trim.
+_TRIMMED = "'trimmed-"
 # After how many commits a workflow is left alone: reading all of it should stay cheap.
 MOST_COMMITS = 120
 
@@ -37,7 +39,9 @@ class Interrupted(BaseException):
 
 def is_by_design(error: StoreError) -> bool:
     """Whether clients may be told an error whatever goes wrong: a retry without a commit id, among trimmed commits."""
-    return isinstance(error, StoreUnavailable) and "have been trimmed" in str(error)
+    return (
+        isinstance(error, StoreUnavailable) and "trimmed or too much to search" in str(error) and _TRIMMED in str(error)
+    )
 
 
 def read_back(store: Any, workflow_id: str) -> list[Stored]:

@@ -26,6 +26,7 @@ _FARTHEST_S = 12 * 3600.0
 _DAY_S = 24 * 3600.0
 _SOON_S = 0.05
 _TTL_S = 0.2
+_PARTITIONS = 4
 # Before the clock is set, so that retries come after it.
 _LOST_REPLIES = 3
 
@@ -94,7 +95,7 @@ class _Aside:
 
     def __init__(self, rig: Rig, stack: ExitStack) -> None:
         self._found = rig.found
-        self._store = stack.enter_context(RedisStore.from_url(rig.url, namespace=ASIDE, partitions=4))
+        self._store = stack.enter_context(RedisStore.from_url(rig.url, namespace=ASIDE, partitions=_PARTITIONS))
         self._number = 0
         self._told = 0
         # The workflows that must stay, and the facts that they refer to; and those that have expired, or will.
@@ -151,9 +152,10 @@ class _Aside:
             self._found.append(f"{when}: {type(error).__name__}: {error}")
 
     def _check_order(self) -> None:
-        self._store.append("second", [{}])
+        # (They share a partition: between partitions, the order is that of the clock.)
+        self._store.append("newer", [{}])
         listed = list(self._store.list())
-        assert listed.index("second") < listed.index("first"), "what was written last is not listed first"
+        assert listed.index("newer") < listed.index("first"), "what was written last is not listed first"
 
     def _collect(self) -> None:
         """Collect while somebody has made a fact, and refers to it a moment later."""

@@ -135,10 +135,18 @@ def _interrupting() -> Iterator[_Interrupter]:
     with subprocess.Popen(command, stdin=subprocess.PIPE) as signaller:
         assert signaller.stdin is not None
         interrupter = _Interrupter(signaller.stdin.fileno())
-        before = signal.signal(_SIGNAL, interrupter.handle)
+        before, hook = signal.signal(_SIGNAL, interrupter.handle), sys.unraisablehook
+
+        def report(problem: Any) -> None:
+            # The handler may be called in a finalizer, which raises nothing.
+            if not isinstance(problem.exc_value, Interrupted):
+                hook(problem)
+
+        sys.unraisablehook = report
         try:
             yield interrupter
         finally:
+            sys.unraisablehook = hook
             signal.signal(_SIGNAL, before)
 
 

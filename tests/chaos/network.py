@@ -114,6 +114,7 @@ def lost_requests(directory: Path, source: Random) -> Iterator[Rig]:
             befall,
             lambda: [server],
             faces=("shared",) * 32 + ("asyncio",) * 32,
+            expects=lambda _: False,
             busy=busy,
         )
         yield rig

@@ -16,6 +16,7 @@ from tests.chaos.clients import Crew, Interrupted, read_back
 from tests.chaos.history import Verdict, judge
 from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
 from tests.portal import BlockingStore
+from tests.servers import RunningServer
 
 __all__ = ["KINDS", "Row", "run_kind"]
 
@@ -197,11 +198,23 @@ def _judge(rig: Rig, crew: Crew) -> Verdict:
             verdict.add(judge(view, may_lose=rig.may_lose, may_go_back=rig.may_go_back))
         for view in crew.views:
             store.delete(view.workflow_id)
-        if left := list(store.list()):
-            verdict.wrong.append(f"listed, though all were deleted: {left[:5]}")
+        if listed := list(store.list()):
+            verdict.wrong.append(f"listed, though all were deleted: {listed[:5]}")
     for primary in rig.primaries():
-        with primary.client() as client:
-            keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
-        if keys:
-            verdict.wrong.append(f"keys left, though all workflows were deleted: {keys[:5]}")
+        verdict.wrong += _left_behind(primary)
     return verdict
+
+
+def _left_behind(server: RunningServer) -> list[str]:
+    """What a server holds that it should not, where all workflows were deleted."""
+    with server.client() as client:
+        keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
+        states = [key for key in keys if b":partition:" in key]
+        counts = {key: client.hmget(key, "workflows", "unfinished") for key in states}
+    wrong = [
+        f"{key!r} counts {found}, though all workflows were deleted"
+        for key, found in counts.items()
+        if any(int(count or 0) for count in found)
+    ]
+    left = [key for key in keys if key not in states]
+    return wrong + ([f"keys left, though all workflows were deleted: {left[:5]}"] if left else [])
