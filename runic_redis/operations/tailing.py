@@ -13,6 +13,7 @@ from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Command, ErrorReply, Operation
+from runic_redis.operations.ending import is_over
 from runic_redis.operations.following import by_slot, entries_of, follow
 from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
@@ -130,9 +131,12 @@ class Tailer:
         """See that workflows are still those that they were."""
         for at in range(0, len(followed), _AT_ONCE):
             some = followed[at : at + _AT_ONCE]
-            commands = [Command(("HMGET", one.meta, "created", "trimmed", "cursor"), one.meta) for one in some]
-            for one, (created, trimmed_to, cursor) in zip(some, (yield from ask_all(commands)), strict=True):
-                if created is None:
+            fields = ("created", "trimmed", "cursor", "expires")
+            commands = [Command(("HMGET", one.meta, *fields), one.meta) for one in some]
+            for one, meta in zip(some, (yield from ask_all(commands)), strict=True):
+                is_gone = yield from is_over(self._context, one.workflow_id, meta[3])
+                created, trimmed_to, cursor, _ = [None] * 4 if is_gone else meta
+                if created is None and not is_gone:
                     yield from unless_left_over(self._context, one.workflow_id)
                 if created != one.created and one.created is not None:
                     raise WorkflowNotFound(
