@@ -21,8 +21,10 @@
 --@include numbers
 --@include clock
 --@include partition
---@include counts
+--@include index
+--@include unfinished
 --@include calls
+--@include replies
 --@include owner
 
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'lease_until', 'completed', 'created',

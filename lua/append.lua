@@ -39,7 +39,7 @@ local LARGE = 8192
 --@include numbers
 --@include clock
 --@include partition
---@include counts
+--@include index
 --@include calls
 --@include owner
 --@include lease

@@ -12,8 +12,9 @@
 
 --@include numbers
 --@include clock
---@include counts
+--@include unfinished
 --@include calls
+--@include replies
 --@include owner
 --@include lease
 

@@ -19,7 +19,7 @@
 -- Errors    LEASE_LOST <owner, spelled>
 
 --@include numbers
---@include counts
+--@include unfinished
 --@include owner
 --@include lease
 

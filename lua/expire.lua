@@ -18,6 +18,7 @@
 --@include numbers
 --@include clock
 --@include calls
+--@include replies
 
 local meta = redis.call('HMGET', KEYS[1], 'created', 'completed', 'retried', 'expires')
 if ARGV[3] ~= '' or meta[3] then

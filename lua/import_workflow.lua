@@ -30,7 +30,8 @@
 --           IMPORT_INCOMPLETE <entries that there are>; NEW_PARTITION
 
 --@include partition
---@include counts
+--@include index
+--@include unfinished
 
 local gathered = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]}
 local made = {KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]}

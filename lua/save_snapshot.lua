@@ -22,8 +22,9 @@
 --@include numbers
 --@include clock
 --@include partition
---@include counts
+--@include index
 --@include calls
+--@include replies
 --@include owner
 --@include lease
 

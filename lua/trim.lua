@@ -18,6 +18,7 @@
 --@include numbers
 --@include clock
 --@include calls
+--@include replies
 --@include owner
 --@include lease
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import MethodType
 from typing import Any, Self
-from weakref import finalize, ref
+from weakref import ref
 
 from runic_redis.errors import LeaseLost, StoreError
 from runic_redis.operations.leasing import Lease
@@ -47,20 +47,18 @@ class HeldLease(Lease):
     """
 
     _store: Any = field(repr=False, compare=False)
-    _beats: list[tuple[threading.Thread, SimpleQueue[None]]] = field(default_factory=list, repr=False, compare=False)
+    _beats: list[tuple[threading.Thread, SimpleQueue[Any]]] = field(default_factory=list, repr=False, compare=False)
     # The bound `__exit__` that was looked up last.
     _exits: list[ref[Any]] = field(default_factory=list, repr=False, compare=False)
 
     def __enter__(self) -> Self:
-        over: SimpleQueue[None] = SimpleQueue()
+        over: SimpleQueue[Any] = SimpleQueue()
         begun: SimpleQueue[None] = SimpleQueue()
         # An ExitStack looks `__exit__` up on the class: then the heartbeat lasts as long as the lease itself.
-        block = (self._exits and self._exits.pop()()) or self
-        finalize(block, over.put, None)
-        del block
+        end = ref((self._exits and self._exits.pop()()) or self, over.put)
         lease = Lease(self.workflow_id, self.owner, self.token, self.ttl)
         thread = threading.Thread(
-            target=_beat, args=(self._store, lease, begun, over), name=f"lease {self.workflow_id}", daemon=True
+            target=_beat, args=(self._store, lease, begun, over, end), name=f"lease {self.workflow_id}", daemon=True
         )
         self._beats.append((thread, over))
         # `Thread.start` waits on an Event, whose lock an interrupt of this thread could leave locked.
@@ -78,8 +76,8 @@ class HeldLease(Lease):
             self._store.release(self)
 
 
-def _beat(store: Any, lease: Lease, begun: SimpleQueue[None], over: SimpleQueue[None]) -> None:
-    """Renew a lease until it is over, without holding the `HeldLease`, whose end may be what ends it."""
+def _beat(store: Any, lease: Lease, begun: SimpleQueue[None], over: SimpleQueue[Any], _: ref[Any]) -> None:
+    """Renew a lease until it is over, while holding the reference that says so, but not what it refers to."""
     begun.put(None)
     while True:
         try:

@@ -28,9 +28,12 @@ REFUSED = Lost("refused", sent=False)
 NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
-def append(line: str, name: str, size: int = 100) -> Command:
+def append(line: str, name: str, size: int = 100, tried: str = "1") -> Command:
     """A call that others may be joined with."""
-    return call_script("append", (key(line),), [line, name, ""], retry_at=2, line=line, joins=True, size=size)
+    args = [line, name, ""]
+    return call_script(
+        "append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True, tried=tried
+    )
 
 
 def key(line: str) -> str:
@@ -96,8 +99,8 @@ def player() -> Player:
 
 
 def flag(args: Sequence[Any]) -> Any:
-    """Whether a script call says that it is a retry: since how many milliseconds, or empty."""
-    return args[-1] and int(args[-1])
+    """What a script call says of earlier tries: empty on a first one."""
+    return args[-1]
 
 
 def test_what_waits_goes_in_one_round_in_its_order(player: Player) -> None:
@@ -149,7 +152,7 @@ def confirmed(player: Player, deadline_s: float = 30.0) -> None:
 
 def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     confirmed(player)
-    sure = replace(append("w", "1"), writes=True)
+    sure = append("w", "1")
     tickets = [player.ask(sure), player.ask(replace(sure, line="v"))]
     (call,) = player.group.next_round(0.0)
     assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
@@ -161,7 +164,7 @@ def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     assert call.confirming.touch, "it may be there already"
     player.group.take([call], [[1]], 2.0)
     assert tickets[0].replies == [1]
-    player.ask(append("w", "2"))
+    player.ask(replace(sure, writes=False))
     (call,) = player.group.next_round(3.0)
     assert call.confirming is not None
     assert call.confirming.touch, "it may be one that was asked for before"
@@ -266,10 +269,10 @@ def test_a_line_waits_for_what_is_under_way(player: Player) -> None:
 
 
 def test_a_lost_reply_is_asked_for_by_a_flagged_retry(player: Player) -> None:
-    ticket = player.ask(append("w", "1"))
+    ticket = player.ask(append("w", "1", tried="3-5"))
     assert flag(player.round(CUT)[0]) == ""
-    assert flag(player.round(CUT, after_s=0.25)[0]) == 250
-    assert flag(player.round([7], after_s=1.25)[0]) == 1500
+    assert flag(player.round(CUT, after_s=0.25)[0]) == "3-5"
+    assert flag(player.round([7], after_s=1.25)[0]) == "3-5"
     assert ticket.replies == [7]
 
 
@@ -282,14 +285,27 @@ def test_a_connection_that_was_refused_has_sent_nothing(player: Player) -> None:
 def test_once_unsure_every_later_try_is_flagged(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
-    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == [1000, 2000]
+    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == ["1", "1"]
 
 
 def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
-    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1000", "w", "2", "")]
+    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1", "w", "2", "")]
+
+
+def test_what_is_to_be_looked_for_again_is_sent_again_at_once_in_order(player: Player) -> None:
+    tickets = [player.ask(append(line, name)) for line, name in (("w", "1"), ("v", "2"), ("w", "3"))]
+    player.round(CUT)
+    player.ask(append("u", "4"))
+    assert len(player.round([1, b"LOOK_AGAIN ", 2, 4], after_s=1)) == 1
+    assert player.group.resume_s <= player.now_s, "the server has not failed"
+    assert [ticket.replies for ticket in tickets[::2]] == [[1], [2]]
+    assert tickets[1].missing
+    player.ask(append("v", "5"))
+    assert [args[5:] for args in player.round([3, 5])] == [("v", "2", "1", "v", "5", "")], "as a retry, in its place"
+    assert tickets[1].replies == [3]
 
 
 def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
@@ -409,12 +425,77 @@ def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None
     assert [args[:1] for args in player.round([3])] == [("EVALSHA",)]
 
 
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        "unknown command 'EVALSHA', with args beginning with: 'abc' '1' ",
+        "ERR unknown command `EVALSHA`, with args beginning with: `abc`, `1`, ",
+        "unsupported command 'evalsha'",
+        "NOPERM User shop has no permissions to run the 'evalsha' command",
+        "NOPERM this user has no permissions to run the 'evalsha' command or its subcommand",
+    ],
+)
+def test_a_server_that_rejects_evalsha_is_sent_the_text_from_then_on(player: Player, rejection: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    (called,) = player.round(ErrorReply.parse(rejection))
+    assert player.group.resume_s == 0
+    (sent,) = player.round([1])
+    assert (called[0], sent[0], sent[2:]) == ("EVALSHA", "EVAL", called[2:])
+    assert ticket.replies == [1]
+    player.ask(append("w", "2"))
+    assert [args[0] for args in player.round([2])] == ["EVAL"]
+
+
+def test_a_server_that_rejects_eval_too_is_not_asked_again(player: Player) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply.parse("NOPERM User shop has no permissions to run the 'evalsha' command"))
+    denied = ErrorReply.parse("NOPERM User shop has no permissions to run the 'eval' command")
+    player.round(denied)
+    assert ticket.replies == [denied]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "NOPERM User shop has no permissions to access one of the keys used as arguments",
+        "ERR Unknown Redis command called from script",
+        "ERR ACL failure in script: User shop has no permissions to run the 'xadd' command",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+    ],
+)
+def test_a_refusal_by_the_script_does_not_make_it_sent_as_text(player: Player, refusal: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply.parse(refusal))
+    assert ticket.replies == [ErrorReply.parse(refusal)]
+
+
+def test_an_unanswered_command_knows_whether_every_try_was_refused(player: Player) -> None:
+    refused, lost, repeatable = player.ask(save("u", "1")), player.ask(save("v", "1")), player.ask(read("k"))
+    readonly = ErrorReply("READONLY", "a replica")
+    player.round(readonly, CUT, CUT)
+    player.round(readonly, readonly, readonly)
+    player.round(after_s=30.0)
+    found = [ticket.replies[0] for ticket in (refused, lost, repeatable)]
+    assert [(reply.code, reply.unsure, reply.refused) for reply in found] == [
+        ("READONLY", False, True),
+        ("READONLY", True, False),
+        ("READONLY", False, False),
+    ]
+
+
+def test_a_pause_does_not_outlast_the_deadline(player: Player) -> None:
+    ticket = player.ask(read("k"))
+    while ticket.missing:
+        player.round(CUT)
+    assert 30 <= player.now_s <= 30 + grouping._FIRST_PAUSE_S
+
+
 def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
-    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == 1000
+    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == "1"
     (sent,) = player.round([1])
-    assert (sent[0], flag(sent)) == ("EVAL", 1000)
+    assert (sent[0], flag(sent)) == ("EVAL", "1")
 
 
 def test_replies_that_belong_together_are_asked_for_together(player: Player) -> None:
@@ -424,12 +505,6 @@ def test_replies_that_belong_together_are_asked_for_together(player: Player) -> 
     assert len(player.round(3, 4, after_s=1)) == 2
     assert ticket.replies == [3, 4]
     assert player.woken == [ticket]
-
-
-def test_what_is_asked_once_is_not_asked_again(player: Player) -> None:
-    ticket = player.ask(read("a"), once=True)
-    player.round(CUT)
-    assert ticket.replies == [Unanswered("cut", 0.0, unsure=False)]
 
 
 def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -> None:
@@ -473,7 +548,7 @@ def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
     calls = player.group.next_round(0.0)
     other = Player()
     other.group.add_lost(ticket, ticket.unanswered())
-    assert flag(other.round([5], CUT, after_s=2)[0]) == 2000
+    assert flag(other.round([5], CUT, after_s=2)[0]) == "1"
     player.group.take(calls, [[5], b"v"], 0.0)
     assert ticket.replies == [5, b"v"]
     assert player.woken == [ticket]
@@ -507,9 +582,8 @@ def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> No
 
 
 def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:
-    return call_script(
-        "append", (key(line),), [line, name, "", b"x" * size], retry_at=2, line=line, joins=True, size=size
-    )
+    args = [line, name, "", b"x" * size]
+    return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)
 
 
 CLOSED = Lost("closed", sent=True, closed=True)

@@ -28,8 +28,10 @@ def verify(store: RedisStore, workflow_ids: list[str] | None = None, *, repair: 
 
 
 @pytest.fixture(params=["2", "3"])
-def store(request: pytest.FixtureRequest, valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
-    """A store with whatever a workflow can be, by both protocols."""
+def store(
+    request: pytest.FixtureRequest, valkey: RunningServer, namespace: str, few_buckets: None
+) -> Iterator[RedisStore]:
+    """A store with whatever a workflow can be, by both protocols. (In the cluster, below, all buckets are asked.)"""
     with RedisStore.from_url(valkey.url(int(request.param)), namespace=namespace, partitions=5) as store:
         fill(store)
         yield store

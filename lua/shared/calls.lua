@@ -6,12 +6,6 @@
 -- of a partition are kept, in the order in which they came and not by time.
 local MOST_CALLS = 2048
 
--- The reply that was given to a call's retry: an integer, an error's text, or false for nil; nothing if none is known.
-local function remembered(partition, id)
-  local said = redis.call('HGET', partition, 'c' .. id)
-  if said then return said ~= '' and (tonumber(said) or said) end
-end
-
 -- Keeps the reply to a retry in place of the oldest one, and has first tries of the workflow look themselves up.
 local function remember(partition, id, reply, meta_key, exists)
   local said = type(reply) == 'number' and int(reply) or reply or ''
@@ -20,10 +14,4 @@ local function remember(partition, id, reply, meta_key, exists)
   if oldest then redis.call('HDEL', partition, 'c' .. oldest) end
   redis.call('HSET', partition, slot, id, 'c' .. id, said)
   if exists then redis.call('HSET', meta_key, 'retried', '1') end
-end
-
--- A script's reply: an error's text becomes an error.
-local function as_reply(reply)
-  if type(reply) == 'string' then return redis.error_reply(reply) end
-  return reply
 end

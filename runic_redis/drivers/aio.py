@@ -8,7 +8,7 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
@@ -37,10 +37,12 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
     said,
+    too_slow,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
@@ -48,7 +50,7 @@ from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.following import Follow, Follower
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "limit_round_trips", "run", "run_within"]
 
 T = TypeVar("T")
 
@@ -57,9 +59,6 @@ class Server(Protocol):
     """Something that answers calls."""
 
     many_nodes: bool
-
-    async def open(self) -> None:
-        """Learn what is needed before anything can be sent."""
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
@@ -85,6 +84,19 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
+    """Carry an operation out, as `run` does, but give it up after a time; its result.
+
+    Raises:
+        StoreUnavailable: the time is over.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await run(operation, sender)
+    except TimeoutError:
+        raise too_slow(limit_s) from None
 
 
 class _Waiting(Ticket):
@@ -336,7 +348,21 @@ class _Ahead:
             self._task.exception()  # or asyncio would complain that nobody has looked at it
 
 
-_UNLIMITED = {"socket_timeout": None}
+def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return options of connections that have a time limit for each reply of their handshake, and for no other reply.
+
+    redis.asyncio sets up a timer for every reply; here a round trip has one. A handshake is several round trips.
+    """
+    connect: Callable[[Any], Any] | None = options.get("redis_connect_func")
+
+    async def shake_hands(connection: Any) -> None:
+        connection.socket_timeout = timeout_s
+        await (connection.on_connect() if connect is None else connect(connection))
+        connection.socket_timeout = None
+
+    return {**options, "socket_timeout": None, "redis_connect_func": shake_hands}
+
+
 # A time limit is for each reply; setting it anew for each would cost more than reading one.
 _RENEW_S = 0.1
 
@@ -351,14 +377,14 @@ class _Connections:
         pool: where they come from.
         hold: whether to hold one.
         timeout_s: how long to wait for each reply; None to leave that to the connections.
-        sentinels: how many Sentinels may be asked before a connection is made, each with a time limit like that.
     """
 
-    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None, sentinels: int = 0) -> None:
+    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None) -> None:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
-        self._take_s = None if timeout_s is None else timeout_s * (1 + sentinels)
+        # Connections of the store's own limit each step by themselves.
+        self._take_s = None if hold else timeout_s
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
@@ -375,12 +401,14 @@ class _Connections:
             connection, since_s = await self._take(apart=apart)
         except AuthenticationError as error:
             raise refused_login(error) from error
+        except StoreError:
+            raise
         except (TimeoutError, *CONNECTION_FAILURES) as error:
             if is_exhausted(error):
                 raise exhausted_pool(self.pool.max_connections) from error
             return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
-            raise refused_connection(error) from error
+            return [refused_connection(error)] * shipment.count
         replies: list[Any] = []
         whole = False
         try:
@@ -389,6 +417,7 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
+            replies += refusal_behind(error)
             replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
@@ -454,19 +483,15 @@ class SingleServer:
         client: a client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
-        sentinels: how many Sentinels the client may ask for the primary.
     """
 
     many_nodes = False
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None, sentinels: int = 0) -> None:
+    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = client
         self._owned = owned
         self._closed = False
-        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s, sentinels=sentinels)
-
-    async def open(self) -> None:
-        """Nothing is to be asked first."""
+        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
 
     def find_node(self, _: str) -> str:
         """The one node."""
@@ -493,18 +518,20 @@ class ClusterServer:
     A cluster client's nodes keep no pool that lends connections, so each has one here, made as its own would be.
 
     Args:
-        client: a cluster client of redis.asyncio.
+        connect: gives a cluster client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
     """
 
     many_nodes = True
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
+        self._client = connect()
         self._owned = owned
         self._timeout_s = timeout_s
         self._closed = False
+        # Whether the client knows the nodes.
+        self._discovered = False
         self._connections: dict[str, _Connections] = {}
 
     def find_node(self, key: str) -> str:
@@ -518,6 +545,13 @@ class ClusterServer:
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """Send each node its calls on one connection, and follow where the cluster redirects them."""
         check_open(self._closed)
+        if not self._discovered:
+            try:
+                async with asyncio.timeout(self._discovery_s()):
+                    await self._client.initialize()
+            except CLUSTER_FAILURES as error:
+                return [refused_cluster(error)] * len(calls)
+            self._discovered = True
         replies: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))
         asking: dict[int, ClusterNode] = {}
@@ -535,21 +569,6 @@ class ClusterServer:
             await self._rediscover()
         return plain_replies(replies)
 
-    async def open(self) -> None:
-        """Ask the cluster which nodes there are.
-
-        Raises:
-            StoreUnavailable: none answers.
-            ConfigurationError: the login is refused.
-        """
-        try:
-            async with asyncio.timeout(self._discovery_s()):
-                await self._client.initialize()
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except CLUSTER_FAILURES as error:
-            raise refused_cluster(error) from error
-
     def _node(self, key: str) -> ClusterNode:
         node: ClusterNode = self._client.get_node_from_key(key)
         return node
@@ -557,8 +576,9 @@ class ClusterServer:
     def _connections_to(self, node: ClusterNode) -> _Connections:
         known = self._connections.get(node.name)
         if known is None:
-            # (Here it is a round trip that has a time limit, not each reply.)
-            options = node.connection_kwargs if self._timeout_s is None else node.connection_kwargs | _UNLIMITED
+            options = node.connection_kwargs
+            if self._timeout_s is not None:
+                options = limit_round_trips(options, self._timeout_s)
             pool = ConnectionPool(
                 connection_class=node.connection_class, max_connections=node.max_connections, **options
             )

@@ -17,9 +17,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
-from threading import Lock, RLock
-from typing import Any, Protocol, TypeAlias, TypeVar
+from contextvars import copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, RLock, Thread
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import redis
@@ -47,16 +49,19 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
+    refused_cluster,
     refused_connection,
     refused_login,
     said,
+    too_slow,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run", "run_within"]
 
 T = TypeVar("T")
 _Rounds: TypeAlias = list[tuple[Group, list[Call]]]
@@ -110,6 +115,40 @@ def run(operation: Operation[T], sender: "Sender") -> T:
             ahead.receive()
         result: T = stop.value
         return result
+
+
+def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
+    """Carry an operation out, as `run` does, but give it up after a time; its result.
+
+    redis-py has time limits for each step of making a connection, and none for the whole. So the operation runs in a
+    thread, which ends when the sender's server is closed.
+
+    Raises:
+        StoreUnavailable: the time is over.
+    """
+    outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+    def carry_out() -> None:
+        try:
+            result = run(operation, sender)
+        except BaseException as error:
+            outcome.put(partial(_raise, error))
+        else:
+            outcome.put(lambda: result)
+
+    try:
+        Thread(target=copy_context().run, args=(carry_out,), daemon=True).start()
+    except RuntimeError:  # the interpreter is ending, and starts no threads any more
+        return run(operation, sender)
+    try:
+        get = outcome.get(timeout=limit_s)
+    except Empty:
+        raise too_slow(limit_s) from None
+    return get()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
 
 
 class _Turn(Ticket):
@@ -570,13 +609,16 @@ class _Exchange:
             self._connection, self._checked_s = connections.take()
         except AuthenticationError as error:
             raise refused_login(error) from error
+        except StoreError:
+            raise
         except CONNECTION_FAILURES as error:
             if is_exhausted(error):
                 raise exhausted_pool(connections.pool.max_connections) from error
             self._lost = Lost(said(error), sent=False)
             return
         except redis.RedisError as error:
-            raise refused_connection(error) from error
+            self._lost = refused_connection(error)
+            return
         try:
             unsent = shipment.unsent
             pieces = len(unsent)
@@ -610,6 +652,7 @@ class _Exchange:
                 raise refused_login(error) from error
             except (redis.RedisError, *CONNECTION_FAILURES) as error:
                 self.cancel()
+                replies += refusal_behind(error)
                 self._lost = self._shipment.broken(error)
             except BaseException:
                 self.cancel()
@@ -684,20 +727,23 @@ class ClusterServer:
     """A Redis Cluster: each call goes to the node that holds its key.
 
     Args:
-        client: a redis-py cluster client.
-        owned: whether it was made for the store alone.
+        connect: gives a redis-py cluster client, which asks for the nodes as it is made.
+        owned: whether it is made for the store alone.
     """
 
     many_nodes = True
 
-    def __init__(self, client: Any, *, owned: bool) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], *, owned: bool) -> None:
+        self._connect = connect
+        self._client: Any = None
         self._owned = owned
         self._closed = False
         self._connections: dict[str, _Connections] = {}
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key, as far as is known."""
+        if self._client is None:
+            return ""
         try:
             name: str = self.node(key).name
         except RedisClusterException:
@@ -707,6 +753,14 @@ class ClusterServer:
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send each node its calls on one connection."""
         check_open(self._closed)
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except CLUSTER_FAILURES as error:
+                return _Unreached([refused_cluster(error)] * len(calls))
+            if self._closed:  # while this waited
+                self.close()
+                check_open(self._closed)
         return _ClusterPending(self, calls)
 
     def node(self, key: str) -> ClusterNode:
@@ -750,6 +804,8 @@ class ClusterServer:
 
     def forget(self) -> None:
         """In a child process: forget the connections and the locks of the parent's threads."""
+        if self._client is None:
+            return
         _renew_locks(self._client)
         for connections in self._connections.values():
             connections.forget()
@@ -759,8 +815,21 @@ class ClusterServer:
         self._closed = True
         for connections in self._connections.values():
             connections.close()
-        if self._owned:
+        if self._owned and self._client is not None:
             self._client.close()
+
+
+class _Unreached:
+    """Calls that were not sent, since no node of the cluster is known."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        self._replies = replies
+
+    def finish(self) -> list[Any]:
+        return self._replies
+
+    def cancel(self) -> None:
+        """Nothing was sent."""
 
 
 class _ClusterPending:

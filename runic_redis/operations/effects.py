@@ -36,6 +36,9 @@ _IN_SCRIPT = re.compile(
 )
 # No int: packing one lets a signal handler run in the middle of hiredis, which then crashes if that raises.
 Argument: TypeAlias = str | bytes
+# How Redis, and proxies before it, reject a command that they do not have; then, how some providers do.
+_UNKNOWN = re.compile(r"(?:err )?(?:unknown|unsupported) command")
+_WITHHELD = re.compile(r"\bnot (?:support|available|allowed|enabled)|\bdisabled|\bforbidden")
 
 
 @dataclass(slots=True)
@@ -102,14 +105,12 @@ class Batch:
         commands: the commands.
         apart: on a connection of their own: for replies that may be large, which others should not wait for.
         at_once: the replies mean something together only: when one is lost, all are asked for again.
-        once: a connection that fails is not tried again.
         confirmation: what has to confirm that it is durable; None if the server's answer is enough.
     """
 
     commands: Sequence[Command]
     apart: bool = False
     at_once: bool = False
-    once: bool = False
     confirmation: Confirmation | None = None
 
 
@@ -148,6 +149,12 @@ class ErrorReply:
     message: str
     unsure: bool = False
 
+    def says_unknown(self, command: str) -> bool:
+        """Whether the server does not have a command, for any user."""
+        said = f"{self.code} {self.message}".lower()
+        withheld = command.lower() in said and _WITHHELD.search(said) is not None
+        return self.code != "NOPERM" and (withheld or _UNKNOWN.match(said) is not None)
+
     @classmethod
     def parse(cls, text: str) -> "ErrorReply":
         """What a server has said, where a script of Redis 6.2 stands around what a command in it has said."""
@@ -164,11 +171,19 @@ class Unanswered:
         reason: how the last try failed.
         elapsed_s: for how long it was tried.
         unsure: whether the command may have been carried out, and was one that may not simply be sent twice.
+        refused: whether the command was certainly not carried out: no try was sent and lost.
     """
 
     reason: str
     elapsed_s: float
     unsure: bool
+    refused: bool = False
+
+    @property
+    def code(self) -> str:
+        """The server's error code, if the last try ended with a refusal; empty if it ended without a reply."""
+        code = self.reason.partition(" ")[0]
+        return code if code in PASSING else ""
 
 
 @dataclass(slots=True)

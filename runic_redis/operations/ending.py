@@ -8,7 +8,7 @@ server's alone has, it was set forward, and the end is postponed by what is left
 from collections.abc import Sequence
 
 from runic_redis.context import Context
-from runic_redis.operations.asking import answer, ask, ask_all, time_us
+from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 
 __all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
@@ -17,12 +17,18 @@ __all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end"
 _AT_ONCE = 256
 
 
-def is_over(context: Context, expires: bytes | None) -> Operation[bool]:
-    """Return whether the end of a workflow, as its meta hash has it, is reached by both clocks."""
-    if expires is None:
+def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operation[bool]:
+    """Return whether the end of a workflow, as its meta hash has it, is reached by both clocks; then delete it.
+
+    It is deleted so that it stays over, whatever the clocks say next.
+    """
+    if expires is None or not expires.isdigit():
         return False
     time = yield from ask(Command(("TIME",), context.keys.config))
-    return expires.isdigit() and int(expires) <= min(time_us(time) // 1000, context.now_ms())
+    if int(expires) > min(time_us(time) // 1000, context.now_ms()):
+        return False
+    yield from delete_ended(context, [workflow_id])
+    return True
 
 
 def settle_end(context: Context, workflow_id: str) -> Operation[None]:
@@ -49,7 +55,7 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
     ]
     for call, reply in zip(calls, (yield Batch(calls)), strict=True):
         # To a user who may not delete, they are over all the same.
-        if not (isinstance(reply, ErrorReply) and reply.code == "NOPERM"):
+        if not (isinstance(reply, ErrorReply) and not_allowed(reply)):
             answer(reply, call)
 
 

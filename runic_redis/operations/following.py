@@ -76,7 +76,7 @@ class Follower:
 
     def __init__(self) -> None:
         self._tickets: dict[Ticket, Follow] = {}
-        # Callers whose common read failed: the next one is made for each alone, and only theirs fails whose fault it is.
+        # Callers whose common read failed. The next one is made for each alone, and fails only for those at fault.
         self._suspects: list[Ticket] = []
         self._slots_matter = False
         self._turn = 0

@@ -112,7 +112,7 @@ class _Request:
         "with_text",
     )
 
-    def __init__(self, command: Command, ticket: Ticket, place: int) -> None:
+    def __init__(self, command: Command, ticket: Ticket, place: int, *, with_text: bool) -> None:
         self.command = command
         self.ticket = ticket
         self.place = place
@@ -121,8 +121,8 @@ class _Request:
         self.unsure = False
         # What the last try came to, if it was carried out, but not confirmed.
         self.unconfirmed: Unconfirmed | None = None
-        # Whether the server does not know its script.
-        self.with_text = False
+        # Whether to send its script's text: the server does not know the script, or has no EVALSHA.
+        self.with_text = with_text
         # Whether it is sent as a call that no other joins: one of those that it was joined with crosses slots.
         self.alone = False
         # Why the server may have rejected it for its size; and how often it has closed the connection.
@@ -285,6 +285,8 @@ class Group:
         # Rounds of large requests: those under way, and among them those that nobody has taken to send yet.
         self._large_under_way = 0
         self._large_rounds: list[list[Call]] = []
+        # Whether the server rejects EVALSHA.
+        self._only_text = False
         # The last round: when it was sent, for how many it was and how many waited besides, and how long it took for
         # each of its own.
         self._sent_s = 0.0
@@ -319,7 +321,7 @@ class Group:
         """Have some of a ticket's commands sent, after those that wait already."""
         commands = ticket.batch.commands
         for place in places:
-            self._waiting.append(_Request(commands[place], ticket, place))
+            self._waiting.append(_Request(commands[place], ticket, place, with_text=self._only_text))
             self._waiting_bytes += commands[place].size
 
     def add_lost(self, ticket: Ticket, places: Iterable[int]) -> None:
@@ -354,7 +356,8 @@ class Group:
             if now_s - since_s < self._deadline_s:
                 left.append(request)
                 continue
-            self._settle(request, request.unconfirmed or Unanswered(self._reason, now_s - since_s, request.in_doubt))
+            unanswered = Unanswered(self._reason, now_s - since_s, request.in_doubt, refused=not request.unsure)
+            self._settle(request, request.unconfirmed or unanswered)
         self._queue(left)
 
     def next_round(self, now_s: float) -> list[Call]:
@@ -484,9 +487,10 @@ class Group:
                 news = f"Redis fails ({reason}): what was asked of it is tried again, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
-            # (By so much a deadline may be passed, too.)
             longest = min(_LONGEST_PAUSE_S, self._deadline_s / 8, _FIRST_PAUSE_S * 2**self._failures)
-            self.resume_s = now_s + longest * random.uniform(0.5, 1)
+            # A pause does not outlast a deadline; nor does a crowd with many deadlines shorten it to nothing.
+            due_s = min(request.first_s for request in again if request.first_s is not None) + self._deadline_s
+            self.resume_s = now_s + min(longest * random.uniform(0.5, 1), max(_FIRST_PAUSE_S, due_s - now_s))
         elif self._failures:
             news = "Redis answers again."
             self._failures = 0
@@ -515,8 +519,6 @@ class Group:
         elif type(reply) is Lost:
             request.unsure = request.unsure or reply.sent
             failure = reply.reason
-            if request.ticket.batch.once:
-                return Unanswered(reply.reason, 0.0, unsure=False), None
             if request.large and reply.closed:
                 request.suspicion = reply
                 failure = ""
@@ -526,6 +528,9 @@ class Group:
             failure = ""
         elif reply.code == "NOSCRIPT":
             request.with_text = True
+            failure = ""
+        elif request.command.script is not None and not request.with_text and _rejects_evalsha(reply):
+            request.with_text = self._only_text = True
             failure = ""
         elif reply.code == "LOOK_AGAIN":
             # The others of its call have used up what a script may look through.
@@ -640,6 +645,11 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
                 request.ticket.replies[request.place] = _WAITING
                 wanted.append(request)
     return wanted
+
+
+def _rejects_evalsha(reply: ErrorReply) -> bool:
+    """Whether the server does not have EVALSHA, or does not allow it to this user."""
+    return reply.says_unknown("EVALSHA") or (reply.code == "NOPERM" and "evalsha" in reply.message.lower())
 
 
 def _tag(key: str) -> str:

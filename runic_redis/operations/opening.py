@@ -4,13 +4,13 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
-from runic_redis.errors import ConfigurationError, DecodeError, StoreUnavailable
-from runic_redis.operations.asking import ask, ask_all, not_allowed
+from runic_redis.errors import ConfigurationError, DecodeError
+from runic_redis.operations.asking import ask, ask_all, not_allowed, unreachable
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
@@ -34,20 +34,24 @@ SETTINGS = ("format", "partitions")
 
 
 def open_namespace(context: Context) -> Operation[None]:
-    """Check the server and the namespace; changes nothing. What of the server endangers data is logged as a warning.
+    """Check the server and the namespace without a write. Log a warning for each setting that endangers data.
 
     Raises:
-        ConfigurationError: the server is too old, or cannot confirm the durability asked for; or the namespace was made
-            with other settings.
-        StoreUnavailable: the server cannot be reached. It is asked once: a wrong address should show at once.
+        ConfigurationError: the server is too old, has no scripts, or cannot confirm the durability asked for; or the
+            namespace was made with other settings.
+        StoreUnavailable: the server did not answer within the deadline.
     """
+    # It lacks an argument, which a server checks before the user's permissions and before it runs anything.
+    scripts = Command(("EVAL", "return 1"), context.keys.config)
     info = Command(("INFO",), context.keys.config)
-    server, found, copy = yield Batch((info, *_read_settings(context)), once=True)
-    for reply in (server, found, copy):
+    replies = yield Batch((info, *_read_settings(context), scripts))
+    for reply in replies:
         if isinstance(reply, Unanswered):
-            raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
-    about = {} if isinstance(server, ErrorReply) else parse_info(server)
+            raise unreachable(reply)
+    server, found, copy, ran = replies
+    about = parse_info(server) if not isinstance(server, ErrorReply) else (yield from _role(context.keys.config))
     _check_version(about)
+    _check_scripts(ran)
     context.slots_matter = context.many_nodes
     for reply in (found, copy):
         if isinstance(reply, ErrorReply):
@@ -177,6 +181,24 @@ def parse_info(info: str | bytes) -> dict[str, str]:
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
+def _role(config: str) -> Operation[dict[str, str]]:
+    """The part of INFO that a user without INFO may still ask for."""
+    (reply,) = yield Batch([Command(("ROLE",), config)])
+    if isinstance(reply, ErrorReply | Unanswered):
+        return {}
+    role = reply[0]
+    return {"role": role if isinstance(role, str) else role.decode(errors="replace")}
+
+
+def _check_scripts(reply: Any) -> None:
+    if isinstance(reply, ErrorReply) and reply.says_unknown("EVAL"):
+        raise ConfigurationError(
+            "Scripts are required: every write of a store is a Lua script, and this server, or a proxy before it, "
+            f"rejects EVAL ({reply.code} {reply.message.partition(', with args')[0]}). Nothing was changed. Enable "
+            "EVAL there, or use another server."
+        )
+
+
 def _check_version(about: Mapping[str, str]) -> None:
     version = about.get("redis_version", "")
     match = re.match(r"(\d{1,9})\.(\d{1,9})", version)
@@ -189,6 +211,11 @@ def _check_version(about: Mapping[str, str]) -> None:
 
 def _dangers(about: Mapping[str, str], durability: Durability) -> Iterator[str]:
     """What of the server's settings may lose what it has acknowledged."""
+    if about.get("role") == "slave":
+        yield (
+            "The server is a replica. It rejects writes or, with replica-read-only no, loses them when it next copies "
+            "its primary. Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."
+        )
     if durability == "memory" and about.get("aof_enabled") == "0":
         yield (
             "The server keeps no append-only file: when it ends, what it acknowledged since its last RDB file, if it "

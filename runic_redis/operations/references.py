@@ -65,8 +65,8 @@ def _restore(context: Context, workflow_id: str) -> Operation[None]:
         return  # it is deleted by now
     except (EventsTrimmed, DecodeError) as error:
         raise DecodeError(
-            f"References of the workflow {workflow_id!r} to facts are lost, at the key {keys.refs!r}, and not all of its "
-            f"events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup; "
+            f"References of the workflow {workflow_id!r} to facts are lost, at the key {keys.refs!r}, and not all of "
+            f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup; "
             "runic-redis verify --repair keeps what references can be found, and gives up the others."
         ) from error
     arguments: list[Argument] = [workflow_id, cursor or b"", last[0][0] if last else b"", fence or b""]

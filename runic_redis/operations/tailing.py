@@ -13,7 +13,9 @@ from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Command, ErrorReply, Operation
+from runic_redis.operations.ending import is_over
 from runic_redis.operations.following import by_slot, entries_of, follow
+from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
 
 __all__ = ["Tailer"]
@@ -91,13 +93,20 @@ class Tailer:
             return []
         replies = checked(answers, batch.commands)
         found = [(self._by_key[key], entries) for reply in replies for key, entries in entries_of(reply)]
-        if not found:
+        brought = {one.events for one, _ in found}
+        # Of these there were events before this read, which has not brought them.
+        behind = [one for one in self._by_key.values() if one.cursor < one.seen_at and one.events not in brought]
+        if behind:
+            yield from self._look_after(behind)
+        elif not found:
             yield from self._look_after(list(self._by_key.values()))
             return []
         unseen = [one for one, _ in found if one.created is None]
         yield from self._look_after([one for one, _ in found])
         taken: list[tuple[str, Record]] = []
         problem: StoreError | None = None
+        if behind:
+            problem = missing(self._context, behind[0].workflow_id, behind[0].cursor, behind[0].seen_at)
         for one, entries in found:
             if one in unseen:
                 continue  # the entries may be of an earlier life: they are read again
@@ -122,8 +131,13 @@ class Tailer:
         """See that workflows are still those that they were."""
         for at in range(0, len(followed), _AT_ONCE):
             some = followed[at : at + _AT_ONCE]
-            commands = [Command(("HMGET", one.meta, "created", "trimmed", "cursor"), one.meta) for one in some]
-            for one, (created, trimmed_to, cursor) in zip(some, (yield from ask_all(commands)), strict=True):
+            fields = ("created", "trimmed", "cursor", "expires")
+            commands = [Command(("HMGET", one.meta, *fields), one.meta) for one in some]
+            for one, meta in zip(some, (yield from ask_all(commands)), strict=True):
+                is_gone = yield from is_over(self._context, one.workflow_id, meta[3])
+                created, trimmed_to, cursor, _ = [None] * 4 if is_gone else meta
+                if created is None and not is_gone:
+                    yield from unless_left_over(self._context, one.workflow_id)
                 if created != one.created and one.created is not None:
                     raise WorkflowNotFound(
                         f"The workflow {one.workflow_id!r} was deleted while it was being followed.",

@@ -4,11 +4,12 @@ Each partition's index says which workflows were written to last, so whoever wat
 each. That is a question to every partition each time, with no memory of the server's and no permission but to read.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR
 from runic_redis.context import Context
-from runic_redis.operations.asking import ask_all
+from runic_redis.operations.asking import ask, ask_all, time_us
 from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.scored import scored_ids
 
@@ -16,6 +17,7 @@ __all__ = ["Change", "Watcher"]
 
 # Of a partition in which more was written to since the last look, the rest comes with the next one.
 _AT_ONCE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Change(NamedTuple):
@@ -30,6 +32,12 @@ class Change(NamedTuple):
     workflow_id: str
     time_us: int
     since_us: int
+
+
+def server_time(context: Context) -> Operation[datetime]:
+    """Return the time by the server's clock."""
+    time = yield from ask(Command(("TIME",), context.keys.config))
+    return _EPOCH + timedelta(microseconds=time_us(time))
 
 
 class Watcher:

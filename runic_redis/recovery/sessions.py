@@ -92,8 +92,8 @@ class _Core(Generic[State]):
         if options.lease is not None and not self._can.cursors:
             raise InvalidArgument("lease cannot be kept: the store knows none. Nothing was recovered.")
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        self.state: State = initial() if callable(initial) else initial
-        self.cursor = 0
+        self._initial = initial
+        self._begin()
         self.recovery: Recovery | None = None
         self.pending: list[Any] = []
         self._log: list[Any] = []
@@ -105,9 +105,16 @@ class _Core(Generic[State]):
         self._applying_s = 0.0
         self._problem: str | None = "has not been entered"
 
+    def _begin(self) -> None:
+        """Start from the state before the first event."""
+        self.state: State = self._initial() if callable(self._initial) else self._initial
+        self.cursor = 0
+
     def recover(self) -> Steps[None]:
         """Come to where the workflow is."""
         began_s = time.perf_counter()
+        if self.recovery is None:
+            self._begin()  # an interrupt may have left an earlier recovery between the state and its cursor
         snapshot_cursor, problem = yield from self._load_snapshot()
         try:
             if self._can.cursors:
@@ -172,12 +179,14 @@ class _Core(Generic[State]):
             state = self._apply(state, event)
         self._applying_s += time.perf_counter() - began_s
         self._applied += len(events)
+        size = self._size(events) if self._by_bytes and events else 0
+        self._problem = "was interrupted while it recorded events"
         self.state = state
         self.pending.extend(events)
         self._since.events += len(events)
-        if self._by_bytes and events:
-            self._since.event_bytes += self._size(events)
+        self._since.event_bytes += size
         self._cycles += 1
+        self._problem = None
         if self._every and self._cycles % self._every == 0:
             yield from self.checkpoint()
 

@@ -1,8 +1,3 @@
--- Writes down that a workflow was written to, and counts it if it is new to the index.
-local function touch_index(index, partition, score, workflow)
-  if redis.call('ZADD', index, score, workflow) == 1 then redis.pcall('HINCRBY', partition, 'workflows', 1) end
-end
-
 -- Puts an unfinished workflow where its lease ends, and counts it if it is new there.
 local function put_unfinished(leases, partition, ends, workflow)
   if redis.call('ZADD', leases, ends, workflow) == 1 then redis.pcall('HINCRBY', partition, 'unfinished', 1) end

@@ -1,0 +1,344 @@
+"""A signal's handler that raises, at every point of a call where Python runs one, and a fork at every lock."""
+
+import gc
+import itertools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+import redis
+import redis.sentinel
+
+from runic_redis import RedisStore, StoreError, session
+from runic_redis.drivers.sync import Sender
+from runic_redis.operations import grouping
+from runic_redis.testing.examples import numbered
+from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
+from tests.test_group_commit import GatedServer, wait_for
+
+# The modules that run in a caller's thread, apart from the decoding of events, which shares nothing.
+INTERRUPTED = ("runic_redis/drivers", "runic_redis/leases", "runic_redis/store", "runic_redis/recovery", "threading.py")
+INTERRUPTED += ("runic_redis/operations/grouping", "runic_redis/operations/reading", "/redis/", "weakref.py")
+
+
+class Interrupted(BaseException):
+    """What the handler raises: like KeyboardInterrupt, no Exception."""
+
+
+class Interruption:
+    """Raises once while it is active, at the nth point where Python may run a signal's handler.
+
+    These are the entries of functions and the returns of functions in C. (In a finalizer Python drops what is raised.)
+    """
+
+    def __init__(self, point: int) -> None:
+        self._left = point
+        self.where = ""
+
+    def __enter__(self) -> "Interruption":
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _see(self, frame: FrameType, event: str, _: Any) -> None:
+        name = frame.f_code.co_filename
+        if event not in {"call", "c_return"} or not any(part in name for part in INTERRUPTED) or spared(frame):
+            return
+        self._left -= 1
+        if self._left == 0:
+            sys.setprofile(None)
+            self.where = f"{name}:{frame.f_lineno}"
+            raise Interrupted
+
+
+def spared(frame: FrameType | None) -> bool:
+    """Whether it runs in a finalizer, or in the gate of a test."""
+    while frame is not None:
+        if frame.f_code.co_name in {"__del__", "_remove"} or frame.f_code is GatedServer.begin.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def interrupt_everywhere(call: Callable[[], object], check: Callable[[str], object], *, stride: int = 1) -> int:
+    """Interrupt a call at each of its points, and check what is left each time; how many they were."""
+    for number in itertools.count():
+        interruption = Interruption(1 + number * stride)
+        with suppress(Interrupted), interruption:
+            call()
+        if not interruption.where:
+            return number
+        check(interruption.where)
+    raise AssertionError
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+@pytest.fixture
+def busy(tmp_path: Path, namespace: str) -> Iterator[tuple[RedisStore, Callable[[str], None]]]:
+    """A store that other threads append to all the time, and a check that it works for them and for others.
+
+    At the end, no connection may be left that the store does not keep for the next call.
+    """
+    appended = [0, 0]
+    over = threading.Event()
+    with (
+        running(valkey_program(), tmp_path) as server,
+        RedisStore.from_url(server.url(), namespace=namespace) as store,
+        ThreadPoolExecutor(3) as pool,
+    ):
+
+        def work(number: int) -> None:
+            while not over.is_set():
+                appended[number] += 1
+                assert store.append(f"other-{number}", numbered(1)) == appended[number]
+
+        def check(where: str) -> None:
+            pool.submit(store.append, "check", numbered(1)).result(60)
+            assert len(store._sender._turns) <= 2, where
+            assert all(not working.done() for working in others), where
+
+        others = [pool.submit(work, number) for number in range(2)]
+        try:
+            yield store, check
+        finally:
+            over.set()
+        for working in others:
+            working.result(60)
+        gc.collect()
+        with server.client() as client:
+            connected = [one for one in client.client_list() if one["id"] != str(client.client_id())]
+        assert len(connected) == len(store._sender.server._connections._idle)
+        assert not store._sender._turns
+
+
+Busy = tuple[RedisStore, Callable[[str], None]]
+
+
+def test_an_append_may_be_interrupted_anywhere(busy: Busy) -> None:
+    store, check = busy
+    store.append("w", numbered(1))
+    assert interrupt_everywhere(lambda: store.append("w", numbered(1)), check) > 20
+
+
+def test_a_stream_may_be_interrupted_anywhere(busy: Busy) -> None:
+    store, check = busy
+    for _ in range(2):
+        store.append_many([("w", [{"pad": "x" * 300}]) for _ in range(300)])
+
+    def read() -> None:
+        for _ in zip(range(90), store.stream("w"), strict=False):  # into the third page, and no further
+            pass
+
+    assert interrupt_everywhere(read, check, stride=13) > 20
+
+
+def test_a_lease_may_be_interrupted_anywhere(busy: Busy) -> None:
+    store, check = busy
+    numbers = itertools.count()
+    # Longer than the test: a heartbeat that is left behind does not find out that its lease is lost.
+    leases = []
+
+    def hold() -> None:
+        lease = store.acquire(f"w-{next(numbers)}", "me", 1000)
+        leases.append(lease)
+        with lease:
+            store.append(lease.workflow_id, numbered(1), lease=lease)
+
+    def check_threads(where: str) -> None:
+        check(where)
+        for thread in threading.enumerate():
+            if thread.name.startswith("lease"):
+                thread.join(60)
+                assert not thread.is_alive(), where
+
+    assert interrupt_everywhere(hold, check_threads) > 20
+
+
+def test_a_lease_on_an_exit_stack_ends_with_the_lease_or_the_stack(busy: Busy) -> None:
+    store, _ = busy
+    lease = store.acquire("w", "me", 1000)
+    with ExitStack() as stack:
+        stack.enter_context(lease)
+        gc.collect()
+        (thread, _) = lease._beats[0]
+        assert thread.is_alive()
+    assert not thread.is_alive()
+    lease = store.acquire("w", "me", 1000)
+    lease.__enter__()
+    (thread, _) = lease._beats[0]
+    del lease
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def add(state: int, event: Any) -> int:
+    return state + int(event["n"])
+
+
+def test_a_session_may_be_interrupted_anywhere(busy: Busy) -> None:
+    store, check = busy
+    sessions = [session(store, "w", add, 0)]
+
+    def work() -> None:
+        with sessions[-1] as at_work:
+            at_work.record({"n": 1})
+
+    def check_state(where: str) -> None:
+        check(where)
+        stored = store.cursor("w")
+        if sessions[-1]._core.recovery is None:
+            with sessions[-1] as again:
+                assert again.state == again.cursor == stored, where
+        with session(store, "w", add, 0) as another:
+            assert another.state == another.cursor == stored, where
+        sessions.append(session(store, "w", add, 0))
+
+    assert interrupt_everywhere(work, check_state, stride=3) > 20
+
+
+def test_a_session_that_goes_on_after_an_interrupt_forgets_no_event(namespace: str) -> None:
+    refused = 0
+    with RedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+        for point in itertools.count(1):
+            interruption = Interruption(point)
+            with session(store, "w", add, 0, checkpoint="manual") as at_work:
+                with suppress(Interrupted), interruption:
+                    at_work.record({"n": 1})
+                if not interruption.where:
+                    break
+                try:
+                    at_work.record({"n": 1})
+                except StoreError:
+                    refused += 1
+                else:
+                    assert at_work.state == len(at_work.pending), interruption.where
+    assert 0 < refused < point
+
+
+def test_a_call_that_waits_for_room_may_be_interrupted_anywhere(
+    valkey: RunningServer, namespace: str, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 2)
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
+        gated = GatedServer(store._sender.server)
+        store._sender = Sender(gated, 30.0, wait_s=1.0)
+        others: list[Future[int]] = []
+        over = threading.Event()
+
+        def fill() -> None:
+            """Have one call held up at the gate, and the queue behind it full; the gate opens once it is seen so."""
+            over.clear()
+            gated.gate, gated.arrived = threading.Semaphore(0), threading.Semaphore(0)
+            others[:] = [pool.submit(store.append, "other-0", numbered(1))]
+            gated.arrived.acquire()
+            others.extend(pool.submit(store.append, f"other-{number}", numbered(1)) for number in (1, 2))
+            wait_for(lambda: len(store._sender._turns) == 3)
+            others.append(pool.submit(open_gate))
+
+        def open_gate() -> int:
+            wait_for(lambda: len(store._sender._kept_out) == 1 or over.is_set())
+            gated.gate.release(100)
+            return 1
+
+        def check(where: str) -> None:
+            over.set()
+            for other in others:
+                assert other.result(60) > 0, where
+            assert pool.submit(store.append, "check", numbered(1)).result(60) > 0, where
+            assert not store._sender._kept_out, where
+            assert not store._sender._turns, where
+            fill()
+
+        fill()
+        assert interrupt_everywhere(lambda: store.append("w", numbered(1)), check) > 20
+        over.set()
+
+
+# Forks
+
+
+def locks_of(client: Any) -> list[Any]:
+    """The locks that redis-py takes for a command by this client."""
+    pools = [client.connection_pool]
+    if isinstance(client.connection_pool, redis.sentinel.SentinelConnectionPool):
+        pools += [one.connection_pool for one in client.connection_pool.sentinel_manager.sentinels]
+    owners = [*pools, *(pool._event_dispatcher for pool in pools if hasattr(pool, "_event_dispatcher"))]
+    return [getattr(one, name) for one in owners for name in ("_lock", "_fork_lock") if hasattr(one, name)]
+
+
+def append_in_child(store: RedisStore, locks: list[Any]) -> int:
+    """Fork while another thread holds locks; the status of a child that appends."""
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            held.set()
+            forked.wait()
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            store.append("child", numbered(1))
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    forked.set()
+    holding.join()
+    return status
+
+
+@pytest.mark.parametrize("kind", ["URL", "client", "blocking", "Sentinel"])
+def test_a_child_needs_no_lock_that_a_thread_of_the_parent_held(tmp_path: Path, namespace: str, kind: str) -> None:
+    with ExitStack() as stack:
+        (port,) = free_ports(1)
+        primary = stack.enter_context(running(valkey_program(), tmp_path / "primary", port=port))
+        if kind == "URL":
+            store = RedisStore.from_url(primary.url(), namespace=namespace)
+        elif kind == "client":
+            store = RedisStore(stack.enter_context(primary.client(socket_timeout=5)), namespace=namespace)
+        elif kind == "blocking":
+            pool = redis.BlockingConnectionPool(port=port, socket_timeout=5)
+            store = RedisStore(stack.enter_context(redis.Redis.from_pool(pool)), namespace=namespace)
+        else:
+            at = stack.enter_context(sentinel(valkey_program(), tmp_path / "sentinel", "shop", primary))
+            store = RedisStore.from_url(f"redis+sentinel://127.0.0.1:{at}/shop", namespace=namespace)
+        with store:
+            assert store.append("parent", numbered(1)) == 1
+            locks = locks_of(store._sender.server._client)
+            assert len(locks) >= 2
+            assert append_in_child(store, locks) == 0
+            assert store.append("parent", numbered(1)) == 2
+            assert store.cursor("child") == 1
+
+
+def test_a_child_needs_no_lock_of_a_clusters_nodes(cluster_nodes: list[RunningServer], namespace: str) -> None:
+    with RedisStore.from_url(cluster_url(cluster_nodes), namespace=namespace) as store:
+        store.append("parent", numbered(1))
+        nodes = store._sender.server._client.get_nodes()
+        locks = [lock for node in nodes if node.redis_connection for lock in locks_of(node.redis_connection)]
+        assert len(locks) >= 6
+        assert append_in_child(store, locks) == 0
+        assert store.append("parent", numbered(1)) == 2
