@@ -578,7 +578,7 @@ def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> No
     assert behind.missing
     player.group.give_up(35.0)
     assert first.replies == [Unanswered("cut", 30.0, unsure=True)]
-    assert behind.replies == [Unanswered("cut", 30.0, unsure=False)]
+    assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
 
 
 def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:
