@@ -152,6 +152,7 @@ class InterruptedConnection:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.connection_pool = self
+        self.max_connections = 1
 
     async def get_connection(self) -> "InterruptedConnection":
         return self
