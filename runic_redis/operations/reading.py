@@ -111,7 +111,7 @@ class Reader:
                 break
         entries = [entry for page in pages for entry in page]
         check_leftovers(self._context, self.workflow_id, count)
-        if not found and entries:
+        if not found and entries and created is not None:
             raise DecodeError(
                 f"The cursor of the workflow {self.workflow_id!r} is missing at the key {self._keys.meta!r}, and its "
                 "events are not. Nothing was changed. Restore a backup, or run 'runic-redis verify --repair'."
