@@ -17,7 +17,6 @@ from runic_redis import (
     StoreUnavailable,
     WorkflowNotFound,
 )
-from runic_redis.drivers import aio
 from runic_redis.operations.effects import ErrorReply, Unanswered
 from runic_redis.operations.following import Follower, follow
 from runic_redis.operations.grouping import Ticket
@@ -225,13 +224,11 @@ def test_many_half_read_streams_share_a_few_connections(tmp_path: Path) -> None:
         asyncio.run(main(server))
 
 
-def test_who_waits_for_a_page_in_vain_is_told(
-    valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(aio, "_MOST_PAGES", 0)
-
+def test_who_waits_for_a_page_in_vain_is_told(valkey: RunningServer, namespace: str) -> None:
     async def main() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace, deadline_s=0.1) as store:
+            assert store._sender is not None
+            store._sender._pages = asyncio.Semaphore(0)
             for n in range(12):
                 await store.append("order", [{"n": n}])
             with pytest.raises(StoreUnavailable, match="pages"):
@@ -254,6 +251,26 @@ def test_a_pool_of_the_user_s_own_that_is_exhausted_is_named_at_once(valkey: Run
                 await pool.release(connection)
             assert await store.append("order", [{}]) == 1
         await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_small_pool_of_the_user_s_own_is_enough(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        pool = redis.asyncio.ConnectionPool(
+            connection_class=redis.asyncio.UnixDomainSocketConnection, path=str(valkey.socket), max_connections=8
+        )
+        async with AsyncRedisStore(redis.asyncio.Redis.from_pool(pool), namespace=namespace) as store:
+            ids = [f"order-{n}" for n in range(30)]
+            for n in range(12):
+                await asyncio.gather(*(store.append(one, [{"n": n}]) for one in ids))
+            coming = [asyncio.create_task(anext(store.tail(one, after=12))) for one in ids]
+            streams = [store.stream(one) for one in ids]
+            for n in range(12):
+                assert [event["n"] for event in await opened(streams)] == [n] * len(ids)
+            await asyncio.gather(*(store.append(one, [{"n": 12}]) for one in ids))
+            assert [record.event["n"] for record in await asyncio.gather(*coming)] == [12] * len(ids)
+        await pool.aclose()
 
     asyncio.run(main())
 

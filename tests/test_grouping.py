@@ -569,6 +569,18 @@ def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
     assert len(player.round(1)) == 1
 
 
+def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> None:
+    first, behind = player.ask(append("w", "1")), player.ask(save("w", "2"))
+    calls = player.group.next_round(5.0)
+    player.group.take(calls, [CUT], 10.0)
+    player.group.give_up(34.9)
+    assert first.missing
+    assert behind.missing
+    player.group.give_up(35.0)
+    assert first.replies == [Unanswered("cut", 30.0, unsure=True)]
+    assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
+
+
 def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:
     args = [line, name, "", b"x" * size]
     return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)

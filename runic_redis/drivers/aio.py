@@ -26,6 +26,7 @@ from runic_redis.drivers.replies import (
     CLUSTER_FAILURES,
     CONNECTION_FAILURES,
     HOLD_S,
+    NO_LIMIT,
     REDIRECTIONS,
     REDISCOVERED,
     check_open,
@@ -59,6 +60,7 @@ class Server(Protocol):
     """Something that answers calls."""
 
     many_nodes: bool
+    most_connections: int
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
@@ -114,9 +116,10 @@ class _Waiting(Ticket):
 
 
 # How many follow workflows on their own connection, before the others share one; and how many pages of events are read
-# at the same time. A read of the others lasts a moment only, so that the first ones are told a little sooner.
-_MOST_ALONE = 8
-_MOST_PAGES = 8
+# at the same time. (The first ones are told a little sooner: the shared read ends every moment, and begins anew.) Of a
+# pool with a limit, each of the two may take this part.
+_MOST_APART = 8
+_PART = 4
 
 
 class Sender:
@@ -140,7 +143,8 @@ class Sender:
         self._following_alone = 0
         self._following: asyncio.Task[None] | None = None
         self._follower = Follower()
-        self._pages = asyncio.Semaphore(_MOST_PAGES)
+        self._most_apart = max(1, min(_MOST_APART, server.most_connections // _PART))
+        self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
         self._closed = False
 
@@ -154,7 +158,7 @@ class Sender:
             return []
         check_open(self._closed)
         ticket = _Waiting(batch)
-        if isinstance(batch, Follow) and self._following_alone >= _MOST_ALONE:
+        if isinstance(batch, Follow) and self._following_alone >= self._most_apart:
             await self._follow(ticket, batch)
         elif isinstance(batch, Follow):
             self._following_alone += 1
@@ -494,6 +498,7 @@ class SingleServer:
         self._client = client
         self._owned = owned
         self._closed = False
+        self.most_connections = client.connection_pool.max_connections
         self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
 
     def find_node(self, _: str) -> str:
@@ -527,6 +532,7 @@ class ClusterServer:
     """
 
     many_nodes = True
+    most_connections = NO_LIMIT
 
     def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = connect()
