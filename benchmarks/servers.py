@@ -68,7 +68,7 @@ def embedded(directory: Path, fsync: str = "everysec") -> Iterator[Server]:
 @contextlib.contextmanager
 def reached(url: str) -> Iterator[Server]:
     """A server by URL."""
-    RedisStore.from_url(url).close()  # what is wrong with it is one clear error
+    RedisStore.from_url(url, deadline_s=5).close()  # what is wrong with it is one clear error
     parts = urlsplit(url)
     if parts.scheme == "embedded":
         fsync = parse_qs(parts.query).get("fsync", ["everysec"])[0]

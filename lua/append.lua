@@ -1,39 +1,47 @@
 -- Appends commits to workflows' streams, each whole or not at all, and each by itself.
 --
 -- KEYS[1…]  for each commit, of its workflow:
---           events   stream
---           meta     hash: cursor, created, largest, retried, trimmed, trimmed_ms, fence, lease_until, expires
---           commits  hash of the commit ids that must be known for good, to their cursors
---           index    sorted set of the partition's workflows by the time of their last write
+--           events    stream
+--           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
+--                     lease_until, expires
+--           index     sorted set of the partition's workflows by the time of their last write
+--           partition hash of the partition: made, counts, leased, and the replies to retries
+--           and if the caller gave it an id
+--           commits   hash of the commit ids that callers gave, to their cursors
 --           and if it comes with a lease, a snapshot or facts
---           leases   sorted set of the partition's unfinished workflows by the end of their leases
---           snapshot (with one) hash: cursor, time, data
---           refs     (with facts) set of the hashes of the facts that the workflow refers to; and for each fact, its
---                    bucket, hash, and the bucket's times, sorted set of its facts by when they were last written
--- ARGV[1…]  for each commit: the workflow's id; the commit's id; how it is asked for; expected cursor, or ''; metadata,
---           or ''; lease, '<fencing token> <milliseconds>', or ''; how many snapshots it comes with, 0 or 1; how many
---           facts, with ' elsewhere' behind that if their keys are not given; how many entries it has; for each entry, how many events it holds, its header, its payload; the
---           snapshot's data; and for each fact, its hash, and its value, or '' for one that must be there.
---           It is asked for as '' (a first try, with an id of the store's own), 'given' (an id that the caller gave), or
---           the milliseconds since the first try (a retry, with an id of the store's own)
--- Reply     array, for each commit: integer, the cursor after it; or an error, as a string
+--           leases    sorted set of the partition's unfinished workflows by the end of their leases
+--           snapshot  (with one) hash: cursor, time, data
+--           refs      (with facts) set of the hashes of the facts that the workflow refers to; and for each fact, its
+--                     bucket, hash, and the bucket's times, sorted set of its facts by when they were last written
+-- ARGV[1…]  for each commit: the workflow's id; the commit's id; the id of the call, if the caller gave the commit's, or
+--           ''; tried: '' on a first try, on a retry the ID of an entry that the workflow had before the first try, or
+--           '1'; expected cursor, or ''; metadata, or ''; lease, '<fencing token> <milliseconds>', or ''; how many
+--           snapshots it comes with, 0 or 1; how many facts, as lua/shared/facts.lua has it; the caller's time (Unix
+--           microseconds); how many entries it has; for each entry, how many events it holds, its header, its payload;
+--           the snapshot's data; and for each fact, its hash, and its value, or '' for one that must be there.
+-- Reply     array, for each commit: the ID of its last entry, a string; if it was stored before, or has no events, the
+--           workflow's cursor after it, an integer; or an error, as a string
 -- Errors    READONLY, of all;
---           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner>; FACT_MISSING <hash>; DAMAGED <what>;
---           COMMIT_UNSURE, on a retry, when entries among which the earlier try may have been are trimmed; and
+--           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, spelled>; FACT_MISSING <hash>; DAMAGED
+--           <what>; COMMIT_UNSURE, on a retry, when it cannot be known whether the earlier try was stored; LOOK_AGAIN, on
+--           a retry, when other commits of this call have used up what may be looked through; NEW_PARTITION; END_REACHED; and
 --           WRONGTYPE, as Redis says it
 --
 -- Every key of a commit is read before it is written, by `try`, so that a foreign value at one of them changes nothing
--- and fails no other commit. A retry is remembered in `commits`, and `retried` makes first tries look there: a first
--- try that the network delivers after its own retry is known, and not stored again.
+-- and fails no other commit.
 
--- How far beyond the first try a retry looks back, in milliseconds: the clock may have been set meanwhile, or a failover
--- may have led to a server with another clock.
-local MARGIN = 60000
+-- What all commits of a call may look through together: entries, and bytes of these. It bounds how long the script takes.
+local MOST_LOOKED_THROUGH = 8192
+local MOST_BYTES = 8388608
 -- From how many bytes on an entry counts as large: the largest one's size tells readers how many they may ask for.
 local LARGE = 8192
 
---@include clock
 --@include numbers
+--@include clock
+--@include partition
+--@include index
+--@include calls
+--@include owner
 --@include lease
 --@include facts
 
@@ -42,20 +50,38 @@ local micros, ms = now()
 local suffix = '-' .. ms
 
 -- The workflow that commits are appended to just now.
-local workflow, events, meta_key, commits, index
-local meta, cursor, start, retried, largest, problem, expires
+local workflow, events, meta_key, index, partition
+local meta, cursor, start, score, retried, largest, problem
+
+-- What stands against making the workflow, or against its first commit: an error, or nothing.
+local function misfit_start()
+  local found = try('XLEN', events)
+  if type(found) == 'table' then return found.err end
+  if found > 0 then return 'DAMAGED cursor' end
+  if meta[2] then return nil end
+  local reason
+  reason, retried = partition_state(partition)
+  return reason
+end
 
 -- Turns to a workflow: reads what must be known of it, and what it will write.
-local function turn_to(id, key)
-  workflow, events, meta_key, commits, index = id, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
+local function turn_to(id, key, caller)
+  workflow, events, meta_key, index, partition = id, KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
   meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'fence', 'expires')
-  local indexed = not meta.err and try('ZSCORE', index, id)
-  problem = meta.err or type(indexed) == 'table' and indexed.err
+  local top = not meta.err and try('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+  problem = meta.err or top.err
   cursor = not problem and whole(meta[1])
   if not cursor then problem = problem or 'DAMAGED cursor' end
   -- What would fail only when much is written already, and the commits of others with it.
   if not (whole(meta[4]) and whole(meta[6])) then problem = problem or 'DAMAGED meta hash' end
-  start, retried, largest, expires = cursor, meta[3], 0, meta[6]
+  start, largest = cursor, 0
+  if problem then return end
+  retried, score = meta[3], next_score(top, micros, caller)
+  if is_over(meta[6], ms) then
+    problem = 'END_REACHED '
+  elseif cursor == 0 then
+    problem = misfit_start()
+  end
 end
 
 -- Writes down how far a workflow has come.
@@ -63,88 +89,117 @@ local function turn_away()
   if not workflow or problem or cursor == start then return end
   call('HSET', meta_key, 'cursor', int(cursor))
   if largest >= LARGE and largest > tonumber(meta[4] or 0) then call('HSET', meta_key, 'largest', largest) end
-  if not meta[2] then call('HSET', meta_key, 'created', int(micros)) end
-  call('ZADD', index, int(micros), workflow)
-  if expires then
-    call('PEXPIREAT', events, expires)
-    call('PEXPIREAT', commits, expires)
+  if not meta[2] then
+    call('HSET', meta_key, 'created', int(micros))
+    if retried then call('HSET', meta_key, 'retried', '1') end
   end
+  touch_index(index, partition, score, workflow)
 end
 
--- Where an earlier try of a commit ended, if it was stored; and whether it may have been stored and trimmed. With
--- an expected cursor it can only be in one place; without one it is among the entries since the first try, the newest
--- of which come first.
-local function earlier_try(id, since_first, expected, added)
-  local trim = call('HMGET', meta_key, 'trimmed', 'trimmed_ms')
-  if expected ~= '' then
-    local place = tonumber(expected) + added
-    local entry = call('XRANGE', events, int(place), int(place))[1]
-    if entry and entry[2][4] == id then return place end
-    return false, place <= (whole(trim[1]) or math.huge)
+-- How far the entries of each workflow were looked through, newest first: the place of each commit id, and the entries'
+-- IDs.
+local looks = {}
+local entries_left, bytes_left = MOST_LOOKED_THROUGH, MOST_BYTES
+
+-- Looks through the next entries of the workflow.
+local function look_further(look)
+  local count = math.min(look.count, entries_left, math.max(1, math.floor(1048576 / math.max(1, tonumber(meta[4] or 0)))))
+  local page = call('XREVRANGE', events, look.upper, '-', 'COUNT', count)
+  for _, entry in ipairs(page) do
+    local id = entry[2][4]
+    look.places[id] = look.places[id] or tonumber(string.match(entry[1], '^%d+'))
+    look.ids[entry[1]] = true
+    look.upper = '(' .. entry[1]
+    bytes_left = bytes_left - #entry[2][1] - #entry[2][2]
   end
-  local upper, first_try = '+', ms - tonumber(since_first)
-  repeat
-    local page = call('XREVRANGE', events, upper, '-', 'COUNT', 16)
-    for _, entry in ipairs(page) do
-      local place, stamp = string.match(entry[1], '(%d+)-(%d+)')
-      if entry[2][4] == id then return tonumber(place) end
-      if tonumber(stamp) < first_try - MARGIN then return false end
-      upper = '(' .. entry[1]
-    end
-  until #page < 16
-  -- Of what is trimmed, no more than a second beyond: a workflow that is trimmed often must not fail each retry.
-  return false, (whole(trim[2]) or math.huge) >= first_try - 1000
+  entries_left = entries_left - #page
+  look.over = #page < count
+  look.count = 256
+end
+
+-- The place of a commit among the entries after `floor`, the ID of an entry that the workflow had before the commit's
+-- first try; false if it is not there, nil if that cannot be known, with an error that says why.
+local function look_back(id, floor)
+  local look = looks[events]
+  if not look then
+    look = {places = {}, ids = {}, upper = '+', count = 16, first = entries_left == MOST_LOOKED_THROUGH}
+    looks[events] = look
+  end
+  while not (look.places[id] or look.ids[floor] or look.over) do
+    if entries_left <= 0 or bytes_left <= 0 then return nil, look.first and 'COMMIT_UNSURE ' or 'LOOK_AGAIN ' end
+    look_further(look)
+  end
+  if look.places[id] then return look.places[id] end
+  if look.ids[floor] then return false end
+  -- What is trimmed may have held it, unless that ended with the very entry that it came after.
+  local trim = call('HMGET', meta_key, 'trimmed', 'trimmed_ms')
+  if not trim[1] or trim[1] .. '-' .. (trim[2] or '') == floor then return false end
+  return nil, 'COMMIT_UNSURE '
 end
 
 -- What is known of a commit already: where it ended, or an error.
-local function known(id, asked, expected, first, last)
-  if asked == '' and not retried then return nil end
-  local place = try('HGET', commits, id)
-  if place then return place.err or whole(place) or 'DAMAGED commits' end
-  if asked == '' or asked == 'given' or first > last then return nil end
+local function known(id, call_id, tried, expected, commits, first, last)
+  if tried == '' and call_id == '' and not retried then return nil end
+  if tried ~= '' or retried then
+    local said = try('HGET', partition, 'c' .. (call_id == '' and id or call_id))
+    if said then return said.err or tonumber(said) or said end
+  end
+  if call_id ~= '' then
+    local place = try('HGET', commits, id)
+    if place then return place.err or whole(place) or 'DAMAGED commits' end
+    if call('HLEN', commits) >= (whole(call('HGET', meta_key, 'ids')) or 0) then return nil end
+    -- Some of them are lost: the entries have them, too, those that are not trimmed.
+    local found, unknown = look_back(id, '')
+    return found or unknown == 'LOOK_AGAIN ' and unknown or unknown and 'DAMAGED commits' or nil
+  end
+  if tried == '' or first > last then return nil end
   local length = try('XLEN', events)
   if type(length) == 'table' then return length.err end
-  local added = 0
-  for at = first, last, 3 do added = added + args[at] end
-  local found, unsure = earlier_try(id, asked, expected, added)
-  return found or unsure and 'COMMIT_UNSURE' or nil
+  if expected == '' then
+    local place, unknown = look_back(id, tried)
+    return place or unknown or nil
+  end
+  -- There is only one place where it can be.
+  local place = tonumber(expected)
+  for at = first, last, 3 do place = place + args[at] end
+  local entry = call('XRANGE', events, int(place), int(place))[1]
+  if entry and entry[2][4] == id then return place end
+  if place <= (whole(call('HGET', meta_key, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
 end
 
--- Adds a commit's entries; the cursor after them, or an error.
-local function add(id, asked, metadata, first, last)
+-- Adds a commit's entries; the ID of the last one, or nil and an error.
+local function add(id, call_id, metadata, commits, first, last)
+  local entry_id
   for at = first, last, 3 do
     local after = cursor + args[at]
-    local entry_id = (after < 1e14 and after or int(after)) .. suffix
+    entry_id = (after < 1e14 and after or int(after)) .. suffix
     local added
     if metadata == '' then
       added = try('XADD', events, entry_id, args[at + 1], args[at + 2], 'i', id)
     else
       added = try('XADD', events, entry_id, args[at + 1], args[at + 2], 'i', id, 'm', metadata)
     end
-    if added.err then return added.err end
+    if added.err then return nil, added.err end
     cursor = after
     largest = math.max(largest, #args[at + 1] + #args[at + 2])
   end
-  if asked ~= '' and first <= last then
+  if call_id ~= '' and entry_id then
     call('HSET', commits, id, int(cursor))
-    if asked ~= 'given' and not retried then
-      retried = '1'
-      call('HSET', meta_key, 'retried', retried)
-    end
+    call('HINCRBY', meta_key, 'ids', 1)
   end
-  return cursor
+  return entry_id or cursor
 end
 
 -- What a commit comes with besides its entries, found by where its arguments and its keys start.
 local function extras(at, key)
-  local snapshots, entries = tonumber(args[at + 6]), tonumber(args[at + 8])
-  local count, elsewhere = fact_count(args[at + 7])
-  local data = at + 9 + 3 * entries
-  local refs = key + 5 + snapshots
+  local snapshots, entries = tonumber(args[at + 7]), tonumber(args[at + 10])
+  local count, elsewhere = fact_count(args[at + 8])
+  local data = at + 11 + 3 * entries
+  local refs = key + 1 + snapshots
   return {
-    leases = KEYS[key + 4], snapshot = snapshots == 1 and KEYS[key + 5], data = args[data], refs = refs,
-    facts = count, elsewhere = elsewhere, first_fact = data + snapshots, next_at = data + snapshots + 2 * count,
-    next_key = refs + (count == 0 and 0 or elsewhere and 1 or 1 + 2 * count),
+    leases = KEYS[key], snapshot = snapshots == 1 and KEYS[key + 1], data = args[data], refs = refs,
+    facts = count, elsewhere = elsewhere, time = tonumber(args[at + 9]), first_fact = data + snapshots,
+    next_at = data + snapshots + 2 * count, next_key = refs + (count == 0 and 0 or elsewhere and 1 or 1 + 2 * count),
   }
 end
 
@@ -154,44 +209,59 @@ local function misfit(with)
   if type(found) == 'table' then return found.err end
   found = with.snapshot and try('HLEN', with.snapshot)
   if type(found) == 'table' then return found.err end
-  return unkeepable(with.first_fact, with.refs, with.facts, with.elsewhere)
+  return unkeepable(with.first_fact, with.refs, with.facts, with.elsewhere, meta_key)
 end
 
 -- Keeps what a commit came with.
 local function take_along(with, lease)
-  keep(with.first_fact, with.refs, with.facts, with.elsewhere, micros)
+  keep(with.first_fact, with.refs, with.facts, with.elsewhere, math.max(micros, with.time), meta_key)
   if with.snapshot then
     call('HSET', with.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', with.data)
+    call('HSET', meta_key, 'snapshot', int(cursor))
   end
-  renew(lease, ms, workflow, meta_key, with.leases)
-  if expires and with.snapshot then call('PEXPIREAT', with.snapshot, expires) end
-  if expires and with.facts > 0 then call('PEXPIREAT', KEYS[with.refs], expires) end
+  renew(lease, ms, workflow, meta_key, with.leases, partition)
 end
 
 local replies, at, key = {}, 1, 1
+-- Workflows of which a commit is to be asked for again: nothing of theirs may overtake it.
+local waiting = {}
 while at < #ARGV do
   if KEYS[key] ~= events then
     turn_away()
-    turn_to(args[at], key)
+    turn_to(args[at], key, args[at + 9])
   end
-  local id, asked, expected, lease = args[at + 1], args[at + 2], args[at + 3], args[at + 5]
-  local first, last = at + 9, at + 8 + 3 * args[at + 8]
+  local id, call_id, tried, expected, lease = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 6]
+  local first, last = at + 11, at + 10 + 3 * args[at + 10]
+  local commits = call_id ~= '' and KEYS[key + 4] or nil
+  local next_key = key + (commits and 5 or 4)
   -- Most come with nothing.
-  local with = (lease ~= '' or args[at + 6] ~= '0' or args[at + 7] ~= '0') and extras(at, key)
-  local reply = problem or known(id, asked, expected, first, last)
-  if not reply and with then reply = refused(lease, meta[5], meta_key, with.leases) end
-  if not reply and expected ~= '' and cursor ~= tonumber(expected) then
-    reply = 'CURSOR_CONFLICT ' .. int(cursor)
-  end
-  if not reply and with then reply = misfit(with) end
+  local with = (lease ~= '' or args[at + 7] ~= '0' or args[at + 8] ~= '0') and extras(at, next_key)
+  -- (Where nothing is appended, nothing need be made.)
+  local reply = not (first > last and problem == 'NEW_PARTITION ') and problem or waiting[events]
+  reply = reply or known(id, call_id, tried, expected, commits, first, last)
+  if reply == 'LOOK_AGAIN ' then waiting[events] = reply end
+  local stored = type(reply) == 'number'
   if not reply then
-    reply = add(id, asked, args[at + 4], first, last)
-    -- A replica, which those who send must hear of: there is another server to write to.
-    if type(reply) == 'string' and string.find(reply, 'READONLY', 1, true) then return redis.error_reply(reply) end
-    if with and type(reply) == 'number' then take_along(with, lease) end
+    if with then reply = refused(lease, meta[5], meta_key, with.leases) end
+    if not reply and expected ~= '' and cursor ~= tonumber(expected) then
+      reply = 'CURSOR_CONFLICT ' .. int(cursor)
+    end
+    if not reply and with then reply = misfit(with) end
+    if not reply then
+      local failure
+      reply, failure = add(id, call_id, args[at + 5], commits, first, last)
+      -- A replica, which those who send must hear of: there is another server to write to.
+      if failure and string.find(failure, 'READONLY', 1, true) then return redis.error_reply(failure) end
+      if with and reply then take_along(with, lease) end
+      stored, reply = reply and true or false, reply or failure
+    end
+    if tried ~= '' and first <= last then
+      remember(partition, call_id == '' and id or call_id, stored and cursor or reply, meta_key, meta[2] or stored)
+      retried = '1'
+    end
   end
   replies[#replies + 1] = reply
-  at, key = with and with.next_at or last + 1, with and with.next_key or key + 4
+  at, key = with and with.next_at or last + 1, with and with.next_key or next_key
 end
 turn_away()
 return replies

@@ -1,34 +1,44 @@
--- Gives all keys of a finished workflow a time to live.
+-- Gives a finished workflow an end, at which it is deleted.
 --
--- KEYS[1]  events
--- KEYS[2]  meta      hash of the workflow: created, completed, expires (Unix milliseconds)
--- KEYS[3]  snapshot
--- KEYS[4]  log
--- KEYS[5]  commits
--- KEYS[6]  refs
--- KEYS[7]  expiring  sorted set of the partition's workflows that expire, by when
+-- KEYS[1]  meta       hash of the workflow: created, retried, completed, expires (Unix milliseconds)
+-- KEYS[2]  expiring   sorted set of the partition's workflows that expire, by when
+-- KEYS[3]  partition  hash of the partition: the replies to retries
 -- ARGV[1]  workflow id
--- ARGV[2]  for how many milliseconds from now on it is kept
--- Reply    integer: 1; nil if there is no such workflow
--- Errors   NOT_COMPLETE
+-- ARGV[2]  id of this call
+-- ARGV[3]  '' on a first try
+-- ARGV[4]  for how many milliseconds from now on it is kept
+-- ARGV[5]  the caller's time (Unix milliseconds)
+-- ARGV[6]  the end that is to be postponed, or '': another end stays as it is
+-- Reply    integer: 1, or 0 if it has another end than the one to be postponed; nil if there is no such workflow
+-- Errors   NOT_COMPLETE; END_REACHED
 --
--- `expires` has what is written later expire with the rest. The place in the index goes when somebody next lists.
+-- The end counts from the later one of the server's clock and the caller's, and the workflow is deleted once both have
+-- reached it: no single clock that is set forward, nor a failover to a server whose clock is ahead, brings it closer.
 
---@include clock
 --@include numbers
+--@include clock
+--@include calls
+--@include replies
 
-local meta = redis.call('HMGET', KEYS[2], 'created', 'completed')
-if not meta[1] then return false end
-if not meta[2] then return redis.error_reply('NOT_COMPLETE') end
--- PEXPIREAT would take a foreign value of any type along; reading first refuses it.
-redis.call('XLEN', KEYS[1])
-redis.call('HLEN', KEYS[3])
-redis.call('STRLEN', KEYS[4])
-redis.call('HLEN', KEYS[5])
-redis.call('SCARD', KEYS[6])
+local meta = redis.call('HMGET', KEYS[1], 'created', 'completed', 'retried', 'expires')
+if ARGV[3] ~= '' or meta[3] then
+  local reply = remembered(KEYS[3], ARGV[2])
+  if reply ~= nil then return as_reply(reply) end
+end
 local _, ms = now()
-local at = int(ms + tonumber(ARGV[2]))
-redis.call('ZADD', KEYS[7], at, ARGV[1])
-redis.call('HSET', KEYS[2], 'expires', at)
-for number = 1, 6 do redis.call('PEXPIREAT', KEYS[number], at) end
-return 1
+if is_over(meta[4], ms) and ARGV[6] == '' then return redis.error_reply('END_REACHED ') end
+
+local function act()
+  if not meta[1] then return false end
+  if not meta[2] then return 'NOT_COMPLETE ' end
+  if ARGV[6] ~= '' and meta[4] ~= ARGV[6] then return 0 end
+  redis.call('ZCARD', KEYS[2])
+  local at = int(math.max(ms, tonumber(ARGV[5])) + tonumber(ARGV[4]))
+  redis.call('HSET', KEYS[1], 'expires', at)
+  redis.call('ZADD', KEYS[2], at, ARGV[1])
+  return 1
+end
+
+local reply = act()
+if ARGV[3] ~= '' then remember(KEYS[3], ARGV[2], reply, KEYS[1], meta[1]) end
+return as_reply(reply)

@@ -15,6 +15,7 @@
 -- KEYS[13]  index     sorted set of the partition's workflows by the time of their last write
 -- KEYS[14]  leases    sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
+-- KEYS[16]  partition hash of the partition: made, counts
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the beginning that this belongs to
 -- ARGV[3]   how many entries it has
@@ -26,7 +27,11 @@
 -- ARGV[9…]  the other fields of its meta hash
 -- Reply     integer: 1
 -- Errors    WORKFLOW_EXISTS, another of this id; IMPORT_LOST, another import has begun with it since;
---           IMPORT_INCOMPLETE <entries that there are>
+--           IMPORT_INCOMPLETE <entries that there are>; NEW_PARTITION
+
+--@include partition
+--@include index
+--@include unfinished
 
 local gathered = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]}
 local made = {KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]}
@@ -35,6 +40,8 @@ local id = ARGV[1]
 redis.call('ZCARD', KEYS[13])
 redis.call('ZCARD', KEYS[14])
 redis.call('ZCARD', KEYS[15])
+local problem, retried = partition_state(KEYS[16])
+if problem then return redis.error_reply(problem) end
 local mine = redis.call('HGET', KEYS[6], 'begun') == ARGV[2]
 -- What is gathered goes with it, unless it is another's.
 local function refused(said)
@@ -61,10 +68,13 @@ for at, key in ipairs(gathered) do
 end
 redis.call('UNLINK', KEYS[6])
 redis.call('HSET', KEYS[12], 'created', ARGV[8], unpack(ARGV, 9))
-redis.call('ZADD', KEYS[13], ARGV[5], id)
-if ARGV[6] == '1' then redis.call('ZADD', KEYS[14], 0, id) end
-if ARGV[7] ~= '' then
-  redis.call('ZADD', KEYS[15], ARGV[7], id)
-  for _, key in ipairs(made) do redis.call('PEXPIREAT', key, ARGV[7]) end
-end
+-- What the meta hash says of the other keys.
+redis.call('HSET', KEYS[12], 'ids', redis.call('HLEN', KEYS[10]), 'refs', redis.call('SCARD', KEYS[11]))
+local snapshot = redis.call('HGET', KEYS[8], 'cursor')
+if snapshot then redis.call('HSET', KEYS[12], 'snapshot', snapshot) end
+if redis.call('STRLEN', KEYS[9]) > 0 then redis.call('HSET', KEYS[12], 'log', '1') end
+if retried then redis.call('HSET', KEYS[12], 'retried', '1') end
+touch_index(KEYS[13], KEYS[16], ARGV[5], id)
+if ARGV[6] == '1' then put_unfinished(KEYS[14], KEYS[16], 0, id) end
+if ARGV[7] ~= '' then redis.call('ZADD', KEYS[15], ARGV[7], id) end
 return 1

@@ -1,21 +1,26 @@
--- A page of a partition's workflows, the one written to last first, once those that have expired are out of the index.
+-- A page of a partition's workflows, the one written to last first, and those whose end is reached.
 --
--- KEYS[1]  index     sorted set of the partition's workflows by the time of their last write (Unix microseconds)
--- KEYS[2]  expiring  sorted set of the partition's workflows that expire, by when (Unix milliseconds)
+-- KEYS[1]  index      sorted set of the partition's workflows by the time of their last write (Unix microseconds)
+-- KEYS[2]  expiring   sorted set of the partition's workflows that expire, by when (Unix milliseconds)
+-- KEYS[3]  partition  hash of the partition: workflows, how many stand in the index
 -- ARGV[1]  the highest score wanted
 -- ARGV[2]  at most how many
--- Reply    array: workflow ids, each followed by its score
--- Errors   none of its own
+-- ARGV[3]  the caller's time (Unix milliseconds)
+-- Reply    array of two: workflow ids, each followed by its score; the ids of workflows that are over
+-- Errors   DAMAGED <what>
 
---@include clock
 --@include numbers
+--@include clock
 
-local _, ms = now()
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', int(ms), 'WITHSCORES')
-for at = 1, #due, 2 do
-  local written = redis.call('ZSCORE', KEYS[1], due[at])
-  -- One that was written to since is another life of it.
-  if written and tonumber(written) < tonumber(due[at + 1]) * 1000 then redis.call('ZREM', KEYS[1], due[at]) end
-  redis.call('ZREM', KEYS[2], due[at])
+-- Two clocks must have reached an end, see lua/expire.lua. Of more, the rest comes with the next page.
+local MOST_ENDED = 1000
+
+if redis.call('ZCARD', KEYS[1]) ~= whole(redis.call('HGET', KEYS[3], 'workflows')) then
+  return redis.error_reply('DAMAGED index')
 end
-return redis.call('ZREVRANGEBYSCORE', KEYS[1], ARGV[1], '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2])
+local _, ms = now()
+local ended = int(math.min(ms, tonumber(ARGV[3])))
+return {
+  redis.call('ZREVRANGEBYSCORE', KEYS[1], ARGV[1], '-inf', 'WITHSCORES', 'LIMIT', 0, ARGV[2]),
+  redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ended, 'LIMIT', 0, MOST_ENDED),
+}

@@ -5,11 +5,12 @@
 -- ARGV[1]  fact hash
 -- ARGV[2]  fact: a digest of so many bytes, then the rest
 -- ARGV[3]  length of the digest in bytes
+-- ARGV[4]  the caller's time (Unix microseconds): the later one of it and the server's counts
 -- Reply    integer: 1 if it was stored, 0 if it was there
 -- Errors   FACT_DIFFERS, when another value is kept under the hash
 
---@include clock
 --@include numbers
+--@include clock
 
 redis.call('ZCARD', KEYS[2])
 local stored = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
@@ -19,5 +20,5 @@ if stored == 0 then
   if string.sub(present, 1, digest) ~= string.sub(ARGV[2], 1, digest) then return redis.error_reply('FACT_DIFFERS') end
 end
 -- Also of one that was there: whoever saves it is about to refer to it.
-redis.call('ZADD', KEYS[2], int((now())), ARGV[1])
+redis.call('ZADD', KEYS[2], int(math.max((now()), tonumber(ARGV[4]))), ARGV[1])
 return stored

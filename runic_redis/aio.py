@@ -4,16 +4,18 @@ What an operation does is written once, in operations/; what it promises is said
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
 from runic_redis.context import find_url, make_context
-from runic_redis.drivers.aio import Sender, run
+from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
+from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
-from runic_redis.errors import StoreError
+from runic_redis.errors import ConfigurationError, StoreError
 from runic_redis.events import UnknownEvents
 from runic_redis.leases import AsyncHeldLease
 from runic_redis.observing import Observer
@@ -39,6 +41,16 @@ __all__ = ["AsyncRedisStore"]
 
 T = TypeVar("T")
 Hash = TypeVar("Hash", str, bytes, str | bytes)
+
+
+def _check_asyncio() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "An AsyncRedisStore needs asyncio, and no asyncio event loop is running here: trio and others are not "
+            'supported. Use asyncio.run or, with anyio, backend="asyncio". Nothing was sent.'
+        ) from None
 
 
 class AsyncRedisStore:
@@ -120,15 +132,16 @@ class AsyncRedisStore:
         """
         if self._sender is not None or self.closed:
             raise StoreError("The store has been opened before: open another.")
+        _check_asyncio()
         try:
             if self._connected is None:
                 # An embedded server takes its time to start.
-                self._connected = await asyncio.to_thread(connect_url, self._url, AIO)
+                self._connected = await asyncio.to_thread(connect_url, self._url, AIO, self._deadline_s)
+            self._context.clock = time.time
             self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes
-            await self._connected.server.open()
             self._sender = Sender(self._connected.server, self._deadline_s, self._connected.wait_s)
-            await run(opening.open_namespace(self._context), self._sender)
+            await run_within(opening.open_namespace(self._context), self._sender, opening_limit_s(self._deadline_s))
         except BaseException:
             await self.close()
             raise

@@ -8,8 +8,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 from zlib import crc32
 
 import msgpack
@@ -17,7 +18,7 @@ import zstandard
 
 from runic_redis.errors import ConfigurationError, DecodeError
 
-__all__ = ["FORMAT", "ArchiveReader", "ArchiveWriter", "Record"]
+__all__ = ["FORMAT", "ArchiveReader", "ArchiveWriter", "Digest", "Record"]
 
 # A kind, and what belongs to it.
 Record = list[Any]
@@ -30,7 +31,31 @@ _HEAD = struct.Struct(">II")
 _BLOCK_BYTES = 1024 * 1024
 # What the largest record takes: a snapshot, a log or a fact, and something around it.
 _MOST_BYTES = 320 * 1024 * 1024
+# A record holds at most this many values: a few bytes of MessagePack may stand for an object of a hundred. The exporter
+# puts at most a thousand entries of nine values into one.
+_MOST_VALUES = 16 * 1024
+# The head of a `bin` in MessagePack, and from how many bytes on it has one of this form.
+_BIN = struct.Struct(">BI")
+_LARGE = 2**16
 _LEVEL = 3
+
+
+class Digest:
+    """The SHA-256 of records as MessagePack."""
+
+    def __init__(self) -> None:
+        self._hash = sha256()
+
+    def add(self, record: Record) -> bytes:
+        """Add a record, and return the digest of it and all before it."""
+        self._hash.update(msgpack.Packer().pack_array_header(len(record)))
+        for part in record:
+            # A packer would copy a snapshot of 256 MiB three times.
+            is_large = type(part) is bytes and len(part) >= _LARGE
+            self._hash.update(_BIN.pack(0xC6, len(part)) if is_large else msgpack.packb(part))
+            if is_large:
+                self._hash.update(part)
+        return self._hash.digest()
 
 
 class ArchiveWriter:
@@ -103,10 +128,16 @@ class ArchiveWriter:
         self._file.seek(0)
         if self._file.read(len(_FIRST_LINE)) == _FIRST_LINE:
             while (block := _read_block(self._file)) is not None:
-                records = list(_records(block))
-                if any(record[0] == "end" for record in records):
+                try:
+                    ended = any(record[0] == "end" for record in _records(block))
+                except ValueError as error:
+                    raise ConfigurationError(
+                        f"The file {str(self._partial)!r} is damaged behind byte {self.size}: {error}. Remove it, or "
+                        "name another file. Nothing was changed."
+                    ) from error
+                if ended:
                     break
-                yield from records
+                yield from _records(block)
                 self.size = self._file.tell()
         self._file.truncate(self.size)
         if not self.size:
@@ -191,11 +222,14 @@ class ArchiveReader:
                     f"The archive {str(self._path)!r} is damaged, or cut off, behind byte {self.position}. What came "
                     "before has been read."
                 )
+            records = _records(block)
+            del block  # it may be large, and the records are made of a copy
             try:
-                yield from _records(block)
-            except (ValueError, msgpack.UnpackException) as error:
+                yield from records
+            except ValueError as error:
                 raise DecodeError(
-                    f"The archive {str(self._path)!r} holds no records behind byte {self.position}: {error}."
+                    f"The archive {str(self._path)!r} is damaged behind byte {self.position}: {error}. What came "
+                    "before has been read."
                 ) from error
             self.position = self._file.tell()
 
@@ -226,9 +260,39 @@ def _read_block(file: IO[bytes]) -> bytes | None:
 
 
 def _records(block: bytes) -> Iterator[Record]:
-    unpacker = msgpack.Unpacker(max_buffer_size=len(block), strict_map_key=True)
+    """The records of a block.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    left, size = 0, len(block)
+
+    def count(values: Any) -> Any:
+        nonlocal left
+        left -= 1 + len(values)
+        if left < 0:
+            raise ValueError(f"a record holds more than {_MOST_VALUES} values")
+        return values
+
+    def refuse(*_: object) -> NoReturn:
+        raise ValueError("a record holds an extension")
+
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=size,
+        max_array_len=_MOST_VALUES,
+        max_map_len=_MOST_VALUES,
+        list_hook=count,
+        object_hook=count,
+        ext_hook=refuse,
+    )
     unpacker.feed(block)
-    for record in unpacker:
+    del block
+    while unpacker.tell() < size:
+        left = _MOST_VALUES
+        try:
+            record = unpacker.unpack()
+        except msgpack.UnpackException as error:
+            raise ValueError(f"its MessagePack ends too early or nests too deep ({type(error).__name__})") from error
         if type(record) is not list or not record or type(record[0]) is not str:
-            raise ValueError(f"{record!r:.40} is none")
+            raise ValueError(f"{record!r:.40} is no record")
         yield record

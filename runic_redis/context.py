@@ -1,6 +1,7 @@
 """What the operations of one store share: its namespace and its codec."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,8 @@ __all__ = ["DEFAULT_PARTITIONS", "URL_VARIABLE", "Context", "find_url", "make_co
 
 URL_VARIABLE = "RUNIC_REDIS_URL"
 DEFAULT_PARTITIONS = 256
+# Of so many workflows the last entry is remembered; it spares a retry a longer look, and nothing depends on it.
+_MOST_SEEN = 16_384
 
 
 @dataclass(slots=True)
@@ -31,8 +34,12 @@ class Context:
         confirmations: how the server confirms each durability, once that is known.
         wait_s: for how long a server may be let wait before it replies.
         many_nodes: whether keys of different slots may be on different nodes.
-        slots_matter: whether one script may touch keys of one slot only.
+        slots_matter: whether the server rejects a command with keys of several slots, as far as is known; the
+            first rejection tells.
         observer: who looks on, if anybody does.
+        clock: the caller's time, in seconds since 1970. Without one, nothing is old enough to be deleted for its age.
+        seen: for workflows that this store wrote or read last, the ID of the last entry that it knows: a retry need not
+            look beyond it.
     """
 
     keys: Keys
@@ -45,6 +52,22 @@ class Context:
     many_nodes: bool = False
     slots_matter: bool = False
     observer: Observer | None = None
+    clock: Callable[[], float] = float
+    seen: dict[str, str] = field(default_factory=dict)
+
+    def now_ms(self) -> int:
+        """Return the caller's time in milliseconds since 1970."""
+        return int(self.clock() * 1000)
+
+    def now_us(self) -> str:
+        """Return the caller's time in microseconds since 1970, as scripts are told it."""
+        return str(int(self.clock() * 1_000_000))
+
+    def note_seen(self, workflow_id: str, entry_id: bytes) -> None:
+        """Keep the ID of the last entry that is known of a workflow."""
+        if len(self.seen) >= _MOST_SEEN:
+            self.seen.clear()
+        self.seen[workflow_id] = entry_id.decode()
 
 
 def make_context(

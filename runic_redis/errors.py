@@ -233,12 +233,13 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 
 class WriteRefused(StoreError):
-    """The server takes no writes: its memory is full, or it cannot write its disk. Reading goes on.
+    """The server rejects a write: its memory is full, it cannot write its disk, or the request is too large for it.
 
     Where an earlier try had no answer, the message says that it may have been stored; else nothing was.
 
     Attributes:
-        code: the server's error code, "OOM" or "MISCONF".
+        code: the server's error code, "OOM" or "MISCONF"; or "TOO_LARGE", of a request that exceeds a limit of the
+            server's. Others go on after that; the first two fail every write, while reading goes on.
     """
 
     def __init__(self, message: str, *, code: str) -> None:

@@ -27,6 +27,7 @@ class WorkflowKeys:
     index: str
     leases: str
     expiring: str
+    partition: str
 
 
 class ImportKeys(NamedTuple):
@@ -51,6 +52,18 @@ class Keys:
     def config(self) -> str:
         """The key of the namespace's own settings."""
         return f"{{{self.namespace}}}:config"
+
+    @property
+    def config_copy(self) -> str:
+        """The key of a copy of these settings, in the slot of the first partition, which every namespace has."""
+        return f"{{{self.namespace}:0}}:config"
+
+    def partition(self, partition: int) -> str:
+        """The key of what one partition says of itself.
+
+        The name holds the number of partitions, so that a store that counts otherwise does not find it.
+        """
+        return f"{{{self.namespace}:{partition}}}:partition:{self.partitions}"
 
     def index(self, partition: int) -> str:
         """The key of one partition's index of workflows by the time of their last write."""
@@ -101,4 +114,5 @@ def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         expiring=f"{tag}:expiring",
+        partition=f"{tag}:partition:{keys.partitions}",
     )

@@ -13,9 +13,12 @@ from typing import Any
 from uuid import UUID
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry
+from runic_redis.events.references import FACT_REF
 
 __all__ = ["event_fields", "event_text", "event_type", "to_json", "value_text"]
 
+# Python writes no longer int in decimal, since that takes a time that grows with the square of the length.
+_LONG_INT_BITS = 8192
 # The type that a plain dict is shown with.
 PLAIN = "dict"
 
@@ -61,8 +64,10 @@ def to_json(value: Any) -> Any:
 
 def _to_json(value: Any) -> Any:
     kind = type(value)
-    if value is None or kind in {bool, int, str}:
+    if value is None or kind in {bool, str}:
         return value
+    if kind is int:
+        return value if value.bit_length() <= _LONG_INT_BITS else {"$int": hex(value)}
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     write = _FORMS.get(kind)
@@ -79,10 +84,17 @@ def _object(value: dict[Any, Any]) -> Any:
     return {"$map": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
 
 
+def _reference(value: FactRef) -> Any:
+    if type(value.hash) is str:
+        return {"$fact": value.hash}
+    # It is damaged, and shown as what it is.
+    return {"$object": FACT_REF, "version": 1, "fields": {"hash": _to_json(value.hash)}}
+
+
 _FORMS: Mapping[type, Callable[[Any], Any]] = {
     list: lambda value: [_to_json(item) for item in value],
     dict: _object,
-    FactRef: lambda value: {"$fact": value.hash},
+    FactRef: _reference,
     bytes: lambda value: {"$bytes": b64encode(value).decode()},
     tuple: lambda value: {"$tuple": [_to_json(item) for item in value]},
     set: lambda value: {"$set": sorted((_to_json(item) for item in value), key=repr)},
@@ -104,16 +116,19 @@ def value_text(value: Any) -> str:
         return "…"
 
 
+# How what holds a list of values is written.
+_BRACKETS: Mapping[type, str] = {list: "[{}]", tuple: "({})", set: "{{{}}}", frozenset: "frozenset({{{}}})"}
+
+
 def _written(value: Any) -> str:
     kind = type(value)
     if kind is FactRef:
-        return f"FactRef({value.hash!r})"
+        return f"FactRef({_written(value.hash)})"
     if kind is UnknownEvent:
         return f"{value.name}({', '.join(f'{name}={_written(part)}' for name, part in value.fields.items())})"
-    if kind is list:
-        return f"[{', '.join(map(_written, value))}]"
-    if kind is tuple:
-        return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+    if kind in {list, tuple} or (kind in {set, frozenset} and value):
+        comma = "," if kind is tuple and len(value) == 1 else ""
+        return _BRACKETS[kind].format(", ".join(map(_written, value)) + comma)
     if kind is dict:
         return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
-    return repr(value)
+    return hex(value) if kind is int and value.bit_length() > _LONG_INT_BITS else repr(value)

@@ -3,6 +3,7 @@
 This is the whole API in one place. What an operation does is in operations/, how it reaches Redis in drivers/.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
@@ -11,7 +12,8 @@ from typing import Any, Self, TypeVar
 from runic_redis.arguments import check_deadline
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
-from runic_redis.drivers.sync import Sender, run
+from runic_redis.drivers.replies import opening_limit_s
+from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import StoreError, StoreUnavailable
 from runic_redis.events import UnknownEvents
@@ -120,18 +122,19 @@ class RedisStore:
         context = make_context(namespace, partitions, unknown_events, durability)
         check_deadline(deadline_s)
         store = cls.__new__(cls)
-        store._open(connect_url(find_url(url), SYNC), context, deadline_s)
+        store._open(connect_url(find_url(url), SYNC, deadline_s), context, deadline_s)
         return store
 
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self._context = context
+        context.clock = time.time
         context.wait_s = connected.wait_s
         context.many_nodes = connected.many_nodes
         self._sender = Sender(connected.server, deadline_s, connected.wait_s)
         self.closed = False
         try:
-            run(opening.open_namespace(context), self._sender)
+            run_within(opening.open_namespace(context), self._sender, opening_limit_s(deadline_s))
         except BaseException:
             self.close()
             raise

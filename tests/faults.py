@@ -34,11 +34,11 @@ class FaultyServer:
         self.find_node = server.find_node
         self.forget = server.forget
 
-    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Pending:
+    def begin(self, calls: Sequence[Call]) -> Pending:
         self.rounds.append(calls)
         fault = self.faults.pop(0) if self.faults else None
         if fault is None:
-            return self._server.begin(calls, apart=apart)
+            return self._server.begin(calls)
         if fault == "first":
             return Answered([*self._send(calls[:1]), *[LOST] * (len(calls) - 1)])
         if fault == "reply":

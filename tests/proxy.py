@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from hiredis import pack_command
+
 from tests.servers import RunningServer
 
 
@@ -98,25 +100,8 @@ class Proxy:
                 self._threads.append(thread)
 
     def _pump(self, source: socket.socket, target: socket.socket, side: str, gone: threading.Semaphore) -> None:
-        swallowing = False
         try:
-            while data := source.recv(65536):
-                self._flowing.wait()
-                if swallowing:
-                    continue
-                passing, fault = self._meet(data, side)
-                if side == "request":
-                    self.seen += passing
-                target.sendall(passing)
-                if fault is None:
-                    continue
-                if fault.action == "cut":
-                    break
-                if fault.action == "swallow":
-                    swallowing = True
-                    continue
-                self._closing.wait(fault.delay_s)
-                target.sendall(data[len(passing) :])
+            self._forward(source, target, side)
         except OSError:
             pass
         finally:
@@ -129,6 +114,27 @@ class Proxy:
                 target.close()
             else:
                 gone.release()
+
+    def _forward(self, source: socket.socket, target: socket.socket, side: str) -> None:
+        """Pass on all that one end sends, until the connection is to be cut."""
+        swallowing = False
+        while data := source.recv(65536):
+            self._flowing.wait()
+            if swallowing:
+                continue
+            passing, fault = self._meet(data, side)
+            if side == "request":
+                self.seen += passing
+            target.sendall(passing)
+            if fault is None:
+                continue
+            if fault.action == "cut":
+                break
+            if fault.action == "swallow":
+                swallowing = True
+                continue
+            self._closing.wait(fault.delay_s)
+            target.sendall(data[len(passing) :])
 
     def _meet(self, data: bytes, side: str) -> tuple[bytes, Fault | None]:
         """What of some data may pass, and the fault that then happens."""
@@ -154,6 +160,72 @@ class Proxy:
         self.cut_all()
         for thread in self._threads:
             thread.join()
+
+
+class CommandProxy(Proxy):
+    """A proxy that passes on whole commands, and lets a subclass change, keep back or drop them.
+
+    Only replies meet the faults of `Proxy.arm`.
+    """
+
+    def _forward(self, source: socket.socket, target: socket.socket, side: str) -> None:
+        if side == "reply":
+            super()._forward(source, target, side)
+            return
+        buffer = bytearray()
+        login: list[list[bytes]] = []
+        while data := source.recv(65536):
+            self._flowing.wait()
+            buffer += data
+            commands = split_commands(buffer)
+            login += [command for command in commands if command[0].upper() in LOGIN]
+            passing = self.admit(commands, login)
+            if passing is None:
+                break
+            target.sendall(b"".join(pack_command(tuple(command)) for command in passing))
+
+    def admit(self, commands: list[list[bytes]], login: list[list[bytes]]) -> list[list[bytes]] | None:
+        """Return what to send in place of some commands of one connection, or None to cut the connection.
+
+        Args:
+            commands: the commands, each with its arguments.
+            login: what this connection has sent so far to log in, these commands included.
+        """
+        raise NotImplementedError
+
+
+# The commands by which a client sets up its connection.
+LOGIN = frozenset({b"HELLO", b"AUTH", b"SELECT"})
+
+
+def split_commands(buffer: bytearray) -> list[list[bytes]]:
+    """Take all complete commands from the start of a buffer."""
+    commands = []
+    start = 0
+    while (found := _read_command(buffer, start)) is not None:
+        command, start = found
+        commands.append(command)
+    del buffer[:start]
+    return commands
+
+
+def _read_command(buffer: bytearray, at: int) -> tuple[list[bytes], int] | None:
+    """The command that begins at a place in a buffer, and where it ends; None if part of it is missing."""
+    end = buffer.find(b"\r\n", at)
+    if end < 0:
+        return None
+    count, at = int(buffer[at + 1 : end]), end + 2
+    command = []
+    for _ in range(count):
+        end = buffer.find(b"\r\n", at)
+        if end < 0:
+            return None
+        size, at = int(buffer[at + 1 : end]), end + 2
+        if len(buffer) < at + size + 2:
+            return None
+        command.append(bytes(buffer[at : at + size]))
+        at += size + 2
+    return command, at
 
 
 @contextmanager

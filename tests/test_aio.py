@@ -154,7 +154,7 @@ class InterruptedConnection:
     async def get_connection(self) -> "InterruptedConnection":
         return self
 
-    async def send_packed_command(self, _: bytes) -> None:
+    async def send_packed_command(self, _: Any, **__: Any) -> None:
         self.events.append("sent")
 
     async def read_response(self) -> None:
@@ -365,7 +365,7 @@ def test_what_is_no_client_of_asyncio_is_refused(valkey: RunningServer) -> None:
 )
 def test_a_store_that_cannot_be_opened_says_so(url: str, error: type[StoreError], message: str) -> None:
     async def main() -> None:
-        store = AsyncRedisStore.from_url(url)
+        store = AsyncRedisStore.from_url(url, deadline_s=0.1)
         with pytest.raises(error, match=message):
             await store.open()
         assert store.closed

@@ -19,7 +19,7 @@ import pytest
 import zstandard
 
 from runic_redis.codec import Codec
-from runic_redis.codec.values import _MOST_PAIRS
+from runic_redis.codec.limits import MOST_PAIRS
 from runic_redis.errors import DecodeError, StoreError
 from runic_redis.events import default_registry
 from tests import strategies
@@ -285,7 +285,7 @@ def test_as_many_keys_of_other_hashes_are_read() -> None:
         "unknown": frozenset(strategies.FrozenSlotted(number) for number in range(2000)),
         "floats": {2.0**power for power in range(-1000, 1000)},
     }
-    assert _MOST_PAIRS < 20_000**2
+    assert MOST_PAIRS < 20_000**2
     for codec in CODECS:
         (entry,) = codec.encode_commit([value])
         assert codec.decode_entry(entry.header, entry.payload) == [value]

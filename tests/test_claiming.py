@@ -1,4 +1,4 @@
-"""Eight processes claim, work, and are killed and stopped at random for a minute: each workflow is done once."""
+"""Eight processes claim, work, and are killed and stopped at random: each workflow is done once."""
 
 import itertools
 import os
@@ -18,7 +18,8 @@ from tests.servers import RunningServer
 WORKERS = 8
 # How many workflows are at least there to be worked on while there is trouble.
 AT_HAND = 40
-TROUBLE_S = 60.0
+# How many are killed, and how many stopped, at least.
+TROUBLES = 15
 ROOT = Path(__file__).parent.parent
 
 
@@ -70,6 +71,7 @@ class Crew:
 
 
 def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, namespace: str) -> None:
+    """Until there was enough trouble, and some writer found that it was not the one any more."""
     source = random.Random(int(os.environ.get("CLAIMING_SEED", "1")))
     workflows: list[str] = []
     killed = stopped = 0
@@ -78,13 +80,14 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
         try:
             for _ in range(WORKERS):
                 crew.start()
-            over_s = time.monotonic() + TROUBLE_S
-            while time.monotonic() < over_s:
+            while min(killed, stopped) < TROUBLES or not crew.heard("lost"):
                 while len(workflows) - crew.heard("did") < AT_HAND:
                     workflows.append(f"w-{len(workflows)}")
                     store.release(store.acquire(workflows[-1], "test"))
-                time.sleep(source.uniform(0.1, 0.7))  # how long nothing happens to anybody
-                victim = source.choice(crew.working() or crew.running)
+                time.sleep(source.uniform(0.1, 0.5))  # how long nothing happens to anybody
+                if not (working := crew.working()):
+                    continue
+                victim = source.choice(working)
                 if source.random() < 0.5:
                     crew.kill(victim)
                     crew.start()
@@ -95,8 +98,10 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
                     threading.Timer(source.uniform(2, 3) * TTL_S, victim.send_signal, [signal.SIGCONT]).start()
                     stopped += 1
             for workflow_id in workflows:
-                while store.cursor(workflow_id) <= STEPS:
-                    assert all(process.poll() is None for process in crew.running)
+                for record in store.tail(workflow_id):
+                    if record.cursor > STEPS:
+                        break
+            assert all(process.poll() is None for process in crew.running)
         finally:
             for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
                 timer.join()
@@ -111,7 +116,4 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
             tokens = [one.token for one in (*steps, last)]
             assert tokens == sorted(tokens), "no write by a lease that was outdated"
             hands[len(set(tokens))] += 1
-        assert killed > 20
-        assert stopped > 20
         assert hands.total() > hands[1], "some were taken over"
-        assert crew.heard("lost") > 0, "some writer found that it was not the one any more"

@@ -91,7 +91,7 @@ class InterruptedConnection:
     def get_connection(self) -> "InterruptedConnection":
         return self
 
-    def send_packed_command(self, _: bytes) -> None:
+    def send_packed_command(self, _: Any, **__: Any) -> None:
         self.events.append("sent")
 
     def read_response(self) -> None:

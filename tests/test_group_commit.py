@@ -418,7 +418,7 @@ class ThreeNodes:
     def find_node(self, key: str) -> str:
         return key
 
-    def begin(self, calls: Sequence[Call], *, apart: bool = False) -> Any:
+    def begin(self, calls: Sequence[Call]) -> Any:
         self.arrived.release()
         answers = [self.losses.pop() if call.key == "c" and self.losses else b"OK" for call in calls]
         return _Answering(self.gates[calls[0].key], answers)

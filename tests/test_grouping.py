@@ -28,9 +28,12 @@ REFUSED = Lost("refused", sent=False)
 NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
-def append(line: str, name: str, size: int = 100) -> Command:
+def append(line: str, name: str, size: int = 100, tried: str = "1") -> Command:
     """A call that others may be joined with."""
-    return call_script("append", (key(line),), [line, name, ""], retry_at=2, line=line, joins=True, size=size)
+    args = [line, name, ""]
+    return call_script(
+        "append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True, tried=tried
+    )
 
 
 def key(line: str) -> str:
@@ -96,8 +99,8 @@ def player() -> Player:
 
 
 def flag(args: Sequence[Any]) -> Any:
-    """Whether a script call says that it is a retry: since how many milliseconds, or empty."""
-    return args[-1] and int(args[-1])
+    """What a script call says of earlier tries: empty on a first one."""
+    return args[-1]
 
 
 def test_what_waits_goes_in_one_round_in_its_order(player: Player) -> None:
@@ -149,7 +152,7 @@ def confirmed(player: Player, deadline_s: float = 30.0) -> None:
 
 def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     confirmed(player)
-    sure = replace(append("w", "1"), writes=True)
+    sure = append("w", "1")
     tickets = [player.ask(sure), player.ask(replace(sure, line="v"))]
     (call,) = player.group.next_round(0.0)
     assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
@@ -161,7 +164,7 @@ def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     assert call.confirming.touch, "it may be there already"
     player.group.take([call], [[1]], 2.0)
     assert tickets[0].replies == [1]
-    player.ask(append("w", "2"))
+    player.ask(replace(sure, writes=False))
     (call,) = player.group.next_round(3.0)
     assert call.confirming is not None
     assert call.confirming.touch, "it may be one that was asked for before"
@@ -229,6 +232,15 @@ def test_a_node_of_a_cluster_shows_by_its_error_that_slots_matter(player: Player
     assert [ticket.replies for ticket in tickets] == [[1], [2]]
 
 
+def test_a_call_that_crosses_slots_by_itself_fails_alone(player: Player) -> None:
+    cross = ErrorReply("CROSSSLOT", "Keys in request don't hash to the same slot")
+    tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
+    player.round(cross)
+    player.round(cross)
+    player.round([2])
+    assert [ticket.replies for ticket in tickets] == [[ErrorReply("CROSSSLOT", cross.message)], [2]]
+
+
 def test_an_error_of_a_joined_call_is_everybody_s(player: Player) -> None:
     tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
     player.round(ErrorReply("WRONGTYPE", "no"))
@@ -257,10 +269,10 @@ def test_a_line_waits_for_what_is_under_way(player: Player) -> None:
 
 
 def test_a_lost_reply_is_asked_for_by_a_flagged_retry(player: Player) -> None:
-    ticket = player.ask(append("w", "1"))
+    ticket = player.ask(append("w", "1", tried="3-5"))
     assert flag(player.round(CUT)[0]) == ""
-    assert flag(player.round(CUT, after_s=0.25)[0]) == 250
-    assert flag(player.round([7], after_s=1.25)[0]) == 1500
+    assert flag(player.round(CUT, after_s=0.25)[0]) == "3-5"
+    assert flag(player.round([7], after_s=1.25)[0]) == "3-5"
     assert ticket.replies == [7]
 
 
@@ -273,14 +285,27 @@ def test_a_connection_that_was_refused_has_sent_nothing(player: Player) -> None:
 def test_once_unsure_every_later_try_is_flagged(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
-    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == [1000, 2000]
+    assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == ["1", "1"]
 
 
 def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
-    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1000", "w", "2", "")]
+    assert [args[5:] for args in player.round([1, 2], after_s=1)] == [("w", "1", "1", "w", "2", "")]
+
+
+def test_what_is_to_be_looked_for_again_is_sent_again_at_once_in_order(player: Player) -> None:
+    tickets = [player.ask(append(line, name)) for line, name in (("w", "1"), ("v", "2"), ("w", "3"))]
+    player.round(CUT)
+    player.ask(append("u", "4"))
+    assert len(player.round([1, b"LOOK_AGAIN ", 2, 4], after_s=1)) == 1
+    assert player.group.resume_s <= player.now_s, "the server has not failed"
+    assert [ticket.replies for ticket in tickets[::2]] == [[1], [2]]
+    assert tickets[1].missing
+    player.ask(append("v", "5"))
+    assert [args[5:] for args in player.round([3, 5])] == [("v", "2", "1", "v", "5", "")], "as a retry, in its place"
+    assert tickets[1].replies == [3]
 
 
 def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
@@ -400,12 +425,77 @@ def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None
     assert [args[:1] for args in player.round([3])] == [("EVALSHA",)]
 
 
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        "unknown command 'EVALSHA', with args beginning with: 'abc' '1' ",
+        "ERR unknown command `EVALSHA`, with args beginning with: `abc`, `1`, ",
+        "unsupported command 'evalsha'",
+        "NOPERM User shop has no permissions to run the 'evalsha' command",
+        "NOPERM this user has no permissions to run the 'evalsha' command or its subcommand",
+    ],
+)
+def test_a_server_that_rejects_evalsha_is_sent_the_text_from_then_on(player: Player, rejection: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    (called,) = player.round(ErrorReply.parse(rejection))
+    assert player.group.resume_s == 0
+    (sent,) = player.round([1])
+    assert (called[0], sent[0], sent[2:]) == ("EVALSHA", "EVAL", called[2:])
+    assert ticket.replies == [1]
+    player.ask(append("w", "2"))
+    assert [args[0] for args in player.round([2])] == ["EVAL"]
+
+
+def test_a_server_that_rejects_eval_too_is_not_asked_again(player: Player) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply.parse("NOPERM User shop has no permissions to run the 'evalsha' command"))
+    denied = ErrorReply.parse("NOPERM User shop has no permissions to run the 'eval' command")
+    player.round(denied)
+    assert ticket.replies == [denied]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "NOPERM User shop has no permissions to access one of the keys used as arguments",
+        "ERR Unknown Redis command called from script",
+        "ERR ACL failure in script: User shop has no permissions to run the 'xadd' command",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+    ],
+)
+def test_a_refusal_by_the_script_does_not_make_it_sent_as_text(player: Player, refusal: str) -> None:
+    ticket = player.ask(append("w", "1"))
+    player.round(ErrorReply.parse(refusal))
+    assert ticket.replies == [ErrorReply.parse(refusal)]
+
+
+def test_an_unanswered_command_knows_whether_every_try_was_refused(player: Player) -> None:
+    refused, lost, repeatable = player.ask(save("u", "1")), player.ask(save("v", "1")), player.ask(read("k"))
+    readonly = ErrorReply("READONLY", "a replica")
+    player.round(readonly, CUT, CUT)
+    player.round(readonly, readonly, readonly)
+    player.round(after_s=30.0)
+    found = [ticket.replies[0] for ticket in (refused, lost, repeatable)]
+    assert [(reply.code, reply.unsure, reply.refused) for reply in found] == [
+        ("READONLY", False, True),
+        ("READONLY", True, False),
+        ("READONLY", False, False),
+    ]
+
+
+def test_a_pause_does_not_outlast_the_deadline(player: Player) -> None:
+    ticket = player.ask(read("k"))
+    while ticket.missing:
+        player.round(CUT)
+    assert 30 <= player.now_s <= 30 + grouping._FIRST_PAUSE_S
+
+
 def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
-    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == 1000
+    assert flag(player.round(NOSCRIPT, after_s=1)[0]) == "1"
     (sent,) = player.round([1])
-    assert (sent[0], flag(sent)) == ("EVAL", 1000)
+    assert (sent[0], flag(sent)) == ("EVAL", "1")
 
 
 def test_replies_that_belong_together_are_asked_for_together(player: Player) -> None:
@@ -415,12 +505,6 @@ def test_replies_that_belong_together_are_asked_for_together(player: Player) -> 
     assert len(player.round(3, 4, after_s=1)) == 2
     assert ticket.replies == [3, 4]
     assert player.woken == [ticket]
-
-
-def test_what_is_asked_once_is_not_asked_again(player: Player) -> None:
-    ticket = player.ask(read("a"), once=True)
-    player.round(CUT)
-    assert ticket.replies == [Unanswered("cut", 0.0, unsure=False)]
 
 
 def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -> None:
@@ -446,7 +530,7 @@ def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Play
     player.group.fail(calls[:1], StoreError("closed"))
     assert str(ticket.error) == "closed"
     player.group.end(StoreError("over"))
-    assert player.group.first_waiting() is None
+    assert next(player.group.waiting_tickets(), None) is None
 
 
 def test_who_asked_before_is_told_that_it_may_have_been_done(player: Player) -> None:
@@ -464,7 +548,7 @@ def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
     calls = player.group.next_round(0.0)
     other = Player()
     other.group.add_lost(ticket, ticket.unanswered())
-    assert flag(other.round([5], CUT, after_s=2)[0]) == 2000
+    assert flag(other.round([5], CUT, after_s=2)[0]) == "1"
     player.group.take(calls, [[5], b"v"], 0.0)
     assert ticket.replies == [5, b"v"]
     assert player.woken == [ticket]
@@ -477,12 +561,165 @@ def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
         player.ask(read(str(number)))
     assert len(player.round(*range(grouping._MOST_CALLS))) == grouping._MOST_CALLS
     assert len(player.round(1)) == 1
-    half = grouping._MOST_BYTES // 2 + 1
-    for number in range(3):
-        player.ask(append(f"w-{number}", "x", half))
-    assert [len(player.round([1])) for _ in range(3)] == [1, 1, 1]
-    player.ask(append("w", "large", 10 * half))
-    assert len(player.round([1])) == 1, "what is larger than a round goes alone"
+    size = grouping._LARGE_BYTES - 1
+    fitting = grouping._MOST_BYTES // size
+    for number in range(fitting + 1):
+        player.ask(Command(("GET", str(number)), str(number), size=size))
+    assert len(player.round(*range(fitting))) == fitting
+    assert len(player.round(1)) == 1
+
+
+def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:
+    args = [line, name, "", b"x" * size]
+    return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)
+
+
+CLOSED = Lost("closed", sent=True, closed=True)
+LIMITS = [("CONFIG", "GET", "proto-max-bulk-len"), ("CONFIG", "GET", "client-query-buffer-limit")]
+MIB = 1024 * 1024
+WIDE = ([b"proto-max-bulk-len", b"536870912"], {b"client-query-buffer-limit": b"1073741824"})
+UNTOLD = (ErrorReply("NOPERM", "no"), ErrorReply("NOPERM", "no"))
+
+
+def test_a_large_request_does_not_hold_up_others(player: Player) -> None:
+    tickets = [player.ask(append("v", "1")), player.ask(large("w", "2")), player.ask(append("u", "3"))]
+    assert len(player.round([1, 3])) == 1
+    ((sent,),) = player.group.take_large()
+    assert sent.own_connection
+    assert player.group.take_large() == []
+    later = player.ask(append("v", "4"))
+    player.round([4])
+    player.group.take([sent], [[2]], 0.0)
+    assert [ticket.replies for ticket in [*tickets, later]] == [[1], [2], [3], [4]]
+    assert player.group.idle
+
+
+def test_a_large_request_keeps_its_place_in_its_line(player: Player) -> None:
+    for command in (append("w", "1"), large("w", "2"), append("w", "3"), append("v", "4")):
+        player.ask(command)
+    (sent,) = player.round([1, 4])
+    assert sent[5] == "w"
+    assert sent[8] == "v"
+    assert player.group.take_large() == []
+    assert player.round() == []
+    ((sent,),) = player.group.take_large()
+    assert player.round() == [], "the line is busy"
+    player.group.take([sent], [[2]], 0.0)
+    assert [args[5] for args in player.round([3])] == ["3"]
+
+
+def test_few_large_requests_are_under_way(player: Player) -> None:
+    for number in range(grouping._MOST_LARGE + 1):
+        player.ask(large(f"w-{number}", "1"))
+    player.ask(append(f"w-{grouping._MOST_LARGE}", "2"))
+    assert player.round() == [], "the last line waits for its large request"
+    rounds = player.group.take_large()
+    assert len(rounds) == grouping._MOST_LARGE
+    player.group.take(rounds[0], [[1]], 0.0)
+    player.round()
+    assert len(player.group.take_large()) == 1
+
+
+def ask_large(player: Player, *answers: Any) -> list[Sequence[Any]]:
+    """Send the round of a large request, and answer it; what was sent."""
+    assert player.round() == []
+    (calls,) = player.group.take_large()
+    player.group.take(calls, answers, player.now_s)
+    return [call.args for call in calls]
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (([b"proto-max-bulk-len", b"1048576"], WIDE[1]), "proto-max-bulk-len is 1048576 bytes"),
+        ((WIDE[0], {b"client-query-buffer-limit": b"1048578"}), "client-query-buffer-limit is 1048578 bytes"),
+    ],
+)
+def test_a_request_over_a_limit_fails_alone_at_once(player: Player, limits: Sequence[Any], named: str) -> None:
+    ticket = player.ask(large("w", "1", MIB + 1))
+    ask_large(player, CLOSED)
+    other = player.ask(append("v", "1"))
+    assert len(player.round([1])) == 1, "nothing waits out a pause"
+    assert other.replies == [1]
+    ((*questions,),) = player.group.take_large()
+    assert [call.args for call in questions] == LIMITS
+    player.group.take(questions, limits, player.now_s)
+    (reply,) = ticket.replies
+    assert (reply.code, reply.unsure) == ("TOO_LARGE", False)
+    assert str(MIB + 3) in reply.message
+    assert named in reply.message
+    assert player.group.idle
+
+
+@pytest.mark.parametrize("limit", [b"1048577", b"1048578"])
+def test_a_request_just_under_the_limits_is_sent_again(player: Player, limit: bytes) -> None:
+    ticket = player.ask(large("w", "1", MIB))
+    ask_large(player, CLOSED)
+    limits = (WIDE[0], [b"", b"1048578"]) if limit == b"1048578" else ([b"", b"1048576"], WIDE[1])
+    assert ask_large(player, *limits) == LIMITS
+    (sent,) = ask_large(player, [7])
+    assert sent[5] == "1"
+    assert sent[6] != "", "as a retry"
+    assert ticket.replies == [7]
+
+
+def test_a_large_request_is_tried_until_its_deadline_while_the_network_fails(player: Player) -> None:
+    ticket = player.ask(large("w", "1"))
+    tries = 0
+    while ticket.missing:
+        assert player.round(after_s=1) == []
+        for calls in player.group.take_large():
+            tries += 1
+            player.group.take(calls, WIDE if len(calls) == 2 else [CLOSED], player.now_s)
+    assert tries > 20
+    assert ticket.replies[0] == Unanswered("closed", ticket.replies[0].elapsed_s, unsure=True)
+
+
+def test_a_server_that_is_gone_is_not_asked_for_its_limits(player: Player) -> None:
+    player.ask(large("w", "1"))
+    ask_large(player, CLOSED)
+    assert ask_large(player, REFUSED, REFUSED) == LIMITS
+    assert player.group.resume_s > player.now_s
+    assert [args[2] for args in ask_large(player, CUT)] == ["1"]
+    assert [args[2] for args in ask_large(player, [1])] == ["1"], "a silent server has not closed the connection"
+
+
+def test_a_rejection_is_passed_on_where_the_limits_are_not_told(player: Player) -> None:
+    ticket = player.ask(large("w", "1"))
+    ask_large(player, ErrorReply("Protocol", "error: invalid bulk length"))
+    ask_large(player, *UNTOLD)
+    (reply,) = ticket.replies
+    assert reply.code == "TOO_LARGE"
+    assert "Protocol error: invalid bulk length" in reply.message
+    assert "proto-max-bulk-len" in reply.message
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_server_without_limits_that_closes_connections_has_rejected_the_request(player: Player, sent: bool) -> None:
+    ticket = player.ask(large("w", "1"))
+    for _ in range(grouping._MOST_CLOSED):
+        assert ticket.missing
+        ask_large(player, Lost("closed", sent=sent, closed=True))
+        ask_large(player, *UNTOLD)
+    (reply,) = ticket.replies
+    assert (reply.code, reply.unsure) == ("TOO_LARGE", sent)
+
+
+def test_nobody_asks_for_limits_who_has_gone_away(player: Player) -> None:
+    ticket = player.ask(large("w", "1"))
+    assert player.round() == []
+    (calls,) = player.group.take_large()
+    player.group.abandon(ticket)
+    player.group.take(calls, [CLOSED], 0.0)
+    assert player.group.idle
+
+
+def test_a_large_request_is_confirmed_on_its_own_connection(player: Player) -> None:
+    confirmed(player)
+    player.ask(large("w", "1"))
+    assert player.round() == []
+    ((call,),) = player.group.take_large()
+    assert call.confirming is not None
 
 
 def test_a_joined_call_is_bounded(player: Player) -> None:

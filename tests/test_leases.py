@@ -171,7 +171,23 @@ def test_what_is_deleted_is_not_looked_at_again(store: RedisStore) -> None:
 
 
 def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:
+    store.append("other", [{"n": 1}])
     call = leasing._acquire(store._context, "w", "me", 30.0, "")
     (token,) = store._sender.ask(Batch([call]))
     assert store._sender.ask(Batch([call])) == [token]
     assert store.acquire("w", "me").token > token
+
+
+def test_a_token_is_higher_than_the_last_one_though_the_clock_went_back(store: RedisStore) -> None:
+    """As after a failover to a server whose clock is an hour behind."""
+    ahead = store.acquire("w", "me", 1000).token + 3600 * 10**6
+    key = store._context.keys.workflow("w").meta
+    store._sender.ask(Batch([Command(("HSET", key, "fence", str(ahead)), key)]))
+    later = store.acquire("w", "me", 1000)
+    assert later.token > ahead
+    assert store.append("w", [{"n": 1}], lease=later) == 1
+    store.release(later)
+    (claimed,) = store.claim("you")
+    assert claimed.token > later.token
+    with pytest.raises(LeaseLost):
+        store.append("w", [{"n": 2}], lease=later)

@@ -320,7 +320,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(self.clients[0].list()) == self.order
 
 
-def check(open_store: Callable[[str], RedisStore]) -> None:
+def check(open_store: Callable[[str], RedisStore], examples: int) -> None:
     class Machine(StoreMachine):
         pass
 
@@ -328,14 +328,16 @@ def check(open_store: Callable[[str], RedisStore]) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
 
 def test_the_store_agrees_with_its_model_on_fakeredis(few_buckets: None) -> None:
-    check(lambda namespace: RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=2))
+    check(
+        lambda namespace: RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=2), examples=20
+    )
 
 
 def test_the_store_agrees_with_its_model_on_valkey(valkey: Any, few_buckets: None) -> None:
-    check(lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2))
+    check(lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2), examples=70)

@@ -1,5 +1,6 @@
 """The operations as traces: what they send, and what they make of the answers, with no socket and no clock."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,12 +25,24 @@ from runic_redis.events import default_registry
 from runic_redis.keys import Keys
 from runic_redis.operations import facts, lifecycle, snapshots
 from runic_redis.operations.appending import append, append_many
-from runic_redis.operations.effects import Ahead, Batch, Collect, Effect, ErrorReply, Operation, Unanswered
+from runic_redis.operations.asking import unavailable, unreachable
+from runic_redis.operations.effects import (
+    PASSING,
+    Ahead,
+    Batch,
+    Collect,
+    Effect,
+    ErrorReply,
+    Operation,
+    Unanswered,
+)
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.opening import open_namespace, with_settings
 from runic_redis.operations.reading import Reader
 
 UNANSWERED = Unanswered("cut", 30.0, unsure=True)
+# Two fields of a hash that is not there.
+NOT_THERE = [None, None]
 
 
 @pytest.fixture
@@ -71,7 +84,7 @@ def test_an_append_is_one_script_call(context: Context) -> None:
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[1]])
     assert names(asked) == ["append"]
     assert cursor == 1
-    assert argument(asked[0], 3) == "", "a first try looks at nothing"
+    assert argument(asked[0], 4) == "", "a first try looks at nothing"
 
 
 def test_what_was_never_answered_is_unavailable_and_a_write_s_fate_unknown(context: Context) -> None:
@@ -92,28 +105,72 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
-    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[[None, None]], [None]])
-    assert names(asked) == ["HMGET", "HGET"]
+    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE]])
+    assert names(asked) == ["HMGET HMGET", "HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]]])
+        play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]] * 2])
     with pytest.raises(StoreError):
         next(with_settings(context, lifecycle.exists(context, "")))
-    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]], [None]])
+    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE]])
     assert context.made
 
 
 def test_the_first_write_makes_the_namespace_once(context: Context) -> None:
     context.made = False
-    asked, _ = play(append(context, "w", [{"a": 1}]), [[[b"1", b"4"]], [1]])
-    assert names(asked) == ["make_namespace", "append"]
+    making: list[Any] = [[NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
+    asked, _ = play(append(context, "w", [{"a": 1}]), [*making, [1]])
+    assert names(asked) == ["HMGET HMGET", "make_namespace", "make_namespace", " ".join(["HSETNX"] * 4), "append"]
     assert context.made
     assert names(play(append(context, "w", [{"a": 1}]), [[2]])[0]) == ["append"]
 
 
+def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context) -> None:
+    context.made = False
+    there: list[Any] = [[[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]]]
+    asked, _ = play(append(context, "w", [{"a": 1}]), [*there, [0, 0, 1, 0], [[1, b"0", 0, b"0", 0]], [1]])
+    assert names(asked)[-2:] == ["count", "append"], "it had no workflows"
+    context.made = False
+    lost: list[Any] = [*there, [0, 0, 1, 0], [[1, b"0", 3, b"0", 0]], [1]]
+    with pytest.raises(DecodeError, match=r"partition:4'.* is lost, and 3 workflows are in it"):
+        play(append(context, "w", [{"a": 1}]), lost)
+    assert not context.made
+
+
+def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> None:
+    again = ErrorReply("NEW_PARTITION", "")
+    remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
+    asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
+    assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
+    with pytest.raises(ConfigurationError, match=r"partitions=8 instead of 4.*Nothing was written"):
+        play(append(context, "w", [{"a": 1}]), [[again], [[b"1", b"8"]] * 2])
+    assert context.keys.partitions == 8
+    context.keys = Keys("test", 4)
+    with pytest.raises(StoreError, match="5 times"):
+        play(append(context, "w", [{"a": 1}]), [[again], *([*remade, [again]] * 5)])
+
+
+def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Context) -> None:
+    context.clock = lambda: 1.0
+    items = [(f"w-{number}", [{"n": number}]) for number in range(3)]
+    over: list[Any] = [[[b"5", b"900"]], [1]]
+    asked, cursors = play(append_many(context, items), [[1, ErrorReply("END_REACHED", ""), 7], *over, [2]])
+    assert names(asked) == ["append append append", "HMGET", "delete", "append"]
+    assert cursors == [1, 2, 7]
+    assert argument(asked[2], 2) == b"5"
+    assert argument(asked[2], 4) == b"900", "only while that is its end"
+    early: list[Any] = [[[b"5", b"1900"]], [1]]
+    asked, cursors = play(
+        append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *early, [2]]
+    )
+    assert names(asked) == ["append append append", "HMGET", "expire", "append"]
+    assert argument(asked[2], 4) == "900", "what is left of it by the caller's clock"
+    assert argument(asked[3], 4) == "1", "an earlier try may still arrive"
+
+
 def test_reading_makes_no_namespace(context: Context) -> None:
     context.made = False
-    play(lifecycle.exists(context, "w"), [[None]])
+    play(lifecycle.exists(context, "w"), [[NOT_THERE]])
     play(append(context, "w", []), [[0]])
     assert not context.made
 
@@ -142,7 +199,7 @@ def test_a_commit_s_own_errors(context: Context) -> None:
     assert (lost.value.expected, lost.value.actual) == (4, 3)
     with pytest.raises(StoreUnavailable, match="trimmed"):
         play(append(context, "w", [{"a": 1}]), [[ErrorReply("COMMIT_UNSURE", "")]])
-    with pytest.raises(DecodeError, match="commits of a workflow is damaged"):
+    with pytest.raises(DecodeError, match="the commits of a workflow"):
         play(append(context, "w", [{"a": 1}], commit_id="c"), [[ErrorReply("DAMAGED", "commits")]])
 
 
@@ -159,14 +216,14 @@ def test_many_facts_are_one_round_trip(context: Context) -> None:
 def test_on_one_node_facts_travel_in_the_script_that_refers_to_them(context: Context) -> None:
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[2]])
     assert names(asked) == ["append"]
-    assert argument(asked[0], 8) == "2"
+    assert argument(asked[0], 9) == "2"
 
 
 def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Context) -> None:
     context.slots_matter = True
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[1, 1], [2]])
     assert names(asked) == ["keep_fact keep_fact", "append"]
-    assert argument(asked[1], 8) == "2 elsewhere"
+    assert argument(asked[1], 9) == "2 elsewhere"
     with pytest.raises(FactNotFound, match="Nothing was stored"):
         play(append(context, "w", [{"a": FactRef("h")}]), [[ErrorReply("FACT_MISSING", "h")]])
     with pytest.raises(StoreUnavailable):
@@ -220,27 +277,106 @@ def test_a_delete_names_the_life_it_ends(context: Context) -> None:
     assert argument(asked[1], 2) == b"123"
 
 
-def test_opening_asks_once_and_says_what_is_wrong(context: Context) -> None:
+# What a server that has scripts replies to an EVAL that lacks an argument.
+HAS_SCRIPTS = ErrorReply("ERR", "wrong number of arguments for 'eval' command")
+
+
+def test_opening_takes_one_round_trip_and_says_what_is_wrong(context: Context) -> None:
     context.made = False
     refused = Unanswered("refused", 0.0, unsure=False)
     with pytest.raises(StoreUnavailable, match="cannot be reached: refused"):
-        play(open_namespace(context), [[refused, refused]])
-    (batch,), _ = play(open_namespace(context), [[b"redis_version:7.0.0", [None, None]]])
-    assert isinstance(batch, Batch)
-    assert batch.once
+        play(open_namespace(context), [[refused] * 4])
+    asked, _ = play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, HAS_SCRIPTS]])
+    assert names(asked) == ["INFO HMGET HMGET EVAL"]
     assert not context.made
+
+
+@pytest.mark.parametrize(
+    "rejection",
+    [
+        "unknown command 'EVAL', with args beginning with: 'return 1' ",
+        "unknown command `EVAL`, with args beginning with: `return 1`, ",
+        "ERR unsupported command 'eval'",
+        "ERR Command is not available: 'EVAL'. See the documentation.",
+        "ERR command 'EVAL' not support for normal user",
+    ],
+)
+def test_a_server_without_scripts_is_not_opened(context: Context, rejection: str) -> None:
+    with pytest.raises(ConfigurationError, match="Scripts are required") as caught:
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, ErrorReply.parse(rejection)]])
+    assert "return 1" not in str(caught.value)
+
+
+def test_a_user_without_scripts_may_open_and_read(context: Context) -> None:
+    denied = ErrorReply("NOPERM", "User reader has no permissions to run the 'eval' command")
+    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, denied]])
+
+
+@pytest.mark.parametrize(
+    ("replies", "warns"),
+    [
+        ([[b"role:slave\r\nslave_read_only:1", NOT_THERE, NOT_THERE, HAS_SCRIPTS]], True),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [[b"slave", b"127.0.0.1", 6379]]], True),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [["slave", "127.0.0.1", 6379]]], True),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [ErrorReply("NOPERM", "role")]], False),
+        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [[b"master", 0, []]]], False),
+        ([[b"role:master", NOT_THERE, NOT_THERE, HAS_SCRIPTS]], False),
+    ],
+)
+def test_a_replica_is_warned_of(
+    context: Context, caplog: pytest.LogCaptureFixture, replies: list[Any], warns: bool
+) -> None:
+    play(open_namespace(context), replies)
+    assert ("The server is a replica" in caplog.text) == warns
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Unanswered("READONLY You can't write.", 8.0, unsure=False, refused=True), "is a replica.*Nothing was changed"),
+        (Unanswered("READONLY You can't write.", 8.0, unsure=True), "is a replica.*Whether it was stored is not known"),
+        (Unanswered("READONLY You can't write.", 8.0, unsure=False), "is a replica.*safe to ask again"),
+        (Unanswered("NOREPLICAS Not enough.", 8.0, unsure=False, refused=True), "min-replicas-to-write"),
+        (Unanswered("MASTERDOWN Link down.", 8.0, unsure=False, refused=True), "lost the link to its primary"),
+        (Unanswered("LOADING Redis is loading.", 8.0, unsure=False, refused=True), "is loading its data"),
+        (Unanswered("BUSY Redis is busy.", 8.0, unsure=False, refused=True), "SCRIPT KILL"),
+        (Unanswered("CLUSTERDOWN Slot not served", 8.0, unsure=False, refused=True), "does not serve all"),
+        (Unanswered("TRYAGAIN Multiple keys", 8.0, unsure=False, refused=True), "moving the keys"),
+        (Unanswered("UNBLOCKED force unblock", 8.0, unsure=False, refused=True), "became a replica"),
+    ],
+)
+def test_a_server_that_refuses_until_the_deadline_is_not_said_to_be_silent(reply: Unanswered, says: str) -> None:
+    for error in (unavailable(reply), unreachable(reply)):
+        assert re.search(says, str(error))
+        assert "did not answer" not in str(error)
+        assert ".." not in str(error)
+
+
+def test_each_passing_refusal_has_a_condition() -> None:
+    for code in PASSING:
+        assert str(unavailable(Unanswered(f"{code} said", 1.0, unsure=False)))
 
 
 @pytest.mark.parametrize("bad", [b"", b"what", b"-1", b"1_6", b" 16", b"9" * 5000, None])
 def test_damaged_settings_are_named_in_short(context: Context, bad: bytes | None) -> None:
     with pytest.raises(ConfigurationError, match="are damaged") as caught:
-        play(open_namespace(context), [[b"redis_version:7.0.0", [b"1", bad]]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", [b"1", bad], NOT_THERE, HAS_SCRIPTS]])
     assert len(str(caught.value)) < 500
+    with pytest.raises(ConfigurationError, match="are damaged"):
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", bad], HAS_SCRIPTS]])
+
+
+def test_lost_settings_are_taken_from_their_copy(context: Context) -> None:
+    context.made = False
+    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"4"], HAS_SCRIPTS]])
+    assert not context.made, "the first write restores them"
+    with pytest.raises(ConfigurationError, match="partitions=8"):
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"8"], HAS_SCRIPTS]])
 
 
 def test_a_version_that_is_no_number_is_passed_over(context: Context) -> None:
     for info in (b"redis_version:" + b"9" * 5000 + b".0", b"redis_version:x", b"\xff", b""):
-        play(open_namespace(context), [[info, [None, None]]])
+        play(open_namespace(context), [[info, NOT_THERE, NOT_THERE, HAS_SCRIPTS]])
 
 
 def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Context) -> None:
@@ -337,4 +473,4 @@ def test_the_last_few_events_are_read_with_a_small_page(context: Context) -> Non
 def test_a_short_listing_reads_little(context: Context) -> None:
     batch = next(Listing(context, limit=1).next_page())
     assert isinstance(batch, Batch)
-    assert [command.args[-1] for command in batch.commands] == ["4"] * 4
+    assert [command.args[1] for command in batch.commands] == ["4"] * 4

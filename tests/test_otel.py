@@ -352,7 +352,7 @@ def test_without_an_sdk_nothing_is_added(valkey: RunningServer, namespace: str) 
 def test_whatever_metadata_hold_they_are_read(valkey: RunningServer, metadata: dict[str, Any]) -> None:
     telemetry = Telemetry()
     with RedisStore.from_url(valkey.url(), namespace="hostile-traces") as store:
-        store.delete_namespace()
+        store.delete("w")
         store.append("w", [{"n": 1}], metadata=metadata)
         telemetry.instrument(store)
         assert list(store.stream("w")) == [{"n": 1}]

@@ -39,7 +39,8 @@ def open_asyncio(url: str, **options: Any) -> Any:
 
 @pytest.fixture(params=[RedisStore.from_url, open_asyncio], ids=["sync", "asyncio"])
 def open_url(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return request.param
+    """Opens a URL with one try, unless told otherwise."""
+    return partial(request.param, deadline_s=0)
 
 
 @pytest.fixture(autouse=True)

@@ -5,42 +5,44 @@ import sys
 from collections import Counter
 from typing import Any
 
-import pytest
-
 from runic_redis import RedisStore
 
 PROCESSES = 16
 COMMITS = 60
 
-# Prints, for each commit of its own, the cursor after it, its number and its size.
+# For each workflow, which of the writers expect a cursor.
+MODES = {"blind": lambda _: False, "expecting": lambda _: True, "mixed": lambda writer: writer % 2 == 1}
+
+# Prints, for each commit of its own to each workflow, the cursor after it, its number and its size; then an empty line.
 WRITER = """
 import random, sys
 from runic_redis import CursorConflict, RedisStore
-url, namespace, writer, expecting = sys.argv[1:]
+url, namespace, writer, *expecting = sys.argv[1:]
 chance = random.Random(int(writer))
 with RedisStore.from_url(url, namespace=namespace) as store:
     print("ready", flush=True)
-    sys.stdin.readline()
-    for number in range(int(COMMITS)):
-        events = [{"writer": int(writer), "commit": number}] * chance.randrange(1, 4)
-        while True:
-            expected = store.cursor("order-1") if expecting == "expecting" else None
-            try:
-                print(store.append("order-1", events, expected_cursor=expected), number, len(events))
-                break
-            except CursorConflict:
-                continue
+    for workflow_id in map(str.strip, sys.stdin):
+        for number in range(int(COMMITS)):
+            events = [{"writer": int(writer), "commit": number}] * chance.randrange(1, 4)
+            while True:
+                expected = store.cursor(workflow_id) if workflow_id in expecting else None
+                try:
+                    print(store.append(workflow_id, events, expected_cursor=expected), number, len(events))
+                    break
+                except CursorConflict:
+                    continue
+        print(flush=True)
 """.replace("COMMITS", str(COMMITS))
 
 
-@pytest.mark.parametrize("mode", ["blind", "expecting", "mixed"])
-def test_sixteen_processes_append_to_one_workflow(embedded: str, namespace: str, mode: str) -> None:
+def test_sixteen_processes_append_to_one_workflow(embedded: str, namespace: str) -> None:
+    """One after the other to a workflow of each mode."""
     writers: list[subprocess.Popen[str]] = []
     for writer in range(PROCESSES):
-        expecting = "expecting" if mode == "expecting" or (mode == "mixed" and writer % 2) else "blind"
+        expecting = [mode for mode, expects in MODES.items() if expects(writer)]
         writers.append(
             subprocess.Popen(
-                [sys.executable, "-c", WRITER, embedded, namespace, str(writer), expecting],
+                [sys.executable, "-c", WRITER, embedded, namespace, str(writer), *expecting],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -49,22 +51,29 @@ def test_sixteen_processes_append_to_one_workflow(embedded: str, namespace: str,
     for process in writers:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
+    for mode in MODES:
+        for process in writers:
+            assert process.stdin is not None
+            process.stdin.write(f"{mode}\n")
+            process.stdin.flush()
+        check(embedded, namespace, mode, [list(iter(process.stdout.readline, "\n")) for process in writers])
     for process in writers:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    acknowledged = []
-    for writer, process in enumerate(writers):
-        output, _ = process.communicate(timeout=120)
+        process.communicate()
         assert process.returncode == 0
-        for line in output.splitlines():
+
+
+def check(url: str, namespace: str, workflow_id: str, said: list[list[str]]) -> None:
+    """Compare what each writer said of a workflow with what is there."""
+    acknowledged = []
+    for writer, lines in enumerate(said):
+        for line in lines:
             cursor, number, size = map(int, line.split())
             acknowledged.append((cursor, writer, number, size))
 
     assert len(acknowledged) == PROCESSES * COMMITS
-    with RedisStore.from_url(embedded, namespace=namespace) as store:
-        streamed: list[Any] = list(store.stream("order-1"))
-        assert store.cursor("order-1") == len(streamed)
+    with RedisStore.from_url(url, namespace=namespace) as store:
+        streamed: list[Any] = list(store.stream(workflow_id))
+        assert store.cursor(workflow_id) == len(streamed)
     end = 0
     for cursor, writer, number, size in sorted(acknowledged):
         assert cursor - size == end, "the cursors have a gap"

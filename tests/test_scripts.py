@@ -1,43 +1,24 @@
 """The Lua scripts: what a head declares is what its script uses."""
 
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from runic_redis import RedisStore
-from runic_redis.operations import (
-    appending,
-    asking,
-    checking,
-    collecting,
-    confirming,
-    facts,
-    importing,
-    leasing,
-    lifecycle,
-    listing,
-    opening,
-    snapshots,
-)
+from runic_redis import DurabilityError, Fact, RedisStore, replicated
+from runic_redis.keys import WorkflowKeys
+from runic_redis.operations import asking
+from runic_redis.operations.effects import Argument
 from runic_redis.scripts import load_script, scripts_directory
+from tests.faults import make_faulty
+from tests.servers import RunningServer
+from tests.test_archives import export, load
+from tests.test_verifying import verify
 
 SCRIPTS = sorted(scripts_directory().glob("*.lua"))
-CALLERS = (
-    appending,
-    checking,
-    collecting,
-    confirming,
-    facts,
-    importing,
-    leasing,
-    lifecycle,
-    listing,
-    opening,
-    snapshots,
-)
+# What a key can be, as the heads name it.
+KINDS = {*WorkflowKeys.__slots__, "config", "bucket", "times", "touch"}
 
 
 def head_and_body(path: Path) -> tuple[str, str]:
@@ -72,10 +53,86 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
     assert declared == set(re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", body))
 
 
+def call_every_script(store: RedisStore, directory: Path) -> None:
+    """Run operations that call them all."""
+    client, keys = store._connected.server._client, store._context.keys
+    store.save_fact("alone", 1)
+    store.append_many([("w", [{"n": 1}]), ("v", [{"f": Fact("with it")}])])
+    lease = store.acquire("w", "me")
+    store.renew(lease)
+    store.append("w", [{"f": Fact("by a lease")}], snapshot=b"s", lease=lease)
+    store.save("w", [{"n": 1}])
+    store.save("w", [{"f": Fact("in a log")}, {"f": Fact("and another")}], lease=lease)
+    store.save_snapshot("w", 2, b"two", lease=lease)
+    store.trim("w", lease=lease)
+    store.release(lease)
+    assert sorted(store.list()) == ["v", "w"]
+    export(store, directory / "archive")
+    client.zrem(keys.workflow("v").index, "v")
+    assert [one.repaired for one in verify(store, repair=True).findings] == [True]
+    store.complete("w")
+    store.expire("w", 1000)
+    store.delete("w")
+    assert store.collect(0) > 0
+    assert load(store, directory / "archive").complete
+    store._context.slots_matter = True
+    store.append("w", [{"f": Fact("elsewhere")}])
+    store.save("w", [{"f": Fact("elsewhere too")}])
+
+
+@pytest.fixture(scope="module")
+def calls(
+    valkey: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[tuple[list[str], list[Argument]]]]:
+    """What is sent to call each script: the keys and the further arguments of each call."""
+    found: dict[str, list[tuple[list[str], list[Argument]]]] = {path.stem: [] for path in SCRIPTS}
+    scripts = [load_script(name) for name in found]
+    names = {script.sha: script.name for script in scripts} | {script.text: script.name for script in scripts}
+    with RedisStore.from_url(valkey.url(), namespace="every-script", partitions=3) as store:
+        faulty = make_faulty(store)
+        call_every_script(store, tmp_path_factory.mktemp("scripts"))
+        rounds = faulty.rounds
+        faulty = make_faulty(store, deadline_s=0.01)
+        with pytest.raises(DurabilityError):
+            store.append("w", [], durability=replicated(1))
+        store.delete_namespace()
+    for call in (call for sent in (*rounds, *faulty.rounds) for call in sent):
+        for command in (call.args, *(call.confirming.commands(call.key) if call.confirming else ())):
+            if command[0] in {"EVAL", "EVALSHA"}:
+                first = 3 + int(command[2])
+                found[names[command[1]]].append((list(command[3:first]), list(command[first:])))
+    return found
+
+
+def declared(head: str, what: str) -> tuple[list[str], bool]:
+    """What a head says of each of the first KEYS or ARGV, and whether further ones may follow."""
+    said = re.findall(rf"(?ms)^-- {what}\[\d+(…?)\] (.*?)(?=^-- (?:{what}\[|ARGV\[1|Reply))", head)
+    each = [" ".join(text.replace("\n--", "").split()) for _, text in said]
+    further = [number for number, (dots, text) in enumerate(said) if dots or "for each" in text]
+    return (each[: further[0]], True) if further else (each, False)
+
+
+def kind(key: str) -> str:
+    """What a key is."""
+    own = re.search(r"\}:(?:import-)?(\w+)", key)
+    return own[1] if own else "bucket"
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_every_script_is_called_with_as_many_keys_as_it_declares(path: Path) -> None:
-    sources = "".join(inspect.getsource(module) for module in CALLERS)
-    assert f'"{path.stem}"' in sources, "nobody calls it"
+def test_every_script_is_called_with_as_many_keys_as_it_declares(
+    path: Path, calls: dict[str, list[tuple[list[str], list[Argument]]]]
+) -> None:
+    head, _ = head_and_body(path)
+    assert calls[path.stem], "nobody calls it"
+    for keys, arguments in calls[path.stem]:
+        for given, what in ((keys, "KEYS"), (arguments, "ARGV")):
+            each, further = declared(head, what)
+            assert len(given) >= len(each) if further else len(given) == len(each), (what, given)
+        each, _ = declared(head, "KEYS")
+        for key, said in zip(keys, each, strict=False):
+            assert kind(key) == said.split()[0] or said.split()[0] not in KINDS, (key, said)
+        for key in keys[len(each) :]:
+            assert re.search(rf"\b{kind(key)}\b", head.partition("-- ARGV")[0]), key
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -102,7 +102,7 @@ def test_a_sentinel(tmp_path: Path, namespace: str) -> None:
         works(f"redis+sentinel://127.0.0.1:{watcher}/shop", namespace + "a")
         works(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{watcher}/shop/2?protocol=3", namespace + "b")
         with pytest.raises(StoreUnavailable, match="No master found for 'nobody'"):
-            RedisStore.from_url(f"redis+sentinel://127.0.0.1:{watcher}/nobody")
+            RedisStore.from_url(f"redis+sentinel://127.0.0.1:{watcher}/nobody", deadline_s=0)
         sentinel = redis.Sentinel([("127.0.0.1", watcher)])
         client = sentinel.master_for("shop")
         with RedisStore(client, namespace=namespace) as store:
@@ -182,7 +182,7 @@ def test_a_bad_url_is_one_clear_error(url: str, message: str) -> None:
         assert SECRET not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_one_clear_error_at_once(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     (port,) = servers.free_ports(1)
     for url in (
         f"redis://user:{SECRET}@127.0.0.1:{port}",
@@ -192,7 +192,7 @@ def test_a_server_that_is_not_there_is_one_clear_error_at_once(tmp_path: Path) -
     ):
         for from_url in OPENERS:
             with pytest.raises(StoreUnavailable, match="cannot be reached") as caught:
-                from_url(url)
+                from_url(url, deadline_s=0.1)
             assert SECRET not in str(caught.value)
 
 

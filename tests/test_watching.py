@@ -26,7 +26,10 @@ def test_each_write_is_told_once_in_order(valkey: RunningServer, namespace: str)
             assert [change.workflow_id for change in told] == ["new", "before", "w-1"], "by its last write"
             assert all(change.since_us <= change.time_us for change in told)
             with valkey.client() as client:
-                client.zadd(store._context.keys.index(0), {"no time": 1e300, "w-3": -5})
+                client.zadd(store._context.keys.index(0), {"no time": 1e300, "odd": -5})
+            assert store._run(watcher.look()) == []
+            with valkey.client() as client:
+                client.zrem(store._context.keys.index(0), "no time", "odd")
             assert store._run(watcher.look()) == []
             store.delete_namespace()
 

@@ -1,6 +1,21 @@
+-- Goes with the numbers.
+
 -- The server's time: Unix microseconds, and milliseconds.
 local function now()
   local time = redis.call('TIME')
   local micros = time[1] * 1000000 + time[2]
   return micros, math.floor(micros / 1000)
 end
+
+-- The index score of a write that happens now: above every other score of the partition. Where the server's clock is
+-- behind these, because it was set back or a failover led to another server, the caller's clock counts. `top` is the
+-- highest member of the index with its score, as ZREVRANGE returns it.
+local function next_score(top, micros, caller)
+  local highest = tonumber(top[2] or 0)
+  if highest < micros or highest >= 9007199254740991 then return int(micros) end
+  return int(math.max(highest + 1, tonumber(caller)))
+end
+
+-- Whether a workflow's end is reached by the server's clock. The caller compares it with its own clock, and then deletes
+-- the workflow or postpones its end: see operations/ending.py.
+local function is_over(expires, ms) return expires and (tonumber(expires) or math.huge) <= ms end

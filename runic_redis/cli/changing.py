@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, progress, stop
 from runic_redis.errors import WorkflowNotFound
 from runic_redis.operations.describing import count_workflows
@@ -26,7 +26,7 @@ def trim(
     if every == bool(workflow_ids):
         stop("Name workflows, or pass --all.", EXIT_USAGE)
     missing = 0
-    with opened(url, namespace) as store:
+    with opened(url, namespace, deadline_s=PATIENT_S) as store:
         total = sum(store._run(count_workflows(store._context))) if every else len(workflow_ids or ())
         with progress("trimmed", total, quiet=as_json or not every) as step:
             for number, workflow_id in enumerate(workflow_ids or store.list(), 1):
@@ -58,7 +58,7 @@ def collect(
 
     What counts is a Fact or a FactRef in an event. A hash that is kept as plain text is no reference.
     """
-    with opened(url, namespace) as store:
+    with opened(url, namespace, deadline_s=PATIENT_S) as store:
         with progress("collecting", None, quiet=as_json):
             removed = store.collect(grace)
         if as_json:
@@ -76,7 +76,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete workflows with all that is kept for them, facts aside. There is no way back."""
-    with opened(url, namespace) as store:
+    with opened(url, namespace, deadline_s=PATIENT_S) as store:
         missing = [workflow_id for workflow_id in workflow_ids if not store.exists(workflow_id)]
         if missing:
             stop(f"There is no workflow {missing[0]!r}. Nothing was deleted.", EXIT_NO)

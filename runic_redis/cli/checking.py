@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, out, print_json, printable, progress, table
 from runic_redis.durability import Durability, replicated
 from runic_redis.errors import ConfigurationError, DurabilityError, StoreError
@@ -50,7 +50,7 @@ def verify(
     status is 1 if anything is wrong that was not repaired.
     """
     all_of_it = Verified()
-    with opened(url, namespace) as store:
+    with opened(url, namespace, deadline_s=PATIENT_S) as store:
         verifier = Verifier(store._context, workflow_ids or None, repair=repair)
         total = store._run(verifier.open())
         with progress("workflows", len(workflow_ids) if workflow_ids else total, quiet=as_json) as step:

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from runic_redis.cli.looking import print_record
-from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_USAGE, stop
 from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
-from runic_redis.operations.watching import Change, Watcher
+from runic_redis.operations.watching import Change, Watcher, server_time
 from runic_redis.store import RedisStore
 
 __all__ = ["tail"]
@@ -46,7 +46,7 @@ def tail(
         stop("--last takes IDs: the events of a whole namespace have no order of their own.", EXIT_USAGE)
     # What was imported stays: looking through it for garbage would hold up an event now and then for 40 ms.
     gc.freeze()
-    with opened(url, namespace, may_be_new=True) as store:
+    with opened(url, namespace, may_be_new=True, deadline_s=PATIENT_S) as store:
         found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
         for workflow_id, record in islice(found, limit or None):
             print_record(workflow_id, record, as_json=as_json, named=len(workflow_ids or ()) != 1)
@@ -81,28 +81,36 @@ def _all(store: RedisStore) -> Iterator[tuple[str, Record]]:
     watcher = Watcher(store._context)
     store._run(watcher.open())
     shown: OrderedDict[str, int] = OrderedDict()
+    looked_s = time.monotonic()
     while True:
-        began_s = time.monotonic()
+        before_s, looked_s = looked_s, time.monotonic()
         for change in store._run(watcher.look()):
             try:
-                for record in _new(store, change, shown):
+                for record in _new(store, change, shown, before_s):
                     yield change.workflow_id, record
             except (WorkflowNotFound, EventsTrimmed):
                 shown.pop(change.workflow_id, None)  # it has no events, or is gone again
-        time.sleep(max(0.0, began_s + _LOOK_S - time.monotonic()))
+        time.sleep(max(0.0, looked_s + _LOOK_S - time.monotonic()))
 
 
-def _new(store: RedisStore, change: Change, shown: OrderedDict[str, int]) -> list[Record]:
-    """What has come of a workflow since it was shown last; notes how far that is."""
+def _new(store: RedisStore, change: Change, shown: OrderedDict[str, int], before_s: float) -> list[Record]:
+    """What has come of a workflow since it was shown last; notes how far that is.
+
+    Of a workflow that was not shown yet, that is what has come since the look before, at `before_s`.
+    """
     known = shown.pop(change.workflow_id, None)
     since = _EPOCH + timedelta(milliseconds=change.since_us // 1000)
     new: list[Record] = []
     for record in _there_backwards(store, change.workflow_id):
+        if not new and record.time < since:
+            # Or the server's clock was set back, or another server has taken over, since the look before.
+            now = store._run(server_time(store._context))
+            since = now - timedelta(seconds=time.monotonic() - before_s)
         if record.cursor <= known if known is not None else record.time < since:
             break
         new.append(record)
     if known is not None and not new and store.cursor(change.workflow_id) < known:
-        return _new(store, change, shown)  # another life of it
+        return _new(store, change, shown, before_s)  # another life of it
     if new or known is not None:
         shown[change.workflow_id] = new[0].cursor if new else known or 0
     if len(shown) > _REMEMBERED:

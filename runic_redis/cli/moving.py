@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
-from runic_redis.cli.options import AsJson, Namespace, Partitions, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, progress
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
+from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, printable, progress
 from runic_redis.context import URL_VARIABLE
 from runic_redis.operations.exporting import Exporter
 from runic_redis.operations.importing import Importer
@@ -31,7 +31,7 @@ def export(
     Each workflow is written as it is at one moment; writers may go on. FILE appears once it is whole. What was cut off
     stands in FILE.partial; the same command goes on with it.
     """
-    with opened(url, namespace) as store, ArchiveWriter(file) as archive:
+    with opened(url, namespace, deadline_s=PATIENT_S) as store, ArchiveWriter(file) as archive:
         exporter = Exporter(store._context, workflow_ids or None)
         for record in archive.found:
             exporter.note(record)
@@ -45,7 +45,7 @@ def export(
         print_json({**found, "problems": exporter.problems})
     else:
         resumed = f" ({gone_on:,} of them by an earlier run)" if gone_on else ""
-        out.print(f"{file}: {_text(exporter)}{resumed}, {bytes_text(size)}")
+        out.print(f"{printable(str(file))}: {_text(exporter)}{resumed}, {bytes_text(size)}")
     _end(exporter.problems)
 
 
@@ -62,7 +62,10 @@ def import_(
     A workflow appears once all of it is there; one that is there already stays as it is. What was cut off is gone on
     with by the same command. All is checked on the way; `verify` looks at what came of it.
     """
-    with opened(url, namespace, partitions=partitions, may_be_new=True) as store, ArchiveReader(file) as archive:
+    with (
+        opened(url, namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S) as store,
+        ArchiveReader(file) as archive,
+    ):
         importer = Importer(store._context)
         with progress("bytes", archive.size, quiet=as_json) as step:
             for record in archive:
@@ -88,8 +91,10 @@ def copy(
     It is an export and an import in one, without a file: the same command goes on with what was cut off.
     """
     with (
-        opened(source, namespace) as store,
-        opened(target, to_namespace or namespace, partitions=partitions, may_be_new=True) as there,
+        opened(source, namespace, deadline_s=PATIENT_S) as store,
+        opened(
+            target, to_namespace or namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S
+        ) as there,
     ):
         exporter = Exporter(store._context, workflow_ids or None)
         importer = Importer(there._context)

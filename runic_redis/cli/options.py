@@ -3,19 +3,26 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Timer
 from typing import Annotated
 
 import typer
 
-from runic_redis.cli.output import EXIT_NO, stop
-from runic_redis.context import URL_VARIABLE, without_classes
+from runic_redis.cli.output import EXIT_NO, note, stop
+from runic_redis.context import URL_VARIABLE, find_url, without_classes
+from runic_redis.drivers.connect import shown
 from runic_redis.operations.examining import RESTORE_SETTINGS
 from runic_redis.operations.scanning import find_key, find_namespaces
 from runic_redis.store import RedisStore
 
-__all__ = ["AsJson", "Namespace", "Partitions", "Url", "WorkflowIds", "opened"]
+__all__ = ["PATIENT_S", "AsJson", "Namespace", "Partitions", "Url", "WorkflowIds", "opened"]
 
 NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
+# The deadline of a verb that somebody waits for, and of one that may run for long and should outlast a failover.
+_DEADLINE_S = 5.0
+PATIENT_S = 30.0
+# After how long a person is told what the command waits for.
+_SILENT_S = 1.0
 
 Url = Annotated[
     str | None,
@@ -39,16 +46,13 @@ def opened(
     *,
     partitions: int | None = None,
     may_be_new: bool = False,
-    deadline_s: float = 30.0,
+    deadline_s: float = _DEADLINE_S,
 ) -> Iterator[RedisStore]:
     """A store in which nothing needs the application's classes, in as many partitions as it was made with.
 
     Unless it may be new, a namespace that is not there is an end: exit status 1, and the names of those that there are.
     """
-    with (
-        _unwarned(),
-        RedisStore.from_url(url, namespace=namespace, partitions=partitions, deadline_s=deadline_s) as store,
-    ):
+    with _unwarned(), _open(find_url(url), namespace, partitions, deadline_s) as store:
         store._context = without_classes(store._context)
         if not store._context.made and not may_be_new:
             if key := store._run(find_key(store._context)):
@@ -61,6 +65,16 @@ def opened(
             named = f"there is {', '.join(there)}: pass --namespace" if there else "there is none of this store at all"
             stop(f"There is no namespace {namespace!r} here; {named}.", EXIT_NO)
         yield store
+
+
+def _open(url: str, namespace: str, partitions: int | None, deadline_s: float) -> RedisStore:
+    waiting = Timer(_SILENT_S, note, [f"Waiting up to {deadline_s:g} s for {shown(url)} to answer."])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        return RedisStore.from_url(url, namespace=namespace, partitions=partitions, deadline_s=deadline_s)
+    finally:
+        waiting.cancel()
 
 
 @contextmanager

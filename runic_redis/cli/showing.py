@@ -15,7 +15,7 @@ __all__ = ["ui"]
 
 TOKEN_VARIABLE = "RUNIC_REDIS_UI_TOKEN"  # noqa: S105 - a name
 _SHORTEST_TOKEN = 16
-# How long somebody who looks is let wait.
+# How long the page waits for the server.
 _DEADLINE_S = 5.0
 
 
@@ -54,7 +54,7 @@ def ui(
         print(end="", flush=True)
 
     # What cannot be opened is told as it is by the other verbs.
-    with opened(url, namespace, deadline_s=_DEADLINE_S) as store:
+    with opened(url, namespace) as store:
         partitions = store._context.keys.partitions
 
         async def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder
+from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder, first_type
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import (
     MAX_METADATA_BYTES,
@@ -81,6 +81,10 @@ class Codec:
     def decode_entry(self, header: bytes, payload: bytes) -> list[Any]:
         """The events of one entry."""
         return self._decoder.decode(header, payload)
+
+    def first_type(self, header: bytes) -> Any:
+        """An event of the first type that an entry's header names, without fields."""
+        return first_type(header)
 
     def decode_metadata(self, data: bytes) -> dict[str, Any]:
         """A commit's metadata."""

@@ -13,14 +13,24 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from runic_redis.arguments import check_hash
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
 from runic_redis.codec.explain import explain
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
-from runic_redis.events import Build, Fact, FactRef, Read, Registry, Schema, UnknownEvent, UnknownEvents
+from runic_redis.events import (
+    FACT_REF,
+    Build,
+    Fact,
+    FactRef,
+    Read,
+    Registry,
+    Schema,
+    UnknownEvent,
+    UnknownEvents,
+    checked_ref,
+)
 
 __all__ = [
     "MAX_COMMIT_BYTES",
@@ -30,6 +40,7 @@ __all__ = [
     "Entry",
     "EntryDecoder",
     "EntryEncoder",
+    "first_type",
 ]
 
 # A larger commit becomes several entries, so that a reader can page by about this much.
@@ -71,9 +82,11 @@ class _SchemaTable(ValueEncoder):
     Attributes:
         indexes: the schemas.
         facts: the facts' hashes, each with the encoded fact, empty for one that is only referred to.
+        divisible: whether the rows become several entries if they take more than `SPLIT_BYTES`.
     """
 
     holds_facts = True
+    divisible = False
 
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry)
@@ -83,14 +96,16 @@ class _SchemaTable(ValueEncoder):
 
     def refer(self, value: Fact | FactRef) -> FactRef:
         if isinstance(value, FactRef):
-            if type(value.hash) is not str:
-                raise TypeError(f"a FactRef's hash is a str, not {value.hash!r:.80}")
-            check_hash(value.hash)
-            self.facts.setdefault(value.hash, b"")
+            self.facts.setdefault(checked_ref(value).hash, b"")
             return value
         fact_hash, encoded = self._encoder.encode_own(value.value)
         self.facts[fact_hash] = encoded
         return FactRef(fact_hash)
+
+    def check(self, packed: bytes) -> None:
+        # Of rows that become several entries, each entry is checked.
+        if len(packed) <= SPLIT_BYTES or not self.divisible:
+            super().check(packed)
 
     def schema_reference(self, schema: Any) -> int:
         return self.indexes.setdefault(schema, len(self.indexes))
@@ -117,7 +132,7 @@ class EntryEncoder:
             EncodeError: an event, or a value in one, cannot be kept; or an event or the commit is too large.
         """
         self._table.facts = facts
-        header, rows = self._encode(events, "events")
+        header, rows = self._encode(events, "events", 0)
         if len(rows) > MAX_COMMIT_BYTES:
             raise EncodeError(
                 f"events take {len(rows)} bytes encoded, and a commit at most {MAX_COMMIT_BYTES}: append them in "
@@ -137,12 +152,14 @@ class EntryEncoder:
             EncodeError: an event, or a value in one, cannot be kept.
         """
         self._table.facts = facts
-        header, rows = self._encode(log, "log")
+        header, rows = self._encode(log, "log", 0)
         if len(rows) > MAX_PAYLOAD_BYTES:
             raise EncodeError(
                 f"log takes {len(rows)} bytes encoded, and a log at most {MAX_PAYLOAD_BYTES}; nothing was sent.",
                 path="log",
             )
+        if len(header) > MAX_HEADER_BYTES:
+            raise _header_too_large(header, "log")
         packed: bytes = msgpack.packb([header, compress(rows)])
         return packed
 
@@ -154,16 +171,18 @@ class EntryEncoder:
                     "the large part as a fact and its hash in the event; nothing was sent.",
                     path=f"events[{first}]",
                 )
+            if len(header) > MAX_HEADER_BYTES:
+                raise _header_too_large(header, f"events[{first}]" if len(events) == 1 else "events")
             return [Entry(len(events), header, compress(rows))]
         share = max(1, len(events) * SPLIT_BYTES // len(rows))
         entries = []
         for start in range(0, len(events), share):
             part = events[start : start + share]
-            entries += self._entries(part, *self._encode(part, "events"), first + start)
+            entries += self._entries(part, *self._encode(part, "events", first + start), first + start)
         return entries
 
-    def _encode(self, events: Sequence[Any], path: str) -> tuple[bytes, bytes]:
-        """The header and the packed rows of some events, in one entry."""
+    def _encode(self, events: Sequence[Any], path: str, first: int) -> tuple[bytes, bytes]:
+        """The header and the packed rows of some events, as of one entry; the first is at this place of the path."""
         table = self._table
         table.indexes = {}
         known: dict[type, tuple[int, Read]] = {}
@@ -176,29 +195,24 @@ class EntryEncoder:
                     if kind is UnknownEvent:
                         rows.append([table.schema_reference(event.schema), *event.fields.values()])
                         continue
-                    found = known[kind] = self._reader(event, path, len(rows))
+                    found = known[kind] = self._reader(event, path, first + len(rows))
                 rows.append([found[0], *found[1](event)])
             except StoreError:
                 raise
             except Exception as error:  # what a class raises when its fields are read is its own affair
-                where = f"{path}[{len(rows)}]"
+                where = f"{path}[{first + len(rows)}]"
                 raise EncodeError(
                     f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
                 ) from error
-        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path)
+        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path, first)
         schemas = tuple(table.indexes)
         header = self._headers.get(schemas)
         if header is None:
-            if len(self._headers) >= _REMEMBERED:
-                self._headers.clear()
             header = msgpack.packb(schemas)
-            if len(header) > MAX_HEADER_BYTES:
-                raise EncodeError(
-                    f"{path} are of types whose names and fields take {len(header)} bytes encoded, and at most "
-                    f"{MAX_HEADER_BYTES} are kept: append fewer types of events at once; nothing was sent.",
-                    path=path,
-                )
-            self._headers[schemas] = header
+            if len(header) <= MAX_HEADER_BYTES:
+                if len(self._headers) >= _REMEMBERED:
+                    self._headers.clear()
+                self._headers[schemas] = header
         return header, packed
 
     def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read]:
@@ -216,12 +230,30 @@ class EntryEncoder:
             path=where,
         )
 
-    def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str) -> bytes:
+    def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str, first: int) -> bytes:
+        self._table.divisible = path == "events" and len(events) > 1
         try:
             return self._table.encode(rows, path)
         except EncodeError as error:
             # The rows are ours; the caller knows the events.
-            raise explain(list(events), path, self._registry, facts=True) or error from error.__cause__
+            self._table.divisible = False
+            for number, (row, event) in enumerate(zip(rows, events, strict=True), first):
+                where = f"{path}[{number}]"
+                try:
+                    self._table.encode([row], where)
+                except EncodeError as alone:
+                    raise explain(event, where, self._registry, facts=True, is_event=True) or alone from alone.__cause__
+            raise EncodeError(
+                f"{path} together cannot be encoded: {reason(error.__cause__ or error)}; nothing was sent.", path=path
+            ) from error.__cause__
+
+
+def _header_too_large(header: bytes, path: str) -> EncodeError:
+    return EncodeError(
+        f"The names and fields of the types in {path} take {len(header)} bytes encoded, and at most "
+        f"{MAX_HEADER_BYTES} are kept: append fewer types of events at once; nothing was sent.",
+        path=path,
+    )
 
 
 def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
@@ -323,7 +355,8 @@ class EntryDecoder:
         if packed == [None, 0, []]:
             return _Restorer(1, _plain_dicts)
         schema: Schema = parse_schema(packed)
-        return _Restorer(len(schema.fields), self._registry.builder(schema, self._unknown_events))
+        build = self._registry.builder(schema, self._unknown_events)
+        return _Restorer(len(schema.fields), partial(_checked_refs, build) if schema.name == FACT_REF else build)
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -346,6 +379,22 @@ class EntryDecoder:
         known[key] = value
 
 
+def first_type(header: bytes) -> Any:
+    """Return an event of the first type that a header names, without fields.
+
+    Raises:
+        DecodeError: the header is damaged.
+    """
+    try:
+        packed = msgpack.unpackb(header)[0]
+        if packed == [None, 0, []]:
+            return {}
+        schema = parse_schema(packed)
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+        raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
+    return UnknownEvent(schema.name, schema.version, {})
+
+
 def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
     """The events of rows: those of one schema all at once, then each in its place."""
     if type(rows) is not list or not set(map(type, rows)) <= {list}:
@@ -360,6 +409,11 @@ def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
         by_schema[row[0]].append(row[1:])
     in_turn = {index: iter(restorers[index].many(values)) for index, values in by_schema.items()}
     return [next(in_turn[row[0]]) for row in rows]
+
+
+def _checked_refs(build: Build, rows: Iterable[Sequence[Any]]) -> list[Any]:
+    """References to facts, of which nothing but this checks the hash; or what stands for those of another version."""
+    return [checked_ref(ref) if type(ref) is FactRef else ref for ref in build(rows)]
 
 
 def _plain_dicts(rows: Iterable[Sequence[Any]]) -> list[Any]:

@@ -7,7 +7,7 @@ from runic_redis.arguments import check_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.errors import InvalidArgument
-from runic_redis.events import Fact, FactRef, Registry
+from runic_redis.events import Fact, FactRef, Registry, checked_ref
 
 __all__ = ["DIGEST_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "digest"]
 
@@ -66,7 +66,7 @@ class StateEncoder(ValueEncoder):
 
     def refer(self, value: Fact | FactRef) -> FactRef:
         """The reference. The value is kept with the event that brought it."""
-        return value if isinstance(value, FactRef) else FactRef(self._facts.encode_own(value.value)[0])
+        return checked_ref(value) if isinstance(value, FactRef) else FactRef(self._facts.encode_own(value.value)[0])
 
 
 def _own_hash(canonical: bytes) -> str:

@@ -51,7 +51,7 @@ def row_writer() -> RowWriter:
         if _SCALARS.issuperset(map(type, chain.from_iterable(rows))):
             return packed
         # msgspec writes much else too, but in its own way. Only what it has written is finite, and can be walked.
-        kinds, depth = kinds_within(rows)
+        kinds, depth, _ = kinds_within(rows)
         return packed if kinds <= _NATIVE and depth <= _DEEPEST else None
 
     return write

@@ -10,8 +10,7 @@ The extension codes are part of the data format, see docs/data-format.md.
 
 import datetime as dt
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from functools import partial
@@ -22,10 +21,19 @@ from uuid import UUID
 import msgpack
 
 from runic_redis.codec.explain import explain
+from runic_redis.codec.limits import (
+    FEW_ALIKE,
+    MAX_DEPTH,
+    MOST_PAIRS,
+    SHORT_BYTES,
+    AlikeKeys,
+    TooDeepError,
+    nested_allowed,
+)
 from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
 from runic_redis.events import Fact, FactRef, Registry, Schema, UnknownEvent
 
-__all__ = ["MAX_DEPTH", "Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
+__all__ = ["Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
 
 BIG_INT = 1
 TUPLE = 2
@@ -39,31 +47,15 @@ DECIMAL = 9
 UUID_ = 10
 OBJECT = 11
 
-# How many bytes of extensions a value may hold, one inside the other counted each time: each level is a copy.
-_NESTED_BYTES = 64 * 1024 * 1024
-_NESTED_TIMES = 4
-# How deep extensions may nest in each other: bounds the recursion both ways, and so what damaged bytes can cost.
-MAX_DEPTH = 64
 # The first levels are decoded by `unpackb`, which is faster, and takes 45 KB of the thread's stack for each. Where that
 # is a megabyte, all levels would overflow it.
 _ON_THE_STACK = 8
-# How many pairs of keys of the same hash a value may have: a dict or a set compares each with each. Text is hashed with
-# a secret; of what is made of numbers, anybody can make a million with one hash, which would be compared for hours.
-_MOST_PAIRS = 4096 * 4096
-# As few keys are not worth a look, and neither is a value of as few bytes, or with as few in extensions: of the numbers
-# that MessagePack has itself, only some dozens have the same hash.
-_FEW_ALIKE = 64
-_SHORT_BYTES = 4096
 
 Builder = Callable[[list[Any]], Any]
 FindBuilder = Callable[[int | bytes], Builder]
 
 _FOLD = "~"
 _BUFFER_BYTES = 16 * 1024
-
-
-class TooDeepError(ValueError):
-    """A value nests deeper than `MAX_DEPTH`."""
 
 
 class ValueEncoder:
@@ -82,6 +74,8 @@ class ValueEncoder:
         self._canonical = canonical
         self._depth = 0
         self._nested = 0
+        # The dicts and sets with more keys than `FEW_ALIKE`.
+        self._wide: list[Collection[Any]] = []
         self._packers: list[msgpack.Packer] = []
         self._schemas: dict[Schema, bytes] = {}
         self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
@@ -96,13 +90,30 @@ class ValueEncoder:
         self._nested = 0
         try:
             packed = self.pack(value)
-            if self._nested > _nested_allowed(packed):
-                raise TooDeepError("it nests too much data; keep the inner part as a fact")
+            self.check(packed)
             return packed
         except Exception as error:  # what a value raises when it is looked at is its own affair
             raise explain(value, path, self._registry, facts=self.holds_facts) or EncodeError(
-                f"{path} cannot be encoded: {error}; nothing was sent.", path=path
+                f"{path} cannot be encoded: {reason(error)}; nothing was sent.", path=path
             ) from error
+        finally:
+            self._wide = []
+
+    def check(self, packed: bytes) -> None:
+        """Reject what `decode_value` would reject.
+
+        Raises:
+            ValueError: the value nests too much data, or has too many keys of the same hash.
+        """
+        if self._nested <= SHORT_BYTES:
+            return
+        if self._nested > nested_allowed(packed):
+            raise TooDeepError("it nests too much data; keep the inner part as a fact")
+        # Counting takes longer than this bound, and few values have as many keys.
+        if sum(len(keys) ** 2 for keys in self._wide) > MOST_PAIRS:
+            alike = AlikeKeys()
+            for keys in self._wide:
+                alike.count(keys)
 
     def pack(self, value: Any) -> bytes:
         """The bytes of a value, by the packer of the present depth: a packer at work cannot be used again."""
@@ -111,12 +122,19 @@ class ValueEncoder:
             if depth > MAX_DEPTH:
                 raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
             self._packers.append(msgpack.Packer(default=self._extension, strict_types=True, buf_size=_BUFFER_BYTES))
+        ordered = self._ordered(value) if self._canonical else value
         self._depth = depth + 1
         try:
-            packed: bytes = self._packers[depth].pack(self._ordered(value) if self._canonical else value)
+            packed: bytes = self._packers[depth].pack(ordered)
         finally:
             self._depth = depth
-        if not kinds_within(value)[0].isdisjoint(_IMPOSTORS):
+        kind = type(value)
+        if kind is list or kind is dict:
+            kinds, _, wide = kinds_within(value)
+            self._wide += wide
+        else:
+            kinds = {kind}
+        if not kinds.isdisjoint(_IMPOSTORS):
             raise TypeError("a value is of a type that would come back as another")
         return packed
 
@@ -161,6 +179,10 @@ class ValueEncoder:
         return OBJECT, self.pack([self.schema_reference(schema), *values])
 
     def _pack_set(self, value: set[Any] | frozenset[Any]) -> bytes:
+        if len(value) > FEW_ALIKE:
+            self._wide.append(value)
+        if not value:
+            return self.pack([])  # which checks the depth, as packing an element does
         header: bytes = msgpack.Packer().pack_array_header(len(value))
         return header + b"".join(sorted(map(self.pack, value)))
 
@@ -179,7 +201,12 @@ class ValueEncoder:
         """The keys of a dict in the order of their bytes."""
         keys = tuple(value)
         if any(type(key) is not str for key in keys):
-            return sorted(keys, key=self.pack)
+            nested, wide = self._nested, len(self._wide)
+            by_bytes = sorted(keys, key=self.pack)
+            # The keys count where they are packed with the dict.
+            self._nested = nested
+            del self._wide[wide:]
+            return by_bytes
         # Many dicts have the same keys.
         ordered = self._orders.get(keys)
         if ordered is None:
@@ -201,14 +228,15 @@ _FEW_KEYS = 64
 _IMPOSTORS = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
 
 
-def kinds_within(packed: Any) -> tuple[set[type], int]:
-    """The types of all that a list or dict holds, and how deep its lists and dicts nest.
+def kinds_within(packed: Any) -> tuple[set[type], int, list[dict[Any, Any]]]:
+    """The types of all that a list or dict holds, how deep its lists and dicts nest, and the dicts with many keys.
 
     Level by level, so that almost all of it runs in C. Lists and dicts only: everything else that contains values goes
     through `ValueEncoder.pack` by itself. Only for what has been packed: it is no deeper or larger than that.
     """
     found: set[type] = {type(packed)}
     level: list[Any] = [packed, packed.values()] if type(packed) is dict else [packed] if type(packed) is list else []
+    wide = [packed] if type(packed) is dict and len(packed) > FEW_ALIKE else []
     depth = 0
     while level:
         depth += 1
@@ -224,8 +252,10 @@ def kinds_within(packed: Any) -> tuple[set[type], int]:
                     deeper.append(part)
                 elif type(part) is dict:
                     deeper += (part, part.values())
+                    if len(part) > FEW_ALIKE:
+                        wide.append(part)
         level = deeper
-    return found, depth
+    return found, depth, wide
 
 
 def _text_order(key: str) -> tuple[int, bytes]:
@@ -269,15 +299,15 @@ def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
         DecodeError: they stand for none.
         UnknownEventType: a class in it is not registered.
     """
-    allowed = _nested_allowed(data)
+    allowed = nested_allowed(data)
     try:
-        if len(data) > _SHORT_BYTES:
+        if len(data) > SHORT_BYTES:
             # Looking at each dict takes twice the time. Almost all have keys of text only, or few extensions.
             try:
                 return _unpack(data, _Decoding(find_builder, allowed, text_keys=True), 0)
             except ValueError:
                 with suppress(ValueError):
-                    return _unpack(data, _Decoding(find_builder, _SHORT_BYTES), 0)
+                    return _unpack(data, _Decoding(find_builder, SHORT_BYTES), 0)
             return _unpack(data, _Decoding(find_builder, allowed, look=True), 0)
         return _unpack(data, _Decoding(find_builder, allowed), 0)
     except StoreError:
@@ -296,37 +326,20 @@ class _Decoding:
         look: whether to look at the keys of each dict.
     """
 
-    __slots__ = ("find_builder", "make_dict", "nested_left", "pairs_left", "text_keys")
+    __slots__ = ("alike", "find_builder", "make_dict", "nested_left", "text_keys")
 
     def __init__(
         self, find_builder: FindBuilder, nested_left: int, *, text_keys: bool = False, look: bool = False
     ) -> None:
         self.find_builder = find_builder
         self.nested_left = nested_left
-        self.pairs_left = _MOST_PAIRS
+        self.alike = AlikeKeys()
         self.text_keys = text_keys
         self.make_dict = self._dict if look else None
 
-    def count_alike(self, keys: Sequence[Any]) -> None:
-        """Count the keys of a dict or a set that have the same hash.
-
-        Raises:
-            ValueError: there are too many.
-        """
-        if len(keys) > _FEW_ALIKE:
-            counts = Counter(map(hash, keys))
-            if len(counts) < len(keys):
-                self.pairs_left -= sum([count * count for count in counts.values() if count > 1])
-                if self.pairs_left < 0:
-                    raise ValueError("too many keys have the same hash")
-
     def _dict(self, items: list[tuple[Any, Any]]) -> dict[Any, Any]:
-        self.count_alike([key for key, _ in items])
+        self.alike.count([key for key, _ in items])
         return dict(items)
-
-
-def _nested_allowed(packed: bytes) -> int:
-    return max(_NESTED_BYTES, _NESTED_TIMES * len(packed))
 
 
 def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
@@ -378,7 +391,7 @@ def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
         return decoding.find_builder(items[0])(items[1:])
     if code == TUPLE:
         return tuple(items)
-    decoding.count_alike(items)
+    decoding.alike.count(items)
     return set(items) if code == SET else frozenset(items)
 
 

@@ -20,6 +20,9 @@ from runic_redis.demo.stock import take_stock
 
 __all__ = ["run_demo"]
 
+# For how long somebody who mistyped the URL waits.
+_DEADLINE_S = 5.0
+
 
 def run_demo(url: str | None, console: Console) -> int:
     """Run the demonstration on a Redis, or without a URL on an embedded server of its own.
@@ -30,7 +33,7 @@ def run_demo(url: str | None, console: Console) -> int:
     namespace = f"census-{os.getpid()}-{int(time.time())}"
     with tempfile.TemporaryDirectory(prefix="runic-redis-demo-") as directory:
         found = url or f"embedded://{directory}"
-        with RedisStore.from_url(found, namespace=namespace) as store:
+        with RedisStore.from_url(found, namespace=namespace, deadline_s=_DEADLINE_S) as store:
             try:
                 return _demonstrate(store, found, namespace, console)
             except DemoError as error:

@@ -8,11 +8,10 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import redis
-from hiredis import pack_command
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import (
@@ -32,21 +31,26 @@ from runic_redis.drivers.replies import (
     check_open,
     closed,
     error_reply,
+    exhausted_pool,
     failed,
+    is_exhausted,
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
     said,
+    too_slow,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
+from runic_redis.operations.following import Follow, Follower
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "limit_round_trips", "run", "run_within"]
 
 T = TypeVar("T")
 
@@ -55,9 +59,6 @@ class Server(Protocol):
     """Something that answers calls."""
 
     many_nodes: bool
-
-    async def open(self) -> None:
-        """Learn what is needed before anything can be sent."""
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
@@ -85,18 +86,37 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
         return result
 
 
+async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
+    """Carry an operation out, as `run` does, but give it up after a time; its result.
+
+    Raises:
+        StoreUnavailable: the time is over.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            return await run(operation, sender)
+    except TimeoutError:
+        raise too_slow(limit_s) from None
+
+
 class _Waiting(Ticket):
     """A call of a task, and the future that tells it that it is answered."""
 
     __slots__ = ("answered",)
 
-    def __init__(self, batch: Batch, answered: asyncio.Future[None]) -> None:
+    def __init__(self, batch: Batch) -> None:
         super().__init__(batch, now_s())
-        self.answered = answered
+        self.answered = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
         if not self.answered.done():  # or cancelled
             self.answered.set_result(None)
+
+
+# How many follow workflows on their own connection, before the others share one; and how many pages of events are read
+# at the same time. A read of the others lasts a moment only, so that the first ones are told a little sooner.
+_MOST_ALONE = 8
+_MOST_PAGES = 8
 
 
 class Sender:
@@ -113,6 +133,14 @@ class Sender:
         self._deadline_s = deadline_s
         self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None, wait_s)
         self._drivers: dict[Group, asyncio.Task[None]] = {}
+        # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
+        self._large: set[asyncio.Task[list[Any]]] = set()
+        self._changed = asyncio.Event()
+        # How many follow on their own connection, and the task that reads for the others.
+        self._following_alone = 0
+        self._following: asyncio.Task[None] | None = None
+        self._follower = Follower()
+        self._pages = asyncio.Semaphore(_MOST_PAGES)
         self._room = asyncio.Event()
         self._closed = False
 
@@ -125,31 +153,81 @@ class Sender:
         if not batch.commands:
             return []
         check_open(self._closed)
-        answered = asyncio.get_running_loop().create_future()
-        ticket = _Waiting(batch, answered)
-        if batch.apart:
-            group = Group(self._deadline_s)
-            group.add(ticket, range(len(batch.commands)))
-            await self._drive(group, apart=True)
-        else:
-            found = self._groups.find(ticket)
-            while is_full(found):
-                self._room.clear()
-                await self._room.wait()
-                check_open(self._closed)
-            for group, places in found.items():
-                group.add(ticket, places)
-                if group not in self._drivers:
-                    self._have_driven(group)
+        ticket = _Waiting(batch)
+        if isinstance(batch, Follow) and self._following_alone >= _MOST_ALONE:
+            await self._follow(ticket, batch)
+        elif isinstance(batch, Follow):
+            self._following_alone += 1
             try:
-                await answered
-            except asyncio.CancelledError:
-                for group in found:
-                    group.abandon(ticket)
-                raise
+                await self._ask_apart(ticket)
+            finally:
+                self._following_alone -= 1
+        elif batch.apart:
+            await self._ask_apart(ticket, self._pages)
+        else:
+            await self._ask_together(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.replies
+
+    async def _ask_together(self, ticket: "_Waiting") -> None:
+        found = self._groups.find(ticket)
+        while is_full(found):
+            self._room.clear()
+            await self._room.wait()
+            check_open(self._closed)
+        for group, places in found.items():
+            group.add(ticket, places)
+            if group not in self._drivers:
+                self._have_driven(group)
+        self._changed.set()
+        try:
+            await ticket.answered
+        except asyncio.CancelledError:
+            for group in found:
+                group.abandon(ticket)
+            raise
+
+    async def _ask_apart(self, ticket: Ticket, connections: asyncio.Semaphore | None = None) -> None:
+        group = Group(self._deadline_s)
+        group.add(ticket, range(len(ticket.batch.commands)))
+        await self._drive(group, apart=True, connections=connections)
+
+    async def _follow(self, ticket: "_Waiting", batch: Follow) -> None:
+        """Have the task read that reads for many callers."""
+        self._follower.add(ticket, batch)
+        if self._following is None:
+            self._have_followed()
+        try:
+            await ticket.answered
+        finally:
+            self._follower.remove(ticket)
+
+    def _have_followed(self) -> None:
+        self._following = asyncio.create_task(self._keep_following())
+        self._following.add_done_callback(self._following_ended)
+
+    async def _keep_following(self) -> None:
+        """Read for many callers, until for a moment nobody waits."""
+        while commands := self._follower.compose(now_s()):
+            ticket = Ticket(Batch(commands, apart=True), now_s())
+            await self._ask_apart(ticket)
+            if ticket.error is not None:
+                self._follower.fail(ticket.error)
+                return
+            self._follower.take(ticket.replies, now_s())
+            # Those that were just answered may want more: the next read is for them, too.
+            await asyncio.sleep(0)
+
+    def _following_ended(self, task: asyncio.Task[None]) -> None:
+        """Also of one that somebody has cancelled, perhaps before it began."""
+        self._following = None
+        if self._closed:
+            self._follower.fail(closed())
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            self._follower.fail(failed(error))
+        elif self._follower.has_callers:
+            self._have_followed()
 
     def _have_driven(self, group: Group) -> None:
         """Have a task of its own send what is asked of a node."""
@@ -170,21 +248,49 @@ class Sender:
             # Those that were just answered may have more to send: what they add goes in the next round.
             await asyncio.sleep(0)
 
-    async def _drive(self, group: Group, *, apart: bool = False) -> None:
+    async def _drive(self, group: Group, *, apart: bool = False, connections: asyncio.Semaphore | None = None) -> None:
         """Send rounds of a group until nothing waits in it."""
         while not group.idle:
             started_s = now_s()
             group.give_up(started_s)
             calls = group.next_round(started_s)
             self._room.set()
+            for large in group.take_large():
+                self._send_large(group, large)
             if calls:
-                await self._exchange(group, calls, apart=apart)
+                await self._exchange(group, calls, apart=apart, connections=connections)
+            elif not group.idle and group.resume_s > started_s:
+                await asyncio.sleep(group.resume_s - started_s)
             elif not group.idle:
-                await asyncio.sleep(max(0.0, group.resume_s - now_s()))
+                # All that waits is behind large requests.
+                self._changed.clear()
+                await self._changed.wait()
 
-    async def _exchange(self, group: Group, calls: list[Call], *, apart: bool) -> None:
+    def _send_large(self, group: Group, calls: list[Call]) -> None:
+        """Have a task of its own send a large request."""
+        task = asyncio.create_task(self._server.send(calls, apart=True))
+        self._large.add(task)
+        task.add_done_callback(lambda task: self._large_ended(group, calls, task))
+
+    def _large_ended(self, group: Group, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
+        """Also of one that somebody has cancelled, perhaps before it began."""
+        self._large.discard(task)
+        self._changed.set()
+        if task.cancelled():
+            group.fail(calls, closed())
+        elif (error := task.exception()) is None:
+            self._take(group, calls, task.result())
+        else:
+            group.fail(calls, error if isinstance(error, StoreError) else failed(error))
+
+    async def _exchange(
+        self, group: Group, calls: list[Call], *, apart: bool, connections: asyncio.Semaphore | None
+    ) -> None:
         try:
-            answers = await self._server.send(calls, apart=apart)
+            if connections is None:
+                answers = await self._server.send(calls, apart=apart)
+            else:
+                answers = await self._send_in_turn(calls, connections)
         except StoreError as error:
             group.fail(calls, error)
         except asyncio.CancelledError:
@@ -193,17 +299,34 @@ class Sender:
         except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
             group.fail(calls, failed(error))
         else:
-            if news := group.take(calls, answers, now_s()):
-                log.info("%s", news)
+            self._take(group, calls, answers)
+
+    async def _send_in_turn(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
+        """Send calls on a connection of their own, once fewer than the most of these are in use."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await connections.acquire()
+        except TimeoutError:
+            return [Lost("all connections for pages of events are in use", sent=False)] * len(calls)
+        try:
+            return await self._server.send(calls, apart=True)
+        finally:
+            connections.release()
+
+    def _take(self, group: Group, calls: list[Call], answers: list[Any]) -> None:
+        if news := group.take(calls, answers, now_s()):
+            log.info("%s", news)
 
     async def close(self) -> None:
         """Answer nobody any more, and those who wait with an error."""
         self._closed = True
         self._room.set()
-        drivers = list(self._drivers.values())
-        for driver in drivers:
-            driver.cancel()
-        await asyncio.gather(*drivers, return_exceptions=True)
+        tasks = [*self._drivers.values(), *self._large]
+        if self._following is not None:
+            tasks.append(self._following)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         for group in self._groups:
             group.end(closed())
         await self._server.close()
@@ -225,7 +348,21 @@ class _Ahead:
             self._task.exception()  # or asyncio would complain that nobody has looked at it
 
 
-_UNLIMITED = {"socket_timeout": None}
+def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """Return options of connections that have a time limit for each reply of their handshake, and for no other reply.
+
+    redis.asyncio sets up a timer for every reply; here a round trip has one. A handshake is several round trips.
+    """
+    connect: Callable[[Any], Any] | None = options.get("redis_connect_func")
+
+    async def shake_hands(connection: Any) -> None:
+        connection.socket_timeout = timeout_s
+        await (connection.on_connect() if connect is None else connect(connection))
+        connection.socket_timeout = None
+
+    return {**options, "socket_timeout": None, "redis_connect_func": shake_hands}
+
+
 # A time limit is for each reply; setting it anew for each would cost more than reading one.
 _RENEW_S = 0.1
 
@@ -240,18 +377,18 @@ class _Connections:
         pool: where they come from.
         hold: whether to hold one.
         timeout_s: how long to wait for each reply; None to leave that to the connections.
-        sentinels: how many Sentinels may be asked before a connection is made, each with a time limit like that.
     """
 
-    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None, sentinels: int = 0) -> None:
+    def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None) -> None:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
-        self._take_s = None if timeout_s is None else timeout_s * (1 + sentinels)
+        # Connections of the store's own limit each step by themselves.
+        self._take_s = None if hold else timeout_s
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
-    async def exchange(self, commands: list[tuple[Any, ...]], *, apart: bool) -> list[Any]:
+    async def exchange(self, shipment: Shipment, *, apart: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
         A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -264,20 +401,24 @@ class _Connections:
             connection, since_s = await self._take(apart=apart)
         except AuthenticationError as error:
             raise refused_login(error) from error
+        except StoreError:
+            raise
         except (TimeoutError, *CONNECTION_FAILURES) as error:
-            return [Lost(said(error), sent=False)] * len(commands)
+            if is_exhausted(error):
+                raise exhausted_pool(self.pool.max_connections) from error
+            return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
-            raise refused_connection(error) from error
+            return [refused_connection(error)] * shipment.count
         replies: list[Any] = []
         whole = False
         try:
-            await self._converse(connection, commands, replies)
+            await self._converse(connection, shipment, replies)
             whole = not outdated(replies)
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
-            lost = Lost(said(error) if str(error) else "Timeout reading from socket", sent=True)
-            replies += [lost] * (len(commands) - len(replies))
+            replies += refusal_behind(error)
+            replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
                 await connection.disconnect(nowait=True)
@@ -287,14 +428,21 @@ class _Connections:
                 self._held = connection, since_s
         return replies
 
-    async def _converse(self, connection: Any, commands: list[tuple[Any, ...]], replies: list[Any]) -> None:
+    async def _converse(self, connection: Any, shipment: Shipment, replies: list[Any]) -> None:
         timeout_s = self._timeout_s
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(timeout_s) as limit:
-            await connection.send_packed_command(b"".join(map(pack_command, commands)))
-            read_response = connection.read_response
+            unsent = shipment.unsent
+            pieces = len(unsent)
+            while unsent:
+                # (Later on, a check of the connection's health would stand in the middle of a request.)
+                await connection.send_packed_command(unsent[0], check_health=len(unsent) == pieces)
+                del unsent[0]
+                if unsent and timeout_s is not None:
+                    limit.reschedule(clock() + timeout_s)
             renew_s = clock() + _RENEW_S
-            for _ in commands:
+            read_response = connection.read_response
+            for _ in range(shipment.count):
                 try:
                     replies.append(await read_response())
                 except (ResponseError, BusyLoadingError) as error:
@@ -335,19 +483,15 @@ class SingleServer:
         client: a client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
-        sentinels: how many Sentinels the client may ask for the primary.
     """
 
     many_nodes = False
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None, sentinels: int = 0) -> None:
+    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = client
         self._owned = owned
         self._closed = False
-        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s, sentinels=sentinels)
-
-    async def open(self) -> None:
-        """Nothing is to be asked first."""
+        self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
 
     def find_node(self, _: str) -> str:
         """The one node."""
@@ -357,7 +501,7 @@ class SingleServer:
         """Send the calls on one connection, then read the replies."""
         check_open(self._closed)
         shipment = Shipment(calls, range(len(calls)))
-        answers = await self._connections.exchange(shipment.commands, apart=apart)
+        answers = await self._connections.exchange(shipment, apart=apart)
         return [error_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
@@ -374,18 +518,20 @@ class ClusterServer:
     A cluster client's nodes keep no pool that lends connections, so each has one here, made as its own would be.
 
     Args:
-        client: a cluster client of redis.asyncio.
+        connect: gives a cluster client of redis.asyncio.
         owned: whether it was made for the store alone.
         timeout_s: how long to wait for each reply; None to leave that to the client's connections.
     """
 
     many_nodes = True
 
-    def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
+        self._client = connect()
         self._owned = owned
         self._timeout_s = timeout_s
         self._closed = False
+        # Whether the client knows the nodes.
+        self._discovered = False
         self._connections: dict[str, _Connections] = {}
 
     def find_node(self, key: str) -> str:
@@ -399,13 +545,20 @@ class ClusterServer:
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """Send each node its calls on one connection, and follow where the cluster redirects them."""
         check_open(self._closed)
+        if not self._discovered:
+            try:
+                async with asyncio.timeout(self._discovery_s()):
+                    await self._client.initialize()
+            except CLUSTER_FAILURES as error:
+                return [refused_cluster(error)] * len(calls)
+            self._discovered = True
         replies: list[Any] = [None] * len(calls)
         waiting = list(range(len(calls)))
         asking: dict[int, ClusterNode] = {}
         for _ in range(REDIRECTIONS):
             # Nearly always one: the calls of a round are those for a node.
             for node, shipment in by_node(calls, waiting, asking, self._node, replies):
-                answers = await self._connections_to(node).exchange(shipment.commands, apart=apart)
+                answers = await self._connections_to(node).exchange(shipment, apart=apart)
                 for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
                     replies[place] = reply
             waiting = redirected(replies, waiting)
@@ -416,21 +569,6 @@ class ClusterServer:
             await self._rediscover()
         return plain_replies(replies)
 
-    async def open(self) -> None:
-        """Ask the cluster which nodes there are.
-
-        Raises:
-            StoreUnavailable: none answers.
-            ConfigurationError: the login is refused.
-        """
-        try:
-            async with asyncio.timeout(self._discovery_s()):
-                await self._client.initialize()
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except CLUSTER_FAILURES as error:
-            raise refused_cluster(error) from error
-
     def _node(self, key: str) -> ClusterNode:
         node: ClusterNode = self._client.get_node_from_key(key)
         return node
@@ -438,9 +576,12 @@ class ClusterServer:
     def _connections_to(self, node: ClusterNode) -> _Connections:
         known = self._connections.get(node.name)
         if known is None:
-            # (Here it is a round trip that has a time limit, not each reply.)
-            options = node.connection_kwargs if self._timeout_s is None else node.connection_kwargs | _UNLIMITED
-            pool = ConnectionPool(connection_class=node.connection_class, **options)
+            options = node.connection_kwargs
+            if self._timeout_s is not None:
+                options = limit_round_trips(options, self._timeout_s)
+            pool = ConnectionPool(
+                connection_class=node.connection_class, max_connections=node.max_connections, **options
+            )
             known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
         return known
 

@@ -1,11 +1,13 @@
 """From a URL, or a client of the user's own, to something that answers batches."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
@@ -21,10 +23,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import CLUSTER_FAILURES, NO_LIMIT, log, refused_cluster, refused_login
+from runic_redis.drivers.replies import NO_LIMIT, log, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url"]
+__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
 
 # redis-py's own default, from version 8 on; before, it waited for ever.
 _TIMEOUT_S = 5.0
@@ -52,11 +54,51 @@ class Flavour:
     cluster_node: Any
     sentinel: Any
     pool: Any
-    unix_connection: Any
+    embedded_connection: Any
     retry: Any
     parse_url: Callable[[str], Any]
     fake: str
     connects_at_once: bool
+
+
+class _EmbeddedConnection(redis.UnixDomainSocketConnection):
+    """A connection to an embedded server: it starts one that has died, and sends nothing to one whose data is gone."""
+
+    def __init__(self, *, embedded: Any, **options: Any) -> None:
+        super().__init__(path=str(embedded.socket), **options)
+        self._embedded = embedded
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except redis.ConnectionError:
+            self._embedded.revive()
+            self.path = str(self._embedded.socket)
+            super().connect()
+
+    def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self._embedded.check()
+        super().send_packed_command(*args, **options)
+
+
+class _AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
+    """The same for asyncio."""
+
+    def __init__(self, *, embedded: Any, **options: Any) -> None:
+        super().__init__(path=str(embedded.socket), **options)
+        self._embedded = embedded
+
+    async def connect(self) -> None:
+        try:
+            await super().connect()
+        except redis.ConnectionError:
+            await asyncio.to_thread(self._embedded.revive)
+            self.path = str(self._embedded.socket)
+            await super().connect()
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        self._embedded.check()
+        await super().send_packed_command(*args, **options)
 
 
 SYNC = Flavour(
@@ -68,7 +110,7 @@ SYNC = Flavour(
     cluster_node=redis.cluster.ClusterNode,
     sentinel=redis.sentinel.Sentinel,
     pool=redis.ConnectionPool,
-    unix_connection=redis.UnixDomainSocketConnection,
+    embedded_connection=_EmbeddedConnection,
     retry=redis.retry.Retry,
     parse_url=redis.connection.parse_url,
     fake="FakeRedis",
@@ -83,7 +125,7 @@ AIO = Flavour(
     cluster_node=redis.asyncio.cluster.ClusterNode,
     sentinel=redis.asyncio.sentinel.Sentinel,
     pool=redis.asyncio.ConnectionPool,
-    unix_connection=redis.asyncio.UnixDomainSocketConnection,
+    embedded_connection=_AsyncEmbeddedConnection,
     retry=redis.asyncio.retry.Retry,
     parse_url=redis.asyncio.connection.parse_url,
     fake="FakeAsyncRedis",
@@ -139,42 +181,61 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
         else:
             patience = {"timeout_s": _TIMEOUT_S}
     if isinstance(client, flavour.cluster_client):
-        server = flavour.cluster_server(client, owned=False, **patience)
+        server = flavour.cluster_server(lambda: client, owned=False, **patience)
         return Connected(server, "a RedisCluster client", _wait_s(options), many_nodes=True)
     return Connected(flavour.single_server(client, owned=False, **patience), "a Redis client", _wait_s(options))
 
 
-def connect_url(url: str, flavour: Flavour) -> Connected:
+def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     """Connect as the URL says. What it makes is closed by `Connected.close`.
+
+    Args:
+        url: where to.
+        flavour: what to make the connection of.
+        deadline_s: for how long an embedded server is waited for.
 
     Raises:
         ConfigurationError: the URL cannot be used, or an extra is missing.
-        StoreUnavailable: a cluster or an embedded server could not be reached.
+        StoreUnavailable: an embedded server could not be reached.
     """
     if not isinstance(url, str):
         raise InvalidType(f"A URL is a str, not a {type(url).__qualname__}.")
+    if not _is_utf_8(url):
+        raise ConfigurationError(
+            "The URL cannot be used: it holds bytes that are not UTF-8, perhaps in a password that was typed or "
+            "percent-encoded as Latin-1. Percent-encode it as UTF-8: urllib.parse.quote does."
+        )
     connect = _SCHEMES.get(url.partition("://")[0]) if "://" in url else None
     if connect is None:
-        raise ConfigurationError(f"{_shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
+        raise ConfigurationError(f"{shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
     try:
-        return connect(url, flavour)
+        return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
         raise refused_login(error) from error
     except InvalidArgument as error:
-        raise ConfigurationError(f"The URL {_shown(url)!r} cannot be used: {error}.") from error
+        raise ConfigurationError(f"The URL {shown(url)!r} cannot be used: {error}.") from error
     except (ValueError, TypeError, AttributeError):
         pass
     # Outside of the handler: what the parsers say may quote any part of the URL, and is not to stand behind this.
     raise ConfigurationError(
-        f"The URL {_shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot have. Write "
+        f"The URL {shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot have. Write "
         "special characters in user names, passwords and options percent-encoded."
     )
+
+
+def _is_utf_8(url: str) -> bool:
+    """Whether a URL is UTF-8, percent-encoded or not; in a str from the environment, bytes may stand as surrogates."""
+    try:
+        unquote_to_bytes(url.encode()).decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 _HOST = re.compile(r"([^:@\[\]]*|\[[^@\]]*\])(:\d+)?")
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """A URL without user, password, options and fragment, however it is malformed: safe to print."""
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -187,32 +248,29 @@ def _shown(url: str) -> str:
     return scheme + separator + place[:200]
 
 
-def _connect_redis(url: str, flavour: Flavour) -> Connected:
+def _connect_redis(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     options, patience = _settings(flavour, _options(url, flavour))
     client = flavour.client.from_pool(flavour.pool(**options))
-    return Connected(flavour.single_server(client, owned=True, **patience), _shown(url), _wait_s(options | patience))
+    return Connected(flavour.single_server(client, owned=True, **patience), shown(url), _wait_s(options | patience))
 
 
-def _connect_cluster(url: str, flavour: Flavour) -> Connected:
+def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     hosts, plain = _split_hosts(url, "redis+cluster", _REDIS_PORT)
     options, patience = _settings(flavour, _options(plain, flavour))
     secure = options.pop("connection_class", None) is not None
     if options.pop("db", 0) != 0:
         raise InvalidArgument("a cluster has no databases but 0")
-    for name in ("host", "port", "retry"):
+    # What is left is for the client's own connections, by which it asks for the nodes.
+    for name in ("host", "port", "retry", "redis_connect_func"):
         options.pop(name, None)
-    # (Of the client's own connections, by which it asks for the nodes.)
     options["socket_timeout"] = patience.get("timeout_s", options["socket_timeout"])
-    try:
-        nodes = [flavour.cluster_node(host, port) for host, port in hosts]
-        client = flavour.cluster_client(startup_nodes=nodes, ssl=secure, **options)
-    except CLUSTER_FAILURES as error:
-        raise refused_cluster(error) from error
-    server = flavour.cluster_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _wait_s(options | patience), many_nodes=True)
+    nodes = [flavour.cluster_node(host, port) for host, port in hosts]
+    connect = partial(flavour.cluster_client, startup_nodes=nodes, ssl=secure, **options)
+    server = flavour.cluster_server(connect, owned=True, **patience)
+    return Connected(server, shown(url), _wait_s(options | patience), many_nodes=True)
 
 
-def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
+def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     hosts, plain = _split_hosts(url, "redis+sentinel", _SENTINEL_PORT)
     parts = urlsplit(plain)
     service, _, database = parts.path.strip("/").partition("/")
@@ -227,19 +285,16 @@ def _connect_sentinel(url: str, flavour: Flavour) -> Connected:
         for name in ("sentinel_username", "sentinel_password")
         if name in given
     }
-    of_sentinel |= {
-        name: value for name, value in (_defaults(flavour) | given).items() if name in _TIMEOUTS or name == "retry"
-    }
+    shared = (*_TIMEOUTS, "protocol", "retry")
+    of_sentinel |= {name: value for name, value in (_defaults(flavour) | given).items() if name in shared}
     options, patience = _settings(flavour, given)
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
-    if patience:
-        patience["sentinels"] = len(hosts)
     server = flavour.single_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
+    return Connected(server, shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
 
-def _connect_embedded(url: str, flavour: Flavour) -> Connected:
+def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     parts = urlsplit(url)
     given = _own_options(parts, "fsync", "protocol")
     protocol = _check_protocol(int(given.get("protocol", "2")))
@@ -252,15 +307,15 @@ def _connect_embedded(url: str, flavour: Flavour) -> Connected:
         from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
     except ImportError as error:
         raise ConfigurationError(f"embedded:// needs Linux or macOS: {error}.") from error
-    embedded = EmbeddedServer(directory, fsync=given.get("fsync", "everysec"))
+    embedded = EmbeddedServer(directory, fsync=given.get("fsync", "everysec"), deadline_s=deadline_s)
     embedded.start()
-    options, patience = _settings(flavour, {"path": str(embedded.socket), "protocol": protocol})
-    client = flavour.client.from_pool(flavour.pool(connection_class=flavour.unix_connection, **options))
+    options, patience = _settings(flavour, {"embedded": embedded, "protocol": protocol})
+    client = flavour.client.from_pool(flavour.pool(connection_class=flavour.embedded_connection, **options))
     server = flavour.single_server(client, owned=True, **patience)
-    return Connected(server, _shown(url), _wait_s(options | patience), stop=embedded.stop)
+    return Connected(server, shown(url), _wait_s(options | patience), stop=embedded.stop)
 
 
-def _connect_memory(url: str, flavour: Flavour) -> Connected:
+def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     try:
         # An extra, paid for by those who use it. First lupa: fakeredis imported without it has no scripts ever after.
         import lupa  # noqa: F401, I001, PLC0415
@@ -272,13 +327,13 @@ def _connect_memory(url: str, flavour: Flavour) -> Connected:
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol, max_connections=NO_LIMIT)
-    return Connected(flavour.single_server(client, owned=True), _shown(url), _TIMEOUT_S / 2)
+    return Connected(flavour.single_server(client, owned=True), shown(url), _TIMEOUT_S / 2)
 
 
 # The memory:// stores of this process, by name.
 _memory_servers: dict[str, Any] = {}
 
-_SCHEMES: Mapping[str, Callable[[str, Flavour], Connected]] = {
+_SCHEMES: Mapping[str, Callable[[str, Flavour, float], Connected]] = {
     "redis": _connect_redis,
     "rediss": _connect_redis,
     "unix": _connect_redis,
@@ -294,10 +349,14 @@ _TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
 
 def _defaults(flavour: Flavour) -> dict[str, Any]:
-    """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections."""
+    """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections.
+
+    In RESP2, since some proxies and providers do not have HELLO, and the store needs nothing of RESP3.
+    """
     return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {
         "retry": flavour.retry(NoBackoff(), 0),
         "max_connections": NO_LIMIT,
+        "protocol": 2,
     }
 
 
@@ -312,15 +371,12 @@ def _wait_s(options: Mapping[str, Any]) -> float:
 
 
 def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How connections are made, and what their server is told.
-
-    redis.asyncio sets up a time limit for every reply, and a task for every sending; a server of ours has one limit for
-    a round trip.
-    """
+    """How connections are made, and what their server is told."""
     options = _defaults(flavour) | given
     if flavour.connects_at_once:
         return options, {}
-    return options | {"socket_timeout": None}, {"timeout_s": options["socket_timeout"]}
+    timeout_s = options["socket_timeout"]
+    return aio.limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}
 
 
 # What a URL may set; redis-py would take more, which no text can stand for, or which would change what is sent.

@@ -10,6 +10,7 @@ from redis.exceptions import (
     AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
     MovedError,
@@ -23,7 +24,7 @@ from redis.exceptions import (
 )
 
 from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
-from runic_redis.operations.effects import ErrorReply
+from runic_redis.operations.effects import PASSING, ErrorReply, Lost
 
 __all__ = [
     "CLUSTER_FAILURES",
@@ -40,11 +41,14 @@ __all__ = [
     "is_exhausted",
     "log",
     "now_s",
+    "opening_limit_s",
     "outdated",
+    "refusal_behind",
     "refused_cluster",
     "refused_connection",
     "refused_login",
     "said",
+    "too_slow",
 ]
 
 log = logging.getLogger("runic_redis")
@@ -56,6 +60,9 @@ HOLD_S = 1.0
 NO_LIMIT = 2**31
 # How often a cluster's redirections are followed before the operation is told to wait.
 REDIRECTIONS = 5
+# How long opening a store may take at least, on a slow machine, and by how much it may pass its deadline.
+_SHORTEST_OPENING_S = 1.0
+_OPENING_GRACE_S = 0.25
 # Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -88,6 +95,7 @@ CLUSTER_FAILURES = (RedisClusterException, redis.RedisError, OSError)
 # redis-py takes the code off the message of these; of any other error the message starts with it.
 _CODES: dict[type[Exception], str] = {
     BusyLoadingError: "LOADING",
+    ClusterCrossSlotError: "CROSSSLOT",
     ClusterDownError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
     NoPermissionError: "NOPERM",
@@ -101,7 +109,7 @@ _REFUSALS = (ResponseError, BusyLoadingError)
 _OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
-def failed(error: Exception) -> StoreError:
+def failed(error: BaseException) -> StoreError:
     """What those get whose connection failed in a way that nobody expects."""
     failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.")
     failure.__cause__ = error
@@ -150,24 +158,60 @@ def outdated(replies: Sequence[Any]) -> bool:
     return any(isinstance(reply, _REFUSALS) and _refusal(reply).code in _OUTDATED for reply in replies)
 
 
-def refused_cluster(error: Exception) -> StoreError:
-    """A cluster none of whose nodes can be asked what there is."""
+def refusal_behind(error: Exception) -> list[Exception]:
+    """Return the reply that made a Sentinel's connection fail: redis-py ends it when its server is a replica."""
+    return [error.__context__] if isinstance(error.__context__, ReadOnlyError) else []
+
+
+def refused_cluster(error: Exception) -> Lost:
+    """Return what stands for each reply while no node of a cluster tells which nodes there are.
+
+    Raises:
+        ConfigurationError: that will last: a wrong login, a missing permission, a server that is no cluster.
+    """
     reason = said(error)
-    for one in _behind(error):
+    # The innermost first: redis-py takes any refusal of a node for one without a cluster.
+    for one in reversed(list(_behind(error))):
         if isinstance(one, AuthenticationError):
-            return refused_login(one)
+            raise refused_login(one) from error
         if isinstance(one, NoPermissionError):
-            return ConfigurationError(
+            raise ConfigurationError(
                 f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. docs/security.md says "
                 "which permissions a store needs."
-            )
-    return StoreUnavailable(f"The cluster cannot be reached: {reason}. Start it, or correct the URL.")
+            ) from error
+        if "cluster support disabled" in str(one):
+            raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error
+        if isinstance(one, ResponseError):
+            return refused_connection(one)
+    return Lost(reason, sent=False)
 
 
-def refused_connection(error: redis.RedisError) -> ConfigurationError:
-    """A connection that is refused as it is made: a database that is not there, a name that is not allowed."""
-    return ConfigurationError(
-        f"Redis refused the connection: {said(error)}. Correct the URL, or the user's permissions."
+def refused_connection(error: redis.RedisError) -> Lost:
+    """Return what stands for each reply while a server rejects the connection as it is made.
+
+    Raises:
+        ConfigurationError: that will last: a database that is not there, a name that is not allowed.
+    """
+    text = said(error).rstrip(".")
+    refusal = _refusal(error)
+    if refusal.code in PASSING:
+        return Lost(f"{refusal.code} {refusal.message}", sent=False)
+    remedy = "Correct the URL, or the user's permissions."
+    if "HELLO" in text.upper() or refusal.code == "NOPROTO":
+        remedy = "The server does not have RESP3: use protocol=2 in the URL, or for the client."
+    raise ConfigurationError(f"Redis refused the connection: {text}. {remedy}") from error
+
+
+def opening_limit_s(deadline_s: float) -> float:
+    """Return how long opening a store may take, whatever its single tries do."""
+    return max(_SHORTEST_OPENING_S, deadline_s + _OPENING_GRACE_S)
+
+
+def too_slow(limit_s: float) -> StoreUnavailable:
+    """Return the error for a store that is not open at its deadline, though no try has failed yet."""
+    return StoreUnavailable(
+        f"Redis cannot be reached: opening the store was not finished after {limit_s:.1f} s. Nothing was changed. "
+        "Correct the URL or, if the network is slow, open the store with a longer deadline_s."
     )
 
 

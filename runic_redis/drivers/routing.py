@@ -3,13 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import redis
+from hiredis import pack_command
 from redis.exceptions import AskError, MovedError, RedisClusterException, ResponseError
 
-from runic_redis.drivers.replies import error_reply
-from runic_redis.operations.effects import Argument, ErrorReply, Lost, Unconfirmed
+from runic_redis.drivers.replies import error_reply, said
+from runic_redis.operations.effects import ErrorReply, Lost, Unconfirmed
 from runic_redis.operations.grouping import Call
 
 __all__ = ["Shipment", "by_node", "plain_replies", "redirected"]
+
+# How much is sent at once: the time limit of a connection is for each piece, however large the request.
+_PIECE_BYTES = 256 * 1024
 
 
 class Shipment:
@@ -22,23 +27,38 @@ class Shipment:
 
     Attributes:
         places: which they are.
-        commands: what to send.
+        count: how many commands there are.
+        unsent: what is still to be sent, in pieces. A driver takes each out once it is sent.
     """
 
-    __slots__ = ("_answered_by", "_confirming", "commands", "places")
+    __slots__ = ("_answered_by", "_confirming", "_large", "count", "places", "unsent")
 
     def __init__(self, calls: Sequence[Call], places: Sequence[int], asking: Mapping[int, Any] | None = None) -> None:
         self.places = places
-        self.commands: list[tuple[Argument, ...]] = []
+        commands: list[tuple[Any, ...]] = []
         self._answered_by: list[int] = []
         for place in places:
             if asking and place in asking:
-                self.commands.append(("ASKING",))
-            self._answered_by.append(len(self.commands))
-            self.commands.append(calls[place].args)
+                commands.append(("ASKING",))
+            self._answered_by.append(len(commands))
+            commands.append(calls[place].args)
+        self._large = calls[places[0]].own_connection
         self._confirming = calls[places[0]].confirming
         if self._confirming is not None:
-            self.commands += self._confirming.commands(calls[places[0]].key)
+            commands += self._confirming.commands(calls[places[0]].key)
+        self.count = len(commands)
+        data = b"".join(map(pack_command, commands))
+        self.unsent = [data]
+        if len(data) > _PIECE_BYTES:
+            self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+
+    def broken(self, error: Exception) -> Lost:
+        """Return what stands for the replies that a broken connection did not bring."""
+        # The server carries out nothing of a large request before it has the end of it. The commands that confirm it
+        # come behind that end, and are smaller than a piece.
+        sent = not (self._large and len(self.unsent) > 2)
+        closed = isinstance(error, redis.ConnectionError | OSError) and not isinstance(error, TimeoutError)
+        return Lost(said(error) if str(error) else "Timeout reading from socket", sent=sent, closed=closed)
 
     def replies(self, answers: Sequence[Any]) -> list[Any]:
         """The replies to the calls, redirections and errors as redis-py's exceptions, from those to the commands."""

@@ -1,7 +1,8 @@
 """Runs operations on a redis-py client, for threads.
 
 The calls of several threads travel together: one thread at a time sends, for all that wait, and reads the replies for
-all; who is answered first hands over to one that waits. A call that is alone is a round trip of its own thread.
+all; who is answered first hands over to one that waits. A call that is alone is a round trip of its own thread. A large
+request is sent by its own thread, which leads no others meanwhile.
 
 Commands go straight to a connection: redis-py's own command methods send a command again when its connection
 breaks, up to ten times by default, and here nothing below an operation may do that. The user's client itself is left
@@ -16,14 +17,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
-from threading import Lock, RLock
-from typing import Any, Protocol, TypeAlias, TypeVar
+from contextvars import copy_context
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Lock, RLock, Thread
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import redis
 import redis.connection
-from hiredis import pack_command
 from redis.cluster import ClusterNode
 from redis.exceptions import (
     AuthenticationError,
@@ -47,16 +49,19 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
+    refused_cluster,
     refused_connection,
     refused_login,
     said,
+    too_slow,
 )
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run"]
+__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run", "run_within"]
 
 T = TypeVar("T")
 _Rounds: TypeAlias = list[tuple[Group, list[Call]]]
@@ -112,17 +117,54 @@ def run(operation: Operation[T], sender: "Sender") -> T:
         return result
 
 
+def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
+    """Carry an operation out, as `run` does, but give it up after a time; its result.
+
+    redis-py has time limits for each step of making a connection, and none for the whole. So the operation runs in a
+    thread, which ends when the sender's server is closed.
+
+    Raises:
+        StoreUnavailable: the time is over.
+    """
+    outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
+
+    def carry_out() -> None:
+        try:
+            result = run(operation, sender)
+        except BaseException as error:
+            outcome.put(partial(_raise, error))
+        else:
+            outcome.put(lambda: result)
+
+    try:
+        Thread(target=copy_context().run, args=(carry_out,), daemon=True).start()
+    except RuntimeError:  # the interpreter is ending, and starts no threads any more
+        return run(operation, sender)
+    try:
+        get = outcome.get(timeout=limit_s)
+    except Empty:
+        raise too_slow(limit_s) from None
+    return get()
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error
+
+
 class _Turn(Ticket):
     """A call of one thread, and the groups that it sends for.
 
     Its methods are called with the sender's lock held, and what others than its thread change is looked at with it.
     """
 
-    __slots__ = ("leads", "let_in", "over", "signal")
+    __slots__ = ("away", "large", "leads", "let_in", "over", "signal")
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch, now_s())
         self.leads: list[Group] = []
+        # Rounds of its large requests, for its thread to send; and whether that is sending one, and cannot lead.
+        self.large: _Rounds = []
+        self.away = False
         # Whether its commands are in the queues.
         self.let_in = False
         # Whether it is answered, and others lead what it led.
@@ -249,32 +291,70 @@ class Sender:
         return True
 
     def _compose(self, turn: _Turn) -> tuple[_Rounds, float]:
-        """What a call is to send now for the groups that it leads; if nothing, how long it should wait."""
+        """What a call is to send now; if nothing, how long it should wait."""
         if not turn.let_in and not self._enqueue(turn):
             turn.prepare_to_wait()
             return [], 0.0
         self._wake_kept_out()
-        if turn.missing:
-            started_s = now_s()
-            for group in turn.leads:
-                group.give_up(started_s)
-        if turn.missing:
-            rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
-            if rounds:
-                return rounds, 0.0
-            for group in [group for group in turn.leads if group.idle]:
-                turn.leads.remove(group)
-                self._led.discard(group)
-            if turn.leads:
-                return [], max(0.0, min(group.resume_s for group in turn.leads) - started_s)
+        if turn.away:
+            turn.away = False
+            self._choose_leaders()
+        rounds: _Rounds = []
+        pause_s = 0.0
+        if turn.missing and not turn.large:
+            rounds, pause_s = self._lead(turn)
+        if turn.missing and turn.large and not rounds:
+            rounds = [self._go_away(turn)]
+        if not turn.missing:
+            self._finish(turn)
+        elif not rounds and not turn.leads:
             turn.prepare_to_wait()
+        return rounds, pause_s
+
+    def _lead(self, turn: _Turn) -> tuple[_Rounds, float]:
+        """What a call is to send now for the groups that it leads; if nothing, how long it should wait."""
+        started_s = now_s()
+        for group in turn.leads:
+            group.give_up(started_s)
+        if not turn.missing:
             return [], 0.0
-        # It is answered: others go on.
+        rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
+        for group in turn.leads:
+            self._hand_out_large(group)
+        if rounds or not turn.leads:
+            return rounds, 0.0
+        # (What waits behind a large request is led again when that is answered.)
+        for group in [group for group in turn.leads if group.idle or group.resume_s <= started_s]:
+            turn.leads.remove(group)
+            self._led.discard(group)
+        return [], max(0.0, min((group.resume_s for group in turn.leads), default=0.0) - started_s)
+
+    def _go_away(self, turn: _Turn) -> tuple[Group, list[Call]]:
+        """The round of a large request, for its thread to send; others lead meanwhile."""
+        turn.away = True
+        leads, turn.leads = turn.leads, []
+        for group in leads:
+            self._choose_leader(group)
+        return turn.large.pop(0)
+
+    def _finish(self, turn: _Turn) -> None:
+        """A call is answered: others go on."""
         turn.over = True
         self._turns.discard(turn)
         for group in turn.leads:
             self._choose_leader(group)
-        return [], 0.0
+        if turn.large:
+            for group, calls in turn.large:
+                group.end_round(calls)
+            self._choose_leaders()
+
+    def _hand_out_large(self, group: Group) -> None:
+        """Have the threads that wait for large requests send them."""
+        for calls in group.take_large():
+            owner = calls[0].requests[0].ticket
+            if isinstance(owner, _Turn):
+                owner.large.append((group, calls))
+                owner.wake()
 
     def _exchange(self, rounds: _Rounds) -> list[Any] | StoreError:
         """Send rounds and read the replies."""
@@ -300,13 +380,20 @@ class Sender:
         return news
 
     def _choose_leader(self, group: Group) -> None:
-        successor = group.first_waiting()
-        if isinstance(successor, _Turn):
+        tickets = group.waiting_tickets()
+        successor = next((one for one in tickets if isinstance(one, _Turn) and not one.away), None)
+        if successor is not None:
             self._led.add(group)
             successor.leads.append(group)
             successor.wake()
         else:
             self._led.discard(group)
+
+    def _choose_leaders(self) -> None:
+        """Have every group led in which something waits."""
+        for group in self._groups:
+            if group not in self._led:
+                self._choose_leader(group)
 
     def _wake_kept_out(self) -> None:
         """Have those who wait for room look again, once the lock is free."""
@@ -326,6 +413,7 @@ class Sender:
             self._led = set()
             for turn in self._turns:
                 turn.leads = []
+                turn.large = []
                 if turn.error is None and turn.let_in:
                     waiting = turn.unanswered()
                     turn.missing = len(waiting)
@@ -511,30 +599,38 @@ class _Exchange:
         ConfigurationError: the server refused the login, or the connection's settings.
     """
 
-    def __init__(self, connections: _Connections, commands: list[tuple[Any, ...]]) -> None:
+    def __init__(self, connections: _Connections, shipment: Shipment) -> None:
         self._connections = connections
-        self._count = len(commands)
+        self._shipment = shipment
         self._lost: Lost | None = None
         self._connection: Any = None
         try:
             self._connection, self._checked_s = connections.take()
         except AuthenticationError as error:
             raise refused_login(error) from error
+        except StoreError:
+            raise
         except CONNECTION_FAILURES as error:
             if is_exhausted(error):
                 raise exhausted_pool(connections.pool.max_connections) from error
             self._lost = Lost(said(error), sent=False)
             return
         except redis.RedisError as error:
-            raise refused_connection(error) from error
+            self._lost = refused_connection(error)
+            return
         try:
-            self._connection.send_packed_command([b"".join(map(pack_command, commands))])
+            unsent = shipment.unsent
+            pieces = len(unsent)
+            while unsent:
+                # (Later on, a check of the connection's health would stand in the middle of a request.)
+                self._connection.send_packed_command(unsent[:1], check_health=len(unsent) == pieces)
+                del unsent[0]
         except AuthenticationError as error:
             self.cancel()
             raise refused_login(error) from error
         except (redis.RedisError, *CONNECTION_FAILURES) as error:
             self.cancel()
-            self._lost = Lost(said(error), sent=True)
+            self._lost = shipment.broken(error)
         except BaseException:
             self.cancel()
             raise
@@ -545,7 +641,7 @@ class _Exchange:
         if self._lost is None:
             read_response = self._connection.read_response
             try:
-                for _ in range(self._count):
+                for _ in range(self._shipment.count):
                     try:
                         replies.append(read_response())
                     except (ResponseError, BusyLoadingError) as error:
@@ -555,12 +651,13 @@ class _Exchange:
                 raise refused_login(error) from error
             except (redis.RedisError, *CONNECTION_FAILURES) as error:
                 self.cancel()
-                self._lost = Lost(said(error), sent=True)
+                replies += refusal_behind(error)
+                self._lost = self._shipment.broken(error)
             except BaseException:
                 self.cancel()
                 raise
         if self._lost is not None:
-            return replies + [self._lost] * (self._count - len(replies))
+            return replies + [self._lost] * (self._shipment.count - len(replies))
         connection, self._connection = self._connection, None
         if outdated(replies):
             self._connections.drop(connection)
@@ -580,7 +677,7 @@ class _SinglePending:
 
     def __init__(self, connections: _Connections, calls: Sequence[Call]) -> None:
         self._shipment = Shipment(calls, range(len(calls)))
-        self._exchange = _Exchange(connections, self._shipment.commands)
+        self._exchange = _Exchange(connections, self._shipment)
         self.cancel = self._exchange.cancel
 
     def finish(self) -> list[Any]:
@@ -629,20 +726,23 @@ class ClusterServer:
     """A Redis Cluster: each call goes to the node that holds its key.
 
     Args:
-        client: a redis-py cluster client.
-        owned: whether it was made for the store alone.
+        connect: gives a redis-py cluster client, which asks for the nodes as it is made.
+        owned: whether it is made for the store alone.
     """
 
     many_nodes = True
 
-    def __init__(self, client: Any, *, owned: bool) -> None:
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], *, owned: bool) -> None:
+        self._connect = connect
+        self._client: Any = None
         self._owned = owned
         self._closed = False
         self._connections: dict[str, _Connections] = {}
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key, as far as is known."""
+        if self._client is None:
+            return ""
         try:
             name: str = self.node(key).name
         except RedisClusterException:
@@ -652,6 +752,14 @@ class ClusterServer:
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send each node its calls on one connection."""
         check_open(self._closed)
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except CLUSTER_FAILURES as error:
+                return _Unreached([refused_cluster(error)] * len(calls))
+            if self._closed:  # while this waited
+                self.close()
+                check_open(self._closed)
         return _ClusterPending(self, calls)
 
     def node(self, key: str) -> ClusterNode:
@@ -695,6 +803,8 @@ class ClusterServer:
 
     def forget(self) -> None:
         """In a child process: forget the connections and the locks of the parent's threads."""
+        if self._client is None:
+            return
         _renew_locks(self._client)
         for connections in self._connections.values():
             connections.forget()
@@ -704,8 +814,21 @@ class ClusterServer:
         self._closed = True
         for connections in self._connections.values():
             connections.close()
-        if self._owned:
+        if self._owned and self._client is not None:
             self._client.close()
+
+
+class _Unreached:
+    """Calls that were not sent, since no node of the cluster is known."""
+
+    def __init__(self, replies: list[Any]) -> None:
+        self._replies = replies
+
+    def finish(self) -> list[Any]:
+        return self._replies
+
+    def cancel(self) -> None:
+        """Nothing was sent."""
 
 
 class _ClusterPending:
@@ -721,7 +844,7 @@ class _ClusterPending:
     def _send(self, places: Sequence[int], asking: dict[int, ClusterNode]) -> None:
         for node, shipment in by_node(self._calls, places, asking, self._server.node, self._replies):
             try:
-                exchange = _Exchange(self._server.connections(node), shipment.commands)
+                exchange = _Exchange(self._server.connections(node), shipment)
             except StoreError as error:
                 self._refuse(shipment, error)
             except BaseException:

@@ -1,17 +1,21 @@
-"""Opening a directory: share the server that runs there, or start one.
+"""Share the server that runs in a directory, or start one.
 
-Three locks in the directory say who does what. Who holds ``start.lock`` may start a server. Every process holds
-``users.lock`` shared for as long as it uses the server, and the supervisor waits to have it alone: the kernel
-gives a lock up with the process that held it, however that ended, so the server ends with its last user, and
-with nobody else. The server itself holds ``server.lock``: however the directory is reached, no second one starts in it.
+Locks in the directory say who does what (docs/adr/0005-embedded-supervisor.md has the reasons). The kernel releases a
+lock when the process that holds it ends, however it ends:
 
-Where the server listens is written in ``server.socket`` by who started it: the paths by which others reach the
-directory may differ.
+- ``start.lock``: whoever opens or closes the directory; nobody else starts a server or a supervisor.
+- ``users.lock``, shared: every process that uses the server. The supervisor waits for it, and then ends the server.
+- ``always.lock``, shared: every process that opened with fsync "always".
+- ``server.lock``: the server, so that no second one starts on its files, whatever path leads to them.
+- ``supervisor.lock``: the supervisor.
+
+``server.socket`` names the server's socket: other processes may know the directory by another path.
 """
 
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import select
 import socket
@@ -19,10 +23,12 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, Self
 
-from runic_redis.errors import ConfigurationError, InvalidArgument, StoreUnavailable
+from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable
 
 __all__ = ["EmbeddedServer", "server_program"]
 
@@ -31,8 +37,18 @@ _log = logging.getLogger("runic_redis")
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 # The kernel's limit for the path of a socket is 104 bytes (macOS) or 108 (Linux).
 _LONGEST_SOCKET_PATH = 100
-_START_TIMEOUT_S = 30.0
 _LOG_LINES = 12
+_POLL_S = 0.01
+# A deadline may be 0, and a try takes its time all the same: a server's answer, and its start.
+_ANSWER_S = 1.0
+_START_S = 5.0
+# How many servers in a row may end while they start.
+_MOST_STARTS = 3
+# For how long one try of `revive` waits for others; the driver repeats it until the deadline.
+_REVIVE_S = 1.0
+_SYNC_ALWAYS = b"CONFIG SET appendfsync always"
+# Python may need these to start. Everything else stays here: it may hold passwords.
+_ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 def server_program() -> Path:
@@ -58,36 +74,64 @@ class EmbeddedServer:
     Args:
         directory: where the data is; made if it is not there.
         fsync: "everysec", so that a machine that dies loses at most a second, or "always", before each reply.
-            The server is shared: once one process has asked for "always", that holds until the server ends.
+            The server is shared: once one process has asked for "always", that holds until the server ends, and for
+            a server that is started in its place as long as that process uses it.
+        deadline_s: for how many seconds `start` waits for other processes that open or leave the directory, and for
+            the server's first answer. (A server that loads its data is waited for as long as that takes.)
 
     Attributes:
         directory: where the data is, its path resolved.
     """
 
-    def __init__(self, directory: str | Path, *, fsync: Literal["everysec", "always"] | str = "everysec") -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        fsync: Literal["everysec", "always"] | str = "everysec",
+        deadline_s: float = 30.0,
+    ) -> None:
         if fsync not in {"everysec", "always"}:
             raise InvalidArgument(f"fsync is everysec or always, not {fsync!r:.40}")
         self.directory = Path(directory).resolve()
         self._fsync = fsync
-        self._use: IO[bytes] | None = None
+        self._deadline_s = deadline_s
+        # The locks that say that this process uses the server; they are held until `stop`.
+        self._held: ExitStack | None = None
+        self._users_path = str(self.directory / "users.lock")
+        self._manifest_path = str(self.directory / "appendonlydir" / "appendonly.aof.manifest")
+        self._users_status: os.stat_result | None = None
 
     def start(self) -> None:
-        """Share the directory's server, starting it if need be; returns when it answers.
+        """Share the directory's server, or start it; return when it answers.
 
         Raises:
             ConfigurationError: the directory cannot be used, or the server is not installed.
-            StoreUnavailable: the server does not start.
+            StoreUnavailable: the server does not start, or does not answer, or other processes hold the directory's
+                locks, until the deadline.
         """
+        limit_s = time.monotonic() + self._deadline_s
         program = server_program()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(self.directory)
-            with _open_private(self.directory / "start.lock") as start:
-                fcntl.flock(start, fcntl.LOCK_EX)
-                self._use = self._share_or_start(program)
+            with self._opening(limit_s), ExitStack() as held:
+                users = held.enter_context(_open_private(self.directory / "users.lock"))
+                # A supervisor that is just ending the server still holds the lock.
+                _lock(users, fcntl.LOCK_SH, limit_s, "The last server in this directory is still ending")
+                if self._fsync == "always":
+                    always = held.enter_context(_open_private(self.directory / "always.lock"))
+                    fcntl.flock(always, fcntl.LOCK_SH)
+                self._ensure(program, limit_s, math.inf)
+                self._users_status = os.fstat(users.fileno())
+                self._held = held.pop_all()
+        except StoreUnavailable:
+            raise
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"The directory {str(self.directory)!r} could not be opened within {self._deadline_s:g} s: {error}. "
+                "Nothing was changed. Open it again, or with a longer deadline_s."
+            ) from error
         except OSError as error:
-            if isinstance(error, StoreUnavailable):
-                raise
             raise ConfigurationError(f"The directory {str(self.directory)!r} cannot be used: {error}.") from error
 
     @property
@@ -98,29 +142,53 @@ class EmbeddedServer:
         except FileNotFoundError:
             return _new_socket_path(self.directory)
 
-    def _share_or_start(self, program: Path) -> IO[bytes]:
-        """Make sure that a server runs, while nobody else may start one; the lock that says it is used."""
-        use = _open_private(self.directory / "users.lock")
+    def check(self) -> None:
+        """Check that the directory is still the one that was opened, with the server's data in it.
+
+        A server whose files are deleted goes on and acknowledges writes, which nobody would ever find again.
+
+        Raises:
+            StoreError: it is not.
+        """
         try:
-            # A supervisor that is just ending the server still holds the lock; this waits until it is done.
-            fcntl.flock(use, fcntl.LOCK_SH)
-            if _ask(self.socket, b"PING") is None:
-                self._start_supervisor(program)
-                _log.info("The embedded server in %s was started.", self.directory)
-            elif self._fsync == "always":
-                _ask(self.socket, b"CONFIG SET appendfsync always")
-        except BaseException:
-            use.close()
-            raise
-        return use
+            found = os.stat(self._users_path)  # noqa: PTH116 - before every round trip: a Path costs three times this
+            os.stat(self._manifest_path)  # noqa: PTH116
+        except (FileNotFoundError, NotADirectoryError):
+            found = None
+        if found is None or self._users_status is None or not os.path.samestat(found, self._users_status):
+            raise StoreError(
+                f"The directory {str(self.directory)!r}, or what the server keeps in it, was deleted, moved or "
+                "replaced while the store was open. What is written now would be lost, so nothing was sent. Close the "
+                "store, put the directory back (from where it was moved to, or from a backup), and open it again."
+            )
+
+    def revive(self) -> None:
+        """Start the server again if it has died; return when it listens.
+
+        Raises:
+            StoreError: the directory is not there any more.
+            StoreUnavailable: the server does not start.
+            TimeoutError: other processes hold the directory's locks for now.
+        """
+        self.check()
+        limit_s = time.monotonic() + min(self._deadline_s, _REVIVE_S)
+        with self._opening(limit_s):
+            self._ensure(server_program(), limit_s, limit_s)
 
     def stop(self) -> None:
         """Stop using the server; it ends when nobody else uses it."""
-        if self._use is not None:
-            # Closed, not unlocked: a process forked from this one shares the lock and may go on.
-            self._use.close()
-            self._use = None
-            _log.info("The embedded server in %s is left; it ends with the last that uses it.", self.directory)
+        if self._held is None:
+            return
+        with suppress(OSError, StoreError):
+            self.check()
+            # If another process has this lock, it sees to the supervisor as well.
+            with self._opening(limit_s=0.0):
+                if _is_locked(self.directory / "server.lock") and not _is_locked(self.directory / "supervisor.lock"):
+                    self._take_over(server_program())
+        # Closed, not unlocked: a process forked from this one shares the locks and may go on.
+        self._held.close()
+        self._held = None
+        _log.info("The embedded server in %s is left; it ends with the last that uses it.", self.directory)
 
     def __enter__(self) -> Self:
         self.start()
@@ -129,70 +197,156 @@ class EmbeddedServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _start_supervisor(self, program: Path) -> None:
+    @contextmanager
+    def _opening(self, limit_s: float) -> Iterator[None]:
+        """Keep every other process from starting a server or a supervisor."""
+        with _open_private(self.directory / "start.lock") as start:
+            _lock(start, fcntl.LOCK_EX, limit_s, "Another process is opening it and holds start.lock")
+            try:
+                yield
+            finally:
+                # A process forked meanwhile has the file open as well, and would hold the lock.
+                fcntl.flock(start, fcntl.LOCK_UN)
+
+    def _ensure(self, program: Path, limit_s: float, loaded_limit_s: float) -> None:
+        """Make sure that a server runs, and that a supervisor keeps it. To be called while `_opening`."""
+        starts = 0
+        while True:
+            kept = _is_locked(self.directory / "supervisor.lock")
+            if not _is_locked(self.directory / "server.lock"):
+                if not kept:
+                    starts += 1
+                    if self._start_server(program, limit_s, loaded_limit_s, last=starts == _MOST_STARTS):
+                        return
+                    continue
+            elif _ask(self.socket, _SYNC_ALWAYS if self._fsync == "always" else b"PING", limit_s) is not None:
+                if not kept:
+                    self._take_over(program)
+                return
+            # A server that is just ending, or its supervisor, still holds its lock.
+            _pause(limit_s, "another server runs in this directory and does not answer here")
+
+    def _take_over(self, program: Path) -> None:
+        """Start a supervisor for a server that runs and has lost its own."""
+        try:
+            with _open_private(self.directory / "server.log") as log:
+                self._start_supervisor("keep", program, self.socket, log, [])
+        except (OSError, subprocess.SubprocessError) as error:
+            # The store can be used all the same, and the next one to open or close it tries again.
+            _log.warning("The embedded server in %s has no supervisor to end it: %s", self.directory, error)
+        else:
+            _log.info("The embedded server in %s has a new supervisor.", self.directory)
+
+    def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float, *, last: bool) -> bool:
+        """Start a server; return whether it has started. After the last try, raise if it has not."""
         log_path = self.directory / "server.log"
-        logged = log_path.stat().st_size if log_path.exists() else 0
         path = _new_socket_path(self.directory)
         # The supervisor keeps the writing end open as long as it lives: the end of the pipe is the end of it.
         alive, supervisor_end = os.pipe()
-        try:
-            with _open_private(log_path) as log:
-                subprocess.run(
-                    [
-                        *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
-                        *(
-                            str(program),
-                            str(self.directory),
-                            str(self.socket),
-                            self._fsync,
-                            str(supervisor_end),
-                        ),
-                    ],
-                    check=True,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[supervisor_end],
-                )
-            os.close(supervisor_end)
-            supervisor_end = -1
-            self._wait_until_ready(path, alive)
-            with _open_private(self.directory / "server.socket") as record:
-                record.truncate(0)
-                record.write(os.fsencode(path))
-        except (OSError, subprocess.SubprocessError, TimeoutError) as error:
-            with log_path.open("rb") as log:
-                log.seek(logged)
-                last = log.read().decode(errors="replace").splitlines()[-_LOG_LINES:]
-            raise StoreUnavailable(
-                f"The embedded server in {str(self.directory)!r} does not start: {error}. Its log ({log_path}) ends:\n"
-                + "\n".join(last)
-            ) from error
-        finally:
-            os.close(alive)
-            if supervisor_end >= 0:
-                os.close(supervisor_end)
+        with _open_private(log_path) as log:
+            logged = log.seek(0, os.SEEK_END)
+            try:
+                try:
+                    with _open_private(self.directory / "server.socket") as record:
+                        record.truncate(0)
+                        record.write(os.fsencode(path))
+                    self._start_supervisor("start", program, path, log, [supervisor_end])
+                finally:
+                    os.close(supervisor_end)
+                _wait_until_ready(path, alive, limit_s, loaded_limit_s)
+            except (OSError, subprocess.SubprocessError) as error:
+                # What killed the last one, such as too little memory, may have killed this one too.
+                if isinstance(error, ChildProcessError) and not last:
+                    return False
+                lines = log_path.read_bytes()[logged:].decode(errors="replace").splitlines()[-_LOG_LINES:]
+                raise StoreUnavailable(
+                    f"The embedded server in {str(self.directory)!r} does not start: {error}. Its log ({log_path}) "
+                    + "ends:\n"
+                    + "\n".join(lines)
+                    + "\nNothing was sent now. Correct the cause that the log names, and retry."
+                ) from error
+            finally:
+                os.close(alive)
+        _log.info("The embedded server in %s was started.", self.directory)
+        return True
 
-    def _wait_until_ready(self, path: Path, alive: int) -> None:
-        deadline_s = time.monotonic() + _START_TIMEOUT_S
-        while True:
-            answer = _ask(path, b"PING")
-            if answer == b"+PONG":
-                return
-            ended, _, _ = select.select([alive], [], [], 0.01)
-            if ended:
-                raise ChildProcessError("it ended")
-            # Loading a large append-only file may take as long as it takes.
-            if time.monotonic() > deadline_s and not (answer or b"").startswith(b"-LOADING"):
-                raise TimeoutError(f"no answer within {_START_TIMEOUT_S:.0f} s")
+    def _start_supervisor(
+        self, task: Literal["start", "keep"], program: Path, path: Path, log: IO[bytes], keep_open: Sequence[int]
+    ) -> None:
+        """Start a supervisor; when this returns, it holds its locks."""
+        # As the directory itself has it: a server whose directory was replaced must not touch its successor's socket.
+        listens = path.name if path.parent == self.directory else str(path)
+        fsync = "always" if _is_locked(self.directory / "always.lock") else "everysec"
+        subprocess.run(
+            [
+                *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
+                *(task, str(program), str(self.directory), listens, fsync),
+            ],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=keep_open,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        )
+
+
+def _wait_until_ready(path: Path, alive: int, limit_s: float, loaded_limit_s: float) -> None:
+    """Wait for a server that was started: until it answers, or loads its data and `loaded_limit_s` has come."""
+    limit_s = max(limit_s, time.monotonic() + _START_S)
+    while True:
+        answer = _ask(path, b"PING", limit_s)
+        now_s = time.monotonic()
+        loading = answer is not None and answer.startswith(b"-LOADING")
+        if answer == b"+PONG" or (loading and now_s > loaded_limit_s):
+            return
+        ended, _, _ = select.select([alive], [], [], _POLL_S)
+        if ended:
+            raise ChildProcessError("it ended")
+        if now_s > limit_s and not loading:
+            raise TimeoutError("it does not answer in time")
+
+
+def _lock(file: IO[bytes], how: int, limit_s: float, otherwise: str) -> None:
+    """Lock a file.
+
+    Raises:
+        TimeoutError: others hold the lock until the limit.
+    """
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _pause(limit_s, otherwise)
+        else:
+            return
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether somebody holds the lock of a file."""
+    with _open_private(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(file, fcntl.LOCK_UN)
+        return False
+
+
+def _pause(limit_s: float, otherwise: str) -> None:
+    if time.monotonic() >= limit_s:
+        raise TimeoutError(otherwise)
+    time.sleep(_POLL_S)
 
 
 def _new_socket_path(directory: Path) -> Path:
-    """Where a server will listen: in the directory, or in a short one of its own where that path is too long."""
+    """Return where a server will listen: in the directory, or, if that path is too long, in a private one in /tmp."""
     inside = directory / "server.sock"
     if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
         return inside
-    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    # Of the directory itself: one that replaces it gets another socket.
+    status = directory.stat()
+    digest = hashlib.sha256(f"{status.st_dev} {status.st_ino}".encode()).hexdigest()[:16]
     # Not tempfile's directory: it may be deep as well.
     private = Path(f"/tmp/runic-redis-{os.getuid()}")  # noqa: S108 - private: made and checked below
     private.mkdir(mode=0o700, exist_ok=True)
@@ -226,10 +380,14 @@ def _open_private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o600), "ab")
 
 
-def _ask(path: Path, command: bytes) -> bytes | None:
-    """The first line of a server's reply; None if no server is there."""
+def _ask(path: Path, command: bytes, limit_s: float) -> bytes | None:
+    """Return the first line of a server's reply; None if no server is there.
+
+    Raises:
+        TimeoutError: a server is there, and does not reply.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_START_TIMEOUT_S)
+        connection.settimeout(max(limit_s - time.monotonic(), _ANSWER_S))
         try:
             connection.connect(str(path))
             connection.sendall(command + b"\r\n")
@@ -240,8 +398,8 @@ def _ask(path: Path, command: bytes) -> bytes | None:
                     return None
                 reply += received
         except TimeoutError:
-            raise StoreUnavailable(
-                f"A server listens at {path} and does not answer; it may be stopped or overloaded."
+            raise TimeoutError(
+                f"A server listens at {path} and does not answer; it may be stopped or overloaded"
             ) from None
         except OSError:
             return None

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from runic_redis.arguments import MAX_HASH_BYTES
 from runic_redis.errors import DecodeError
 from runic_redis.events.registry import Registry, UnknownEvent, default_registry, event
 
@@ -72,11 +73,16 @@ def refs_in(value: Any) -> Iterator[FactRef]:
 
 
 def checked_ref(ref: FactRef) -> FactRef:
-    """A reference, unless it is damaged: nothing checks the fields of what is read.
+    """Return a reference whose hash can be one.
 
     Raises:
-        DecodeError: it is.
+        DecodeError: its hash is not text, or too long, or empty.
     """
     if type(ref.hash) is not str:
         raise DecodeError(f"A reference to a fact is damaged: it holds a {type(ref.hash).__name__} instead of a hash.")
+    size = len(ref.hash.encode(errors="surrogatepass"))
+    if not 0 < size <= MAX_HASH_BYTES:
+        raise DecodeError(
+            f"A reference to a fact is damaged: its hash takes {size} bytes, and one takes 1 to {MAX_HASH_BYTES}."
+        )
     return ref

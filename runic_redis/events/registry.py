@@ -1,6 +1,7 @@
 """The registry: which class an event name stands for, at which version, and how to read older ones."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -51,8 +52,12 @@ class UnknownEvent:
     fields: Mapping[str, Any]
 
     def __hash__(self) -> int:
-        """By the names alone: field values need not be hashable."""
-        return hash((self.name, self.version, tuple(self.fields)))
+        """Hash the names, and the field values that have a hash: not all need to."""
+        values = []
+        for item in self.fields.items():
+            with suppress(TypeError):
+                values.append(hash(item))
+        return hash((self.name, self.version, frozenset(self.fields), frozenset(values)))
 
     @property
     def schema(self) -> Schema:

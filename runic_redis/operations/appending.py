@@ -14,18 +14,19 @@ from runic_redis.errors import (
     StoreUnavailable,
 )
 from runic_redis.operations.asking import answer, not_durable
-from runic_redis.operations.effects import Batch, Command, Operation, Unconfirmed, call_script, own_id
-from runic_redis.operations.facts import beside, keep_ahead, missing_fact
+from runic_redis.operations.effects import Command, Operation, Unconfirmed, call_script, own_id
+from runic_redis.operations.facts import beside, crosses_slots, keep_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import lost
+from runic_redis.operations.writing import write_all
 
 __all__ = ["append", "append_many"]
 
 # Where some of the arguments of a call stand: the expected cursor; how many snapshots; how many facts.
-_EXPECTED = 3
-_SNAPSHOTS = 6
-_FACTS = 7
+_EXPECTED = 4
+_SNAPSHOTS = 7
+_FACTS = 8
 
 
 def append(
@@ -41,10 +42,11 @@ def append(
 ) -> Operation[int]:
     """Append events to a workflow as one commit; the cursor after it."""
     facts: dict[str, bytes] = {}
+    commit = _event_list(events)
     command = _command(
         context,
         workflow_id,
-        events,
+        commit,
         facts,
         expected_cursor=expected_cursor,
         commit_id=commit_id,
@@ -57,8 +59,21 @@ def append(
     if facts:
         for problem in (yield from keep_ahead(context, facts)).values():
             raise problem
-    (reply,) = yield Batch((command,))
-    return _cursor(reply, command)
+    (reply,) = yield from write_all(context, (command,))
+    if crosses_slots(context, command, reply):
+        return (
+            yield from append(
+                context,
+                workflow_id,
+                commit,
+                expected_cursor=expected_cursor,
+                commit_id=commit_id,
+                metadata=metadata,
+                lease=lease,
+                snapshot=snapshot,
+            )
+        )
+    return _cursor(context, reply, command)
 
 
 def append_many(
@@ -69,7 +84,8 @@ def append_many(
     results: list[int | StoreError] = []
     commands: dict[int, Command] = {}
     referred: dict[int, dict[str, bytes]] = {}
-    for place, (workflow_id, events) in enumerate(_pairs(items)):
+    pairs = _pairs(items)
+    for place, (workflow_id, events) in enumerate(pairs):
         results.append(0)
         facts: dict[str, bytes] = {}
         try:
@@ -90,12 +106,19 @@ def append_many(
         if found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems]:
             del commands[place]
             results[place] = found[0]
-    replies = yield Batch(list(commands.values()))
+    replies = yield from write_all(context, list(commands.values()))
+    again = []
     for (place, command), reply in zip(commands.items(), replies, strict=True):
+        if crosses_slots(context, command, reply):
+            again.append(place)
+            continue
         try:
-            results[place] = _cursor(reply, command)
+            results[place] = _cursor(context, reply, command)
         except StoreError as error:
             results[place] = error
+    redone = yield from append_many(context, [pairs[place] for place in again], held.values())
+    for place, result in zip(again, redone, strict=True):
+        results[place] = result
     return results
 
 
@@ -131,12 +154,14 @@ def _command(
     args: list[str | bytes] = [
         workflow_id,
         known_as,
-        "" if commit_id is None else "given",
+        "" if commit_id is None else own_id(),
+        "",
         expected,
         about,
         lease_argument(lease, workflow_id),
         "0",
         "0",
+        context.now_us(),
         str(len(entries)),
     ]
     size = 0
@@ -144,7 +169,9 @@ def _command(
         args += (str(entry.event_count), entry.header, entry.payload)
         size += len(entry.header) + len(entry.payload)
     keys = context.keys.workflow(workflow_id)
-    touched = [keys.events, keys.meta, keys.commits, keys.index]
+    touched = [keys.events, keys.meta, keys.index, keys.partition]
+    if commit_id is not None:
+        touched.append(keys.commits)
     if lease is not None or snapshot is not None or facts:
         touched.append(keys.leases)
     if snapshot is not None:
@@ -161,11 +188,12 @@ def _command(
         "append",
         touched,
         args,
-        retry_at=2 if commit_id is None else None,
+        retry_at=3,
         line=workflow_id,
         joins=True,
         size=size,
         writes=commit_id is None and size > 0,
+        tried=context.seen.get(workflow_id, "1"),
     )
 
 
@@ -175,30 +203,34 @@ def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:
     return check_data(snapshot)
 
 
-def _cursor(reply: Any, command: Command) -> int:
-    """The cursor after a commit, from the reply to it.
+def _cursor(context: Context, reply: Any, command: Command) -> int:
+    """The cursor after a commit, from the reply to it: the ID of its last entry, or the cursor itself.
 
     Raises:
         StoreError: it was not stored; or, a `StoreUnavailable`, nobody knows.
     """
+    workflow_id = command.line
+    if type(reply) is bytes:
+        context.note_seen(workflow_id, reply)
+        return int(reply.partition(b"-")[0])
     if type(reply) is int:
         return reply
-    workflow_id = command.line
     if isinstance(reply, Unconfirmed):
+        cursor = _cursor(context, reply.reply, command)
         raise not_durable(
             reply,
-            f"The commit of the workflow {workflow_id!r} up to its cursor {reply.reply}",
-            f"Ask again with the same commit id, or append nothing with expected_cursor={reply.reply},",
-            reply.reply,
+            f"The commit of the workflow {workflow_id!r} up to its cursor {cursor}",
+            f"Ask again with the same commit id, or append nothing with expected_cursor={cursor},",
+            cursor,
         )
     refusal = unless_lost(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
         raise missing_fact(refusal.message)
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
-            f"A reply for the workflow {workflow_id!r} was lost, and events since then have been trimmed: whether the "
-            "commit was stored is not known, and it was not stored again. Read the workflow to see; with a commit_id "
-            "of your own it would be known."
+            f"A reply for the workflow {workflow_id!r} was lost, and what came since is trimmed or too much to search. "
+            "Whether the commit was stored is not known, and it was not stored again. Read the workflow to see; with a "
+            "commit_id of your own, or an expected_cursor, the store would know."
         )
     actual, expected = int(refusal.message), int(command.args[_EXPECTED])
     if actual < expected:

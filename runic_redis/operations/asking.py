@@ -13,19 +13,33 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
-__all__ = ["answer", "answer_or_foreign", "ask", "ask_all", "checked", "not_allowed", "not_durable", "time_us"]
+__all__ = [
+    "answer",
+    "answer_or_foreign",
+    "ask",
+    "ask_all",
+    "checked",
+    "not_allowed",
+    "not_durable",
+    "time_us",
+    "unavailable",
+    "unreachable",
+]
 
 # The errors that our scripts reply by name; each caller turns its own into an exception.
 _NAMED = frozenset(
     {
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
+        "END_REACHED",
         "FACT_DIFFERS",
         "FACT_MISSING",
         "IMPORT_INCOMPLETE",
         "IMPORT_LOST",
         "LEASE_HELD",
         "LEASE_LOST",
+        "LOOK_AGAIN",
+        "NEW_PARTITION",
         "NOT_COMPLETE",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
@@ -71,11 +85,35 @@ def answer(reply: Any, command: Command) -> Any:
     if isinstance(reply, ErrorReply):
         return _refusal(reply, command)
     if isinstance(reply, Unanswered):
-        consequence = _UNKNOWN if reply.unsure else "It is safe to ask again."
-        raise StoreUnavailable(f"Redis did not answer for {reply.elapsed_s:.1f} s: {reply.reason}. {consequence}")
+        raise unavailable(reply)
     if isinstance(reply, Unconfirmed):
         raise not_durable(reply, f"What was written for {command.line or command.key!r}", "Ask again", None)
     return reply
+
+
+def unavailable(reply: Unanswered) -> StoreUnavailable:
+    """Return the error for a command that was not carried out, or not answered, by its deadline."""
+    reason = reply.reason.rstrip(".")
+    consequence = _UNKNOWN if reply.unsure else "It is safe to ask again."
+    if not reply.code:
+        return StoreUnavailable(f"Redis did not answer for {reply.elapsed_s:.1f} s: {reason}. {consequence}")
+    condition, remedy = _CONDITIONS[reply.code]
+    if reply.refused:
+        consequence = "Nothing was changed." if remedy is _USE_PRIMARY else f"Nothing was changed. {consequence}"
+    return StoreUnavailable(
+        f"{condition}: Redis answered {reason}, and the deadline passed after {reply.elapsed_s:.1f} s. "
+        f"{consequence} {remedy}"
+    )
+
+
+def unreachable(reply: Unanswered) -> StoreUnavailable:
+    """Return the error for a store that cannot be opened."""
+    if reply.code:
+        return unavailable(reply)
+    return StoreUnavailable(
+        f"Redis cannot be reached: {reply.reason.rstrip('.')}. The store tried for {reply.elapsed_s:.1f} s and changed "
+        "nothing. Start the server, or correct the URL."
+    )
 
 
 def answer_or_foreign(reply: Any, command: Command) -> Any:
@@ -109,12 +147,21 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
             "application uses the same names: give one of the two another namespace."
         )
     if reply.code == "DAMAGED":
-        raise DecodeError(f"The {reply.message} of a workflow is damaged, at one of these keys: {keys}. {consequence}")
+        raise DecodeError(
+            f"Damaged or lost: the {reply.message} of a workflow or its partition, at one of these keys: {keys}. "
+            f"{consequence} runic-redis verify tells what is wrong, and with --repair restores what it can."
+        )
     if advice := not_allowed(reply):
         if reply.code != "NOPERM" and not reply.unsure:
             consequence = "What the script had written by then stays."
         raise ConfigurationError(
             f"Redis does not let this user do it, for {keys}: {reply.code} {reply.message}. {consequence} {advice}"
+        )
+    if reply.code == "TOO_LARGE":
+        raise WriteRefused(
+            f"The request for {keys} is too large for the server. {reply.message} {consequence} Write smaller values, "
+            "or raise the limit.",
+            code=reply.code,
         )
     if reply.code in _FULL:
         raise WriteRefused(
@@ -131,6 +178,36 @@ def not_allowed(reply: ErrorReply) -> str:
     return "docs/security.md says which permissions a store needs; ACL LOG, on the server, which one was missing."
 
 
+_USE_PRIMARY = "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."
+# For each error code of `PASSING`, the condition that it stands for, and what to do if that lasts.
+_CONDITIONS = {
+    "BUSY": ("A script keeps the server busy", "Wait until it ends, or end it with SCRIPT KILL."),
+    "CLUSTERDOWN": (
+        "The cluster does not serve all of its slots",
+        "Bring back the nodes that failed; CLUSTER INFO and CLUSTER NODES show them.",
+    ),
+    "LOADING": (
+        "The server is loading its data from disk",
+        "Wait until it has finished, or open the store with a longer deadline_s.",
+    ),
+    "MASTERDOWN": (
+        "The server is a replica that has lost the link to its primary",
+        _USE_PRIMARY,
+    ),
+    "NOREPLICAS": (
+        "The server has fewer replicas than min-replicas-to-write asks for, and takes no writes",
+        "Bring the replicas back, or lower min-replicas-to-write.",
+    ),
+    "READONLY": (
+        "The server is a replica, and takes no writes",
+        _USE_PRIMARY,
+    ),
+    "TRYAGAIN": ("The cluster is moving the keys to another node", "Wait until the slot has moved."),
+    "UNBLOCKED": (
+        "The server became a replica",
+        _USE_PRIMARY,
+    ),
+}
 # As Valkey and Redis 7.2 say it, and those before.
 _NOT_ALLOWED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 _FULL = {

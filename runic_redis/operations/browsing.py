@@ -2,23 +2,35 @@
 
 For people who look, not for programs that rebuild a state by it: what is damaged is told where it stands, and does not
 keep the rest from being seen; what is gone is not there.
+
+Reading and decoding are two steps, since decoding may take a second: an operation reads, and returns a function that
+decodes. Both steps are bounded, however far a few bytes expand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_workflow_id
+from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
+from runic_redis.codec import DIGEST_BYTES, payload_size
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, FactNotFound, StoreError
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.effects import Command, Operation
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor, read_cursor
+from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 
-__all__ = ["Page", "Shown", "page", "samples"]
+__all__ = ["KeptFact", "Page", "Shown", "fact", "page", "samples"]
 
 _LAST_MS = 2**64 - 1
 # How much of a workflow is read at once, if all its entries are as large as the largest.
 _MOST_BYTES = 8 * 1024 * 1024
+# What holds more than this is not decoded: its objects could take a gigabyte, and nobody reads them on a page. The
+# store keeps a larger commit in parts of less, so it is a single event or a fact.
+_LARGEST_DECODED = 2 * 1024 * 1024
+# A page ends before it holds more than this.
+_MOST_DECODED = _LARGEST_DECODED
+# What an entry is taken for where the workflow's note of its largest one is damaged.
+_LIKELY_BYTES = 1024 * 1024
 # How many events are looked into for samples of all.
 _MOST_SAMPLED = 20_000
 
@@ -29,14 +41,18 @@ class Shown(NamedTuple):
     Attributes:
         end: the cursor after it.
         commit_id: the id of its commit; b"" if that cannot be read.
-        commit: what it says; None if it is damaged.
+        commit: what it says; None if it is damaged. Of one that is too large, its event has a type and no fields.
         problem: how it is damaged; "" if it is not.
+        size: how many bytes it holds.
+        is_too_large: whether its event was not decoded for its size.
     """
 
     end: int
     commit_id: bytes
     commit: Commit | None
     problem: str
+    size: int
+    is_too_large: bool
 
 
 class Page(NamedTuple):
@@ -53,9 +69,23 @@ class Page(NamedTuple):
     newer: bool
 
 
+class KeptFact(NamedTuple):
+    """A fact.
+
+    Attributes:
+        value: its value; None if it is too large.
+        size: how many bytes it holds.
+        is_too_large: whether it was neither decoded nor checked against its hash for its size.
+    """
+
+    value: Any
+    size: int
+    is_too_large: bool
+
+
 def page(
     context: Context, workflow_id: str, *, upto: int | None = None, after: int | None = None, count: int = 100
-) -> Operation[Page]:
+) -> Operation[Callable[[], Page]]:
     """Some of a workflow's entries, the newest first.
 
     Args:
@@ -70,7 +100,7 @@ def page(
     low, high = check_cursor(after or 0, "after"), MAX_CURSOR if upto is None else check_cursor(upto, "upto")
     largest = yield from ask(Command(("HGET", keys.meta, "largest"), keys.meta))
     # One more, to know whether there is more.
-    wanted = max(1, min(count, _MOST_BYTES // max(1, read_cursor(largest, keys.meta)))) + 1
+    wanted = max(1, min(count, _MOST_BYTES // _entry_bytes(largest))) + 1
     if after is not None:
         found, behind = yield from ask_all(
             [
@@ -89,21 +119,26 @@ def page(
             ]
         )
         found, behind = [*above[:1], *below], above[1:]
-    shown: list[Shown] = []
-    left = count
-    for entry in found[: wanted - 1]:
-        if left <= 0:
-            break
-        one = _shown(context, workflow_id, entry)
-        shown.append(one)
-        left -= max(1, min(one.end, high) - max(one.commit.start, low)) if one.commit else 1
-    beyond = len(shown) < len(found)
-    if after is not None:
-        return Page(shown[::-1], bool(behind), beyond)
-    return Page(shown, beyond, bool(behind))
+
+    def decode() -> Page:
+        shown: list[Shown] = []
+        left, room = count, _MOST_DECODED
+        for entry in found[: wanted - 1]:
+            room -= _decoded_bytes(entry)
+            if left <= 0 or room < 0:
+                break
+            one = _shown(context, workflow_id, entry)
+            shown.append(one)
+            left -= max(1, min(one.end, high) - max(one.commit.start, low)) if one.commit else 1
+        beyond = len(shown) < len(found)
+        if after is not None:
+            return Page(shown[::-1], bool(behind), beyond)
+        return Page(shown, beyond, bool(behind))
+
+    return decode
 
 
-def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Commit]]:
+def samples(context: Context, workflow_id: str, count: int) -> Operation[Callable[[], list[Commit]]]:
     """Commits at even distances, from the oldest that is there to the newest; all of them, if they are few.
 
     Args:
@@ -113,8 +148,8 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Co
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     found = yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed", "largest"), keys.meta))
-    last, trimmed, largest = (read_cursor(value, keys.meta) for value in found)
-    count = max(1, min(check_count(count, "count"), _MOST_BYTES // max(1, largest), last - trimmed))
+    last, trimmed = (int(value) if value is not None and is_cursor(value) else 0 for value in found[:2])
+    count = max(1, min(check_count(count, "count"), _MOST_BYTES // _entry_bytes(found[2]), last - trimmed))
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
     commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
     replies = yield from ask_all(commands)
@@ -124,23 +159,92 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[list[Co
     coarse_to_fine = sorted(
         range(len(entries)), key=lambda place: (place == newest, place & -place or len(entries)), reverse=True
     )
-    taken: dict[int, Commit] = {}
-    events = 0
-    for place in coarse_to_fine:
-        commit = _shown(context, workflow_id, entries[place]).commit
-        if commit is not None:
-            taken[place] = commit
-            events += len(commit.events)
-        if events >= _MOST_SAMPLED:
-            break
-    return [commit for _, commit in sorted(taken.items())]
+
+    def decode() -> list[Commit]:
+        taken: dict[int, Commit] = {}
+        events, room = 0, _MOST_DECODED
+        for place in coarse_to_fine:
+            room -= _decoded_bytes(entries[place])
+            if events >= _MOST_SAMPLED or room < 0:
+                break
+            commit = _shown(context, workflow_id, entries[place]).commit
+            if commit is not None:
+                taken[place] = commit
+                events += len(commit.events)
+        return [commit for _, commit in sorted(taken.items())]
+
+    return decode
+
+
+def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
+    """A fact, checked against its hash.
+
+    Args:
+        context: the store's.
+        fact_hash: its hash.
+
+    Raises:
+        FactNotFound: it is not kept.
+    """
+    raw = check_hash(fact_hash)
+    bucket = context.keys.fact(raw)[0]
+    stored = yield from ask(Command(("HSTRLEN", bucket, raw), bucket))
+    if stored > _MOST_BYTES:
+        return partial(KeptFact, None, stored, is_too_large=True)
+    data = yield from ask(Command(("HGET", bucket, raw), bucket))
+    if data is None:
+        raise FactNotFound(f"No fact is kept under {fact_hash!r:.100}.", hashes=[fact_hash])
+    return partial(_fact, context, raw, data)
+
+
+def _fact(context: Context, raw: bytes, data: bytes) -> KeptFact:
+    size = _expanded(data[DIGEST_BYTES:])
+    if size > _LARGEST_DECODED:
+        return KeptFact(None, size, is_too_large=True)
+    try:
+        return KeptFact(context.codec.decode_fact(raw, data), size, is_too_large=False)
+    except DecodeError as error:
+        raise DecodeError(f"The fact {raw!r} is damaged: {error}. Nothing was changed.") from error
+
+
+def _expanded(payload: bytes) -> int:
+    """How many bytes a payload has out of its envelope; 0 if it is damaged, which decoding tells."""
+    try:
+        return payload_size(payload)
+    except Exception:  # the compression's own errors
+        return 0
+
+
+def _entry_bytes(largest: bytes | None) -> int:
+    """How many bytes an entry takes at most, by the workflow's note of its largest one; small ones are not noted."""
+    if largest is None:
+        return 1
+    return max(1, int(largest)) if is_cursor(largest) else _LIKELY_BYTES
+
+
+def _size(entry: Sequence[Any]) -> int:
+    """How many bytes an entry holds, decompressed."""
+    fields: Sequence[bytes] = entry[1] or ()
+    return sum(map(len, fields)) + (_expanded(fields[1]) - len(fields[1]) if len(fields) > 1 else 0)
+
+
+def _decoded_bytes(entry: Sequence[Any]) -> int:
+    size = _size(entry)
+    return size if size <= _LARGEST_DECODED else 0
 
 
 def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
     end = entry_cursor(entry, context.keys.workflow(workflow_id).events)
     fields: Sequence[Any] = entry[1] or ()
     commit_id = bytes(fields[3]) if len(fields) > 3 else b""
+    size = _size(entry)
+    is_too_large = size > _LARGEST_DECODED
     try:
-        return Shown(end, commit_id, decode_commit(context, workflow_id, entry, with_records=True), "")
-    except DecodeError as error:
-        return Shown(end, commit_id, None, str(error))
+        if is_too_large:
+            # Its time and its metadata are decoded with an event of its type, without fields.
+            stand_in = context.codec.encode_commit([context.codec.first_type(fields[0])])[0]
+            entry = (entry[0], [stand_in.header, stand_in.payload, *fields[2:]])
+        commit = decode_commit(context, workflow_id, entry, with_records=True)
+    except StoreError as error:
+        return Shown(end, commit_id, None, str(error), size, is_too_large)
+    return Shown(end, commit_id, commit, "", size, is_too_large)

@@ -15,7 +15,7 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.events import FACT_REF, refs_in
-from runic_redis.operations.asking import answer, ask, time_us
+from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.records import decode_commit
 from runic_redis.operations.scored import pairs
@@ -30,11 +30,12 @@ _Step = Literal["head", "pages", "facts", "end", "done"]
 # How often it is looked at anew because it was deleted or made meanwhile, or its lease or its end changed while those
 # were compared. What nobody then saw twice is not judged.
 _TRIES = 5
-# The server's clock is read a little later than what is left.
-_ENDS_APART_MS = 60_000
 # The fields of the meta hash that say how a workflow stands in the partition's sorted sets.
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
-_NUMBERS = ("completed", "created", "cursor", "expires", "fence", "largest", "lease_until", "trimmed", "trimmed_ms")
+_NUMBERS = (
+    *("completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until", "refs"),
+    *("snapshot", "trimmed", "trimmed_ms"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Finding:
     kind: Literal["workflow", "fact", "key"]
     name: str
     problem: str
-    repairs: tuple[tuple[str, str], ...] = ()
+    repairs: tuple[tuple[str, Argument], ...] = ()
     repaired: bool = False
 
 
@@ -75,8 +76,6 @@ class WorkflowCheck:
         self.workflow_id = workflow_id
         self._context = context
         self._keys = context.keys.workflow(workflow_id)
-        self._time = Command(("TIME",), self._keys.meta)
-        self._now_ms = 0
         self._facts_too = facts_too
         self._tries = 0
         self._begin()
@@ -108,6 +107,10 @@ class WorkflowCheck:
         self._own: list[str] = []
         # Whether its references or commit ids are all that there is.
         self._leftovers = False
+        # How many references and commit ids were there after the meta hash was first read, and whether a log was.
+        self._sizes: dict[bytes, int] = {}
+        # The cursors after the commits, by their ids.
+        self._places: dict[bytes, int] = {}
 
     def commands(self, most_bytes: int) -> list[Command]:
         """What to ask for next, of about so many bytes; nothing, once all is read."""
@@ -123,11 +126,10 @@ class WorkflowCheck:
                 Command(("STRLEN", keys.log), keys.log),
                 Command(("SCARD", keys.refs), keys.refs),
                 Command(("HLEN", keys.commits), keys.commits),
-                self._time,
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
-            return [*pages, Command(("HGET", keys.meta, "cursor"), keys.meta)]
+            return [*pages, Command(("HMGET", keys.meta, "created", "cursor"), keys.meta)]
         if self._step == "facts":
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
@@ -140,7 +142,6 @@ class WorkflowCheck:
                 Command(("HGETALL", keys.meta), keys.meta),
                 *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
                 *(Command(("PTTL", key), key) for key in self._own),
-                self._time,
                 Command(("HGETALL", keys.meta), keys.meta),
             ]
         return []
@@ -178,9 +179,11 @@ class WorkflowCheck:
 
     def _repaired_keys(self) -> list[str]:
         keys = self._keys
-        return [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events]
+        return [
+            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits),
+        ]
 
-    def _found(self, problem: str, *repairs: tuple[str, str]) -> None:
+    def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
 
     def _plain(self, reply: Any, key: str) -> Any:
@@ -192,18 +195,14 @@ class WorkflowCheck:
             return None
         return reply
 
-    def _milliseconds(self, time: Any) -> int:
-        return time_us(answer(time, self._time)) // 1000
-
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        *replies, time = replies
-        self._now_ms = self._milliseconds(time)
         of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
         earlier, meta, size, later, entries, log, refs, commits = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
         counts = {keys.events: entries, keys.snapshot: size, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
+        self._sizes = {b"refs": refs or 0, b"ids": commits or 0, b"log": log or 0}
         whole = bool(self._meta or entries or log or size or self.findings)
         self._leftovers = not whole and bool(refs or commits)
         self.there = whole or self._leftovers
@@ -234,7 +233,12 @@ class WorkflowCheck:
         return Command(("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS)), keys.commits)
 
     def _take_pages(self, replies: Sequence[Any]) -> None:
-        *pages, cursor = replies
+        *pages, now = replies
+        created, cursor = (None, None) if isinstance(now, ErrorReply) else now
+        if created != self._before.get(b"created"):
+            # The entries of a later life have later IDs: reading on could go on for as long as there are new lives.
+            self._look_again()
+            return
         for what, reply in zip(list(self._pages()), pages, strict=True):
             found = self._plain(reply, getattr(self._keys, what))
             where = getattr(self, f"_take_{what}")(found) if found else None
@@ -279,6 +283,8 @@ class WorkflowCheck:
         self._position = commit.end
         self.events += len(commit.events)
         self._largest = max(self._largest, len(fields[0]) + len(fields[1]))
+        if self._sizes[b"ids"] < self._number("ids"):
+            self._places[fields[3]] = commit.end
         if FACT_REF.encode() in fields[0]:
             self._refer(commit.events)
 
@@ -305,8 +311,6 @@ class WorkflowCheck:
 
     def _judge_absence(self, index: Any, leases: Any, expiring: Any) -> None:
         """What of a workflow that is not there stands in the sorted sets, and should not."""
-        if expiring is not None and float(expiring) <= self._now_ms:
-            return  # it has expired, and leaves them when somebody next lists
         scores = {"index": index, "leases": leases, "expiring": expiring}
         repairs = [(name, "") for name, score in scores.items() if score is not None]
         if repairs:
@@ -317,6 +321,19 @@ class WorkflowCheck:
     def _judge_snapshot(self, earlier: Any, later: Any, size: int) -> None:
         """Look at the snapshot's cursor, as it was before and after the meta hash was read."""
         trimmed, cursor = self._number("trimmed"), self._number("cursor")
+        noted = self._meta.get(b"snapshot")
+        if later is None and not size and noted is not None:
+            self._found(f"its snapshot, of the cursor {_number(noted)}, is lost", ("meta.snapshot", ""))
+        elif earlier is not None and is_cursor(earlier) and cursor >= int(earlier) > _number(noted):
+            self._found(
+                f"the snapshot's cursor is {int(earlier)}, and {_number(noted)} is noted",
+                ("meta.snapshot", earlier.decode()),
+            )
+        elif later is not None and is_cursor(later) and int(later) < _number(noted):
+            self._found(
+                f"the snapshot's cursor is {int(later)}, and {_number(noted)} is noted",
+                ("meta.snapshot", later.decode()),
+            )
         if later is None and not size:
             if trimmed:
                 self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
@@ -347,6 +364,33 @@ class WorkflowCheck:
             if not is_cursor(place) or int(place) > max(cursor, self._position):
                 self._found(f"the commit id {commit_id!r:.80} stands for the cursor {place!r:.40}, which never was")
         self._judge_meta()
+        self._judge_counts()
+
+    def _judge_counts(self) -> None:
+        """Whether there are as many references and commit ids, and the snapshot and the log, as the meta hash says.
+
+        What must be there was counted before it was read, and what is too much is too much after it.
+        """
+        before = {name: _number(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
+        if self._sizes[b"refs"] < before[b"refs"]:
+            self._found(
+                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost",
+                ("count.refs", ""),
+            )
+        if self._sizes[b"ids"] < before[b"ids"]:
+            self._found(
+                f"{before[b'ids'] - self._sizes[b'ids']} of the commit ids that callers gave are lost; those of "
+                "commits that are trimmed cannot be restored",
+                *(("commits", b"%d %b" % (place, commit_id)) for commit_id, place in self._places.items()),
+                ("count.ids", ""),
+            )
+        if before[b"log"] and not self._sizes[b"log"]:
+            self._found("its log is lost", ("meta.log", ""))
+        for name, what in ((b"refs", "references"), (b"ids", "commit ids")):
+            if self._sizes[name] > self._number(name.decode()):
+                self._found(f"it has more {what} than are counted", (f"count.{name.decode()}", ""))
+        if self._sizes[b"log"] and not self._number("log"):
+            self._found("it has a log that its meta hash does not know of", ("meta.log", "1"))
 
     def _judge_meta(self) -> None:
         """What the meta hash and the references say of the events."""
@@ -366,6 +410,7 @@ class WorkflowCheck:
                 f"{len(unknown)} facts that its events refer to are not among its references, such as "
                 f"{unknown[0].decode()!r}",
                 *(("refs", fact.decode()) for fact in unknown),
+                ("count.refs", ""),
             )
 
     def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
@@ -387,27 +432,17 @@ class WorkflowCheck:
             )
         ends = float(self._number("expires")) if b"expires" in self._meta else None
         expiring = scores.get("expiring", ends)
-        # (That of an earlier life leaves when somebody next lists.)
-        if expiring != ends and (ends is not None or (expiring or 0) > self._now_ms):
+        if expiring != ends:
             self._found(
                 f"among the expiring it stands with {expiring}, and should with {ends}",
                 ("expiring", "" if ends is None else f"{ends:.0f}"),
             )
 
-    def _judge_ends(self, left_ms: Sequence[int], now_ms: int) -> None:
-        """Whether its keys expire when it does."""
-        ends = self._number("expires")
-        never = [key for key, left in zip(self._own, left_ms, strict=True) if left == -1]
-        others = [
-            key
-            for key, left in zip(self._own, left_ms, strict=True)
-            if left >= 0 and abs(now_ms + left - ends) > _ENDS_APART_MS
-        ]
-        if b"expires" not in self._meta:
-            if others:
-                self._found(f"it does not expire, and of it do: {', '.join(others)}")
-        elif never or others:
-            self._found(f"it expires, and of it do not, or at another time: {', '.join(never + others)}")
+    def _judge_lives(self, left_ms: Sequence[int]) -> None:
+        """Whether Redis would delete any of its keys: the store gives none of them a time to live."""
+        mortal = [key for key, left in zip(self._own, left_ms, strict=True) if left >= 0]
+        if mortal:
+            self._found(f"these keys have a time to live, which somebody else has given them: {', '.join(mortal)}")
 
     def _judge_numbers(self) -> None:
         """Which numbers of the meta hash are none; last, since what else was found may set them right."""
@@ -435,7 +470,7 @@ class WorkflowCheck:
         keys = self._keys
         of = (keys.meta, keys.index, keys.leases, keys.expiring)
         earlier, *scores = map(self._plain, replies[:4], of)
-        *left, time, later = replies[4:]
+        *left, later = replies[4:]
         later = self._plain(later, keys.meta)
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
@@ -455,7 +490,7 @@ class WorkflowCheck:
                     if getattr(keys, name) not in self._foreign
                 }
             )
-            self._judge_ends(left, self._milliseconds(time))
+            self._judge_lives(left)
             self._judge_numbers()
         else:
             self._judge_absence(*scores)

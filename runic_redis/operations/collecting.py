@@ -1,17 +1,24 @@
 """Removing facts that no workflow refers to, in bounded steps, while writers go on.
 
-Facts that nobody has written or referred to for the grace period are candidates. Every workflow's references are then
-read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks once more
-whether it is still as old: a reference that came since has made it young. So no lock is needed.
+Facts that nobody has written or referred to for the grace period are candidates. Two clocks measure it: a fact's time
+is the later one of the server's and of its writer's, and now is the earlier one of the server's and of the caller's. So
+neither a clock that is set nor a failover to a server with another clock makes a fact old. Every workflow's references
+are then read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks
+once more whether it is still as old: a reference that came since has made it young. So no lock is needed.
 """
 
 from collections.abc import Iterator
 
 from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
+from runic_redis.errors import DecodeError
 from runic_redis.keys import FACT_BUCKETS, Keys
 from runic_redis.operations.asking import ask, ask_all, time_us
 from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.ending import sweep_ended
+from runic_redis.operations.opening import count_call
+from runic_redis.operations.records import read_cursor
+from runic_redis.operations.references import keep_all_references
 from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import scored_ids
 
@@ -26,7 +33,9 @@ def collect(context: Context, grace: float) -> Operation[int]:
     """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
     grace_s = check_seconds(grace, "grace")
     time = yield from ask(Command(("TIME",), context.keys.config))
-    before_us = time_us(time) - round(grace_s * 1_000_000)
+    now_us = min(time_us(time), int(context.clock() * 1_000_000))
+    yield from sweep_ended(context, now_us // 1000)
+    before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
     for number in range(0, FACT_BUCKETS, _AT_ONCE):
@@ -78,13 +87,29 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
         members = yield from scans.next_members()
         ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
         for at in range(0, len(ids), _AT_ONCE):
-            keys = [context.keys.workflow(workflow_id).refs for workflow_id in ids[at : at + _AT_ONCE]]
+            some = ids[at : at + _AT_ONCE]
+            yield from keep_all_references(context, some)
+            keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
             refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
             while refs.more:
                 for fact in (yield from refs.next_members()):
                     candidates.pop(fact, None)
         if not candidates:
             return
+    yield from _check_indexes(context)
+
+
+def _check_indexes(context: Context) -> Operation[None]:
+    """Raise an error if the index of a partition is lost: the references of its workflows were not read."""
+    numbers = range(context.keys.partitions)
+    counts = yield from ask_all([count_call(context, number) for number in numbers])
+    for number, (_, counted, there, _, _) in zip(numbers, counts, strict=True):
+        if read_cursor(counted, context.keys.partition(number)) != there:
+            raise DecodeError(
+                f"The index at the key {context.keys.index(number)!r} is lost or altered: {there} of {int(counted)} "
+                "workflows are in it. Their references cannot be found, so no fact was removed: runic-redis verify "
+                "--repair restores the index."
+            )
 
 
 def _indexes(keys: Keys) -> Iterator[str]:

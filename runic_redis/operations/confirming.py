@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from runic_redis.context import Context
 from runic_redis.durability import Durability, Replicated, check_durability
-from runic_redis.errors import ConfigurationError, StoreUnavailable
+from runic_redis.errors import ConfigurationError
+from runic_redis.operations.asking import unavailable
 from runic_redis.operations.effects import (
     PASSING,
     Argument,
@@ -122,7 +123,7 @@ def prepare_durability(context: Context, durability: Durability) -> Operation[Co
         if not isinstance(reply, ErrorReply) and (unlike := _unlike_settings(reply)):
             reply = ErrorReply("ERR", f"the server has no WAITAOF, and {unlike}")
     if isinstance(reply, Unanswered):
-        raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Nothing was written.")
+        raise unavailable(reply)
     if isinstance(reply, ErrorReply):
         raise ConfigurationError(
             f"The durability {durability!r} cannot be had of this server ({_said(reply)}). Nothing was written. "

@@ -36,6 +36,9 @@ _IN_SCRIPT = re.compile(
 )
 # No int: packing one lets a signal handler run in the middle of hiredis, which then crashes if that raises.
 Argument: TypeAlias = str | bytes
+# How Redis, and proxies before it, reject a command that they do not have; then, how some providers do.
+_UNKNOWN = re.compile(r"(?:err )?(?:unknown|unsupported) command")
+_WITHHELD = re.compile(r"\bnot (?:support|available|allowed|enabled)|\bdisabled|\bforbidden")
 
 
 @dataclass(slots=True)
@@ -48,12 +51,13 @@ class Command:
         script: the script that it calls.
         keys: all the keys of such a call.
         retry_at: for a command that may not simply be sent twice, the place of the argument that says so: empty at
-            first, and once an earlier try may have been carried out, the milliseconds since the first try.
+            first, and once an earlier try may have been carried out, `tried`.
+        tried: what that argument says then.
         line: commands of one line are carried out in the order in which they were asked for, whatever fails in
             between; without one, in any order.
         joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
-            behind each other. The reply to such a command is an array, with an element for each call in it; a string
-            among them is an error.
+            behind each other. The reply to such a command is an array, with an element for each call in it: an integer,
+            a string that begins with a digit, or an error as a string.
         size: about how many bytes it has, where they are many.
         writes: whether it is sure to write something, on a first try that is not refused.
     """
@@ -67,12 +71,13 @@ class Command:
     joins: bool = False
     size: int = 0
     writes: bool = False
+    tried: str = "1"
 
-    def as_retry(self, since_first_ms: int) -> Sequence[Argument]:
+    def as_retry(self) -> Sequence[Argument]:
         """Its arguments, once an earlier try may have been carried out."""
         if self.retry_at is None:
             return self.args
-        return (*self.args[: self.retry_at], str(since_first_ms), *self.args[self.retry_at + 1 :])
+        return (*self.args[: self.retry_at], self.tried, *self.args[self.retry_at + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +105,12 @@ class Batch:
         commands: the commands.
         apart: on a connection of their own: for replies that may be large, which others should not wait for.
         at_once: the replies mean something together only: when one is lost, all are asked for again.
-        once: a connection that fails is not tried again.
         confirmation: what has to confirm that it is durable; None if the server's answer is enough.
     """
 
     commands: Sequence[Command]
     apart: bool = False
     at_once: bool = False
-    once: bool = False
     confirmation: Confirmation | None = None
 
 
@@ -146,6 +149,12 @@ class ErrorReply:
     message: str
     unsure: bool = False
 
+    def says_unknown(self, command: str) -> bool:
+        """Whether the server does not have a command, for any user."""
+        said = f"{self.code} {self.message}".lower()
+        withheld = command.lower() in said and _WITHHELD.search(said) is not None
+        return self.code != "NOPERM" and (withheld or _UNKNOWN.match(said) is not None)
+
     @classmethod
     def parse(cls, text: str) -> "ErrorReply":
         """What a server has said, where a script of Redis 6.2 stands around what a command in it has said."""
@@ -162,11 +171,19 @@ class Unanswered:
         reason: how the last try failed.
         elapsed_s: for how long it was tried.
         unsure: whether the command may have been carried out, and was one that may not simply be sent twice.
+        refused: whether the command was certainly not carried out: no try was sent and lost.
     """
 
     reason: str
     elapsed_s: float
     unsure: bool
+    refused: bool = False
+
+    @property
+    def code(self) -> str:
+        """The server's error code, if the last try ended with a refusal; empty if it ended without a reply."""
+        code = self.reason.partition(" ")[0]
+        return code if code in PASSING else ""
 
 
 @dataclass(slots=True)
@@ -192,13 +209,15 @@ class Lost:
     Args:
         reason: how it failed.
         sent: whether the command may have reached the server.
+        closed: whether the connection was closed while it was in use, as a server does that rejects a large request.
     """
 
-    __slots__ = ("reason", "sent")
+    __slots__ = ("closed", "reason", "sent")
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    def __init__(self, reason: str, *, sent: bool, closed: bool = False) -> None:
         self.reason = reason
         self.sent = sent
+        self.closed = closed
 
 
 Effect: TypeAlias = Batch | Ahead | Collect
@@ -220,6 +239,7 @@ def call_script(
     joins: bool = False,
     size: int = 0,
     writes: bool = False,
+    tried: str = "1",
 ) -> Command:
     """A call of a script; its arguments as for `Command`."""
-    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes)
+    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes, tried)

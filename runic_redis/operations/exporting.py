@@ -8,7 +8,7 @@ since the first void. All is taken as it is kept, and so needs no classes.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from runic_redis.archive import FORMAT, Record
+from runic_redis.archive import FORMAT, Digest, Record
 from runic_redis.arguments import check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
@@ -88,7 +88,7 @@ class Exporter:
 
         config = self._context.keys.config
         created = yield from ask(Command(("HGET", config, "created"), config))
-        chosen = None if self._ids is None else sorted(self._ids)
+        chosen = None if self._ids is None else Digest().add(sorted(self._ids))
         first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
         if self._begun is None:
             give(first)
@@ -151,14 +151,20 @@ class Exporter:
         life = [meta.get("created"), meta.get("trimmed")]
         if not before == life == after:
             return False
+        digest = Digest()
+
+        def add(record: Record) -> None:
+            digest.add(record)
+            give(record)
+
         score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
-        give(["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None])
+        add(["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None])
         if snapshot[2] is not None:
-            give(["snapshot", *snapshot])
+            add(["snapshot", *snapshot])
         if log is not None:
-            give(["log", log])
-        yield from self._export_members("commits", commands[7], commits, give, cursor)
-        yield from self._export_members("refs", commands[6], refs, give, cursor)
+            add(["log", log])
+        yield from self._export_members("commits", commands[7], commits, add, give=give, cursor=cursor)
+        yield from self._export_members("refs", commands[6], refs, add, give=give, cursor=cursor)
         position, count, last = trimmed, 0, b""
         page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
         while True:
@@ -167,7 +173,7 @@ class Exporter:
             if some:
                 last = some[-1][0]
                 position, count = entry_cursor(some[-1], keys.events), count + len(some)
-                give(["entries", some])
+                add(["entries", some])
             if position == cursor:
                 break
             if not some:
@@ -175,11 +181,19 @@ class Exporter:
             entries, (created, gone) = yield from ask_all(_page(keys, b"(" + last, page_entries))
             if created != life[0] or read_cursor(gone, keys.meta) > position:
                 return False
-        give(["done", workflow_id, cursor - trimmed, count, last])
+        done = ["done", workflow_id, cursor - trimmed, count, last]
+        give([*done, digest.add(done)])
         return True
 
     def _export_members(
-        self, kind: str, command: Command, reply: Any, give: Callable[[Record], None], cursor: int
+        self,
+        kind: str,
+        command: Command,
+        reply: Any,
+        add: Callable[[Record], None],
+        *,
+        give: Callable[[Record], None],
+        cursor: int,
     ) -> Operation[None]:
         """Export a set, page by page, with the facts that it names; or a hash of commit ids, those up to a cursor."""
         scans = Scans([])
@@ -199,8 +213,9 @@ class Exporter:
                         for commit_id, place in pairs(page)
                         if read_cursor(place, command.key) <= cursor
                     ]
-                if members:
-                    give([kind, members])
+                # A server may send a small set whole, however many members its settings call small.
+                for first in range(0, len(members), _MEMBERS):
+                    add([kind, members[first : first + _MEMBERS]])
             page = (yield from scans.next_members()) if scans.more else []
 
     def _export_facts(self, hashes: Iterable[bytes], give: Callable[[Record], None]) -> Operation[None]:

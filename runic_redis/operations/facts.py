@@ -15,6 +15,7 @@ from runic_redis.operations.opening import make_namespace
 __all__ = [
     "beside",
     "count_facts",
+    "crosses_slots",
     "keep_ahead",
     "load_fact",
     "load_facts",
@@ -104,7 +105,13 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
     if not facts or not context.slots_matter:
         return problems
     calls = [
-        call_script("keep_fact", context.keys.fact(fact_hash.encode()), [fact_hash, data], size=len(data), writes=True)
+        call_script(
+            "keep_fact",
+            context.keys.fact(fact_hash.encode()),
+            [fact_hash, data, context.now_us()],
+            size=len(data),
+            writes=True,
+        )
         for fact_hash, data in facts.items()
     ]
     for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
@@ -114,6 +121,17 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
         except StoreError as error:
             problems[fact_hash] = error
     return problems
+
+
+def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
+    """Return whether the server rejected a write because its facts have other slots: keep them ahead, and write again.
+
+    This is how the store learns that the server enforces slots. INFO would tell, but not every user may use it.
+    """
+    if not (isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT"):
+        return False
+    context.slots_matter = True
+    return len({key.partition("}")[0] for key in command.keys}) > 1
 
 
 def missing_fact(fact_hash: str) -> FactNotFound:
@@ -151,7 +169,11 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
     replies = yield from ask_all(
         [
             call_script(
-                "save_fact", context.keys.fact(raw), [raw, data, str(DIGEST_BYTES)], size=len(data), writes=True
+                "save_fact",
+                context.keys.fact(raw),
+                [raw, data, str(DIGEST_BYTES), context.now_us()],
+                size=len(data),
+                writes=True,
             )
             for raw, data in encoded
         ]

@@ -7,6 +7,10 @@ knows no sockets, no threads and no clock.
 A command whose reply was lost may have been carried out. It is sent again, told so (`Command.retry_at`), until it is
 answered or its deadline has passed; and nothing of its line is sent before that is decided, so that order holds
 whatever fails. A failure is taken for the server's, so everything for it waits out the pause.
+
+A large request is a round of its own, on its own connection, beside the rounds of the others. A server that rejects it
+for its size closes the connection, often without a word. So when that happens the group asks the server for its limits,
+and answers the request with the error TOO_LARGE if it exceeds one. Any other lost connection leads to a retry.
 """
 
 import math
@@ -45,6 +49,13 @@ _QUICK_S = 0.00005
 # When this much waits for a node, who comes is made to wait until some of it has left.
 _FULL_COMMANDS = 4096
 _FULL_BYTES = 64 * 1024 * 1024
+# A request from this size on is large: half of the least that a server can be set to accept. So many are under way.
+_LARGE_BYTES = 512 * 1024
+_MOST_LARGE = 4
+# The limits that a value may exceed, each with the bytes around the value that count towards it.
+_LIMITS = {"proto-max-bulk-len": 0, "client-query-buffer-limit": 2}
+# How often a server that does not tell its limits may close the connection of a large request.
+_MOST_CLOSED = 3
 
 
 _EARLIER_TRY = "An earlier try had no answer: whether it was carried out is not known."
@@ -88,9 +99,20 @@ class Ticket:
 class _Request:
     """One command of a ticket, until it is answered."""
 
-    __slots__ = ("command", "first_s", "place", "ticket", "unconfirmed", "unsure", "with_text")
+    __slots__ = (
+        "alone",
+        "closed",
+        "command",
+        "first_s",
+        "place",
+        "suspicion",
+        "ticket",
+        "unconfirmed",
+        "unsure",
+        "with_text",
+    )
 
-    def __init__(self, command: Command, ticket: Ticket, place: int) -> None:
+    def __init__(self, command: Command, ticket: Ticket, place: int, *, with_text: bool) -> None:
         self.command = command
         self.ticket = ticket
         self.place = place
@@ -99,13 +121,23 @@ class _Request:
         self.unsure = False
         # What the last try came to, if it was carried out, but not confirmed.
         self.unconfirmed: Unconfirmed | None = None
-        # Whether the server does not know its script.
-        self.with_text = False
+        # Whether to send its script's text: the server does not know the script, or has no EVALSHA.
+        self.with_text = with_text
+        # Whether it is sent as a call that no other joins: one of those that it was joined with crosses slots.
+        self.alone = False
+        # Why the server may have rejected it for its size; and how often it has closed the connection.
+        self.suspicion: ErrorReply | Lost | None = None
+        self.closed = 0
+
+    @property
+    def large(self) -> bool:
+        """Whether it has a connection of its own."""
+        return self.command.size >= _LARGE_BYTES
 
     @property
     def in_doubt(self) -> bool:
         """Whether it may have been carried out, and may not simply be sent twice."""
-        return self.unsure and self.command.retry_at is not None
+        return self.unsure and self.command.retry_at is not None and self.command.writes
 
 
 class Call:
@@ -115,15 +147,17 @@ class Call:
         key: its first key.
         requests: what it answers.
         confirming: what is to be sent behind the calls of its round.
+        own_connection: whether its round has a connection of its own.
     """
 
-    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "confirming", "key", "requests")
+    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "confirming", "key", "own_connection", "requests")
 
     def __init__(self, request: _Request, args: Sequence[Argument]) -> None:
         command = request.command
         self.key = command.key
         self.requests = [request]
         self.confirming: Confirming | None = None
+        self.own_connection = request.large
         self._script = command.script
         self._with_text = request.with_text
         self._keys = list(command.keys)
@@ -157,10 +191,24 @@ class Call:
         self.requests.append(request)
 
 
+class _Question(Call):
+    """Asks for a limit that a large request may exceed."""
+
+    __slots__ = ("_limit",)
+
+    def __init__(self, request: _Request, limit: str) -> None:
+        super().__init__(request, ())
+        self._limit = limit
+
+    @property
+    def args(self) -> tuple[Argument, ...]:
+        return ("CONFIG", "GET", self._limit)
+
+
 class _Plan:
     """A round as it is put together."""
 
-    __slots__ = ("_by_slot", "_open", "calls", "lines", "size")
+    __slots__ = ("_by_slot", "_open", "calls", "held", "lines", "size")
 
     def __init__(self, *, by_slot: bool) -> None:
         self._by_slot = by_slot
@@ -168,14 +216,27 @@ class _Plan:
         self.size = 0
         # The call of each line; None once something of it must wait. And for each slot the call that others may join.
         self.lines: dict[str, Call | None] = {}
+        # Lines in which a large request waits.
+        self.held: set[str] = set()
         self._open: dict[str, Call] = {}
+
+    def is_full(self, request: _Request) -> bool:
+        """Whether a request is too much for this round; a large one has a round of its own."""
+        return bool(self.calls) and not request.large and self.size + request.command.size > _MOST_BYTES
+
+    def hold(self, line: str) -> None:
+        """Have nothing else of a line sent in this round."""
+        if line:
+            self.held.add(line)
 
     def place(self, request: _Request, args: Sequence[Argument]) -> bool:
         """Have a request sent in this round; False if it must wait, so as not to go beside what is before it."""
         command = request.command
         line = command.line
+        if line in self.held:
+            return False
         call = slot = None
-        if command.joins:
+        if command.joins and not request.alone:
             slot = _tag(command.key) if self._by_slot else ""
             call = self._open.get(slot)
             if call is not None and not call.takes(request):
@@ -221,6 +282,11 @@ class Group:
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._rounds_under_way = 0
+        # Rounds of large requests: those under way, and among them those that nobody has taken to send yet.
+        self._large_under_way = 0
+        self._large_rounds: list[list[Call]] = []
+        # Whether the server rejects EVALSHA.
+        self._only_text = False
         # The last round: when it was sent, for how many it was and how many waited besides, and how long it took for
         # each of its own.
         self._sent_s = 0.0
@@ -244,20 +310,18 @@ class Group:
         """Whether who comes should be made to wait."""
         return len(self._waiting) >= _FULL_COMMANDS or self._waiting_bytes >= _FULL_BYTES
 
-    def first_waiting(self) -> Ticket | None:
-        """Whose command is the next to be sent."""
-        while self._waiting:
-            if self._waiting[0].ticket.missing:
-                return self._waiting[0].ticket
+    def waiting_tickets(self) -> Iterator[Ticket]:
+        """Whose commands wait, the next to be sent first."""
+        while self._waiting and not self._waiting[0].ticket.missing:
             # It was taken for lost, and has been answered since.
             self._waiting_bytes -= self._waiting.popleft().command.size
-        return None
+        return (request.ticket for request in self._waiting if request.ticket.missing)
 
     def add(self, ticket: Ticket, places: Iterable[int]) -> None:
         """Have some of a ticket's commands sent, after those that wait already."""
         commands = ticket.batch.commands
         for place in places:
-            self._waiting.append(_Request(commands[place], ticket, place))
+            self._waiting.append(_Request(commands[place], ticket, place, with_text=self._only_text))
             self._waiting_bytes += commands[place].size
 
     def add_lost(self, ticket: Ticket, places: Iterable[int]) -> None:
@@ -292,11 +356,15 @@ class Group:
             if now_s - since_s < self._deadline_s:
                 left.append(request)
                 continue
-            self._settle(request, request.unconfirmed or Unanswered(self._reason, now_s - since_s, request.in_doubt))
+            unanswered = Unanswered(self._reason, now_s - since_s, request.in_doubt, refused=not request.unsure)
+            self._settle(request, request.unconfirmed or unanswered)
         self._queue(left)
 
     def next_round(self, now_s: float) -> list[Call]:
-        """What to send now; empty if nothing waits, or none of it may go yet (see `resume_s`)."""
+        """What to send now; empty if nothing waits, or none of it may go yet (see `resume_s`).
+
+        Large requests that may go now are not in it: see `take_large`.
+        """
         if not self._waiting or now_s < self.resume_s:
             return []
         waiting, busy = self._waiting, self._busy
@@ -306,23 +374,13 @@ class Group:
         ticket = waiting[0].ticket
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
-            command = request.command
             room -= 1
-            if (room < 0 and request.ticket is not ticket) or (plan.calls and plan.size + command.size > _MOST_BYTES):
+            if (room < 0 and request.ticket is not ticket) or plan.is_full(request):
                 left.append(request)
                 break
             ticket = request.ticket
-            if command.line in busy:
+            if request.command.line in busy or not self._place(request, plan, now_s):
                 left.append(request)
-                continue
-            args = command.args
-            if request.unsure and request.first_s is not None:
-                args = command.as_retry(int((now_s - request.first_s) * 1000))
-            if not plan.place(request, args):
-                left.append(request)
-                continue
-            if request.first_s is None:
-                request.first_s = now_s
         self._waiting_bytes -= plan.size
         if left:
             waiting.extendleft(reversed(left))
@@ -333,6 +391,45 @@ class Group:
             if self._confirmation is not None:
                 self._have_confirmed(plan.calls, self._confirmation, now_s)
         return plan.calls
+
+    def _place(self, request: _Request, plan: _Plan, now_s: float) -> bool:
+        """Have a request sent now; False if it must wait."""
+        if request.large:
+            line = request.command.line
+            if line in plan.lines or line in plan.held or self._large_under_way == _MOST_LARGE:
+                plan.hold(line)
+                return False
+            self._begin_large(request, now_s)
+        elif not plan.place(request, _args(request)):
+            return False
+        elif request.first_s is None:
+            request.first_s = now_s
+        return True
+
+    def _begin_large(self, request: _Request, now_s: float) -> None:
+        """Have a large request sent on its own connection, or the question why the last one was closed."""
+        command = request.command
+        calls: list[Call]
+        if request.suspicion is not None:
+            calls = [_Question(request, limit) for limit in _LIMITS]
+        else:
+            calls = [Call(request, _args(request))]
+            if request.first_s is None:
+                request.first_s = now_s
+            if self._confirmation is not None:
+                self._have_confirmed(calls, self._confirmation, now_s)
+        self._waiting_bytes -= command.size
+        self._rounds_under_way += 1
+        self._large_under_way += 1
+        self._sent_s = now_s
+        if command.line:
+            self._busy.add(command.line)
+        self._large_rounds.append(calls)
+
+    def take_large(self) -> list[list[Call]]:
+        """The rounds of large requests that may go now, each on its own connection."""
+        rounds, self._large_rounds = self._large_rounds, []
+        return rounds
 
     def _have_confirmed(self, calls: Sequence[Call], confirmation: Confirmation, now_s: float) -> None:
         requests = [request for call in calls for request in call.requests]
@@ -358,15 +455,24 @@ class Group:
         Returns:
             What an operator may want to know: that retries begin, or that they have come to an end; mostly ''.
         """
-        self._rounds_under_way -= 1
+        self.end_round(sent)
         reason = news = ""
         again: list[_Request] = []
-        answered = sum([len(call.requests) for call in sent])
-        self._about = answered + len(self._waiting)
-        self._each_s = (now_s - self._sent_s) / answered
+        if not sent[0].own_connection:
+            answered = sum([len(call.requests) for call in sent])
+            self._about = answered + len(self._waiting)
+            self._each_s = (now_s - self._sent_s) / answered
+        (request, *_) = sent[0].requests
+        if request.suspicion is not None:
+            settled, reason = _judge_size(request, request.suspicion, answers)
+            request.suspicion = None
+            if settled is not None:
+                self._settle(request, settled)
+            else:
+                again.append(request)
+            sent = answers = ()
         for call, answer in zip(sent, answers, strict=True):
             for request, reply in zip(call.requests, _replies(call, answer), strict=True):
-                self._busy.discard(request.command.line)
                 settled = reply
                 if type(reply) in _TROUBLE:
                     settled, failure = self._judge(request, call, reply, now_s)
@@ -381,9 +487,10 @@ class Group:
                 news = f"Redis fails ({reason}): what was asked of it is tried again, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
-            # (By so much a deadline may be passed, too.)
             longest = min(_LONGEST_PAUSE_S, self._deadline_s / 8, _FIRST_PAUSE_S * 2**self._failures)
-            self.resume_s = now_s + longest * random.uniform(0.5, 1)
+            # A pause does not outlast a deadline; nor does a crowd with many deadlines shorten it to nothing.
+            due_s = min(request.first_s for request in again if request.first_s is not None) + self._deadline_s
+            self.resume_s = now_s + min(longest * random.uniform(0.5, 1), max(_FIRST_PAUSE_S, due_s - now_s))
         elif self._failures:
             news = "Redis answers again."
             self._failures = 0
@@ -391,6 +498,15 @@ class Group:
             again = [request for request in _with_companions(sent, again) if not request.ticket.abandoned]
             self._queue([*again, *self._waiting])
         return news
+
+    def end_round(self, sent: Sequence[Call]) -> None:
+        """Have a round over that nobody waits for any more; of any other, `take` is told the answers."""
+        self._rounds_under_way -= 1
+        if sent[0].own_connection:
+            self._large_under_way -= 1
+        for call in sent:
+            for request in call.requests:
+                self._busy.discard(request.command.line)
 
     def _judge(self, request: _Request, call: Call, reply: Any, now_s: float) -> tuple[Any, str | None]:
         """What trouble comes to: an answer, and None; or how the server fails for now, '' if it does not."""
@@ -403,14 +519,25 @@ class Group:
         elif type(reply) is Lost:
             request.unsure = request.unsure or reply.sent
             failure = reply.reason
-            if request.ticket.batch.once:
-                return Unanswered(reply.reason, 0.0, unsure=False), None
+            if request.large and reply.closed:
+                request.suspicion = reply
+                failure = ""
+        elif request.large and reply.code == "Protocol":
+            # The code that redis-py leaves of "ERR Protocol error: invalid bulk length".
+            request.suspicion = reply
+            failure = ""
         elif reply.code == "NOSCRIPT":
             request.with_text = True
             failure = ""
+        elif request.command.script is not None and not request.with_text and _rejects_evalsha(reply):
+            request.with_text = self._only_text = True
+            failure = ""
+        elif reply.code == "LOOK_AGAIN":
+            # The others of its call have used up what a script may look through.
+            failure = ""
         elif reply.code == "CROSSSLOT" and len(call.requests) > 1:
-            # A node of a cluster that has all the slots.
-            self._by_slot = True
+            # A node of a cluster that has all the slots. (One of the requests may cross slots by itself.)
+            self._by_slot = request.alone = True
             failure = ""
         elif reply.code in PASSING:
             failure = f"{reply.code} {reply.message}"
@@ -420,10 +547,9 @@ class Group:
 
     def fail(self, sent: Sequence[Call], error: StoreError) -> None:
         """Have a round fail for good, with all that it is a part of."""
-        self._rounds_under_way -= 1
+        self.end_round(sent)
         for call in sent:
             for request in call.requests:
-                self._busy.discard(request.command.line)
                 ticket = request.ticket
                 if ticket.missing:
                     ticket.error = type(error)(f"{error} {_EARLIER_TRY}") if request.in_doubt else error
@@ -433,7 +559,7 @@ class Group:
 
     def end(self, error: StoreError) -> None:
         """Have whatever waits fail."""
-        while ticket := self.first_waiting():
+        while ticket := next(self.waiting_tickets(), None):
             ticket.error = error
             ticket.missing = 0
             self.abandon(ticket)
@@ -449,6 +575,46 @@ class Group:
             ticket.wake()
 
 
+def _args(request: _Request) -> Sequence[Argument]:
+    """A request's arguments: those of a retry, if it may have been carried out."""
+    return request.command.as_retry() if request.unsure else request.command.args
+
+
+def _judge_size(request: _Request, suspicion: ErrorReply | Lost, answers: Sequence[Any]) -> tuple[Any, str]:
+    """Decide by a server's limits whether it rejected a request for its size.
+
+    Returns:
+        The error if it did; otherwise None, and how the server failed.
+    """
+    for answer in answers:
+        if type(answer) is Lost:
+            return None, answer.reason
+    sizes = [len(arg) for arg in request.command.args]
+    size = f"It has {sum(sizes)} bytes, {max(sizes)} of them in one value"
+    unknown = []
+    for (name, around), answer in zip(_LIMITS.items(), answers, strict=True):
+        limit = _limit(answer)
+        if limit is None:
+            unknown.append(name)
+        elif max(sizes) + around > limit:
+            return ErrorReply("TOO_LARGE", f"{size}, and the server's {name} is {limit} bytes."), ""
+    advice = f" This user may not read the server's limits: see {' and '.join(unknown)} there." if unknown else ""
+    if isinstance(suspicion, ErrorReply):
+        said = f"the server rejected it: {suspicion.code} {suspicion.message}."
+        return ErrorReply("TOO_LARGE", f"{size}, and {said}{advice}"), ""
+    request.closed += 1
+    if unknown and request.closed >= _MOST_CLOSED:
+        closed = f"the server closed {request.closed} connections on which it was sent, and answers other requests."
+        return ErrorReply("TOO_LARGE", f"{size}, and {closed}{advice}", request.in_doubt), ""
+    return None, suspicion.reason
+
+
+def _limit(answer: Any) -> int | None:
+    """A limit from the reply to CONFIG GET; None if the server does not tell it."""
+    values = answer.values() if isinstance(answer, Mapping) else answer[1::2] if isinstance(answer, list) else ()
+    return next(map(int, values), None)
+
+
 def _replies(call: Call, answer: Any) -> Sequence[Any]:
     """The replies to each of a call's requests, from the answer to it."""
     if type(answer) is Unconfirmed:
@@ -458,9 +624,10 @@ def _replies(call: Call, answer: Any) -> Sequence[Any]:
         ]
     if type(answer) is not list or not call.requests[0].command.joins:
         return [answer] * len(call.requests)
-    if bytes in map(type, answer):
-        return [ErrorReply.parse(reply.decode(errors="replace")) if type(reply) is bytes else reply for reply in answer]
-    return answer
+    return [
+        reply if type(reply) is int or reply[:1].isdigit() else ErrorReply.parse(reply.decode(errors="replace"))
+        for reply in answer
+    ]
 
 
 def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:
@@ -478,6 +645,11 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
                 request.ticket.replies[request.place] = _WAITING
                 wanted.append(request)
     return wanted
+
+
+def _rejects_evalsha(reply: ErrorReply) -> bool:
+    """Whether the server does not have EVALSHA, or does not allow it to this user."""
+    return reply.says_unknown("EVALSHA") or (reply.code == "NOPERM" and "evalsha" in reply.message.lower())
 
 
 def _tag(key: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
-from runic_redis.archive import FORMAT, Record
+from runic_redis.archive import FORMAT, Digest, Record
 from runic_redis.arguments import MAX_HASH_BYTES, check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
@@ -21,12 +21,17 @@ from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import read_cursor
+from runic_redis.operations.writing import write
 
 __all__ = ["Importer"]
 
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500
+# A command that is queued takes this much beside its data.
+_COMMAND_BYTES = 1024
+# An archive with more problems than this is not read on: they are kept until the end.
+_MOST_PROBLEMS = 100_000
 # What reading a damaged record raises.
 _DAMAGE = (TypeError, ValueError, AttributeError, IndexError)
 
@@ -35,16 +40,26 @@ class _Workflow:
     """A workflow that is being gathered."""
 
     def __init__(self, context: Context, name: Any) -> None:
-        self.workflow_id = check_workflow_id(name)
+        try:
+            self.workflow_id = check_workflow_id(name)
+        except InvalidArgument:
+            raise ValueError(f"{name!r:.80} is no workflow id") from None
         self.keys = context.keys.workflow(self.workflow_id)
         self.gathered = context.keys.imported(self.workflow_id)
         # What is gathered belongs to this one, until another import begins with the workflow.
         self.beginning = own_id()
         # Whether nothing more of it is wanted: it is there already, or another import has it, or it is damaged.
         self.stays = False
+        # Of its records that were read.
+        self.digest = Digest()
         # Of one that is there already, as it seems: the last entry that the archive has of it.
         self.there = False
         self.last: Any = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether its records are still to be read."""
+        return self.there or not self.stays
 
     def keep(self, kept: dict[str, bytes], written: Any, unfinished: Any) -> None:
         """Take what the archive says of it at its begin."""
@@ -78,6 +93,8 @@ class Importer:
         self.workflows = self.there = self.events = self.facts = 0
         self.problems: list[str] = []
         self.complete = False
+        # Whether the first record was read, which says what version the others are.
+        self._begun = False
         self._workflow: _Workflow | None = None
         # Facts, and what was gathered of the workflow, that are still to be sent; and how many bytes they have.
         self._facts: list[tuple[bytes, bytes]] = []
@@ -101,6 +118,11 @@ class Importer:
             raise DecodeError(
                 f"The archive holds a damaged record, {record[0]!r:.40}: {error}. What came before it is imported."
             ) from error
+        if len(self.problems) > _MOST_PROBLEMS:
+            raise DecodeError(
+                f"The archive has more than {_MOST_PROBLEMS} problems, the last one: {self.problems[-1]} What came "
+                "before it is imported, without what is damaged."
+            )
 
     def _take(self, record: Record) -> Operation[None]:
         match record:
@@ -109,23 +131,29 @@ class Importer:
                     raise ConfigurationError(
                         f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}."
                     )
+                self._begun = True
                 yield from make_namespace(self._context)
+            case _ if not self._begun:
+                raise ValueError("the record 'archive' must come first")
             case ["fact", bytes(fact), bytes(data)]:
                 yield from self._take_fact(fact, data)
             case ["workflow", name, *state]:
-                yield from self._begin(_Workflow(self._context, name), state)
-            case ["done", name, int(events), int(entries), bytes(last)]:
-                yield from self._finish(name, events, entries, last)
+                workflow = _Workflow(self._context, name)
+                workflow.digest.add(record)
+                yield from self._begin(workflow, state)
+            case ["done", name, int(events), int(entries), bytes(last), bytes(digest)]:
+                yield from self._finish(name, events, entries, last, digest)
             case ["end", int(workflows), int(events), int(facts)]:
                 yield from self._give_up()
                 yield from self._send_facts()
                 self.complete = self._read == [workflows, events, facts]
             case [kind, *parts] if self._workflow is not None:
-                if self._workflow.there or not self._workflow.stays:
+                if self._workflow.wanted:
+                    self._workflow.digest.add(record)
                     try:
                         yield from self._gather(self._workflow, kind, parts)
                     except _DAMAGE as error:
-                        yield from self._leave_out(self._workflow, kind, error)
+                        yield from self._leave_out(self._workflow, _damaged(kind, error))
             case _:
                 raise ValueError("it does not belong there")
 
@@ -160,7 +188,7 @@ class Importer:
         try:
             workflow.keep(*state)
         except _DAMAGE as error:
-            yield from self._leave_out(workflow, "workflow", error)
+            yield from self._leave_out(workflow, _damaged("workflow", error))
             return
         keys = [*workflow.gathered, workflow.keys.meta]
         created, cursor = yield from ask(call_script("import_begin", keys, [workflow.beginning, _KEPT_FOR_MS]))
@@ -197,15 +225,12 @@ class Importer:
                 return
         self.there += 1
 
-    def _leave_out(self, workflow: _Workflow, kind: str, error: Exception) -> Operation[None]:
-        """Go on without a workflow of which the archive holds something damaged."""
+    def _leave_out(self, workflow: _Workflow, why: str) -> Operation[None]:
+        """Go on without a workflow that is damaged in the archive."""
         yield from self._give_up()
         self._workflow = workflow
         workflow.stays, workflow.there = True, False
-        self.problems.append(
-            f"The workflow {workflow.workflow_id!r} was not imported: the archive holds a damaged record of it, "
-            f"{kind!r:.40}: {error}."
-        )
+        self.problems.append(f"The workflow {workflow.workflow_id!r} was not imported: {why}")
 
     def _give_up(self) -> Operation[None]:
         """Forget what was gathered of a workflow that was not finished: what comes next says that it is void."""
@@ -250,8 +275,9 @@ class Importer:
 
     def _send_later(self, workflow: _Workflow, key: str, kind: str, parts: Sequence[Argument]) -> None:
         arguments = [workflow.beginning, _KEPT_FOR_MS, kind, *parts]
-        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments))
-        self._size += sum(map(len, parts))
+        size = sum(map(len, parts))
+        self._commands.append(call_script("import_part", [key, workflow.gathered.meta], arguments, size=size))
+        self._size += _COMMAND_BYTES + size
 
     def _send_gathered(self, workflow: _Workflow) -> Operation[None]:
         commands, self._commands = self._commands, []
@@ -267,13 +293,18 @@ class Importer:
             "one paused for a day. Import again, with one import at a time, to be sure that it is there."
         )
 
-    def _finish(self, name: Any, events: int, entries: int, last: bytes) -> Operation[None]:
+    def _finish(self, name: Any, events: int, entries: int, last: bytes, digest: bytes) -> Operation[None]:
         """Make a workflow of what was gathered."""
-        workflow, self._workflow = self._workflow, None
+        workflow = self._workflow
         if workflow is None or workflow.workflow_id != name:
             raise ValueError("another workflow was begun")
         self._read[0] += 1
         self._read[1] += events
+        if workflow.wanted and digest != workflow.digest.add(["done", name, events, entries, last]):
+            yield from self._leave_out(
+                workflow, "its records in the archive differ from those that were exported. Export it again."
+            )
+        self._workflow = None
         if not workflow.stays:
             yield from self._send_gathered(workflow)
         if workflow.there:
@@ -287,16 +318,17 @@ class Importer:
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # no lease of the other server's fits
         made = [keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta]
-        reply = yield from ask(
+        reply = yield from write(
+            self._context,
             call_script(
                 "import_workflow",
-                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring],
+                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.partition],
                 [
                     *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
                     *("1" if workflow.unfinished else "", expires, created),
                     *(part for field in kept.items() for part in field),
                 ],
-            )
+            ),
         )
         if isinstance(reply, ErrorReply):
             if reply.code == "IMPORT_LOST":
@@ -310,6 +342,10 @@ class Importer:
             return
         self.workflows += 1
         self.events += events
+
+
+def _damaged(kind: Any, error: Exception) -> str:
+    return f"the archive holds a damaged record of it, {kind!r:.40}: {error}."
 
 
 def _bytes(value: Any) -> bytes:

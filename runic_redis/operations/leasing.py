@@ -1,8 +1,10 @@
 """Leases: who may write a workflow, for a time; what is left unfinished, and who goes on with it."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from runic_redis.arguments import check_count, check_owner, check_seconds, check_workflow_id
 from runic_redis.context import Context
@@ -16,10 +18,13 @@ from runic_redis.errors import (
     StoreUnavailable,
     WorkflowNotFound,
 )
-from runic_redis.operations.asking import answer, ask, time_us
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
-from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.asking import answer, ask, ask_all, time_us
+from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.ending import expire_call
+from runic_redis.operations.opening import count_call, make_namespace
+from runic_redis.operations.records import read_cursor
 from runic_redis.operations.scored import scored_ids
+from runic_redis.operations.writing import write, write_all
 
 __all__ = [
     "Lease",
@@ -85,11 +90,14 @@ def unless_lost(reply: Any, workflow_id: str) -> Any:
         LeaseLost: it does.
     """
     if isinstance(reply, ErrorReply) and reply.code == "LEASE_LOST":
-        owner = reply.message or None
+        owner = unquote(reply.message, errors="replace") or None
         now = "nobody has it now" if owner is None else f"{owner!r:.600} has it now"
+        outcome = "Nothing was written"
+        if reply.unsure:
+            outcome = "An earlier try had no answer, and may have been carried out while it held"
         raise LeaseLost(
-            f"The lease of the workflow {workflow_id!r} is lost: {now}. Nothing was written; what you hold of the "
-            "workflow is outdated.",
+            f"The lease of the workflow {workflow_id!r} is lost: {now}. {outcome}; what you hold of the workflow is "
+            "outdated.",
             owner=owner,
         )
     return reply
@@ -99,9 +107,10 @@ def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Opera
     """Get a workflow's lease; its fencing token."""
     call = _acquire(context, check_workflow_id(workflow_id), check_owner(owner), check_seconds(ttl, "ttl"), "")
     yield from make_namespace(context)
-    reply = yield from ask(call)
+    reply = yield from write(context, call)
     if isinstance(reply, ErrorReply):
-        left_ms, _, holder = reply.message.partition(" ")
+        left_ms, _, spelled = reply.message.partition(" ")
+        holder = unquote(spelled, errors="replace")
         raise LeaseHeld(
             f"{holder!r:.600} has the lease of the workflow {workflow_id!r}, for {int(left_ms) / 1000:.3f} s more "
             "unless it is renewed. Nothing was changed; try again later, or claim what is left unfinished.",
@@ -131,7 +140,7 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
             some, left = left[:count], left[count:]
             tried.update(some)
             calls = [_acquire(context, workflow_id, owner, ttl, "claim") for workflow_id in some]
-            for workflow_id, call, reply in zip(some, calls, (yield Batch(calls)), strict=True):
+            for workflow_id, call, reply in zip(some, calls, (yield from write_all(context, calls)), strict=True):
                 try:
                     token = answer(reply, call)
                 except (DecodeError, StoreUnavailable) as error:
@@ -149,7 +158,9 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
-    reply = yield from ask(call_script("renew", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
+    reply = yield from ask(
+        call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, line=lease.workflow_id)
+    )
     unless_lost(reply, lease.workflow_id)
 
 
@@ -165,8 +176,9 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     """Mark a workflow as finished."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    arguments = [workflow_id, lease_argument(lease, workflow_id)]
-    reply = yield from ask(call_script("complete", [keys.meta, keys.leases], arguments, line=workflow_id))
+    arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id)]
+    touched = [keys.meta, keys.leases, keys.partition]
+    reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to complete.", workflow_id=workflow_id)
 
@@ -175,15 +187,7 @@ def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
     """Have a finished workflow deleted some time from now."""
     workflow_id = check_workflow_id(workflow_id)
     after_ms = _milliseconds(check_seconds(after, "after"))
-    keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(
-        call_script(
-            "expire",
-            [keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.expiring],
-            [workflow_id, str(after_ms)],
-            line=workflow_id,
-        )
-    )
+    reply = yield from write(context, expire_call(context, workflow_id, after_ms))
     if reply is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to expire.", workflow_id=workflow_id)
     if isinstance(reply, ErrorReply):
@@ -194,31 +198,67 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
     keys = context.keys.workflow(workflow_id)
     return call_script(
         "acquire",
-        [keys.meta, keys.index, keys.leases],
-        [workflow_id, own_id(), owner, str(_milliseconds(ttl)), mode],
+        [keys.meta, keys.index, keys.leases, keys.partition],
+        [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), context.now_us(), mode],
+        retry_at=2,
         line=workflow_id,
     )
 
 
 def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
     """Unfinished workflows whose leases have run out, some of each partition; adds to the problems."""
-    leases = [context.keys.leases(number) for number in range(context.keys.partitions)]
-    commands = [Command(("TIME",), context.keys.config)]
-    commands += [
-        Command(("ZRANGEBYSCORE", key, "-inf", "+inf", "WITHSCORES", "LIMIT", "0", str(_LOOKED_AT)), key)
-        for key in leases
-    ]
+    keys = context.keys
+    commands = [Command(("TIME",), keys.config)]
+    for number in range(keys.partitions):
+        commands += [
+            Command(("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"), keys.leases(number)),
+            Command(("HMGET", keys.partition(number), "unfinished", "leased"), keys.partition(number)),
+        ]
     replies = yield Batch(commands)
     now_ms = time_us(answer(replies[0], commands[0])) // 1000
     found: list[str] = []
-    for key, reply, command in zip(leases, replies[1:], commands[1:], strict=True):
+    lacking: list[int] = []
+    ahead: list[int] = []
+    for number in range(keys.partitions):
+        at = 1 + 2 * number
         try:
-            page = scored_ids(answer(reply, command), key)
+            page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))
+            counted, leased = answer(replies[at + 1], commands[at + 1])
+            if not page and read_cursor(counted, keys.partition(number)):
+                lacking.append(number)
+            # Leases that were given later than now: the clock was set back, and no end can be trusted. The script that
+            # gives leases knows how long each was to last.
+            if read_cursor(leased, keys.partition(number)) > now_ms:
+                ahead.append(number)
+                found += [workflow_id for workflow_id, _ in page]
+            else:
+                found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
         except (DecodeError, StoreUnavailable) as error:
             problems.append(error)
-            continue
-        found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
-    return found
+    yield from _check_lacking(context, lacking, problems)
+    return found + (yield from _last_to_end(context, ahead))
+
+
+def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
+    """Add to the problems the partitions that have counted unfinished workflows, and have lost the set of them."""
+    counts = yield from ask_all([count_call(context, number) for number in partitions])
+    for number, (_, _, _, counted, there) in zip(partitions, counts, strict=True):
+        if read_cursor(counted, context.keys.partition(number)) != there:
+            problems.append(
+                DecodeError(
+                    f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "
+                    f"{there} of {int(counted)} are in it. Nothing was changed; runic-redis verify --repair restores "
+                    "it."
+                )
+            )
+
+
+def _last_to_end(context: Context, partitions: Sequence[int]) -> Operation[list[str]]:
+    """Unfinished workflows whose leases end last, of partitions whose clock was set back: theirs may be long over."""
+    keys = [context.keys.leases(number) for number in partitions]
+    commands = [Command(("ZREVRANGE", key, "0", str(_LOOKED_AT - 1), "WITHSCORES"), key) for key in keys]
+    pages = yield from ask_all(commands)
+    return [workflow_id for key, page in zip(keys, pages, strict=True) for workflow_id, _ in scored_ids(page, key)]
 
 
 def _milliseconds(seconds: float) -> int:

@@ -7,10 +7,13 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.asking import ask, ask_all
+from runic_redis.operations.asking import answer, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leftovers import check_leftovers, count_keys, read_saved
 from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.writing import write_all
 
 __all__ = ["delete", "exists", "load", "save"]
 
@@ -29,18 +32,20 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     for problem in (yield from facts.keep_ahead(context, found)).values():
         raise problem
     fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
-    reply = yield from ask(
-        call_script(
-            "save_log",
-            [keys.log, keys.meta, keys.commits, keys.index, keys.leases, *(fact_keys or [keys.refs])],
-            [workflow_id, own_id(), "", by_lease, encoded, *fact_arguments],
-            retry_at=2,
-            line=workflow_id,
-            size=len(encoded) + sum(map(len, found.values())),
-            writes=True,
-        )
+    command = call_script(
+        "save_log",
+        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
+        [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
+        retry_at=2,
+        line=workflow_id,
+        size=len(encoded) + sum(map(len, found.values())),
+        writes=True,
     )
-    if isinstance(unless_lost(reply, workflow_id), ErrorReply):
+    (reply,) = yield from write_all(context, [command])
+    if facts.crosses_slots(context, command, reply):
+        yield from save(context, workflow_id, log, lease)
+        return
+    if isinstance(unless_lost(answer(reply, command), workflow_id), ErrorReply):
         raise facts.missing_fact(reply.message)
 
 
@@ -48,7 +53,9 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     """The list of events that was saved."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    data = yield from ask(Command(("GET", keys.log), keys.log))
+    get = Command(("GET", keys.log), keys.log)
+    saved = yield from read_saved(context, workflow_id, get, "log", lambda noted, data: bool(noted) == bool(data))
+    data = saved and saved[0]
     if data is None:
         raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
     try:
@@ -64,8 +71,10 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Whether anything was ever saved, appended or snapshotted under the id."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    created = yield from ask(Command(("HGET", keys.meta, "created"), keys.meta))
-    return created is not None
+    meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
+    (created, expires), count = yield from ask_all([meta, count_keys(keys)])
+    check_leftovers(context, workflow_id, count)
+    return created is not None and not (yield from is_over(context, workflow_id, expires))
 
 
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
@@ -74,25 +83,10 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
     keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
     # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
     created = yield from ask_all([Command(("HGET", one.meta, "created"), one.meta) for one in keys])
+    # Of one that is gone already, too: that it is may have to be confirmed, and something of it may be left.
     calls = [
-        call_script(
-            "delete",
-            (
-                one.events,
-                one.meta,
-                one.snapshot,
-                one.log,
-                one.commits,
-                one.refs,
-                one.index,
-                one.leases,
-                one.expiring,
-            ),
-            # Of one that is gone already, too: that it is may have to be confirmed.
-            [workflow_id, when or "", held],
-            line=workflow_id,
-        )
-        for workflow_id, one, when, held in zip(workflow_ids, keys, created, by_lease, strict=True)
+        delete_call(context, workflow_id, when or b"", lease=held)
+        for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
         unless_lost(reply, call.line)

@@ -14,6 +14,7 @@ from runic_redis.context import Context
 from runic_redis.keys import Keys
 from runic_redis.operations.asking import ask_all
 from runic_redis.operations.effects import Command, Operation, call_script
+from runic_redis.operations.ending import delete_ended
 from runic_redis.operations.scored import scored_ids
 
 __all__ = ["Listing", "Place"]
@@ -48,7 +49,7 @@ class _Partition:
     def __init__(self, keys: Keys, number: int, first_page: int, below: Place | None) -> None:
         self._number = number
         self._key = keys.index(number)
-        self._expiring = keys.expiring(number)
+        self._touched = [self._key, keys.expiring(number), keys.partition(number)]
         self.read: deque[tuple[float, str]] = deque()
         self.more = True
         self.queued = False
@@ -63,14 +64,14 @@ class _Partition:
         """Whether the next round trip should bring more of it."""
         return self.more and len(self.read) <= self._count // 8
 
-    def command(self) -> Command:
+    def command(self, time_ms: int) -> Command:
         # To the last digit: rounded up, it would begin again with what has been read.
         upper = f"{self._score:.17g}"
         count = self._count + len(self._at_score)
-        return call_script("list", [self._key, self._expiring], [upper, str(count)])
+        return call_script("list", self._touched, [upper, str(count), str(time_ms)])
 
-    def receive(self, reply: Sequence[Any]) -> None:
-        pairs = scored_ids(reply, self._key)
+    def receive(self, page: Sequence[Any], ended: set[str]) -> None:
+        pairs = scored_ids(page, self._key)
         self.more = len(pairs) == self._count + len(self._at_score)
         self._count = min(self._count * 2, _LAST_PAGE)
         for workflow_id, score in pairs:
@@ -79,7 +80,8 @@ class _Partition:
             elif workflow_id in self._at_score:
                 continue
             self._at_score.add(workflow_id)
-            if self._below is None or self._below.is_before(score, self._number, workflow_id):
+            is_wanted = self._below is None or self._below.is_before(score, self._number, workflow_id)
+            if is_wanted and workflow_id not in ended:
                 self.read.append((score, workflow_id))
 
 
@@ -139,12 +141,18 @@ class Listing:
     def _refill(self) -> Operation[None]:
         """Read the next page of every partition that runs low."""
         low = [(number, partition) for number, partition in enumerate(self._partitions) if partition.runs_low]
-        replies = yield from ask_all([partition.command() for _, partition in low])
+        commands = [partition.command(self._context.now_ms()) for _, partition in low]
+        replies = yield from ask_all(commands)
         self._starved = False
-        for (number, partition), reply in zip(low, replies, strict=True):
-            partition.receive(reply)
+        all_ended: list[str] = []
+        for (number, partition), (page, ids) in zip(low, replies, strict=True):
+            ended = [one.decode(errors="replace") for one in ids]
+            partition.receive(page, set(ended))
+            all_ended += ended
             if not partition.queued:
                 self._queue(number)
+        if all_ended:
+            yield from delete_ended(self._context, all_ended)
 
     def _queue(self, number: int) -> None:
         """Queue a partition's newest; without one, it must be read further before the order is known."""

@@ -16,7 +16,7 @@ __all__ = ["delete_namespace", "memory_of", "memory_usage"]
 # How many keys are asked for in one round trip.
 _AT_ONCE = 1000
 # Those that a partition's workflows share.
-_SHARED = ("index", "leases", "expiring")
+_SHARED = ("index", "leases", "expiring", "partition")
 _KINDS = tuple(field.name for field in fields(WorkflowKeys) if field.name not in _SHARED)
 
 
@@ -68,7 +68,9 @@ def _shared_keys(keys: Keys) -> Iterator[tuple[str, str]]:
         yield "index", keys.index(partition)
         yield "leases", keys.leases(partition)
         yield "expiring", keys.expiring(partition)
+        yield "partition", keys.partition(partition)
     for number in range(FACT_BUCKETS):
         yield "facts", keys.bucket(number)
         yield "facts", keys.fact_times(number)
+    yield "config", keys.config_copy
     yield "config", keys.config

@@ -4,17 +4,25 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
-from runic_redis.errors import ConfigurationError, StoreUnavailable
-from runic_redis.operations.asking import ask, not_allowed
+from runic_redis.errors import ConfigurationError, DecodeError
+from runic_redis.operations.asking import ask, ask_all, not_allowed, unreachable
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 
-__all__ = ["FORMAT", "make_namespace", "open_namespace", "parse_info", "with_settings"]
+__all__ = [
+    "FORMAT",
+    "count_call",
+    "make_namespace",
+    "open_namespace",
+    "parse_info",
+    "remake_namespace",
+    "with_settings",
+]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -26,29 +34,32 @@ SETTINGS = ("format", "partitions")
 
 
 def open_namespace(context: Context) -> Operation[None]:
-    """Check the server and the namespace; changes nothing. What of the server endangers data is logged as a warning.
+    """Check the server and the namespace without a write. Log a warning for each setting that endangers data.
 
     Raises:
-        ConfigurationError: the server is too old, or cannot confirm the durability asked for; or the namespace was made
-            with other settings.
-        StoreUnavailable: the server cannot be reached. It is asked once: a wrong address should show at once.
+        ConfigurationError: the server is too old, has no scripts, or cannot confirm the durability asked for; or the
+            namespace was made with other settings.
+        StoreUnavailable: the server did not answer within the deadline.
     """
-    config = context.keys.config
-    info = Command(("INFO",), config)
-    settings = Command(("HMGET", config, *SETTINGS), config)
-    server, found = yield Batch((info, settings), once=True)
-    for reply in (server, found):
+    # It lacks an argument, which a server checks before the user's permissions and before it runs anything.
+    scripts = Command(("EVAL", "return 1"), context.keys.config)
+    info = Command(("INFO",), context.keys.config)
+    replies = yield Batch((info, *_read_settings(context), scripts))
+    for reply in replies:
         if isinstance(reply, Unanswered):
-            raise StoreUnavailable(f"Redis cannot be reached: {reply.reason}. Start it, or correct the URL.")
-    about = {} if isinstance(server, ErrorReply) else parse_info(server)
+            raise unreachable(reply)
+    server, found, copy, ran = replies
+    about = parse_info(server) if not isinstance(server, ErrorReply) else (yield from _role(context.keys.config))
     _check_version(about)
-    context.slots_matter = context.many_nodes or about.get("redis_mode") == "cluster"
-    if isinstance(found, ErrorReply):
-        raise ConfigurationError(
-            f"The settings of the namespace {context.keys.namespace!r} cannot be read: {found.code} {found.message}. "
-            f"{not_allowed(found)}".rstrip()
-        )
-    _take_settings(context, found)
+    _check_scripts(ran)
+    context.slots_matter = context.many_nodes
+    for reply in (found, copy):
+        if isinstance(reply, ErrorReply):
+            raise ConfigurationError(
+                f"The settings of the namespace {context.keys.namespace!r} cannot be read: {reply.code} "
+                f"{reply.message}. {not_allowed(reply)}".rstrip()
+            )
+    _take_settings(context, found, copy)
     # From now on there are operations that have been told how many.
     context.any_partitions = False
     if context.durability != "memory":
@@ -68,8 +79,7 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
     """
     try:
         effect = next(operation)
-        config = context.keys.config
-        _take_settings(context, (yield from ask(Command(("HMGET", config, *SETTINGS), config))))
+        _take_settings(context, *(yield from ask_all(_read_settings(context))))
         while True:
             effect = operation.send((yield effect))
     except StopIteration as stop:
@@ -77,10 +87,23 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
         return result
 
 
-def _take_settings(context: Context, found: list[bytes | None]) -> None:
+def _read_settings(context: Context) -> list[Command]:
+    """What reads the namespace's settings, and their copy."""
+    return [Command(("HMGET", key, *SETTINGS), key) for key in (context.keys.config, context.keys.config_copy)]
+
+
+def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes | None]) -> None:
     if found != [None, None]:
         _check_settings(context, found)
         context.made = True
+    elif copy != [None, None]:
+        _log.warning(
+            "The settings of the namespace %r, at the key %r, are lost. The store uses their copy, and its first write "
+            "restores them.",
+            context.keys.namespace,
+            context.keys.config,
+        )
+        _check_settings(context, copy)
 
 
 def make_namespace(context: Context) -> Operation[None]:
@@ -92,15 +115,88 @@ def make_namespace(context: Context) -> Operation[None]:
     if context.made:
         return
     keys = context.keys
-    found = yield from ask(call_script("make_namespace", [keys.config], [str(FORMAT), str(keys.partitions)]))
-    _check_settings(context, found)
+    settings = yield from ask_all(_read_settings(context))
+    _take_settings(context, *settings)
+    context.made = False
+    fresh = settings == [[None, None], [None, None]]
+    for config in (keys.config, keys.config_copy):
+        found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
+        _check_settings(context, found)
+    yield from _make_partitions(context, fresh=fresh)
     context.made = True
+
+
+def remake_namespace(context: Context) -> Operation[None]:
+    """Make the namespace again, which was deleted or flushed while this store had it open; or follow who has made it.
+
+    Raises:
+        ConfigurationError: it was made again with other partitions. The store uses these from now on.
+    """
+    settings, _ = yield from ask_all(_read_settings(context))
+    partitions = settings[1] if settings[0] == str(FORMAT).encode() and settings[1] is not None else b""
+    if is_cursor(partitions) and int(partitions) not in {0, context.keys.partitions}:
+        before = context.keys.partitions
+        context.keys = replace(context.keys, partitions=int(partitions))
+        raise ConfigurationError(
+            f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with "
+            f"partitions={int(partitions)} instead of {before}. Nothing was written by this call. This store uses "
+            f"partitions={int(partitions)} from now on: read again and decide."
+        )
+    context.made = False
+    yield from make_namespace(context)
+
+
+def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
+    """Have scripts know that the partitions are made; one that was lost is none to be made again.
+
+    Raises:
+        DecodeError: a partition's hash is lost.
+    """
+    keys = context.keys
+    hashes = [keys.partition(number) for number in range(keys.partitions)]
+    made = yield from ask_all([Command(("HSETNX", key, "made", "1"), key) for key in hashes])
+    if fresh:
+        return
+    numbers = [number for number, is_new in enumerate(made) if is_new]
+    counts = yield from ask_all([count_call(context, number) for number in numbers])
+    for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True):
+        if (int(workflows), int(unfinished)) != (indexed, leased):
+            yield from ask(Command(("HDEL", hashes[number], "made"), hashes[number]))
+            raise DecodeError(
+                f"What is known of a partition, at the key {hashes[number]!r}, is lost, and {indexed} workflows are in "
+                "it. Nothing was written: runic-redis verify --repair restores it."
+            )
+
+
+def count_call(context: Context, number: int, *, repair: bool = False) -> Command:
+    """Return the call that counts a partition's workflows, and with `repair` keeps the counts of what is there."""
+    keys = context.keys
+    touched = [keys.partition(number), keys.index(number), keys.leases(number)]
+    return call_script("count", touched, ["repair" if repair else ""])
 
 
 def parse_info(info: str | bytes) -> dict[str, str]:
     """What a server says of itself. A user without INFO is told nothing; an old server will refuse the first write."""
     text = info if isinstance(info, str) else info.decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+def _role(config: str) -> Operation[dict[str, str]]:
+    """The part of INFO that a user without INFO may still ask for."""
+    (reply,) = yield Batch([Command(("ROLE",), config)])
+    if isinstance(reply, ErrorReply | Unanswered):
+        return {}
+    role = reply[0]
+    return {"role": role if isinstance(role, str) else role.decode(errors="replace")}
+
+
+def _check_scripts(reply: Any) -> None:
+    if isinstance(reply, ErrorReply) and reply.says_unknown("EVAL"):
+        raise ConfigurationError(
+            "Scripts are required: every write of a store is a Lua script, and this server, or a proxy before it, "
+            f"rejects EVAL ({reply.code} {reply.message.partition(', with args')[0]}). Nothing was changed. Enable "
+            "EVAL there, or use another server."
+        )
 
 
 def _check_version(about: Mapping[str, str]) -> None:
@@ -115,6 +211,11 @@ def _check_version(about: Mapping[str, str]) -> None:
 
 def _dangers(about: Mapping[str, str], durability: Durability) -> Iterator[str]:
     """What of the server's settings may lose what it has acknowledged."""
+    if about.get("role") == "slave":
+        yield (
+            "The server is a replica. It rejects writes or, with replica-read-only no, loses them when it next copies "
+            "its primary. Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."
+        )
     if durability == "memory" and about.get("aof_enabled") == "0":
         yield (
             "The server keeps no append-only file: when it ends, what it acknowledged since its last RDB file, if it "

@@ -1,12 +1,15 @@
 """Snapshots, and trimming to them."""
 
+from collections.abc import Sequence
+
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
-from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leftovers import read_saved
 from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.writing import write
 
 __all__ = ["load_snapshot", "save_snapshot", "trim"]
 
@@ -19,16 +22,17 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
     check_data(data)
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
-    reply = yield from ask(
+    reply = yield from write(
+        context,
         call_script(
             "save_snapshot",
-            [keys.snapshot, keys.meta, keys.commits, keys.index, keys.leases],
-            [workflow_id, own_id(), "", by_lease, str(cursor), data],
+            [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
+            [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
             retry_at=2,
             line=workflow_id,
             size=len(data),
             writes=True,
-        )
+        ),
     )
     if isinstance(unless_lost(reply, workflow_id), ErrorReply):
         actual = int(reply.message)
@@ -37,8 +41,11 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
             if reply.code == "SNAPSHOT_AHEAD"
             else f"below that of the snapshot already there, which is {actual}"
         )
+        outcome = "Nothing was stored."
+        if reply.code == "SNAPSHOT_BEHIND" and reply.unsure:
+            outcome = "An earlier try had no answer: it may have been stored before that one."
         raise SnapshotConflict(
-            f"The snapshot's cursor {cursor} for the workflow {workflow_id!r} is {problem}. Nothing was stored.",
+            f"The snapshot's cursor {cursor} for the workflow {workflow_id!r} is {problem}. {outcome}",
             cursor=cursor,
             actual=actual,
         )
@@ -48,8 +55,9 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     """A workflow's snapshot, with the cursor that it stands for."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot))
-    cursor, data = reply
+    get = Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot)
+    saved = yield from read_saved(context, workflow_id, get, "snapshot", _fits)
+    cursor, data = saved[0] if saved else (None, None)
     if cursor is None and data is None:
         raise SnapshotNotFound(f"The workflow {workflow_id!r} has no snapshot.", workflow_id=workflow_id)
     if data is None or cursor is None or not is_cursor(cursor):
@@ -60,14 +68,22 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     return int(cursor), data
 
 
+def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
+    """Whether a snapshot is the last one that was saved, as far as its cursor tells; one that is damaged says so."""
+    cursor = snapshot[0]
+    if noted is None or cursor is None:
+        return noted is cursor
+    return not (is_cursor(noted) and is_cursor(cursor)) or int(cursor) == int(noted)
+
+
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
     workflow_id = check_workflow_id(workflow_id)
-    arguments = [workflow_id, lease_argument(lease, workflow_id), str(check_count(keep, "keep"))]
+    by_lease = lease_argument(lease, workflow_id)
+    arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep"))]
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(
-        call_script("trim", [keys.events, keys.meta, keys.snapshot, keys.leases], arguments, line=workflow_id)
-    )
+    touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
+    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

@@ -17,6 +17,7 @@ from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.asking import answer_or_foreign, ask, time_us
 from runic_redis.operations.checking import Finding, WorkflowCheck
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.opening import count_call
 from runic_redis.operations.scanning import KeyScan, Scans
 from runic_redis.operations.scored import pairs
 
@@ -32,7 +33,8 @@ _FACTS = 16
 # What stands behind a namespace in the keys of facts, and in those of workflows and partitions.
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
-    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring)", re.DOTALL
+    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring|(config|partition:\d{1,4}))",
+    re.DOTALL,
 )
 
 
@@ -68,6 +70,8 @@ class Verifier:
         self._whole = workflow_ids is None
         self._now_ms = 0
         self._seen: set[str] = set()
+        # The sorted sets in which something was found wrong: what they count is known to differ.
+        self._wrong: set[str] = set()
         if workflow_ids is None:
             self._parts = self._everything()
         else:
@@ -106,6 +110,7 @@ class Verifier:
         while not scan.done:
             yield self._read_keys(scan, found)
             yield from self._some(found)
+        yield self._check_partitions()
         buckets: list[int] = []
         yield self._find_buckets(buckets)
         for at in range(0, len(buckets), _BUCKETS):
@@ -133,6 +138,10 @@ class Verifier:
                 if any(finding.repairs for finding in check.findings):
                     yield from check.repair()
         findings = [finding for check in checks for finding in check.findings]
+        for finding in findings:
+            of_it = self._context.keys.workflow(finding.name)
+            kinds = {kind for kind, _ in finding.repairs}
+            self._wrong.update(key for kind, key in (("index", of_it.index), ("leases", of_it.leases)) if kind in kinds)
         if not self._whole:
             findings += [
                 Finding("workflow", check.workflow_id, "there is no such workflow")
@@ -171,6 +180,7 @@ class Verifier:
 
     def _take_out(self, key: str, member: bytes, problem: str) -> Operation[Finding]:
         """Take a member out of a sorted set that it does not belong in, if it is to be repaired."""
+        self._wrong.add(key)
         if self._repair:
             yield from ask(Command(("ZREM", key, member), key))
         return Finding("key", key, problem, (("member", ""),), self._repair)
@@ -197,10 +207,7 @@ class Verifier:
     def _owner(self, key: bytes) -> tuple[str, str]:
         """The workflow that a key belongs to, if it does to one; and what is wrong with it."""
         keys = self._context.keys
-        try:
-            text = key.decode()
-        except UnicodeDecodeError:
-            return "", "it is not a key of this store"
+        text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
         if text == keys.config or (fact and _is_number_below(fact[1], FACT_BUCKETS)):
             return "", ""
@@ -208,12 +215,39 @@ class Verifier:
         if match is None:
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
+        if match[4] and text not in {keys.config_copy, keys.partition(int(partition))}:
+            return "", "it is of a namespace with another number of partitions"
         its_own = str(crc32(workflow_id.encode()) % keys.partitions) if workflow_id else partition
         if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where nobody looks for it"
         if kind.startswith("import-"):
             return "", "it is of an import that was not finished; it goes by itself a day later, or import again"
         return workflow_id, ""
+
+    def _check_partitions(self) -> Operation[Verified]:
+        """Check that the partitions have counted what stands in their sorted sets, and that the settings are there."""
+        keys = self._context.keys
+        numbers = range(keys.partitions)
+        calls = [count_call(self._context, number) for number in numbers]
+        findings = []
+        for number, call, reply in zip(numbers, calls, (yield Batch(calls)), strict=True):
+            counts = answer_or_foreign(reply, call)
+            if isinstance(counts, ErrorReply):
+                findings.append(_unreadable(call.key, counts))
+                continue
+            made, workflows, indexed, unfinished, leased = counts
+            if not (made or indexed or leased) or [workflows, unfinished] == [b"%d" % indexed, b"%d" % leased]:
+                continue
+            if self._repair:
+                yield from ask(count_call(self._context, number, repair=True))
+            if self._wrong & {keys.index(number), keys.leases(number)}:
+                continue
+            problem = (
+                f"it counts {workflows.decode()} workflows and {unfinished.decode()} unfinished ones, and {indexed} "
+                f"and {leased} are there"
+            )
+            findings.append(Finding("key", keys.partition(number), problem, (("count", ""),), self._repair))
+        return Verified(findings=findings)
 
     def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
         """Find the buckets that hold facts."""

@@ -4,6 +4,7 @@ Each partition's index says which workflows were written to last, so whoever wat
 each. That is a question to every partition each time, with no memory of the server's and no permission but to read.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR
@@ -16,6 +17,7 @@ __all__ = ["Change", "Watcher"]
 
 # Of a partition in which more was written to since the last look, the rest comes with the next one.
 _AT_ONCE = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Change(NamedTuple):
@@ -32,11 +34,17 @@ class Change(NamedTuple):
     since_us: int
 
 
+def server_time(context: Context) -> Operation[datetime]:
+    """Return the time by the server's clock."""
+    time = yield from ask(Command(("TIME",), context.keys.config))
+    return _EPOCH + timedelta(microseconds=time_us(time))
+
+
 class Watcher:
     """Tells which workflows of a namespace are written to, from when it is opened.
 
-    A workflow that is written to several times between two looks is told once. A clock of the server's that is set back
-    hides what is written until it has caught up.
+    A workflow that is written to several times between two looks is told once. No clock matters: the scores of a
+    partition's index only grow.
     """
 
     def __init__(self, context: Context) -> None:
@@ -47,10 +55,11 @@ class Watcher:
 
     def open(self) -> Operation[None]:
         """Begin now."""
-        time = yield from ask(Command(("TIME",), self._context.keys.config))
-        count = self._context.keys.partitions
-        self._since = [time_us(time)] * count
-        self._told = [set() for _ in range(count)]
+        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
+        tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
+        self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
+        self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
 
     def look(self) -> Operation[list[Change]]:
         """What has been written to since the last look, in the order of their times; nothing, if nothing has."""

@@ -7,6 +7,7 @@ import pytest
 
 from runic_redis import (
     CursorConflict,
+    EventsTrimmed,
     InvalidArgument,
     InvalidType,
     LeaseHeld,
@@ -26,7 +27,7 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
     "append": lambda store, lease: store.append("w", numbered(1), lease=lease),
     "append at a cursor": lambda store, lease: store.append("w", numbered(1), lease=lease, expected_cursor=3),
     "append nothing": lambda store, lease: store.append("w", [], lease=lease),
-    "append_many": lambda store, lease: _raise_first(store.append_many([("w", numbered(1))], leases=[lease])),
+    "append_many": lambda store, lease: _first(store.append_many([("w", numbered(1))], leases=[lease])),
     "save_snapshot": lambda store, lease: store.save_snapshot("w", 3, b"three", lease=lease),
     "trim": lambda store, lease: store.trim("w", lease=lease),
     "save": lambda store, lease: store.save("w", numbered(1), lease=lease),
@@ -37,9 +38,57 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def _raise_first(results: list[Any]) -> None:
+def _first(results: list[Any]) -> Any:
     if isinstance(results[0], Exception):
         raise results[0]
+    return results[0]
+
+
+def _events(store: Any, workflow_id: str) -> list[Any]:
+    return list(store.stream(workflow_id))
+
+
+def _first_kept(store: Any, workflow_id: str) -> int:
+    try:
+        next(store.stream(workflow_id))
+    except EventsTrimmed as trimmed:
+        return trimmed.first
+    return 1
+
+
+def _is_held(store: Any, workflow_id: str) -> bool:
+    """Whether somebody else cannot get the lease; gets it otherwise."""
+    try:
+        store.acquire(workflow_id, "you")
+    except LeaseHeld:
+        return True
+    return False
+
+
+def _is_complete(store: Any, workflow_id: str) -> bool:
+    """Whether it can be told to expire; does so."""
+    try:
+        store.expire(workflow_id, 1000)
+    except InvalidArgument:
+        return False
+    return True
+
+
+# What each write returns, how to see what it has done to a workflow of three events with a snapshot of two and an empty
+# log, and what is seen then.
+DONE: dict[str, tuple[Any, Callable[[Any, str], Any], Any]] = {
+    "append": (4, _events, [*numbered(3), *numbered(1)]),
+    "append at a cursor": (4, _events, [*numbered(3), *numbered(1)]),
+    "append nothing": (3, _is_held, True),
+    "append_many": (4, _events, [*numbered(3), *numbered(1)]),
+    "save_snapshot": (None, lambda store, workflow_id: store.load_snapshot(workflow_id), (3, b"three")),
+    "trim": (2, _first_kept, 3),
+    "save": (None, lambda store, workflow_id: store.load(workflow_id), numbered(1)),
+    "checkpoint": (None, lambda store, workflow_id: store.load(workflow_id), numbered(1)),
+    "complete": (None, _is_complete, True),
+    "renew": (None, _is_held, True),
+    "delete": (None, lambda store, workflow_id: store.exists(workflow_id), False),
+}
 
 
 def until(ask: Callable[[], Any]) -> Any:
@@ -80,9 +129,20 @@ class LeaseContract(Contract):
 
     @pytest.mark.parametrize("write", WRITES)
     def test_a_write_by_a_lease_is_done(self, store: Any, write: str) -> None:
-        store.append("w", numbered(3))
-        store.save("w", [])
-        WRITES[write](store, store.acquire("w", "me"))
+        for workflow_id in ("w", "as before"):
+            for number in range(1, 4):
+                store.append(workflow_id, numbered(1, number))
+            store.save_snapshot(workflow_id, 2, b"two")
+            store.save(workflow_id, [])
+        brief = store.acquire("w", "me", MOMENT_S)
+        store.acquire("as before", "me", MOMENT_S)
+        until(lambda: not _is_held(store, "as before"))  # so the other one's time is over too
+        result, look, seen = DONE[write]
+        assert look(store, "as before") != seen
+        assert WRITES[write](store, type(brief)(**{**vars(brief), "ttl": 1000.0})) == result
+        assert look(store, "w") == seen
+        if write not in {"complete", "delete"}:
+            assert _is_held(store, "w"), "each other write has the lease last on"
 
     @pytest.mark.parametrize("write", WRITES)
     def test_a_write_by_a_lease_that_was_taken_over_is_refused(self, store: Any, write: str) -> None:

@@ -13,7 +13,14 @@ from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
 from runic_redis.aio import AsyncRedisStore
-from runic_redis.errors import FactNotFound, InvalidArgument, StoreError, StoreUnavailable, WorkflowNotFound
+from runic_redis.errors import (
+    DecodeError,
+    FactNotFound,
+    InvalidArgument,
+    StoreError,
+    StoreUnavailable,
+    WorkflowNotFound,
+)
 from runic_redis.ui.guard import Guard
 from runic_redis.ui.live import Live
 from runic_redis.ui.metrics import Metrics
@@ -24,7 +31,13 @@ __all__ = ["make_app"]
 _STATIC = Path(__file__).with_name("static")
 # Only these are served: no name from a request becomes a path.
 _FILES = {"/": "index.html", **{f"/{path.name}": path.name for path in sorted(_STATIC.iterdir())}}
-_STATUS = ((FactNotFound, 404), (WorkflowNotFound, 404), (InvalidArgument, 400), (StoreUnavailable, 503))
+_STATUS = (
+    (FactNotFound, 404),
+    (WorkflowNotFound, 404),
+    (InvalidArgument, 400),
+    (StoreUnavailable, 503),
+    (DecodeError, 422),
+)
 
 
 def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette:

@@ -10,7 +10,8 @@ from typing import Any
 from runic_redis.events import FactRef
 from runic_redis.events.references import parts_of
 from runic_redis.operations.records import Record
-from runic_redis.plain import event_fields, event_text, event_type, value_text
+from runic_redis.plain import event_fields, event_type
+from runic_redis.ui.bounds import short, short_event, short_type, short_value
 
 __all__ = ["fact_graph"]
 
@@ -23,6 +24,11 @@ _PRODUCED = {
     "runic.fan_in_completed": ("result_fact_hash", "result_value", "result_ancestry"),
 }
 _LABEL = 60
+_TITLE = 200
+# So many parts of an event are searched for facts; the graph shows far fewer.
+_PARTS = 10_000
+# A longer name, or a larger number, is no name of a node or a fact of Runic's.
+_LONGEST_NAME = 512
 
 
 def fact_graph(records: Iterable[Record], limit: int) -> dict[str, Any]:
@@ -59,10 +65,10 @@ class _Graph:
         event = f"e{record.cursor}"
         self._nodes[event] = {
             "kind": "event",
-            "type": kind,
-            "label": kind,
+            "type": short_type(record.event),
+            "label": short_type(record.event),
             "cursor": record.cursor,
-            "title": _short(event_text(record.event), 200),
+            "title": short_event(record.event, _TITLE),
         }
         for fact_hash in refs:
             fact = self._kept.get(fact_hash)
@@ -70,7 +76,7 @@ class _Graph:
                 self._edges[fact, event] = None
                 continue
             fact = self._kept[fact_hash] = f"f{fact_hash}"
-            self._nodes[fact] = {"kind": "fact", "label": _short(fact_hash), "hash": fact_hash}
+            self._nodes[fact] = {"kind": "fact", "label": short(fact_hash, _LABEL), "hash": fact_hash}
             self._edges[event, fact] = None
 
     def _produced(self, kind: str, fields: Mapping[Any, Any], cursor: int) -> bool:
@@ -78,25 +84,25 @@ class _Graph:
         hash_field, value_field, ancestry_field = _PRODUCED[kind]
         name, value = fields.get(hash_field), fields.get(value_field)
         ancestry: Any = fields.get(ancestry_field)
-        if type(name) not in {int, str}:
+        if not _is_name(name):
             return False
         fact = f"r{name}"
         self._nodes.pop(fact, None)  # produced anew, it stands where that was
-        node: dict[str, Any] = {"kind": "fact", "type": kind, "label": _short(str(name)), "cursor": cursor}
-        if type(value) is FactRef and type(value.hash) is str:
+        node: dict[str, Any] = {"kind": "fact", "type": kind, "label": short(str(name), _LABEL), "cursor": cursor}
+        if type(value) is FactRef and type(value.hash) is str and _is_name(value.hash):
             node["hash"] = value.hash
             known = self._kept.setdefault(value.hash, fact)
             if known.startswith("f"):
                 self._edges[known, fact] = None
         else:
-            node["title"] = _short(value_text(value), 200)
+            node["title"] = short_value(value, _TITLE)
         self._nodes[fact] = node
-        if type(ancestry) in {tuple, list} and len(ancestry) == 2 and {*map(type, ancestry)} <= {int, str}:
+        if type(ancestry) in {tuple, list} and len(ancestry) == 2 and all(map(_is_name, ancestry)):
             maker, parent = f"n{ancestry[0]}", f"r{ancestry[1]}"
-            self._nodes.setdefault(parent, {"kind": "fact", "label": _short(str(ancestry[1]))})
+            self._nodes.setdefault(parent, {"kind": "fact", "label": short(str(ancestry[1]), _LABEL)})
             # A node makes many facts: it is drawn once for each fact that it works on.
             step = f"{maker}/{parent}"
-            self._nodes.setdefault(step, {"kind": "step", "label": _short(str(ancestry[0]))})
+            self._nodes.setdefault(step, {"kind": "step", "label": short(str(ancestry[0]), _LABEL)})
             self._edges[parent, step] = self._edges[step, fact] = None
         return True
 
@@ -114,14 +120,20 @@ def _refs(event: Any) -> list[str]:
     """The hashes that an event refers to, in the order in which it holds them; damaged ones are passed over."""
     found: dict[str, None] = {}
     stack = [event]
-    while stack:
+    left = _PARTS
+    while stack and left > 0:
         part = stack.pop()
-        if type(part) is not FactRef:
-            stack.extend(reversed(list(parts_of(part))))
-        elif type(part.hash) is str:
-            found[part.hash] = None
+        if type(part) is FactRef:
+            if type(part.hash) is str and _is_name(part.hash):
+                found[part.hash] = None
+            continue
+        parts = list(parts_of(part))[:left]
+        left -= len(parts)
+        stack.extend(reversed(parts))
     return list(found)
 
 
-def _short(text: str, length: int = _LABEL) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _is_name(value: Any) -> bool:
+    if type(value) is str:
+        return len(value) <= _LONGEST_NAME
+    return type(value) is int and value.bit_length() <= _LONGEST_NAME

@@ -1,7 +1,9 @@
 """Who may see the page, and what the browser may do with it."""
 
 import hmac
-from http.cookies import CookieError, SimpleCookie
+import re
+from collections.abc import Iterator
+from hashlib import sha256
 from urllib.parse import urlencode
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
@@ -10,8 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Guard"]
 
-COOKIE = "runic_redis_token"
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+# A host with or without a port. Nothing else may stand there: parsers differ about the rest.
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 # Everything comes from here: nothing that data could say makes the browser load or run anything.
 _HEADERS = {
     "Content-Security-Policy": (
@@ -29,9 +32,9 @@ _HEADERS = {
 class Guard:
     """Lets nothing through but reading, by those who may.
 
-    Without a token that is whoever reaches this machine's loopback interface under its own name: pages of other sites,
-    which could have their names resolve to it, do not. With one it is who shows it: in the header ``Authorization:
-    Bearer``, or once in the URL as ``?token=``, for which the browser gets a cookie.
+    Without a token, the guard accepts requests that name the loopback interface as their host. It rejects other names:
+    a web site could have its own name resolve to this machine. With a token, the guard accepts requests that carry it:
+    in the header ``Authorization: Bearer``, in a cookie, or in the URL as ``?token=``, in return for the cookie.
 
     Args:
         app: what is guarded.
@@ -41,6 +44,8 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
         self._token = token
+        # Browsers share cookies between the ports of a host: each token has its own name, so pages do not clash.
+        self._cookie = f"runic_redis_{sha256((token or '').encode()).hexdigest()[:16]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have it answered."""
@@ -59,21 +64,20 @@ class Guard:
         await (refused or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """What is answered instead; None if the request may go on."""
+        """Return the answer to a request that is rejected; None if the request may go on."""
         headers = Headers(scope=scope)
         if scope["method"] not in {"GET", "HEAD"}:
             return PlainTextResponse("This page only shows.\n", 405, {"Allow": "GET, HEAD"})
         if self._token is None:
-            host = headers.get("host", "")
-            name = host[: host.index("]") + 1] if host.startswith("[") and "]" in host else host.partition(":")[0]
-            if name.lower() in _LOOPBACK:
+            host = _HOST.fullmatch(",".join(headers.getlist("host")))
+            if host is not None and host[1].lower() in {*_LOOPBACK, scope["server"][0]}:
                 return None
-            return PlainTextResponse("Without a token, this page is at localhost only.\n", 421)
+            return PlainTextResponse("Without a token, this page answers to localhost only.\n", 421)
         query = QueryParams(scope["query_string"])
         given = query.get("token")
         if given is not None and self._fits(given):
             return self._enter(scope, query)
-        if self._fits(_shown(headers)):
+        if any(map(self._fits, self._carried(headers))):
             return None
         return PlainTextResponse(
             "A token is needed: open the URL that runic-redis ui has printed, or send 'Authorization: Bearer TOKEN'.\n",
@@ -88,21 +92,20 @@ class Guard:
         path = "/" + scope["path"].lstrip("/")
         response = RedirectResponse(f"{path}?{urlencode(rest)}" if rest else path, 303)
         response.set_cookie(
-            COOKIE, self._token or "", httponly=True, samesite="lax", secure=scope.get("scheme") == "https"
+            self._cookie, self._token or "", httponly=True, samesite="lax", secure=scope.get("scheme") == "https"
         )
         return response
 
+    def _carried(self, headers: Headers) -> Iterator[str]:
+        """The tokens that a request carries."""
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            yield token.strip()
+        # Other programs at this host set cookies too, in forms that a strict parser rejects.
+        for cookie in ";".join(headers.getlist("cookie")).split(";"):
+            name, _, value = cookie.strip().partition("=")
+            if name == self._cookie:
+                yield value
+
     def _fits(self, token: str) -> bool:
         return self._token is not None and hmac.compare_digest(token.encode(), self._token.encode())
-
-
-def _shown(headers: Headers) -> str:
-    """The token that a request shows, if any."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        return token.strip()
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if morsel is None else morsel.value

@@ -1,6 +1,7 @@
 """The HTTP server of the page."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ from runic_redis.ui.live import Live
 
 __all__ = ["is_loopback", "serve"]
 
+# Python looks for cycles after each 700 objects. That takes most of the time of decoding a wide value, and holds up all
+# threads. Decoded values hold none.
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 # A browser that takes no bytes is not waited for.
 _CLOSING_S = 5
 
@@ -49,10 +53,13 @@ async def serve(
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"The page cannot listen at {host} port {port}: {error}.") from error
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     store._context = without_classes(store._context)
     live = Live(store)
     config = uvicorn.Config(
         make_app(store, live, token),
+        # uvicorn would take httptools where it is installed, which accepts more than the guard expects.
+        http="h11",
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -1,8 +1,9 @@
 """The JSON that the page is made of. Times are ISO 8601; values of events are in the form of docs/operating.md."""
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from datetime import datetime
 from math import isnan
@@ -13,13 +14,14 @@ from starlette.responses import Response, StreamingResponse
 
 from runic_redis import __version__
 from runic_redis.aio import AsyncRedisStore
-from runic_redis.errors import InvalidArgument, WorkflowNotFound
-from runic_redis.operations.browsing import Shown, page, samples
+from runic_redis.errors import DecodeError, InvalidArgument, WorkflowNotFound
+from runic_redis.operations.browsing import KeptFact, Page, Shown, fact, page, samples
 from runic_redis.operations.describing import count_unfinished, count_workflows, describe, describe_one
 from runic_redis.operations.listing import Listing, Place
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import Commit
-from runic_redis.plain import event_fields, event_text, event_type, to_json
+from runic_redis.plain import event_fields, to_json
+from runic_redis.ui.bounds import json_size, short_event, short_type
 from runic_redis.ui.graph import fact_graph
 from runic_redis.ui.live import Live
 
@@ -31,9 +33,13 @@ _SAMPLES = 160
 # The graph is of so many events, and shows so many nodes.
 _GRAPH_EVENTS = 1000
 _GRAPH_NODES = 240
-_SUMMARY = 240
 # A value that is longer than this, as JSON, is not sent to a browser.
 _LONGEST = 2 * 1024 * 1024
+# And metadata: with each commit of a page, and with a single event.
+_LONGEST_IN_LIST = 8 * 1024
+_LONGEST_METADATA = 256 * 1024
+# So many answers are made at once. Python runs one thread at a time: with more, the event loop would wait for its turn.
+_AT_ONCE = 2
 # JavaScript's numbers are doubles: an int beyond this goes as text.
 _EXACT = 2**53
 
@@ -50,6 +56,12 @@ class Views:
         self._store = store
         self._context = store._context
         self._live = live
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def _answer(self, make: Callable[[], Any]) -> Response:
+        """Answer with what a function makes of data, off the event loop: that may take a second."""
+        async with self._turns:
+            return await asyncio.to_thread(lambda: answer(make()))
 
     async def summary(self, _: Request) -> Response:
         """The store, and how many workflows it has."""
@@ -100,82 +112,33 @@ class Views:
 
     async def overview(self, request: Request) -> Response:
         """Some of a workflow's commits, at even distances along it."""
-        found = await self._store._run(samples(self._context, _id(request), _SAMPLES))
-        return answer({"samples": [_sample(one) for one in found]})
+        decode = await self._store._run(samples(self._context, _id(request), _SAMPLES))
+        return await self._answer(lambda: {"samples": [_sample(one) for one in decode()]})
 
     async def events(self, request: Request) -> Response:
         """A page of a workflow's commits, the newest first, with their events in a line each."""
         limit = _number(request, "limit", 100, _MOST_EVENTS) or 100
         upto, after = _number(request, "upto"), _number(request, "after")
-        found = await self._store._run(page(self._context, _id(request), upto=upto, after=after, count=limit))
-        rising = after is not None
-        low, high = (after, None) if after is not None else (0, upto)
-        commits: list[dict[str, Any]] = []
-        left = limit
-        # From the end that the page begins at to where it is full.
-        entries = found.entries[::-1] if rising else found.entries
-        for entry in entries:
-            if left <= 0:
-                break
-            commits.append(_commit(entry, low, high, left, newest=not rising))
-            left -= max(1, len(commits[-1]["events"]))
-        if rising:
-            commits.reverse()
-        cut = len(commits) < len(entries)
-        older, newer = found.older or (cut and not rising), found.newer or (cut and rising)
-        if commits:
-            older = older or commits[-1]["below"]
-            newer = newer or commits[0]["above"]
-        # Where what is asked for is trimmed, the next that is there has nothing of it.
-        commits = [commit for commit in commits if commit["events"] or commit["problem"]]
-        cursors = [cursor for commit in commits for cursor in (commit["first"], commit["last"])]
-        reach = {"first": min(cursors, default=0), "last": max(cursors, default=0)}
-        return answer({"commits": commits, **reach, "older": older, "newer": newer})
+        decode = await self._store._run(page(self._context, _id(request), upto=upto, after=after, count=limit))
+        return await self._answer(lambda: _time_line(decode(), upto, after, limit))
 
     async def event(self, request: Request) -> Response:
         """An event, whole."""
         workflow_id, cursor = _id(request), _number(request, "cursor") or 0
-        found = await self._store._run(page(self._context, workflow_id, upto=cursor, count=1))
-        entry = found.entries[0] if found.entries else None
-        if entry is not None and entry.problem:
-            return answer({"error": entry.problem}, 500)
-        if entry is None or entry.commit is None or not entry.commit.start < cursor <= entry.commit.end:
-            raise WorkflowNotFound(
-                f"There is no event {cursor} of the workflow {workflow_id!r}.", workflow_id=workflow_id
-            )
-        commit = entry.commit
-        event = commit.events[cursor - commit.start - 1]
-        return answer(
-            {
-                "workflow": workflow_id,
-                "cursor": cursor,
-                "time": commit.time,
-                "type": event_type(event),
-                "commit": {"id": entry.commit_id.hex(), "start": commit.start, "end": commit.end},
-                **_value("fields", to_json(dict(event_fields(event)))),
-                "metadata": _exact(to_json(commit.metadata)),
-            }
-        )
+        decode = await self._store._run(page(self._context, workflow_id, upto=cursor, count=1))
+        return await self._answer(lambda: _event(decode(), workflow_id, cursor))
 
     async def graph(self, request: Request) -> Response:
         """What made which fact, in the events up to a cursor."""
         workflow_id, upto = _id(request), _number(request, "upto")
-        found = await self._store._run(page(self._context, workflow_id, upto=upto, count=_GRAPH_EVENTS))
-        records = [
-            record
-            for entry in reversed(found.entries)
-            if entry.commit is not None
-            for record in entry.commit.records(entry.commit.events, entry.commit.start)
-            if upto is None or record.cursor <= upto
-        ]
-        graph = fact_graph(records, _GRAPH_NODES)
-        reach = {"first": records[0].cursor, "last": records[-1].cursor} if records else {"first": 0, "last": 0}
-        return answer({**graph, **reach, "older": found.older})
+        decode = await self._store._run(page(self._context, workflow_id, upto=upto, count=_GRAPH_EVENTS))
+        return await self._answer(lambda: _graph(decode(), upto))
 
     async def fact(self, request: Request) -> Response:
         """The value of a fact, checked against its hash."""
         fact_hash = request.query_params.get("hash", "")
-        return answer({"hash": fact_hash, **_value("value", to_json(await self._store.load_fact(fact_hash)))})
+        decode = await self._store._run(fact(self._context, fact_hash))
+        return await self._answer(lambda: _fact(fact_hash, decode))
 
     async def live(self, request: Request) -> Response:
         """What comes, as server-sent events."""
@@ -232,8 +195,79 @@ def _sample(commit: Commit) -> dict[str, Any]:
         "start": commit.start,
         "end": commit.end,
         "time": commit.time,
-        "types": dict(Counter(map(event_type, commit.events))),
+        "types": dict(Counter(map(short_type, commit.events))),
     }
+
+
+def _time_line(found: Page, upto: int | None, after: int | None, limit: int) -> dict[str, Any]:
+    rising = after is not None
+    low, high = (after, None) if after is not None else (0, upto)
+    commits: list[dict[str, Any]] = []
+    left = limit
+    # From the end that the page begins at to where it is full.
+    entries = found.entries[::-1] if rising else found.entries
+    for entry in entries:
+        if left <= 0:
+            break
+        commits.append(_commit(entry, low, high, left, newest=not rising))
+        left -= max(1, len(commits[-1]["events"]))
+    if rising:
+        commits.reverse()
+    cut = len(commits) < len(entries)
+    older, newer = found.older or (cut and not rising), found.newer or (cut and rising)
+    if commits:
+        older = older or commits[-1]["below"]
+        newer = newer or commits[0]["above"]
+    # Where what is asked for is trimmed, the next that is there has nothing of it.
+    commits = [commit for commit in commits if commit["events"] or commit["problem"]]
+    cursors = [cursor for commit in commits for cursor in (commit["first"], commit["last"])]
+    reach = {"first": min(cursors, default=0), "last": max(cursors, default=0)}
+    return {"commits": commits, **reach, "older": older, "newer": newer}
+
+
+def _event(found: Page, workflow_id: str, cursor: int) -> dict[str, Any]:
+    entry = found.entries[0] if found.entries else None
+    if entry is not None and entry.problem:
+        return {"workflow": workflow_id, "cursor": cursor, "problem": entry.problem}
+    if entry is None or entry.commit is None or not entry.commit.start < cursor <= entry.commit.end:
+        raise WorkflowNotFound(f"There is no event {cursor} of the workflow {workflow_id!r}.", workflow_id=workflow_id)
+    commit = entry.commit
+    event = commit.events[cursor - commit.start - 1]
+    fields = _too_long("fields", entry.size) if entry.is_too_large else _value("fields", dict(event_fields(event)))
+    return {
+        "workflow": workflow_id,
+        "cursor": cursor,
+        "problem": "",
+        "time": commit.time,
+        "type": short_type(event),
+        "commit": {"id": entry.commit_id.hex(), "start": commit.start, "end": commit.end},
+        **fields,
+        "metadata": _metadata(commit, _LONGEST_METADATA),
+    }
+
+
+def _graph(found: Page, upto: int | None) -> dict[str, Any]:
+    records = [
+        record
+        for entry in reversed(found.entries)
+        if entry.commit is not None
+        for record in entry.commit.records(entry.commit.events, entry.commit.start)
+        if upto is None or record.cursor <= upto
+    ]
+    older = found.older or len(records) > _GRAPH_EVENTS
+    records = records[-_GRAPH_EVENTS:]
+    graph = fact_graph(records, _GRAPH_NODES)
+    reach = {"first": records[0].cursor, "last": records[-1].cursor} if records else {"first": 0, "last": 0}
+    return {**graph, **reach, "older": older}
+
+
+def _fact(fact_hash: str, decode: Callable[[], KeptFact]) -> dict[str, Any]:
+    try:
+        found = decode()
+    except DecodeError as error:
+        return {"hash": fact_hash, "problem": str(error)}
+    value = _too_long("value", found.size) if found.is_too_large else _value("value", found.value)
+    return {"hash": fact_hash, "problem": "", "checked": not found.is_too_large, **value}
 
 
 def _commit(entry: Shown, low: int, high: int | None, most: int, *, newest: bool) -> dict[str, Any]:
@@ -256,10 +290,14 @@ def _commit(entry: Shown, low: int, high: int | None, most: int, *, newest: bool
         "first": first,
         "last": last,
         "time": commit.time,
-        "metadata": _exact(to_json(commit.metadata)),
+        "metadata": _metadata(commit, _LONGEST_IN_LIST),
         "problem": "",
         "events": [
-            {"cursor": record.cursor, "type": event_type(record.event), "text": _short(event_text(record.event))}
+            {
+                "cursor": record.cursor,
+                "type": short_type(record.event),
+                "text": f"{entry.size} bytes" if entry.is_too_large else short_event(record.event),
+            }
             for record in reversed(shown)
         ],
         "below": first > commit.start + 1,
@@ -267,16 +305,26 @@ def _commit(entry: Shown, low: int, high: int | None, most: int, *, newest: bool
     }
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _SUMMARY else text[: _SUMMARY - 1] + "…"
-
-
 def _value(name: str, value: Any) -> dict[str, Any]:
     """A value to be shown, and its JSON to the last digit; neither, if it is too long."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    # About so long, which spares making most of the JSON that would not be sent.
+    size = json_size(value, 2 * _LONGEST)
+    if size > 2 * _LONGEST:
+        return _too_long(name, size)
+    form = to_json(value)
+    text = json.dumps(form, ensure_ascii=False, indent=2)
     if len(text) > _LONGEST:
-        return {name: None, "json": "", "length": len(text)}
-    return {name: _exact(value), "json": text, "length": len(text)}
+        return _too_long(name, len(text))
+    return {name: _exact(form), "json": text, "length": len(text)}
+
+
+def _too_long(name: str, size: int) -> dict[str, Any]:
+    return {name: None, "json": "", "length": size}
+
+
+def _metadata(commit: Commit, most: int) -> Any:
+    size = json_size(commit.metadata, most)
+    return {"$long": size} if size > most else _exact(to_json(commit.metadata))
 
 
 def _exact(value: Any) -> Any:

@@ -23,17 +23,25 @@ from runic_redis import (
 )
 from tests.chaos.history import Append, Delete, Read, Stored, View
 
-__all__ = ["Client", "Crew", "is_by_design", "read_back"]
+__all__ = ["Client", "Crew", "Interrupted", "is_by_design", "read_back"]
 
 # How large commits are: mostly small, now and then one that takes several pages to read.
 SIZES = (*[1, 1, 1, 2, 3, 5, 8] * 7, 1000)
+# How an error names a workflow that clients trim.
+_TRIMMED = "'trimmed-"
 # After how many commits a workflow is left alone: reading all of it should stay cheap.
 MOST_COMMITS = 120
 
 
+class Interrupted(BaseException):
+    """A call was interrupted by a signal, or cancelled: whether it was carried out is not known."""
+
+
 def is_by_design(error: StoreError) -> bool:
     """Whether clients may be told an error whatever goes wrong: a retry without a commit id, among trimmed commits."""
-    return isinstance(error, StoreUnavailable) and "have been trimmed" in str(error)
+    return (
+        isinstance(error, StoreUnavailable) and "trimmed or too much to search" in str(error) and _TRIMMED in str(error)
+    )
 
 
 def read_back(store: Any, workflow_id: str) -> list[Stored]:
@@ -100,18 +108,25 @@ class Client(threading.Thread):
         self.errors: list[str] = []
 
     def run(self) -> None:
-        while not self._crew.stopping.is_set():
-            view = self._crew.pick(self._random)
-            act = self._random.choices(*zip(*self._crew.mixture(self, view), strict=True))[0]
-            try:
-                act(view)
-            except StoreError as error:
-                self.refused += isinstance(error, WriteRefused)
-                if not self._crew.expects(error):
-                    self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
-            except BaseException as error:  # what is no StoreError nobody should see
+        while not self._crew.stopping.wait(self._crew.rest_s):
+            self.step()
+
+    def step(self) -> bool:
+        """Do one thing; whether it was not interrupted."""
+        view = self._crew.pick(self._random)
+        act = self._random.choices(*zip(*self._crew.mixture(self, view), strict=True))[0]
+        try:
+            act(view)
+        except Interrupted:
+            return False
+        except StoreError as error:
+            self.refused += isinstance(error, WriteRefused)
+            if not self._crew.expects(error):
                 self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
-                raise
+        except BaseException as error:  # what is no StoreError nobody should see
+            self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
+            raise
+        return True
 
     def append(self, view: View) -> None:
         """Append, wherever the workflow is."""
@@ -126,7 +141,7 @@ class Client(threading.Thread):
         self._append(view, expected=self._cursors.get(view.workflow_id, 0))
 
     def _append(self, view: View, *, expected: int | None = None, commit_id: str | None = None) -> None:
-        size = self._random.choice(SIZES)
+        size = self._random.choice(self._crew.sizes)
         append = Append(next(self._names), size, time.monotonic(), expected)
         view.appends.append(append)
         events = [{"op": append.name, "part": part, "of": size} for part in range(size)]
@@ -144,11 +159,11 @@ class Client(threading.Thread):
             except WriteRefused as error:
                 append.outcome = "unknown" if "not known" in str(error) else "refused"
                 raise
-            except (DurabilityError, StoreUnavailable) as error:
+            except (DurabilityError, StoreUnavailable, Interrupted) as error:
                 if commit_id is None:
                     self._cursors.pop(view.workflow_id, None)
                     raise
-                if not self._crew.expects(error):
+                if not isinstance(error, Interrupted) and not self._crew.expects(error):
                     self.errors.append(f"{type(error).__name__}: {error}")
                 if self._crew.stopping.is_set():
                     return
@@ -202,9 +217,13 @@ class Crew:
         seed: decides what they do.
         one_writer: whether a workflow has one writer, who always says where: what is lost is then noticed.
         may_go_back: whether what is read may be dropped, as long as it is not confirmed.
+        rest_s: for how long clients rest between what they do.
+        busy: the one workflow that all append to, and do nothing else.
         expects: which errors a client may be told.
 
     Attributes:
+        stores: each client's.
+        sizes: how many events their commits have.
         views: what was done, by workflow.
         stopping: set when they are to stop.
         longest_outage_s: the longest time without anything being acknowledged.
@@ -217,9 +236,16 @@ class Crew:
         *,
         one_writer: bool = False,
         may_go_back: bool = False,
+        rest_s: float = 0.0,
+        busy: View | None = None,
         expects: Callable[[StoreError], bool] = is_by_design,
     ) -> None:
+        self.stores = stores
         self._one_writer = one_writer
+        self.rest_s = rest_s
+        self._busy = busy
+        # (Reading all of a busy workflow should stay cheap.)
+        self.sizes = SIZES if busy is None else (1,)
         self.may_go_back = may_go_back
         self.expects = expects
         self.views: list[View] = []
@@ -231,6 +257,9 @@ class Crew:
         self._last_s = time.monotonic()
         self.clients = [Client(self, store, f"{seed}.{number}") for number, store in enumerate(stores)]
         count = len(self.clients) if one_writer else 6
+        if busy is not None:
+            self.views.append(busy)
+            count = 0
         for _ in range(count):
             self._renew(None)
 
@@ -246,6 +275,8 @@ class Crew:
 
     def pick(self, source: random.Random) -> View:
         """A workflow to work on."""
+        if self._busy is not None:
+            return self._busy
         with self._lock:
             if self._one_writer:
                 me = threading.current_thread()
@@ -258,6 +289,8 @@ class Crew:
 
     def mixture(self, client: Client, view: View) -> list[tuple[Callable[[View], None], float]]:
         """What a client may do to a workflow, and how often."""
+        if self._busy is not None:
+            return [(client.append, 1)]
         if self._one_writer:
             return [(client.append_at, 4), (client.read, 0.2)]
         mixture = [(client.append, 4), (client.append_at, 4), (client.append_by_id, 2), (client.read, 1.5)]

@@ -87,8 +87,11 @@ class _Watched:
         wait_until(lambda: self.primary() is not lost, "the Sentinel to promote a replica", limit_s=60)
         if how == "killed":
             lost.restart("--replicaof", "127.0.0.1", str(self.primary().port))
-        elif how == "stopped":
-            lost.go_on()
+        else:
+            if how == "stopped":
+                lost.go_on()
+            else:
+                crew.stopping.wait(source.uniform(0.2, 1.0))  # some still write to what is no primary any more
             # The Sentinel would do so too, some ten seconds later.
             self._follow(lost, self.primary())
         wait_until(self._is_well, "all to follow the one that was promoted", limit_s=60)

@@ -1,18 +1,24 @@
 """Trouble on the way: connections that are cut at every point, and what passes delayed, halved, swallowed, held."""
 
 import itertools
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Literal
 
-from tests.chaos.clients import Crew
-from tests.chaos.rig import EVERY_FACE, QUICK, Kind, Rig
-from tests.proxy import Fault, Proxy, proxied
-from tests.servers import running, valkey_program, wait_until
+import redis
 
-__all__ = ["cuts", "disturbances"]
+from runic_redis import RedisStore
+from tests.chaos.clients import Crew
+from tests.chaos.history import Append, View
+from tests.chaos.rig import EVERY_FACE, NAMESPACE, PARTITIONS, QUICK, Kind, Rig
+from tests.proxy import Fault, Proxy, proxied
+from tests.servers import RunningServer, running, valkey_program, wait_until
+
+__all__ = ["cuts", "disturbances", "lost_requests"]
 
 # About how many bytes a request and a reply of the smaller commits have.
 _REQUEST = 600
@@ -63,6 +69,92 @@ def disturbances(directory: Path, source: Random) -> Iterator[Rig]:
 
     with running(valkey_program(), directory) as server, proxied(server) as proxy:
         yield Rig(f"redis://127.0.0.1:{proxy.port}?{QUICK}", befall, lambda: [server])
+
+
+# How many commits the busy workflow has had within the last minute.
+_RECENT = 20_000
+# What the server's longest script may take, whatever the machine is doing: so long, or as many times a reference.
+_LONGEST_US = 100_000
+_LONGEST_RATIO = 50
+_NAME = b"reference"
+_REFERENCE = "--reference\nfor _ = 1, 5000 do redis.call('EXISTS', KEYS[1]) end"
+_MOST_ENTRIES = 10_000
+
+
+@contextmanager
+def lost_requests(directory: Path, source: Random) -> Iterator[Rig]:
+    """Requests of many callers to one busy workflow are lost; no script of the server may take long for that."""
+    busy = View("busy")
+    cut = Fault("request", 0)
+    swallow = Fault("request", 0, "swallow")
+
+    def befall(crew: Crew) -> None:
+        _happen(proxy, source.choice([cut, swallow]))
+        crew.await_progress()
+        durations_us: dict[bool, list[int]] = {True: [0], False: [0]}
+        for entry in direct.slowlog_get(_MOST_ENTRIES):
+            durations_us[_NAME in entry["command"]].append(entry["duration"])
+        longest_us, reference_us = max(durations_us[False]), max(durations_us[True])
+        if longest_us > max(_LONGEST_US, _LONGEST_RATIO * reference_us):
+            rig.found.append(f"a script took {longest_us} us, where a fixed one takes at most {reference_us} us")
+        direct.slowlog_reset()
+
+    with (
+        running(
+            valkey_program(), directory, "--slowlog-log-slower-than", "1000", "--slowlog-max-len", str(_MOST_ENTRIES)
+        ) as server,
+        proxied(server) as proxy,
+        server.client() as direct,
+        _bystander(server) as refusals,
+    ):
+        _fill(server, busy)
+        direct.slowlog_reset()
+        rig = Rig(
+            f"redis://127.0.0.1:{proxy.port}?{QUICK}",
+            befall,
+            lambda: [server],
+            faces=("shared",) * 32 + ("asyncio",) * 32,
+            expects=lambda _: False,
+            busy=busy,
+        )
+        yield rig
+        rig.found += refusals
+
+
+def _fill(server: RunningServer, busy: View) -> None:
+    """Give a workflow its recent commits."""
+    with RedisStore.from_url(server.url(), namespace=NAMESPACE, partitions=PARTITIONS) as store:
+        for first in range(0, _RECENT, 2000):
+            names = [f"recent-{number}" for number in range(first, first + 2000)]
+            began_s = time.monotonic()
+            cursors = store.append_many([(busy.workflow_id, [{"op": name, "part": 0}]) for name in names])
+            ended_s = time.monotonic()
+            for name, cursor in zip(names, cursors, strict=True):
+                assert isinstance(cursor, int), cursor
+                busy.appends.append(Append(name, 1, began_s, None, ended_s, "acknowledged", cursor))
+
+
+@contextmanager
+def _bystander(server: RunningServer) -> Iterator[list[str]]:
+    """Somebody else who uses the server for a fixed script; which errors they are told in its place."""
+    refusals: list[str] = []
+    over = threading.Event()
+
+    def use() -> None:
+        with server.client(socket_timeout=60) as client:
+            while not over.wait(0.05):
+                try:
+                    client.eval(_REFERENCE, 1, _NAME)
+                except redis.RedisError as error:
+                    refusals.append(f"a bystander is told: {error}")
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        yield refusals
+    finally:
+        over.set()
+        thread.join()
 
 
 def _happen(proxy: Proxy, fault: Fault) -> None:

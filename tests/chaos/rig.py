@@ -2,18 +2,21 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
 
 from runic_redis import Durability, StoreError
 from tests.chaos.clients import Crew, is_by_design
+from tests.chaos.history import View
 from tests.servers import RunningServer
 
-__all__ = ["EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig"]
+__all__ = ["ASIDE", "EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig"]
 
 NAMESPACE = "chaos"
+# Of what a kind of trouble does itself, beside the clients.
+ASIDE = "aside"
 PARTITIONS = 16
 SYNCED = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
 # So that what is silent is soon taken for lost.
@@ -35,7 +38,10 @@ class Rig:
         expects: which errors clients may be told.
         deadline_s: for how long what they ask for is tried.
         faces: how each client uses the library: with a store of its "own", with others one that is "shared" by threads,
-            or one for "asyncio".
+            one for "asyncio", or that same one with calls that are "cancelled" at random moments.
+        rest_s: for how long each client rests between what it does, where the kind itself has the time that it needs.
+        busy: the one workflow that all clients append to, and do nothing else; None for the usual mixture.
+        found: violations that the kind itself finds, while clients are at work or after that.
     """
 
     url: str
@@ -47,6 +53,9 @@ class Rig:
     expects: Callable[[StoreError], bool] = is_by_design
     deadline_s: float = 30.0
     faces: tuple[str, ...] = EVERY_FACE
+    rest_s: float = 0.0
+    busy: View | None = None
+    found: list[str] = field(default_factory=list)
 
 
 # Starts servers in a directory, until the block ends.

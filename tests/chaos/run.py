@@ -1,8 +1,9 @@
 """Has trouble of a kind befall clients at work, for as long as asked, and judges what came of it."""
 
+import concurrent.futures
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,12 @@ from random import Random
 from typing import Any
 
 from runic_redis import AsyncRedisStore, RedisStore, replicated
-from tests.chaos import cluster, failover, network, server
-from tests.chaos.clients import Crew, read_back
+from tests.chaos import clock, cluster, failover, interrupts, lateness, network, server
+from tests.chaos.clients import Crew, Interrupted, read_back
 from tests.chaos.history import Verdict, judge
 from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
 from tests.portal import BlockingStore
+from tests.servers import RunningServer
 
 __all__ = ["KINDS", "Row", "run_kind"]
 
@@ -28,6 +30,11 @@ KINDS: Mapping[str, Kind] = {
     "stops": server.stops,
     "outages": server.outages,
     "full": server.full,
+    "oversized": server.oversized,
+    "lost-requests": network.lost_requests,
+    "late-requests": lateness.late_requests,
+    "clock-steps": clock.clock_steps,
+    "interrupts": interrupts.interrupts,
     "failovers": failover.failovers(replicated(1), 1),
     "failovers-memory": failover.failovers("memory", 2),
     "reshards": cluster.reshards,
@@ -89,11 +96,13 @@ def run_kind(
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory, KINDS[name](Path(directory), source) as rig:
         with ExitStack() as stack:
             crew = Crew(
-                _stores(rig, stack),
+                _stores(rig, stack, source),
                 seed,
                 expects=rig.expects,
                 one_writer=rig.may_lose,
                 may_go_back=rig.may_go_back,
+                rest_s=rig.rest_s,
+                busy=rig.busy,
             )
             crew.start()
             over_s = time.monotonic() + (seconds or float("inf"))
@@ -111,6 +120,7 @@ def run_kind(
         row.errors += crew.errors()
         row.longest_outage_s = crew.longest_outage_s
         row.verdict = _judge(rig, crew)
+    row.verdict.wrong += rig.found
     return row
 
 
@@ -124,7 +134,30 @@ class _Asyncio(BlockingStore):
         return self._wait(gather())
 
 
-def _stores(rig: Rig, stack: ExitStack) -> list[Any]:
+class _Cancelled(_Asyncio):
+    """The same store, with calls that are cancelled at random moments."""
+
+    def __init__(self, other: _Asyncio, source: Random) -> None:
+        self._store = other._store
+        self._loop = other._loop
+        self._random = source
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return super()._wait(self._cancel(work, self._random.choice([0.0, 0.001, 0.01]) * self._random.random()))
+        except concurrent.futures.CancelledError:
+            raise Interrupted from None
+
+    async def _cancel(self, work: Coroutine[Any, Any, Any], delay_s: float) -> Any:
+        task = self._loop.create_task(work)
+        timer = self._loop.call_later(delay_s, task.cancel)
+        try:
+            return await task
+        finally:
+            timer.cancel()
+
+
+def _stores(rig: Rig, stack: ExitStack, source: Random) -> list[Any]:
     """A store for each client."""
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
@@ -145,10 +178,11 @@ def _stores(rig: Rig, stack: ExitStack) -> list[Any]:
             shared[face] = shared.get(face) or open_sync()
             stores.append(shared[face])
         else:
-            shared[face] = shared.get(face) or stack.enter_context(
+            shared["asyncio"] = shared.get("asyncio") or stack.enter_context(
                 _Asyncio(AsyncRedisStore.from_url(rig.url, **options))
             )
-            stores.append(shared[face])
+            one = shared["asyncio"]
+            stores.append(one if face == "asyncio" else _Cancelled(one, source))
     return stores
 
 
@@ -164,11 +198,23 @@ def _judge(rig: Rig, crew: Crew) -> Verdict:
             verdict.add(judge(view, may_lose=rig.may_lose, may_go_back=rig.may_go_back))
         for view in crew.views:
             store.delete(view.workflow_id)
-        if left := list(store.list()):
-            verdict.wrong.append(f"listed, though all were deleted: {left[:5]}")
+        if listed := list(store.list()):
+            verdict.wrong.append(f"listed, though all were deleted: {listed[:5]}")
     for primary in rig.primaries():
-        with primary.client() as client:
-            keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
-        if keys:
-            verdict.wrong.append(f"keys left, though all workflows were deleted: {keys[:5]}")
+        verdict.wrong += _left_behind(primary)
     return verdict
+
+
+def _left_behind(server: RunningServer) -> list[str]:
+    """What a server holds that it should not, where all workflows were deleted."""
+    with server.client() as client:
+        keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
+        states = [key for key in keys if b":partition:" in key]
+        counts = {key: client.hmget(key, "workflows", "unfinished") for key in states}
+    wrong = [
+        f"{key!r} counts {found}, though all workflows were deleted"
+        for key, found in counts.items()
+        if any(int(count or 0) for count in found)
+    ]
+    left = [key for key in keys if key not in states]
+    return wrong + ([f"keys left, though all workflows were deleted: {left[:5]}"] if left else [])

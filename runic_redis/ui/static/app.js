@@ -1,6 +1,6 @@
 // Which view is shown, and what comes: one stream of news for the page that is looked at.
 
-import { about, drawRate, el, number } from "./dom.js";
+import { about, drawRate, el, number, problemText } from "./dom.js";
 import { valueSection } from "./value.js";
 import { mark, showEvent, showFacts, showLine } from "./workflow.js";
 import { showWorkflows } from "./workflows.js";
@@ -130,7 +130,9 @@ async function show() {
 
 async function showFact(hash) {
   const fact = await app.get(`api/fact?${new URLSearchParams({ hash })}`);
-  const card = el("div", { class: "card tile" }, about(["Kept under", el("span", { class: "mono" }, fact.hash)], ["Size as JSON", `${number(fact.length)} characters`], ["Checked", "its bytes match the hash"]), ...valueSection("Value", fact));
+  const kept = ["Kept under", el("span", { class: "mono" }, fact.hash)];
+  const shown = fact.problem ? [about(kept), problemText(fact.problem)] : [about(kept, ["Size as JSON", `${fact.checked ? "" : "about "}${number(fact.length)} characters`], ["Checked", fact.checked ? "its bytes match the hash" : "no: it is too long"]), ...valueSection("Value", fact)];
+  const card = el("div", { class: "card tile" }, ...shown);
   main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("div", { class: "head" }, el("h1", null, "Fact")), card);
   return () => {};
 }

@@ -46,6 +46,8 @@ export function hueOf(type) {
 
 export const typeLabel = (type) => el("span", { class: "type", hue: hueOf(type), title: type }, el("i"), type);
 
+export const problemText = (text) => el("p", { class: "problem" }, text);
+
 export const number = (value) => value.toLocaleString("en");
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -6,12 +6,12 @@ import { copy, el, number, to } from "./dom.js";
 const STEP = 100;
 // What has more parts is closed at first, unless it is the whole value.
 const FEW = 20;
-const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $float: "float", $int: "int", $deep: "too deep to show" };
+const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $float: "float", $int: "int", $deep: "too deep to show", $long: "too long to show, in characters about" };
 const LISTS = { $tuple: "tuple", $set: "set", $frozenset: "frozenset" };
 
 /** A section with a value: a tree, and its JSON to the last digit. */
 export function valueSection(name, { value, json, length }) {
-  if (!json) return [el("div", { class: "section" }, el("h3", null, name)), el("p", { class: "muted" }, `${number(length)} characters: too long to be shown here. The command line prints it.`)];
+  if (!json) return [el("div", { class: "section" }, el("h3", null, name)), el("p", { class: "muted" }, `About ${number(length)} characters: too long to be shown here. The command line prints it.`)];
   const body = el("div");
   const tabs = ["Tree", "JSON"].map((label) => el("button", { type: "button", click: () => show(label) }, label));
   const show = (label) => {

@@ -1,6 +1,6 @@
 // One workflow: its time line, and what made its facts.
 
-import { about, bytes, copy, el, hueOf, number, time, to, typeLabel } from "./dom.js";
+import { about, bytes, copy, el, hueOf, number, problemText, time, to, typeLabel } from "./dom.js";
 import { drawGraph } from "./graph.js";
 import { valueSection } from "./value.js";
 import { state } from "./workflows.js";
@@ -214,14 +214,16 @@ export async function showEvent(panel, app, id, cursor) {
   ]);
   const step = (label, to_, there) => el("a", { class: "button", href: there ? to("w", id, "e", to_) : null, hidden: !there }, label);
   const close = el("button", { type: "button", class: "end", id: "close", click: () => app.go(`${to("w", id)}?upto=${Math.min(one.cursor, event.cursor + PAGE / 2)}`) }, "Close");
+  const buttons = el("div", { class: "buttons" }, step("‹ Older", event.cursor - 1, event.cursor - 1 > one.trimmed), step("Newer ›", event.cursor + 1, event.cursor < one.cursor), close);
+  panel.hidden = false;
+  if (event.problem) return panel.replaceChildren(buttons, problemText(event.problem));
   const { start, end } = event.commit;
   panel.replaceChildren(
-    el("div", { class: "buttons" }, step("‹ Older", event.cursor - 1, event.cursor - 1 > one.trimmed), step("Newer ›", event.cursor + 1, event.cursor < one.cursor), close),
+    buttons,
     el("h2", null, typeLabel(event.type)),
     about(["Cursor", number(event.cursor)], ["Time", time(event.time, { exact: true })], ["Commit", end - start === 1 ? number(end) : `${number(start + 1)}–${number(end)}`], ["Commit id", el("span", { class: "mono" }, event.commit.id)]),
     ...valueSection("Fields", { value: event.fields, json: event.json, length: event.length }),
     ...(event.metadata ? valueSection("Metadata", { value: event.metadata, json: JSON.stringify(event.metadata, null, 2) }) : []));
-  panel.hidden = false;
 }
 
 /** Shows what made which fact. */

@@ -1,0 +1,98 @@
+"""The ends of workflows: whether one is reached, and what happens then.
+
+Redis' own expiry goes by one clock: after a failover to a server whose clock is ahead, keys are gone at once. So the
+store deletes a workflow itself, and only once two clocks have reached its end, the server's and the caller's. Where the
+server's alone has, it was set forward, and the end is postponed by what is left of it by the caller's.
+"""
+
+from collections.abc import Sequence
+
+from runic_redis.context import Context
+from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
+
+__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
+
+# How many workflows of a partition are deleted in one round trip.
+_AT_ONCE = 256
+
+
+def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operation[bool]:
+    """Return whether the end of a workflow, as its meta hash has it, is reached by both clocks; then delete it.
+
+    It is deleted so that it stays over, whatever the clocks say next.
+    """
+    if expires is None or not expires.isdigit():
+        return False
+    time = yield from ask(Command(("TIME",), context.keys.config))
+    if int(expires) > min(time_us(time) // 1000, context.now_ms()):
+        return False
+    yield from delete_ended(context, [workflow_id])
+    return True
+
+
+def settle_end(context: Context, workflow_id: str) -> Operation[None]:
+    """Delete a workflow that is over by the server's clock, or postpone its end if it is not by the caller's."""
+    keys = context.keys.workflow(workflow_id)
+    created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
+    if expires is None or not expires.isdigit():
+        return
+    left_ms = int(expires) - context.now_ms()
+    if left_ms <= 0:
+        yield from ask(delete_call(context, workflow_id, created or b"", expires=expires))
+    else:
+        yield from ask(expire_call(context, workflow_id, left_ms, postponed=expires))
+
+
+def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
+    """Delete workflows whose end is reached by both clocks, unless they were changed since that was found."""
+    keys = [context.keys.workflow(workflow_id) for workflow_id in workflow_ids]
+    found = yield from ask_all([Command(("HMGET", one.meta, "created", "expires"), one.meta) for one in keys])
+    calls = [
+        delete_call(context, workflow_id, created or b"", expires=expires)
+        for workflow_id, (created, expires) in zip(workflow_ids, found, strict=True)
+        if expires is not None and expires.isdigit() and int(expires) <= context.now_ms()
+    ]
+    for call, reply in zip(calls, (yield Batch(calls)), strict=True):
+        # To a user who may not delete, they are over all the same.
+        if not (isinstance(reply, ErrorReply) and not_allowed(reply)):
+            answer(reply, call)
+
+
+def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
+    """Delete all workflows of the namespace whose end was reached by a time, in milliseconds since 1970."""
+    keys = [context.keys.expiring(number) for number in range(context.keys.partitions)]
+    while keys:
+        pages = yield from ask_all(
+            [Command(("ZRANGEBYSCORE", key, "-inf", str(ended_ms), "LIMIT", "0", str(_AT_ONCE)), key) for key in keys]
+        )
+        yield from delete_ended(context, [one.decode(errors="replace") for page in pages for one in page])
+        keys = [key for key, page in zip(keys, pages, strict=True) if len(page) == _AT_ONCE]
+
+
+def delete_call(
+    context: Context, workflow_id: str, created: bytes, *, lease: str = "", expires: bytes = b""
+) -> Command:
+    """Return the call that deletes one life of a workflow; with `expires`, only while that is still its end."""
+    keys = context.keys.workflow(workflow_id)
+    return call_script(
+        "delete",
+        [
+            *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
+            *(keys.index, keys.leases, keys.expiring, keys.partition),
+        ],
+        [workflow_id, created, lease, expires],
+        line=workflow_id,
+    )
+
+
+def expire_call(context: Context, workflow_id: str, after_ms: int, *, postponed: bytes = b"") -> Command:
+    """Return the call that gives a finished workflow an end; with `postponed`, only in place of that one."""
+    keys = context.keys.workflow(workflow_id)
+    return call_script(
+        "expire",
+        [keys.meta, keys.expiring, keys.partition],
+        [workflow_id, own_id(), "", str(after_ms), str(context.now_ms()), postponed],
+        retry_at=2,
+        line=workflow_id,
+    )

@@ -1,0 +1,61 @@
+"""Sending writes to workflows, and what may have to come first: making the namespace, or ending a workflow.
+
+A script that would make a workflow in a partition that was never made rejects that, and changes nothing: the namespace
+may have been deleted, or flushed and made with other settings, since this store looked. One that would write to a
+workflow whose end is reached rejects that, too.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from runic_redis.context import Context
+from runic_redis.errors import StoreError
+from runic_redis.operations.asking import answer
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.ending import settle_end
+from runic_redis.operations.opening import remake_namespace
+
+__all__ = ["write", "write_all"]
+
+# Each round settles what the one before met; more come only where the namespace is deleted again and again.
+_ROUNDS = 5
+
+
+def write(context: Context, command: Command) -> Operation[Any]:
+    """Return the reply to a command that writes to a workflow.
+
+    Raises:
+        StoreError: as `ask` does.
+    """
+    (reply,) = yield from write_all(context, [command])
+    return answer(reply, command)
+
+
+def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[Any]]:
+    """Return the replies to commands that write to workflows, as they came."""
+    replies = list((yield Batch(commands)))
+    for _ in range(_ROUNDS):
+        places = [place for place, reply in enumerate(replies) if _is_premature(reply)]
+        if not places:
+            return replies
+        if any(replies[place].code == "NEW_PARTITION" for place in places):
+            yield from remake_namespace(context)
+        for workflow_id in {commands[place].line for place in places if replies[place].code == "END_REACHED"}:
+            yield from settle_end(context, workflow_id)
+        again = [_as_sent(commands[place], replies[place]) for place in places]
+        for place, reply in zip(places, (yield Batch(again)), strict=True):
+            replies[place] = reply
+    raise StoreError(
+        f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times while this was written. "
+        "Nothing was changed; stop what deletes it, and try again."
+    )
+
+
+def _is_premature(reply: Any) -> bool:
+    return isinstance(reply, ErrorReply) and reply.code in {"NEW_PARTITION", "END_REACHED"}
+
+
+def _as_sent(command: Command, reply: ErrorReply) -> Command:
+    """The command; as a retry if an earlier try of it had no answer, and may still arrive."""
+    return replace(command, args=command.as_retry()) if reply.unsure else command

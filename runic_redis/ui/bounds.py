@@ -1,0 +1,96 @@
+"""Values cut to what a page shows, in a time that does not grow with the value."""
+
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from runic_redis.events import FactRef, UnknownEvent
+from runic_redis.events.references import parts_of
+from runic_redis.plain import event_text, event_type, value_text
+
+__all__ = ["json_size", "short", "short_event", "short_type", "short_value"]
+
+SUMMARY = 240
+# What a part of a value takes as JSON beside its text, its level of indentation aside: about.
+_PART = 4
+_INDENT = 2
+# Dates, UUIDs and the like take more.
+_SCALAR = 20
+_SHORT = frozenset({type(None), bool, float, list, dict, tuple, set, frozenset})
+
+
+def json_size(value: Any, most: int) -> int:
+    """Return about how many characters a value takes as indented JSON; counting stops above `most`."""
+    size = 0
+    stack = [(value, 0)]
+    while stack and size <= most:
+        part, depth = stack.pop()
+        parts = [part.hash] if type(part) is FactRef else list(parts_of(part))
+        size += _PART + _INDENT * depth + _text_size(part)
+        if size + len(parts) * (_PART + _INDENT * depth) > most:
+            return most + 1
+        stack.extend((inner, depth + 1) for inner in parts)
+    return size
+
+
+def _text_size(value: Any) -> int:
+    kind = type(value)
+    if kind in {str, bytes}:
+        return len(value)
+    if kind is int:
+        return int(value.bit_length()) // 4
+    if kind is Decimal:
+        return len(str(value))
+    if kind is UnknownEvent:
+        return len(value.name) + sum(map(len, value.fields))
+    return 0 if kind in _SHORT else _SCALAR
+
+
+def short(text: str, length: int = SUMMARY) -> str:
+    """Return the beginning of a text."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def short_event(event: Any, length: int = SUMMARY) -> str:
+    """Return the beginning of an event's fields in a line."""
+    return short(event_text(_Prefix(length).of(event)), length)
+
+
+def short_value(value: Any, length: int = SUMMARY) -> str:
+    """Return the beginning of a value in a line."""
+    return short(value_text(_Prefix(length).of(value)), length)
+
+
+def short_type(event: Any) -> str:
+    """Return the beginning of the name of an event's type."""
+    return short(event_type(event))
+
+
+class _Prefix:
+    """Copies what the first characters of a value's text are made of: each part of it takes a character at least."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length + 1
+        self._left = length + 1
+
+    def of(self, value: Any) -> Any:
+        self._left -= 1
+        kind = type(value)
+        if kind in {str, bytes}:
+            return value[: self._length]
+        if kind in {list, tuple, set, frozenset}:
+            return kind(self.of(part) for part in self._some(value))
+        if kind is dict:
+            return {self.of(key): self.of(part) for key, part in self._some(value.items())}
+        if kind is UnknownEvent:
+            fields = {name[: self._length]: self.of(part) for name, part in self._some(value.fields.items())}
+            return UnknownEvent(value.name[: self._length], value.version, fields)
+        if kind is FactRef:
+            return FactRef(self.of(value.hash))
+        return value
+
+    def _some(self, parts: Iterable[Any]) -> Iterator[Any]:
+        for part in parts:
+            if self._left <= 0:
+                return
+            yield part
