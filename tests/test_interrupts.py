@@ -29,8 +29,12 @@ INTERRUPTED = ("runic_redis/drivers", "runic_redis/leases", "runic_redis/store",
 INTERRUPTED += ("runic_redis/operations/grouping", "runic_redis/operations/reading", "/redis/", "weakref.py")
 
 
-# A socket that redis-py was about to make is closed as garbage.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    # A socket that redis-py was about to make is closed as garbage.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    # Python drops what is raised while it closes a generator that is garbage.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <generator:pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 class Interrupted(BaseException):
@@ -173,10 +177,7 @@ def test_a_lease_may_be_interrupted_anywhere(busy: Busy) -> None:
 
     def check_threads(where: Any) -> None:
         check(where)
-        for thread in threading.enumerate():
-            if thread.name.startswith("lease"):
-                thread.join(60)
-                assert not thread.is_alive(), where
+        wait_for(lambda: not any(thread.name.startswith("lease") for thread in threading.enumerate()))
 
     assert interrupt_everywhere(hold, check_threads) > 20
 
