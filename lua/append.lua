@@ -251,7 +251,9 @@ while at < #ARGV do
       local failure
       reply, failure = add(id, call_id, args[at + 5], commits, first, last)
       -- A replica, which those who send must hear of: there is another server to write to.
-      if failure and string.find(failure, 'READONLY', 1, true) then return redis.error_reply(failure) end
+      if type(failure) == 'string' and string.find(failure, 'READONLY', 1, true) then
+        return redis.error_reply(failure)
+      end
       if with and reply then take_along(with, lease) end
       stored, reply = reply and true or false, reply or failure
     end

@@ -128,12 +128,15 @@ def test_the_first_write_makes_the_namespace_once(context: Context) -> None:
 def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context) -> None:
     context.made = False
     there: list[Any] = [[[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]]]
-    asked, _ = play(append(context, "w", [{"a": 1}]), [*there, [0, 0, 1, 0], [[1, b"0", 0, b"0", 0]], [1]])
-    assert names(asked)[-2:] == ["count", "append"], "it had no workflows"
+    asked, _ = play(append(context, "w", [{"a": 1}]), [*there, [0, 0, 1, 0], [[1, b"0", 0, b"0", 0]], [], [1]])
+    assert names(asked)[-3:] == ["count", "", "append"], "it had no workflows"
     context.made = False
-    lost: list[Any] = [*there, [0, 0, 1, 0], [[1, b"0", 3, b"0", 0]], [1]]
+    lost = append(context, "w", [{"a": 1}])
+    for answer in (None, *there, [0, 1, 1, 0], [[1, b"0", 3, b"0", 0], [1, None, 1, b"0", 1]]):
+        effect = lost.send(answer)
+    assert names([effect]) == ["HDEL HDEL"], "the next write finds them lost, too"
     with pytest.raises(DecodeError, match=r"partition:4'.* is lost, and 3 workflows are in it"):
-        play(append(context, "w", [{"a": 1}]), lost)
+        lost.send([1, 1])
     assert not context.made
 
 
