@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from runic_redis.arguments import check_deadline
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
-from runic_redis.drivers.replies import OPENING_GRACE_S
+from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import StoreError, StoreUnavailable
@@ -134,7 +134,7 @@ class RedisStore:
         self._sender = Sender(connected.server, deadline_s, connected.wait_s)
         self.closed = False
         try:
-            run_within(opening.open_namespace(context), self._sender, deadline_s + OPENING_GRACE_S)
+            run_within(opening.open_namespace(context), self._sender, opening_limit_s(deadline_s))
         except BaseException:
             self.close()
             raise

@@ -163,7 +163,9 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
     assert argument(asked[2], 2) == b"5"
     assert argument(asked[2], 4) == b"900", "only while that is its end"
     early: list[Any] = [[[b"5", b"1900"]], [1]]
-    asked, cursors = play(append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *early, [2]])
+    asked, cursors = play(
+        append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *early, [2]]
+    )
     assert names(asked) == ["append append append", "HMGET", "expire", "append"]
     assert argument(asked[2], 4) == "900", "what is left of it by the caller's clock"
     assert argument(asked[3], 4) == "1", "an earlier try may still arrive"

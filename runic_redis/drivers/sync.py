@@ -49,6 +49,7 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
@@ -651,6 +652,7 @@ class _Exchange:
                 raise refused_login(error) from error
             except (redis.RedisError, *CONNECTION_FAILURES) as error:
                 self.cancel()
+                replies += refusal_behind(error)
                 self._lost = self._shipment.broken(error)
             except BaseException:
                 self.cancel()

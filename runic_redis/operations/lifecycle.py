@@ -7,10 +7,11 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.asking import answer, ask, ask_all
+from runic_redis.operations.asking import answer, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leftovers import check_leftovers, count_keys, read_saved
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write_all
 
@@ -52,7 +53,9 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     """The list of events that was saved."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    data = yield from ask(Command(("GET", keys.log), keys.log))
+    get = Command(("GET", keys.log), keys.log)
+    saved = yield from read_saved(context, workflow_id, get, "log", lambda noted, data: bool(noted) == bool(data))
+    data = saved and saved[0]
     if data is None:
         raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
     try:
@@ -68,7 +71,9 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Whether anything was ever saved, appended or snapshotted under the id."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
+    meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
+    (created, expires), count = yield from ask_all([meta, count_keys(keys)])
+    check_leftovers(context, workflow_id, count)
     return created is not None and not (yield from is_over(context, workflow_id, expires))
 
 

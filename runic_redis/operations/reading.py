@@ -1,10 +1,10 @@
 """Reading a workflow's events, a page at a time; the next page is on its way while the last one is decoded.
 
 A page is read together with the workflow's meta hash, the hash after the stream on one connection: if the hash
-still says the same life of the workflow and no later trim, the page is what it seems. (The first page has when the
-workflow was created before it, too. The hash may say a later cursor: somebody may have appended in between.) The
-cursors in a page must follow each other without a gap, and a page that was asked for when its events were there must
-hold them, so nothing can be skipped silently.
+still says the same life of the workflow and no later trim, the page is what it seems. (Before the first page, the hash
+is read too: when the workflow was created, and the cursor that the page must reach. The hash behind it may say a later
+cursor: somebody may have appended in between.) The cursors in a page must follow each other without a gap, and a page
+that was asked for when its events were there must hold them, so nothing can be skipped silently.
 """
 
 from collections import deque
@@ -14,8 +14,10 @@ from typing import Any
 from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
-from runic_redis.operations.asking import ask, checked
+from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
+from runic_redis.operations.ending import is_over
+from runic_redis.operations.leftovers import check_leftovers, count_keys, unless_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
 
 __all__ = ["Reader", "cursor"]
@@ -34,7 +36,11 @@ def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """The workflow's cursor; 0 if there is none."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(Command(("HGET", keys.meta, "cursor"), keys.meta))
+    meta = Command(("HMGET", keys.meta, "cursor", "expires"), keys.meta)
+    (reply, expires), count = yield from ask_all([meta, count_keys(keys)])
+    check_leftovers(context, workflow_id, count)
+    if (yield from is_over(context, workflow_id, expires)):
+        return 0
     return read_cursor(reply, keys.meta)
 
 
@@ -88,6 +94,7 @@ class Reader:
         Raises:
             WorkflowNotFound: no event was ever appended to it.
             EventsTrimmed: some of the events asked for are gone.
+            DecodeError: what is there is damaged.
         """
         if self._reverse and self._until is not None:
             # The commit that holds the event may end after it; the page below starts at that commit.
@@ -99,12 +106,22 @@ class Reader:
             bound = None if self._reverse else self._after + 1
             commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
         # Before the pages and behind them: what was read in between is of one life of the workflow.
-        commands = [Command(("HGET", self._keys.meta, "created"), self._keys.meta), *commands, self._meta()]
+        before = Command(("HMGET", self._keys.meta, "created", "cursor", "expires"), self._keys.meta)
+        commands = [before, *commands, count_keys(self._keys), self._meta()]
         while True:
-            created, *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
+            (created, reached, expires), *pages, count, meta = checked((yield Batch(commands, at_once=True)), commands)
             found, self._created = self._take_meta(meta)
             if created == self._created:
                 break
+        entries = [entry for page in pages for entry in page]
+        check_leftovers(self._context, self.workflow_id, count)
+        if (yield from is_over(self._context, self.workflow_id, expires)):
+            found, entries = 0, []
+        if not found and entries:
+            raise DecodeError(
+                f"The cursor of the workflow {self.workflow_id!r} is missing at the key {self._keys.meta!r}, and its "
+                "events are not. Nothing was changed. Restore a backup, or run 'runic-redis verify --repair'."
+            )
         if not found:
             raise WorkflowNotFound(
                 f"No events are kept for the workflow {self.workflow_id!r}.", workflow_id=self.workflow_id
@@ -114,10 +131,12 @@ class Reader:
         self._high = found if self._until is None else min(found, self._until)
         if not self._reverse and self._low < min(self._trimmed_to, self._high):
             raise self._trimmed()
-        self._receive([entry for page in pages for entry in page])
-        if self._reverse and self._entries:
-            # What was appended after the page was read is not in it, and newer than this reader.
-            self._high = min(self._high, entry_cursor(self._entries[0], self._keys.events))
+        self._receive(entries)
+        if self._reverse and entries:
+            # What was appended after the page was read is not in it, and newer than this reader. What was there before
+            # it was read must be.
+            newest = entry_cursor(entries[0], self._keys.events)
+            self._high = min(self._high, max(newest, read_cursor(reached, self._keys.meta)))
 
     def next_page(self) -> Operation[list[Any]]:
         """The next events, at least one; none when all have been read.
@@ -153,6 +172,7 @@ class Reader:
         entries, meta = checked(replies, batch.commands)
         found, created = self._take_meta(meta)
         if created != self._created:
+            yield from unless_left_over(self._context, self.workflow_id)
             raise WorkflowNotFound(
                 f"The workflow {self.workflow_id!r} was deleted while it was being read.",
                 workflow_id=self.workflow_id,
@@ -161,7 +181,7 @@ class Reader:
             raise lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
         if not entries:
             # They were there when the page was asked for.
-            raise self._gap()
+            raise self._gap(self._low, self._high)
         self._receive(entries)
         full = str(len(entries)) == batch.commands[0].args[-1]
         if full and (self._reverse or entry_cursor(entries[-1], self._keys.events) < self._high):
@@ -172,6 +192,7 @@ class Reader:
         self._entries.extend(entries)
         if entries:
             self._last_id = entries[-1][0]
+            self._context.note_seen(self.workflow_id, entries[0 if self._reverse else -1][0])
 
     def _page(self) -> Batch:
         """What brings the page after the last one."""
@@ -213,8 +234,10 @@ class Reader:
             count += 1
             if self._reverse and commit.start >= self._high:
                 continue  # it came after the reader was opened
-            if (commit.end < self._high) if self._reverse else (commit.start > self._low):
-                raise self._gap()
+            if self._reverse and commit.end < self._high:
+                raise self._gap(commit.end, self._high)
+            if not self._reverse and commit.start > self._low:
+                raise self._gap(self._low, commit.start)
             if self._begun and (commit.end > self._high if self._reverse else commit.start < self._low):
                 # Another history, of which there is as much.
                 raise lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
@@ -239,11 +262,11 @@ class Reader:
             events = commit.records(events, first)
         return events[::-1] if self._reverse else events
 
-    def _gap(self) -> EventsTrimmed | DecodeError:
-        """What it means that the next event is not there: it was trimmed, or else it was lost."""
+    def _gap(self, after: int, upto: int) -> EventsTrimmed | DecodeError:
+        """What it means that the next events are not there: they were trimmed, or else they were lost."""
         if self._trimmed_to > self._low and (not self._reverse or self._high <= self._trimmed_to):
             return self._trimmed()
-        return missing(self._context, self.workflow_id, self._low, self._high)
+        return missing(self._context, self.workflow_id, after, upto)
 
     def _trimmed(self) -> EventsTrimmed:
         return trimmed(self.workflow_id, self._trimmed_to)

@@ -143,5 +143,5 @@ def missing(context: Context, workflow_id: str, after: int, upto: int) -> Decode
     return DecodeError(
         f"Events of the workflow {workflow_id!r} are missing between the cursors {after} and {upto}, and were not "
         f"trimmed: the stream at the key {context.keys.workflow(workflow_id).events!r} has been altered. Nothing was "
-        "changed."
+        f"changed. Restore a backup; the events on either side can be read, with until={after} and with after={upto}."
     )

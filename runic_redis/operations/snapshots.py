@@ -1,11 +1,13 @@
 """Snapshots, and trimming to them."""
 
+from collections.abc import Sequence
+
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
-from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leftovers import read_saved
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write
 
@@ -53,8 +55,9 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     """A workflow's snapshot, with the cursor that it stands for."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply = yield from ask(Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot))
-    cursor, data = reply
+    get = Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot)
+    saved = yield from read_saved(context, workflow_id, get, "snapshot", _fits)
+    cursor, data = saved[0] if saved else (None, None)
     if cursor is None and data is None:
         raise SnapshotNotFound(f"The workflow {workflow_id!r} has no snapshot.", workflow_id=workflow_id)
     if data is None or cursor is None or not is_cursor(cursor):
@@ -63,6 +66,14 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
             "changed; replay the events, and save another."
         )
     return int(cursor), data
+
+
+def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
+    """Whether a snapshot is the last one that was saved, as far as its cursor tells; one that is damaged says so."""
+    cursor = snapshot[0]
+    if noted is None or cursor is None:
+        return noted is cursor
+    return not (is_cursor(noted) and is_cursor(cursor)) or int(cursor) == int(noted)
 
 
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
