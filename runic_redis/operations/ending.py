@@ -82,7 +82,8 @@ def delete_call(
             *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
             *(keys.index, keys.leases, keys.expiring, keys.partition),
         ],
-        [workflow_id, created, lease, expires],
+        [workflow_id, created, lease, expires, own_id(), ""],
+        retry_at=5,
         line=workflow_id,
     )
 
