@@ -163,6 +163,11 @@ def test_opening_over_a_silent_network_ends_at_the_deadline(
         silent.let_go()
 
 
+def test_a_file_of_tls_that_does_not_exist_is_an_error_at_once(face: str) -> None:
+    with pytest.raises(ConfigurationError, match="ssl_ca_certs names a file that does not exist"):
+        open_store(face, "rediss://127.0.0.1:1?ssl_ca_certs=/nowhere/ca.pem", "nowhere")
+
+
 def test_what_is_no_cluster_is_an_error_at_once(valkey: RunningServer, tmp_path: Path, face: str) -> None:
     (port,) = servers.free_ports(1)
     with (

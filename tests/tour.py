@@ -65,7 +65,7 @@ def reads(store: Any, workflow_id: str) -> None:
 
 
 def lists(store: Any, workflow_id: str) -> None:
-    """Listing, which takes what has expired out of the index."""
+    """Listing, which passes over a workflow whose end is reached."""
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "what expires to expire")
     assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
     assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]

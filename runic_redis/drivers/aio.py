@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import redis
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import ConnectionPool, UnixDomainSocketConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -387,8 +387,11 @@ class _Connections:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
-        # Connections of the store's own limit each step by themselves.
-        self._take_s = None if hold else timeout_s
+        # Connections of the store's own limit each step, except over a unix socket: redis.asyncio runs a handshake of
+        # its own there. Those connections, which no network slows down, have one limit for all steps.
+        self._take_s = timeout_s
+        if timeout_s is not None and hold and not issubclass(pool.connection_class, UnixDomainSocketConnection):
+            self._take_s = None
         self._held: tuple[Any, float] | None = None
         self._closed = False
 

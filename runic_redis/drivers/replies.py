@@ -233,7 +233,8 @@ def said(error: BaseException) -> str:
         text, repeats, _ = str(one).partition(_ARGUMENTS)
         if repeats:
             one.args = (text,)
-    return str(error).partition("\n")[0] or type(error).__name__
+    unsaid = "Timeout connecting to the server" if isinstance(error, TimeoutError) else type(error).__name__
+    return str(error).partition("\n")[0] or unsaid
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -421,7 +421,6 @@ class Sender:
                         group.add_lost(turn, [place for place in places if place in waiting])
             for group in self._groups:
                 self._choose_leader(group)
-            self._kept_out = {}
             for turn in self._turns:
                 turn.wake()
 

@@ -117,7 +117,7 @@ class Reader:
         check_leftovers(self._context, self.workflow_id, count)
         if (yield from is_over(self._context, self.workflow_id, expires)):
             found, entries = 0, []
-        if not found and entries:
+        if not found and entries and created is not None:
             raise DecodeError(
                 f"The cursor of the workflow {self.workflow_id!r} is missing at the key {self._keys.meta!r}, and its "
                 "events are not. Nothing was changed. Restore a backup, or run 'runic-redis verify --repair'."
