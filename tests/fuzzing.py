@@ -242,6 +242,8 @@ OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
     "PTTL": lambda source: (-2, -1, 0, 5000)[source.number(4)],
     "TIME": lambda _: [b"1700000000", b"5"],
     "UNLINK": lambda source: source.number(9),
+    "EVAL": lambda _: ErrorReply("ERR", "wrong number of arguments for 'eval' command"),
+    "ROLE": lambda source: [source.text()],
 }
 # Replies that are of one form, whatever was asked.
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
