@@ -52,8 +52,8 @@ class RedisStore:
     Every method raises `StoreUnavailable` when Redis does not answer within the deadline, `InvalidArgument` (or
     `InvalidType`) for an argument that no store could take, before anything is sent, and `DecodeError` for a foreign
     value at one of its keys, changing nothing. Every method that writes raises `WriteRefused` when the server is full,
-    and `DurabilityError` when what was written was not confirmed to be as durable as was asked for. Other errors are
-    named where they belong.
+    or the request too large for it, and `DurabilityError` when what was written was not confirmed to be as durable as
+    was asked for. Other errors are named where they belong.
 
     Durability is "memory", the server has it; "fsync", it is on the server's disk; or `replicated(n)`, so many replicas
     have it too. It is confirmed in the same round trip. Leases are not: one that is lost with its server is refused.
