@@ -42,7 +42,7 @@ def key(line: str) -> str:
 
 def save(line: str, name: str) -> Command:
     """A call of a line that is always sent alone."""
-    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line)
+    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line, writes=True)
 
 
 def read(key: str) -> Command:

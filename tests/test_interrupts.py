@@ -1,5 +1,6 @@
 """A signal's handler that raises, at every point of a call where Python runs one, and a fork at every lock."""
 
+import asyncio
 import gc
 import itertools
 import os
@@ -17,7 +18,7 @@ import pytest
 import redis
 import redis.sentinel
 
-from runic_redis import RedisStore, StoreError, session
+from runic_redis import AsyncRedisStore, RedisStore, StoreError, session
 from runic_redis.drivers.sync import Sender
 from runic_redis.operations import grouping
 from runic_redis.testing.examples import numbered
@@ -357,3 +358,28 @@ def test_a_child_needs_no_lock_of_a_clusters_nodes(cluster_nodes: list[RunningSe
         assert len(locks) >= 6
         assert append_in_child(store, locks) == 0
         assert store.append("parent", numbered(1)) == 2
+
+
+def test_a_store_for_asyncio_is_closed_in_a_child(valkey: RunningServer, namespace: str) -> None:
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            await store.append("parent", numbered(1))
+            under_way = asyncio.create_task(store.append("parent", numbered(1)))
+            await asyncio.sleep(0)  # its command is sent, and the driver waits for the reply
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    signal.alarm(30)
+                    with pytest.raises(StoreError, match="closed"):
+                        asyncio.run(store.append("child", numbered(1)))
+                    status = 0
+                finally:
+                    os._exit(status)
+            _, status = os.waitpid(child, 0)
+            assert status == 0
+            assert await under_way == 2
+            assert await store.append("parent", numbered(1)) == 3
+            assert await store.cursor("child") == 0
+
+    asyncio.run(main())

@@ -364,3 +364,31 @@ def test_no_change_while_a_workflow_is_read_is_taken_for_damage(
     for place in range(count):
         for one, two in PAIRS[: 3 if name == "follow" else None]:  # a blocking read takes 100 ms
             attempt({place: lambda one=one: CHANGES[one](store), place + 1: lambda two=two: CHANGES[two](store)})
+
+
+def test_a_reader_is_told_when_the_meta_hash_is_lost_between_two_pages(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys
+) -> None:
+    stage = Stage(client.connection_pool.get_connection(), {})
+    reader = Reader(store._context, "w")
+    stage.run(reader.open())
+    client.delete(keys.meta)
+    with pytest.raises(DecodeError, match="meta hash"):
+        while stage.run(reader.next_page()):
+            pass
+
+
+def test_a_follower_gives_no_event_of_an_earlier_life(store: RedisStore, client: redis.Redis) -> None:
+    store.delete("w")
+
+    def make(number: int) -> None:
+        store.delete("w")
+        store.append("w", [{"life": number}])
+
+    tailer = Tailer(store._context, {"w": 0})
+    connection = client.connection_pool.get_connection()
+    Stage(connection, {}).run(tailer.open())
+    # The read brings the first life's events; who they are of is asked when it is the second.
+    found = Stage(connection, {0: lambda: make(1), 1: lambda: make(2)}).run(tailer.next_page())
+    found += Stage(connection, {}).run(tailer.next_page())
+    assert [record.event for _, record in found] == [{"life": 2}]

@@ -307,6 +307,30 @@ def test_a_session_measures_what_recovery_would_take(store: RedisStore) -> None:
     assert measured[3].recovery_s < measured[2].recovery_s
 
 
+@pytest.mark.parametrize("recovered", [0, 200])
+def test_by_recovery_time_a_snapshot_is_due_at_the_event_that_reaches_it(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, recovered: int
+) -> None:
+    now_s = 0.0
+
+    def slow(state: int, one: Any) -> int:
+        nonlocal now_s
+        now_s += 1.0  # what applying an event takes; nothing else takes any time
+        return total(state, one)
+
+    monkeypatch.setattr("runic_redis.recovery.sessions.time.perf_counter", lambda: now_s)
+    if recovered:
+        store.append("w", [Added(number) for number in range(recovered)])
+    due = recovered + 3
+    with session(store, "w", slow, 0, snapshots=ByRecoveryTime(float(due))) as one:
+        for number in range(2 * due - recovered - 1):
+            one.record(Added(number))
+            snapshot = store.load_snapshot("w")[0] if one.cursor >= due else None
+            assert snapshot == (due if one.cursor >= due else None)
+        one.record(Added(0), Added(0))
+        assert store.load_snapshot("w")[0] == one.cursor == 2 * due + 1
+
+
 @pytest.mark.parametrize("policy", [EveryEvents, EveryBytes, ByRecoveryTime])
 @pytest.mark.parametrize("value", [0, -1, "1", True])
 def test_a_policy_of_nothing_is_refused(policy: Callable[[Any], Any], value: Any) -> None:

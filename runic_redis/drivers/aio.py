@@ -8,8 +8,10 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 import redis
 from redis.asyncio.cluster import ClusterNode
@@ -122,6 +124,19 @@ _MOST_APART = 8
 _PART = 4
 
 
+# Those of this process. An event loop and its tasks do not survive a fork, so a child's copies are closed.
+_senders: WeakSet["Sender"] = WeakSet()
+
+
+def _after_fork() -> None:
+    for sender in list(_senders):
+        sender.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 class Sender:
     """Answers batches, those of concurrent calls together.
 
@@ -148,6 +163,11 @@ class Sender:
         self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
         self._closed = False
+        _senders.add(self)
+
+    def disown(self) -> None:
+        """In a child process: answer nobody, and leave the connections to the parent."""
+        self._closed = True
 
     async def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
