@@ -31,10 +31,14 @@ local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'l
   'retried', 'lease_ms', 'expires')
 local fence, ends, lasts, highest = whole(meta[1]), whole(meta[4]), whole(meta[8]), whole(redis.call('HGET', KEYS[4], 'fence'))
 if not fence or not ends or not lasts or not highest then return redis.error_reply('DAMAGED lease') end
-if meta[2] == ARGV[2] then return fence end
 if ARGV[3] ~= '' or meta[7] or not meta[6] then
   local reply = remembered(KEYS[4], ARGV[2])
   if reply ~= nil then return as_reply(reply) end
+end
+if meta[2] == ARGV[2] then
+  -- Another retry may arrive when the lease is given back.
+  if ARGV[3] ~= '' then remember(KEYS[4], ARGV[2], fence, KEYS[1], true) end
+  return fence
 end
 local micros, ms = now()
 if is_over(meta[9], ms) and ARGV[7] == '' then return redis.error_reply('END_REACHED ') end

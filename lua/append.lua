@@ -137,12 +137,12 @@ local function look_back(id, floor)
   return nil, 'COMMIT_UNSURE '
 end
 
--- What is known of a commit already: where it ended, or an error.
+-- What is known of a commit already: where it ended, or an error; and whether that is what a retry of it was answered.
 local function known(id, call_id, tried, expected, commits, first, last)
   if tried == '' and call_id == '' and not retried then return nil end
   if tried ~= '' or retried then
     local said = try('HGET', partition, 'c' .. (call_id == '' and id or call_id))
-    if said then return said.err or tonumber(said) or said end
+    if said then return said.err or tonumber(said) or said, true end
   end
   if call_id ~= '' then
     local place = try('HGET', commits, id)
@@ -238,7 +238,8 @@ while at < #ARGV do
   local with = (lease ~= '' or args[at + 7] ~= '0' or args[at + 8] ~= '0') and extras(at, next_key)
   -- (Where nothing is appended, nothing need be made.)
   local reply = not (first > last and problem == 'NEW_PARTITION ') and problem or waiting[events]
-  reply = reply or known(id, call_id, tried, expected, commits, first, last)
+  local answered = reply and true
+  if not reply then reply, answered = known(id, call_id, tried, expected, commits, first, last) end
   if reply == 'LOOK_AGAIN ' then waiting[events] = reply end
   local stored = type(reply) == 'number'
   if not reply then
@@ -251,14 +252,18 @@ while at < #ARGV do
       local failure
       reply, failure = add(id, call_id, args[at + 5], commits, first, last)
       -- A replica, which those who send must hear of: there is another server to write to.
-      if failure and string.find(failure, 'READONLY', 1, true) then return redis.error_reply(failure) end
+      if type(failure) == 'string' and string.find(failure, 'READONLY', 1, true) then
+        return redis.error_reply(failure)
+      end
       if with and reply then take_along(with, lease) end
       stored, reply = reply and true or false, reply or failure
     end
-    if tried ~= '' and first <= last then
-      remember(partition, call_id == '' and id or call_id, stored and cursor or reply, meta_key, meta[2] or stored)
-      retried = '1'
-    end
+  end
+  -- What was found is remembered, too: another retry may arrive when it can be found no more.
+  if tried ~= '' and first <= last and not answered and reply ~= 'LOOK_AGAIN ' then
+    local said = type(reply) == 'string' and stored and cursor or reply
+    remember(partition, call_id == '' and id or call_id, said, meta_key, meta[2] or stored)
+    retried = '1'
   end
   replies[#replies + 1] = reply
   at, key = with and with.next_at or last + 1, with and with.next_key or next_key

@@ -69,7 +69,9 @@ end
 redis.call('UNLINK', KEYS[6])
 redis.call('HSET', KEYS[12], 'created', ARGV[8], unpack(ARGV, 9))
 -- What the meta hash says of the other keys.
-redis.call('HSET', KEYS[12], 'ids', redis.call('HLEN', KEYS[10]), 'refs', redis.call('SCARD', KEYS[11]))
+local ids, refs = redis.call('HLEN', KEYS[10]), redis.call('SCARD', KEYS[11])
+if ids > 0 then redis.call('HSET', KEYS[12], 'ids', ids) end
+if refs > 0 then redis.call('HSET', KEYS[12], 'refs', refs) end
 local snapshot = redis.call('HGET', KEYS[8], 'cursor')
 if snapshot then redis.call('HSET', KEYS[12], 'snapshot', snapshot) end
 if redis.call('STRLEN', KEYS[9]) > 0 then redis.call('HSET', KEYS[12], 'log', '1') end

@@ -13,7 +13,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.context import find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
-from runic_redis.drivers.replies import OPENING_GRACE_S
+from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreError
 from runic_redis.events import UnknownEvents
@@ -141,7 +141,7 @@ class AsyncRedisStore:
             self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes
             self._sender = Sender(self._connected.server, self._deadline_s, self._connected.wait_s)
-            await run_within(opening.open_namespace(self._context), self._sender, self._deadline_s + OPENING_GRACE_S)
+            await run_within(opening.open_namespace(self._context), self._sender, opening_limit_s(self._deadline_s))
         except BaseException:
             await self.close()
             raise

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry
-from runic_redis.events.references import FACT_REF
 
 __all__ = ["event_fields", "event_text", "event_type", "to_json", "value_text"]
 
@@ -84,17 +83,10 @@ def _object(value: dict[Any, Any]) -> Any:
     return {"$map": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
 
 
-def _reference(value: FactRef) -> Any:
-    if type(value.hash) is str:
-        return {"$fact": value.hash}
-    # It is damaged, and shown as what it is.
-    return {"$object": FACT_REF, "version": 1, "fields": {"hash": _to_json(value.hash)}}
-
-
 _FORMS: Mapping[type, Callable[[Any], Any]] = {
     list: lambda value: [_to_json(item) for item in value],
     dict: _object,
-    FactRef: _reference,
+    FactRef: lambda value: {"$fact": value.hash},
     bytes: lambda value: {"$bytes": b64encode(value).decode()},
     tuple: lambda value: {"$tuple": [_to_json(item) for item in value]},
     set: lambda value: {"$set": sorted((_to_json(item) for item in value), key=repr)},
@@ -123,7 +115,7 @@ _BRACKETS: Mapping[type, str] = {list: "[{}]", tuple: "({})", set: "{{{}}}", fro
 def _written(value: Any) -> str:
     kind = type(value)
     if kind is FactRef:
-        return f"FactRef({_written(value.hash)})"
+        return f"FactRef({value.hash!r})"
     if kind is UnknownEvent:
         return f"{value.name}({', '.join(f'{name}={_written(part)}' for name, part in value.fields.items())})"
     if kind in {list, tuple} or (kind in {set, frozenset} and value):

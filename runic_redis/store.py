@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from runic_redis.arguments import check_deadline
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
-from runic_redis.drivers.replies import OPENING_GRACE_S
+from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import StoreError, StoreUnavailable
@@ -52,8 +52,8 @@ class RedisStore:
     Every method raises `StoreUnavailable` when Redis does not answer within the deadline, `InvalidArgument` (or
     `InvalidType`) for an argument that no store could take, before anything is sent, and `DecodeError` for a foreign
     value at one of its keys, changing nothing. Every method that writes raises `WriteRefused` when the server is full,
-    and `DurabilityError` when what was written was not confirmed to be as durable as was asked for. Other errors are
-    named where they belong.
+    or the request too large for it, and `DurabilityError` when what was written was not confirmed to be as durable as
+    was asked for. Other errors are named where they belong.
 
     Durability is "memory", the server has it; "fsync", it is on the server's disk; or `replicated(n)`, so many replicas
     have it too. It is confirmed in the same round trip. Leases are not: one that is lost with its server is refused.
@@ -134,7 +134,7 @@ class RedisStore:
         self._sender = Sender(connected.server, deadline_s, connected.wait_s)
         self.closed = False
         try:
-            run_within(opening.open_namespace(context), self._sender, deadline_s + OPENING_GRACE_S)
+            run_within(opening.open_namespace(context), self._sender, opening_limit_s(deadline_s))
         except BaseException:
             self.close()
             raise

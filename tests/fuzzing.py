@@ -204,18 +204,18 @@ class Source:
 
 # What each script may refuse with, and whether it replies nil where there is nothing. Any may meet damage.
 REFUSALS = {
-    "acquire": ("LEASE_HELD",),
-    "append": ("LEASE_LOST", "FACT_MISSING", "COMMIT_UNSURE"),
-    "complete": ("LEASE_LOST",),
+    "acquire": ("LEASE_HELD", "NEW_PARTITION", "END_REACHED"),
+    "append": ("LEASE_LOST", "FACT_MISSING", "COMMIT_UNSURE", "NEW_PARTITION", "END_REACHED"),
+    "complete": ("LEASE_LOST", "END_REACHED"),
     "delete": ("LEASE_LOST",),
-    "expire": ("NOT_COMPLETE",),
+    "expire": ("NOT_COMPLETE", "END_REACHED"),
     "import_part": ("IMPORT_LOST",),
-    "import_workflow": ("WORKFLOW_EXISTS", "IMPORT_LOST", "IMPORT_INCOMPLETE"),
+    "import_workflow": ("WORKFLOW_EXISTS", "IMPORT_LOST", "IMPORT_INCOMPLETE", "NEW_PARTITION"),
     "renew": ("LEASE_LOST",),
     "save_fact": ("FACT_DIFFERS",),
-    "save_log": ("LEASE_LOST", "FACT_MISSING"),
-    "save_snapshot": ("LEASE_LOST", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND"),
-    "trim": ("LEASE_LOST",),
+    "save_log": ("LEASE_LOST", "FACT_MISSING", "NEW_PARTITION", "END_REACHED"),
+    "save_snapshot": ("LEASE_LOST", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND", "NEW_PARTITION", "END_REACHED"),
+    "trim": ("LEASE_LOST", "END_REACHED"),
 }
 FOR_ALL = ("DAMAGED", "WRONGTYPE", "ERR")
 NIL = {"trim", "complete", "expire"}
@@ -241,13 +241,17 @@ def _page(source: Source, members: list[bytes]) -> list[Any]:
 OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
     "PTTL": lambda source: (-2, -1, 0, 5000)[source.number(4)],
     "TIME": lambda _: [b"1700000000", b"5"],
+    "EVAL": lambda _: ErrorReply("ERR", "wrong number of arguments for 'eval' command"),
+    "ROLE": lambda source: [source.text(), source.text(), source.number(9)],
     "UNLINK": lambda source: source.number(9),
+    "EVAL": lambda _: ErrorReply("ERR", "wrong number of arguments for 'eval' command"),
+    "ROLE": lambda source: [source.text()],
 }
 # Replies that are of one form, whatever was asked.
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
     "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
-    "ZREM": lambda source: source.number(2),
+    **dict.fromkeys(("ZREM", "HDEL", "HSETNX"), lambda source: source.number(2)),
     "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
     "HKEYS": lambda source: source.some(source.text),
     "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),
@@ -276,11 +280,13 @@ def reply_to(command: Command, source: Source) -> Any:
         keys = [str(key).encode() for key in command.args[command.args.index("STREAMS") + 1 :]]
         found = {key: source.some(source.entry) for key in keys[: len(keys) // 2]}
         return found if source.number(2) else [[key, entries] for key, entries in found.items()] or None
-    if name == "ZRANGEBYSCORE":
+    if name in {"ZRANGE", "ZREVRANGE", "ZRANGEBYSCORE"}:
         return source.scored(4)
     if name in OF_ALL_KINDS:
         return OF_ALL_KINDS[name](source)
     if name == "INFO":
+        if source.number(4) == 3:
+            return ErrorReply("NOPERM", "this user has no permissions to run the 'info' command")
         return b"redis_version:" + source.text() + b"." + source.text()
     raise AssertionError(f"no reply is known to {name}")
 
@@ -288,7 +294,7 @@ def reply_to(command: Command, source: Source) -> Any:
 def _reply_of_script(command: Command, source: Source) -> Any:
     assert command.script is not None
     name = command.script.name
-    claim = name == "acquire" and command.args[4] == "claim"
+    claim = name == "acquire" and command.args[6] == "claim"
     if source.left and source.number(3) == 0:
         return _refusal(command, () if claim else REFUSALS.get(name, ()), source)
     if name == "make_namespace":
@@ -296,7 +302,11 @@ def _reply_of_script(command: Command, source: Source) -> Any:
     if name == "import_begin":
         return [source.nil_or_text(), source.nil_or_text()]
     if name == "list":
-        return source.scored(40)
+        return [source.scored(40), source.some(source.text)]
+    if name == "count":
+        return [source.number(2), source.text(), source.number(3), source.text(), source.number(3)]
+    if name == "append" and source.number(2):
+        return b"%d-5" % source.number(1000)
     if (name in NIL or claim) and source.number(2):
         return None
     return source.number(1000)
@@ -305,7 +315,7 @@ def _reply_of_script(command: Command, source: Source) -> Any:
 def _refusal(command: Command, codes: Sequence[str], source: Source) -> Any:
     assert command.script is not None
     codes = (*codes, *FOR_ALL)
-    if command.script.name == "append" and command.args[3]:
+    if command.script.name == "append" and command.args[4]:
         codes = (*codes, "CURSOR_CONFLICT")
     code = codes[source.number(len(codes))]
     count, text = b"%d" % source.number(9), source.text()

@@ -42,7 +42,7 @@ class LateProxy(CommandProxy):
         self._matches: Callable[[Sequence[bytes]], bool] = lambda _: True
         self._meanwhile: Callable[[], object] = lambda: None
         self._late: list[list[list[bytes]]] = []
-        self._keeping = threading.Lock()
+        self._keeping = threading.RLock()
         super().__init__(server)
 
     @property
@@ -61,7 +61,8 @@ class LateProxy(CommandProxy):
         Args:
             count: how many tries to keep back: with 2, the first try of a call and its first retry.
             matches: which calls to keep back, by their commands and arguments.
-            meanwhile: what happens when a call was kept back, before its client retries. It must not use this proxy.
+            meanwhile: what happens when a call was kept back, before its client retries. It may deliver, but must
+                not go through this proxy.
         """
         with self._keeping:
             self._wanted = count
@@ -83,10 +84,14 @@ class LateProxy(CommandProxy):
                 return None
         return commands
 
-    def deliver(self) -> list[Any]:
-        """Deliver all that was kept back, and return the replies, which no client sees. Errors are among them."""
+    def deliver(self, count: int | None = None) -> list[Any]:
+        """Deliver what was kept back, or so many of it from the first on.
+
+        Returns:
+            The replies, which no client sees. Errors are among them.
+        """
         with self._keeping:
-            late, self._late = self._late, []
+            late, self._late = self._late[:count], [] if count is None else self._late[count:]
         return [reply for commands in late for reply in self._exchange(commands)]
 
     def _exchange(self, commands: list[list[bytes]]) -> list[Any]:

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from runic_redis.drivers.aio import SingleServer
 from runic_redis.operations.effects import Batch, Command
 from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.testing.examples import numbered
+from tests import servers
 from tests.proxy import Fault, Proxy, proxied
 from tests.servers import RunningServer
 
@@ -150,6 +152,7 @@ class InterruptedConnection:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.connection_pool = self
+        self.max_connections = 1
 
     async def get_connection(self) -> "InterruptedConnection":
         return self
@@ -371,3 +374,55 @@ def test_a_store_that_cannot_be_opened_says_so(url: str, error: type[StoreError]
         assert store.closed
 
     asyncio.run(main())
+
+
+def test_a_connection_to_what_was_the_primary_is_made_anew(tmp_path: Path) -> None:
+    """Behind one address there may be another server by then."""
+
+    async def main(server: RunningServer) -> None:
+        with server.client() as client:
+            async with opened(server, "shop") as store:
+                assert await store.append("order-1", numbered(1)) == 1
+                client.replicaof("127.0.0.1", 1)
+                before = client.info("stats")["total_connections_received"]
+                waiting = asyncio.create_task(store.append("order-1", numbered(1)))
+                await asyncio.to_thread(
+                    servers.wait_until,
+                    lambda: client.info("stats")["total_connections_received"] > before,
+                    "another connection",
+                )
+                client.replicaof("NO", "ONE")
+                assert await waiting == 2
+
+    with servers.running(servers.valkey_program(), tmp_path) as server:
+        asyncio.run(main(server))
+
+
+def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
+    """What moved is asked of its new node, over connections to that one; what is just moving, too."""
+
+    async def main(nodes: list[RunningServer]) -> None:
+        async with AsyncRedisStore.from_url(servers.cluster_url(nodes), namespace="shop", partitions=4) as store:
+            await store.append("order-1", numbered(1))
+            key = store._context.keys.workflow("order-1").meta
+            with nodes[0].client() as one, nodes[1].client() as other:
+                slot = one.execute_command("CLUSTER", "KEYSLOT", key)
+                source, target = (
+                    (one, other) if one.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) else (other, one)
+                )
+                names = [client.execute_command("CLUSTER", "MYID").decode() for client in (source, target)]
+                target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+                source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+                port = nodes[1].port if target is other else nodes[0].port
+                for moving in source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                    source.execute_command("MIGRATE", "127.0.0.1", port, moving, 0, 5000)
+                assert await store.append("order-1", numbered(1)) == 2
+                for client in (target, source):
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+                before = target.info("commandstats")["cmdstat_evalsha"]["calls"]
+                assert await store.append("order-1", numbered(1)) == 3
+                assert target.info("commandstats")["cmdstat_evalsha"]["calls"] > before
+                assert [event async for event in store.stream("order-1")] == numbered(1) * 3
+
+    with servers.cluster(servers.valkey_program(), tmp_path, primaries=2) as nodes:
+        asyncio.run(main(nodes))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,14 @@ TINY = dataclasses.replace(
     namespace_sizes=(1, 20),
     listed=20,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_garbage_is_collected() -> Iterator[None]:
+    """Before each case, for figures that nobody reads here: it took half of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.gc, "collect", lambda: 0)
+        yield
 
 
 @pytest.fixture(scope="module")

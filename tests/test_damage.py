@@ -67,6 +67,7 @@ OURS = {
     "index": "zset",
     "leases": "zset",
     "expiring": "zset",
+    "partition": "hash",
 }
 ALL = {"events", "meta", "snapshot", "log", "commits", "refs"}
 
@@ -107,15 +108,15 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
     "save_snapshot by a lease": ({"leases"}, lambda store: store.save_snapshot("order-1", 3, b"", lease=held(store))),
     "save a fact in a log": ({"log", "meta", "index", "refs"}, lambda store: store.save("order-1", [{"n": Fact(1)}])),
     "exists": ({"meta"}, lambda store: store.exists("order-1")),
-    "list": ({"index", "expiring"}, lambda store: list(store.list())),
-    "acquire": ({"meta", "index", "leases"}, lambda store: store.acquire("order-1", "me")),
-    "claim": ({"leases"}, lambda store: store.claim("me")),
-    "renew": ({"leases"}, lambda store: store.renew(held(store))),
+    "list": ({"index", "expiring", "partition"}, lambda store: list(store.list())),
+    "acquire": ({"meta", "index", "leases", "partition"}, lambda store: store.acquire("order-1", "me")),
+    "claim": ({"leases", "partition"}, lambda store: store.claim("me")),
+    "renew": ({"leases", "partition"}, lambda store: store.renew(held(store))),
     "release": ({"leases"}, lambda store: store.release(held(store))),
     "complete": ({"meta"}, lambda store: store.complete("order-1")),
-    "expire": ({*ALL, "expiring"}, lambda store: store.expire("order-1", 60)),
-    "collect": ({"index", "refs"}, lambda store: store.collect(0)),
-    "delete": ({*ALL, "index", "leases", "expiring"}, lambda store: store.delete("order-1")),
+    "expire": ({"meta", "expiring"}, lambda store: store.expire("order-1", 60)),
+    "collect": ({"index", "refs", "expiring"}, lambda store: store.collect(0)),
+    "delete": ({*ALL, "index", "leases", "expiring", "partition"}, lambda store: store.delete("order-1")),
 }
 
 
@@ -236,11 +237,11 @@ def test_a_damaged_meta_hash_is_noticed(
             lambda: store.append("order-1", numbered(1)),
             lambda: store.save_snapshot("order-1", 3, b""),
         ):
-            with pytest.raises(DecodeError, match="damaged"):
+            with pytest.raises(DecodeError, match="(?i)damaged"):
                 write()
         assert everything(client, namespace) == before
     else:
-        with pytest.raises(DecodeError, match="damaged"):
+        with pytest.raises(DecodeError, match="(?i)damaged"):
             store.trim("order-1")
 
 
@@ -271,7 +272,7 @@ def test_a_damaged_time_of_expiry_stops_a_write_before_its_first_change(
     client.hset(keys.meta, "expires", value)
     before = everything(client, namespace)
     for write in (lambda: store.save_snapshot("order-1", 3, b""), lambda: store.save("order-1", numbered(1))):
-        with pytest.raises(DecodeError, match="damaged"):
+        with pytest.raises(DecodeError, match="(?i)damaged"):
             write()
     assert everything(client, namespace) == before
 
@@ -317,7 +318,7 @@ def test_an_owner_that_is_no_text_is_shown_as_far_as_it_is(
 
 def test_a_damaged_commit_id_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
     client.hset(keys.commits, "a", "what")
-    with pytest.raises(DecodeError, match="damaged"):
+    with pytest.raises(DecodeError, match="(?i)damaged"):
         store.append("order-1", numbered(1), commit_id="a")
 
 
@@ -328,7 +329,7 @@ def test_an_entry_of_an_absurd_time_is_noticed(store: RedisStore, client: redis.
     ((_, fields),) = client.xrange(other.events)
     client.xadd(keys.events, fields, id=f"4-{2**64 - 1}")
     assert list(store.stream("order-1")) == numbered(4)
-    with pytest.raises(DecodeError, match="damaged"):
+    with pytest.raises(DecodeError, match="(?i)damaged"):
         list(store.stream_records("order-1"))
 
 
@@ -361,6 +362,7 @@ def test_a_damaged_fact_is_noticed_by_name(store: RedisStore, client: redis.Redi
 
 
 def test_a_foreign_name_in_the_index_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
+    client.zrem(keys.index, "order-1")
     client.zadd(keys.index, {b"\xff": 1})
     with pytest.raises(DecodeError, match="no workflow id"):
         list(store.list())

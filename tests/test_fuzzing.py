@@ -128,7 +128,8 @@ OLD = Lease("damaged", "me", 5, 30.0)
 META = [
     ["cursor", "largest", "expires"],
     ["created", "trimmed", "trimmed_ms", "retried", "completed"],
-    ["fence", "lease_owner", "lease_until", "lease_id"],
+    ["fence", "lease_owner", "lease_until", "lease_id", "lease_ms"],
+    ["snapshot", "log", "refs", "ids"],
 ]
 likely = st.sampled_from(
     [b"", b"0", b"1", b"2", b"3", b"5", b"-1", b"1.5", b"1e3", b"nan", b"inf", b"0x10", b" 1", b"\xff\xfe", b"x" * 5000]

@@ -42,7 +42,7 @@ def key(line: str) -> str:
 
 def save(line: str, name: str) -> Command:
     """A call of a line that is always sent alone."""
-    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line)
+    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line, writes=True)
 
 
 def read(key: str) -> Command:
@@ -567,6 +567,18 @@ def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
         player.ask(Command(("GET", str(number)), str(number), size=size))
     assert len(player.round(*range(fitting))) == fitting
     assert len(player.round(1)) == 1
+
+
+def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> None:
+    first, behind = player.ask(append("w", "1")), player.ask(save("w", "2"))
+    calls = player.group.next_round(5.0)
+    player.group.take(calls, [CUT], 10.0)
+    player.group.give_up(34.9)
+    assert first.missing
+    assert behind.missing
+    player.group.give_up(35.0)
+    assert first.replies == [Unanswered("cut", 30.0, unsure=True)]
+    assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
 
 
 def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:

@@ -20,12 +20,14 @@ def client(valkey: RunningServer) -> Iterator[redis.Redis]:
 
 def fill(store: RedisStore, client: redis.Redis, scores: Mapping[str, float]) -> None:
     """Put workflows into the indexes, with the times of their last writes, as the scripts do."""
-    by_index: dict[str, dict[str, float]] = {}
+    by_partition: dict[tuple[str, str], dict[str, float]] = {}
     for workflow_id, score in scores.items():
-        by_index.setdefault(store._context.keys.workflow(workflow_id).index, {})[workflow_id] = score
+        keys = store._context.keys.workflow(workflow_id)
+        by_partition.setdefault((keys.index, keys.partition), {})[workflow_id] = score
     pipeline = client.pipeline(transaction=False)
-    for index, members in by_index.items():
+    for (index, partition), members in by_partition.items():
         pipeline.zadd(index, members)
+        pipeline.hset(partition, "workflows", len(members))
     pipeline.execute()
 
 

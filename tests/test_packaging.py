@@ -51,9 +51,10 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, valkey: RunningS
     assert {"runic_redis/py.typed", "runic_redis/embedded/supervisor.py"} <= names
     assert not any(name.startswith(("tests/", "lua/", "benchmarks/")) for name in names)
 
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=tmp_path)
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--disable-pip-version-check")
+    run(*pip, "--no-compile", wheel, cwd=tmp_path)
     (tmp_path / "use.py").write_text(USE)
     output = run(python, "-W", "error", "use.py", valkey.url(), cwd=tmp_path)
     assert "[Placed(number=1)] (1, b'one') sha256:" in output

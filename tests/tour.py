@@ -54,6 +54,7 @@ def reads(store: Any, workflow_id: str) -> None:
     assert [record.event for record in store.stream_records(workflow_id, reverse=True)] == events[::-1]
     assert store.cursor(workflow_id) == 3
     assert store.exists(workflow_id)
+    assert store.exists(f"{workflow_id} ending")
     assert store.load_snapshot(workflow_id) == (3, b"state")
     assert store.load(workflow_id) == _EVENTS
     assert store.load_fact(b"a") == "by itself"
@@ -64,7 +65,7 @@ def reads(store: Any, workflow_id: str) -> None:
 
 
 def lists(store: Any, workflow_id: str) -> None:
-    """Listing, which takes what has expired out of the index."""
+    """Listing, which passes over a workflow whose end is reached."""
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "what expires to expire")
     assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
     assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]

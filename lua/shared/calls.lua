@@ -9,7 +9,10 @@ local MOST_CALLS = 2048
 -- Keeps the reply to a retry in place of the oldest one, and has first tries of the workflow look themselves up.
 local function remember(partition, id, reply, meta_key, exists)
   local said = type(reply) == 'number' and int(reply) or reply or ''
-  local slot = redis.call('HINCRBY', partition, 'next', 1) % MOST_CALLS
+  local number = redis.pcall('HINCRBY', partition, 'next', 1)
+  -- A full server keeps nothing. What a retry has found is its reply all the same.
+  if type(number) == 'table' then return end
+  local slot = number % MOST_CALLS
   local oldest = redis.call('HGET', partition, slot)
   if oldest then redis.call('HDEL', partition, 'c' .. oldest) end
   redis.call('HSET', partition, slot, id, 'c' .. id, said)

@@ -18,4 +18,4 @@ end
 
 -- Whether a workflow's end is reached by the server's clock. The caller compares it with its own clock, and then deletes
 -- the workflow or postpones its end: see operations/ending.py.
-local function is_over(expires, ms) return expires and (tonumber(expires) or math.huge) <= ms end
+local function is_over(expires, ms) return expires and (whole(expires) or math.huge) <= ms end

@@ -8,12 +8,14 @@ nothing, and the user's client is left as it is.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 import redis
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import ConnectionPool
+from redis.asyncio.connection import ConnectionPool, UnixDomainSocketConnection
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -26,15 +28,19 @@ from runic_redis.drivers.replies import (
     CLUSTER_FAILURES,
     CONNECTION_FAILURES,
     HOLD_S,
+    NO_LIMIT,
     REDIRECTIONS,
     REDISCOVERED,
     check_open,
     closed,
     error_reply,
+    exhausted_pool,
     failed,
+    is_exhausted,
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
@@ -44,6 +50,7 @@ from runic_redis.drivers.replies import (
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
+from runic_redis.operations.following import Follow, Follower
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "limit_round_trips", "run", "run_within"]
@@ -55,6 +62,7 @@ class Server(Protocol):
     """Something that answers calls."""
 
     many_nodes: bool
+    most_connections: int
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
@@ -100,13 +108,33 @@ class _Waiting(Ticket):
 
     __slots__ = ("answered",)
 
-    def __init__(self, batch: Batch, answered: asyncio.Future[None]) -> None:
+    def __init__(self, batch: Batch) -> None:
         super().__init__(batch, now_s())
-        self.answered = answered
+        self.answered = asyncio.get_running_loop().create_future()
 
     def wake(self) -> None:
         if not self.answered.done():  # or cancelled
             self.answered.set_result(None)
+
+
+# How many follow workflows on their own connection, before the others share one; and how many pages of events are read
+# at the same time. (The first ones are told a little sooner: the shared read ends every moment, and begins anew.) Of a
+# pool with a limit, each of the two may take this part.
+_MOST_APART = 8
+_PART = 4
+
+
+# Those of this process. An event loop and its tasks do not survive a fork, so a child's copies are closed.
+_senders: WeakSet["Sender"] = WeakSet()
+
+
+def _after_fork() -> None:
+    for sender in list(_senders):
+        sender.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Sender:
@@ -126,8 +154,19 @@ class Sender:
         # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
         self._large: set[asyncio.Task[list[Any]]] = set()
         self._changed = asyncio.Event()
+        # How many follow on their own connection, and the task that reads for the others.
+        self._following_alone = 0
+        self._following: asyncio.Task[None] | None = None
+        self._follower = Follower()
+        self._most_apart = max(1, min(_MOST_APART, server.most_connections // _PART))
+        self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
         self._closed = False
+        _senders.add(self)
+
+    def disown(self) -> None:
+        """In a child process: answer nobody, and leave the connections to the parent."""
+        self._closed = True
 
     async def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
@@ -138,32 +177,81 @@ class Sender:
         if not batch.commands:
             return []
         check_open(self._closed)
-        answered = asyncio.get_running_loop().create_future()
-        ticket = _Waiting(batch, answered)
-        if batch.apart:
-            group = Group(self._deadline_s)
-            group.add(ticket, range(len(batch.commands)))
-            await self._drive(group, apart=True)
-        else:
-            found = self._groups.find(ticket)
-            while is_full(found):
-                self._room.clear()
-                await self._room.wait()
-                check_open(self._closed)
-            for group, places in found.items():
-                group.add(ticket, places)
-                if group not in self._drivers:
-                    self._have_driven(group)
-            self._changed.set()
+        ticket = _Waiting(batch)
+        if isinstance(batch, Follow) and self._following_alone >= self._most_apart:
+            await self._follow(ticket, batch)
+        elif isinstance(batch, Follow):
+            self._following_alone += 1
             try:
-                await answered
-            except asyncio.CancelledError:
-                for group in found:
-                    group.abandon(ticket)
-                raise
+                await self._ask_apart(ticket)
+            finally:
+                self._following_alone -= 1
+        elif batch.apart:
+            await self._ask_apart(ticket, self._pages)
+        else:
+            await self._ask_together(ticket)
         if ticket.error is not None:
             raise ticket.error
         return ticket.replies
+
+    async def _ask_together(self, ticket: "_Waiting") -> None:
+        found = self._groups.find(ticket)
+        while is_full(found):
+            self._room.clear()
+            await self._room.wait()
+            check_open(self._closed)
+        for group, places in found.items():
+            group.add(ticket, places)
+            if group not in self._drivers:
+                self._have_driven(group)
+        self._changed.set()
+        try:
+            await ticket.answered
+        except asyncio.CancelledError:
+            for group in found:
+                group.abandon(ticket)
+            raise
+
+    async def _ask_apart(self, ticket: Ticket, connections: asyncio.Semaphore | None = None) -> None:
+        group = Group(self._deadline_s)
+        group.add(ticket, range(len(ticket.batch.commands)))
+        await self._drive(group, apart=True, connections=connections)
+
+    async def _follow(self, ticket: "_Waiting", batch: Follow) -> None:
+        """Have the task read that reads for many callers."""
+        self._follower.add(ticket, batch)
+        if self._following is None:
+            self._have_followed()
+        try:
+            await ticket.answered
+        finally:
+            self._follower.remove(ticket)
+
+    def _have_followed(self) -> None:
+        self._following = asyncio.create_task(self._keep_following())
+        self._following.add_done_callback(self._following_ended)
+
+    async def _keep_following(self) -> None:
+        """Read for many callers, until for a moment nobody waits."""
+        while commands := self._follower.compose(now_s()):
+            ticket = Ticket(Batch(commands, apart=True), now_s())
+            await self._ask_apart(ticket)
+            if ticket.error is not None:
+                self._follower.fail(ticket.error)
+                return
+            self._follower.take(ticket.replies, now_s())
+            # Those that were just answered may want more: the next read is for them, too.
+            await asyncio.sleep(0)
+
+    def _following_ended(self, task: asyncio.Task[None]) -> None:
+        """Also of one that somebody has cancelled, perhaps before it began."""
+        self._following = None
+        if self._closed:
+            self._follower.fail(closed())
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            self._follower.fail(failed(error))
+        elif self._follower.has_callers:
+            self._have_followed()
 
     def _have_driven(self, group: Group) -> None:
         """Have a task of its own send what is asked of a node."""
@@ -184,7 +272,7 @@ class Sender:
             # Those that were just answered may have more to send: what they add goes in the next round.
             await asyncio.sleep(0)
 
-    async def _drive(self, group: Group, *, apart: bool = False) -> None:
+    async def _drive(self, group: Group, *, apart: bool = False, connections: asyncio.Semaphore | None = None) -> None:
         """Send rounds of a group until nothing waits in it."""
         while not group.idle:
             started_s = now_s()
@@ -194,7 +282,7 @@ class Sender:
             for large in group.take_large():
                 self._send_large(group, large)
             if calls:
-                await self._exchange(group, calls, apart=apart)
+                await self._exchange(group, calls, apart=apart, connections=connections)
             elif not group.idle and group.resume_s > started_s:
                 await asyncio.sleep(group.resume_s - started_s)
             elif not group.idle:
@@ -219,9 +307,14 @@ class Sender:
         else:
             group.fail(calls, error if isinstance(error, StoreError) else failed(error))
 
-    async def _exchange(self, group: Group, calls: list[Call], *, apart: bool) -> None:
+    async def _exchange(
+        self, group: Group, calls: list[Call], *, apart: bool, connections: asyncio.Semaphore | None
+    ) -> None:
         try:
-            answers = await self._server.send(calls, apart=apart)
+            if connections is None:
+                answers = await self._server.send(calls, apart=apart)
+            else:
+                answers = await self._send_in_turn(calls, connections)
         except StoreError as error:
             group.fail(calls, error)
         except asyncio.CancelledError:
@@ -232,6 +325,18 @@ class Sender:
         else:
             self._take(group, calls, answers)
 
+    async def _send_in_turn(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
+        """Send calls on a connection of their own, once fewer than the most of these are in use."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await connections.acquire()
+        except TimeoutError:
+            return [Lost("all connections for pages of events are in use", sent=False)] * len(calls)
+        try:
+            return await self._server.send(calls, apart=True)
+        finally:
+            connections.release()
+
     def _take(self, group: Group, calls: list[Call], answers: list[Any]) -> None:
         if news := group.take(calls, answers, now_s()):
             log.info("%s", news)
@@ -241,6 +346,8 @@ class Sender:
         self._closed = True
         self._room.set()
         tasks = [*self._drivers.values(), *self._large]
+        if self._following is not None:
+            tasks.append(self._following)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -300,8 +407,11 @@ class _Connections:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
-        # Connections of the store's own limit each step by themselves.
-        self._take_s = None if hold else timeout_s
+        # Connections of the store's own limit each step, except over a unix socket: redis.asyncio runs a handshake of
+        # its own there. Those connections, which no network slows down, have one limit for all steps.
+        self._take_s = timeout_s
+        if timeout_s is not None and hold and not issubclass(pool.connection_class, UnixDomainSocketConnection):
+            self._take_s = None
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
@@ -321,6 +431,8 @@ class _Connections:
         except StoreError:
             raise
         except (TimeoutError, *CONNECTION_FAILURES) as error:
+            if is_exhausted(error):
+                raise exhausted_pool(self.pool.max_connections) from error
             return [Lost(said(error), sent=False)] * shipment.count
         except redis.RedisError as error:
             return [refused_connection(error)] * shipment.count
@@ -332,6 +444,7 @@ class _Connections:
         except AuthenticationError as error:
             raise refused_login(error) from error
         except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
+            replies += refusal_behind(error)
             replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
@@ -405,6 +518,7 @@ class SingleServer:
         self._client = client
         self._owned = owned
         self._closed = False
+        self.most_connections = client.connection_pool.max_connections
         self._connections = _Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
 
     def find_node(self, _: str) -> str:
@@ -438,6 +552,7 @@ class ClusterServer:
     """
 
     many_nodes = True
+    most_connections = NO_LIMIT
 
     def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = connect()
@@ -493,7 +608,9 @@ class ClusterServer:
             options = node.connection_kwargs
             if self._timeout_s is not None:
                 options = limit_round_trips(options, self._timeout_s)
-            pool = ConnectionPool(connection_class=node.connection_class, **options)
+            pool = ConnectionPool(
+                connection_class=node.connection_class, max_connections=node.max_connections, **options
+            )
             known = self._connections[node.name] = _Connections(pool, hold=True, timeout_s=self._timeout_s)
         return known
 

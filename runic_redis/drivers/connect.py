@@ -409,6 +409,7 @@ _TLS_OPTIONS = frozenset(
         "ssl_password",
     }
 )
+_TLS_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 _SENTINEL_OPTIONS = frozenset({"sentinel_password", "sentinel_username"})
 _REFUSED_OPTIONS = {
     "decode_responses": "what the store keeps is bytes, so decode_responses cannot be set",
@@ -436,14 +437,21 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
     else:
         _check_database(parts)
     options: dict[str, Any] = flavour.parse_url(url)
+    _check_values(options)
+    return options
+
+
+def _check_values(options: dict[str, Any]) -> None:
     for name in _TIMEOUTS:
         if name in options and not 0 < options[name] < float("inf"):
             raise InvalidArgument(f"{name} is a number of seconds above 0")
+    for name in _TLS_FILES & options.keys():
+        if not Path(options[name]).exists():
+            raise InvalidArgument(f"{name} names a file that does not exist")
     if "protocol" in options:
         options["protocol"] = _check_protocol(int(options["protocol"]))
     if options.get("max_connections", 2) < 2:
         raise InvalidArgument("max_connections is at least 2: who reads many events has a connection of its own")
-    return options
 
 
 def _check_protocol(protocol: int) -> int:

@@ -31,7 +31,6 @@ __all__ = [
     "CONNECTION_FAILURES",
     "HOLD_S",
     "NO_LIMIT",
-    "OPENING_GRACE_S",
     "REDIRECTIONS",
     "REDISCOVERED",
     "check_open",
@@ -42,7 +41,9 @@ __all__ = [
     "is_exhausted",
     "log",
     "now_s",
+    "opening_limit_s",
     "outdated",
+    "refusal_behind",
     "refused_cluster",
     "refused_connection",
     "refused_login",
@@ -59,8 +60,9 @@ HOLD_S = 1.0
 NO_LIMIT = 2**31
 # How often a cluster's redirections are followed before the operation is told to wait.
 REDIRECTIONS = 5
-# By how much opening a store may pass its deadline: a pause between two tries, or the first try on a slow machine.
-OPENING_GRACE_S = 1.0
+# How long opening a store may take at least, on a slow machine, and by how much it may pass its deadline.
+_SHORTEST_OPENING_S = 1.0
+_OPENING_GRACE_S = 0.25
 # Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -156,6 +158,11 @@ def outdated(replies: Sequence[Any]) -> bool:
     return any(isinstance(reply, _REFUSALS) and _refusal(reply).code in _OUTDATED for reply in replies)
 
 
+def refusal_behind(error: Exception) -> list[Exception]:
+    """Return the reply that made a Sentinel's connection fail: redis-py ends it when its server is a replica."""
+    return [error.__context__] if isinstance(error.__context__, ReadOnlyError) else []
+
+
 def refused_cluster(error: Exception) -> Lost:
     """Return what stands for each reply while no node of a cluster tells which nodes there are.
 
@@ -195,6 +202,11 @@ def refused_connection(error: redis.RedisError) -> Lost:
     raise ConfigurationError(f"Redis refused the connection: {text}. {remedy}") from error
 
 
+def opening_limit_s(deadline_s: float) -> float:
+    """Return how long opening a store may take, whatever its single tries do."""
+    return max(_SHORTEST_OPENING_S, deadline_s + _OPENING_GRACE_S)
+
+
 def too_slow(limit_s: float) -> StoreUnavailable:
     """Return the error for a store that is not open at its deadline, though no try has failed yet."""
     return StoreUnavailable(
@@ -221,7 +233,8 @@ def said(error: BaseException) -> str:
         text, repeats, _ = str(one).partition(_ARGUMENTS)
         if repeats:
             one.args = (text,)
-    return str(error).partition("\n")[0] or type(error).__name__
+    unsaid = "Timeout connecting to the server" if isinstance(error, TimeoutError) else type(error).__name__
+    return str(error).partition("\n")[0] or unsaid
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:

@@ -49,6 +49,7 @@ from runic_redis.drivers.replies import (
     log,
     now_s,
     outdated,
+    refusal_behind,
     refused_cluster,
     refused_connection,
     refused_login,
@@ -420,7 +421,6 @@ class Sender:
                         group.add_lost(turn, [place for place in places if place in waiting])
             for group in self._groups:
                 self._choose_leader(group)
-            self._kept_out = {}
             for turn in self._turns:
                 turn.wake()
 
@@ -651,6 +651,7 @@ class _Exchange:
                 raise refused_login(error) from error
             except (redis.RedisError, *CONNECTION_FAILURES) as error:
                 self.cancel()
+                replies += refusal_behind(error)
                 self._lost = self._shipment.broken(error)
             except BaseException:
                 self.cancel()

@@ -7,8 +7,9 @@ server's alone has, it was set forward, and the end is postponed by what is left
 
 from collections.abc import Sequence
 
+from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
-from runic_redis.operations.asking import answer, ask, ask_all, time_us
+from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 
 __all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
@@ -22,7 +23,7 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
 
     It is deleted so that it stays over, whatever the clocks say next.
     """
-    if expires is None or not expires.isdigit():
+    if expires is None or not is_cursor(expires):
         return False
     time = yield from ask(Command(("TIME",), context.keys.config))
     if int(expires) > min(time_us(time) // 1000, context.now_ms()):
@@ -35,7 +36,7 @@ def settle_end(context: Context, workflow_id: str) -> Operation[None]:
     """Delete a workflow that is over by the server's clock, or postpone its end if it is not by the caller's."""
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
-    if expires is None or not expires.isdigit():
+    if expires is None or not is_cursor(expires):
         return
     left_ms = int(expires) - context.now_ms()
     if left_ms <= 0:
@@ -51,11 +52,11 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
     calls = [
         delete_call(context, workflow_id, created or b"", expires=expires)
         for workflow_id, (created, expires) in zip(workflow_ids, found, strict=True)
-        if expires is not None and expires.isdigit() and int(expires) <= context.now_ms()
+        if expires is not None and is_cursor(expires) and int(expires) <= context.now_ms()
     ]
     for call, reply in zip(calls, (yield Batch(calls)), strict=True):
         # To a user who may not delete, they are over all the same.
-        if not (isinstance(reply, ErrorReply) and reply.code == "NOPERM"):
+        if not (isinstance(reply, ErrorReply) and not_allowed(reply)):
             answer(reply, call)
 
 
@@ -81,7 +82,8 @@ def delete_call(
             *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
             *(keys.index, keys.leases, keys.expiring, keys.partition),
         ],
-        [workflow_id, created, lease, expires],
+        [workflow_id, created, lease, expires, own_id(), ""],
+        retry_at=5,
         line=workflow_id,
     )
 

@@ -226,17 +226,14 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
             counted, leased = answer(replies[at + 1], commands[at + 1])
             if not page and read_cursor(counted, keys.partition(number)):
                 lacking.append(number)
-            # Leases that were given later than now: the clock was set back, and no end can be trusted. The script that
-            # gives leases knows how long each was to last.
+            found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
+            # A lease was given later than now: the clock was set back, and a lease may be over before its end comes.
             if read_cursor(leased, keys.partition(number)) > now_ms:
                 ahead.append(number)
-                found += [workflow_id for workflow_id, _ in page]
-            else:
-                found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
         except (DecodeError, StoreUnavailable) as error:
             problems.append(error)
     yield from _check_lacking(context, lacking, problems)
-    return found + (yield from _last_to_end(context, ahead))
+    return found + (yield from _with_overlong_leases(context, ahead, now_ms, problems))
 
 
 def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
@@ -253,12 +250,39 @@ def _check_lacking(context: Context, partitions: Sequence[int], problems: list[S
             )
 
 
-def _last_to_end(context: Context, partitions: Sequence[int]) -> Operation[list[str]]:
-    """Unfinished workflows whose leases end last, of partitions whose clock was set back: theirs may be long over."""
+def _with_overlong_leases(
+    context: Context, partitions: Sequence[int], now_ms: int, problems: list[StoreError]
+) -> Operation[list[str]]:
+    """Unfinished workflows whose leases have more time left than they were given for; adds to the problems."""
+    found: list[str] = []
+    skip = 0
     keys = [context.keys.leases(number) for number in partitions]
-    commands = [Command(("ZREVRANGE", key, "0", str(_LOOKED_AT - 1), "WITHSCORES"), key) for key in keys]
-    pages = yield from ask_all(commands)
-    return [workflow_id for key, page in zip(keys, pages, strict=True) for workflow_id, _ in scored_ids(page, key)]
+    while keys:
+        bounds = (f"({now_ms}", "+inf", "WITHSCORES", "LIMIT", str(skip), str(_AT_ONCE))
+        commands = [Command(("ZRANGEBYSCORE", key, *bounds), key) for key in keys]
+        held: list[str] = []
+        left: list[str] = []
+        for key, command, reply in zip(keys, commands, (yield Batch(commands)), strict=True):
+            try:
+                page = [workflow_id for workflow_id, _ in scored_ids(answer(reply, command), key)]
+            except (DecodeError, StoreUnavailable) as error:
+                problems.append(error)
+                continue
+            held += page
+            if len(page) == _AT_ONCE:
+                left.append(key)
+        metas = [context.keys.workflow(workflow_id).meta for workflow_id in held]
+        commands = [Command(("HMGET", meta, "lease_until", "lease_ms"), meta) for meta in metas]
+        for workflow_id, command, reply in zip(held, commands, (yield Batch(commands)), strict=True):
+            try:
+                ends_ms, lasts_ms = (read_cursor(value, command.key) for value in answer(reply, command))
+            except (DecodeError, StoreUnavailable) as error:
+                problems.append(error)
+                continue
+            if ends_ms - now_ms > lasts_ms:
+                found.append(workflow_id)
+        keys, skip = left, skip + _AT_ONCE
+    return found
 
 
 def _milliseconds(seconds: float) -> int:

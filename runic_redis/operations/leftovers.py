@@ -12,6 +12,7 @@ from runic_redis.errors import DecodeError
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Batch, Command, Operation
+from runic_redis.operations.ending import is_over
 
 __all__ = ["check_leftovers", "count_keys", "read_saved", "unless_left_over"]
 
@@ -55,8 +56,8 @@ def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
 
 
 def read_saved(
-    context: Context, workflow_id: str, command: Command, field: str, is_lost: Callable[[bytes, Any], bool]
-) -> Operation[tuple[Any, bytes | None]]:
+    context: Context, workflow_id: str, command: Command, field: str, fits: Callable[[bytes | None, Any], bool]
+) -> Operation[tuple[Any, bytes | None] | None]:
     """Read a value of a workflow that its meta hash has a note of.
 
     Args:
@@ -64,23 +65,38 @@ def read_saved(
         workflow_id: the workflow.
         command: reads the value.
         field: the field of the meta hash that is set with the value.
-        is_lost: whether the reply to the command is not what that field says.
+        fits: whether the reply to the command is what that field says.
 
     Returns:
-        The reply; and if the value is lost, the field.
+        The reply, and the field; None if the workflow is over.
 
     Raises:
-        DecodeError: the value is there without a meta hash.
+        DecodeError: the value does not fit what the meta hash says of it, or there is no meta hash.
     """
     keys = context.keys.workflow(workflow_id)
-    commands = [Command(("HMGET", keys.meta, "created", field), keys.meta), command, count_keys(keys)]
-    suspected = None
+    meta = Command(("HMGET", keys.meta, "created", field, "expires"), keys.meta)
+    commands = [meta, command, count_keys(keys)]
+    suspected: tuple[bytes | None, bytes | None] | None = None
     while True:
-        (created, noted), reply, count = checked((yield Batch(commands, at_once=True)), commands)
+        (created, noted, expires), reply, count = checked((yield Batch(commands, at_once=True)), commands)
         check_leftovers(context, workflow_id, count)
-        if noted is None or not is_lost(noted, reply):
-            return reply, None
-        # Deleted in between, perhaps. If not, the next look finds the same life of the workflow.
-        if suspected == created:
+        if (yield from is_over(context, workflow_id, expires)):
+            return None
+        if fits(noted, reply):
             return reply, noted
-        suspected = created
+        # It was written or deleted in between, perhaps. If not, the next look finds the same.
+        if suspected == (created, noted):
+            raise _unfit(workflow_id, command.key, field, noted)
+        suspected = created, noted
+
+
+def _unfit(workflow_id: str, key: str, field: str, noted: bytes | None) -> DecodeError:
+    if noted is None:
+        return DecodeError(
+            f"The {field} at the key {key!r} is not one of the workflow {workflow_id!r} as it is now: it is left from "
+            "an earlier one. Nothing was changed. Run 'runic-redis verify', or save another."
+        )
+    return DecodeError(
+        f"The {field} of the workflow {workflow_id!r}, at the key {key!r}, is missing, or older than the last one that "
+        "was saved: the server has lost it. Nothing was changed. Restore a backup, or save another."
+    )

@@ -54,12 +54,8 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     get = Command(("GET", keys.log), keys.log)
-    data, lost = yield from read_saved(context, workflow_id, get, "log", lambda _, data: data is None)
-    if lost:
-        raise DecodeError(
-            f"The log of the workflow {workflow_id!r}, at the key {keys.log!r}, is missing: it was saved, and the "
-            "server has lost it. Nothing was changed. Restore a backup, or save the log again."
-        )
+    saved = yield from read_saved(context, workflow_id, get, "log", lambda noted, data: bool(noted) == bool(data))
+    data = saved and saved[0]
     if data is None:
         raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
     try:

@@ -13,6 +13,7 @@ from runic_redis.errors import ConfigurationError, DecodeError
 from runic_redis.operations.asking import ask, ask_all, not_allowed, unreachable
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
+from runic_redis.operations.records import read_cursor
 
 __all__ = [
     "FORMAT",
@@ -159,13 +160,17 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
         return
     numbers = [number for number, is_new in enumerate(made) if is_new]
     counts = yield from ask_all([count_call(context, number) for number in numbers])
-    for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True):
-        if (int(workflows), int(unfinished)) != (indexed, leased):
-            yield from ask(Command(("HDEL", hashes[number], "made"), hashes[number]))
-            raise DecodeError(
-                f"What is known of a partition, at the key {hashes[number]!r}, is lost, and {indexed} workflows are in "
-                "it. Nothing was written: runic-redis verify --repair restores it."
-            )
+    lost = [
+        (hashes[number], indexed)
+        for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True)
+        if (read_cursor(workflows, hashes[number]), read_cursor(unfinished, hashes[number])) != (indexed, leased)
+    ]
+    yield from ask_all([Command(("HDEL", key, "made"), key) for key, _ in lost])
+    for key, indexed in lost:
+        raise DecodeError(
+            f"What is known of a partition, at the key {key!r}, is lost, and {indexed} workflows are in it. Nothing "
+            "was written: runic-redis verify --repair restores it."
+        )
 
 
 def count_call(context: Context, number: int, *, repair: bool = False) -> Command:

@@ -16,6 +16,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
+from runic_redis.operations.ending import is_over
 from runic_redis.operations.leftovers import check_leftovers, count_keys, unless_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
 
@@ -35,8 +36,11 @@ def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """The workflow's cursor; 0 if there is none."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply, count = yield from ask_all([Command(("HGET", keys.meta, "cursor"), keys.meta), count_keys(keys)])
+    meta = Command(("HMGET", keys.meta, "cursor", "expires"), keys.meta)
+    (reply, expires), count = yield from ask_all([meta, count_keys(keys)])
     check_leftovers(context, workflow_id, count)
+    if (yield from is_over(context, workflow_id, expires)):
+        return 0
     return read_cursor(reply, keys.meta)
 
 
@@ -102,15 +106,17 @@ class Reader:
             bound = None if self._reverse else self._after + 1
             commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
         # Before the pages and behind them: what was read in between is of one life of the workflow.
-        before = Command(("HMGET", self._keys.meta, "created", "cursor"), self._keys.meta)
+        before = Command(("HMGET", self._keys.meta, "created", "cursor", "expires"), self._keys.meta)
         commands = [before, *commands, count_keys(self._keys), self._meta()]
         while True:
-            (created, reached), *pages, count, meta = checked((yield Batch(commands, at_once=True)), commands)
+            (created, reached, expires), *pages, count, meta = checked((yield Batch(commands, at_once=True)), commands)
             found, self._created = self._take_meta(meta)
             if created == self._created:
                 break
         entries = [entry for page in pages for entry in page]
         check_leftovers(self._context, self.workflow_id, count)
+        if (yield from is_over(self._context, self.workflow_id, expires)):
+            found, entries = 0, []
         if not found and entries and created is not None:
             raise DecodeError(
                 f"The cursor of the workflow {self.workflow_id!r} is missing at the key {self._keys.meta!r}, and its "
@@ -186,6 +192,7 @@ class Reader:
         self._entries.extend(entries)
         if entries:
             self._last_id = entries[-1][0]
+            self._context.note_seen(self.workflow_id, entries[0 if self._reverse else -1][0])
 
     def _page(self) -> Batch:
         """What brings the page after the last one."""

@@ -56,13 +56,8 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     get = Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot)
-    (cursor, data), lost = yield from read_saved(context, workflow_id, get, "snapshot", _is_behind)
-    if lost is not None:
-        raise DecodeError(
-            f"The snapshot of the workflow {workflow_id!r} at cursor {lost.decode()}, at the key {keys.snapshot!r}, is "
-            "missing: it was saved, and the server has lost it. Nothing was changed. Restore a backup, or replay the "
-            "events and save another."
-        )
+    saved = yield from read_saved(context, workflow_id, get, "snapshot", _fits)
+    cursor, data = saved[0] if saved else (None, None)
     if cursor is None and data is None:
         raise SnapshotNotFound(f"The workflow {workflow_id!r} has no snapshot.", workflow_id=workflow_id)
     if data is None or cursor is None or not is_cursor(cursor):
@@ -73,10 +68,12 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     return int(cursor), data
 
 
-def _is_behind(saved: bytes, snapshot: Sequence[bytes | None]) -> bool:
-    """Whether a snapshot is missing, or older than the last one that was saved."""
+def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
+    """Whether a snapshot is the last one that was saved, as far as its cursor tells; one that is damaged says so."""
     cursor = snapshot[0]
-    return is_cursor(saved) and (cursor is None or (is_cursor(cursor) and int(cursor) < int(saved)))
+    if noted is None or cursor is None:
+        return noted is cursor
+    return not (is_cursor(noted) and is_cursor(cursor)) or int(cursor) == int(noted)
 
 
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:

@@ -1,10 +1,8 @@
 """Following workflows: what is there, then what comes, as it comes.
 
-A page is what one blocking read over all the streams brings. Whose entries it brings is asked for after it: if the
-workflow is still the one it was, so are its entries. Cursors must follow each other without a gap, as in reading.py.
-
-In a cluster one command cannot read from several slots. There a read waits for one slot a moment, and looks at the
-others in passing; the next one waits for another slot.
+A page is what one blocking read over all the streams brings (following.py). Whose entries it brings is asked for after
+it: if the workflow is still the one it was, so are its entries. Cursors must follow each other without a gap, as in
+reading.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +12,19 @@ from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.asking import ask_all, checked
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.effects import Command, ErrorReply, Operation
+from runic_redis.operations.ending import is_over
+from runic_redis.operations.following import by_slot, entries_of, follow
 from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
 
 __all__ = ["Tailer"]
 
 _LAST_MS = 2**64 - 1
-# How many entries of a workflow a page has at most, and how many workflows are asked about at once.
-_MOST_ENTRIES = 32
+# How many workflows are asked about at once.
 _AT_ONCE = 1000
-# How long a read waits for something to come, before it looks at how things are; and for one slot of several, in a
-# cluster.
+# How long a read waits for something to come, before it looks at how things are.
 _LOOK_S = 1.0
-_GLANCE_S = 0.05
 
 
 class _Followed:
@@ -66,7 +63,7 @@ class Tailer:
             for workflow_id, cursor in after.items()
         ]
         self._by_key = {one.events.encode(): one for one in followed}
-        self._slots = self._by_slot(followed) if context.slots_matter else [followed]
+        self._slots = self._split()
 
     def open(self) -> Operation[None]:
         """See which of the workflows there are.
@@ -85,15 +82,17 @@ class Tailer:
             EventsTrimmed: what was not read yet has been trimmed.
             DecodeError: what is there is damaged.
         """
-        commands = self._reads()
-        answers = yield Batch(commands, apart=True)
+        self._slots.append(self._slots.pop(0))
+        slots = [{one.events: f"{one.cursor}-{_LAST_MS}" for one in slot} for slot in self._slots]
+        batch = follow(slots, min(self._context.wait_s, _LOOK_S))
+        answers = yield batch
         if any(isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT" for reply in answers):
             # A node of a cluster that has all the slots.
             self._context.slots_matter = True
-            self._slots = self._by_slot(list(self._by_key.values()))
+            self._slots = self._split()
             return []
-        replies = checked(answers, commands)
-        found = [(self._by_key[key], entries) for reply in replies for key, entries in _streams(reply)]
+        replies = checked(answers, batch.commands)
+        found = [(self._by_key[key], entries) for reply in replies for key, entries in entries_of(reply)]
         brought = {one.events for one, _ in found}
         # Of these there were events before this read, which has not brought them.
         behind = [one for one in self._by_key.values() if one.cursor < one.seen_at and one.events not in brought]
@@ -121,31 +120,23 @@ class Tailer:
             raise problem
         return taken
 
-    def _by_slot(self, followed: Sequence[_Followed]) -> list[list[_Followed]]:
-        slots: dict[str, list[_Followed]] = {}
-        for one in followed:
-            slots.setdefault(one.events.partition("}")[0], []).append(one)
-        return list(slots.values())
-
-    def _reads(self) -> list[Command]:
-        """A read for each slot; the first waits."""
-        self._slots.append(self._slots.pop(0))
-        wait_s = min(self._context.wait_s, _LOOK_S if len(self._slots) == 1 else _GLANCE_S)
-        commands = []
-        for number, slot in enumerate(self._slots):
-            block = ("BLOCK", str(max(1, int(wait_s * 1000)))) if number == 0 else ()
-            keys = [one.events for one in slot]
-            after = [f"{one.cursor}-{_LAST_MS}" for one in slot]
-            commands.append(Command(("XREAD", "COUNT", str(_MOST_ENTRIES), *block, "STREAMS", *keys, *after), keys[0]))
-        return commands
+    def _split(self) -> list[list[_Followed]]:
+        """The workflows that one read can wait for."""
+        followed = list(self._by_key.values())
+        if not self._context.slots_matter:
+            return [followed]
+        return [[self._by_key[key.encode()] for key in keys] for keys in by_slot(one.events for one in followed)]
 
     def _look_after(self, followed: Sequence[_Followed]) -> Operation[None]:
         """See that workflows are still those that they were."""
         for at in range(0, len(followed), _AT_ONCE):
             some = followed[at : at + _AT_ONCE]
-            commands = [Command(("HMGET", one.meta, "created", "trimmed", "cursor"), one.meta) for one in some]
-            for one, (created, trimmed_to, cursor) in zip(some, (yield from ask_all(commands)), strict=True):
-                if created is None:
+            fields = ("created", "trimmed", "cursor", "expires")
+            commands = [Command(("HMGET", one.meta, *fields), one.meta) for one in some]
+            for one, meta in zip(some, (yield from ask_all(commands)), strict=True):
+                is_gone = yield from is_over(self._context, one.workflow_id, meta[3])
+                created, trimmed_to, cursor, _ = [None] * 4 if is_gone else meta
+                if created is None and not is_gone:
                     yield from unless_left_over(self._context, one.workflow_id)
                 if created != one.created and one.created is not None:
                     raise WorkflowNotFound(
@@ -173,12 +164,3 @@ class Tailer:
             records = [(one.workflow_id, record) for record in commit.records(events, one.cursor)]
             one.cursor = commit.end
             yield records
-
-
-def _streams(reply: Any) -> list[tuple[bytes, Sequence[Any]]]:
-    """Keys and their entries: pairs in RESP2, a map in RESP3."""
-    if reply is None:
-        return []
-    if isinstance(reply, dict):
-        return list(reply.items())
-    return [(key, entries) for key, entries in reply]

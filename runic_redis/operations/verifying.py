@@ -243,8 +243,8 @@ class Verifier:
             if self._wrong & {keys.index(number), keys.leases(number)}:
                 continue
             problem = (
-                f"it counts {workflows.decode()} workflows and {unfinished.decode()} unfinished ones, and {indexed} "
-                f"and {leased} are there"
+                f"it counts {workflows.decode(errors='replace')} workflows and {unfinished.decode(errors='replace')} "
+                f"unfinished ones, and {indexed} and {leased} are there"
             )
             findings.append(Finding("key", keys.partition(number), problem, (("count", ""),), self._repair))
         return Verified(findings=findings)

@@ -92,8 +92,8 @@ class _Core(Generic[State]):
         if options.lease is not None and not self._can.cursors:
             raise InvalidArgument("lease cannot be kept: the store knows none. Nothing was recovered.")
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        self._initial = initial
-        self._begin()
+        self.state: State = initial() if callable(initial) else initial
+        self.cursor = 0
         self.recovery: Recovery | None = None
         self.pending: list[Any] = []
         self._log: list[Any] = []
@@ -105,16 +105,9 @@ class _Core(Generic[State]):
         self._applying_s = 0.0
         self._problem: str | None = "has not been entered"
 
-    def _begin(self) -> None:
-        """Start from the state before the first event."""
-        self.state: State = self._initial() if callable(self._initial) else self._initial
-        self.cursor = 0
-
     def recover(self) -> Steps[None]:
         """Come to where the workflow is."""
         began_s = time.perf_counter()
-        if self.recovery is None:
-            self._begin()  # an interrupt may have left an earlier recovery between the state and its cursor
         snapshot_cursor, problem = yield from self._load_snapshot()
         try:
             if self._can.cursors:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from runic_redis.events import FactRef, UnknownEvent
+from runic_redis.events import UnknownEvent
 from runic_redis.events.references import parts_of
 from runic_redis.plain import event_text, event_type, value_text
 
@@ -25,7 +25,7 @@ def json_size(value: Any, most: int) -> int:
     stack = [(value, 0)]
     while stack and size <= most:
         part, depth = stack.pop()
-        parts = [part.hash] if type(part) is FactRef else list(parts_of(part))
+        parts = list(parts_of(part))
         size += _PART + _INDENT * depth + _text_size(part)
         if size + len(parts) * (_PART + _INDENT * depth) > most:
             return most + 1
@@ -85,8 +85,6 @@ class _Prefix:
         if kind is UnknownEvent:
             fields = {name[: self._length]: self.of(part) for name, part in self._some(value.fields.items())}
             return UnknownEvent(value.name[: self._length], value.version, fields)
-        if kind is FactRef:
-            return FactRef(self.of(value.hash))
         return value
 
     def _some(self, parts: Iterable[Any]) -> Iterator[Any]:

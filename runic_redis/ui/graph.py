@@ -89,7 +89,7 @@ class _Graph:
         fact = f"r{name}"
         self._nodes.pop(fact, None)  # produced anew, it stands where that was
         node: dict[str, Any] = {"kind": "fact", "type": kind, "label": short(str(name), _LABEL), "cursor": cursor}
-        if type(value) is FactRef and type(value.hash) is str and _is_name(value.hash):
+        if type(value) is FactRef:
             node["hash"] = value.hash
             known = self._kept.setdefault(value.hash, fact)
             if known.startswith("f"):
@@ -117,15 +117,14 @@ class _Graph:
 
 
 def _refs(event: Any) -> list[str]:
-    """The hashes that an event refers to, in the order in which it holds them; damaged ones are passed over."""
+    """The hashes that an event refers to, in the order in which it holds them."""
     found: dict[str, None] = {}
     stack = [event]
     left = _PARTS
     while stack and left > 0:
         part = stack.pop()
         if type(part) is FactRef:
-            if type(part.hash) is str and _is_name(part.hash):
-                found[part.hash] = None
+            found[part.hash] = None
             continue
         parts = list(parts_of(part))[:left]
         left -= len(parts)
