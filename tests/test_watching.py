@@ -24,7 +24,7 @@ def test_each_write_is_told_once_in_order(valkey: RunningServer, namespace: str)
                 store.append(workflow_id, [{"n": 2}])
             told = store._run(watcher.look())
             assert [change.workflow_id for change in told] == ["new", "before", "w-1"], "by its last write"
-            assert all(change.since_us <= change.time_us for change in told)
+            assert all(change.since_us <= change.time_us + 1000 for change in told)
             with valkey.client() as client:
                 client.zadd(store._context.keys.index(0), {"no time": 1e300, "odd": -5})
             assert store._run(watcher.look()) == []
@@ -32,6 +32,18 @@ def test_each_write_is_told_once_in_order(valkey: RunningServer, namespace: str)
                 client.zrem(store._context.keys.index(0), "no time", "odd")
             assert store._run(watcher.look()) == []
             store.delete_namespace()
+
+
+def test_what_a_workflow_had_when_watching_began_is_not_new(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        store.append("w", [{"n": 1}])
+        (first,) = store.stream_records("w")
+        watcher = Watcher(store._context)
+        store._run(watcher.open())
+        store.append("v", [{"n": 1}])
+        store.append("w", [{"n": 2}])
+        since = {change.workflow_id: change.since_us for change in store._run(watcher.look())}
+        assert since["w"] // 1000 > round(first.time.timestamp() * 1000) == since["v"] // 1000
 
 
 def test_more_than_one_look_takes_is_told_by_the_next(valkey: RunningServer, namespace: str) -> None:

@@ -26,7 +26,7 @@ class Change(NamedTuple):
     Attributes:
         workflow_id: the workflow.
         time_us: when, in microseconds since 1970, by the server's clock.
-        since_us: the time of the look before: what was written since then is new.
+        since_us: what was written to it from then on is new.
     """
 
     workflow_id: str
@@ -79,7 +79,8 @@ class Watcher:
                 time_us = int(score)
                 if time_us == since and workflow_id in told:
                     continue
-                changes.append(Change(workflow_id, time_us, since))
+                # An entry has its time in milliseconds: one of that time is its own last one, which is not new.
+                changes.append(Change(workflow_id, time_us, since + 1000 if workflow_id in told else since))
                 if time_us > self._since[number]:
                     self._since[number], self._told[number] = time_us, set()
                 self._told[number].add(workflow_id)
