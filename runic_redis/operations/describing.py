@@ -11,7 +11,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, WorkflowNotFound
 from runic_redis.operations.asking import answer, answer_or_foreign, ask_all, checked, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.leftovers import count_keys, is_behind, is_left_over
+from runic_redis.operations.leftovers import is_behind, is_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 
 __all__ = [
@@ -32,6 +32,7 @@ _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
     *("completed", "expires", "fence", "lease_owner", "lease_until"),
 )
+_NO_META = "meta hash: it is missing, and the rest is not"
 State = Literal["open", "leased", "unfinished", "completed"]
 
 
@@ -97,8 +98,11 @@ def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[De
             for reply, command in zip(replies[first : first + each], commands[first : first + each], strict=True)
         ]
         description = _describe(workflow_id, some, now_ms)
-        if description is not None:
-            found.append(description)
+        if description is None:
+            continue
+        if _NO_META in description.damaged and not (yield from is_left_over(context, workflow_id)):
+            continue  # it was made or deleted meanwhile
+        found.append(description)
     return found
 
 
@@ -192,14 +196,13 @@ def _questions(context: Context, workflow_id: str) -> list[Command]:
         Command(("HLEN", keys.commits), keys.commits),
         Command(("ZSCORE", keys.index, workflow_id), keys.index),
         Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
-        count_keys(keys),
         # As before the rest: what was asked for in between is of one life of the workflow.
         Command(("HGET", keys.meta, "created"), keys.meta),
     ]
 
 
 def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description | None:
-    *replies, there, created_after = replies
+    *replies, created_after = replies
     kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
     damaged = [
         f"{kind}: {reply.message}" for kind, reply in zip(kinds, replies, strict=True) if isinstance(reply, ErrorReply)
@@ -207,10 +210,10 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description 
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
     snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
     meta = meta or [None] * len(_META)
-    if is_left_over(there):
-        damaged.append("meta hash: it is missing, and the rest is not")
-    elif not damaged and meta[0] is None:
-        return None
+    if not damaged and meta[0] is None:
+        if not any((entries, log_bytes, snapshot_bytes)):
+            return None
+        damaged.append(_NO_META)
     for name, value in zip(_META, meta, strict=True):
         if value is not None and name != "lease_owner" and not is_cursor(value):
             damaged.append(f"meta hash: {name} is {value!r:.40}")

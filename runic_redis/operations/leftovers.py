@@ -15,34 +15,37 @@ from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Batch, Command, Operation
 from runic_redis.operations.ending import is_over
 
-__all__ = ["check_leftovers", "count_keys", "is_behind", "is_left_over", "read_saved", "unless_left_over"]
-
-# The keys that hold what a caller has written.
-_WRITTEN = 3
+__all__ = ["are_there", "is_behind", "is_left_over", "read_saved", "unless_left_over"]
 
 
-def count_keys(keys: WorkflowKeys) -> Command:
-    """Return the command that counts a workflow's keys, for `check_leftovers`.
+def are_there(keys: WorkflowKeys) -> list[Command]:
+    """Return the commands that tell which keys are there of those that hold what a caller has written.
 
-    It looks at all of them at one moment, so that no write comes in between. EXISTS counts a key as often as it is
-    named: the meta hash alone counts more than all the others.
+    Each names one key. A cluster that is moving a slot rejects a command that names several.
     """
-    written = (keys.events, keys.snapshot, keys.log)
-    return Command(("EXISTS", *written, *[keys.meta] * (_WRITTEN + 1)), keys.meta)
+    return [Command(("EXISTS", key), key) for key in _written(keys)]
 
 
-def is_left_over(count: int) -> bool:
-    """Return whether the meta hash is missing and something of the workflow is there, by the reply to `count_keys`."""
-    return 0 < count <= _WRITTEN
+def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
+    """Return whether a workflow has no meta hash, and something else of it is there.
+
+    To be asked only of what seems so: a workflow may have been made or deleted between two commands. This is one
+    command, which looks at all keys at one moment. EXISTS counts a key as often as it is named: the meta hash alone
+    counts more than all the others.
+    """
+    keys = context.keys.workflow(workflow_id)
+    written = _written(keys)
+    count: int = yield from ask(Command(("EXISTS", *written, *[keys.meta] * (len(written) + 1)), keys.meta))
+    return 0 < count <= len(written)
 
 
-def check_leftovers(context: Context, workflow_id: str, count: int) -> None:
-    """Check the reply to `count_keys`.
+def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
+    """Check a workflow that seems to have no meta hash.
 
     Raises:
-        DecodeError: the meta hash is missing, and something of the workflow is there.
+        DecodeError: it has none, and something else of it is there.
     """
-    if is_left_over(count):
+    if (yield from is_left_over(context, workflow_id)):
         raise DecodeError(
             f"The meta hash of the workflow {workflow_id!r}, at the key "
             f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot or log are not: the "
@@ -51,14 +54,8 @@ def check_leftovers(context: Context, workflow_id: str, count: int) -> None:
         )
 
 
-def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
-    """Check a workflow that has no meta hash.
-
-    Raises:
-        DecodeError: something of it is there.
-    """
-    keys = context.keys.workflow(workflow_id)
-    check_leftovers(context, workflow_id, (yield from ask(count_keys(keys))))
+def _written(keys: WorkflowKeys) -> tuple[str, str, str]:
+    return keys.events, keys.snapshot, keys.log
 
 
 def read_saved(
@@ -81,11 +78,12 @@ def read_saved(
     """
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", field, "expires"), keys.meta)
-    commands = [meta, command, count_keys(keys)]
+    commands = [meta, command, *are_there(keys)]
     suspected: tuple[bytes | None, bytes | None] | None = None
     while True:
-        (created, noted, expires), reply, count = checked((yield Batch(commands, at_once=True)), commands)
-        check_leftovers(context, workflow_id, count)
+        (created, noted, expires), reply, *there = checked((yield Batch(commands, at_once=True)), commands)
+        if created is None and any(there):
+            yield from unless_left_over(context, workflow_id)
         if (yield from is_over(context, workflow_id, expires)):
             return None
         if fits(noted, reply):
