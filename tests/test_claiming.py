@@ -19,7 +19,7 @@ WORKERS = 8
 # How many workflows are at least there to be worked on while there is trouble.
 AT_HAND = 40
 # How many are killed, and how many stopped, at least.
-TROUBLES = 15
+TROUBLES = 10
 ROOT = Path(__file__).parent.parent
 
 

@@ -544,7 +544,7 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
 
 
 def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    hostile = "\x1b[2J\x9b\r[red]"
+    hostile = "\x1b[2J\x9b\r\u202e\u2028[red]:heart:"
     shop.append(hostile, [UnknownEvent(hostile, 1, {hostile: hostile}), {"f": Fact(hostile)}])
     shop.acquire(hostile, hostile)
     fact = shop.put_fact(hostile)
@@ -556,9 +556,30 @@ def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisS
             ("facts", fact),
             ("verify",),
             ("verify", "--repair"),
+            ("tail", hostile, "--last", 2, "--limit", 1),
             ("workflows",),
         ):
             done = run(*verb)
-            assert not {"\x1b", "\x9b", "\r"} & set(done.out + done.err), verb
+            assert not set(hostile[:1] + hostile[4:8]) & set(done.out + done.err), verb
             assert "\\x1b[2J" in done.out, verb
-    assert hostile in [one["workflow_id"] for one in run("workflows", "--json").lines], "JSON escapes by itself"
+            assert "verify" in verb or ":heart:" in done.out
+            if "--repair" not in verb:
+                done = run(*verb, "--json")
+                assert done.out.isascii(), verb
+                assert "\\u001b[2J" in done.out, verb
+                assert done.lines, verb
+    assert hostile in [one["workflow_id"] for one in run("workflows", "--json").lines]
+    shop.save_snapshot(hostile, 2, b"")
+    for verb in (("trim", hostile), ("delete", hostile, "--yes"), ("show", hostile)):
+        done = run(*verb)
+        assert not set(hostile[:1] + hostile[4:8]) & set(done.out + done.err), verb
+
+
+def test_an_int_of_any_length_is_printed(run: Run, shop: RedisStore) -> None:
+    shop.append("long", [{"n": 10**10_000, "in": [{10**5000}]}], metadata={"m": -(10**6000)})
+    fact = shop.put_fact(10**10_000)
+    for verb in (("events", "long"), ("show", "long"), ("facts", fact), ("tail", "long", "--last", 1, "--limit", 1)):
+        for options in ((), ("--json",)):
+            done = run(*verb, *options)
+            assert (done.status, done.err) == (0, ""), verb
+            assert verb[0] == "show" or hex(10**10_000) in done.out

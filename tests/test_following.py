@@ -208,6 +208,32 @@ def test_in_a_cluster_many_tails_share_a_few_connections(cluster_nodes: list[Run
     asyncio.run(main())
 
 
+def test_a_node_that_is_silent_holds_up_no_tail_of_another(tmp_path: Path) -> None:
+    async def main(nodes: list[RunningServer]) -> None:
+        async with AsyncRedisStore.from_url(servers.cluster_url(nodes), deadline_s=60) as store:
+            assert store._sender is not None
+            store._sender._most_apart = 0
+            ids = [f"order-{n}" for n in range(20)]
+            await asyncio.gather(*(store.append(one, [{"n": 1}]) for one in ids))
+            tails = {one: store.tail(one) for one in ids}
+            await opened(list(tails.values()))
+            port = f":{nodes[0].port}"
+            keys = store._context.keys
+            there = [one for one in ids if store._sender._server.find_node(keys.workflow(one).events).endswith(port)]
+            assert 0 < len(there) < len(ids)
+            coming = {one: asyncio.create_task(anext(tail)) for one, tail in tails.items()}
+            nodes[1].stop()
+            try:
+                await asyncio.gather(*(store.append(one, [{"n": 2}]) for one in there))
+                async with asyncio.timeout(30):
+                    await asyncio.gather(*(coming[one] for one in there))
+            finally:
+                nodes[1].go_on()
+
+    with servers.cluster(servers.valkey_program(), tmp_path, "--cluster-node-timeout", "60000", primaries=2) as nodes:
+        asyncio.run(main(nodes))
+
+
 def test_many_half_read_streams_share_a_few_connections(tmp_path: Path) -> None:
     ids = [f"order-{n}" for n in range(120)]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, progress, stop
+from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, printable, progress, stop
 from runic_redis.errors import WorkflowNotFound
 from runic_redis.operations.describing import count_workflows
 
@@ -40,7 +40,7 @@ def trim(
                 if as_json:
                     print_json({"workflow": workflow_id, "trimmed": cursor})
                 elif not every:
-                    out.print(f"{workflow_id}: trimmed to {cursor}")
+                    out.print(printable(f"{workflow_id}: trimmed to {cursor}"))
     if missing:
         raise typer.Exit(EXIT_NO)
 
@@ -90,4 +90,4 @@ def delete(
             if as_json:
                 print_json({"workflow": workflow_id, "deleted": True})
             else:
-                out.print(f"{workflow_id}: deleted")
+                out.print(printable(f"{workflow_id}: deleted"))

@@ -102,7 +102,9 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
     else:
         shown = table("", "", "found", "what to change")
         for check in checks:
-            shown.add_row(check.name, Text(check.verdict, _STYLES[check.verdict]), check.found, check.advice)
+            shown.add_row(
+                check.name, Text(check.verdict, _STYLES[check.verdict]), printable(check.found), printable(check.advice)
+            )
         out.print(shown)
     if any(check.verdict == "bad" for check in checks):
         raise typer.Exit(EXIT_NO)

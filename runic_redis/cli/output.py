@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NoReturn
@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 __all__ = [
     "EXIT_NO",
@@ -40,24 +41,25 @@ EXIT_PIPE = 141
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def stop(message: str, status: int) -> NoReturn:
     """End with a message on standard error."""
-    print(f"runic-redis: {message}", file=sys.stderr)
+    print(f"runic-redis: {printable(message)}", file=sys.stderr)
     raise SystemExit(status)
 
 
 def note(message: str) -> None:
     """Say something that is no result, on standard error."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as a line of JSON; times in ISO 8601."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=_json_form) + "\n")
+    """Print a value as a line of JSON; times in ISO 8601. A terminal may show it, so control characters are escaped."""
+    text = json.dumps(value, ensure_ascii=False, default=_json_form)
+    sys.stdout.write(_escaped(text, lambda one: json.dumps(one)[1:-1]) + "\n")
 
 
 def _json_form(value: Any) -> Any:
@@ -81,13 +83,19 @@ def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
     made.add_column(overflow="fold")
     for name, value in items:
         if value not in (None, ""):
-            made.add_row(name, str(value))
+            made.add_row(name, value if isinstance(value, Text) else printable(str(value)))
     out.print(made)
 
 
 def printable(text: str) -> str:
     """A text from the data, with what a terminal would take for a command written out."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return _escaped(text, lambda one: one.encode("unicode_escape").decode())
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else escape(one) for one in text)
 
 
 def time_text(time: datetime | None) -> str:

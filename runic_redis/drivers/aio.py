@@ -154,10 +154,11 @@ class Sender:
         # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
         self._large: set[asyncio.Task[list[Any]]] = set()
         self._changed = asyncio.Event()
-        # How many follow on their own connection, and the task that reads for the others.
+        # How many follow on their own connection; and for each node what reads for the others, and the task that has it
+        # do so. A node that fails keeps up nobody who follows what another one holds.
         self._following_alone = 0
-        self._following: asyncio.Task[None] | None = None
-        self._follower = Follower()
+        self._followers: dict[str, Follower] = {}
+        self._following: dict[str, asyncio.Task[None]] = {}
         self._most_apart = max(1, min(_MOST_APART, server.most_connections // _PART))
         self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
@@ -219,39 +220,43 @@ class Sender:
 
     async def _follow(self, ticket: "_Waiting", batch: Follow) -> None:
         """Have the task read that reads for many callers."""
-        self._follower.add(ticket, batch)
-        if self._following is None:
-            self._have_followed()
+        nodes = {self._server.find_node(key) for key in batch.after} if self._server.many_nodes else set()
+        node = nodes.pop() if len(nodes) == 1 else ""
+        follower = self._followers.setdefault(node, Follower())
+        follower.add(ticket, batch)
+        if node not in self._following:
+            self._have_followed(node)
         try:
             await ticket.answered
         finally:
-            self._follower.remove(ticket)
+            follower.remove(ticket)
 
-    def _have_followed(self) -> None:
-        self._following = asyncio.create_task(self._keep_following())
-        self._following.add_done_callback(self._following_ended)
+    def _have_followed(self, node: str) -> None:
+        task = self._following[node] = asyncio.create_task(self._keep_following(self._followers[node]))
+        task.add_done_callback(lambda task: self._following_ended(node, task))
 
-    async def _keep_following(self) -> None:
+    async def _keep_following(self, follower: Follower) -> None:
         """Read for many callers, until for a moment nobody waits."""
-        while commands := self._follower.compose(now_s()):
+        while commands := follower.compose(now_s()):
             ticket = Ticket(Batch(commands, apart=True), now_s())
             await self._ask_apart(ticket)
             if ticket.error is not None:
-                self._follower.fail(ticket.error)
+                follower.fail(ticket.error)
                 return
-            self._follower.take(ticket.replies, now_s())
+            follower.take(ticket.replies, now_s())
             # Those that were just answered may want more: the next read is for them, too.
             await asyncio.sleep(0)
 
-    def _following_ended(self, task: asyncio.Task[None]) -> None:
+    def _following_ended(self, node: str, task: asyncio.Task[None]) -> None:
         """Also of one that somebody has cancelled, perhaps before it began."""
-        self._following = None
+        del self._following[node]
+        follower = self._followers[node]
         if self._closed:
-            self._follower.fail(closed())
+            follower.fail(closed())
         elif not task.cancelled() and (error := task.exception()) is not None:
-            self._follower.fail(failed(error))
-        elif self._follower.has_callers:
-            self._have_followed()
+            follower.fail(failed(error))
+        elif follower.has_callers:
+            self._have_followed(node)
 
     def _have_driven(self, group: Group) -> None:
         """Have a task of its own send what is asked of a node."""
@@ -345,9 +350,7 @@ class Sender:
         """Answer nobody any more, and those who wait with an error."""
         self._closed = True
         self._room.set()
-        tasks = [*self._drivers.values(), *self._large]
-        if self._following is not None:
-            tasks.append(self._following)
+        tasks = [*self._drivers.values(), *self._large, *self._following.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

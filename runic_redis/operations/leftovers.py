@@ -14,7 +14,7 @@ from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Batch, Command, Operation
 from runic_redis.operations.ending import is_over
 
-__all__ = ["check_leftovers", "count_keys", "read_saved", "unless_left_over"]
+__all__ = ["check_leftovers", "count_keys", "is_left_over", "read_saved", "unless_left_over"]
 
 # The keys that hold what a caller has written.
 _WRITTEN = 3
@@ -30,13 +30,18 @@ def count_keys(keys: WorkflowKeys) -> Command:
     return Command(("EXISTS", *written, *[keys.meta] * (_WRITTEN + 1)), keys.meta)
 
 
+def is_left_over(count: int) -> bool:
+    """Return whether the meta hash is missing and something of the workflow is there, by the reply to `count_keys`."""
+    return 0 < count <= _WRITTEN
+
+
 def check_leftovers(context: Context, workflow_id: str, count: int) -> None:
     """Check the reply to `count_keys`.
 
     Raises:
         DecodeError: the meta hash is missing, and something of the workflow is there.
     """
-    if 0 < count <= _WRITTEN:
+    if is_left_over(count):
         raise DecodeError(
             f"The meta hash of the workflow {workflow_id!r}, at the key "
             f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot or log are not: the "

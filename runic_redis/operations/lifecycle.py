@@ -11,7 +11,7 @@ from runic_redis.operations.asking import answer, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
-from runic_redis.operations.leftovers import check_leftovers, count_keys, read_saved
+from runic_redis.operations.leftovers import count_keys, is_left_over, read_saved
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write_all
 
@@ -68,13 +68,14 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
 
 
 def exists(context: Context, workflow_id: str) -> Operation[bool]:
-    """Whether anything was ever saved, appended or snapshotted under the id."""
+    """Whether anything was ever saved, appended or snapshotted under the id, and is there, whole or not."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
     (created, expires), count = yield from ask_all([meta, count_keys(keys)])
-    check_leftovers(context, workflow_id, count)
-    return created is not None and not (yield from is_over(context, workflow_id, expires))
+    if created is None:
+        return is_left_over(count)
+    return not (yield from is_over(context, workflow_id, expires))
 
 
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
