@@ -9,11 +9,13 @@ import pytest
 import redis
 
 from runic_redis import AsyncRedisStore, DecodeError, RedisStore, session
-from runic_redis.context import Context
+from runic_redis.context import Context, without_classes
 from runic_redis.errors import CommitsLost, EventsTrimmed, SnapshotNotFound, WorkflowNotFound
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations import lifecycle, reading, snapshots
+from runic_redis.operations.describing import describe_one, recent_commits
 from runic_redis.operations.effects import Ahead, Batch, Collect, Operation
+from runic_redis.operations.exporting import Exporter
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.tailing import Tailer
 from runic_redis.recovery import EveryEvents, async_session
@@ -145,6 +147,29 @@ def test_whoever_reads_anything_else_is_told_what_it_lacks(
                 call(store)
         elif lost != "cursor":
             assert call(store) == before[name], name
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_whoever_looks_or_exports_is_told_what_is_missing(
+    store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
+) -> None:
+    def problems() -> list[str]:
+        context = without_classes(store._context)
+        exporter = Exporter(context, ["w"])
+        store._run(exporter.run(lambda _: None))
+        commits, damaged = store._run(recent_commits(context, "w", COUNT))
+        assert commits or lost == "events"
+        return [*exporter.problems, *store._run(describe_one(context, "w")).damaged, *damaged]
+
+    assert problems() == []
+    LOST[lost](client, keys)
+    if lost == "index":
+        assert problems() == []
+        return
+    exported, *shown = problems()
+    assert "missing" in exported or (lost == "cursor" and "again and again" in exported)
+    # Whoever shows the first of many events need not know the first one.
+    assert bool(shown) == (lost not in {"first", "cursor"}), shown
 
 
 def follow(records: Iterable[Any], upto: int) -> list[int]:
@@ -296,6 +321,20 @@ def _follow(context: Context) -> Operation[Any]:
         yield from tailer.next_page()
 
 
+def _show(context: Context) -> Operation[Any]:
+    description = yield from describe_one(context, "w")
+    _, damaged = yield from recent_commits(context, "w", COUNT)
+    if description.damaged or damaged:
+        raise DecodeError(f"{description.damaged} {damaged}")
+
+
+def _export(context: Context) -> Operation[Any]:
+    exporter = Exporter(context, ["w"])
+    yield from exporter._export_workflows(["w"], lambda _: None)
+    if [problem for problem in exporter.problems if "There is no workflow" not in problem]:
+        raise DecodeError(str(exporter.problems))
+
+
 OPERATIONS: dict[str, Callable[[Context], Operation[Any]]] = {
     "forward": _read(),
     "in reverse": _read(reverse=True),
@@ -305,6 +344,8 @@ OPERATIONS: dict[str, Callable[[Context], Operation[Any]]] = {
     "exists": lambda context: lifecycle.exists(context, "w"),
     "load": lambda context: lifecycle.load(context, "w"),
     "load_snapshot": lambda context: snapshots.load_snapshot(context, "w"),
+    "show": _show,
+    "export": _export,
     "follow": _follow,
 }
 

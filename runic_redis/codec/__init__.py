@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder, first_type
+from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder, count_events, first_type
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import (
     MAX_METADATA_BYTES,
@@ -23,7 +23,7 @@ from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "fact_matches", "payload_size"]
+__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "count_events", "fact_matches", "payload_size"]
 
 
 class _Encoders(local):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress
+from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, decompress, payload_start
 from runic_redis.codec.explain import explain
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.native import row_reader, row_writer
@@ -40,6 +40,7 @@ __all__ = [
     "Entry",
     "EntryDecoder",
     "EntryEncoder",
+    "count_events",
     "first_type",
 ]
 
@@ -54,6 +55,8 @@ MAX_HEADER_BYTES = 1024 * 1024
 _REMEMBERED = 1024
 _REMEMBERED_BYTES = 1024 * 1024
 
+# What the head of a MessagePack array takes at most.
+_ARRAY_HEAD_BYTES = 5
 _PLAIN_DICT = (None, 0, ())
 # How often in a row to try and read typed rows. A type that holds dates and the like mostly does so in each event.
 _TRIES = 100
@@ -377,6 +380,21 @@ class EntryDecoder:
             self._forget()
             return
         known[key] = value
+
+
+def count_events(payload: bytes) -> int:
+    """Return how many events an entry's payload says that it holds, without decoding them.
+
+    Raises:
+        DecodeError: the payload is damaged.
+    """
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(payload_start(payload, _ARRAY_HEAD_BYTES))
+    try:
+        count: int = unpacker.read_array_header()
+    except (ValueError, msgpack.UnpackException) as error:
+        raise DecodeError("an entry does not hold rows") from error
+    return count
 
 
 def first_type(header: bytes) -> Any:

@@ -6,7 +6,7 @@ import zstandard
 
 from runic_redis.errors import DecodeError, reason
 
-__all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size"]
+__all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size", "payload_start"]
 
 PLAIN = b"\x00"
 ZSTD = b"\x01"
@@ -43,6 +43,21 @@ def compress(payload: bytes) -> bytes:
 def payload_size(data: bytes) -> int:
     """How many bytes a payload has out of its envelope, as far as it says."""
     return zstandard.frame_content_size(data[1:]) if data[:1] == ZSTD else len(data)
+
+
+def payload_start(data: bytes, size: int) -> bytes:
+    """Return the first bytes of a payload out of its envelope.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    if data[:1] == PLAIN:
+        return data[1 : size + 1]
+    try:
+        start: bytes = _zstd.decompressor.stream_reader(data[1:]).read(size)
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise DecodeError(f"a compressed payload is damaged: {reason(error)}") from error
+    return start
 
 
 def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Literal
 
 from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, WorkflowNotFound
-from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all, time_us
+from runic_redis.operations.asking import answer, answer_or_foreign, ask_all, checked, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.records import Commit, decode_commit
+from runic_redis.operations.leftovers import count_keys, is_behind, is_left_over
+from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 
 __all__ = [
     "Description",
@@ -26,7 +28,10 @@ __all__ = [
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_META = ("created", "cursor", "trimmed", "completed", "expires", "fence", "lease_owner", "lease_until")
+_META = (
+    *("created", "cursor", "trimmed", "snapshot", "log"),
+    *("completed", "expires", "fence", "lease_owner", "lease_until"),
+)
 State = Literal["open", "leased", "unfinished", "completed"]
 
 
@@ -132,17 +137,30 @@ def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tup
 
 def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[tuple[list[Commit], list[str]]]:
     """A workflow's last entries, the newest first: each a commit, or a part of a large one; and what is damaged."""
-    key = context.keys.workflow(check_workflow_id(workflow_id)).events
-    commits, damaged = [], []
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    commands = [
+        Command(("HMGET", keys.meta, "created", "cursor"), keys.meta),
+        Command(("XREVRANGE", keys.events, "+", "-", "COUNT", str(count)), keys.events),
+        Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+    ]
+    commits: list[Commit] = []
+    damaged: list[str] = []
     try:
-        entries = yield from ask(Command(("XREVRANGE", key, "+", "-", "COUNT", str(count)), key))
+        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, at_once=True)), commands)
+        newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
     except DecodeError:
         return [], []  # the description says so
+    if before == after and newest < _count(cursor):
+        damaged.append(f"events: those from {newest + 1} to {_count(cursor)} are missing")
     for entry in entries:
         try:
             commits.append(decode_commit(context, workflow_id, entry, with_records=True))
         except DecodeError as error:
             damaged.append(str(error))
+    if len(commits) == len(entries):
+        for newer, older in pairwise(commits):
+            if older.end < newer.start:
+                damaged.append(f"events: those from {older.end + 1} to {newer.start} are missing")
     return commits, damaged
 
 
@@ -174,10 +192,14 @@ def _questions(context: Context, workflow_id: str) -> list[Command]:
         Command(("HLEN", keys.commits), keys.commits),
         Command(("ZSCORE", keys.index, workflow_id), keys.index),
         Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
+        count_keys(keys),
+        # As before the rest: what was asked for in between is of one life of the workflow.
+        Command(("HGET", keys.meta, "created"), keys.meta),
     ]
 
 
 def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description | None:
+    *replies, there, created_after = replies
     kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
     damaged = [
         f"{kind}: {reply.message}" for kind, reply in zip(kinds, replies, strict=True) if isinstance(reply, ErrorReply)
@@ -185,12 +207,19 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description 
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
     snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
     meta = meta or [None] * len(_META)
-    if not damaged and meta[0] is None and not any((entries, log_bytes, snapshot_bytes)):
+    if is_left_over(there):
+        damaged.append("meta hash: it is missing, and the rest is not")
+    elif not damaged and meta[0] is None:
         return None
     for name, value in zip(_META, meta, strict=True):
         if value is not None and name != "lease_owner" and not is_cursor(value):
             damaged.append(f"meta hash: {name} is {value!r:.40}")
-    created, cursor, trimmed, completed, expires, _, owner, until = meta
+    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until = meta
+    if created == created_after:
+        if snapshot is not None and is_behind(saved, snapshot):
+            damaged.append(f"snapshot: the one at cursor {_count(saved)} is missing")
+        if logged is not None and log_bytes == 0:
+            damaged.append("log: it is missing")
     snapshot_cursor, snapshot_time = snapshot or (None, None)
     if snapshot_cursor is not None and not is_cursor(snapshot_cursor):
         damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")

@@ -10,13 +10,14 @@ from typing import Any
 
 from runic_redis.archive import FORMAT, Digest, Record
 from runic_redis.arguments import check_workflow_id, is_cursor
-from runic_redis.codec import fact_matches
+from runic_redis.codec import count_events, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.describing import count_workflows
 from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations.leftovers import check_leftovers, count_keys, is_behind
 from runic_redis.operations.records import entry_cursor, missing, read_cursor
 from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import pairs, scored_ids
@@ -120,7 +121,7 @@ class Exporter:
             for _ in range(_TRIES):
                 if (yield from self._try_workflow(workflow_id, give)):
                     return
-            self.problems.append(f"The workflow {workflow_id!r} was trimmed again and again while it was read.")
+            self.problems.append(f"The workflow {workflow_id!r} changed again and again while it was read.")
         except (DecodeError, InvalidArgument) as error:
             self.problems.append(f"The workflow {workflow_id!r:.600} cannot be exported: {error}")
 
@@ -129,7 +130,7 @@ class Exporter:
         keys = self._context.keys.workflow(check_workflow_id(workflow_id))
         commands = [
             # Before the rest and behind it: what is read in between is of one life of the workflow, and untrimmed.
-            Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+            Command(("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"), keys.meta),
             # What may not be ahead of the meta hash is read before it.
             Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
             Command(("HGETALL", keys.meta), keys.meta),
@@ -138,19 +139,23 @@ class Exporter:
             Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
             Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
             Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
+            count_keys(keys),
             *_page(keys, b"-", _FIRST_ENTRIES),
         ]
-        before, snapshot, head, log, written, leased, refs, commits, entries, after = yield from ask_all(commands)
+        replies = yield from ask_all(commands)
+        (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, there, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
         if not meta:
+            check_leftovers(self._context, workflow_id, there)
             if self._ids is not None:
                 self.problems.append(f"There is no workflow {workflow_id!r}.")
             return True  # else it was deleted since it was listed
         _check(keys, meta, snapshot)
         cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
         life = [meta.get("created"), meta.get("trimmed")]
-        if not before == life == after:
+        if not before == life == after or (entries and not cursor):
             return False
+        _check_saved(keys, (saved, snapshot), (logged, log))
         digest = Digest()
 
         def add(record: Record) -> None:
@@ -169,7 +174,7 @@ class Exporter:
         page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
         while True:
             some = [entry for entry in entries if position < entry_cursor(entry, keys.events) <= cursor]
-            _check_entries(keys, some)
+            self._check_entries(workflow_id, position, some)
             if some:
                 last = some[-1][0]
                 position, count = entry_cursor(some[-1], keys.events), count + len(some)
@@ -184,6 +189,20 @@ class Exporter:
         done = ["done", workflow_id, cursor - trimmed, count, last]
         give([*done, digest.add(done)])
         return True
+
+    def _check_entries(self, workflow_id: str, position: int, entries: Iterable[Any]) -> None:
+        """Check that entries are of this store, and follow each other from a cursor on."""
+        keys = self._context.keys.workflow(workflow_id)
+        for entry in entries:
+            if not is_entry(entry):
+                raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
+            end = entry_cursor(entry, keys.events)
+            start = end - count_events(entry[1][1])
+            if start > position:
+                raise missing(self._context, workflow_id, position, start)
+            if start < position:
+                raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events.")
+            position = end
 
     def _export_members(
         self,
@@ -274,10 +293,18 @@ def _check(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | No
         raise DecodeError(f"the cursor of the snapshot at the key {keys.snapshot!r} is damaged: {snapshot[0]!r:.40}.")
 
 
-def _check_entries(keys: WorkflowKeys, entries: Iterable[Any]) -> None:
-    for entry in entries:
-        if not is_entry(entry):
-            raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
+def _check_saved(
+    keys: WorkflowKeys, snapshot: tuple[bytes | None, list[bytes | None]], log: tuple[bytes | None, bytes | None]
+) -> None:
+    """Check that a snapshot and a log are there if the meta hash, which stands first in each pair, says so.
+
+    Raises:
+        DecodeError: one is missing.
+    """
+    if is_behind(*snapshot):
+        raise DecodeError(f"its snapshot at cursor {snapshot[0]!r:.40} is missing at the key {keys.snapshot!r}.")
+    if log[0] is not None and log[1] is None:
+        raise DecodeError(f"its log is missing at the key {keys.log!r}.")
 
 
 def _entries_that_fit(largest: int) -> int:

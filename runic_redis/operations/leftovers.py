@@ -4,9 +4,10 @@ All keys of a workflow come and go in one step with its meta hash. So entries, a
 are what an eviction or a DEL by hand has left. A reader that took the workflow for absent would skip them silently.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.keys import WorkflowKeys
@@ -14,7 +15,7 @@ from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Batch, Command, Operation
 from runic_redis.operations.ending import is_over
 
-__all__ = ["check_leftovers", "count_keys", "is_left_over", "read_saved", "unless_left_over"]
+__all__ = ["check_leftovers", "count_keys", "is_behind", "is_left_over", "read_saved", "unless_left_over"]
 
 # The keys that hold what a caller has written.
 _WRITTEN = 3
@@ -105,3 +106,11 @@ def _unfit(workflow_id: str, key: str, field: str, noted: bytes | None) -> Decod
         f"The {field} of the workflow {workflow_id!r}, at the key {key!r}, is missing, or older than the last one that "
         "was saved: the server has lost it. Nothing was changed. Restore a backup, or save another."
     )
+
+
+def is_behind(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
+    """Return whether a snapshot, by the first field of its hash, is missing or older than the meta hash has noted."""
+    cursor = snapshot[0]
+    if noted is None or cursor is None:
+        return noted is not None
+    return is_cursor(noted) and is_cursor(cursor) and int(cursor) < int(noted)
