@@ -250,7 +250,7 @@ OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
     "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
-    **dict.fromkeys(("ZREM", "HDEL", "HSETNX"), lambda source: source.number(2)),
+    **dict.fromkeys(("ZREM", "HDEL", "HEXISTS", "HSETNX"), lambda source: source.number(2)),
     "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
     "HKEYS": lambda source: source.some(source.text),
     "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),

@@ -110,7 +110,8 @@ def test_each_of_those_that_travel_together_has_its_own_answer(
     assert first.result() == 0
     assert sorted(isinstance(future.exception(), CursorConflict) for future in expecting) == [False, *[True] * 7]
     assert sorted(future.result() for future in others) == list(range(2, 18, 2))
-    assert gated.rounds == [1, 16]
+    _, *together = gated.rounds
+    assert together == [16]
 
 
 def test_many_commits_of_one_workflow_are_one_call(
@@ -125,7 +126,8 @@ def test_many_commits_of_one_workflow_are_one_call(
     gated.gate.release(20)
     assert [future.result() for future in futures] == list(range(2, 42, 2))
     assert first.result() == 0
-    assert gated.rounds == [1, 20]
+    _, *together = gated.rounds
+    assert together == [20]
     assert [record.cursor for record in store.stream_records("order-1")] == list(range(1, 41))
     assert list(store.stream("order-1")) == numbered(40, 0)
 

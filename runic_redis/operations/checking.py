@@ -109,6 +109,8 @@ class WorkflowCheck:
         self._leftovers = False
         # How many references and commit ids were there after the meta hash was first read, and whether a log was.
         self._sizes: dict[bytes, int] = {}
+        # The snapshot's cursor, if it was above the workflow's.
+        self._snapshot_ahead = 0
         # The cursors after the commits, by their ids.
         self._places: dict[bytes, int] = {}
 
@@ -120,7 +122,7 @@ class WorkflowCheck:
             return [
                 Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
                 Command(("HGETALL", keys.meta), keys.meta),
-                Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
+                Command(("HEXISTS", keys.snapshot, "data"), keys.snapshot),
                 Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
                 Command(("XLEN", keys.events), keys.events),
                 Command(("STRLEN", keys.log), keys.log),
@@ -198,17 +200,17 @@ class WorkflowCheck:
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
         of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
-        earlier, meta, size, later, entries, log, refs, commits = map(self._plain, replies, of)
+        earlier, meta, data, later, entries, log, refs, commits = map(self._plain, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
-        counts = {keys.events: entries, keys.snapshot: size, keys.log: log, keys.refs: refs, keys.commits: commits}
+        counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
         self._sizes = {b"refs": refs or 0, b"ids": commits or 0, b"log": log or 0}
-        whole = bool(self._meta or entries or log or size or self.findings)
+        whole = bool(self._meta or entries or log or data or self.findings)
         self._leftovers = not whole and bool(refs or commits)
         self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
-            self._judge_snapshot(earlier, later, size or 0)
+            self._judge_snapshot(earlier, later, has_data=bool(data))
             self._position = self._number("trimmed")
             if entries:
                 self._left["events"] = b"-"
@@ -318,11 +320,11 @@ class WorkflowCheck:
                 f"nothing is kept of it, and it stands in the {', '.join(name for name, _ in repairs)}", *repairs
             )
 
-    def _judge_snapshot(self, earlier: Any, later: Any, size: int) -> None:
+    def _judge_snapshot(self, earlier: Any, later: Any, *, has_data: bool) -> None:
         """Look at the snapshot's cursor, as it was before and after the meta hash was read."""
         trimmed, cursor = self._number("trimmed"), self._number("cursor")
         noted = self._meta.get(b"snapshot")
-        if later is None and not size and noted is not None:
+        if later is None and not has_data and noted is not None:
             self._found(f"its snapshot, of the cursor {_number(noted)}, is lost", ("meta.snapshot", ""))
         elif earlier is not None and is_cursor(earlier) and cursor >= int(earlier) > _number(noted):
             self._found(
@@ -334,17 +336,17 @@ class WorkflowCheck:
                 f"the snapshot's cursor is {int(later)}, and {_number(noted)} is noted",
                 ("meta.snapshot", later.decode()),
             )
-        if later is None and not size:
+        if later is None and not has_data:
             if trimmed:
                 self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
         elif (earlier is None) is not (later is None):
             pass  # it came meanwhile, or its workflow went
-        elif later is None or not is_cursor(later) or not size:
+        elif later is None or not is_cursor(later) or not has_data:
             self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
         elif int(later) < trimmed:
             self._found(f"the snapshot's cursor is {int(later)}, and the events up to {trimmed} are trimmed")
         elif earlier is not None and is_cursor(earlier) and int(earlier) > cursor:
-            self._found(f"the snapshot's cursor is {int(earlier)}, above the workflow's, {cursor}")
+            self._snapshot_ahead = int(earlier)
 
     def _judge(self) -> None:
         """What all of it says together."""
@@ -354,10 +356,18 @@ class WorkflowCheck:
             if last > trimmed:
                 self._found(f"the events {first} to {last} are missing")
         end = _number(self._before.get(b"cursor"))
+        repairs: list[tuple[str, Argument]] = []
+        # A cursor above what cannot be read would take along those who can still read what is below.
+        if self._position > cursor >= self._broken:
+            repairs.append(("meta.cursor", str(self._position)))
+        if self._snapshot_ahead:
+            if repairs and self._snapshot_ahead <= self._position:
+                repairs.append(("meta.snapshot", str(self._snapshot_ahead)))
+            self._found(
+                f"the snapshot's cursor is {self._snapshot_ahead}, above the workflow's, {cursor}", *repairs[1:]
+            )
         if self._position > cursor:
-            # A cursor above what cannot be read would take along those who can still read what is below.
-            repairs = [("meta.cursor", str(self._position))] if self._broken <= cursor else []
-            self._found(f"the events end at {self._position}, and its cursor is {cursor}", *repairs)
+            self._found(f"the events end at {self._position}, and its cursor is {cursor}", *repairs[:1])
         elif self._position < end and trimmed < end:
             self._found(f"the events {self._position + 1} to {end} are missing at the end")
         for commit_id, place in self._commits:

@@ -224,7 +224,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
         try:
             page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))
             counted, leased = answer(replies[at + 1], commands[at + 1])
-            if not page and read_cursor(counted, keys.partition(number)):
+            if len(page) < min(_LOOKED_AT, read_cursor(counted, keys.partition(number))):
                 lacking.append(number)
             found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
             # A lease was given later than now: the clock was set back, and a lease may be over before its end comes.

@@ -16,8 +16,8 @@ from runic_redis.errors import InvalidArgument
 from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.asking import answer_or_foreign, ask, time_us
 from runic_redis.operations.checking import Finding, WorkflowCheck
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.opening import count_call
+from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script
+from runic_redis.operations.opening import FORMAT, SETTINGS, count_call
 from runic_redis.operations.scanning import KeyScan, Scans
 from runic_redis.operations.scored import pairs
 
@@ -229,7 +229,7 @@ class Verifier:
         keys = self._context.keys
         numbers = range(keys.partitions)
         calls = [count_call(self._context, number) for number in numbers]
-        findings = []
+        findings = yield from self._check_settings()
         for number, call, reply in zip(numbers, calls, (yield Batch(calls)), strict=True):
             counts = answer_or_foreign(reply, call)
             if isinstance(counts, ErrorReply):
@@ -248,6 +248,29 @@ class Verifier:
             )
             findings.append(Finding("key", keys.partition(number), problem, (("count", ""),), self._repair))
         return Verified(findings=findings)
+
+    def _check_settings(self) -> Operation[list[Finding]]:
+        """Check that the namespace's settings and their copy are there and agree."""
+        keys = self._context.keys
+        wanted = [str(value).encode() for value in (FORMAT, keys.partitions)]
+        commands = [Command(("HMGET", key, *SETTINGS), key) for key in (keys.config, keys.config_copy)]
+        replies = [answer_or_foreign(*pair) for pair in zip((yield Batch(commands)), commands, strict=True)]
+        if replies == [[None, None]] * 2:
+            return []  # the namespace was never made, or is deleted
+        findings = []
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ErrorReply):
+                findings.append(_unreadable(command.key, reply))
+            elif reply == [None, None]:
+                if self._repair:
+                    yield from ask(call_script("make_namespace", [command.key], wanted))
+                problem = "the namespace's settings are missing there"
+                findings.append(Finding("key", command.key, problem, (("settings", ""),), self._repair))
+            elif reply != wanted:
+                findings.append(
+                    Finding("key", command.key, f"its format and partitions are {reply!r:.80}, and not {wanted!r}")
+                )
+        return findings
 
     def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
         """Find the buckets that hold facts."""
