@@ -180,6 +180,17 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
     assert argument(asked[3], 4) == "1", "an earlier try may still arrive"
 
 
+def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
+    context.clock = lambda: 1.0
+    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1001"], 4]])
+    assert (names(asked), there) == (["HMGET EXISTS"], True)
+    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1000"], 4], [[b"0", b"999000"]]])
+    assert (names(asked), there) == (["HMGET EXISTS", "TIME"], True)
+    over: list[Any] = [[[b"5", b"1000"], 4], [[b"1", b"0"]], [[b"5", b"1000"]], [1]]
+    asked, there = play(lifecycle.exists(context, "w"), over)
+    assert (names(asked), there) == (["HMGET EXISTS", "TIME", "HMGET", "delete"], False)
+
+
 def test_reading_makes_no_namespace(context: Context) -> None:
     context.made = False
     play(lifecycle.exists(context, "w"), [[NOT_THERE, 0]])
