@@ -145,12 +145,21 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
     remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
     assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
-    with pytest.raises(ConfigurationError, match=r"partitions=8 instead of 4.*Nothing was written"):
+    with pytest.raises(ConfigurationError, match=r"partitions=8;.*Nothing was written"):
         play(append(context, "w", [{"a": 1}]), [[again], [[b"1", b"8"]] * 2])
     assert context.keys.partitions == 8
+    late = append(context, "w", [{"a": 1}])
+    next(late)
+    context.keys = Keys("test", 4)
+    for answer in ([again], [[b"1", b"4"]] * 2, [[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [0] * 4, []):
+        late.send(answer)
+    with pytest.raises(ConfigurationError, match=r"partitions=4;.*Nothing was written"):
+        late.send([])
     context.keys = Keys("test", 4)
     with pytest.raises(StoreError, match="5 times"):
         play(append(context, "w", [{"a": 1}]), [[again], *([*remade, [again]] * 5)])
+    _, cursor = play(append(context, "w", [{"a": 1}]), [[again], *([*remade, [again]] * 4), *remade, [1]])
+    assert cursor == 1, "the last round may be the one that succeeds"
 
 
 def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Context) -> None:
@@ -169,6 +178,17 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
     assert names(asked) == ["append append append", "HMGET", "expire", "append"]
     assert argument(asked[2], 4) == "900", "what is left of it by the caller's clock"
     assert argument(asked[3], 4) == "1", "an earlier try may still arrive"
+
+
+def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
+    context.clock = lambda: 1.0
+    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1001"], 4]])
+    assert (names(asked), there) == (["HMGET EXISTS"], True)
+    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1000"], 4], [[b"0", b"999000"]]])
+    assert (names(asked), there) == (["HMGET EXISTS", "TIME"], True)
+    over: list[Any] = [[[b"5", b"1000"], 4], [[b"1", b"0"]], [[b"5", b"1000"]], [1]]
+    asked, there = play(lifecycle.exists(context, "w"), over)
+    assert (names(asked), there) == (["HMGET EXISTS", "TIME", "HMGET", "delete"], False)
 
 
 def test_reading_makes_no_namespace(context: Context) -> None:

@@ -193,7 +193,10 @@ class Reader:
         self._entries.extend(entries)
         if entries:
             self._last_id = entries[-1][0]
-            self._context.note_seen(self.workflow_id, entries[0 if self._reverse else -1][0])
+            newest = entries[0 if self._reverse else -1]
+            # An older one would have retries look further.
+            if entry_cursor(newest, self._keys.events) >= self._opened_at:
+                self._context.note_seen(self.workflow_id, newest[0])
 
     def _page(self) -> Batch:
         """What brings the page after the last one."""
