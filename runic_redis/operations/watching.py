@@ -59,7 +59,13 @@ class Watcher:
         commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
         tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
         self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
-        self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
+        # Times of events are in milliseconds: what was written to in that of the last write has nothing new of it.
+        starts = [f"{since // 1000 * 1000}" for since in self._since]
+        commands = [
+            Command(("ZRANGEBYSCORE", key, start, "+inf"), key) for key, start in zip(keys, starts, strict=True)
+        ]
+        pages = (yield from ask_all(commands)) if any(self._since) else [[]] * len(keys)
+        self._told = [{one.decode(errors="replace") for one in page} for page in pages]
 
     def look(self) -> Operation[list[Change]]:
         """What has been written to since the last look, in the order of their times; nothing, if nothing has."""
@@ -79,7 +85,6 @@ class Watcher:
                 time_us = int(score)
                 if time_us == since and workflow_id in told:
                     continue
-                # An entry has its time in milliseconds: one of that time is its own last one, which is not new.
                 changes.append(Change(workflow_id, time_us, since + 1000 if workflow_id in told else since))
                 if time_us > self._since[number]:
                     self._since[number], self._told[number] = time_us, set()
