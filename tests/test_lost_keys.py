@@ -93,7 +93,6 @@ NOTICED: dict[str, dict[str, Call]] = {
         **READS,
         **APPENDS,
         "cursor": lambda store: store.cursor("w"),
-        "exists": lambda store: store.exists("w"),
         "load": lambda store: store.load("w"),
         "load_snapshot": lambda store: store.load_snapshot("w"),
     },
@@ -139,6 +138,14 @@ def test_a_key_that_is_gone_is_noticed_and_nothing_changes(
             assert all(client.type(one) == b"hash" for one in after.keys() - before.keys())
     if name == "collect":
         assert store.load_fact(fact_of(store)) == "fact", "no fact was removed"
+
+
+def test_a_workflow_whose_meta_hash_alone_is_gone_exists(store: RedisStore, client: redis.Redis) -> None:
+    client.delete(key(store, "meta"))
+    assert store.exists("w")
+    store.delete("w")
+    assert not store.exists("w")
+    assert store.append("w", [{"n": 1}], expected_cursor=0) == 1
 
 
 # What verify says of each key that is gone, and whether all is sound once it has repaired it.
