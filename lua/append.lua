@@ -122,11 +122,14 @@ end
 local function look_back(id, floor)
   local look = looks[events]
   if not look then
-    look = {places = {}, ids = {}, upper = '+', count = 16, first = entries_left == MOST_LOOKED_THROUGH}
+    look = {places = {}, ids = {}, upper = '+', count = 16}
     looks[events] = look
   end
   while not (look.places[id] or look.ids[floor] or look.over) do
-    if entries_left <= 0 or bytes_left <= 0 then return nil, look.first and 'COMMIT_UNSURE ' or 'LOOK_AGAIN ' end
+    if entries_left <= 0 or bytes_left <= 0 then
+      -- Sent again, the first look of a call may go on further than that of another workflow lets it here.
+      return nil, next(looks) == events and not next(looks, events) and 'COMMIT_UNSURE ' or 'LOOK_AGAIN '
+    end
     look_further(look)
   end
   if look.places[id] then return look.places[id] end

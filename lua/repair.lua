@@ -7,6 +7,7 @@
 -- KEYS[5]  expiring  sorted set of the partition's workflows that expire, by when
 -- KEYS[6]  events    stream
 -- KEYS[7]  commits   hash of the commit ids that callers gave
+-- KEYS[8]  partition hash of the partition: counts
 -- ARGV[1]  workflow id
 -- ARGV[2]  the cursor in the meta hash as it was looked at, '' if there was none
 -- ARGV[3]  the ID of the stream's last entry as it was looked at, '' if there was none
@@ -20,7 +21,10 @@
 -- Reply    integer: 1 if it was set right, 0 if the workflow has changed
 -- Errors   none of its own
 --
--- The partition's counts stay: what was lost from a sorted set is counted still, and what was never counted goes.
+-- A workflow that was lost from a sorted set is still counted. One that was put there by hand never was. So the partition's
+-- count changes only where it would differ from the set otherwise.
+
+--@include numbers
 
 local meta = redis.call('HMGET', KEYS[1], 'cursor', 'fence')
 local last = redis.call('XREVRANGE', KEYS[6], '+', '-', 'COUNT', 1)[1]
@@ -30,6 +34,19 @@ redis.call('SCARD', KEYS[2])
 redis.call('HLEN', KEYS[7])
 local sets = {index = KEYS[3], leases = KEYS[4], expiring = KEYS[5]}
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
+local counts = {index = 'workflows', leases = 'unfinished'}
+
+-- Puts the workflow into a sorted set, or takes it out.
+local function set_score(name, score)
+  local key, field = sets[name], counts[name]
+  local size = redis.call('ZCARD', key)
+  local change = score == '' and -redis.call('ZREM', key, ARGV[1]) or redis.call('ZADD', key, score, ARGV[1])
+  if not field or change == 0 then return end
+  local counted = redis.pcall('HGET', KEYS[8], field)
+  counted = type(counted) ~= 'table' and whole(counted)
+  if counted and (counted - size) * change <= 0 then redis.call('HINCRBY', KEYS[8], field, change) end
+end
+
 for at = 5, #ARGV, 2 do
   local what, value = ARGV[at], ARGV[at + 1]
   local field = string.match(what, '^meta%.(%a+)$')
@@ -46,10 +63,8 @@ for at = 5, #ARGV, 2 do
     redis.call('HSETNX', KEYS[7], id, cursor)
   elseif what == 'count.ids' then
     redis.call('HSET', KEYS[1], 'ids', redis.call('HLEN', KEYS[7]))
-  elseif value == '' then
-    redis.call('ZREM', sets[what], ARGV[1])
   else
-    redis.call('ZADD', sets[what], value, ARGV[1])
+    set_score(what, value)
   end
 end
 return 1

@@ -244,8 +244,7 @@ OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
     "EVAL": lambda _: ErrorReply("ERR", "wrong number of arguments for 'eval' command"),
     "ROLE": lambda source: [source.text(), source.text(), source.number(9)],
     "UNLINK": lambda source: source.number(9),
-    "EVAL": lambda _: ErrorReply("ERR", "wrong number of arguments for 'eval' command"),
-    "ROLE": lambda source: [source.text()],
+    "EXISTS": lambda source: source.number(9),
 }
 # Replies that are of one form, whatever was asked.
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {

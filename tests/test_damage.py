@@ -237,11 +237,11 @@ def test_a_damaged_meta_hash_is_noticed(
             lambda: store.append("order-1", numbered(1)),
             lambda: store.save_snapshot("order-1", 3, b""),
         ):
-            with pytest.raises(DecodeError, match="(?i)damaged"):
+            with pytest.raises(DecodeError, match=r"(?i)damaged"):
                 write()
         assert everything(client, namespace) == before
     else:
-        with pytest.raises(DecodeError, match="(?i)damaged"):
+        with pytest.raises(DecodeError, match=r"(?i)damaged"):
             store.trim("order-1")
 
 
@@ -272,7 +272,7 @@ def test_a_damaged_time_of_expiry_stops_a_write_before_its_first_change(
     client.hset(keys.meta, "expires", value)
     before = everything(client, namespace)
     for write in (lambda: store.save_snapshot("order-1", 3, b""), lambda: store.save("order-1", numbered(1))):
-        with pytest.raises(DecodeError, match="(?i)damaged"):
+        with pytest.raises(DecodeError, match=r"(?i)damaged"):
             write()
     assert everything(client, namespace) == before
 
@@ -318,7 +318,7 @@ def test_an_owner_that_is_no_text_is_shown_as_far_as_it_is(
 
 def test_a_damaged_commit_id_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
     client.hset(keys.commits, "a", "what")
-    with pytest.raises(DecodeError, match="(?i)damaged"):
+    with pytest.raises(DecodeError, match=r"(?i)damaged"):
         store.append("order-1", numbered(1), commit_id="a")
 
 
@@ -329,7 +329,7 @@ def test_an_entry_of_an_absurd_time_is_noticed(store: RedisStore, client: redis.
     ((_, fields),) = client.xrange(other.events)
     client.xadd(keys.events, fields, id=f"4-{2**64 - 1}")
     assert list(store.stream("order-1")) == numbered(4)
-    with pytest.raises(DecodeError, match="(?i)damaged"):
+    with pytest.raises(DecodeError, match=r"(?i)damaged"):
         list(store.stream_records("order-1"))
 
 

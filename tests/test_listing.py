@@ -1,5 +1,6 @@
 """Listing any number of workflows, newest first."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -116,3 +117,15 @@ def _page(store: RedisStore, **options: Any) -> tuple[list[str], Place | None] |
     while more := store._run(listing.next_page()):
         ids += more
     return (ids, listing.last) if ids else None
+
+
+def test_a_caller_whose_clock_is_ahead_sets_no_order(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        store._context.clock = lambda: time.time() + 3600
+        # By the server's clock, they are written in the same microsecond.
+        store.append_many([(f"w-{number}", [{"n": 1}]) for number in range(100)])
+        scores = [score for _, score in client.zrange(store._context.keys.index(0), 0, -1, withscores=True)]
+    assert len(set(scores)) == 100
+    assert max(scores) - min(scores) < 60_000_000

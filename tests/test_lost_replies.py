@@ -3,18 +3,22 @@
 Every case runs on fakeredis and on Valkey, with the losses at exactly chosen points.
 """
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runic_redis import CursorConflict, RedisStore, StoreUnavailable
+from runic_redis.operations.appending import _command
 from runic_redis.operations.effects import Batch, Command
 from runic_redis.testing.examples import OrderPlaced, numbered
 from tests.faults import FaultyServer, make_faulty
+from tests.servers import RunningServer
 
 
 @pytest.fixture
@@ -284,3 +288,30 @@ def test_many_writers_on_bad_connections_lose_nothing_and_double_nothing(opener:
             expected[f"w{writer}", number] = size
             assert streamed[cursor - size : cursor] == [OrderPlaced(f"w{writer}", number)] * size
     assert Counter((event.customer, event.quantity) for event in streamed) == expected
+
+
+def test_what_other_retries_have_looked_through_makes_none_unsure(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        for workflow_id in ("w", "v"):
+            for _ in range(5):
+                store.append(workflow_id, [{"b": os.urandom(900_000)}])
+        context = store._context
+        near = _command(context, "w", [{"n": 1}], {})
+        far = [replace(_command(context, workflow_id, [{"n": 2}], {}), tried="1") for workflow_id in ("v", "w")]
+        retries = [replace(command, args=command.as_retry()) for command in (near, *far)]
+        # Those of one workflow look at 1 and 5 entries, and the other between them at 5: 8 MiB are looked through.
+        replies = store._sender.ask(Batch(retries))
+        assert [int(reply.partition(b"-")[0]) for reply in replies] == [6, 6, 7]
+
+
+def test_a_store_that_reads_old_events_still_knows_the_last_one(store: RedisStore) -> None:
+    for number in range(20):
+        store.append("w", numbered(1, number))
+    last = store._context.seen["w"]
+    assert len(list(store.stream("w", until=12))) == 12
+    next(store.stream("w"))
+    next(store.stream("w", reverse=True, until=12))
+    assert store._context.seen["w"] == last
+    store._context.seen.clear()
+    assert len(list(store.stream("w"))) == 20
+    assert store._context.seen["w"] == last

@@ -12,8 +12,11 @@ from runic_redis import InvalidArgument, RedisStore
 from runic_redis.arguments import check_namespace
 from runic_redis.keys import FACT_BUCKETS, Keys
 from runic_redis.testing.examples import numbered
+from runic_redis.operations.effects import Batch
+from runic_redis.operations.namespace import delete_namespace
 from tests import tour
 from tests.servers import RunningServer
+from tests.test_verifying import verify
 
 names = st.text(string.ascii_letters + string.digits + "_.@/+-", min_size=1, max_size=100)
 # Some that are near each other: one begins or ends with the other, or is called as a part of its keys is.
@@ -190,3 +193,31 @@ def test_whatever_is_done_in_one_namespace_another_does_not_notice(
             assert store.load_fact(workflow_id) == "value"
         store.delete_namespace()
         assert set(admin.keys()) <= before
+
+
+def test_what_is_written_while_a_namespace_is_deleted_damages_no_partition(
+    valkey: RunningServer, namespace: str, few_buckets: None
+) -> None:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as other,
+    ):
+        store.append("before", numbered(1))
+        operation, replies, commands = delete_namespace(store._context), None, 0
+        try:
+            while True:
+                effect = operation.send(replies)
+                assert isinstance(effect, Batch)
+                replies = []
+                for command in effect.commands:
+                    replies += store._sender.ask(Batch([command]))
+                    commands += 1
+                    other.append(f"w-{commands}", numbered(1))
+                    other.acquire(f"w-{commands}", "me")
+        except StopIteration:
+            pass
+        for number in range(9):
+            other.append(f"after-{number}", numbered(1))
+        assert {f"after-{number}" for number in range(9)} <= set(other.list())
+        assert [one for one in verify(other).findings if one.kind == "key"] == []
+        store.delete_namespace()

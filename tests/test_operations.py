@@ -105,14 +105,14 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
-    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE, 0]])
-    assert names(asked) == ["HMGET HMGET", "HMGET EXISTS"]
+    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE, 0, 0, 0]])
+    assert names(asked) == ["HMGET HMGET", "HMGET EXISTS EXISTS EXISTS"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
         play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]] * 2])
     with pytest.raises(StoreError):
         next(with_settings(context, lifecycle.exists(context, "")))
-    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE, 0]])
+    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE, 0, 0, 0]])
     assert context.made
 
 
@@ -145,12 +145,21 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
     remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
     assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
-    with pytest.raises(ConfigurationError, match=r"partitions=8 instead of 4.*Nothing was written"):
+    with pytest.raises(ConfigurationError, match=r"partitions=8;.*Nothing was written"):
         play(append(context, "w", [{"a": 1}]), [[again], [[b"1", b"8"]] * 2])
     assert context.keys.partitions == 8
+    late = append(context, "w", [{"a": 1}])
+    next(late)
+    context.keys = Keys("test", 4)
+    for answer in ([again], [[b"1", b"4"]] * 2, [[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [0] * 4, []):
+        late.send(answer)
+    with pytest.raises(ConfigurationError, match=r"partitions=4;.*Nothing was written"):
+        late.send([])
     context.keys = Keys("test", 4)
     with pytest.raises(StoreError, match="5 times"):
         play(append(context, "w", [{"a": 1}]), [[again], *([*remade, [again]] * 5)])
+    _, cursor = play(append(context, "w", [{"a": 1}]), [[again], *([*remade, [again]] * 4), *remade, [1]])
+    assert cursor == 1, "the last round may be the one that succeeds"
 
 
 def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Context) -> None:
@@ -171,9 +180,20 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
     assert argument(asked[3], 4) == "1", "an earlier try may still arrive"
 
 
+def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
+    context.clock = lambda: 1.0
+    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1001"], 4]])
+    assert (names(asked), there) == (["HMGET EXISTS"], True)
+    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1000"], 4], [[b"0", b"999000"]]])
+    assert (names(asked), there) == (["HMGET EXISTS", "TIME"], True)
+    over: list[Any] = [[[b"5", b"1000"], 4], [[b"1", b"0"]], [[b"5", b"1000"]], [1]]
+    asked, there = play(lifecycle.exists(context, "w"), over)
+    assert (names(asked), there) == (["HMGET EXISTS", "TIME", "HMGET", "delete"], False)
+
+
 def test_reading_makes_no_namespace(context: Context) -> None:
     context.made = False
-    play(lifecycle.exists(context, "w"), [[NOT_THERE, 0]])
+    play(lifecycle.exists(context, "w"), [[NOT_THERE, 0, 0, 0]])
     play(append(context, "w", []), [[0]])
     assert not context.made
 
@@ -388,7 +408,7 @@ def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Con
     ]
     meta = [b"100", None, b"1", None]
     reader = Reader(context, "w")
-    play(reader.open(), [[[b"1", b"100", None], entries[:8], 5, meta]])
+    play(reader.open(), [[[b"1", b"100", None], entries[:8], 1, 0, 0, meta]])
     assert names(play(reader.next_page(), [])[0]) == []
     asked, page = play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
     assert names(asked) == ["XRANGE HMGET", "Ahead"]
@@ -407,7 +427,7 @@ def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:
     ]
     meta = [b"100", None, b"1", None]
     reader = Reader(context, "w")
-    play(reader.open(), [[[b"1", b"100", None], entries[:8], 5, meta]])
+    play(reader.open(), [[[b"1", b"100", None], entries[:8], 1, 0, 0, meta]])
     play(reader.next_page(), [])
     play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
     reader.close()
@@ -420,7 +440,7 @@ def test_a_page_is_small_where_entries_are_large(context: Context) -> None:
         [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)
     ]
     reader = Reader(context, "w")
-    play(reader.open(), [[[b"1", b"100", None], entries[:8], 5, [b"100", None, b"1", b"1048576"]]])
+    play(reader.open(), [[[b"1", b"100", None], entries[:8], 1, 0, 0, [b"100", None, b"1", b"1048576"]]])
     play(reader.next_page(), [])
     batch = next(reader.next_page())
     assert isinstance(batch, Batch)
@@ -438,12 +458,13 @@ def test_a_first_page_of_another_life_is_read_again(context: Context) -> None:
     )
     reader = Reader(context, "w")
     later = [b"8", None, b"2", None]
-    asked, _ = play(reader.open(), [[[b"1", b"8", None], old, 5, later], [[b"2", b"8", None], new, 5, later]])
-    assert names(asked) == ["HMGET XRANGE EXISTS HMGET"] * 2
+    found = [[[b"1", b"8", None], old, 1, 0, 0, later], [[b"2", b"8", None], new, 1, 0, 0, later]]
+    asked, _ = play(reader.open(), found)
+    assert names(asked) == ["HMGET XRANGE EXISTS EXISTS EXISTS HMGET"] * 2
     assert play(reader.next_page(), [])[1] == [{"life": 2}] * 8
     gone = Reader(context, "w")
     with pytest.raises(WorkflowNotFound):
-        play(gone.open(), [[[b"1", b"8", None], old, 0, [None] * 4], [[None] * 3, [], 0, [None] * 4]])
+        play(gone.open(), [[[b"1", b"8", None], old, 0, 0, 0, [None] * 4], [[None] * 3, [], 0, 0, 0, [None] * 4]])
 
 
 class Fetching:
@@ -467,7 +488,7 @@ def test_the_last_few_events_are_read_with_a_small_page(context: Context) -> Non
     reader = Reader(context, "w", reverse=True)
     batch = next(reader.open())
     assert isinstance(batch, Batch)
-    before, page, _, meta = batch.commands
+    before, page, *_, meta = batch.commands
     assert before.args[0] == "HMGET"
     assert page.args[0] == "XREVRANGE"
     assert page.args[-1] == "8"

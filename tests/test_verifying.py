@@ -446,6 +446,33 @@ def test_a_workflow_that_changes_is_not_repaired_by_what_it_was(store: RedisStor
     assert verify(store).findings == []
 
 
+COUNTED: dict[str, Damage] = {
+    "nothing": lambda c, s, k: None,
+    "all keys": lambda c, s, k: c.delete(k.events, k.meta),
+    "places": lambda c, s, k: (c.zrem(k.index, "unfinished"), c.zrem(k.leases, "unfinished")),
+    "places, which are counted out": lambda c, s, k: (
+        c.zrem(k.index, "unfinished"),
+        c.zrem(k.leases, "unfinished"),
+        c.hincrby(k.partition, "workflows", -1),
+        c.hincrby(k.partition, "unfinished", -1),
+    ),
+    "not lost but added by hand": lambda c, s, k: (c.zadd(k.index, {"ghost": 5}), c.zadd(k.leases, {"ghost": 5})),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_repair_of_one_workflow_leaves_its_partition_sound(
+    valkey: RunningServer, client: redis.Redis, namespace: str, name: str
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        for workflow_id in ("unfinished", "other"):
+            store.append(workflow_id, [{"n": 1}], lease=store.acquire(workflow_id, "me"))
+        COUNTED[name](client, store, keys(store, "unfinished"))
+        verify(store, ["unfinished", "ghost"], repair=True)
+        assert set(store.list()) >= {"other"}
+        assert verify(store).findings == []
+
+
 def test_a_cluster_is_looked_through_slot_by_slot(cluster_nodes: list[RunningServer], namespace: str) -> None:
     url = cluster_url(cluster_nodes)
     with RedisStore.from_url(url, namespace=namespace, partitions=5) as store:

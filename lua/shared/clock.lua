@@ -8,12 +8,13 @@ local function now()
 end
 
 -- The index score of a write that happens now: above every other score of the partition. Where the server's clock is
--- behind these, because it was set back or a failover led to another server, the caller's clock counts. `top` is the
--- highest member of the index with its score, as ZREVRANGE returns it.
+-- behind these by a second, because it was set back or a failover led to another server, the caller's clock counts. It
+-- is less than that where one call writes much. `top` is the highest member of the index with its score, as ZREVRANGE
+-- returns it.
 local function next_score(top, micros, caller)
   local highest = tonumber(top[2] or 0)
   if highest < micros or highest >= 9007199254740991 then return int(micros) end
-  return int(math.max(highest + 1, tonumber(caller)))
+  return int(highest < micros + 1000000 and highest + 1 or math.max(highest + 1, tonumber(caller)))
 end
 
 -- Whether a workflow's end is reached by the server's clock. The caller compares it with its own clock, and then deletes

@@ -182,7 +182,7 @@ class WorkflowCheck:
     def _repaired_keys(self) -> list[str]:
         keys = self._keys
         return [
-            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits),
+            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
         ]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:

@@ -11,7 +11,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, WorkflowNotFound
 from runic_redis.operations.asking import answer, answer_or_foreign, ask_all, checked, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.leftovers import count_keys, is_behind, is_left_over
+from runic_redis.operations.leftovers import is_behind
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 
 __all__ = [
@@ -192,14 +192,13 @@ def _questions(context: Context, workflow_id: str) -> list[Command]:
         Command(("HLEN", keys.commits), keys.commits),
         Command(("ZSCORE", keys.index, workflow_id), keys.index),
         Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
-        count_keys(keys),
         # As before the rest: what was asked for in between is of one life of the workflow.
         Command(("HGET", keys.meta, "created"), keys.meta),
     ]
 
 
 def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description | None:
-    *replies, there, created_after = replies
+    *replies, created_after = replies
     kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
     damaged = [
         f"{kind}: {reply.message}" for kind, reply in zip(kinds, replies, strict=True) if isinstance(reply, ErrorReply)
@@ -207,7 +206,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description 
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
     snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
     meta = meta or [None] * len(_META)
-    if is_left_over(there):
+    if meta[0] is created_after is None and (snapshot_bytes or entries or log_bytes):
         damaged.append("meta hash: it is missing, and the rest is not")
     elif not damaged and meta[0] is None:
         return None

@@ -23,10 +23,10 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
 
     It is deleted so that it stays over, whatever the clocks say next.
     """
-    if expires is None or not is_cursor(expires):
+    if expires is None or not is_cursor(expires) or int(expires) > context.now_ms():
         return False
     time = yield from ask(Command(("TIME",), context.keys.config))
-    if int(expires) > min(time_us(time) // 1000, context.now_ms()):
+    if int(expires) > time_us(time) // 1000:
         return False
     yield from delete_ended(context, [workflow_id])
     return True

@@ -17,7 +17,7 @@ from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
 from runic_redis.operations.asking import ask, ask_all
 from runic_redis.operations.describing import count_workflows
 from runic_redis.operations.effects import Command, Operation
-from runic_redis.operations.leftovers import check_leftovers, count_keys, is_behind
+from runic_redis.operations.leftovers import is_behind, unless_left_over
 from runic_redis.operations.records import entry_cursor, missing, read_cursor
 from runic_redis.operations.scanning import Scans
 from runic_redis.operations.scored import pairs, scored_ids
@@ -139,14 +139,13 @@ class Exporter:
             Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
             Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
             Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
-            count_keys(keys),
             *_page(keys, b"-", _FIRST_ENTRIES),
         ]
         replies = yield from ask_all(commands)
-        (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, there, entries, after = replies
+        (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
         if not meta:
-            check_leftovers(self._context, workflow_id, there)
+            yield from unless_left_over(self._context, workflow_id)
             if self._ids is not None:
                 self.problems.append(f"There is no workflow {workflow_id!r}.")
             return True  # else it was deleted since it was listed

@@ -10,55 +10,42 @@ from typing import Any
 from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
-from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.asking import ask, checked
+from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Batch, Command, Operation
 from runic_redis.operations.ending import is_over
 
-__all__ = ["check_leftovers", "count_keys", "is_behind", "is_left_over", "read_saved", "unless_left_over"]
+__all__ = ["is_behind", "is_left_over", "read_saved", "unless_left_over"]
 
-# The keys that hold what a caller has written.
-_WRITTEN = 3
-
-
-def count_keys(keys: WorkflowKeys) -> Command:
-    """Return the command that counts a workflow's keys, for `check_leftovers`.
-
-    It looks at all of them at one moment, so that no write comes in between. EXISTS counts a key as often as it is
-    named: the meta hash alone counts more than all the others.
-    """
-    written = (keys.events, keys.snapshot, keys.log)
-    return Command(("EXISTS", *written, *[keys.meta] * (_WRITTEN + 1)), keys.meta)
+# A workflow may be deleted between two questions about it. Nobody deletes one and makes it again that often.
+_LOOKS = 3
 
 
-def is_left_over(count: int) -> bool:
-    """Return whether the meta hash is missing and something of the workflow is there, by the reply to `count_keys`."""
-    return 0 < count <= _WRITTEN
+def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
+    """Return whether something is there of a workflow that was found to have no meta hash."""
+    keys = context.keys.workflow(workflow_id)
+    # A command for each key: those of several keys wait while a cluster moves their slot.
+    commands = [Command(("EXISTS", key), key) for key in (keys.events, keys.snapshot, keys.log)]
+    commands.append(Command(("HMGET", keys.meta, "created"), keys.meta))
+    for _ in range(_LOOKS):
+        *there, (created,) = yield from ask_all(commands)
+        if created is not None or not any(there):
+            return False
+    return True
 
 
-def check_leftovers(context: Context, workflow_id: str, count: int) -> None:
-    """Check the reply to `count_keys`.
+def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
+    """Check a workflow that was found to have no meta hash.
 
     Raises:
-        DecodeError: the meta hash is missing, and something of the workflow is there.
+        DecodeError: something of it is there.
     """
-    if is_left_over(count):
+    if (yield from is_left_over(context, workflow_id)):
         raise DecodeError(
             f"The meta hash of the workflow {workflow_id!r}, at the key "
             f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot or log are not: the "
             "server has evicted it, or somebody has deleted it. Nothing was changed. Restore a backup, or run "
             "'runic-redis verify --repair', or delete the workflow, which removes what is left of it."
         )
-
-
-def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
-    """Check a workflow that has no meta hash.
-
-    Raises:
-        DecodeError: something of it is there.
-    """
-    keys = context.keys.workflow(workflow_id)
-    check_leftovers(context, workflow_id, (yield from ask(count_keys(keys))))
 
 
 def read_saved(
@@ -81,11 +68,12 @@ def read_saved(
     """
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", field, "expires"), keys.meta)
-    commands = [meta, command, count_keys(keys)]
+    commands = [meta, command]
     suspected: tuple[bytes | None, bytes | None] | None = None
     while True:
-        (created, noted, expires), reply, count = checked((yield Batch(commands, at_once=True)), commands)
-        check_leftovers(context, workflow_id, count)
+        (created, noted, expires), reply = checked((yield Batch(commands, at_once=True)), commands)
+        if created is None:
+            yield from unless_left_over(context, workflow_id)
         if (yield from is_over(context, workflow_id, expires)):
             return None
         if fits(noted, reply):

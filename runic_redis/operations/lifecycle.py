@@ -7,11 +7,11 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.asking import answer, ask_all
+from runic_redis.operations.asking import answer, ask, ask_all
 from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
-from runic_redis.operations.leftovers import count_keys, is_left_over, read_saved
+from runic_redis.operations.leftovers import is_left_over, read_saved
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write_all
 
@@ -72,9 +72,9 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
-    (created, expires), count = yield from ask_all([meta, count_keys(keys)])
+    created, expires = yield from ask(meta)
     if created is None:
-        return is_left_over(count)
+        return (yield from is_left_over(context, workflow_id))
     return not (yield from is_over(context, workflow_id, expires))
 
 

@@ -28,7 +28,8 @@ def memory_usage(context: Context) -> Operation[dict[str, int]]:
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
-    shared = list(_shared_keys(context.keys))
+    shared = [one for number in range(context.keys.partitions) for one in _partition_keys(context.keys, number)]
+    shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):
         yield from _measure(shared[at : at + _AT_ONCE], usage)
     return usage
@@ -48,10 +49,12 @@ def delete_namespace(context: Context) -> Operation[None]:
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE):
             yield from lifecycle.delete(context, page[at : at + _AT_ONCE])
-    shared = [key for _, key in _shared_keys(context.keys)]
-    for at in range(0, len(shared), _AT_ONCE):
-        # A command for each key: in a cluster they are on different nodes.
-        yield from ask_all([Command(("UNLINK", key), key) for key in shared[at : at + _AT_ONCE]])
+    # A partition goes in one step: what others write meanwhile would be in its index, and not be counted.
+    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in range(context.keys.partitions)]
+    # A command for each other key: in a cluster they are on different nodes.
+    parts += [[key] for _, key in _other_keys(context.keys)]
+    for at in range(0, len(parts), _AT_ONCE):
+        yield from ask_all([Command(("UNLINK", *part), part[0]) for part in parts[at : at + _AT_ONCE]])
     context.made = False
 
 
@@ -62,13 +65,14 @@ def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[No
         usage[kind] += size or 0
 
 
-def _shared_keys(keys: Keys) -> Iterator[tuple[str, str]]:
-    """The keys that are not a workflow's own, with their kind; the config last, so that an end cut short can go on."""
-    for partition in range(keys.partitions):
-        yield "index", keys.index(partition)
-        yield "leases", keys.leases(partition)
-        yield "expiring", keys.expiring(partition)
-        yield "partition", keys.partition(partition)
+def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
+    """Return the keys that the workflows of a partition share, each with its kind."""
+    kinds = (keys.index, keys.leases, keys.expiring, keys.partition)
+    return [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=True)]
+
+
+def _other_keys(keys: Keys) -> Iterator[tuple[str, str]]:
+    """The keys of facts and settings, with their kind; the settings last, so that an end cut short can go on."""
     for number in range(FACT_BUCKETS):
         yield "facts", keys.bucket(number)
         yield "facts", keys.fact_times(number)

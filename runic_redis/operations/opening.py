@@ -130,19 +130,14 @@ def make_namespace(context: Context) -> Operation[None]:
 def remake_namespace(context: Context) -> Operation[None]:
     """Make the namespace again, which was deleted or flushed while this store had it open; or follow who has made it.
 
-    Raises:
-        ConfigurationError: it was made again with other partitions. The store uses these from now on.
+    If it was made again with other partitions, the store uses these from now on.
     """
     settings, _ = yield from ask_all(_read_settings(context))
     partitions = settings[1] if settings[0] == str(FORMAT).encode() and settings[1] is not None else b""
     if is_cursor(partitions) and int(partitions) not in {0, context.keys.partitions}:
-        before = context.keys.partitions
         context.keys = replace(context.keys, partitions=int(partitions))
-        raise ConfigurationError(
-            f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with "
-            f"partitions={int(partitions)} instead of {before}. Nothing was written by this call. This store uses "
-            f"partitions={int(partitions)} from now on: read again and decide."
-        )
+        context.made = True
+        return
     context.made = False
     yield from make_namespace(context)
 

@@ -14,10 +14,10 @@ from typing import Any
 from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
-from runic_redis.operations.asking import ask_all, checked
+from runic_redis.operations.asking import ask, checked
 from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import check_leftovers, count_keys, unless_left_over
+from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
 
 __all__ = ["Reader", "cursor"]
@@ -36,9 +36,9 @@ def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """The workflow's cursor; 0 if there is none."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    meta = Command(("HMGET", keys.meta, "cursor", "expires"), keys.meta)
-    (reply, expires), count = yield from ask_all([meta, count_keys(keys)])
-    check_leftovers(context, workflow_id, count)
+    reply, created, expires = yield from ask(Command(("HMGET", keys.meta, "cursor", "created", "expires"), keys.meta))
+    if created is None:
+        yield from unless_left_over(context, workflow_id)
     if (yield from is_over(context, workflow_id, expires)):
         return 0
     return read_cursor(reply, keys.meta)
@@ -107,14 +107,15 @@ class Reader:
             commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
         # Before the pages and behind them: what was read in between is of one life of the workflow.
         before = Command(("HMGET", self._keys.meta, "created", "cursor", "expires"), self._keys.meta)
-        commands = [before, *commands, count_keys(self._keys), self._meta()]
+        commands = [before, *commands, self._meta()]
         while True:
-            (created, reached, expires), *pages, count, meta = checked((yield Batch(commands, at_once=True)), commands)
+            (created, reached, expires), *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
             found, self._created = self._take_meta(meta)
             if created == self._created:
                 break
         entries = [entry for page in pages for entry in page]
-        check_leftovers(self._context, self.workflow_id, count)
+        if created is None:
+            yield from unless_left_over(self._context, self.workflow_id)
         if (yield from is_over(self._context, self.workflow_id, expires)):
             found, entries = 0, []
         if not found and entries and created is not None:
@@ -192,7 +193,10 @@ class Reader:
         self._entries.extend(entries)
         if entries:
             self._last_id = entries[-1][0]
-            self._context.note_seen(self.workflow_id, entries[0 if self._reverse else -1][0])
+            newest = entries[0 if self._reverse else -1]
+            # An older one would have retries look further.
+            if entry_cursor(newest, self._keys.events) >= self._opened_at:
+                self._context.note_seen(self.workflow_id, newest[0])
 
     def _page(self) -> Batch:
         """What brings the page after the last one."""

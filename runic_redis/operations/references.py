@@ -72,6 +72,8 @@ def _restore(context: Context, workflow_id: str) -> Operation[None]:
     arguments: list[Argument] = [workflow_id, cursor or b"", last[0][0] if last else b"", fence or b""]
     for fact_hash in found:
         arguments += ("refs", fact_hash)
-    touched = [keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits]
+    touched = [
+        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
+    ]
     # If the workflow has changed since, the next collection restores them; this one sees what is there.
     yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], line=workflow_id))

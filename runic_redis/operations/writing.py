@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from runic_redis.context import Context
-from runic_redis.errors import StoreError
+from runic_redis.errors import ConfigurationError, StoreError
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.ending import settle_end
@@ -35,21 +35,38 @@ def write(context: Context, command: Command) -> Operation[Any]:
 def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[Any]]:
     """Return the replies to commands that write to workflows, as they came."""
     replies = list((yield Batch(commands)))
-    for _ in range(_ROUNDS):
-        places = [place for place, reply in enumerate(replies) if _is_premature(reply)]
-        if not places:
-            return replies
+    rounds = 0
+    while places := [place for place, reply in enumerate(replies) if _is_premature(reply)]:
+        if rounds == _ROUNDS:
+            raise StoreError(
+                f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times while this was "
+                "written. Nothing was changed; stop what deletes it, and try again."
+            )
+        rounds += 1
         if any(replies[place].code == "NEW_PARTITION" for place in places):
             yield from remake_namespace(context)
+            for place in places:
+                _check_partitions(context, commands[place])
         for workflow_id in {commands[place].line for place in places if replies[place].code == "END_REACHED"}:
             yield from settle_end(context, workflow_id)
         again = [_as_sent(commands[place], replies[place]) for place in places]
         for place, reply in zip(places, (yield Batch(again)), strict=True):
             replies[place] = reply
-    raise StoreError(
-        f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times while this was written. "
-        "Nothing was changed; stop what deletes it, and try again."
-    )
+    return replies
+
+
+def _check_partitions(context: Context, command: Command) -> None:
+    """Raise an error if a command has keys of a namespace with another number of partitions.
+
+    Another call of this store may have noticed first that the namespace was made again.
+    """
+    now = context.keys.partitions
+    if context.keys.workflow(command.line).partition not in command.keys:
+        raise ConfigurationError(
+            f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with partitions={now}; "
+            f"this call was for another number. Nothing was written by it. This store uses partitions={now} from now "
+            "on: read again and decide."
+        )
 
 
 def _is_premature(reply: Any) -> bool:
