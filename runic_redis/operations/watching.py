@@ -50,6 +50,8 @@ class Watcher:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._since: list[int] = []
+        # From when on what was written is new.
+        self._new_from: list[int] = []
         # Those that were written to in just that microsecond: others may have been, too.
         self._told: list[set[str]] = []
 
@@ -60,6 +62,8 @@ class Watcher:
         tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
         self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
         self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
+        # Entries have their times in milliseconds: what was written in that of the last write is not new.
+        self._new_from = [since + 1000 for since in self._since]
 
     def look(self) -> Operation[list[Change]]:
         """What has been written to since the last look, in the order of their times; nothing, if nothing has."""
@@ -72,16 +76,16 @@ class Watcher:
         ]
         changes: list[Change] = []
         for number, reply in enumerate((yield from ask_all(commands))):
-            since, told = self._since[number], self._told[number]
+            since, told, new_from = self._since[number], self._told[number], self._new_from[number]
             for workflow_id, score in scored_ids(reply, keys[number]):
                 if not 0 <= score <= MAX_CURSOR:
                     continue  # no time of a server's
                 time_us = int(score)
                 if time_us == since and workflow_id in told:
                     continue
-                # An entry has its time in milliseconds: one of that time is its own last one, which is not new.
-                changes.append(Change(workflow_id, time_us, since + 1000 if workflow_id in told else since))
+                changes.append(Change(workflow_id, time_us, new_from))
                 if time_us > self._since[number]:
                     self._since[number], self._told[number] = time_us, set()
+                    self._new_from[number] = time_us
                 self._told[number].add(workflow_id)
         return sorted(changes, key=lambda change: change.time_us)
