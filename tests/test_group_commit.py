@@ -101,13 +101,13 @@ def test_a_call_that_is_alone_waits_for_nothing(store: RedisStore, gated: GatedS
 def test_each_of_those_that_travel_together_has_its_own_answer(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
 ) -> None:
-    first = pool.submit(store.cursor, "order-1")
+    first = pool.submit(store._sender.ask, Batch([Command(("GET", "nothing"), "nothing")]))
     gated.arrived.acquire()
     expecting = [pool.submit(store.append, "order-1", numbered(1), expected_cursor=0) for _ in range(8)]
     others = [pool.submit(store.append, "order-2", numbered(2), metadata={"n": n}) for n in range(8)]
     wait_for(lambda: waiting(store) == 17)
     gated.gate.release(2)
-    assert first.result() == 0
+    assert first.result() == [None]
     assert sorted(isinstance(future.exception(), CursorConflict) for future in expecting) == [False, *[True] * 7]
     assert sorted(future.result() for future in others) == list(range(2, 18, 2))
     _, *together = gated.rounds
@@ -117,7 +117,7 @@ def test_each_of_those_that_travel_together_has_its_own_answer(
 def test_many_commits_of_one_workflow_are_one_call(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor
 ) -> None:
-    first = pool.submit(store.cursor, "order-1")
+    first = pool.submit(store._sender.ask, Batch([Command(("GET", "nothing"), "nothing")]))
     gated.arrived.acquire()
     futures = []
     for number in range(20):
@@ -125,7 +125,7 @@ def test_many_commits_of_one_workflow_are_one_call(
         wait_for(lambda count=number + 2: waiting(store) == count)  # type: ignore[misc]
     gated.gate.release(20)
     assert [future.result() for future in futures] == list(range(2, 42, 2))
-    assert first.result() == 0
+    assert first.result() == [None]
     _, *together = gated.rounds
     assert together == [20]
     assert [record.cursor for record in store.stream_records("order-1")] == list(range(1, 41))

@@ -43,8 +43,6 @@ from runic_redis.operations.reading import Reader
 UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 # Two fields of a hash that is not there.
 NOT_THERE = [None, None]
-# The events, the snapshot, the log, and when the workflow was created.
-ALL_ABSENT = [0, 0, 0, [None]]
 
 
 @pytest.fixture
@@ -107,14 +105,16 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
-    asked, _ = play(with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE], ALL_ABSENT])
+    asked, _ = play(
+        with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE], [0, 0, 0, [None]]]
+    )
     assert names(asked) == ["HMGET HMGET", "HMGET", "EXISTS EXISTS EXISTS HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
         play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]] * 2])
     with pytest.raises(StoreError):
         next(with_settings(context, lifecycle.exists(context, "")))
-    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE], ALL_ABSENT])
+    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE], [0, 0, 0, [None]]])
     assert context.made
 
 
@@ -195,7 +195,7 @@ def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context)
 
 def test_reading_makes_no_namespace(context: Context) -> None:
     context.made = False
-    play(lifecycle.exists(context, "w"), [[NOT_THERE], ALL_ABSENT])
+    play(lifecycle.exists(context, "w"), [[NOT_THERE], [0, 0, 0, [None]]])
     play(append(context, "w", []), [[0]])
     assert not context.made
 
@@ -466,7 +466,7 @@ def test_a_first_page_of_another_life_is_read_again(context: Context) -> None:
     assert play(reader.next_page(), [])[1] == [{"life": 2}] * 8
     gone = Reader(context, "w")
     with pytest.raises(WorkflowNotFound):
-        play(gone.open(), [[[b"1", b"8", None], old, [None] * 4], [[None] * 3, [], [None] * 4], ALL_ABSENT])
+        play(gone.open(), [[[b"1", b"8", None], old, [None] * 4], [[None] * 3, [], [None] * 4], [0, 0, 0, [None]]])
 
 
 class Fetching:

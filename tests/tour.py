@@ -54,6 +54,8 @@ def reads(store: Any, workflow_id: str) -> None:
     assert [record.event for record in store.stream_records(workflow_id, reverse=True)] == events[::-1]
     assert store.cursor(workflow_id) == 3
     assert store.exists(workflow_id)
+    assert store.cursor(f"not {workflow_id}") == 0
+    assert store.cursor(f"{workflow_id} ending") == 3  # its end is compared with the server's time
     assert store.exists(f"{workflow_id} ending")
     assert store.load_snapshot(workflow_id) == (3, b"state")
     assert store.load(workflow_id) == _EVENTS

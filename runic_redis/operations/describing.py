@@ -11,7 +11,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, WorkflowNotFound
 from runic_redis.operations.asking import answer, answer_or_foreign, ask_all, checked, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.leftovers import is_behind
+from runic_redis.operations.leftovers import is_behind, is_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 
 __all__ = [
@@ -96,7 +96,9 @@ def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[De
             answer_or_foreign(reply, command)
             for reply, command in zip(replies[first : first + each], commands[first : first + each], strict=True)
         ]
-        description = _describe(workflow_id, some, now_ms)
+        created = some[0][0] if isinstance(some[0], list) else b""
+        left_over = created is None and (yield from is_left_over(context, workflow_id))
+        description = _describe(workflow_id, some, now_ms, left_over=left_over)
         if description is not None:
             found.append(description)
     return found
@@ -197,7 +199,7 @@ def _questions(context: Context, workflow_id: str) -> list[Command]:
     ]
 
 
-def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description | None:
+def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: bool) -> Description | None:
     *replies, created_after = replies
     kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
     damaged = [
@@ -206,7 +208,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int) -> Description 
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
     snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
     meta = meta or [None] * len(_META)
-    if meta[0] is created_after is None and (snapshot_bytes or entries or log_bytes):
+    if left_over:
         damaged.append("meta hash: it is missing, and the rest is not")
     elif not damaged and meta[0] is None:
         return None
