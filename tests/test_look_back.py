@@ -8,6 +8,9 @@ import pytest
 import redis
 
 from runic_redis import DecodeError, RedisStore, StoreError, StoreUnavailable
+from runic_redis.operations.appending import append
+from runic_redis.operations.effects import Batch
+from runic_redis.operations.grouping import Group, Ticket
 from tests.faults import FaultyServer, make_faulty
 from tests.servers import RunningServer
 
@@ -152,6 +155,30 @@ def test_many_workflows_in_one_call_are_all_looked_through_in_order(
         mine = list(other.stream(name, after=count, until=count + 3))
         assert mine == [{"mine": 0}, {"mine": 1}, {"mine": 2}]
         assert other.cursor(name) == count + 3 + (count // 2 if lost == "reply" else 0)
+
+
+def test_nothing_overtakes_a_commit_that_is_to_be_looked_for_again(
+    other: RedisStore, open_store: Callable[[], RedisStore]
+) -> None:
+    count = MOST_ENTRIES - 100
+    for name in ("u", "v"):
+        fill(other, name, count)
+    store = open_store()
+    store.append("warm", [{}])
+    effects = [next(append(store._context, name, MINE)) for name in ("u", "v", "v")]
+    commands = [effect.commands[0] for effect in effects if isinstance(effect, Batch)]
+    lost, later = Ticket(Batch(commands[:2]), 0.0), Ticket(Batch(commands[2:]), 0.0)
+    group = Group(30.0)
+    group.add_lost(lost, range(2))
+    group.add(later, range(1))
+    rounds = 0
+    while lost.missing or later.missing:
+        calls = group.next_round(0.0)
+        group.take(calls, store._sender.server.begin(calls).finish(), 0.0)
+        rounds += 1
+    assert rounds > 1
+    replies = [reply.partition(b"-")[0] for reply in (*lost.replies, *later.replies)]
+    assert replies == [b"%d" % (count + 1), b"%d" % (count + 1), b"%d" % (count + 2)]
 
 
 def test_a_look_is_bounded_in_bytes(

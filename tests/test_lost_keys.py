@@ -93,7 +93,6 @@ NOTICED: dict[str, dict[str, Call]] = {
         **READS,
         **APPENDS,
         "cursor": lambda store: store.cursor("w"),
-        "exists": lambda store: store.exists("w"),
         "load": lambda store: store.load("w"),
         "load_snapshot": lambda store: store.load_snapshot("w"),
     },
@@ -139,6 +138,14 @@ def test_a_key_that_is_gone_is_noticed_and_nothing_changes(
             assert all(client.type(one) == b"hash" for one in after.keys() - before.keys())
     if name == "collect":
         assert store.load_fact(fact_of(store)) == "fact", "no fact was removed"
+
+
+def test_a_workflow_whose_meta_hash_alone_is_gone_exists(store: RedisStore, client: redis.Redis) -> None:
+    client.delete(key(store, "meta"))
+    assert store.exists("w")
+    store.delete("w")
+    assert not store.exists("w")
+    assert store.append("w", [{"n": 1}], expected_cursor=0) == 1
 
 
 # What verify says of each key that is gone, and whether all is sound once it has repaired it.
@@ -338,7 +345,7 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
         other.append("w", [{"by": "other"}], expected_cursor=0)
         before = everything(client, namespace)
-        with pytest.raises(ConfigurationError, match=r"partitions=5 instead of 1.*Nothing was written"):
+        with pytest.raises(ConfigurationError, match=r"made again with partitions=5.*Nothing was written"):
             WRITES[name](store)
         after = everything(client, namespace)
         assert {one: value for one, value in after.items() if b":fact:" not in one} == before
@@ -358,7 +365,7 @@ def test_a_store_in_asyncio_follows_too(valkey: RunningServer, client: redis.Red
             flush(client, namespace)
             with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
                 other.append("w", [{"by": "other"}])
-            with pytest.raises(ConfigurationError, match="partitions=5 instead of 1"):
+            with pytest.raises(ConfigurationError, match="made again with partitions=5"):
                 await store.append("w", [{"n": 1}], expected_cursor=0)
             with pytest.raises(CursorConflict):
                 await store.append("w", [{"n": 1}], expected_cursor=0)

@@ -50,6 +50,8 @@ class Watcher:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._since: list[int] = []
+        # From when on what was written is new.
+        self._new_from: list[int] = []
         # Those that were written to in just that microsecond: others may have been, too.
         self._told: list[set[str]] = []
 
@@ -59,13 +61,9 @@ class Watcher:
         commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
         tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
         self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
-        # Times of events are in milliseconds: what was written to in that of the last write has nothing new of it.
-        starts = [f"{since // 1000 * 1000}" for since in self._since]
-        commands = [
-            Command(("ZRANGEBYSCORE", key, start, "+inf"), key) for key, start in zip(keys, starts, strict=True)
-        ]
-        pages = (yield from ask_all(commands)) if any(self._since) else [[]] * len(keys)
-        self._told = [{one.decode(errors="replace") for one in page} for page in pages]
+        self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
+        # Entries have their times in milliseconds: what was written in that of the last write is not new.
+        self._new_from = [since + 1000 for since in self._since]
 
     def look(self) -> Operation[list[Change]]:
         """What has been written to since the last look, in the order of their times; nothing, if nothing has."""
@@ -78,15 +76,16 @@ class Watcher:
         ]
         changes: list[Change] = []
         for number, reply in enumerate((yield from ask_all(commands))):
-            since, told = self._since[number], self._told[number]
+            since, told, new_from = self._since[number], self._told[number], self._new_from[number]
             for workflow_id, score in scored_ids(reply, keys[number]):
                 if not 0 <= score <= MAX_CURSOR:
                     continue  # no time of a server's
                 time_us = int(score)
                 if time_us == since and workflow_id in told:
                     continue
-                changes.append(Change(workflow_id, time_us, since + 1000 if workflow_id in told else since))
+                changes.append(Change(workflow_id, time_us, new_from))
                 if time_us > self._since[number]:
                     self._since[number], self._told[number] = time_us, set()
+                    self._new_from[number] = time_us
                 self._told[number].add(workflow_id)
         return sorted(changes, key=lambda change: change.time_us)
