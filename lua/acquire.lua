@@ -20,6 +20,7 @@
 
 --@include numbers
 --@include clock
+--@include lost
 --@include partition
 --@include index
 --@include unfinished
@@ -60,10 +61,12 @@ local function act()
   end
   local top = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
   redis.call('ZCARD', KEYS[3])
-  local problem, retried
-  if not meta[6] then problem, retried = partition_state(KEYS[4]) end
+  local problem, retried = not meta[6] and lost_meta(KEYS[2], ARGV[1])
+  if not meta[6] and not problem then problem, retried = partition_state(KEYS[4]) end
   if problem then return problem end
 
+  -- A user who may not count is rejected before anything is written.
+  if not meta[5] then redis.call('HINCRBY', KEYS[4], 'unfinished', 0) end
   local token = math.max(micros, fence + 1, highest + 1)
   local lease_ends = int(ms + tonumber(ARGV[5]))
   if not meta[6] then

@@ -38,6 +38,7 @@ local LARGE = 8192
 
 --@include numbers
 --@include clock
+--@include lost
 --@include partition
 --@include index
 --@include calls
@@ -59,7 +60,8 @@ local function misfit_start()
   if type(found) == 'table' then return found.err end
   if found > 0 then return 'DAMAGED cursor' end
   if meta[2] then return nil end
-  local reason
+  local reason = lost_meta(index, workflow)
+  if reason then return reason end
   reason, retried = partition_state(partition)
   return reason
 end
@@ -95,6 +97,9 @@ local function turn_away()
   end
   touch_index(index, partition, score, workflow)
 end
+
+-- Whether an error is that of a replica. Those who send must hear of it: there is another server to write to.
+local function is_replicas(failure) return type(failure) == 'string' and string.find(failure, 'READONLY', 1, true) end
 
 -- How far the entries of each workflow were looked through, newest first: the place of each commit id, and the entries'
 -- IDs.
@@ -232,6 +237,7 @@ while at < #ARGV do
   if KEYS[key] ~= events then
     turn_away()
     turn_to(args[at], key, args[at + 9])
+    if is_replicas(problem) then return redis.error_reply(problem) end
   end
   local id, call_id, tried, expected, lease = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 6]
   local first, last = at + 11, at + 10 + 3 * args[at + 10]
@@ -254,10 +260,7 @@ while at < #ARGV do
     if not reply then
       local failure
       reply, failure = add(id, call_id, args[at + 5], commits, first, last)
-      -- A replica, which those who send must hear of: there is another server to write to.
-      if type(failure) == 'string' and string.find(failure, 'READONLY', 1, true) then
-        return redis.error_reply(failure)
-      end
+      if is_replicas(failure) then return redis.error_reply(failure) end
       if with and reply then take_along(with, lease) end
       stored, reply = reply and true or false, reply or failure
     end

@@ -20,6 +20,7 @@
 
 --@include numbers
 --@include clock
+--@include lost
 --@include partition
 --@include index
 --@include calls
@@ -44,6 +45,7 @@ local function act()
   redis.call('STRLEN', KEYS[1])
   redis.call('SCARD', KEYS[6])
   local top = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+  refusal = refusal or not meta[1] and lost_meta(KEYS[3], ARGV[1])
   refusal = refusal or unkeepable(8, 6, count, elsewhere, KEYS[2])
   local retried
   if not refusal and not meta[1] then refusal, retried = partition_state(KEYS[5]) end

@@ -21,6 +21,7 @@
 
 --@include numbers
 --@include clock
+--@include lost
 --@include partition
 --@include index
 --@include calls
@@ -43,6 +44,7 @@ if is_over(meta[5], ms) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   local refusal = refused(ARGV[4], meta[4], KEYS[2], KEYS[4])
+  refusal = refusal or not meta[2] and lost_meta(KEYS[3], ARGV[1])
   if refusal then return refusal end
   if wanted > cursor then return 'SNAPSHOT_AHEAD ' .. int(cursor) end
   if present ~= meta[6] then return 'DAMAGED snapshot' end

@@ -427,3 +427,28 @@ def test_a_login_that_is_refused_says_so(server: RunningServer, open_url: Any, n
             open_url(f"{server.url()}&{login}", namespace=namespace)
         with pytest.raises((ConfigurationError, StoreUnavailable), match="refused the login"):
             open_url(f"{server.url()}&username=nobody-{namespace}&password=x", namespace=namespace)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.append("new", numbered(1)),
+        lambda store: store.save("new", []),
+        lambda store: store.save_snapshot("new", 0, b""),
+        lambda store: store.acquire("new", "me"),
+        lambda store: store.acquire("order-1", "me"),
+    ],
+    ids=["append", "save", "save_snapshot", "acquire", "acquire what is there"],
+)
+def test_who_may_not_count_leaves_no_count_wrong(server: RunningServer, namespace: str, write: Any) -> None:
+    with server.client() as admin, RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner:
+        owner.append("order-1", numbered(1))
+        with (
+            user([admin], without(EVERYTHING, "+hincrby"), namespace) as login,
+            RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+            pytest.raises(ConfigurationError, match=NOT_ALLOWED),
+        ):
+            write(store)
+        assert list(owner.list()) == ["order-1"]
+        assert owner.claim("me") == []
+        assert verify(owner).findings == []

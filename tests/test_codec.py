@@ -39,8 +39,9 @@ def through_entries(commit: list[Any]) -> list[Any]:
 
 
 @given(st.lists(events, min_size=1, max_size=5))
-def test_events_come_back_equal_and_of_the_same_types(commit: list[Any]) -> None:
+def test_commits_and_logs_come_back_equal_and_of_the_same_types(commit: list[Any]) -> None:
     assert same(through_entries(commit), commit)
+    assert same(codec.decode_log(codec.encode_log(commit)), commit)
 
 
 @given(values)
@@ -83,11 +84,6 @@ def test_equal_values_have_equal_hashes(pairs: list[tuple[Any, Any]], random: An
     shuffled = list(value.items())
     random.shuffle(shuffled)
     assert codec.encode_own_fact([value])[0] == codec.encode_own_fact([dict(shuffled)])[0]
-
-
-@given(st.lists(events, max_size=5))
-def test_logs_come_back(log: list[Any]) -> None:
-    assert same(codec.decode_log(codec.encode_log(log)), log)
 
 
 @given(st.dictionaries(st.text(), values, max_size=3))

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 
 from runic_redis import DurabilityError, Fact, RedisStore, replicated
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations import asking
+from runic_redis.operations.appending import _command
 from runic_redis.operations.effects import Argument
 from runic_redis.scripts import load_script, scripts_directory
+from tests import servers
 from tests.faults import make_faulty
 from tests.servers import RunningServer
 from tests.test_archives import export, load
@@ -163,3 +166,15 @@ def test_every_key_that_a_script_touches_is_of_one_slot(opener: Callable[[], Red
             tags = {getattr(keys, name).partition("}")[0] for name in keys.__slots__}
             assert len(tags) == 1
             assert tags.pop().startswith("{" + store._context.keys.namespace + ":")
+
+
+@pytest.mark.parametrize("workflow_id", ["there", "new"])
+def test_a_replica_rejects_the_whole_call_of_an_append(tmp_path: Path, workflow_id: str) -> None:
+    """As the driver must see it, which then looks for the primary."""
+    with servers.running(servers.valkey_program(), tmp_path) as server, server.client() as client:
+        with RedisStore.from_url(server.url(), partitions=1) as store:
+            store.append("there", [{"n": 1}])
+            command = _command(store._context, workflow_id, [{"n": 2}], {})
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(redis.ReadOnlyError):
+            client.eval(command.script.text, len(command.keys), *command.keys, *command.args)

@@ -11,7 +11,7 @@ from rich.text import Text
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, out, print_json, printable, progress, table
 from runic_redis.durability import Durability, replicated
-from runic_redis.errors import ConfigurationError, DurabilityError, StoreError
+from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, WriteRefused
 from runic_redis.operations.asking import ask
 from runic_redis.operations.effects import Command
 from runic_redis.operations.examining import Check, Verdict, examine
@@ -159,6 +159,8 @@ def _durability(store: RedisStore, name: str, durability: Durability) -> Check:
         if durability == "fsync":
             return Check(name, "bad", found, str(error))
         return Check(name, "unknown", found, "docs/reliability.md says what it needs.")
+    except WriteRefused as error:
+        return Check(name, "bad", "the server takes no writes", str(error))
     except StoreError as error:
         return Check(name, "unknown", "not to be had of this server", str(error))
     return Check(name, "good", f"confirmed in {(time.perf_counter() - began_s) * 1000:.1f} ms")

@@ -21,6 +21,7 @@ from runic_redis.errors import (
 from runic_redis.operations.asking import answer, ask, ask_all, time_us
 from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import expire_call
+from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.opening import count_call, make_namespace
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.scored import scored_ids
@@ -180,6 +181,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     touched = [keys.meta, keys.leases, keys.partition]
     reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:
+        yield from unless_left_over(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to complete.", workflow_id=workflow_id)
 
 
@@ -189,6 +191,7 @@ def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
     after_ms = _milliseconds(check_seconds(after, "after"))
     reply = yield from write(context, expire_call(context, workflow_id, after_ms))
     if reply is None:
+        yield from unless_left_over(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to expire.", workflow_id=workflow_id)
     if isinstance(reply, ErrorReply):
         raise InvalidArgument(f"The workflow {workflow_id!r} is not finished: complete it first. Nothing was changed.")

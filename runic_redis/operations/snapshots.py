@@ -7,7 +7,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
-from runic_redis.operations.leftovers import read_saved
+from runic_redis.operations.leftovers import read_saved, unless_left_over
 from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.writing import write
 
@@ -85,5 +85,6 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
     reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:
+        yield from unless_left_over(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

@@ -1,0 +1,75 @@
+"""A workflow whose meta hash was lost: no write hides that, and none takes a sound workflow for such a one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runic_redis import DecodeError, RedisStore, WorkflowNotFound
+from runic_redis.operations import leasing
+from runic_redis.operations.effects import Batch
+from runic_redis.operations.verifying import Verifier
+from tests.servers import RunningServer
+
+WRITES: dict[str, Callable[[RedisStore], Any]] = {
+    "append": lambda store: store.append("w", [{"n": 1}]),
+    "append, expecting nothing": lambda store: store.append("w", [{"n": 1}], expected_cursor=0),
+    "append_many": lambda store: _raise_first(store.append_many([("w", [{"n": 1}])])),
+    "save": lambda store: store.save("w", []),
+    "save_snapshot": lambda store: store.save_snapshot("w", 0, b"state"),
+    "save_snapshot of a cursor": lambda store: store.save_snapshot("w", 1, b"state"),
+    "acquire": lambda store: store.acquire("w", "me"),
+    "complete": lambda store: store.complete("w"),
+    "expire": lambda store: store.expire("w", 1),
+    "trim": lambda store: store.trim("w"),
+}
+
+
+def _raise_first(results: list[Any]) -> None:
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+@pytest.mark.parametrize("written", ["events", "a log", "a snapshot"])
+@pytest.mark.parametrize("name", WRITES)
+def test_no_write_hides_a_lost_meta_hash(valkey: RunningServer, namespace: str, name: str, written: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store, valkey.client() as client:
+        if written == "events":
+            store.append("w", [{"n": 1}])
+        elif written == "a log":
+            store.save("w", [{"n": 1}])
+        else:
+            store.save_snapshot("w", 0, b"kept")
+        store.release(store.acquire("w", "another"))
+        client.delete(store._context.keys.workflow("w").meta)
+        before = {key: client.dump(key) for key in client.keys(f"{{{namespace}*")}
+        with pytest.raises(DecodeError, match=r"meta hash|cursor"):
+            WRITES[name](store)
+        assert {key: client.dump(key) for key in client.keys(f"{{{namespace}*")} == before
+        store.delete("w")
+        if name in {"complete", "expire", "trim"}:
+            with pytest.raises(WorkflowNotFound):
+                WRITES[name](store)
+        elif name != "save_snapshot of a cursor":
+            WRITES[name](store)
+        verifier = Verifier(store._context)
+        store._run(verifier.open())
+        while (part := store._run(verifier.next_part())) is not None:
+            assert part.findings == []
+
+
+def test_a_workflow_that_is_deleted_before_it_is_claimed_is_not_taken_for_damaged(store: RedisStore) -> None:
+    for workflow_id in ("w", "v"):
+        store.release(store.acquire(workflow_id, "another"))
+    operation = leasing.claim(store._context, "me", 10, 30.0)
+    looked = next(operation)
+    assert isinstance(looked, Batch)
+    replies = store._sender.ask(looked)
+    store.delete("w")
+    store.delete("v")
+    asked = operation.send(replies)
+    assert isinstance(asked, Batch)
+    with pytest.raises(StopIteration) as stop:
+        for _ in range(20):
+            asked = operation.send(store._sender.ask(asked))
+    assert stop.value.value == []
