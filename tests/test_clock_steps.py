@@ -25,6 +25,9 @@ from tests.faults import make_faulty
 from tests.servers import RunningServer, following, follows, free_ports, running, valkey_program, wait_until
 from tests.test_verifying import verify
 
+# collect and verify ask for each bucket.
+pytestmark = pytest.mark.usefixtures("few_buckets")
+
 HOUR_S = 3600.0
 # The steps of a clock that no test's own time comes near to.
 STEPS = pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
@@ -350,11 +353,15 @@ def test_a_commit_is_stored_once_though_the_clock_is_set_before_its_retry(
 # Failovers
 
 
+# A replica that comes is not made to wait for others.
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
+
+
 @STEPS
 def test_a_server_that_takes_over_with_another_clock(tmp_path: Path, namespace: str, step_s: float) -> None:
     ports = free_ports(2)
     with (
-        running(valkey_program(), tmp_path / "primary", port=ports[0]) as primary,
+        running(valkey_program(), tmp_path / "primary", *AT_ONCE, port=ports[0]) as primary,
         running(valkey_program(), tmp_path / "replica", *following(primary), port=ports[1]) as replica,
         shifted(primary) as clock,
         RedisStore.from_url(clock.url, namespace=namespace, partitions=1) as store,

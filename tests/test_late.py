@@ -73,6 +73,9 @@ def test_stores_of_both_faces_retry_what_is_kept_back(valkey: RunningServer, nam
         assert [event["n"] for event in store.stream("w")] == [1, 2, 3, 4]
 
 
+# collect asks for each bucket.
+pytestmark = pytest.mark.usefixtures("few_buckets")
+
 Call = Callable[[RedisStore, Any], object]
 EVENT = {"late": 1}
 

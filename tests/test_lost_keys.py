@@ -27,6 +27,9 @@ from runic_redis.operations.namespace import delete_namespace
 from tests.servers import RunningServer
 from tests.test_verifying import verify
 
+# collect and verify ask for each bucket.
+pytestmark = pytest.mark.usefixtures("few_buckets")
+
 # Of a workflow with all that there can be.
 EVENTS = [{"n": 1}, {"n": 2, "f": Fact("fact")}, {"n": 3}, {"n": 4}]
 FIRST = EVENTS[:2]
