@@ -1,7 +1,9 @@
 """Leases that are kept up by a heartbeat, and given back at the end."""
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from runic_redis import AsyncRedisStore, Lease, LeaseHeld, LeaseLost, RedisStore
 from runic_redis.operations import leasing
 from runic_redis.operations.effects import Batch, Command
 from runic_redis.testing.leases import until
+from tests.clocks import Clock, shifted
 from tests.servers import RunningServer
 
 # Far longer than a test takes, so that it can only be held up, and so short that a heartbeat comes soon.
@@ -191,3 +194,28 @@ def test_a_token_is_higher_than_the_last_one_though_the_clock_went_back(store: R
     assert claimed.token > later.token
     with pytest.raises(LeaseLost):
         store.append("w", [{"n": 2}], lease=later)
+
+
+def test_a_claim_looks_through_all_leases_only_if_the_clock_was_set_back(memory_clock: Clock, namespace: str) -> None:
+    with RedisStore.from_url(memory_clock.url, namespace=namespace, partitions=1) as store:
+        for number in range(20):
+            store.acquire(f"w-{number}", "me", ttl=1000)
+        counts = []
+        for step_s in (0.0, -0.5, -1.0):
+            memory_clock.step(step_s)
+            operation, replies, count = leasing.claim(store._context, "you", 1, 1.0), None, 0
+            with contextlib.suppress(StopIteration):
+                while True:
+                    batch = operation.send(replies)
+                    assert isinstance(batch, Batch)
+                    replies = store._sender.ask(batch)
+                    count += 1
+            counts.append(count)
+        # Half a second is what the clocks of two nodes may differ by.
+        assert counts[0] == counts[1] < counts[2]
+
+
+@pytest.fixture
+def memory_clock(namespace: str) -> Iterator[Clock]:
+    with shifted(f"memory://{namespace}") as clock:
+        yield clock

@@ -43,6 +43,9 @@ __all__ = [
 # How many candidates of each partition are looked at in one round trip, and at most how many leases asked for.
 _LOOKED_AT = 16
 _AT_ONCE = 128
+# A clock that is this far behind was set back. The clocks of a cluster's nodes may differ by less: then no lease lasts
+# longer than by that, and looking through all of them would cost more.
+_BEHIND_MS = 1000
 
 
 @dataclass(frozen=True)
@@ -231,7 +234,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
                 lacking.append(number)
             found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
             # A lease was given later than now: the clock was set back, and a lease may be over before its end comes.
-            if read_cursor(leased, keys.partition(number)) > now_ms:
+            if read_cursor(leased, keys.partition(number)) > now_ms + _BEHIND_MS:
                 ahead.append(number)
         except (DecodeError, StoreUnavailable) as error:
             problems.append(error)
