@@ -7,6 +7,7 @@
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
+-- ARGV[5]  the caller's time (Unix microseconds)
 -- Reply    integer: 1, or 0 if it was finished before; nil if there is no such workflow
 -- Errors   LEASE_LOST <owner, spelled>; END_REACHED
 
@@ -23,8 +24,8 @@ if ARGV[3] ~= '' or meta[4] then
   local reply = remembered(KEYS[3], ARGV[2])
   if reply ~= nil then return as_reply(reply) end
 end
-local _, ms = now()
-if is_over(meta[5], ms) then return redis.error_reply('END_REACHED ') end
+local micros, ms = now()
+if is_over(meta[5], micros, ARGV[5]) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   if meta[1] and meta[3] then return 0 end

@@ -7,9 +7,8 @@
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  for how many milliseconds from now on it is kept
--- ARGV[5]  the caller's time (Unix milliseconds)
--- ARGV[6]  the end that is to be postponed, or '': another end stays as it is
--- Reply    integer: 1, or 0 if it has another end than the one to be postponed; nil if there is no such workflow
+-- ARGV[5]  the caller's time (Unix microseconds)
+-- Reply    integer: 1; nil if there is no such workflow
 -- Errors   NOT_COMPLETE; END_REACHED
 --
 -- The end counts from the later one of the server's clock and the caller's, and the workflow is deleted once both have
@@ -25,15 +24,14 @@ if ARGV[3] ~= '' or meta[3] then
   local reply = remembered(KEYS[3], ARGV[2])
   if reply ~= nil then return as_reply(reply) end
 end
-local _, ms = now()
-if is_over(meta[4], ms) and ARGV[6] == '' then return redis.error_reply('END_REACHED ') end
+local micros = now()
+if is_over(meta[4], micros, ARGV[5]) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   if not meta[1] then return false end
   if not meta[2] then return 'NOT_COMPLETE ' end
-  if ARGV[6] ~= '' and meta[4] ~= ARGV[6] then return 0 end
   redis.call('ZCARD', KEYS[2])
-  local at = int(math.max(ms, tonumber(ARGV[5])) + tonumber(ARGV[4]))
+  local at = int(math.floor(math.max(micros, tonumber(ARGV[5])) / 1000) + tonumber(ARGV[4]))
   redis.call('HSET', KEYS[1], 'expires', at)
   redis.call('ZADD', KEYS[2], at, ARGV[1])
   return 1

@@ -10,6 +10,7 @@
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  how many of the events that the snapshot covers to keep
+-- ARGV[6]  the caller's time (Unix microseconds)
 -- Reply    integer: the cursor of the last event that is gone, 0 if none is; nil if there is no such workflow
 -- Errors   LEASE_LOST <owner, spelled>, DAMAGED <what>; END_REACHED
 --
@@ -27,8 +28,8 @@ if ARGV[3] ~= '' or meta[4] then
   local reply = remembered(KEYS[5], ARGV[2])
   if reply ~= nil then return as_reply(reply) end
 end
-local _, ms = now()
-if is_over(meta[5], ms) then return redis.error_reply('END_REACHED ') end
+local micros, ms = now()
+if is_over(meta[5], micros, ARGV[6]) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])

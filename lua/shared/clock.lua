@@ -17,6 +17,7 @@ local function next_score(top, micros, caller)
   return int(highest < micros + 1000000 and highest + 1 or math.max(highest + 1, tonumber(caller)))
 end
 
--- Whether a workflow's end is reached by the server's clock. The caller compares it with its own clock, and then deletes
--- the workflow or postpones its end: see operations/ending.py.
-local function is_over(expires, ms) return expires and (whole(expires) or math.huge) <= ms end
+-- Whether a workflow's end is reached, by the server's clock and by the caller's.
+local function is_over(expires, micros, caller)
+  return expires and (whole(expires) or math.huge) * 1000 <= math.min(micros, tonumber(caller))
+end

@@ -1,8 +1,7 @@
 """The ends of workflows: whether one is reached, and what happens then.
 
 Redis' own expiry goes by one clock: after a failover to a server whose clock is ahead, keys are gone at once. So the
-store deletes a workflow itself, and only once two clocks have reached its end, the server's and the caller's. Where the
-server's alone has, it was set forward, and the end is postponed by what is left of it by the caller's.
+store deletes a workflow itself, and only once two clocks have reached its end, the server's and the caller's.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from runic_redis.context import Context
 from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 
-__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
+__all__ = ["delete_call", "delete_ended", "end_workflow", "expire_call", "is_over", "sweep_ended"]
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -32,17 +31,12 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
     return True
 
 
-def settle_end(context: Context, workflow_id: str) -> Operation[None]:
-    """Delete a workflow that is over by the server's clock, or postpone its end if it is not by the caller's."""
+def end_workflow(context: Context, workflow_id: str) -> Operation[None]:
+    """Delete a workflow that a script has found to be over, unless it has another end by now."""
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
-    if expires is None or not is_cursor(expires):
-        return
-    left_ms = int(expires) - context.now_ms()
-    if left_ms <= 0:
+    if expires is not None and is_cursor(expires) and int(expires) <= context.now_ms():
         yield from ask(delete_call(context, workflow_id, created or b"", expires=expires))
-    else:
-        yield from ask(expire_call(context, workflow_id, left_ms, postponed=expires))
 
 
 def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
@@ -88,13 +82,13 @@ def delete_call(
     )
 
 
-def expire_call(context: Context, workflow_id: str, after_ms: int, *, postponed: bytes = b"") -> Command:
-    """Return the call that gives a finished workflow an end; with `postponed`, only in place of that one."""
+def expire_call(context: Context, workflow_id: str, after_ms: int) -> Command:
+    """Return the call that gives a finished workflow an end."""
     keys = context.keys.workflow(workflow_id)
     return call_script(
         "expire",
         [keys.meta, keys.expiring, keys.partition],
-        [workflow_id, own_id(), "", str(after_ms), str(context.now_ms()), postponed],
+        [workflow_id, own_id(), "", str(after_ms), context.now_us()],
         retry_at=2,
         line=workflow_id,
     )

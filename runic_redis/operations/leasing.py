@@ -180,7 +180,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     """Mark a workflow as finished."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id)]
+    arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id), context.now_us()]
     touched = [keys.meta, keys.leases, keys.partition]
     reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
     if unless_lost(reply, workflow_id) is None:

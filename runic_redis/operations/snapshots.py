@@ -80,7 +80,7 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
     workflow_id = check_workflow_id(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
-    arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep"))]
+    arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep")), context.now_us()]
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
     reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))

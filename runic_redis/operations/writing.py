@@ -13,7 +13,7 @@ from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreError
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.ending import settle_end
+from runic_redis.operations.ending import end_workflow
 from runic_redis.operations.opening import remake_namespace
 
 __all__ = ["write", "write_all"]
@@ -48,7 +48,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
             for place in places:
                 _check_partitions(context, commands[place])
         for workflow_id in {commands[place].line for place in places if replies[place].code == "END_REACHED"}:
-            yield from settle_end(context, workflow_id)
+            yield from end_workflow(context, workflow_id)
         again = [_as_sent(commands[place], replies[place]) for place in places]
         for place, reply in zip(places, (yield Batch(again)), strict=True):
             replies[place] = reply
