@@ -452,3 +452,21 @@ def test_who_may_not_count_leaves_no_count_wrong(server: RunningServer, namespac
         assert list(owner.list()) == ["order-1"]
         assert owner.claim("me") == []
         assert verify(owner).findings == []
+
+
+def test_an_end_that_a_worker_may_not_settle_fails_its_own_write_alone(server: RunningServer, namespace: str) -> None:
+    with (
+        server.client() as admin,
+        RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner,
+        user([admin], RULES[list(PARTS)[1]], namespace) as login,
+        RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+    ):
+        owner.append("over", numbered(1))
+        owner.complete("over")
+        owner.expire("over", 0.001)
+        servers.wait_until(lambda: not store.exists("over"), "the end")
+        first, second, third = store.append_many([("over", numbered(1)), ("new", numbered(1)), ("over", numbered(2))])
+        assert second == 1
+        for error in (first, third):
+            assert isinstance(error, ConfigurationError)
+        assert list(owner.list()) == ["new"]

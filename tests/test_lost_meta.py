@@ -73,3 +73,19 @@ def test_a_workflow_that_is_deleted_before_it_is_claimed_is_not_taken_for_damage
         for _ in range(20):
             asked = operation.send(store._sender.ask(asked))
     assert stop.value.value == []
+
+
+def test_a_lost_partition_fails_only_what_is_made_in_it(valkey: RunningServer, namespace: str) -> None:
+    ids = [f"w-{number}" for number in range(8)]
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2) as store, valkey.client() as client:
+        store.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids])
+        lost = store._context.keys.partition(0)
+        client.delete(lost)
+        new = [f"new-{number}" for number in range(8)]
+        results = store.append_many([(workflow_id, [{"n": 2}]) for workflow_id in ids + new])
+        assert results[:8] == [2] * 8
+        in_lost = [store._context.keys.workflow(workflow_id).partition == lost for workflow_id in new]
+        assert set(in_lost) == {True, False}
+        for workflow_id, result, its_is_lost in zip(new, results[8:], in_lost, strict=True):
+            assert isinstance(result, DecodeError) if its_is_lost else result == 1
+            assert store.exists(workflow_id) is not its_is_lost

@@ -82,6 +82,8 @@ def checked(replies: Sequence[Any], commands: Sequence[Command]) -> list[Any]:
 
 def answer(reply: Any, command: Command) -> Any:
     """A reply, unless it is an error that means the same to every caller."""
+    if isinstance(reply, StoreError):
+        raise reply
     if isinstance(reply, ErrorReply):
         return _refusal(reply, command)
     if isinstance(reply, Unanswered):

@@ -33,26 +33,53 @@ def write(context: Context, command: Command) -> Operation[Any]:
 
 
 def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[Any]]:
-    """Return the replies to commands that write to workflows, as they came."""
+    """Return the replies to commands that write to workflows, as they came; or errors, for `answer` to raise."""
     replies = list((yield Batch(commands)))
     rounds = 0
     while places := [place for place, reply in enumerate(replies) if _is_premature(reply)]:
         if rounds == _ROUNDS:
-            raise StoreError(
+            error = StoreError(
                 f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times while this was "
                 "written. Nothing was changed; stop what deletes it, and try again."
             )
-        rounds += 1
-        if any(replies[place].code == "NEW_PARTITION" for place in places):
-            yield from remake_namespace(context)
             for place in places:
-                _check_partitions(context, commands[place])
-        for workflow_id in {commands[place].line for place in places if replies[place].code == "END_REACHED"}:
-            yield from end_workflow(context, workflow_id)
+                replies[place] = error
+            break
+        rounds += 1
+        early = [place for place in places if replies[place].code == "NEW_PARTITION"]
+        ended: dict[str, list[int]] = {}
+        for place in places:
+            if replies[place].code == "END_REACHED":
+                ended.setdefault(commands[place].line, []).append(place)
+        if early:
+            yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
+        for workflow_id, its_places in ended.items():
+            yield from _settle(end_workflow(context, workflow_id), replies, its_places)
+        places = [place for place in places if _is_premature(replies[place])]
         again = [_as_sent(commands[place], replies[place]) for place in places]
-        for place, reply in zip(places, (yield Batch(again)), strict=True):
+        for place, reply in zip(places, (yield Batch(again)) if again else (), strict=True):
             replies[place] = reply
     return replies
+
+
+def _settle(operation: Operation[None], replies: list[Any], places: Sequence[int]) -> Operation[None]:
+    """Carry out what some commands wait for. If it fails, that is their reply, and not that of the others."""
+    try:
+        yield from operation
+    except StoreError as error:
+        for place in places:
+            replies[place] = error
+
+
+def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
+    """Make the namespace again for commands.
+
+    Raises:
+        ConfigurationError: some have keys of a namespace with another number of partitions.
+    """
+    yield from remake_namespace(context)
+    for command in commands:
+        _check_partitions(context, command)
 
 
 def _check_partitions(context: Context, command: Command) -> None:
