@@ -110,7 +110,7 @@ NOTICED: dict[str, dict[str, Call]] = {
     "partition": {
         "list": lambda store: list(store.list()),
         "make by append": lambda store: store.append("new", [{"n": 1}]),
-        "make by append_many": lambda store: store.append_many([("new", [{"n": 1}])]),
+        "make by append_many": lambda store: first_error(store.append_many([("new", [{"n": 1}])])),
         "make by save": lambda store: store.save("new", []),
         "make by save_snapshot": lambda store: store.save_snapshot("new", 0, b""),
         "make by acquire": lambda store: store.acquire("new", "me"),
