@@ -36,6 +36,7 @@ class Context:
         many_nodes: whether keys of different slots may be on different nodes.
         slots_matter: whether the server rejects a command with keys of several slots, as far as is known; the
             first rejection tells.
+        at_replica: whether the server was a replica when the store was opened.
         observer: who looks on, if anybody does.
         clock: the caller's time, in seconds since 1970. Without one, nothing is old enough to be deleted for its age.
         seen: for workflows that this store wrote or read last, the ID of the last entry that it knows: a retry need not
@@ -51,6 +52,7 @@ class Context:
     wait_s: float = 1.0
     many_nodes: bool = False
     slots_matter: bool = False
+    at_replica: bool = False
     observer: Observer | None = None
     clock: Callable[[], float] = float
     seen: dict[str, str] = field(default_factory=dict)

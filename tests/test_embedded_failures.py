@@ -13,6 +13,7 @@ import pytest
 
 from runic_redis import RedisStore, StoreError, StoreUnavailable
 from runic_redis.embedded import server_program
+from runic_redis.embedded.server import _is_locked
 from runic_redis.testing.examples import numbered
 from tests.portal import open_store
 from tests.servers import wait_until
@@ -42,6 +43,8 @@ def kill(pid: int) -> None:
 def kill_supervisor(directory: Path) -> None:
     (pid,) = supervisor_pids(directory)
     kill(pid)
+    # A thread of it may end later than the process seems to, and its locks with it.
+    wait_until(lambda: not _is_locked(directory / "supervisor.lock"), "the supervisor's lock to be free")
 
 
 def starts(directory: Path) -> int:

@@ -219,12 +219,17 @@ def test_a_replica_is_warned_of_and_read(
     with servers.running(program, tmp_path / "primary", port=ports[0]) as primary:
         with RedisStore.from_url(primary.url(), namespace=namespace) as store:
             store.append("order-1", numbered(1))
+            store.append("over", numbered(1))
+            store.complete("over")
+            store.expire("over", 0.001)
         assert "is a replica" not in caplog.text
         with servers.running(program, tmp_path / "replica", *servers.following(primary), port=ports[1]) as replica:
             servers.wait_until(lambda: servers.follows(replica), "the replica to follow")
             with open_store(face, replica.url(), namespace, deadline_s=0.1) as store:
                 assert "The server is a replica" in caplog.text
                 assert list(store.stream("order-1")) == numbered(1)
+                assert not store.exists("over"), "though nobody can delete it here"
+                assert list(store.list()) == ["order-1"]
                 writes: list[Callable[[], Any]] = [
                     lambda: store.append("order-1", numbered(1)),
                     lambda: store.save("log-1", numbered(1)),

@@ -54,6 +54,7 @@ def open_namespace(context: Context) -> Operation[None]:
     _check_version(about)
     _check_scripts(ran)
     context.slots_matter = context.many_nodes
+    context.at_replica = about.get("role") == "slave"
     for reply in (found, copy):
         if isinstance(reply, ErrorReply):
             raise ConfigurationError(
