@@ -76,6 +76,12 @@ def everything(client: redis.Redis, namespace: str) -> dict[bytes, Any]:
     return {key: client.dump(key) for key in client.keys(f"{{{namespace}*")}
 
 
+def first_error(results: list[int | StoreError]) -> None:
+    for result in results:
+        if isinstance(result, StoreError):
+            raise result
+
+
 Call = Callable[[RedisStore], Any]
 APPENDS: dict[str, Call] = {
     "append": lambda store: store.append("w", [{"n": 5}]),
@@ -305,12 +311,6 @@ WRITES: dict[str, Call] = {
     "save_snapshot": lambda store: store.save_snapshot("w", 0, b""),
     "acquire": lambda store: store.acquire("w", "me"),
 }
-
-
-def first_error(results: list[int | StoreError]) -> None:
-    for result in results:
-        if isinstance(result, StoreError):
-            raise result
 
 
 def flush(client: redis.Redis, namespace: str) -> None:
