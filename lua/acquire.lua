@@ -42,7 +42,7 @@ if meta[2] == ARGV[2] then
   return fence
 end
 local micros, ms = now()
-if is_over(meta[9], micros, ARGV[6]) and ARGV[7] == '' then return redis.error_reply('END_REACHED ') end
+if is_over(meta[9], math.max(micros, tonumber(ARGV[6]))) and ARGV[7] == '' then return redis.error_reply('END_REACHED ') end
 
 -- The milliseconds that a lease has left. More than it was given for means that the clock was set back: then it is over.
 local function time_left(ends, lasts, ms)

@@ -79,7 +79,7 @@ local function turn_to(id, key, caller)
   start, largest = cursor, 0
   if problem then return end
   retried, score = meta[3], next_score(top, micros, caller)
-  if is_over(meta[6], micros, caller) then
+  if is_over(meta[6], math.max(micros, tonumber(caller))) then
     problem = 'END_REACHED '
   elseif cursor == 0 then
     problem = misfit_start()

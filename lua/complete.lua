@@ -25,7 +25,7 @@ if ARGV[3] ~= '' or meta[4] then
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], micros, ARGV[5]) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[5], math.min(micros, tonumber(ARGV[5]))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   if meta[1] and meta[3] then return 0 end

@@ -6,9 +6,10 @@
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
--- ARGV[4]  for how many milliseconds from now on it is kept
+-- ARGV[4]  for how many milliseconds from now on it is kept, '' for ever
 -- ARGV[5]  the caller's time (Unix microseconds)
--- Reply    integer: 1; nil if there is no such workflow
+-- ARGV[6]  the end that this one takes the place of: another one stays; '' for any
+-- Reply    integer: 1, or 0 if another end stays; nil if there is no such workflow
 -- Errors   NOT_COMPLETE; END_REACHED
 --
 -- The end counts from the later one of the server's clock and the caller's, and the workflow is deleted once both have
@@ -25,12 +26,18 @@ if ARGV[3] ~= '' or meta[3] then
   if reply ~= nil then return as_reply(reply) end
 end
 local micros = now()
-if is_over(meta[4], micros, ARGV[5]) then return redis.error_reply('END_REACHED ') end
+if ARGV[6] == '' and is_over(meta[4], math.min(micros, tonumber(ARGV[5]))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   if not meta[1] then return false end
   if not meta[2] then return 'NOT_COMPLETE ' end
+  if ARGV[6] ~= '' and meta[4] ~= ARGV[6] then return 0 end
   redis.call('ZCARD', KEYS[2])
+  if ARGV[4] == '' then
+    redis.call('HDEL', KEYS[1], 'expires')
+    redis.call('ZREM', KEYS[2], ARGV[1])
+    return 1
+  end
   local at = int(math.floor(math.max(micros, tonumber(ARGV[5])) / 1000) + tonumber(ARGV[4]))
   redis.call('HSET', KEYS[1], 'expires', at)
   redis.call('ZADD', KEYS[2], at, ARGV[1])

@@ -37,7 +37,7 @@ if ARGV[3] ~= '' or meta[2] or not meta[1] then
 end
 if not whole(meta[4]) then return redis.error_reply('DAMAGED meta hash') end
 local micros, ms = now()
-if is_over(meta[4], micros, ARGV[6]) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[4], math.max(micros, tonumber(ARGV[6]))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])

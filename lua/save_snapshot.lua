@@ -40,7 +40,7 @@ if ARGV[3] ~= '' or meta[3] or not meta[2] then
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], micros, ARGV[7]) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[5], math.max(micros, tonumber(ARGV[7]))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   local refusal = refused(ARGV[4], meta[4], KEYS[2], KEYS[4])

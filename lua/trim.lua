@@ -29,7 +29,7 @@ if ARGV[3] ~= '' or meta[4] then
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], micros, ARGV[6]) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[5], math.min(micros, tonumber(ARGV[6]))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])

@@ -145,14 +145,31 @@ def test_what_changes_a_workflow_that_is_over_finds_none(clocks: Clocks) -> None
         clocks.step_both(-61)
 
 
-def test_a_write_goes_on_while_only_one_clock_has_reached_the_end(clocks: Clocks) -> None:
+def test_what_is_written_while_the_servers_clock_alone_has_reached_the_end_outlasts_it(clocks: Clocks) -> None:
     end(clocks.store, "w", 60)
     clocks.server.step(HOUR_S)
     assert clocks.store.append("w", [{"n": 2}]) == 2
     clocks.step_both(59)
     assert clocks.store.exists("w")
-    clocks.step_both(2)
+    # What was left of it counts from the later clock.
+    clocks.step_both(HOUR_S + 2)
     assert list(clocks.store.list()) == []
+
+
+def test_what_is_written_while_the_callers_clock_alone_has_reached_the_end_stays(clocks: Clocks) -> None:
+    end(clocks.store, "w", 60)
+    clocks.step_both(61)
+    clocks.server.step(-4)
+    assert clocks.store.append("w", [{"f": Fact("kept")}]) == 2
+    clocks.step_both(HOUR_S)
+    assert list(clocks.store.list()) == ["w"]
+    assert clocks.store.collect(grace=1) == 0
+    (event,) = clocks.store.stream("w", after=1)
+    assert clocks.store.load_fact(event["f"].hash) == "kept"
+    assert verify(clocks.store).findings == []
+    clocks.store.expire("w", 60)
+    clocks.step_both(66)
+    assert not clocks.store.exists("w")
 
 
 @STEPS

@@ -167,18 +167,23 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
 def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Context) -> None:
     context.clock = lambda: 1.0
     items = [(f"w-{number}", [{"n": number}]) for number in range(3)]
-    over: list[Any] = [[[b"5", b"900"]], [1]]
+    over: list[Any] = [[[b"5", b"900"]], [[b"0", b"999000"]], [1]]
     asked, cursors = play(append_many(context, items), [[1, ErrorReply("END_REACHED", ""), 7], *over, [2]])
-    assert names(asked) == ["append append append", "HMGET", "delete", "append"]
+    assert names(asked) == ["append append append", "HMGET", "TIME", "delete", "append"]
     assert cursors == [1, 2, 7]
-    assert argument(asked[2], 2) == b"5"
-    assert argument(asked[2], 4) == b"900", "only while that is its end"
-    another_end: list[Any] = [[[b"5", b"1900"]]]
-    asked, cursors = play(
-        append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *another_end, [2]]
-    )
-    assert names(asked) == ["append append append", "HMGET", "append"], "it has another end by now, and stays"
-    assert argument(asked[2], 4) == "1", "an earlier try may still arrive"
+    assert argument(asked[3], 2) == b"5"
+    assert argument(asked[3], 4) == b"900", "only while that is its end"
+    for end, server_ms, after in ((b"1900", b"2", "900"), (b"900", b"0", "")):
+        only_one: list[Any] = [[[b"5", end]], [[server_ms, b"0"]], [1]]
+        asked, cursors = play(
+            append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *only_one, [2]]
+        )
+        assert names(asked) == ["append append append", "HMGET", "TIME", "expire", "append"]
+        assert argument(asked[3], 4) == after, (
+            "what is left of it by the caller's clock; none, if only that has reached it"
+        )
+        assert argument(asked[3], 6) == end
+        assert argument(asked[4], 4) == "1", "an earlier try may still arrive"
 
 
 def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:

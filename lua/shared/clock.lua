@@ -17,7 +17,6 @@ local function next_score(top, micros, caller)
   return int(highest < micros + 1000000 and highest + 1 or math.max(highest + 1, tonumber(caller)))
 end
 
--- Whether a workflow's end is reached, by the server's clock and by the caller's.
-local function is_over(expires, micros, caller)
-  return expires and (whole(expires) or math.huge) * 1000 <= math.min(micros, tonumber(caller))
-end
+-- Whether a workflow's end is reached by a time: by the earlier one of the server's and the caller's it is over. A writer
+-- that would be lost with the workflow must notice it by the later one, see operations/ending.py.
+local function is_over(expires, time) return expires and (whole(expires) or math.huge) * 1000 <= time end

@@ -2,6 +2,10 @@
 
 Redis' own expiry goes by one clock: after a failover to a server whose clock is ahead, keys are gone at once. So the
 store deletes a workflow itself, and only once two clocks have reached its end, the server's and the caller's.
+
+A write while only one of them has may be of a caller for whom the workflow is over, or of one for whom it is not. It
+goes to the workflow that is there, and must not be deleted with it at once. So if the server's clock alone has reached
+the end, the end is postponed by what is left by the caller's; if the caller's alone has, it is taken away.
 """
 
 from collections.abc import Sequence
@@ -11,7 +15,7 @@ from runic_redis.context import Context
 from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 
-__all__ = ["delete_call", "delete_ended", "end_workflow", "expire_call", "is_over", "sweep_ended"]
+__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -24,19 +28,31 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
     """
     if expires is None or not is_cursor(expires) or int(expires) > context.now_ms():
         return False
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    if int(expires) > time_us(time) // 1000:
+    if int(expires) > (yield from _server_ms(context, workflow_id)):
         return False
     yield from delete_ended(context, [workflow_id])
     return True
 
 
-def end_workflow(context: Context, workflow_id: str) -> Operation[None]:
-    """Delete a workflow that a script has found to be over, unless it has another end by now."""
+def settle_end(context: Context, workflow_id: str) -> Operation[None]:
+    """Delete a workflow that is over; or have what is written to it outlast an end that only one clock has reached."""
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
-    if expires is not None and is_cursor(expires) and int(expires) <= context.now_ms():
-        yield from ask(delete_call(context, workflow_id, created or b"", expires=expires))
+    if expires is None or not is_cursor(expires):
+        return
+    left_ms = int(expires) - context.now_ms()
+    if int(expires) > (yield from _server_ms(context, workflow_id)):
+        call = expire_call(context, workflow_id, None, in_place_of=expires)
+    elif left_ms > 0:
+        call = expire_call(context, workflow_id, left_ms, in_place_of=expires)
+    else:
+        call = delete_call(context, workflow_id, created or b"", expires=expires)
+    yield from ask(call)
+
+
+def _server_ms(context: Context, workflow_id: str) -> Operation[int]:
+    """The time in milliseconds since 1970 by the clock of the server that holds a workflow."""
+    return time_us((yield from ask(Command(("TIME",), context.keys.workflow(workflow_id).meta)))) // 1000
 
 
 def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
@@ -87,13 +103,13 @@ def delete_call(
     )
 
 
-def expire_call(context: Context, workflow_id: str, after_ms: int) -> Command:
-    """Return the call that gives a finished workflow an end."""
+def expire_call(context: Context, workflow_id: str, after_ms: int | None, *, in_place_of: bytes = b"") -> Command:
+    """Return the call that gives a finished workflow an end, None for none; perhaps only in place of a certain one."""
     keys = context.keys.workflow(workflow_id)
     return call_script(
         "expire",
         [keys.meta, keys.expiring, keys.partition],
-        [workflow_id, own_id(), "", str(after_ms), context.now_us()],
+        [workflow_id, own_id(), "", "" if after_ms is None else str(after_ms), context.now_us(), in_place_of],
         retry_at=2,
         line=workflow_id,
     )

@@ -13,7 +13,7 @@ from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreError
 from runic_redis.operations.asking import answer
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.ending import end_workflow
+from runic_redis.operations.ending import settle_end
 from runic_redis.operations.opening import remake_namespace
 
 __all__ = ["write", "write_all"]
@@ -54,7 +54,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         if early:
             yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
         for workflow_id, its_places in ended.items():
-            yield from _settle(end_workflow(context, workflow_id), replies, its_places)
+            yield from _settle(settle_end(context, workflow_id), replies, its_places)
         places = [place for place in places if _is_premature(replies[place])]
         again = [_as_sent(commands[place], replies[place]) for place in places]
         for place, reply in zip(places, (yield Batch(again)) if again else (), strict=True):
