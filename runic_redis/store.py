@@ -481,6 +481,11 @@ class RedisStore:
     def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
         """Have a finished workflow deleted so many seconds from now, with all that is kept for it, facts aside.
 
+        It is over once the server's clock and the caller's have both reached that time. So one clock that is set, or a
+        failover to a server with another clock, deletes nothing early. From then on, reads take it for gone, and a
+        write begins another workflow. The store deletes it when a read, a write, `list`, `collect` or another `expire`
+        meets it.
+
         Raises:
             WorkflowNotFound: there is no such workflow.
             InvalidArgument: it is not complete; nothing was changed.
