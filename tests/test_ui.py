@@ -269,9 +269,8 @@ def test_damage_is_shown_where_it_is(page: Page, shop: RedisStore, valkey: Runni
 
 
 def test_what_comes_is_told(page: Page, shop: RedisStore) -> None:
-    shop.append("followed", [{"n": 0}])
     with _listening(page, "api/live?id=followed") as words:
-        # What others have written is counted by the time that this is seen.
+        # What others have written is counted by the time that this is seen. (Of two writes, the first might be.)
         shop.append("followed", [{"n": 1}])
         while "followed" not in (word := next(words))["changed"]:
             pass
