@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from runic_redis import Fact, FactNotFound, FactRef, RedisStore, WorkflowNotFound
+from runic_redis import DecodeError, Fact, FactNotFound, FactRef, RedisStore, WorkflowNotFound
 from runic_redis.operations.collecting import collect
-from runic_redis.operations.effects import Batch
+from runic_redis.operations.effects import Batch, Command
 from tests.servers import RunningServer, cluster_url
 
 VALUES = 40
 
 
 def references(store: RedisStore, workflow_id: str) -> list[FactRef]:
-    return [one["fact"] for one in store.stream(workflow_id)]
+    return [one["fact"] for one in store.stream(workflow_id) if "fact" in one]
 
 
 def collect_stepwise(store: RedisStore, before: Callable[[int], None]) -> int:
@@ -75,6 +75,25 @@ def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(
         if store.exists("w"):
             store.delete("w")
     assert len(stored) >= steps
+
+
+def test_lost_references_are_restored_whatever_is_written_meanwhile(store: RedisStore, few_buckets: None) -> None:
+    keys = store._context.keys.workflow("w")
+
+    def lose_references() -> None:
+        store._sender.ask(Batch([Command(("DEL", keys.refs), keys.refs)]))
+
+    store.append("w", [{"fact": Fact("kept")}])
+    lose_references()
+    for moment in range(collect_stepwise(store, lambda _: None) + 2):
+        lose_references()
+        collect_stepwise(store, lambda step, at=moment: step == at and store.append("w", [{"n": at}]))
+        assert store.load_fact(references(store, "w")[0].hash) == "kept", moment
+    lose_references()
+    # Where it never rests, nothing is removed.
+    with pytest.raises(DecodeError, match="each time they were to be restored"):
+        collect_stepwise(store, lambda step: store.append("w", [{"n": step}]))
+    assert store.load_fact(references(store, "w")[0].hash) == "kept"
 
 
 @pytest.mark.parametrize(("fixture", "grace"), [("valkey", 0.0), ("cluster_nodes", 0.3)])

@@ -14,16 +14,26 @@ __all__ = ["keep_all_references"]
 
 # How often a workflow's references are compared with their count before a difference counts as a loss.
 _LOOKS = 3
+# How often restoring is tried while the workflow changes.
+_TRIES = 5
 
 
 def keep_all_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
     """Restore references that workflows have lost, from their events and logs.
 
     Raises:
-        DecodeError: some cannot be restored, since events are trimmed or damaged.
+        DecodeError: some cannot be restored, since events are trimmed or damaged, or the workflow changes all the time.
     """
     for workflow_id in (yield from _with_losses(context, workflow_ids)):
-        yield from _restore(context, workflow_id)
+        for _ in range(_TRIES):
+            if (yield from _restore(context, workflow_id)):
+                break
+        else:
+            raise DecodeError(
+                f"References of the workflow {workflow_id!r} to facts are lost, at the key "
+                f"{context.keys.workflow(workflow_id).refs!r}, and it changed each time they were to be restored. No "
+                "fact was removed. Collect again while it rests."
+            )
 
 
 def _with_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[list[str]]:
@@ -43,7 +53,8 @@ def _with_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
     return left
 
 
-def _restore(context: Context, workflow_id: str) -> Operation[None]:
+def _restore(context: Context, workflow_id: str) -> Operation[bool]:
+    """Restore the references of a workflow; return whether it has them all, and was not changed meanwhile."""
     keys = context.keys.workflow(workflow_id)
     plain = without_classes(context)
     commands = [
@@ -62,7 +73,7 @@ def _restore(context: Context, workflow_id: str) -> Operation[None]:
             while page := (yield from reader.next_page()):
                 found.update(ref.hash for event in page for ref in refs_in(event))
     except WorkflowNotFound:
-        return  # it is deleted by now
+        return True  # it is deleted by now
     except (EventsTrimmed, DecodeError) as error:
         raise DecodeError(
             f"References of the workflow {workflow_id!r} to facts are lost, at the key {keys.refs!r}, and not all of "
@@ -75,5 +86,5 @@ def _restore(context: Context, workflow_id: str) -> Operation[None]:
     touched = [
         *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
     ]
-    # If the workflow has changed since, the next collection restores them; this one sees what is there.
-    yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], line=workflow_id))
+    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], line=workflow_id))
+    return bool(repaired == 1)
