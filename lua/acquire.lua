@@ -28,6 +28,9 @@
 --@include replies
 --@include owner
 
+-- In microseconds.
+local TEN_YEARS = 315360000000000
+
 local meta = redis.call('HMGET', KEYS[1], 'fence', 'lease_id', 'lease_owner', 'lease_until', 'completed', 'created',
   'retried', 'lease_ms', 'expires')
 local fence, ends, lasts, highest = whole(meta[1]), whole(meta[4]), whole(meta[8]), whole(redis.call('HGET', KEYS[4], 'fence'))
@@ -42,6 +45,9 @@ if meta[2] == ARGV[2] then
   return fence
 end
 local micros, ms = now()
+-- Only an import, from a server with another clock, brings a token above all others of the partition. One of another age
+-- is damage, and must not become the partition's.
+if fence > math.max(micros, highest) + TEN_YEARS then return redis.error_reply('DAMAGED lease') end
 if is_over(meta[9], math.max(micros, tonumber(ARGV[6]))) and ARGV[7] == '' then return redis.error_reply('END_REACHED ') end
 
 -- The milliseconds that a lease has left. More than it was given for means that the clock was set back: then it is over.

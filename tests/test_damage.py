@@ -382,6 +382,19 @@ def test_what_is_damaged_keeps_nobody_from_claiming_the_rest(store: RedisStore, 
     assert store.claim("you", 0) == []
 
 
+@pytest.mark.parametrize("fence", [9_999_999_999_999_999, 2**53 - 1])
+def test_a_token_of_another_age_is_damage_and_spoils_no_other(
+    store: RedisStore, client: redis.Redis, fence: int
+) -> None:
+    for workflow_id in ("damaged", "sound"):
+        store.release(store.acquire(workflow_id, "me"))
+    client.hset(store._context.keys.workflow("damaged").meta, "fence", fence)
+    with pytest.raises(DecodeError, match="the lease of a workflow"):
+        store.acquire("damaged", "you")
+    assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]
+    assert store.acquire("another", "you").token < 2**52
+
+
 def test_of_what_is_followed_nothing_is_lost_to_a_damaged_entry(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys
 ) -> None:
