@@ -6,6 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
+
+# Every process that the tests start would compile the package anew, and pytest each of its tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test docs fuzz lint format bench bench-full chaos clean
 
 help:  ## print the targets
