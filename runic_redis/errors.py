@@ -28,10 +28,19 @@ __all__ = [
     "WorkflowNotFound",
     "WriteRefused",
     "reason",
+    "short_repr",
 ]
 
 
 _LONGEST_REASON = 1000
+
+
+def short_repr(value: Any, length: int = 80) -> str:
+    """Return the beginning of a value's repr, for a message; of a value that has none, its type."""
+    try:
+        return repr(value)[:length]
+    except Exception:  # of an int of very many digits, say, or of a class whose repr fails
+        return f"a {type(value).__qualname__} that cannot be printed"
 
 
 def reason(error: BaseException) -> str:

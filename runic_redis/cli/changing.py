@@ -81,7 +81,7 @@ def delete(
         if missing:
             stop(f"There is no workflow {missing[0]!r}. Nothing was deleted.", EXIT_NO)
         if not yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 stop("Nobody is there to be asked: pass --yes. Nothing was deleted.", EXIT_USAGE)
             events = sum(map(store.cursor, workflow_ids))
             typer.confirm(f"Delete {len(workflow_ids)} workflows with {events} events?", abort=True, err=True)

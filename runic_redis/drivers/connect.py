@@ -435,6 +435,7 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
         if not parts.path:
             raise InvalidArgument("it names no socket: write unix:///run/redis.sock")
     else:
+        _check_host(parts.hostname or "")
         _check_database(parts)
     options: dict[str, Any] = flavour.parse_url(url)
     _check_values(options)
@@ -458,6 +459,13 @@ def _check_protocol(protocol: int) -> int:
     if protocol not in {2, 3}:
         raise InvalidArgument("protocol is 2 or 3")
     return protocol
+
+
+def _check_host(host: str) -> None:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise InvalidArgument("its host is no name that a host can have") from None
 
 
 def _check_database(parts: SplitResult) -> None:
@@ -488,6 +496,7 @@ def _split_hosts(url: str, scheme: str, default_port: int) -> tuple[list[tuple[s
         address = urlsplit(f"//{host}")
         if not address.hostname:
             raise InvalidArgument(f"it names no host: write {scheme}://host1,host2")
+        _check_host(address.hostname)
         found.append((address.hostname, address.port or default_port))
     who = f"{login}@" if login is not None else ""
     return found, f"{base}://{who}{hosts.split(',')[0]}{rest}"

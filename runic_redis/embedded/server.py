@@ -28,7 +28,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, Self
 
-from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable
+from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable, short_repr
 
 __all__ = ["EmbeddedServer", "server_program"]
 
@@ -91,7 +91,7 @@ class EmbeddedServer:
         deadline_s: float = 30.0,
     ) -> None:
         if fsync not in {"everysec", "always"}:
-            raise InvalidArgument(f"fsync is everysec or always, not {fsync!r:.40}")
+            raise InvalidArgument(f"fsync is everysec or always, not {short_repr(fsync, 40)}")
         self.directory = Path(directory).resolve()
         self._fsync = fsync
         self._deadline_s = deadline_s

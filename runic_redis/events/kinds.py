@@ -16,7 +16,7 @@ from itertools import starmap
 from operator import attrgetter
 from typing import Any
 
-from runic_redis.errors import InvalidArgument, InvalidType
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
 __all__ = ["Build", "Kind", "Read", "kind_of"]
 
@@ -50,7 +50,7 @@ def kind_of(cls: Any) -> Kind:
         InvalidType: it is not a class, or of no kind that can be registered.
     """
     if not isinstance(cls, type):
-        raise InvalidType(f"@event registers classes, not {cls!r:.80}.")
+        raise InvalidType(f"@event registers classes, not {short_repr(cls)}.")
     if issubclass(cls, Enum):
         return _enum(cls)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):

@@ -5,7 +5,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from runic_redis.errors import DecodeError, InvalidArgument, InvalidType, StoreError, UnknownEventType, reason
+from runic_redis.errors import (
+    DecodeError,
+    InvalidArgument,
+    InvalidType,
+    StoreError,
+    UnknownEventType,
+    reason,
+    short_repr,
+)
 from runic_redis.events.kinds import Build, Kind, kind_of
 
 __all__ = [
@@ -67,14 +75,14 @@ class UnknownEvent:
             ValueError: nothing can have been written so.
         """
         if type(self.name) is not str or not _is_utf8(self.name):
-            raise ValueError(f"its name is {self.name!r:.40}, not a str of UTF-8")
+            raise ValueError(f"its name is {short_repr(self.name, 40)}, not a str of UTF-8")
         if type(self.version) is not int or not 1 <= self.version <= MAX_VERSION:
-            raise ValueError(f"its version is {self.version!r:.40}, not an int from 1 to {MAX_VERSION}")
+            raise ValueError(f"its version is {short_repr(self.version, 40)}, not an int from 1 to {MAX_VERSION}")
         if not isinstance(self.fields, Mapping):
-            raise ValueError(f"its fields are {self.fields!r:.40}, not a mapping")
+            raise ValueError(f"its fields are {short_repr(self.fields, 40)}, not a mapping")
         for name in self.fields:
             if type(name) is not str or not _is_utf8(name):
-                raise ValueError(f"one of its fields is called {name!r:.40}, not by a str of UTF-8")
+                raise ValueError(f"one of its fields is called {short_repr(name, 40)}, not by a str of UTF-8")
         return Schema(self.name, self.version, tuple(self.fields))
 
 
@@ -123,17 +131,17 @@ class Registry:
             InvalidType: the class is of no kind that can be registered.
         """
         if not isinstance(name, str):
-            raise InvalidType(f'An event\'s name is a str, not {name!r:.80}: write @event("order_placed").')
+            raise InvalidType(f'An event\'s name is a str, not {short_repr(name)}: write @event("order_placed").')
         if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES or not _is_utf8(name):
-            raise InvalidArgument(f"An event's name is 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {name!r:.80}.")
+            raise InvalidArgument(f"An event's name is 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {short_repr(name)}.")
         if type(version) is not int or not 1 <= version <= MAX_VERSION:
-            raise InvalidArgument(f"An event's version is an int from 1 to {MAX_VERSION}, not {version!r:.80}.")
+            raise InvalidArgument(f"An event's version is an int from 1 to {MAX_VERSION}, not {short_repr(version)}.")
         if upcasters is not None and not isinstance(upcasters, Mapping):
-            raise InvalidType(f"upcasters is a mapping of versions to functions, not {upcasters!r:.80}.")
+            raise InvalidType(f"upcasters is a mapping of versions to functions, not {short_repr(upcasters)}.")
         steps = dict(upcasters or {})
         for step in steps.items():
             if type(step[0]) is not int or not callable(step[1]):
-                raise InvalidType(f"upcasters is a mapping of versions to functions, not of {step!r:.80}.")
+                raise InvalidType(f"upcasters is a mapping of versions to functions, not of {short_repr(step)}.")
         if steps and sorted(steps) != list(range(min(steps), version)):
             raise InvalidArgument(
                 f"The upcasters of {name!r} must lead from one version to the next up to {version}; "
@@ -235,7 +243,9 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
             f"{type(error).__name__}: {reason(error)}."
         ) from error
     if not isinstance(result, dict):
-        raise DecodeError(f"An upcaster of the event type {schema.name!r} returned {result!r:.80} instead of a dict.")
+        raise DecodeError(
+            f"An upcaster of the event type {schema.name!r} returned {short_repr(result)} instead of a dict."
+        )
     return result
 
 
