@@ -27,6 +27,7 @@ __all__ = [
     "UnknownEventType",
     "WorkflowNotFound",
     "WriteRefused",
+    "printable",
     "reason",
     "short_repr",
 ]
@@ -49,7 +50,18 @@ def reason(error: BaseException) -> str:
         text = str(error)
     except Exception:  # of an int of very many digits, say
         text = ""
-    return text[:_LONGEST_REASON] or type(error).__name__
+    return "\n".join(map(printable, text[:_LONGEST_REASON].split("\n"))) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text with what is no visible character written as Python escapes it.
+
+    These are control characters, which a terminal would obey, those that change the direction of what follows, those
+    without width, line and paragraph separators, odd spaces, lone surrogates, and code points that stand for nothing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _restore(cls: type["StoreError"], args: tuple[Any, ...], state: dict[str, Any]) -> "StoreError":

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry
 
-__all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "printable", "to_json", "value_text"]
+__all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "to_json", "value_text"]
 
 # An int of so many bits is a number in JSON: every Python writes and reads it, as its limit of digits is 640 at least.
 _JSON_INT_BITS = 2048
@@ -56,25 +56,14 @@ def event_text(event: Any) -> str:
     )
 
 
-def printable(text: str) -> str:
-    """Return a text with what is no visible character written as Python escapes it.
-
-    These are control characters, which a terminal would obey, those that change the direction of what follows, those
-    without width, line and paragraph separators, odd spaces, lone surrogates, and code points that stand for nothing.
-    """
-    return _escaped(text, lambda one: one.encode("unicode_escape").decode())
-
-
 def json_text(value: Any) -> str:
     """Return a value as indented JSON, with what is no visible character escaped, so that it may be shown."""
     lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
-    return "\n".join(_escaped(line, lambda one: json.dumps(one)[1:-1]) for line in lines)
+    return "\n".join(line if line.isprintable() else "".join(map(_json_form, line)) for line in lines)
 
 
-def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else escape(one) for one in text)
+def _json_form(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def int_text(value: int) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened, utf_8
 from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, printable, progress, stop
 from runic_redis.errors import WorkflowNotFound
 from runic_redis.operations.describing import count_workflows
@@ -68,7 +68,7 @@ def collect(
 
 
 def delete(
-    workflow_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Workflows.")],
+    workflow_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Workflows.", callback=utf_8)],
     *,
     url: Url = None,
     namespace: Namespace = "runic",

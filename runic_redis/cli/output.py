@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from runic_redis.plain import printable
+from runic_redis.errors import printable
 
 __all__ = [
     "EXIT_NO",

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from runic_redis.codec.limits import MAX_DEPTH, AlikeKeys
-from runic_redis.errors import EncodeError, reason
+from runic_redis.errors import EncodeError, printable, reason
 from runic_redis.events import Fact, FactRef, Registry, UnknownEvent, checked_ref
 
 __all__ = ["explain"]
@@ -136,7 +136,7 @@ def _children(part: Any, where: str, registry: Registry) -> Iterator[tuple[Any, 
             yield key, f"the key {_short(key)} of {where}"
             yield item, f"{where}[{_short(key)}]"
     elif kind is UnknownEvent:
-        yield from ((item, f"{where}.{name}") for name, item in part.fields.items())
+        yield from ((item, f"{where}.{printable(name)}") for name, item in part.fields.items())
     else:
         registered = registry.of(kind)
         if registered is not None:
