@@ -11,7 +11,7 @@ import typer
 
 from runic_redis.cli.output import EXIT_NO, note, stop
 from runic_redis.context import URL_VARIABLE, find_url, without_classes
-from runic_redis.drivers.connect import shown
+from runic_redis.drivers.connect import EXAMPLES, shown
 from runic_redis.operations.examining import RESTORE_SETTINGS
 from runic_redis.operations.scanning import find_key, find_namespaces
 from runic_redis.store import RedisStore
@@ -27,7 +27,7 @@ _SILENT_S = 1.0
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help="Where the store is: see docs/urls.md."),
+    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help=f"Where the store is: {EXAMPLES}."),
 ]
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", envvar=NAMESPACE_VARIABLE, metavar="NAME", help="The namespace.")

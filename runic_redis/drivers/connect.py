@@ -26,7 +26,7 @@ from runic_redis.drivers import aio, sync
 from runic_redis.drivers.replies import NO_LIMIT, log, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
+__all__ = ["AIO", "EXAMPLES", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
 
 # redis-py's own default, from version 8 on; before, it waited for ever.
 _TIMEOUT_S = 5.0
@@ -36,7 +36,7 @@ _NO_TIMEOUT = (
 )
 _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
-_EXAMPLES = (
+EXAMPLES = (
     "redis://localhost:6379/0, rediss://…, unix:///run/redis.sock, redis+cluster://host1,host2, "
     "redis+sentinel://host1,host2/service/0, embedded:///directory or memory://name"
 )
@@ -207,7 +207,7 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
         )
     connect = _SCHEMES.get(url.partition("://")[0]) if "://" in url else None
     if connect is None:
-        raise ConfigurationError(f"{shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
+        raise ConfigurationError(f"{shown(url)!r} is not a URL of a store: use {EXAMPLES}.")
     try:
         return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
@@ -427,10 +427,11 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
     for name in given:
         if name in _REFUSED_OPTIONS:
             raise InvalidArgument(_REFUSED_OPTIONS[name])
-        if name not in allowed and not (parts.scheme == "rediss" and name in _TLS_OPTIONS):
+        known = allowed | _TLS_OPTIONS if parts.scheme == "rediss" else allowed
+        if name not in known:
             # Beside a password it may be a part of that, behind an & that was not encoded.
             shown = "something beside the password" if any("password" in one for one in given) else name[:40]
-            raise InvalidArgument(f"{shown} is not an option of it; docs/urls.md names them")
+            raise InvalidArgument(f"{shown} is not an option of it; it takes {', '.join(sorted(known))}")
     if parts.scheme == "unix":
         if not parts.path:
             raise InvalidArgument("it names no socket: write unix:///run/redis.sock")
