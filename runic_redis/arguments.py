@@ -34,6 +34,8 @@ MAX_CURSOR = 2**53 - 1
 MAX_PARTITIONS = 4096
 # So that no time of Redis overflows.
 MAX_SECONDS = 10**11
+# A thread or a loop cannot wait for longer than some centuries.
+MAX_DEADLINE_S = 10**9
 # Snapshots, facts and logs: half of what a Redis string can hold, so that a request always fits the server's limits.
 MAX_DATA_BYTES = 256 * 1024 * 1024
 
@@ -68,11 +70,13 @@ def check_workflow_id(workflow_id: Any) -> str:
 
 
 def check_deadline(deadline_s: Any) -> None:
-    """A number of seconds, from 0 up."""
+    """A number of seconds, from 0 to thirty years."""
     if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
         raise InvalidType(f"deadline_s is a number of seconds, not {short_repr(deadline_s)}.")
-    if not 0 <= deadline_s < float("inf"):
-        raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {short_repr(deadline_s)}.")
+    if not 0 <= deadline_s <= MAX_DEADLINE_S:
+        raise InvalidArgument(
+            f"deadline_s is a number of seconds from 0 to {MAX_DEADLINE_S}, not {short_repr(deadline_s)}."
+        )
 
 
 def check_seconds(seconds: Any, name: str) -> float:

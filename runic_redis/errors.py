@@ -41,7 +41,7 @@ def short_repr(value: Any, length: int = 80) -> str:
     try:
         return repr(value)[:length]
     except Exception:  # of an int of very many digits, say, or of a class whose repr fails
-        return f"a {type(value).__qualname__} that cannot be printed"
+        return f"a value of the type {type(value).__qualname__} that cannot be printed"
 
 
 def reason(error: BaseException) -> str:

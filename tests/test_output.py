@@ -288,6 +288,7 @@ def test_an_error_names_a_value_that_cannot_be_printed(value: Any, either: Any) 
         lambda: RedisStore.from_url(value),
         lambda: RedisStore.from_url("memory://", namespace=value),
         lambda: RedisStore.from_url("memory://", partitions=value),
+        lambda: RedisStore.from_url("memory://", deadline_s=value),
         lambda: RedisStore.from_url("memory://", unknown_events=value),
         lambda: RedisStore.from_url("memory://", durability=value),
         lambda: replicated(value),
@@ -307,8 +308,8 @@ def test_an_error_names_a_value_that_cannot_be_printed(value: Any, either: Any) 
 def test_the_beginning_of_a_value_is_shown_whatever_its_repr_does() -> None:
     assert short_repr("a" * 200) == "'" + "a" * 79
     assert short_repr([1, 2], 3) == "[1,"
-    assert short_repr(LONG) == "a int that cannot be printed"
-    assert short_repr(Unprintable()) == "a Unprintable that cannot be printed"
+    assert short_repr(LONG) == "a value of the type int that cannot be printed"
+    assert short_repr(Unprintable()) == "a value of the type Unprintable that cannot be printed"
 
 
 def test_what_an_error_repeats_is_safe_to_show() -> None:
