@@ -1,5 +1,6 @@
 """Servers that the tests share: each is started once, by the first test that needs it."""
 
+import functools
 import itertools
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import redis.utils
 
 from runic_redis import RedisStore
 from tests import servers
@@ -20,6 +22,9 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("untimed")
+
+# redis-py reads its version from its package's metadata for each client.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 # Those that take longest, mostly waiting for servers and processes: they begin first, and others run beside them.
 _LONG = ("test_claiming", "test_chaos", "test_demo", "test_benchmarks")

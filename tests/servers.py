@@ -73,7 +73,8 @@ class RunningServer:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        wait_until(lambda: _answers(self), f"{self.command[0]} to answer", self.process)
+        with self.client() as client:
+            wait_until(lambda: _answers(client), f"{self.command[0]} to answer", self.process)
 
     def kill(self) -> None:
         """Have it end at once, without a chance to write anything."""
@@ -221,12 +222,11 @@ def wait_until(
         time.sleep(0.01)
 
 
-def _answers(server: RunningServer) -> bool:
-    with server.client() as client:
-        try:
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False
 
 
 def knows_cluster(client: redis.Redis, nodes: int) -> bool:
