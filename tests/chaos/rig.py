@@ -39,8 +39,8 @@ class Rig:
         deadline_s: for how long what they ask for is tried.
         faces: how each client uses the library: with a store of its "own", with others one that is "shared" by threads,
             one for "asyncio", or that same one with calls that are "cancelled" at random moments.
-        rest_s: for how long each client rests between what it does: a fault waits for timeouts, restarts and pauses, and
-            clients that did all they could meanwhile would only use up the processor.
+        rest_s: for how long each client rests between what it does: a fault waits for timeouts, restarts and pauses,
+            and clients that did all they could meanwhile would only use up the processor.
         busy: the one workflow that all clients append to, and do nothing else; None for the usual mixture.
         found: violations that the kind itself finds, while clients are at work or after that.
     """
