@@ -1,5 +1,6 @@
 """Servers that the tests share: each is started once, by the first test that needs it."""
 
+import functools
 import itertools
 import os
 import sys
@@ -9,17 +10,23 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import redis.utils
 
 from runic_redis import RedisStore
 from tests import servers
 
 _numbers = itertools.count()
+# Servers of the session, once they run.
+_shared: list[servers.RunningServer] = []
 
 # How fast a machine is, is no property of the code.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("untimed")
+
+# redis-py reads its version from its package's metadata for each client.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 # Those that take longest, mostly waiting for servers and processes: they begin first, and others run beside them.
 _LONG = ("test_claiming", "test_chaos", "test_demo", "test_benchmarks")
@@ -36,8 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def namespace() -> str:
-    """A namespace that no other test uses."""
-    return f"test-{next(_numbers)}"
+    """A namespace that no other test uses.
+
+    Now and then, the keys of earlier tests are removed: every command that scans a shared server meets them.
+    """
+    number = next(_numbers)
+    if number % 16 == 0:
+        for server in _shared:
+            server.remove_keys("*test-*")
+    return f"test-{number}"
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +70,14 @@ def embedded(embedded_directory: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RunningServer]:
     with servers.running(servers.valkey_program(), tmp_path_factory.mktemp("valkey")) as server:
+        _shared.append(server)
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_6_2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.RunningServer]:
     with servers.running(servers.redis_6_2_program(), tmp_path_factory.mktemp("redis62")) as server:
+        _shared.append(server)
         yield server
 
 
@@ -70,12 +86,14 @@ def redis_on_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.
     program = servers.path_program()
     assert program is not None
     with servers.running(program, tmp_path_factory.mktemp("redis")) as server:
+        _shared.append(server)
         yield server
 
 
 @pytest.fixture(scope="session")
 def cluster_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[servers.RunningServer]]:
     with servers.cluster(servers.valkey_program(), tmp_path_factory.mktemp("cluster")) as nodes:
+        _shared.extend(nodes)
         yield nodes
 
 

