@@ -22,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runic_redis import Fact, FactRef, RedisStore, event
 from runic_redis.runic_events import FactProduced, RunnableCompleted
 from runic_redis.ui import is_loopback
+from tests.forking import run_forked
 from tests.pages import COMMAND, Answer, Page, serving
 from tests.servers import RunningServer, free_ports, running, valkey_program
 
@@ -440,13 +441,11 @@ def test_options_are_judged_before_anything_is_served(valkey: RunningServer, mad
             (["--port", str(taken.getsockname()[1])], "cannot listen"),
             (["--host", "no such host"], "cannot listen"),
         ]:
-            command = [*COMMAND, "--url", valkey.url(), "--namespace", made, *options]
-            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            ended = run_forked(None, *COMMAND, "--url", valkey.url(), "--namespace", made, *options)
             assert ended.returncode == 2, ended
             assert said in " ".join(ended.stderr.split())
             assert not ended.stdout
-    command = [*COMMAND, "--url", "redis://127.0.0.1:1", "--namespace", made]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 3
+    assert run_forked(None, *COMMAND, "--url", "redis://127.0.0.1:1", "--namespace", made).returncode == 3
 
 
 def test_no_password_is_shown(tmp_path: Path) -> None:
@@ -523,7 +522,7 @@ def test_it_ends_when_it_is_told_to(valkey: RunningServer, made: str, number: si
 
 def test_without_its_extra_it_says_what_to_install(valkey: RunningServer, made: str, tmp_path: Path) -> None:
     (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError('No module named starlette')")
-    command = [*COMMAND, "--url", valkey.url(), "--namespace", made]
+    command = [sys.executable, "-W", "error", "-m", "runic_redis.cli.main", "ui", "--url", valkey.url(), "-n", made]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 2
