@@ -18,6 +18,7 @@ from rich.console import Console
 from runic_redis import RedisStore, __version__
 from runic_redis.cli.main import main
 from runic_redis.demo import census, events, run, worker
+from tests.forking import run_forked
 from tests.servers import RunningServer
 
 SMALL = census.Module("json", ("json/__init__.py", "json/decoder.py", "json/encoder.py"))
@@ -31,16 +32,6 @@ if "runic_redis.demo.worker" in sys.orig_argv:
     ast.parse = lambda source: time.sleep(0.03) or parse(source)
 """
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
-
-
-def runic_redis(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        text=True,
-        capture_output=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
 
 
 def running(directory: Path) -> set[str]:
@@ -98,7 +89,8 @@ def files(tmp_path: Path) -> Path:
 
 
 def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list[census.Module], files: Path) -> None:
-    done = runic_redis("demo", TMPDIR=str(files))
+    environment = {**os.environ, "TMPDIR": str(files)}
+    done = subprocess.run([*COMMAND, "demo"], text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     text = " ".join(done.stdout.split())
@@ -130,7 +122,7 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list
 
 
 def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runic_redis("--version").stdout.strip() == __version__
+    assert run_forked(None, "--version").stdout.strip() == __version__
     for arguments in (("--help",), ("-h",), ("demo", "--help")):
         monkeypatch.setattr(sys, "argv", ["runic-redis", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -140,7 +132,7 @@ def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
-    done = runic_redis("demo", "--url", f"unix://{tmp_path}/nobody.sock")
+    done = run_forked(None, "demo", "--url", f"unix://{tmp_path}/nobody.sock")
     assert done.returncode == 3
     assert re.fullmatch(r"runic-redis: Redis cannot be reached: .*\n", done.stderr)
     assert done.stdout == ""
@@ -241,6 +233,7 @@ def stop_at(path: str) -> Callable[[str], dict[str, Any]]:
     return measure
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch, redis_6_2: RunningServer) -> None:
     def work(store: RedisStore) -> None:
         monkeypatch.setattr(worker, "measure", stop_at(SMALL.paths[-1]))
@@ -261,6 +254,7 @@ def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch,
     )
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:
@@ -280,6 +274,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
     assert "worker-2 went on with json from cursor 1, where worker-1 had stopped after 0 of 3 files" in text
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.MonkeyPatch, valkey: RunningServer) -> None:
     def measure(path: str) -> dict[str, Any]:
         measured = census.measure(path)
@@ -293,6 +288,7 @@ def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.Monk
     assert "+json: files 3, lines " in text
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_the_demonstration_fails_when_a_module_has_no_end(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:
@@ -306,6 +302,7 @@ def test_the_demonstration_fails_when_a_module_has_no_end(
     assert "the workflow of json does not have each file once, and one end" in text
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_the_demonstration_fails_when_no_module_was_taken_over(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:

@@ -66,17 +66,17 @@ def test_the_workflows_are_paged_newest_first(page: Page, shop: RedisStore) -> N
     for n in range(30):
         shop.append(f"PAGED-later-{n:03}", [{"n": n}])
     before = page.get("summary")["workflows"]
-    for limit in (1, 7, 50, 200):
+    for limit, part in ((1, "aged-01"), (1, "aged-later-"), (7, "aged-"), (50, "aged-"), (200, "aged-")):
         seen: list[str] = []
         place: dict[str, Any] = {}
         while True:
-            found = page.get("workflows", containing="aged-", limit=limit, **place)
+            found = page.get("workflows", containing=part, limit=limit, **place)
             assert len(found["workflows"]) <= limit
             seen += [one["workflow_id"] for one in found["workflows"]]
             if found["next"] is None:
                 break
             place = {"before": found["next"]}
-        assert seen == [id_ for id_ in shop.list() if "aged-" in id_.lower()], "each once, in order"
+        assert seen == [id_ for id_ in shop.list() if part in id_.lower()], "each once, in order"
     (one,) = page.get("workflows", containing="ED-LATER-007")["workflows"]
     assert (one["workflow_id"], one["cursor"], one["state"]) == ("PAGED-later-007", 1, "open")
     assert page.get("workflows", containing="no such workflow") == {"workflows": [], "next": None}
@@ -111,9 +111,10 @@ def long(shop: RedisStore) -> str:
 def test_a_workflow_is_leafed_through_either_way(page: Page, long: str, limit: int) -> None:
     first, last = 6, 54 + 15_000 + 256
     # From the newest down, and up again; with few at once, near the ends only.
+    pages = {1: 45, 500: 40}.get(limit, 12)
     found = page.get("events", id=long, limit=limit)
     seen: list[int] = []
-    for _ in range(40):
+    for _ in range(pages):
         seen += _cursors(found)
         if not found["older"]:
             break
@@ -124,7 +125,7 @@ def test_a_workflow_is_leafed_through_either_way(page: Page, long: str, limit: i
     found = page.get("events", id=long, limit=limit, after=0)
     assert not found["older"]
     rising: list[int] = []
-    for _ in range(40):
+    for _ in range(pages):
         rising += _cursors(found)[::-1]
         if not found["newer"]:
             break
