@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -23,6 +22,13 @@ from tests.forking import Forked, run_forked
 from tests.servers import RunningServer, running, valkey_program, wait_until
 
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
+# The command line, where a file may not grow.
+WITH_SMALL_FILES = """
+import resource
+from runic_redis.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+main()
+"""
 VERBS = {
     *("workflows", "show", "events", "tail", "facts", "stats", "verify", "doctor", "export", "import", "copy"),
     *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
@@ -318,13 +324,7 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
 
 def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
     options = ("--url", valkey.url(), "--namespace", shop._context.keys.namespace)
-    done = subprocess.run(
-        [*COMMAND, "export", str(tmp_path / "a"), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
-    )
+    done = run_forked(WITH_SMALL_FILES, "export", tmp_path / "a", *options)
     assert done.returncode == 3
     assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
     assert done.stderr.count("\n") == 1
