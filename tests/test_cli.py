@@ -87,7 +87,7 @@ def run(runs: Run, valkey: RunningServer, namespace: str, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def shop(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+def shop(valkey: RunningServer, namespace: str, few_buckets: None) -> Iterator[RedisStore]:
     """A store with a bit of everything."""
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=7) as store:
         store.append("order-1", [Opened("Ada", ("tea", 1)), {"note": "plain"}], metadata={"correlation": "r-1"})
