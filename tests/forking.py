@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -209,7 +208,7 @@ def _main() -> None:
         importlib.import_module("runic_redis.cli.main").main()
     else:
         sys.modules["__main__"] = module = types.ModuleType("__main__")
-        exec(compile(request["program"], "program", "exec"), module.__dict__)  # noqa: S102
+        exec(compile(request["program"], "program", "exec"), module.__dict__)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from rich.console import Console
 from runic_redis import RedisStore, __version__
 from runic_redis.cli.main import main
 from runic_redis.demo import census, events, run, worker
-from tests.forking import run_forked
+from tests.forking import Forked, run_forked
 from tests.servers import RunningServer
 
 SMALL = census.Module("json", ("json/__init__.py", "json/decoder.py", "json/encoder.py"))
@@ -30,6 +30,12 @@ of_python, parse = sysconfig.get_path, ast.parse
 sysconfig.get_path = lambda name, *rest: os.environ["LIBRARY"] if name == "stdlib" else of_python(name, *rest)
 if "runic_redis.demo.worker" in sys.orig_argv:
     ast.parse = lambda source: time.sleep(0.03) or parse(source)
+"""
+IN_A_GROUP = f"""
+{ANOTHER_LIBRARY}
+from runic_redis.cli.main import main
+os.setpgid(0, 0)
+main()
 """
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 
@@ -155,17 +161,9 @@ def test_a_difference_is_found() -> None:
     assert census.report([("a", one), ("b", other)])[-1].startswith("total: files 2, lines 21")
 
 
-def start_demonstration(directory: Path, *options: str) -> subprocess.Popen[str]:
+def start_demonstration(directory: Path, *options: str) -> Forked:
     """A demonstration that is under way, as a terminal starts it: in a process group of its own."""
-    demonstration = subprocess.Popen(
-        [*COMMAND, "demo", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(directory)},
-        process_group=0,
-    )
-    assert demonstration.stdout is not None
+    demonstration = Forked(IN_A_GROUP, "demo", *options, environment={**os.environ, "TMPDIR": str(directory)})
     while "files measured" not in demonstration.stdout.readline():
         assert demonstration.poll() is None
     return demonstration
@@ -183,9 +181,7 @@ def test_ctrl_c_ends_all_of_it(files: Path) -> None:
         assert list(files.iterdir()) == []
 
 
-def test_ctrl_c_leaves_nothing_in_a_redis(
-    redis_6_2: RunningServer, library: list[census.Module], files: Path
-) -> None:
+def test_ctrl_c_leaves_nothing_in_a_redis(redis_6_2: RunningServer, library: list[census.Module], files: Path) -> None:
     with redis_6_2.client() as client:
         before = set(client.keys("*"))
         with start_demonstration(files, "--url", redis_6_2.url()) as demonstration:
