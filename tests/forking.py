@@ -80,6 +80,10 @@ class Forked:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        # (Only now: several threads may wait.)
+        os.close(self._state)
+
     def close(self) -> None:
         """Close the pipes and wait for its end."""
         for pipe in (self.stdin, self.stdout, self.stderr):
@@ -95,11 +99,10 @@ class Forked:
             with self._reading:
                 if self.returncode is None:
                     self.returncode = _NUMBER.unpack(os.read(self._state, _NUMBER.size))[0]
-                    os.close(self._state)
         return self.returncode
 
     def poll(self) -> int | None:
-        """Return what `wait` returns, or None while it runs."""
+        """Return its exit status, or None while it runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
