@@ -1,5 +1,6 @@
 """Servers that the tests share: each is started once, by the first test that needs it."""
 
+import gc
 import itertools
 import os
 import sys
@@ -32,6 +33,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.stem not in _LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of each search for garbage: where a test makes many objects, it took most of the time."""
+    gc.freeze()
 
 
 @pytest.fixture
