@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of each search for garbage: where a test makes many objects, it took most of the time."""
+    """Leave what was imported out of each search for garbage, which took most of the time where objects are many."""
     gc.freeze()
 
 
