@@ -39,7 +39,7 @@ def through_entries(codec: Codec, commit: list[Any]) -> list[Any]:
     return [event for entry in entries for event in codec.decode_entry(entry.header, entry.payload)]
 
 
-@given(st.lists(events, min_size=1, max_size=5))
+@given(st.lists(events, min_size=1, max_size=3))
 def test_commits_and_logs_come_back_equal_and_of_the_same_types(commit: list[Any]) -> None:
     for codec in CODECS:
         assert same(through_entries(codec, commit), commit)
