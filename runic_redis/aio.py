@@ -16,7 +16,7 @@ from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreError
-from runic_redis.events import UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import AsyncHeldLease
 from runic_redis.observing import Observer
 from runic_redis.operations import (
@@ -86,8 +86,9 @@ class AsyncRedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> None:
-        self._prepare(namespace, partitions, deadline_s, unknown_events, durability)
+        self._prepare(namespace, partitions, deadline_s, unknown_events, durability, registry)
         self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
@@ -100,10 +101,11 @@ class AsyncRedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> Self:
         """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
         store = cls.__new__(cls)
-        store._prepare(namespace, partitions, deadline_s, unknown_events, durability)
+        store._prepare(namespace, partitions, deadline_s, unknown_events, durability, registry)
         store._url = find_url(url)
         return store
 
@@ -114,14 +116,20 @@ class AsyncRedisStore:
         deadline_s: float,
         unknown_events: UnknownEvents,
         durability: Durability,
+        registry: EventRegistry | None,
     ) -> None:
         check_deadline(deadline_s)
-        self._context = make_context(namespace, partitions, unknown_events, durability)
+        self._context = make_context(namespace, partitions, unknown_events, durability, registry)
         self._deadline_s = deadline_s
         self._url = ""
         self._connected = None
         self._sender: Sender | None = None
         self.closed = False
+
+    @property
+    def registry(self) -> EventRegistry:
+        """The event types of this store."""
+        return self._context.codec.registry
 
     async def open(self) -> Self:
         """Connect, and check the server and the namespace; writes nothing. Entering the store does the same.
