@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
-from runic_redis.context import find_url, make_context
+from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
@@ -88,7 +88,7 @@ class AsyncRedisStore:
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
     ) -> None:
-        self._prepare(namespace, partitions, deadline_s, unknown_events, durability, registry)
+        self._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
@@ -105,21 +105,13 @@ class AsyncRedisStore:
     ) -> Self:
         """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
         store = cls.__new__(cls)
-        store._prepare(namespace, partitions, deadline_s, unknown_events, durability, registry)
+        store._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         store._url = find_url(url)
         return store
 
-    def _prepare(
-        self,
-        namespace: str,
-        partitions: int | None,
-        deadline_s: float,
-        unknown_events: UnknownEvents,
-        durability: Durability,
-        registry: EventRegistry | None,
-    ) -> None:
+    def _prepare(self, context: Context, deadline_s: float) -> None:
         check_deadline(deadline_s)
-        self._context = make_context(namespace, partitions, unknown_events, durability, registry)
+        self._context = context
         self._deadline_s = deadline_s
         self._url = ""
         self._connected = None

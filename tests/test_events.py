@@ -1,5 +1,6 @@
 """Event types: every kind of class, and reading what was written before the class changed."""
 
+import dataclasses
 import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -13,7 +14,14 @@ import msgspec
 import pydantic
 import pytest
 
-from runic_redis import DecodeError, EncodeError, InvalidArgument, UnknownEvent, UnknownEventType, event
+from runic_redis import (
+    EncodeError,
+    IncompatibleEvent,
+    InvalidArgument,
+    UnknownEvent,
+    UnknownEventType,
+    event,
+)
 from runic_redis.codec import Codec
 from runic_redis.events import EventRegistry, UnknownEvents
 
@@ -112,8 +120,8 @@ def test_pydantic_models_come_back_whole(registry: EventRegistry) -> None:
     decoded = through(registry, model)
     assert decoded == model
     assert decoded._cache == {"seen": 1}
-    with pytest.raises(EncodeError, match="extra fields"):
-        through(registry, Model(Name="x", more=1))
+    with_more = through(registry, Model(Name="x", more=1))
+    assert (with_more.more, with_more.model_fields_set) == (1, {"name", "more"})
 
 
 def test_hooks_are_not_run_again(registry: EventRegistry) -> None:
@@ -166,7 +174,7 @@ def test_a_struct_s_hook_runs_and_the_fields_are_what_was_stored(registry: Event
     assert through(registry, Struct(1)).value == 2
     broken = Struct(1)
     broken.value = 50
-    with pytest.raises(DecodeError, match="too many"):
+    with pytest.raises(IncompatibleEvent, match="too many"):
         through(registry, broken)
 
 
@@ -364,7 +372,9 @@ def test_classes_of_every_layout_come_back(registry: EventRegistry, bases: Any, 
         __mangled: Any
 
     cls: Any = registry.event("made")(decorate(Made))
-    names = registry.of(cls).schema.fields  # type: ignore[union-attr]
+    assert registry.of(cls).schema.fields[-3:] == ("one", "_private", "__mangled")  # type: ignore[union-attr]
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    names = [field.name for field in fields]
     commit = [object.__new__(cls) for _ in range(3)]
     for number, made in enumerate(commit):
         for name in names:
@@ -414,7 +424,7 @@ def test_a_default_that_stops_an_iteration_ends_no_events(registry: EventRegistr
         number: int
         more: Any = field(default_factory=stop)
 
-    with pytest.raises(DecodeError):
+    with pytest.raises(IncompatibleEvent):
         read(written(before), registry)
 
 
@@ -504,7 +514,7 @@ def test_an_added_field_without_a_default_is_named(registry: EventRegistry) -> N
         number: int
         currency: str
 
-    with pytest.raises(DecodeError, match="no field 'currency'"):
+    with pytest.raises(IncompatibleEvent, match="no field 'currency'"):
         read(written(before), registry)
 
 
@@ -568,7 +578,7 @@ def test_an_upcaster_that_fails_is_named(registry: EventRegistry) -> None:
 
         return Order(7)
 
-    for bad, message in ((lambda fields: fields["nothing"], "failed"), (lambda _: None, "instead of a dict")):
+    for bad, message in ((lambda fields: fields["nothing"], "failed"), (lambda _: None, "an upcaster returned")):
         today = EventRegistry()
 
         @today.event("order", version=2, upcasters={1: bad})  # type: ignore[dict-item]
@@ -576,7 +586,7 @@ def test_an_upcaster_that_fails_is_named(registry: EventRegistry) -> None:
         class Order:
             number: int
 
-        with pytest.raises(DecodeError, match=message):
+        with pytest.raises(IncompatibleEvent, match=message):
             read(written(before), today)
 
 
@@ -665,25 +675,8 @@ def test_an_enum_member_that_is_gone_is_named(registry: EventRegistry) -> None:
     class Colour(Enum):
         GREEN = 1
 
-    with pytest.raises(DecodeError, match="no member 'RED'"):
+    with pytest.raises(IncompatibleEvent, match="no member 'RED'"):
         read(written(before), registry)
-
-
-def test_a_name_is_of_one_class(registry: EventRegistry) -> None:
-    @registry.event("order")
-    @dataclass
-    class Order:
-        number: int
-
-    with pytest.raises(InvalidArgument, match="taken by"):
-
-        @registry.event("order")
-        @dataclass
-        class Other:
-            number: int
-
-    with pytest.raises(InvalidArgument, match="registered already"):
-        registry.event("another")(Order)
 
 
 def test_a_class_may_be_defined_again(registry: EventRegistry) -> None:

@@ -72,11 +72,9 @@ def explain(
             return _error(where, "contains itself; break the cycle")
         kind = type(part)
         try:
-            problem = _problem(part, registry)
+            problem = _problem(part, registry, alike)
             if kind in {Fact, FactRef} and not facts:
                 problem = f"is a {kind.__name__}, which only an event may hold: a fact refers to no other"
-            if problem is None and kind in {dict, set, frozenset}:
-                problem = _crowd(part, alike)
             if kind not in _SCALARS and kind not in {list, dict}:
                 extensions += 1
                 if extensions > MAX_DEPTH:
@@ -117,8 +115,10 @@ def _error(path: str, problem: str) -> EncodeError:
     return EncodeError(f"{shown} {problem}; nothing was sent.", path=path)
 
 
-def _problem(part: Any, registry: EventRegistry) -> str | None:
+def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys) -> str | None:
     kind = type(part)
+    if kind in {dict, set, frozenset}:
+        return _crowd(part, alike)
     if kind is str:
         try:
             part.encode()
@@ -129,12 +129,11 @@ def _problem(part: Any, registry: EventRegistry) -> str | None:
                 "value.encode('utf-8', 'replace').decode()"
             )
     elif kind in {dt.datetime, dt.time}:
-        if part.tzinfo is not None and part.utcoffset() is None:
-            if type(part.tzinfo) is not ZoneInfo:
-                return (
-                    f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or keep "
-                    "the value without its tzinfo and the zone's name beside it"
-                )
+        if part.tzinfo is not None and part.utcoffset() is None and type(part.tzinfo) is not ZoneInfo:
+            return (
+                f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or keep the "
+                "value without its tzinfo and the zone's name beside it"
+            )
     elif kind is FactRef:
         checked_ref(part)
     elif kind is UnknownEvent:

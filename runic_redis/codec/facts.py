@@ -7,13 +7,13 @@ from runic_redis.arguments import check_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.errors import InvalidArgument
-from runic_redis.events import Fact, FactRef, EventRegistry, checked_ref
+from runic_redis.events import EventRegistry, Fact, FactRef, checked_ref
 
 __all__ = ["DIGEST_BYTES", "HEAD_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "checksum"]
 
-# A fact is stored behind two digests, each so much of a SHA-256. The first is of its hash and its canonical bytes: equal
-# values have equal ones, so that two values under one hash are noticed. The second is of its hash, the first one and
-# the bytes that are stored, in which dicts have their order: it shows damage, and a fact under another's hash.
+# A fact is stored behind two digests, each so much of a SHA-256. The first is of its hash and its canonical bytes,
+# which equal values have in common: it shows another value under the same hash. The second is of its hash, the first
+# digest and the stored bytes, in which dicts have their order: it shows damage, and a fact under another's hash.
 DIGEST_BYTES = 16
 HEAD_BYTES = 2 * DIGEST_BYTES
 # What put_fact's hashes start with. The rest is the hex SHA-256 of the value's canonical bytes.

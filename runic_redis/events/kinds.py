@@ -88,23 +88,20 @@ def kind_of(cls: Any, *, transient: Collection[str] = (), members: Mapping[str, 
         if transient:
             raise InvalidArgument(f"transient names fields, and {cls.__qualname__} is an Enum, which has none.")
         return _enum(cls, members or {})
-    kind: Kind = make(cls, frozenset(transient))
-    return _without(kind, cls, transient)
+    return _without(make(cls, frozenset(transient)), cls, transient)
 
 
-def _maker(cls: Any) -> Any:
-    if issubclass(cls, Enum):
-        return _enum
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _named_tuple
-    if hasattr(cls, "__struct_fields__"):
-        return _msgspec_struct
-    if hasattr(cls, "model_construct"):
-        return _pydantic_model
-    if "__attrs_attrs__" in cls.__dict__:
-        return _attrs
-    if dataclasses.is_dataclass(cls) and "__dataclass_fields__" in cls.__dict__:
-        return _dataclass
+def _maker(cls: Any) -> Callable[..., Kind] | None:
+    for is_of_kind, make in (
+        (issubclass(cls, Enum), _enum),
+        (issubclass(cls, tuple) and hasattr(cls, "_fields"), _named_tuple),
+        (hasattr(cls, "__struct_fields__"), _msgspec_struct),
+        (hasattr(cls, "model_construct"), _pydantic_model),
+        ("__attrs_attrs__" in cls.__dict__, _attrs),
+        ("__dataclass_fields__" in cls.__dict__, _dataclass),
+    ):
+        if is_of_kind:
+            return make
     return None
 
 
@@ -328,27 +325,21 @@ def _dataclass(cls: Any, hidden: Collection[str]) -> Kind:
     defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
     # An instance of a frozen class has other attributes only from a hook.
     is_fixed = cls.__dataclass_params__.frozen and not hasattr(cls, "__post_init__")
-    return _of_attributes(cls, attributes, names, {}, defaults, hidden, is_fixed=is_fixed)
+    kind = _of_attributes(cls, attributes, {}, hidden, is_fixed=is_fixed)
+    return dataclasses.replace(kind, defaults=defaults)
 
 
 def _of_attributes(
-    cls: Any,
-    attributes: tuple[str, ...],
-    names: tuple[str, ...],
-    besides: Mapping[str, Any],
-    defaults: Mapping[str, Default],
-    hidden: Collection[str],
-    *,
-    is_fixed: bool,
+    cls: Any, attributes: tuple[str, ...], besides: Mapping[str, Any], hidden: Collection[str], *, is_fixed: bool
 ) -> Kind:
-    """The kind of a class whose instances are their attributes."""
+    """The kind of a class whose instances are their attributes; without defaults."""
     inexact = any(_is_descriptor(cls, name) for name in attributes)
     beside = None if is_fixed and not inexact else _attributes_beside(cls, attributes, {*hidden, *besides})
     return Kind(
-        names,
+        _plain_names(cls, attributes),
         _reader(attributes),
         _restorer(cls, attributes, besides),
-        defaults,
+        {},
         beside,
         partial(_set_attributes, cls),
         inexact=inexact,
@@ -374,14 +365,15 @@ def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
     code = getattr(cls.__hash__, "__code__", None)
     cached = "_attrs_cached_hash"
     besides = {cached: None} if code is not None and cached in code.co_names + code.co_consts else {}
-    return _of_attributes(cls, attributes, names, besides, defaults, hidden, is_fixed=False)
+    kind = _of_attributes(cls, attributes, besides, hidden, is_fixed=False)
+    return dataclasses.replace(kind, defaults=defaults)
 
 
 def _made_from_self(
     cls: type, attributes: Mapping[str, str], factory: Callable[[Any], Any], known: Mapping[str, Any]
 ) -> Any:
     """A default that the class computes from an instance: one with the fields that are known so far."""
-    instance = object.__new__(cls)
+    instance: Any = object.__new__(cls)
     for name, value in known.items():
         if name in attributes:
             _set(instance, attributes[name], value)

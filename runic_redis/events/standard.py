@@ -96,7 +96,7 @@ def _fraction(parts: list[int]) -> Fraction:
         raise ValueError("a fraction is damaged")
     # Reduced when it was written. To do so again, of damaged numbers of any length, may take hours.
     made: Any = object.__new__(Fraction)
-    made._numerator, made._denominator = numerator, denominator  # noqa: SLF001
+    made._numerator, made._denominator = numerator, denominator
     return made  # type: ignore[no-any-return]
 
 
@@ -155,7 +155,7 @@ def _register_pydantic() -> None:
     for name in networks.__all__:
         kind = getattr(networks, name)
         # Of these each one is of its own class, and made of its text.
-        if isinstance(kind, type) and (name.endswith("Url") or name.endswith("Dsn") or name.endswith("DSN")):
+        if isinstance(kind, type) and name.endswith(("Url", "Dsn", "DSN")):
             register_built_in(value_type(kind, f"pydantic.{name}", str, kind))
     others: tuple[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]], ...] = (
         (networks.NameEmail, lambda value: [value.name, value.email], lambda parts: networks.NameEmail(*parts)),

@@ -73,8 +73,9 @@ class _Core:
                 try:
                     yield from self._load([fact_hash])
                 except DecodeError as error:
+                    referrer = self._named(events[place], place)
                     raise DecodeError(
-                        f"The fact {fact_hash!r}, which {self._named(events[place], place)} refers to, is damaged: {error}"
+                        f"The fact {fact_hash!r}, which {referrer} refers to, is damaged: {error}"
                     ) from error
             raise
         return [

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from runic_redis.events import UnknownEvent
-from runic_redis.events import bare_registry, parts_of
+from runic_redis.events import UnknownEvent, bare_registry, parts_of
 from runic_redis.plain import event_text, event_type, value_text
 
 __all__ = ["json_size", "short", "short_event", "short_type", "short_value"]
