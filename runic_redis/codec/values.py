@@ -373,14 +373,11 @@ def _time(value: dt.time) -> tuple[int, bytes]:
     return TIME, (value.isoformat() + _FOLD * value.fold + mark).encode()
 
 
-# Those of the standard library, whoever has replaced them while this is imported.
-_DATETIME: Any = real_type(dt.datetime)
-_DATE: Any = real_type(dt.date)
 # The scalar types; an int reaches here only when it is too large for MessagePack.
 _SCALARS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
     int: _big_int,
-    _DATETIME: _datetime,
-    _DATE: lambda value: (DATE, value.isoformat().encode()),
+    real_type(dt.datetime): _datetime,
+    real_type(dt.date): lambda value: (DATE, value.isoformat().encode()),
     dt.time: _time,
     dt.timedelta: lambda value: (TIMEDELTA, msgpack.packb([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value: (DECIMAL, str(value).encode()),
@@ -532,10 +529,13 @@ def _decode_timedelta(data: bytes) -> dt.timedelta:
     return dt.timedelta(days, seconds, microseconds)
 
 
+# Their methods, since freezegun replaces the classes, here too.
+_parse_datetime: Any = real_type(dt.datetime).fromisoformat  # type: ignore[attr-defined]
+_parse_date: Any = real_type(dt.date).fromisoformat  # type: ignore[attr-defined]
 _SCALAR_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
     BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
-    DATETIME: partial(_decode_moment, _DATETIME.fromisoformat),
-    DATE: lambda data: _DATE.fromisoformat(data.decode("ascii")),
+    DATETIME: partial(_decode_moment, _parse_datetime),
+    DATE: lambda data: _parse_date(data.decode("ascii")),
     TIME: partial(_decode_moment, dt.time.fromisoformat),
     TIMEDELTA: _decode_timedelta,
     DECIMAL: lambda data: Decimal(data.decode("ascii")),

@@ -419,7 +419,7 @@ def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
     defaults = _pydantic_defaults(cls.model_fields)
     for name, attribute in zip(names[len(fields) :], private, strict=True):
         if _has_default(cls.__private_attributes__[attribute]):
-            defaults[name] = _made(cls.__private_attributes__[attribute].get_default)
+            defaults[name] = _pydantic_default(cls.__private_attributes__[attribute])
     allows_extra = cls.model_config.get("extra") == "allow"
     all_fields = frozenset(fields)
 
@@ -472,20 +472,16 @@ def _has_default(attribute: Any) -> bool:
 
 
 def _pydantic_defaults(fields: Mapping[str, Any]) -> dict[str, Default]:
-    defaults: dict[str, Default] = {}
-    for name, field in fields.items():
-        if field.is_required():
-            continue
-        if field.default_factory is not None and getattr(field, "default_factory_takes_validated_data", False):
-            defaults[name] = _from_data(field.default_factory)
-        else:
-            # Each one anew: pydantic copies a default that could be changed.
-            defaults[name] = _made(partial(field.get_default, call_default_factory=True))
-    return defaults
+    return {name: _pydantic_default(field) for name, field in fields.items() if not field.is_required()}
 
 
-def _from_data(factory: Callable[[dict[str, Any]], Any]) -> Default:
-    return lambda known: factory(dict(known))
+def _pydantic_default(field: Any) -> Default:
+    factory = field.default_factory
+    if factory is None:
+        return _made(field.get_default)  # which copies a default that could be changed
+    if getattr(field, "default_factory_takes_validated_data", False):
+        return lambda known: factory(dict(known))
+    return _made(factory)
 
 
 def _named_tuple(cls: Any, hidden: Collection[str]) -> Kind:
