@@ -1,8 +1,6 @@
 """The page of a store, served as users serve it, and asked as browsers ask it."""
 
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from tests.forking import Forked
+
 __all__ = ["Answer", "Page", "serving"]
 
-COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main", "ui", "--json", "--port", "0")
+COMMAND = ("ui", "--json", "--port", "0")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Page:
     """
 
     url: str
-    process: subprocess.Popen[str]
+    process: Forked
 
     def ask(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
         """Ask for a path, without following where it leads."""
@@ -74,10 +74,8 @@ class Page:
 @contextmanager
 def serving(url: str, namespace: str, *options: str) -> Iterator[Page]:
     """Serve a store's page at a port of its own, until the block ends."""
-    command = [*COMMAND, "--url", url, "--namespace", namespace, *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Forked(None, *COMMAND, "--url", url, "--namespace", namespace, *options) as process:
         try:
-            assert process.stdout is not None
             line = process.stdout.readline()
             assert line, process.communicate()
             yield Page(json.loads(line)["url"], process)

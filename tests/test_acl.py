@@ -86,6 +86,7 @@ def prepare(server: RunningServer, namespace: str, parts: Sequence[Any]) -> None
             tour.writes(store, "order-1")
 
 
+@pytest.mark.usefixtures("few_buckets")
 @pytest.mark.parametrize("purpose", PARTS)
 def test_a_rule_suffices(server: RunningServer, open_url: Any, namespace: str, purpose: str) -> None:
     prepare(server, namespace, PARTS[purpose])
@@ -98,6 +99,7 @@ def test_a_rule_suffices(server: RunningServer, open_url: Any, namespace: str, p
             part(store, "order-1")
 
 
+@pytest.mark.usefixtures("few_buckets")
 @pytest.mark.parametrize("purpose", PARTS)
 def test_with_any_permission_less_something_fails(server: RunningServer, namespace: str, purpose: str) -> None:
     with server.client() as admin:
@@ -118,6 +120,7 @@ def test_with_any_permission_less_something_fails(server: RunningServer, namespa
             assert "w0rd" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_without_evalsha_everything_works(server: RunningServer, namespace: str) -> None:
     purpose = "everything"
     prepare(server, namespace, PARTS[purpose])
@@ -131,7 +134,7 @@ def test_without_evalsha_everything_works(server: RunningServer, namespace: str)
 
 
 def test_the_tour_calls_every_method_of_a_store() -> None:
-    own = {"close", "closed", "from_url", "open"}
+    own = {"close", "closed", "from_url", "open", "registry"}
     assert {
         name for kind in (RedisStore, AsyncRedisStore) for name in dir(kind) if name[0] != "_"
     } - own == tour.METHODS
@@ -265,6 +268,7 @@ def test_what_an_option_of_a_url_adds(
         needs(extra, use, [admin], namespace)
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> None:
     def use(login: str) -> None:
         for key in admin.scan_iter(f"{{{namespace}[:}}]*"):
@@ -305,6 +309,7 @@ def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
                     assert fine == (not permission), permission
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_what_verifying_a_cluster_adds(cluster_nodes: list[RunningServer], namespace: str) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
     rules = [EVERYTHING, RULES["a cluster"], RULES[COMMAND_LINE], RULES["its verify, in a cluster"]]
@@ -360,6 +365,7 @@ def durable_use(server: RunningServer, namespace: str, durability: Any) -> Calla
     return use
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_what_a_cluster_adds(cluster_nodes: list[RunningServer], open_url: Any, namespace: str) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
     meta = Keys(namespace, 256).workflow("elsewhere").meta

@@ -4,8 +4,6 @@ import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from runic_redis import RedisStore
 from tests.claiming_worker import STEPS, TTL_S, Finished, Step
+from tests.forking import Forked
 from tests.servers import RunningServer
 
 WORKERS = 8
@@ -20,7 +19,7 @@ WORKERS = 8
 AT_HAND = 40
 # How many are killed, and how many stopped, at least.
 TROUBLES = 10
-ROOT = Path(__file__).parent.parent
+PROGRAM = (Path(__file__).parent / "claiming_worker.py").read_text()
 
 
 class Crew:
@@ -31,37 +30,39 @@ class Crew:
         self._namespace = namespace
         self._numbers = itertools.count()
         self._readers: list[threading.Thread] = []
-        self.running: list[subprocess.Popen[str]] = []
+        self.running: list[Forked] = []
         self.said: list[str] = []
+        self.errors = ""
         # What each said last.
-        self._last: dict[subprocess.Popen[str], str] = {}
+        self._last: dict[Forked, str] = {}
 
     def start(self) -> None:
         name = f"worker-{next(self._numbers)}"
-        command = [sys.executable, "-m", "tests.claiming_worker", self._url, self._namespace, name]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        process = Forked(PROGRAM, self._url, self._namespace, name)
         self.running.append(process)
         self._readers.append(threading.Thread(target=self._read, args=(process,)))
         self._readers[-1].start()
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
+    def _read(self, process: Forked) -> None:
         with process.stdout as lines:
             for line in lines:
                 self.said.append(line)
                 self._last[process] = line
 
-    def working(self) -> list[subprocess.Popen[str]]:
+    def working(self) -> list[Forked]:
         """Those that hold a lease, or did so just now."""
         return [process for process in self.running if self._last.get(process, "").startswith("took")]
 
     def heard(self, word: str) -> int:
         return sum(line.startswith(word) for line in self.said)
 
-    def kill(self, process: subprocess.Popen[str]) -> None:
+    def kill(self, process: Forked) -> None:
         self.running.remove(process)
         process.kill()
         process.wait()
+        process.stdin.close()
+        with process.stderr as errors:
+            self.errors += errors.read()
 
     def end(self) -> None:
         for process in list(self.running):
@@ -106,6 +107,7 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
             for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
                 timer.join()
             crew.end()
+        assert "Traceback" not in crew.errors
 
         hands = Counter[int]()
         for workflow_id in workflows:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -19,9 +18,17 @@ import redis
 from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
 from runic_redis.cli.main import main
 from runic_redis.operations.verifying import Verifier
+from tests.forking import Forked, run_forked
 from tests.servers import RunningServer, running, valkey_program, wait_until
 
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
+# The command line, where a file may not grow.
+WITH_SMALL_FILES = """
+import resource
+from runic_redis.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+main()
+"""
 VERBS = {
     *("workflows", "show", "events", "tail", "facts", "stats", "verify", "doctor", "export", "import", "copy"),
     *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
@@ -80,7 +87,7 @@ def run(runs: Run, valkey: RunningServer, namespace: str, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def shop(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+def shop(valkey: RunningServer, namespace: str, few_buckets: None) -> Iterator[RedisStore]:
     """A store with a bit of everything."""
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=7) as store:
         store.append("order-1", [Opened("Ada", ("tea", 1)), {"note": "plain"}], metadata={"correlation": "r-1"})
@@ -303,27 +310,21 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
     shop: RedisStore, valkey: RunningServer, verb: tuple[str, ...]
 ) -> None:
     shop.append("long", [{"n": n, "t": "x" * 100} for n in range(2_000)])
-    command = [*COMMAND, *verb, "--url", valkey.url(), "--namespace", shop._context.keys.namespace]
+    command = [*verb, "--url", valkey.url(), "--namespace", shop._context.keys.namespace]
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = run_forked(None, *command, stdout=full)
     assert done.returncode == 3
     assert done.stderr == "runic-redis: The system does not let it go on: [Errno 28] No space left on device\n"
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
-        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+        done = run_forked(None, *command, stdout=closed)
     assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
     options = ("--url", valkey.url(), "--namespace", shop._context.keys.namespace)
-    done = subprocess.run(
-        [*COMMAND, "export", str(tmp_path / "a"), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
-    )
+    done = run_forked(WITH_SMALL_FILES, "export", tmp_path / "a", *options)
     assert done.returncode == 3
     assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
     assert done.stderr.count("\n") == 1
@@ -335,9 +336,7 @@ def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) 
         "RUNIC_REDIS_URL": valkey.url(),
         "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
     }
-    command = [*COMMAND, "tail", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as tail:
-        assert tail.stdout is not None
+    with Forked(None, "tail", "--json", environment=environment) as tail:
         # It begins when it has connected: from then on each event is shown once, in the order of its workflow.
         beats = 0
         while not select.select([tail.stdout], [], [], 0.1)[0]:
@@ -437,9 +436,7 @@ def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path
 
 def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
     directory = tmp_path / "data"
-    command = [*COMMAND, "serve", str(directory), "--fsync", "always", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
-        assert served.stdout is not None
+    with Forked(None, "serve", directory, "--fsync", "always", "--json") as served:
         urls = json.loads(served.stdout.readline())
         for url in urls.values():
             with RedisStore.from_url(url, namespace="served") as store:
@@ -448,7 +445,7 @@ def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
         assert served.wait(30) == 0
     with RedisStore.from_url(urls["url"], namespace="served") as store:
         assert store.cursor("w") == 2
-    assert subprocess.run([*COMMAND, "serve", os.devnull], capture_output=True, check=False).returncode == 2
+    assert run_forked(None, "serve", os.devnull).returncode == 2
 
 
 def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_path: Path) -> None:

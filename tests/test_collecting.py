@@ -3,7 +3,7 @@
 import itertools
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,12 @@ from runic_redis.operations.effects import Batch, Command
 from tests.servers import RunningServer, cluster_url
 
 VALUES = 40
+
+
+@pytest.fixture
+def store(opener: Callable[..., RedisStore]) -> Iterator[RedisStore]:
+    with opener(partitions=8) as store:
+        yield store
 
 
 def references(store: RedisStore, workflow_id: str) -> list[FactRef]:
@@ -111,7 +117,7 @@ def test_collecting_races_with_writers(
         source = random.Random(seed)
         with RedisStore.from_url(url, namespace=namespace, partitions=4) as store:
             for number in itertools.count():
-                if number >= 250 and outcomes["removed"]:
+                if number >= 150 and outcomes["removed"]:
                     return
                 store.put_fact((seed, number))
                 which = source.choice(workflows)

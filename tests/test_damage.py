@@ -29,8 +29,8 @@ def client(server: RunningServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def store(server: RunningServer, namespace: str) -> Iterator[RedisStore]:
-    with RedisStore.from_url(server.url(), namespace=namespace) as store:
+def store(server: RunningServer, namespace: str, few_buckets: None) -> Iterator[RedisStore]:
+    with RedisStore.from_url(server.url(), namespace=namespace, partitions=8) as store:
         store.append("order-1", numbered(2), commit_id="a")
         store.append("order-1", numbered(2, 3), metadata={"k": 1})
         store.save_snapshot("order-1", 2, b"two")

@@ -18,26 +18,26 @@ from rich.console import Console
 from runic_redis import RedisStore, __version__
 from runic_redis.cli.main import main
 from runic_redis.demo import census, events, run, worker
+from tests.forking import Forked, run_forked
 from tests.servers import RunningServer
 
 SMALL = census.Module("json", ("json/__init__.py", "json/decoder.py", "json/encoder.py"))
-# Python runs it at the start of each process that finds it: what asks for the standard library is given another one.
+# Python runs this at the start of each process that finds it: code that asks for the standard library gets another one.
+# A worker needs as long for a small file as for a large one, so that it is killed in the middle of its module.
 ANOTHER_LIBRARY = """
-import os, sysconfig
-of_python = sysconfig.get_path
+import ast, os, sys, sysconfig, time
+of_python, parse = sysconfig.get_path, ast.parse
 sysconfig.get_path = lambda name, *rest: os.environ["LIBRARY"] if name == "stdlib" else of_python(name, *rest)
+if "runic_redis.demo.worker" in sys.orig_argv:
+    ast.parse = lambda source: time.sleep(0.03) or parse(source)
+"""
+IN_A_GROUP = f"""
+{ANOTHER_LIBRARY}
+from runic_redis.cli.main import main
+os.setpgid(0, 0)
+main()
 """
 COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
-
-
-def runic_redis(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        text=True,
-        capture_output=True,
-        check=False,
-        env={**os.environ, **environment},
-    )
 
 
 def running(directory: Path) -> set[str]:
@@ -62,34 +62,46 @@ def wait_until_nothing_runs(directory: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of some small files of the standard library: most of them of the module that has most."""
+    there, here = census.library_root(), tmp_path_factory.mktemp("library")
+    largest, *others = census.standard_library()
+    assert len(others) > 100, "it is found whole"
+    for module, count in ((largest, 120), *((other, 2) for other in others[::6])):
+        for path in sorted(module.paths, key=lambda path: abs((there / path).stat().st_size - 2000))[:count]:
+            (here / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(there / path, here / path)
+    (here / "broken.py").write_text("def (")
+    return here
+
+
 @pytest.fixture
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[census.Module]:
-    """A quarter of the standard library, for this process and those that it starts: its modules."""
-    there = census.library_root()
-    files = sorted(path for module in census.standard_library() for path in module.paths)
-    assert len(files) > 500, "it is found whole"
-    for path in files[::4]:
-        (tmp_path / "library" / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(there / path, tmp_path / "library" / path)
-    (tmp_path / "library" / "broken.py").write_text("def (")
+def library(small_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[census.Module]:
+    """A small library, for this process and those that it starts: its modules."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(ANOTHER_LIBRARY)
-    monkeypatch.setenv("LIBRARY", str(tmp_path / "library"))
+    monkeypatch.setenv("LIBRARY", str(small_files))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"), prepend=os.pathsep)
-    monkeypatch.setattr(census, "library_root", lambda: tmp_path / "library")
+    monkeypatch.setattr(census, "library_root", lambda: small_files)
     return census.standard_library()
 
 
-def test_the_demonstration_counts_right_and_leaves_nothing_running(
-    library: list[census.Module], tmp_path: Path
-) -> None:
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Where a demonstration has its files."""
     (tmp_path / "files").mkdir()
-    done = runic_redis("demo", TMPDIR=str(tmp_path / "files"))
+    return tmp_path / "files"
+
+
+def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list[census.Module], files: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(files)}
+    done = subprocess.run([*COMMAND, "demo"], text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     text = " ".join(done.stdout.split())
-    files = sum(len(module.paths) for module in library)
-    assert f"{len(library)} modules, {files} files, 3 workers" in text
+    count = sum(len(module.paths) for module in library)
+    assert f"{len(library)} modules, {count} files, 3 workers" in text
     killed = re.search(r"killed: (worker-\d) with SIGKILL, in (\S+), when it had reported (\d+) of (\d+) files", text)
     taken = re.search(
         r"taken over: (worker-\d) went on with (\S+) from cursor (\d+), where (worker-\d) had stopped after (\d+) of "
@@ -108,15 +120,15 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running(
     assert "facts that no event refers to │ 0 │" in text
     for name in ("workflows", "events", "facts", "bytes in Redis", "events/s"):
         assert name in text
-    assert re.search(rf"total: files {files}, lines .* unreadable [1-9]", text)
+    assert re.search(rf"total: files {count}, lines .* unreadable [1-9]", text)
     assert f"All {len(library) + 1} lines equal those of a plain pass" in text
     assert "\x1b" not in done.stdout
-    wait_until_nothing_runs(tmp_path / "files")
-    assert list((tmp_path / "files").iterdir()) == []
+    wait_until_nothing_runs(files)
+    assert list(files.iterdir()) == []
 
 
 def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runic_redis("--version").stdout.strip() == __version__
+    assert run_forked(None, "--version").stdout.strip() == __version__
     for arguments in (("--help",), ("-h",), ("demo", "--help")):
         monkeypatch.setattr(sys, "argv", ["runic-redis", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -126,7 +138,7 @@ def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def test_an_error_is_one_line_and_an_exit_code(tmp_path: Path) -> None:
-    done = runic_redis("demo", "--url", f"unix://{tmp_path}/nobody.sock")
+    done = run_forked(None, "demo", "--url", f"unix://{tmp_path}/nobody.sock")
     assert done.returncode == 3
     assert re.fullmatch(r"runic-redis: Redis cannot be reached: .*\n", done.stderr)
     assert done.stdout == ""
@@ -149,38 +161,31 @@ def test_a_difference_is_found() -> None:
     assert census.report([("a", one), ("b", other)])[-1].startswith("total: files 2, lines 21")
 
 
-def start_demonstration(directory: Path, *options: str) -> subprocess.Popen[str]:
+def start_demonstration(directory: Path, *options: str) -> Forked:
     """A demonstration that is under way, as a terminal starts it: in a process group of its own."""
-    demonstration = subprocess.Popen(
-        [*COMMAND, "demo", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(directory)},
-        process_group=0,
-    )
-    assert demonstration.stdout is not None
+    demonstration = Forked(IN_A_GROUP, "demo", *options, environment={**os.environ, "TMPDIR": str(directory)})
     while "files measured" not in demonstration.stdout.readline():
         assert demonstration.poll() is None
     return demonstration
 
 
-def test_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:
-    with start_demonstration(tmp_path) as demonstration:
-        assert len(running(tmp_path)) >= 4, "three workers and a server"
+@pytest.mark.usefixtures("library")
+def test_ctrl_c_ends_all_of_it(files: Path) -> None:
+    with start_demonstration(files) as demonstration:
+        assert len(running(files)) >= 4, "three workers and a server"
         os.killpg(demonstration.pid, signal.SIGINT)
         _, errors = demonstration.communicate()
         assert demonstration.returncode == 130
         assert "Traceback" not in errors
-        wait_until_nothing_runs(tmp_path)
-        assert list(tmp_path.iterdir()) == []
+        wait_until_nothing_runs(files)
+        assert list(files.iterdir()) == []
 
 
-def test_ctrl_c_leaves_nothing_in_a_redis(redis_6_2: RunningServer, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_nothing_in_a_redis(redis_6_2: RunningServer, library: list[census.Module], files: Path) -> None:
     with redis_6_2.client() as client:
         before = set(client.keys("*"))
-        with start_demonstration(tmp_path, "--url", redis_6_2.url()) as demonstration:
-            assert len(set(client.keys("*")) - before) > 200, "the workers work there"
+        with start_demonstration(files, "--url", redis_6_2.url()) as demonstration:
+            assert len(set(client.keys("*")) - before) > 2 * len(library), "the workers work there"
             os.killpg(demonstration.pid, signal.SIGINT)
             _, errors = demonstration.communicate()
             assert demonstration.returncode == 130
@@ -188,12 +193,13 @@ def test_ctrl_c_leaves_nothing_in_a_redis(redis_6_2: RunningServer, tmp_path: Pa
         assert set(client.keys("*")) == before
 
 
-def test_the_workers_and_the_server_end_when_the_demonstration_is_killed(tmp_path: Path) -> None:
-    with start_demonstration(tmp_path) as demonstration:
-        assert len(running(tmp_path)) >= 4, "three workers and a server"
+@pytest.mark.usefixtures("library")
+def test_the_workers_and_the_server_end_when_the_demonstration_is_killed(files: Path) -> None:
+    with start_demonstration(files) as demonstration:
+        assert len(running(files)) >= 4, "three workers and a server"
         demonstration.kill()
         demonstration.wait()
-        wait_until_nothing_runs(tmp_path)
+        wait_until_nothing_runs(files)
 
 
 def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[RedisStore], None]) -> tuple[int, str]:
@@ -223,6 +229,7 @@ def stop_at(path: str) -> Callable[[str], dict[str, Any]]:
     return measure
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch, redis_6_2: RunningServer) -> None:
     def work(store: RedisStore) -> None:
         monkeypatch.setattr(worker, "measure", stop_at(SMALL.paths[-1]))
@@ -243,6 +250,7 @@ def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch,
     )
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:
@@ -262,6 +270,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
     assert "worker-2 went on with json from cursor 1, where worker-1 had stopped after 0 of 3 files" in text
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.MonkeyPatch, valkey: RunningServer) -> None:
     def measure(path: str) -> dict[str, Any]:
         measured = census.measure(path)
@@ -275,6 +284,7 @@ def test_the_demonstration_fails_when_the_store_differs(monkeypatch: pytest.Monk
     assert "+json: files 3, lines " in text
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_the_demonstration_fails_when_a_module_has_no_end(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:
@@ -288,6 +298,7 @@ def test_the_demonstration_fails_when_a_module_has_no_end(
     assert "the workflow of json does not have each file once, and one end" in text
 
 
+@pytest.mark.usefixtures("few_buckets")
 def test_the_demonstration_fails_when_no_module_was_taken_over(
     monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from runic_redis.cli.main import app
+from tests.forking import run_forked
 from tests.servers import RunningServer
 
 ROOT = Path(__file__).parent.parent
@@ -23,17 +24,18 @@ def examples(page: Path) -> list[str]:
 
 
 def run(code: str, directory: Path) -> str:
-    (directory / "example.py").write_text(code)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "example.py"], cwd=directory, text=True, capture_output=True, check=False
-    )
+    done = run_forked(code, directory=directory)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_the_first_example_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     first = examples(ROOT / "README.md")[0]
-    assert run(first, tmp_path), "it prints something"
+    (tmp_path / "example.py").write_text(first)
+    command = [sys.executable, "-W", "error", "example.py"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout, "it prints something"
     assert run(first, tmp_path), "and may be run again"
 
 

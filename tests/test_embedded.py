@@ -15,6 +15,7 @@ import redis
 from runic_redis import ConfigurationError, RedisStore, StoreUnavailable
 from runic_redis.embedded import EmbeddedServer
 from runic_redis.testing.examples import numbered
+from tests.forking import Forked
 from tests.servers import wait_until
 
 # Opens the directory, appends, says so, and then waits for a line, appending once more for each.
@@ -32,35 +33,24 @@ class User:
     """Another process that uses the store."""
 
     def __init__(self, url: str, workflow_id: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", USER, url, workflow_id], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = Forked(USER, url, workflow_id)
 
     def read(self) -> int:
-        assert self.process.stdout is not None
         return int(self.process.stdout.readline())
 
     def append(self) -> int:
-        assert self.process.stdin is not None
         self.process.stdin.write("again\n")
         self.process.stdin.flush()
         return self.read()
 
     def kill(self) -> None:
         self.process.kill()
-        self.end()
+        self.process.close()
 
     def leave(self) -> None:
-        assert self.process.stdin is not None
         self.process.stdin.close()
         assert self.process.wait(20) == 0
-        self.end()
-
-    def end(self) -> None:
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self.process.close()
 
 
 def client_of(directory: Path) -> redis.Redis:

@@ -1,8 +1,6 @@
 """The embedded server is for its user alone: its directory, its files, its socket."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,13 +12,15 @@ import redis
 from runic_redis import ConfigurationError, RedisStore
 from runic_redis.embedded import EmbeddedServer
 from runic_redis.testing.examples import numbered
+from tests.forking import Forked, run_forked
 from tests.servers import wait_until
 
 NOBODY = 65534
 # Opens the directory, appends, says so, and waits for a line.
 USER = """
-import sys
+import os, sys
 from runic_redis import RedisStore
+os.umask(int(sys.argv[2]))
 with RedisStore.from_url(sys.argv[1]) as store:
     store.append("order-1", [{"n": 1}])
     print("appended", flush=True)
@@ -69,15 +69,7 @@ def modes(directory: Path) -> dict[str, int]:
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_the_directory_its_files_and_the_socket_are_private(tmp_path: Path, umask: int) -> None:
     directory = tmp_path / "data"
-    user = subprocess.Popen(
-        [sys.executable, "-c", USER, f"embedded://{directory}"],
-        umask=umask,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with user:
-        assert user.stdout is not None
+    with Forked(USER, f"embedded://{directory}", umask) as user:
         assert user.stdout.readline() == "appended\n"
         names = {path.name for path in directory.rglob("*")}
         assert names >= {"server.sock", "server.log", "server.socket", "appendonlydir", "appendonly.aof.manifest"}
@@ -144,9 +136,8 @@ def test_somebody_else_can_open_nothing(in_sight: Path) -> None:
         # Even where the directory lets people in.
         for mode in (0o700, 0o755):
             directory.chmod(mode)
-            done = subprocess.run(
-                [sys.executable, "-c", STRANGER, str(directory)], text=True, capture_output=True, check=True
-            )
+            done = run_forked(STRANGER, directory)
+            assert done.returncode == 0, done.stderr
             assert done.stdout.startswith("ConfigurationError The directory")
             assert "belongs to another user" in done.stdout
             assert done.stdout.count("\n") == 1

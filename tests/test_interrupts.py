@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,6 +39,11 @@ pytestmark = [
 ]
 
 
+@cache
+def is_interrupted(filename: str) -> bool:
+    return any(part in filename for part in INTERRUPTED)
+
+
 class Interrupted(BaseException):
     """What the handler raises: like KeyboardInterrupt, no Exception."""
 
@@ -64,14 +70,14 @@ class Interruption:
         sys.setprofile(None)
 
     def _see(self, frame: FrameType, event: str, _: Any) -> None:
-        if event not in {"call", "c_return"} or not any(part in frame.f_code.co_filename for part in INTERRUPTED):
+        if event not in {"call", "c_return"} or not is_interrupted(frame.f_code.co_filename):
             return
         chain: list[Any] = [event]
         caller: FrameType | None = frame
-        while caller is not None and caller.f_code.co_filename != __file__:
-            if caller.f_code.co_name in {"__del__", "_remove"} or caller.f_code is GatedServer.begin.__code__:
+        while caller is not None and (code := caller.f_code).co_filename != __file__:
+            if code.co_name in {"__del__", "_remove"} or code is GatedServer.begin.__code__:
                 return
-            chain.append((caller.f_code.co_filename, caller.f_lineno))
+            chain += (code.co_filename, caller.f_lineno)
             caller = caller.f_back
         point = tuple(chain)
         if point not in self._seen:

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 from redis.crc import key_slot
 
 from runic_redis import AsyncRedisStore, CommitsLost, RedisStore
+from tests.forking import Forked
 from tests.portal import BlockingStore
 from tests.proxy import Fault, Proxy, proxied
 from tests.servers import RunningServer
@@ -113,14 +112,12 @@ def test_nothing_is_printed_unless_it_is_asked_for(proxy: Proxy, namespace: str)
         "    input('ready\\n')\n"
         "    store.append('w', [{'n': 2}])\n"
     )
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+    with Forked(program) as process:
+        assert process.stdout.readline() == "ready\n"
         proxy.arm(Fault("reply", 0))
-        out, err = process.communicate(b"\n", timeout=60)
+        out, err = process.communicate("\n", timeout=60)
     # What endangers data is told even to those who have set up no logging.
-    assert (out, [line for line in err.splitlines() if b"append-only" not in line]) == (b"", [])
+    assert (out, [line for line in err.splitlines() if "append-only" not in line]) == ("", [])
 
 
 def _mistake(manager: Any, key: str) -> None:

@@ -216,7 +216,8 @@ def test_a_replica_is_warned_of_and_read(
 ) -> None:
     program = servers.valkey_program()
     ports = servers.free_ports(2)
-    with servers.running(program, tmp_path / "primary", port=ports[0]) as primary:
+    at_once = ("--repl-diskless-sync-delay", "0")
+    with servers.running(program, tmp_path / "primary", *at_once, port=ports[0]) as primary:
         with RedisStore.from_url(primary.url(), namespace=namespace) as store:
             store.append("order-1", numbered(1))
             store.append("over", numbered(1))

@@ -345,20 +345,28 @@ def test_without_an_sdk_nothing_is_added(valkey: RunningServer, namespace: str) 
         assert context_of(record) == {}
 
 
-@settings(max_examples=60)
-@given(
-    metadata=st.dictionaries(st.sampled_from(["traceparent", "tracestate", "x"]), st.text() | st.integers() | st.none())
-)
-def test_whatever_metadata_hold_they_are_read(valkey: RunningServer, metadata: dict[str, Any]) -> None:
-    telemetry = Telemetry()
-    with RedisStore.from_url(valkey.url(), namespace="hostile-traces") as store:
-        store.delete("w")
-        store.append("w", [{"n": 1}], metadata=metadata)
-        telemetry.instrument(store)
-        assert list(store.stream("w")) == [{"n": 1}]
-        (record,) = store.stream_records("w")
-        assert record.metadata == metadata
-        context_of(record)
+def test_whatever_metadata_hold_they_are_read(valkey: RunningServer, namespace: str, telemetry: Telemetry) -> None:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace) as writer,
+        RedisStore.from_url(valkey.url(), namespace=namespace) as reader,
+    ):
+        telemetry.instrument(reader)
+
+        @settings(max_examples=60)
+        @given(
+            metadata=st.dictionaries(
+                st.sampled_from(["traceparent", "tracestate", "x"]), st.text() | st.integers() | st.none()
+            )
+        )
+        def read(metadata: dict[str, Any]) -> None:
+            writer.delete("w")
+            writer.append("w", [{"n": 1}], metadata=metadata)
+            assert list(reader.stream("w")) == [{"n": 1}]
+            (record,) = reader.stream_records("w")
+            assert record.metadata == metadata
+            context_of(record)
+
+        read()
 
 
 def test_damaged_metadata_fail_only_who_asks_for_them(

@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
+
+from build import ProjectBuilder
+from build.env import DefaultIsolatedEnv
+from pyproject_hooks import quiet_subprocess_runner
 
 from runic_redis.scripts import scripts_directory
 from tests.servers import RunningServer
@@ -43,9 +48,21 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
+def build_wheel(directory: Path) -> Path:
+    """Build the source distribution, and the wheel from that, as `python -m build` does."""
+    with DefaultIsolatedEnv() as environment:
+        builder = ProjectBuilder.from_isolated_env(environment, ROOT, runner=quiet_subprocess_runner)
+        environment.install(builder.build_system_requires)
+        source = builder.build("sdist", directory / "dist")
+        with tarfile.open(source) as archive:
+            archive.extractall(directory / "source", filter="data")
+        (unpacked,) = (directory / "source").iterdir()
+        builder = ProjectBuilder.from_isolated_env(environment, unpacked, runner=quiet_subprocess_runner)
+        return Path(builder.build("wheel", directory / "dist"))
+
+
 def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, valkey: RunningServer) -> None:
-    run(sys.executable, "-m", "build", "--outdir", tmp_path / "dist", ROOT, cwd=tmp_path)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    wheel = build_wheel(tmp_path)
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"runic_redis/lua/{path.name}" for path in scripts_directory().glob("*.lua")} <= names
     assert {"runic_redis/py.typed", "runic_redis/embedded/supervisor.py"} <= names

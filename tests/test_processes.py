@@ -1,14 +1,14 @@
 """Sixteen processes on one workflow: no event lost, none twice, cursors without a gap."""
 
-import subprocess
-import sys
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 from runic_redis import RedisStore
+from tests.forking import Forked
 
 PROCESSES = 16
-COMMITS = 60
+COMMITS = 30
 
 # For each workflow, which of the writers expect a cursor.
 MODES = {"blind": lambda _: False, "expecting": lambda _: True, "mixed": lambda writer: writer % 2 == 1}
@@ -37,29 +37,21 @@ with RedisStore.from_url(url, namespace=namespace) as store:
 
 def test_sixteen_processes_append_to_one_workflow(embedded: str, namespace: str) -> None:
     """One after the other to a workflow of each mode."""
-    writers: list[subprocess.Popen[str]] = []
-    for writer in range(PROCESSES):
-        expecting = [mode for mode, expects in MODES.items() if expects(writer)]
-        writers.append(
-            subprocess.Popen(
-                [sys.executable, "-c", WRITER, embedded, namespace, str(writer), *expecting],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-    for process in writers:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for mode in MODES:
+    with ExitStack() as stack:
+        writers = []
+        for writer in range(PROCESSES):
+            expecting = [mode for mode, expects in MODES.items() if expects(writer)]
+            writers.append(stack.enter_context(Forked(WRITER, embedded, namespace, writer, *expecting)))
         for process in writers:
-            assert process.stdin is not None
-            process.stdin.write(f"{mode}\n")
-            process.stdin.flush()
-        check(embedded, namespace, mode, [list(iter(process.stdout.readline, "\n")) for process in writers])
-    for process in writers:
-        process.communicate()
-        assert process.returncode == 0
+            assert process.stdout.readline() == "ready\n"
+        for mode in MODES:
+            for process in writers:
+                process.stdin.write(f"{mode}\n")
+                process.stdin.flush()
+            check(embedded, namespace, mode, [list(iter(process.stdout.readline, "\n")) for process in writers])
+        for process in writers:
+            assert process.communicate() == ("", "")
+            assert process.returncode == 0
 
 
 def check(url: str, namespace: str, workflow_id: str, said: list[list[str]]) -> None:

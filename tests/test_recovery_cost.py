@@ -10,8 +10,8 @@ import redis
 from runic_redis import Fact, FactResolver, RedisStore, session
 from tests.servers import RunningServer
 
-EVENTS = 1_000_000
-COVERED = 999_000
+EVENTS = 100_000
+COVERED = 99_000
 BATCH = 100
 STATE = b"x" * 5_000
 

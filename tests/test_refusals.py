@@ -21,8 +21,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def everything(server: RunningServer, namespace: str) -> dict[bytes, Any]:
-    with server.client() as client:
-        return {key: client.dump(key) for key in client.scan_iter(match=f"*{namespace}*")}
+    with server.client() as client, client.pipeline(transaction=False) as pipeline:
+        keys = list(client.scan_iter(match=f"*{{{namespace}[:}}]*", count=10_000))
+        assert keys
+        for key in keys:
+            pipeline.dump(key)
+        return dict(zip(keys, pipeline.execute(), strict=True))
 
 
 WRITES: dict[str, Callable[[RedisStore], Any]] = {

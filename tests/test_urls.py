@@ -40,7 +40,7 @@ OPENERS: list[Callable[..., Any]] = [RedisStore.from_url, from_url_asyncio]
 def works(url: str, namespace: str) -> None:
     """Append and read back, by both kinds of store."""
     for from_url in OPENERS:
-        with from_url(url, namespace=namespace) as store:
+        with from_url(url, namespace=namespace, partitions=16) as store:
             store.delete("order-1")
             assert store.append("order-1", numbered(2)) == 2
             assert list(store.stream("order-1")) == numbered(2)
@@ -114,7 +114,7 @@ def test_a_sentinel(tmp_path: Path, namespace: str) -> None:
 
 def test_memory(namespace: str) -> None:
     works(f"memory://{namespace}", namespace)
-    with RedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+    with RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=16) as store:
         assert store.cursor("order-1") == 2, "the same name is the same data"
     for _ in range(2):
         works("memory://", namespace)

@@ -231,7 +231,7 @@ class EntryEncoder:
         """The index of an event's schema, and what reads the values of such events; or its type."""
         kind = type(event)
         registered = None if kind is FactRef else self._registry.of(kind)
-        if registered is not None:
+        if registered is not None and not registered.is_value:
             if registered.is_plain:
                 return self._table.schema_reference(registered.schema), registered.kind.read
             return registered

@@ -111,12 +111,14 @@ class EventType:
         schema: how its instances are written.
         kind: how they are taken apart and rebuilt.
         upcasters: for each older version, what makes the fields of the next.
+        is_value: whether its instances can stand in events only, and be none.
     """
 
     cls: type
     schema: Schema
     kind: Kind
     upcasters: Mapping[int, Upcaster]
+    is_value: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -317,7 +319,8 @@ class EventRegistry:
 
     def _checked(self, event: Any, schema: Schema) -> Any:
         """An event that an upcaster returned."""
-        if self.of(type(event)) is None and type(event) is not UnknownEvent:
+        registered = self.of(type(event))
+        if type(event) is not UnknownEvent and (registered is None or registered.is_value):
             raise _incompatible(
                 schema, f"an upcaster returned {event!r:.80}, which is neither a dict of fields nor an event"
             )
@@ -529,7 +532,7 @@ def value_type(cls: type, name: str, encode: Callable[[Any], Any], decode: Calla
         return [decode(value) for (value,) in rows]
 
     kind = Kind(("value",), lambda value: (encode(value),), build, {})
-    return EventType(cls, Schema(name, 1, kind.fields), kind, {})
+    return EventType(cls, Schema(name, 1, kind.fields), kind, {}, is_value=True)
 
 
 default_registry = EventRegistry()

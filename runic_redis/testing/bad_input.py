@@ -5,18 +5,19 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from functools import partial
+from itertools import product
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from runic_redis import EncodeError, InvalidArgument, StoreError
-from runic_redis.testing.base import Contract
+from runic_redis.testing.base import Contract, refusal
 from runic_redis.testing.examples import OrderPlaced, numbered
 
 __all__ = ["BadInputContract"]
 
-Call = Callable[[], Any]
+Call = Callable[[Any], Any]
 
 
 @dataclass
@@ -66,6 +67,19 @@ def _cyclic_dict() -> Any:
     return value
 
 
+class _Unsure(dt.tzinfo):
+    """A time zone that knows no offset without a date."""
+
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta | None:
+        return None if when is None else dt.timedelta(hours=1)
+
+    def dst(self, when: dt.datetime | None) -> None:
+        return None
+
+    def tzname(self, when: dt.datetime | None) -> str:
+        return "unsure"
+
+
 _BAD_IDS: list[Any] = ["", "x" * 513, "é" * 257, "\ud800", None, 5, b"order-1", ["order-1"]]
 _BAD_CURSORS: list[Any] = [-1, 2**53, 1.0, "1", True]
 _BAD_HASHES: list[Any] = ["", b"", "\ud800", "x" * 513, None, 5, bytearray(b"x")]
@@ -81,25 +95,17 @@ _BAD_VALUES: list[tuple[Any, str]] = [
     (Number.ONE, ""),
     (Text("x"), ""),
     (Point(1, 2), ""),
-    (OrderedDict(a=1), ""),
-    (bytearray(b"x"), ""),
     (memoryview(b"x"), ""),
-    (1 + 2j, ""),
-    (range(3), ""),
     (print, ""),
     (int, ""),
     (OrderPlaced(customer=["deep", {1, 2}, Unregistered()]), ".customer[2]"),  # type: ignore[arg-type]
-    (dt.time(12, tzinfo=ZoneInfo("Europe/Paris")), ""),
+    (dt.time(12, tzinfo=_Unsure()), ""),
     (_cyclic_list(), ""),
     (_cyclic_dict(), ""),
     (_nested(lambda value: [value], 5000), ""),
     (_nested(lambda value: {"k": value}, 5000), ""),
     (_nested(lambda value: (value,), 100), ""),
 ]
-
-
-def _name(value: Any) -> str:
-    return repr(value)[:12]
 
 
 class BadInputContract(Contract):
@@ -119,102 +125,88 @@ class BadInputContract(Contract):
         assert store.load_snapshot("order-1") == (1, b"one")
         assert store.load_fact("h") == "value"
 
-    @pytest.mark.parametrize("workflow_id", _BAD_IDS, ids=_name)
-    def test_a_bad_workflow_id_is_refused_everywhere(self, guarded: Any, workflow_id: Any) -> None:
+    def test_a_bad_workflow_id_is_refused_everywhere(self, guarded: Any) -> None:
         calls: list[Call] = [
-            lambda: guarded.append(workflow_id, numbered(1)),
-            lambda: guarded.append_many([(workflow_id, numbered(1))]),
-            lambda: guarded.stream(workflow_id),
-            lambda: guarded.stream_records(workflow_id),
-            lambda: guarded.cursor(workflow_id),
-            lambda: guarded.save_snapshot(workflow_id, 0, b""),
-            lambda: guarded.load_snapshot(workflow_id),
-            lambda: guarded.trim(workflow_id),
-            lambda: guarded.save(workflow_id, []),
-            lambda: guarded.load(workflow_id),
-            lambda: guarded.exists(workflow_id),
-            lambda: guarded.delete(workflow_id),
+            lambda workflow_id: guarded.append(workflow_id, numbered(1)),
+            lambda workflow_id: guarded.append_many([(workflow_id, numbered(1))]),
+            guarded.stream,
+            guarded.stream_records,
+            guarded.cursor,
+            lambda workflow_id: guarded.save_snapshot(workflow_id, 0, b""),
+            guarded.load_snapshot,
+            guarded.trim,
+            lambda workflow_id: guarded.save(workflow_id, []),
+            guarded.load,
+            guarded.exists,
+            guarded.delete,
         ]
-        for call in calls:
-            with pytest.raises(InvalidArgument) as caught:
-                call()
-            assert isinstance(caught.value, ValueError)
-            assert isinstance(caught.value, TypeError) == (not isinstance(workflow_id, str))
+        for workflow_id, call in product(_BAD_IDS, calls):
+            error = refusal(workflow_id, partial(call, workflow_id), InvalidArgument)
+            assert isinstance(error, ValueError)
+            assert isinstance(error, TypeError) == (not isinstance(workflow_id, str))
 
-    @pytest.mark.parametrize("cursor", _BAD_CURSORS)
-    def test_a_bad_cursor_is_refused_everywhere(self, guarded: Any, cursor: Any) -> None:
+    def test_a_bad_cursor_is_refused_everywhere(self, guarded: Any) -> None:
         calls: list[Call] = [
-            lambda: guarded.append("order-1", numbered(1), expected_cursor=cursor),
-            lambda: guarded.stream("order-1", after=cursor),
-            lambda: guarded.stream("order-1", until=cursor),
-            lambda: guarded.stream_records("order-1", after=cursor, reverse=True),
-            lambda: guarded.save_snapshot("order-1", cursor, b""),
-            lambda: guarded.list(limit=cursor),
+            lambda cursor: guarded.append("order-1", numbered(1), expected_cursor=cursor),
+            lambda cursor: guarded.stream("order-1", after=cursor),
+            lambda cursor: guarded.stream("order-1", until=cursor),
+            lambda cursor: guarded.stream_records("order-1", after=cursor, reverse=True),
+            lambda cursor: guarded.save_snapshot("order-1", cursor, b""),
+            lambda cursor: guarded.list(limit=cursor),
         ]
-        for call in calls:
-            with pytest.raises(InvalidArgument):
-                call()
+        for cursor, call in product(_BAD_CURSORS, calls):
+            refusal(cursor, partial(call, cursor), InvalidArgument)
 
-    @pytest.mark.parametrize("data", [None, "text", bytearray(b"x"), memoryview(b"x"), 5, [b"x"]])
-    def test_a_snapshot_that_is_not_bytes_is_refused(self, guarded: Any, data: Any) -> None:
-        with pytest.raises(InvalidArgument) as caught:
-            guarded.save_snapshot("order-1", 2, data)
-        assert isinstance(caught.value, TypeError)
+    def test_a_snapshot_that_is_not_bytes_is_refused(self, guarded: Any) -> None:
+        data: Any
+        for data in (None, "text", bytearray(b"x"), memoryview(b"x"), 5, [b"x"]):
+            error = refusal(data, partial(guarded.save_snapshot, "order-1", 2, data), InvalidArgument)
+            assert isinstance(error, TypeError)
 
-    @pytest.mark.parametrize("fact_hash", _BAD_HASHES, ids=_name)
-    def test_a_bad_hash_is_refused_everywhere(self, guarded: Any, fact_hash: Any) -> None:
+    def test_a_bad_hash_is_refused_everywhere(self, guarded: Any) -> None:
         calls: list[Call] = [
-            lambda: guarded.save_fact(fact_hash, 1),
-            lambda: guarded.load_fact(fact_hash),
-            lambda: guarded.load_facts([fact_hash]),
+            lambda fact_hash: guarded.save_fact(fact_hash, 1),
+            guarded.load_fact,
+            lambda fact_hash: guarded.load_facts([fact_hash]),
         ]
-        for call in calls:
-            with pytest.raises(InvalidArgument):
-                call()
+        for fact_hash, call in product(_BAD_HASHES, calls):
+            refusal(fact_hash, partial(call, fact_hash), InvalidArgument)
 
-    @pytest.mark.parametrize(("value", "path"), _BAD_VALUES, ids=lambda value: type(value).__name__)
-    def test_a_value_that_cannot_be_kept_is_named_by_its_path(self, guarded: Any, value: Any, path: str) -> None:
-        def refused(call: Any, root: str) -> None:
-            with pytest.raises(EncodeError) as caught:
-                call()
-            assert isinstance(caught.value, TypeError)
-            assert root in caught.value.path
+    def test_a_value_that_cannot_be_kept_is_named_by_its_path(self, guarded: Any) -> None:
+        calls: list[tuple[str, str, Call]] = [
+            ("events", "[1]['bad']", lambda value: guarded.append("order-1", [{"fine": 1}, {"bad": value}])),
+            ("metadata", "['bad']", lambda value: guarded.append("order-1", numbered(1), metadata={"bad": value})),
+            ("log", "[0]['bad']", lambda value: guarded.save("order-1", [{"bad": value}])),
+            ("value", "", lambda value: guarded.save_fact("other", value)),
+            ("value", "", guarded.put_fact),
+        ]
+        for (value, path), (root, place, call) in product(_BAD_VALUES, calls):
+            error = refusal(value, partial(call, value), EncodeError)
+            assert root in error.path
             if path:
-                assert caught.value.path == root + path
+                assert error.path == root + place + path
+            assert isinstance(error, TypeError)
 
-        refused(
-            lambda: guarded.append("order-1", [{"fine": 1}, {"bad": value}]), "events[1]['bad']" if path else "events"
-        )
-        refused(
-            lambda: guarded.append("order-1", numbered(1), metadata={"bad": value}),
-            "metadata['bad']" if path else "metadata",
-        )
-        refused(lambda: guarded.save("order-1", [{"bad": value}]), "log[0]['bad']" if path else "log")
-        refused(lambda: guarded.save_fact("other", value), "value")
-        refused(lambda: guarded.put_fact(value), "value")
+    def test_an_event_is_a_registered_instance_or_a_plain_dict(self, guarded: Any) -> None:
+        event: Any
+        for event in (None, 5, "text", b"x", [1], (1, 2), {1}, Unregistered(), OrderedDict(a=1)):
+            error = refusal(event, partial(guarded.append, "order-1", [*numbered(1), event]), EncodeError)
+            assert error.path == "events[1]"
 
-    @pytest.mark.parametrize("event", [None, 5, "text", b"x", [1], (1, 2), {1}, Unregistered(), OrderedDict(a=1)])
-    def test_an_event_is_a_registered_instance_or_a_plain_dict(self, guarded: Any, event: Any) -> None:
-        with pytest.raises(EncodeError) as caught:
-            guarded.append("order-1", [*numbered(1), event])
-        assert caught.value.path == "events[1]"
-
-    @pytest.mark.parametrize("events", [None, 5, "text", b"x", {"one": "event"}, Point(1, 2), OrderPlaced("Ada")])
-    def test_events_are_a_list(self, guarded: Any, events: Any) -> None:
+    def test_events_are_a_list(self, guarded: Any) -> None:
         calls: list[Call] = [
-            lambda: guarded.append("order-1", events),
-            lambda: guarded.append_many([("order-1", events)]),
-            lambda: guarded.save("order-1", events),
+            lambda events: guarded.append("order-1", events),
+            lambda events: guarded.append_many([("order-1", events)]),
+            lambda events: guarded.save("order-1", events),
         ]
-        for call in calls:
-            with pytest.raises(InvalidArgument) as caught:
-                call()
-            assert isinstance(caught.value, TypeError)
+        for events, call in product([None, 5, "text", b"x", {"one": "event"}, Point(1, 2), OrderPlaced("Ada")], calls):
+            error = refusal(events, partial(call, events), InvalidArgument)
+            assert isinstance(error, TypeError)
 
-    @pytest.mark.parametrize("items", [5, None, "ab", [5], ["ab"], [("order-1",)], [("order-1", [], 3)]])
-    def test_items_are_pairs(self, guarded: Any, items: Any) -> None:
-        with pytest.raises(InvalidArgument):
-            guarded.append_many(items)
+    def test_items_are_pairs(self, guarded: Any) -> None:
+        items: Any
+        for items in (5, None, "ab", [5], ["ab"], [("order-1",)], [("order-1", [], 3)]):
+            refusal(items, partial(guarded.append_many, items), InvalidArgument)
 
     def test_an_event_over_the_limit_is_named(self, guarded: Any) -> None:
         large = {"data": b"x" * (17 * 1024 * 1024)}
@@ -222,20 +214,20 @@ class BadInputContract(Contract):
             guarded.append("order-1", [*numbered(3), large, *numbered(3)])
         assert caught.value.path == "events[3]"
 
-    @pytest.mark.parametrize("commit_id", ["", b"", "\ud800", 5, "x" * 513, bytearray(b"x")])
-    def test_a_bad_commit_id_is_refused(self, guarded: Any, commit_id: Any) -> None:
-        with pytest.raises(InvalidArgument):
-            guarded.append("order-1", numbered(1), commit_id=commit_id)
+    def test_a_bad_commit_id_is_refused(self, guarded: Any) -> None:
+        commit_id: Any
+        for commit_id in ("", b"", "\ud800", 5, "x" * 513, bytearray(b"x")):
+            refusal(commit_id, partial(guarded.append, "order-1", numbered(1), commit_id=commit_id), InvalidArgument)
 
-    @pytest.mark.parametrize("metadata", [5, "text", [1], {"large": "x" * 70_000}])
-    def test_bad_metadata_is_refused(self, guarded: Any, metadata: Any) -> None:
-        with pytest.raises(InvalidArgument):
-            guarded.append("order-1", numbered(1), metadata=metadata)
+    def test_bad_metadata_is_refused(self, guarded: Any) -> None:
+        metadata: Any
+        for metadata in (5, "text", [1], {"large": "x" * 70_000}):
+            refusal(metadata, partial(guarded.append, "order-1", numbered(1), metadata=metadata), InvalidArgument)
 
-    @pytest.mark.parametrize("prefix", [None, 5, b"x", "\ud800"])
-    def test_a_bad_prefix_is_refused(self, guarded: Any, prefix: Any) -> None:
-        with pytest.raises(InvalidArgument):
-            guarded.list(prefix=prefix)
+    def test_a_bad_prefix_is_refused(self, guarded: Any) -> None:
+        prefix: Any
+        for prefix in (None, 5, b"x", "\ud800"):
+            refusal(prefix, partial(guarded.list, prefix=prefix), InvalidArgument)
 
     def test_a_closed_store_says_so(self, opener: Any) -> None:
         store = opener()

@@ -1,17 +1,27 @@
 """What every contract builds on: fixtures that open the store, and ways to be somebody else."""
 
 import multiprocessing
+import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
 from typing import Any
 
 import pytest
 
-__all__ = ["Contract", "Elsewhere", "Opener"]
+__all__ = ["Contract", "Elsewhere", "Opener", "refusal"]
 
 Opener = Callable[[], Any]
 # Runs function(store, *args) where it cannot share memory with the test, for each of the argument tuples at once.
 Elsewhere = Callable[..., list[Any]]
+
+
+def refusal(given: object, call: Callable[[], Any], kinds: Any) -> Any:
+    """Return the error, of these kinds, that a call raises, given what it must reject."""
+    try:
+        call()
+    except kinds as error:
+        return error
+    raise AssertionError(f"not rejected: {reprlib.repr(given)}")
 
 
 class Contract:

@@ -92,7 +92,7 @@ class ConcurrencyContract(Contract):
     ) -> None:
         reader = opener()
         with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(lambda: [store.append("order-1", numbered(1, n)) for n in range(1, 301)])
+            writing = pool.submit(lambda: [store.append("order-1", numbered(1, n)) for n in range(1, 151)])
             while not writing.done():
                 after = reader.cursor("order-1")
                 try:
@@ -106,7 +106,7 @@ class ConcurrencyContract(Contract):
                 assert backwards == numbered(len(backwards))[::-1]
                 assert bounded == numbered(len(bounded))[::-1]
             writing.result()
-        assert list(reader.stream("order-1")) == numbered(300)
+        assert list(reader.stream("order-1")) == numbered(150)
         reader.close()
 
     def test_a_delete_that_races_appends_leaves_nothing_of_the_old_life(self, store: Any, opener: Opener) -> None:

@@ -17,23 +17,24 @@ __all__ = ["FactContract"]
 class FactContract(Contract):
     """`save_fact`, `load_fact`, `save_facts`, `load_facts` and `put_fact`."""
 
-    @pytest.mark.parametrize("fact_hash", ["h-1", b"h-1", b"\x00\xff" * 16])
-    def test_a_fact_comes_back(self, store: Any, fact_hash: str | bytes) -> None:
+    def test_a_fact_comes_back(self, store: Any) -> None:
         value = {
             "numbers": [1, 2.5],
             "order": OrderPlaced("Ada"),
             "raw": b"\x00",
             "at": datetime(2026, 1, 2, tzinfo=UTC),
         }
-        store.save_fact(fact_hash, value)
-        assert store.load_fact(fact_hash) == value
+        for fact_hash in ("h-1", b"h-2", b"\x00\xff" * 16):
+            store.save_fact(fact_hash, value)
+            assert store.load_fact(fact_hash) == value
 
-    @pytest.mark.parametrize("value", [None, 0, "", [], {}, False, Decimal("1.50"), (1, (2,)), 2**100])
-    def test_any_value_may_be_a_fact(self, store: Any, value: Any) -> None:
-        store.save_fact("h", value)
-        loaded = store.load_fact("h")
-        assert loaded == value
-        assert type(loaded) is type(value)
+    def test_any_value_may_be_a_fact(self, store: Any) -> None:
+        value: Any
+        for number, value in enumerate((None, 0, "", [], {}, False, Decimal("1.50"), (1, (2,)), 2**100)):
+            store.save_fact(f"h-{number}", value)
+            loaded = store.load_fact(f"h-{number}")
+            assert loaded == value
+            assert type(loaded) is type(value)
 
     def test_saving_a_fact_again_changes_nothing(self, store: Any) -> None:
         store.save_fact("h", {"a": 1, "b": 2})
@@ -101,7 +102,7 @@ class FactContract(Contract):
             store.save_fact("sha256:" + "0" * 64, {"a": 1})
 
     def test_a_large_fact_comes_back(self, store: Any) -> None:
-        value = {"rows": [{"n": number, "text": "x" * 100} for number in range(30_000)]}
+        value = {"rows": [{"n": number, "text": "x" * 100} for number in range(10_000)]}
         assert store.load_fact(store.put_fact(value)) == value
 
     def test_facts_are_no_workflows(self, store: Any) -> None:

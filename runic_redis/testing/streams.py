@@ -1,7 +1,7 @@
 """Streams: commits appended and streamed back."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import pytest
@@ -58,34 +58,32 @@ class StreamContract(Contract):
         assert store.append("order-1", numbered(2)) == 2
         assert store.load("order-1") == numbered(1)
 
-    @pytest.mark.parametrize("reverse", [False, True])
-    @pytest.mark.parametrize("sizes", [[1] * 12, [12], [5, 1, 6], [3, 3, 3, 3]])
-    def test_every_range_of_cursors_can_be_read(self, store: Any, sizes: list[int], reverse: bool) -> None:
+    @pytest.mark.parametrize("sizes", [[1] * 7, [7], [3, 1, 3], [2, 2, 3]])
+    def test_every_range_of_cursors_can_be_read(self, store: Any, sizes: list[int]) -> None:
         for size in sizes:
             store.append("order-1", numbered(size, store.cursor("order-1") + 1))
-        every = numbered(12)
-        for after in range(14):
-            for until in [None, *range(14)]:
-                expected = every[after:until] if until is None or until > after else []
-                streamed = list(store.stream("order-1", after=after, until=until, reverse=reverse))
-                assert streamed == (expected[::-1] if reverse else expected), (after, until)
+        every = numbered(7)
+        for after, until in product(range(9), [None, *range(9)]):
+            expected = every[after:until] if until is None or until > after else []
+            assert list(store.stream("order-1", after=after, until=until)) == expected, (after, until)
+            backwards = list(store.stream("order-1", after=after, until=until, reverse=True))
+            assert backwards == expected[::-1], (after, until)
 
-    @pytest.mark.parametrize("reverse", [False, True])
-    def test_many_pages_of_commits_come_back_whole(self, store: Any, reverse: bool) -> None:
+    def test_many_pages_of_commits_come_back_whole(self, store: Any) -> None:
         cursor = 0
-        while cursor < 1500:
+        while cursor < 600:
             cursor = store.append("order-1", numbered(cursor % 7 + 1, cursor + 1))
-        expected = numbered(cursor)
-        assert list(store.stream("order-1", reverse=reverse)) == (expected[::-1] if reverse else expected)
+        assert list(store.stream("order-1")) == numbered(cursor)
+        assert list(store.stream("order-1", reverse=True)) == numbered(cursor)[::-1]
 
-    @pytest.mark.parametrize("reverse", [False, True])
-    def test_a_commit_of_many_megabytes_comes_back_whole(self, store: Any, reverse: bool) -> None:
+    def test_a_commit_of_many_megabytes_comes_back_whole(self, store: Any) -> None:
         events = [{"number": number, "text": f"{number:016}" * 4096} for number in range(100)]
         assert store.append("order-1", numbered(1)) == 1
         assert store.append("order-1", events) == 101
         assert store.append("order-1", numbered(1)) == 102
         expected = [*numbered(1), *events, *numbered(1)]
-        assert list(store.stream("order-1", reverse=reverse)) == (expected[::-1] if reverse else expected)
+        assert list(store.stream("order-1")) == expected
+        assert list(store.stream("order-1", reverse=True)) == expected[::-1]
         assert list(store.stream("order-1", after=40, until=60)) == events[39:59]
 
     def test_an_event_of_some_megabytes_comes_back(self, store: Any) -> None:

@@ -2,13 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import pytest
 
 from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, WorkflowNotFound
-from runic_redis.testing.base import Contract, Opener
+from runic_redis.testing.base import Contract, Opener, refusal
 from runic_redis.testing.examples import numbered
 
 __all__ = ["TailContract"]
@@ -95,11 +96,9 @@ class TailContract(Contract):
         with closing(store.tail("order-1", after=90)) as records:
             assert [record.cursor for record in islice(records, 10)] == list(range(91, 101))
 
-    @pytest.mark.parametrize(
-        "after", [{}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None], ids=repr
-    )
-    def test_bad_input_is_refused_at_the_call(self, store: Any, after: Any) -> None:
-        with pytest.raises((InvalidArgument, InvalidType)):
-            store.tail_all(after)
+    def test_bad_input_is_refused_at_the_call(self, store: Any) -> None:
+        after: Any
+        for after in ({}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None):
+            refusal(after, partial(store.tail_all, after), (InvalidArgument, InvalidType))
         with pytest.raises((InvalidArgument, InvalidType)):
             store.tail("order-1", after=-1)

@@ -55,9 +55,8 @@ class WorkflowContract(Contract):
         assert list(store.list(prefix="nothing")) == []
 
     def test_a_listing_pages_through_many_workflows(self, store: Any) -> None:
-        ids = [f"order-{number}" for number in range(3000)]
-        for at in range(0, len(ids), 1000):
-            store.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids[at : at + 1000]])
+        ids = [f"order-{number}" for number in range(1200)]
+        store.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids])
         listed = list(store.list())
         assert len(listed) == len(ids)
         assert set(listed) == set(ids)
@@ -65,17 +64,18 @@ class WorkflowContract(Contract):
     def test_listing_an_empty_store_gives_nothing(self, store: Any) -> None:
         assert list(store.list()) == []
 
-    @pytest.mark.parametrize(
-        "workflow_id", ["a", "with space", "ünïcödé-✓", "{curly}", "a:b:c", "x" * 512, "*?[a]", "\x00\n", "🙂" * 128]
-    )
-    def test_any_id_may_name_a_workflow(self, store: Any, workflow_id: str) -> None:
-        store.append(workflow_id, numbered(1))
-        store.save(workflow_id, numbered(2))
-        store.save_snapshot(workflow_id, 1, b"s")
-        assert list(store.stream(workflow_id)) == numbered(1)
-        assert list(store.list()) == [workflow_id]
-        store.delete(workflow_id)
-        assert not store.exists(workflow_id)
+    def test_any_id_may_name_a_workflow(self, store: Any) -> None:
+        for workflow_id in (
+            *("a", "with space", "ünïcödé-✓", "{curly}", "a:b:c"),
+            *("x" * 512, "*?[a]", "\x00\n", "🙂" * 128),
+        ):
+            store.append(workflow_id, numbered(1))
+            store.save(workflow_id, numbered(2))
+            store.save_snapshot(workflow_id, 1, b"s")
+            assert list(store.stream(workflow_id)) == numbered(1)
+            assert list(store.list()) == [workflow_id]
+            store.delete(workflow_id)
+            assert not store.exists(workflow_id)
 
     def test_an_id_of_a_subclass_of_str_is_its_text(self, store: Any) -> None:
         store.append(Named.ORDER, numbered(1))

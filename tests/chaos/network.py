@@ -33,7 +33,7 @@ def _points() -> Iterator[Fault]:
             yield Fault("reply", number // 4 % _REPLY)
 
 
-def cuts(*faces: str) -> Kind:
+def cuts(*faces: str, rest_s: float = 0.005) -> Kind:
     """Connections are cut, at every point in turn."""
 
     @contextmanager
@@ -47,7 +47,13 @@ def cuts(*faces: str) -> Kind:
             wait_until(lambda: crew.acknowledged > acknowledged, "anything to be acknowledged")
 
         with running(valkey_program(), directory) as server, proxied(server) as proxy:
-            yield Rig(f"redis://127.0.0.1:{proxy.port}?{QUICK}", befall, lambda: [server], faces=faces or EVERY_FACE)
+            yield Rig(
+                f"redis://127.0.0.1:{proxy.port}?{QUICK}",
+                befall,
+                lambda: [server],
+                faces=faces or EVERY_FACE,
+                rest_s=rest_s,
+            )
 
     return kind
 
@@ -115,6 +121,7 @@ def lost_requests(directory: Path, source: Random) -> Iterator[Rig]:
             lambda: [server],
             faces=("shared",) * 32 + ("asyncio",) * 32,
             expects=lambda _: False,
+            rest_s=0.0,
             busy=busy,
         )
         yield rig

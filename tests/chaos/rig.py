@@ -39,7 +39,8 @@ class Rig:
         deadline_s: for how long what they ask for is tried.
         faces: how each client uses the library: with a store of its "own", with others one that is "shared" by threads,
             one for "asyncio", or that same one with calls that are "cancelled" at random moments.
-        rest_s: for how long each client rests between what it does, where the kind itself has the time that it needs.
+        rest_s: for how long each client rests between what it does: a fault waits for timeouts, restarts and pauses,
+            and clients that did all they could meanwhile would only use up the processor.
         busy: the one workflow that all clients append to, and do nothing else; None for the usual mixture.
         found: violations that the kind itself finds, while clients are at work or after that.
     """
@@ -53,7 +54,7 @@ class Rig:
     expects: Callable[[StoreError], bool] = is_by_design
     deadline_s: float = 30.0
     faces: tuple[str, ...] = EVERY_FACE
-    rest_s: float = 0.0
+    rest_s: float = 0.005
     busy: View | None = None
     found: list[str] = field(default_factory=list)
 
