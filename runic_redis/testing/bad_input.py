@@ -73,10 +73,10 @@ class _Unsure(dt.tzinfo):
     def utcoffset(self, when: dt.datetime | None) -> dt.timedelta | None:
         return None if when is None else dt.timedelta(hours=1)
 
-    def dst(self, when: dt.datetime | None) -> None:
+    def dst(self, when: dt.datetime | None) -> None:  # noqa: ARG002
         return None
 
-    def tzname(self, when: dt.datetime | None) -> str:
+    def tzname(self, when: dt.datetime | None) -> str:  # noqa: ARG002
         return "unsure"
 
 
