@@ -29,6 +29,7 @@ from runic_redis.errors import (
     EncodeError,
     EventsTrimmed,
     FactNotFound,
+    IncompatibleEvent,
     InvalidArgument,
     InvalidType,
     LeaseHeld,
@@ -41,7 +42,7 @@ from runic_redis.errors import (
     WorkflowNotFound,
     WriteRefused,
 )
-from runic_redis.events import Fact, FactRef, UnknownEvent, event
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.leases import AsyncHeldLease, HeldLease
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
@@ -76,6 +77,7 @@ __all__ = [
     "Durability",
     "DurabilityError",
     "EncodeError",
+    "EventRegistry",
     "EventsTrimmed",
     "EveryBytes",
     "EveryEvents",
@@ -85,6 +87,7 @@ __all__ = [
     "FactResolver",
     "FactStore",
     "HeldLease",
+    "IncompatibleEvent",
     "InvalidArgument",
     "InvalidType",
     "Lease",
@@ -112,6 +115,7 @@ __all__ = [
     "capabilities",
     "event",
     "init_store",
+    "register_type",
     "replicated",
     "session",
     "supports_stream",

@@ -10,13 +10,13 @@ from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
-from runic_redis.context import find_url, make_context
+from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreError
-from runic_redis.events import UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import AsyncHeldLease
 from runic_redis.observing import Observer
 from runic_redis.operations import (
@@ -86,8 +86,9 @@ class AsyncRedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> None:
-        self._prepare(namespace, partitions, deadline_s, unknown_events, durability)
+        self._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
@@ -100,28 +101,27 @@ class AsyncRedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> Self:
         """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
         store = cls.__new__(cls)
-        store._prepare(namespace, partitions, deadline_s, unknown_events, durability)
+        store._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         store._url = find_url(url)
         return store
 
-    def _prepare(
-        self,
-        namespace: str,
-        partitions: int | None,
-        deadline_s: float,
-        unknown_events: UnknownEvents,
-        durability: Durability,
-    ) -> None:
+    def _prepare(self, context: Context, deadline_s: float) -> None:
         check_deadline(deadline_s)
-        self._context = make_context(namespace, partitions, unknown_events, durability)
+        self._context = context
         self._deadline_s = deadline_s
         self._url = ""
         self._connected = None
         self._sender: Sender | None = None
         self.closed = False
+
+    @property
+    def registry(self) -> EventRegistry:
+        """The event types of this store."""
+        return self._context.codec.registry
 
     async def open(self) -> Self:
         """Connect, and check the server and the namespace; writes nothing. Entering the store does the same.

@@ -16,6 +16,7 @@ __all__ = [
     "EncodeError",
     "EventsTrimmed",
     "FactNotFound",
+    "IncompatibleEvent",
     "InvalidArgument",
     "InvalidType",
     "LeaseHeld",
@@ -211,6 +212,13 @@ class UnknownEventType(StoreError):
         super().__init__(message)
         self.name = name
         self.version = version
+
+
+class IncompatibleEvent(UnknownEventType):
+    """An event does not fit the class that is registered for its type: the class has changed since it was written.
+
+    The data is whole. Change the class, or register its next version with an upcaster.
+    """
 
 
 class InvalidArgument(StoreError, ValueError):

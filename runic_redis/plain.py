@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from runic_redis.events import FactRef, UnknownEvent, default_registry
+from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
 
 __all__ = ["event_fields", "event_text", "event_type", "to_json", "value_text"]
 
@@ -42,7 +42,10 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
     if type(event) is UnknownEvent:
         return event.fields
     registered = default_registry.of(type(event))
-    return {} if registered is None else dict(zip(registered.schema.fields, registered.kind.read(event), strict=True))
+    if registered is None:
+        return {}
+    schema, values = taken_apart(registered, event)
+    return dict(zip(schema.fields, values, strict=True))
 
 
 def event_text(event: Any) -> str:

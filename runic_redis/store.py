@@ -16,7 +16,7 @@ from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import StoreError, StoreUnavailable
-from runic_redis.events import UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import HeldLease
 from runic_redis.operations import (
     appending,
@@ -69,6 +69,7 @@ class RedisStore:
         unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
             or "wrap" it in an `UnknownEvent`.
         durability: how durable a write is before it counts as done, unless its call says otherwise.
+        registry: the event types of this store; None for those registered by the package's `event`.
 
     Attributes:
         closed: whether the store has been closed.
@@ -87,8 +88,9 @@ class RedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> None:
-        context = make_context(namespace, partitions, unknown_events, durability)
+        context = make_context(namespace, partitions, unknown_events, durability, registry)
         check_deadline(deadline_s)
         self._open(connect_client(client, SYNC), context, deadline_s)
 
@@ -102,6 +104,7 @@ class RedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> Self:
         """Connect to a URL; the store closes the connection with itself.
 
@@ -114,16 +117,22 @@ class RedisStore:
             deadline_s: as for the class.
             unknown_events: as for the class.
             durability: as for the class.
+            registry: as for the class.
 
         Raises:
             ConfigurationError: the URL, the server or the settings cannot be used; the message says what to do.
             StoreUnavailable: the server cannot be reached.
         """
-        context = make_context(namespace, partitions, unknown_events, durability)
+        context = make_context(namespace, partitions, unknown_events, durability, registry)
         check_deadline(deadline_s)
         store = cls.__new__(cls)
         store._open(connect_url(find_url(url), SYNC, deadline_s), context, deadline_s)
         return store
+
+    @property
+    def registry(self) -> EventRegistry:
+        """The event types of this store."""
+        return self._context.codec.registry
 
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected

@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder, count_events, first_type
+from runic_redis.codec.commits import (
+    Entry,
+    EntryDecoder,
+    EntryEncoder,
+    Multiplied,
+    count_events,
+    expanded,
+    first_type,
+)
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import (
     MAX_METADATA_BYTES,
@@ -18,18 +26,29 @@ from runic_redis.codec.documents import (
     decode_metadata,
     fact_matches,
 )
-from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder, StateEncoder
+from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
-from runic_redis.events import Registry, UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "count_events", "fact_matches", "payload_size"]
+__all__ = [
+    "DIGEST_BYTES",
+    "HEAD_BYTES",
+    "MAX_METADATA_BYTES",
+    "Codec",
+    "Entry",
+    "Multiplied",
+    "count_events",
+    "expanded",
+    "fact_matches",
+    "payload_size",
+]
 
 
 class _Encoders(local):
     """One set of encoders for each thread: they keep their buffers from call to call."""
 
-    def __init__(self, registry: Registry, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
         self.entries = EntryEncoder(registry, native=native)
         self.facts = FactEncoder(registry)
         self.values = ValueEncoder(registry)
@@ -45,8 +64,9 @@ class Codec:
         native: whether to use msgspec; None for where it is installed.
     """
 
-    def __init__(self, registry: Registry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
+    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
         native = native if native is not None else INSTALLED
+        self.registry = registry
         self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
 
@@ -79,7 +99,7 @@ class Codec:
         return self._encoders.facts.encode_own(value)
 
     def decode_entry(self, header: bytes, payload: bytes) -> list[Any]:
-        """The events of one entry."""
+        """The events of one entry, one for each that is stored; `Multiplied` where some are read as several."""
         return self._decoder.decode(header, payload)
 
     def first_type(self, header: bytes) -> Any:

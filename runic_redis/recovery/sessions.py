@@ -85,7 +85,7 @@ class _Core(Generic[State]):
         self._every = _checked(options.checkpoint)
         self._policy = options.snapshots
         self._by_bytes = isinstance(options.snapshots, EveryBytes)
-        self._codec = Codec(default_registry, "raise")
+        self._codec = Codec(getattr(store, "registry", default_registry), "raise")
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
         self._keep = None if options.keep is None else check_count(options.keep, "keep")
