@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder, count_events, first_type
+from runic_redis.codec.commits import MAX_COMMIT_BYTES, Entry, EntryDecoder, EntryEncoder, count_events, first_type
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import (
     MAX_METADATA_BYTES,
@@ -18,12 +18,23 @@ from runic_redis.codec.documents import (
     decode_metadata,
     fact_matches,
 )
+from runic_redis.codec.encoded import EncodedEvents
 from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.events import Registry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "count_events", "fact_matches", "payload_size"]
+__all__ = [
+    "DIGEST_BYTES",
+    "MAX_COMMIT_BYTES",
+    "MAX_METADATA_BYTES",
+    "Codec",
+    "EncodedEvents",
+    "Entry",
+    "count_events",
+    "fact_matches",
+    "payload_size",
+]
 
 
 class _Encoders(local):
@@ -49,10 +60,17 @@ class Codec:
         native = native if native is not None else INSTALLED
         self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
+        # A state with an unknown object in it is not the state that was saved.
+        self._state_decoder = EntryDecoder(registry, "raise", native=native)
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes] | None = None) -> list[Entry]:
         """The entries of a commit: one, or several where it is large; its facts are put in `facts`."""
         return self._encoders.entries.encode_commit(events, {} if facts is None else facts)
+
+    def encode_events(self, events: Sequence[Any]) -> EncodedEvents:
+        """The events of a commit, encoded ahead of their `append`."""
+        facts: dict[str, bytes] = {}
+        return EncodedEvents(events, self.encode_commit(events, facts) if events else [], facts)
 
     def encode_metadata(self, metadata: Mapping[str, Any]) -> bytes:
         """A commit's metadata."""
@@ -64,7 +82,7 @@ class Codec:
 
     def decode_state(self, data: bytes) -> Any:
         """A session's state, from a snapshot."""
-        return decode_document(data, self._decoder)
+        return decode_document(data, self._state_decoder)
 
     def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
         """A whole list of events; the facts in it are put in `facts`."""
