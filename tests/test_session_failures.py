@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,19 +60,6 @@ def holding(what: Any, *, after: int) -> Any:
         return [*state, what if len(state) >= after else one.value]
 
     return apply
-
-
-@pytest.fixture(params=["memory-sync", "memory-async", "valkey-sync", "valkey-async"])
-def face(request: pytest.FixtureRequest, namespace: str) -> Iterator[Face]:
-    backend, flavour = request.param.split("-")
-    url = f"memory://{namespace}"
-    if backend == "valkey":
-        url = request.getfixturevalue("valkey").url()
-    face = Face(url, namespace, asynchronous=flavour == "async")
-    try:
-        yield face
-    finally:
-        face.close()
 
 
 def stored(face: Face) -> list[Any]:
@@ -438,17 +424,19 @@ def test_a_state_with_an_unknown_object_is_no_state(namespace: str) -> None:
 def test_encoded_events_are_appended_as_they_were(store: RedisStore) -> None:
     mutable = {"number": 1}
     large = [Noted({"number": number, "data": bytes(4000)}) for number in range(600)]  # several entries
-    for events in ([mutable], [Noted(Fact("kept" * 100)), Noted(1)], large):
-        store.append("plainly", list(events))
+    commits = [[mutable], [Noted(Fact("kept" * 100)), Noted(1)], large]
+    for events in commits:
         store.append("encoded", store.encode_events(events))
+    (fact, *_) = store.stream("encoded", after=1)
+    assert store.load_fact(fact.value.hash) == "kept" * 100
+    for events in commits:
+        store.append("plainly", events)
     encoded = store.encode_events([mutable])
     mutable["number"] = 2
     assert store.append("encoded", encoded, expected_cursor=603) == 604
     assert store.append_many([("many", encoded), ("many", store.encode_events([]))]) == [1, 1]
     assert list(store.stream("encoded"))[:-1] == list(store.stream("plainly"))
     assert list(store.stream("many")) == [{"number": 1}]
-    (fact, *_) = store.stream("encoded", after=1)
-    assert store.load_fact(fact.value.hash) == "kept" * 100
 
 
 def test_the_bytes_of_the_capability_are_those_a_policy_counts(store: RedisStore) -> None:
