@@ -229,6 +229,30 @@ def test_a_recovered_state_that_cannot_be_saved_is_rejected_on_entry(face: Face)
     assert len(stored(face)) == 3
 
 
+@pytest.mark.parametrize("checkpoint", ["cycle", "completion"])
+def test_the_state_after_the_first_events_is_tried_too(face: Face, checkpoint: Any) -> None:
+    """The initial one is often None, or an empty dict, whatever the states after it are."""
+
+    def apply(state: Any, one: Noted) -> Any:
+        return one.value if isinstance(one.value, int) else Unregistered()
+
+    with face.session(apply, None, snapshots=EveryEvents(500), checkpoint=checkpoint) as one:
+        for _ in range(2):
+            with pytest.raises(EncodeError, match=r"Nothing was recorded\. Pass a dumps and a loads") as caught:
+                one.record(Noted(1), Noted("two"))
+            assert caught.value.path == "state"
+            assert (one.state, one.pending, one.cursor) == (None, (), 0)
+        one.record(Noted(1))
+        one.record(Noted("two"))  # a state is not tried again before a snapshot is due
+    assert stored(face) == [Noted(1), Noted("two")]
+
+
+def test_without_snapshots_no_state_is_tried(face: Face) -> None:
+    with face.session(lambda state, _: threading.Lock(), threading.Lock(), build_log=[Noted(0)]) as one:
+        one.record(Noted(1))
+    assert len(stored(face)) == 2
+
+
 @pytest.mark.parametrize("replayed", [0, 1])
 def test_on_entry_a_state_is_encoded_unless_it_has_just_been_decoded(face: Face, replayed: int) -> None:
     encoded = []
@@ -240,7 +264,8 @@ def test_on_entry_a_state_is_encoded_unless_it_has_just_been_decoded(face: Face,
     face.store.append("w", [Noted(1)], snapshot=b"1")
     face.store.append("w", [Noted(2)] * replayed)
     with face.session(count, 0, snapshots=EveryEvents(500), dumps=dumps, loads=int) as one:
-        assert one.state == 1 + replayed
+        one.record(Noted(3))
+        assert one.state == 2 + replayed
     assert encoded == [2] * replayed
 
 
@@ -289,9 +314,10 @@ def test_a_session_left_with_a_state_that_cannot_be_saved_has_stored_its_events(
 def test_an_error_in_the_session_is_not_masked_by_that_of_a_snapshot(face: Face) -> None:
     with (
         pytest.raises(ZeroDivisionError),
-        face.session(holding(threading.Lock(), after=0), [], snapshots=EveryEvents(2), checkpoint="completion") as one,
+        face.session(holding(threading.Lock(), after=1), [], snapshots=EveryEvents(2), checkpoint="completion") as one,
     ):
-        one.record(Noted(1), Noted(2))
+        one.record(Noted(1))
+        one.record(Noted(2))
         _ = 1 // 0
     assert face.store.cursor("w") == 0
 
@@ -299,12 +325,13 @@ def test_an_error_in_the_session_is_not_masked_by_that_of_a_snapshot(face: Face)
 def test_a_workflow_is_completed_although_its_snapshot_is_not_saved(face: Face) -> None:
     lease = face.store.acquire("w", "me")
     with face.session(
-        holding(threading.Lock(), after=0), [], snapshots=EveryEvents(1), checkpoint="completion", lease=lease
+        holding(threading.Lock(), after=1), [], snapshots=EveryEvents(1), checkpoint="completion", lease=lease
     ) as one:
         one.record(Noted(1))
+        one.record(Noted(2))
         with pytest.raises(SnapshotNotSaved):
             one.complete()
-    assert stored(face) == [Noted(1)]
+    assert stored(face) == [Noted(1), Noted(2)]
     face.store.release(lease)
     assert face.store.claim("you") == []
 
@@ -336,7 +363,8 @@ def test_no_failure_of_dumps_or_of_a_policy_loses_events(face: Face, failing: st
         return b"%d" % (1 // (2 - state) if state >= 2 else state)
 
     with face.session(count, 0, snapshots=Policy(), dumps=dumps, loads=int, checkpoint="completion") as one:
-        one.record(Noted(1), Noted(2))
+        one.record(Noted(1))
+        one.record(Noted(2))
         with pytest.raises(SnapshotNotSaved, match="ZeroDivisionError"):
             one.checkpoint()
     assert stored(face) == [Noted(1), Noted(2)]
@@ -537,10 +565,11 @@ def test_a_store_that_cannot_encode_ahead_will_do(store: RedisStore) -> None:
     with session(plain, "w", history, [], snapshots=EveryBytes(50), build_log=BUILD_LOG) as one:
         one.record(Noted("c"), Noted(bytes(100)))
     assert store.load_snapshot("w")[0] == 4
-    with session(plain, "v", holding(threading.Lock(), after=0), [], snapshots=EveryEvents(1)) as one:
+    with session(plain, "v", holding(threading.Lock(), after=1), [], snapshots=EveryEvents(1)) as one:
+        one.record(Noted(1))
         with pytest.raises(SnapshotNotSaved):
-            one.record(Noted(1))
-        assert (one.cursor, store.cursor("v")) == (1, 1)
+            one.record(Noted(2))
+        assert (one.cursor, store.cursor("v")) == (2, 2)
 
 
 def test_the_least_store_takes_whatever_it_takes() -> None:

@@ -110,6 +110,8 @@ class _Core(Generic[State]):
         self._pending_bytes = 0
         self._encoded: Any = None
         self._build_log = _checked_build_log(options.build_log)
+        # Whether to try the state after the next events: a new workflow's initial state is often of another type.
+        self._checks_next_state = False
         self._log: list[Any] = []
         self._cycles = 0
         self._since = Since()
@@ -148,7 +150,8 @@ class _Core(Generic[State]):
             self._each_s = seconds / replayed
         # A state that has just been decoded can be encoded.
         if self._saves_snapshots and (snapshot_cursor is None or replayed):
-            self._check_state()
+            self._check_state(self.state)
+        self._checks_next_state = self._saves_snapshots and self.cursor == 0
         self.recovery = Recovery(self.cursor, snapshot_cursor, replayed, seconds, problem)
         self._problem = None
         if self.cursor == 0 and self._build_log:
@@ -213,6 +216,9 @@ class _Core(Generic[State]):
             state = self._apply(state, event)
         self._applying_s += time.perf_counter() - began_s
         self._applied += len(events)
+        if self._checks_next_state:
+            self._check_state(state)
+            self._checks_next_state = False
         self._problem = "was interrupted while it recorded events"
         self.state = state
         self._encoded = None if self.pending else encoded
@@ -286,17 +292,17 @@ class _Core(Generic[State]):
         each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
         self._since.recovery_s = self._since.events * each_s
         try:
-            return (self._dump() if self._policy.due(self._since) else None), None
+            return (self._dump(self.state) if self._policy.due(self._since) else None), None
         except Exception as error:  # how dumps or a policy fails is its own affair
             return None, error
 
-    def _dump(self) -> bytes:
-        return check_data(self._dumps(self.state))
+    def _dump(self, state: State) -> bytes:
+        return check_data(self._dumps(state))
 
-    def _check_state(self) -> None:
+    def _check_state(self, state: State) -> None:
         """Reject a state that could not be saved, before any event is recorded."""
         try:
-            self._dump()
+            self._dump(state)
         except Exception as error:  # how dumps fails is its own affair
             raise EncodeError(
                 f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: {_cause(error)}. "
@@ -416,8 +422,9 @@ class Session(_Face[State]):
         `apply` changed in place before it raised stays changed: return a new one.)
 
         Raises:
-            EncodeError: an event cannot be encoded, or the events are too large for a commit with those pending;
-                nothing was recorded.
+            EncodeError: an event cannot be encoded, or the events are too large for a commit with those pending. Or the
+                events are a workflow's first, and the state after them cannot be saved as a snapshot. Nothing was
+                recorded.
             SnapshotNotSaved: the events are stored, and the snapshot that was due with them is not. The session goes on
                 and tries again at its next checkpoint.
             CursorConflict: somebody else has appended to the workflow; nothing was stored. The session is over: enter
@@ -500,7 +507,8 @@ def session(
     Returns:
         The session; entering it reads, and raises what reading does. A snapshot that cannot be read is a `DecodeError`
         only if the events that it covers have been trimmed. With `snapshots`, entering raises an `EncodeError` if the
-        state could not be saved as a snapshot. With `build_log`, it raises what `record` does.
+        state could not be saved as a snapshot, and so does the first `record` of a new workflow. With `build_log`,
+        entering raises what `record` does.
 
     Raises:
         InvalidArgument: an argument cannot be used, or the store knows no leases.
