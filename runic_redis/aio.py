@@ -236,7 +236,7 @@ class AsyncRedisStore:
 
     def decode_state(self, data: bytes) -> Any:
         """A session's state, from the data of a snapshot; not awaited. See `RedisStore.decode_state`."""
-        return self._context.codec.decode_state(data)
+        return self._context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False

@@ -283,7 +283,7 @@ class RedisStore:
             DecodeError: the data is damaged, or something else.
             UnknownEventType: it holds an object of an unregistered type.
         """
-        return self._context.codec.decode_state(data)
+        return self._context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False

@@ -60,8 +60,7 @@ class Codec:
         native = native if native is not None else INSTALLED
         self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
-        # A state with an unknown object in it is not the state that was saved.
-        self._state_decoder = EntryDecoder(registry, "raise", native=native)
+        self._strict_decoder = EntryDecoder(registry, "raise", native=native)
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes] | None = None) -> list[Entry]:
         """The entries of a commit: one, or several where it is large; its facts are put in `facts`."""
@@ -82,7 +81,11 @@ class Codec:
 
     def decode_state(self, data: bytes) -> Any:
         """A session's state, from a snapshot."""
-        return decode_document(data, self._state_decoder)
+        return decode_document(data, self._decoder)
+
+    def decode_state_strictly(self, data: bytes) -> Any:
+        """A session's state to go on with: one with an object of an unknown type is not the state that was saved."""
+        return decode_document(data, self._strict_decoder)
 
     def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
         """A whole list of events; the facts in it are put in `facts`."""
