@@ -1,5 +1,6 @@
 """Sessions fail early: what cannot be stored is rejected at once, and nothing that was recorded is lost for it."""
 
+import contextlib
 import json
 import threading
 from dataclasses import dataclass
@@ -465,6 +466,35 @@ def test_encoded_events_are_appended_as_they_were(store: RedisStore) -> None:
     assert store.append_many([("many", encoded), ("many", store.encode_events([]))]) == [1, 1]
     assert list(store.stream("encoded"))[:-1] == list(store.stream("plainly"))
     assert list(store.stream("many")) == [{"number": 1}]
+
+
+@pytest.mark.parametrize("backend", ["redis_6_2", "cluster_nodes"])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_session_s_facts_and_snapshots_are_stored_elsewhere_too(
+    backend: str, asynchronous: bool, namespace: str, request: pytest.FixtureRequest
+) -> None:
+    """In a cluster, a fact and the events are in different slots: the commit is appended in two steps."""
+    server = request.getfixturevalue(backend)
+    url = servers.cluster_url(server) if backend == "cluster_nodes" else server.url()
+    face = Face(url, namespace, asynchronous=asynchronous)
+    with face.session(
+        holding(threading.Lock(), after=10), [], snapshots=EveryEvents(8), build_log=[Noted(Fact("first"))]
+    ) as one:
+        for number in range(9):
+            one.record(Noted(Fact(["kept", number])))
+        with pytest.raises(EncodeError):
+            one.record(Noted(Fact(Unregistered())))
+        for number in range(7):
+            with contextlib.suppress(SnapshotNotSaved):
+                one.record(Noted(number))
+        assert face.store.load_snapshot("w")[0] == 8
+    kept = face.rehydrate(stored(face), None)
+    assert kept == [
+        Noted(Fact("first")),
+        *(Noted(Fact(["kept", number])) for number in range(9)),
+        *map(Noted, range(7)),
+    ]
+    face.close()
 
 
 def test_the_bytes_of_the_capability_are_those_a_policy_counts(store: RedisStore) -> None:
