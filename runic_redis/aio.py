@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
+from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
@@ -224,6 +225,18 @@ class AsyncRedisStore:
     ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip. See `RedisStore.append_many`."""
         return await self._write(appending.append_many(self._context, items, leases), durability)
+
+    def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
+        """The events of a commit, encoded ahead of their `append`; not awaited. See `RedisStore.encode_events`."""
+        return appending.encode_events(self._context, events)
+
+    def encode_state(self, state: Any) -> bytes:
+        """A session's state as the data of a snapshot; not awaited. See `RedisStore.encode_state`."""
+        return self._context.codec.encode_state(state)
+
+    def decode_state(self, data: bytes) -> Any:
+        """A session's state, from the data of a snapshot; not awaited. See `RedisStore.decode_state`."""
+        return self._context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False

@@ -23,6 +23,7 @@ __all__ = [
     "LeaseLost",
     "SnapshotConflict",
     "SnapshotNotFound",
+    "SnapshotNotSaved",
     "StoreError",
     "StoreUnavailable",
     "UnknownEventType",
@@ -80,6 +81,21 @@ class SnapshotNotFound(StoreError, LookupError):
     def __init__(self, message: str, *, workflow_id: str) -> None:
         super().__init__(message)
         self.workflow_id = workflow_id
+
+
+class SnapshotNotSaved(StoreError):
+    """A session stored its events, and could not save the snapshot that was due with them.
+
+    Do not record the events again. The session goes on, and tries again at its next checkpoint. The cause is the
+    exception's ``__cause__``.
+
+    Attributes:
+        cursor: the workflow's cursor after the events.
+    """
+
+    def __init__(self, message: str, *, cursor: int) -> None:
+        super().__init__(message)
+        self.cursor = cursor
 
 
 class FactNotFound(StoreError, LookupError):

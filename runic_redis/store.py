@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
+from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
@@ -257,6 +258,41 @@ class RedisStore:
             For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
         """
         return self._write(appending.append_many(self._context, items, leases), durability)
+
+    def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
+        """The events of a commit, checked and encoded ahead of their `append`; nothing is sent.
+
+        Pass the result to `append` in place of the events, and they are not encoded again. Later changes to an event
+        have no effect on it.
+
+        Args:
+            events: as for `append`.
+
+        Returns:
+            The events, as a tuple with the attributes ``encoded_bytes`` (what the limit of a commit counts) and
+            ``stored_bytes`` (after compression).
+
+        Raises:
+            EncodeError: an event, or a value in one, cannot be stored, or the commit is too large.
+        """
+        return appending.encode_events(self._context, events)
+
+    def encode_state(self, state: Any) -> bytes:
+        """A session's state as the data of a snapshot: any value that an event may hold; nothing is sent.
+
+        Raises:
+            EncodeError: a part of it cannot be stored.
+        """
+        return self._context.codec.encode_state(state)
+
+    def decode_state(self, data: bytes) -> Any:
+        """A session's state, from the data of a snapshot that `encode_state` made; nothing is sent.
+
+        Raises:
+            DecodeError: the data is damaged, or something else.
+            UnknownEventType: it holds an object of an unregistered type.
+        """
+        return self._context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False

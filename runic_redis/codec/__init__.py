@@ -9,6 +9,7 @@ from threading import local
 from typing import Any
 
 from runic_redis.codec.commits import (
+    MAX_COMMIT_BYTES,
     Entry,
     EntryDecoder,
     EntryEncoder,
@@ -26,6 +27,7 @@ from runic_redis.codec.documents import (
     decode_metadata,
     fact_matches,
 )
+from runic_redis.codec.encoded import EncodedEvents
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
@@ -34,8 +36,10 @@ from runic_redis.events import EventRegistry, UnknownEvents
 __all__ = [
     "DIGEST_BYTES",
     "HEAD_BYTES",
+    "MAX_COMMIT_BYTES",
     "MAX_METADATA_BYTES",
     "Codec",
+    "EncodedEvents",
     "Entry",
     "Multiplied",
     "count_events",
@@ -69,10 +73,16 @@ class Codec:
         self.registry = registry
         self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
+        self._strict_decoder = EntryDecoder(registry, "raise", native=native)
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes] | None = None) -> list[Entry]:
         """The entries of a commit: one, or several where it is large; its facts are put in `facts`."""
         return self._encoders.entries.encode_commit(events, {} if facts is None else facts)
+
+    def encode_events(self, events: Sequence[Any]) -> EncodedEvents:
+        """The events of a commit, encoded ahead of their `append`."""
+        facts: dict[str, bytes] = {}
+        return EncodedEvents(events, self.encode_commit(events, facts) if events else [], facts)
 
     def encode_metadata(self, metadata: Mapping[str, Any]) -> bytes:
         """A commit's metadata."""
@@ -85,6 +95,10 @@ class Codec:
     def decode_state(self, data: bytes) -> Any:
         """A session's state, from a snapshot."""
         return decode_document(data, self._decoder)
+
+    def decode_state_strictly(self, data: bytes) -> Any:
+        """A session's state to go on with: one with an object of an unknown type is not the state that was saved."""
+        return decode_document(data, self._strict_decoder)
 
     def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
         """A whole list of events; the facts in it are put in `facts`."""
