@@ -12,6 +12,7 @@ from runic_redis.aio import AsyncRedisStore
 from runic_redis.contract import (
     Capabilities,
     CursorStore,
+    EncodingStore,
     FactStore,
     SnapshotStore,
     Store,
@@ -29,19 +30,21 @@ from runic_redis.errors import (
     EncodeError,
     EventsTrimmed,
     FactNotFound,
+    IncompatibleEvent,
     InvalidArgument,
     InvalidType,
     LeaseHeld,
     LeaseLost,
     SnapshotConflict,
     SnapshotNotFound,
+    SnapshotNotSaved,
     StoreError,
     StoreUnavailable,
     UnknownEventType,
     WorkflowNotFound,
     WriteRefused,
 )
-from runic_redis.events import Fact, FactRef, UnknownEvent, event
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.leases import AsyncHeldLease, HeldLease
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
@@ -76,6 +79,8 @@ __all__ = [
     "Durability",
     "DurabilityError",
     "EncodeError",
+    "EncodingStore",
+    "EventRegistry",
     "EventsTrimmed",
     "EveryBytes",
     "EveryEvents",
@@ -85,6 +90,7 @@ __all__ = [
     "FactResolver",
     "FactStore",
     "HeldLease",
+    "IncompatibleEvent",
     "InvalidArgument",
     "InvalidType",
     "Lease",
@@ -98,6 +104,7 @@ __all__ = [
     "Since",
     "SnapshotConflict",
     "SnapshotNotFound",
+    "SnapshotNotSaved",
     "SnapshotPolicy",
     "SnapshotStore",
     "Store",
@@ -112,6 +119,7 @@ __all__ = [
     "capabilities",
     "event",
     "init_store",
+    "register_type",
     "replicated",
     "session",
     "supports_stream",

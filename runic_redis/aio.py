@@ -10,13 +10,14 @@ from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
-from runic_redis.context import find_url, make_context
+from runic_redis.codec import EncodedEvents
+from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, StoreError
-from runic_redis.events import UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import AsyncHeldLease
 from runic_redis.observing import Observer
 from runic_redis.operations import (
@@ -86,8 +87,9 @@ class AsyncRedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> None:
-        self._prepare(namespace, partitions, deadline_s, unknown_events, durability)
+        self._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
@@ -100,28 +102,27 @@ class AsyncRedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> Self:
         """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
         store = cls.__new__(cls)
-        store._prepare(namespace, partitions, deadline_s, unknown_events, durability)
+        store._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         store._url = find_url(url)
         return store
 
-    def _prepare(
-        self,
-        namespace: str,
-        partitions: int | None,
-        deadline_s: float,
-        unknown_events: UnknownEvents,
-        durability: Durability,
-    ) -> None:
+    def _prepare(self, context: Context, deadline_s: float) -> None:
         check_deadline(deadline_s)
-        self._context = make_context(namespace, partitions, unknown_events, durability)
+        self._context = context
         self._deadline_s = deadline_s
         self._url = ""
         self._connected = None
         self._sender: Sender | None = None
         self.closed = False
+
+    @property
+    def registry(self) -> EventRegistry:
+        """The event types of this store."""
+        return self._context.codec.registry
 
     async def open(self) -> Self:
         """Connect, and check the server and the namespace; writes nothing. Entering the store does the same.
@@ -224,6 +225,18 @@ class AsyncRedisStore:
     ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip. See `RedisStore.append_many`."""
         return await self._write(appending.append_many(self._context, items, leases), durability)
+
+    def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
+        """The events of a commit, encoded ahead of their `append`; not awaited. See `RedisStore.encode_events`."""
+        return appending.encode_events(self._context, events)
+
+    def encode_state(self, state: Any) -> bytes:
+        """A session's state as the data of a snapshot; not awaited. See `RedisStore.encode_state`."""
+        return self._context.codec.encode_state(state)
+
+    def decode_state(self, data: bytes) -> Any:
+        """A session's state, from the data of a snapshot; not awaited. See `RedisStore.decode_state`."""
+        return self._context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False

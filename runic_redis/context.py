@@ -8,8 +8,8 @@ from typing import Any
 from runic_redis.arguments import check_namespace, check_partitions
 from runic_redis.codec import Codec
 from runic_redis.durability import Durability, check_durability
-from runic_redis.errors import ConfigurationError, InvalidArgument, short_repr
-from runic_redis.events import UnknownEvents, bare_registry, default_registry
+from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, short_repr
+from runic_redis.events import EventRegistry, UnknownEvents, bare_registry, default_registry
 from runic_redis.keys import Keys
 from runic_redis.observing import Observer
 
@@ -73,7 +73,11 @@ class Context:
 
 
 def make_context(
-    namespace: str, partitions: int | None, unknown_events: UnknownEvents, durability: Durability = "memory"
+    namespace: str,
+    partitions: int | None,
+    unknown_events: UnknownEvents,
+    durability: Durability = "memory",
+    registry: EventRegistry | None = None,
 ) -> Context:
     """The settings of a store, checked.
 
@@ -82,10 +86,12 @@ def make_context(
     """
     if unknown_events not in ("raise", "wrap"):
         raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {short_repr(unknown_events)}.')
+    if registry is not None and not isinstance(registry, EventRegistry):
+        raise InvalidType(f"registry is an EventRegistry, not {short_repr(registry)}.")
     keys = Keys(check_namespace(namespace), DEFAULT_PARTITIONS if partitions is None else check_partitions(partitions))
     return Context(
         keys,
-        Codec(default_registry, unknown_events),
+        Codec(default_registry if registry is None else registry, unknown_events),
         any_partitions=partitions is None,
         durability=check_durability(durability),
     )

@@ -5,13 +5,14 @@ and ``load``, and may have the rest; a failure raises instead of returning an er
 asks for capabilities, never for a class.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 __all__ = [
     "Capabilities",
     "CursorStore",
+    "EncodingStore",
     "FactStore",
     "SnapshotStore",
     "Store",
@@ -60,6 +61,26 @@ class CursorStore(StreamStore, Protocol):
 
 
 @runtime_checkable
+class EncodingStore(Protocol):
+    """A store that encodes without storing. These methods send nothing, and a store for asyncio has them as they are.
+
+    A session uses them to reject an event or a state that the store could not take, before it counts as recorded.
+    """
+
+    def encode_events(self, events: Iterable[Any], /) -> Sequence[Any]:
+        """The events of a commit, checked and encoded, to be passed to `append`.
+
+        The sequence has the attributes ``encoded_bytes`` and ``stored_bytes``.
+        """
+
+    def encode_state(self, state: Any, /) -> bytes:
+        """A session's state, as the data of a snapshot."""
+
+    def decode_state(self, data: bytes, /) -> Any:
+        """A session's state, from the data of a snapshot."""
+
+
+@runtime_checkable
 class SnapshotStore(Protocol):
     """A store of snapshots."""
 
@@ -95,12 +116,14 @@ class Capabilities:
         cursors: append at a cursor and stream from one; lease, complete and trim.
         snapshots: save and load snapshots.
         facts: save and load facts.
+        encoding: encode events and states without storing them.
     """
 
     stream: bool
     cursors: bool
     snapshots: bool
     facts: bool
+    encoding: bool
 
 
 def capabilities(store: object) -> Capabilities:
@@ -110,4 +133,5 @@ def capabilities(store: object) -> Capabilities:
         cursors=isinstance(store, CursorStore),
         snapshots=isinstance(store, SnapshotStore),
         facts=isinstance(store, FactStore),
+        encoding=isinstance(store, EncodingStore),
     )

@@ -16,12 +16,14 @@ __all__ = [
     "EncodeError",
     "EventsTrimmed",
     "FactNotFound",
+    "IncompatibleEvent",
     "InvalidArgument",
     "InvalidType",
     "LeaseHeld",
     "LeaseLost",
     "SnapshotConflict",
     "SnapshotNotFound",
+    "SnapshotNotSaved",
     "StoreError",
     "StoreUnavailable",
     "UnknownEventType",
@@ -100,6 +102,21 @@ class SnapshotNotFound(StoreError, LookupError):
     def __init__(self, message: str, *, workflow_id: str) -> None:
         super().__init__(message)
         self.workflow_id = workflow_id
+
+
+class SnapshotNotSaved(StoreError):
+    """A session stored its events, and could not save the snapshot that was due with them.
+
+    Do not record the events again. The session goes on, and tries again at its next checkpoint. The cause is the
+    exception's ``__cause__``.
+
+    Attributes:
+        cursor: the workflow's cursor after the events.
+    """
+
+    def __init__(self, message: str, *, cursor: int) -> None:
+        super().__init__(message)
+        self.cursor = cursor
 
 
 class FactNotFound(StoreError, LookupError):
@@ -232,6 +249,13 @@ class UnknownEventType(StoreError):
         super().__init__(message)
         self.name = name
         self.version = version
+
+
+class IncompatibleEvent(UnknownEventType):
+    """An event does not fit the class that is registered for its type: the class has changed since it was written.
+
+    The data is whole. Change the class, or register its next version with an upcaster.
+    """
 
 
 class InvalidArgument(StoreError, ValueError):

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from runic_redis.events import FactRef, UnknownEvent, default_registry
+from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
 
 __all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "to_json", "value_text"]
 
@@ -45,7 +45,10 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
     if type(event) is UnknownEvent:
         return event.fields
     registered = default_registry.of(type(event))
-    return {} if registered is None else dict(zip(registered.schema.fields, registered.kind.read(event), strict=True))
+    if registered is None:
+        return {}
+    schema, values = taken_apart(registered, event)
+    return dict(zip(schema.fields, values, strict=True))
 
 
 def event_text(event: Any) -> str:
@@ -139,10 +142,17 @@ def _written(value: Any) -> str:
     if kind is FactRef:
         return f"FactRef({value.hash!r})"
     if kind is UnknownEvent:
-        return f"{value.name}({', '.join(f'{name}={_written(part)}' for name, part in value.fields.items())})"
+        return _object_text(value)
     if kind in {list, tuple} or (kind in {set, frozenset} and value):
         comma = "," if kind is tuple and len(value) == 1 else ""
         return _BRACKETS[kind].format(", ".join(map(_written, value)) + comma)
     if kind is dict:
         return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
-    return int_text(value) if kind is int else repr(value)
+    try:
+        return int_text(value) if kind is int else repr(value)
+    except ValueError:  # a Fraction, say, of ints that are longer than Python's limit
+        return _object_text(value)
+
+
+def _object_text(value: Any) -> str:
+    return f"{_schema(value)[0]}({', '.join(f'{name}={_written(part)}' for name, part in event_fields(value).items())})"

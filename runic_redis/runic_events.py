@@ -16,6 +16,8 @@ from runic_redis.events import Fact, FactRef, event
 
 __all__ = [
     "ActivationConsumed",
+    "ComponentAdded",
+    "ComponentRemoved",
     "ConditionSatisfied",
     "FactProduced",
     "FanInCompleted",
@@ -25,6 +27,7 @@ __all__ = [
     "JoinEdgeRelabeled",
     "JoinFactReceived",
     "MapReduceTracked",
+    "ReactionOccurred",
     "RunnableActivated",
     "RunnableCompleted",
     "RunnableDispatched",
@@ -34,6 +37,63 @@ __all__ = [
 ]
 
 Hash: TypeAlias = int | str
+
+
+@event("runic.component_added")
+@dataclass(frozen=True, slots=True)
+class ComponentAdded:
+    """A component was added to the workflow. These events are the workflow's build log, its first commit.
+
+    Attributes:
+        name: the component's name.
+        closure: how to rebuild the component, as a value that can be stored: a function's import path and arguments,
+            say, but not the function.
+        source: the same in Runic's older form, without a closure.
+        bindings: the values that the source uses, by name.
+        to: the component that it follows: a name, a hash or a list of them; None for the workflow's root.
+        hash: the component's.
+    """
+
+    name: str | None
+    closure: Any = None
+    source: Any = None
+    bindings: dict[str, Any] = field(default_factory=dict)
+    to: Any = None
+    hash: Hash | None = None
+
+
+@event("runic.component_removed")
+@dataclass(frozen=True, slots=True)
+class ComponentRemoved:
+    """A component was removed from the workflow.
+
+    Attributes:
+        name: the component's name.
+        hash: the component's.
+    """
+
+    name: str
+    hash: Hash | None = None
+
+
+@event("runic.reaction_occurred")
+@dataclass(frozen=True, slots=True)
+class ReactionOccurred:
+    """An edge of the workflow's graph, other than those between components, as a log of the whole graph lists it.
+
+    Attributes:
+        from_: the fact or the node at its start, by its hash. A fact may also be a `Fact`, or a `FactRef`.
+        to: the fact or the node at its end; the same.
+        reaction: the edge's label, such as "produced", "runnable", "ran", "joined", "satisfied" or "meta_ref".
+        properties: what else is known of the edge; of a "meta_ref" its "kind", say.
+        weight: of the edge: how many steps it is from the input.
+    """
+
+    from_: Any
+    to: Any
+    reaction: str
+    properties: dict[str, Any] | None = None
+    weight: int = 0
 
 
 @event("runic.fact_produced")

@@ -10,13 +10,14 @@ from operator import itemgetter
 from typing import Any, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
+from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import StoreError, StoreUnavailable
-from runic_redis.events import UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import HeldLease
 from runic_redis.operations import (
     appending,
@@ -69,6 +70,7 @@ class RedisStore:
         unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
             or "wrap" it in an `UnknownEvent`.
         durability: how durable a write is before it counts as done, unless its call says otherwise.
+        registry: the event types of this store; None for those registered by the package's `event`.
 
     Attributes:
         closed: whether the store has been closed.
@@ -87,8 +89,9 @@ class RedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> None:
-        context = make_context(namespace, partitions, unknown_events, durability)
+        context = make_context(namespace, partitions, unknown_events, durability, registry)
         check_deadline(deadline_s)
         self._open(connect_client(client, SYNC), context, deadline_s)
 
@@ -102,6 +105,7 @@ class RedisStore:
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
+        registry: EventRegistry | None = None,
     ) -> Self:
         """Connect to a URL; the store closes the connection with itself.
 
@@ -114,16 +118,22 @@ class RedisStore:
             deadline_s: as for the class.
             unknown_events: as for the class.
             durability: as for the class.
+            registry: as for the class.
 
         Raises:
             ConfigurationError: the URL, the server or the settings cannot be used; the message says what to do.
             StoreUnavailable: the server cannot be reached.
         """
-        context = make_context(namespace, partitions, unknown_events, durability)
+        context = make_context(namespace, partitions, unknown_events, durability, registry)
         check_deadline(deadline_s)
         store = cls.__new__(cls)
         store._open(connect_url(find_url(url), SYNC, deadline_s), context, deadline_s)
         return store
+
+    @property
+    def registry(self) -> EventRegistry:
+        """The event types of this store."""
+        return self._context.codec.registry
 
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
@@ -248,6 +258,41 @@ class RedisStore:
             For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
         """
         return self._write(appending.append_many(self._context, items, leases), durability)
+
+    def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
+        """The events of a commit, checked and encoded ahead of their `append`; nothing is sent.
+
+        Pass the result to `append` in place of the events, and they are not encoded again. Later changes to an event
+        have no effect on it.
+
+        Args:
+            events: as for `append`.
+
+        Returns:
+            The events, as a tuple with the attributes ``encoded_bytes`` (what the limit of a commit counts) and
+            ``stored_bytes`` (after compression).
+
+        Raises:
+            EncodeError: an event, or a value in one, cannot be stored, or the commit is too large.
+        """
+        return appending.encode_events(self._context, events)
+
+    def encode_state(self, state: Any) -> bytes:
+        """A session's state as the data of a snapshot: any value that an event may hold; nothing is sent.
+
+        Raises:
+            EncodeError: a part of it cannot be stored.
+        """
+        return self._context.codec.encode_state(state)
+
+    def decode_state(self, data: bytes) -> Any:
+        """A session's state, from the data of a snapshot that `encode_state` made; nothing is sent.
+
+        Raises:
+            DecodeError: the data is damaged, or something else.
+            UnknownEventType: it holds an object of an unregistered type.
+        """
+        return self._context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False

@@ -15,6 +15,7 @@ import redis.utils
 
 from runic_redis import RedisStore
 from tests import servers
+from tests.faces import Face
 
 _numbers = itertools.count()
 # Servers of the session, once they run.
@@ -131,3 +132,17 @@ def opener(request: pytest.FixtureRequest, namespace: str) -> Callable[[], Redis
 def store(opener: Callable[[], RedisStore]) -> Iterator[RedisStore]:
     with opener() as store:
         yield store
+
+
+@pytest.fixture(params=["memory-sync", "memory-async", "valkey-sync", "valkey-async"])
+def face(request: pytest.FixtureRequest, namespace: str) -> Iterator[Face]:
+    """Sessions and resolvers of both flavours, on fakeredis and on Valkey."""
+    backend, flavour = request.param.split("-")
+    url = f"memory://{namespace}"
+    if backend == "valkey":
+        url = request.getfixturevalue("valkey").url()
+    face = Face(url, namespace, asynchronous=flavour == "async")
+    try:
+        yield face
+    finally:
+        face.close()

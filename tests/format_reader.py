@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
 import redis
@@ -111,16 +112,32 @@ class Reader:
         """A fact, checked against its hash."""
         bucket = zlib.crc32(fact_hash) % _FACT_BUCKETS
         data = self._client.hget(f"{{{self._namespace}:fact:{bucket}}}", fact_hash)
-        canonical = _expanded(data[16:])
-        if data[:16] != hashlib.sha256(hashlib.sha256(fact_hash).digest() + canonical).digest()[:16]:
+        stored = _expanded(data[32:])
+        canonical = _canonical(stored)
+        if data[:16] != _digest(fact_hash, canonical) or data[16:32] != _digest(fact_hash, data[:16] + stored):
             raise Damaged("a fact's digest")
         if fact_hash.startswith(b"sha256:") and fact_hash[7:].decode() != hashlib.sha256(canonical).hexdigest():
             raise Damaged("a fact's hash")
-        return _value(canonical)
+        return _value(stored)
 
     def _key(self, kind: str, workflow: str) -> str:
         partition = zlib.crc32(workflow.encode()) % self.partitions
         return f"{{{self._namespace}:{partition}}}:{kind}:{workflow}"
+
+
+def _digest(fact_hash: bytes, data: bytes) -> bytes:
+    return hashlib.sha256(hashlib.sha256(fact_hash).digest() + data).digest()[:16]
+
+
+def _canonical(data: bytes) -> bytes:
+    def extension(code: int, inside: bytes) -> msgpack.ExtType:
+        return msgpack.ExtType(code, _canonical(inside) if code in {2, 3, 4, 11} else inside)
+
+    def in_order(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        return dict(sorted(pairs, key=lambda pair: msgpack.packb(pair[0])))
+
+    value = msgpack.unpackb(data, ext_hook=extension, object_pairs_hook=in_order, strict_map_key=False)
+    return msgpack.packb(value)
 
 
 def _expanded(data: bytes) -> bytes:
@@ -157,9 +174,10 @@ def _value(data: bytes, schemas: Any = ()) -> Any:
             case 4:
                 return frozenset(_value(inside, schemas))
             case 5 | 7:
-                text = inside.decode()
+                text, _, zone = inside.decode().removesuffix("]").partition("[")
                 parse = (dt.datetime if code == 5 else dt.time).fromisoformat
-                return parse(text.rstrip("~")).replace(fold=text.count("~"))
+                moment = parse(text.rstrip("~")).replace(fold=text.count("~"))
+                return moment.replace(tzinfo=ZoneInfo(zone)) if zone else moment
             case 6:
                 return dt.date.fromisoformat(inside.decode())
             case 8:

@@ -12,7 +12,7 @@ import msgpack
 
 from runic_redis.codec import Codec
 from runic_redis.codec.compression import compress, decompress
-from runic_redis.codec.facts import digest
+from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.events import default_registry
@@ -125,7 +125,8 @@ def fact(data: bytes) -> None:
     for codec in CODECS:
         attempt(codec.decode_fact, b"h", data)
         # And one whose digest is right: what somebody has written on purpose.
-        attempt(codec.decode_fact, b"h", digest(b"h", data) + compress(data))
+        head = data[:DIGEST_BYTES]
+        attempt(codec.decode_fact, b"h", head + checksum(b"h", head, data) + compress(data))
 
 
 def commit(data: bytes) -> None:

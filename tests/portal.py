@@ -47,6 +47,15 @@ class BlockingStore:
     def stream(self, *args: Any, **options: Any) -> Any:
         return self.__getattr__("stream")(*args, **options)
 
+    def encode_events(self, events: Any) -> Any:
+        return self._store.encode_events(events)
+
+    def encode_state(self, state: Any) -> bytes:
+        return self._store.encode_state(state)
+
+    def decode_state(self, data: bytes) -> Any:
+        return self._store.decode_state(data)
+
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._store, name)
         if not callable(attribute):

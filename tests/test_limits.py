@@ -281,9 +281,9 @@ def test_a_session_refuses_a_state_that_it_could_not_recover(valkey: RunningServ
             store, "w", lambda _, event: crowd(event["count"]), {}, snapshots=_Always(), checkpoint="manual"
         ) as running,
     ):
-        running.record({"count": 4097})
         with pytest.raises(EncodeError, match="same hash"):
-            running.checkpoint()
+            running.record({"count": 4097})
+        running.checkpoint()
         with closing(store.list()) as ids:
             assert list(ids) == []
 

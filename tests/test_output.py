@@ -3,12 +3,15 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
@@ -237,6 +240,29 @@ def test_an_int_is_written_whole_whatever_the_limit(number: int) -> None:
     assert form == (number if number.bit_length() <= 2048 else {"$int": int_text(number)})
     assert json.loads(json_text(to_json([number]))) == [form]
     assert int_text(number) in {hex(number), f"{Decimal(number):f}"}
+
+
+def test_values_of_other_types_that_hold_long_ints_and_unseen_characters_are_shown(runs: Run, shop: RedisStore) -> None:
+    text = HOSTILE.replace("\0", "")
+    held: list[Any] = [
+        Fraction(LONG, 3),
+        deque([LONG]),
+        range(LONG),
+        Counter({LONG: 1}),
+        OrderedDict({LONG: LONG}),
+        defaultdict(list, {text: LONG}),
+        PurePosixPath(text),
+        re.compile(re.escape(text)),
+        complex(1, float("nan")),
+    ]
+    shop.append("held", [{"one": value} for value in held])
+    for as_json in ((), ("--json",)):
+        status, out, err = runs("ascii", "events", "held", *as_json)
+        assert (status, err) == (0, "")
+        assert _shown(out)
+        assert len(out.splitlines()) == len(held)
+        assert out.count(int_text(LONG)) >= 7
+    assert [json.loads(line)["cursor"] for line in out.splitlines()] == list(range(1, len(held) + 1))
 
 
 @pytest.mark.usefixtures("limit")

@@ -13,6 +13,8 @@ from runic_redis.context import make_context
 from runic_redis.events import default_registry
 from runic_redis.runic_events import (
     ActivationConsumed,
+    ComponentAdded,
+    ComponentRemoved,
     ConditionSatisfied,
     FactProduced,
     FanInCompleted,
@@ -21,6 +23,7 @@ from runic_redis.runic_events import (
     JoinEdgeRelabeled,
     JoinFactReceived,
     MapReduceTracked,
+    ReactionOccurred,
     RunnableActivated,
     RunnableCompleted,
     RunnableDispatched,
@@ -31,8 +34,20 @@ from runic_redis.runic_events import (
 
 REF = FactRef("sha256:" + "0f" * 32)
 
-# Each registered name, the fields of the Elixir struct, and an event with all of them set.
+# Each registered name, the fields of the Elixir struct, and an event with all of them set. (A field cannot be called
+# "from" in Python: it is "from_".)
 VOCABULARY: list[tuple[str, set[str], Any]] = [
+    (
+        "runic.component_added",
+        {"name", "closure", "source", "bindings", "to", "hash"},
+        ComponentAdded("double", {"call": "shop:double"}, ["old", ("form",)], {"factor": 2}, ["add", 7], 8),
+    ),
+    ("runic.component_removed", {"name", "hash"}, ComponentRemoved("double", 8)),
+    (
+        "runic.reaction_occurred",
+        {"from_", "to", "reaction", "properties", "weight"},
+        ReactionOccurred(8, REF, "produced", {"kind": "step"}, 2),
+    ),
     (
         "runic.fact_produced",
         {"hash", "value", "ancestry", "producer_label", "weight", "meta"},
@@ -150,12 +165,15 @@ def test_a_commit_of_all_of_them_comes_back() -> None:
 def test_the_vocabulary_is_all_there_is() -> None:
     public = {type(written).__name__ for _, _, written in VOCABULARY} | {"Hash", "pending"}
     assert set(runic_events.__all__) == public
-    assert len(VOCABULARY) == 14
+    assert len(VOCABULARY) == 17
 
 
 @pytest.mark.parametrize(
     "short",
     [
+        ComponentAdded("add"),
+        ComponentRemoved("add"),
+        ReactionOccurred(1, 2, "runnable"),
         FactProduced("one", REF, "input"),
         StateInitiated(1, 2, REF),
         JoinCompleted(1, 2, REF),
@@ -189,6 +207,7 @@ def test_a_value_is_not_made_a_fact_again_when_it_is_read() -> None:
 
 
 def test_events_made_with_the_same_defaults_share_no_meta() -> None:
+    assert ComponentAdded("add").bindings is not ComponentAdded("add").bindings
     assert FactProduced(1, 2, "input").meta is not FactProduced(1, 2, "input").meta
 
 

@@ -99,7 +99,9 @@ def any_store(request: pytest.FixtureRequest, namespace: str) -> Iterator[Any]:
 
 
 def test_the_least_store_has_no_capabilities() -> None:
-    assert capabilities(LogStore()) == Capabilities(stream=False, cursors=False, snapshots=False, facts=False)
+    assert capabilities(LogStore()) == Capabilities(
+        stream=False, cursors=False, snapshots=False, facts=False, encoding=False
+    )
     assert capabilities(StreamOnlyStore()).stream
     for store in (RedisStore, AsyncRedisStore):
         can = capabilities(store)
@@ -107,6 +109,7 @@ def test_the_least_store_has_no_capabilities() -> None:
         assert can.cursors
         assert can.snapshots
         assert can.facts
+        assert can.encoding
 
 
 def test_a_session_goes_on_where_the_last_one_was(any_store: Any) -> None:

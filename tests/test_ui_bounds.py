@@ -17,7 +17,7 @@ from starlette.requests import Request
 from runic_redis import AsyncRedisStore, DecodeError, Fact, RedisStore, StoreError
 from runic_redis.codec import Codec, payload_size
 from runic_redis.codec.compression import compress
-from runic_redis.codec.facts import digest
+from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import without_classes
 from runic_redis.events import bare_registry
 from runic_redis.events.references import parts_of
@@ -120,7 +120,9 @@ def odd(valkey: RunningServer) -> Iterator[RedisStore]:
             entry(store, client, name, PLAIN, held(b"\x01"), metadata)
         for name, packed in FACTS.items():
             raw = name.encode()
-            client.hset(store._context.keys.fact(raw)[0], raw, digest(raw, packed) + compress(packed))
+            head = bytes(DIGEST_BYTES)
+            data = head + checksum(raw, head, packed) + compress(packed)
+            client.hset(store._context.keys.fact(raw)[0], raw, data)
         yield store
         store.delete_namespace()
 

@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.commits import Entry, EntryDecoder, EntryEncoder, count_events, first_type
+from runic_redis.codec.commits import (
+    MAX_COMMIT_BYTES,
+    Entry,
+    EntryDecoder,
+    EntryEncoder,
+    Multiplied,
+    count_events,
+    expanded,
+    first_type,
+)
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import (
     MAX_METADATA_BYTES,
@@ -18,18 +27,32 @@ from runic_redis.codec.documents import (
     decode_metadata,
     fact_matches,
 )
-from runic_redis.codec.facts import DIGEST_BYTES, FactEncoder, StateEncoder
+from runic_redis.codec.encoded import EncodedEvents
+from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.values import ValueEncoder
-from runic_redis.events import Registry, UnknownEvents
+from runic_redis.events import EventRegistry, UnknownEvents
 
-__all__ = ["DIGEST_BYTES", "MAX_METADATA_BYTES", "Codec", "Entry", "count_events", "fact_matches", "payload_size"]
+__all__ = [
+    "DIGEST_BYTES",
+    "HEAD_BYTES",
+    "MAX_COMMIT_BYTES",
+    "MAX_METADATA_BYTES",
+    "Codec",
+    "EncodedEvents",
+    "Entry",
+    "Multiplied",
+    "count_events",
+    "expanded",
+    "fact_matches",
+    "payload_size",
+]
 
 
 class _Encoders(local):
     """One set of encoders for each thread: they keep their buffers from call to call."""
 
-    def __init__(self, registry: Registry, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
         self.entries = EntryEncoder(registry, native=native)
         self.facts = FactEncoder(registry)
         self.values = ValueEncoder(registry)
@@ -45,14 +68,21 @@ class Codec:
         native: whether to use msgspec; None for where it is installed.
     """
 
-    def __init__(self, registry: Registry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
+    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
         native = native if native is not None else INSTALLED
+        self.registry = registry
         self._encoders = _Encoders(registry, native=native)
         self._decoder = EntryDecoder(registry, unknown_events, native=native)
+        self._strict_decoder = EntryDecoder(registry, "raise", native=native)
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes] | None = None) -> list[Entry]:
         """The entries of a commit: one, or several where it is large; its facts are put in `facts`."""
         return self._encoders.entries.encode_commit(events, {} if facts is None else facts)
+
+    def encode_events(self, events: Sequence[Any]) -> EncodedEvents:
+        """The events of a commit, encoded ahead of their `append`."""
+        facts: dict[str, bytes] = {}
+        return EncodedEvents(events, self.encode_commit(events, facts) if events else [], facts)
 
     def encode_metadata(self, metadata: Mapping[str, Any]) -> bytes:
         """A commit's metadata."""
@@ -65,6 +95,10 @@ class Codec:
     def decode_state(self, data: bytes) -> Any:
         """A session's state, from a snapshot."""
         return decode_document(data, self._decoder)
+
+    def decode_state_strictly(self, data: bytes) -> Any:
+        """A session's state to go on with: one with an object of an unknown type is not the state that was saved."""
+        return decode_document(data, self._strict_decoder)
 
     def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
         """A whole list of events; the facts in it are put in `facts`."""
@@ -79,7 +113,7 @@ class Codec:
         return self._encoders.facts.encode_own(value)
 
     def decode_entry(self, header: bytes, payload: bytes) -> list[Any]:
-        """The events of one entry."""
+        """The events of one entry, one for each that is stored; `Multiplied` where some are read as several."""
         return self._decoder.decode(header, payload)
 
     def first_type(self, header: bytes) -> Any:

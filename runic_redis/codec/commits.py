@@ -18,15 +18,17 @@ from runic_redis.codec.explain import explain
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.native import row_reader, row_writer
 from runic_redis.codec.values import Builder, ValueEncoder, decode_value, parse_schema
-from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
+from runic_redis.errors import DecodeError, EncodeError, IncompatibleEvent, StoreError, reason
 from runic_redis.events import (
     FACT_REF,
     Build,
+    EventRegistry,
+    EventType,
     Fact,
     FactRef,
     Read,
-    Registry,
     Schema,
+    Several,
     UnknownEvent,
     UnknownEvents,
     checked_ref,
@@ -40,7 +42,9 @@ __all__ = [
     "Entry",
     "EntryDecoder",
     "EntryEncoder",
+    "Multiplied",
     "count_events",
+    "expanded",
     "first_type",
 ]
 
@@ -91,7 +95,7 @@ class _SchemaTable(ValueEncoder):
     holds_facts = True
     divisible = False
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: EventRegistry) -> None:
         super().__init__(registry)
         self.indexes: dict[Any, int] = {}
         self.facts: dict[str, bytes] = {}
@@ -117,7 +121,7 @@ class _SchemaTable(ValueEncoder):
 class EntryEncoder:
     """Encodes commits and logs; not for two threads at once."""
 
-    def __init__(self, registry: Registry, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
         self._registry = registry
         self._table = _SchemaTable(registry)
         self._write_rows = row_writer() if native else None
@@ -188,7 +192,8 @@ class EntryEncoder:
         """The header and the packed rows of some events, as of one entry; the first is at this place of the path."""
         table = self._table
         table.indexes = {}
-        known: dict[type, tuple[int, Read]] = {}
+        # How the events of a class are read: by the one schema of them all, or each by what it holds.
+        known: dict[type, tuple[int, Read] | EventType] = {}
         rows: list[list[Any]] = []
         for event in events:
             kind = type(event)
@@ -199,7 +204,11 @@ class EntryEncoder:
                         rows.append([table.schema_reference(event.schema), *event.fields.values()])
                         continue
                     found = known[kind] = self._reader(event, path, first + len(rows))
-                rows.append([found[0], *found[1](event)])
+                if isinstance(found, tuple):
+                    rows.append([found[0], *found[1](event)])
+                else:
+                    schema, values = table.apart(found, event)
+                    rows.append([table.schema_reference(schema), *values])
             except StoreError:
                 raise
             except Exception as error:  # what a class raises when its fields are read is its own affair
@@ -218,12 +227,14 @@ class EntryEncoder:
                 self._headers[schemas] = header
         return header, packed
 
-    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read]:
-        """The index of an event's schema, and what reads the values of such events."""
+    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read] | EventType:
+        """The index of an event's schema, and what reads the values of such events; or its type."""
         kind = type(event)
         registered = None if kind is FactRef else self._registry.of(kind)
-        if registered is not None:
-            return self._table.schema_reference(registered.schema), registered.kind.read
+        if registered is not None and not registered.is_value:
+            if registered.is_plain:
+                return self._table.schema_reference(registered.schema), registered.kind.read
+            return registered
         if kind is dict:
             return self._table.schema_reference(_PLAIN_DICT), _itself
         where = f"{path}[{number}]"
@@ -263,11 +274,25 @@ def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
     return (event,)
 
 
+class Multiplied(list[Any]):
+    """Events of which some are `Several`."""
+
+
+def expanded(events: Sequence[Any]) -> list[Any]:
+    """Events, those of each `Several` one by one."""
+    flat: list[Any] = []
+    for event in events:
+        flat += event if type(event) is Several else (event,)
+    return flat
+
+
 class _Restorer(NamedTuple):
     """Rebuilds what was written by one schema."""
 
+    name: str
     field_count: int
     build: Build
+    multiplies: bool = False
 
     def many(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """An object from each row of field values."""
@@ -277,7 +302,12 @@ class _Restorer(NamedTuple):
 
     def one(self, values: Sequence[Any]) -> Any:
         """An object from its field values."""
-        return self.many((values,))[0]
+        (event,) = self.many((values,))
+        if type(event) is not Several:
+            return event
+        if len(event) != 1:
+            raise _not_one(self.name, len(event))
+        return event[0]
 
 
 class _Schemas:
@@ -285,6 +315,7 @@ class _Schemas:
 
     def __init__(self, restorers: dict[int, _Restorer], *, native: bool) -> None:
         self.restorers = restorers
+        self.multiplies = any(restorer.multiplies for restorer in restorers.values())
         self._read_rows = row_reader(restorers[0].field_count) if native and len(restorers) == 1 else None
         self._in_vain = 0
 
@@ -300,7 +331,7 @@ class _Schemas:
 class EntryDecoder:
     """Decodes entries and finds what rebuilds the objects in them. Safe for many threads."""
 
-    def __init__(self, registry: Registry, unknown_events: UnknownEvents, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents, *, native: bool) -> None:
         self._registry = registry
         self._unknown_events = unknown_events
         self._native = native
@@ -312,6 +343,8 @@ class EntryDecoder:
     def decode(self, header: bytes, payload: bytes, most: int = MAX_EVENT_BYTES) -> list[Any]:
         """The events of one entry, or another payload of at most so many bytes that is made like one.
 
+        One for each that is stored; `Multiplied`, where some of them are read as several or none.
+
         Raises:
             DecodeError: the entry is damaged.
             UnknownEventType: it holds an event of an unregistered type.
@@ -321,7 +354,8 @@ class EntryDecoder:
         typed = schemas.typed(packed)
         rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
         try:
-            return schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
+            events = schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
+            return Multiplied(events) if schemas.multiplies and Several in set(map(type, events)) else events
         except StoreError:
             raise
         except Exception as error:  # a row that does not fit, or a class that does not take it
@@ -356,10 +390,15 @@ class EntryDecoder:
 
     def _restorer(self, packed: Any) -> _Restorer:
         if packed == [None, 0, []]:
-            return _Restorer(1, _plain_dicts)
+            return _Restorer("dict", 1, _plain_dicts)
         schema: Schema = parse_schema(packed)
         build = self._registry.builder(schema, self._unknown_events)
-        return _Restorer(len(schema.fields), partial(_checked_refs, build) if schema.name == FACT_REF else build)
+        return _Restorer(
+            schema.name,
+            len(schema.fields),
+            partial(_checked_refs, build) if schema.name == FACT_REF else build,
+            self._registry.multiplies(schema),
+        )
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -380,6 +419,15 @@ class EntryDecoder:
             self._forget()
             return
         known[key] = value
+
+
+def _not_one(name: str, count: int) -> IncompatibleEvent:
+    return IncompatibleEvent(
+        f"The upcasters of the event type {name!r} made {count} events of one that stands inside another, where there "
+        "can be one. The data is unchanged. Return a dict, or a list of one, for those.",
+        name=name,
+        version=1,
+    )
 
 
 def count_events(payload: bytes) -> int:

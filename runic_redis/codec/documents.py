@@ -4,9 +4,9 @@ from typing import Any
 
 import msgpack
 
-from runic_redis.codec.commits import EntryDecoder
+from runic_redis.codec.commits import EntryDecoder, expanded
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
-from runic_redis.codec.facts import DIGEST_BYTES, digest
+from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, checksum
 from runic_redis.codec.values import decode_value
 from runic_redis.errors import DecodeError, reason
 
@@ -22,23 +22,23 @@ def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
         DecodeError: it is damaged, or not what the hash stands for.
         UnknownEventType: it holds an object of an unregistered type.
     """
-    return decode_document(_canonical(fact_hash, data), decoder)
+    return decode_document(_checked(fact_hash, data), decoder)
 
 
 def fact_matches(fact_hash: bytes, data: bytes) -> bool:
     """Whether what is kept under a fact's hash is what it stands for, whatever the classes in it."""
     try:
-        _canonical(fact_hash, data)
+        _checked(fact_hash, data)
     except DecodeError:
         return False
     return True
 
 
-def _canonical(fact_hash: bytes, data: bytes) -> bytes:
-    canonical = decompress(data[DIGEST_BYTES:])
-    if digest(fact_hash, canonical) != data[:DIGEST_BYTES]:
+def _checked(fact_hash: bytes, data: bytes) -> bytes:
+    ordered = decompress(data[HEAD_BYTES:])
+    if checksum(fact_hash, data[:DIGEST_BYTES], ordered) != data[DIGEST_BYTES:HEAD_BYTES]:
         raise DecodeError("a fact does not match its hash")
-    return canonical
+    return ordered
 
 
 def decode_document(data: bytes, decoder: EntryDecoder) -> Any:
@@ -78,4 +78,4 @@ def decode_log(data: bytes, decoder: EntryDecoder) -> list[Any]:
         raise DecodeError(f"a log is damaged: {reason(error)}") from error
     if type(header) is not bytes or type(payload) is not bytes:
         raise DecodeError("a log does not hold a header and a payload")
-    return decoder.decode(header, payload, MAX_PAYLOAD_BYTES)
+    return expanded(decoder.decode(header, payload, MAX_PAYLOAD_BYTES))

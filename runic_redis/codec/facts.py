@@ -7,22 +7,25 @@ from runic_redis.arguments import check_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.values import ValueEncoder
 from runic_redis.errors import InvalidArgument
-from runic_redis.events import Fact, FactRef, Registry, checked_ref
+from runic_redis.events import EventRegistry, Fact, FactRef, checked_ref
 
-__all__ = ["DIGEST_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "digest"]
+__all__ = ["DIGEST_BYTES", "HEAD_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "checksum"]
 
-# A fact is kept behind this much of a SHA-256 of its hash and its canonical bytes: enough to notice damage, a
-# fact under another's hash, or two values under one hash.
+# A fact is stored behind two digests, each so much of a SHA-256. The first is of its hash and its canonical bytes,
+# which equal values have in common: it shows another value under the same hash. The second is of its hash, the first
+# digest and the stored bytes, in which dicts have their order: it shows damage, and a fact under another's hash.
 DIGEST_BYTES = 16
+HEAD_BYTES = 2 * DIGEST_BYTES
 # What put_fact's hashes start with. The rest is the hex SHA-256 of the value's canonical bytes.
 OWN_HASH_PREFIX = "sha256:"
 
 
 class FactEncoder:
-    """Encodes facts in canonical form; not for two threads at once."""
+    """Encodes facts; not for two threads at once."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._values = ValueEncoder(registry, canonical=True)
+    def __init__(self, registry: EventRegistry) -> None:
+        self._values = ValueEncoder(registry)
+        self._canonical_values = ValueEncoder(registry, canonical=True)
 
     def encode(self, fact_hash: bytes, value: Any) -> bytes:
         """A fact to be kept under the caller's hash.
@@ -37,7 +40,7 @@ class FactEncoder:
                 f"The fact hash {fact_hash.decode(errors='replace')!r} is not that of the value, which is "
                 f"{_own_hash(canonical)!r}: use put_fact, or a hash of another form; nothing was sent."
             )
-        return digest(fact_hash, canonical) + compress(canonical)
+        return self._stored(fact_hash, value, canonical)
 
     def encode_own(self, value: Any) -> tuple[str, bytes]:
         """A fact's content hash, and the fact to be kept under it.
@@ -47,12 +50,17 @@ class FactEncoder:
         """
         canonical = self._canonical(value)
         fact_hash = _own_hash(canonical)
-        return fact_hash, digest(fact_hash.encode(), canonical) + compress(canonical)
+        return fact_hash, self._stored(fact_hash.encode(), value, canonical)
 
     def _canonical(self, value: Any) -> bytes:
-        canonical = self._values.encode(value, "value")
+        canonical = self._canonical_values.encode(value, "value")
         check_size(len(canonical), "A fact")
         return canonical
+
+    def _stored(self, fact_hash: bytes, value: Any, canonical: bytes) -> bytes:
+        ordered = canonical if type(value) in _WITHOUT_ORDER else self._values.encode(value, "value")
+        identity = _digest(fact_hash, canonical)
+        return identity + checksum(fact_hash, identity, ordered) + compress(ordered)
 
 
 class StateEncoder(ValueEncoder):
@@ -60,7 +68,7 @@ class StateEncoder(ValueEncoder):
 
     holds_facts = True
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: EventRegistry) -> None:
         super().__init__(registry)
         self._facts = FactEncoder(registry)
 
@@ -73,6 +81,14 @@ def _own_hash(canonical: bytes) -> str:
     return OWN_HASH_PREFIX + sha256(canonical).hexdigest()
 
 
-def digest(fact_hash: bytes, canonical: bytes) -> bytes:
-    """What stands before a fact, to be compared when it is read."""
-    return sha256(sha256(fact_hash).digest() + canonical).digest()[:DIGEST_BYTES]
+def checksum(fact_hash: bytes, identity: bytes, ordered: bytes) -> bytes:
+    """The second digest of a fact, to be compared when it is read."""
+    return _digest(fact_hash, identity + ordered)
+
+
+def _digest(fact_hash: bytes, data: bytes) -> bytes:
+    return sha256(sha256(fact_hash).digest() + data).digest()[:DIGEST_BYTES]
+
+
+# Of these the canonical bytes are the only ones.
+_WITHOUT_ORDER = frozenset({type(None), bool, int, float, str, bytes})

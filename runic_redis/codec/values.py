@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
 
@@ -30,10 +31,19 @@ from runic_redis.codec.limits import (
     TooDeepError,
     nested_allowed,
 )
-from runic_redis.errors import DecodeError, EncodeError, StoreError, reason
-from runic_redis.events import Fact, FactRef, Registry, Schema, UnknownEvent
+from runic_redis.errors import DecodeError, EncodeError, StoreError, UnknownEventType, reason
+from runic_redis.events import (
+    EventRegistry,
+    EventType,
+    Fact,
+    FactRef,
+    Schema,
+    UnknownEvent,
+    taken_apart,
+    zone_by_key,
+)
 
-__all__ = ["Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
+__all__ = ["Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema", "real_type"]
 
 BIG_INT = 1
 TUPLE = 2
@@ -55,6 +65,7 @@ Builder = Callable[[list[Any]], Any]
 FindBuilder = Callable[[int | bytes], Builder]
 
 _FOLD = "~"
+_ZONE = re.compile(r"\[([^\]]*)\]$")
 _BUFFER_BYTES = 16 * 1024
 
 
@@ -69,7 +80,7 @@ class ValueEncoder:
 
     holds_facts = False
 
-    def __init__(self, registry: Registry, *, canonical: bool = False) -> None:
+    def __init__(self, registry: EventRegistry, *, canonical: bool = False) -> None:
         self._registry = registry
         self._canonical = canonical
         self._depth = 0
@@ -79,6 +90,7 @@ class ValueEncoder:
         self._packers: list[msgpack.Packer] = []
         self._schemas: dict[Schema, bytes] = {}
         self._orders: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._probe: ValueEncoder | None = None
 
     def encode(self, value: Any, path: str) -> bytes:
         """The bytes of a value.
@@ -123,6 +135,7 @@ class ValueEncoder:
                 raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
             self._packers.append(msgpack.Packer(default=self._extension, strict_types=True, buf_size=_BUFFER_BYTES))
         ordered = self._ordered(value) if self._canonical else value
+        before = self._nested, len(self._wide)
         self._depth = depth + 1
         try:
             packed: bytes = self._packers[depth].pack(ordered)
@@ -136,6 +149,10 @@ class ValueEncoder:
             kinds = {kind}
         if not kinds.isdisjoint(_IMPOSTORS):
             raise TypeError("a value is of a type that would come back as another")
+        if bytearray in kinds:  # the packer takes it for bytes
+            self._nested = before[0]
+            del self._wide[before[1] :]
+            return self.pack(_marked(value))
         return packed
 
     def schema_reference(self, schema: Schema) -> int | bytes:
@@ -149,6 +166,33 @@ class ValueEncoder:
         """What stands for a fact."""
         raise TypeError(f"a {type(value).__name__} stands where none may")
 
+    def apart(self, registered: EventType, instance: Any) -> tuple[Schema, Iterable[Any]]:
+        """The schema and the values by which an instance of a registered class is written."""
+        kind = registered.kind
+        if kind.beside is None and not kind.inexact and not kind.optional:
+            return registered.schema, kind.read(instance)
+        schema, values = taken_apart(registered, instance)
+        if kind.optional:
+            left_out = {
+                name
+                for name, value in zip(schema.fields, values, strict=True)
+                if name in kind.optional and not self._can_encode(value)
+            }
+            if left_out:
+                values = [value for name, value in zip(schema.fields, values, strict=True) if name not in left_out]
+                schema = schema._replace(fields=tuple(name for name in schema.fields if name not in left_out))
+        return schema, values
+
+    def _can_encode(self, value: Any) -> bool:
+        # By another encoder: what this one has gathered is not to know of the value.
+        if self._probe is None:
+            self._probe = _Probe(self._registry)
+        try:
+            self._probe.encode(value, "value")
+        except EncodeError:
+            return False
+        return True
+
     def _extension(self, value: Any) -> msgpack.ExtType:
         """What stands for a value that MessagePack has no type for."""
         code, data = self._encode_extension(value)
@@ -157,7 +201,7 @@ class ValueEncoder:
 
     def _encode_extension(self, value: Any) -> tuple[int, bytes]:
         kind = type(value)
-        encode = _SCALARS.get(kind)
+        encode = _SCALARS.get(kind) or _SCALARS.get(real_type(kind))
         if encode is not None:
             return encode(value)
         if kind is tuple:
@@ -169,9 +213,11 @@ class ValueEncoder:
         if kind is Fact or kind is FactRef:
             value = self.refer(value)
             kind = FactRef
+        elif kind is _ByteArray:
+            value, kind = value.value, bytearray
         registered = self._registry.of(kind)
         if registered is not None:
-            schema, values = registered.schema, registered.kind.read(value)
+            schema, values = self.apart(registered, value)
         elif kind is UnknownEvent:
             schema, values = value.schema, value.fields.values()
         else:
@@ -218,6 +264,45 @@ class ValueEncoder:
         return ordered
 
 
+class _Probe(ValueEncoder):
+    """Finds out whether values can be encoded."""
+
+    holds_facts = True
+
+    def refer(self, value: Fact | FactRef) -> FactRef:
+        if isinstance(value, FactRef):
+            return value
+        self.pack(value.value)
+        return FactRef("of a value that can be encoded")
+
+
+class _ByteArray:
+    """A bytearray, for the packer, which would take it for bytes."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bytearray) -> None:
+        self.value = value
+
+
+def _marked(value: Any) -> Any:
+    """A value with its bytearrays, and those in its lists and dicts, made known as such."""
+    if type(value) is bytearray:
+        return _ByteArray(value)
+    if type(value) is list:
+        return [_marked(item) for item in value]
+    if type(value) is dict:
+        return {key: _marked(item) for key, item in value.items()}
+    return value
+
+
+def real_type(kind: type) -> type:
+    """The type of a date that freezegun has faked; any other type as it is."""
+    if kind.__module__ != "freezegun.api":
+        return kind
+    return next((base for base in kind.__mro__ if base.__module__ == "datetime"), kind)
+
+
 # What has an order to be made canonical.
 _ORDERED = frozenset({dict, list})
 # Of how many dicts the order of the keys is remembered, and how many keys such a dict has at most.
@@ -225,7 +310,7 @@ _REMEMBERED = 1024
 _FEW_KEYS = 64
 
 # What the packer takes, however strict, and would bring back as something else.
-_IMPOSTORS = frozenset({bytearray, memoryview, msgpack.ExtType, msgpack.Timestamp})
+_IMPOSTORS = frozenset({memoryview, msgpack.ExtType, msgpack.Timestamp})
 
 
 def kinds_within(packed: Any) -> tuple[set[type], int, list[dict[Any, Any]]]:
@@ -271,20 +356,28 @@ def _big_int(value: int) -> tuple[int, bytes]:
 def _datetime(value: dt.datetime) -> tuple[int, bytes]:
     if value.tzinfo is not None and value.utcoffset() is None:
         raise ValueError("its time zone gives no offset")
-    return DATETIME, (value.isoformat() + _FOLD * value.fold).encode()
+    return DATETIME, (value.isoformat() + _FOLD * value.fold + _zone_mark(value.tzinfo)).encode()
+
+
+def _zone_mark(zone: dt.tzinfo | None) -> str:
+    """The key of a zone, as RFC 9557 writes it behind the offset."""
+    if type(zone) is not ZoneInfo or zone.key is None or zone_by_key(zone.key) is None:
+        return ""
+    return f"[{zone.key}]"
 
 
 def _time(value: dt.time) -> tuple[int, bytes]:
-    if value.tzinfo is not None and value.utcoffset() is None:
+    mark = _zone_mark(value.tzinfo)
+    if value.tzinfo is not None and value.utcoffset() is None and not mark:
         raise ValueError("its time zone gives no offset without a date")
-    return TIME, (value.isoformat() + _FOLD * value.fold).encode()
+    return TIME, (value.isoformat() + _FOLD * value.fold + mark).encode()
 
 
 # The scalar types; an int reaches here only when it is too large for MessagePack.
 _SCALARS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
     int: _big_int,
-    dt.datetime: _datetime,
-    dt.date: lambda value: (DATE, value.isoformat().encode()),
+    real_type(dt.datetime): _datetime,
+    real_type(dt.date): lambda value: (DATE, value.isoformat().encode()),
     dt.time: _time,
     dt.timedelta: lambda value: (TIMEDELTA, msgpack.packb([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value: (DECIMAL, str(value).encode()),
@@ -398,6 +491,10 @@ def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
 def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:
     """A datetime or a time, from its ISO form and a mark for its fold."""
     text = data.decode("ascii")
+    named = _ZONE.search(text)
+    if named is not None:
+        moment = _decode_moment(parse, data[: named.start()])
+        return _in_zone(moment, named[1])
     plain = text.rstrip(_FOLD)
     fold = len(text) - len(plain)
     offset = _FRACTIONAL_OFFSET.search(plain)
@@ -410,6 +507,20 @@ def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:
     return parse(plain[: offset.start()]).replace(tzinfo=zone, fold=fold)
 
 
+def _in_zone(moment: Any, key: str) -> Any:
+    """A datetime or a time in a zone; with the offset it was stored with, where the zone has another by now."""
+    zone = zone_by_key(key)
+    if zone is None and moment.tzinfo is None:
+        raise UnknownEventType(
+            f"A time is of the time zone {key!r:.80}, which this machine does not know. The data is unchanged. "
+            "Install the package tzdata.",
+            name="time",
+            version=1,
+        )
+    there = moment.replace(tzinfo=zone)
+    return there if there.utcoffset() == moment.utcoffset() else moment
+
+
 _FRACTIONAL_OFFSET = re.compile(r"([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})$")
 
 
@@ -418,10 +529,13 @@ def _decode_timedelta(data: bytes) -> dt.timedelta:
     return dt.timedelta(days, seconds, microseconds)
 
 
+# Their methods, since freezegun replaces the classes, here too.
+_parse_datetime: Any = real_type(dt.datetime).fromisoformat  # type: ignore[attr-defined]
+_parse_date: Any = real_type(dt.date).fromisoformat  # type: ignore[attr-defined]
 _SCALAR_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
     BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
-    DATETIME: partial(_decode_moment, dt.datetime.fromisoformat),
-    DATE: lambda data: dt.date.fromisoformat(data.decode("ascii")),
+    DATETIME: partial(_decode_moment, _parse_datetime),
+    DATE: lambda data: _parse_date(data.decode("ascii")),
     TIME: partial(_decode_moment, dt.time.fromisoformat),
     TIMEDELTA: _decode_timedelta,
     DECIMAL: lambda data: Decimal(data.decode("ascii")),

@@ -8,21 +8,32 @@ Optional libraries are recognised by what they leave on a class; none is importe
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, Flag
-from functools import partial
+from functools import cached_property, partial
+from inspect import getattr_static
 from itertools import starmap
 from operator import attrgetter
+from types import MemberDescriptorType
 from typing import Any
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
-__all__ = ["Build", "Kind", "Read", "kind_of"]
+__all__ = ["ATTRIBUTES", "EXTRA_FIELDS", "FIELDS_SET", "Build", "Kind", "Read", "complete", "kind_of"]
 
 Read = Callable[[Any], Iterable[Any]]
 Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
-Default = Callable[[], Any]
+# A default, made from the values of the fields that are known.
+Default = Callable[[Mapping[str, Any]], Any]
+# What an instance holds beside its fields, by names that no field has.
+Beside = Callable[[Any], dict[str, Any]]
+
+# The names in the data: attributes that are no fields; the fields of a pydantic model that were given; and those that
+# the model does not declare.
+ATTRIBUTES = "__dict__"
+FIELDS_SET = "__pydantic_fields_set__"
+EXTRA_FIELDS = "__pydantic_extra__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,54 +41,134 @@ class Kind:
     """What the codec needs of a class.
 
     Attributes:
-        fields: the names of its fields, in order.
+        fields: the names of its fields in the data, in order.
         read: the values of an instance's fields, in that order.
         build: an instance from each row of values in that order; many at once, because then most of it runs in C. Each
             row has a value for each field. Raises ValueError for a value that no instance has.
         defaults: for fields that have one, what makes the default.
+        beside: what an instance holds beside its fields; None for a class whose instances hold nothing else.
+        restore: sets on an instance what `beside` gave. It is also passed the names of the fields that were stored.
+        optional: fields that are left out where their value cannot be encoded, and come back as their default.
+        inexact: whether an instance may come back as another, so that each has to be tried.
     """
 
     fields: tuple[str, ...]
     read: Read
     build: Build
     defaults: Mapping[str, Default]
+    beside: Beside | None = None
+    restore: Callable[[Any, Mapping[str, Any], Collection[str]], None] | None = None
+    optional: frozenset[str] = frozenset()
+    inexact: bool = False
 
 
-def kind_of(cls: Any) -> Kind:
+def kind_of(cls: Any, *, transient: Collection[str] = (), members: Mapping[str, str] | None = None) -> Kind:
     """The kind of a class to be registered.
+
+    Args:
+        cls: the class.
+        transient: the fields and attributes that are not stored.
+        members: of an Enum, the present name of each renamed member by its old one.
 
     Raises:
         InvalidType: it is not a class, or of no kind that can be registered.
+        InvalidArgument: `transient` or `members` does not fit it.
     """
     if not isinstance(cls, type):
         raise InvalidType(f"@event registers classes, not {short_repr(cls)}.")
-    if issubclass(cls, Enum):
-        return _enum(cls)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return _named_tuple(cls)
-    if hasattr(cls, "__struct_fields__"):
-        return _msgspec_struct(cls)
-    if hasattr(cls, "model_construct"):
-        return _pydantic_model(cls)
-    if "__attrs_attrs__" in cls.__dict__:
-        return _attrs(cls)
-    if dataclasses.is_dataclass(cls) and "__dataclass_fields__" in cls.__dict__:
-        return _dataclass(cls)
-    raise InvalidType(
-        f"@event registers dataclasses, attrs classes, msgspec Structs, pydantic models, NamedTuples and Enums; "
-        f"{cls.__qualname__} is none of them. Put @event above the decorator that makes it one, "
-        "such as @dataclass."
+    if members is not None and (not issubclass(cls, Enum) or issubclass(cls, Flag)):
+        raise InvalidArgument(f"renamed_members is for an Enum, and {cls.__qualname__} is none.")
+    make = _maker(cls)
+    if make is None:
+        raise InvalidType(
+            "@event registers dataclasses, attrs classes, msgspec Structs, pydantic models, NamedTuples and Enums; "
+            f"{cls.__qualname__} is none of them. {_advice(cls)}"
+        )
+    if make is _enum:
+        if transient:
+            raise InvalidArgument(f"transient names fields, and {cls.__qualname__} is an Enum, which has none.")
+        return _enum(cls, members or {})
+    return _without(make(cls, frozenset(transient)), cls, transient)
+
+
+def _maker(cls: Any) -> Callable[..., Kind] | None:
+    for is_of_kind, make in (
+        (issubclass(cls, Enum), _enum),
+        (issubclass(cls, tuple) and hasattr(cls, "_fields"), _named_tuple),
+        (hasattr(cls, "__struct_fields__"), _msgspec_struct),
+        (hasattr(cls, "model_construct"), _pydantic_model),
+        ("__attrs_attrs__" in cls.__dict__, _attrs),
+        ("__dataclass_fields__" in cls.__dict__, _dataclass),
+    ):
+        if is_of_kind:
+            return make
+    return None
+
+
+def _advice(cls: type) -> str:
+    if any(base.__module__.startswith("pydantic.v1") for base in cls.__mro__):
+        return (
+            "Models of pydantic.v1 can be registered by register_type(cls, name, lambda model: model.dict(), "
+            "cls.parse_obj); or derive it from pydantic.BaseModel of version 2."
+        )
+    return (
+        "Put @event above the decorator that makes it one, such as @dataclass; or register the class with "
+        "register_type(cls, name, encode, decode)."
     )
 
 
-def _reader(fields: tuple[str, ...]) -> Read:
-    if len(fields) > 1:
-        return attrgetter(*fields)
-    return lambda instance: [getattr(instance, name) for name in fields]
+def _without(kind: Kind, cls: type, transient: Collection[str]) -> Kind:
+    """The kind without the fields that are not stored: they come back as their defaults."""
+    left_out = [name for name in kind.fields if name in transient or _attribute_name(cls, name) in transient]
+    unknown = set(transient).difference(left_out, (_attribute_name(cls, name) for name in left_out))
+    if unknown and not cls.__dictoffset__:
+        raise InvalidArgument(f"transient names {sorted(unknown)}, and {cls.__qualname__} has no such field.")
+    if not left_out:
+        return kind
+    for name in left_out:
+        if name not in kind.defaults:
+            raise InvalidArgument(
+                f"The transient field {name!r} of {cls.__qualname__} has no default, and an event that is read needs "
+                "one: give it a default or a default factory."
+            )
+    all_fields = kind.fields
+    stored = tuple(name for name in all_fields if name not in left_out)
+    places = [place for place, name in enumerate(all_fields) if name not in left_out]
+
+    def read(instance: Any) -> Iterable[Any]:
+        values = list(kind.read(instance))
+        return [values[place] for place in places]
+
+    def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
+        return kind.build([complete(kind, dict(zip(stored, row, strict=True))) for row in rows])
+
+    return dataclasses.replace(kind, fields=stored, read=read, build=build)
+
+
+def complete(kind: Kind, known: dict[str, Any]) -> list[Any]:
+    """The values of all fields, in order, from those that are known; the others become their defaults.
+
+    Raises:
+        LookupError: a field is not known and has no default.
+    """
+    for name in kind.fields:
+        if name not in known:
+            known[name] = kind.defaults[name](known)
+    return [known[name] for name in kind.fields]
+
+
+def _reader(attributes: tuple[str, ...]) -> Read:
+    if len(attributes) > 1:
+        return attrgetter(*attributes)
+    return lambda instance: [getattr(instance, name) for name in attributes]
 
 
 def _constant(value: Any) -> Default:
-    return lambda: value
+    return lambda _: value
+
+
+def _made(factory: Callable[[], Any]) -> Default:
+    return lambda _: factory()
 
 
 def _each(make: Callable[..., Any]) -> Build:
@@ -85,18 +176,98 @@ def _each(make: Callable[..., Any]) -> Build:
     return lambda rows: [make(*row) for row in rows]
 
 
-def _restorer(cls: type, fields: tuple[str, ...], besides: Mapping[str, Any]) -> Build:
+def _plain_name(cls: type, attribute: str) -> str:
+    """An attribute's name in the data: a private one, ``__token``, without the name of its class."""
+    for owner in cls.__mro__:
+        prefix = f"_{owner.__name__.lstrip('_')}__"
+        if attribute.startswith(prefix) and not attribute.endswith("__") and len(attribute) > len(prefix):
+            return attribute[len(prefix) - 2 :]
+    return attribute
+
+
+def _plain_names(cls: type, attributes: Sequence[str]) -> tuple[str, ...]:
+    names = [_plain_name(cls, attribute) for attribute in attributes]
+    # Where a class and its base have a private field of one name each, both keep the names of their classes.
+    return tuple(
+        attribute if names.count(name) > 1 else name for name, attribute in zip(names, attributes, strict=True)
+    )
+
+
+def _attribute_name(cls: type, name: str) -> str:
+    """An attribute by its name in the data."""
+    if name.startswith("__") and not name.endswith("__"):
+        return f"_{cls.__name__.lstrip('_')}{name}"
+    return name
+
+
+def _attributes_beside(cls: type, attributes: Sequence[str], hidden: Collection[str]) -> Beside | None:
+    """What gives the attributes of an instance that are no fields; None where there can be none.
+
+    Args:
+        cls: the class.
+        attributes: the fields' attributes.
+        hidden: attributes that are not stored, under either of their names.
+    """
+    # What typing leaves on an instance of a generic class is no part of its state.
+    known = {"__orig_class__", *attributes, *hidden, *(_attribute_name(cls, name) for name in hidden)}
+    slots = [
+        name
+        for owner in cls.__mro__
+        for name, value in vars(owner).items()
+        if type(value) is MemberDescriptorType and name not in known
+    ]
+    has_dict = cls.__dictoffset__ != 0
+    if not slots and not has_dict:
+        return None
+    # A cached property is worked out again when it is asked for.
+    known |= {name for owner in cls.__mro__ for name, value in vars(owner).items() if type(value) is cached_property}
+    stored = [name for name in attributes if not _is_descriptor(cls, name)]
+
+    def beside(instance: Any) -> dict[str, Any]:
+        attributes = instance.__dict__ if has_dict else {}
+        if not slots and len(attributes) == len(stored):
+            return {}
+        found = {_plain_name(cls, name): value for name, value in attributes.items() if name not in known}
+        found |= {_plain_name(cls, name): getattr(instance, name) for name in slots if hasattr(instance, name)}
+        return {ATTRIBUTES: found} if found else {}
+
+    return beside
+
+
+def _is_descriptor(cls: type, name: str) -> bool:
+    """Whether setting an attribute runs code of the class, such as a property's."""
+    found = getattr_static(cls, name, None)
+    return type(found) is not MemberDescriptorType and hasattr(type(found), "__set__")
+
+
+def _set_attributes(cls: type, instance: Any, beside: Mapping[str, Any], _: Collection[str]) -> None:
+    attributes = beside.get(ATTRIBUTES, {})
+    if type(attributes) is not dict:
+        raise ValueError(f"its attributes are a {type(attributes).__name__}, not a map")
+    for plain_name, value in attributes.items():
+        name = _attribute_name(cls, plain_name)
+        if type(getattr_static(cls, name, None)) is MemberDescriptorType:
+            _set(instance, name, value)
+        elif cls.__dictoffset__:
+            instance.__dict__[name] = value
+
+
+_set = object.__setattr__
+
+
+def _restorer(cls: type, attributes: Sequence[str], besides: Mapping[str, Any]) -> Build:
     """Build by setting the fields, and what else an instance must have, on a blank instance."""
     blank = object.__new__
-    set_field = object.__setattr__
     try:
         blank(cls)
     except TypeError:
         raise InvalidType(
             f"@event cannot register {cls.__qualname__}: it derives from a built-in type that keeps more than fields, "
-            "such as an exception or a list, or it is abstract. Give the event a class of its own."
+            "such as an exception or a list, or it is abstract. Give the event a class of its own, or register it "
+            "with register_type(cls, name, encode, decode)."
         ) from None
-    twin = None if besides else _twin(cls, fields)
+    descriptors = [name for name in attributes if _is_descriptor(cls, name)]
+    twin = None if besides or descriptors else _twin(cls, attributes)
     if twin is not None:
 
         def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
@@ -106,19 +277,26 @@ def _restorer(cls: type, fields: tuple[str, ...], besides: Mapping[str, Any]) ->
             return instances
 
         return build
+    # What a property without a setter shows is kept in other attributes.
+    computed = {name for name in descriptors if _cannot_be_set(getattr_static(cls, name))}
 
     def restore(*values: Any) -> Any:
         instance: Any = blank(cls)
-        for name, value in zip(fields, values, strict=True):
-            set_field(instance, name, value)
+        for name, value in zip(attributes, values, strict=True):
+            if name not in computed:
+                _set(instance, name, value)
         for name, value in besides.items():
-            set_field(instance, name, value)
+            _set(instance, name, value)
         return instance
 
     return _each(restore)
 
 
-def _twin(cls: type, fields: tuple[str, ...]) -> Any:
+def _cannot_be_set(descriptor: Any) -> bool:
+    return isinstance(descriptor, property) and descriptor.fset is None
+
+
+def _twin(cls: type, fields: Sequence[str]) -> Any:
     """A class that keeps the same fields in the same places, and whose `__init__` sets them and does nothing else.
 
     An instance of it becomes one of `cls` by its `__class__`: half the time of setting field after field by
@@ -126,94 +304,138 @@ def _twin(cls: type, fields: tuple[str, ...]) -> Any:
     """
     slots = {"__slots__": cls.__dict__["__slots__"]} if "__slots__" in cls.__dict__ else {}
     try:
-        twin = dataclasses.make_dataclass(cls.__name__, fields, namespace=slots, repr=False, eq=False)
+        twin: Any = dataclasses.make_dataclass(cls.__name__, fields, namespace=slots, repr=False, eq=False)
         twin(*fields).__class__ = cls
     except (TypeError, AttributeError):
         return None
     return twin
 
 
-def _dataclass(cls: Any) -> Kind:
+def _dataclass(cls: Any, hidden: Collection[str]) -> Kind:
     fields = dataclasses.fields(cls)
-    names = tuple(field.name for field in fields)
+    attributes = tuple(field.name for field in fields)
+    names = _plain_names(cls, attributes)
     defaults: dict[str, Default] = {}
-    for field in fields:
+    for name, field in zip(names, fields, strict=True):
         if field.default is not dataclasses.MISSING:
-            defaults[field.name] = _constant(field.default)
+            defaults[name] = _constant(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            defaults[field.name] = field.default_factory
+            defaults[name] = _made(field.default_factory)
     # A pydantic dataclass has its own idea of a default.
     defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
-    return Kind(names, _reader(names), _restorer(cls, names, {}), defaults)
+    # An instance of a frozen class has other attributes only from a hook.
+    is_fixed = cls.__dataclass_params__.frozen and not hasattr(cls, "__post_init__")
+    kind = _of_attributes(cls, attributes, {}, hidden, is_fixed=is_fixed)
+    return dataclasses.replace(kind, defaults=defaults)
 
 
-def _attrs(cls: Any) -> Kind:
-    attributes = cls.__attrs_attrs__
-    names = tuple(attribute.name for attribute in attributes)
+def _of_attributes(
+    cls: Any, attributes: tuple[str, ...], besides: Mapping[str, Any], hidden: Collection[str], *, is_fixed: bool
+) -> Kind:
+    """The kind of a class whose instances are their attributes; without defaults."""
+    inexact = any(_is_descriptor(cls, name) for name in attributes)
+    beside = None if is_fixed and not inexact else _attributes_beside(cls, attributes, {*hidden, *besides})
+    return Kind(
+        _plain_names(cls, attributes),
+        _reader(attributes),
+        _restorer(cls, attributes, besides),
+        {},
+        beside,
+        partial(_set_attributes, cls),
+        inexact=inexact,
+    )
+
+
+def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
+    all_attributes = cls.__attrs_attrs__
+    attributes = tuple(attribute.name for attribute in all_attributes)
+    names = _plain_names(cls, attributes)
     defaults: dict[str, Default] = {}
-    for attribute in attributes:
+    for name, attribute in zip(names, all_attributes, strict=True):
         factory = getattr(attribute.default, "factory", None)
         if factory is None:
             # attrs marks "no default" by a value of its own, which has a name and no other use.
             if getattr(attribute.default, "name", None) != "NOTHING":
-                defaults[attribute.name] = _constant(attribute.default)
-        elif not attribute.default.takes_self:
-            defaults[attribute.name] = factory
+                defaults[name] = _constant(attribute.default)
+        elif attribute.default.takes_self:
+            defaults[name] = partial(_made_from_self, cls, dict(zip(names, attributes, strict=True)), factory)
+        else:
+            defaults[name] = _made(factory)
     # With cache_hash=True, what attrs generates expects a place for the hash.
     code = getattr(cls.__hash__, "__code__", None)
     cached = "_attrs_cached_hash"
     besides = {cached: None} if code is not None and cached in code.co_names + code.co_consts else {}
-    return Kind(names, _reader(names), _restorer(cls, names, besides), defaults)
+    kind = _of_attributes(cls, attributes, besides, hidden, is_fixed=False)
+    return dataclasses.replace(kind, defaults=defaults)
 
 
-def _msgspec_struct(cls: Any) -> Kind:
+def _made_from_self(
+    cls: type, attributes: Mapping[str, str], factory: Callable[[Any], Any], known: Mapping[str, Any]
+) -> Any:
+    """A default that the class computes from an instance: one with the fields that are known so far."""
+    instance: Any = object.__new__(cls)
+    for name, value in known.items():
+        if name in attributes:
+            _set(instance, attributes[name], value)
+    return factory(instance)
+
+
+def _msgspec_struct(cls: Any, hidden: Collection[str]) -> Kind:
     import msgspec  # noqa: PLC0415 - the class is a Struct, so the library is there; nobody else pays for it
 
     fields = msgspec.structs.fields(cls)
-    names = tuple(field.name for field in fields)
+    attributes = tuple(field.name for field in fields)
+    names = _plain_names(cls, attributes)
     defaults: dict[str, Default] = {}
-    for field in fields:
+    for name, field in zip(names, fields, strict=True):
         if field.default is not msgspec.NODEFAULT:
-            defaults[field.name] = _constant(field.default)
+            defaults[name] = _constant(field.default)
         elif field.default_factory is not msgspec.NODEFAULT:
-            defaults[field.name] = field.default_factory
+            defaults[name] = _made(field.default_factory)
 
     # Keyword-only fields cannot be passed by position, and are not among these.
-    by_position = cls.__match_args__ == names
+    by_position = cls.__match_args__ == attributes
     hooked = hasattr(cls, "__post_init__")
 
     def make(*values: Any) -> Any:
-        instance = cls(*values) if by_position else cls(**dict(zip(names, values, strict=True)))
+        instance = cls(*values) if by_position else cls(**dict(zip(attributes, values, strict=True)))
         if hooked:
-            for name, value in zip(names, values, strict=True):
+            for name, value in zip(attributes, values, strict=True):
                 msgspec.structs.force_setattr(instance, name, value)
         return instance
 
     # Where the library has only to set the fields, all of it runs in C.
     build = _each(make) if hooked or not by_position else lambda rows: list(starmap(cls, rows))
-    return Kind(names, _reader(names), build, defaults)
+    beside = _attributes_beside(cls, attributes, hidden) if cls.__dictoffset__ else None
+    return Kind(names, _reader(attributes), build, defaults, beside, partial(_set_attributes, cls))
 
 
-def _pydantic_model(cls: Any) -> Kind:
-    model_fields = tuple(cls.model_fields)
+def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
+    fields = tuple(cls.model_fields)
     # Part of what makes two models equal, and so of what is kept.
     private = tuple(cls.__private_attributes__)
+    attributes = (*fields, *private)
+    names = _plain_names(cls, attributes)
     defaults = _pydantic_defaults(cls.model_fields)
-    for name, attribute in cls.__private_attributes__.items():
-        defaults[name] = attribute.get_default
+    for name, attribute in zip(names[len(fields) :], private, strict=True):
+        if _has_default(cls.__private_attributes__[attribute]):
+            defaults[name] = _pydantic_default(cls.__private_attributes__[attribute])
     allows_extra = cls.model_config.get("extra") == "allow"
-    names = (*model_fields, *private)
-    read_fields = _reader(names)
+    all_fields = frozenset(fields)
 
-    def read(instance: Any) -> Iterable[Any]:
-        if allows_extra and instance.__pydantic_extra__:
-            extra = ", ".join(instance.__pydantic_extra__)
-            raise ValueError(f"has extra fields that its model does not declare: {extra}")
-        return read_fields(instance)
+    def beside(instance: Any) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        extra = instance.__pydantic_extra__
+        if extra:
+            found[EXTRA_FIELDS] = {name: value for name, value in extra.items() if name not in hidden}
+        given = instance.__pydantic_fields_set__
+        if not given >= all_fields:
+            found[FIELDS_SET] = [name for name in fields if name in given]
+        return found
 
     def make(*values: Any) -> Any:
-        stored = dict(zip(names, values, strict=True))
-        instance = cls.__new__(cls)
+        stored = dict(zip(attributes, values, strict=True))
+        instance: Any = cls.__new__(cls)
         instance.__setstate__(
             {
                 "__pydantic_private__": {name: stored.pop(name) for name in private} or None,
@@ -224,37 +446,78 @@ def _pydantic_model(cls: Any) -> Kind:
         )
         return instance
 
-    return Kind(names, read, _each(make), defaults)
+    def restore(instance: Any, beside: Mapping[str, Any], stored: Collection[str]) -> None:
+        given = set(all_fields.intersection(stored))
+        if FIELDS_SET in beside:
+            given.intersection_update(beside[FIELDS_SET])
+        if allows_extra:
+            extra = {name: value for name, value in beside.get(EXTRA_FIELDS, {}).items() if name not in all_fields}
+            instance.__pydantic_extra__.update(extra)
+            given |= extra.keys()
+        _set(instance, "__pydantic_fields_set__", given)
+
+    return Kind(
+        names,
+        _reader(attributes),
+        _each(make),
+        defaults,
+        beside,
+        restore,
+        optional=frozenset(defaults).intersection(names[len(fields) :]),
+    )
+
+
+def _has_default(attribute: Any) -> bool:
+    return attribute.default_factory is not None or type(attribute.default).__name__ != "PydanticUndefinedType"
 
 
 def _pydantic_defaults(fields: Mapping[str, Any]) -> dict[str, Default]:
-    defaults: dict[str, Default] = {}
-    for name, field in fields.items():
-        takes_data = field.default_factory is not None and getattr(field, "default_factory_takes_validated_data", False)
-        if not field.is_required() and not takes_data:
-            # Each one anew: pydantic copies a default that could be changed.
-            defaults[name] = partial(field.get_default, call_default_factory=True)
-    return defaults
+    return {name: _pydantic_default(field) for name, field in fields.items() if not field.is_required()}
 
 
-def _named_tuple(cls: Any) -> Kind:
+def _pydantic_default(field: Any) -> Default:
+    factory = field.default_factory
+    if factory is None:
+        return _made(field.get_default)  # which copies a default that could be changed
+    if getattr(field, "default_factory_takes_validated_data", False):
+        return lambda known: factory(dict(known))
+    return _made(factory)
+
+
+def _named_tuple(cls: Any, hidden: Collection[str]) -> Kind:
     defaults = {name: _constant(value) for name, value in cls._field_defaults.items()}
     names = tuple(cls._fields)
-    return Kind(names, list, lambda rows: [tuple.__new__(cls, row) for row in rows], defaults)
+    beside = _attributes_beside(cls, (), hidden) if cls.__dictoffset__ else None
+    return Kind(
+        names,
+        list,
+        lambda rows: [tuple.__new__(cls, row) for row in rows],
+        defaults,
+        beside,
+        partial(_set_attributes, cls),
+    )
 
 
-def _enum(cls: Any) -> Kind:
+def _enum(cls: Any, renamed: Mapping[str, str]) -> Kind:
     if not len(cls):
         raise InvalidArgument(f"@event cannot register {cls.__qualname__}: it is an Enum without members.")
     # A Flag's combinations have a value each but no name of their own; an Enum's names outlive its values. (By
     # _name_, for a class may give its members another name.)
     if issubclass(cls, Flag):
         return Kind(("value",), lambda member: [member.value], _each(cls), {})
+    for old, new in renamed.items():
+        if new not in cls.__members__ or old in cls.__members__:
+            raise InvalidArgument(
+                f"renamed_members maps old names to present ones, and {cls.__qualname__} has "
+                + (f"no member {new!r}." if new not in cls.__members__ else f"a member {old!r} still.")
+            )
 
     def member_named(name: Any) -> Any:
         try:
-            return cls.__members__[name]
+            return cls.__members__[renamed.get(name, name)]
         except (KeyError, TypeError):
-            raise ValueError(f"no member {name!r:.80}") from None
+            raise ValueError(
+                f"the class has no member {short_repr(name)}; if it was renamed, name it in renamed_members"
+            ) from None
 
     return Kind(("name",), lambda member: [member._name_], _each(member_named), {})

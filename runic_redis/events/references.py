@@ -6,7 +6,15 @@ from typing import Any
 
 from runic_redis.arguments import MAX_HASH_BYTES
 from runic_redis.errors import DecodeError
-from runic_redis.events.registry import Registry, UnknownEvent, default_registry, event
+from runic_redis.events.kinds import kind_of
+from runic_redis.events.registry import (
+    EventRegistry,
+    EventType,
+    Schema,
+    UnknownEvent,
+    register_built_in,
+    taken_apart,
+)
 
 __all__ = ["FACT_REF", "Fact", "FactRef", "bare_registry", "checked_ref", "parts_of", "refs_in"]
 
@@ -25,7 +33,6 @@ class Fact:
     value: Any
 
 
-@event(FACT_REF)
 @dataclass(frozen=True, slots=True)
 class FactRef:
     """Where an event holds a fact: what `Fact` is when the event is read back.
@@ -39,12 +46,12 @@ class FactRef:
     hash: str
 
 
-# For who looks at events without the application's classes.
-bare_registry = Registry()
-bare_registry.event(FACT_REF)(FactRef)
+register_built_in(EventType(FactRef, Schema(FACT_REF, 1, ("hash",)), kind_of(FactRef), {}))
+# For tools, which look at events without the application's classes.
+bare_registry = EventRegistry()
 
 
-def parts_of(value: Any) -> Iterable[Any]:
+def parts_of(value: Any, registry: EventRegistry) -> Iterable[Any]:
     """What a value holds, one level of it; nothing, if it holds no values."""
     kind = type(value)
     if kind is dict:
@@ -53,11 +60,11 @@ def parts_of(value: Any) -> Iterable[Any]:
         return list(value)
     if kind is UnknownEvent:
         return list(value.fields.values())
-    registered = None if kind is FactRef else default_registry.of(kind)
-    return list(registered.kind.read(value)) if registered is not None else ()
+    registered = None if kind is FactRef else registry.of(kind)
+    return taken_apart(registered, value)[1] if registered is not None else ()
 
 
-def refs_in(value: Any) -> Iterator[FactRef]:
+def refs_in(value: Any, registry: EventRegistry) -> Iterator[FactRef]:
     """The references that a value holds, however deep.
 
     Raises:
@@ -69,7 +76,7 @@ def refs_in(value: Any) -> Iterator[FactRef]:
         if type(part) is FactRef:
             yield checked_ref(part)
         else:
-            stack.extend(parts_of(part))
+            stack.extend(parts_of(part, registry))
 
 
 def checked_ref(ref: FactRef) -> FactRef:

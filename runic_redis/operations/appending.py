@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
-from runic_redis.codec import MAX_METADATA_BYTES
+from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents
 from runic_redis.context import Context
 from runic_redis.errors import (
     CursorConflict,
@@ -22,7 +22,7 @@ from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import lost
 from runic_redis.operations.writing import write_all
 
-__all__ = ["append", "append_many"]
+__all__ = ["append", "append_many", "encode_events"]
 
 # Where some of the arguments of a call stand: the expected cursor; how many snapshots; how many facts.
 _EXPECTED = 4
@@ -123,6 +123,11 @@ def append_many(
     return results
 
 
+def encode_events(context: Context, events: Iterable[Any]) -> EncodedEvents:
+    """The events as `append` would encode them; nothing is sent."""
+    return context.codec.encode_events(_event_list(events))
+
+
 def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
     held = {}
     for lease in leases:
@@ -149,7 +154,11 @@ def _command(
     known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
     commit = _event_list(events)
-    entries = context.codec.encode_commit(commit, facts) if commit else ()
+    if isinstance(commit, EncodedEvents):
+        entries = commit.entries
+        facts.update(commit.facts)
+    else:
+        entries = context.codec.encode_commit(commit, facts) if commit else []
     if context.observer is not None and commit:
         about = _with_added(context, metadata, about, context.observer.sending(len(commit)))
     args: list[str | bytes] = [
@@ -260,7 +269,7 @@ def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequen
 
 
 def _event_list(events: Any) -> Sequence[Any]:
-    if isinstance(events, list):
+    if isinstance(events, list | EncodedEvents):
         return events
     # A dict or a tuple with names is one event, which people pass by mistake; iterating it would append its parts.
     if isinstance(events, str | bytes | Mapping) or hasattr(events, "_fields") or not isinstance(events, Iterable):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
-from runic_redis.codec import DIGEST_BYTES, payload_size
+from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
 from runic_redis.operations.asking import ask, ask_all
@@ -198,7 +198,7 @@ def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
 
 
 def _fact(context: Context, raw: bytes, data: bytes) -> KeptFact:
-    size = _expanded(data[DIGEST_BYTES:])
+    size = _expanded(data[HEAD_BYTES:])
     if size > _LARGEST_DECODED:
         return KeptFact(None, size, is_too_large=True)
     try:

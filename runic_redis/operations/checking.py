@@ -298,7 +298,9 @@ class WorkflowCheck:
 
     def _refer(self, events: Iterable[Any]) -> None:
         try:
-            self._referred.update(ref.hash.encode() for event in events for ref in refs_in(event))
+            self._referred.update(
+                ref.hash.encode() for event in events for ref in refs_in(event, self._context.codec.registry)
+            )
         except (DecodeError, UnicodeEncodeError) as error:
             self._found(str(error))
 

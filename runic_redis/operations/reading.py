@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runic_redis.arguments import check_cursor, check_workflow_id
+from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.asking import ask, checked
@@ -264,6 +265,8 @@ class Reader:
             self._low = last
         if self._records:
             events = commit.records(events, first)
+        elif commit.multiplied:
+            events = expanded(events)
         return events[::-1] if self._reverse else events
 
     def _gap(self, after: int, upto: int) -> EventsTrimmed | DecodeError:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import is_cursor
-from runic_redis.codec import payload_size
+from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
@@ -34,17 +34,27 @@ class Record(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """One decoded entry, of a commit or of a part of one: its events have the cursors from `start` + 1 to `end`."""
+    """One decoded entry, of a commit or of a part of one: its events have the cursors from `start` + 1 to `end`.
+
+    There is one in `events` for each cursor. Where upcasters have made `Several` of some, it is `multiplied`.
+    """
 
     start: int
     end: int
     events: list[Any]
+    multiplied: bool
     time: datetime
     metadata: dict[str, Any] | None
     size: int
 
     def records(self, events: Sequence[Any], after: int) -> list[Record]:
         """Some of its events, those from a cursor on, as records."""
+        if self.multiplied:
+            return [
+                Record(place, self.time, event, self.metadata)
+                for place, stored in enumerate(events, after + 1)
+                for event in expanded([stored])
+            ]
         return [Record(place, self.time, event, self.metadata) for place, event in enumerate(events, after + 1)]
 
 
@@ -71,9 +81,17 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
             with suppress(DecodeError, ValueError, IndexError):
                 about = fields[fields.index(b"m", 4) + 1]
                 context.observer.received(metadata or context.codec.decode_metadata(about))
-        commit = Commit(int(end) - len(events), int(end), events, time, metadata, len(header) + payload_size(payload))
+        commit = Commit(
+            int(end) - len(events),
+            int(end),
+            events,
+            type(events) is Multiplied,
+            time,
+            metadata,
+            len(header) + payload_size(payload),
+        )
     except UnknownEventType as error:
-        raise UnknownEventType(
+        raise type(error)(
             f"{error} It is in the workflow {workflow_id!r}, in the commit that ends at cursor {end.decode()}.",
             name=error.name,
             version=error.version,

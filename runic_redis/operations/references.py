@@ -66,12 +66,14 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     found: set[str] = set()
     try:
         if log is not None:
-            found.update(ref.hash for event in plain.codec.decode_log(log) for ref in refs_in(event))
+            found.update(
+                ref.hash for event in plain.codec.decode_log(log) for ref in refs_in(event, plain.codec.registry)
+            )
         if cursor is not None:
             reader = Reader(plain, workflow_id)
             yield from reader.open()
             while page := (yield from reader.next_page()):
-                found.update(ref.hash for event in page for ref in refs_in(event))
+                found.update(ref.hash for event in page for ref in refs_in(event, plain.codec.registry))
     except WorkflowNotFound:
         return True  # it is deleted by now
     except (EventsTrimmed, DecodeError) as error:

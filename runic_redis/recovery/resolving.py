@@ -11,7 +11,17 @@ from typing import Any
 
 from runic_redis.arguments import check_count
 from runic_redis.errors import DecodeError, FactNotFound, InvalidType, short_repr
-from runic_redis.events import Fact, FactRef, UnknownEvent, checked_ref, default_registry, parts_of, refs_in
+from runic_redis.events import (
+    EventRegistry,
+    Fact,
+    FactRef,
+    UnknownEvent,
+    checked_ref,
+    default_registry,
+    parts_of,
+    refs_in,
+    taken_apart,
+)
 from runic_redis.recovery.steps import Ask, Steps, run, run_async
 
 __all__ = ["AsyncFactResolver", "FactResolver"]
@@ -27,6 +37,7 @@ class _Core:
     def __init__(self, store: Any, max_bytes: int) -> None:
         # All at once, where the store can.
         self._many = hasattr(store, "load_facts")
+        self._registry = getattr(store, "registry", default_registry)
         self._max_bytes = check_count(max_bytes, "max_bytes")
         self._cached: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self.cached_bytes = 0
@@ -44,7 +55,7 @@ class _Core:
         events = list(events)
         wanted: dict[str, int] = {}
         for place, event in enumerate(events):
-            for ref in refs_in(event):
+            for ref in refs_in(event, self._registry):
                 if ref.hash not in wanted and (hot is None or hot(event, ref)):
                     wanted[ref.hash] = place
         try:
@@ -52,7 +63,7 @@ class _Core:
         except FactNotFound as error:
             first = str(error.hashes[0])
             raise FactNotFound(
-                f"The fact {first!r} is not kept, which {_named(events, wanted[first])} refers to"
+                f"The fact {first!r} is not kept, which {self._named(events[wanted[first]], wanted[first])} refers to"
                 + (f"; and so are {len(error.hashes) - 1} more." if len(error.hashes) > 1 else "."),
                 hashes=error.hashes,
             ) from error
@@ -62,14 +73,27 @@ class _Core:
                 try:
                     yield from self._load([fact_hash])
                 except DecodeError as error:
+                    referrer = self._named(events[place], place)
                     raise DecodeError(
-                        f"The fact {fact_hash!r}, which {_named(events, place)} refers to, is damaged: {error}"
+                        f"The fact {fact_hash!r}, which {referrer} refers to, is damaged: {error}"
                     ) from error
             raise
         return [
-            _filled(event, {ref.hash: values[ref.hash] for ref in refs_in(event) if hot is None or hot(event, ref)})
+            _filled(
+                event,
+                {
+                    ref.hash: values[ref.hash]
+                    for ref in refs_in(event, self._registry)
+                    if hot is None or hot(event, ref)
+                },
+                self._registry,
+            )
             for event in events
         ]
+
+    def _named(self, event: Any, place: int) -> str:
+        registered = self._registry.of(type(event))
+        return f"events[{place}], " + (f"a {registered.schema.name!r}," if registered is not None else "a plain dict,")
 
     def _load(self, hashes: Iterable[str]) -> Steps[dict[str, Any]]:
         found: dict[str, Any] = {}
@@ -92,7 +116,7 @@ class _Core:
         return found
 
     def _remember(self, fact_hash: str, value: Any) -> None:
-        size = _size(value)
+        size = _size(value, self._registry)
         if size > self._max_bytes or fact_hash in self._cached:
             return
         self._cached[fact_hash] = value, size
@@ -174,7 +198,7 @@ class AsyncFactResolver:
         return await run_async(self._core.rehydrate(events, hot), self._store)
 
 
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+def _filled(value: Any, values: Mapping[str, Any], registry: EventRegistry) -> Any:
     """A value with facts in place of references; itself, if it holds none of them."""
     # From the inside out, by a stack: a value may nest deeper than Python recurses. What has been filled is kept by the
     # identity of what it was, with that, so that no other can have it meanwhile.
@@ -183,15 +207,15 @@ def _filled(value: Any, values: Mapping[str, Any]) -> Any:
     while stack:
         part, parts = stack.pop()
         if parts is None:
-            parts = list(parts_of(part))
+            parts = list(parts_of(part, registry))
             stack.append((part, parts))
             stack.extend((inner, None) for inner in parts if id(inner) not in filled)
         else:
-            filled[id(part)] = part, _rebuilt(part, parts, [filled[id(inner)][1] for inner in parts], values)
+            filled[id(part)] = part, _rebuilt(part, parts, [filled[id(inner)][1] for inner in parts], values, registry)
     return filled[id(value)][1]
 
 
-def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, Any]) -> Any:
+def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, Any], registry: EventRegistry) -> Any:
     """A value of other parts; itself, if they are the same."""
     kind = type(value)
     if kind is FactRef:
@@ -202,21 +226,19 @@ def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, 
         return dict(zip(new[: len(value)], new[len(value) :], strict=True))
     if kind is UnknownEvent:
         return UnknownEvent(value.name, value.version, dict(zip(value.fields, new, strict=True)))
-    registered = default_registry.of(kind)
-    return kind(new) if registered is None else registered.kind.build([new])[0]
+    registered = registry.of(kind)
+    if registered is None:
+        return kind(new)
+    schema, _ = taken_apart(registered, value)
+    return registry.builder(schema, "raise")([new])[0]
 
 
-def _named(events: Sequence[Any], place: int) -> str:
-    registered = default_registry.of(type(events[place]))
-    return f"events[{place}], " + (f"a {registered.schema.name!r}," if registered is not None else "a plain dict,")
-
-
-def _size(value: Any) -> int:
+def _size(value: Any, registry: EventRegistry) -> int:
     """How much memory a value takes, about: what it shares is counted once for each place."""
     total = 0
     stack = [value]
     while stack:
         part = stack.pop()
         total += sys.getsizeof(part)
-        stack.extend(parts_of(part))
+        stack.extend(parts_of(part, registry))
     return total

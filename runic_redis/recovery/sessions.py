@@ -9,16 +9,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
-from runic_redis.arguments import check_count
-from runic_redis.codec import Codec
+from runic_redis.arguments import check_count, check_data
+from runic_redis.codec import MAX_COMMIT_BYTES, Codec
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
     DecodeError,
+    EncodeError,
     EventsTrimmed,
     InvalidArgument,
+    InvalidType,
     SnapshotNotFound,
+    SnapshotNotSaved,
     StoreError,
     WorkflowNotFound,
+    WriteRefused,
     reason,
     short_repr,
 )
@@ -35,6 +39,8 @@ _log = logging.getLogger("runic_redis.recovery")
 # What reading one event takes, until it has been measured on so many.
 _READ_S = 0.00001
 _MEASURED_FROM = 100
+# For a state that cannot be saved.
+_REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class _Options(NamedTuple, Generic[State]):
     loads: Callable[[bytes], State] | None
     keep: int | None
     lease: Any
+    build_log: Sequence[Any]
 
 
 class _Core(Generic[State]):
@@ -86,9 +93,12 @@ class _Core(Generic[State]):
         self._every = _checked(options.checkpoint)
         self._policy = options.snapshots
         self._by_bytes = isinstance(options.snapshots, EveryBytes)
-        self._codec = Codec(default_registry, "raise")
+        # A store that cannot encode ahead of an append is sent the events as they are.
+        self._encode = store.encode_events if self._can.encoding else None
+        self._codec = store if self._can.encoding else Codec(default_registry, "raise")
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
+        self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
         self._keep = None if options.keep is None else check_count(options.keep, "keep")
         if options.lease is not None and not self._can.cursors:
             raise InvalidArgument("lease cannot be kept: the store knows none. Nothing was recovered.")
@@ -97,6 +107,12 @@ class _Core(Generic[State]):
         self.cursor = 0
         self.recovery: Recovery | None = None
         self.pending: list[Any] = []
+        # How many bytes those take, and the same events encoded, if they came in one piece.
+        self._pending_bytes = 0
+        self._encoded: Any = None
+        self._build_log = _checked_build_log(options.build_log)
+        # Whether to try the state after the next events: a new workflow's initial state is often of another type.
+        self._checks_next_state = False
         self._log: list[Any] = []
         self._cycles = 0
         self._since = Since()
@@ -133,8 +149,15 @@ class _Core(Generic[State]):
         replayed = self._since.events = self.cursor - (snapshot_cursor or 0)
         if replayed >= _MEASURED_FROM:
             self._each_s = seconds / replayed
+        # A state that has just been decoded can be encoded.
+        if self._saves_snapshots and (snapshot_cursor is None or replayed):
+            self._check_state(self.state)
+        self._checks_next_state = self._saves_snapshots and self.cursor == 0
         self.recovery = Recovery(self.cursor, snapshot_cursor, replayed, seconds, problem)
         self._problem = None
+        if self.cursor == 0 and self._build_log:
+            self._accept(self._build_log)
+            yield from self.checkpoint()
 
     def _load_snapshot(self) -> Steps[tuple[int | None, str | None]]:
         """Start from the snapshot, if there is one that can be read; its cursor, and what is wrong with it."""
@@ -167,70 +190,146 @@ class _Core(Generic[State]):
     def record(self, events: Sequence[Any]) -> Steps[None]:
         """Apply events, and persist them if it is time to."""
         self._check()
+        self._accept(events)
+        self._cycles += 1
+        if self._every and self._cycles % self._every == 0:
+            yield from self.checkpoint()
+
+    def _accept(self, events: Sequence[Any]) -> None:
+        """Apply events and add them to those pending. If one of them is rejected, nothing changes."""
+        if not events:
+            return
+        encoded = self._encode(events) if self._encode is not None else None
+        event_bytes = encoded.encoded_bytes if encoded is not None else 0
+        if self._pending_bytes + event_bytes > MAX_COMMIT_BYTES:
+            raise EncodeError(
+                f"These events and those pending take {self._pending_bytes + event_bytes} bytes encoded, and a commit "
+                f"at most {MAX_COMMIT_BYTES}. None of these was recorded, and those pending stay so: call checkpoint "
+                "first, then record these.",
+                path="events",
+            )
+        stored_bytes = 0
+        if self._by_bytes:
+            stored_bytes = encoded.stored_bytes if encoded is not None else self._size(events)
         state = self.state
         began_s = time.perf_counter()
         for event in events:
             state = self._apply(state, event)
         self._applying_s += time.perf_counter() - began_s
         self._applied += len(events)
-        size = self._size(events) if self._by_bytes and events else 0
+        if self._checks_next_state:
+            self._check_state(state)
+            self._checks_next_state = False
         self._problem = "was interrupted while it recorded events"
         self.state = state
+        self._encoded = None if self.pending else encoded
         self.pending.extend(events)
+        self._pending_bytes += event_bytes
         self._since.events += len(events)
-        self._since.event_bytes += size
-        self._cycles += 1
+        self._since.event_bytes += stored_bytes
         self._problem = None
-        if self._every and self._cycles % self._every == 0:
-            yield from self.checkpoint()
 
     def _size(self, events: Sequence[Any]) -> int:
-        return sum(len(entry.payload) for entry in self._codec.encode_commit(events))
+        size: int = self._codec.encode_events(events).stored_bytes
+        return size
 
     def checkpoint(self) -> Steps[None]:
         """Persist what is pending."""
         self._check()
         if not self.pending:
             return
-        events = list(self.pending)
+        events = list(self.pending) if self._encoded is None else self._encoded
+        snapshot, failure = self._snapshot_due()
         self._problem = "could not persist its events: what it holds may be outdated"
-        if self._can.cursors:
-            yield from self._append_at_cursor(events)
-        elif self._can.stream:
-            yield Ask("append", (self._workflow_id, events))
-            self.cursor += len(events)
-        else:
-            yield Ask("save", (self._workflow_id, [*self._log, *events]))
-            self._log += events
-            self.cursor += len(events)
-        self._problem = None
+        try:
+            if self._can.cursors:
+                too_large = yield from self._append_at_cursor(events, snapshot)
+                failure = failure or too_large
+            elif self._can.stream:
+                yield Ask("append", (self._workflow_id, events))
+                self.cursor += len(events)
+            else:
+                yield Ask("save", (self._workflow_id, [*self._log, *events]))
+                self._log += events
+                self.cursor += len(events)
+        except EncodeError:  # an event was changed after it was recorded; nothing was sent
+            self._problem = None
+            raise
         self.pending.clear()
-
-    def _append_at_cursor(self, events: list[Any]) -> Steps[None]:
-        """Append events where the workflow is known to be, with a snapshot if one is due."""
-        each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
-        self._since.recovery_s = self._since.events * each_s
-        with_snapshot = {}
-        if self._can.snapshots and self._policy is not None and self._policy.due(self._since):
-            with_snapshot = {"snapshot": self._dumps(self.state)}
-        options = {"expected_cursor": self.cursor, **self._by_lease, **with_snapshot}
-        self.cursor = yield Ask("append", (self._workflow_id, events), options)
-        if with_snapshot:
+        self._pending_bytes = 0
+        self._encoded = None
+        self._problem = None
+        if failure is not None:
+            raise SnapshotNotSaved(
+                f"The events of the workflow {self._workflow_id!r} are stored up to cursor {self.cursor}, but the "
+                f"snapshot that was due is not saved: {_cause(failure)}. Do not record the events again. The session "
+                "goes on and tries again at its next checkpoint. " + _REMEDY,
+                cursor=self.cursor,
+            ) from failure
+        if snapshot is not None:
             self._since = Since()
             if self._keep is not None:
                 yield Ask("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
 
+    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
+        """Append events where the workflow is known to be, with the snapshot unless the server rejects its size."""
+        options = {"expected_cursor": self.cursor, **self._by_lease}
+        too_large = None
+        if snapshot is not None:
+            try:
+                self.cursor = yield Ask("append", (self._workflow_id, events), {**options, "snapshot": snapshot})
+            except WriteRefused as error:
+                if error.code != "TOO_LARGE":
+                    raise
+                too_large = error
+        if snapshot is None or too_large is not None:
+            self.cursor = yield Ask("append", (self._workflow_id, events), options)
+        return too_large
+
+    def _snapshot_due(self) -> tuple[bytes | None, Exception | None]:
+        """The state as bytes if a snapshot is due, or why there are none. The events are stored either way."""
+        if not self._saves_snapshots or self._policy is None:
+            return None, None
+        each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
+        self._since.recovery_s = self._since.events * each_s
+        try:
+            return (self._dump(self.state) if self._policy.due(self._since) else None), None
+        except Exception as error:  # how dumps or a policy fails is its own affair
+            return None, error
+
+    def _dump(self, state: State) -> bytes:
+        return check_data(self._dumps(state))
+
+    def _check_state(self, state: State) -> None:
+        """Reject a state that could not be saved, before any event is recorded."""
+        try:
+            self._dump(state)
+        except Exception as error:  # how dumps fails is its own affair
+            raise EncodeError(
+                f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: {_cause(error)}. "
+                "Nothing was recorded. " + _REMEDY,
+                path=getattr(error, "path", "state"),
+            ) from error
+
     def complete(self) -> Steps[None]:
         """Persist what is pending, and mark the workflow as finished."""
-        yield from self.checkpoint()
+        failure = None
+        try:
+            yield from self.checkpoint()
+        except SnapshotNotSaved as error:  # the events are stored, and a finished workflow hardly needs a snapshot
+            failure = error
         if self._can.cursors:
             yield Ask("complete", (self._workflow_id,), self._by_lease)
+        if failure is not None:
+            raise failure
 
     def leave(self, *, failed: bool) -> Steps[None]:
         """Persist the rest, unless the session ends by an error, or everything is left to the caller."""
-        if not failed and self._problem is None and self._every is not None:
-            yield from self.checkpoint()
-        self._problem = "is over"
+        try:
+            if not failed and self._problem is None and self._every is not None:
+                yield from self.checkpoint()
+        finally:
+            self._problem = "is over"
 
     def _check(self) -> None:
         if self._problem is not None:
@@ -238,6 +337,19 @@ class _Core(Generic[State]):
                 f"The session of the workflow {self._workflow_id!r} {self._problem}. Nothing was recorded; enter "
                 "another, which recovers what is kept."
             )
+
+
+def _cause(error: Exception) -> str:
+    """What kept a snapshot from being saved, without a full stop."""
+    kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
+    return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
+
+
+def _checked_build_log(build_log: Any) -> list[Any]:
+    if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
+        kind = type(build_log).__qualname__
+        raise InvalidType(f"build_log is a list of events, not a {kind}. Nothing was recovered.")
+    return list(build_log)
 
 
 def _checked(checkpoint: Checkpoint) -> int | None:
@@ -306,7 +418,16 @@ class Session(_Face[State]):
     def record(self, *events: Any) -> None:
         """Apply events to the state at once, and persist them as the checkpoint strategy says.
 
+        An event that the store cannot encode is rejected before `apply` sees it, and so is one that `apply` raises for.
+        None of the events of the call is recorded then, and the session is as it was and can go on. (A state that
+        `apply` changed in place before it raised stays changed: return a new one.)
+
         Raises:
+            EncodeError: an event cannot be encoded, or the events are too large for a commit with those pending. Or the
+                events are a workflow's first, and the state after them cannot be saved as a snapshot. Nothing was
+                recorded.
+            SnapshotNotSaved: the events are stored, and the snapshot that was due with them is not. The session goes on
+                and tries again at its next checkpoint.
             CursorConflict: somebody else has appended to the workflow; nothing was stored. The session is over: enter
                 another, which recovers.
             LeaseLost: the lease is outdated; the same.
@@ -318,7 +439,11 @@ class Session(_Face[State]):
         run(self._core.checkpoint(), self._store)
 
     def complete(self) -> None:
-        """Persist what is pending and mark the workflow as finished. Errors as of `record`."""
+        """Persist what is pending and mark the workflow as finished. Errors as of `record`.
+
+        Raises:
+            SnapshotNotSaved: the events are stored and the workflow is finished; only the snapshot is missing.
+        """
         run(self._core.complete(), self._store)
 
 
@@ -357,6 +482,7 @@ def session(
     loads: Callable[[bytes], State] | None = None,
     keep: int | None = None,
     lease: Any = None,
+    build_log: Sequence[Any] = (),
 ) -> Session[State]:
     """A session of a workflow: its state, recovered on entry, and persisted as it changes.
 
@@ -376,15 +502,19 @@ def session(
         loads: the state from these bytes.
         keep: trim after each snapshot, but for so many of the last events; None to trim nothing.
         lease: write by this lease only.
+        build_log: the events that a new workflow begins with, such as those that say which components it has. On entry
+            they are applied and persisted as its first commit. A workflow that has events already is not given them.
 
     Returns:
         The session; entering it reads, and raises what reading does. A snapshot that cannot be read is a `DecodeError`
-        only if the events that it covers have been trimmed.
+        only if the events that it covers have been trimmed. With `snapshots`, entering raises an `EncodeError` if the
+        state could not be saved as a snapshot, and so does the first `record` of a new workflow. With `build_log`,
+        entering raises what `record` does.
 
     Raises:
         InvalidArgument: an argument cannot be used, or the store knows no leases.
     """
-    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease)
+    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
     return Session(store, _Core(store, workflow_id, apply, initial, options))
 
 
@@ -400,7 +530,8 @@ def async_session(
     loads: Callable[[bytes], State] | None = None,
     keep: int | None = None,
     lease: Any = None,
+    build_log: Sequence[Any] = (),
 ) -> AsyncSession[State]:
     """A session on a store for asyncio; the parameters are those of `session`."""
-    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease)
+    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
     return AsyncSession(store, _Core(store, workflow_id, apply, initial, options))

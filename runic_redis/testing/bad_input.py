@@ -8,7 +8,6 @@ from enum import Enum, IntEnum
 from functools import partial
 from itertools import product
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -68,6 +67,19 @@ def _cyclic_dict() -> Any:
     return value
 
 
+class _Unsure(dt.tzinfo):
+    """A time zone that knows no offset without a date."""
+
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta | None:
+        return None if when is None else dt.timedelta(hours=1)
+
+    def dst(self, when: dt.datetime | None) -> None:  # noqa: ARG002
+        return None
+
+    def tzname(self, when: dt.datetime | None) -> str:  # noqa: ARG002
+        return "unsure"
+
+
 _BAD_IDS: list[Any] = ["", "x" * 513, "é" * 257, "\ud800", None, 5, b"order-1", ["order-1"]]
 _BAD_CURSORS: list[Any] = [-1, 2**53, 1.0, "1", True]
 _BAD_HASHES: list[Any] = ["", b"", "\ud800", "x" * 513, None, 5, bytearray(b"x")]
@@ -83,15 +95,11 @@ _BAD_VALUES: list[tuple[Any, str]] = [
     (Number.ONE, ""),
     (Text("x"), ""),
     (Point(1, 2), ""),
-    (OrderedDict(a=1), ""),
-    (bytearray(b"x"), ""),
     (memoryview(b"x"), ""),
-    (1 + 2j, ""),
-    (range(3), ""),
     (print, ""),
     (int, ""),
     (OrderPlaced(customer=["deep", {1, 2}, Unregistered()]), ".customer[2]"),  # type: ignore[arg-type]
-    (dt.time(12, tzinfo=ZoneInfo("Europe/Paris")), ""),
+    (dt.time(12, tzinfo=_Unsure()), ""),
     (_cyclic_list(), ""),
     (_cyclic_dict(), ""),
     (_nested(lambda value: [value], 5000), ""),

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from runic_redis.events import UnknownEvent
-from runic_redis.events.references import parts_of
+from runic_redis.events import UnknownEvent, bare_registry, parts_of
 from runic_redis.plain import event_text, event_type, value_text
 
 __all__ = ["json_size", "short", "short_event", "short_type", "short_value"]
@@ -25,7 +24,7 @@ def json_size(value: Any, most: int) -> int:
     stack = [(value, 0)]
     while stack and size <= most:
         part, depth = stack.pop()
-        parts = list(parts_of(part))
+        parts = list(parts_of(part, bare_registry))
         size += _PART + _INDENT * depth + _text_size(part)
         if size + len(parts) * (_PART + _INDENT * depth) > most:
             return most + 1

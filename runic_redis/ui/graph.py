@@ -7,8 +7,7 @@ more: which node produced a fact, from which other one.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runic_redis.events import FactRef
-from runic_redis.events.references import parts_of
+from runic_redis.events import FactRef, bare_registry, parts_of
 from runic_redis.operations.records import Record
 from runic_redis.plain import event_fields, event_type
 from runic_redis.ui.bounds import short, short_event, short_type, short_value
@@ -126,7 +125,7 @@ def _refs(event: Any) -> list[str]:
         if type(part) is FactRef:
             found[part.hash] = None
             continue
-        parts = list(parts_of(part))[:left]
+        parts = list(parts_of(part, bare_registry))[:left]
         left -= len(parts)
         stack.extend(reversed(parts))
     return list(found)

@@ -1,0 +1,205 @@
+"""Which facts of a Runic workflow its engine still needs: Runic's classification into hot and cold, for `rehydrate`.
+
+Hot is a fact that the workflow needs to go on: its value is loaded. Cold is one that is only history: it stays a
+reference, and is resolved if somebody asks for it after all.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runic_redis.errors import DecodeError, InvalidType
+from runic_redis.events import FactRef
+from runic_redis.runic_events import (
+    ActivationConsumed,
+    FactProduced,
+    FanInCompleted,
+    FanOutFactEmitted,
+    Hash,
+    JoinCompleted,
+    JoinEdgeRelabeled,
+    JoinFactReceived,
+    ReactionOccurred,
+    RunnableActivated,
+    RunnableCompleted,
+    RunnableDispatched,
+    RunnableFailed,
+    StateInitiated,
+    pending,
+)
+
+__all__ = ["Classification", "classify"]
+
+# An edge with one of these labels, from a fact to a node, says that the node still waits to use the fact.
+_WAITING = frozenset({"runnable", "matchable", "joined"})
+# Labels of an edge from a node to a fact that it has made.
+_PRODUCED = frozenset({"produced", "state_produced", "reduced", "state_initiated"})
+# Labels of other edges to a fact, and from one.
+_TO_FACT = _PRODUCED | {"fan_out", "input"}
+_FROM_FACT = _WAITING | {"ran", "join_satisfied", "satisfied"}
+# What a component may ask of another without a look at its values.
+_WITHOUT_VALUES = frozenset({"fact_count", "step_ran?"})
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The facts of a workflow, by whether it needs their values to go on; made by `classify`.
+
+    Attributes:
+        hot: the hashes of the facts that it needs.
+        cold: the hashes of the others.
+        dispatched: the runnables that were dispatched and did not end, each by its id with its last dispatch.
+    """
+
+    hot: frozenset[Hash]
+    cold: frozenset[Hash]
+    dispatched: Mapping[Hash, RunnableDispatched]
+
+    def is_hot(self, event: Any, ref: FactRef) -> bool:
+        """Whether the value of a reference in an event is needed: pass this method to `FactResolver.rehydrate`.
+
+        It is, in an event that tells of a hot fact; in the last dispatch of a runnable that did not end; and in any
+        event that tells of no fact, such as a `ComponentAdded`. It is not in the end of a runnable.
+        """
+        fact = _fact_of(event)
+        if fact is not None:
+            return fact[0] in self.hot
+        if isinstance(event, ReactionOccurred):
+            return ref.hash in self.hot
+        if isinstance(event, RunnableDispatched):
+            return self.dispatched.get(event.runnable_id) == event
+        return not isinstance(event, RunnableCompleted | RunnableFailed)
+
+
+def classify(events: Iterable[Any], meta_targets: Iterable[Hash] = ()) -> Classification:
+    """Tell which facts a workflow needs to go on, as `Runic.Workflow.Rehydration.classify` does.
+
+    A fact is hot
+
+    - if a node waits to be run on it, or matched with it;
+    - if it is at the frontier: no other fact was made from it;
+    - if it waits at a join for the other branches;
+    - if a node made it whose values a component refers to (Runic's meta references), other than to count them or to ask
+      whether the node ran.
+
+    Args:
+        events: all the workflow's events, in order. Those of other kinds are ignored.
+        meta_targets: the hashes of the nodes whose values a component refers to. Only the engine knows them: in the
+            events, they are within the components. (A `ReactionOccurred` that tells of one counts too.)
+
+    Raises:
+        DecodeError: an event is damaged: it holds no hash where there must be one.
+        InvalidType: `meta_targets` holds something else than hashes.
+    """
+    targets = _checked_targets(meta_targets)
+    events = list(events)
+    graph = _Graph()
+    # As in Runic, a log of the whole graph comes before what happened since.
+    for event in sorted(events, key=lambda event: not isinstance(event, ReactionOccurred)):
+        try:
+            graph.apply(event)
+        except (TypeError, ValueError) as error:  # nothing checks the fields of what is read
+            raise DecodeError(
+                f"A {type(event).__name__} is damaged: it holds no hash where there must be one: {error}."
+            ) from error
+    known = graph.known
+    hot = known - graph.parents
+    hot.update(fact for fact, _, label in graph.edges if label in _WAITING)
+    targets |= graph.meta_targets
+    hot.update(fact for node, fact in graph.produced if node in targets)
+    hot &= known
+    return Classification(
+        frozenset(hot), frozenset(known - hot), {dispatch.runnable_id: dispatch for dispatch in pending(events)}
+    )
+
+
+class _Graph:
+    """As much of a workflow's graph as its facts' classification takes.
+
+    Attributes:
+        known: the facts.
+        parents: the facts that others were made from.
+        edges: from a fact to a node, each with its label.
+        produced: each node, with each fact that it made.
+        meta_targets: the nodes whose values a component refers to.
+    """
+
+    def __init__(self) -> None:
+        self.known: set[Hash] = set()
+        self.parents: set[Hash] = set()
+        self.edges: set[tuple[Hash, Hash, str]] = set()
+        self.produced: set[tuple[Hash, Hash]] = set()
+        self.meta_targets: set[Hash] = set()
+
+    def apply(self, event: Any) -> None:
+        """Apply an event, if it is one of the graph."""
+        fact = _fact_of(event)
+        if fact is not None:
+            fact_hash, ancestry, node, label = fact
+            self.known.add(fact_hash)
+            if ancestry is not None:
+                _, parent = ancestry
+                self.parents.add(parent)
+            if label in _PRODUCED and node is not None:
+                self.produced.add((node, fact_hash))
+        elif isinstance(event, ReactionOccurred):
+            self._add_reaction(event)
+        elif isinstance(event, RunnableActivated):
+            self.edges.add((event.fact_hash, event.node_hash, event.activation_kind))
+        elif isinstance(event, ActivationConsumed):
+            self.edges.discard((event.fact_hash, event.node_hash, event.from_label))
+        elif isinstance(event, JoinFactReceived):
+            self.edges.add((event.fact_hash, event.join_hash, "joined"))
+        elif isinstance(event, JoinEdgeRelabeled):
+            edge = (event.fact_hash, event.join_hash, event.from_label)
+            if edge in self.edges:
+                self.edges.remove(edge)
+                self.edges.add((event.fact_hash, event.join_hash, event.to_label))
+
+    def _add_reaction(self, event: ReactionOccurred) -> None:
+        start, end, label = _vertex(event.from_), _vertex(event.to), event.reaction
+        if label in _FROM_FACT and start is not None:
+            self.known.add(start)
+            if end is not None:
+                self.edges.add((start, end, label))
+        elif label in _TO_FACT and end is not None:
+            self.known.add(end)
+            if label in _PRODUCED and start is not None:
+                self.produced.add((start, end))
+        elif label == "meta_ref" and end is not None:
+            kind = event.properties.get("kind") if isinstance(event.properties, Mapping) else None
+            if kind is not None and kind not in _WITHOUT_VALUES:
+                self.meta_targets.add(end)
+
+
+def _checked_targets(meta_targets: Any) -> set[Hash]:
+    if isinstance(meta_targets, str) or not isinstance(meta_targets, Iterable):
+        raise InvalidType(f"meta_targets is a list of hashes, not {meta_targets!r:.80}.")
+    targets = list(meta_targets)
+    for target in targets:
+        if not isinstance(target, int | str):
+            raise InvalidType(f"meta_targets is a list of hashes, each an int or a str, not of {target!r:.80}.")
+    return set(targets)
+
+
+def _fact_of(event: Any) -> tuple[Hash, tuple[Hash, Hash] | None, Hash | None, str] | None:
+    """The fact that an event tells of: its hash, its ancestry, the node that made it and the edge's label."""
+    if isinstance(event, FactProduced):
+        node = event.ancestry[0] if event.ancestry is not None else None
+        return event.hash, event.ancestry, node, event.producer_label
+    if isinstance(event, StateInitiated):
+        return event.init_fact_hash, event.init_ancestry, event.accumulator_hash, "state_initiated"
+    if isinstance(event, JoinCompleted):
+        return event.result_fact_hash, event.result_ancestry, event.join_hash, "produced"
+    if isinstance(event, FanOutFactEmitted):
+        return event.emitted_fact_hash, event.emitted_ancestry, event.fan_out_hash, "fan_out"
+    if isinstance(event, FanInCompleted):
+        return event.result_fact_hash, event.result_ancestry, event.fan_in_hash, "reduced"
+    return None
+
+
+def _vertex(end: Any) -> Hash | None:
+    """The hash of one end of an edge; None if it is described in another way."""
+    if isinstance(end, FactRef):
+        return end.hash
+    return end if isinstance(end, int | str) else None

@@ -1,0 +1,63 @@
+"""A store and its sessions, for threads or for asyncio, behind one blocking face: a test is written once for both."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from runic_redis import AsyncFactResolver, AsyncRedisStore, FactResolver, RedisStore, async_session, session
+
+
+class Face:
+    """Opens sessions and resolvers of one flavour. What a test looks at itself, it reads by `store`, a `RedisStore`."""
+
+    def __init__(self, url: str, namespace: str, *, asynchronous: bool) -> None:
+        self.store = RedisStore.from_url(url, namespace=namespace)
+        self._runner = asyncio.Runner() if asynchronous else None
+        self.used: Any = self.store
+        if self._runner is not None:
+            self.used = AsyncRedisStore.from_url(url, namespace=namespace)
+            self._runner.run(self.used.open())
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner.run(self.used.close())
+            self._runner.close()
+        self.store.close()
+
+    @contextmanager
+    def session(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """A session of the workflow "w", entered."""
+        if self._runner is None:
+            with session(self.store, "w", *args, **options) as entered:
+                yield entered
+            return
+        run = self._runner.run
+        awaited = async_session(self.used, "w", *args, **options)
+        run(awaited.__aenter__())
+        try:
+            yield _Blocking(awaited, run)
+        except BaseException as error:
+            run(awaited.__aexit__(type(error), error, error.__traceback__))
+            raise
+        run(awaited.__aexit__(None, None, None))
+
+    def rehydrate(self, events: list[Any], hot: Any) -> list[Any]:
+        """The events as a resolver of this flavour rehydrates them."""
+        if self._runner is None:
+            return FactResolver(self.store).rehydrate(events, hot)
+        return self._runner.run(AsyncFactResolver(self.used).rehydrate(events, hot))
+
+
+class _Blocking:
+    """An `AsyncSession` whose calls are run to their end."""
+
+    def __init__(self, awaited: Any, run: Any) -> None:
+        self._awaited = awaited
+        self._run = run
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._awaited, name)
+        if name not in ("record", "checkpoint", "complete"):
+            return attribute
+        return lambda *args: self._run(attribute(*args))

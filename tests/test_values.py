@@ -1,0 +1,734 @@
+"""Values come back unchanged, of whatever type: on every kind of server, for both stores, in events, facts and logs."""
+
+import collections
+import dataclasses
+import datetime as dt
+import functools
+import ipaddress
+import math
+import pathlib
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Generic, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
+
+import attrs
+import freezegun
+import msgspec
+import numpy
+import pandas
+import pendulum
+import pydantic
+import pytest
+
+from runic_redis import EncodeError, EventRegistry, EveryEvents, InvalidArgument, RedisStore, event, session
+from runic_redis.codec import Codec
+from runic_redis.events import default_registry
+from tests import servers
+from tests.portal import open_store
+
+BERLIN = ZoneInfo("Europe/Berlin")
+AUTUMN = dt.datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN)
+
+VALUES: list[Any] = [
+    pathlib.PurePosixPath("/a/b"),
+    pathlib.PureWindowsPath("c:/a"),
+    pathlib.Path("a"),
+    pathlib.Path("name-\udcff"),  # as os.listdir gives a name that is not UTF-8
+    collections.deque([1, "x", (2,)], maxlen=5),
+    collections.deque(),
+    collections.OrderedDict(z=1, a=2),
+    collections.OrderedDict([((1, 2), "k"), ("a", {})]),
+    collections.defaultdict(list, a=[1]),
+    collections.defaultdict(None, {1: 2}),
+    collections.defaultdict(collections.Counter, a=collections.Counter("aab")),
+    collections.Counter("mississippi"),
+    Fraction(1, 3),
+    Fraction(-7),
+    1j,
+    complex(-0.0, math.inf),
+    range(3),
+    range(10, -1, -3),
+    bytearray(b"x\x00"),
+    [bytearray(b""), {"k": bytearray(b"y")}],
+    re.compile("a(b)?", re.IGNORECASE | re.VERBOSE),
+    re.compile(rb"\d"),
+    ipaddress.ip_address("10.0.0.1"),
+    ipaddress.ip_address("fe80::1%eth0"),
+    ipaddress.ip_network("10.0.0.0/8"),
+    ipaddress.ip_network("::/0"),
+    ipaddress.ip_interface("10.0.0.1/8"),
+    BERLIN,
+    dt.UTC,
+    dt.timezone(dt.timedelta(hours=-3), "BRT"),
+    AUTUMN,
+    AUTUMN.replace(fold=1),
+    dt.datetime(1890, 1, 1, tzinfo=BERLIN),  # of a local time with seconds in its offset
+    dt.time(9, 30, tzinfo=BERLIN),
+    dt.time(9, 30, fold=1, tzinfo=ZoneInfo("UTC")),
+    msgspec.UNSET,
+    msgspec.Raw(b"\x93\x01\x02\x03"),
+    pydantic.HttpUrl("https://example.org/a?b#c"),
+    pydantic.AnyUrl("git+ssh://example.org"),
+    pydantic.PostgresDsn("postgres://u:p@h1,h2/db"),
+    pydantic.SecretStr("s3cret"),
+    pydantic.SecretBytes(b"s3cret"),
+    pydantic.Secret[int](3),
+    pydantic.ByteSize(1024),
+    pydantic.NameEmail("Ada", "ada@example.org"),
+]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether values are equal and of the same type, in their parts too where these tests have any."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple | collections.deque):
+        return (
+            len(one) == len(other)
+            and all(map(same, one, other))
+            and getattr(one, "maxlen", 0) == getattr(other, "maxlen", 0)
+        )
+    if isinstance(one, dict):
+        factories = [getattr(value, "default_factory", None) for value in (one, other)]
+        return (
+            factories[0] is factories[1] and list(one) == list(other) and all(map(same, one.values(), other.values()))
+        )
+    if isinstance(one, dt.datetime | dt.time):
+        return (one.replace(tzinfo=None), one.fold, one.tzinfo) == (
+            other.replace(tzinfo=None),
+            other.fold,
+            other.tzinfo,
+        )
+    if isinstance(one, range):
+        return (one.start, one.stop, one.step) == (other.start, other.stop, other.step)
+    if isinstance(one, dt.timezone):
+        return (one.utcoffset(None), one.tzname(None)) == (other.utcoffset(None), other.tzname(None))
+    if isinstance(one, msgspec.Raw):
+        return bytes(one) == bytes(other)
+    return bool(one == other) and repr(one) == repr(other)
+
+
+def through(value: Any, registry: EventRegistry = default_registry) -> Any:
+    """An event, written and read again."""
+    codec = Codec(registry, "raise")
+    (entry,) = codec.encode_commit([value])
+    (again,) = codec.decode_entry(entry.header, entry.payload)
+    return again
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+def face(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["memory", "valkey", "redis_6_2", "cluster_nodes"])
+def anywhere(request: pytest.FixtureRequest, face: str, namespace: str) -> Callable[..., Any]:
+    """Opens a store of either kind on every kind of server."""
+    if request.param == "memory":
+        request.getfixturevalue("few_buckets")
+        url = f"memory://{namespace}"
+    else:
+        server = request.getfixturevalue(request.param)
+        url = servers.cluster_url(server) if isinstance(server, list) else server.url()
+    return functools.partial(open_store, face, url, namespace, partitions=4)
+
+
+@dataclass
+class Made:
+    """A class with all that is hard to restore."""
+
+    stops: list[str]
+    __token: str = "none"
+    extra: Any = None
+
+    def __post_init__(self) -> None:
+        self._index = {stop: number for number, stop in enumerate(self.stops)}
+
+    def place(self, stop: str) -> int:
+        return self._index[stop]
+
+    def token(self) -> str:
+        return self.__token
+
+
+class Patch(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+    customer: int
+    nickname: str | None = None
+    phone: str | None = None
+    inner: "Patch | None" = None
+
+
+event("tests.values.made")(Made)
+event("tests.values.patch")(Patch)
+
+
+def test_values_come_back_unchanged_from_everywhere(anywhere: Callable[..., Any]) -> None:
+    made = Made(["a", "b"], "t-1")
+    patch = Patch(customer=7, nickname=None, colour="red", inner=Patch(customer=8, phone=None))
+    with anywhere() as store:
+        store.append("w", [{"values": VALUES}, made, patch, {"in": [made, {"k": patch}]}])
+        store.save("log", [{"values": VALUES}, patch])
+        fact = store.load_fact(store.put_fact([VALUES, patch, made]))
+        first, again, patched, inside = store.stream("w")
+        logged, logged_patch = store.load("log")
+        assert same(first["values"], VALUES)
+        assert same(logged["values"], VALUES)
+        assert same(fact[0], VALUES)
+        for one in (again, inside["in"][0], fact[2]):
+            assert (one.place("b"), one.token(), one) == (1, "t-1", made)
+        for one in (patched, inside["in"][1]["k"], logged_patch, fact[1]):
+            assert one == patch
+            assert one.model_fields_set == {"customer", "nickname", "colour", "inner"}
+            assert one.model_dump(exclude_unset=True) == patch.model_dump(exclude_unset=True)
+            assert one.inner.model_fields_set == {"customer", "phone"}
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_value_comes_back_wherever_it_stands(value: Any) -> None:
+    assert same(through({"k": value})["k"], value)
+    assert same(through(Made([], extra=value)).extra, value)
+    codec = Codec(default_registry, "raise")
+    fact_hash, data = codec.encode_own_fact(value)
+    assert same(codec.decode_fact(fact_hash.encode(), data), value)
+    assert same(codec.decode_state(codec.encode_state([value])), [value])
+    # To a tool, without classes.
+    assert same(through({"k": value}, EventRegistry())["k"], value)
+
+
+def test_a_fact_keeps_the_order_of_its_dicts_and_its_hash_has_none(anywhere: Callable[..., Any]) -> None:
+    value = {"z": 1, "aa": {"y": 1, "b": 2}, "b": [{"d": 0, "c": 1}]}
+    other = {"b": [{"c": 1, "d": 0}], "aa": {"b": 2, "y": 1}, "z": 1}
+    with anywhere() as store:
+        fact_hash = store.put_fact(value)
+        assert store.put_fact(other) == fact_hash
+        found = store.load_fact(fact_hash)
+        assert (list(found), list(found["aa"]), list(found["b"][0])) == (["z", "aa", "b"], ["y", "b"], ["d", "c"])
+        store.save_fact("mine", value)
+        store.save_fact("mine", other)
+        assert list(store.load_fact("mine")) == ["z", "aa", "b"]
+        with pytest.raises(InvalidArgument, match="Another value"):
+            store.save_fact("mine", {**value, "z": 2})
+        # The order of these is part of what they are.
+        ordered = [collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)]
+        hashes = [store.put_fact(one) for one in ordered]
+        assert hashes[0] != hashes[1]
+        assert [list(store.load_fact(one)) for one in hashes] == [["a", "b"], ["b", "a"]]
+
+
+def test_a_state_comes_back_unchanged_from_its_snapshot(store: RedisStore) -> None:
+    def apply(state: Any, step: Any) -> Any:
+        return {**state, step["name"]: (Patch(customer=len(state)), collections.deque([AUTUMN]))}
+
+    with session(store, "w", apply, dict, snapshots=EveryEvents(2)) as one:
+        for name in ("zeta", "alpha", "mu", "be"):
+            one.record({"name": name})
+        live = one.state
+    with session(store, "w", apply, dict) as again:
+        assert again.recovery.snapshot_cursor == 4
+        assert list(again.state) == list(live) == ["zeta", "alpha", "mu", "be"]
+        assert again.state == live
+        assert again.state["mu"][0].model_fields_set == {"customer"}
+        assert again.state["mu"][1][0].tzinfo is BERLIN
+
+
+def test_arithmetic_in_a_zone_goes_on_after_a_replay() -> None:
+    sent = dt.datetime(2026, 3, 28, 9, tzinfo=BERLIN)
+    back = through({"at": sent})["at"]
+    assert (back + dt.timedelta(days=1)).isoformat() == "2026-03-29T09:00:00+02:00"
+
+
+@pytest.mark.parametrize("key", ["Mars/Olympus", "../../etc/passwd", "x" * 300, "", "Europe/Berlin/x", "tzdata"])
+def test_a_time_of_a_zone_that_is_not_known_keeps_its_offset(key: str) -> None:
+    codec = Codec(default_registry, "raise")
+    (entry,) = codec.encode_commit([{"at": AUTUMN}])
+    packed = entry.payload.replace(b"[Europe/Berlin]", b"")
+    text = b"2026-10-25T02:30:00+02:00"
+    assert text in packed
+    grown = text + f"[{key}]".encode()
+    head = b"\xc7" + bytes([len(grown)]) if len(grown) < 256 else b"\xc8" + len(grown).to_bytes(2, "big")
+    start = packed.index(b"\xc7")
+    (event,) = codec.decode_entry(entry.header, packed[:start] + head + b"\x05" + grown)
+    assert event["at"].isoformat() == "2026-10-25T02:30:00+02:00"
+    assert event["at"].tzinfo == dt.timezone(dt.timedelta(hours=2))
+
+
+def test_a_time_whose_zone_has_other_rules_now_keeps_its_offset() -> None:
+    codec = Codec(default_registry, "raise")
+    (entry,) = codec.encode_commit([{"at": AUTUMN}])
+    payload = entry.payload.replace(b"+02:00[", b"+05:00[")
+    (event,) = codec.decode_entry(entry.header, payload)
+    assert event["at"].isoformat() == "2026-10-25T02:30:00+05:00"
+
+
+def test_dates_that_are_faked_are_stored_as_real_ones(anywhere: Callable[..., Any]) -> None:
+    with freezegun.freeze_time("2026-02-03 04:05:06"), anywhere() as store:
+        now, today = dt.datetime.now(dt.UTC), dt.date.today()
+        assert type(now).__module__ == "freezegun.api"
+        store.append("w", [{"at": now, today: [today]}, Made(["x"], extra=now)])
+        first, second = store.stream("w")
+        store.put_fact({"at": now})
+    real = dt.datetime(2026, 2, 3, 4, 5, 6, tzinfo=dt.UTC)
+    assert same(first, {"at": real, real.date(): [real.date()]})
+    assert same(second.extra, real)
+
+
+class Positive:
+    """A field that converts and checks what is set, and keeps it elsewhere."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.place = "_checked_" + name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return 1 if instance is None else getattr(instance, self.place)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if value <= 0:
+            raise ValueError(value)
+        setattr(instance, self.place, int(value))
+
+
+def _described() -> Any:
+    @dataclass
+    class Counted:
+        shelf: str
+        quantity: Any = Positive()
+
+    return Counted("a", 5)
+
+
+def _property_backed() -> Any:
+    @dataclass
+    class Named:
+        name: str
+        _name: str = field(init=False, repr=False)
+
+        @property  # type: ignore[no-redef]
+        def name(self) -> str:
+            return self._name.title()
+
+        @name.setter
+        def name(self, name: str) -> None:
+            self._name = name
+
+    return Named("ada")
+
+
+def _read_only() -> Any:
+    @dataclass
+    class Computed:
+        one: int
+        total: int = field(init=False)
+
+        def __post_init__(self) -> None:
+            self._total = self.one + 1
+
+    Computed.total = property(lambda self: self._total)  # type: ignore[assignment]
+    return Computed(1)
+
+
+def _changing() -> Any:
+    @dataclass
+    class Grows:
+        size: int
+
+    def set_size(self: Any, value: int) -> None:
+        _sizes[id(self)] = value + 1
+
+    _sizes: dict[int, int] = {}
+    made = Grows(5)
+    Grows.size = property(lambda self: _sizes[id(self)], set_size)  # type: ignore[assignment]
+    _sizes[id(made)] = 5
+    del made.__dict__["size"]
+    return made
+
+
+def _manual_slots() -> Any:
+    @dataclass
+    class Slotted:
+        __slots__ = ("_index", "items")
+        items: list[int]
+
+        def __post_init__(self) -> None:
+            self._index = {item: place for place, item in enumerate(self.items)}
+
+    return Slotted([4, 5])
+
+
+def _attrs_hook() -> Any:
+    @attrs.define(slots=False)
+    class Hooked:
+        items: list[int]
+
+        def __attrs_post_init__(self) -> None:
+            self.first = self.items[0]
+
+    return Hooked([4, 5])
+
+
+def _frozen_hook() -> Any:
+    @dataclass(frozen=True)
+    class Frozen:
+        items: tuple[int, ...]
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "first", self.items[0])
+
+    return Frozen((4, 5))
+
+
+def _tuple_with_attributes() -> Any:
+    class Point(NamedTuple("Point", [("x", int)])):  # type: ignore[misc] # noqa: SLOT002
+        pass
+
+    point = Point(3)
+    point.label = "p"
+    return point
+
+
+def _struct_with_attributes() -> Any:
+    class Struct(msgspec.Struct, dict=True):
+        x: int
+
+        def __post_init__(self) -> None:
+            self.double = self.x * 2
+
+    return Struct(3)
+
+
+T = TypeVar("T")
+
+
+def _generic() -> Any:
+    @dataclass
+    class Box(Generic[T]):
+        item: T
+
+    return Box[int](3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(_described, _property_backed, _read_only, _manual_slots, _attrs_hook, _frozen_hook, _tuple_with_attributes),
+        *(_struct_with_attributes, _generic),
+    ],
+)
+def test_an_instance_comes_back_with_all_that_it_held(make: Callable[[], Any]) -> None:
+    made, registry = make(), EventRegistry()
+    registry.event("made")(type(made))
+    for back in (through(made, registry), through({"in": made}, registry)["in"]):
+        assert back == made
+        names = [name for name in (*dir(made),) if not name.startswith("__")]
+        for name in names:
+            before, after = getattr(made, name), getattr(back, name)
+            assert callable(before) or before == after, name
+        assert (
+            {k: v for k, v in vars(made).items() if k != "__orig_class__"} == vars(back)
+            if hasattr(made, "__dict__")
+            else True
+        )
+
+
+def test_an_instance_that_would_come_back_as_another_is_rejected() -> None:
+    made, registry = _changing(), EventRegistry()
+    registry.event("made")(type(made))
+    with pytest.raises(EncodeError, match="'size' is 5 and would come back as 6"):
+        through(made, registry)
+    with pytest.raises(EncodeError, match=re.escape("events[0]['in'] is a")):
+        through({"in": made}, registry)
+
+
+def test_a_cached_property_is_computed_again() -> None:
+    registry = EventRegistry()
+
+    @registry.event("made")
+    @dataclass
+    class Cached:
+        items: list[int]
+
+        @functools.cached_property
+        def lock(self) -> Any:
+            return threading.Lock()
+
+    made = Cached([1])
+    assert made.lock
+    back = through(made, registry)
+    assert "lock" not in vars(back)
+    assert back.lock is not made.lock
+
+
+def test_what_is_no_data_is_left_out() -> None:
+    registry = EventRegistry()
+
+    @registry.event("data", transient=["lock", "_memo", "__secret"])
+    @dataclass
+    class Data:
+        name: str
+        lock: Any = field(default_factory=threading.Lock)
+        __secret: str = ""
+
+        def __post_init__(self) -> None:
+            self._memo = threading.Lock()
+
+        def secret(self) -> str:
+            return self.__secret
+
+    @registry.event("attrs", transient=["lock"])
+    @attrs.define
+    class Attrs:
+        name: str
+        lock: Any = attrs.field(factory=threading.Lock)
+
+    @registry.event("struct", transient=["cache"])
+    class Struct(msgspec.Struct):
+        name: str
+        cache: dict[str, Any] = {}
+
+    @registry.event("model", transient=["cache", "_memo", "more"])
+    class Model(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(extra="allow")
+        name: str
+        cache: Any = None
+        _memo: Any = pydantic.PrivateAttr(default=1)
+
+    @registry.event("private")
+    class Private(pydantic.BaseModel):
+        name: str
+        _lock: Any = pydantic.PrivateAttr(default_factory=threading.Lock)
+        _seen: list[int] = pydantic.PrivateAttr(default_factory=list)
+
+    data = Data("x")
+    object.__setattr__(data, "_Data__secret", "s")
+    back = through(data, registry)
+    assert (back.name, back.secret(), hasattr(back, "_memo")) == ("x", "", False)
+    assert back.lock is not data.lock
+    assert through(Attrs("x"), registry).name == "x"
+    assert through(Struct("x", {"big": 1}), registry) == Struct("x")
+    model = through(Model(name="x", cache=object(), more=object()), registry)
+    assert (model.name, model.cache, model._memo, model.model_extra) == ("x", None, 1, {})
+    private = Private(name="x")
+    private._seen.append(7)
+    for again in (through(private, registry), through({"in": private}, registry)["in"]):
+        assert again._seen == [7]
+        assert type(again._lock) is type(private._lock)
+        assert again._lock is not private._lock
+
+
+def test_a_transient_field_has_a_default() -> None:
+    with pytest.raises(InvalidArgument, match=r"'lock' of .*Data has no default"):
+
+        @EventRegistry().event("data", transient=["lock"])
+        @dataclass
+        class Data:
+            lock: Any
+
+    with pytest.raises(InvalidArgument, match="no such field"):
+
+        @EventRegistry().event("slotted", transient=["other"])
+        @dataclass(slots=True)
+        class Slotted:
+            one: int = 0
+
+    with pytest.raises(InvalidArgument, match="a list of names"):
+        EventRegistry().event("data", transient="lock")
+
+
+class Money:
+    """A type of an application that is of no kind that can be registered as an event."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and other.cents == self.cents
+
+    def __hash__(self) -> int:
+        return hash(self.cents)
+
+
+def test_any_type_can_be_registered(anywhere: Callable[..., Any]) -> None:
+    registry = EventRegistry()
+    registry.register_type(Money, "money", lambda money: money.cents, Money)
+    registry.register_type(numpy.float64, "numpy.float64", float, numpy.float64)
+    registry.register_type(
+        numpy.ndarray,
+        "numpy.ndarray",
+        lambda array: [str(array.dtype), list(array.shape), array.tobytes()],
+        lambda parts: numpy.frombuffer(parts[2], parts[0]).reshape(parts[1]).copy(),
+    )
+    registry.register_type(pandas.Timestamp, "pandas.Timestamp", lambda time: time.isoformat(), pandas.Timestamp)
+    registry.register_type(
+        pendulum.DateTime,
+        "pendulum.DateTime",
+        lambda time: [time.isoformat(), time.timezone_name],
+        lambda parts: pendulum.parse(parts[0]).in_timezone(parts[1]),
+    )
+    values = [
+        Money(5),
+        numpy.float64(1.5),
+        pandas.Timestamp("2026-01-02T03:04:05.000000006Z"),
+        pendulum.datetime(2026, 3, 28, 9, tz="Europe/Berlin"),
+    ]
+    with anywhere(registry=registry) as store:
+        store.append("w", [{"v": values, Money(1): 2, "array": numpy.eye(2)}])
+        (back,) = store.stream("w")
+        assert store.load_fact(store.put_fact({"v": Money(2)})) == {"v": Money(2)}
+    assert back["v"] == values
+    assert [type(one) for one in back["v"]] == [type(one) for one in values]
+    assert back["v"][3].timezone_name == "Europe/Berlin"
+    assert back[Money(1)] == 2
+    assert (back["array"] == numpy.eye(2)).all()
+
+
+def test_a_registered_type_takes_the_place_of_one_that_is_built_in() -> None:
+    registry = EventRegistry()
+    registry.register_type(collections.deque, "bounded", list, lambda items: collections.deque(items, 2))
+    assert through({"d": collections.deque([1, 2, 3])}, registry)["d"].maxlen == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((5, "x", str, str), "registers classes"),
+        ((Money, "", str, str), "name is 1 to 512 bytes"),
+        ((Money, "money", None, str), "encode is a function"),
+        ((Money, "money", str, 5), "decode is a function"),
+        ((Money, "python.deque", str, str), "is taken by collections.deque"),
+    ],
+)
+def test_a_type_that_cannot_be_registered_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        EventRegistry().register_type(*arguments)
+
+
+def _convert(value: Any, error: EncodeError) -> Any:
+    """Do what the error says about converting."""
+    (advice,) = re.findall(r"convert it with ([^;,]+?)(?:, or|;)", str(error))
+    scope = {"value": value, "datetime": dt.datetime, "date": dt.date, "timedelta": dt.timedelta}
+    return eval(advice, scope)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Day(dt.date):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(numpy.float64(1.5), numpy.int64(3), numpy.bool_(True), numpy.str_("x"), numpy.array([1, 2])),
+        *(Text("x"), Number(5), Day(2026, 1, 2), pendulum.datetime(2026, 1, 2), memoryview(b"x")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_advice_to_convert_works(value: Any) -> None:
+    with pytest.raises(EncodeError) as caught:
+        through({"score": value})
+    assert caught.value.path == "events[0]['score']"
+    through({"score": _convert(value, caught.value)})
+
+
+@pytest.mark.parametrize("text", ["\ud800", "ok \udfff"])
+def test_advice_for_a_lone_surrogate_works(text: str) -> None:
+    with pytest.raises(EncodeError, match="surrogatepass") as caught:
+        through({"text": text})
+    ways = re.findall(r"value\.encode\([^)]*\)(?:\.decode\(\))?", str(caught.value))
+    assert len(ways) == 2
+    for way in ways:
+        through({"text": eval(way, {"value": text})})
+
+
+def test_advice_to_register_works() -> None:
+    registry = EventRegistry()
+
+    @dataclass
+    class Unknown:
+        x: int
+
+    with pytest.raises(EncodeError, match="register the class with @event"):
+        through({"v": Unknown(1)}, registry)
+    registry.event("unknown")(Unknown)
+    assert through({"v": Unknown(1)}, registry) == {"v": Unknown(1)}
+    with pytest.raises(EncodeError, match=r"register the type with register_type\(Money, a name, encode, decode\)"):
+        through({"v": Money(1)}, registry)
+    with pytest.raises(EncodeError, match=r"default_factory is .* which cannot be stored.*dict"):
+        through({"v": collections.defaultdict(lambda: 1)}, registry)
+
+
+def test_advice_for_a_class_of_another_registry_works() -> None:
+    registry = EventRegistry()
+    with pytest.raises(EncodeError, match="not in the registry of this store: register it there too"):
+        through({"v": Patch(customer=1)}, registry)
+    registry.event("patch")(Patch)
+    assert through({"v": Patch(customer=1)}, registry)["v"] == Patch(customer=1)
+
+
+def test_advice_for_a_model_of_pydantic_v1_works() -> None:
+    v1 = pytest.importorskip("pydantic.v1")
+
+    class Inner(v1.BaseModel):  # type: ignore[misc]
+        y: int
+
+    class Old(v1.BaseModel):  # type: ignore[misc]
+        x: int
+        inner: Inner
+
+    registry = EventRegistry()
+    with pytest.raises(
+        InvalidArgument, match=re.escape("register_type(cls, name, lambda model: model.dict(), cls.parse_obj)")
+    ):
+        registry.event("old")(Old)
+    registry.register_type(Old, "old", lambda model: model.dict(), Old.parse_obj)
+    assert through({"v": Old(x=1, inner=Inner(y=2))}, registry)["v"] == Old(x=1, inner=Inner(y=2))
+
+
+def test_a_generic_model_stands_for_its_parametrisations() -> None:
+    registry = EventRegistry()
+
+    @registry.event("envelope")
+    class Envelope(pydantic.BaseModel, Generic[T]):
+        body: T
+
+    sent = [Envelope[int](body=3), Envelope[str](body="x"), Envelope[Envelope[int]](body=Envelope[int](body=1))]
+    assert [through(one, registry) for one in sent] == sent
+    assert through({"in": sent}, registry) == {"in": sent}
+
+
+@pytest.mark.parametrize("levels", [1200, 5000])
+def test_nesting_too_deep_is_named_by_its_path(levels: int) -> None:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    with pytest.raises(EncodeError, match="stands inside of 500 lists and dicts") as caught:
+        through({"ok": 1, "deep": value})
+    assert caught.value.path == "events[0]['deep']" + "[0]" * 499
+    assert len(str(caught.value)) < 600
+
+
+def test_extensions_too_deep_are_named_by_their_path() -> None:
+    value: Any = 1
+    for _ in range(70):
+        value = (value,)
+    with pytest.raises(
+        EncodeError, match="inside of 64 tuples, sets and objects; keep the inner part as a fact"
+    ) as caught:
+        through({"deep": value})
+    assert caught.value.path == "events[0]['deep']" + "[0]" * 64
+
+
+def test_dataclass_helpers_work_on_what_comes_back() -> None:
+    made = through(Made(["a"], "t"))
+    assert dataclasses.asdict(made) == {"stops": ["a"], "_Made__token": "t", "extra": None}
