@@ -60,12 +60,14 @@ from runic_redis.recovery import (
     session,
 )
 from runic_redis.store import RedisStore, init_store
+from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "AsyncFactResolver",
     "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
+    "AsyncTail",
     "ByRecoveryTime",
     "Capabilities",
     "CommitsLost",
@@ -104,6 +106,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamStore",
+    "Tail",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowNotFound",

@@ -10,6 +10,7 @@ nothing, and the user's client is left as it is.
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -24,6 +25,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from runic_redis.drivers.loops import Home
 from runic_redis.drivers.replies import (
     CLUSTER_FAILURES,
     CONNECTION_FAILURES,
@@ -72,6 +74,9 @@ class Server(Protocol):
 
     async def close(self) -> None:
         """Let go of connections that were made for the store alone."""
+
+    def abandon(self) -> None:
+        """Do the same once the event loop is closed."""
 
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
@@ -163,11 +168,28 @@ class Sender:
         self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
         self._closed = False
+        # Whether this is a copy in a child process.
+        self.disowned = False
+        self.home = Home()
         _senders.add(self)
 
     def disown(self) -> None:
         """In a child process: answer nobody, and leave the connections to the parent."""
-        self._closed = True
+        self._closed = self.disowned = True
+
+    def check(self) -> None:
+        """Raise an error unless calls can be answered here.
+
+        Raises:
+            StoreError: the store is closed, or belongs to the parent of this process, or to another event loop.
+        """
+        if self.disowned:
+            raise StoreError(
+                "The store was opened before this process was forked, and is closed here: its event loop and its "
+                "connections are the parent's. Nothing was sent. Open another store in this process."
+            )
+        check_open(self._closed)
+        self.home.check()
 
     async def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
@@ -358,12 +380,18 @@ class Sender:
             group.end(closed())
         await self._server.close()
 
+    def abandon(self) -> None:
+        """Answer nobody any more, once the event loop is closed and can close nothing itself."""
+        self._closed = True
+        self._server.abandon()
+
 
 class _Ahead:
     """A batch under way, that nobody waits for yet."""
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._task = asyncio.create_task(sender.ask(batch))
+        self._task.add_done_callback(_retrieve)
 
     async def collect(self) -> list[Any]:
         """The replies."""
@@ -371,8 +399,13 @@ class _Ahead:
 
     def cancel(self) -> None:
         """Give up on the replies."""
-        if not self._task.cancel() and not self._task.cancelled():
-            self._task.exception()  # or asyncio would complain that nobody has looked at it
+        self._task.cancel()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Have asyncio not complain of a failure that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -542,6 +575,12 @@ class SingleServer:
         if self._owned:
             await self._client.aclose()
 
+    def abandon(self) -> None:
+        """Answer nobody any more; drop the connections of a client that was made for the store."""
+        self._closed = True
+        if self._owned:
+            _drop_all(self._client.connection_pool)
+
 
 class ClusterServer:
     """A Redis Cluster: each call goes to the node that holds its key.
@@ -657,3 +696,28 @@ class ClusterServer:
             await connections.pool.aclose()
         if self._owned:
             await self._client.aclose()
+
+    def abandon(self) -> None:
+        """Answer nobody any more; drop the connections that were made for the store."""
+        self._closed = True
+        for connections in self._connections.values():
+            _drop_all(connections.pool)
+        if self._owned:
+            for node in self._client.nodes_manager.nodes_cache.values():
+                for connection in node._connections:
+                    _drop(connection)
+
+
+def _drop_all(pool: Any) -> None:
+    for connection in [*pool._available_connections, *pool._in_use_connections]:
+        _drop(connection)
+
+
+def _drop(connection: Any) -> None:
+    """Close a connection whose event loop is closed: redis-py and asyncio would leave that to the garbage collector."""
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    with suppress(RuntimeError, AttributeError):  # the latter of a connection in memory
+        writer.transport.abort()
+    # That has asked the loop for the rest.
+    with suppress(Exception):
+        writer.transport._call_connection_lost(None)

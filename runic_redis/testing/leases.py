@@ -1,6 +1,7 @@
 """Leases: who may write, what is left unfinished, and how a workflow ends."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ class LeaseContract(Contract):
         until(lambda: not _is_held(store, "as before"))  # so the other one's time is over too
         result, look, seen = DONE[write]
         assert look(store, "as before") != seen
-        assert WRITES[write](store, type(brief)(**{**vars(brief), "ttl": 1000.0})) == result
+        assert WRITES[write](store, replace(brief, ttl=1000.0)) == result
         assert look(store, "w") == seen
         if write not in {"complete", "delete"}:
             assert _is_held(store, "w"), "each other write has the lease last on"
