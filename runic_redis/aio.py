@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
 from runic_redis.context import find_url, make_context
-from runic_redis.drivers.aio import Sender, run, run_within
+from runic_redis.drivers.aio import Sender, drop_connections, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
@@ -158,23 +158,20 @@ class AsyncRedisStore:
         """
         if self.closed:
             return
-        if self._sender is not None:
-            if self._sender.disowned:
-                self.closed = True
-                return
-            if self._sender.home.loop.is_closed():
-                self.closed = True
-                self._sender.abandon()
-                if self._connected is not None:
-                    self._connected.stop()
-                return
-            self._sender.home.check()
+        if self._sender is not None and self._sender.disowned:
+            self.closed = True
+            return
+        is_late = self._sender is not None and self._sender.home.loop.is_closed()
+        if not is_late:
+            self._check_loop()
         self.closed = True
         if self._sender is not None:
             await self._sender.close()
         if self._connected is not None:
             await self._connected.server.close()
             for client in self._connected.others:
+                if is_late:
+                    drop_connections(client.connection_pool)
                 await client.aclose()
             await asyncio.to_thread(self._connected.stop)
 
@@ -328,12 +325,16 @@ class AsyncRedisStore:
     async def acquire(self, workflow_id: str, owner: str, ttl: float = 30.0) -> AsyncHeldLease:
         """Get the right to write a workflow, for a time. See `RedisStore.acquire`."""
         token = await self._run(leasing.acquire(self._context, workflow_id, owner, ttl))
-        return AsyncHeldLease(workflow_id, owner, token, float(ttl), self)
+        return self._held(workflow_id, owner, token, ttl)
 
     async def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[AsyncHeldLease]:
         """Get the leases of workflows that somebody has left unfinished. See `RedisStore.claim`."""
         claimed = await self._run(leasing.claim(self._context, owner, limit, ttl))
-        return [AsyncHeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
+        return [self._held(workflow_id, owner, token, ttl) for workflow_id, token in claimed]
+
+    def _held(self, workflow_id: str, owner: str, token: int, ttl: float) -> AsyncHeldLease:
+        home = None if self._sender is None else self._sender.home
+        return AsyncHeldLease(workflow_id, owner, token, float(ttl), self, home)
 
     async def renew(self, lease: Lease) -> None:
         """Have a lease last for its time from now on. See `RedisStore.renew`."""

@@ -46,7 +46,6 @@ class _Held:
     # Heartbeats, of which each `with` statement adds one; and the bound `__exit__` that was looked up last.
     _beats: list[Any]
     _exits: list[ref[Any]]
-    _home: Home | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,14 +141,15 @@ class AsyncHeldLease(Lease, _Held):
     """
 
     _store: InitVar[Any] = None
+    _home: InitVar[Home | None] = None
 
-    def __post_init__(self, _store: Any) -> None:
-        _keep(self, _store=_store, _beats=[], _home=None if _store is None else Home())
+    def __post_init__(self, _store: Any, _home: Home | None) -> None:
+        _keep(self, _store=_store, _home=_home, _beats=[])
 
     async def __aenter__(self) -> Self:
         store = _store_of(self)
-        if self._home is not None:
-            self._home.check()
+        if (home := vars(self)["_home"]) is not None:
+            home.check()
         self._beats.append(asyncio.create_task(self._beat(store)))
         return self
 

@@ -55,7 +55,16 @@ from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.following import Follow, Follower
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "limit_round_trips", "run", "run_within"]
+__all__ = [
+    "ClusterServer",
+    "Sender",
+    "Server",
+    "SingleServer",
+    "drop_connections",
+    "limit_round_trips",
+    "run",
+    "run_within",
+]
 
 T = TypeVar("T")
 
@@ -75,8 +84,8 @@ class Server(Protocol):
     async def close(self) -> None:
         """Let go of connections that were made for the store alone."""
 
-    def abandon(self) -> None:
-        """Do the same once the event loop is closed."""
+    def drop(self) -> None:
+        """Drop these connections, once their event loop is closed."""
 
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
@@ -371,19 +380,18 @@ class Sender:
     async def close(self) -> None:
         """Answer nobody any more, and those who wait with an error."""
         self._closed = True
-        self._room.set()
-        tasks = [*self._drivers.values(), *self._large, *self._following.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for group in self._groups:
-            group.end(closed())
+        if self.home.loop.is_closed():
+            # Nobody waits. What was connected can only be dropped.
+            self._server.drop()
+        else:
+            self._room.set()
+            tasks = [*self._drivers.values(), *self._large, *self._following.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for group in self._groups:
+                group.end(closed())
         await self._server.close()
-
-    def abandon(self) -> None:
-        """Answer nobody any more, once the event loop is closed and can close nothing itself."""
-        self._closed = True
-        self._server.abandon()
 
 
 class _Ahead:
@@ -575,11 +583,10 @@ class SingleServer:
         if self._owned:
             await self._client.aclose()
 
-    def abandon(self) -> None:
-        """Answer nobody any more; drop the connections of a client that was made for the store."""
-        self._closed = True
+    def drop(self) -> None:
+        """Drop the connections of a client that was made for the store, once their event loop is closed."""
         if self._owned:
-            _drop_all(self._client.connection_pool)
+            drop_connections(self._client.connection_pool)
 
 
 class ClusterServer:
@@ -697,18 +704,19 @@ class ClusterServer:
         if self._owned:
             await self._client.aclose()
 
-    def abandon(self) -> None:
-        """Answer nobody any more; drop the connections that were made for the store."""
-        self._closed = True
+    def drop(self) -> None:
+        """Drop the connections that were made for the store, once their event loop is closed."""
         for connections in self._connections.values():
-            _drop_all(connections.pool)
+            drop_connections(connections.pool)
         if self._owned:
-            for node in self._client.nodes_manager.nodes_cache.values():
+            nodes = self._client.nodes_manager
+            for node in (*nodes.nodes_cache.values(), *nodes.startup_nodes.values()):
                 for connection in node._connections:
                     _drop(connection)
 
 
-def _drop_all(pool: Any) -> None:
+def drop_connections(pool: Any) -> None:
+    """Close a pool's connections, once their event loop is closed."""
     for connection in [*pool._available_connections, *pool._in_use_connections]:
         _drop(connection)
 
