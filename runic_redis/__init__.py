@@ -63,12 +63,14 @@ from runic_redis.recovery import (
     session,
 )
 from runic_redis.store import RedisStore, init_store
+from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "AsyncFactResolver",
     "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
+    "AsyncTail",
     "ByRecoveryTime",
     "Capabilities",
     "CommitsLost",
@@ -111,6 +113,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamStore",
+    "Tail",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowNotFound",

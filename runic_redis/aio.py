@@ -5,18 +5,18 @@ What an operation does is written once, in operations/; what it promises is said
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from operator import itemgetter
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
-from runic_redis.drivers.aio import Sender, run, run_within
+from runic_redis.drivers.aio import Sender, drop_connections, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.durability import Durability
-from runic_redis.errors import ConfigurationError, StoreError
+from runic_redis.errors import ConfigurationError, InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import AsyncHeldLease
 from runic_redis.observing import Observer
@@ -37,6 +37,7 @@ from runic_redis.operations.confirming import durably
 from runic_redis.operations.effects import Operation
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.tails import AsyncPages, AsyncTail
 
 __all__ = ["AsyncRedisStore"]
 
@@ -57,8 +58,10 @@ def _check_asyncio() -> None:
 class AsyncRedisStore:
     """An event store on Redis or Valkey, for asyncio.
 
-    It is an async context manager: entering opens it, as `open` does. It belongs to one event loop. The calls of
-    concurrent tasks share round trips. A task that is cancelled in the middle of a write leaves it done once, or not.
+    It is an async context manager: entering opens it, as `open` does. The store belongs to the event loop that opened
+    it: a call from another loop or thread raises `StoreError` and sends nothing. The calls of concurrent tasks share
+    round trips. A task that is cancelled in the middle of a write leaves it done once, or not. An iterator goes on
+    after a step that was cancelled.
 
     Methods have the names, the arguments, the errors and the guarantees of `RedisStore`'s; what gives an iterator there
     gives an async iterator here, and raises on its first step what is raised by the call there.
@@ -149,15 +152,27 @@ class AsyncRedisStore:
         return self
 
     async def close(self) -> None:
-        """Close the connection, if the store made it. A closed store can do nothing more."""
+        """Close the connection, if the store made it. A closed store can do nothing more.
+
+        In another event loop this raises `StoreError` while the loop of the store is open. Once that is closed, the
+        store closes its connections from any loop.
+        """
         if self.closed:
             return
+        if self._sender is not None and self._sender.disowned:
+            self.closed = True
+            return
+        is_late = self._sender is not None and self._sender.home.loop.is_closed()
+        if not is_late:
+            self._check_loop()
         self.closed = True
         if self._sender is not None:
             await self._sender.close()
         if self._connected is not None:
             await self._connected.server.close()
             for client in self._connected.others:
+                if is_late:
+                    drop_connections(client.connection_pool)
                 await client.aclose()
             await asyncio.to_thread(self._connected.stop)
 
@@ -173,11 +188,19 @@ class AsyncRedisStore:
         label = f" {self._connected.label}" if self._connected else ""
         return f"<AsyncRedisStore{state}{label} namespace={keys.namespace!r} partitions={keys.partitions}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise InvalidType(
+            "An AsyncRedisStore cannot be pickled or copied: it has connections, which belong to its process and its "
+            "event loop. Nothing was changed. Pass the URL and the namespace instead, and open a store with "
+            "AsyncRedisStore.from_url where it is needed."
+        )
+
     def _run(self, operation: Operation[T], asked: Operation[T] | None = None) -> Coroutine[Any, Any, T]:
         """Carry an operation out; `asked` is what was asked for, where another has been put around it."""
         observer, asked = self._context.observer, asked or operation
         if self._sender is None:
             raise StoreError("The store is not open: write 'async with', or 'await store.open()'. Nothing was sent.")
+        self._sender.check()
         if not self._context.made:
             operation = opening.with_settings(self._context, operation)
         if observer is None:
@@ -252,16 +275,13 @@ class AsyncRedisStore:
             reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
         )
 
-    def tail(self, workflow_id: str, *, after: int = 0) -> AsyncGenerator[Record, None]:
-        """A workflow's events, what is there and then what comes. Stop it by leaving the loop, and `aclose`.
+    def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
+        """A workflow's events, what is there and then what comes. See `RedisStore.tail`."""
+        return self._follow(tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1), wait_s)
 
-        See `RedisStore.tail`.
-        """
-        return self._follow(tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1))
-
-    def tail_all(self, after: Mapping[str, int]) -> AsyncGenerator[tuple[str, Record], None]:
+    def tail_all(self, after: Mapping[str, int], *, wait_s: float | None = None) -> AsyncTail[tuple[str, Record]]:
         """As `tail`, of many workflows at once, by one blocking read. See `RedisStore.tail_all`."""
-        return self._follow(tailing.Tailer(self._context, after), tuple)
+        return self._follow(tailing.Tailer(self._context, after), tuple, wait_s)
 
     async def cursor(self, workflow_id: str) -> int:
         """How many events the workflow has had; 0 if there is none. See `RedisStore.cursor`."""
@@ -318,12 +338,16 @@ class AsyncRedisStore:
     async def acquire(self, workflow_id: str, owner: str, ttl: float = 30.0) -> AsyncHeldLease:
         """Get the right to write a workflow, for a time. See `RedisStore.acquire`."""
         token = await self._run(leasing.acquire(self._context, workflow_id, owner, ttl))
-        return AsyncHeldLease(workflow_id, owner, token, float(ttl), self)
+        return self._held(workflow_id, owner, token, ttl)
 
     async def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[AsyncHeldLease]:
         """Get the leases of workflows that somebody has left unfinished. See `RedisStore.claim`."""
         claimed = await self._run(leasing.claim(self._context, owner, limit, ttl))
-        return [AsyncHeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
+        return [self._held(workflow_id, owner, token, ttl) for workflow_id, token in claimed]
+
+    def _held(self, workflow_id: str, owner: str, token: int, ttl: float) -> AsyncHeldLease:
+        home = None if self._sender is None else self._sender.home
+        return AsyncHeldLease(workflow_id, owner, token, float(ttl), self, home)
 
     async def renew(self, lease: Lease) -> None:
         """Have a lease last for its time from now on. See `RedisStore.renew`."""
@@ -389,23 +413,17 @@ class AsyncRedisStore:
         """Delete everything in the namespace, and the namespace itself. See `RedisStore.delete_namespace`."""
         await self._run(namespace.delete_namespace(self._context))
 
-    async def _follow(
-        self, tailer: tailing.Tailer, form: Callable[[tuple[str, Record]], Any]
-    ) -> AsyncGenerator[Any, None]:
-        await self._run(tailer.open())
-        while True:
-            for item in await self._run(tailer.next_page()):
-                yield form(item)
+    def _follow(
+        self, tailer: tailing.Tailer, form: Callable[[tuple[str, Record]], Any], wait_s: float | None
+    ) -> AsyncTail[Any]:
+        return AsyncTail(self._run, self._check_loop, tailer, form, wait_s)
 
-    async def _read(self, source: reading.Reader | listing.Listing) -> AsyncGenerator[Any, None]:
-        try:
-            await self._run(source.open())
-            while page := await self._run(source.next_page()):
-                for item in page:
-                    yield item
-                page.clear()  # as in the other store
-        finally:
-            source.close()
+    def _read(self, source: reading.Reader | listing.Listing) -> AsyncPages[Any]:
+        return AsyncPages(self._run, self._check_loop, source)
+
+    def _check_loop(self) -> None:
+        if self._sender is not None:
+            self._sender.home.check()
 
 
 async def _observed(observer: Observer, asked: Operation[T], operation: Operation[T], sender: Sender) -> T:

@@ -5,12 +5,14 @@ import contextlib
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextvars import Context, copy_context
+from dataclasses import InitVar, dataclass
 from queue import Empty, SimpleQueue
 from types import MethodType
 from typing import Any, Self
 from weakref import ref
 
+from runic_redis.drivers.loops import Home
 from runic_redis.errors import LeaseLost, StoreError
 from runic_redis.operations.leasing import Lease
 
@@ -38,29 +40,43 @@ class _Exit:
         return bound
 
 
-@dataclass(frozen=True)
-class HeldLease(Lease):
+class _Held:
+    """What a lease has besides its value: no fields, since the functions of `dataclasses` would copy them."""
+
+    # Heartbeats, of which each `with` statement adds one; and the bound `__exit__` that was looked up last.
+    _beats: list[Any]
+    _exits: list[ref[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldLease(Lease, _Held):
     """A lease from `RedisStore.acquire` or `RedisStore.claim`.
 
     As a context manager it is renewed by a thread of its own, and given back at the end. Without, it lasts until its
-    time is over, or a write that carries it has it last on.
+    time is over, or a write that carries it has it last on. Leaving takes at most `ttl` seconds, also when the server
+    does not answer: by then the lease has ended by itself.
+
+    It is a value, which can be compared, hashed, copied and pickled. One that comes from a pickle is good for writes
+    that carry it, and for `renew` and `release` of any store; only as a context manager it cannot be used.
     """
 
-    _store: Any = field(repr=False, compare=False)
-    _beats: list[tuple[threading.Thread, SimpleQueue[Any]]] = field(default_factory=list, repr=False, compare=False)
-    # The bound `__exit__` that was looked up last.
-    _exits: list[ref[Any]] = field(default_factory=list, repr=False, compare=False)
+    _store: InitVar[Any] = None
+
+    def __post_init__(self, _store: Any) -> None:
+        _keep(self, _store=_store, _beats=[], _exits=[])
 
     def __enter__(self) -> Self:
+        store = _store_of(self)
         over: SimpleQueue[Any] = SimpleQueue()
         begun: SimpleQueue[None] = SimpleQueue()
+        outcome: SimpleQueue[Exception | None] = SimpleQueue()
         # An ExitStack looks `__exit__` up on the class: then the heartbeat lasts as long as the lease itself.
         end = ref((self._exits and self._exits.pop()()) or self, over.put)
-        lease = Lease(self.workflow_id, self.owner, self.token, self.ttl)
         thread = threading.Thread(
-            target=_beat, args=(self._store, lease, begun, over, end), name=f"lease {self.workflow_id}", daemon=True
+            target=_beat, args=(store, _plain(self), begun, over, outcome, end), name=f"lease {self.workflow_id}"
         )
-        self._beats.append((thread, over))
+        thread.daemon = True
+        self._beats.append((thread, (over, outcome)))
         # `Thread.start` waits on an Event, whose lock an interrupt of this thread could leave locked.
         start_new_thread(thread.start, ())
         begun.get()
@@ -68,48 +84,80 @@ class HeldLease(Lease):
 
     @_Exit
     def __exit__(self, kind: object, *_: object) -> None:
-        thread, over = self._beats.pop()
-        over.put(None)
+        thread, (over, outcome) = self._beats.pop()
+        over.put(copy_context())
+        try:
+            failure = outcome.get(timeout=_bounded(self.ttl))
+        except Empty:
+            return  # its time is over; the thread gives it back if it can
         thread.join()
         # An error that is on its way says more than one of giving back what runs out by itself.
-        with contextlib.suppress(*([StoreError] if kind else [])):
-            self._store.release(self)
+        if failure is not None and not kind:
+            raise failure
 
 
-def _beat(store: Any, lease: Lease, begun: SimpleQueue[None], over: SimpleQueue[Any], _: ref[Any]) -> None:
-    """Renew a lease until it is over, while holding the reference that says so, but not what it refers to."""
+def _beat(
+    store: Any,
+    lease: Lease,
+    begun: SimpleQueue[None],
+    over: SimpleQueue[Any],
+    outcome: SimpleQueue[Exception | None],
+    _: ref[Any],
+) -> None:
+    """Renew a lease until it is over, while holding the reference that says so, but not what it refers to.
+
+    At the end it is given back here, where nobody waits for longer than they want. Not if it was only dropped.
+    """
     begun.put(None)
+    failure = None
+    try:
+        end = _renew(store, lease, over)
+        if isinstance(end, Context):
+            end.run(store.release, lease)
+    except Exception as error:
+        failure = error
+    outcome.put(failure)
+
+
+def _renew(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
+    """Renew a lease until it is over, or lost; what was said of its end, if anything."""
     while True:
-        try:
-            over.get(timeout=lease.ttl / _BEATS)
-        except Empty:
-            pass
-        else:
-            return
+        with contextlib.suppress(Empty):
+            return over.get(timeout=_bounded(lease.ttl / _BEATS))
         try:
             store.renew(lease)
         except LeaseLost:
-            return  # the next write says so
+            return None  # the next write says so
         except StoreError:
             continue
 
 
-@dataclass(frozen=True)
-class AsyncHeldLease(Lease):
-    """A lease from `AsyncRedisStore.acquire` or `AsyncRedisStore.claim`; see `HeldLease`."""
+@dataclass(frozen=True, eq=False)
+class AsyncHeldLease(Lease, _Held):
+    """A lease from `AsyncRedisStore.acquire` or `AsyncRedisStore.claim`; see `HeldLease`.
 
-    _store: Any = field(repr=False, compare=False)
-    _beats: list[asyncio.Task[None]] = field(default_factory=list, repr=False, compare=False)
+    It belongs to the event loop of its store. A task that is cancelled while it leaves the lease stops at once, and the
+    lease is given back meanwhile.
+    """
+
+    _store: InitVar[Any] = None
+    _home: InitVar[Home | None] = None
+
+    def __post_init__(self, _store: Any, _home: Home | None) -> None:
+        _keep(self, _store=_store, _home=_home, _beats=[])
 
     async def __aenter__(self) -> Self:
-        self._beats.append(asyncio.create_task(self._beat()))
+        store = _store_of(self)
+        if (home := vars(self)["_home"]) is not None:
+            home.check()
+        self._beats.append(asyncio.create_task(self._beat(store)))
         return self
 
-    async def _beat(self) -> None:
+    async def _beat(self, store: Any) -> None:
         while True:
             await asyncio.sleep(self.ttl / _BEATS)
             try:
-                await self._store.renew(self)
+                await store.renew(self)
             except LeaseLost:
                 return
             except StoreError:
@@ -118,6 +166,47 @@ class AsyncHeldLease(Lease):
     async def __aexit__(self, kind: object, *_: object) -> None:
         beat = self._beats.pop()
         beat.cancel()
-        await asyncio.gather(beat, return_exceptions=True)
-        with contextlib.suppress(*([StoreError] if kind else [])):
-            await self._store.release(self)
+        # A task of its own, so that it goes on if this one is cancelled again.
+        releasing = asyncio.create_task(_store_of(self).release(self))
+        _releasing.add(releasing)
+        releasing.add_done_callback(_released)
+        await asyncio.wait([beat, releasing], timeout=self.ttl)
+        if not releasing.done():
+            return  # its time is over
+        failure = None if releasing.cancelled() else releasing.exception()
+        if failure is not None and not kind:
+            raise failure
+
+
+# Those that are being given back, which asyncio itself would let go as garbage.
+_releasing: set[asyncio.Task[None]] = set()
+
+
+def _released(task: asyncio.Task[None]) -> None:
+    _releasing.discard(task)
+    if not task.cancelled():
+        task.exception()  # or asyncio would complain that nobody has looked at it
+
+
+def _keep(lease: Lease, **attributes: Any) -> None:
+    """Set attributes of a frozen instance that are no part of its value."""
+    vars(lease).update(attributes)
+
+
+def _plain(lease: Lease) -> Lease:
+    return Lease(lease.workflow_id, lease.owner, lease.token, lease.ttl)
+
+
+def _bounded(seconds: float) -> float:
+    """A time that a queue can wait."""
+    return min(seconds, threading.TIMEOUT_MAX)
+
+
+def _store_of(lease: Any) -> Any:
+    if lease._store is None:
+        raise StoreError(
+            f"This lease of the workflow {lease.workflow_id!r} comes from a pickle and has no store to be renewed "
+            "through, so it is no context manager. Nothing was sent. Pass it as lease= to writes, and call "
+            "store.renew(lease) and store.release(lease)."
+        )
+    return lease._store

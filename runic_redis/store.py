@@ -4,10 +4,9 @@ This is the whole API in one place. What an operation does is in operations/, ho
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
@@ -16,7 +15,7 @@ from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect
 from runic_redis.drivers.replies import opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
-from runic_redis.errors import StoreError, StoreUnavailable
+from runic_redis.errors import InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
 from runic_redis.leases import HeldLease
 from runic_redis.operations import (
@@ -36,8 +35,9 @@ from runic_redis.operations.confirming import durably
 from runic_redis.operations.effects import Operation
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.tails import Tail
 
-__all__ = ["RedisStore", "Tail", "init_store"]
+__all__ = ["RedisStore", "init_store"]
 
 T = TypeVar("T")
 Hash = TypeVar("Hash", str, bytes, str | bytes)
@@ -168,6 +168,13 @@ class RedisStore:
         keys = self._context.keys
         state = " closed" if self.closed else ""
         return f"<RedisStore{state} {self._connected.label} namespace={keys.namespace!r} partitions={keys.partitions}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidType(
+            "A RedisStore cannot be pickled or copied: it has connections, which belong to its process. Nothing was "
+            "changed. Pass the URL and the namespace instead, and open a store with RedisStore.from_url where it is "
+            "needed. Threads share one store."
+        )
 
     def _run(self, operation: Operation[T], asked: Operation[T] | None = None) -> T:
         """Carry an operation out; `asked` is what was asked for, where another has been put around it."""
@@ -329,7 +336,7 @@ class RedisStore:
             reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
         )
 
-    def tail(self, workflow_id: str, *, after: int = 0) -> "Tail[Record]":
+    def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """A workflow's events, what is there and then what comes, as it comes, until stopped.
 
         The workflow need not be there yet. It is read over a connection of its own.
@@ -337,18 +344,21 @@ class RedisStore:
         Args:
             workflow_id: the workflow.
             after: give the events with a higher cursor than this.
+            wait_s: for how many seconds a step waits for the next event before iteration ends; None for ever, and 0
+                for the events that are there. A later step goes on where it ended. A server that does not answer is
+                waited for as long as the deadline says, and raises.
 
         Returns:
-            An iterator of `Record`s, which waits for the next one, and has a `close` that any thread may call.
+            An iterator of `Record`s, which is also a context manager.
 
         Raises:
             EventsTrimmed: events asked for have been trimmed; raised by the call, or while iterating.
             WorkflowNotFound: while iterating, the workflow was deleted.
             CommitsLost: while iterating, the server was found to have lost events.
         """
-        return Tail(self, tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1))
+        return Tail(self._run, tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1), wait_s)
 
-    def tail_all(self, after: Mapping[str, int]) -> "Tail[tuple[str, Record]]":
+    def tail_all(self, after: Mapping[str, int], *, wait_s: float | None = None) -> Tail[tuple[str, Record]]:
         """As `tail`, of many workflows at once, by one blocking read.
 
         The events of each come in order; between workflows there is no order. In a cluster, where one read cannot
@@ -356,11 +366,12 @@ class RedisStore:
 
         Args:
             after: the workflows, each with the cursor after which to read it.
+            wait_s: as for `tail`.
 
         Returns:
             An iterator of pairs, of a workflow id and a `Record`, as that of `tail`.
         """
-        return Tail(self, tailing.Tailer(self._context, after), tuple)
+        return Tail(self._run, tailing.Tailer(self._context, after), tuple, wait_s)
 
     def cursor(self, workflow_id: str) -> int:
         """How many events the workflow has had since it was made; 0 if there is none."""
@@ -639,34 +650,6 @@ class RedisStore:
                 page.clear()  # before the next one is made, which then takes the same memory
         finally:
             source.close()
-
-
-class Tail(Iterator[T]):
-    """What comes of workflows that are followed, from `RedisStore.tail` or `RedisStore.tail_all`."""
-
-    def __init__(self, store: RedisStore, tailer: tailing.Tailer, form: Callable[[tuple[str, Record]], Any]) -> None:
-        self._store = store
-        self._tailer = tailer
-        self._form = form
-        self._items: deque[tuple[str, Record]] = deque()
-        self._closed = False
-        store._run(tailer.open())
-
-    def __next__(self) -> T:
-        while not self._items:
-            if self._closed:
-                raise StopIteration
-            try:
-                self._items.extend(self._store._run(self._tailer.next_page()))
-            except StoreUnavailable:
-                if not self._closed:
-                    raise
-        item: T = self._form(self._items.popleft())
-        return item
-
-    def close(self) -> None:
-        """Stop. Whoever waits for the next item is told within about a second; without a server, by the deadline."""
-        self._closed = True
 
 
 def init_store(url: str | None = None, **options: Any) -> RedisStore:

@@ -7,10 +7,10 @@ call, as an `async for` does.
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from runic_redis import AsyncRedisStore, RedisStore
+from runic_redis import AsyncRedisStore, AsyncTail, RedisStore
 
 _END = object()
 
@@ -68,15 +68,16 @@ class BlockingStore:
             result = attribute(*args, **options)
             if inspect.isawaitable(result):
                 return self._wait(result)
-            # What is followed may have no first item for a while.
-            return self._iterate(result, at_once=not name.startswith("tail"))
+            if isinstance(result, AsyncTail):
+                return BlockingTail(result, self._wait)
+            return self._iterate(result)
 
         return call
 
     def _wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _iterate(self, items: AsyncIterator[Any], *, at_once: bool) -> Iterator[Any]:
+    def _iterate(self, items: AsyncIterator[Any]) -> Iterator[Any]:
         async def step() -> Any:
             return await anext(items, _END)
 
@@ -85,19 +86,49 @@ class BlockingStore:
 
         def rest(first: Any) -> Iterator[Any]:
             try:
-                item = first() if callable(first) else first
+                item = first
                 while item is not _END:
                     yield item
                     item = self._wait(step())
             finally:
                 self._wait(close())
 
-        return rest(self._wait(step()) if at_once else lambda: self._wait(step()))
+        return rest(self._wait(step()))
 
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class BlockingTail:
+    """A tail of an asyncio store for synchronous tests: its first step is not taken at the call."""
+
+    def __init__(self, tail: AsyncTail[Any], wait: Callable[[Any], Any]) -> None:
+        self._tail = tail
+        self._wait = wait
+
+    def __iter__(self) -> "BlockingTail":
+        return self
+
+    def __next__(self) -> Any:
+        async def step() -> Any:
+            return await anext(self._tail, _END)
+
+        item = self._wait(step())
+        if item is _END:
+            raise StopIteration
+        return item
+
+    def close(self) -> None:
+        self._wait(self._tail.aclose())
+
+    def __enter__(self) -> "BlockingTail":
+        self._wait(self._tail.__aenter__())
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._wait(self._tail.__aexit__(*error))
 
 
 def open_store(face: str, url: str, namespace: str, **options: Any) -> Any:

@@ -12,14 +12,18 @@ import pydantic
 import pytest
 
 from runic_redis import (
+    CursorConflict,
     DecodeError,
     EventRegistry,
+    EveryEvents,
     Fact,
     IncompatibleEvent,
     InvalidArgument,
+    RedisStore,
     StoreError,
     UnknownEvent,
     UnknownEventType,
+    session,
 )
 from runic_redis.codec import Codec
 from tests import servers
@@ -410,6 +414,44 @@ def test_many_pages_of_nothing_are_passed(opener: Callable[..., Any]) -> None:
     with opener(registry=_as_it_is()) as store:
         assert list(store.stream("w")) == [Placed("last")]
         assert [record.cursor for record in store.stream_records("w", reverse=True)] == [1501]
+
+
+def test_a_session_goes_on_after_events_that_are_read_as_none(valkey: servers.RunningServer, namespace: str) -> None:
+    old = EventRegistry()
+    was = _as_it_was(old)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, registry=old) as store:
+        store.append("w", [was("a", paid=True), was("b", noise=True)])
+        store.append("w", [was("c", noise=True)])
+        store.append("none", [was("c", noise=True)])
+    with RedisStore.from_url(valkey.url(), namespace=namespace, registry=_as_it_is()) as store:
+        for workflow_id, before in (("w", [Placed("a"), Paid("a")]), ("none", [])):
+            with session(store, workflow_id, lambda state, event: [*state, event], list) as one:
+                assert one.state == before
+                one.record(Placed("d"))
+                assert one.cursor == store.cursor(workflow_id)
+        with session(store, "w", lambda state, event: [*state, event], list) as one:
+            store.append("w", [Paid("e")])
+            with pytest.raises(CursorConflict):
+                one.record(Placed("f"))
+
+
+def test_a_snapshot_of_a_class_that_has_changed_is_replayed(namespace: str) -> None:
+    old = EventRegistry()
+    was = _as_it_was(old)
+    with (
+        RedisStore.from_url(f"memory://{namespace}", namespace=namespace, registry=old) as store,
+        session(store, "w", lambda state, event: event, was("x"), snapshots=EveryEvents(1)) as one,
+    ):
+        one.record(was("a"))
+    registry = EventRegistry()
+    # What the state was is no longer readable as one value; the events are.
+    registry.event("placed", version=2, upcasters={1: lambda old: [{"item": old["item"]}] * 2})(Placed)
+    with (
+        RedisStore.from_url(f"memory://{namespace}", namespace=namespace, registry=registry) as store,
+        session(store, "w", lambda state, event: event, Placed("x")) as one,
+    ):
+        assert one.state == Placed("a")
+        assert "made 2 events of one" in str(one.recovery.snapshot_problem)
 
 
 @pytest.mark.parametrize(("paid", "noise", "count"), [(True, False, 2), (False, True, 0)])

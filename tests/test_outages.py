@@ -116,9 +116,9 @@ def test_a_tail_that_is_closed_while_it_fails_ends(tmp_path: Path, namespace: st
         look = tail._tailer.next_page
         closed = threading.Event()
 
-        def next_page() -> Any:
+        def next_page(wait_s: float | None) -> Any:
             closed.wait()
-            return look()
+            return look(wait_s)
 
         tail._tailer.next_page = next_page  # type: ignore[method-assign]
         waiting = pool.submit(lambda: list(tail))

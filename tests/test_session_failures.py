@@ -31,7 +31,7 @@ from runic_redis import (
     session,
 )
 from runic_redis.codec import Codec
-from runic_redis.events import Registry
+from runic_redis.events import EventRegistry
 from tests import servers
 from tests.faces import Face
 
@@ -442,7 +442,7 @@ def test_both_stores_encode_without_a_round_trip(store_class: Any) -> None:
 
 
 def test_a_state_with_an_unknown_object_is_no_state(namespace: str) -> None:
-    foreign = Registry()
+    foreign = EventRegistry()
     foreign.event("tests.of-another-program")(Noted)
     with RedisStore.from_url("memory://wrapping", namespace=namespace, unknown_events="wrap") as store:
         data = Codec(foreign, "raise").encode_state([Noted(1)])

@@ -19,8 +19,7 @@ from runic_redis.codec import Codec, payload_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import without_classes
-from runic_redis.events import bare_registry
-from runic_redis.events.references import parts_of
+from runic_redis.events import bare_registry, parts_of
 from runic_redis.operations import browsing
 from runic_redis.operations.browsing import fact, page, samples
 from runic_redis.plain import event_text, to_json
@@ -311,7 +310,7 @@ def test_no_value_that_fits_is_taken_for_too_long(value: Any) -> None:
 
 
 def kinds_of(value: Any) -> set[type]:
-    return {type(value)}.union(*map(kinds_of, parts_of(value)))
+    return {type(value)}.union(*map(kinds_of, parts_of(value, bare_registry)))
 
 
 def test_a_view_that_fails_says_what_is_damaged(odd: RedisStore, valkey: RunningServer) -> None:

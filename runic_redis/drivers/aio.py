@@ -10,6 +10,7 @@ nothing, and the user's client is left as it is.
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -24,6 +25,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from runic_redis.drivers.loops import Home
 from runic_redis.drivers.replies import (
     CLUSTER_FAILURES,
     CONNECTION_FAILURES,
@@ -53,7 +55,16 @@ from runic_redis.operations.effects import Batch, Collect, Lost, Operation
 from runic_redis.operations.following import Follow, Follower
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
-__all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "limit_round_trips", "run", "run_within"]
+__all__ = [
+    "ClusterServer",
+    "Sender",
+    "Server",
+    "SingleServer",
+    "drop_connections",
+    "limit_round_trips",
+    "run",
+    "run_within",
+]
 
 T = TypeVar("T")
 
@@ -72,6 +83,9 @@ class Server(Protocol):
 
     async def close(self) -> None:
         """Let go of connections that were made for the store alone."""
+
+    def drop(self) -> None:
+        """Drop these connections, once their event loop is closed."""
 
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
@@ -163,11 +177,28 @@ class Sender:
         self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
         self._closed = False
+        # Whether this is a copy in a child process.
+        self.disowned = False
+        self.home = Home()
         _senders.add(self)
 
     def disown(self) -> None:
         """In a child process: answer nobody, and leave the connections to the parent."""
-        self._closed = True
+        self._closed = self.disowned = True
+
+    def check(self) -> None:
+        """Raise an error unless calls can be answered here.
+
+        Raises:
+            StoreError: the store is closed, or belongs to the parent of this process, or to another event loop.
+        """
+        if self.disowned:
+            raise StoreError(
+                "The store was opened before this process was forked, and is closed here: its event loop and its "
+                "connections are the parent's. Nothing was sent. Open another store in this process."
+            )
+        check_open(self._closed)
+        self.home.check()
 
     async def ask(self, batch: Batch) -> list[Any]:
         """The replies to a batch.
@@ -349,13 +380,17 @@ class Sender:
     async def close(self) -> None:
         """Answer nobody any more, and those who wait with an error."""
         self._closed = True
-        self._room.set()
-        tasks = [*self._drivers.values(), *self._large, *self._following.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for group in self._groups:
-            group.end(closed())
+        if self.home.loop.is_closed():
+            # Nobody waits. What was connected can only be dropped.
+            self._server.drop()
+        else:
+            self._room.set()
+            tasks = [*self._drivers.values(), *self._large, *self._following.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for group in self._groups:
+                group.end(closed())
         await self._server.close()
 
 
@@ -364,6 +399,7 @@ class _Ahead:
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._task = asyncio.create_task(sender.ask(batch))
+        self._task.add_done_callback(_retrieve)
 
     async def collect(self) -> list[Any]:
         """The replies."""
@@ -371,8 +407,13 @@ class _Ahead:
 
     def cancel(self) -> None:
         """Give up on the replies."""
-        if not self._task.cancel() and not self._task.cancelled():
-            self._task.exception()  # or asyncio would complain that nobody has looked at it
+        self._task.cancel()
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Have asyncio not complain of a failure that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -542,6 +583,11 @@ class SingleServer:
         if self._owned:
             await self._client.aclose()
 
+    def drop(self) -> None:
+        """Drop the connections of a client that was made for the store, once their event loop is closed."""
+        if self._owned:
+            drop_connections(self._client.connection_pool)
+
 
 class ClusterServer:
     """A Redis Cluster: each call goes to the node that holds its key.
@@ -657,3 +703,29 @@ class ClusterServer:
             await connections.pool.aclose()
         if self._owned:
             await self._client.aclose()
+
+    def drop(self) -> None:
+        """Drop the connections that were made for the store, once their event loop is closed."""
+        for connections in self._connections.values():
+            drop_connections(connections.pool)
+        if self._owned:
+            nodes = self._client.nodes_manager
+            for node in (*nodes.nodes_cache.values(), *nodes.startup_nodes.values()):
+                for connection in node._connections:
+                    _drop(connection)
+
+
+def drop_connections(pool: Any) -> None:
+    """Close a pool's connections, once their event loop is closed."""
+    for connection in [*pool._available_connections, *pool._in_use_connections]:
+        _drop(connection)
+
+
+def _drop(connection: Any) -> None:
+    """Close a connection whose event loop is closed: redis-py and asyncio would leave that to the garbage collector."""
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    with suppress(RuntimeError, AttributeError):  # the latter of a connection in memory
+        writer.transport.abort()
+    # That has asked the loop for the rest.
+    with suppress(Exception):
+        writer.transport._call_connection_lost(None)

@@ -327,7 +327,7 @@ def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol, max_connections=NO_LIMIT)
-    return Connected(flavour.single_server(client, owned=True), shown(url), _TIMEOUT_S / 2)
+    return Connected(flavour.single_server(client, owned=True), shown(url), _MEMORY_BLOCK_S)
 
 
 # The memory:// stores of this process, by name.
@@ -362,6 +362,8 @@ def _defaults(flavour: Flavour) -> dict[str, Any]:
 
 # For how long a read waits for something to come, before it looks at how things are.
 _LONGEST_BLOCK_S = 1.0
+# In memory, where a read that waits cannot be interrupted.
+_MEMORY_BLOCK_S = 0.05
 
 
 def _wait_s(options: Mapping[str, Any]) -> float:

@@ -14,6 +14,7 @@ lists, whose operations are atomic.
 """
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -59,6 +60,7 @@ from runic_redis.drivers.replies import (
 from runic_redis.drivers.routing import Shipment, by_node, plain_replies, redirected
 from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Collect, Lost, Operation
+from runic_redis.operations.following import Follow
 from runic_redis.operations.grouping import Call, Group, Groups, Ticket, is_full
 
 __all__ = ["ClusterServer", "Sender", "Server", "SingleServer", "run", "run_within"]
@@ -75,6 +77,9 @@ class Pending(Protocol):
 
     def cancel(self) -> None:
         """Give up on the replies."""
+
+    def interrupt(self) -> None:
+        """From another thread: have a `finish` that waits fail."""
 
 
 class Server(Protocol):
@@ -240,7 +245,7 @@ class Sender:
         if not batch.commands:
             return []
         if batch.apart:
-            return _Fetching(batch, self).collect()
+            return self._ask_apart(batch)
         turn = _Turn(batch)
         try:
             with self._lock:
@@ -275,6 +280,20 @@ class Sender:
         if turn.error is not None:
             raise turn.error
         return turn.replies
+
+    def _ask_apart(self, batch: Batch) -> list[Any]:
+        fetching = _Fetching(batch, self)
+        if not isinstance(batch, Follow):
+            return fetching.collect()
+        # Another thread may end it.
+        batch.stop.interrupt = fetching.interrupt
+        try:
+            if batch.stop.is_set:
+                fetching.cancel()
+                raise _stopped()
+            return fetching.collect()
+        finally:
+            batch.stop.interrupt = None
 
     def _enqueue(self, turn: _Turn) -> bool:
         """Put a call in the queues, and have it lead those that nobody leads; whether there was room."""
@@ -425,6 +444,10 @@ class Sender:
                 turn.wake()
 
 
+def _stopped() -> StoreError:
+    return StoreError("The tail was closed. Nothing was changed.")
+
+
 def _refusal(answers: Sequence[Any]) -> StoreError | None:
     """The error that stands for an answer, if there is one."""
     return next((answer for answer in answers if isinstance(answer, StoreError)), None)
@@ -440,6 +463,7 @@ class _Fetching:
         self._group.add(self._ticket, range(len(batch.commands)))
         # What was received and not collected yet.
         self._answers: list[Any] | StoreError | None = None
+        self._interrupted = False
         self._send()
 
     def _send(self) -> None:
@@ -469,6 +493,8 @@ class _Fetching:
             if self._calls:
                 answers = self.receive()
                 self._answers = None
+                if self._interrupted:
+                    raise _stopped()
                 if isinstance(answers, StoreError):
                     raise answers
                 if refusal := _refusal(answers):
@@ -483,6 +509,11 @@ class _Fetching:
     def cancel(self) -> None:
         """Give up on the replies."""
         self._pending.cancel()
+
+    def interrupt(self) -> None:
+        """From another thread: have a `collect` that waits fail."""
+        self._interrupted = True
+        self._pending.interrupt()
 
 
 _NEW_LOCKS: dict[type, Callable[[], Any]] = {type(Lock()): Lock, type(RLock()): RLock}
@@ -671,6 +702,17 @@ class _Exchange:
         if connection is not None:
             self._connections.drop(connection)
 
+    def interrupt(self) -> None:
+        """From another thread: have what waits for the replies fail.
+
+        If they have just come, the connection may be another call's by now. That is then a lost connection, as any.
+        """
+        connected = getattr(self._connection, "_sock", None)
+        if isinstance(connected, socket.socket):
+            with suppress(OSError):
+                # (That of a TLS connection would also end its encryption, under the thread that reads.)
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
 
 class _SinglePending:
     """Calls sent to one Redis."""
@@ -679,6 +721,7 @@ class _SinglePending:
         self._shipment = Shipment(calls, range(len(calls)))
         self._exchange = _Exchange(connections, self._shipment)
         self.cancel = self._exchange.cancel
+        self.interrupt = self._exchange.interrupt
 
     def finish(self) -> list[Any]:
         return [error_reply(reply) for reply in self._shipment.replies(self._exchange.finish())]
@@ -830,6 +873,9 @@ class _Unreached:
     def cancel(self) -> None:
         """Nothing was sent."""
 
+    def interrupt(self) -> None:
+        """Nothing waits."""
+
 
 class _ClusterPending:
     """Calls sent to the nodes of a cluster."""
@@ -839,6 +885,8 @@ class _ClusterPending:
         self._calls = calls
         self._replies: list[Any] = [None] * len(calls)
         self._under_way: list[tuple[_Exchange, Shipment]] = []
+        # The one whose replies are being read.
+        self._reading: _Exchange | None = None
         self._send(range(len(calls)), {})
 
     def _send(self, places: Sequence[int], asking: dict[int, ClusterNode]) -> None:
@@ -864,6 +912,7 @@ class _ClusterPending:
         for last in reversed(range(REDIRECTIONS)):
             while self._under_way:
                 exchange, shipment = self._under_way.pop(0)
+                self._reading = exchange
                 try:
                     answers = exchange.finish()
                 except StoreError as error:
@@ -889,3 +938,10 @@ class _ClusterPending:
         for exchange, _ in self._under_way:
             exchange.cancel()
         self._under_way = []
+
+    def interrupt(self) -> None:
+        """From another thread: have a `finish` that waits fail."""
+        if (reading := self._reading) is not None:
+            reading.interrupt()
+        for exchange, _ in list(self._under_way):
+            exchange.interrupt()

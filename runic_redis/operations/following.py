@@ -4,7 +4,7 @@ One read waits for all streams of a slot. Where slots matter, a read waits for o
 in passing; the next read waits for another slot.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,32 @@ from runic_redis.errors import StoreError
 from runic_redis.operations.effects import Batch, Command, ErrorReply, Unanswered
 from runic_redis.operations.grouping import Ticket
 
-__all__ = ["Follow", "Follower", "by_slot", "entries_of", "follow"]
+__all__ = ["Follow", "Follower", "Stop", "by_slot", "entries_of", "follow"]
 
 # How many entries of each stream a read brings, if it is the only stream; and of all streams, if there are many.
 _MOST_ENTRIES = 32
 _MOST_TOGETHER = 512
 # How long a read waits for one slot of several, and one that is made for many callers, which others may join then.
 _GLANCE_S = 0.05
+
+
+class Stop:
+    """Ends reads that wait, from any thread.
+
+    Attributes:
+        is_set: whether they are to end; none waits after that.
+        interrupt: ends the one that waits now; a driver sets it.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.interrupt: Callable[[], None] | None = None
+
+    def set(self) -> None:
+        """End the read that waits, and each later one."""
+        self.is_set = True
+        if (interrupt := self.interrupt) is not None:
+            interrupt()
 
 
 @dataclass(slots=True)
@@ -28,17 +47,19 @@ class Follow(Batch):
     Attributes:
         after: for each stream's key, the ID of the entry after which to read.
         wait_s: how long to wait.
+        stop: ends them early.
     """
 
     after: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
+    stop: Stop = field(default_factory=Stop)
 
 
-def follow(slots: Sequence[Mapping[str, str]], wait_s: float) -> Follow:
+def follow(slots: Sequence[Mapping[str, str]], wait_s: float, stop: Stop | None = None) -> Follow:
     """Return what reads streams, those of each slot together; the first slot is waited for."""
     wait_s = wait_s if len(slots) == 1 else min(wait_s, _GLANCE_S)
     after = {key: entry_id for slot in slots for key, entry_id in slot.items()}
-    return Follow(_reads(slots, wait_s, _MOST_ENTRIES), apart=True, after=after, wait_s=wait_s)
+    return Follow(_reads(slots, wait_s, _MOST_ENTRIES), apart=True, after=after, wait_s=wait_s, stop=stop or Stop())
 
 
 def by_slot(keys: Iterable[str]) -> list[list[str]]:

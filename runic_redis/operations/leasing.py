@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 from runic_redis.arguments import check_count, check_owner, check_seconds, check_workflow_id
@@ -49,9 +49,9 @@ _AT_ONCE = 128
 _BEHIND_MS = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lease:
-    """The right to write a workflow, for a time.
+    """The right to write a workflow, for a time: a value, of which a copy is as good.
 
     Attributes:
         workflow_id: the workflow.
@@ -64,6 +64,24 @@ class Lease:
     owner: str
     token: int
     ttl: float
+
+    def __eq__(self, other: object) -> bool:
+        return self._value() == other._value() if isinstance(other, Lease) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._value())
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._value()
+
+    def _value(self) -> tuple[str, str, int, float]:
+        return self.workflow_id, self.owner, self.token, self.ttl
 
 
 def lease_argument(lease: Lease | None, workflow_id: str) -> str:

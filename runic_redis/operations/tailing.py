@@ -14,7 +14,7 @@ from runic_redis.errors import InvalidArgument, InvalidType, StoreError, Workflo
 from runic_redis.operations.asking import ask_all, checked
 from runic_redis.operations.effects import Command, ErrorReply, Operation
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.following import by_slot, entries_of, follow
+from runic_redis.operations.following import Stop, by_slot, entries_of, follow
 from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
 
@@ -25,6 +25,8 @@ _LAST_MS = 2**64 - 1
 _AT_ONCE = 1000
 # How long a read waits for something to come, before it looks at how things are.
 _LOOK_S = 1.0
+# A first read may only show that a node rejects several slots, and the next one that a workflow has been made.
+_MOST_READS = 3
 
 
 class _Followed:
@@ -48,6 +50,9 @@ class Tailer:
     Args:
         context: the store's.
         after: for each workflow, the cursor after which to read it. It need not be there yet.
+
+    Attributes:
+        stop: ends a read that waits.
     """
 
     def __init__(self, context: Context, after: Mapping[str, int]) -> None:
@@ -64,6 +69,7 @@ class Tailer:
         ]
         self._by_key = {one.events.encode(): one for one in followed}
         self._slots = self._split()
+        self.stop = Stop()
 
     def open(self) -> Operation[None]:
         """See which of the workflows there are.
@@ -73,8 +79,11 @@ class Tailer:
         """
         yield from self._look_after(list(self._by_key.values()))
 
-    def next_page(self) -> Operation[list[tuple[str, Record]]]:
+    def next_page(self, wait_s: float | None = None) -> Operation[list[tuple[str, Record]]]:
         """What has come, each with its workflow's id; empty if nothing has for a while.
+
+        Args:
+            wait_s: how long to wait for it at most; None for as long as a read does.
 
         Raises:
             WorkflowNotFound: one of the workflows has been deleted.
@@ -82,15 +91,24 @@ class Tailer:
             EventsTrimmed: what was not read yet has been trimmed.
             DecodeError: what is there is damaged.
         """
+        wait_s = min(self._context.wait_s, _LOOK_S, _LOOK_S if wait_s is None else wait_s)
+        for _ in range(_MOST_READS):
+            page = yield from self._read_page(wait_s)
+            if page is not None:
+                return page
+        return []
+
+    def _read_page(self, wait_s: float) -> Operation[list[tuple[str, Record]] | None]:
+        """What has come; None if it is to be read again."""
         self._slots.append(self._slots.pop(0))
         slots = [{one.events: f"{one.cursor}-{_LAST_MS}" for one in slot} for slot in self._slots]
-        batch = follow(slots, min(self._context.wait_s, _LOOK_S))
+        batch = follow(slots, wait_s, self.stop)
         answers = yield batch
         if any(isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT" for reply in answers):
             # A node of a cluster that has all the slots.
             self._context.slots_matter = True
             self._slots = self._split()
-            return []
+            return None
         replies = checked(answers, batch.commands)
         found = [(self._by_key[key], entries) for reply in replies for key, entries in entries_of(reply)]
         brought = {one.events for one, _ in found}
@@ -118,7 +136,7 @@ class Tailer:
         # What was moved past is given first, so as not to be lost. The next page begins where this one failed.
         if problem is not None and not taken:
             raise problem
-        return taken
+        return taken or None
 
     def _split(self) -> list[list[_Followed]]:
         """The workflows that one read can wait for."""

@@ -13,9 +13,11 @@ from runic_redis.arguments import check_count, check_data
 from runic_redis.codec import MAX_COMMIT_BYTES, Codec
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
+    CursorConflict,
     DecodeError,
     EncodeError,
     EventsTrimmed,
+    IncompatibleEvent,
     InvalidArgument,
     InvalidType,
     SnapshotNotFound,
@@ -169,7 +171,7 @@ class _Core(Generic[State]):
         except SnapshotNotFound:
             return None, None
         except Exception as error:  # how a state that was written otherwise fails is loads' own affair
-            if isinstance(error, StoreError) and not isinstance(error, DecodeError):
+            if isinstance(error, StoreError) and not isinstance(error, DecodeError | IncompatibleEvent):
                 raise
             problem = f"{type(error).__name__}: {reason(error)}"
             _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self._workflow_id, problem)
@@ -273,18 +275,33 @@ class _Core(Generic[State]):
 
     def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
         """Append events where the workflow is known to be, with the snapshot unless the server rejects its size."""
-        options = {"expected_cursor": self.cursor, **self._by_lease}
         too_large = None
-        if snapshot is not None:
+        while True:
+            options = {"expected_cursor": self.cursor, **self._by_lease}
+            with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
             try:
-                self.cursor = yield Ask("append", (self._workflow_id, events), {**options, "snapshot": snapshot})
+                self.cursor = yield Ask("append", (self._workflow_id, events), {**options, **with_snapshot})
             except WriteRefused as error:
-                if error.code != "TOO_LARGE":
+                if error.code != "TOO_LARGE" or not with_snapshot:
                     raise
                 too_large = error
-        if snapshot is None or too_large is not None:
-            self.cursor = yield Ask("append", (self._workflow_id, events), options)
-        return too_large
+            except CursorConflict as error:
+                if not (yield from self._has_nothing_new(error.actual)):
+                    raise
+                self.cursor = error.actual
+            else:
+                return too_large
+
+    def _has_nothing_new(self, cursor: int) -> Steps[bool]:
+        """Whether all events from here to a cursor are of those that upcasters read as none."""
+        if cursor <= self.cursor:
+            return False
+        found: list[Any] = []
+        try:
+            yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor, "until": cursor}, found.append)
+        except (WorkflowNotFound, EventsTrimmed):
+            return False
+        return not found
 
     def _snapshot_due(self) -> tuple[bytes | None, Exception | None]:
         """The state as bytes if a snapshot is due, or why there are none. The events are stored either way."""

@@ -1,6 +1,9 @@
 """Leases: who may write, what is left unfinished, and how a workflow ends."""
 
+import copy
+import pickle
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +14,7 @@ from runic_redis import (
     EventsTrimmed,
     InvalidArgument,
     InvalidType,
+    Lease,
     LeaseHeld,
     LeaseLost,
     SnapshotNotFound,
@@ -36,6 +40,14 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
     "complete": lambda store, lease: store.complete("w", lease=lease),
     "renew": lambda store, lease: store.renew(lease),
     "delete": lambda store, lease: store.delete("w", lease=lease),
+}
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "replace": replace,
+    "pickle": lambda lease: pickle.loads(pickle.dumps(lease)),  # noqa: S301 - its own
+    "fields": lambda lease: Lease(**asdict(lease)),
 }
 
 
@@ -114,6 +126,21 @@ class LeaseContract(Contract):
         tokens = [store.acquire("w", "me").token for _ in range(5)]
         assert tokens == sorted(set(tokens))
 
+    @pytest.mark.parametrize("way", COPIES)
+    def test_a_lease_is_a_value_and_a_copy_is_as_good(self, store: Any, way: str) -> None:
+        lease = store.acquire("w", "me", 1000)
+        copied = COPIES[way](lease)
+        assert copied == lease == Lease("w", "me", lease.token, 1000.0)
+        assert {copied: 1}[lease] == 1
+        assert copied != replace(copied, token=copied.token + 1)
+        assert asdict(copied) == asdict(lease) == asdict(Lease("w", "me", lease.token, 1000.0))
+        for one in (lease, copied):
+            assert repr(one).endswith(f"(workflow_id='w', owner='me', token={lease.token}, ttl=1000.0)")
+        assert store.append("w", numbered(1), lease=copied) == 1
+        store.renew(copied)
+        store.release(copied)
+        assert len(store.claim("you")) == 1
+
     def test_a_lease_makes_the_workflow(self, store: Any) -> None:
         store.acquire("w", "me")
         assert store.exists("w")
@@ -140,7 +167,7 @@ class LeaseContract(Contract):
         until(lambda: not _is_held(store, "as before"))  # so the other one's time is over too
         result, look, seen = DONE[write]
         assert look(store, "as before") != seen
-        assert WRITES[write](store, type(brief)(**{**vars(brief), "ttl": 1000.0})) == result
+        assert WRITES[write](store, replace(brief, ttl=1000.0)) == result
         assert look(store, "w") == seen
         if write not in {"complete", "delete"}:
             assert _is_held(store, "w"), "each other write has the lease last on"
@@ -248,7 +275,7 @@ class LeaseContract(Contract):
 
     def test_a_write_has_its_lease_last_on(self, store: Any) -> None:
         lease = store.acquire("w", "me", MOMENT_S)
-        longer = type(lease)(**{**vars(lease), "ttl": 1000.0})
+        longer = replace(lease, ttl=1000.0)
         store.append("w", numbered(1), lease=longer)
         with pytest.raises(LeaseHeld):
             store.acquire("w", "you")

@@ -96,6 +96,61 @@ class TailContract(Contract):
         with closing(store.tail("order-1", after=90)) as records:
             assert [record.cursor for record in islice(records, 10)] == list(range(91, 101))
 
+    def test_without_waiting_it_gives_the_events_that_are_there_and_goes_on_later(self, store: Any) -> None:
+        with store.tail("order-1", wait_s=0) as records:
+            assert list(records) == []
+            for number in range(5):
+                store.append("order-1", numbered(3, 3 * number))
+                assert [record.event for record in records] == numbered(3, 3 * number)
+                assert list(records) == []
+        with store.tail_all({"order-1": 14, "order-2": 0}, wait_s=0) as pairs:
+            assert [(workflow_id, record.cursor) for workflow_id, record in pairs] == [("order-1", 15)]
+            store.append("order-2", numbered(1))
+            assert [(workflow_id, record.cursor) for workflow_id, record in pairs] == [("order-2", 1)]
+
+    def test_a_wait_that_is_over_ends_iteration_and_a_later_step_goes_on(self, store: Any, opener: Opener) -> None:
+        store.append("order-1", numbered(1))
+        with closing(opener()) as writer, store.tail("order-1", wait_s=0.05) as records:
+            assert [record.cursor for record in records] == [1]
+            writer.append("order-1", numbered(2))
+            assert [record.cursor for record in records] == [2, 3]
+            assert list(records) == []
+
+    def test_a_closed_tail_gives_nothing_more(self, store: Any) -> None:
+        store.append("order-1", numbered(3))
+        with store.tail("order-1") as records:
+            assert next(records).cursor == 1
+        assert list(records) == []
+        records.close()
+
+    def test_closing_ends_the_step_that_waits(self, store: Any) -> None:
+        store.append("order-1", numbered(1))
+        with ThreadPoolExecutor(1) as pool, store.tail("order-1") as records:
+            assert next(records).cursor == 1
+            rest = pool.submit(list, records)
+            records.close()
+            assert rest.result() == []
+
+    def test_threads_that_share_a_tail_are_given_each_event_once(self, store: Any, opener: Opener) -> None:
+        with closing(opener()) as writer, ThreadPoolExecutor(4) as pool, store.tail("order-1") as records:
+
+            def take() -> list[int]:
+                return [record.cursor for record in islice(records, 10)]
+
+            taking = [pool.submit(take) for _ in range(4)]
+            for number in range(20):
+                writer.append("order-1", numbered(2, number))
+            taken = [one.result() for one in taking]
+        assert sorted(cursor for cursors in taken for cursor in cursors) == list(range(1, 41))
+        assert all(cursors == sorted(cursors) for cursors in taken)
+
+    @pytest.mark.parametrize("wait_s", [-1, float("nan"), 1e12, "1", True], ids=repr)
+    def test_a_wait_that_is_no_time_is_refused_at_the_call(self, store: Any, wait_s: Any) -> None:
+        with pytest.raises(InvalidArgument, match="wait_s"):
+            store.tail("order-1", wait_s=wait_s)
+        with pytest.raises(InvalidArgument, match="wait_s"):
+            store.tail_all({"order-1": 0}, wait_s=wait_s)
+
     def test_bad_input_is_refused_at_the_call(self, store: Any) -> None:
         after: Any
         for after in ({}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None):
