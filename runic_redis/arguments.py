@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from runic_redis.errors import InvalidArgument, InvalidType
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
 __all__ = [
     "MAX_COMMIT_ID_BYTES",
@@ -34,6 +34,8 @@ MAX_CURSOR = 2**53 - 1
 MAX_PARTITIONS = 4096
 # So that no time of Redis overflows.
 MAX_SECONDS = 10**11
+# A thread or a loop cannot wait for longer than some centuries.
+MAX_DEADLINE_S = 10**9
 # Snapshots, facts and logs: half of what a Redis string can hold, so that a request always fits the server's limits.
 MAX_DATA_BYTES = 256 * 1024 * 1024
 
@@ -53,7 +55,7 @@ def check_workflow_id(workflow_id: Any) -> str:
     """A workflow id: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes, as a plain one if it is of a subclass."""
     if not isinstance(workflow_id, str):
         raise InvalidType(
-            f"A workflow id is a str, not {type(workflow_id).__name__}: {workflow_id!r:.80}; nothing was sent."
+            f"A workflow id is a str, not {type(workflow_id).__name__}: {short_repr(workflow_id)}; nothing was sent."
         )
     if not workflow_id:
         raise InvalidArgument("A workflow id may not be empty; nothing was sent.")
@@ -68,20 +70,22 @@ def check_workflow_id(workflow_id: Any) -> str:
 
 
 def check_deadline(deadline_s: Any) -> None:
-    """A number of seconds, from 0 up."""
+    """A number of seconds, from 0 to thirty years."""
     if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
-        raise InvalidType(f"deadline_s is a number of seconds, not {deadline_s!r:.80}.")
-    if not 0 <= deadline_s < float("inf"):
-        raise InvalidArgument(f"deadline_s is a number of seconds from 0 up, not {deadline_s!r}.")
+        raise InvalidType(f"deadline_s is a number of seconds, not {short_repr(deadline_s)}.")
+    if not 0 <= deadline_s <= MAX_DEADLINE_S:
+        raise InvalidArgument(
+            f"deadline_s is a number of seconds from 0 to {MAX_DEADLINE_S}, not {short_repr(deadline_s)}."
+        )
 
 
 def check_seconds(seconds: Any, name: str) -> float:
     """A number of seconds, from 0 up to some thousand years."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise InvalidType(f"{name} is a number of seconds, not {seconds!r:.80}; nothing was sent.")
+        raise InvalidType(f"{name} is a number of seconds, not {short_repr(seconds)}; nothing was sent.")
     if not 0 <= seconds <= MAX_SECONDS:
         raise InvalidArgument(
-            f"{name} is a number of seconds from 0 to {MAX_SECONDS}, not {seconds!r}; nothing was sent."
+            f"{name} is a number of seconds from 0 to {MAX_SECONDS}, not {short_repr(seconds)}; nothing was sent."
         )
     return float(seconds)
 
@@ -89,16 +93,18 @@ def check_seconds(seconds: Any, name: str) -> float:
 def check_owner(owner: Any) -> str:
     """Who a lease is for: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
     if not isinstance(owner, str):
-        raise InvalidType(f"An owner is a str, not {type(owner).__name__}: {owner!r:.80}; nothing was sent.")
+        raise InvalidType(f"An owner is a str, not {type(owner).__name__}: {short_repr(owner)}; nothing was sent.")
     if not 0 < len(_utf8(owner, "The owner")) <= MAX_ID_BYTES:
-        raise InvalidArgument(f"An owner is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {owner!r:.80}; nothing was sent.")
+        raise InvalidArgument(
+            f"An owner is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {short_repr(owner)}; nothing was sent."
+        )
     return str.__str__(owner)
 
 
 def check_prefix(prefix: Any) -> str:
     """A prefix of workflow ids: any `str`, the empty one too."""
     if not isinstance(prefix, str):
-        raise InvalidType(f"A prefix is a str, not {type(prefix).__name__}: {prefix!r:.80}; nothing was sent.")
+        raise InvalidType(f"A prefix is a str, not {type(prefix).__name__}: {short_repr(prefix)}; nothing was sent.")
     _utf8(prefix, "The prefix")
     return str.__str__(prefix)
 
@@ -106,9 +112,9 @@ def check_prefix(prefix: Any) -> str:
 def check_cursor(cursor: Any, name: str = "cursor") -> int:
     """A cursor: an `int` from 0 up."""
     if type(cursor) is not int:
-        raise InvalidType(f"{name} is an int, not {type(cursor).__name__}: {cursor!r:.80}; nothing was sent.")
+        raise InvalidType(f"{name} is an int, not {type(cursor).__name__}: {short_repr(cursor)}; nothing was sent.")
     if not 0 <= cursor <= MAX_CURSOR:
-        raise InvalidArgument(f"{name} is from 0 to {MAX_CURSOR}, not {cursor}; nothing was sent.")
+        raise InvalidArgument(f"{name} is from 0 to {MAX_CURSOR}, not {short_repr(cursor)}; nothing was sent.")
     return cursor
 
 
@@ -130,7 +136,7 @@ def check_hash(fact_hash: Any) -> bytes:
         raw = fact_hash
     else:
         raise InvalidType(
-            f"A fact hash is bytes or str, not {type(fact_hash).__name__}: {fact_hash!r:.80}; nothing was sent."
+            f"A fact hash is bytes or str, not {type(fact_hash).__name__}: {short_repr(fact_hash)}; nothing was sent."
         )
     if not 0 < len(raw) <= MAX_HASH_BYTES:
         raise InvalidArgument(f"A fact hash is 1 to {MAX_HASH_BYTES} bytes, this one is {len(raw)}; nothing was sent.")
@@ -145,7 +151,7 @@ def check_commit_id(commit_id: Any) -> bytes:
         raw = commit_id
     else:
         raise InvalidType(
-            f"A commit id is bytes or str, not {type(commit_id).__name__}: {commit_id!r:.80}; nothing was sent."
+            f"A commit id is bytes or str, not {type(commit_id).__name__}: {short_repr(commit_id)}; nothing was sent."
         )
     if not 0 < len(raw) <= MAX_COMMIT_ID_BYTES:
         raise InvalidArgument(
@@ -173,10 +179,10 @@ def check_size(size: int, what: str) -> None:
 def check_namespace(namespace: Any) -> str:
     """A namespace: 1 to 100 letters, digits and ``_ . @ / + -``, so that no key of one can be a key of another."""
     if not isinstance(namespace, str):
-        raise InvalidType(f"A namespace is a str, not {type(namespace).__name__}: {namespace!r:.80}.")
+        raise InvalidType(f"A namespace is a str, not {type(namespace).__name__}: {short_repr(namespace)}.")
     if not _NAMESPACE.fullmatch(namespace):
         raise InvalidArgument(
-            f"A namespace is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not {namespace!r:.120}."
+            f"A namespace is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not {short_repr(namespace, 120)}."
         )
     return str.__str__(namespace)
 
@@ -184,7 +190,7 @@ def check_namespace(namespace: Any) -> str:
 def check_partitions(partitions: Any) -> int:
     """A partition count: 1 to `MAX_PARTITIONS`."""
     if type(partitions) is not int:
-        raise InvalidType(f"partitions is an int, not {type(partitions).__name__}: {partitions!r:.80}.")
+        raise InvalidType(f"partitions is an int, not {type(partitions).__name__}: {short_repr(partitions)}.")
     if not 1 <= partitions <= MAX_PARTITIONS:
-        raise InvalidArgument(f"partitions is from 1 to {MAX_PARTITIONS}, not {partitions}.")
+        raise InvalidArgument(f"partitions is from 1 to {MAX_PARTITIONS}, not {short_repr(partitions)}.")
     return partitions

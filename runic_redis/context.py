@@ -8,7 +8,7 @@ from typing import Any
 from runic_redis.arguments import check_namespace, check_partitions
 from runic_redis.codec import Codec
 from runic_redis.durability import Durability, check_durability
-from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
+from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, short_repr
 from runic_redis.events import EventRegistry, UnknownEvents, bare_registry, default_registry
 from runic_redis.keys import Keys
 from runic_redis.observing import Observer
@@ -85,9 +85,9 @@ def make_context(
         InvalidArgument: one of them cannot be used.
     """
     if unknown_events not in ("raise", "wrap"):
-        raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {unknown_events!r:.80}.')
+        raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {short_repr(unknown_events)}.')
     if registry is not None and not isinstance(registry, EventRegistry):
-        raise InvalidType(f"registry is an EventRegistry, not {registry!r:.80}.")
+        raise InvalidType(f"registry is an EventRegistry, not {short_repr(registry)}.")
     keys = Keys(check_namespace(namespace), DEFAULT_PARTITIONS if partitions is None else check_partitions(partitions))
     return Context(
         keys,

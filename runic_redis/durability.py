@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from runic_redis.errors import InvalidArgument, InvalidType
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
 __all__ = ["Durability", "Replicated", "check_durability", "replicated"]
 
@@ -33,7 +33,7 @@ def replicated(replicas: int, *, fsync: bool = False) -> Replicated:
     """
     if type(replicas) is not int or not 0 < replicas <= _MOST_REPLICAS:
         raise InvalidArgument(
-            f"replicated takes a number of replicas, from 1 to {_MOST_REPLICAS}, not {replicas!r:.80}."
+            f"replicated takes a number of replicas, from 1 to {_MOST_REPLICAS}, not {short_repr(replicas)}."
         )
     return Replicated(replicas, bool(fsync))
 
@@ -48,12 +48,12 @@ def check_durability(durability: Any) -> Durability:
         return durability
     if not isinstance(durability, str):
         raise InvalidType(
-            f'durability is "memory", "fsync" or replicated(n), not {durability!r:.80}; nothing was sent.'
+            f'durability is "memory", "fsync" or replicated(n), not {short_repr(durability)}; nothing was sent.'
         )
     if durability == "memory":
         return "memory"
     if durability == "fsync":
         return "fsync"
     raise InvalidArgument(
-        f'durability is "memory", "fsync" or replicated(n), not {durability!r:.80}; nothing was sent.'
+        f'durability is "memory", "fsync" or replicated(n), not {short_repr(durability)}; nothing was sent.'
     )

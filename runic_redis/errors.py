@@ -29,11 +29,21 @@ __all__ = [
     "UnknownEventType",
     "WorkflowNotFound",
     "WriteRefused",
+    "printable",
     "reason",
+    "short_repr",
 ]
 
 
 _LONGEST_REASON = 1000
+
+
+def short_repr(value: Any, length: int = 80) -> str:
+    """Return the beginning of a value's repr, for a message; of a value that has none, its type."""
+    try:
+        return repr(value)[:length]
+    except Exception:  # of an int of very many digits, say, or of a class whose repr fails
+        return f"a value of the type {type(value).__qualname__} that cannot be printed"
 
 
 def reason(error: BaseException) -> str:
@@ -42,7 +52,18 @@ def reason(error: BaseException) -> str:
         text = str(error)
     except Exception:  # of an int of very many digits, say
         text = ""
-    return text[:_LONGEST_REASON] or type(error).__name__
+    return "\n".join(map(printable, text[:_LONGEST_REASON].split("\n"))) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text with what is no visible character written as Python escapes it.
+
+    These are control characters, which a terminal would obey, those that change the direction of what follows, those
+    without width, line and paragraph separators, odd spaces, lone surrogates, and code points that stand for nothing.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _restore(cls: type["StoreError"], args: tuple[Any, ...], state: dict[str, Any]) -> "StoreError":

@@ -5,6 +5,7 @@ What JSON has no form for is an object with one member whose name begins with a 
 """
 
 import datetime as dt
+import json
 import math
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -14,10 +15,12 @@ from uuid import UUID
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
 
-__all__ = ["event_fields", "event_text", "event_type", "to_json", "value_text"]
+__all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "to_json", "value_text"]
 
-# Python writes no longer int in decimal, since that takes a time that grows with the square of the length.
-_LONG_INT_BITS = 8192
+# An int of so many bits is a number in JSON: every Python writes and reads it, as its limit of digits is 640 at least.
+_JSON_INT_BITS = 2048
+# And is written in decimal up to here: that takes a time that grows with the square of the length.
+_DECIMAL_BITS = 32_768
 # The type that a plain dict is shown with.
 PLAIN = "dict"
 
@@ -50,7 +53,26 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
 
 def event_text(event: Any) -> str:
     """An event's fields in a line, as Python would write them."""
-    return ", ".join(f"{name}={value_text(value)}" for name, value in event_fields(event).items())
+    return ", ".join(
+        f"{name if type(name) is str else value_text(name)}={value_text(value)}"
+        for name, value in event_fields(event).items()
+    )
+
+
+def json_text(value: Any) -> str:
+    """Return a value as indented JSON, with what is no visible character escaped, so that it may be shown."""
+    lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+    return "\n".join(line if line.isprintable() else "".join(map(_json_form, line)) for line in lines)
+
+
+def _json_form(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
+
+
+def int_text(value: int) -> str:
+    """Return an int in decimal, or in hexadecimal if it is very long; Python's limit for `str` does not matter."""
+    # Of a Decimal, no limit of digits holds.
+    return str(Decimal(value)) if value.bit_length() <= _DECIMAL_BITS else hex(value)
 
 
 def to_json(value: Any) -> Any:
@@ -69,7 +91,7 @@ def _to_json(value: Any) -> Any:
     if value is None or kind in {bool, str}:
         return value
     if kind is int:
-        return value if value.bit_length() <= _LONG_INT_BITS else {"$int": hex(value)}
+        return value if value.bit_length() <= _JSON_INT_BITS else {"$int": int_text(value)}
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     write = _FORMS.get(kind)
@@ -120,10 +142,17 @@ def _written(value: Any) -> str:
     if kind is FactRef:
         return f"FactRef({value.hash!r})"
     if kind is UnknownEvent:
-        return f"{value.name}({', '.join(f'{name}={_written(part)}' for name, part in value.fields.items())})"
+        return _object_text(value)
     if kind in {list, tuple} or (kind in {set, frozenset} and value):
         comma = "," if kind is tuple and len(value) == 1 else ""
         return _BRACKETS[kind].format(", ".join(map(_written, value)) + comma)
     if kind is dict:
         return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
-    return hex(value) if kind is int and value.bit_length() > _LONG_INT_BITS else repr(value)
+    try:
+        return int_text(value) if kind is int else repr(value)
+    except ValueError:  # a Fraction, say, of ints that are longer than Python's limit
+        return _object_text(value)
+
+
+def _object_text(value: Any) -> str:
+    return f"{_schema(value)[0]}({', '.join(f'{name}={_written(part)}' for name, part in event_fields(value).items())})"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runic_redis.errors import DecodeError, InvalidType
+from runic_redis.errors import DecodeError, InvalidType, short_repr
 from runic_redis.events import FactRef
 from runic_redis.runic_events import (
     ActivationConsumed,
@@ -174,11 +174,11 @@ class _Graph:
 
 def _checked_targets(meta_targets: Any) -> set[Hash]:
     if isinstance(meta_targets, str) or not isinstance(meta_targets, Iterable):
-        raise InvalidType(f"meta_targets is a list of hashes, not {meta_targets!r:.80}.")
+        raise InvalidType(f"meta_targets is a list of hashes, not {short_repr(meta_targets)}.")
     targets = list(meta_targets)
     for target in targets:
         if not isinstance(target, int | str):
-            raise InvalidType(f"meta_targets is a list of hashes, each an int or a str, not of {target!r:.80}.")
+            raise InvalidType(f"meta_targets is a list of hashes, each an int or a str, not of {short_repr(target)}.")
     return set(targets)
 
 

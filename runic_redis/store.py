@@ -112,7 +112,7 @@ class RedisStore:
         Args:
             url: where to connect; None for the environment's ``RUNIC_REDIS_URL``. One of ``redis://``, ``rediss://``,
                 ``unix://``, ``redis+cluster://``, ``rediss+cluster://``, ``redis+sentinel://``, ``embedded://`` and
-                ``memory://``, with the query options of redis-py; see docs/urls.md.
+                ``memory://``, with the query options of redis-py.
             namespace: as for the class.
             partitions: as for the class.
             deadline_s: as for the class.

@@ -207,6 +207,9 @@ def _main() -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv[1:] = request["arguments"]
+    # Those that there are know the files of the process that this one was forked from.
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)
     if request["program"] is None:
         importlib.import_module("runic_redis.cli.main").main()
     else:

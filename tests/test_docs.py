@@ -47,7 +47,8 @@ def test_the_examples_of_a_page_run_one_after_the_other(
     if CLUSTER in code:
         nodes: list[RunningServer] = request.getfixturevalue("cluster_nodes")
         code = code.replace(",localhost:7002,localhost:7003", "").replace(CLUSTER, f"127.0.0.1:{nodes[0].port}")
-    run(code, tmp_path)
+    for _ in range(2):  # it may be run again, on what it has left
+        run(code, tmp_path)
 
 
 def test_a_worker_of_the_start_page_is_killed_and_another_goes_on(tmp_path: Path) -> None:

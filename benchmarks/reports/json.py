@@ -10,4 +10,4 @@ from ..results import Report
 
 
 def render(report: Report) -> str:
-    return json.dumps(dataclasses.asdict(report), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(dataclasses.asdict(report), indent=1) + "\n"

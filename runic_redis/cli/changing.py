@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened, utf_8
 from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, printable, progress, stop
 from runic_redis.errors import WorkflowNotFound
 from runic_redis.operations.describing import count_workflows
@@ -68,7 +68,7 @@ def collect(
 
 
 def delete(
-    workflow_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Workflows.")],
+    workflow_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Workflows.", callback=utf_8)],
     *,
     url: Url = None,
     namespace: Namespace = "runic",
@@ -81,7 +81,7 @@ def delete(
         if missing:
             stop(f"There is no workflow {missing[0]!r}. Nothing was deleted.", EXIT_NO)
         if not yes:
-            if not sys.stdin.isatty():
+            if sys.stdin is None or not sys.stdin.isatty():
                 stop("Nobody is there to be asked: pass --yes. Nothing was deleted.", EXIT_USAGE)
             events = sum(map(store.cursor, workflow_ids))
             typer.confirm(f"Delete {len(workflow_ids)} workflows with {events} events?", abort=True, err=True)

@@ -158,7 +158,8 @@ def _durability(store: RedisStore, name: str, durability: Durability) -> Check:
         # Without an append-only file the server would have said so; without a replica it waits for one.
         if durability == "fsync":
             return Check(name, "bad", found, str(error))
-        return Check(name, "unknown", found, "docs/reliability.md says what it needs.")
+        needs = "that syncs its append-only file" if durability == replicated(1, fsync=True) else "that keeps up"
+        return Check(name, "unknown", found, f"Give the server a replica {needs}, or use another durability.")
     except WriteRefused as error:
         return Check(name, "bad", "the server takes no writes", str(error))
     except StoreError as error:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from runic_redis.cli.options import AsJson, Namespace, Url, opened
+from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, opened, utf_8
 from runic_redis.cli.output import (
     EXIT_NO,
     bytes_text,
@@ -54,7 +54,9 @@ _TIMES = 5
 
 
 def workflows(
-    prefix: Annotated[str, typer.Argument(help="Only those whose ids begin so.", metavar="[PREFIX]")] = "",
+    prefix: Annotated[
+        str, typer.Argument(help="Only those whose ids begin so.", metavar="[PREFIX]", callback=utf_8)
+    ] = "",
     *,
     url: Url = None,
     namespace: Namespace = "runic",
@@ -102,7 +104,7 @@ def _described(store: RedisStore, prefix: str, state: State | None, limit: int |
 
 
 def show(
-    workflow_id: Annotated[str, typer.Argument(metavar="ID", help="The workflow.")],
+    workflow_id: WorkflowId,
     *,
     url: Url = None,
     namespace: Namespace = "runic",
@@ -181,13 +183,15 @@ def _snapshot_text(one: Description) -> str | None:
 
 
 def events(
-    workflow_id: Annotated[str, typer.Argument(metavar="ID", help="The workflow.")],
+    workflow_id: WorkflowId,
     *,
     url: Url = None,
     namespace: Namespace = "runic",
     first: Annotated[int | None, typer.Option("--from", help="The cursor of the first event wanted.", min=1)] = None,
     last: Annotated[int | None, typer.Option("--to", help="The cursor of the last one.", min=0)] = None,
-    kind: Annotated[str | None, typer.Option("--type", metavar="NAME", help="Only events of this type.")] = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="NAME", help="Only events of this type.", callback=utf_8)
+    ] = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="The newest first.")] = False,
     limit: Annotated[int, typer.Option(help="At most so many; 0 for all.", min=0)] = 0,
     as_json: AsJson = False,
@@ -232,7 +236,7 @@ def print_record(workflow_id: str, record: Record, *, as_json: bool, named: bool
 
 
 def facts(
-    hashes: Annotated[list[str], typer.Argument(metavar="HASH...", help="The facts' hashes.")],
+    hashes: Annotated[list[str], typer.Argument(metavar="HASH...", help="The facts' hashes.", callback=utf_8)],
     *,
     url: Url = None,
     namespace: Namespace = "runic",

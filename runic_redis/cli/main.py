@@ -7,6 +7,7 @@ Exit status 0: done. 1: what was asked for is not there, or not as it must be. 2
 
 import os
 import sys
+from typing import Any, NoReturn
 
 from runic_redis import __version__
 from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable, WriteRefused
@@ -17,7 +18,7 @@ try:
     import typer
 
     from runic_redis.cli import changing, checking, following, looking, moving, running, showing
-    from runic_redis.cli.output import EXIT_NO, EXIT_PIPE, EXIT_UNAVAILABLE, EXIT_USAGE, stop
+    from runic_redis.cli.output import EXIT_NO, EXIT_PIPE, EXIT_UNAVAILABLE, EXIT_USAGE, prepare_streams, stop
 except ImportError:
     sys.exit("The command line needs an extra: pip install 'runic-redis[cli,embedded]'.")
 
@@ -54,13 +55,23 @@ def options(
     """Options that stand before the verb."""
 
 
+# typer's own errors; by its version these are click's, or those of a copy of click inside of it.
+_WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
 def main() -> None:
     """Run the command line; errors of the store and of the system are one line, without a traceback."""
+    prepare_streams()
     try:
         try:
-            app()
+            status = app(standalone_mode=False)
         finally:
             _flush()
+        raise SystemExit(status or 0)
+    except _WrongUse as error:
+        _explain(error)
+    except typer.Abort:
+        stop("Aborted. Nothing was changed.", EXIT_NO)
     except SystemExit as ended:
         # As whatever prints says that nobody reads it any more.
         if isinstance(ended.__context__, BrokenPipeError):
@@ -76,6 +87,16 @@ def main() -> None:
         raise SystemExit(EXIT_PIPE) from None
     except OSError as error:
         stop(f"The system does not let it go on: {error}", EXIT_UNAVAILABLE)
+
+
+def _explain(error: Any) -> NoReturn:
+    """End with what is wrong with the arguments: typer would print them as they are, control characters too."""
+    message, context = error.format_message().strip(), getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        raise SystemExit(error.exit_code)  # the help is printed
+    if context is not None:
+        message = f"{message}{'' if message.endswith(('.', '?')) else '.'} See {context.command_path} --help."
+    stop(message, error.exit_code)
 
 
 def _flush() -> None:

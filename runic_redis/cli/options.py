@@ -1,21 +1,22 @@
 """The options that verbs share, and opening what they name."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Timer
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from runic_redis.cli.output import EXIT_NO, note, stop
 from runic_redis.context import URL_VARIABLE, find_url, without_classes
-from runic_redis.drivers.connect import shown
+from runic_redis.drivers.connect import EXAMPLES, shown
 from runic_redis.operations.examining import RESTORE_SETTINGS
 from runic_redis.operations.scanning import find_key, find_namespaces
 from runic_redis.store import RedisStore
 
-__all__ = ["PATIENT_S", "AsJson", "Namespace", "Partitions", "Url", "WorkflowIds", "opened"]
+__all__ = ["PATIENT_S", "AsJson", "Namespace", "Partitions", "Url", "WorkflowId", "WorkflowIds", "opened", "utf_8"]
 
 NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
 # The deadline of a verb that somebody waits for, and of one that may run for long and should outlast a failover.
@@ -26,7 +27,7 @@ _SILENT_S = 1.0
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help="Where the store is: see docs/urls.md."),
+    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help=f"Where the store is: {EXAMPLES}."),
 ]
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", envvar=NAMESPACE_VARIABLE, metavar="NAME", help="The namespace.")
@@ -36,7 +37,27 @@ Partitions = Annotated[
     int | None,
     typer.Option("--partitions", metavar="N", help="How many partitions a namespace that is not there yet is to have."),
 ]
-WorkflowIds = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Workflows.", show_default=False)]
+
+
+def utf_8(value: Any) -> Any:
+    """Return an argument of the user's texts as they are typed, where the locale has Python take them for ASCII bytes.
+
+    Bytes that are no UTF-8 stay as they are; the store rejects them.
+    """
+    if isinstance(value, list):
+        return [utf_8(one) for one in value]
+    if value is None or value.isprintable():
+        return value
+    try:
+        return os.fsencode(value).decode()
+    except UnicodeError:
+        return value
+
+
+WorkflowId = Annotated[str, typer.Argument(metavar="ID", help="The workflow.", callback=utf_8)]
+WorkflowIds = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Workflows.", show_default=False, callback=utf_8)
+]
 
 
 @contextmanager

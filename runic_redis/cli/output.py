@@ -1,16 +1,21 @@
 """What verbs print: JSON for programs, one object a line, or text for people; and how they end."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NoReturn
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from runic_redis.errors import printable
 
 __all__ = [
     "EXIT_NO",
@@ -21,6 +26,7 @@ __all__ = [
     "bytes_text",
     "note",
     "out",
+    "prepare_streams",
     "print_json",
     "print_pairs",
     "printable",
@@ -45,6 +51,19 @@ out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
+def prepare_streams() -> None:
+    """Have what the output's encoding lacks written as an escape. An output that is closed takes everything."""
+    sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
+
+
+def _prepared(stream: TextIO | None) -> TextIO:
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
 def stop(message: str, status: int) -> NoReturn:
     """End with a message on standard error."""
     print(f"runic-redis: {printable(message)}", file=sys.stderr)
@@ -57,9 +76,8 @@ def note(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as a line of JSON; times in ISO 8601. A terminal may show it, so control characters are escaped."""
-    text = json.dumps(value, ensure_ascii=False, default=_json_form)
-    sys.stdout.write(_escaped(text, lambda one: json.dumps(one)[1:-1]) + "\n")
+    """Print a value as a line of JSON, in ASCII: so it is the same whatever the output's encoding, and safe to show."""
+    print(json.dumps(value, default=_json_form))
 
 
 def _json_form(value: Any) -> Any:
@@ -85,17 +103,6 @@ def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
         if value not in (None, ""):
             made.add_row(name, value if isinstance(value, Text) else printable(str(value)))
     out.print(made)
-
-
-def printable(text: str) -> str:
-    """A text from the data, with what a terminal would take for a command written out."""
-    return _escaped(text, lambda one: one.encode("unicode_escape").decode())
-
-
-def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else escape(one) for one in text)
 
 
 def time_text(time: datetime | None) -> str:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from runic_redis.cli.options import AsJson, Url
-from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.cli.output import EXIT_USAGE, out, print_json, printable, stop
 
 __all__ = ["bench", "demo", "serve"]
 
@@ -40,7 +40,7 @@ def serve(
         if as_json:
             print_json(urls)
         else:
-            out.print(f"{urls['url']}\n{urls['socket']}\nCtrl-C ends it.")
+            out.print(f"{printable(urls['url'])}\n{printable(urls['socket'])}\nCtrl-C ends it.")
         sys.stdout.flush()
         signal.sigwait(ends)
 

@@ -8,7 +8,7 @@ import typer
 
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.cli.options import AsJson, Namespace, Url, opened
-from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.cli.output import EXIT_USAGE, out, print_json, printable, stop
 from runic_redis.errors import InvalidArgument
 
 __all__ = ["ui"]
@@ -50,7 +50,7 @@ def ui(
         if as_json:
             print_json({"url": shown})
         else:
-            out.print(f"{shown}\nCtrl-C ends it.")
+            out.print(f"{printable(shown)}\nCtrl-C ends it.")
         print(end="", flush=True)
 
     # What cannot be opened is told as it is by the other verbs.

@@ -13,7 +13,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from runic_redis.codec.limits import MAX_DEPTH, AlikeKeys
-from runic_redis.errors import EncodeError, StoreError, reason
+from runic_redis.errors import EncodeError, StoreError, printable, reason, short_repr
 from runic_redis.events import (
     ATTRIBUTES,
     EventRegistry,
@@ -124,7 +124,7 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys) -> str | None
             part.encode()
         except UnicodeEncodeError:
             return (
-                f"is the str {part!r:.60}, which holds a lone surrogate, and UTF-8 has none: keep "
+                f"is the str {short_repr(part, 60)}, which holds a lone surrogate, and UTF-8 has none: keep "
                 "value.encode('utf-8', 'surrogatepass') instead, which is bytes, or replace it by "
                 "value.encode('utf-8', 'replace').decode()"
             )
@@ -189,15 +189,15 @@ def _children(part: Any, where: str, registry: EventRegistry) -> Iterator[tuple[
     if kind in {list, tuple, deque}:
         yield from ((item, f"{where}[{index}]") for index, item in enumerate(part))
     elif kind in {set, frozenset}:
-        yield from ((item, f"{where}{{{_short(item)}}}") for item in part)
+        yield from ((item, f"{where}{{{short_repr(item, 40)}}}") for item in part)
     elif kind in {dict, OrderedDict, defaultdict, Counter}:
         if kind is defaultdict and (registered := registry.of(kind)) is not None:
             registered.kind.read(part)  # which looks at its factory
         for key, item in part.items():
-            yield key, f"the key {_short(key)} of {where}"
-            yield item, f"{where}[{_short(key)}]"
+            yield key, f"the key {short_repr(key, 40)} of {where}"
+            yield item, f"{where}[{short_repr(key, 40)}]"
     elif kind is UnknownEvent:
-        yield from ((item, f"{where}.{name}") for name, item in part.fields.items())
+        yield from ((item, f"{where}.{printable(name)}") for name, item in part.fields.items())
     else:
         registered = registry.of(kind)
         if registered is not None:
@@ -207,10 +207,3 @@ def _children(part: Any, where: str, registry: EventRegistry) -> Iterator[tuple[
                     yield from ((value, f"{where}.{attribute}") for attribute, value in item.items())
                 elif name not in registered.kind.optional:
                     yield item, f"{where}.{name}"
-
-
-def _short(key: Any) -> str:
-    try:
-        return f"{key!r:.40}"
-    except Exception:  # of an int of very many digits, say
-        return f"a {type(key).__qualname__}"

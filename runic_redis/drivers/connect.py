@@ -26,7 +26,7 @@ from runic_redis.drivers import aio, sync
 from runic_redis.drivers.replies import NO_LIMIT, log, refused_login
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["AIO", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
+__all__ = ["AIO", "EXAMPLES", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
 
 # redis-py's own default, from version 8 on; before, it waited for ever.
 _TIMEOUT_S = 5.0
@@ -36,7 +36,7 @@ _NO_TIMEOUT = (
 )
 _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
-_EXAMPLES = (
+EXAMPLES = (
     "redis://localhost:6379/0, rediss://…, unix:///run/redis.sock, redis+cluster://host1,host2, "
     "redis+sentinel://host1,host2/service/0, embedded:///directory or memory://name"
 )
@@ -207,7 +207,7 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
         )
     connect = _SCHEMES.get(url.partition("://")[0]) if "://" in url else None
     if connect is None:
-        raise ConfigurationError(f"{shown(url)!r} is not a URL of a store: use {_EXAMPLES}.")
+        raise ConfigurationError(f"{shown(url)!r} is not a URL of a store: use {EXAMPLES}.")
     try:
         return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
@@ -429,14 +429,16 @@ def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> 
     for name in given:
         if name in _REFUSED_OPTIONS:
             raise InvalidArgument(_REFUSED_OPTIONS[name])
-        if name not in allowed and not (parts.scheme == "rediss" and name in _TLS_OPTIONS):
+        known = allowed | _TLS_OPTIONS if parts.scheme == "rediss" else allowed
+        if name not in known:
             # Beside a password it may be a part of that, behind an & that was not encoded.
             shown = "something beside the password" if any("password" in one for one in given) else name[:40]
-            raise InvalidArgument(f"{shown} is not an option of it; docs/urls.md names them")
+            raise InvalidArgument(f"{shown} is not an option of it; it takes {', '.join(sorted(known))}")
     if parts.scheme == "unix":
         if not parts.path:
             raise InvalidArgument("it names no socket: write unix:///run/redis.sock")
     else:
+        _check_host(parts.hostname or "")
         _check_database(parts)
     options: dict[str, Any] = flavour.parse_url(url)
     _check_values(options)
@@ -460,6 +462,13 @@ def _check_protocol(protocol: int) -> int:
     if protocol not in {2, 3}:
         raise InvalidArgument("protocol is 2 or 3")
     return protocol
+
+
+def _check_host(host: str) -> None:
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise InvalidArgument("its host is no name that a host can have") from None
 
 
 def _check_database(parts: SplitResult) -> None:
@@ -490,6 +499,7 @@ def _split_hosts(url: str, scheme: str, default_port: int) -> tuple[list[tuple[s
         address = urlsplit(f"//{host}")
         if not address.hostname:
             raise InvalidArgument(f"it names no host: write {scheme}://host1,host2")
+        _check_host(address.hostname)
         found.append((address.hostname, address.port or default_port))
     who = f"{login}@" if login is not None else ""
     return found, f"{base}://{who}{hosts.split(',')[0]}{rest}"

@@ -176,8 +176,8 @@ def refused_cluster(error: Exception) -> Lost:
             raise refused_login(one) from error
         if isinstance(one, NoPermissionError):
             raise ConfigurationError(
-                f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. docs/security.md says "
-                "which permissions a store needs."
+                f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. "
+                "ACL SETUSER with +cluster|slots +command +asking allows it."
             ) from error
         if "cluster support disabled" in str(one):
             raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error

@@ -28,7 +28,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, Self
 
-from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable
+from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable, short_repr
 
 __all__ = ["EmbeddedServer", "server_program"]
 
@@ -91,7 +91,7 @@ class EmbeddedServer:
         deadline_s: float = 30.0,
     ) -> None:
         if fsync not in {"everysec", "always"}:
-            raise InvalidArgument(f"fsync is everysec or always, not {fsync!r:.40}")
+            raise InvalidArgument(f"fsync is everysec or always, not {short_repr(fsync, 40)}")
         self.directory = Path(directory).resolve()
         self._fsync = fsync
         self._deadline_s = deadline_s
@@ -188,7 +188,7 @@ class EmbeddedServer:
         # Closed, not unlocked: a process forked from this one shares the locks and may go on.
         self._held.close()
         self._held = None
-        _log.info("The embedded server in %s is left; it ends with the last that uses it.", self.directory)
+        _log.info("The embedded server in %r is left; it ends with the last that uses it.", str(self.directory))
 
     def __enter__(self) -> Self:
         self.start()
@@ -233,9 +233,9 @@ class EmbeddedServer:
                 self._start_supervisor("keep", program, self.socket, log, [])
         except (OSError, subprocess.SubprocessError) as error:
             # The store can be used all the same, and the next one to open or close it tries again.
-            _log.warning("The embedded server in %s has no supervisor to end it: %s", self.directory, error)
+            _log.warning("The embedded server in %r has no supervisor to end it: %s", str(self.directory), error)
         else:
-            _log.info("The embedded server in %s has a new supervisor.", self.directory)
+            _log.info("The embedded server in %r has a new supervisor.", str(self.directory))
 
     def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float, *, last: bool) -> bool:
         """Start a server; return whether it has started. After the last try, raise if it has not."""
@@ -267,7 +267,7 @@ class EmbeddedServer:
                 ) from error
             finally:
                 os.close(alive)
-        _log.info("The embedded server in %s was started.", self.directory)
+        _log.info("The embedded server in %r was started.", str(self.directory))
         return True
 
     def _start_supervisor(

@@ -18,7 +18,7 @@ from operator import attrgetter
 from types import MemberDescriptorType
 from typing import Any
 
-from runic_redis.errors import InvalidArgument, InvalidType
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
 __all__ = ["ATTRIBUTES", "EXTRA_FIELDS", "FIELDS_SET", "Build", "Kind", "Read", "complete", "kind_of"]
 
@@ -75,7 +75,7 @@ def kind_of(cls: Any, *, transient: Collection[str] = (), members: Mapping[str, 
         InvalidArgument: `transient` or `members` does not fit it.
     """
     if not isinstance(cls, type):
-        raise InvalidType(f"@event registers classes, not {cls!r:.80}.")
+        raise InvalidType(f"@event registers classes, not {short_repr(cls)}.")
     if members is not None and (not issubclass(cls, Enum) or issubclass(cls, Flag)):
         raise InvalidArgument(f"renamed_members is for an Enum, and {cls.__qualname__} is none.")
     make = _maker(cls)
@@ -517,7 +517,7 @@ def _enum(cls: Any, renamed: Mapping[str, str]) -> Kind:
             return cls.__members__[renamed.get(name, name)]
         except (KeyError, TypeError):
             raise ValueError(
-                f"the class has no member {name!r:.80}; if it was renamed, name it in renamed_members"
+                f"the class has no member {short_repr(name)}; if it was renamed, name it in renamed_members"
             ) from None
 
     return Kind(("name",), lambda member: [member._name_], _each(member_named), {})

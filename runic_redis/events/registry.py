@@ -15,6 +15,7 @@ from runic_redis.errors import (
     StoreError,
     UnknownEventType,
     reason,
+    short_repr,
 )
 from runic_redis.events.kinds import ATTRIBUTES, EXTRA_FIELDS, FIELDS_SET, Build, Kind, complete, kind_of
 
@@ -91,14 +92,14 @@ class UnknownEvent:
             ValueError: nothing can have been written so.
         """
         if type(self.name) is not str or not _is_utf8(self.name):
-            raise ValueError(f"its name is {self.name!r:.40}, not a str of UTF-8")
+            raise ValueError(f"its name is {short_repr(self.name, 40)}, not a str of UTF-8")
         if type(self.version) is not int or not 1 <= self.version <= MAX_VERSION:
-            raise ValueError(f"its version is {self.version!r:.40}, not an int from 1 to {MAX_VERSION}")
+            raise ValueError(f"its version is {short_repr(self.version, 40)}, not an int from 1 to {MAX_VERSION}")
         if not isinstance(self.fields, Mapping):
-            raise ValueError(f"its fields are {self.fields!r:.40}, not a mapping")
+            raise ValueError(f"its fields are {short_repr(self.fields, 40)}, not a mapping")
         for name in self.fields:
             if type(name) is not str or not _is_utf8(name):
-                raise ValueError(f"one of its fields is called {name!r:.40}, not by a str of UTF-8")
+                raise ValueError(f"one of its fields is called {short_repr(name, 40)}, not by a str of UTF-8")
         return Schema(self.name, self.version, tuple(self.fields))
 
 
@@ -193,7 +194,7 @@ class EventRegistry:
         steps = _checked_upcasters(name, version, upcasters)
         if renamed_members is not None and not isinstance(renamed_members, Mapping):
             raise InvalidType(
-                f"renamed_members is a mapping of old names to present ones, not {renamed_members!r:.80}."
+                f"renamed_members is a mapping of old names to present ones, not {short_repr(renamed_members)}."
             )
 
         def register(cls: type[T]) -> type[T]:
@@ -229,10 +230,10 @@ class EventRegistry:
         """
         _check_name(name)
         if not isinstance(cls, type):
-            raise InvalidType(f"register_type registers classes, not {cls!r:.80}.")
+            raise InvalidType(f"register_type registers classes, not {short_repr(cls)}.")
         for what, function in (("encode", encode), ("decode", decode)):
             if not callable(function):
-                raise InvalidType(f"{what} is a function, not {function!r:.80}.")
+                raise InvalidType(f"{what} is a function, not {short_repr(function)}.")
         self._check_free(name, cls)
         self._by_class[cls] = self._by_name[name] = value_type(cls, name, encode, decode)
         self.generation += 1
@@ -322,7 +323,7 @@ class EventRegistry:
         registered = self.of(type(event))
         if type(event) is not UnknownEvent and (registered is None or registered.is_value):
             raise _incompatible(
-                schema, f"an upcaster returned {event!r:.80}, which is neither a dict of fields nor an event"
+                schema, f"an upcaster returned {short_repr(event)}, which is neither a dict of fields nor an event"
             )
         return event
 
@@ -360,7 +361,9 @@ def _check_restored(registered: EventType, values: list[Any], beside: Mapping[st
         raise ValueError(f"it cannot be restored from its fields: {type(error).__name__}: {reason(error)}") from error
     for name, before, after in zip(kind.fields, values, now, strict=True):
         if type(before) is not type(after) or before != after:
-            raise ValueError(f"its field {name!r} is {before!r:.60} and would come back as {after!r:.60}")
+            raise ValueError(
+                f"its field {name!r} is {short_repr(before, 60)} and would come back as {short_repr(after, 60)}"
+            )
 
 
 def _built(registered: EventType, build: Build, rows: Iterable[Sequence[Any]]) -> list[Any]:
@@ -404,26 +407,26 @@ def _fitted(registered: EventType, schema: Schema, stored: dict[str, Any], besid
 
 def _names(names: Any, what: str) -> Collection[str]:
     if isinstance(names, str) or not isinstance(names, Collection) or not all(type(name) is str for name in names):
-        raise InvalidType(f"{what} is a list of names, not {names!r:.80}.")
+        raise InvalidType(f"{what} is a list of names, not {short_repr(names)}.")
     return names
 
 
 def _check_name(name: Any) -> None:
     if not isinstance(name, str):
-        raise InvalidType(f'An event\'s name is a str, not {name!r:.80}: write @event("order_placed").')
+        raise InvalidType(f'An event\'s name is a str, not {short_repr(name)}: write @event("order_placed").')
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES or not _is_utf8(name):
-        raise InvalidArgument(f"An event's name is 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {name!r:.80}.")
+        raise InvalidArgument(f"An event's name is 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {short_repr(name)}.")
 
 
 def _checked_upcasters(name: str, version: int, upcasters: Mapping[int, Upcaster] | None) -> dict[int, Upcaster]:
     if type(version) is not int or not 1 <= version <= MAX_VERSION:
-        raise InvalidArgument(f"An event's version is an int from 1 to {MAX_VERSION}, not {version!r:.80}.")
+        raise InvalidArgument(f"An event's version is an int from 1 to {MAX_VERSION}, not {short_repr(version)}.")
     if upcasters is not None and not isinstance(upcasters, Mapping):
-        raise InvalidType(f"upcasters is a mapping of versions to functions, not {upcasters!r:.80}.")
+        raise InvalidType(f"upcasters is a mapping of versions to functions, not {short_repr(upcasters)}.")
     steps = dict(upcasters or {})
     for step in steps.items():
         if type(step[0]) is not int or not callable(step[1]):
-            raise InvalidType(f"upcasters is a mapping of versions to functions, not of {step!r:.80}.")
+            raise InvalidType(f"upcasters is a mapping of versions to functions, not of {short_repr(step)}.")
     if steps and sorted(steps) != list(range(min(steps), version)):
         raise InvalidArgument(
             f"The upcasters of {name!r} must lead from one version to the next up to {version}; "
@@ -496,7 +499,7 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
     if type(result) is not dict and type(result) is not list:
         raise _incompatible(
             schema,
-            f"an upcaster returned {result!r:.80}",
+            f"an upcaster returned {short_repr(result)}",
             remedy="Return a dict of fields, or a list of such dicts and of events, [] for none.",
         )
     return result

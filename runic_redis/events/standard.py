@@ -15,6 +15,7 @@ from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from runic_redis.errors import short_repr
 from runic_redis.events.registry import register_built_in, register_library, value_type
 
 __all__ = ["zone_by_key"]
@@ -84,7 +85,7 @@ def _default_dict(value: defaultdict[Any, Any]) -> list[Any]:
     name = getattr(factory, "__name__", "")
     if _FACTORIES.get(name) is not factory:
         raise ValueError(
-            f"its default_factory is {factory!r:.80}, which cannot be stored; those that can are None, "
+            f"its default_factory is {short_repr(factory)}, which cannot be stored; those that can are None, "
             f"{', '.join(_FACTORIES)}. Convert it with dict(value)"
         )
     return [name, dict(value)]

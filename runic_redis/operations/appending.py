@@ -12,6 +12,7 @@ from runic_redis.errors import (
     InvalidType,
     StoreError,
     StoreUnavailable,
+    short_repr,
 )
 from runic_redis.operations.asking import answer, not_durable
 from runic_redis.operations.effects import Command, Operation, Unconfirmed, call_script, own_id
@@ -260,7 +261,7 @@ def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequen
     for place, item in enumerate(items):
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise InvalidType(
-                f"items[{place}] is not a pair of a workflow id and its events: {item!r:.80}; nothing was sent."
+                f"items[{place}] is not a pair of a workflow id and its events: {short_repr(item)}; nothing was sent."
             )
         workflow_id, events = item
         pairs.append((check_workflow_id(workflow_id), _event_list(events)))

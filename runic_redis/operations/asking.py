@@ -177,7 +177,7 @@ def not_allowed(reply: ErrorReply) -> str:
     said = f"{reply.code} {reply.message}"
     if reply.code != "NOPERM" and not any(words in said for words in _NOT_ALLOWED_IN_SCRIPT):
         return ""
-    return "docs/security.md says which permissions a store needs; ACL LOG, on the server, which one was missing."
+    return "On the server, ACL LOG names the permission that is missing, and ACL SETUSER gives it."
 
 
 _USE_PRIMARY = "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."

@@ -189,9 +189,9 @@ def _user(name: str, known: Mapping[str, str]) -> Check:
                 "user",
                 "warning",
                 "default, without a password: whoever reaches the server may do everything",
-                "Give the default user a password, or make one for this namespace: docs/security.md.",
+                "Give the default user a password, or make a user for this namespace with ACL SETUSER.",
             )
-        return Check("user", "good", "default, with a password; docs/security.md has smaller ones")
+        return Check("user", "good", "default, with a password; ACL SETUSER makes users with fewer permissions")
     return Check("user", "good", name)
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from runic_redis.arguments import check_hash
 from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError
+from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
 from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.asking import answer, ask_all
 from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
@@ -59,12 +59,12 @@ def load_fact(context: Context, fact_hash: str | bytes) -> Operation[Any]:
 def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash, Any]]:
     """The values kept under hashes, in one round trip."""
     if isinstance(hashes, str | bytes) or not isinstance(hashes, Iterable):
-        raise InvalidType(f"hashes is a list of hashes, not {hashes!r:.80}; nothing was sent.")
+        raise InvalidType(f"hashes is a list of hashes, not {short_repr(hashes)}; nothing was sent.")
     wanted: dict[Hash, bytes] = {fact_hash: check_hash(fact_hash) for fact_hash in hashes}
     found = yield from _load(context, set(wanted.values()))
     missing = [fact_hash for fact_hash, raw in wanted.items() if raw not in found]
     if missing:
-        named = ", ".join(f"{fact_hash!r:.100}" for fact_hash in missing[:10])
+        named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise FactNotFound(f"No fact is kept under {named}{more}.", hashes=missing)
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}

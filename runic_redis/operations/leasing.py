@@ -17,6 +17,7 @@ from runic_redis.errors import (
     StoreError,
     StoreUnavailable,
     WorkflowNotFound,
+    short_repr,
 )
 from runic_redis.operations.asking import answer, ask, ask_all, time_us
 from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
@@ -102,7 +103,7 @@ def lease_argument(lease: Lease | None, workflow_id: str) -> str:
 def check_lease(lease: Any) -> None:
     """Refuse what is no lease."""
     if not isinstance(lease, Lease):
-        raise InvalidType(f"lease is what acquire or claim gave, not {lease!r:.80}; nothing was sent.")
+        raise InvalidType(f"lease is what acquire or claim gave, not {short_repr(lease)}; nothing was sent.")
 
 
 def unless_lost(reply: Any, workflow_id: str) -> Any:

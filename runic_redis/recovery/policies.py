@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from runic_redis.errors import InvalidArgument
+from runic_redis.errors import InvalidArgument, short_repr
 
 __all__ = ["ByRecoveryTime", "EveryBytes", "EveryEvents", "Since", "SnapshotPolicy"]
 
@@ -32,7 +32,7 @@ class SnapshotPolicy(Protocol):
 
 def _check(value: float, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InvalidArgument(f"{name} is a number above 0, not {value!r}.")
+        raise InvalidArgument(f"{name} is a number above 0, not {short_repr(value)}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from operator import is_
 from typing import Any
 
 from runic_redis.arguments import check_count
-from runic_redis.errors import DecodeError, FactNotFound, InvalidType
+from runic_redis.errors import DecodeError, FactNotFound, InvalidType, short_repr
 from runic_redis.events import (
     EventRegistry,
     Fact,
@@ -46,7 +46,7 @@ class _Core:
         """The values of references, in order."""
         for ref in refs:
             if not isinstance(ref, FactRef | Fact):
-                raise InvalidType(f"A FactRef is resolved, not {ref!r:.80}; nothing was sent.")
+                raise InvalidType(f"A FactRef is resolved, not {short_repr(ref)}; nothing was sent.")
         values = yield from self._load({checked_ref(ref).hash for ref in refs if isinstance(ref, FactRef)})
         return [values[ref.hash] if isinstance(ref, FactRef) else ref.value for ref in refs]
 

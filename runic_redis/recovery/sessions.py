@@ -26,6 +26,7 @@ from runic_redis.errors import (
     WorkflowNotFound,
     WriteRefused,
     reason,
+    short_repr,
 )
 from runic_redis.events import default_registry
 from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
@@ -378,7 +379,7 @@ def _checked(checkpoint: Checkpoint) -> int | None:
         return None
     if type(checkpoint) is not int or checkpoint < 1:
         raise InvalidArgument(
-            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {checkpoint!r:.80}.'
+            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {short_repr(checkpoint)}.'
         )
     return checkpoint
 

@@ -77,6 +77,9 @@ class _Prefix:
         kind = type(value)
         if kind in {str, bytes}:
             return value[: self._length]
+        if kind is int:
+            # A long one is all that is shown, and takes its time to be written.
+            self._left -= value.bit_length() // 4
         if kind in {list, tuple, set, frozenset}:
             return kind(self.of(part) for part in self._some(value))
         if kind is dict:

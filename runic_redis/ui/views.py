@@ -20,7 +20,7 @@ from runic_redis.operations.describing import count_unfinished, count_workflows,
 from runic_redis.operations.listing import Listing, Place
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import Commit
-from runic_redis.plain import event_fields, to_json
+from runic_redis.plain import event_fields, int_text, json_text, to_json
 from runic_redis.ui.bounds import json_size, short_event, short_type
 from runic_redis.ui.graph import fact_graph
 from runic_redis.ui.live import Live
@@ -312,7 +312,7 @@ def _value(name: str, value: Any) -> dict[str, Any]:
     if size > 2 * _LONGEST:
         return _too_long(name, size)
     form = to_json(value)
-    text = json.dumps(form, ensure_ascii=False, indent=2)
+    text = json_text(form)
     if len(text) > _LONGEST:
         return _too_long(name, len(text))
     return {name: _exact(form), "json": text, "length": len(text)}
@@ -330,7 +330,7 @@ def _metadata(commit: Commit, most: int) -> Any:
 def _exact(value: Any) -> Any:
     """JSON in which no int is beyond what JavaScript has."""
     if type(value) is int and abs(value) > _EXACT:
-        return {"$int": str(value)}
+        return {"$int": int_text(value)}
     if type(value) is list:
         return [_exact(part) for part in value]
     if type(value) is dict:

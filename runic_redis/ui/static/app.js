@@ -1,6 +1,6 @@
 // Which view is shown, and what comes: one stream of news for the page that is looked at.
 
-import { about, drawRate, el, number, problemText } from "./dom.js";
+import { about, drawRate, el, number, problemText, visible } from "./dom.js";
 import { valueSection } from "./value.js";
 import { mark, showEvent, showFacts, showLine } from "./workflow.js";
 import { showWorkflows } from "./workflows.js";
@@ -71,7 +71,7 @@ class Dropped extends Error {}
 
 function say(text) {
   banner.hidden = !text;
-  banner.textContent = text;
+  banner.textContent = visible(text);
 }
 
 /** Shows what the address says. */
@@ -100,7 +100,7 @@ async function show() {
       news = null;
       shown = view === "w" && more !== "facts" ? name : "";
       scene++;
-      document.title = name ? `${name} · Runic Redis` : "Runic Redis";
+      document.title = name ? `${visible(name)} · Runic Redis` : "Runic Redis";
       listen(view === "w" ? name : null);
       if (view === "w" && more === "facts") news = await showFacts(main, app, name, cursor);
       else if (view === "w") news = await showLine(main, app, name, query, cursor);

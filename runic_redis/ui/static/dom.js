@@ -18,11 +18,19 @@ function fill(made, attributes, children) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") made.addEventListener(name, value);
     else if (name === "hue") made.style.setProperty("--hue", value);
-    else made.setAttribute(name, value === true ? "" : value);
+    else made.setAttribute(name, value === true ? "" : name === "title" ? visible(value, true) : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  const lines = made.localName === "pre" || made.localName === "title";
+  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map((child) => visible(child, lines)));
   return made;
 }
+
+// Control characters, those that turn the direction of what follows or have no width, separators, odd spaces, and lone
+// surrogates: they would hide, or change, how a text of the data reads.
+const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
+const escape = (one) => one.replace(/[^]/g, (unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"));
+/** A text with what is no visible character escaped, though not ends of lines if it may have them; else as it is. */
+export const visible = (text, lines = false) => (typeof text === "string" ? text.replace(UNSEEN, (one) => (lines && one === "\n" ? one : escape(one))) : text);
 
 /** The address of a view: its parts, encoded. */
 export const to = (...parts) => "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
@@ -58,6 +66,8 @@ export function bytes(size) {
 }
 
 const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+/** The date and the time of day. */
+export const dated = (text) => absolute.format(Date.parse(text));
 export function ago(text) {
   const seconds = (Date.now() - Date.parse(text)) / 1000;
   const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([size]) => Math.abs(seconds) >= size) || [1, "s"];
@@ -69,7 +79,7 @@ export function ago(text) {
 /** A time: how long ago, kept up to date, with the date and the zone as its title; or the date itself. */
 export function time(text, { exact = false } = {}) {
   if (!text) return null;
-  const full = absolute.format(Date.parse(text));
+  const full = dated(text);
   return exact ? el("time", { datetime: text, title: text }, full) : el("time", { datetime: text, title: full, "data-ago": true }, ago(text));
 }
 setInterval(() => {

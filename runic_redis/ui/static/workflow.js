@@ -1,6 +1,6 @@
 // One workflow: its time line, and what made its facts.
 
-import { about, bytes, copy, el, hueOf, number, problemText, time, to, typeLabel } from "./dom.js";
+import { about, bytes, copy, dated, el, hueOf, number, problemText, time, to, typeLabel } from "./dom.js";
 import { drawGraph } from "./graph.js";
 import { valueSection } from "./value.js";
 import { state } from "./workflows.js";
@@ -184,7 +184,7 @@ function overview(app, id, one, samples) {
       types.set(type, (types.get(type) || 0) + count);
       const tall = (count / total) * height;
       y -= tall;
-      const said = `${number(sample.start + 1)}–${number(sample.end)}\n${new Date(sample.time).toLocaleString()}\n${type}: ${count} of ${total}`;
+      const said = `${number(sample.start + 1)}–${number(sample.end)}\n${dated(sample.time)}\n${type}: ${count} of ${total}`;
       bars.push(el("rect", { class: "fill", hue: hueOf(type), x: x(left), width: Math.max(1, x(right) - x(left)), y, height: tall }, el("title", null, said)));
     }
   });

@@ -1,6 +1,6 @@
 // The workflows, the one written to last first.
 
-import { drawRate, el, number, time, to } from "./dom.js";
+import { drawRate, el, number, time, to, visible } from "./dom.js";
 
 const PAGE = 50;
 
@@ -42,7 +42,7 @@ export async function showWorkflows(main, app, query) {
     cursors = new Map(found.workflows.map((one) => [one.workflow_id, one.cursor]));
     rows.replaceChildren(...found.workflows.map((one) => row(one, known && known.get(one.workflow_id) !== one.cursor)));
     empty.hidden = found.workflows.length > 0;
-    empty.textContent = searched ? `No workflow's id contains “${searched}”.` : "No workflows here yet.";
+    empty.textContent = searched ? `No workflow's id contains “${visible(searched)}”.` : "No workflows here yet.";
     older.hidden = !found.next;
     if (found.next) older.href = address({ q: searched, before: found.next });
     newest.hidden = first;
