@@ -196,20 +196,27 @@ def test_private_fields_of_one_name_in_a_class_and_its_base_are_two() -> None:
     class Base:
         __token: str = "base"
 
-        def base(self) -> str:
-            return self.__token
+        def __post_init__(self) -> None:
+            self.__seen = "base"
+
+        def base(self) -> tuple[str, str]:
+            return self.__token, self.__seen
 
     @registry.event("opened")
     @dataclass
     class Opened(Base):
         __token: str = "own"
 
-        def own(self) -> str:
-            return self.__token
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.__seen = "own"
+
+        def own(self) -> tuple[str, str]:
+            return self.__token, self.__seen
 
     (entry,) = Codec(registry, "raise").encode_commit([Opened("b", "o")])
     back = read(entry, registry)
-    assert (back.base(), back.own()) == ("b", "o")
+    assert (back.base(), back.own()) == (("b", "base"), ("o", "own"))
 
 
 def _computed_attrs(registry: EventRegistry) -> Any:

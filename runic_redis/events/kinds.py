@@ -193,8 +193,14 @@ def _plain_names(cls: type, attributes: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def _own_plain_name(cls: type, attribute: str) -> str:
+    """An attribute's name in the data, where none but this class can be told again from it."""
+    name = _plain_name(cls, attribute)
+    return name if _attribute_name(cls, name) == attribute else attribute
+
+
 def _attribute_name(cls: type, name: str) -> str:
-    """An attribute by its name in the data."""
+    """An attribute of a class by its name in the data."""
     if name.startswith("__") and not name.endswith("__"):
         return f"_{cls.__name__.lstrip('_')}{name}"
     return name
@@ -227,8 +233,8 @@ def _attributes_beside(cls: type, attributes: Sequence[str], hidden: Collection[
         attributes = instance.__dict__ if has_dict else {}
         if not slots and len(attributes) == len(stored):
             return {}
-        found = {_plain_name(cls, name): value for name, value in attributes.items() if name not in known}
-        found |= {_plain_name(cls, name): getattr(instance, name) for name in slots if hasattr(instance, name)}
+        found = {_own_plain_name(cls, name): value for name, value in attributes.items() if name not in known}
+        found |= {_own_plain_name(cls, name): getattr(instance, name) for name in slots if hasattr(instance, name)}
         return {ATTRIBUTES: found} if found else {}
 
     return beside
