@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import datetime as dt
+import enum
 import functools
 import ipaddress
 import math
@@ -401,6 +402,113 @@ def _struct_with_attributes() -> Any:
     return Struct(3)
 
 
+def _slots_above_a_dict() -> Any:
+    class Base:
+        pass
+
+    @dataclass(slots=True)
+    class Slotted(Base):
+        x: int
+
+    made = Slotted(3)
+    made.note = "as many attributes as fields"  # type: ignore[attr-defined]
+    return made
+
+
+def _one_for_another() -> Any:
+    @dataclass
+    class Swapped:
+        x: int
+        y: int = 2
+
+    made = Swapped(3)
+    del made.y
+    made.note = "as many attributes as before"  # type: ignore[attr-defined]
+    return made
+
+
+def _frozen_memo() -> Any:
+    @dataclass(frozen=True)
+    class Frozen:
+        x: int
+
+    made = Frozen(3)
+    object.__setattr__(made, "memo", 9)
+    return made
+
+
+def _private_to_a_base() -> Any:
+    class Base:
+        def __post_init__(self) -> None:
+            self.__memo = "of the base"
+
+    @dataclass
+    class Derived(Base):
+        x: int
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.__memo = "of the class"
+
+    return Derived(3)
+
+
+def _attrs_cached() -> Any:
+    @attrs.define
+    class Cached:
+        x: int
+
+        @functools.cached_property
+        def lock(self) -> str:
+            return repr(threading.Lock()) and "computed"
+
+    return Cached(3)
+
+
+def _struct_that_appends() -> Any:
+    class Struct(msgspec.Struct):
+        items: list[int]
+
+        def __post_init__(self) -> None:
+            self.items.append(1)
+
+    return Struct([])
+
+
+def _nan_behind_a_descriptor() -> Any:
+    @dataclass
+    class Counted:
+        shelf: str
+        quantity: Any = Positive()
+
+    made = Counted("a", 5)
+    made.__dict__["_checked_quantity"] = math.nan
+    Counted.__eq__ = lambda one, other: repr(one) == repr(other)  # type: ignore[method-assign,assignment]
+    return made
+
+
+def _model_with_an_attribute() -> Any:
+    class Model(pydantic.BaseModel):
+        x: int
+        y: int = 2
+
+    return Model(x=1).model_copy(update={"no_field": 3})
+
+
+def _model_without_private_value() -> Any:
+    class Model(pydantic.BaseModel):
+        x: int
+        _client: Any
+        _token: int = pydantic.PrivateAttr()
+
+        def connect(self) -> None:
+            self._token = 7
+
+    made = Model(x=1)
+    made.connect()
+    return made
+
+
 T = TypeVar("T")
 
 
@@ -416,7 +524,11 @@ def _generic() -> Any:
     "make",
     [
         *(_described, _property_backed, _read_only, _manual_slots, _attrs_hook, _frozen_hook, _tuple_with_attributes),
-        *(_struct_with_attributes, _generic),
+        *(_struct_with_attributes, _generic, _slots_above_a_dict, _frozen_memo, _private_to_a_base),
+        *(
+            _attrs_cached,
+            _struct_that_appends,
+        ),
     ],
 )
 def test_an_instance_comes_back_with_all_that_it_held(make: Callable[[], Any]) -> None:
@@ -435,6 +547,20 @@ def test_an_instance_comes_back_with_all_that_it_held(make: Callable[[], Any]) -
         )
 
 
+@pytest.mark.parametrize(
+    "make", [_one_for_another, _nan_behind_a_descriptor, _model_with_an_attribute, _model_without_private_value]
+)
+def test_an_instance_comes_back_with_what_few_have(make: Callable[[], Any]) -> None:
+    made, registry = make(), EventRegistry()
+    registry.event("made")(type(made))
+    for back in (through(made, registry), through({"in": made}, registry)["in"]):
+        assert {name: repr(vars(back)[name]) for name in vars(made)} == {k: repr(v) for k, v in vars(made).items()}
+        assert repr(back) == repr(made)
+        if isinstance(made, pydantic.BaseModel):
+            assert back == made
+            assert back.model_fields_set == made.model_fields_set
+
+
 def test_an_instance_that_would_come_back_as_another_is_rejected() -> None:
     made, registry = _changing(), EventRegistry()
     registry.event("made")(type(made))
@@ -444,11 +570,12 @@ def test_an_instance_that_would_come_back_as_another_is_rejected() -> None:
         through({"in": made}, registry)
 
 
-def test_a_cached_property_is_computed_again() -> None:
+@pytest.mark.parametrize("decorate", [dataclass, attrs.define, attrs.define(slots=False)])
+def test_a_cached_property_is_computed_again(decorate: Any) -> None:
     registry = EventRegistry()
 
     @registry.event("made")
-    @dataclass
+    @decorate
     class Cached:
         items: list[int]
 
@@ -456,11 +583,75 @@ def test_a_cached_property_is_computed_again() -> None:
         def lock(self) -> Any:
             return threading.Lock()
 
-    made = Cached([1])
+    made: Any = Cached([1])  # type: ignore[call-arg]
     assert made.lock
     back = through(made, registry)
-    assert "lock" not in vars(back)
+    assert "lock" not in getattr(back, "__dict__", ())
     assert back.lock is not made.lock
+
+
+def test_a_private_attribute_without_a_value_stays_so() -> None:
+    registry = EventRegistry()
+
+    @registry.event("made")
+    class Model(pydantic.BaseModel):
+        x: int
+        _client: Any
+
+    back = through(Model(x=1), registry)
+    assert back == Model(x=1)
+    with pytest.raises(AttributeError):
+        back._client  # noqa: B018
+    made = Model(x=1)
+    made._client = threading.Lock()
+    with pytest.raises(EncodeError, match=re.escape("events[0]._client is a _thread.lock")):
+        through(made, registry)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_deprecated_field_is_stored_without_a_warning() -> None:
+    registry = EventRegistry()
+
+    @registry.event("made")
+    class Model(pydantic.BaseModel):
+        x: int
+        y: int = pydantic.Field(2, deprecated=True)
+
+    assert through(Model(x=1), registry) == Model(x=1)
+
+
+def test_a_member_that_is_found_under_no_name_is_rejected() -> None:
+    registry = EventRegistry()
+
+    @registry.event("status")
+    class Status(enum.IntEnum):
+        OK = 200
+
+        @classmethod
+        def _missing_(cls, value: Any) -> Any:
+            made = int.__new__(cls, value)
+            made._name_, made._value_ = f"UNKNOWN_{value}", value
+            return made
+
+    assert through({"status": Status(200)}, registry) == {"status": Status.OK}
+    with pytest.raises(EncodeError, match=r"events\[0\]\['status'\] .* store its value instead") as caught:
+        through({"status": Status(299)}, registry)
+    assert caught.value.path == "events[0]['status']"
+    assert through({"status": Status(299).value}, registry) == {"status": 299}
+
+
+def test_keys_that_equal_themselves_only_keep_their_order() -> None:
+    @dataclass(eq=False)
+    class Key:
+        name: str
+
+    registry = EventRegistry()
+    registry.event("key")(Key)
+    sent = collections.OrderedDict([(math.nan, 1), ("a", 2), (Key("k"), 3), ((math.nan,), 4)])
+    back = through({"v": sent}, registry)["v"]
+    assert type(back) is collections.OrderedDict
+    assert [type(key) for key in back] == [type(key) for key in sent]
+    assert list(back.values()) == [1, 2, 3, 4]
 
 
 def test_what_is_no_data_is_left_out() -> None:

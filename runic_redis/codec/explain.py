@@ -16,6 +16,7 @@ from runic_redis.codec.limits import MAX_DEPTH, AlikeKeys
 from runic_redis.errors import EncodeError, StoreError, printable, reason, short_repr
 from runic_redis.events import (
     ATTRIBUTES,
+    UNSET,
     EventRegistry,
     Fact,
     FactRef,
@@ -205,5 +206,5 @@ def _children(part: Any, where: str, registry: EventRegistry) -> Iterator[tuple[
             for name, item in zip(schema.fields, values, strict=True):
                 if name == ATTRIBUTES:
                     yield from ((value, f"{where}.{attribute}") for attribute, value in item.items())
-                elif name not in registered.kind.optional:
+                elif item is not UNSET and not registered.kind.may_leave_out(name):
                     yield item, f"{where}.{name}"

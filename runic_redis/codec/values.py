@@ -33,6 +33,7 @@ from runic_redis.codec.limits import (
 )
 from runic_redis.errors import DecodeError, EncodeError, StoreError, UnknownEventType, reason
 from runic_redis.events import (
+    UNSET,
     EventRegistry,
     EventType,
     Fact,
@@ -169,14 +170,18 @@ class ValueEncoder:
     def apart(self, registered: EventType, instance: Any) -> tuple[Schema, Iterable[Any]]:
         """The schema and the values by which an instance of a registered class is written."""
         kind = registered.kind
-        if kind.beside is None and not kind.inexact and not kind.optional:
+        if kind.held is not None:
+            attributes = instance.__dict__
+            if tuple(attributes) == kind.held:
+                return registered.schema, attributes.values()
+        if not kind.inexact and not kind.optional and (kind.beside is None or not kind.beside(instance)):
             return registered.schema, kind.read(instance)
         schema, values = taken_apart(registered, instance)
         if kind.optional:
             left_out = {
                 name
                 for name, value in zip(schema.fields, values, strict=True)
-                if name in kind.optional and not self._can_encode(value)
+                if value is UNSET or (kind.may_leave_out(name) and not self._can_encode(value))
             }
             if left_out:
                 values = [value for name, value in zip(schema.fields, values, strict=True) if name not in left_out]

@@ -360,7 +360,8 @@ def _check_restored(registered: EventType, values: list[Any], beside: Mapping[st
     except Exception as error:
         raise ValueError(f"it cannot be restored from its fields: {type(error).__name__}: {reason(error)}") from error
     for name, before, after in zip(kind.fields, values, now, strict=True):
-        if type(before) is not type(after) or before != after:
+        # What is the same object need not equal itself: NaN does not.
+        if before is not after and (type(before) is not type(after) or before != after):
             raise ValueError(
                 f"its field {name!r} is {short_repr(before, 60)} and would come back as {short_repr(after, 60)}"
             )
@@ -392,7 +393,7 @@ def _fitted(registered: EventType, schema: Schema, stored: dict[str, Any], besid
         beside = {**beside, FIELDS_SET: [*beside[FIELDS_SET], *new]}
     known = {name: stored[name] for name in names}
     for name in kind.fields:
-        if name not in known and name not in kind.defaults:
+        if name not in known and name not in kind.defaults and name not in kind.optional:
             raise _incompatible(
                 schema,
                 f"it has no field {name!r}, and the class gives it no default",

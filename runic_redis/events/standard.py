@@ -104,7 +104,13 @@ def _fraction(parts: list[int]) -> Fraction:
 def _ordered_dict(parts: list[Any]) -> OrderedDict[Any, Any]:
     # A map that has been checked, and the order of its keys, which a fact's map does not keep.
     items, keys = parts
-    return OrderedDict((key, items[key]) for key in keys)
+    try:
+        return OrderedDict((key, items[key]) for key in keys)
+    except KeyError:
+        # A key that equals itself only, such as NaN. The map was written in the same order.
+        if len(items) != len(keys):
+            raise
+        return OrderedDict(items)
 
 
 def _pattern_parts(pattern: re.Pattern[Any]) -> list[Any]:
