@@ -147,7 +147,7 @@ def test_renamed_members_that_fit_no_enum_are_refused() -> None:
     for cls, renamed, message in (
         (Color, {"BLUE": "NAVY"}, "no member 'NAVY'"),
         (Color, {"RED": "RED"}, "a member 'RED' still"),
-        (Bits, {"A": "ONE"}, "is for an Enum"),
+        (Bits, {"A": "ONE"}, "a Flag is stored by its value"),
         (Elsewhere, {"A": "ONE"}, "is for an Enum"),
     ):
         with pytest.raises(InvalidArgument, match=message):

@@ -89,7 +89,12 @@ def kind_of(cls: Any, *, transient: Collection[str] = (), members: Mapping[str, 
     """
     if not isinstance(cls, type):
         raise InvalidType(f"@event registers classes, not {short_repr(cls)}.")
-    if members is not None and (not issubclass(cls, Enum) or issubclass(cls, Flag)):
+    if members is not None and issubclass(cls, Flag):
+        raise InvalidArgument(
+            f"renamed_members is not needed for {cls.__qualname__}: a Flag is stored by its value, and its members may "
+            "be renamed."
+        )
+    if members is not None and not issubclass(cls, Enum):
         raise InvalidArgument(f"renamed_members is for an Enum, and {cls.__qualname__} is none.")
     make = _maker(cls)
     if make is None:

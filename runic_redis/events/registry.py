@@ -323,7 +323,9 @@ class EventRegistry:
         registered = self.of(type(event))
         if type(event) is not UnknownEvent and (registered is None or registered.is_value):
             raise _incompatible(
-                schema, f"an upcaster returned {short_repr(event)}, which is neither a dict of fields nor an event"
+                schema,
+                f"an upcaster returned a list with {short_repr(event)}, which is neither a dict of fields nor an event",
+                remedy="Return a list of dicts of fields, and of instances of registered classes.",
             )
         return event
 
@@ -376,7 +378,11 @@ def _built(registered: EventType, build: Build, rows: Iterable[Sequence[Any]]) -
     except Exception as error:  # how a class fails is its own affair
         if registered.cls in _built_in_by_class:
             raise  # these do not change: it is damaged
-        raise _incompatible(registered.schema, f"{type(error).__name__}: {reason(error)}", registered) from error
+        problem = f"{type(error).__name__}: {reason(error)}"
+        remedy = (
+            "Have the decode function that is registered for it take what is stored." if registered.is_value else None
+        )
+        raise _incompatible(registered.schema, problem, registered, remedy) from error
 
 
 def _fitted(registered: EventType, schema: Schema, stored: dict[str, Any], beside: Mapping[str, Any]) -> Any:
@@ -466,7 +472,13 @@ def _unknown(schema: Schema, registered: EventType | None) -> UnknownEventType:
     else:
         message = (
             f"The event type {schema.name!r} was written with version {schema.version}; this program has "
-            f"{registered.cls.__qualname__} at version {registered.schema.version} and no upcaster from that one."
+            f"{registered.cls.__qualname__} at version {registered.schema.version} and no upcaster from that one. "
+            + (
+                "Update this program"
+                if schema.version > registered.schema.version
+                else f"Register the class with an upcaster from version {schema.version}"
+            )
+            + ', or open the store with unknown_events="wrap".'
         )
     return UnknownEventType(message, name=schema.name, version=schema.version)
 
