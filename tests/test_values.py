@@ -570,6 +570,26 @@ def test_an_instance_comes_back_with_what_few_have(make: Callable[[], Any]) -> N
             assert back.model_fields_set == made.model_fields_set
 
 
+def test_each_of_many_events_comes_back_with_what_it_held() -> None:
+    registry = EventRegistry()
+
+    @registry.event("made")
+    @dataclass
+    class Made:
+        x: int
+        y: int = 2
+
+    events: list[Any] = [Made(number) for number in range(6)]
+    events[1].note = "more"
+    del events[2].y
+    events[3].__dict__ = {"y": 1, "x": 7}
+    events[4].note = "again"
+    sent = [{"y": 2, **vars(event)} for event in events]
+    codec = Codec(registry, "raise")
+    (entry,) = codec.encode_commit(events)
+    assert [vars(event) for event in codec.decode_entry(entry.header, entry.payload)] == sent
+
+
 def test_an_instance_that_would_come_back_as_another_is_rejected() -> None:
     made, registry = _changing(), EventRegistry()
     registry.event("made")(type(made))

@@ -210,12 +210,8 @@ class EntryEncoder:
                     found = known[kind] = self._reader(event, path, first + len(rows))
                 if isinstance(found, tuple):
                     index, read, held = found
-                    if held is None:
+                    if held is None or tuple(event.__dict__) == held:
                         rows.append([index, *read(event)])
-                        continue
-                    attributes = event.__dict__
-                    if tuple(attributes) == held:
-                        rows.append([index, *attributes.values()])
                         continue
                     found = cast("EventType", self._registry.of(kind))
                 schema, values = table.apart(found, event)

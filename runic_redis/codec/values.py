@@ -170,10 +170,8 @@ class ValueEncoder:
     def apart(self, registered: EventType, instance: Any) -> tuple[Schema, Iterable[Any]]:
         """The schema and the values by which an instance of a registered class is written."""
         kind = registered.kind
-        if kind.held is not None:
-            attributes = instance.__dict__
-            if tuple(attributes) == kind.held:
-                return registered.schema, attributes.values()
+        if kind.held is not None and tuple(instance.__dict__) == kind.held:
+            return registered.schema, kind.read(instance)
         if not kind.inexact and not kind.optional and (kind.beside is None or not kind.beside(instance)):
             return registered.schema, kind.read(instance)
         schema, values = taken_apart(registered, instance)
