@@ -637,6 +637,23 @@ def test_a_private_attribute_without_a_value_stays_so() -> None:
         through(made, registry)
 
 
+def test_nothing_of_a_model_runs_when_it_is_read() -> None:
+    registry = EventRegistry()
+
+    @registry.event("made")
+    class Model(pydantic.BaseModel):
+        x: int
+
+        def __new__(cls, **fields: Any) -> Any:
+            assert fields
+            return super().__new__(cls)
+
+        def __setstate__(self, state: Any) -> None:
+            raise AssertionError
+
+    assert through(Model(x=1), registry) == Model(x=1)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_deprecated_field_is_stored_without_a_warning() -> None:
     registry = EventRegistry()

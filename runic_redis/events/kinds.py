@@ -516,20 +516,26 @@ def _pydantic_reader(fields: Sequence[str], private: Sequence[str]) -> Read:
 def _pydantic_builder(cls: Any, fields: Sequence[str], private: Sequence[str]) -> Build:
     attributes = (*fields, *private)
     allows_extra = cls.model_config.get("extra") == "allow"
+    # The library's own: what a class does when it is unpickled is its own affair.
+    set_state = next(
+        vars(base)["__setstate__"]
+        for base in cls.__mro__
+        if base.__module__.partition(".")[0] == "pydantic" and "__setstate__" in vars(base)
+    )
 
     def make(*values: Any) -> Any:
         stored = dict(zip(attributes, values, strict=True))
         own = {name: stored.pop(name) for name in private}
-        instance: Any = cls.__new__(cls)
-        instance.__setstate__(
+        instance: Any = object.__new__(cls)
+        given = {name: value for name, value in own.items() if value is not UNSET}
+        set_state(
+            instance,
             {
-                "__pydantic_private__": {name: value for name, value in own.items() if value is not UNSET}
-                if private
-                else None,
+                "__pydantic_private__": given if private else None,
                 "__dict__": stored,
                 "__pydantic_fields_set__": set(stored),
                 "__pydantic_extra__": {} if allows_extra else None,
-            }
+            },
         )
         return instance
 
