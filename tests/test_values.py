@@ -25,6 +25,7 @@ import numpy
 import pandas
 import pendulum
 import pydantic
+import pydantic_core
 import pytest
 
 from runic_redis import EncodeError, EventRegistry, EveryEvents, InvalidArgument, RedisStore, event, session
@@ -77,6 +78,8 @@ VALUES: list[Any] = [
     pydantic.HttpUrl("https://example.org/a?b#c"),
     pydantic.AnyUrl("git+ssh://example.org"),
     pydantic.PostgresDsn("postgres://u:p@h1,h2/db"),
+    pydantic_core.Url("https://example.org/a?b#c"),
+    pydantic_core.MultiHostUrl("postgres://u:p@h1,h2/db"),
     pydantic.SecretStr("s3cret"),
     pydantic.SecretBytes(b"s3cret"),
     pydantic.Secret[int](3),
@@ -238,6 +241,12 @@ def test_a_state_comes_back_unchanged_from_its_snapshot(store: RedisStore) -> No
         assert again.state == live
         assert again.state["mu"][0].model_fields_set == {"customer"}
         assert again.state["mu"][1][0].tzinfo is BERLIN
+
+
+def test_a_zone_of_a_subclass_comes_back_as_a_plain_one() -> None:
+    sent = dt.datetime(2026, 7, 1, tzinfo=pendulum.timezone("Europe/Berlin"))
+    assert same(through({"at": sent})["at"], sent.replace(tzinfo=BERLIN))
+    assert same(through({"at": sent.timetz()})["at"], dt.time(0, 0, tzinfo=BERLIN))
 
 
 def test_arithmetic_in_a_zone_goes_on_after_a_replay() -> None:
@@ -652,6 +661,12 @@ def test_nothing_of_a_model_runs_when_it_is_read() -> None:
             raise AssertionError
 
     assert through(Model(x=1), registry) == Model(x=1)
+
+    @registry.event("root")
+    class Root(pydantic.RootModel[list[int]]):
+        pass
+
+    assert vars(through(Root([1]), registry)) == vars(Root([1]))
 
 
 @pytest.mark.filterwarnings("error")

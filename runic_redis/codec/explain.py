@@ -139,7 +139,7 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys, *, field: str
                 "value.encode('utf-8', 'replace').decode()"
             )
     elif kind in {dt.datetime, dt.time}:
-        if part.tzinfo is not None and part.utcoffset() is None and type(part.tzinfo) is not ZoneInfo:
+        if part.tzinfo is not None and part.utcoffset() is None and not isinstance(part.tzinfo, ZoneInfo):
             return (
                 f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or keep the "
                 "value without its tzinfo and the zone's name beside it"

@@ -364,7 +364,7 @@ def _datetime(value: dt.datetime) -> tuple[int, bytes]:
 
 def _zone_mark(zone: dt.tzinfo | None) -> str:
     """The key of a zone, as RFC 9557 writes it behind the offset."""
-    if type(zone) is not ZoneInfo or zone.key is None or zone_by_key(zone.key) is None:
+    if not isinstance(zone, ZoneInfo) or zone.key is None or zone_by_key(zone.key) is None:
         return ""
     return f"[{zone.key}]"
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from runic_redis.errors import (
@@ -522,6 +523,7 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
 _built_in_by_class: dict[type, EventType] = {}
 _built_in_by_name: dict[str, EventType] = {}
 _loaders: dict[str, Callable[[], None]] = {}
+_loading = RLock()
 
 
 def register_built_in(registered: EventType) -> None:
@@ -535,10 +537,14 @@ def register_library(name: str, load: Callable[[], None]) -> None:
 
 
 def _load_library(name: str) -> None:
-    load = _loaders.pop(name, None)
-    if load is not None:
-        with suppress(ImportError):
-            load()
+    if name not in _loaders:
+        return
+    with _loading:  # a thread that comes second finds the types, too
+        load = _loaders.get(name)
+        if load is not None:
+            with suppress(ImportError):
+                load()
+            _loaders.pop(name, None)
 
 
 def value_type(cls: type, name: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> EventType:
