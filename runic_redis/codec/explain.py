@@ -178,13 +178,13 @@ def _convert(part: Any, base: type | None, registry: EventRegistry) -> str | Non
     """What makes an equal value, of a type that is known; None where this does not."""
     text: str
     convert: Callable[[Any], Any]
-    if isinstance(part, Enum):
+    if issubclass(type(part), Enum):
         text, convert = "value.value", attrgetter("value")
     elif base is not None:
         text, convert = _CONVERSIONS.get(base, (f"{base.__name__}(value)", base))
     elif type(part).__module__ == "numpy":
         text, convert = "value.tolist()", methodcaller("tolist")
-    elif isinstance(part, Mapping):
+    elif issubclass(type(part), Mapping):
         text, convert = "dict(value)", dict
     else:
         return None
