@@ -315,6 +315,32 @@ def test_a_private_attribute_that_is_added_has_no_value() -> None:
     assert Codec(registry, "raise").decode_entry(entry.header, entry.payload) == [Newer(x=1)]
 
 
+def test_an_upcaster_is_given_attributes_and_extra_fields_too() -> None:
+    class Open(pydantic.BaseModel, extra="allow"):
+        x: int
+
+    class Closed(pydantic.BaseModel):
+        x: int
+        renamed: str
+
+    @dataclass
+    class Noted:
+        x: int
+
+    def define_noted(registry: EventRegistry) -> Any:
+        noted = registry.event("made")(Noted)(1)
+        noted.note = "kept"  # type: ignore[attr-defined]
+        return noted
+
+    def define_open(registry: EventRegistry) -> Any:
+        return registry.event("made")(Open)(x=1, note="kept")
+
+    registry = EventRegistry()
+    registry.event("made", 2, upcasters={1: lambda fields: {"x": fields["x"], "renamed": fields["note"]}})(Closed)
+    for define in (define_noted, define_open):
+        assert read(written(define), registry) == Closed(x=1, renamed="kept")
+
+
 def test_an_attribute_that_is_a_field_now_is_kept() -> None:
     def before(registry: EventRegistry) -> Any:
         @registry.event("planned")

@@ -302,7 +302,8 @@ class EventRegistry:
         """What an event is now that was written by another schema: an instance, or `Several`."""
         stored = dict(zip(schema.fields, row, strict=True))
         beside = {name: stored.pop(name) for name in _BESIDE if name in stored}
-        made: list[Any] = [stored]
+        # Upcasters are given attributes and extra fields, too: these may be what the next version is made of.
+        made: list[Any] = [_found_beside(beside) | stored if steps else stored]
         several = False
         for step in steps:
             before, made = made, []
@@ -386,14 +387,18 @@ def _built(registered: EventType, build: Build, rows: Iterable[Sequence[Any]]) -
         raise _incompatible(registered.schema, problem, registered, remedy) from error
 
 
+def _found_beside(beside: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes and extra fields of an instance."""
+    maps = [beside[name] for name in (ATTRIBUTES, EXTRA_FIELDS) if type(beside.get(name)) is dict]
+    return {name: value for found in maps for name, value in found.items()}
+
+
 def _fitted(registered: EventType, schema: Schema, stored: dict[str, Any], beside: Mapping[str, Any]) -> Any:
     """An instance of the class as it is now, out of fields that were stored by another schema."""
     kind = registered.kind
     # What was beside the fields may have become one.
-    for name in (EXTRA_FIELDS, ATTRIBUTES):
-        found = beside.get(name)
-        if type(found) is dict:
-            stored = {field: found[field] for field in kind.fields if field in found} | stored
+    found = _found_beside(beside)
+    stored = {field: found[field] for field in kind.fields if field in found} | stored
     names = [name for name in kind.fields if name in stored]
     if FIELDS_SET in beside:
         new = [name for name in names if name not in schema.fields]
