@@ -147,7 +147,7 @@ def test_renamed_members_that_fit_no_enum_are_refused() -> None:
     for cls, renamed, message in (
         (Color, {"BLUE": "NAVY"}, "no member 'NAVY'"),
         (Color, {"RED": "RED"}, "a member 'RED' still"),
-        (Bits, {"A": "ONE"}, "is for an Enum"),
+        (Bits, {"A": "ONE"}, "a Flag is stored by its value"),
         (Elsewhere, {"A": "ONE"}, "is for an Enum"),
     ):
         with pytest.raises(InvalidArgument, match=message):
@@ -304,6 +304,48 @@ def test_a_field_that_is_added_was_not_given() -> None:
     assert "phone" not in partly.model_fields_set
     assert whole.model_fields_set >= {"label", "phone"}
     assert "size" not in whole.model_fields_set
+
+
+def test_a_private_attribute_that_is_added_has_no_value() -> None:
+    older, registry = EventRegistry(), EventRegistry()
+
+    class Model(pydantic.BaseModel):
+        x: int
+
+    class Newer(pydantic.BaseModel):
+        x: int
+        _client: Any
+
+    older.event("made")(Model)
+    registry.event("made")(Newer)
+    (entry,) = Codec(older, "raise").encode_commit([Model(x=1)])
+    assert Codec(registry, "raise").decode_entry(entry.header, entry.payload) == [Newer(x=1)]
+
+
+def test_an_upcaster_is_given_attributes_and_extra_fields_too() -> None:
+    class Open(pydantic.BaseModel, extra="allow"):
+        x: int
+
+    class Closed(pydantic.BaseModel):
+        x: int
+        renamed: str
+
+    @dataclass
+    class Noted:
+        x: int
+
+    def define_noted(registry: EventRegistry) -> Any:
+        noted = registry.event("made")(Noted)(1)
+        noted.note = "kept"  # type: ignore[attr-defined]
+        return noted
+
+    def define_open(registry: EventRegistry) -> Any:
+        return registry.event("made")(Open)(x=1, note="kept")
+
+    registry = EventRegistry()
+    registry.event("made", 2, upcasters={1: lambda fields: {"x": fields["x"], "renamed": fields["note"]}})(Closed)
+    for define in (define_noted, define_open):
+        assert read(written(define), registry) == Closed(x=1, renamed="kept")
 
 
 def test_an_attribute_that_is_a_field_now_is_kept() -> None:
@@ -479,6 +521,36 @@ def test_an_upcaster_that_returns_something_else_is_named(returned: Any) -> None
     with pytest.raises(IncompatibleEvent, match="an upcaster returned") as caught:
         read(entry, registry)
     assert (caught.value.name, caught.value.version) == ("placed", 1)
+
+
+def test_a_remedy_fits_what_failed() -> None:
+    @dataclass
+    class Text:
+        text: str
+
+    entry = written(lambda registry: registry.event("order")(Text)("a"))
+
+    def registry_with(version: int, returned: Any) -> EventRegistry:
+        registry = EventRegistry()
+        registry.event("order", version, upcasters={version - 1: lambda _: returned} if version == 2 else None)(Text)
+        return registry
+
+    with pytest.raises(IncompatibleEvent, match=r"a list with None.* Return a list of dicts of fields"):
+        read(entry, registry_with(2, [None]))
+    with pytest.raises(UnknownEventType, match=r'Register the class with an upcaster from version 1, or .*"wrap"'):
+        read(entry, registry_with(3, []))
+    newer = written(lambda registry: registry.event("order", 9)(Text)("a"))
+    with pytest.raises(UnknownEventType, match=r'Update this program, or .*"wrap"'):
+        read(newer, registry_with(3, []))
+
+    def picky(value: str) -> Text:
+        raise ValueError(value)
+
+    registry = EventRegistry()
+    registry.register_type(Text, "text", lambda value: value.text, picky)
+    (value,) = Codec(registry, "raise").encode_commit([{"v": Text("a")}])
+    with pytest.raises(IncompatibleEvent, match="Have the decode function that is registered for it take"):
+        read(value, registry)
 
 
 def test_upcasters_run_one_after_the_other_on_each_of_several() -> None:

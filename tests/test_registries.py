@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from runic_redis import (
 )
 from runic_redis.codec import Codec
 from runic_redis.events import default_registry
+from runic_redis.events import registry as registry_module
 from tests import servers
 from tests.portal import open_store
 
@@ -198,6 +200,25 @@ def test_one_file_imported_under_two_names_is_one(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, package / "main.py"], capture_output=True, text=True, check=False)
     assert done.stdout == "[1, 2, 3, 4]\n", done.stderr
+
+
+def test_a_library_s_types_are_there_for_the_second_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Value:
+        pass
+
+    Value.__module__ = "some_library"
+    seen: list[Any] = []
+    second = threading.Thread(target=lambda: seen.append(EventRegistry().of(Value)))
+
+    def load() -> None:
+        second.start()
+        second.join(0.2)  # it returns at once only if it does not wait for the types
+        monkeypatch.setitem(registry_module._built_in_by_class, Value, "its type")
+
+    monkeypatch.setitem(registry_module._loaders, "some_library", load)
+    assert EventRegistry().of(Value) == "its type"
+    second.join()
+    assert seen == ["its type"]
 
 
 def test_the_package_s_decorator_is_that_of_the_default_registry() -> None:

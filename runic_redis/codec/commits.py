@@ -9,7 +9,7 @@ made of one by its bytes, and Redis stores them once for many entries.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
@@ -67,6 +67,11 @@ _TRIES = 100
 # A row's schema index, and the rest of it.
 _INDEX = itemgetter(0)
 _VALUES = itemgetter(slice(1, None))
+
+
+# How the events of a class are read: their schema's index, what reads their values, and what their `__dict__` then has
+# to hold, if it matters; or their type, where each is read by what it holds.
+_Way = tuple[int, Read, tuple[str, ...] | None] | EventType
 
 
 class Entry(NamedTuple):
@@ -192,8 +197,7 @@ class EntryEncoder:
         """The header and the packed rows of some events, as of one entry; the first is at this place of the path."""
         table = self._table
         table.indexes = {}
-        # How the events of a class are read: by the one schema of them all, or each by what it holds.
-        known: dict[type, tuple[int, Read] | EventType] = {}
+        known: dict[type, _Way] = {}
         rows: list[list[Any]] = []
         for event in events:
             kind = type(event)
@@ -205,10 +209,15 @@ class EntryEncoder:
                         continue
                     found = known[kind] = self._reader(event, path, first + len(rows))
                 if isinstance(found, tuple):
-                    rows.append([found[0], *found[1](event)])
-                else:
-                    schema, values = table.apart(found, event)
-                    rows.append([table.schema_reference(schema), *values])
+                    index, read, held = found
+                    if held is None or tuple(event.__dict__) == held:
+                        rows.append([index, *read(event)])
+                        continue
+                    found = cast("EventType", self._registry.of(kind))
+                schema, values = table.apart(found, event)
+                index = table.schema_reference(schema)
+                rows.append([index, *values])
+                known[kind] = _way(found, schema, index)
             except StoreError:
                 raise
             except Exception as error:  # what a class raises when its fields are read is its own affair
@@ -227,16 +236,16 @@ class EntryEncoder:
                 self._headers[schemas] = header
         return header, packed
 
-    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read] | EventType:
+    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read, None] | EventType:
         """The index of an event's schema, and what reads the values of such events; or its type."""
         kind = type(event)
         registered = None if kind is FactRef else self._registry.of(kind)
         if registered is not None and not registered.is_value:
             if registered.is_plain:
-                return self._table.schema_reference(registered.schema), registered.kind.read
+                return self._table.schema_reference(registered.schema), registered.kind.read, None
             return registered
         if kind is dict:
-            return self._table.schema_reference(_PLAIN_DICT), _itself
+            return self._table.schema_reference(_PLAIN_DICT), _itself, None
         where = f"{path}[{number}]"
         raise EncodeError(
             f"{where} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
@@ -260,6 +269,13 @@ class EntryEncoder:
             raise EncodeError(
                 f"{path} together cannot be encoded: {reason(error.__cause__ or error)}; nothing was sent.", path=path
             ) from error.__cause__
+
+
+def _way(registered: EventType, schema: Schema, index: int) -> _Way:
+    """How the next event of a class is read, after one that was written by this schema."""
+    kind = registered.kind
+    is_whole = kind.held is not None and schema is registered.schema
+    return (index, kind.read, kind.held) if is_whole else registered
 
 
 def _header_too_large(header: bytes, path: str) -> EncodeError:

@@ -4,10 +4,14 @@ Encoding itself runs in C and knows no paths; only when it has failed is the val
 find the first part that cannot be kept.
 """
 
+import builtins
 import datetime as dt
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
+from enum import Enum
+from operator import attrgetter, methodcaller
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -16,6 +20,7 @@ from runic_redis.codec.limits import MAX_DEPTH, AlikeKeys
 from runic_redis.errors import EncodeError, StoreError, printable, reason, short_repr
 from runic_redis.events import (
     ATTRIBUTES,
+    UNSET,
     EventRegistry,
     Fact,
     FactRef,
@@ -64,15 +69,15 @@ def explain(
     alike = AlikeKeys()
     deep: str | None = None
     extensions = -1 if is_event and type(value) is not dict else 0
-    stack: list[tuple[Any, str, int, int]] = [(value, path, 0, extensions)]
+    stack: list[tuple[Any, str, int, int, str]] = [(value, path, 0, extensions, "")]
     while stack:
-        part, where, depth, extensions = stack.pop()
+        part, where, depth, extensions, field = stack.pop()
         del above[depth:]
         if id(part) in above:
             return _error(where, "contains itself; break the cycle")
         kind = type(part)
         try:
-            problem = _problem(part, registry, alike)
+            problem = _problem(part, registry, alike, field=field)
             if kind in {Fact, FactRef} and not facts:
                 problem = f"is a {kind.__name__}, which only an event may hold: a fact refers to no other"
             if kind not in _SCALARS and kind not in {list, dict}:
@@ -93,7 +98,12 @@ def explain(
         above.append(id(part))
         if depth >= _DEEP and deep is None:
             deep = where
-        stack.extend((child, child_path, depth + 1, extensions) for child, child_path in reversed(children))
+        registered = registry.of(kind)
+        has_fields = registered is not None and not registered.is_value
+        stack.extend(
+            (child, child_path, depth + 1, extensions, child_path[len(where) + 1 :] if has_fields else "")
+            for child, child_path in reversed(children)
+        )
         if depth > _DEEPEST:
             break
     return None if deep is None else _error(deep, f"stands inside of {_DEEP} lists and dicts; keep it as a fact")
@@ -115,7 +125,7 @@ def _error(path: str, problem: str) -> EncodeError:
     return EncodeError(f"{shown} {problem}; nothing was sent.", path=path)
 
 
-def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys) -> str | None:
+def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys, *, field: str) -> str | None:
     kind = type(part)
     if kind in {dict, set, frozenset}:
         return _crowd(part, alike)
@@ -129,7 +139,7 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys) -> str | None
                 "value.encode('utf-8', 'replace').decode()"
             )
     elif kind in {dt.datetime, dt.time}:
-        if part.tzinfo is not None and part.utcoffset() is None and type(part.tzinfo) is not ZoneInfo:
+        if part.tzinfo is not None and part.utcoffset() is None and not isinstance(part.tzinfo, ZoneInfo):
             return (
                 f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or keep the "
                 "value without its tzinfo and the zone's name beside it"
@@ -141,28 +151,63 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys) -> str | None
     elif kind in _SCALARS or kind in {list, tuple, dict, set, frozenset, Fact}:
         return None
     elif registry.of(kind) is None and kind.__module__ != "freezegun.api":
-        return f"is a {kind.__module__}.{kind.__qualname__}, which {_advice(kind, registry)}"
+        return f"is a {kind.__module__}.{kind.__qualname__}, which {_advice(part, registry, field=field)}"
     return None
 
 
-def _advice(kind: type, registry: EventRegistry) -> str:
-    """What is wrong with a type that is not known, and what to do."""
+def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
+    """What is wrong with a value of a type that is not known, and what to do."""
+    kind = type(part)
     if registry is not default_registry and default_registry.of(kind) is not None:
         return "is registered, but not in the registry of this store: register it there too"
     if kind is memoryview:
         return "is not supported: convert it with bytes(value)"
     base = next((base for base in kind.__mro__[1:-1] if base in _SCALARS or base in _CONTAINERS), None)
-    convert = "is not supported: "
+    wrong = "is not supported"
     if base is not None:
-        convert = (
-            f"is a subclass of {base.__name__} and would come back as a plain {base.__name__}: convert it with "
-            f"{_CONVERSIONS.get(base, base.__name__ + '(value)')}, or "
-        )
-    elif kind.__module__ == "numpy":
-        convert += "convert it with value.tolist(), or "
+        wrong = f"is a subclass of {base.__name__} and would come back as a plain {base.__name__}"
+    convert = _convert(part, base, registry)
+    convert = f"convert it with {convert}, or " if convert is not None else ""
     if _has_kind(kind):
-        return f"{convert}register the class with @event"
-    return f"{convert}register the type with register_type({kind.__name__}, a name, encode, decode)"
+        return f"{wrong}: {convert}register the class with @event"
+    leave_out = f", or leave out what is no data with @event(..., transient=[{field!r}])" if field else ""
+    return f"{wrong}: {convert}register the type with register_type({_name(kind)}, a name, encode, decode){leave_out}"
+
+
+def _convert(part: Any, base: type | None, registry: EventRegistry) -> str | None:
+    """What makes an equal value, of a type that is known; None where this does not."""
+    text: str
+    convert: Callable[[Any], Any]
+    if issubclass(type(part), Enum):
+        text, convert = "value.value", attrgetter("value")
+    elif base is not None:
+        text, convert = _CONVERSIONS.get(base, (f"{base.__name__}(value)", base))
+    elif type(part).__module__ == "numpy":
+        text, convert = "value.tolist()", methodcaller("tolist")
+    elif issubclass(type(part), Mapping):
+        text, convert = "dict(value)", dict
+    else:
+        return None
+    try:
+        made = convert(part)
+        known = type(made) in _SCALARS or type(made) in _CONTAINERS or registry.of(type(made)) is not None
+        # An Enum of no other type equals no value. An array says of each element whether it is equal.
+        comparable = base is not None or (type(part).__module__ == "numpy" and type(made) is not list)
+        return text if known and (not comparable or _equal(type(part), made, part)) else None
+    except Exception:  # how a class fails is its own affair
+        return None
+
+
+def _equal(kind: type, made: Any, part: Any) -> bool:
+    is_nan = bool(made != made) and bool(part != part)  # noqa: PLR0124
+    return is_nan or bool((made if kind.__module__ != "numpy" else kind(made)) == part)
+
+
+def _name(kind: type) -> str:
+    """How the caller can write a type: some have no name to be found under."""
+    name = kind.__name__
+    is_found = getattr(sys.modules.get(kind.__module__), name, None) is kind and getattr(builtins, name, kind) is kind
+    return name if is_found or "<locals>" in kind.__qualname__ else "type(value)"
 
 
 def _has_kind(kind: type) -> bool:
@@ -174,12 +219,18 @@ def _has_kind(kind: type) -> bool:
 
 
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
-_CONVERSIONS = {
-    dt.datetime: "datetime.fromisoformat(value.isoformat())",
-    dt.date: "date.fromisoformat(value.isoformat())",
-    dt.time: "time.fromisoformat(value.isoformat())",
-    dt.timedelta: "timedelta(value.days, value.seconds, value.microseconds)",
-    UUID: "UUID(str(value))",
+_CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    dt.datetime: (
+        "datetime.combine(value.date(), value.timetz())",
+        lambda value: dt.datetime.combine(value.date(), value.timetz()),
+    ),
+    dt.date: ("date.fromisoformat(value.isoformat())", lambda value: dt.date.fromisoformat(value.isoformat())),
+    dt.time: ("time.fromisoformat(value.isoformat())", lambda value: dt.time.fromisoformat(value.isoformat())),
+    dt.timedelta: (
+        "timedelta(value.days, value.seconds, value.microseconds)",
+        lambda value: dt.timedelta(value.days, value.seconds, value.microseconds),
+    ),
+    UUID: ("UUID(str(value))", lambda value: UUID(str(value))),
 }
 _LONGEST_PATH = 400
 
@@ -205,5 +256,5 @@ def _children(part: Any, where: str, registry: EventRegistry) -> Iterator[tuple[
             for name, item in zip(schema.fields, values, strict=True):
                 if name == ATTRIBUTES:
                     yield from ((value, f"{where}.{attribute}") for attribute, value in item.items())
-                elif name not in registered.kind.optional:
+                elif item is not UNSET and not registered.kind.may_leave_out(name):
                     yield item, f"{where}.{name}"

@@ -33,6 +33,7 @@ from runic_redis.codec.limits import (
 )
 from runic_redis.errors import DecodeError, EncodeError, StoreError, UnknownEventType, reason
 from runic_redis.events import (
+    UNSET,
     EventRegistry,
     EventType,
     Fact,
@@ -169,14 +170,16 @@ class ValueEncoder:
     def apart(self, registered: EventType, instance: Any) -> tuple[Schema, Iterable[Any]]:
         """The schema and the values by which an instance of a registered class is written."""
         kind = registered.kind
-        if kind.beside is None and not kind.inexact and not kind.optional:
+        if kind.held is not None and tuple(instance.__dict__) == kind.held:
+            return registered.schema, kind.read(instance)
+        if not kind.inexact and not kind.optional and (kind.beside is None or not kind.beside(instance)):
             return registered.schema, kind.read(instance)
         schema, values = taken_apart(registered, instance)
         if kind.optional:
             left_out = {
                 name
                 for name, value in zip(schema.fields, values, strict=True)
-                if name in kind.optional and not self._can_encode(value)
+                if value is UNSET or (kind.may_leave_out(name) and not self._can_encode(value))
             }
             if left_out:
                 values = [value for name, value in zip(schema.fields, values, strict=True) if name not in left_out]
@@ -361,7 +364,7 @@ def _datetime(value: dt.datetime) -> tuple[int, bytes]:
 
 def _zone_mark(zone: dt.tzinfo | None) -> str:
     """The key of a zone, as RFC 9557 writes it behind the offset."""
-    if type(zone) is not ZoneInfo or zone.key is None or zone_by_key(zone.key) is None:
+    if not isinstance(zone, ZoneInfo) or zone.key is None or zone_by_key(zone.key) is None:
         return ""
     return f"[{zone.key}]"
 

@@ -4,7 +4,7 @@
 the value types of the standard library, `references` what stands in an event for a fact.
 """
 
-from runic_redis.events.kinds import ATTRIBUTES, Build, Kind, Read, kind_of
+from runic_redis.events.kinds import ATTRIBUTES, UNSET, Build, Kind, Read, kind_of
 from runic_redis.events.references import FACT_REF, Fact, FactRef, bare_registry, checked_ref, parts_of, refs_in
 from runic_redis.events.registry import (
     EventRegistry,
@@ -23,6 +23,7 @@ from runic_redis.events.standard import zone_by_key
 __all__ = [
     "ATTRIBUTES",
     "FACT_REF",
+    "UNSET",
     "Build",
     "EventRegistry",
     "EventType",

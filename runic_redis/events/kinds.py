@@ -9,18 +9,19 @@ Optional libraries are recognised by what they leave on a class; none is importe
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum, Flag
 from functools import cached_property, partial
 from inspect import getattr_static
 from itertools import starmap
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from types import MemberDescriptorType
 from typing import Any
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
-__all__ = ["ATTRIBUTES", "EXTRA_FIELDS", "FIELDS_SET", "Build", "Kind", "Read", "complete", "kind_of"]
+__all__ = ["ATTRIBUTES", "EXTRA_FIELDS", "FIELDS_SET", "UNSET", "Build", "Kind", "Read", "complete", "kind_of"]
 
 Read = Callable[[Any], Iterable[Any]]
 Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
@@ -29,6 +30,10 @@ Default = Callable[[Mapping[str, Any]], Any]
 # What an instance holds beside its fields, by names that no field has.
 Beside = Callable[[Any], dict[str, Any]]
 
+# Stands for a field that has no value: it is left out, and stays without one.
+UNSET: Any = object()
+# Where pydantic keeps a model.
+_PYDANTIC_SLOTS = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 # The names in the data: attributes that are no fields; the fields of a pydantic model that were given; and those that
 # the model does not declare.
 ATTRIBUTES = "__dict__"
@@ -48,7 +53,10 @@ class Kind:
         defaults: for fields that have one, what makes the default.
         beside: what an instance holds beside its fields; None for a class whose instances hold nothing else.
         restore: sets on an instance what `beside` gave. It is also passed the names of the fields that were stored.
-        optional: fields that are left out where their value cannot be encoded, and come back as their default.
+        held: what the `__dict__` of an instance that holds nothing but its fields has, in this order; None where this
+            alone does not tell.
+        optional: fields that are left out where they have no value, or where they have a default and their value
+            cannot be encoded. They come back as their default, or without a value.
         inexact: whether an instance may come back as another, so that each has to be tried.
     """
 
@@ -58,8 +66,13 @@ class Kind:
     defaults: Mapping[str, Default]
     beside: Beside | None = None
     restore: Callable[[Any, Mapping[str, Any], Collection[str]], None] | None = None
+    held: tuple[str, ...] | None = None
     optional: frozenset[str] = frozenset()
     inexact: bool = False
+
+    def may_leave_out(self, name: str) -> bool:
+        """Whether a field is left out where its value cannot be encoded."""
+        return name in self.optional and name in self.defaults
 
 
 def kind_of(cls: Any, *, transient: Collection[str] = (), members: Mapping[str, str] | None = None) -> Kind:
@@ -76,7 +89,12 @@ def kind_of(cls: Any, *, transient: Collection[str] = (), members: Mapping[str, 
     """
     if not isinstance(cls, type):
         raise InvalidType(f"@event registers classes, not {short_repr(cls)}.")
-    if members is not None and (not issubclass(cls, Enum) or issubclass(cls, Flag)):
+    if members is not None and issubclass(cls, Flag):
+        raise InvalidArgument(
+            f"renamed_members is not needed for {cls.__qualname__}: a Flag is stored by its value, and its members may "
+            "be renamed."
+        )
+    if members is not None and not issubclass(cls, Enum):
         raise InvalidArgument(f"renamed_members is for an Enum, and {cls.__qualname__} is none.")
     make = _maker(cls)
     if make is None:
@@ -112,8 +130,8 @@ def _advice(cls: type) -> str:
             "cls.parse_obj); or derive it from pydantic.BaseModel of version 2."
         )
     return (
-        "Put @event above the decorator that makes it one, such as @dataclass; or register the class with "
-        "register_type(cls, name, encode, decode)."
+        "Put @event above the decorator that makes it one, such as @dataclass, which a subclass needs too; or register "
+        "the class with register_type(cls, name, encode, decode)."
     )
 
 
@@ -126,7 +144,7 @@ def _without(kind: Kind, cls: type, transient: Collection[str]) -> Kind:
     if not left_out:
         return kind
     for name in left_out:
-        if name not in kind.defaults:
+        if name not in kind.defaults and name not in kind.optional:
             raise InvalidArgument(
                 f"The transient field {name!r} of {cls.__qualname__} has no default, and an event that is read needs "
                 "one: give it a default or a default factory."
@@ -142,19 +160,19 @@ def _without(kind: Kind, cls: type, transient: Collection[str]) -> Kind:
     def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
         return kind.build([complete(kind, dict(zip(stored, row, strict=True))) for row in rows])
 
-    return dataclasses.replace(kind, fields=stored, read=read, build=build)
+    return dataclasses.replace(kind, fields=stored, read=read, build=build, held=None)
 
 
 def complete(kind: Kind, known: dict[str, Any]) -> list[Any]:
     """The values of all fields, in order, from those that are known; the others become their defaults.
 
     Raises:
-        LookupError: a field is not known and has no default.
+        LookupError: a field is not known, has no default and needs a value.
     """
     for name in kind.fields:
-        if name not in known:
+        if name not in known and (name in kind.defaults or name not in kind.optional):
             known[name] = kind.defaults[name](known)
-    return [known[name] for name in kind.fields]
+    return [known.get(name, UNSET) for name in kind.fields]
 
 
 def _reader(attributes: tuple[str, ...]) -> Read:
@@ -179,9 +197,17 @@ def _each(make: Callable[..., Any]) -> Build:
 def _plain_name(cls: type, attribute: str) -> str:
     """An attribute's name in the data: a private one, ``__token``, without the name of its class."""
     for owner in cls.__mro__:
-        prefix = f"_{owner.__name__.lstrip('_')}__"
-        if attribute.startswith(prefix) and not attribute.endswith("__") and len(attribute) > len(prefix):
-            return attribute[len(prefix) - 2 :]
+        plain = _own_plain_name(owner, attribute)
+        if plain != attribute:
+            return plain
+    return attribute
+
+
+def _own_plain_name(owner: type, attribute: str) -> str:
+    """The same, only for an attribute that is private to this class and not to a base of it."""
+    prefix = f"_{owner.__name__.lstrip('_')}__"
+    if attribute.startswith(prefix) and not attribute.endswith("__") and len(attribute) > len(prefix):
+        return attribute[len(prefix) - 2 :]
     return attribute
 
 
@@ -216,28 +242,37 @@ def _attributes_beside(cls: type, attributes: Sequence[str], hidden: Collection[
     """
     # What typing leaves on an instance of a generic class is no part of its state.
     known = {"__orig_class__", *attributes, *hidden, *(_attribute_name(cls, name) for name in hidden)}
-    slots = [
-        name
-        for owner in cls.__mro__
-        for name, value in vars(owner).items()
-        if type(value) is MemberDescriptorType and name not in known
-    ]
+    # A cached property is worked out again when it is asked for.
+    known |= _cached_properties(cls)
+    slots = [name for name in _slots(cls) if name not in known]
     has_dict = cls.__dictoffset__ != 0
     if not slots and not has_dict:
         return None
-    # A cached property is worked out again when it is asked for.
-    known |= {name for owner in cls.__mro__ for name, value in vars(owner).items() if type(value) is cached_property}
-    stored = [name for name in attributes if not _is_descriptor(cls, name)]
 
     def beside(instance: Any) -> dict[str, Any]:
         attributes = instance.__dict__ if has_dict else {}
-        if not slots and len(attributes) == len(stored):
+        if not slots and known.issuperset(attributes):
             return {}
         found = {_own_plain_name(cls, name): value for name, value in attributes.items() if name not in known}
         found |= {_own_plain_name(cls, name): getattr(instance, name) for name in slots if hasattr(instance, name)}
         return {ATTRIBUTES: found} if found else {}
 
     return beside
+
+
+def _slots(cls: type) -> list[str]:
+    return [name for owner in cls.__mro__ for name, value in vars(owner).items() if type(value) is MemberDescriptorType]
+
+
+def _cached_properties(cls: type) -> set[str]:
+    found = set()
+    for owner in cls.__mro__:
+        found |= {name for name, value in vars(owner).items() if type(value) is cached_property}
+        # In a class with slots, attrs makes a slot of each, and passes their names to a function that it generates.
+        code = getattr(vars(owner).get("__getattr__"), "__code__", None)
+        if code is not None and "cached_properties" in code.co_varnames[: code.co_argcount]:
+            found |= vars(owner)["__getattr__"].__defaults__[0].keys()
+    return found
 
 
 def _is_descriptor(cls: type, name: str) -> bool:
@@ -329,18 +364,17 @@ def _dataclass(cls: Any, hidden: Collection[str]) -> Kind:
             defaults[name] = _made(field.default_factory)
     # A pydantic dataclass has its own idea of a default.
     defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
-    # An instance of a frozen class has other attributes only from a hook.
-    is_fixed = cls.__dataclass_params__.frozen and not hasattr(cls, "__post_init__")
-    kind = _of_attributes(cls, attributes, {}, hidden, is_fixed=is_fixed)
+    kind = _of_attributes(cls, attributes, {}, hidden)
     return dataclasses.replace(kind, defaults=defaults)
 
 
-def _of_attributes(
-    cls: Any, attributes: tuple[str, ...], besides: Mapping[str, Any], hidden: Collection[str], *, is_fixed: bool
-) -> Kind:
+def _of_attributes(cls: Any, attributes: tuple[str, ...], besides: Mapping[str, Any], hidden: Collection[str]) -> Kind:
     """The kind of a class whose instances are their attributes; without defaults."""
-    inexact = any(_is_descriptor(cls, name) for name in attributes)
-    beside = None if is_fixed and not inexact else _attributes_beside(cls, attributes, {*hidden, *besides})
+    inexact = cls.__getattribute__ is not object.__getattribute__ or any(
+        _is_descriptor(cls, name) for name in attributes
+    )
+    beside = _attributes_beside(cls, attributes, {*hidden, *besides})
+    is_dict_only = not inexact and beside is not None and not _slots(cls)
     return Kind(
         _plain_names(cls, attributes),
         _reader(attributes),
@@ -348,6 +382,7 @@ def _of_attributes(
         {},
         beside,
         partial(_set_attributes, cls),
+        held=attributes if is_dict_only else None,
         inexact=inexact,
     )
 
@@ -371,7 +406,7 @@ def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
     code = getattr(cls.__hash__, "__code__", None)
     cached = "_attrs_cached_hash"
     besides = {cached: None} if code is not None and cached in code.co_names + code.co_consts else {}
-    kind = _of_attributes(cls, attributes, besides, hidden, is_fixed=False)
+    kind = _of_attributes(cls, attributes, besides, hidden)
     return dataclasses.replace(kind, defaults=defaults)
 
 
@@ -404,7 +439,9 @@ def _msgspec_struct(cls: Any, hidden: Collection[str]) -> Kind:
     hooked = hasattr(cls, "__post_init__")
 
     def make(*values: Any) -> Any:
-        instance = cls(*values) if by_position else cls(**dict(zip(attributes, values, strict=True)))
+        # The hook is given copies: it may change lists and dicts in place.
+        given = deepcopy(values) if hooked else values
+        instance = cls(*given) if by_position else cls(**dict(zip(attributes, given, strict=True)))
         if hooked:
             for name, value in zip(attributes, values, strict=True):
                 msgspec.structs.force_setattr(instance, name, value)
@@ -413,7 +450,7 @@ def _msgspec_struct(cls: Any, hidden: Collection[str]) -> Kind:
     # Where the library has only to set the fields, all of it runs in C.
     build = _each(make) if hooked or not by_position else lambda rows: list(starmap(cls, rows))
     beside = _attributes_beside(cls, attributes, hidden) if cls.__dictoffset__ else None
-    return Kind(names, _reader(attributes), build, defaults, beside, partial(_set_attributes, cls))
+    return Kind(names, _reader(attributes), build, defaults, beside, partial(_set_attributes, cls), inexact=hooked)
 
 
 def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
@@ -428,49 +465,87 @@ def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
             defaults[name] = _pydantic_default(cls.__private_attributes__[attribute])
     allows_extra = cls.model_config.get("extra") == "allow"
     all_fields = frozenset(fields)
+    # What a model keeps itself in is no part of its state.
+    attributes_beside = _attributes_beside(cls, fields, {*hidden, *_PYDANTIC_SLOTS})
 
     def beside(instance: Any) -> dict[str, Any]:
-        found: dict[str, Any] = {}
         extra = instance.__pydantic_extra__
+        given = instance.__pydantic_fields_set__
+        if not extra and len(instance.__dict__) == len(fields) and given >= all_fields:
+            return {}
+        found = attributes_beside(instance) if attributes_beside is not None else {}
         if extra:
             found[EXTRA_FIELDS] = {name: value for name, value in extra.items() if name not in hidden}
-        given = instance.__pydantic_fields_set__
-        if not given >= all_fields:
-            found[FIELDS_SET] = [name for name in fields if name in given]
+        if not given >= all_fields or ATTRIBUTES in found:
+            found[FIELDS_SET] = [name for name in (*fields, *found.get(ATTRIBUTES, ())) if name in given]
         return found
 
-    def make(*values: Any) -> Any:
-        stored = dict(zip(attributes, values, strict=True))
-        instance: Any = cls.__new__(cls)
-        instance.__setstate__(
-            {
-                "__pydantic_private__": {name: stored.pop(name) for name in private} or None,
-                "__dict__": stored,
-                "__pydantic_fields_set__": set(stored),
-                "__pydantic_extra__": {} if allows_extra else None,
-            }
-        )
-        return instance
-
     def restore(instance: Any, beside: Mapping[str, Any], stored: Collection[str]) -> None:
-        given = set(all_fields.intersection(stored))
+        _set_attributes(cls, instance, beside, stored)
+        given = all_fields.intersection(stored) | beside.get(ATTRIBUTES, {}).keys()
         if FIELDS_SET in beside:
-            given.intersection_update(beside[FIELDS_SET])
+            given = given.intersection(beside[FIELDS_SET])
         if allows_extra:
             extra = {name: value for name, value in beside.get(EXTRA_FIELDS, {}).items() if name not in all_fields}
             instance.__pydantic_extra__.update(extra)
             given |= extra.keys()
-        _set(instance, "__pydantic_fields_set__", given)
+        _set(instance, "__pydantic_fields_set__", set(given))
 
     return Kind(
         names,
-        _reader(attributes),
-        _each(make),
+        _pydantic_reader(fields, private),
+        _pydantic_builder(cls, fields, private),
         defaults,
         beside,
         restore,
-        optional=frozenset(defaults).intersection(names[len(fields) :]),
+        optional=frozenset(names[len(fields) :]),
     )
+
+
+def _pydantic_reader(fields: Sequence[str], private: Sequence[str]) -> Read:
+    pick = itemgetter(*fields) if len(fields) > 1 else lambda values: [values[name] for name in fields]
+
+    def read(instance: Any) -> Iterable[Any]:
+        # Not by getattr, which warns of a field that is deprecated.
+        try:
+            values: Iterable[Any] = pick(instance.__dict__)
+        except KeyError as error:
+            raise ValueError(f"its field {error} was never set") from None
+        if not private:
+            return values
+        own = instance.__pydantic_private__ or {}
+        return [*values, *[own.get(name, UNSET) for name in private]]
+
+    return read
+
+
+def _pydantic_builder(cls: Any, fields: Sequence[str], private: Sequence[str]) -> Build:
+    attributes = (*fields, *private)
+    allows_extra = cls.model_config.get("extra") == "allow"
+    # The library's own: what a class does when it is unpickled is its own affair.
+    set_state = next(
+        vars(base)["__setstate__"]
+        for base in cls.__mro__
+        if base.__module__.partition(".")[0] == "pydantic" and "__setstate__" in vars(base)
+    )
+
+    def make(*values: Any) -> Any:
+        stored = dict(zip(attributes, values, strict=True))
+        own = {name: stored.pop(name) for name in private}
+        instance: Any = object.__new__(cls)
+        given = {name: value for name, value in own.items() if value is not UNSET}
+        set_state(
+            instance,
+            {
+                "__pydantic_private__": given if private else None,
+                "__dict__": stored,
+                "__pydantic_fields_set__": set(stored),
+                "__pydantic_extra__": {} if allows_extra else None,
+            },
+        )
+        return instance
+
+    return _each(make)
 
 
 def _has_default(attribute: Any) -> bool:
@@ -526,4 +601,12 @@ def _enum(cls: Any, renamed: Mapping[str, str]) -> Kind:
                 f"the class has no member {short_repr(name)}; if it was renamed, name it in renamed_members"
             ) from None
 
-    return Kind(("name",), lambda member: [member._name_], _each(member_named), {})
+    def name_of(member: Any) -> list[str]:
+        if cls.__members__.get(member._name_) is not member:
+            raise ValueError(
+                "the class made this member, by _missing_, of a value that it has no member for, and a member is "
+                "stored by its name: store its value instead"
+            )
+        return [member._name_]
+
+    return Kind(("name",), name_of, _each(member_named), {})

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from runic_redis.errors import (
@@ -301,7 +302,8 @@ class EventRegistry:
         """What an event is now that was written by another schema: an instance, or `Several`."""
         stored = dict(zip(schema.fields, row, strict=True))
         beside = {name: stored.pop(name) for name in _BESIDE if name in stored}
-        made: list[Any] = [stored]
+        # Upcasters are given attributes and extra fields, too: these may be what the next version is made of.
+        made: list[Any] = [_found_beside(beside) | stored if steps else stored]
         several = False
         for step in steps:
             before, made = made, []
@@ -323,7 +325,9 @@ class EventRegistry:
         registered = self.of(type(event))
         if type(event) is not UnknownEvent and (registered is None or registered.is_value):
             raise _incompatible(
-                schema, f"an upcaster returned {short_repr(event)}, which is neither a dict of fields nor an event"
+                schema,
+                f"an upcaster returned a list with {short_repr(event)}, which is neither a dict of fields nor an event",
+                remedy="Return a list of dicts of fields, and of instances of registered classes.",
             )
         return event
 
@@ -360,7 +364,8 @@ def _check_restored(registered: EventType, values: list[Any], beside: Mapping[st
     except Exception as error:
         raise ValueError(f"it cannot be restored from its fields: {type(error).__name__}: {reason(error)}") from error
     for name, before, after in zip(kind.fields, values, now, strict=True):
-        if type(before) is not type(after) or before != after:
+        # What is the same object need not equal itself: NaN does not.
+        if before is not after and (type(before) is not type(after) or before != after):
             raise ValueError(
                 f"its field {name!r} is {short_repr(before, 60)} and would come back as {short_repr(after, 60)}"
             )
@@ -375,24 +380,32 @@ def _built(registered: EventType, build: Build, rows: Iterable[Sequence[Any]]) -
     except Exception as error:  # how a class fails is its own affair
         if registered.cls in _built_in_by_class:
             raise  # these do not change: it is damaged
-        raise _incompatible(registered.schema, f"{type(error).__name__}: {reason(error)}", registered) from error
+        problem = f"{type(error).__name__}: {reason(error)}"
+        remedy = (
+            "Have the decode function that is registered for it take what is stored." if registered.is_value else None
+        )
+        raise _incompatible(registered.schema, problem, registered, remedy) from error
+
+
+def _found_beside(beside: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes and extra fields of an instance."""
+    maps = [beside[name] for name in (ATTRIBUTES, EXTRA_FIELDS) if type(beside.get(name)) is dict]
+    return {name: value for found in maps for name, value in found.items()}
 
 
 def _fitted(registered: EventType, schema: Schema, stored: dict[str, Any], beside: Mapping[str, Any]) -> Any:
     """An instance of the class as it is now, out of fields that were stored by another schema."""
     kind = registered.kind
     # What was beside the fields may have become one.
-    for name in (EXTRA_FIELDS, ATTRIBUTES):
-        found = beside.get(name)
-        if type(found) is dict:
-            stored = {field: found[field] for field in kind.fields if field in found} | stored
+    found = _found_beside(beside)
+    stored = {field: found[field] for field in kind.fields if field in found} | stored
     names = [name for name in kind.fields if name in stored]
     if FIELDS_SET in beside:
         new = [name for name in names if name not in schema.fields]
         beside = {**beside, FIELDS_SET: [*beside[FIELDS_SET], *new]}
     known = {name: stored[name] for name in names}
     for name in kind.fields:
-        if name not in known and name not in kind.defaults:
+        if name not in known and name not in kind.defaults and name not in kind.optional:
             raise _incompatible(
                 schema,
                 f"it has no field {name!r}, and the class gives it no default",
@@ -465,7 +478,13 @@ def _unknown(schema: Schema, registered: EventType | None) -> UnknownEventType:
     else:
         message = (
             f"The event type {schema.name!r} was written with version {schema.version}; this program has "
-            f"{registered.cls.__qualname__} at version {registered.schema.version} and no upcaster from that one."
+            f"{registered.cls.__qualname__} at version {registered.schema.version} and no upcaster from that one. "
+            + (
+                "Update this program"
+                if schema.version > registered.schema.version
+                else f"Register the class with an upcaster from version {schema.version}"
+            )
+            + ', or open the store with unknown_events="wrap".'
         )
     return UnknownEventType(message, name=schema.name, version=schema.version)
 
@@ -509,6 +528,7 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
 _built_in_by_class: dict[type, EventType] = {}
 _built_in_by_name: dict[str, EventType] = {}
 _loaders: dict[str, Callable[[], None]] = {}
+_loading = RLock()
 
 
 def register_built_in(registered: EventType) -> None:
@@ -522,10 +542,14 @@ def register_library(name: str, load: Callable[[], None]) -> None:
 
 
 def _load_library(name: str) -> None:
-    load = _loaders.pop(name, None)
-    if load is not None:
-        with suppress(ImportError):
-            load()
+    if name not in _loaders:
+        return
+    with _loading:  # a thread that comes second finds the types, too
+        load = _loaders.get(name)
+        if load is not None:
+            with suppress(ImportError):
+                load()
+            _loaders.pop(name, None)
 
 
 def value_type(cls: type, name: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> EventType:

@@ -104,7 +104,13 @@ def _fraction(parts: list[int]) -> Fraction:
 def _ordered_dict(parts: list[Any]) -> OrderedDict[Any, Any]:
     # A map that has been checked, and the order of its keys, which a fact's map does not keep.
     items, keys = parts
-    return OrderedDict((key, items[key]) for key in keys)
+    try:
+        return OrderedDict((key, items[key]) for key in keys)
+    except KeyError:
+        # A key that equals itself only, such as NaN. The map was written in the same order.
+        if len(items) != len(keys):
+            raise
+        return OrderedDict(items)
 
 
 def _pattern_parts(pattern: re.Pattern[Any]) -> list[Any]:
@@ -169,6 +175,13 @@ def _register_pydantic() -> None:
         register_built_in(value_type(kind, f"pydantic.{kind.__name__}", encode, decode))
 
 
+def _register_pydantic_core() -> None:
+    import pydantic_core  # noqa: PLC0415 - likewise
+
+    for kind in (pydantic_core.Url, pydantic_core.MultiHostUrl):
+        register_built_in(value_type(kind, f"pydantic_core.{kind.__name__}", str, kind))
+
+
 def _register_msgspec() -> None:
     import msgspec  # noqa: PLC0415 - likewise
 
@@ -179,4 +192,5 @@ def _register_msgspec() -> None:
 for kind, encode, decode in _STANDARD:
     register_built_in(value_type(kind, f"python.{kind.__name__}", encode, decode))
 register_library("pydantic", _register_pydantic)
+register_library("pydantic_core", _register_pydantic_core)
 register_library("msgspec", _register_msgspec)
