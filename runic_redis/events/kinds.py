@@ -219,12 +219,6 @@ def _plain_names(cls: type, attributes: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def _own_plain_name(cls: type, attribute: str) -> str:
-    """An attribute's name in the data, where none but this class can be told again from it."""
-    name = _plain_name(cls, attribute)
-    return name if _attribute_name(cls, name) == attribute else attribute
-
-
 def _attribute_name(cls: type, name: str) -> str:
     """An attribute of a class by its name in the data."""
     if name.startswith("__") and not name.endswith("__"):
