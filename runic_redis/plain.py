@@ -6,8 +6,10 @@ What JSON has no form for is an object with one member whose name begins with a 
 
 import datetime as dt
 import json
+import keyword
 import math
 from base64 import b64encode
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -52,11 +54,13 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
 
 
 def event_text(event: Any) -> str:
-    """An event's fields in a line, as Python would write them."""
-    return ", ".join(
-        f"{name if type(name) is str else value_text(name)}={value_text(value)}"
-        for name, value in event_fields(event).items()
-    )
+    """An event's fields in a line, as Python would write them. A name is quoted that could be taken for something else."""
+    return ", ".join(f"{_name_text(name)}={value_text(value)}" for name, value in event_fields(event).items())
+
+
+def _name_text(name: Any) -> str:
+    is_plain = type(name) is str and name.isidentifier() and not keyword.iskeyword(name)
+    return name if is_plain else value_text(name)
 
 
 def json_text(value: Any) -> str:
@@ -133,8 +137,11 @@ def value_text(value: Any) -> str:
         return "…"
 
 
-# How what holds a list of values is written.
+# How what holds a list of values is written, and what holds a dict.
 _BRACKETS: Mapping[type, str] = {list: "[{}]", tuple: "({})", set: "{{{}}}", frozenset: "frozenset({{{}}})"}
+_DICTS: Mapping[type, str] = {dict: "{}", OrderedDict: "OrderedDict({})", Counter: "Counter({})"}
+# Types whose repr does not tell their values.
+_WITHOUT_REPR = frozenset({"msgspec.Raw", "pydantic.ByteSize"})
 
 
 def _written(value: Any) -> str:
@@ -145,13 +152,24 @@ def _written(value: Any) -> str:
         return _object_text(value)
     if kind in {list, tuple} or (kind in {set, frozenset} and value):
         comma = "," if kind is tuple and len(value) == 1 else ""
-        return _BRACKETS[kind].format(", ".join(map(_written, value)) + comma)
-    if kind is dict:
-        return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
+        parts = map(_written, value)
+        return _BRACKETS[kind].format(", ".join(parts if kind in {list, tuple} else sorted(parts)) + comma)
+    if kind in _DICTS:
+        return _DICTS[kind].format(_dict_text(value))
+    if kind is defaultdict:
+        return f"defaultdict({getattr(value.default_factory, '__name__', None)}, {_dict_text(value)})"
+    if kind is deque:
+        return f"deque({_written(list(value))}{'' if value.maxlen is None else f', maxlen={value.maxlen}'})"
+    if kind not in _FORMS and _schema(value)[0] in _WITHOUT_REPR:
+        return _object_text(value)
     try:
         return int_text(value) if kind is int else repr(value)
     except ValueError:  # a Fraction, say, of ints that are longer than Python's limit
         return _object_text(value)
+
+
+def _dict_text(value: Mapping[Any, Any]) -> str:
+    return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
 
 
 def _object_text(value: Any) -> str:

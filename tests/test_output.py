@@ -15,9 +15,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 from urllib.parse import urlencode
 
+import msgspec
+import pydantic
 import pytest
 
-from runic_redis import AsyncRedisStore, Fact, InvalidArgument, RedisStore, StoreError, event, replicated
+from runic_redis import (
+    AsyncRedisStore,
+    Fact,
+    InvalidArgument,
+    RedisStore,
+    StoreError,
+    UnknownEvent,
+    event,
+    replicated,
+)
 from runic_redis.cli.main import main
 from runic_redis.errors import printable, reason, short_repr
 from runic_redis.plain import int_text, json_text, to_json, value_text
@@ -388,3 +399,51 @@ def _open(kind: Any, url: str, namespace: str) -> None:
         BlockingStore(kind.from_url(url, namespace=namespace)).__enter__()
     else:
         kind.from_url(url, namespace=namespace)
+
+
+def test_a_name_of_a_field_is_not_taken_for_another(runs: Run, shop: RedisStore) -> None:
+    events: list[Any] = [{"a": 1, "b": 2}, {"a=1, b": 2}, {1: 1}, {"1": 1}, {True: 1}, {"True": 1}, {"": 1}]
+    shop.append("names", events)
+    _, out, _ = runs("ascii", "events", "names")
+    shown = [line.partition(" dict ")[2] for line in out.splitlines()]
+    assert shown == ["a=1, b=2", "'a=1, b'=2", "1=1", "'1'=1", "True=1", "'True'=1", "''=1"]
+
+
+def test_what_containers_hold_is_shown_without_its_class() -> None:
+    colour = UnknownEvent("colour", 1, {"name": "RED"})
+    assert value_text(deque([colour], maxlen=2)) == "deque([colour(name='RED')], maxlen=2)"
+    assert value_text(OrderedDict(a=colour)) == "OrderedDict({'a': colour(name='RED')})"
+    assert value_text(Counter("aab")) == "Counter({'a': 2, 'b': 1})"
+    assert value_text(defaultdict(list, {1: [colour]})) == "defaultdict(list, {1: [colour(name='RED')]})"
+    assert value_text(defaultdict(None, a=1)) == "defaultdict(None, {'a': 1})"
+
+
+def test_a_value_whose_repr_does_not_tell_it_is_shown_by_its_parts() -> None:
+    assert value_text([msgspec.Raw(b"1")]) == "[msgspec.Raw(value=b'1')]"
+    assert value_text(pydantic.ByteSize(5)) == "pydantic.ByteSize(value=5)"
+
+
+def test_a_set_is_shown_alike_by_every_process() -> None:
+    code = "from runic_redis.plain import value_text; print(value_text([{'b', 'a', 'c', 1}, frozenset('xyz')]))"
+    shown = {
+        subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2", "3")
+    }
+    assert shown == {"[{'a', 'b', 'c', 1}, frozenset({'x', 'y', 'z'})]\n"}
+
+
+@pytest.mark.parametrize("columns", ["", "0", "1", "20", "x"])
+def test_no_width_of_a_terminal_hides_anything(columns: str, shop: RedisStore) -> None:
+    long = f"order-{'9' * 200}"
+    shop.append(long, [{"n": 1}])
+    done = _started("CLI workflows; CLI show " + long, COLUMNS=columns)
+    assert [line.split()[:2] for line in done.stdout.decode().splitlines() if "order-" in line] == [
+        [long, "open"],
+        ["workflow", long],
+    ], "a line each, for grep"
+    for shell in ("CLI workflows", "CLI --help", "CLI events --help"):
+        done = _started(shell, COLUMNS=columns, FORCE_COLOR="1")
+        shown = re.sub(r"\x1b\[[\d;]*m|\W", "", done.stdout.decode())
+        assert ("order" if shell == "CLI workflows" else "Usage") in shown
+    doctor = _started("CLI doctor", COLUMNS=columns).stdout.decode()
+    assert max(map(len, doctor.splitlines())) <= 80
