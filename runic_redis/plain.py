@@ -10,7 +10,7 @@ import keyword
 import math
 from base64 import b64encode
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -54,7 +54,7 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
 
 
 def event_text(event: Any) -> str:
-    """An event's fields in a line, as Python would write them. A name is quoted that could be taken for something else."""
+    """An event's fields in a line, as Python would write them; a name that is no identifier is quoted."""
     return ", ".join(f"{_name_text(name)}={value_text(value)}" for name, value in event_fields(event).items())
 
 
@@ -137,35 +137,29 @@ def value_text(value: Any) -> str:
         return "…"
 
 
-# How what holds a list of values is written, and what holds a dict.
-_BRACKETS: Mapping[type, str] = {list: "[{}]", tuple: "({})", set: "{{{}}}", frozenset: "frozenset({{{}}})"}
-_DICTS: Mapping[type, str] = {dict: "{}", OrderedDict: "OrderedDict({})", Counter: "Counter({})"}
 # Types whose repr does not tell their values.
 _WITHOUT_REPR = frozenset({"msgspec.Raw", "pydantic.ByteSize"})
 
 
 def _written(value: Any) -> str:
     kind = type(value)
-    if kind is FactRef:
-        return f"FactRef({value.hash!r})"
-    if kind is UnknownEvent:
-        return _object_text(value)
-    if kind in {list, tuple} or (kind in {set, frozenset} and value):
-        comma = "," if kind is tuple and len(value) == 1 else ""
-        parts = map(_written, value)
-        return _BRACKETS[kind].format(", ".join(parts if kind in {list, tuple} else sorted(parts)) + comma)
-    if kind in _DICTS:
-        return _DICTS[kind].format(_dict_text(value))
-    if kind is defaultdict:
-        return f"defaultdict({getattr(value.default_factory, '__name__', None)}, {_dict_text(value)})"
-    if kind is deque:
-        return f"deque({_written(list(value))}{'' if value.maxlen is None else f', maxlen={value.maxlen}'})"
+    write = _TEXTS.get(kind)
+    if write is not None:
+        return write(value)
     if kind not in _FORMS and _schema(value)[0] in _WITHOUT_REPR:
         return _object_text(value)
     try:
-        return int_text(value) if kind is int else repr(value)
+        return repr(value)
     except ValueError:  # a Fraction, say, of ints that are longer than Python's limit
         return _object_text(value)
+
+
+def _list_text(value: Iterable[Any]) -> str:
+    return ", ".join(map(_written, value))
+
+
+def _set_text(value: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(_written, value)))
 
 
 def _dict_text(value: Mapping[Any, Any]) -> str:
@@ -174,3 +168,19 @@ def _dict_text(value: Mapping[Any, Any]) -> str:
 
 def _object_text(value: Any) -> str:
     return f"{_schema(value)[0]}({', '.join(f'{name}={_written(part)}' for name, part in event_fields(value).items())})"
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    int: int_text,
+    list: lambda value: f"[{_list_text(value)}]",
+    tuple: lambda value: f"({_list_text(value)}{',' * (len(value) == 1)})",
+    set: lambda value: f"{{{_set_text(value)}}}" if value else "set()",
+    frozenset: lambda value: f"frozenset({{{_set_text(value)}}})" if value else "frozenset()",
+    dict: _dict_text,
+    OrderedDict: lambda value: f"OrderedDict({_dict_text(value)})",
+    Counter: lambda value: f"Counter({_dict_text(value)})",
+    defaultdict: lambda value: f"defaultdict({getattr(value.default_factory, '__name__', None)}, {_dict_text(value)})",
+    deque: lambda value: f"deque([{_list_text(value)}]{'' if value.maxlen is None else f', maxlen={value.maxlen}'})",
+    FactRef: lambda value: f"FactRef({value.hash!r})",
+    UnknownEvent: _object_text,
+}

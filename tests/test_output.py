@@ -447,3 +447,28 @@ def test_no_width_of_a_terminal_hides_anything(columns: str, shop: RedisStore) -
         assert ("order" if shell == "CLI workflows" else "Usage") in shown
     doctor = _started("CLI doctor", COLUMNS=columns).stdout.decode()
     assert max(map(len, doctor.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("workflows", "many", "--limit", str(10**30)),
+        ("workflows", "many", "--limit", str(10**30), "--state", "open"),
+        ("events", "many-1", "--limit", str(10**30)),
+        ("tail", "many-1", "--last", str(10**30), "--limit", "3"),
+    ],
+)
+def test_a_limit_may_have_any_size(arguments: tuple[str, ...], runs: Run, shop: RedisStore) -> None:
+    for number in range(3):
+        shop.append(f"many-{number}", [{"n": n} for n in range(3)])
+    status, out, err = runs("ascii", *arguments, "--json")
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("file", ["", ".", "/", ".."])
+def test_an_export_to_no_file_says_so(file: str, runs: Run, shop: RedisStore) -> None:
+    status, out, err = runs("ascii", "export", file)
+    assert (status, out) == (2, "")
+    assert err.startswith("runic-redis: The file ")
+    assert err.count("\n") == 1
