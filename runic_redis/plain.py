@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
 
@@ -112,6 +113,11 @@ def _object(value: dict[Any, Any]) -> Any:
     return {"$map": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
 
 
+def _iso_text(value: dt.datetime | dt.time) -> str:
+    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""  # as RFC 9557 has it
+    return value.isoformat() + "~" * value.fold + zone
+
+
 _FORMS: Mapping[type, Callable[[Any], Any]] = {
     list: lambda value: [_to_json(item) for item in value],
     dict: _object,
@@ -120,9 +126,9 @@ _FORMS: Mapping[type, Callable[[Any], Any]] = {
     tuple: lambda value: {"$tuple": [_to_json(item) for item in value]},
     set: lambda value: {"$set": sorted((_to_json(item) for item in value), key=repr)},
     frozenset: lambda value: {"$frozenset": sorted((_to_json(item) for item in value), key=repr)},
-    dt.datetime: lambda value: {"$datetime": value.isoformat() + "~" * value.fold},
+    dt.datetime: lambda value: {"$datetime": _iso_text(value)},
     dt.date: lambda value: {"$date": value.isoformat()},
-    dt.time: lambda value: {"$time": value.isoformat() + "~" * value.fold},
+    dt.time: lambda value: {"$time": _iso_text(value)},
     dt.timedelta: lambda value: {"$duration": [value.days, value.seconds, value.microseconds]},
     Decimal: lambda value: {"$decimal": str(value)},
     UUID: lambda value: {"$uuid": str(value)},

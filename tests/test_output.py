@@ -9,11 +9,13 @@ import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pydantic
@@ -472,3 +474,13 @@ def test_an_export_to_no_file_says_so(file: str, runs: Run, shop: RedisStore) ->
     assert (status, out) == (2, "")
     assert err.startswith("runic-redis: The file ")
     assert err.count("\n") == 1
+
+
+def test_a_time_in_json_names_its_zone() -> None:
+    berlin, offset = ZoneInfo("Europe/Berlin"), timezone(timedelta(hours=1))
+    assert to_json(datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=berlin)) == {
+        "$datetime": "2026-10-25T02:30:00+01:00~[Europe/Berlin]"
+    }
+    assert to_json(datetime(2026, 10, 25, 2, 30, tzinfo=offset)) == {"$datetime": "2026-10-25T02:30:00+01:00"}
+    assert to_json(time(2, 30, tzinfo=berlin)) == {"$time": "02:30:00[Europe/Berlin]"}
+    assert to_json(time(2, 30)) == {"$time": "02:30:00"}
