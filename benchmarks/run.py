@@ -17,6 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from runic_redis.errors import InvalidArgument
+
 from . import servers
 from .cases import Case, all_cases
 from .contenders.base import Missing
@@ -35,10 +37,10 @@ _ONCE = Budget(warm_up=0, rounds=1, least=1, seconds=0)
 
 def run_bench(url: str | None, *, full: bool, only: str, out: Path, console: Console) -> None:
     """Measure, print the tables, and write the reports to a directory."""
+    out.mkdir(parents=True, exist_ok=True)  # before the measurement, which takes long
     report = measure(url, FULL if full else SHORT, only=only, console=console)
     for one in table.tables(report):
         console.print(one)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "bench.json").write_text(json.render(report), encoding="utf-8")
     (out / "bench.html").write_text(html.render(report), encoding="utf-8")
     console.print(f"{out / 'bench.json'}, {out / 'bench.html'}: written after {report.seconds:.0f} s")
@@ -48,6 +50,9 @@ def measure(url: str | None, scale: Scale, *, only: str = "", console: Console |
     """Every case whose name begins so, on the server at a URL or on an embedded one."""
     began = time.perf_counter()
     cases = [case for case in all_cases(scale) if case.name.startswith(only)]
+    if not cases:
+        groups = sorted({case.name.partition("/")[0] for case in all_cases(scale)})
+        raise InvalidArgument(f"No case begins with {only!r}; the first words are {', '.join(groups)}.")
     with open_lab(url, scale) as lab:
         server = servers.describe(lab.place.server)
         contenders = [Competitor(one.name, one.about) for one in lab.contenders.values()]

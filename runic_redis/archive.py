@@ -76,6 +76,8 @@ class ArchiveWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.name:  # of "" or "."
+            raise ConfigurationError(f"The file {str(path)!r} cannot be written: it is a directory. Name a file.")
         self._path = path
         self._partial = path.with_name(f"{path.name}.partial")
         self._check_free()

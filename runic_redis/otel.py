@@ -159,7 +159,9 @@ class _Observer:
             try:
                 yield partial(_take, seen)
             except BaseException as error:
-                seen.failure = error
+                # A tail that is left while it waits is cancelled: that is no failure.
+                if name != "tail" or isinstance(error, Exception):
+                    seen.failure = error
                 raise
             finally:
                 took_s = time.perf_counter() - began_s

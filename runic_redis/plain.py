@@ -6,12 +6,15 @@ What JSON has no form for is an object with one member whose name begins with a 
 
 import datetime as dt
 import json
+import keyword
 import math
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
 
@@ -52,11 +55,13 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
 
 
 def event_text(event: Any) -> str:
-    """An event's fields in a line, as Python would write them."""
-    return ", ".join(
-        f"{name if type(name) is str else value_text(name)}={value_text(value)}"
-        for name, value in event_fields(event).items()
-    )
+    """An event's fields in a line, as Python would write them; a name that is no identifier is quoted."""
+    return ", ".join(f"{_name_text(name)}={value_text(value)}" for name, value in event_fields(event).items())
+
+
+def _name_text(name: Any) -> str:
+    is_plain = type(name) is str and name.isidentifier() and not keyword.iskeyword(name)
+    return name if is_plain else value_text(name)
 
 
 def json_text(value: Any) -> str:
@@ -108,6 +113,11 @@ def _object(value: dict[Any, Any]) -> Any:
     return {"$map": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
 
 
+def _iso_text(value: dt.datetime | dt.time) -> str:
+    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""  # as RFC 9557 has it
+    return value.isoformat() + "~" * value.fold + zone
+
+
 _FORMS: Mapping[type, Callable[[Any], Any]] = {
     list: lambda value: [_to_json(item) for item in value],
     dict: _object,
@@ -116,9 +126,9 @@ _FORMS: Mapping[type, Callable[[Any], Any]] = {
     tuple: lambda value: {"$tuple": [_to_json(item) for item in value]},
     set: lambda value: {"$set": sorted((_to_json(item) for item in value), key=repr)},
     frozenset: lambda value: {"$frozenset": sorted((_to_json(item) for item in value), key=repr)},
-    dt.datetime: lambda value: {"$datetime": value.isoformat() + "~" * value.fold},
+    dt.datetime: lambda value: {"$datetime": _iso_text(value)},
     dt.date: lambda value: {"$date": value.isoformat()},
-    dt.time: lambda value: {"$time": value.isoformat() + "~" * value.fold},
+    dt.time: lambda value: {"$time": _iso_text(value)},
     dt.timedelta: lambda value: {"$duration": [value.days, value.seconds, value.microseconds]},
     Decimal: lambda value: {"$decimal": str(value)},
     UUID: lambda value: {"$uuid": str(value)},
@@ -133,26 +143,50 @@ def value_text(value: Any) -> str:
         return "…"
 
 
-# How what holds a list of values is written.
-_BRACKETS: Mapping[type, str] = {list: "[{}]", tuple: "({})", set: "{{{}}}", frozenset: "frozenset({{{}}})"}
+# Types whose repr does not tell their values.
+_WITHOUT_REPR = frozenset({"msgspec.Raw", "pydantic.ByteSize"})
 
 
 def _written(value: Any) -> str:
     kind = type(value)
-    if kind is FactRef:
-        return f"FactRef({value.hash!r})"
-    if kind is UnknownEvent:
+    write = _TEXTS.get(kind)
+    if write is not None:
+        return write(value)
+    if kind not in _FORMS and _schema(value)[0] in _WITHOUT_REPR:
         return _object_text(value)
-    if kind in {list, tuple} or (kind in {set, frozenset} and value):
-        comma = "," if kind is tuple and len(value) == 1 else ""
-        return _BRACKETS[kind].format(", ".join(map(_written, value)) + comma)
-    if kind is dict:
-        return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
     try:
-        return int_text(value) if kind is int else repr(value)
+        return repr(value)
     except ValueError:  # a Fraction, say, of ints that are longer than Python's limit
         return _object_text(value)
 
 
+def _list_text(value: Iterable[Any]) -> str:
+    return ", ".join(map(_written, value))
+
+
+def _set_text(value: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(_written, value)))
+
+
+def _dict_text(value: Mapping[Any, Any]) -> str:
+    return "{" + ", ".join(f"{_written(key)}: {_written(item)}" for key, item in value.items()) + "}"
+
+
 def _object_text(value: Any) -> str:
     return f"{_schema(value)[0]}({', '.join(f'{name}={_written(part)}' for name, part in event_fields(value).items())})"
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    int: int_text,
+    list: lambda value: f"[{_list_text(value)}]",
+    tuple: lambda value: f"({_list_text(value)}{',' * (len(value) == 1)})",
+    set: lambda value: f"{{{_set_text(value)}}}" if value else "set()",
+    frozenset: lambda value: f"frozenset({{{_set_text(value)}}})" if value else "frozenset()",
+    dict: _dict_text,
+    OrderedDict: lambda value: f"OrderedDict({_dict_text(value)})",
+    Counter: lambda value: f"Counter({_dict_text(value)})",
+    defaultdict: lambda value: f"defaultdict({getattr(value.default_factory, '__name__', None)}, {_dict_text(value)})",
+    deque: lambda value: f"deque([{_list_text(value)}]{'' if value.maxlen is None else f', maxlen={value.maxlen}'})",
+    FactRef: lambda value: f"FactRef({value.hash!r})",
+    UnknownEvent: _object_text,
+}

@@ -21,6 +21,7 @@ from benchmarks.measure import Budget, Side, Taken, Turn, take_turns
 from benchmarks.results import Report, result_of
 from benchmarks.scale import SHORT
 from benchmarks.turns import check
+from runic_redis import InvalidArgument
 from tests.servers import RunningServer
 
 TINY = dataclasses.replace(
@@ -150,6 +151,11 @@ def test_what_is_not_there_is_told(run: ModuleType, monkeypatch: pytest.MonkeyPa
     (compared,) = (one for one in report.results[0].comparisons if one.against == "redis-benchmark")
     assert (compared.ratio, compared.reached) == (None, None)
     assert "it is not here" in run.table.ratio(compared)
+
+
+def test_a_beginning_that_no_case_has_is_rejected(run: ModuleType) -> None:
+    with pytest.raises(InvalidArgument, match="No case begins with 'nonsense'; the first words are append, "):
+        run.measure(None, run.SHORT, only="nonsense")
 
 
 def test_what_is_read_must_be_what_was_written() -> None:

@@ -137,6 +137,37 @@ def test_what_is_sent_links_to_what_is_received(store: Any, telemetry: Telemetry
     tail.close()
 
 
+def test_a_tail_that_waits_in_vain_has_no_span(store: Any, telemetry: Telemetry, namespace: str) -> None:
+    store.append("w", [{"n": 1}])
+    with store.tail("w", wait_s=0) as tail:
+        assert [len(list(tail)), len(list(tail))] == [1, 0]
+    assert [span.name for span in telemetry.spans()].count(f"tail {namespace}") == 1
+
+
+async def _cancelled_tail(store: AsyncRedisStore) -> None:
+    async with store.tail("w", after=1) as tail:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(tail), 0.05)
+        await store.append("w", [{"n": 2}])
+        assert (await anext(tail)).cursor == 2
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(tail), 0.05)
+
+
+def test_a_tail_that_is_cancelled_and_left_has_not_failed(
+    valkey: RunningServer, namespace: str, telemetry: Telemetry
+) -> None:
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            telemetry.instrument(store)
+            await store.append("w", [{"n": 1}])
+            await _cancelled_tail(store)
+
+    asyncio.run(main())
+    tails = [span for span in telemetry.spans() if span.name == f"tail {namespace}"]
+    assert [span.status.status_code for span in tails] == [StatusCode.UNSET], "of the step that took an event"
+
+
 def test_an_application_is_the_parent_and_may_have_keys_of_its_own(store: Any, telemetry: Telemetry) -> None:
     with telemetry.tracer.start_as_current_span("a request") as request:
         if isinstance(store, RedisStore):

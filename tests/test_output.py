@@ -9,15 +9,28 @@ import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
 
+import msgspec
+import pydantic
 import pytest
 
-from runic_redis import AsyncRedisStore, Fact, InvalidArgument, RedisStore, StoreError, event, replicated
+from runic_redis import (
+    AsyncRedisStore,
+    Fact,
+    InvalidArgument,
+    RedisStore,
+    StoreError,
+    UnknownEvent,
+    event,
+    replicated,
+)
 from runic_redis.cli.main import main
 from runic_redis.errors import printable, reason, short_repr
 from runic_redis.plain import int_text, json_text, to_json, value_text
@@ -388,3 +401,86 @@ def _open(kind: Any, url: str, namespace: str) -> None:
         BlockingStore(kind.from_url(url, namespace=namespace)).__enter__()
     else:
         kind.from_url(url, namespace=namespace)
+
+
+def test_a_name_of_a_field_is_not_taken_for_another(runs: Run, shop: RedisStore) -> None:
+    events: list[Any] = [{"a": 1, "b": 2}, {"a=1, b": 2}, {1: 1}, {"1": 1}, {True: 1}, {"True": 1}, {"": 1}]
+    shop.append("names", events)
+    _, out, _ = runs("ascii", "events", "names")
+    shown = [line.partition(" dict ")[2] for line in out.splitlines()]
+    assert shown == ["a=1, b=2", "'a=1, b'=2", "1=1", "'1'=1", "True=1", "'True'=1", "''=1"]
+
+
+def test_what_containers_hold_is_shown_without_its_class() -> None:
+    colour = UnknownEvent("colour", 1, {"name": "RED"})
+    assert value_text(deque([colour], maxlen=2)) == "deque([colour(name='RED')], maxlen=2)"
+    assert value_text(OrderedDict(a=colour)) == "OrderedDict({'a': colour(name='RED')})"
+    assert value_text(Counter("aab")) == "Counter({'a': 2, 'b': 1})"
+    assert value_text(defaultdict(list, {1: [colour]})) == "defaultdict(list, {1: [colour(name='RED')]})"
+    assert value_text(defaultdict(None, a=1)) == "defaultdict(None, {'a': 1})"
+
+
+def test_a_value_whose_repr_does_not_tell_it_is_shown_by_its_parts() -> None:
+    assert value_text([msgspec.Raw(b"1")]) == "[msgspec.Raw(value=b'1')]"
+    assert value_text(pydantic.ByteSize(5)) == "pydantic.ByteSize(value=5)"
+
+
+def test_a_set_is_shown_alike_by_every_process() -> None:
+    code = "from runic_redis.plain import value_text; print(value_text([{'b', 'a', 'c', 1}, frozenset('xyz')]))"
+    shown = {
+        subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2", "3")
+    }
+    assert shown == {"[{'a', 'b', 'c', 1}, frozenset({'x', 'y', 'z'})]\n"}
+
+
+@pytest.mark.parametrize("columns", ["", "0", "1", "20", "x"])
+def test_no_width_of_a_terminal_hides_anything(columns: str, shop: RedisStore) -> None:
+    long = f"order-{'9' * 200}"
+    shop.append(long, [{"n": 1}])
+    done = _started("CLI workflows; CLI show " + long, COLUMNS=columns)
+    assert [line.split()[:2] for line in done.stdout.decode().splitlines() if "order-" in line] == [
+        [long, "open"],
+        ["workflow", long],
+    ], "a line each, for grep"
+    for shell in ("CLI workflows", "CLI --help", "CLI events --help"):
+        done = _started(shell, COLUMNS=columns, FORCE_COLOR="1")
+        shown = re.sub(r"\x1b\[[\d;]*m|\W", "", done.stdout.decode())
+        assert ("order" if shell == "CLI workflows" else "Usage") in shown
+    doctor = _started("CLI doctor", COLUMNS=columns).stdout.decode()
+    assert max(map(len, doctor.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("workflows", "many", "--limit", str(10**30)),
+        ("workflows", "many", "--limit", str(10**30), "--state", "open"),
+        ("events", "many-1", "--limit", str(10**30)),
+        ("tail", "many-1", "--last", str(10**30), "--limit", "3"),
+    ],
+)
+def test_a_limit_may_have_any_size(arguments: tuple[str, ...], runs: Run, shop: RedisStore) -> None:
+    for number in range(3):
+        shop.append(f"many-{number}", [{"n": n} for n in range(3)])
+    status, out, err = runs("ascii", *arguments, "--json")
+    assert (status, err) == (0, "")
+    assert len(out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("file", ["", ".", "/", ".."])
+def test_an_export_to_no_file_says_so(file: str, runs: Run, shop: RedisStore) -> None:
+    status, out, err = runs("ascii", "export", file)
+    assert (status, out) == (2, "")
+    assert err.startswith("runic-redis: The file ")
+    assert err.count("\n") == 1
+
+
+def test_a_time_in_json_names_its_zone() -> None:
+    berlin, offset = ZoneInfo("Europe/Berlin"), timezone(timedelta(hours=1))
+    assert to_json(datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=berlin)) == {
+        "$datetime": "2026-10-25T02:30:00+01:00~[Europe/Berlin]"
+    }
+    assert to_json(datetime(2026, 10, 25, 2, 30, tzinfo=offset)) == {"$datetime": "2026-10-25T02:30:00+01:00"}
+    assert to_json(time(2, 30, tzinfo=berlin)) == {"$time": "02:30:00[Europe/Berlin]"}
+    assert to_json(time(2, 30)) == {"$time": "02:30:00"}

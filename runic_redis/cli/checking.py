@@ -25,6 +25,8 @@ _ASKED = 200
 _DEADLINE_S = 2.0
 _SLOW_MS = 5.0
 _CLOCKS_APART_S = 1.0
+# How wide the table is, but in a terminal: it has sentences.
+_WIDTH = 80
 _DURABILITIES: dict[str, Durability] = {
     '"fsync"': "fsync",
     "replicated(1)": replicated(1),
@@ -105,7 +107,7 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
             shown.add_row(
                 check.name, Text(check.verdict, _STYLES[check.verdict]), printable(check.found), printable(check.advice)
             )
-        out.print(shown)
+        out.print(shown, width=None if out.is_terminal else _WIDTH)
     if any(check.verdict == "bad" for check in checks):
         raise typer.Exit(EXIT_NO)
 

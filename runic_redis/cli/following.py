@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from runic_redis.cli.looking import print_record
-from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, at_most, opened
 from runic_redis.cli.output import EXIT_USAGE, stop
 from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
@@ -48,7 +48,7 @@ def tail(
     gc.freeze()
     with opened(url, namespace, may_be_new=True, deadline_s=PATIENT_S) as store:
         found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
-        for workflow_id, record in islice(found, limit or None):
+        for workflow_id, record in islice(found, at_most(limit)):
             print_record(workflow_id, record, as_json=as_json, named=len(workflow_ids or ()) != 1)
             _flush()
 
@@ -70,9 +70,9 @@ def _named(store: RedisStore, workflow_ids: list[str], last: int) -> Iterator[tu
 
 
 def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:
-    """The last few of those that are not trimmed."""
+    """Return so many of those that are not trimmed; all for 0."""
     try:
-        yield from islice(records, limit)
+        yield from islice(records, at_most(limit))
     except EventsTrimmed:
         return
 
@@ -119,4 +119,4 @@ def _new(store: RedisStore, change: Change, shown: OrderedDict[str, int], before
 
 
 def _there_backwards(store: RedisStore, workflow_id: str) -> Iterator[Record]:
-    return _there(store.stream_records(workflow_id, reverse=True), 2**62)
+    return _there(store.stream_records(workflow_id, reverse=True), 0)

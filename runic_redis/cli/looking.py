@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, opened, utf_8
+from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened, utf_8
 from runic_redis.cli.output import (
     EXIT_NO,
     bytes_text,
@@ -71,7 +71,7 @@ def workflows(
             _print_count(store, prefix, state, as_json=as_json)
             return
         shown = table("workflow", "state", "cursor", "last write", "snapshot", right=("cursor", "snapshot"))
-        for one in islice(_described(store, prefix, state, limit or None), limit or None):
+        for one in islice(_described(store, prefix, state, at_most(limit)), at_most(limit)):
             if as_json:
                 print_json(asdict(one))
                 continue
@@ -204,7 +204,7 @@ def events(
             note(f"The events up to {trimmed} are trimmed.")
         records = store.stream_records(workflow_id, after=after, until=last, reverse=reverse)
         wanted = (record for record in records if kind is None or event_type(record.event) == kind)
-        for record in islice(wanted, limit or None):
+        for record in islice(wanted, at_most(limit)):
             print_record(workflow_id, record, as_json=as_json)
 
 

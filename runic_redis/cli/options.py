@@ -16,7 +16,18 @@ from runic_redis.operations.examining import RESTORE_SETTINGS
 from runic_redis.operations.scanning import find_key, find_namespaces
 from runic_redis.store import RedisStore
 
-__all__ = ["PATIENT_S", "AsJson", "Namespace", "Partitions", "Url", "WorkflowId", "WorkflowIds", "opened", "utf_8"]
+__all__ = [
+    "PATIENT_S",
+    "AsJson",
+    "Namespace",
+    "Partitions",
+    "Url",
+    "WorkflowId",
+    "WorkflowIds",
+    "at_most",
+    "opened",
+    "utf_8",
+]
 
 NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
 # The deadline of a verb that somebody waits for, and of one that may run for long and should outlast a failover.
@@ -24,6 +35,9 @@ _DEADLINE_S = 5.0
 PATIENT_S = 30.0
 # After how long a person is told what the command waits for.
 _SILENT_S = 1.0
+
+# More events and workflows than any store has.
+_MOST = 2**53 - 1
 
 Url = Annotated[
     str | None,
@@ -52,6 +66,11 @@ def utf_8(value: Any) -> Any:
         return os.fsencode(value).decode()
     except UnicodeError:
         return value
+
+
+def at_most(limit: int) -> int | None:
+    """Return a limit as functions take it: None for 0, which stands for all."""
+    return min(limit, _MOST) or None
 
 
 WorkflowId = Annotated[str, typer.Argument(metavar="ID", help="The workflow.", callback=utf_8)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ EXIT_UNAVAILABLE = 3
 # Whoever read the output has closed it: as of a program that the signal SIGPIPE has ended.
 EXIT_PIPE = 141
 
+# A table that is narrower would lose columns; and no line is as long as this.
+_NARROWEST = 40
+_UNFOLDED = 100_000
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -52,8 +57,14 @@ _err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wra
 
 
 def prepare_streams() -> None:
-    """Have what the output's encoding lacks written as an escape. An output that is closed takes everything."""
+    """Have what the output's encoding lacks written as an escape. An output that is closed takes everything.
+
+    A table in a terminal is as wide as the terminal. Elsewhere no line is folded, so that `grep` finds whole ids.
+    """
     sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
+    if os.environ.get("COLUMNS", "").isdecimal() and int(os.environ["COLUMNS"]) < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)  # for the help, too
+    out.width = max(shutil.get_terminal_size().columns, _NARROWEST) if out.is_terminal else _UNFOLDED
 
 
 def _prepared(stream: TextIO | None) -> TextIO:

@@ -91,7 +91,7 @@ class EmbeddedServer:
         deadline_s: float = 30.0,
     ) -> None:
         if fsync not in {"everysec", "always"}:
-            raise InvalidArgument(f"fsync is everysec or always, not {short_repr(fsync, 40)}")
+            raise InvalidArgument(f"fsync is everysec or always, not {short_repr(fsync, 40)}.")
         self.directory = Path(directory).resolve()
         self._fsync = fsync
         self._deadline_s = deadline_s
