@@ -966,6 +966,16 @@ def test_advice_to_register_works() -> None:
         through({"v": collections.defaultdict(lambda: 1)}, registry)
 
 
+@pytest.mark.parametrize(
+    "value", [lambda: 1, len, threading.Lock(), re, (x for x in "")], ids=lambda v: type(v).__name__
+)
+def test_what_is_no_data_is_said_to_be_none(value: Any) -> None:
+    with pytest.raises(EncodeError, match="which is no data: store what it can be made from again; nothing was sent"):
+        through({"v": value})
+    with pytest.raises(EncodeError, match=r"or leave out what is no data with @event\(..., transient=\['extra'\]\)"):
+        through(Made([], extra=value))
+
+
 def test_advice_for_a_class_of_another_registry_works() -> None:
     registry = EventRegistry()
     with pytest.raises(EncodeError, match="not in the registry of this store: register it there too"):

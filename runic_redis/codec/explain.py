@@ -7,11 +7,13 @@ find the first part that cannot be kept.
 import builtins
 import datetime as dt
 import sys
+import types
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 from operator import attrgetter, methodcaller
+from threading import Lock
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -162,6 +164,9 @@ def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
         return "is registered, but not in the registry of this store: register it there too"
     if kind is memoryview:
         return "is not supported: convert it with bytes(value)"
+    leave_out = f", or leave out what is no data with @event(..., transient=[{field!r}])" if field else ""
+    if kind in _NO_DATA:
+        return f"is no data: store what it can be made from again{leave_out}"
     base = next((base for base in kind.__mro__[1:-1] if base in _SCALARS or base in _CONTAINERS), None)
     wrong = "is not supported"
     if base is not None:
@@ -170,7 +175,6 @@ def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
     convert = f"convert it with {convert}, or " if convert is not None else ""
     if _has_kind(kind):
         return f"{wrong}: {convert}register the class with @event"
-    leave_out = f", or leave out what is no data with @event(..., transient=[{field!r}])" if field else ""
     return f"{wrong}: {convert}register the type with register_type({_name(kind)}, a name, encode, decode){leave_out}"
 
 
@@ -218,6 +222,13 @@ def _has_kind(kind: type) -> bool:
     return True
 
 
+# What has its meaning in this process only.
+_NO_DATA = frozenset(
+    {
+        *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.CodeType),
+        *(types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, type(Lock())),
+    }
+)
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 _CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     dt.datetime: (
