@@ -6,6 +6,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -662,6 +663,27 @@ def test_threads_that_share_a_session_take_turns(store: RedisStore) -> None:
         assert len(one.state) == 10
 
 
+def test_an_error_leaves_a_session_at_once_though_another_task_waits(tmp_path: Path) -> None:
+    async def main() -> None:
+        url = f"{server.url()}&socket_timeout=1000"
+        async with AsyncRedisStore.from_url(url, deadline_s=1000) as store:
+            with pytest.raises(ZeroDivisionError):
+                async with async_session(store, "w", history, []) as one:
+                    await one.record(Noted(0))
+                    server.stop()
+                    tasks = [asyncio.create_task(one.record(Noted(number))) for number in (1, 2)]
+                    await asyncio.sleep(0)
+                    raise ZeroDivisionError
+            server.go_on()
+            await tasks[0]
+            with pytest.raises(StoreError, match="is over"):
+                await tasks[1]
+            assert await store.cursor("w") == 2
+
+    with servers.running(servers.valkey_program(), tmp_path) as server:
+        asyncio.run(main())
+
+
 def test_an_apply_that_records_is_told_so(store: RedisStore) -> None:
     def apply(state: list[Any], one: Any) -> list[Any]:
         if one == Noted("cause"):
@@ -669,7 +691,7 @@ def test_an_apply_that_records_is_told_so(store: RedisStore) -> None:
         return [*state, one]
 
     with session(store, "w", apply, []) as entered:
-        with pytest.raises(StoreError, match="is applying events. Nothing was recorded by this call"):
+        with pytest.raises(StoreError, match=r"is applying events. Nothing was recorded by this call"):
             entered.record(Noted("cause"))
         entered.record(Noted("other"))
         assert entered.state == list(store.stream("w")) == [Noted("other")]
@@ -686,7 +708,7 @@ def test_a_session_is_entered_once(face: Face, failing: bool) -> None:
         with pytest.raises(CursorConflict):
             way(one.record(Noted(1)))
     way(getattr(one, leave)(None, None, None))
-    with pytest.raises(StoreError, match="has been entered before.*Make another session"):
+    with pytest.raises(StoreError, match=r"has been entered before.*Make another session"):
         way(getattr(one, enter)())
     with pytest.raises(StoreError, match="is over"):
         way(one.record(Noted(2)))

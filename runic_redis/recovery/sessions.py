@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from threading import RLock
@@ -101,8 +102,8 @@ class _Core(Generic[State]):
             raise InvalidArgument("dumps and loads go together: pass both, or neither for MessagePack.")
         if iscoroutinefunction(apply):
             raise InvalidType(
-                "apply is a coroutine function, and a session does not await it: its states would be coroutines. Nothing "
-                "was recovered. Pass a plain function, which returns the new state."
+                "apply is a coroutine function, and a session does not await it: its states would be coroutines. "
+                "Nothing was recovered. Pass a plain function, which returns the new state."
             )
         self._workflow_id = workflow_id
         self._apply = apply
@@ -138,6 +139,7 @@ class _Core(Generic[State]):
         self._applied = 0
         self._applying_s = 0.0
         self._entered = False
+        self.over = False
         self._problem: str | None = _NOT_ENTERED
 
     def recover(self) -> Steps[None]:
@@ -156,10 +158,8 @@ class _Core(Generic[State]):
             elif self._can.stream:
                 yield Ask("stream", (self._workflow_id,), take=self._take_event)
             else:
-                try:
+                with suppress(LookupError):  # the least of stores need not raise `WorkflowNotFound`
                     self._log = list((yield Ask("load", (self._workflow_id,))))
-                except LookupError:
-                    pass  # there is none yet; the least of stores need not raise `WorkflowNotFound`
                 for event in self._log:
                     self._take_event(event)
         except WorkflowNotFound:
@@ -369,17 +369,18 @@ class _Core(Generic[State]):
         if failure is not None:
             raise failure
 
-    def leave(self, *, failed: bool) -> Steps[None]:
-        """Persist the rest, unless the session ends by an error, or everything is left to the caller."""
+    def leave(self) -> Steps[None]:
+        """Persist the rest, unless everything is left to the caller."""
         try:
-            if not failed and self._problem is None and self._every is not None:
+            if self._problem is None and self._every is not None:
                 yield from self.checkpoint()
         finally:
-            self._problem = _OVER
+            self.over = True
 
     def _check(self) -> None:
-        if self._problem is not None:
-            raise StoreError(f"The session of the workflow {self._workflow_id!r} {self._problem}")
+        problem = _OVER if self.over else self._problem
+        if problem is not None:
+            raise StoreError(f"The session of the workflow {self._workflow_id!r} {problem}")
 
 
 def _cause(error: Exception) -> str:
@@ -472,7 +473,9 @@ class Session(_Face[State]):
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        self._run(self._core.leave(failed=kind is not None))
+        if kind is None:
+            self._run(self._core.leave())
+        self._core.over = True  # after an error at once, also while another thread waits for the server
 
     def record(self, *events: Any) -> None:
         """Apply events to the state at once, and persist them as the checkpoint strategy says.
@@ -525,7 +528,9 @@ class AsyncSession(_Face[State]):
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
-        await self._run(self._core.leave(failed=kind is not None))
+        if kind is None:
+            await self._run(self._core.leave())
+        self._core.over = True  # after an error at once, also while another task waits for the server
 
     async def record(self, *events: Any) -> None:
         """Apply events to the state at once, and persist them as the checkpoint strategy says; see `Session`."""
