@@ -743,14 +743,17 @@ async def awaited_apply(state: list[Any], one: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("apply", "options", "message"),
+    ("apply", "initial", "options", "message"),
     [
-        (awaited_apply, {}, "apply is a coroutine function"),
-        (history, {"snapshots": 100}, "snapshots is a policy, such as EveryEvents.*not 100"),
-        (history, {"snapshots": EveryEvents}, "snapshots is a policy"),
+        (awaited_apply, [], {}, "apply is a coroutine function"),
+        (history, awaited_apply, {}, "initial is a coroutine function"),
+        (history, [], {"snapshots": 100}, "snapshots is a policy, such as EveryEvents.*not 100"),
+        (history, [], {"snapshots": EveryEvents}, "snapshots is a policy"),
     ],
 )
 @pytest.mark.parametrize("make", [session, async_session])
-def test_arguments_that_would_fail_later_are_rejected(make: Any, apply: Any, options: Any, message: str) -> None:
+def test_arguments_that_would_fail_later_are_rejected(
+    make: Any, apply: Any, initial: Any, options: Any, message: str
+) -> None:
     with pytest.raises(InvalidType, match=message):
-        make(LogStore(), "w", apply, [], **options)
+        make(LogStore(), "w", apply, initial, **options)

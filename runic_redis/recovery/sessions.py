@@ -100,11 +100,12 @@ class _Core(Generic[State]):
     ) -> None:
         if (options.dumps is None) != (options.loads is None):
             raise InvalidArgument("dumps and loads go together: pass both, or neither for MessagePack.")
-        if iscoroutinefunction(apply):
-            raise InvalidType(
-                "apply is a coroutine function, and a session does not await it: its states would be coroutines. "
-                "Nothing was recovered. Pass a plain function, which returns the new state."
-            )
+        for name, function in (("apply", apply), ("initial", initial)):
+            if iscoroutinefunction(function):
+                raise InvalidType(
+                    f"{name} is a coroutine function, and a session does not await it: the state would be a coroutine. "
+                    "Nothing was recovered. Pass a plain function, which returns the state."
+                )
         self._workflow_id = workflow_id
         self._apply = apply
         self._can = capabilities(store)
