@@ -14,7 +14,7 @@ from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, drop_connections, run, run_within
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
-from runic_redis.drivers.replies import opening_limit_s
+from runic_redis.drivers.replies import check_open, opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
@@ -120,6 +120,9 @@ class AsyncRedisStore:
         self._url = ""
         self._connected = None
         self._sender: Sender | None = None
+        self._opened = False
+        # Ends the store, even if the task that closes it is cancelled.
+        self._closing: asyncio.Task[None] | None = None
         self.closed = False
 
     @property
@@ -134,13 +137,15 @@ class AsyncRedisStore:
             ConfigurationError: the URL, the client, the server or the settings cannot be used.
             StoreUnavailable: the server cannot be reached.
         """
-        if self._sender is not None or self.closed:
+        if self._opened or self.closed:
             raise StoreError("The store has been opened before: open another.")
         _check_asyncio()
+        self._opened = True
         try:
             if self._connected is None:
                 # An embedded server takes its time to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO, self._deadline_s)
+            check_open(self.closed)
             self._context.clock = time.time
             self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes
@@ -155,26 +160,31 @@ class AsyncRedisStore:
         """Close the connection, if the store made it. A closed store can do nothing more.
 
         In another event loop this raises `StoreError` while the loop of the store is open. Once that is closed, the
-        store closes its connections from any loop.
+        store closes its connections from any loop. If this call is cancelled, the store is closed in the background.
         """
-        if self.closed:
-            return
         if self._sender is not None and self._sender.disowned:
             self.closed = True
             return
-        is_late = self._sender is not None and self._sender.home.loop.is_closed()
-        if not is_late:
-            self._check_loop()
-        self.closed = True
+        if self._closing is None:
+            is_late = self._sender is not None and self._sender.home.loop.is_closed()
+            if not is_late:
+                self._check_loop()
+            self.closed = True
+            if self._connected is None:
+                return
+            self._closing = asyncio.create_task(self._close(self._connected, is_late=is_late))
+        if not self._closing.done():
+            await asyncio.shield(self._closing)
+
+    async def _close(self, connected: Connected, *, is_late: bool) -> None:
         if self._sender is not None:
             await self._sender.close()
-        if self._connected is not None:
-            await self._connected.server.close()
-            for client in self._connected.others:
-                if is_late:
-                    drop_connections(client.connection_pool)
-                await client.aclose()
-            await asyncio.to_thread(self._connected.stop)
+        await connected.server.close()
+        for client in connected.others:
+            if is_late:
+                drop_connections(client.connection_pool)
+            await client.aclose()
+        await asyncio.to_thread(connected.stop)
 
     async def __aenter__(self) -> Self:
         return await self.open()

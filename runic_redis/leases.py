@@ -85,6 +85,8 @@ class HeldLease(Lease, _Held):
     @_Exit
     def __exit__(self, kind: object, *_: object) -> None:
         thread, (over, outcome) = self._beats.pop()
+        if not thread.is_alive() and outcome.empty():
+            return  # this process was forked within the block: the lease and its thread are the parent's
         over.put(copy_context())
         try:
             failure = outcome.get(timeout=_bounded(self.ttl))

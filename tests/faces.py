@@ -12,6 +12,7 @@ class Face:
     """Opens sessions and resolvers of one flavour. What a test looks at itself, it reads by `store`, a `RedisStore`."""
 
     def __init__(self, url: str, namespace: str, *, asynchronous: bool) -> None:
+        self.url = url
         self.store = RedisStore.from_url(url, namespace=namespace)
         self._runner = asyncio.Runner() if asynchronous else None
         self.used: Any = self.store
@@ -41,6 +42,11 @@ class Face:
             run(awaited.__aexit__(type(error), error, error.__traceback__))
             raise
         run(awaited.__aexit__(None, None, None))
+
+    def run(self, awaited: Any) -> Any:
+        """What an awaitable gives."""
+        assert self._runner is not None
+        return self._runner.run(awaited)
 
     def rehydrate(self, events: list[Any], hot: Any) -> list[Any]:
         """The events as a resolver of this flavour rehydrates them."""

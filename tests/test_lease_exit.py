@@ -244,6 +244,21 @@ def test_a_store_that_is_closed_meanwhile_ends_it(server: RunningServer) -> None
     asyncio.run(main())
 
 
+def test_a_child_that_was_forked_within_a_lease_leaves_it_to_the_parent(server: RunningServer) -> None:
+    with open_store(server) as store:
+        with store.acquire("w", "me", LONG_S) as lease:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)
+                lease.__exit__(None, None, None)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            with pytest.raises(LeaseHeld):
+                store.acquire("w", "you")
+        assert can_be_claimed(store)
+
+
 @pytest.mark.parametrize("face", ["sync", "asyncio"])
 def test_a_lease_in_memory_is_left_too(namespace: str, face: str) -> None:
     url = f"memory://{namespace}"

@@ -7,11 +7,13 @@ import os
 import pickle
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
 from runic_redis import (
     AsyncFactResolver,
@@ -264,6 +266,92 @@ def test_closing_it_frees_the_connections(tmp_path: Path) -> None:
         servers.wait_until(lambda: len(client.client_list()) == before, "the connections to be closed")
         del store
         gc.collect()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_close_that_is_cancelled_ends_in_the_background(tmp_path: Path, turns: int) -> None:
+    async def main() -> None:
+        store = await AsyncRedisStore.from_url(server.url()).open()
+        tail = store.tail("w")
+        waiting = asyncio.create_task(anext(tail))
+        await store.append("v", numbered(1))
+        closing = asyncio.create_task(store.close())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        with suppress(asyncio.CancelledError):
+            await closing
+        await asyncio.gather(store.close(), store.close())
+        assert store.closed
+        with pytest.raises(StoreError, match="is closed"):
+            await waiting
+        await asyncio.to_thread(servers.wait_until, lambda: len(client.client_list()) == 1, "connections to be closed")
+
+    with servers.running(servers.valkey_program(), tmp_path) as server, server.client() as client:
+        asyncio.run(main())
+
+
+def test_a_store_that_two_tasks_open_is_opened_once(url: str, namespace: str) -> None:
+    async def main() -> None:
+        store = AsyncRedisStore.from_url(url, namespace=namespace, partitions=4)
+        opened = await asyncio.gather(store.open(), store.open(), return_exceptions=True)
+        assert opened[0] is store
+        assert isinstance(opened[1], StoreError)
+        assert "has been opened before" in str(opened[1])
+        assert await store.append("w", numbered(1)) == 1
+        await store.close()
+        gc.collect()
+
+    asyncio.run(main())
+
+
+def test_a_store_that_is_closed_while_it_is_opened_is_closed(url: str, namespace: str) -> None:
+    async def main() -> None:
+        store = AsyncRedisStore.from_url(url, namespace=namespace, partitions=4)
+        opening = asyncio.create_task(store.open())
+        await asyncio.sleep(0)
+        await store.close()
+        with pytest.raises(StoreError, match="is closed"):
+            await opening
+        with pytest.raises(StoreError, match=r"is closed|is not open"):
+            await store.cursor("w")
+        gc.collect()
+
+    asyncio.run(main())
+
+
+def test_a_store_whose_loop_does_not_run_now_says_so(url: str, namespace: str) -> None:
+    """The advice for other loops, run_coroutine_threadsafe, would wait for ever."""
+    with asyncio.Runner() as runner:
+        store = runner.run(AsyncRedisStore.from_url(url, namespace=namespace, partitions=4).open())
+        with (
+            ThreadPoolExecutor(1) as thread,
+            pytest.raises(StoreError, match=r"which is not running now. Nothing was sent. .*run_until_complete"),
+        ):
+            thread.submit(asyncio.run, store.append("w", numbered(1))).result()
+        assert runner.get_loop().run_until_complete(store.append("w", numbered(1))) == 1
+        runner.run(store.close())
+
+
+# (redis-py leaves such connections to the garbage collector.)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_client_of_another_loop_is_named(valkey: RunningServer, namespace: str) -> None:
+    client = redis.asyncio.Redis.from_url(valkey.url())
+
+    async def main() -> None:
+        async with AsyncRedisStore(client, namespace=namespace):
+            pass
+        await client.aclose()
+
+    with asyncio.Runner() as other:
+        other.run(client.ping())
+        with ThreadPoolExecutor(1) as thread:
+            with pytest.raises(StoreError, match="The client was used in another event loop: make a client in each"):
+                thread.submit(asyncio.run, main()).result()
+            other.run(client.aclose())
+            thread.submit(asyncio.run, main()).result()
+    gc.collect()
 
 
 def test_a_child_may_close_the_store_of_its_parent_to_no_effect(valkey: RunningServer, namespace: str) -> None:

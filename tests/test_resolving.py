@@ -1,6 +1,9 @@
 """The values behind references: loaded when they are wanted, cached, and named when they are missing."""
 
 import asyncio
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,3 +212,32 @@ def test_references_are_filled_as_deep_as_values_nest() -> None:
     while type(inner) is not Fact:
         (inner,) = inner if type(inner) is list else inner.values()
     assert inner == Fact(1)
+
+
+def test_threads_may_share_a_resolver(store: RedisStore) -> None:
+    """One that is about to read a cached value, and one that evicts it."""
+    found, evicted = threading.Event(), threading.Event()
+
+    class Cache(OrderedDict[str, Any]):
+        def __contains__(self, key: object) -> bool:
+            is_there = super().__contains__(key)
+            if is_there:
+                found.set()
+                evicted.wait(0.1)
+            return is_there
+
+    refs = [FactRef(store.put_fact(letter * 1000)) for letter in "ab"]
+    resolver = FactResolver(store, max_bytes=1500)
+    resolver._core._cached = Cache()
+    assert resolver.resolve(refs[0]) == "a" * 1000
+
+    def evict() -> None:
+        found.wait()
+        resolver.resolve(refs[1])
+        evicted.set()
+
+    with ThreadPoolExecutor(1) as thread:
+        evicting = thread.submit(evict)
+        assert resolver.resolve(refs[0]) == "a" * 1000
+        evicting.result()
+    assert resolver.cached_bytes == resolver._core._cached[refs[1].hash][1]

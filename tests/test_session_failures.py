@@ -1,14 +1,18 @@
 """Sessions fail early: what cannot be stored is rejected at once, and nothing that was recorded is lost for it."""
 
+import asyncio
 import contextlib
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runic_redis import (
+    AsyncFactResolver,
     AsyncRedisStore,
     CursorConflict,
     DecodeError,
@@ -17,6 +21,8 @@ from runic_redis import (
     EveryBytes,
     EveryEvents,
     Fact,
+    FactRef,
+    FactResolver,
     InvalidArgument,
     InvalidType,
     LeaseLost,
@@ -26,6 +32,7 @@ from runic_redis import (
     StoreError,
     UnknownEventType,
     WriteRefused,
+    async_session,
     capabilities,
     event,
     session,
@@ -610,3 +617,143 @@ def test_the_least_store_takes_whatever_it_takes() -> None:
     assert least.logs["w"] == [*BUILD_LOG, odd]
     with session(least, "w", history, [], build_log=BUILD_LOG) as again:
         assert again.state == [*BUILD_LOG, odd]
+
+
+class ContractStore(LogStore):
+    """As the contract has it: the least store raises a `LookupError` for a workflow that is not there."""
+
+    def load(self, workflow_id: str) -> list[Any]:
+        return list(self.logs[workflow_id])
+
+
+def test_a_store_that_only_raises_a_lookup_error_begins_a_workflow() -> None:
+    least = ContractStore()
+    with session(least, "w", history, []) as one:
+        one.record(Noted(1))
+    with session(least, "w", history, []) as again:
+        assert again.state == [Noted(1)]
+
+
+# What a session is not used for
+
+
+@pytest.mark.parametrize("checkpoint", ["cycle", 3, "completion"])
+def test_tasks_that_share_a_session_take_turns(namespace: str, valkey: servers.RunningServer, checkpoint: Any) -> None:
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
+            async with async_session(store, "w", history, [], checkpoint=checkpoint) as one:
+                await asyncio.gather(*(one.record(Noted(number)) for number in range(20)))
+            assert [event async for event in store.stream("w")] == one.state == [Noted(number) for number in range(20)]
+
+    asyncio.run(main())
+
+
+def test_threads_that_share_a_session_take_turns(store: RedisStore) -> None:
+    met = threading.Barrier(2)
+
+    def apply(state: list[Any], one: Any) -> list[Any]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.wait(0.01)  # both threads would be in here, if they could
+        return [*state, one]
+
+    with session(store, "w", apply, []) as one, ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(one.record, Noted(number)) for number in range(10)]:
+            done.result()
+        assert one.state == list(store.stream("w"))
+        assert len(one.state) == 10
+
+
+def test_an_error_leaves_a_session_at_once_though_another_task_waits(tmp_path: Path) -> None:
+    async def main() -> None:
+        url = f"{server.url()}&socket_timeout=1000"
+        async with AsyncRedisStore.from_url(url, deadline_s=1000) as store:
+            with pytest.raises(ZeroDivisionError):
+                async with async_session(store, "w", history, []) as one:
+                    await one.record(Noted(0))
+                    server.stop()
+                    tasks = [asyncio.create_task(one.record(Noted(number))) for number in (1, 2)]
+                    await asyncio.sleep(0)
+                    raise ZeroDivisionError
+            server.go_on()
+            await tasks[0]
+            with pytest.raises(StoreError, match="is over"):
+                await tasks[1]
+            assert await store.cursor("w") == 2
+
+    with servers.running(servers.valkey_program(), tmp_path) as server:
+        asyncio.run(main())
+
+
+def test_an_apply_that_records_is_told_so(store: RedisStore) -> None:
+    def apply(state: list[Any], one: Any) -> list[Any]:
+        if one == Noted("cause"):
+            entered.record(Noted("effect"))
+        return [*state, one]
+
+    with session(store, "w", apply, []) as entered:
+        with pytest.raises(StoreError, match=r"is applying events. Nothing was recorded by this call"):
+            entered.record(Noted("cause"))
+        entered.record(Noted("other"))
+        assert entered.state == list(store.stream("w")) == [Noted("other")]
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_session_is_entered_once(face: Face, failing: bool) -> None:
+    make, way = (async_session, face.run) if face.used is not face.store else (session, lambda done: done)
+    one = make(face.used, "w", history, [])
+    enter, leave = ("__aenter__", "__aexit__") if make is async_session else ("__enter__", "__exit__")
+    way(getattr(one, enter)())
+    if failing:
+        face.store.append("w", [Noted("somebody else's")])
+        with pytest.raises(CursorConflict):
+            way(one.record(Noted(1)))
+    way(getattr(one, leave)(None, None, None))
+    with pytest.raises(StoreError, match=r"has been entered before.*Make another session"):
+        way(getattr(one, enter)())
+    with pytest.raises(StoreError, match="is over"):
+        way(one.record(Noted(2)))
+
+
+def test_a_store_of_the_other_kind_is_named(face: Face, namespace: str) -> None:
+    async def main() -> None:
+        asynchronous = AsyncRedisStore.from_url(face.url, namespace=namespace)
+        async with asynchronous:
+            for use in (lambda: session(asynchronous, "w", history, []).__enter__(), lambda: resolve(asynchronous)):
+                with pytest.raises(InvalidType, match="AsyncRedisStore is for asyncio: use async_session"):
+                    use()
+        for awaited in (async_session(face.store, "w", history, []).__aenter__(), resolve_later(face.store)):
+            with pytest.raises(InvalidType, match=r"The RedisStore is not for asyncio: .*Nothing was changed"):
+                await awaited
+
+    def resolve(store: Any) -> Any:
+        return FactResolver(store).resolve(FactRef("sha256:" + "0" * 64))
+
+    async def resolve_later(store: Any) -> Any:
+        return await AsyncFactResolver(store).resolve(FactRef("sha256:" + "0" * 64))
+
+    asyncio.run(main())
+    face.store.append("w", [Noted(1)])
+    face.store.save_snapshot("w", 1, face.store.encode_state([]))
+    asyncio.run(main())
+    assert face.store.cursor("w") == 1
+
+
+async def awaited_apply(state: list[Any], one: Any) -> list[Any]:
+    return [*state, one]
+
+
+@pytest.mark.parametrize(
+    ("apply", "initial", "options", "message"),
+    [
+        (awaited_apply, [], {}, "apply is a coroutine function"),
+        (history, awaited_apply, {}, "initial is a coroutine function"),
+        (history, [], {"snapshots": 100}, "snapshots is a policy, such as EveryEvents.*not 100"),
+        (history, [], {"snapshots": EveryEvents}, "snapshots is a policy"),
+    ],
+)
+@pytest.mark.parametrize("make", [session, async_session])
+def test_arguments_that_would_fail_later_are_rejected(
+    make: Any, apply: Any, initial: Any, options: Any, message: str
+) -> None:
+    with pytest.raises(InvalidType, match=message):
+        make(LogStore(), "w", apply, initial, **options)

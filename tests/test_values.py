@@ -920,7 +920,7 @@ def test_a_conversion_that_would_lose_something_is_not_advised(value: Any) -> No
 
 
 def test_the_type_to_register_has_a_name_in_the_advice() -> None:
-    for value in (threading.Lock(), lambda: 1, numpy.bool_(True)):
+    for value in (iter([]), numpy.bool_(True)):
         with pytest.raises(EncodeError, match=r"register_type\(type\(value\), "):
             through({"v": value})
     registry = EventRegistry()

@@ -37,6 +37,12 @@ class Home:
                 "asyncio.run makes a loop and closes it. Nothing was sent. Open a store in each event loop, and close "
                 "it there: 'async with' does both."
             )
+        if not self.loop.is_running():
+            raise StoreError(
+                f"The AsyncRedisStore belongs to the event loop that opened it, {self.loop!r}, which is not running "
+                "now. Nothing was sent. Call the store from tasks of that loop, such as by loop.run_until_complete(…); "
+                "or open a store in each event loop."
+            )
         place = "no asyncio event loop is running" if here is None else "another event loop is running"
         raise StoreError(
             f"The AsyncRedisStore belongs to the event loop that opened it, {self.loop!r} in the thread "

@@ -111,7 +111,14 @@ _OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 def failed(error: BaseException) -> StoreError:
     """What those get whose connection failed in a way that nobody expects."""
-    failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.")
+    remedy = ""
+    if isinstance(error, RuntimeError) and "loop" in str(error):
+        # What redis-py's connections raise in a loop that is not theirs.
+        remedy = (
+            " The client was used in another event loop: make a client in each event loop, or call its aclose() in the "
+            "loop that used it."
+        )
+    failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.{remedy}")
     failure.__cause__ = error
     return failure
 

@@ -158,7 +158,8 @@ class Tailer:
                     yield from unless_left_over(self._context, one.workflow_id)
                 if created != one.created and one.created is not None:
                     raise WorkflowNotFound(
-                        f"The workflow {one.workflow_id!r} was deleted while it was being followed.",
+                        f"The workflow {one.workflow_id!r} was deleted while it was being followed. Open another tail "
+                        "to follow a new workflow of this id.",
                         workflow_id=one.workflow_id,
                     )
                 found = read_cursor(cursor, one.meta)

@@ -7,6 +7,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
+from threading import Lock
 from typing import Any
 
 from runic_redis.arguments import check_count
@@ -41,6 +42,7 @@ class _Core:
         self._max_bytes = check_count(max_bytes, "max_bytes")
         self._cached: OrderedDict[str, tuple[Any, int]] = OrderedDict()
         self.cached_bytes = 0
+        self._cache_lock = Lock()
 
     def resolve(self, refs: Sequence[FactRef | Fact]) -> Steps[list[Any]]:
         """The values of references, in order."""
@@ -98,12 +100,13 @@ class _Core:
     def _load(self, hashes: Iterable[str]) -> Steps[dict[str, Any]]:
         found: dict[str, Any] = {}
         missing = []
-        for fact_hash in hashes:
-            if fact_hash in self._cached:
-                self._cached.move_to_end(fact_hash)
-                found[fact_hash] = self._cached[fact_hash][0]
-            else:
-                missing.append(fact_hash)
+        with self._cache_lock:
+            for fact_hash in hashes:
+                if fact_hash in self._cached:
+                    self._cached.move_to_end(fact_hash)
+                    found[fact_hash] = self._cached[fact_hash][0]
+                else:
+                    missing.append(fact_hash)
         if missing and self._many:
             loaded = yield Ask("load_facts", (missing,))
         else:
@@ -117,19 +120,22 @@ class _Core:
 
     def _remember(self, fact_hash: str, value: Any) -> None:
         size = _size(value, self._registry)
-        if size > self._max_bytes or fact_hash in self._cached:
+        if size > self._max_bytes:
             return
-        self._cached[fact_hash] = value, size
-        self.cached_bytes += size
-        while self.cached_bytes > self._max_bytes:
-            self.cached_bytes -= self._cached.popitem(last=False)[1][1]
+        with self._cache_lock:
+            if fact_hash in self._cached:
+                return
+            self._cached[fact_hash] = value, size
+            self.cached_bytes += size
+            while self.cached_bytes > self._max_bytes:
+                self.cached_bytes -= self._cached.popitem(last=False)[1][1]
 
 
 class FactResolver:
     """Loads the values behind the references in events, and keeps those used last in memory.
 
-    What it returns is shared by all who ask: do not change it. (Content never changes, so it is never outdated.) Not
-    for two threads at once.
+    What it returns is shared by all who ask: do not change it. (Content never changes, so it is never outdated.)
+    Threads may share a resolver.
 
     Args:
         store: the store.

@@ -3,10 +3,14 @@
 What a session does is in `_Core`, once; `Session` and `AsyncSession` run it on a store of their kind.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from threading import RLock
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from runic_redis.arguments import check_count, check_data
@@ -43,6 +47,13 @@ _READ_S = 0.00001
 _MEASURED_FROM = 100
 # For a state that cannot be saved.
 _REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
+# Why a session records nothing, and what to do.
+_NOT_ENTERED = "has not been entered. Nothing was recorded; enter it first, by 'with' or 'async with'."
+_APPLYING = "is applying events. Nothing was recorded by this call; record further events after apply has returned."
+_ENTER_ANOTHER = " Nothing was recorded; enter another, which recovers what is kept."
+_INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
+_NOT_PERSISTED = "could not persist its events: what it holds may be outdated." + _ENTER_ANOTHER
+_OVER = "is over." + _ENTER_ANOTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +100,17 @@ class _Core(Generic[State]):
     ) -> None:
         if (options.dumps is None) != (options.loads is None):
             raise InvalidArgument("dumps and loads go together: pass both, or neither for MessagePack.")
+        for name, function in (("apply", apply), ("initial", initial)):
+            if iscoroutinefunction(function):
+                raise InvalidType(
+                    f"{name} is a coroutine function, and a session does not await it: the state would be a coroutine. "
+                    "Nothing was recovered. Pass a plain function, which returns the state."
+                )
         self._workflow_id = workflow_id
         self._apply = apply
         self._can = capabilities(store)
         self._every = _checked(options.checkpoint)
-        self._policy = options.snapshots
+        self._policy = _checked_policy(options.snapshots)
         self._by_bytes = isinstance(options.snapshots, EveryBytes)
         # A store that cannot encode ahead of an append is sent the events as they are.
         self._encode = store.encode_events if self._can.encoding else None
@@ -122,10 +139,18 @@ class _Core(Generic[State]):
         self._each_s: float | None = None
         self._applied = 0
         self._applying_s = 0.0
-        self._problem: str | None = "has not been entered"
+        self._entered = False
+        self.over = False
+        self._problem: str | None = _NOT_ENTERED
 
     def recover(self) -> Steps[None]:
         """Come to where the workflow is."""
+        if self._entered:
+            raise StoreError(
+                f"The session of the workflow {self._workflow_id!r} has been entered before, and its state may be "
+                "outdated. Nothing was recovered. Make another session, and enter that."
+            )
+        self._entered = True
         began_s = time.perf_counter()
         snapshot_cursor, problem = yield from self._load_snapshot()
         try:
@@ -134,7 +159,8 @@ class _Core(Generic[State]):
             elif self._can.stream:
                 yield Ask("stream", (self._workflow_id,), take=self._take_event)
             else:
-                self._log = list((yield Ask("load", (self._workflow_id,))))
+                with suppress(LookupError):  # the least of stores need not raise `WorkflowNotFound`
+                    self._log = list((yield Ask("load", (self._workflow_id,))))
                 for event in self._log:
                     self._take_event(event)
         except WorkflowNotFound:
@@ -215,14 +241,18 @@ class _Core(Generic[State]):
             stored_bytes = encoded.stored_bytes if encoded is not None else self._size(events)
         state = self.state
         began_s = time.perf_counter()
-        for event in events:
-            state = self._apply(state, event)
+        self._problem = _APPLYING
+        try:
+            for event in events:
+                state = self._apply(state, event)
+        finally:
+            self._problem = None
         self._applying_s += time.perf_counter() - began_s
         self._applied += len(events)
         if self._checks_next_state:
             self._check_state(state)
             self._checks_next_state = False
-        self._problem = "was interrupted while it recorded events"
+        self._problem = _INTERRUPTED
         self.state = state
         self._encoded = None if self.pending else encoded
         self.pending.extend(events)
@@ -242,7 +272,7 @@ class _Core(Generic[State]):
             return
         events = list(self.pending) if self._encoded is None else self._encoded
         snapshot, failure = self._snapshot_due()
-        self._problem = "could not persist its events: what it holds may be outdated"
+        self._problem = _NOT_PERSISTED
         try:
             if self._can.cursors:
                 too_large = yield from self._append_at_cursor(events, snapshot)
@@ -340,20 +370,18 @@ class _Core(Generic[State]):
         if failure is not None:
             raise failure
 
-    def leave(self, *, failed: bool) -> Steps[None]:
-        """Persist the rest, unless the session ends by an error, or everything is left to the caller."""
+    def leave(self) -> Steps[None]:
+        """Persist the rest, unless everything is left to the caller."""
         try:
-            if not failed and self._problem is None and self._every is not None:
+            if self._problem is None and self._every is not None:
                 yield from self.checkpoint()
         finally:
-            self._problem = "is over"
+            self.over = True
 
     def _check(self) -> None:
-        if self._problem is not None:
-            raise StoreError(
-                f"The session of the workflow {self._workflow_id!r} {self._problem}. Nothing was recorded; enter "
-                "another, which recovers what is kept."
-            )
+        problem = _OVER if self.over else self._problem
+        if problem is not None:
+            raise StoreError(f"The session of the workflow {self._workflow_id!r} {problem}")
 
 
 def _cause(error: Exception) -> str:
@@ -367,6 +395,14 @@ def _checked_build_log(build_log: Any) -> list[Any]:
         kind = type(build_log).__qualname__
         raise InvalidType(f"build_log is a list of events, not a {kind}. Nothing was recovered.")
     return list(build_log)
+
+
+def _checked_policy(policy: Any) -> SnapshotPolicy | None:
+    if policy is None or (callable(getattr(policy, "due", None)) and not isinstance(policy, type)):
+        return policy
+    raise InvalidType(
+        f"snapshots is a policy, such as EveryEvents(1000), or None, not {short_repr(policy)}. Nothing was recovered."
+    )
 
 
 def _checked(checkpoint: Checkpoint) -> int | None:
@@ -422,15 +458,25 @@ class Session(_Face[State]):
     """A workflow's state on a store for threads; made by `session`.
 
     As a context manager it recovers on entry. Leaving it persists what is pending; leaving by an exception keeps what
-    was checkpointed, and nothing else. Not for two threads at once.
+    was checkpointed, and nothing else. It is entered once. Threads may share it: their calls take turns.
     """
 
+    def __init__(self, store: Any, core: _Core[State]) -> None:
+        super().__init__(store, core)
+        self._turn = RLock()  # (an apply that calls the session is told of it, and does not wait for itself)
+
+    def _run(self, steps: Steps[None]) -> None:
+        with self._turn:
+            run(steps, self._store)
+
     def __enter__(self) -> Self:
-        run(self._core.recover(), self._store)
+        self._run(self._core.recover())
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        run(self._core.leave(failed=kind is not None), self._store)
+        if kind is None:
+            self._run(self._core.leave())
+        self._core.over = True  # after an error at once, also while another thread waits for the server
 
     def record(self, *events: Any) -> None:
         """Apply events to the state at once, and persist them as the checkpoint strategy says.
@@ -449,11 +495,11 @@ class Session(_Face[State]):
                 another, which recovers.
             LeaseLost: the lease is outdated; the same.
         """
-        run(self._core.record(events), self._store)
+        self._run(self._core.record(events))
 
     def checkpoint(self) -> None:
         """Persist what is pending, as one commit, with a snapshot if one is due. Errors as of `record`."""
-        run(self._core.checkpoint(), self._store)
+        self._run(self._core.checkpoint())
 
     def complete(self) -> None:
         """Persist what is pending and mark the workflow as finished. Errors as of `record`.
@@ -461,30 +507,43 @@ class Session(_Face[State]):
         Raises:
             SnapshotNotSaved: the events are stored and the workflow is finished; only the snapshot is missing.
         """
-        run(self._core.complete(), self._store)
+        self._run(self._core.complete())
 
 
 class AsyncSession(_Face[State]):
-    """A workflow's state on a store for asyncio; made by `async_session`. As `Session`, to be awaited."""
+    """A workflow's state on a store for asyncio; made by `async_session`. As `Session`, to be awaited.
+
+    Tasks may share it: their calls take turns.
+    """
+
+    def __init__(self, store: Any, core: _Core[State]) -> None:
+        super().__init__(store, core)
+        self._turn = asyncio.Lock()
+
+    async def _run(self, steps: Steps[None]) -> None:
+        async with self._turn:
+            await run_async(steps, self._store)
 
     async def __aenter__(self) -> Self:
-        await run_async(self._core.recover(), self._store)
+        await self._run(self._core.recover())
         return self
 
     async def __aexit__(self, kind: object, *_: object) -> None:
-        await run_async(self._core.leave(failed=kind is not None), self._store)
+        if kind is None:
+            await self._run(self._core.leave())
+        self._core.over = True  # after an error at once, also while another task waits for the server
 
     async def record(self, *events: Any) -> None:
         """Apply events to the state at once, and persist them as the checkpoint strategy says; see `Session`."""
-        await run_async(self._core.record(events), self._store)
+        await self._run(self._core.record(events))
 
     async def checkpoint(self) -> None:
         """Persist what is pending; see `Session`."""
-        await run_async(self._core.checkpoint(), self._store)
+        await self._run(self._core.checkpoint())
 
     async def complete(self) -> None:
         """Persist what is pending and mark the workflow as finished; see `Session`."""
-        await run_async(self._core.complete(), self._store)
+        await self._run(self._core.complete())
 
 
 def session(

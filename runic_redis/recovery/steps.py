@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from inspect import isawaitable, iscoroutine
 from typing import Any, TypeAlias, TypeVar
+
+from runic_redis.errors import InvalidType
 
 __all__ = ["Ask", "Steps", "run", "run_async"]
 
@@ -37,6 +40,8 @@ def run(steps: Steps[T], store: Any) -> T:
             result = None
             try:
                 called = getattr(store, step.method)(*step.args, **step.kwargs)
+                if isawaitable(called) or hasattr(called, "__aiter__"):
+                    raise _for_asyncio(store, called)
                 if step.take is None:
                     result = called
                 else:
@@ -58,7 +63,7 @@ async def run_async(steps: Steps[T], store: Any) -> T:
         while True:
             result = None
             try:
-                called = getattr(store, step.method)(*step.args, **step.kwargs)
+                called = _begin(store, step)
                 if step.take is None:
                     result = await called
                 else:
@@ -71,3 +76,32 @@ async def run_async(steps: Steps[T], store: Any) -> T:
     except StopIteration as stop:
         done: T = stop.value
         return done
+
+
+def _begin(store: Any, step: Ask) -> Any:
+    """Call a method; what is to be awaited, or iterated over."""
+    try:
+        called = getattr(store, step.method)(*step.args, **step.kwargs)
+    except LookupError as error:
+        if step.take is not None:
+            raise
+        raise _not_for_asyncio(store, step.method) from error  # it looked before it was awaited
+    if not isawaitable(called) and not hasattr(called, "__aiter__"):
+        raise _not_for_asyncio(store, step.method)
+    return called
+
+
+def _for_asyncio(store: Any, called: Any) -> InvalidType:
+    if iscoroutine(called):
+        called.close()  # or Python would complain that it was never awaited
+    return InvalidType(
+        f"The {type(store).__name__} is for asyncio: use async_session or AsyncFactResolver with it. Nothing was sent."
+    )
+
+
+def _not_for_asyncio(store: Any, method: str) -> InvalidType:
+    done = "Nothing was changed." if method.startswith(("load", "stream")) else "That call was carried out."
+    return InvalidType(
+        f"The {type(store).__name__} is not for asyncio: its method {method} cannot be awaited. {done} Use session or "
+        "FactResolver with it, or an AsyncRedisStore."
+    )
