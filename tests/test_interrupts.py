@@ -183,8 +183,9 @@ def test_a_lease_may_be_interrupted_anywhere(busy: Busy) -> None:
             store.append(lease.workflow_id, numbered(1), lease=lease)
 
     def check_threads(where: Any) -> None:
-        check(where)
+        # A lease is given back by its thread, which may still be at it.
         wait_for(lambda: not any(thread.name.startswith("lease") for thread in threading.enumerate()))
+        check(where)
 
     assert interrupt_everywhere(hold, check_threads) > 20
 
