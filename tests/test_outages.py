@@ -16,9 +16,9 @@ import redis.asyncio
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreUnavailable
 from runic_redis.drivers import connect
-from runic_redis.operations.effects import Batch, Command, Unanswered
-from runic_redis.operations.grouping import Group, Ticket
 from runic_redis.operations.leasing import claim
+from runic_redis.protocol.effects import Batch, Command, Unanswered
+from runic_redis.protocol.queue import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
