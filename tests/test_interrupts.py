@@ -27,7 +27,13 @@ from tests.servers import RunningServer, cluster_url, free_ports, running, senti
 from tests.test_group_commit import GatedServer, wait_for
 
 # The modules that run in a caller's thread, apart from the decoding of events, which shares nothing.
-INTERRUPTED = ("runic_redis/drivers", "runic_redis/heartbeat", "runic_redis/store", "runic_redis/recovery", "threading.py")
+INTERRUPTED = (
+    "runic_redis/drivers",
+    "runic_redis/heartbeat",
+    "runic_redis/store",
+    "runic_redis/recovery",
+    "threading.py",
+)
 INTERRUPTED += ("runic_redis/protocol/queue", "runic_redis/operations/reading", "/redis/", "weakref.py")
 
 
