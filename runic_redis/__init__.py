@@ -45,7 +45,7 @@ from runic_redis.errors import (
     WriteRefused,
 )
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
-from runic_redis.leases import AsyncHeldLease, HeldLease
+from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
 from runic_redis.recovery import (

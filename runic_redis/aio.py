@@ -12,31 +12,32 @@ from typing import Any, NoReturn, Self, TypeVar
 from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
-from runic_redis.drivers.aio import Sender, drop_connections, run, run_within
+from runic_redis.drivers.aio import Sender, run, run_within
+from runic_redis.drivers.aio_servers import drop_connections
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
-from runic_redis.drivers.replies import check_open, opening_limit_s
+from runic_redis.drivers.redis_py import check_open, opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
-from runic_redis.leases import AsyncHeldLease
+from runic_redis.heartbeat import AsyncHeldLease
 from runic_redis.observing import Observer
 from runic_redis.operations import (
     appending,
     collecting,
     facts,
     leasing,
-    lifecycle,
     listing,
     namespace,
-    opening,
     reading,
+    settings,
     snapshots,
     tailing,
+    workflows,
 )
 from runic_redis.operations.confirming import durably
-from runic_redis.operations.effects import Operation
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.protocol.effects import Operation
 from runic_redis.tails import AsyncPages, AsyncTail
 
 __all__ = ["AsyncRedisStore"]
@@ -150,7 +151,7 @@ class AsyncRedisStore:
             self._context.wait_s = self._connected.wait_s
             self._context.many_nodes = self._connected.many_nodes
             self._sender = Sender(self._connected.server, self._deadline_s, self._connected.wait_s)
-            await run_within(opening.open_namespace(self._context), self._sender, opening_limit_s(self._deadline_s))
+            await run_within(settings.open_namespace(self._context), self._sender, opening_limit_s(self._deadline_s))
         except BaseException:
             await self.close()
             raise
@@ -212,7 +213,7 @@ class AsyncRedisStore:
             raise StoreError("The store is not open: write 'async with', or 'await store.open()'. Nothing was sent.")
         self._sender.check()
         if not self._context.made:
-            operation = opening.with_settings(self._context, operation)
+            operation = settings.with_settings(self._context, operation)
         if observer is None:
             return run(operation, self._sender)
         return _observed(observer, asked, operation, self._sender)
@@ -383,7 +384,7 @@ class AsyncRedisStore:
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
         """Save a whole list of events as the workflow's log. See `RedisStore.save`."""
-        await self._write(lifecycle.save(self._context, workflow_id, log, lease), durability)
+        await self._write(workflows.save(self._context, workflow_id, log, lease), durability)
 
     async def checkpoint(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
@@ -393,17 +394,17 @@ class AsyncRedisStore:
 
     async def load(self, workflow_id: str) -> list[Any]:
         """The log that was saved. See `RedisStore.load`."""
-        return await self._run(lifecycle.load(self._context, workflow_id))
+        return await self._run(workflows.load(self._context, workflow_id))
 
     async def exists(self, workflow_id: str) -> bool:
         """Whether anything has been appended, saved or snapshotted under the id."""
-        return await self._run(lifecycle.exists(self._context, workflow_id))
+        return await self._run(workflows.exists(self._context, workflow_id))
 
     async def delete(
         self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
         """Delete a workflow with all that is kept for it, facts aside. See `RedisStore.delete`."""
-        await self._write(lifecycle.delete(self._context, [workflow_id], lease), durability)
+        await self._write(workflows.delete(self._context, [workflow_id], lease), durability)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[str]:
         """The ids of all workflows, the one written to last first. See `RedisStore.list`."""

@@ -12,29 +12,29 @@ from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
-from runic_redis.drivers.replies import opening_limit_s
+from runic_redis.drivers.redis_py import opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
-from runic_redis.leases import HeldLease
+from runic_redis.heartbeat import HeldLease
 from runic_redis.operations import (
     appending,
     collecting,
     facts,
     leasing,
-    lifecycle,
     listing,
     namespace,
-    opening,
     reading,
+    settings,
     snapshots,
     tailing,
+    workflows,
 )
 from runic_redis.operations.confirming import durably
-from runic_redis.operations.effects import Operation
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.protocol.effects import Operation
 from runic_redis.tails import Tail
 
 __all__ = ["RedisStore", "init_store"]
@@ -144,7 +144,7 @@ class RedisStore:
         self._sender = Sender(connected.server, deadline_s, connected.wait_s)
         self.closed = False
         try:
-            run_within(opening.open_namespace(context), self._sender, opening_limit_s(deadline_s))
+            run_within(settings.open_namespace(context), self._sender, opening_limit_s(deadline_s))
         except BaseException:
             self.close()
             raise
@@ -180,7 +180,7 @@ class RedisStore:
         """Carry an operation out; `asked` is what was asked for, where another has been put around it."""
         observer, asked = self._context.observer, asked or operation
         if not self._context.made:
-            operation = opening.with_settings(self._context, operation)
+            operation = settings.with_settings(self._context, operation)
         if observer is None:
             return run(operation, self._sender)
         with observer.observing(asked) as take:
@@ -560,7 +560,7 @@ class RedisStore:
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
         """
-        self._write(lifecycle.save(self._context, workflow_id, log, lease), durability)
+        self._write(workflows.save(self._context, workflow_id, log, lease), durability)
 
     def checkpoint(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
@@ -574,11 +574,11 @@ class RedisStore:
         Raises:
             WorkflowNotFound: none was.
         """
-        return self._run(lifecycle.load(self._context, workflow_id))
+        return self._run(workflows.load(self._context, workflow_id))
 
     def exists(self, workflow_id: str) -> bool:
         """Whether anything has been appended, saved or snapshotted under the id."""
-        return self._run(lifecycle.exists(self._context, workflow_id))
+        return self._run(workflows.exists(self._context, workflow_id))
 
     def delete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
         """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens.
@@ -586,7 +586,7 @@ class RedisStore:
         Raises:
             LeaseLost: the lease is outdated; nothing was deleted.
         """
-        self._write(lifecycle.delete(self._context, [workflow_id], lease), durability)
+        self._write(workflows.delete(self._context, [workflow_id], lease), durability)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
         """The ids of all workflows, the one written to last first, read a page at a time.

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_seconds
-from runic_redis.drivers.replies import now_s
+from runic_redis.drivers.redis_py import now_s
 from runic_redis.errors import InvalidType, StoreError
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.reading import Reader

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from typing import Protocol
 from unittest import mock
 
-from runic_redis.scripts import load_script, scripts_directory
+from runic_redis.protocol.scripts import load_script, scripts_directory
 from tests.proxy import CommandProxy
 from tests.servers import RunningServer
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runic_redis import RedisStore
-from runic_redis.drivers.sync import Pending, Sender, Server
-from runic_redis.operations.effects import Lost
-from runic_redis.operations.grouping import Call
+from runic_redis.drivers.sync import Sender
+from runic_redis.drivers.sync_servers import Pending, Server
+from runic_redis.protocol.effects import Lost
+from runic_redis.protocol.queue import Call
 
 LOST = Lost("the test lost it", sent=True)
 

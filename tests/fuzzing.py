@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 
+from runic_redis.admin import describing, exporting, importing, verifying, watching
 from runic_redis.codec import Codec
 from runic_redis.codec.compression import compress, decompress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
@@ -17,24 +18,9 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.events import default_registry
 from runic_redis.keys import Keys
-from runic_redis.operations import (
-    appending,
-    describing,
-    exporting,
-    facts,
-    importing,
-    leasing,
-    lifecycle,
-    listing,
-    opening,
-    reading,
-    snapshots,
-    tailing,
-    verifying,
-    watching,
-)
-from runic_redis.operations.effects import Ahead, Batch, Collect, Command, ErrorReply, Operation
+from runic_redis.operations import appending, facts, leasing, listing, reading, settings, snapshots, tailing, workflows
 from runic_redis.operations.records import decode_commit
+from runic_redis.protocol.effects import Ahead, Batch, Collect, Command, ErrorReply, Operation
 from tests import strategies
 
 __all__ = ["OPERATIONS", "TARGETS", "Source", "attempt", "seeds", "split"]
@@ -386,7 +372,7 @@ def _import(context: Context, source: Source) -> None:
 
 LEASE = leasing.Lease("w", "me", 5, 30.0)
 OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
-    "open": lambda context, source: run(opening.open_namespace(context), source),
+    "open": lambda context, source: run(settings.open_namespace(context), source),
     "append": lambda context, source: run(appending.append(context, "w", [{}], lease=LEASE), source),
     "append_many": lambda context, source: run(appending.append_many(context, [("w", [{}]), ("v", [{}])]), source),
     "expecting": lambda context, source: run(appending.append(context, "w", [{}], expected_cursor=3), source),
@@ -401,10 +387,10 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "trim": lambda context, source: run(snapshots.trim(context, "w", 0, LEASE), source),
     "save_fact": lambda context, source: run(facts.save_fact(context, "h", 1), source),
     "load_facts": lambda context, source: run(facts.load_facts(context, ["h", "g"]), source),
-    "save": lambda context, source: run(lifecycle.save(context, "w", [{}], LEASE), source),
-    "load": lambda context, source: run(lifecycle.load(context, "w"), source),
-    "exists": lambda context, source: run(lifecycle.exists(context, "w"), source),
-    "delete": lambda context, source: run(lifecycle.delete(context, ["w", "v"]), source),
+    "save": lambda context, source: run(workflows.save(context, "w", [{}], LEASE), source),
+    "load": lambda context, source: run(workflows.load(context, "w"), source),
+    "exists": lambda context, source: run(workflows.exists(context, "w"), source),
+    "delete": lambda context, source: run(workflows.delete(context, ["w", "v"]), source),
     "list": lambda context, source: _pages(listing.Listing(context), source),
     "acquire": lambda context, source: run(leasing.acquire(context, "w", "me", 30.0), source),
     "claim": lambda context, source: run(leasing.claim(context, "me", 5, 30.0), source),

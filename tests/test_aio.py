@@ -22,9 +22,9 @@ from runic_redis import (
     StoreUnavailable,
     WorkflowNotFound,
 )
-from runic_redis.drivers.aio import SingleServer
-from runic_redis.operations.effects import Batch, Command
-from runic_redis.operations.grouping import Group, Ticket
+from runic_redis.drivers.aio_servers import SingleServer
+from runic_redis.protocol.effects import Batch, Command
+from runic_redis.protocol.queue import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.proxy import Fault, Proxy, proxied

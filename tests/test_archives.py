@@ -16,9 +16,9 @@ import msgpack
 import pytest
 
 from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisStore
-from runic_redis.archive import ArchiveReader, ArchiveWriter, Digest, Record
-from runic_redis.operations.exporting import KEPT, Exporter
-from runic_redis.operations.importing import Importer
+from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Digest, Record
+from runic_redis.admin.exporting import KEPT, Exporter
+from runic_redis.admin.importing import Importer
 from tests.servers import RunningServer, cluster_url
 from tests.test_verifying import fill, log, run_while, verify
 
@@ -485,7 +485,7 @@ def test_what_is_exported_is_of_one_moment(
 
     (A hash of at most 512 fields is scanned at once, whatever the page.)
     """
-    monkeypatch.setattr("runic_redis.operations.exporting._MEMBERS", 300)
+    monkeypatch.setattr("runic_redis.admin.exporting._MEMBERS", 300)
     store.append_many([("w", [{"f": Fact(number)}]) for number in range(700)])
     for number in range(600):
         store.append("w", [{"n": number}], commit_id=f"early-{number}")
@@ -656,7 +656,7 @@ def test_a_small_archive_does_not_expand_to_much(
 
 
 def test_an_import_ends_where_almost_all_is_damaged(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runic_redis.operations.importing._MOST_PROBLEMS", 100)
+    monkeypatch.setattr("runic_redis.admin.importing._MOST_PROBLEMS", 100)
     importer = Importer(store._context)
     store._run(importer.take(["archive", 1, "x", None, None]))
     for _ in range(100):

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
+from runic_redis.admin.verifying import Verifier
 from runic_redis.cli.main import main
-from runic_redis.operations.verifying import Verifier
 from tests.forking import Forked, run_forked
 from tests.servers import RunningServer, running, valkey_program, wait_until
 

@@ -19,7 +19,7 @@ from runic_redis import (
     SnapshotNotFound,
     WorkflowNotFound,
 )
-from runic_redis.operations.watching import Watcher
+from runic_redis.admin.watching import Watcher
 from tests.clocks import Clock, ClockProxy, shifted
 from tests.faults import make_faulty
 from tests.servers import RunningServer, following, follows, free_ports, running, valkey_program, wait_until

@@ -11,7 +11,7 @@ import pytest
 
 from runic_redis import DecodeError, Fact, FactNotFound, FactRef, RedisStore, WorkflowNotFound
 from runic_redis.operations.collecting import collect
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command
 from tests.servers import RunningServer, cluster_url
 
 VALUES = 40

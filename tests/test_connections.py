@@ -14,9 +14,9 @@ import redis
 
 from runic_redis import ConfigurationError, RedisStore, StoreError
 from runic_redis.drivers import sync
-from runic_redis.leases import AsyncHeldLease, HeldLease
-from runic_redis.operations.effects import Batch, Command, Lost, Unanswered
-from runic_redis.operations.grouping import Call
+from runic_redis.heartbeat import AsyncHeldLease, HeldLease
+from runic_redis.protocol.effects import Batch, Command, Lost, Unanswered
+from runic_redis.protocol.queue import Call
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, cluster_url, running, valkey_program, wait_until
 

@@ -11,7 +11,7 @@ import redis
 
 from runic_redis import DecodeError, Fact, Lease, LeaseHeld, LeaseLost, RedisStore, StoreError
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer
 

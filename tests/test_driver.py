@@ -11,9 +11,9 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
-from runic_redis.drivers.sync import SingleServer
-from runic_redis.operations.effects import Batch, Command, ErrorReply
-from runic_redis.operations.grouping import Group, Ticket
+from runic_redis.drivers.sync_servers import SingleServer
+from runic_redis.protocol.effects import Batch, Command, ErrorReply
+from runic_redis.protocol.queue import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests.proxy import Fault, Proxy, proxied
 from tests.servers import RunningServer

@@ -17,9 +17,9 @@ from runic_redis import (
     StoreUnavailable,
     WorkflowNotFound,
 )
-from runic_redis.operations.effects import ErrorReply, Unanswered
-from runic_redis.operations.following import Follower, follow
-from runic_redis.operations.grouping import Ticket
+from runic_redis.protocol.effects import ErrorReply, Unanswered
+from runic_redis.protocol.following import Follower, follow
+from runic_redis.protocol.queue import Ticket
 from tests import servers
 from tests.servers import RunningServer
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runic_redis import EveryEvents, Fact, FactResolver, Lease, RedisStore, StoreError, session
 from runic_redis.operations import tailing
-from runic_redis.operations.effects import Argument, Batch, Command
+from runic_redis.protocol.effects import Argument, Batch, Command
 from runic_redis.runic_events import pending
 from tests import fuzzing
 from tests.servers import RunningServer

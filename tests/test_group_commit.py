@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from runic_redis import AsyncRedisStore, CursorConflict, DecodeError, RedisStore, StoreError, StoreUnavailable
-from runic_redis.drivers.sync import Pending, Sender, Server
-from runic_redis.operations import grouping
-from runic_redis.operations.effects import Batch, Command, Lost
-from runic_redis.operations.grouping import Call, is_full
+from runic_redis.drivers.sync import Sender
+from runic_redis.drivers.sync_servers import Pending, Server
+from runic_redis.protocol import queue
+from runic_redis.protocol.effects import Batch, Command, Lost
+from runic_redis.protocol.queue import Call, is_full
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, running, valkey_program
 
@@ -149,7 +150,7 @@ def test_a_thread_that_is_interrupted_while_it_sends_for_others_does_not_take_th
 def test_who_waits_for_room_goes_on_when_another_is_interrupted(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
     first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: len(store._sender._kept_out) == 7)
     gated.interrupt = KeyboardInterrupt()
@@ -167,7 +168,7 @@ def test_an_interruption_may_be_interrupted(
     start = store._sender._new_groups
     interruptions = [KeyboardInterrupt(), KeyboardInterrupt()]
 
-    def start_and_be_interrupted() -> grouping.Groups:
+    def start_and_be_interrupted() -> queue.Groups:
         if interruptions:
             raise interruptions.pop()
         return start()
@@ -182,7 +183,7 @@ def test_an_interruption_may_be_interrupted(
 def test_a_full_queue_pushes_back(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
     first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: len(store._sender._kept_out) == 7)
     gated.gate.release(20)
@@ -322,7 +323,7 @@ def test_a_foreign_value_fails_its_own_commit_alone(valkey: RunningServer, names
 
 
 def test_a_full_queue_pushes_tasks_back(valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
 
     async def main() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
@@ -335,7 +336,7 @@ def test_a_full_queue_pushes_tasks_back(valkey: RunningServer, namespace: str, m
 def test_tasks_that_wait_for_room_are_told_that_there_is_no_server(
     tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
 
     async def main(server: RunningServer) -> None:
         async with AsyncRedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store:
@@ -361,7 +362,7 @@ def test_tasks_that_wait_for_room_are_told_that_there_is_no_server(
 def test_threads_that_wait_for_room_are_told_that_there_is_no_server(
     tmp_path: Path, namespace: str, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 3)
+    monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
     with (
         running(valkey_program(), tmp_path) as server,
         RedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store,

@@ -21,14 +21,20 @@ import redis.sentinel
 
 from runic_redis import AsyncRedisStore, RedisStore, StoreError, session
 from runic_redis.drivers.sync import Sender
-from runic_redis.operations import grouping
+from runic_redis.protocol import queue
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
 from tests.test_group_commit import GatedServer, wait_for
 
 # The modules that run in a caller's thread, apart from the decoding of events, which shares nothing.
-INTERRUPTED = ("runic_redis/drivers", "runic_redis/leases", "runic_redis/store", "runic_redis/recovery", "threading.py")
-INTERRUPTED += ("runic_redis/operations/grouping", "runic_redis/operations/reading", "/redis/", "weakref.py")
+INTERRUPTED = (
+    "runic_redis/drivers",
+    "runic_redis/heartbeat",
+    "runic_redis/store",
+    "runic_redis/recovery",
+    "threading.py",
+)
+INTERRUPTED += ("runic_redis/protocol/queue", "runic_redis/operations/reading", "/redis/", "weakref.py")
 
 
 pytestmark = [
@@ -257,7 +263,7 @@ def test_a_session_that_goes_on_after_an_interrupt_forgets_no_event(namespace: s
 def test_a_call_that_waits_for_room_may_be_interrupted_anywhere(
     valkey: RunningServer, namespace: str, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grouping, "_FULL_COMMANDS", 2)
+    monkeypatch.setattr(queue, "_FULL_COMMANDS", 2)
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         gated = GatedServer(store._sender.server)
         store._sender = Sender(gated, 30.0, wait_s=1.0)

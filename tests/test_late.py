@@ -10,8 +10,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from runic_redis import AsyncRedisStore, Fact, FactRef, Lease, RedisStore, StoreError, StoreUnavailable
-from runic_redis.operations.exporting import Exporter
-from runic_redis.operations.importing import Importer
+from runic_redis.admin.exporting import Exporter
+from runic_redis.admin.importing import Importer
 from tests.late import LateProxy, late
 from tests.servers import RunningServer
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from runic_redis import AsyncRedisStore, LeaseHeld, RedisStore, StoreError, async_session, leases, session
+from runic_redis import AsyncRedisStore, LeaseHeld, RedisStore, StoreError, async_session, heartbeat, session
 from tests import servers
 from tests.servers import RunningServer, wait_until
 
@@ -195,7 +195,7 @@ def test_a_task_that_is_cancelled_again_as_it_leaves_a_lease_ends_at_once(server
             await inside.wait()
             server.stop()
             working.cancel()
-            while not leases._releasing:
+            while not heartbeat._releasing:
                 await asyncio.sleep(0)
             assert not working.done(), "the lease is on its way back"
             working.cancel()

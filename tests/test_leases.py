@@ -10,7 +10,7 @@ import pytest
 
 from runic_redis import AsyncRedisStore, Lease, LeaseHeld, LeaseLost, RedisStore, StoreError
 from runic_redis.operations import leasing
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command
 from runic_redis.testing.leases import until
 from tests.clocks import Clock, shifted
 from tests.servers import RunningServer

@@ -9,8 +9,8 @@ import redis
 
 from runic_redis import DecodeError, RedisStore, StoreError, StoreUnavailable
 from runic_redis.operations.appending import append
-from runic_redis.operations.effects import Batch
-from runic_redis.operations.grouping import Group, Ticket
+from runic_redis.protocol.effects import Batch
+from runic_redis.protocol.queue import Group, Ticket
 from tests.faults import FaultyServer, make_faulty
 from tests.servers import RunningServer
 

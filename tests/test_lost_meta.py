@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from runic_redis import DecodeError, RedisStore, WorkflowNotFound
+from runic_redis.admin.verifying import Verifier
 from runic_redis.operations import leasing
-from runic_redis.operations.effects import Batch
-from runic_redis.operations.verifying import Verifier
+from runic_redis.protocol.effects import Batch
 from tests.servers import RunningServer
 
 WRITES: dict[str, Callable[[RedisStore], Any]] = {

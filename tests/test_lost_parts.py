@@ -9,15 +9,15 @@ import pytest
 import redis
 
 from runic_redis import AsyncRedisStore, DecodeError, RedisStore, session
+from runic_redis.admin.describing import describe_one, recent_commits
+from runic_redis.admin.exporting import Exporter
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import CommitsLost, EventsTrimmed, SnapshotNotFound, WorkflowNotFound
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations import lifecycle, reading, snapshots
-from runic_redis.operations.describing import describe_one, recent_commits
-from runic_redis.operations.effects import Ahead, Batch, Collect, Operation
-from runic_redis.operations.exporting import Exporter
+from runic_redis.operations import reading, snapshots, workflows
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.tailing import Tailer
+from runic_redis.protocol.effects import Ahead, Batch, Collect, Operation
 from runic_redis.recovery import EveryEvents, async_session
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer
@@ -341,8 +341,8 @@ OPERATIONS: dict[str, Callable[[Context], Operation[Any]]] = {
     "in reverse, until": _read(reverse=True, until=LAST),
     "the end in reverse": _read(reverse=True, after=LAST - 1),
     "cursor": lambda context: reading.cursor(context, "w"),
-    "exists": lambda context: lifecycle.exists(context, "w"),
-    "load": lambda context: lifecycle.load(context, "w"),
+    "exists": lambda context: workflows.exists(context, "w"),
+    "load": lambda context: workflows.load(context, "w"),
     "load_snapshot": lambda context: snapshots.load_snapshot(context, "w"),
     "show": _show,
     "export": _export,

@@ -15,7 +15,7 @@ import pytest
 
 from runic_redis import CursorConflict, RedisStore, StoreUnavailable
 from runic_redis.operations.appending import _command
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command
 from runic_redis.testing.examples import OrderPlaced, numbered
 from tests.faults import FaultyServer, make_faulty
 from tests.servers import RunningServer

@@ -1,7 +1,7 @@
 """A namespace is metered: how many events come, and to whom."""
 
 from runic_redis import RedisStore
-from runic_redis.operations.metering import Meter
+from runic_redis.admin.watching import Meter
 from tests.servers import RunningServer
 
 

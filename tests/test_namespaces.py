@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from runic_redis import InvalidArgument, RedisStore
 from runic_redis.arguments import check_namespace
 from runic_redis.keys import FACT_BUCKETS, Keys
-from runic_redis.operations.effects import Batch
 from runic_redis.operations.namespace import delete_namespace
+from runic_redis.protocol.effects import Batch
 from runic_redis.testing.examples import numbered
 from tests import tour
 from tests.servers import RunningServer

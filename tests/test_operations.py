@@ -23,10 +23,12 @@ from runic_redis.codec import Codec
 from runic_redis.context import Context
 from runic_redis.events import default_registry
 from runic_redis.keys import Keys
-from runic_redis.operations import facts, lifecycle, snapshots
+from runic_redis.operations import facts, snapshots, workflows
 from runic_redis.operations.appending import append, append_many
-from runic_redis.operations.asking import unavailable, unreachable
-from runic_redis.operations.effects import (
+from runic_redis.operations.listing import Listing
+from runic_redis.operations.reading import Reader
+from runic_redis.operations.settings import open_namespace, with_settings
+from runic_redis.protocol.effects import (
     PASSING,
     Ahead,
     Batch,
@@ -36,9 +38,7 @@ from runic_redis.operations.effects import (
     Operation,
     Unanswered,
 )
-from runic_redis.operations.listing import Listing
-from runic_redis.operations.opening import open_namespace, with_settings
-from runic_redis.operations.reading import Reader
+from runic_redis.protocol.refusals import unavailable, unreachable
 
 UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 # Two fields of a hash that is not there.
@@ -106,15 +106,15 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
     asked, _ = play(
-        with_settings(context, lifecycle.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE], [0, 0, 0, [None]]]
+        with_settings(context, workflows.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE], [0, 0, 0, [None]]]
     )
     assert names(asked) == ["HMGET HMGET", "HMGET", "EXISTS EXISTS EXISTS HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"8"]] * 2])
+        play(with_settings(context, workflows.exists(context, "w")), [[[b"1", b"8"]] * 2])
     with pytest.raises(StoreError):
-        next(with_settings(context, lifecycle.exists(context, "")))
-    play(with_settings(context, lifecycle.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE], [0, 0, 0, [None]]])
+        next(with_settings(context, workflows.exists(context, "")))
+    play(with_settings(context, workflows.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE], [0, 0, 0, [None]]])
     assert context.made
 
 
@@ -188,18 +188,18 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
 
 def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
     context.clock = lambda: 1.0
-    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1001"]]])
+    asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1001"]]])
     assert (names(asked), there) == (["HMGET"], True)
-    asked, there = play(lifecycle.exists(context, "w"), [[[b"5", b"1000"]], [[b"0", b"999000"]]])
+    asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1000"]], [[b"0", b"999000"]]])
     assert (names(asked), there) == (["HMGET", "TIME"], True)
     over: list[Any] = [[[b"5", b"1000"]], [[b"1", b"0"]], [[b"5", b"1000"]], [1]]
-    asked, there = play(lifecycle.exists(context, "w"), over)
+    asked, there = play(workflows.exists(context, "w"), over)
     assert (names(asked), there) == (["HMGET", "TIME", "HMGET", "delete"], False)
 
 
 def test_reading_makes_no_namespace(context: Context) -> None:
     context.made = False
-    play(lifecycle.exists(context, "w"), [[NOT_THERE], [0, 0, 0, [None]]])
+    play(workflows.exists(context, "w"), [[NOT_THERE], [0, 0, 0, [None]]])
     play(append(context, "w", []), [[0]])
     assert not context.made
 
@@ -258,7 +258,7 @@ def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Co
     with pytest.raises(StoreUnavailable):
         play(append(context, "w", [{"a": Fact(1)}]), [[UNANSWERED]])
     with pytest.raises(FactNotFound):
-        play(lifecycle.save(context, "w", [{"a": FactRef("h")}], None), [[ErrorReply("FACT_MISSING", "h")]])
+        play(workflows.save(context, "w", [{"a": FactRef("h")}], None), [[ErrorReply("FACT_MISSING", "h")]])
 
 
 def test_where_slots_matter_a_fact_that_cannot_be_kept_fails_its_own_commits_alone(context: Context) -> None:
@@ -292,8 +292,8 @@ def test_bad_input_sends_nothing(context: Context) -> None:
         lambda: snapshots.save_snapshot(context, "w", 1, "text", None),  # type: ignore[arg-type]
         lambda: facts.save_facts(context, {"h": object()}),
         lambda: facts.put_fact(context, object()),
-        lambda: lifecycle.save(context, "w", [object()], None),
-        lambda: lifecycle.delete(context, ["\ud800"]),
+        lambda: workflows.save(context, "w", [object()], None),
+        lambda: workflows.delete(context, ["\ud800"]),
     ]
     for operation in operations:
         with pytest.raises(StoreError):
@@ -301,7 +301,7 @@ def test_bad_input_sends_nothing(context: Context) -> None:
 
 
 def test_a_delete_names_the_life_it_ends(context: Context) -> None:
-    asked, _ = play(lifecycle.delete(context, ["w"]), [[b"123"], [1]])
+    asked, _ = play(workflows.delete(context, ["w"]), [[b"123"], [1]])
     assert names(asked) == ["HGET", "delete"]
     assert argument(asked[1], 2) == b"123"
 

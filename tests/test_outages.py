@@ -15,10 +15,11 @@ import redis
 import redis.asyncio
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreUnavailable
-from runic_redis.drivers import connect
-from runic_redis.operations.effects import Batch, Command, Unanswered
-from runic_redis.operations.grouping import Group, Ticket
+from runic_redis.drivers import connect, sync, sync_servers
+from runic_redis.drivers.redis_py import now_s
 from runic_redis.operations.leasing import claim
+from runic_redis.protocol.effects import Batch, Command, Unanswered
+from runic_redis.protocol.queue import Group, Ticket
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
@@ -91,8 +92,8 @@ def test_a_reader_that_takes_its_time_has_the_whole_deadline(
 ) -> None:
     """A page was sent for while the reader was busy with the one before, and its connection is gone by now."""
     later_s = 0.0
-    clock = connect.sync.now_s
-    monkeypatch.setattr("runic_redis.drivers.sync.now_s", lambda: clock() + later_s)
+    for module in (sync, sync_servers):
+        monkeypatch.setattr(module, "now_s", lambda: now_s() + later_s)
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
         for _ in range(10):
             store.append("order-1", [{"of": os.urandom(1000).hex()} for _ in range(1000)])

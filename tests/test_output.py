@@ -33,7 +33,7 @@ from runic_redis import (
 )
 from runic_redis.cli.main import main
 from runic_redis.errors import printable, reason, short_repr
-from runic_redis.plain import int_text, json_text, to_json, value_text
+from runic_redis.events.plain import int_text, json_text, to_json, value_text
 from runic_redis.recovery import EveryEvents
 from tests.pages import serving
 from tests.portal import BlockingStore
@@ -426,7 +426,7 @@ def test_a_value_whose_repr_does_not_tell_it_is_shown_by_its_parts() -> None:
 
 
 def test_a_set_is_shown_alike_by_every_process() -> None:
-    code = "from runic_redis.plain import value_text; print(value_text([{'b', 'a', 'c', 1}, frozenset('xyz')]))"
+    code = "from runic_redis.events.plain import value_text; print(value_text([{'b', 'a', 'c', 1}, frozenset('xyz')]))"
     shown = {
         subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
         for seed in ("1", "2", "3")

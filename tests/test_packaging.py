@@ -12,7 +12,7 @@ from build import ProjectBuilder
 from build.env import DefaultIsolatedEnv
 from pyproject_hooks import quiet_subprocess_runner
 
-from runic_redis.scripts import scripts_directory
+from runic_redis.protocol.scripts import scripts_directory
 from tests.servers import RunningServer
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ from hypothesis import given
 from runic_redis import FactRef, UnknownEvent
 from runic_redis.codec import Codec
 from runic_redis.events import bare_registry, default_registry
-from runic_redis.plain import event_fields, event_text, event_type, to_json, value_text
+from runic_redis.events.plain import event_fields, event_text, event_type, to_json, value_text
 from tests.strategies import AttrsFrozen, values
 
 _ours = Codec(default_registry, "raise")

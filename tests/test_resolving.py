@@ -23,7 +23,7 @@ from runic_redis import (
     RedisStore,
     event,
 )
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command
 from runic_redis.runic_events import FactProduced
 
 

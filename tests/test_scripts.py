@@ -9,10 +9,10 @@ import redis
 
 from runic_redis import DurabilityError, Fact, RedisStore, replicated
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations import asking
 from runic_redis.operations.appending import _command
-from runic_redis.operations.effects import Argument
-from runic_redis.scripts import load_script, scripts_directory
+from runic_redis.protocol import refusals
+from runic_redis.protocol.effects import Argument
+from runic_redis.protocol.scripts import load_script, scripts_directory
 from tests import servers
 from tests.faults import make_faulty
 from tests.servers import RunningServer
@@ -141,7 +141,7 @@ def test_every_script_is_called_with_as_many_keys_as_it_declares(
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_every_error_of_a_script_is_turned_into_an_exception(path: Path) -> None:
     for error in re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", load_script(path.stem).text):
-        assert error == "DAMAGED" or error in asking._NAMED
+        assert error == "DAMAGED" or error in refusals._NAMED
 
 
 def test_a_script_is_named_by_its_sha() -> None:

@@ -36,7 +36,7 @@ from runic_redis import (
     event,
     session,
 )
-from runic_redis.operations.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command
 
 
 @event("tests.added")

@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from runic_redis import StoreUnavailable
-from runic_redis.drivers.connect import _TLS_OPTIONS
+from runic_redis.drivers.urls import _TLS_OPTIONS
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.portal import open_store

@@ -15,14 +15,14 @@ from hypothesis import given
 from starlette.requests import Request
 
 from runic_redis import AsyncRedisStore, DecodeError, Fact, RedisStore, StoreError
+from runic_redis.admin import browsing
+from runic_redis.admin.browsing import fact, page, samples
 from runic_redis.codec import Codec, payload_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import without_classes
 from runic_redis.events import bare_registry, parts_of
-from runic_redis.operations import browsing
-from runic_redis.operations.browsing import fact, page, samples
-from runic_redis.plain import event_text, to_json
+from runic_redis.events.plain import event_text, to_json
 from runic_redis.ui import views as views_module
 from runic_redis.ui.app import make_app
 from runic_redis.ui.bounds import json_size, short, short_event

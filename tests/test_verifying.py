@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from runic_redis import Fact, RedisStore
-from runic_redis.operations.checking import WorkflowCheck
-from runic_redis.operations.effects import Batch, Operation
-from runic_redis.operations.verifying import Verified, Verifier
+from runic_redis.admin.verifying import Verified, Verifier
+from runic_redis.admin.workflow_check import WorkflowCheck
+from runic_redis.protocol.effects import Batch, Operation
 from tests.servers import RunningServer, cluster_url
 
 

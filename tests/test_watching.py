@@ -3,7 +3,7 @@
 import pytest
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore
-from runic_redis.operations.watching import Watcher
+from runic_redis.admin.watching import Watcher
 from tests.portal import BlockingStore
 from tests.servers import RunningServer
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from runic_redis.admin.describing import count_workflows
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened, utf_8
 from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, printable, progress, stop
 from runic_redis.errors import WorkflowNotFound
-from runic_redis.operations.describing import count_workflows
 
 __all__ = ["collect", "delete", "trim"]
 

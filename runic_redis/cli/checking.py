@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from runic_redis.admin.doctor import Check, Verdict, examine
+from runic_redis.admin.verifying import Verified, Verifier
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, out, print_json, printable, progress, table
 from runic_redis.durability import Durability, replicated
 from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, WriteRefused
-from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Command
-from runic_redis.operations.examining import Check, Verdict, examine
-from runic_redis.operations.verifying import Verified, Verifier
+from runic_redis.protocol.effects import Command
+from runic_redis.protocol.refusals import ask
 from runic_redis.store import RedisStore
 
 __all__ = ["doctor", "verify"]

@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from runic_redis.admin.watching import Change, Watcher, server_time
 from runic_redis.cli.looking import print_record
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, at_most, opened
 from runic_redis.cli.output import EXIT_USAGE, stop
 from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
-from runic_redis.operations.watching import Change, Watcher, server_time
 from runic_redis.store import RedisStore
 
 __all__ = ["tail"]

@@ -11,6 +11,15 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from runic_redis.admin.describing import (
+    Description,
+    State,
+    count_events,
+    count_workflows,
+    describe,
+    describe_one,
+    recent_commits,
+)
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened, utf_8
 from runic_redis.cli.output import (
     EXIT_NO,
@@ -24,21 +33,12 @@ from runic_redis.cli.output import (
     table,
     time_text,
 )
-from runic_redis.operations.asking import ask
-from runic_redis.operations.describing import (
-    Description,
-    State,
-    count_events,
-    count_workflows,
-    describe,
-    describe_one,
-    recent_commits,
-)
-from runic_redis.operations.effects import Command
+from runic_redis.events.plain import event_fields, event_text, event_type, to_json, value_text
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import Commit, Record
-from runic_redis.plain import event_fields, event_text, event_type, to_json, value_text
+from runic_redis.protocol.effects import Command
+from runic_redis.protocol.refusals import ask
 from runic_redis.store import RedisStore
 
 __all__ = ["events", "facts", "print_record", "show", "stats", "workflows"]

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from runic_redis.archive import ArchiveReader, ArchiveWriter, Record
+from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Record
+from runic_redis.admin.exporting import Exporter
+from runic_redis.admin.importing import Importer
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, printable, progress
 from runic_redis.context import URL_VARIABLE
-from runic_redis.operations.exporting import Exporter
-from runic_redis.operations.importing import Importer
 
 __all__ = ["copy", "export", "import_"]
 

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from runic_redis.admin.doctor import RESTORE_SETTINGS
+from runic_redis.admin.keyspace import find_key, find_namespaces
 from runic_redis.cli.output import EXIT_NO, note, stop
 from runic_redis.context import URL_VARIABLE, find_url, without_classes
-from runic_redis.drivers.connect import EXAMPLES, shown
-from runic_redis.operations.examining import RESTORE_SETTINGS
-from runic_redis.operations.scanning import find_key, find_namespaces
+from runic_redis.drivers.urls import EXAMPLES, shown
 from runic_redis.store import RedisStore
 
 __all__ = [

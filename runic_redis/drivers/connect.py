@@ -1,13 +1,12 @@
 """From a URL, or a client of the user's own, to something that answers batches."""
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
@@ -22,8 +21,20 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
-from runic_redis.drivers import aio, sync
-from runic_redis.drivers.replies import NO_LIMIT, log, refused_login
+from runic_redis.drivers import aio_servers, sync_servers
+from runic_redis.drivers.redis_py import NO_LIMIT, log, refused_login
+from runic_redis.drivers.urls import (
+    EXAMPLES,
+    OPTIONS,
+    SENTINEL_OPTIONS,
+    TIMEOUTS,
+    check_protocol,
+    is_utf_8,
+    own_options,
+    parse_options,
+    shown,
+    split_hosts,
+)
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
 __all__ = ["AIO", "EXAMPLES", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
@@ -36,10 +47,6 @@ _NO_TIMEOUT = (
 )
 _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
-EXAMPLES = (
-    "redis://localhost:6379/0, rediss://…, unix:///run/redis.sock, redis+cluster://host1,host2, "
-    "redis+sentinel://host1,host2/service/0, embedded:///directory or memory://name"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +110,8 @@ class _AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
 
 SYNC = Flavour(
     name="redis",
-    single_server=sync.SingleServer,
-    cluster_server=sync.ClusterServer,
+    single_server=sync_servers.SingleServer,
+    cluster_server=sync_servers.ClusterServer,
     client=redis.Redis,
     cluster_client=redis.RedisCluster,
     cluster_node=redis.cluster.ClusterNode,
@@ -118,8 +125,8 @@ SYNC = Flavour(
 )
 AIO = Flavour(
     name="redis.asyncio",
-    single_server=aio.SingleServer,
-    cluster_server=aio.ClusterServer,
+    single_server=aio_servers.SingleServer,
+    cluster_server=aio_servers.ClusterServer,
     client=redis.asyncio.Redis,
     cluster_client=redis.asyncio.RedisCluster,
     cluster_node=redis.asyncio.cluster.ClusterNode,
@@ -200,7 +207,7 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     """
     if not isinstance(url, str):
         raise InvalidType(f"A URL is a str, not a {type(url).__qualname__}.")
-    if not _is_utf_8(url):
+    if not is_utf_8(url):
         raise ConfigurationError(
             "The URL cannot be used: it holds bytes that are not UTF-8, perhaps in a password that was typed or "
             "percent-encoded as Latin-1. Percent-encode it as UTF-8: urllib.parse.quote does."
@@ -223,40 +230,15 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     )
 
 
-def _is_utf_8(url: str) -> bool:
-    """Whether a URL is UTF-8, percent-encoded or not; in a str from the environment, bytes may stand as surrogates."""
-    try:
-        unquote_to_bytes(url.encode()).decode()
-    except UnicodeError:
-        return False
-    return True
-
-
-_HOST = re.compile(r"([^:@\[\]]*|\[[^@\]]*\])(:\d+)?")
-
-
-def shown(url: str) -> str:
-    """A URL without user, password, options and fragment, however it is malformed: safe to print."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "", url
-    before, *behind = re.split(r"[?#]", rest, maxsplit=1)
-    place = before.rpartition("@")[2]
-    # With an @ behind, a password may have begun before; and what stands as a port and is no number may be one.
-    if "@" in "".join(behind) or not all(map(_HOST.fullmatch, place.partition("/")[0].split(","))):
-        place = "…"
-    return scheme + separator + place[:200]
-
-
 def _connect_redis(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
-    options, patience = _settings(flavour, _options(url, flavour))
+    options, patience = _settings(flavour, parse_options(url, flavour.parse_url))
     client = flavour.client.from_pool(flavour.pool(**options))
     return Connected(flavour.single_server(client, owned=True, **patience), shown(url), _wait_s(options | patience))
 
 
 def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
-    hosts, plain = _split_hosts(url, "redis+cluster", _REDIS_PORT)
-    options, patience = _settings(flavour, _options(plain, flavour))
+    hosts, plain = split_hosts(url, "redis+cluster", _REDIS_PORT)
+    options, patience = _settings(flavour, parse_options(plain, flavour.parse_url))
     secure = options.pop("connection_class", None) is not None
     if options.pop("db", 0) != 0:
         raise InvalidArgument("a cluster has no databases but 0")
@@ -271,13 +253,13 @@ def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connecte
 
 
 def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
-    hosts, plain = _split_hosts(url, "redis+sentinel", _SENTINEL_PORT)
+    hosts, plain = split_hosts(url, "redis+sentinel", _SENTINEL_PORT)
     parts = urlsplit(plain)
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdigit():
         raise InvalidArgument("it names no service: write redis+sentinel://host1,host2/service, or …/service/database")
     plain = urlunsplit(parts._replace(path=f"/{database or 0}"))
-    given = _options(plain, flavour, _OPTIONS | _SENTINEL_OPTIONS)
+    given = parse_options(plain, flavour.parse_url, OPTIONS | SENTINEL_OPTIONS)
     for name in ("host", "port"):
         given.pop(name, None)
     of_sentinel = {
@@ -285,7 +267,7 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
         for name in ("sentinel_username", "sentinel_password")
         if name in given
     }
-    shared = (*_TIMEOUTS, "protocol", "retry")
+    shared = (*TIMEOUTS, "protocol", "retry")
     of_sentinel |= {name: value for name, value in (_defaults(flavour) | given).items() if name in shared}
     options, patience = _settings(flavour, given)
     sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
@@ -296,8 +278,8 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
 
 def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     parts = urlsplit(url)
-    given = _own_options(parts, "fsync", "protocol")
-    protocol = _check_protocol(int(given.get("protocol", "2")))
+    given = own_options(parts, "fsync", "protocol")
+    protocol = check_protocol(int(given.get("protocol", "2")))
     if not parts.netloc + parts.path:
         raise InvalidArgument(
             "it names no directory: write embedded:///absolute/directory or embedded://relative/directory"
@@ -323,7 +305,7 @@ def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected
     except ImportError:
         raise ConfigurationError("memory:// needs fakeredis: pip install 'runic-redis[memory]'.") from None
     parts = urlsplit(url)
-    protocol = _check_protocol(int(_own_options(parts, "protocol").get("protocol", "2")))
+    protocol = check_protocol(int(own_options(parts, "protocol").get("protocol", "2")))
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol, max_connections=NO_LIMIT)
@@ -345,15 +327,12 @@ _SCHEMES: Mapping[str, Callable[[str, Flavour, float], Connected]] = {
 }
 
 
-_TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
-
-
 def _defaults(flavour: Flavour) -> dict[str, Any]:
     """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections.
 
     In RESP2, since some proxies and providers do not have HELLO, and the store needs nothing of RESP3.
     """
-    return dict.fromkeys(_TIMEOUTS, _TIMEOUT_S) | {
+    return dict.fromkeys(TIMEOUTS, _TIMEOUT_S) | {
         "retry": flavour.retry(NoBackoff(), 0),
         "max_connections": NO_LIMIT,
         "protocol": 2,
@@ -378,128 +357,4 @@ def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], 
     if flavour.connects_at_once:
         return options, {}
     timeout_s = options["socket_timeout"]
-    return aio.limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}
-
-
-# What a URL may set; redis-py would take more, which no text can stand for, or which would change what is sent.
-_OPTIONS = frozenset(
-    {
-        "client_name",
-        "db",
-        "health_check_interval",
-        "max_connections",
-        "password",
-        "protocol",
-        "socket_connect_timeout",
-        "socket_keepalive",
-        "socket_read_size",
-        "socket_timeout",
-        "username",
-    }
-)
-_TLS_OPTIONS = frozenset(
-    {
-        "ssl_ca_certs",
-        "ssl_ca_data",
-        "ssl_ca_path",
-        "ssl_cert_reqs",
-        "ssl_certfile",
-        "ssl_check_hostname",
-        "ssl_ciphers",
-        "ssl_keyfile",
-        "ssl_min_version",
-        "ssl_password",
-    }
-)
-_TLS_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
-_SENTINEL_OPTIONS = frozenset({"sentinel_password", "sentinel_username"})
-_REFUSED_OPTIONS = {
-    "decode_responses": "what the store keeps is bytes, so decode_responses cannot be set",
-    "retry_on_timeout": "retry_on_timeout would send a command twice; the store retries safely by itself",
-    "retry_on_error": "retry_on_error would send a command twice; the store retries safely by itself",
-}
-
-
-def _options(url: str, flavour: Flavour, allowed: frozenset[str] = _OPTIONS) -> dict[str, Any]:
-    """What redis-py reads from a URL, with the mistakes it lets pass refused."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix" and ("@" in parts.path + parts.query or parts.fragment):
-        raise InvalidArgument("it has special characters (one of @ / ? #) that must be percent-encoded")
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in given:
-        if name in _REFUSED_OPTIONS:
-            raise InvalidArgument(_REFUSED_OPTIONS[name])
-        known = allowed | _TLS_OPTIONS if parts.scheme == "rediss" else allowed
-        if name not in known:
-            # Beside a password it may be a part of that, behind an & that was not encoded.
-            shown = "something beside the password" if any("password" in one for one in given) else name[:40]
-            raise InvalidArgument(f"{shown} is not an option of it; it takes {', '.join(sorted(known))}")
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise InvalidArgument("it names no socket: write unix:///run/redis.sock")
-    else:
-        _check_host(parts.hostname or "")
-        _check_database(parts)
-    options: dict[str, Any] = flavour.parse_url(url)
-    _check_values(options)
-    return options
-
-
-def _check_values(options: dict[str, Any]) -> None:
-    for name in _TIMEOUTS:
-        if name in options and not 0 < options[name] < float("inf"):
-            raise InvalidArgument(f"{name} is a number of seconds above 0")
-    for name in _TLS_FILES & options.keys():
-        if not Path(options[name]).exists():
-            raise InvalidArgument(f"{name} names a file that does not exist")
-    if "protocol" in options:
-        options["protocol"] = _check_protocol(int(options["protocol"]))
-    if options.get("max_connections", 2) < 2:
-        raise InvalidArgument("max_connections is at least 2: who reads many events has a connection of its own")
-
-
-def _check_protocol(protocol: int) -> int:
-    if protocol not in {2, 3}:
-        raise InvalidArgument("protocol is 2 or 3")
-    return protocol
-
-
-def _check_host(host: str) -> None:
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        raise InvalidArgument("its host is no name that a host can have") from None
-
-
-def _check_database(parts: SplitResult) -> None:
-    database = parts.path.strip("/")
-    if database and not (database.isascii() and database.isdigit()):
-        raise InvalidArgument("the database, what follows the host, is a number")
-
-
-def _own_options(parts: SplitResult, *known: str) -> dict[str, str]:
-    """The options of a URL that redis-py never sees."""
-    if parts.fragment:
-        raise InvalidArgument("a # in it must be percent-encoded")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    for name in options:
-        if name not in known:
-            raise InvalidArgument(f"{parts.scheme}:// knows the options {' and '.join(known)}, not {name[:40]}")
-    return options
-
-
-def _split_hosts(url: str, scheme: str, default_port: int) -> tuple[list[tuple[str, int]], str]:
-    """The hosts of a URL that names several, and the URL with the first alone, as redis-py reads it."""
-    match = re.match(r"(rediss?)\+\w+://(?:([^@/]*)@)?([^/?]*)(.*)", url, re.DOTALL)
-    if match is None:
-        raise InvalidArgument(f"it is not of the form {scheme}://host1,host2")
-    base, login, hosts, rest = match.groups()
-    found = []
-    for host in hosts.split(","):
-        address = urlsplit(f"//{host}")
-        if not address.hostname:
-            raise InvalidArgument(f"it names no host: write {scheme}://host1,host2")
-        _check_host(address.hostname)
-        found.append((address.hostname, address.port or default_port))
-    who = f"{login}@" if login is not None else ""
-    return found, f"{base}://{who}{hosts.split(',')[0]}{rest}"
+    return aio_servers.limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}

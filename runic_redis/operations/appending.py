@@ -14,13 +14,13 @@ from runic_redis.errors import (
     StoreUnavailable,
     short_repr,
 )
-from runic_redis.operations.asking import answer, not_durable
-from runic_redis.operations.effects import Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.operations.facts import beside, crosses_slots, keep_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
-from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import lost
+from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
+from runic_redis.protocol.effects import Command, Operation, Unconfirmed, call_script, own_id
+from runic_redis.protocol.refusals import answer, not_durable
 
 __all__ = ["append", "append_many", "encode_events"]
 

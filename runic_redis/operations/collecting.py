@@ -13,14 +13,14 @@ from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.keys import FACT_BUCKETS, Keys
-from runic_redis.operations.asking import ask, ask_all, time_us
-from runic_redis.operations.effects import Command, Operation, call_script
 from runic_redis.operations.ending import sweep_ended
-from runic_redis.operations.opening import count_call
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import keep_all_references
-from runic_redis.operations.scanning import Scans
-from runic_redis.operations.scored import scored_ids
+from runic_redis.operations.settings import count_call
+from runic_redis.protocol.effects import Command, Operation, call_script
+from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.protocol.resp import scored_ids
+from runic_redis.protocol.scans import Scans
 
 __all__ = ["collect"]
 

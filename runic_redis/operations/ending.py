@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
-from runic_redis.operations.asking import answer, ask, ask_all, not_allowed, time_us
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, time_us
 
 __all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
 

@@ -8,9 +8,9 @@ from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
 from runic_redis.keys import FACT_BUCKETS
-from runic_redis.operations.asking import answer, ask_all
-from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
-from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.settings import make_namespace
+from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
+from runic_redis.protocol.refusals import answer, ask_all
 
 __all__ = [
     "beside",

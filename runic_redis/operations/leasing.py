@@ -19,14 +19,14 @@ from runic_redis.errors import (
     WorkflowNotFound,
     short_repr,
 )
-from runic_redis.operations.asking import answer, ask, ask_all, time_us
-from runic_redis.operations.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import expire_call
 from runic_redis.operations.leftovers import unless_left_over
-from runic_redis.operations.opening import count_call, make_namespace
 from runic_redis.operations.records import read_cursor
-from runic_redis.operations.scored import scored_ids
+from runic_redis.operations.settings import count_call, make_namespace
 from runic_redis.operations.writing import write, write_all
+from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.refusals import answer, ask, ask_all, time_us
+from runic_redis.protocol.resp import scored_ids
 
 __all__ = [
     "Lease",

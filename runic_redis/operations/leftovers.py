@@ -10,9 +10,9 @@ from typing import Any
 from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
-from runic_redis.operations.asking import ask_all, checked
-from runic_redis.operations.effects import Batch, Command, Operation
 from runic_redis.operations.ending import is_over
+from runic_redis.protocol.effects import Batch, Command, Operation
+from runic_redis.protocol.refusals import ask_all, checked
 
 __all__ = ["is_behind", "is_left_over", "read_saved", "unless_left_over"]
 

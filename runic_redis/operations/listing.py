@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from runic_redis.arguments import check_count, check_prefix
 from runic_redis.context import Context
 from runic_redis.keys import Keys
-from runic_redis.operations.asking import ask_all
-from runic_redis.operations.effects import Command, Operation, call_script
 from runic_redis.operations.ending import delete_ended
-from runic_redis.operations.scored import scored_ids
+from runic_redis.protocol.effects import Command, Operation, call_script
+from runic_redis.protocol.refusals import ask_all
+from runic_redis.protocol.resp import scored_ids
 
 __all__ = ["Listing", "Place"]
 

@@ -6,10 +6,10 @@ from dataclasses import fields
 from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
 from runic_redis.keys import FACT_BUCKETS, Keys, WorkflowKeys
-from runic_redis.operations import lifecycle
-from runic_redis.operations.asking import ask_all
-from runic_redis.operations.effects import Command, Operation
+from runic_redis.operations import workflows
 from runic_redis.operations.listing import Listing
+from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.refusals import ask_all
 
 __all__ = ["delete_namespace", "memory_of", "memory_usage"]
 
@@ -48,7 +48,7 @@ def delete_namespace(context: Context) -> Operation[None]:
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE):
-            yield from lifecycle.delete(context, page[at : at + _AT_ONCE])
+            yield from workflows.delete(context, page[at : at + _AT_ONCE])
     # A partition goes in one step: what others write meanwhile would be in its index, and not be counted.
     parts = [[key for _, key in _partition_keys(context.keys, number)] for number in range(context.keys.partitions)]
     # A command for each other key: in a cluster they are on different nodes.

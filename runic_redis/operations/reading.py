@@ -15,11 +15,11 @@ from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
-from runic_redis.operations.asking import ask, checked
-from runic_redis.operations.effects import Ahead, Batch, Collect, Command, Fetching, Operation
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
+from runic_redis.protocol.effects import Ahead, Batch, Collect, Command, Fetching, Operation
+from runic_redis.protocol.refusals import ask, checked
 
 __all__ = ["Reader", "cursor"]
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.events import refs_in
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Argument, Command, Operation, call_script
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import read_cursor
+from runic_redis.protocol.effects import Argument, Command, Operation, call_script
+from runic_redis.protocol.refusals import ask, ask_all
 
 __all__ = ["keep_all_references"]
 

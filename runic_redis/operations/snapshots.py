@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
-from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.leftovers import read_saved, unless_left_over
-from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 
 __all__ = ["load_snapshot", "save_snapshot", "trim"]
 

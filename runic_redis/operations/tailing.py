@@ -11,12 +11,12 @@ from typing import Any
 from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
-from runic_redis.operations.asking import ask_all, checked
-from runic_redis.operations.effects import Command, ErrorReply, Operation
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.following import Stop, by_slot, entries_of, follow
 from runic_redis.operations.leftovers import unless_left_over
 from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
+from runic_redis.protocol.effects import Command, ErrorReply, Operation
+from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
+from runic_redis.protocol.refusals import ask_all, checked
 
 __all__ = ["Tailer"]
 

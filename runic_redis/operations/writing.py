@@ -11,10 +11,10 @@ from typing import Any
 
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreError
-from runic_redis.operations.asking import answer
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.ending import settle_end
-from runic_redis.operations.opening import remake_namespace
+from runic_redis.operations.settings import remake_namespace
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.protocol.refusals import answer
 
 __all__ = ["write", "write_all"]
 

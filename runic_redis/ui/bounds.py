@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from runic_redis.events import UnknownEvent, bare_registry, parts_of
-from runic_redis.plain import event_text, event_type, value_text
+from runic_redis.events.plain import event_text, event_type, value_text
 
 __all__ = ["json_size", "short", "short_event", "short_type", "short_value"]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runic_redis.events import FactRef, bare_registry, parts_of
+from runic_redis.events.plain import event_fields, event_type
 from runic_redis.operations.records import Record
-from runic_redis.plain import event_fields, event_type
 from runic_redis.ui.bounds import short, short_event, short_type, short_value
 
 __all__ = ["fact_graph"]

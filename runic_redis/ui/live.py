@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from runic_redis.admin.watching import Meter
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import StoreError
-from runic_redis.operations.metering import Meter
 
 __all__ = ["Live"]
 

@@ -8,9 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.requests import Request
 from starlette.responses import Response
 
+from runic_redis.admin.describing import count_unfinished, count_workflows
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import StoreError
-from runic_redis.operations.describing import count_unfinished, count_workflows
 from runic_redis.operations.facts import count_facts
 from runic_redis.ui.live import Live
 

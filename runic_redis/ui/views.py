@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from runic_redis import __version__
+from runic_redis.admin.browsing import KeptFact, Page, Shown, fact, page, samples
+from runic_redis.admin.describing import count_unfinished, count_workflows, describe, describe_one
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import DecodeError, InvalidArgument, WorkflowNotFound
-from runic_redis.operations.browsing import KeptFact, Page, Shown, fact, page, samples
-from runic_redis.operations.describing import count_unfinished, count_workflows, describe, describe_one
+from runic_redis.events.plain import event_fields, int_text, json_text, to_json
 from runic_redis.operations.listing import Listing, Place
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import Commit
-from runic_redis.plain import event_fields, int_text, json_text, to_json
 from runic_redis.ui.bounds import json_size, short_event, short_type
 from runic_redis.ui.graph import fact_graph
 from runic_redis.ui.live import Live

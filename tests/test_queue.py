@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runic_redis.errors import StoreError
-from runic_redis.operations import grouping
-from runic_redis.operations.confirming import Confirming
-from runic_redis.operations.effects import (
+from runic_redis.protocol import queue
+from runic_redis.protocol.confirmation import Confirming
+from runic_redis.protocol.effects import (
     Batch,
     Command,
     Confirmation,
@@ -21,7 +21,7 @@ from runic_redis.operations.effects import (
     Unconfirmed,
     call_script,
 )
-from runic_redis.operations.grouping import Call, Group, Groups, Ticket
+from runic_redis.protocol.queue import Call, Group, Groups, Ticket
 
 CUT = Lost("cut", sent=True)
 REFUSED = Lost("refused", sent=False)
@@ -353,18 +353,18 @@ def test_each_command_has_a_deadline_of_its_own(player: Player) -> None:
 
 def test_who_waits_for_others_waits_no_longer_than_the_deadline(player: Player) -> None:
     """However many there are, and however many of a line that go one by one."""
-    many = [player.ask(read(str(number))) for number in range(5 * grouping._MOST_CALLS)]
+    many = [player.ask(read(str(number))) for number in range(5 * queue._MOST_CALLS)]
     line = [player.ask(save("w", str(number))) for number in range(5)]
     while player.now_s < 20:
         player.send_and_answer(0.0, CUT)
     late = player.ask(read("late"))
     while many[-1].missing:
         player.send_and_answer(0.0, CUT)
-    assert 30 <= player.now_s < 30 + grouping._LONGEST_PAUSE_S
+    assert 30 <= player.now_s < 30 + queue._LONGEST_PAUSE_S
     assert not any(ticket.missing for ticket in [*many, *line])
     while late.missing:
         player.send_and_answer(0.0, CUT)
-    assert 30 <= player.now_s - late.asked_s < 30 + grouping._LONGEST_PAUSE_S
+    assert 30 <= player.now_s - late.asked_s < 30 + queue._LONGEST_PAUSE_S
     assert player.group.idle
     for ticket in [*many, *line, late]:
         (reply,) = ticket.replies
@@ -375,7 +375,7 @@ def test_who_waits_for_others_waits_no_longer_than_the_deadline(player: Player) 
 
 def test_who_waits_while_the_server_answers_has_a_deadline_of_its_own(player: Player) -> None:
     """What came long before the server failed has only waited for others until then."""
-    for number in range(2 * grouping._MOST_CALLS):
+    for number in range(2 * queue._MOST_CALLS):
         player.ask(*(read(f"{number} {part}") for part in "ab"))
     waits = player.ask(read("waits"))
     player.send_and_answer(0.0)
@@ -487,7 +487,7 @@ def test_a_pause_does_not_outlast_the_deadline(player: Player) -> None:
     ticket = player.ask(read("k"))
     while ticket.missing:
         player.round(CUT)
-    assert 30 <= player.now_s <= 30 + grouping._FIRST_PAUSE_S
+    assert 30 <= player.now_s <= 30 + queue._FIRST_PAUSE_S
 
 
 def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
@@ -520,12 +520,12 @@ def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -
 
 
 def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Player) -> None:
-    for number in range(grouping._MOST_CALLS):
+    for number in range(queue._MOST_CALLS):
         player.ask(read(str(number)))
     ticket = player.ask(*(read(str(number)) for number in range(3)), save("w", "1"))
     calls = player.group.next_round(0.0)
     player.group.fail(calls, StoreError("closed"))
-    assert len(player.woken) == grouping._MOST_CALLS
+    assert len(player.woken) == queue._MOST_CALLS
     calls = player.group.next_round(0.0)
     player.group.fail(calls[:1], StoreError("closed"))
     assert str(ticket.error) == "closed"
@@ -557,12 +557,12 @@ def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
 
 
 def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
-    for number in range(grouping._MOST_CALLS + 1):
+    for number in range(queue._MOST_CALLS + 1):
         player.ask(read(str(number)))
-    assert len(player.round(*range(grouping._MOST_CALLS))) == grouping._MOST_CALLS
+    assert len(player.round(*range(queue._MOST_CALLS))) == queue._MOST_CALLS
     assert len(player.round(1)) == 1
-    size = grouping._LARGE_BYTES - 1
-    fitting = grouping._MOST_BYTES // size
+    size = queue._LARGE_BYTES - 1
+    fitting = queue._MOST_BYTES // size
     for number in range(fitting + 1):
         player.ask(Command(("GET", str(number)), str(number), size=size))
     assert len(player.round(*range(fitting))) == fitting
@@ -581,7 +581,7 @@ def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> No
     assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
 
 
-def large(line: str, name: str, size: int = grouping._LARGE_BYTES) -> Command:
+def large(line: str, name: str, size: int = queue._LARGE_BYTES) -> Command:
     args = [line, name, "", b"x" * size]
     return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)
 
@@ -621,12 +621,12 @@ def test_a_large_request_keeps_its_place_in_its_line(player: Player) -> None:
 
 
 def test_few_large_requests_are_under_way(player: Player) -> None:
-    for number in range(grouping._MOST_LARGE + 1):
+    for number in range(queue._MOST_LARGE + 1):
         player.ask(large(f"w-{number}", "1"))
-    player.ask(append(f"w-{grouping._MOST_LARGE}", "2"))
+    player.ask(append(f"w-{queue._MOST_LARGE}", "2"))
     assert player.round() == [], "the last line waits for its large request"
     rounds = player.group.take_large()
-    assert len(rounds) == grouping._MOST_LARGE
+    assert len(rounds) == queue._MOST_LARGE
     player.group.take(rounds[0], [[1]], 0.0)
     player.round()
     assert len(player.group.take_large()) == 1
@@ -709,7 +709,7 @@ def test_a_rejection_is_passed_on_where_the_limits_are_not_told(player: Player) 
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_server_without_limits_that_closes_connections_has_rejected_the_request(player: Player, sent: bool) -> None:
     ticket = player.ask(large("w", "1"))
-    for _ in range(grouping._MOST_CLOSED):
+    for _ in range(queue._MOST_CLOSED):
         assert ticket.missing
         ask_large(player, Lost("closed", sent=sent, closed=True))
         ask_large(player, *UNTOLD)
@@ -735,16 +735,16 @@ def test_a_large_request_is_confirmed_on_its_own_connection(player: Player) -> N
 
 
 def test_a_joined_call_is_bounded(player: Player) -> None:
-    for number in range(grouping._MOST_JOINED + 1):
+    for number in range(queue._MOST_JOINED + 1):
         player.ask(append("w", str(number)))
-    (sent,) = player.round([1] * grouping._MOST_JOINED)
-    assert len(sent) == 3 + 4 * grouping._MOST_JOINED
+    (sent,) = player.round([1] * queue._MOST_JOINED)
+    assert len(sent) == 3 + 4 * queue._MOST_JOINED
     (sent,) = player.round([1])
     assert len(sent) == 3 + 4
 
 
 def test_of_many_half_go_while_the_others_get_ready_if_the_server_is_quick(player: Player) -> None:
-    each_s = grouping._QUICK_S / 2
+    each_s = queue._QUICK_S / 2
     for number in range(64):
         player.ask(read(str(number)))
     assert len(player.send_and_answer(each_s)) == 64, "nobody knows yet how quick it is"
@@ -770,19 +770,19 @@ def test_few_and_what_one_caller_asks_together_are_not_halved(player: Player) ->
     assert len(player.send_and_answer(0.0)) == 1
     player.ask(*(read(str(number)) for number in range(2)))
     assert len(player.send_and_answer(0.0)) == 2
-    for number in range(grouping._FEW - 1):
+    for number in range(queue._FEW - 1):
         player.ask(read(str(number)))
-    assert len(player.send_and_answer(0.0)) == grouping._FEW - 1
+    assert len(player.send_and_answer(0.0)) == queue._FEW - 1
 
 
 def test_a_group_says_when_it_is_full(player: Player) -> None:
-    for _ in range(grouping._FULL_COMMANDS):
+    for _ in range(queue._FULL_COMMANDS):
         assert not player.group.full
         player.ask(read("k"))
     assert player.group.full
-    player.round(*range(grouping._MOST_CALLS))
+    player.round(*range(queue._MOST_CALLS))
     assert not player.group.full
-    player.ask(append("w", "1", grouping._FULL_BYTES))
+    player.ask(append("w", "1", queue._FULL_BYTES))
     assert player.group.full
 
 

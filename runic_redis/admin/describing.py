@@ -9,10 +9,10 @@ from typing import Any, Literal
 from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, WorkflowNotFound
-from runic_redis.operations.asking import answer, answer_or_foreign, ask_all, checked, time_us
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.operations.leftovers import is_behind, is_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
 
 __all__ = [
     "Description",

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from runic_redis.scripts import Script, load_script
+from runic_redis.protocol.scripts import Script, load_script
 
 __all__ = [
     "PASSING",

@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 
 from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
-from runic_redis.operations.effects import PASSING, ErrorReply, Lost
+from runic_redis.protocol.effects import PASSING, ErrorReply, Lost
 
 __all__ = [
     "CLUSTER_FAILURES",

@@ -7,9 +7,9 @@ import redis
 from hiredis import pack_command
 from redis.exceptions import AskError, MovedError, RedisClusterException, ResponseError
 
-from runic_redis.drivers.replies import error_reply, said
-from runic_redis.operations.effects import ErrorReply, Lost, Unconfirmed
-from runic_redis.operations.grouping import Call
+from runic_redis.drivers.redis_py import error_reply, said
+from runic_redis.protocol.effects import ErrorReply, Lost, Unconfirmed
+from runic_redis.protocol.queue import Call
 
 __all__ = ["Shipment", "by_node", "plain_replies", "redirected"]
 

@@ -15,9 +15,9 @@ from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_h
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
+from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.refusals import ask, ask_all
 
 __all__ = ["KeptFact", "Page", "Shown", "fact", "page", "samples"]
 

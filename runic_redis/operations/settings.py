@@ -10,10 +10,10 @@ from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, DecodeError
-from runic_redis.operations.asking import ask, ask_all, not_allowed, unreachable
 from runic_redis.operations.confirming import prepare_durability
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 from runic_redis.operations.records import read_cursor
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
+from runic_redis.protocol.refusals import ask, ask_all, not_allowed, unreachable
 
 __all__ = [
     "FORMAT",

@@ -11,7 +11,7 @@ from runic_redis.errors import (
     StoreUnavailable,
     WriteRefused,
 )
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
 __all__ = [
     "answer",

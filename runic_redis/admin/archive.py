@@ -1,7 +1,7 @@
 """The archive: workflows and facts in one file, as docs/data-format.md specifies it.
 
 A file is a first line and blocks. Each block is checked by itself, so that a file that was cut off can be gone on with
-from its last whole block. What the records in the blocks mean is known to operations/exporting.py and importing.py.
+from its last whole block. What the records in the blocks mean is known to admin/exporting.py and importing.py.
 """
 
 import fcntl

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from runic_redis.admin.keyspace import find_key
 from runic_redis.context import Context
-from runic_redis.operations.asking import answer
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.operations.opening import parse_info
-from runic_redis.operations.scanning import find_key
-from runic_redis.operations.scored import pairs
+from runic_redis.operations.settings import parse_info
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.protocol.refusals import answer
+from runic_redis.protocol.resp import pairs
 
 __all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "examine"]
 

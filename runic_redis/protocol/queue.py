@@ -20,8 +20,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Any
 
 from runic_redis.errors import StoreError
-from runic_redis.operations.confirming import Confirming
-from runic_redis.operations.effects import (
+from runic_redis.protocol.confirmation import Confirming
+from runic_redis.protocol.effects import (
     PASSING,
     Argument,
     Batch,

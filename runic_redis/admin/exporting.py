@@ -8,19 +8,19 @@ since the first void. All is taken as it is kept, and so needs no classes.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from runic_redis.archive import FORMAT, Digest, Record
+from runic_redis.admin.archive import FORMAT, Digest, Record
+from runic_redis.admin.describing import count_workflows
 from runic_redis.arguments import check_workflow_id, is_cursor
 from runic_redis.codec import count_events, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.describing import count_workflows
-from runic_redis.operations.effects import Command, Operation
 from runic_redis.operations.leftovers import is_behind, unless_left_over
 from runic_redis.operations.records import entry_cursor, missing, read_cursor
-from runic_redis.operations.scanning import Scans
-from runic_redis.operations.scored import pairs, scored_ids
+from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.refusals import ask, ask_all
+from runic_redis.protocol.resp import pairs, scored_ids
+from runic_redis.protocol.scans import Scans
 
 __all__ = ["KEPT", "Exporter", "is_entry"]
 

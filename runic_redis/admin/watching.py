@@ -1,20 +1,26 @@
-"""Watching a whole namespace: which workflows are written to, as they are.
+"""Watching a whole namespace: which workflows are written to, and how many events come.
 
 Each partition's index says which workflows were written to last, so whoever watches asks for what has come on top of
 each. That is a question to every partition each time, with no memory of the server's and no permission but to read.
 """
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from runic_redis.arguments import MAX_CURSOR
+from runic_redis.arguments import MAX_CURSOR, is_cursor
 from runic_redis.context import Context
-from runic_redis.operations.asking import ask, ask_all, time_us
-from runic_redis.operations.effects import Command, Operation
-from runic_redis.operations.scored import scored_ids
+from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.protocol.resp import scored_ids
 
-__all__ = ["Change", "Watcher"]
+__all__ = ["Change", "Meter", "Reading", "Watcher", "server_time"]
 
+# Remember the cursors of at most this many workflows.
+_REMEMBERED = 100_000
+# Sample at most this many unknown workflows per look and extrapolate the rest.
+_MOST_SAMPLED = 200
 # Of a partition in which more was written to since the last look, the rest comes with the next one.
 _AT_ONCE = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,3 +95,68 @@ class Watcher:
                     self._new_from[number] = time_us
                 self._told[number].add(workflow_id)
         return sorted(changes, key=lambda change: change.time_us)
+
+
+class Reading(NamedTuple):
+    """What has come between two looks.
+
+    Attributes:
+        changes: the workflows that were written to, in the order of their times.
+        events: how many events were appended to them: exact for those that were seen before or are new, and for others
+            as many as their last entry holds.
+    """
+
+    changes: list[Change]
+    events: int
+
+
+class Meter:
+    """Counts what is appended to a namespace, from when it is opened; asks each partition's index at every look."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._watcher = Watcher(context)
+        self._cursors: OrderedDict[str, int] = OrderedDict()
+
+    def open(self) -> Operation[None]:
+        """Begin now."""
+        self._cursors.clear()
+        yield from self._watcher.open()
+
+    def look(self) -> Operation[Reading]:
+        """What has come since the last look."""
+        changes = yield from self._watcher.look()
+        if not changes:
+            return Reading([], 0)
+        keys = [self._context.keys.workflow(change.workflow_id) for change in changes]
+        found = yield from ask_all([Command(("HMGET", one.meta, "cursor", "created"), one.meta) for one in keys])
+        counted = 0
+        unknown: list[tuple[Change, int]] = []
+        for change, (cursor, created) in zip(changes, found, strict=True):
+            now, born_us = (int(value) if value is not None and is_cursor(value) else 0 for value in (cursor, created))
+            before = 0 if born_us > change.since_us else self._cursors.get(change.workflow_id)
+            if before is None or before > now:
+                unknown.append((change, now))
+            else:
+                counted += now - before
+            self._cursors[change.workflow_id] = now
+            self._cursors.move_to_end(change.workflow_id)
+        counted += yield from self._last_entries(unknown)
+        while len(self._cursors) > _REMEMBERED:
+            self._cursors.popitem(last=False)
+        return Reading(changes, counted)
+
+    def _last_entries(self, changes: Sequence[tuple[Change, int]]) -> Operation[int]:
+        """About how many events the new ones of the last entries hold: by where the entries before them end."""
+        some = changes[:_MOST_SAMPLED]
+        if not some:
+            return 0
+        keys = [self._context.keys.workflow(change.workflow_id).events for change, _ in some]
+        replies = yield from ask_all([Command(("XREVRANGE", key, "+", "-", "COUNT", "2"), key) for key in keys])
+        held = 0
+        for (change, now), entries in zip(some, replies, strict=True):
+            (_, ms), (before, _) = [entry[0].split(b"-") for entry in (*entries, (b"0-0",), (b"0-0",))][:2]
+            # (A snapshot or a lease changes a workflow, too.)
+            if is_cursor(ms) and is_cursor(before) and int(ms) >= change.since_us // 1000:
+                held += max(0, now - int(before))
+        return held * len(changes) // len(some)

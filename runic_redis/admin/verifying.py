@@ -9,17 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
+from runic_redis.admin.keyspace import KeyScan
+from runic_redis.admin.workflow_check import Finding, WorkflowCheck
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
 from runic_redis.keys import FACT_BUCKETS
-from runic_redis.operations.asking import answer_or_foreign, ask, time_us
-from runic_redis.operations.checking import Finding, WorkflowCheck
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation, call_script
-from runic_redis.operations.opening import FORMAT, SETTINGS, count_call
-from runic_redis.operations.scanning import KeyScan, Scans
-from runic_redis.operations.scored import pairs
+from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script
+from runic_redis.protocol.refusals import answer_or_foreign, ask, time_us
+from runic_redis.protocol.resp import pairs
+from runic_redis.protocol.scans import Scans
 
 __all__ = ["Finding", "Verified", "Verifier"]
 

@@ -1,54 +1,20 @@
-"""The keys of a namespace, whatever the indexes say; and pages of sets and hashes too large for one reply."""
+"""The keys of a namespace, whatever the indexes say."""
 
 from binascii import crc_hqx
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError
 from runic_redis.keys import FACT_BUCKETS, Keys
-from runic_redis.operations.asking import answer, answer_or_foreign, ask, ask_all
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.refusals import ask, ask_all
+from runic_redis.protocol.scans import AT_ONCE
 
-__all__ = ["KeyScan", "Scans", "find_key", "find_namespaces"]
+__all__ = ["KeyScan", "find_key", "find_namespaces"]
 
-_AT_ONCE = 512
 _SLOTS = 16384
 _LOOKS = 200
-
-
-class Scans:
-    """Scans of many keys, a page of each in a round trip.
-
-    Args:
-        commands: what begins each.
-    """
-
-    def __init__(self, commands: Iterable[Command]) -> None:
-        self.more = list(commands)
-
-    def next_members(self) -> Operation[list[Any]]:
-        """What the next page of each holds."""
-        members: list[Any] = []
-        for command, page in (yield from self.next_pages()):
-            members += answer(page, command)
-        return members
-
-    def next_pages(self) -> Operation[list[tuple[Command, Any]]]:
-        """The next page of each, with what asked for it; an `ErrorReply` where there is a foreign value."""
-        some, self.more = self.more[:_AT_ONCE], self.more[_AT_ONCE:]
-        pages = []
-        for command, reply in zip(some, (yield Batch(some)), strict=True):
-            found = answer_or_foreign(reply, command)
-            if isinstance(found, ErrorReply):
-                pages.append((command, found))
-                continue
-            cursor, page = found
-            pages.append((command, page))
-            if int(cursor) != 0:
-                name, key, _, *options = command.args
-                self.more.append(Command((name, key, cursor, *options), command.key))
-        return pages
 
 
 class KeyScan:
@@ -73,7 +39,7 @@ class KeyScan:
             return (yield from self._next_slots())
         pattern = f"{{{self._context.keys.namespace}[:}}]*"
         command = Command(
-            ("SCAN", self._cursor, "MATCH", pattern, "COUNT", str(2 * _AT_ONCE)), self._context.keys.config
+            ("SCAN", self._cursor, "MATCH", pattern, "COUNT", str(2 * AT_ONCE)), self._context.keys.config
         )
         page: list[bytes]
         self._cursor, page = yield from ask(command)
@@ -81,7 +47,7 @@ class KeyScan:
         return page
 
     def _next_slots(self) -> Operation[list[bytes]]:
-        some = [self._slots.popitem() for _ in range(min(_AT_ONCE, len(self._slots)))]
+        some = [self._slots.popitem() for _ in range(min(AT_ONCE, len(self._slots)))]
         self.done = not self._slots
         counts = yield from ask_all([Command(("CLUSTER", "COUNTKEYSINSLOT", str(slot)), key) for slot, key in some])
         commands = [

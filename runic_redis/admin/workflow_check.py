@@ -15,10 +15,10 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.events import FACT_REF, refs_in
-from runic_redis.operations.asking import ask
-from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script
 from runic_redis.operations.records import decode_commit
-from runic_redis.operations.scored import pairs
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script
+from runic_redis.protocol.refusals import ask
+from runic_redis.protocol.resp import pairs
 
 __all__ = ["Finding", "WorkflowCheck"]
 

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
-from runic_redis.archive import FORMAT, Digest, Record
+from runic_redis.admin.archive import FORMAT, Digest, Record
+from runic_redis.admin.exporting import KEPT, is_entry
 from runic_redis.arguments import MAX_HASH_BYTES, check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
-from runic_redis.operations.asking import ask, ask_all
-from runic_redis.operations.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
-from runic_redis.operations.exporting import KEPT, is_entry
 from runic_redis.operations.facts import save_encoded
-from runic_redis.operations.opening import make_namespace
 from runic_redis.operations.records import read_cursor
+from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.refusals import ask, ask_all
 
 __all__ = ["Importer"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runic_redis.errors import StoreError
-from runic_redis.operations.effects import Batch, Command, ErrorReply, Unanswered
-from runic_redis.operations.grouping import Ticket
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Unanswered
+from runic_redis.protocol.queue import Ticket
 
 __all__ = ["Follow", "Follower", "Stop", "by_slot", "entries_of", "follow"]
 

@@ -7,13 +7,13 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.asking import answer, ask, ask_all
-from runic_redis.operations.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
 from runic_redis.operations.leftovers import is_left_over, read_saved
-from runic_redis.operations.opening import make_namespace
+from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
+from runic_redis.protocol.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.refusals import answer, ask, ask_all
 
 __all__ = ["delete", "exists", "load", "save"]
 
