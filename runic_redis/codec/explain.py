@@ -30,6 +30,7 @@ from runic_redis.events import (
     checked_ref,
     default_registry,
     kind_of,
+    real_type,
     taken_apart,
 )
 
@@ -152,13 +153,13 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys, *, field: str
         part.schema  # noqa: B018 - raises if it is none
     elif kind in _SCALARS or kind in {list, tuple, dict, set, frozenset, Fact}:
         return None
-    elif registry.of(kind) is None and kind.__module__ != "freezegun.api":
+    elif registry.of(kind) is None and real_type(kind) is kind:
         return f"is a {kind.__module__}.{kind.__qualname__}, which {_advice(part, registry, field=field)}"
     return None
 
 
 def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
-    """What is wrong with a value of a type that is not known, and what to do."""
+    """Return why a value of an unknown type cannot be stored, and what to do."""
     kind = type(part)
     if registry is not default_registry and default_registry.of(kind) is not None:
         return "is registered, but not in the registry of this store: register it there too"
@@ -179,7 +180,7 @@ def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
 
 
 def _convert(part: Any, base: type | None, registry: EventRegistry) -> str | None:
-    """What makes an equal value, of a type that is known; None where this does not."""
+    """Return the expression that converts a value to an equal one of a known type; None if there is none."""
     text: str
     convert: Callable[[Any], Any]
     if issubclass(type(part), Enum):
@@ -222,7 +223,7 @@ def _has_kind(kind: type) -> bool:
     return True
 
 
-# What has its meaning in this process only.
+# Types whose instances mean something in this process only.
 _NO_DATA = frozenset(
     {
         *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.CodeType),

@@ -40,11 +40,12 @@ from runic_redis.events import (
     FactRef,
     Schema,
     UnknownEvent,
+    real_type,
     taken_apart,
     zone_by_key,
 )
 
-__all__ = ["Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema", "real_type"]
+__all__ = ["Builder", "ValueEncoder", "decode_value", "kinds_within", "parse_schema"]
 
 BIG_INT = 1
 TUPLE = 2
@@ -170,9 +171,7 @@ class ValueEncoder:
     def apart(self, registered: EventType, instance: Any) -> tuple[Schema, Iterable[Any]]:
         """The schema and the values by which an instance of a registered class is written."""
         kind = registered.kind
-        if kind.held is not None and tuple(instance.__dict__) == kind.held:
-            return registered.schema, kind.read(instance)
-        if not kind.inexact and not kind.optional and (kind.beside is None or not kind.beside(instance)):
+        if registered.is_plain or (kind.held is not None and tuple(instance.__dict__) == kind.held):
             return registered.schema, kind.read(instance)
         schema, values = taken_apart(registered, instance)
         if kind.optional:
@@ -204,7 +203,7 @@ class ValueEncoder:
 
     def _encode_extension(self, value: Any) -> tuple[int, bytes]:
         kind = type(value)
-        encode = _SCALARS.get(kind) or _SCALARS.get(real_type(kind))
+        encode = _SCALARS.get(kind)
         if encode is not None:
             return encode(value)
         if kind is tuple:
@@ -223,6 +222,8 @@ class ValueEncoder:
             schema, values = self.apart(registered, value)
         elif kind is UnknownEvent:
             schema, values = value.schema, value.fields.values()
+        elif (encode := _SCALARS.get(real_type(kind))) is not None:
+            return encode(value)
         else:
             raise TypeError(f"{kind.__name__} is not supported")
         return OBJECT, self.pack([self.schema_reference(schema), *values])
@@ -297,13 +298,6 @@ def _marked(value: Any) -> Any:
     if type(value) is dict:
         return {key: _marked(item) for key, item in value.items()}
     return value
-
-
-def real_type(kind: type) -> type:
-    """The type of a date that freezegun has faked; any other type as it is."""
-    if kind.__module__ != "freezegun.api":
-        return kind
-    return next((base for base in kind.__mro__ if base.__module__ == "datetime"), kind)
 
 
 # What has an order to be made canonical.

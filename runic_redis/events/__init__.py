@@ -18,7 +18,7 @@ from runic_redis.events.registry import (
     register_type,
     taken_apart,
 )
-from runic_redis.events.standard import zone_by_key
+from runic_redis.events.standard import real_type, zone_by_key
 
 __all__ = [
     "ATTRIBUTES",
@@ -41,6 +41,7 @@ __all__ = [
     "event",
     "kind_of",
     "parts_of",
+    "real_type",
     "refs_in",
     "register_type",
     "taken_apart",

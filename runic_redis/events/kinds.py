@@ -348,17 +348,15 @@ def _twin(cls: type, fields: Sequence[str]) -> Any:
 
 def _dataclass(cls: Any, hidden: Collection[str]) -> Kind:
     fields = dataclasses.fields(cls)
-    attributes = tuple(field.name for field in fields)
-    names = _plain_names(cls, attributes)
+    kind = _of_attributes(cls, tuple(field.name for field in fields), {}, hidden)
     defaults: dict[str, Default] = {}
-    for name, field in zip(names, fields, strict=True):
+    for name, field in zip(kind.fields, fields, strict=True):
         if field.default is not dataclasses.MISSING:
             defaults[name] = _constant(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             defaults[name] = _made(field.default_factory)
     # A pydantic dataclass has its own idea of a default.
     defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
-    kind = _of_attributes(cls, attributes, {}, hidden)
     return dataclasses.replace(kind, defaults=defaults)
 
 
@@ -384,23 +382,22 @@ def _of_attributes(cls: Any, attributes: tuple[str, ...], besides: Mapping[str, 
 def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
     all_attributes = cls.__attrs_attrs__
     attributes = tuple(attribute.name for attribute in all_attributes)
-    names = _plain_names(cls, attributes)
+    # With cache_hash=True, what attrs generates expects a place for the hash.
+    code = getattr(cls.__hash__, "__code__", None)
+    cached = "_attrs_cached_hash"
+    besides = {cached: None} if code is not None and cached in code.co_names + code.co_consts else {}
+    kind = _of_attributes(cls, attributes, besides, hidden)
     defaults: dict[str, Default] = {}
-    for name, attribute in zip(names, all_attributes, strict=True):
+    for name, attribute in zip(kind.fields, all_attributes, strict=True):
         factory = getattr(attribute.default, "factory", None)
         if factory is None:
             # attrs marks "no default" by a value of its own, which has a name and no other use.
             if getattr(attribute.default, "name", None) != "NOTHING":
                 defaults[name] = _constant(attribute.default)
         elif attribute.default.takes_self:
-            defaults[name] = partial(_made_from_self, cls, dict(zip(names, attributes, strict=True)), factory)
+            defaults[name] = partial(_made_from_self, cls, dict(zip(kind.fields, attributes, strict=True)), factory)
         else:
             defaults[name] = _made(factory)
-    # With cache_hash=True, what attrs generates expects a place for the hash.
-    code = getattr(cls.__hash__, "__code__", None)
-    cached = "_attrs_cached_hash"
-    besides = {cached: None} if code is not None and cached in code.co_names + code.co_consts else {}
-    kind = _of_attributes(cls, attributes, besides, hidden)
     return dataclasses.replace(kind, defaults=defaults)
 
 

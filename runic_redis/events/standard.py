@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from runic_redis.errors import short_repr
 from runic_redis.events.registry import register_built_in, register_library, value_type
 
-__all__ = ["zone_by_key"]
+__all__ = ["real_type", "zone_by_key"]
 
 # The default factories that a name stands for. No other can be found again by its name alone.
 _FACTORIES: dict[str, Any] = {
@@ -32,6 +32,13 @@ _FACTORIES: dict[str, Any] = {
 _ZONE_KEY = re.compile(r"[A-Za-z0-9_+-]{1,64}(/[A-Za-z0-9_+-]{1,64}){0,3}")
 # Compiling a longer one takes a while, and what is read may be damaged.
 _MOST_PATTERN = 64 * 1024
+
+
+def real_type(kind: type) -> type:
+    """The type of a date that freezegun has faked; any other type as it is."""
+    if kind.__module__ != "freezegun.api":
+        return kind
+    return next((base for base in kind.__mro__ if base.__module__ == "datetime"), kind)
 
 
 @lru_cache(1024)
