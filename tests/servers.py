@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import redis
 
 from runic_redis.embedded import server_program
@@ -216,6 +217,14 @@ def sentinel(program: Path, directory: Path, service: str, primary: RunningServe
 def cluster_url(nodes: Sequence[RunningServer]) -> str:
     """The URL of a cluster."""
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+def url_on(request: pytest.FixtureRequest, kind: str, namespace: str) -> str:
+    """The URL of a kind of server: "memory", or the name of the fixture that runs it."""
+    if kind == "memory":
+        return f"memory://{namespace}"
+    running = request.getfixturevalue(kind)
+    return cluster_url(running) if isinstance(running, list) else running.url()
 
 
 def wait_until(

@@ -28,21 +28,7 @@ from runic_redis import (
 from runic_redis.codec import Codec
 from tests import servers
 from tests.portal import open_store
-
-Define = Callable[[EventRegistry], Any]
-
-
-def written(define: Define) -> Any:
-    """An event as it was written by the class of its time: `define` registers it, and returns an instance."""
-    registry = EventRegistry()
-    (entry,) = Codec(registry, "raise").encode_commit([define(registry)])
-    return entry
-
-
-def read(entry: Any, registry: EventRegistry) -> Any:
-    """The event as it is now."""
-    (event,) = Codec(registry, "raise").decode_entry(entry.header, entry.payload)
-    return event
+from tests.test_events import read, written
 
 
 def test_an_event_may_get_a_better_name() -> None:

@@ -181,18 +181,24 @@ def test_for_asyncio_nor_a_lease_that_is_left_without_an_error(server: RunningSe
     asyncio.run(main())
 
 
+async def in_a_lease(store: AsyncRedisStore) -> asyncio.Task[None]:
+    """A task that holds the lease of a workflow, by now, until it is cancelled."""
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with await store.acquire("w", "me", LONG_S):
+            inside.set()
+            await asyncio.sleep(LONG_S)
+
+    working = asyncio.create_task(work())
+    await inside.wait()
+    return working
+
+
 def test_a_task_that_is_cancelled_again_as_it_leaves_a_lease_ends_at_once(server: RunningServer) -> None:
     async def main() -> None:
         async with open_async(server) as store:
-            inside = asyncio.Event()
-
-            async def work() -> None:
-                async with await store.acquire("w", "me", LONG_S):
-                    inside.set()
-                    await asyncio.sleep(LONG_S)
-
-            working = asyncio.create_task(work())
-            await inside.wait()
+            working = await in_a_lease(store)
             server.stop()
             working.cancel()
             while not heartbeat._releasing:
@@ -212,15 +218,7 @@ def test_a_task_that_is_cancelled_again_as_it_leaves_a_lease_ends_at_once(server
 def test_a_task_that_is_cancelled_gives_its_lease_back(server: RunningServer) -> None:
     async def main() -> None:
         async with open_async(server) as store:
-            inside = asyncio.Event()
-
-            async def work() -> None:
-                async with await store.acquire("w", "me", LONG_S):
-                    inside.set()
-                    await asyncio.sleep(LONG_S)
-
-            working = asyncio.create_task(work())
-            await inside.wait()
+            working = await in_a_lease(store)
             with pytest.raises(LeaseHeld):
                 await store.acquire("w", "you")
             working.cancel()

@@ -99,14 +99,9 @@ def test_each_method_is_among_the_calls() -> None:
     assert set(CALLS) >= tour.METHODS
 
 
-@pytest.fixture(params=["memory", "valkey", "cluster"])
+@pytest.fixture(params=["memory", "valkey", "cluster_nodes"])
 def url(request: pytest.FixtureRequest, namespace: str) -> str:
-    if request.param == "memory":
-        return f"memory://{namespace}"
-    if request.param == "valkey":
-        server: RunningServer = request.getfixturevalue("valkey")
-        return server.url()
-    return servers.cluster_url(request.getfixturevalue("cluster_nodes"))
+    return servers.url_on(request, request.param, namespace)
 
 
 @asynccontextmanager

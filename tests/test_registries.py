@@ -38,10 +38,7 @@ def opener(request: pytest.FixtureRequest, namespace: str) -> Callable[..., Any]
     server, face = request.param.split("-")
     if server == "memory":
         request.getfixturevalue("few_buckets")
-        return partial(open_store, face, f"memory://{namespace}", namespace, partitions=4)
-    running = request.getfixturevalue(server)
-    url = servers.cluster_url(running) if isinstance(running, list) else running.url()
-    return partial(open_store, face, url, namespace, partitions=4)
+    return partial(open_store, face, servers.url_on(request, server, namespace), namespace, partitions=4)
 
 
 @dataclass(frozen=True)

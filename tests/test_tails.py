@@ -24,14 +24,9 @@ from tests.test_tls import Papers, proxied
 LONG_S = 1000.0
 
 
-@pytest.fixture(params=["memory", "valkey", "cluster"])
+@pytest.fixture(params=["memory", "valkey", "cluster_nodes"])
 def url(request: pytest.FixtureRequest, namespace: str) -> str:
-    if request.param == "memory":
-        return f"memory://{namespace}"
-    if request.param == "valkey":
-        server: RunningServer = request.getfixturevalue("valkey")
-        return server.url()
-    return servers.cluster_url(request.getfixturevalue("cluster_nodes"))
+    return servers.url_on(request, request.param, namespace)
 
 
 def opened(url: str, namespace: str) -> AsyncRedisStore:

@@ -31,7 +31,7 @@ import pytest
 from runic_redis import EncodeError, EventRegistry, EveryEvents, InvalidArgument, RedisStore, event, session
 from runic_redis.codec import Codec
 from runic_redis.events import default_registry
-from tests import servers
+from tests import servers, test_events
 from tests.portal import open_store
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -120,10 +120,7 @@ def same(one: Any, other: Any) -> bool:
 
 def through(value: Any, registry: EventRegistry = default_registry) -> Any:
     """An event, written and read again."""
-    codec = Codec(registry, "raise")
-    (entry,) = codec.encode_commit([value])
-    (again,) = codec.decode_entry(entry.header, entry.payload)
-    return again
+    return test_events.through(registry, value)
 
 
 @pytest.fixture(params=["sync", "asyncio"])
@@ -137,11 +134,9 @@ def anywhere(request: pytest.FixtureRequest, face: str, namespace: str) -> Calla
     """Opens a store of either kind on every kind of server."""
     if request.param == "memory":
         request.getfixturevalue("few_buckets")
-        url = f"memory://{namespace}"
-    else:
-        server = request.getfixturevalue(request.param)
-        url = servers.cluster_url(server) if isinstance(server, list) else server.url()
-    return functools.partial(open_store, face, url, namespace, partitions=4)
+    return functools.partial(
+        open_store, face, servers.url_on(request, request.param, namespace), namespace, partitions=4
+    )
 
 
 @dataclass
