@@ -98,7 +98,7 @@ class Watcher:
 
 
 class Reading(NamedTuple):
-    """What has come between two looks.
+    """The changes between two looks.
 
     Attributes:
         changes: the workflows that were written to, in the order of their times.
@@ -124,7 +124,7 @@ class Meter:
         yield from self._watcher.open()
 
     def look(self) -> Operation[Reading]:
-        """What has come since the last look."""
+        """Return the changes since the last look."""
         changes = yield from self._watcher.look()
         if not changes:
             return Reading([], 0)
