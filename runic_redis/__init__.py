@@ -10,7 +10,6 @@ Everything public is here, the contract suite for stores in `runic_redis.testing
 
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.contract import (
-    Capabilities,
     CursorStore,
     EncodingStore,
     FactStore,
@@ -57,7 +56,6 @@ from runic_redis.recovery import (
     FactResolver,
     Recovery,
     Session,
-    Since,
     SnapshotPolicy,
     async_session,
     session,
@@ -72,7 +70,6 @@ __all__ = [
     "AsyncSession",
     "AsyncTail",
     "ByRecoveryTime",
-    "Capabilities",
     "CommitsLost",
     "ConfigurationError",
     "CursorConflict",
@@ -103,7 +100,6 @@ __all__ = [
     "RedisStore",
     "Replicated",
     "Session",
-    "Since",
     "SnapshotConflict",
     "SnapshotNotFound",
     "SnapshotNotSaved",

@@ -290,8 +290,8 @@ class AsyncRedisStore:
         """A workflow's events, what is there and then what comes. See `RedisStore.tail`."""
         return self._follow(tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1), wait_s)
 
-    def tail_all(self, after: Mapping[str, int], *, wait_s: float | None = None) -> AsyncTail[tuple[str, Record]]:
-        """As `tail`, of many workflows at once, by one blocking read. See `RedisStore.tail_all`."""
+    def tail_many(self, after: Mapping[str, int], *, wait_s: float | None = None) -> AsyncTail[tuple[str, Record]]:
+        """As `tail`, of many workflows at once, by one blocking read. See `RedisStore.tail_many`."""
         return self._follow(tailing.Tailer(self._context, after), tuple, wait_s)
 
     async def cursor(self, workflow_id: str) -> int:

@@ -358,7 +358,7 @@ class RedisStore:
         """
         return Tail(self._run, tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1), wait_s)
 
-    def tail_all(self, after: Mapping[str, int], *, wait_s: float | None = None) -> Tail[tuple[str, Record]]:
+    def tail_many(self, after: Mapping[str, int], *, wait_s: float | None = None) -> Tail[tuple[str, Record]]:
         """As `tail`, of many workflows at once, by one blocking read.
 
         The events of each come in order; between workflows there is no order. In a cluster, where one read cannot

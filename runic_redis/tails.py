@@ -34,7 +34,7 @@ def _left_s(until_s: float | None) -> float | None:
 class Tail(Iterator[T]):
     """An iterator over the events of workflows, those that are there and then those that come.
 
-    `RedisStore.tail` and `RedisStore.tail_all` make it. Iteration waits for the next event. It ends when nothing came
+    `RedisStore.tail` and `RedisStore.tail_many` make it. Iteration waits for the next event. It ends when nothing came
     for `wait_s` seconds; a later step goes on where it ended. After an error, too, a later step goes on.
 
     Leave it as a context manager, or `close` it, to end it: then it gives nothing more. Threads may share a tail: each
@@ -135,7 +135,7 @@ def _retrieve(task: asyncio.Task[None]) -> None:
 class AsyncTail(_PageReader, AsyncIterator[T]):
     """An async iterator over the events of workflows, those that are there and then those that come.
 
-    `AsyncRedisStore.tail` and `AsyncRedisStore.tail_all` make it. Iteration waits for the next event. It ends when
+    `AsyncRedisStore.tail` and `AsyncRedisStore.tail_many` make it. Iteration waits for the next event. It ends when
     nothing came for `wait_s` seconds; a later step goes on where it ended. So it does after a step that was cancelled,
     as by `asyncio.wait_for`, and after an error: no event is lost, and none comes twice.
 

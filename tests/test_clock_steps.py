@@ -340,7 +340,7 @@ def test_a_watcher_sees_each_write(clocks: Clocks, step_s: float) -> None:
 def test_those_who_follow_see_each_event(clocks: Clocks, step_s: float) -> None:
     store = clocks.store
     store.append("w", [{"n": 1}])
-    with closing(store.tail_all({"w": 0, "v": 0})) as items:
+    with closing(store.tail_many({"w": 0, "v": 0})) as items:
         for number in range(2, 5):
             assert next(items)[1].event == {"n": number - 1}
             clocks.server.step(step_s)

@@ -401,7 +401,7 @@ def test_of_what_is_followed_nothing_is_lost_to_a_damaged_entry(
     store.append("order-2", numbered(3))
     client.xadd(keys.events, {b"foreign": b"entry"}, id="6-1")
     client.hset(keys.meta, "cursor", 6)
-    with closing(store.tail_all({"order-1": 0, "order-2": 0})) as items:
+    with closing(store.tail_many({"order-1": 0, "order-2": 0})) as items:
         got = [next(items) for _ in range(4 + 3)]
         assert [record.event for name, record in got if name == "order-1"] == numbered(4)
         assert [record.event for name, record in got if name == "order-2"] == numbered(3)

@@ -73,12 +73,12 @@ def test_many_workflows_are_followed_at_once(url: str, namespace: str) -> None:
     with RedisStore.from_url(url, namespace=namespace) as store:
         for one in ids:
             store.append(one, [{"id": one}])
-        tail = store.tail_all(dict.fromkeys(ids, 0))
+        tail = store.tail_many(dict.fromkeys(ids, 0))
         assert sorted(next(tail)[0] for _ in ids) == sorted(ids)
 
     async def main() -> None:
         async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
-            tail = store.tail_all(dict.fromkeys(ids, 0))
+            tail = store.tail_many(dict.fromkeys(ids, 0))
             assert sorted([(await anext(tail))[0] for _ in ids]) == sorted(ids)
             await tail.aclose()
 

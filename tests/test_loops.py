@@ -78,7 +78,7 @@ CALLS: dict[str, Call] = {
     "stream": lambda store, _: drain(store.stream("w")),
     "stream_records": lambda store, _: drain(store.stream_records("w")),
     "tail": lambda store, _: drain(store.tail("w")),
-    "tail_all": lambda store, _: drain(store.tail_all({"w": 0})),
+    "tail_many": lambda store, _: drain(store.tail_many({"w": 0})),
     "trim": lambda store, _: store.trim("w"),
     "one step of a stream": lambda store, _: anext(store.stream("w")),
     "one step of a list": lambda store, _: anext(store.list()),

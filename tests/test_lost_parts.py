@@ -197,9 +197,9 @@ def test_whoever_follows_is_told_what_is_missing(
             follow(records, LAST)
     if lost == "meta":
         with pytest.raises(DecodeError, match="missing"):
-            store.tail_all({"w": LAST - 1, "other": 0})
+            store.tail_many({"w": LAST - 1, "other": 0})
         return
-    with closing(store.tail_all({"w": LAST - 1, "other": 0})) as items:
+    with closing(store.tail_many({"w": LAST - 1, "other": 0})) as items:
         if lost in {"first", "middle"}:
             assert {workflow_id for workflow_id, _ in (next(items), next(items))} == {"w", "other"}
         else:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from runic_redis import (
     AsyncRedisStore,
     ByRecoveryTime,
-    Capabilities,
     CursorConflict,
     DecodeError,
     EveryBytes,
@@ -26,7 +25,6 @@ from runic_redis import (
     Lease,
     LeaseLost,
     RedisStore,
-    Since,
     SnapshotNotFound,
     StoreError,
     StoreUnavailable,
@@ -36,7 +34,9 @@ from runic_redis import (
     event,
     session,
 )
+from runic_redis.contract import Capabilities
 from runic_redis.protocol.effects import Batch, Command
+from runic_redis.recovery import Since
 
 
 @event("tests.added")

@@ -53,11 +53,11 @@ async def step_and_cancel(items: AsyncIterator[Any], turns: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("most_apart", [8, 0], ids=["alone", "shared read"])
-@pytest.mark.parametrize("kind", ["tail", "tail_all"])
+@pytest.mark.parametrize("kind", ["tail", "tail_many"])
 def test_a_tail_that_is_cancelled_at_any_moment_loses_and_doubles_nothing(
     url: str, namespace: str, kind: str, most_apart: int
 ) -> None:
-    ids = ["a", "b", "c"] if kind == "tail_all" else ["a"]
+    ids = ["a", "b", "c"] if kind == "tail_many" else ["a"]
     count = 60
 
     async def write(store: AsyncRedisStore, rng: random.Random) -> None:
@@ -73,7 +73,7 @@ def test_a_tail_that_is_cancelled_at_any_moment_loses_and_doubles_nothing(
         async with opened(url, namespace) as writer, opened(url, namespace) as store:
             assert store._sender is not None
             store._sender._most_apart = most_apart
-            tail: Any = store.tail_all(dict.fromkeys(ids, 0)) if kind == "tail_all" else store.tail("a")
+            tail: Any = store.tail_many(dict.fromkeys(ids, 0)) if kind == "tail_many" else store.tail("a")
             writing = asyncio.create_task(write(writer, rng))
             seen: dict[str, list[int]] = {workflow_id: [] for workflow_id in ids}
             while any(len(cursors) < count for cursors in seen.values()):
@@ -81,7 +81,7 @@ def test_a_tail_that_is_cancelled_at_any_moment_loses_and_doubles_nothing(
                 items = await step_and_cancel(tail, rng.choice([0, 1, 2, 3, rng.randrange(60)]))
                 cancelled += not items
                 for item in items:
-                    workflow_id, record = item if kind == "tail_all" else ("a", item)
+                    workflow_id, record = item if kind == "tail_many" else ("a", item)
                     seen[workflow_id].append(record.cursor)
             await writing
             for cursors in seen.values():
@@ -352,7 +352,7 @@ def test_a_step_waits_no_longer_than_asked_and_no_shorter(url: str, namespace: s
     asyncio.run(main())
     with (
         RedisStore.from_url(url, namespace=namespace, partitions=4) as store,
-        store.tail_all({f"w-{n}": 0 for n in range(5)}, wait_s=0.3) as pairs,
+        store.tail_many({f"w-{n}": 0 for n in range(5)}, wait_s=0.3) as pairs,
     ):
         for _ in range(2):
             began_s = time.monotonic()

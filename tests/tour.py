@@ -16,7 +16,7 @@ METHODS = {
     *("acquire", "append", "append_many", "checkpoint", "claim", "collect", "complete", "cursor", "delete"),
     *("delete_namespace", "exists", "expire", "list", "load", "load_fact", "load_facts", "load_snapshot"),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("stream_records", "tail", "tail_all", "trim"),
+    *("stream_records", "tail", "tail_many", "trim"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -61,7 +61,7 @@ def reads(store: Any, workflow_id: str) -> None:
     assert store.load(workflow_id) == _EVENTS
     assert store.load_fact(b"a") == "by itself"
     assert len(store.load_facts([b"b", events[2]["value"].hash])) == 2
-    for following in (store.tail(workflow_id, after=2), store.tail_all({workflow_id: 2})):
+    for following in (store.tail(workflow_id, after=2), store.tail_many({workflow_id: 2})):
         next(following)
         following.close()
 

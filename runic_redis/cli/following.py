@@ -66,7 +66,7 @@ def _named(store: RedisStore, workflow_ids: list[str], last: int) -> Iterator[tu
             records = store.stream_records(workflow_id, until=after[workflow_id], reverse=True)
             for record in reversed(list(_there(records, last))):
                 yield workflow_id, record
-    yield from store.tail_all(after)
+    yield from store.tail_many(after)
 
 
 def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""The contract of following: `tail` and `tail_all`."""
+"""The contract of following: `tail` and `tail_many`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,7 +16,7 @@ __all__ = ["TailContract"]
 
 
 class TailContract(Contract):
-    """For stores with `tail` and `tail_all`."""
+    """For stores with `tail` and `tail_many`."""
 
     def test_what_is_there_comes_and_then_what_is_appended(self, store: Any, opener: Opener) -> None:
         store.append("order-1", numbered(3))
@@ -62,7 +62,7 @@ class TailContract(Contract):
                     for workflow_id in ids:
                         writer.append(workflow_id, numbered(1, number))
 
-            with closing(store.tail_all(dict.fromkeys(ids, 0))) as pairs:
+            with closing(store.tail_many(dict.fromkeys(ids, 0))) as pairs:
                 writing = pool.submit(write)
                 seen: dict[str, list[Any]] = {}
                 for workflow_id, record in islice(pairs, 100):
@@ -103,7 +103,7 @@ class TailContract(Contract):
                 store.append("order-1", numbered(3, 3 * number))
                 assert [record.event for record in records] == numbered(3, 3 * number)
                 assert list(records) == []
-        with store.tail_all({"order-1": 14, "order-2": 0}, wait_s=0) as pairs:
+        with store.tail_many({"order-1": 14, "order-2": 0}, wait_s=0) as pairs:
             assert [(workflow_id, record.cursor) for workflow_id, record in pairs] == [("order-1", 15)]
             store.append("order-2", numbered(1))
             assert [(workflow_id, record.cursor) for workflow_id, record in pairs] == [("order-2", 1)]
@@ -149,11 +149,11 @@ class TailContract(Contract):
         with pytest.raises(InvalidArgument, match="wait_s"):
             store.tail("order-1", wait_s=wait_s)
         with pytest.raises(InvalidArgument, match="wait_s"):
-            store.tail_all({"order-1": 0}, wait_s=wait_s)
+            store.tail_many({"order-1": 0}, wait_s=wait_s)
 
     def test_bad_input_is_refused_at_the_call(self, store: Any) -> None:
         after: Any
         for after in ({}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None):
-            refusal(after, partial(store.tail_all, after), (InvalidArgument, InvalidType))
+            refusal(after, partial(store.tail_many, after), (InvalidArgument, InvalidType))
         with pytest.raises((InvalidArgument, InvalidType)):
             store.tail("order-1", after=-1)
