@@ -15,16 +15,16 @@ from runic_redis.protocol.effects import (
     Batch,
     Command,
     Confirmation,
+    ConnectionLost,
     ErrorReply,
-    Lost,
     Unanswered,
     Unconfirmed,
     call_script,
 )
 from runic_redis.protocol.queue import Call, Group, Groups, Ticket
 
-CUT = Lost("cut", sent=True)
-REFUSED = Lost("refused", sent=False)
+CUT = ConnectionLost("cut", sent=True)
+REFUSED = ConnectionLost("refused", sent=False)
 NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
@@ -32,7 +32,7 @@ def append(line: str, name: str, size: int = 100, tried: str = "1") -> Command:
     """A call that others may be joined with."""
     args = [line, name, ""]
     return call_script(
-        "append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True, tried=tried
+        "append", (key(line),), args, retry_at=2, workflow_id=line, joins=True, size=size, writes=True, tried=tried
     )
 
 
@@ -42,7 +42,7 @@ def key(line: str) -> str:
 
 def save(line: str, name: str) -> Command:
     """A call of a line that is always sent alone."""
-    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line, writes=True)
+    return call_script("save_log", (key(line),), [name, ""], retry_at=1, workflow_id=line, writes=True)
 
 
 def read(key: str) -> Command:
@@ -76,7 +76,7 @@ class Player:
     def round(self, *answers: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
         """Send the next round once it may go, and answer it; what was sent."""
         self.now_s = max(self.now_s + after_s, self.group.resume_s)
-        self.group.give_up(self.now_s)
+        self.group.enforce_deadlines(self.now_s)
         calls = self.group.next_round(self.now_s)
         if calls:
             self.group.take(calls, answers, self.now_s)
@@ -85,7 +85,7 @@ class Player:
     def send_and_answer(self, each_s: float, answer: Any = 1) -> list[Call]:
         """Send the next round once it may go, and answer it as fast as that; what was sent."""
         self.now_s = max(self.now_s, self.group.resume_s)
-        self.group.give_up(self.now_s)
+        self.group.enforce_deadlines(self.now_s)
         calls = self.group.next_round(self.now_s)
         self.now_s += each_s * len(calls)
         if calls:
@@ -153,10 +153,10 @@ def confirmed(player: Player, deadline_s: float = 30.0) -> None:
 def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     confirmed(player)
     sure = append("w", "1")
-    tickets = [player.ask(sure), player.ask(replace(sure, line="v"))]
+    tickets = [player.ask(sure), player.ask(replace(sure, workflow_id="v"))]
     (call,) = player.group.next_round(0.0)
     assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
-    player.group.take([call], [Unconfirmed([1, b"CURSOR_CONFLICT 3"], "behind", passing=True)], 1.0)
+    player.group.take([call], [Unconfirmed([1, b"CURSOR_CONFLICT 3"], "behind", transient=True)], 1.0)
     assert tickets[0].missing == 1
     assert tickets[1].replies == [ErrorReply("CURSOR_CONFLICT", "3")], "it needs no confirmation"
     (call,) = player.group.next_round(player.group.resume_s)
@@ -175,7 +175,7 @@ def test_what_is_not_confirmed_by_the_deadline_is_answered_so(player: Player) ->
     ticket = player.ask(append("w", "1"))
     for now_s in (0.0, 0.5):
         player.now_s = now_s
-        player.round(Unconfirmed([7], "behind", passing=True), after_s=0.2)
+        player.round(Unconfirmed([7], "behind", transient=True), after_s=0.2)
     assert player.round(after_s=1.0) == []
     (reply,) = ticket.replies
     assert isinstance(reply, Unconfirmed)
@@ -186,7 +186,7 @@ def test_what_is_not_confirmed_by_the_deadline_is_answered_so(player: Player) ->
 def test_what_will_never_be_confirmed_is_answered_at_once(player: Player) -> None:
     confirmed(player)
     ticket = player.ask(save("w", "1"))
-    player.round(Unconfirmed(1, "no such thing", passing=False))
+    player.round(Unconfirmed(1, "no such thing", transient=False))
     assert isinstance(ticket.replies[0], Unconfirmed)
     assert player.group.idle
 
@@ -197,7 +197,7 @@ def test_a_server_waits_no_longer_for_a_confirmation_than_the_deadline(player: P
     (call,) = player.group.next_round(10.0)
     assert call.confirming is not None
     assert call.confirming.wait_ms == 1500
-    player.group.take([call], [Unconfirmed([7], "behind", passing=True)], 11.0)
+    player.group.take([call], [Unconfirmed([7], "behind", transient=True)], 11.0)
     (call,) = player.group.next_round(player.group.resume_s)
     assert call.confirming is not None
     assert 50 <= call.confirming.wait_ms <= 500
@@ -495,7 +495,7 @@ def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
 
 
 def test_replies_that_belong_together_are_asked_for_together(player: Player) -> None:
-    ticket = player.ask(read("a"), read("b"), at_once=True)
+    ticket = player.ask(read("a"), read("b"), all_or_none=True)
     player.round(1, CUT)
     assert not player.woken
     assert len(player.round(3, 4, after_s=1)) == 2
@@ -569,20 +569,20 @@ def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> No
     first, behind = player.ask(append("w", "1")), player.ask(save("w", "2"))
     calls = player.group.next_round(5.0)
     player.group.take(calls, [CUT], 10.0)
-    player.group.give_up(34.9)
+    player.group.enforce_deadlines(34.9)
     assert first.missing
     assert behind.missing
-    player.group.give_up(35.0)
+    player.group.enforce_deadlines(35.0)
     assert first.replies == [Unanswered("cut", 30.0, unsure=True)]
     assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
 
 
 def large(line: str, name: str, size: int = queue._LARGE_BYTES) -> Command:
     args = [line, name, "", b"x" * size]
-    return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)
+    return call_script("append", (key(line),), args, retry_at=2, workflow_id=line, joins=True, size=size, writes=True)
 
 
-CLOSED = Lost("closed", sent=True, closed=True)
+CLOSED = ConnectionLost("closed", sent=True, closed=True)
 LIMITS = [("CONFIG", "GET", "proto-max-bulk-len"), ("CONFIG", "GET", "client-query-buffer-limit")]
 MIB = 1024 * 1024
 WIDE = ([b"proto-max-bulk-len", b"536870912"], {b"client-query-buffer-limit": b"1073741824"})
@@ -707,7 +707,7 @@ def test_a_server_without_limits_that_closes_connections_has_rejected_the_reques
     ticket = player.ask(large("w", "1"))
     for _ in range(queue._MOST_CLOSED):
         assert ticket.missing
-        ask_large(player, Lost("closed", sent=sent, closed=True))
+        ask_large(player, ConnectionLost("closed", sent=sent, closed=True))
         ask_large(player, *UNTOLD)
     (reply,) = ticket.replies
     assert (reply.code, reply.unsure) == ("TOO_LARGE", sent)
@@ -773,13 +773,13 @@ def test_few_and_what_one_caller_asks_together_are_not_halved(player: Player) ->
 
 def test_a_group_says_when_it_is_full(player: Player) -> None:
     for _ in range(queue._FULL_COMMANDS):
-        assert not player.group.full
+        assert not player.group.is_full
         player.ask(read("k"))
-    assert player.group.full
+    assert player.group.is_full
     player.round(*range(queue._MOST_CALLS))
-    assert not player.group.full
+    assert not player.group.is_full
     player.ask(append("w", "1", queue._FULL_BYTES))
-    assert player.group.full
+    assert player.group.is_full
 
 
 def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> None:
@@ -827,7 +827,7 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
         for request in call.requests:
             command = request.command
             name = command.args[1] if command.joins else command.args[0]
-            seen = done.setdefault(command.line, [])
+            seen = done.setdefault(command.workflow_id, [])
             if name not in seen:
                 assert not request.unsure or name not in seen
                 seen.append(str(name))
@@ -853,7 +853,7 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
             if fate in ("ok", "unconfirmed"):
                 numbers = carry_out(call)
                 answer: Any = numbers if call.requests[0].command.joins else numbers[0]
-                answers.append(answer if fate == "ok" else Unconfirmed(answer, "behind", passing=True))
+                answers.append(answer if fate == "ok" else Unconfirmed(answer, "behind", transient=True))
             else:
                 answers.append({"refused": REFUSED, "loading": ErrorReply("LOADING", ""), "noscript": NOSCRIPT}[fate])
         if calls:

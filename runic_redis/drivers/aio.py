@@ -23,9 +23,9 @@ from runic_redis.drivers.redis_py import (
     too_slow,
 )
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Batch, Collect, Lost, Operation
+from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
 from runic_redis.protocol.following import Follow, Follower
-from runic_redis.protocol.queue import Call, Group, Groups, Ticket, is_full
+from runic_redis.protocol.queue import Call, Group, Groups, Ticket, any_full
 
 __all__ = ["Sender", "run", "run_within"]
 
@@ -39,10 +39,10 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
         while True:
             if isinstance(effect, Batch):
                 effect = operation.send(await sender.ask(effect))
-            elif isinstance(effect, Collect):
-                effect = operation.send(await effect.fetching.collect())  # type: ignore[attr-defined]
+            elif isinstance(effect, Await):
+                effect = operation.send(await effect.in_flight.wait())  # type: ignore[attr-defined]
             else:
-                effect = operation.send(_Ahead(effect.batch, sender))
+                effect = operation.send(_InFlight(effect.batch, sender))
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -61,7 +61,7 @@ async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) 
         raise too_slow(limit_s) from None
 
 
-class _Waiting(Ticket):
+class _TaskTicket(Ticket):
     """A call of a task, and the future that tells it that it is answered."""
 
     __slots__ = ("answered",)
@@ -153,7 +153,7 @@ class Sender:
         if not batch.commands:
             return []
         check_open(self._closed)
-        ticket = _Waiting(batch)
+        ticket = _TaskTicket(batch)
         if isinstance(batch, Follow) and self._following_alone >= self._most_apart:
             await self._follow(ticket, batch)
         elif isinstance(batch, Follow):
@@ -162,7 +162,7 @@ class Sender:
                 await self._ask_apart(ticket)
             finally:
                 self._following_alone -= 1
-        elif batch.apart:
+        elif batch.own_connection:
             await self._ask_apart(ticket, self._pages)
         else:
             await self._ask_together(ticket)
@@ -170,16 +170,16 @@ class Sender:
             raise ticket.error
         return ticket.replies
 
-    async def _ask_together(self, ticket: "_Waiting") -> None:
+    async def _ask_together(self, ticket: "_TaskTicket") -> None:
         found = self._groups.find(ticket)
-        while is_full(found):
+        while any_full(found):
             self._room.clear()
             await self._room.wait()
             check_open(self._closed)
         for group, places in found.items():
             group.add(ticket, places)
             if group not in self._drivers:
-                self._have_driven(group)
+                self._start_driver(group)
         self._changed.set()
         try:
             await ticket.answered
@@ -191,29 +191,29 @@ class Sender:
     async def _ask_apart(self, ticket: Ticket, connections: asyncio.Semaphore | None = None) -> None:
         group = Group(self._deadline_s)
         group.add(ticket, range(len(ticket.batch.commands)))
-        await self._drive(group, apart=True, connections=connections)
+        await self._drive(group, own_connection=True, connections=connections)
 
-    async def _follow(self, ticket: "_Waiting", batch: Follow) -> None:
+    async def _follow(self, ticket: "_TaskTicket", batch: Follow) -> None:
         """Have the task read that reads for many callers."""
         nodes = {self._server.find_node(key) for key in batch.after} if self._server.many_nodes else set()
         node = nodes.pop() if len(nodes) == 1 else ""
         follower = self._followers.setdefault(node, Follower())
         follower.add(ticket, batch)
         if node not in self._following:
-            self._have_followed(node)
+            self._start_following(node)
         try:
             await ticket.answered
         finally:
             follower.remove(ticket)
 
-    def _have_followed(self, node: str) -> None:
-        task = self._following[node] = asyncio.create_task(self._keep_following(self._followers[node]))
+    def _start_following(self, node: str) -> None:
+        task = self._following[node] = asyncio.create_task(self._run_follower(self._followers[node]))
         task.add_done_callback(lambda task: self._following_ended(node, task))
 
-    async def _keep_following(self, follower: Follower) -> None:
+    async def _run_follower(self, follower: Follower) -> None:
         """Read for many callers, until for a moment nobody waits."""
         while commands := follower.compose(now_s()):
-            ticket = Ticket(Batch(commands, apart=True), now_s())
+            ticket = Ticket(Batch(commands, own_connection=True), now_s())
             await self._ask_apart(ticket)
             if ticket.error is not None:
                 follower.fail(ticket.error)
@@ -231,11 +231,11 @@ class Sender:
         elif not task.cancelled() and (error := task.exception()) is not None:
             follower.fail(failed(error))
         elif follower.has_callers:
-            self._have_followed(node)
+            self._start_following(node)
 
-    def _have_driven(self, group: Group) -> None:
+    def _start_driver(self, group: Group) -> None:
         """Have a task of its own send what is asked of a node."""
-        driver = self._drivers[group] = asyncio.create_task(self._keep_driving(group))
+        driver = self._drivers[group] = asyncio.create_task(self._run_driver(group))
         driver.add_done_callback(lambda _: self._driver_ended(group))
 
     def _driver_ended(self, group: Group) -> None:
@@ -243,26 +243,28 @@ class Sender:
         del self._drivers[group]
         self._room.set()
         if not self._closed and not group.idle:
-            self._have_driven(group)
+            self._start_driver(group)
 
-    async def _keep_driving(self, group: Group) -> None:
+    async def _run_driver(self, group: Group) -> None:
         """Send what is asked of a node, until for a moment nothing is."""
         while not group.idle:
             await self._drive(group)
             # Those that were just answered may have more to send: what they add goes in the next round.
             await asyncio.sleep(0)
 
-    async def _drive(self, group: Group, *, apart: bool = False, connections: asyncio.Semaphore | None = None) -> None:
+    async def _drive(
+        self, group: Group, *, own_connection: bool = False, connections: asyncio.Semaphore | None = None
+    ) -> None:
         """Send rounds of a group until nothing waits in it."""
         while not group.idle:
             started_s = now_s()
-            group.give_up(started_s)
+            group.enforce_deadlines(started_s)
             calls = group.next_round(started_s)
             self._room.set()
             for large in group.take_large():
                 self._send_large(group, large)
             if calls:
-                await self._exchange(group, calls, apart=apart, connections=connections)
+                await self._send_round(group, calls, own_connection=own_connection, connections=connections)
             elif not group.idle and group.resume_s > started_s:
                 await asyncio.sleep(group.resume_s - started_s)
             elif not group.idle:
@@ -272,7 +274,7 @@ class Sender:
 
     def _send_large(self, group: Group, calls: list[Call]) -> None:
         """Have a task of its own send a large request."""
-        task = asyncio.create_task(self._server.send(calls, apart=True))
+        task = asyncio.create_task(self._server.send(calls, own_connection=True))
         self._large.add(task)
         task.add_done_callback(lambda task: self._large_ended(group, calls, task))
 
@@ -287,14 +289,14 @@ class Sender:
         else:
             group.fail(calls, error if isinstance(error, StoreError) else failed(error))
 
-    async def _exchange(
-        self, group: Group, calls: list[Call], *, apart: bool, connections: asyncio.Semaphore | None
+    async def _send_round(
+        self, group: Group, calls: list[Call], *, own_connection: bool, connections: asyncio.Semaphore | None
     ) -> None:
         try:
             if connections is None:
-                answers = await self._server.send(calls, apart=apart)
+                answers = await self._server.send(calls, own_connection=own_connection)
             else:
-                answers = await self._send_in_turn(calls, connections)
+                answers = await self._send_when_free(calls, connections)
         except StoreError as error:
             group.fail(calls, error)
         except asyncio.CancelledError:
@@ -305,15 +307,15 @@ class Sender:
         else:
             self._take(group, calls, answers)
 
-    async def _send_in_turn(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
+    async def _send_when_free(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
         """Send calls on a connection of their own, once fewer than the most of these are in use."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 await connections.acquire()
         except TimeoutError:
-            return [Lost("all connections for pages of events are in use", sent=False)] * len(calls)
+            return [ConnectionLost("all connections for pages of events are in use", sent=False)] * len(calls)
         try:
-            return await self._server.send(calls, apart=True)
+            return await self._server.send(calls, own_connection=True)
         finally:
             connections.release()
 
@@ -338,14 +340,14 @@ class Sender:
         await self._server.close()
 
 
-class _Ahead:
+class _InFlight:
     """A batch under way, that nobody waits for yet."""
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._task = asyncio.create_task(sender.ask(batch))
         self._task.add_done_callback(_retrieve)
 
-    async def collect(self) -> list[Any]:
+    async def wait(self) -> list[Any]:
         """The replies."""
         return await self._task
 

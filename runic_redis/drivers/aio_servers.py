@@ -21,13 +21,13 @@ from runic_redis.drivers.redis_py import (
     HOLD_S,
     NO_LIMIT,
     check_open,
-    error_reply,
     log,
+    no_cluster,
+    no_connection,
     now_s,
     outdated,
-    refusal_behind,
-    refused_cluster,
-    unconnected,
+    plain_reply,
+    replies_behind,
 )
 from runic_redis.drivers.shipment import Shipment
 from runic_redis.protocol.queue import Call
@@ -44,8 +44,8 @@ class Server(Protocol):
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key; asked only where there are many."""
 
-    async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
-        """The replies, in order: values, `ErrorReply`s, and `Lost` for those without an answer."""
+    async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
+        """The replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without an answer."""
 
     async def close(self) -> None:
         """Let go of connections that were made for the store alone."""
@@ -97,7 +97,7 @@ class _Connections:
         self._held: tuple[Any, float] | None = None
         self._closed = False
 
-    async def exchange(self, shipment: Shipment, *, apart: bool) -> list[Any]:
+    async def round_trip(self, shipment: Shipment, *, own_connection: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
         A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -107,21 +107,21 @@ class _Connections:
             ConfigurationError: the server refused the login, or the connection's settings.
         """
         try:
-            connection, since_s = await self._take(apart=apart)
+            connection, since_s = await self._take(own_connection=own_connection)
         except FAILURES as error:
-            return [unconnected(error, self.pool.max_connections)] * shipment.count
+            return [no_connection(error, self.pool.max_connections)] * shipment.count
         replies: list[Any] = []
         whole = False
         try:
             await self._converse(connection, shipment, replies)
             whole = not outdated(replies)
         except FAILURES as error:
-            replies += refusal_behind(error)
-            replies += [shipment.broken(error)] * (shipment.count - len(replies))
+            replies += replies_behind(error)
+            replies += [shipment.connection_lost(error)] * (shipment.count - len(replies))
         finally:
             if not whole:
                 await connection.disconnect(nowait=True)
-            if not whole or apart or not self._hold or self._held or self._closed:
+            if not whole or own_connection or not self._hold or self._held or self._closed:
                 await self.pool.release(connection)
             else:
                 self._held = connection, since_s
@@ -150,9 +150,9 @@ class _Connections:
                     renew_s = clock() + _RENEW_S
                     limit.reschedule(clock() + timeout_s)
 
-    async def _take(self, *, apart: bool) -> tuple[Any, float]:
+    async def _take(self, *, own_connection: bool) -> tuple[Any, float]:
         """A connection, and since when it has been out of the pool."""
-        if not apart and self._held is not None:
+        if not own_connection and self._held is not None:
             (connection, since_s), self._held = self._held, None
             if now_s() - since_s < HOLD_S:
                 return connection, since_s
@@ -197,12 +197,12 @@ class SingleServer:
         """The one node."""
         return ""
 
-    async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+    async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
         """Send the calls on one connection, then read the replies."""
         check_open(self._closed)
         shipment = Shipment(calls, range(len(calls)))
-        answers = await self._connections.exchange(shipment, apart=apart)
-        return [error_reply(reply) for reply in shipment.replies(answers)]
+        answers = await self._connections.round_trip(shipment, own_connection=own_connection)
+        return [plain_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
         """Answer nobody any more; close the client, if it was made for the store."""
@@ -244,7 +244,7 @@ class ClusterServer:
         """The name of the node that holds a key, as far as is known."""
         return node_name(self._client, key)
 
-    async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+    async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
         """Send each node its calls on one connection, and follow where the cluster redirects them."""
         check_open(self._closed)
         if not self._discovered:
@@ -252,13 +252,13 @@ class ClusterServer:
                 async with asyncio.timeout(self._discovery_s()):
                     await self._client.initialize()
             except CLUSTER_FAILURES as error:
-                return [refused_cluster(error)] * len(calls)
+                return [no_cluster(error)] * len(calls)
             self._discovered = True
         make_node = partial(ClusterNode, server_type="primary", **self._client.connection_kwargs)
         redirections = Redirections(calls, self._client, make_node)
         while not redirections.is_finished:
             for node, shipment in redirections.next_shipments():
-                answers = await self._connections_to(node).exchange(shipment, apart=apart)
+                answers = await self._connections_to(node).round_trip(shipment, own_connection=own_connection)
                 redirections.take(shipment, shipment.replies(answers))
             if redirections.follow():
                 await self._rediscover()

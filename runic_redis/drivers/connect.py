@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio_servers, sync_servers
-from runic_redis.drivers.redis_py import NO_LIMIT, log, refused_login
+from runic_redis.drivers.redis_py import NO_LIMIT, log, rejected_login
 from runic_redis.drivers.urls import (
     EXAMPLES,
     OPTIONS,
@@ -218,7 +218,7 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     try:
         return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
-        raise refused_login(error) from error
+        raise rejected_login(error) from error
     except InvalidArgument as error:
         raise ConfigurationError(f"The URL {shown(url)!r} cannot be used: {error}.") from error
     except (ValueError, TypeError, AttributeError):

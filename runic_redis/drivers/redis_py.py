@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 
 from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
-from runic_redis.protocol.effects import PASSING, ErrorReply, Lost
+from runic_redis.protocol.effects import TRANSIENT, ConnectionLost, ErrorReply
 
 __all__ = [
     "CLUSTER_FAILURES",
@@ -34,18 +34,18 @@ __all__ = [
     "NO_LIMIT",
     "check_open",
     "closed",
-    "error_reply",
+    "exception_text",
     "failed",
     "log",
+    "no_cluster",
+    "no_connection",
     "now_s",
     "opening_limit_s",
     "outdated",
-    "refusal_behind",
-    "refused_cluster",
-    "refused_login",
-    "said",
+    "plain_reply",
+    "rejected_login",
+    "replies_behind",
     "too_slow",
-    "unconnected",
 ]
 
 log = logging.getLogger("runic_redis")
@@ -119,7 +119,7 @@ def failed(error: BaseException) -> StoreError:
     return failure
 
 
-def error_reply(reply: Any) -> Any:
+def plain_reply(reply: Any) -> Any:
     """A reply; if it is a server's refusal, as an `ErrorReply`.
 
     Raises:
@@ -131,10 +131,10 @@ def error_reply(reply: Any) -> Any:
         raise ConfigurationError(
             "The server is a node of a cluster: connect with redis+cluster://, or pass a redis.RedisCluster."
         )
-    return _refusal(reply)
+    return _error_reply(reply)
 
 
-def _refusal(reply: Exception) -> ErrorReply:
+def _error_reply(reply: Exception) -> ErrorReply:
     code = _CODES.get(type(reply))
     return ErrorReply.parse(str(reply)) if code is None else ErrorReply(code, str(reply))
 
@@ -143,70 +143,70 @@ def _refusal(reply: Exception) -> ErrorReply:
 _EXHAUSTED = frozenset({"Too many connections", "No connection available."})
 
 
-def unconnected(error: Exception, max_connections: int) -> Lost:
+def no_connection(error: Exception, max_connections: int) -> ConnectionLost:
     """Return what stands for each reply while no connection can be made.
 
     Raises:
         ConfigurationError: that will last: a wrong login, a pool that is too small, a database that is not there.
     """
     if isinstance(error, AuthenticationError):
-        raise refused_login(error) from error
+        raise rejected_login(error) from error
     if isinstance(error, StoreError):  # of an embedded server
         raise error
     if not isinstance(error, CONNECTION_FAILURES):
-        return _refused_connection(error)
+        return _rejected_connection(error)
     if str(error) in _EXHAUSTED:
         raise ConfigurationError(
             f"The connection pool is exhausted: all its {max_connections} connections are in use. Nothing was sent. "
             "Raise its max_connections, or pass a client with a redis.BlockingConnectionPool, which waits for a free "
             "connection."
         ) from error
-    return Lost(said(error), sent=False)
+    return ConnectionLost(exception_text(error), sent=False)
 
 
 def outdated(replies: Sequence[Any]) -> bool:
     """Whether a server answered that is none to write to now: the next try should connect anew, perhaps to another."""
-    return any(isinstance(reply, _REFUSALS) and _refusal(reply).code in _OUTDATED for reply in replies)
+    return any(isinstance(reply, _REFUSALS) and _error_reply(reply).code in _OUTDATED for reply in replies)
 
 
-def refusal_behind(error: Exception) -> list[Exception]:
+def replies_behind(error: Exception) -> list[Exception]:
     """Return the reply that made a Sentinel's connection fail: redis-py ends it when its server is a replica."""
     return [error.__context__] if isinstance(error.__context__, ReadOnlyError) else []
 
 
-def refused_cluster(error: Exception) -> Lost:
+def no_cluster(error: Exception) -> ConnectionLost:
     """Return what stands for each reply while no node of a cluster tells which nodes there are.
 
     Raises:
         ConfigurationError: that will last: a wrong login, a missing permission, a server that is no cluster.
     """
-    reason = said(error)
+    reason = exception_text(error)
     # The innermost first: redis-py takes any refusal of a node for one without a cluster.
     for one in reversed(list(_behind(error))):
         if isinstance(one, AuthenticationError):
-            raise refused_login(one) from error
+            raise rejected_login(one) from error
         if isinstance(one, NoPermissionError):
             raise ConfigurationError(
-                f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. "
+                f"Redis does not let this user ask for the cluster's nodes: NOPERM {exception_text(one)}. "
                 "ACL SETUSER with +cluster|slots +command +asking allows it."
             ) from error
         if "cluster support disabled" in str(one):
             raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error
         if isinstance(one, ResponseError):
-            return _refused_connection(one)
-    return Lost(reason, sent=False)
+            return _rejected_connection(one)
+    return ConnectionLost(reason, sent=False)
 
 
-def _refused_connection(error: Exception) -> Lost:
+def _rejected_connection(error: Exception) -> ConnectionLost:
     """Return what stands for each reply while a server rejects the connection as it is made.
 
     Raises:
         ConfigurationError: that will last: a database that is not there, a name that is not allowed.
     """
-    text = said(error).rstrip(".")
-    refusal = _refusal(error)
-    if refusal.code in PASSING:
-        return Lost(f"{refusal.code} {refusal.message}", sent=False)
+    text = exception_text(error).rstrip(".")
+    refusal = _error_reply(error)
+    if refusal.code in TRANSIENT:
+        return ConnectionLost(refusal.text, sent=False)
     remedy = "Correct the URL, or the user's permissions."
     if "HELLO" in text.upper() or refusal.code == "NOPROTO":
         remedy = "The server does not have RESP3: use protocol=2 in the URL, or for the client."
@@ -226,10 +226,10 @@ def too_slow(limit_s: float) -> StoreUnavailable:
     )
 
 
-def refused_login(error: AuthenticationError) -> ConfigurationError:
+def rejected_login(error: AuthenticationError) -> ConfigurationError:
     """A wrong user name or password, without repeating either."""
     return ConfigurationError(
-        f"Redis refused the login: {said(error)}. Correct the user name and password in the URL "
+        f"Redis refused the login: {exception_text(error)}. Correct the user name and password in the URL "
         "(redis://user:password@host), percent-encoded where they hold special characters."
     )
 
@@ -238,7 +238,7 @@ def refused_login(error: AuthenticationError) -> ConfigurationError:
 _ARGUMENTS = ", with args beginning with"
 
 
-def said(error: BaseException) -> str:
+def exception_text(error: BaseException) -> str:
     """What an error of redis-py's says; arguments that a server has repeated are struck out, behind it too."""
     for one in _behind(error):
         text, repeats, _ = str(one).partition(_ARGUMENTS)

@@ -7,11 +7,11 @@ import redis
 from hiredis import pack_command
 from redis.exceptions import AskError, AuthenticationError
 
-from runic_redis.drivers.redis_py import error_reply, refused_login, said
-from runic_redis.protocol.effects import ErrorReply, Lost, Unconfirmed
+from runic_redis.drivers.redis_py import exception_text, plain_reply, rejected_login
+from runic_redis.protocol.effects import ConnectionLost, ErrorReply, Unconfirmed
 from runic_redis.protocol.queue import Call
 
-__all__ = ["Shipment", "plain_reply"]
+__all__ = ["Shipment", "cluster_reply"]
 
 # How much is sent at once: the time limit of a connection is for each piece, however large the request.
 _PIECE_BYTES = 256 * 1024
@@ -52,40 +52,43 @@ class Shipment:
         if len(data) > _PIECE_BYTES:
             self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
-    def broken(self, error: Exception) -> Lost:
+    def connection_lost(self, error: Exception) -> ConnectionLost:
         """Return what stands for the replies that a broken connection did not bring.
 
         Raises:
             ConfigurationError: the server refused the login.
         """
         if isinstance(error, AuthenticationError):
-            raise refused_login(error) from error
+            raise rejected_login(error) from error
         # The server carries out nothing of a large request before it has the end of it. The commands that confirm it
         # come behind that end, and are smaller than a piece.
         sent = not (self._large and len(self.unsent) > 2)
         closed = isinstance(error, redis.ConnectionError | OSError) and not isinstance(error, TimeoutError)
-        return Lost(said(error) if str(error) else "Timeout reading from socket", sent=sent, closed=closed)
+        return ConnectionLost(
+            exception_text(error) if str(error) else "Timeout reading from socket", sent=sent, closed=closed
+        )
 
     def replies(self, answers: Sequence[Any]) -> list[Any]:
         """The replies to the calls, redirections and errors as redis-py's exceptions, from those to the commands."""
         replies = [answers[at] for at in self._answered_by]
         if self._confirming is None:
             return replies
-        behind = [plain_reply(answer) for answer in answers[self._answered_by[-1] + 1 :]]
-        lost = [answer for answer in behind if isinstance(answer, Lost)]
+        behind = [cluster_reply(answer) for answer in answers[self._answered_by[-1] + 1 :]]
+        lost = [answer for answer in behind if isinstance(answer, ConnectionLost)]
         if lost:
             # Whether it is durable will be known when they are asked for again.
-            return [reply if isinstance(reply, Exception | Lost) else lost[0] for reply in replies]
-        reason, passing = self._confirming.shortfall(behind)
+            return [reply if isinstance(reply, Exception | ConnectionLost) else lost[0] for reply in replies]
+        reason, transient = self._confirming.shortfall(behind)
         if not reason:
             return replies
         return [
-            reply if isinstance(reply, Exception | Lost) else Unconfirmed(reply, reason, passing) for reply in replies
+            reply if isinstance(reply, Exception | ConnectionLost) else Unconfirmed(reply, reason, transient)
+            for reply in replies
         ]
 
 
-def plain_reply(reply: Any) -> Any:
+def cluster_reply(reply: Any) -> Any:
     """Return a cluster's reply, an error as an `ErrorReply`; a redirection that is not followed as TRYAGAIN."""
     if isinstance(reply, AskError):  # or its subclass MovedError
         return ErrorReply("TRYAGAIN", f"the cluster redirects in a circle: {reply}")
-    return error_reply(reply)
+    return plain_reply(reply)

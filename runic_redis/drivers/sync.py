@@ -31,9 +31,9 @@ from runic_redis.drivers.redis_py import (
 )
 from runic_redis.drivers.sync_servers import Server
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Batch, Collect, Operation
+from runic_redis.protocol.effects import Await, Batch, Operation
 from runic_redis.protocol.following import Follow
-from runic_redis.protocol.queue import Call, Group, Groups, Ticket, is_full
+from runic_redis.protocol.queue import Call, Group, Groups, Ticket, any_full
 
 __all__ = ["Sender", "run", "run_within"]
 
@@ -43,17 +43,17 @@ _Rounds: TypeAlias = list[tuple[Group, list[Call]]]
 
 def run(operation: Operation[T], sender: "Sender") -> T:
     """Carry an operation out; its result."""
-    ahead: _Fetching | None = None
+    ahead: _InFlight | None = None
     try:
         effect = next(operation)
         while True:
             if isinstance(effect, Batch):
                 effect = operation.send(sender.ask(effect))
-            elif isinstance(effect, Collect):
+            elif isinstance(effect, Await):
                 ahead = None
-                effect = operation.send(effect.fetching.collect())  # type: ignore[attr-defined]
+                effect = operation.send(effect.in_flight.wait())  # type: ignore[attr-defined]
             else:
-                ahead = _Fetching(effect.batch, sender)
+                ahead = _InFlight(effect.batch, sender)
                 effect = operation.send(ahead)
     except StopIteration as stop:
         if ahead is not None:
@@ -97,24 +97,24 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-class _Turn(Ticket):
+class _ThreadTicket(Ticket):
     """A call of one thread, and the groups that it sends for.
 
     Its methods are called with the sender's lock held, and what others than its thread change is looked at with it.
     """
 
-    __slots__ = ("away", "large", "leads", "let_in", "over", "signal")
+    __slots__ = ("is_done", "is_queued", "large", "leads", "sends_large", "signal")
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch, now_s())
         self.leads: list[Group] = []
         # Rounds of its large requests, for its thread to send; and whether that is sending one, and cannot lead.
         self.large: _Rounds = []
-        self.away = False
+        self.sends_large = False
         # Whether its commands are in the queues.
-        self.let_in = False
+        self.is_queued = False
         # Whether it is answered, and others lead what it led.
-        self.over = False
+        self.is_done = False
         self.signal: SimpleQueue[None] | None = None
 
     def wake(self) -> None:
@@ -137,7 +137,7 @@ _senders: WeakSet["Sender"] = WeakSet()
 
 def _after_fork() -> None:
     for sender in list(_senders):
-        sender.start_anew()
+        sender.restart()
 
 
 if hasattr(os, "register_at_fork"):
@@ -160,7 +160,7 @@ class Sender:
         self._start()
         _senders.add(self)
 
-    def start_anew(self) -> None:
+    def restart(self) -> None:
         """In a child process: other threads, what they were sending, and the connections stayed in the parent."""
         self.server.forget()
         self._start()
@@ -170,9 +170,9 @@ class Sender:
         self._lock = RLock()
         self._groups = self._new_groups()
         self._led: set[Group] = set()
-        self._turns: set[_Turn] = set()
+        self._tickets: set[_ThreadTicket] = set()
         # Calls that wait to be let into a queue that is full, in order.
-        self._kept_out: dict[_Turn, None] = {}
+        self._waiting_for_room: dict[_ThreadTicket, None] = {}
 
     def _new_groups(self) -> Groups:
         return Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None, self._wait_s)
@@ -185,25 +185,25 @@ class Sender:
         """
         if not batch.commands:
             return []
-        if batch.apart:
+        if batch.own_connection:
             return self._ask_apart(batch)
-        turn = _Turn(batch)
+        ticket = _ThreadTicket(batch)
         try:
             with self._lock:
-                self._turns.add(turn)
-                rounds, pause_s = self._compose(turn)
-            while not turn.over:
+                self._tickets.add(ticket)
+                rounds, pause_s = self._compose(ticket)
+            while not ticket.is_done:
                 if rounds:
-                    outcome = self._exchange(rounds)
-                elif turn.leads:
+                    outcome = self._send_rounds(rounds)
+                elif ticket.leads:
                     time.sleep(pause_s)
                 else:
-                    turn.prepare_to_wait().get()
+                    ticket.prepare_to_wait().get()
                 news = ""
                 with self._lock:
                     if rounds:
                         news = self._settle(rounds, outcome)
-                    rounds, pause_s = self._compose(turn)
+                    rounds, pause_s = self._compose(ticket)
                 if news:
                     log.info("%s", news)
         except BaseException:
@@ -213,98 +213,98 @@ class Sender:
             while tries:
                 tries -= 1
                 try:
-                    self._recover(turn)
+                    self._recover(ticket)
                 except BaseException:  # noqa: S112 - the first is raised below
                     continue
                 break
             raise
-        if turn.error is not None:
-            raise turn.error
-        return turn.replies
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.replies
 
     def _ask_apart(self, batch: Batch) -> list[Any]:
-        fetching = _Fetching(batch, self)
+        in_flight = _InFlight(batch, self)
         if not isinstance(batch, Follow):
-            return fetching.collect()
+            return in_flight.wait()
         # Another thread may end it.
-        batch.stop.interrupt = fetching.interrupt
+        batch.stop.interrupt = in_flight.interrupt
         try:
             if batch.stop.is_set:
-                fetching.cancel()
+                in_flight.cancel()
                 raise _stopped()
-            return fetching.collect()
+            return in_flight.wait()
         finally:
             batch.stop.interrupt = None
 
-    def _enqueue(self, turn: _Turn) -> bool:
+    def _enqueue(self, ticket: _ThreadTicket) -> bool:
         """Put a call in the queues, and have it lead those that nobody leads; whether there was room."""
-        found = self._groups.find(turn)
-        if is_full(found):
-            self._kept_out[turn] = None
+        found = self._groups.find(ticket)
+        if any_full(found):
+            self._waiting_for_room[ticket] = None
             return False
-        turn.let_in = True
+        ticket.is_queued = True
         for group, places in found.items():
-            group.add(turn, places)
+            group.add(ticket, places)
             if group not in self._led:
                 self._led.add(group)
-                turn.leads.append(group)
+                ticket.leads.append(group)
         return True
 
-    def _compose(self, turn: _Turn) -> tuple[_Rounds, float]:
+    def _compose(self, ticket: _ThreadTicket) -> tuple[_Rounds, float]:
         """What a call is to send now; if nothing, how long it should wait."""
-        if not turn.let_in and not self._enqueue(turn):
-            turn.prepare_to_wait()
+        if not ticket.is_queued and not self._enqueue(ticket):
+            ticket.prepare_to_wait()
             return [], 0.0
-        self._wake_kept_out()
-        if turn.away:
-            turn.away = False
+        self._wake_waiting_for_room()
+        if ticket.sends_large:
+            ticket.sends_large = False
             self._choose_leaders()
         rounds: _Rounds = []
         pause_s = 0.0
-        if turn.missing and not turn.large:
-            rounds, pause_s = self._lead(turn)
-        if turn.missing and turn.large and not rounds:
-            rounds = [self._go_away(turn)]
-        if not turn.missing:
-            self._finish(turn)
-        elif not rounds and not turn.leads:
-            turn.prepare_to_wait()
+        if ticket.missing and not ticket.large:
+            rounds, pause_s = self._lead(ticket)
+        if ticket.missing and ticket.large and not rounds:
+            rounds = [self._take_large_round(ticket)]
+        if not ticket.missing:
+            self._finish(ticket)
+        elif not rounds and not ticket.leads:
+            ticket.prepare_to_wait()
         return rounds, pause_s
 
-    def _lead(self, turn: _Turn) -> tuple[_Rounds, float]:
+    def _lead(self, ticket: _ThreadTicket) -> tuple[_Rounds, float]:
         """What a call is to send now for the groups that it leads; if nothing, how long it should wait."""
         started_s = now_s()
-        for group in turn.leads:
-            group.give_up(started_s)
-        if not turn.missing:
+        for group in ticket.leads:
+            group.enforce_deadlines(started_s)
+        if not ticket.missing:
             return [], 0.0
-        rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
-        for group in turn.leads:
+        rounds = [(group, calls) for group in ticket.leads if (calls := group.next_round(started_s))]
+        for group in ticket.leads:
             self._hand_out_large(group)
-        if rounds or not turn.leads:
+        if rounds or not ticket.leads:
             return rounds, 0.0
         # (What waits behind a large request is led again when that is answered.)
-        for group in [group for group in turn.leads if group.idle or group.resume_s <= started_s]:
-            turn.leads.remove(group)
+        for group in [group for group in ticket.leads if group.idle or group.resume_s <= started_s]:
+            ticket.leads.remove(group)
             self._led.discard(group)
-        return [], max(0.0, min((group.resume_s for group in turn.leads), default=0.0) - started_s)
+        return [], max(0.0, min((group.resume_s for group in ticket.leads), default=0.0) - started_s)
 
-    def _go_away(self, turn: _Turn) -> tuple[Group, list[Call]]:
+    def _take_large_round(self, ticket: _ThreadTicket) -> tuple[Group, list[Call]]:
         """The round of a large request, for its thread to send; others lead meanwhile."""
-        turn.away = True
-        leads, turn.leads = turn.leads, []
+        ticket.sends_large = True
+        leads, ticket.leads = ticket.leads, []
         for group in leads:
             self._choose_leader(group)
-        return turn.large.pop(0)
+        return ticket.large.pop(0)
 
-    def _finish(self, turn: _Turn) -> None:
+    def _finish(self, ticket: _ThreadTicket) -> None:
         """A call is answered: others go on."""
-        turn.over = True
-        self._turns.discard(turn)
-        for group in turn.leads:
+        ticket.is_done = True
+        self._tickets.discard(ticket)
+        for group in ticket.leads:
             self._choose_leader(group)
-        if turn.large:
-            for group, calls in turn.large:
+        if ticket.large:
+            for group, calls in ticket.large:
                 group.end_round(calls)
             self._choose_leaders()
 
@@ -312,11 +312,11 @@ class Sender:
         """Have the threads that wait for large requests send them."""
         for calls in group.take_large():
             owner = calls[0].requests[0].ticket
-            if isinstance(owner, _Turn):
+            if isinstance(owner, _ThreadTicket):
                 owner.large.append((group, calls))
                 owner.wake()
 
-    def _exchange(self, rounds: _Rounds) -> list[Any] | StoreError:
+    def _send_rounds(self, rounds: _Rounds) -> list[Any] | StoreError:
         """Send rounds and read the replies."""
         calls = rounds[0][1] if len(rounds) == 1 else [call for _, some in rounds for call in some]
         try:
@@ -333,7 +333,7 @@ class Sender:
             answers = [outcome] * len(calls) if isinstance(outcome, StoreError) else outcome[at : at + len(calls)]
             at += len(calls)
             # A node that refuses the login does so for its own calls alone.
-            if refusal := _refusal(answers):
+            if refusal := _first_error(answers):
                 group.fail(calls, refusal)
             else:
                 news = group.take(calls, answers, ended_s) or news
@@ -341,7 +341,7 @@ class Sender:
 
     def _choose_leader(self, group: Group) -> None:
         tickets = group.waiting_tickets()
-        successor = next((one for one in tickets if isinstance(one, _Turn) and not one.away), None)
+        successor = next((one for one in tickets if isinstance(one, _ThreadTicket) and not one.sends_large), None)
         if successor is not None:
             self._led.add(group)
             successor.leads.append(group)
@@ -355,46 +355,46 @@ class Sender:
             if group not in self._led:
                 self._choose_leader(group)
 
-    def _wake_kept_out(self) -> None:
+    def _wake_waiting_for_room(self) -> None:
         """Have those who wait for room look again, once the lock is free."""
-        kept_out, self._kept_out = self._kept_out, {}
-        for turn in kept_out:
-            turn.wake()
+        kept_out, self._waiting_for_room = self._waiting_for_room, {}
+        for ticket in kept_out:
+            ticket.wake()
 
-    def _recover(self, interrupted: _Turn) -> None:
+    def _recover(self, interrupted: _ThreadTicket) -> None:
         """Start anew with all calls but one, as if all that they wait for had been sent and lost."""
         with suppress(RuntimeError):
             # Raised if this thread does not have it: it was interrupted elsewhere.
             self._lock.release()
         with self._lock:
             interrupted.abandoned = True
-            self._turns.discard(interrupted)
+            self._tickets.discard(interrupted)
             self._groups = self._new_groups()
             self._led = set()
-            for turn in self._turns:
-                turn.leads = []
-                turn.large = []
-                if turn.error is None and turn.let_in:
-                    waiting = turn.unanswered()
-                    turn.missing = len(waiting)
-                    for group, places in self._groups.find(turn).items():
-                        group.add_lost(turn, [place for place in places if place in waiting])
+            for ticket in self._tickets:
+                ticket.leads = []
+                ticket.large = []
+                if ticket.error is None and ticket.is_queued:
+                    waiting = ticket.unanswered()
+                    ticket.missing = len(waiting)
+                    for group, places in self._groups.find(ticket).items():
+                        group.add_lost(ticket, [place for place in places if place in waiting])
             for group in self._groups:
                 self._choose_leader(group)
-            for turn in self._turns:
-                turn.wake()
+            for ticket in self._tickets:
+                ticket.wake()
 
 
 def _stopped() -> StoreError:
     return StoreError("The tail was closed. Nothing was changed.")
 
 
-def _refusal(answers: Sequence[Any]) -> StoreError | None:
+def _first_error(answers: Sequence[Any]) -> StoreError | None:
     """The error that stands for an answer, if there is one."""
     return next((answer for answer in answers if isinstance(answer, StoreError)), None)
 
 
-class _Fetching:
+class _InFlight:
     """A batch on a connection of its own, sent and not waited for."""
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
@@ -409,7 +409,7 @@ class _Fetching:
 
     def _send(self) -> None:
         started_s = now_s()
-        self._group.give_up(started_s)
+        self._group.enforce_deadlines(started_s)
         self._calls = self._group.next_round(started_s)
         if self._calls:
             self._pending = self._server.begin(self._calls)
@@ -423,7 +423,7 @@ class _Fetching:
                 self._answers = error
         return self._answers
 
-    def collect(self) -> list[Any]:
+    def wait(self) -> list[Any]:
         """The replies."""
         # It was sent ahead: for how long it is tried counts from when it is wanted.
         self._ticket.asked_s = now_s()
@@ -438,7 +438,7 @@ class _Fetching:
                     raise _stopped()
                 if isinstance(answers, StoreError):
                     raise answers
-                if refusal := _refusal(answers):
+                if refusal := _first_error(answers):
                     raise refusal
                 if news := self._group.take(self._calls, answers, now_s()):
                     log.info("%s", news)
@@ -452,6 +452,6 @@ class _Fetching:
         self._pending.cancel()
 
     def interrupt(self) -> None:
-        """From another thread: have a `collect` that waits fail."""
+        """From another thread: have a `wait` that waits fail."""
         self._interrupted = True
         self._pending.interrupt()

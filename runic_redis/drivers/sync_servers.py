@@ -29,17 +29,17 @@ from runic_redis.drivers.redis_py import (
     HOLD_S,
     NO_LIMIT,
     check_open,
-    error_reply,
     log,
+    no_cluster,
+    no_connection,
     now_s,
     outdated,
-    refusal_behind,
-    refused_cluster,
-    unconnected,
+    plain_reply,
+    replies_behind,
 )
 from runic_redis.drivers.shipment import Shipment
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Lost
+from runic_redis.protocol.effects import ConnectionLost
 from runic_redis.protocol.queue import Call
 
 __all__ = ["ClusterServer", "Pending", "Server", "SingleServer"]
@@ -49,7 +49,7 @@ class Pending(Protocol):
     """Calls that were sent, and not answered yet."""
 
     def finish(self) -> list[Any]:
-        """The replies, in order: values, `ErrorReply`s, and `Lost` for those without an answer."""
+        """The replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without an answer."""
 
     def cancel(self) -> None:
         """Give up on the replies."""
@@ -110,7 +110,7 @@ class _Connections:
     The connections of the store's own client are kept here, in a list and not in redis-py's pool: neither an interrupt
     nor a fork leaves a list in a broken state, and nothing limits its length. A connection that an interrupt loses is
     garbage, which closes it. Connections of the user's client, or of a URL with `max_connections`, come from redis-py's
-    pool, and go back to it after each exchange.
+    pool, and go back to it after each round_trip.
 
     Args:
         pool: makes the connections.
@@ -180,7 +180,7 @@ class _Connections:
             self._idle.pop()[0].disconnect()
 
 
-class _Exchange:
+class _RoundTrip:
     """Commands sent on one connection, whose replies are to be read.
 
     A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
@@ -193,12 +193,12 @@ class _Exchange:
     def __init__(self, connections: _Connections, shipment: Shipment) -> None:
         self._connections = connections
         self._shipment = shipment
-        self._lost: Lost | None = None
+        self._lost: ConnectionLost | None = None
         self._connection: Any = None
         try:
             self._connection, self._checked_s = connections.take()
         except FAILURES as error:
-            self._lost = unconnected(error, connections.pool.max_connections)
+            self._lost = no_connection(error, connections.pool.max_connections)
             return
         try:
             unsent = shipment.unsent
@@ -209,7 +209,7 @@ class _Exchange:
                 del unsent[0]
         except FAILURES as error:
             self.cancel()
-            self._lost = shipment.broken(error)
+            self._lost = shipment.connection_lost(error)
         except BaseException:
             self.cancel()
             raise
@@ -227,8 +227,8 @@ class _Exchange:
                         replies.append(error)
             except FAILURES as error:
                 self.cancel()
-                replies += refusal_behind(error)
-                self._lost = self._shipment.broken(error)
+                replies += replies_behind(error)
+                self._lost = self._shipment.connection_lost(error)
             except BaseException:
                 self.cancel()
                 raise
@@ -264,12 +264,12 @@ class _SinglePending:
 
     def __init__(self, connections: _Connections, calls: Sequence[Call]) -> None:
         self._shipment = Shipment(calls, range(len(calls)))
-        self._exchange = _Exchange(connections, self._shipment)
-        self.cancel = self._exchange.cancel
-        self.interrupt = self._exchange.interrupt
+        self._round_trip = _RoundTrip(connections, self._shipment)
+        self.cancel = self._round_trip.cancel
+        self.interrupt = self._round_trip.interrupt
 
     def finish(self) -> list[Any]:
-        return [error_reply(reply) for reply in self._shipment.replies(self._exchange.finish())]
+        return [plain_reply(reply) for reply in self._shipment.replies(self._round_trip.finish())]
 
 
 class SingleServer:
@@ -338,7 +338,7 @@ class ClusterServer:
             try:
                 self._client = self._connect()
             except CLUSTER_FAILURES as error:
-                return _Unreached([refused_cluster(error)] * len(calls))
+                return _Unreached([no_cluster(error)] * len(calls))
             if self._closed:  # while this waited
                 self.close()
                 check_open(self._closed)
@@ -401,22 +401,22 @@ class _ClusterPending:
     def __init__(self, server: ClusterServer, calls: Sequence[Call]) -> None:
         self._server = server
         self._redirections = server.redirections(calls)
-        self._under_way: list[tuple[_Exchange, Shipment]] = []
+        self._in_flight: list[tuple[_RoundTrip, Shipment]] = []
         # The one whose replies are being read.
-        self._reading: _Exchange | None = None
+        self._reading: _RoundTrip | None = None
         self._send()
 
     def _send(self) -> None:
         for node, shipment in self._redirections.next_shipments():
             try:
-                exchange = _Exchange(self._server.connections(node), shipment)
+                round_trip = _RoundTrip(self._server.connections(node), shipment)
             except StoreError as error:
                 self._reject(shipment, error)
             except BaseException:
                 self.cancel()
                 raise
             else:
-                self._under_way.append((exchange, shipment))
+                self._in_flight.append((round_trip, shipment))
 
     def _reject(self, shipment: Shipment, error: StoreError) -> None:
         """Use an error as the reply to each call of a node that cannot be used."""
@@ -425,11 +425,11 @@ class _ClusterPending:
     def finish(self) -> list[Any]:
         """Return the replies. It follows redirections."""
         while True:
-            while self._under_way:
-                exchange, shipment = self._under_way.pop(0)
-                self._reading = exchange
+            while self._in_flight:
+                round_trip, shipment = self._in_flight.pop(0)
+                self._reading = round_trip
                 try:
-                    answers = exchange.finish()
+                    answers = round_trip.finish()
                 except StoreError as error:
                     self._reject(shipment, error)
                     continue
@@ -445,13 +445,13 @@ class _ClusterPending:
 
     def cancel(self) -> None:
         """Give up on the replies."""
-        for exchange, _ in self._under_way:
-            exchange.cancel()
-        self._under_way = []
+        for round_trip, _ in self._in_flight:
+            round_trip.cancel()
+        self._in_flight = []
 
     def interrupt(self) -> None:
         """From another thread: have a `finish` that waits fail."""
         if (reading := self._reading) is not None:
             reading.interrupt()
-        for exchange, _ in list(self._under_way):
-            exchange.interrupt()
+        for round_trip, _ in list(self._in_flight):
+            round_trip.interrupt()

@@ -37,7 +37,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
         [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
         [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
         size=len(encoded) + sum(map(len, found.values())),
         writes=True,
     )
@@ -90,4 +90,4 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        unless_lost(reply, call.line)
+        unless_lost(reply, call.workflow_id)

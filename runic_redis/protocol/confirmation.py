@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runic_redis.protocol.effects import PASSING, Argument, Confirmation, ErrorReply
+from runic_redis.protocol.effects import TRANSIENT, Argument, Confirmation, ErrorReply
 from runic_redis.protocol.scripts import load_script
 
-__all__ = ["Confirming", "said", "unlike_settings"]
+__all__ = ["Confirming", "unlike_settings"]
 
 _SETTINGS = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
@@ -50,7 +50,7 @@ class Confirming:
         """
         for reply in replies:
             if isinstance(reply, ErrorReply):
-                return said(reply), reply.code in PASSING
+                return reply.text, reply.code in TRANSIENT
         if self.by.by_settings:
             return unlike_settings(replies[-1]), False
         wanted = self.by.replicas
@@ -61,11 +61,6 @@ class Confirming:
             have = "had it on disk" if self.by.fsync else "had it"
             return f"after {self.wait_ms} ms {replicas} of {wanted} replicas {have}", True
         return "", True
-
-
-def said(reply: ErrorReply) -> str:
-    """Return the text of an error reply, its code first."""
-    return f"{reply.code} {reply.message}".strip()
 
 
 def unlike_settings(reply: Any) -> str:

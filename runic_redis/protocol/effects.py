@@ -9,17 +9,17 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from runic_redis.protocol.scripts import Script, load_script
 
 __all__ = [
-    "PASSING",
-    "Ahead",
+    "TRANSIENT",
     "Argument",
+    "Await",
     "Batch",
-    "Collect",
+    "Begin",
     "Command",
     "Confirmation",
+    "ConnectionLost",
     "Effect",
     "ErrorReply",
-    "Fetching",
-    "Lost",
+    "InFlight",
     "Operation",
     "Unanswered",
     "Unconfirmed",
@@ -30,7 +30,9 @@ __all__ = [
 T = TypeVar("T")
 _OWN_ID_BYTES = 8
 # Replies of a server that has not carried the command out, and may well do so soon.
-PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"})
+TRANSIENT = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+)
 _IN_SCRIPT = re.compile(
     r"(?:(?:ERR )?Error running script [^:]*: @user_script: ?\d+: )?@user_script: ?\d+: -([A-Z]+ .*)", re.S
 )
@@ -53,8 +55,8 @@ class Command:
         retry_at: for a command that may not simply be sent twice, the place of the argument that says so: empty at
             first, and once an earlier try may have been carried out, `tried`.
         tried: what that argument says then.
-        line: commands of one line are carried out in the order in which they were asked for, whatever fails in
-            between; without one, in any order.
+        workflow_id: the workflow that it writes to or renews. The commands of one workflow are carried out in the
+            order in which they were asked for, whatever fails in between; those without one, in any order.
         joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
             behind each other. The reply to such a command is an array, with an element for each call in it: an integer,
             a string that begins with a digit, or an error as a string.
@@ -67,7 +69,7 @@ class Command:
     script: Script | None = None
     keys: Sequence[str] = ()
     retry_at: int | None = None
-    line: str = ""
+    workflow_id: str = ""
     joins: bool = False
     size: int = 0
     writes: bool = False
@@ -103,36 +105,36 @@ class Batch:
 
     Attributes:
         commands: the commands.
-        apart: on a connection of their own: for replies that may be large, which others should not wait for.
-        at_once: the replies mean something together only: when one is lost, all are asked for again.
+        own_connection: on a connection of their own: for replies that may be large, which others should not wait for.
+        all_or_none: the replies mean something together only: when one is lost, all are asked for again.
         confirmation: what has to confirm that it is durable; None if the server's answer is enough.
     """
 
     commands: Sequence[Command]
-    apart: bool = False
-    at_once: bool = False
+    own_connection: bool = False
+    all_or_none: bool = False
     confirmation: Confirmation | None = None
 
 
-class Fetching(Protocol):
-    """A batch under way, begun by `Ahead`."""
+class InFlight(Protocol):
+    """A batch under way, begun by `Begin`."""
 
     def cancel(self) -> None:
         """Give up on it."""
 
 
 @dataclass(slots=True)
-class Ahead:
-    """Begin a batch, and do not wait for it. Answered by its `Fetching`."""
+class Begin:
+    """Begin a batch, and do not wait for it. Answered by its `InFlight`."""
 
     batch: Batch
 
 
 @dataclass(slots=True)
-class Collect:
+class Await:
     """Wait for what was begun. Answered as its batch is."""
 
-    fetching: Fetching
+    in_flight: InFlight
 
 
 @dataclass(slots=True)
@@ -149,11 +151,16 @@ class ErrorReply:
     message: str
     unsure: bool = False
 
+    @property
+    def text(self) -> str:
+        """Its text as the server sent it, the code first."""
+        return f"{self.code} {self.message}".strip()
+
     def says_unknown(self, command: str) -> bool:
         """Whether the server does not have a command, for any user."""
-        said = f"{self.code} {self.message}".lower()
-        withheld = command.lower() in said and _WITHHELD.search(said) is not None
-        return self.code != "NOPERM" and (withheld or _UNKNOWN.match(said) is not None)
+        text = self.text.lower()
+        withheld = command.lower() in text and _WITHHELD.search(text) is not None
+        return self.code != "NOPERM" and (withheld or _UNKNOWN.match(text) is not None)
 
     @classmethod
     def parse(cls, text: str) -> "ErrorReply":
@@ -183,7 +190,7 @@ class Unanswered:
     def code(self) -> str:
         """The server's error code, if the last try ended with a refusal; empty if it ended without a reply."""
         code = self.reason.partition(" ")[0]
-        return code if code in PASSING else ""
+        return code if code in TRANSIENT else ""
 
 
 @dataclass(slots=True)
@@ -193,17 +200,17 @@ class Unconfirmed:
     Attributes:
         reply: what the server replied.
         reason: what was missing.
-        passing: whether asking again may help.
+        transient: whether asking again may help.
         elapsed_s: for how long it was tried.
     """
 
     reply: Any
     reason: str
-    passing: bool
+    transient: bool
     elapsed_s: float = 0.0
 
 
-class Lost:
+class ConnectionLost:
     """In place of a reply, to those who send: the connection failed.
 
     Args:
@@ -220,7 +227,7 @@ class Lost:
         self.closed = closed
 
 
-Effect: TypeAlias = Batch | Ahead | Collect
+Effect: TypeAlias = Batch | Begin | Await
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -235,11 +242,11 @@ def call_script(
     args: Sequence[Argument],
     *,
     retry_at: int | None = None,
-    line: str = "",
+    workflow_id: str = "",
     joins: bool = False,
     size: int = 0,
     writes: bool = False,
     tried: str = "1",
 ) -> Command:
     """A call of a script; its arguments as for `Command`."""
-    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes, tried)
+    return Command(args, keys[0], load_script(name), keys, retry_at, workflow_id, joins, size, writes, tried)

@@ -1,7 +1,7 @@
 """Blocking reads of streams, and how those of many callers become one.
 
 One read waits for all streams of a slot. Where slots matter, a read waits for one slot a moment and looks at the others
-in passing; the next read waits for another slot.
+in transient; the next read waits for another slot.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,7 +59,9 @@ def follow(slots: Sequence[Mapping[str, str]], wait_s: float, stop: Stop | None 
     """Return what reads streams, those of each slot together; the first slot is waited for."""
     wait_s = wait_s if len(slots) == 1 else min(wait_s, _GLANCE_S)
     after = {key: entry_id for slot in slots for key, entry_id in slot.items()}
-    return Follow(_reads(slots, wait_s, _MOST_ENTRIES), apart=True, after=after, wait_s=wait_s, stop=stop or Stop())
+    return Follow(
+        _reads(slots, wait_s, _MOST_ENTRIES), own_connection=True, after=after, wait_s=wait_s, stop=stop or Stop()
+    )
 
 
 def by_slot(keys: Iterable[str]) -> list[list[str]]:

@@ -22,18 +22,18 @@ from typing import Any
 from runic_redis.errors import StoreError
 from runic_redis.protocol.confirmation import Confirming
 from runic_redis.protocol.effects import (
-    PASSING,
+    TRANSIENT,
     Argument,
     Batch,
     Command,
     Confirmation,
+    ConnectionLost,
     ErrorReply,
-    Lost,
     Unanswered,
     Unconfirmed,
 )
 
-__all__ = ["Call", "Group", "Groups", "Ticket", "is_full"]
+__all__ = ["Call", "Group", "Groups", "Ticket", "any_full"]
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
@@ -59,7 +59,7 @@ _MOST_CLOSED = 3
 
 
 _EARLIER_TRY = "An earlier try had no answer: whether it was carried out is not known."
-_TROUBLE = frozenset({ErrorReply, Lost, Unconfirmed})
+_TROUBLE = frozenset({ErrorReply, ConnectionLost, Unconfirmed})
 # In place of a reply that is not there yet.
 _WAITING: Any = object()
 
@@ -126,7 +126,7 @@ class _Request:
         # Whether it is sent as a call that no other joins: one of those that it was joined with crosses slots.
         self.alone = False
         # Why the server may have rejected it for its size; and how often it has closed the connection.
-        self.suspicion: ErrorReply | Lost | None = None
+        self.suspicion: ErrorReply | ConnectionLost | None = None
         self.closed = 0
 
     @property
@@ -232,7 +232,7 @@ class _Plan:
     def place(self, request: _Request, args: Sequence[Argument]) -> bool:
         """Have a request sent in this round; False if it must wait, so as not to go beside what is before it."""
         command = request.command
-        line = command.line
+        line = command.workflow_id
         if line in self.held:
             return False
         call = slot = None
@@ -306,7 +306,7 @@ class Group:
         return not self._waiting and not self._round_in_flight and not self._large_in_flight
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether who comes should be made to wait."""
         return len(self._waiting) >= _FULL_COMMANDS or self._waiting_bytes >= _FULL_BYTES
 
@@ -341,7 +341,7 @@ class Group:
         self._waiting = deque(requests)
         self._waiting_bytes = sum(request.command.size for request in requests)
 
-    def give_up(self, now_s: float) -> None:
+    def enforce_deadlines(self, now_s: float) -> None:
         """Answer what has been tried in vain for as long as it may be, or has waited so long for others that were."""
         if not self._failures:
             return
@@ -370,7 +370,7 @@ class Group:
             return []
         plan = _Plan(by_slot=self._by_slot)
         for request in self._large_in_flight:
-            plan.hold(request.command.line)
+            plan.hold(request.command.workflow_id)
         left: list[_Request] = []
         room = self._share()
         ticket = waiting[0].ticket
@@ -396,7 +396,7 @@ class Group:
     def _place(self, request: _Request, plan: _Plan, now_s: float) -> bool:
         """Have a request sent now; False if it must wait."""
         if request.large:
-            line = request.command.line
+            line = request.command.workflow_id
             held = line in plan.lines or line in plan.held or len(self._large_in_flight) == _MOST_LARGE
             plan.hold(line)
             if held:
@@ -511,8 +511,8 @@ class Group:
             request.unsure = True
             request.unconfirmed = reply
             reply.elapsed_s = now_s - (request.first_s or now_s)
-            failure = reply.reason if reply.passing else None
-        elif type(reply) is Lost:
+            failure = reply.reason if reply.transient else None
+        elif type(reply) is ConnectionLost:
             request.unsure = request.unsure or reply.sent
             failure = reply.reason
             if request.large and reply.closed:
@@ -535,8 +535,8 @@ class Group:
             # A node of a cluster that has all the slots. (One of the requests may cross slots by itself.)
             self._by_slot = request.alone = True
             failure = ""
-        elif reply.code in PASSING:
-            failure = f"{reply.code} {reply.message}"
+        elif reply.code in TRANSIENT:
+            failure = reply.text
         else:
             return ErrorReply(reply.code, reply.message, request.unsure), None
         return reply, failure
@@ -576,14 +576,14 @@ def _args(request: _Request) -> Sequence[Argument]:
     return request.command.as_retry() if request.unsure else request.command.args
 
 
-def _judge_size(request: _Request, suspicion: ErrorReply | Lost, answers: Sequence[Any]) -> tuple[Any, str]:
+def _judge_size(request: _Request, suspicion: ErrorReply | ConnectionLost, answers: Sequence[Any]) -> tuple[Any, str]:
     """Decide by a server's limits whether it rejected a request for its size.
 
     Returns:
         The error if it did; otherwise None, and how the server failed.
     """
     for answer in answers:
-        if type(answer) is Lost:
+        if type(answer) is ConnectionLost:
             return None, answer.reason
     sizes = [len(arg) for arg in request.command.args]
     size = f"It has {sum(sizes)} bytes, {max(sizes)} of them in one value"
@@ -596,7 +596,7 @@ def _judge_size(request: _Request, suspicion: ErrorReply | Lost, answers: Sequen
             return ErrorReply("TOO_LARGE", f"{size}, and the server's {name} is {limit} bytes."), ""
     advice = f" This user may not read the server's limits: see {' and '.join(unknown)} there." if unknown else ""
     if isinstance(suspicion, ErrorReply):
-        said = f"the server rejected it: {suspicion.code} {suspicion.message}."
+        said = f"the server rejected it: {suspicion.text}."
         return ErrorReply("TOO_LARGE", f"{size}, and {said}{advice}"), ""
     request.closed += 1
     if unknown and request.closed >= _MOST_CLOSED:
@@ -615,7 +615,7 @@ def _replies(call: Call, answer: Any) -> Sequence[Any]:
     """The replies to each of a call's requests, from the answer to it."""
     if type(answer) is Unconfirmed:
         return [
-            reply if type(reply) is ErrorReply else Unconfirmed(reply, answer.reason, answer.passing)
+            reply if type(reply) is ErrorReply else Unconfirmed(reply, answer.reason, answer.transient)
             for reply in _replies(call, answer.reply)
         ]
     if type(answer) is not list or not call.requests[0].command.joins:
@@ -628,7 +628,7 @@ def _replies(call: Call, answer: Any) -> Sequence[Any]:
 
 def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:
     """What is to be asked again, with what only means something together with it."""
-    tickets = [request.ticket for request in again if request.ticket.batch.at_once]
+    tickets = [request.ticket for request in again if request.ticket.batch.all_or_none]
     if not tickets:
         return again
     wanted = []
@@ -653,10 +653,10 @@ def _tag(key: str) -> str:
     return key.partition("}")[0]
 
 
-def is_full(groups: Iterable[Group]) -> bool:
+def any_full(groups: Iterable[Group]) -> bool:
     """Whether who comes should be made to wait for one of them."""
     for group in groups:  # noqa: SIM110 - on the way of every call, where a generator costs more than what it does
-        if group.full:
+        if group.is_full:
             return True
     return False
 

@@ -85,11 +85,11 @@ def answer(reply: Any, command: Command) -> Any:
     if isinstance(reply, StoreError):
         raise reply
     if isinstance(reply, ErrorReply):
-        return _refusal(reply, command)
+        return _named_error(reply, command)
     if isinstance(reply, Unanswered):
         raise unavailable(reply)
     if isinstance(reply, Unconfirmed):
-        raise not_durable(reply, f"What was written for {command.line or command.key!r}", "Ask again", None)
+        raise not_durable(reply, f"What was written for {command.workflow_id or command.key!r}", "Ask again", None)
     return reply
 
 
@@ -138,7 +138,7 @@ def not_durable(reply: Unconfirmed, what: str, remedy: str, cursor: int | None) 
     )
 
 
-def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
+def _named_error(reply: ErrorReply, command: Command) -> ErrorReply:
     if reply.code in _NAMED:
         return reply
     keys = ", ".join(command.keys or (command.key,))
@@ -157,7 +157,7 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
         if reply.code != "NOPERM" and not reply.unsure:
             consequence = "What the script had written by then stays."
         raise ConfigurationError(
-            f"Redis does not let this user do it, for {keys}: {reply.code} {reply.message}. {consequence} {advice}"
+            f"Redis does not let this user do it, for {keys}: {reply.text}. {consequence} {advice}"
         )
     if reply.code == "TOO_LARGE":
         raise WriteRefused(
@@ -166,22 +166,19 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
             code=reply.code,
         )
     if reply.code in _FULL:
-        raise WriteRefused(
-            f"Redis takes no writes: {reply.code} {reply.message}. {consequence} {_FULL[reply.code]}", code=reply.code
-        )
-    raise StoreError(f"Redis refused the command for {keys}: {reply.code} {reply.message}. {consequence}")
+        raise WriteRefused(f"Redis takes no writes: {reply.text}. {consequence} {_FULL[reply.code]}", code=reply.code)
+    raise StoreError(f"Redis refused the command for {keys}: {reply.text}. {consequence}")
 
 
 def not_allowed(reply: ErrorReply) -> str:
     """What to do if a command, or one in a script, was refused because of who asked; empty if it was not that."""
-    said = f"{reply.code} {reply.message}"
-    if reply.code != "NOPERM" and not any(words in said for words in _NOT_ALLOWED_IN_SCRIPT):
+    if reply.code != "NOPERM" and not any(words in reply.text for words in _NOT_ALLOWED_IN_SCRIPT):
         return ""
     return "On the server, ACL LOG names the permission that is missing, and ACL SETUSER gives it."
 
 
 _USE_PRIMARY = "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."
-# For each error code of `PASSING`, the condition that it stands for, and what to do if that lasts.
+# For each error code of `TRANSIENT`, the condition that it stands for, and what to do if that lasts.
 _CONDITIONS = {
     "BUSY": ("A script keeps the server busy", "Wait until it ends, or end it with SCRIPT KILL."),
     "CLUSTERDOWN": (
