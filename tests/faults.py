@@ -7,7 +7,7 @@ from runic_redis import RedisStore
 from runic_redis.drivers.sync import Sender
 from runic_redis.drivers.sync_servers import Pending, Server
 from runic_redis.protocol.effects import ConnectionLost
-from runic_redis.protocol.queue import Call
+from runic_redis.protocol.rounds import Call
 
 LOST = ConnectionLost("the test lost it", sent=True)
 

@@ -13,10 +13,10 @@ import pytest
 import redis
 
 from runic_redis import ConfigurationError, RedisStore, StoreError
-from runic_redis.drivers import sync
+from runic_redis.drivers import sync, sync_reads
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.protocol.effects import Batch, Command, ConnectionLost, Unanswered
-from runic_redis.protocol.queue import Call
+from runic_redis.protocol.rounds import Call
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, cluster_url, running, valkey_program, wait_until
 
@@ -125,7 +125,8 @@ class Clock:
         self.time_s = 1000.0
         self.tries = 0
         self.many_nodes = False
-        monkeypatch.setattr(sync, "now_s", lambda: self.time_s)
+        for module in (sync, sync_reads):
+            monkeypatch.setattr(module, "now_s", lambda: self.time_s)
         monkeypatch.setattr(sync.time, "sleep", self.sleep)
 
     def sleep(self, pause_s: float) -> None:
@@ -156,9 +157,7 @@ def test_a_deadline_counts_from_the_first_try(monkeypatch: pytest.MonkeyPatch, o
 
 def test_the_deadline_of_what_was_sent_ahead_counts_from_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Any = Clock(monkeypatch)
-    in_flight = sync._InFlight(
-        Batch([Command(("GET", "k"), "k")], own_connection=True), sync.Sender(clock, 10.0, wait_s=1.0)
-    )
+    in_flight = sync_reads.BatchInFlight(Batch([Command(("GET", "k"), "k")], own_connection=True), clock, 10.0)
     clock.sleep(100)
     (reply,) = in_flight.wait()
     assert type(reply) is Unanswered

@@ -16,7 +16,8 @@ from runic_redis.drivers.sync import Sender
 from runic_redis.drivers.sync_servers import Pending, Server
 from runic_redis.protocol import queue
 from runic_redis.protocol.effects import Batch, Command, ConnectionLost
-from runic_redis.protocol.queue import Call, any_full
+from runic_redis.protocol.queues import Queues, any_full
+from runic_redis.protocol.rounds import Call
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, running, valkey_program
 
@@ -165,15 +166,15 @@ def test_an_interruption_may_be_interrupted(
 ) -> None:
     first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: waiting(store) == 11)
-    start = store._sender._new_groups
+    start = store._sender._new_queues
     interruptions = [KeyboardInterrupt(), KeyboardInterrupt()]
 
-    def start_and_be_interrupted() -> queue.Groups:
+    def start_and_be_interrupted() -> Queues:
         if interruptions:
             raise interruptions.pop()
         return start()
 
-    monkeypatch.setattr(store._sender, "_new_groups", start_and_be_interrupted)
+    monkeypatch.setattr(store._sender, "_new_queues", start_and_be_interrupted)
     gated.interrupt = KeyboardInterrupt()
     gated.gate.release(30)
     assert isinstance(first.exception(), KeyboardInterrupt)
@@ -348,7 +349,7 @@ def test_tasks_that_wait_for_room_are_told_that_there_is_no_server(
             assert {type(error) for error in failed} == {StoreUnavailable}
             # Of those that wait when others are cancelled, each is told, too.
             tasks = [asyncio.create_task(store.append(f"order-{number}", numbered(1))) for number in range(6)]
-            while store._sender is None or not any_full(store._sender._groups):
+            while store._sender is None or not any_full(store._sender._queues):
                 await asyncio.sleep(0)
             for task in tasks[:5]:
                 task.cancel()

@@ -34,7 +34,13 @@ INTERRUPTED = (
     "runic_redis/recovery",
     "threading.py",
 )
-INTERRUPTED += ("runic_redis/protocol/queue", "runic_redis/operations/reading", "/redis/", "weakref.py")
+INTERRUPTED += (
+    "runic_redis/protocol/queue",
+    "runic_redis/protocol/rounds",
+    "runic_redis/operations/reading",
+    "/redis/",
+    "weakref.py",
+)
 
 
 pytestmark = [

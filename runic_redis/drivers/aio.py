@@ -25,7 +25,9 @@ from runic_redis.drivers.redis_py import (
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
 from runic_redis.protocol.following import Follow, Follower
-from runic_redis.protocol.queue import Call, Group, Groups, Ticket, any_full
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.queues import Queues, any_full
+from runic_redis.protocol.rounds import Call, Ticket
 
 __all__ = ["Sender", "run", "run_within"]
 
@@ -107,8 +109,8 @@ class Sender:
     def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
         self._server = server
         self._deadline_s = deadline_s
-        self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None, wait_s)
-        self._drivers: dict[Group, asyncio.Task[None]] = {}
+        self._queues = Queues(deadline_s, server.find_node if server.many_nodes else None, wait_s)
+        self._drivers: dict[Queue, asyncio.Task[None]] = {}
         # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
         self._large: set[asyncio.Task[list[Any]]] = set()
         self._changed = asyncio.Event()
@@ -171,27 +173,27 @@ class Sender:
         return ticket.replies
 
     async def _ask_together(self, ticket: "_TaskTicket") -> None:
-        found = self._groups.find(ticket)
+        found = self._queues.find(ticket)
         while any_full(found):
             self._room.clear()
             await self._room.wait()
             check_open(self._closed)
-        for group, places in found.items():
-            group.add(ticket, places)
-            if group not in self._drivers:
-                self._start_driver(group)
+        for queue, places in found.items():
+            queue.add(ticket, places)
+            if queue not in self._drivers:
+                self._start_driver(queue)
         self._changed.set()
         try:
             await ticket.answered
         except asyncio.CancelledError:
-            for group in found:
-                group.abandon(ticket)
+            for queue in found:
+                queue.abandon(ticket)
             raise
 
     async def _ask_apart(self, ticket: Ticket, connections: asyncio.Semaphore | None = None) -> None:
-        group = Group(self._deadline_s)
-        group.add(ticket, range(len(ticket.batch.commands)))
-        await self._drive(group, own_connection=True, connections=connections)
+        queue = Queue(self._deadline_s)
+        queue.add(ticket, range(len(ticket.batch.commands)))
+        await self._drive(queue, own_connection=True, connections=connections)
 
     async def _follow(self, ticket: "_TaskTicket", batch: Follow) -> None:
         """Have the task read that reads for many callers."""
@@ -233,64 +235,64 @@ class Sender:
         elif follower.has_callers:
             self._start_following(node)
 
-    def _start_driver(self, group: Group) -> None:
+    def _start_driver(self, queue: Queue) -> None:
         """Have a task of its own send what is asked of a node."""
-        driver = self._drivers[group] = asyncio.create_task(self._run_driver(group))
-        driver.add_done_callback(lambda _: self._driver_ended(group))
+        driver = self._drivers[queue] = asyncio.create_task(self._run_driver(queue))
+        driver.add_done_callback(lambda _: self._driver_ended(queue))
 
-    def _driver_ended(self, group: Group) -> None:
+    def _driver_ended(self, queue: Queue) -> None:
         """Also of one that somebody has cancelled, perhaps before it began."""
-        del self._drivers[group]
+        del self._drivers[queue]
         self._room.set()
-        if not self._closed and not group.idle:
-            self._start_driver(group)
+        if not self._closed and not queue.idle:
+            self._start_driver(queue)
 
-    async def _run_driver(self, group: Group) -> None:
+    async def _run_driver(self, queue: Queue) -> None:
         """Send what is asked of a node, until for a moment nothing is."""
-        while not group.idle:
-            await self._drive(group)
+        while not queue.idle:
+            await self._drive(queue)
             # Those that were just answered may have more to send: what they add goes in the next round.
             await asyncio.sleep(0)
 
     async def _drive(
-        self, group: Group, *, own_connection: bool = False, connections: asyncio.Semaphore | None = None
+        self, queue: Queue, *, own_connection: bool = False, connections: asyncio.Semaphore | None = None
     ) -> None:
-        """Send rounds of a group until nothing waits in it."""
-        while not group.idle:
+        """Send rounds of a queue until nothing waits in it."""
+        while not queue.idle:
             started_s = now_s()
-            group.enforce_deadlines(started_s)
-            calls = group.next_round(started_s)
+            queue.enforce_deadlines(started_s)
+            calls = queue.next_round(started_s)
             self._room.set()
-            for large in group.take_large():
-                self._send_large(group, large)
+            for large in queue.take_large():
+                self._send_large(queue, large)
             if calls:
-                await self._send_round(group, calls, own_connection=own_connection, connections=connections)
-            elif not group.idle and group.resume_s > started_s:
-                await asyncio.sleep(group.resume_s - started_s)
-            elif not group.idle:
+                await self._send_round(queue, calls, own_connection=own_connection, connections=connections)
+            elif not queue.idle and queue.resume_s > started_s:
+                await asyncio.sleep(queue.resume_s - started_s)
+            elif not queue.idle:
                 # All that waits is behind large requests.
                 self._changed.clear()
                 await self._changed.wait()
 
-    def _send_large(self, group: Group, calls: list[Call]) -> None:
+    def _send_large(self, queue: Queue, calls: list[Call]) -> None:
         """Have a task of its own send a large request."""
         task = asyncio.create_task(self._server.send(calls, own_connection=True))
         self._large.add(task)
-        task.add_done_callback(lambda task: self._large_ended(group, calls, task))
+        task.add_done_callback(lambda task: self._large_ended(queue, calls, task))
 
-    def _large_ended(self, group: Group, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
+    def _large_ended(self, queue: Queue, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
         """Also of one that somebody has cancelled, perhaps before it began."""
         self._large.discard(task)
         self._changed.set()
         if task.cancelled():
-            group.fail(calls, closed())
+            queue.fail(calls, closed())
         elif (error := task.exception()) is None:
-            self._take(group, calls, task.result())
+            self._take(queue, calls, task.result())
         else:
-            group.fail(calls, error if isinstance(error, StoreError) else failed(error))
+            queue.fail(calls, error if isinstance(error, StoreError) else failed(error))
 
     async def _send_round(
-        self, group: Group, calls: list[Call], *, own_connection: bool, connections: asyncio.Semaphore | None
+        self, queue: Queue, calls: list[Call], *, own_connection: bool, connections: asyncio.Semaphore | None
     ) -> None:
         try:
             if connections is None:
@@ -298,14 +300,14 @@ class Sender:
             else:
                 answers = await self._send_when_free(calls, connections)
         except StoreError as error:
-            group.fail(calls, error)
+            queue.fail(calls, error)
         except asyncio.CancelledError:
-            group.fail(calls, closed())
+            queue.fail(calls, closed())
             raise
         except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
-            group.fail(calls, failed(error))
+            queue.fail(calls, failed(error))
         else:
-            self._take(group, calls, answers)
+            self._take(queue, calls, answers)
 
     async def _send_when_free(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
         """Send calls on a connection of their own, once fewer than the most of these are in use."""
@@ -319,8 +321,8 @@ class Sender:
         finally:
             connections.release()
 
-    def _take(self, group: Group, calls: list[Call], answers: list[Any]) -> None:
-        if news := group.take(calls, answers, now_s()):
+    def _take(self, queue: Queue, calls: list[Call], answers: list[Any]) -> None:
+        if news := queue.take(calls, answers, now_s()):
             log.info("%s", news)
 
     async def close(self) -> None:
@@ -335,8 +337,8 @@ class Sender:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for group in self._groups:
-                group.end(closed())
+            for queue in self._queues:
+                queue.fail_all(closed())
         await self._server.close()
 
 

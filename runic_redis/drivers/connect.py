@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio_servers, sync_servers
+from runic_redis.drivers.aio_connections import limit_round_trips
 from runic_redis.drivers.redis_py import NO_LIMIT, log, rejected_login
 from runic_redis.drivers.urls import (
     EXAMPLES,
@@ -357,4 +358,4 @@ def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], 
     if flavour.connects_at_once:
         return options, {}
     timeout_s = options["socket_timeout"]
-    return aio_servers.limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}
+    return limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}

@@ -17,7 +17,7 @@ from redis.exceptions import AskError, MovedError, RedisClusterException
 
 from runic_redis.drivers.shipment import Shipment, cluster_reply
 from runic_redis.protocol.effects import ConnectionLost
-from runic_redis.protocol.queue import Call
+from runic_redis.protocol.rounds import Call
 
 __all__ = ["REDISCOVERED", "Redirections", "node_name"]
 

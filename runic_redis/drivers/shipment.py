@@ -9,7 +9,7 @@ from redis.exceptions import AskError, AuthenticationError
 
 from runic_redis.drivers.redis_py import exception_text, plain_reply, rejected_login
 from runic_redis.protocol.effects import ConnectionLost, ErrorReply, Unconfirmed
-from runic_redis.protocol.queue import Call
+from runic_redis.protocol.rounds import Call
 
 __all__ = ["Shipment", "cluster_reply"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Unanswered
-from runic_redis.protocol.queue import Ticket
+from runic_redis.protocol.rounds import Ticket
 
 __all__ = ["Follow", "Follower", "Stop", "by_slot", "entries_of", "follow"]
 
