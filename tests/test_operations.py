@@ -91,7 +91,7 @@ def test_what_was_never_answered_is_unavailable_and_a_write_s_fate_unknown(conte
     with pytest.raises(StoreUnavailable, match=r"cut.*Whether it was stored is not known") as caught:
         play(append(context, "w", [{"a": 1}]), [[UNANSWERED]])
     assert isinstance(caught.value, ConnectionError)
-    with pytest.raises(StoreUnavailable, match="safe to ask again"):
+    with pytest.raises(StoreUnavailable, match="safe to retry"):
         play(append(context, "w", [{"a": 1}]), [[Unanswered("refused", 30.0, unsure=False)]])
 
 
@@ -364,7 +364,7 @@ def test_a_replica_is_warned_of(
     [
         (Unanswered("READONLY You can't write.", 8.0, unsure=False, refused=True), "is a replica.*Nothing was changed"),
         (Unanswered("READONLY You can't write.", 8.0, unsure=True), "is a replica.*Whether it was stored is not known"),
-        (Unanswered("READONLY You can't write.", 8.0, unsure=False), "is a replica.*safe to ask again"),
+        (Unanswered("READONLY You can't write.", 8.0, unsure=False), "is a replica.*safe to retry"),
         (Unanswered("NOREPLICAS Not enough.", 8.0, unsure=False, refused=True), "min-replicas-to-write"),
         (Unanswered("MASTERDOWN Link down.", 8.0, unsure=False, refused=True), "lost the link to its primary"),
         (Unanswered("LOADING Redis is loading.", 8.0, unsure=False, refused=True), "is loading its data"),

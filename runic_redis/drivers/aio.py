@@ -1,10 +1,7 @@
-"""Runs operations on a redis-py client for asyncio.
+"""Runs operations for asyncio.
 
-The calls of concurrent tasks travel together: for each node a task of the driver's own sends what waits, reads the
-replies and wakes those who wait for them. A caller that is cancelled leaves nothing half-read, since it reads nothing.
-
-As in the other driver, commands go through the client's connection pools straight to a connection, which resends
-nothing, and the user's client is left as it is.
+Calls of concurrent tasks share round trips. For each queue the driver has a task that sends the waiting commands, reads
+the replies and wakes the callers. A cancelled caller leaves no reply half-read, since it reads none.
 """
 
 import asyncio
@@ -35,7 +32,7 @@ T = TypeVar("T")
 
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
-    """Carry an operation out; its result."""
+    """Run an operation and return its result."""
     try:
         effect = next(operation)
         while True:
@@ -51,10 +48,10 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
 
 
 async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
-    """Carry an operation out, as `run` does, but give it up after a time; its result.
+    """Run an operation and return its result, but cancel it after a time.
 
     Raises:
-        StoreUnavailable: the time is over.
+        StoreUnavailable: the time has passed.
     """
     try:
         async with asyncio.timeout(limit_s):
@@ -64,7 +61,7 @@ async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) 
 
 
 class _TaskTicket(Ticket):
-    """A call of a task, and the future that tells it that it is answered."""
+    """A call of a task, and the future that the task awaits."""
 
     __slots__ = ("answered",)
 
@@ -77,14 +74,14 @@ class _TaskTicket(Ticket):
             self.answered.set_result(None)
 
 
-# How many follow workflows on their own connection, before the others share one; and how many pages of events are read
-# at the same time. (The first ones are told a little sooner: the shared read ends every moment, and begins anew.) Of a
-# pool with a limit, each of the two may take this part.
+# The most callers that follow workflows on their own connection; further ones share one. And the most pages of events
+# that are read at the same time. (A caller with its own connection gets events a little sooner, as the shared read ends
+# and restarts every moment.) Of a pool with a limit, each of the two takes at most this part.
 _MOST_APART = 8
 _PART = 4
 
 
-# Those of this process. An event loop and its tasks do not survive a fork, so a child's copies are closed.
+# The senders of this process. An event loop and its tasks do not survive a fork, so a child's copies are closed.
 _senders: WeakSet["Sender"] = WeakSet()
 
 
@@ -98,12 +95,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class Sender:
-    """Answers batches, those of concurrent calls together.
+    """Sends batches, those of concurrent calls together.
 
     Args:
-        server: what to send to.
-        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
-        wait_s: how long a server may be let wait for a confirmation, in one round.
+        server: the server to send to.
+        deadline_s: the deadline of a command, from its first try or from when it began to wait for a failing server.
+        wait_s: the longest time that a server may wait for a confirmation, in one round.
     """
 
     def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
@@ -111,11 +108,11 @@ class Sender:
         self._deadline_s = deadline_s
         self._queues = Queues(deadline_s, server.find_node if server.many_nodes else None, wait_s)
         self._drivers: dict[Queue, asyncio.Task[None]] = {}
-        # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
+        # Rounds of large requests; and an event for drivers that can send nothing before one of these ends.
         self._large: set[asyncio.Task[list[Any]]] = set()
         self._changed = asyncio.Event()
-        # How many follow on their own connection; and for each node what reads for the others, and the task that has it
-        # do so. A node that fails keeps up nobody who follows what another one holds.
+        # How many callers follow on their own connection. For the others, each node has a follower and its task, so
+        # that a failing node does not delay the callers that follow streams of another.
         self._following_alone = 0
         self._followers: dict[str, Follower] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
@@ -129,11 +126,11 @@ class Sender:
         _senders.add(self)
 
     def disown(self) -> None:
-        """In a child process: answer nobody, and leave the connections to the parent."""
+        """In a child process: send nothing, and leave the connections to the parent."""
         self._closed = self.disowned = True
 
     def check(self) -> None:
-        """Raise an error unless calls can be answered here.
+        """Raise an error unless calls can be made here.
 
         Raises:
             StoreError: the store is closed, or belongs to the parent of this process, or to another event loop.
@@ -147,7 +144,7 @@ class Sender:
         self.home.check()
 
     async def ask(self, batch: Batch) -> list[Any]:
-        """The replies to a batch.
+        """Send a batch and return its replies.
 
         Raises:
             StoreError: the store is closed, or the connection cannot be used.
@@ -196,7 +193,7 @@ class Sender:
         await self._drive(queue, own_connection=True, connections=connections)
 
     async def _follow(self, ticket: "_TaskTicket", batch: Follow) -> None:
-        """Have the task read that reads for many callers."""
+        """Wait for the task that reads for many callers."""
         nodes = {self._server.find_node(key) for key in batch.after} if self._server.many_nodes else set()
         node = nodes.pop() if len(nodes) == 1 else ""
         follower = self._followers.setdefault(node, Follower())
@@ -213,7 +210,7 @@ class Sender:
         task.add_done_callback(lambda task: self._following_ended(node, task))
 
     async def _run_follower(self, follower: Follower) -> None:
-        """Read for many callers, until for a moment nobody waits."""
+        """Read for many callers, until for a moment none waits."""
         while commands := follower.compose(now_s()):
             ticket = Ticket(Batch(commands, own_connection=True), now_s())
             await self._ask_apart(ticket)
@@ -221,11 +218,11 @@ class Sender:
                 follower.fail(ticket.error)
                 return
             follower.take(ticket.replies, now_s())
-            # Those that were just answered may want more: the next read is for them, too.
+            # Callers that just had entries may want more: the next read includes them.
             await asyncio.sleep(0)
 
     def _following_ended(self, node: str, task: asyncio.Task[None]) -> None:
-        """Also of one that somebody has cancelled, perhaps before it began."""
+        """Restart a follower's task that has ended too early, or was cancelled, perhaps before it began."""
         del self._following[node]
         follower = self._followers[node]
         if self._closed:
@@ -236,22 +233,22 @@ class Sender:
             self._start_following(node)
 
     def _start_driver(self, queue: Queue) -> None:
-        """Have a task of its own send what is asked of a node."""
+        """Start the task that sends the commands of a queue."""
         driver = self._drivers[queue] = asyncio.create_task(self._run_driver(queue))
         driver.add_done_callback(lambda _: self._driver_ended(queue))
 
     def _driver_ended(self, queue: Queue) -> None:
-        """Also of one that somebody has cancelled, perhaps before it began."""
+        """Restart a queue's task that has ended too early, or was cancelled, perhaps before it began."""
         del self._drivers[queue]
         self._room.set()
         if not self._closed and not queue.idle:
             self._start_driver(queue)
 
     async def _run_driver(self, queue: Queue) -> None:
-        """Send what is asked of a node, until for a moment nothing is."""
+        """Send the commands of a queue, until for a moment it is idle."""
         while not queue.idle:
             await self._drive(queue)
-            # Those that were just answered may have more to send: what they add goes in the next round.
+            # Callers that just had replies may have more to send: it goes in the next round.
             await asyncio.sleep(0)
 
     async def _drive(
@@ -270,18 +267,18 @@ class Sender:
             elif not queue.idle and queue.resume_s > started_s:
                 await asyncio.sleep(queue.resume_s - started_s)
             elif not queue.idle:
-                # All that waits is behind large requests.
+                # All that waits must wait for large requests.
                 self._changed.clear()
                 await self._changed.wait()
 
     def _send_large(self, queue: Queue, calls: list[Call]) -> None:
-        """Have a task of its own send a large request."""
+        """Start a task that sends a large request."""
         task = asyncio.create_task(self._server.send(calls, own_connection=True))
         self._large.add(task)
         task.add_done_callback(lambda task: self._large_ended(queue, calls, task))
 
     def _large_ended(self, queue: Queue, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
-        """Also of one that somebody has cancelled, perhaps before it began."""
+        """Settle a large request whose task has ended, or was cancelled, perhaps before it began."""
         self._large.discard(task)
         self._changed.set()
         if task.cancelled():
@@ -304,13 +301,13 @@ class Sender:
         except asyncio.CancelledError:
             queue.fail(calls, closed())
             raise
-        except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
+        except Exception as error:  # an unexpected exception of redis-py must not leave callers without a reply
             queue.fail(calls, failed(error))
         else:
             self._take(queue, calls, answers)
 
     async def _send_when_free(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
-        """Send calls on a connection of their own, once fewer than the most of these are in use."""
+        """Send calls on their own connection, as soon as fewer than the most are in use."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 await connections.acquire()
@@ -326,10 +323,10 @@ class Sender:
             log.info("%s", news)
 
     async def close(self) -> None:
-        """Answer nobody any more, and those who wait with an error."""
+        """Send nothing more, and fail the callers that wait."""
         self._closed = True
         if self.home.loop.is_closed():
-            # Nobody waits. What was connected can only be dropped.
+            # No caller waits. The connections can only be dropped.
             self._server.drop()
         else:
             self._room.set()
@@ -343,22 +340,22 @@ class Sender:
 
 
 class _InFlight:
-    """A batch under way, that nobody waits for yet."""
+    """A batch in flight, whose replies may be awaited later."""
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._task = asyncio.create_task(sender.ask(batch))
         self._task.add_done_callback(_retrieve)
 
     async def wait(self) -> list[Any]:
-        """The replies."""
+        """Return the replies."""
         return await self._task
 
     def cancel(self) -> None:
-        """Give up on the replies."""
+        """Drop the replies."""
         self._task.cancel()
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Have asyncio not complain of a failure that nobody waits for any more."""
+    """Keep asyncio from reporting a failure whose caller is gone."""
     if not task.cancelled():
         task.exception()

@@ -40,28 +40,28 @@ def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str,
     return {**options, "socket_timeout": None, "redis_connect_func": shake_hands}
 
 
-# A time limit is for each reply; setting it anew for each would cost more than reading one.
+# A timeout is for each reply. It is renewed only this often, as to renew it costs more than to read a reply.
 _RENEW_S = 0.1
 
 
 class Connections:
     """A node's connections.
 
-    One is held for the rounds of a second, which spares its way back into the pool and out again; then it goes back,
-    for the pool to look after. Of a client of the user's own none is held: its pool may be small.
+    One is held for the round trips of a second, which saves its way back into the pool and out again. Then it goes
+    back, and the pool checks it. Of a user's client none is held, as its pool may be small.
 
     Args:
-        pool: where they come from.
+        pool: the pool that they come from.
         hold: whether to hold one.
-        timeout_s: how long to wait for each reply; None to leave that to the connections.
+        timeout_s: the timeout of each reply; None to leave that to the connections.
     """
 
     def __init__(self, pool: Any, *, hold: bool, timeout_s: float | None) -> None:
         self.pool = pool
         self._hold = hold
         self._timeout_s = timeout_s
-        # Connections of the store's own limit each step, except over a unix socket: redis.asyncio runs a handshake of
-        # its own there. Those connections, which no network slows down, have one limit for all steps.
+        # Connections of the store's client have a timeout for each step of a handshake, except over a unix socket,
+        # where redis.asyncio has another handshake. Those, which no network slows down, have one timeout for all steps.
         self._take_s = timeout_s
         if timeout_s is not None and hold and not issubclass(pool.connection_class, UnixDomainSocketConnection):
             self._take_s = None
@@ -71,11 +71,11 @@ class Connections:
     async def round_trip(self, shipment: Shipment, *, own_connection: bool) -> list[Any]:
         """Send commands on one connection, and read the replies, redis-py's errors among them as values.
 
-        A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
-        what is left on it belongs to nobody.
+        A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed, as
+        unread replies may be left on it.
 
         Raises:
-            ConfigurationError: the server refused the login, or the connection's settings.
+            ConfigurationError: the server rejected the login, or the connection's settings.
         """
         try:
             connection, since_s = await self._take(own_connection=own_connection)
@@ -105,7 +105,7 @@ class Connections:
             unsent = shipment.unsent
             pieces = len(unsent)
             while unsent:
-                # (Later on, a check of the connection's health would stand in the middle of a request.)
+                # (After the first piece, a health check would land in the middle of the request.)
                 await connection.send_packed_command(unsent[0], check_health=len(unsent) == pieces)
                 del unsent[0]
                 if unsent and timeout_s is not None:
@@ -122,7 +122,7 @@ class Connections:
                     limit.reschedule(clock() + timeout_s)
 
     async def _take(self, *, own_connection: bool) -> tuple[Any, float]:
-        """A connection, and since when it has been out of the pool."""
+        """Return a connection, and the time when it left the pool."""
         if not own_connection and self._held is not None:
             (connection, since_s), self._held = self._held, None
             if now_s() - since_s < HOLD_S:
@@ -132,14 +132,14 @@ class Connections:
             async with asyncio.timeout(self._take_s):
                 return await self.pool.get_connection(), now_s()
         except redis.ConnectionError as error:
-            # Over a unix socket, redis.asyncio puts this around whatever the server refused.
+            # Over a unix socket, redis.asyncio wraps the error of a server in this one.
             refusal = error.__cause__
             if not isinstance(refusal, redis.RedisError):
                 raise
         raise refusal
 
     async def close(self) -> None:
-        """Give back what is held."""
+        """Give the held connection back."""
         self._closed = True
         if self._held is not None:
             (connection, _), self._held = self._held, None
@@ -147,16 +147,16 @@ class Connections:
 
 
 def drop_connections(pool: Any) -> None:
-    """Close a pool's connections, once their event loop is closed."""
+    """Close a pool's connections, after their event loop is closed."""
     for connection in [*pool._available_connections, *pool._in_use_connections]:
         drop_connection(connection)
 
 
 def drop_connection(connection: Any) -> None:
-    """Close a connection whose event loop is closed: redis-py and asyncio would leave that to the garbage collector."""
+    """Close a connection whose event loop is closed. redis-py and asyncio leave that to the garbage collector."""
     writer, connection._writer, connection._reader = connection._writer, None, None
     with suppress(RuntimeError, AttributeError):  # the latter of a connection in memory
         writer.transport.abort()
-    # That has asked the loop for the rest.
+    # The abort has scheduled the rest on the loop, which is closed.
     with suppress(Exception):
         writer.transport._call_connection_lost(None)

@@ -18,31 +18,31 @@ __all__ = ["ClusterServer", "Server", "SingleServer"]
 
 
 class Server(Protocol):
-    """Something that answers calls."""
+    """A single server or a cluster, to which calls are sent."""
 
     many_nodes: bool
     most_connections: int
 
     def find_node(self, key: str) -> str:
-        """The name of the node that holds a key; asked only where there are many."""
+        """Return the name of the node that holds a key; called only if there are many nodes."""
 
     async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
-        """The replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without an answer."""
+        """Return the replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without a reply."""
 
     async def close(self) -> None:
-        """Let go of connections that were made for the store alone."""
+        """Close the connections that were made for the store."""
 
     def drop(self) -> None:
-        """Drop these connections, once their event loop is closed."""
+        """Drop the connections that were made for the store, after their event loop is closed."""
 
 
 class SingleServer:
-    """One Redis, or whichever is the primary of a Sentinel's service.
+    """One Redis server, or the current primary of a Sentinel's service.
 
     Args:
         client: a client of redis.asyncio.
-        owned: whether it was made for the store alone.
-        timeout_s: how long to wait for each reply; None to leave that to the client's connections.
+        owned: whether it was made for the store.
+        timeout_s: the timeout of each reply; None to leave that to the client's connections.
     """
 
     many_nodes = False
@@ -55,25 +55,25 @@ class SingleServer:
         self._connections = Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
 
     def find_node(self, _: str) -> str:
-        """The one node."""
+        """Return the name of the only node."""
         return ""
 
     async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
-        """Send the calls on one connection, then read the replies."""
+        """Send the calls on one connection, and return the replies."""
         check_open(self._closed)
         shipment = Shipment(calls, range(len(calls)))
         answers = await self._connections.round_trip(shipment, own_connection=own_connection)
         return [plain_reply(reply) for reply in shipment.replies(answers)]
 
     async def close(self) -> None:
-        """Answer nobody any more; close the client, if it was made for the store."""
+        """Reject further calls; close the client, if it was made for the store."""
         self._closed = True
         await self._connections.close()
         if self._owned:
             await self._client.aclose()
 
     def drop(self) -> None:
-        """Drop the connections of a client that was made for the store, once their event loop is closed."""
+        """Drop the connections of a client that was made for the store, after their event loop is closed."""
         if self._owned:
             drop_connections(self._client.connection_pool)
 
@@ -81,12 +81,12 @@ class SingleServer:
 class ClusterServer:
     """A Redis Cluster: each call goes to the node that holds its key.
 
-    A cluster client's nodes keep no pool that lends connections, so each has one here, made as its own would be.
+    The nodes of a cluster client have no pool that lends connections. So each node has a pool here.
 
     Args:
-        connect: gives a cluster client of redis.asyncio.
-        owned: whether it was made for the store alone.
-        timeout_s: how long to wait for each reply; None to leave that to the client's connections.
+        connect: returns a cluster client of redis.asyncio.
+        owned: whether it was made for the store.
+        timeout_s: the timeout of each reply; None to leave that to the client's connections.
     """
 
     many_nodes = True
@@ -102,11 +102,11 @@ class ClusterServer:
         self._connections: dict[str, Connections] = {}
 
     def find_node(self, key: str) -> str:
-        """The name of the node that holds a key, as far as is known."""
+        """Return the name of the node that holds a key; '' if it is not known."""
         return node_name(self._client, key)
 
     async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
-        """Send each node its calls on one connection, and follow where the cluster redirects them."""
+        """Send each node its calls on one connection, follow redirections, and return the replies."""
         check_open(self._closed)
         if not self._discovered:
             try:
@@ -138,13 +138,13 @@ class ClusterServer:
         return known
 
     def _discovery_s(self) -> float | None:
-        """How long asking for the nodes may take: any of those that are known may be silent."""
+        """Return the timeout of asking for the nodes: any of the known nodes may be silent."""
         return (
             None if self._timeout_s is None else self._timeout_s * (1 + len(self._client.nodes_manager.startup_nodes))
         )
 
     async def _rediscover(self) -> None:
-        """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
+        """Ask the cluster again which node has which slots. A failure shows in the next try."""
         try:
             async with asyncio.timeout(self._discovery_s()):
                 await self._client.nodes_manager.initialize()
@@ -154,7 +154,7 @@ class ClusterServer:
             log.info(REDISCOVERED)
 
     async def close(self) -> None:
-        """Answer nobody any more; close what was made for the store."""
+        """Reject further calls; close what was made for the store."""
         self._closed = True
         for connections in self._connections.values():
             await connections.close()
@@ -163,7 +163,7 @@ class ClusterServer:
             await self._client.aclose()
 
     def drop(self) -> None:
-        """Drop the connections that were made for the store, once their event loop is closed."""
+        """Drop the connections that were made for the store, after their event loop is closed."""
         for connections in self._connections.values():
             drop_connections(connections.pool)
         if self._owned:

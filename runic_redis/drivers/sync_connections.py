@@ -64,25 +64,25 @@ def replace_locks(client: Any) -> None:
 class Connections:
     """A node's connections.
 
-    The connections of the store's own client are kept here, in a list and not in redis-py's pool: neither an interrupt
-    nor a fork leaves a list in a broken state, and nothing limits its length. A connection that an interrupt loses is
-    garbage, which closes it. Connections of the user's client, or of a URL with `max_connections`, come from redis-py's
-    pool, and go back to it after each round_trip.
+    The connections of the store's client are kept in a list here, and not in redis-py's pool: neither an interrupt nor
+    a fork leaves a list in a broken state, and its length is not limited. A connection that is lost by an interrupt is
+    closed by the garbage collector. Connections of the user's client, or of a URL with `max_connections`, come from
+    redis-py's pool, and go back to it after each round trip.
 
     Args:
         pool: makes the connections.
-        owned: whether its client was made for the store alone.
+        owned: whether its client was made for the store.
     """
 
     def __init__(self, pool: Any, *, owned: bool) -> None:
         self.pool = pool
         self._keep = owned and pool.max_connections >= NO_LIMIT
-        # Connections that nobody uses, the last used last, each with the time of its last check.
+        # Idle connections, the last used last, each with the time of its last check.
         self._idle: list[tuple[Any, float]] = []
         self._closed = False
 
     def take(self) -> tuple[Any, float]:
-        """A connection, and when it was last checked."""
+        """Return a connection, and the time of its last check."""
         if not self._keep:
             return self.pool.get_connection(), 0.0
         try:
@@ -102,14 +102,14 @@ class Connections:
         return connection, now_s()
 
     def _is_usable(self, connection: Any) -> bool:
-        """Whether an idle connection still stands, has nothing unread, and leads to the primary."""
+        """Whether an idle connection is open, has nothing unread, and leads to the primary."""
         try:
             return bool(self.pool.owns_connection(connection)) and not connection.can_read()
         except CONNECTION_FAILURES:
             return False
 
     def give_back(self, connection: Any, checked_s: float) -> None:
-        """Have a connection back, all its replies read."""
+        """Take a connection back, all of whose replies were read."""
         if not self._keep:
             self.pool.release(connection)
             return
@@ -118,7 +118,7 @@ class Connections:
             self.close()
 
     def drop(self, connection: Any) -> None:
-        """Have a connection back that is not to be used again as it is."""
+        """Take a connection back and close it, as it cannot be used again in its state."""
         try:
             connection.disconnect()
         finally:
@@ -131,20 +131,20 @@ class Connections:
         self.pool.reset()
 
     def close(self) -> None:
-        """Close the connections that nobody uses; those in use, when they come back."""
+        """Close the idle connections; those in use are closed when they come back."""
         self._closed = True
         while self._idle:
             self._idle.pop()[0].disconnect()
 
 
 class RoundTrip:
-    """Commands sent on one connection, whose replies are to be read.
+    """Commands sent on one connection, whose replies are read later.
 
-    A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed:
-    what is left on it belongs to nobody.
+    A connection that fails, or is interrupted, between the first byte sent and the last byte read is closed, as unread
+    replies may be left on it.
 
     Raises:
-        ConfigurationError: the server refused the login, or the connection's settings.
+        ConfigurationError: the server rejected the login, or the connection's settings.
     """
 
     def __init__(self, connections: Connections, shipment: Shipment) -> None:
@@ -161,7 +161,7 @@ class RoundTrip:
             unsent = shipment.unsent
             pieces = len(unsent)
             while unsent:
-                # (Later on, a check of the connection's health would stand in the middle of a request.)
+                # (After the first piece, a health check would land in the middle of the request.)
                 self._connection.send_packed_command(unsent[:1], check_health=len(unsent) == pieces)
                 del unsent[0]
         except FAILURES as error:
@@ -172,7 +172,7 @@ class RoundTrip:
             raise
 
     def finish(self) -> list[Any]:
-        """The replies, redis-py's errors among them as values."""
+        """Return the replies, redis-py's errors among them as values."""
         replies: list[Any] = []
         if self._lost is None:
             read_response = self._connection.read_response
@@ -199,18 +199,18 @@ class RoundTrip:
         return replies
 
     def cancel(self) -> None:
-        """Give up on the replies, and on the connection with them."""
+        """Drop the replies, and the connection with them."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._connections.drop(connection)
 
     def interrupt(self) -> None:
-        """From another thread: have what waits for the replies fail.
+        """From another thread: make a `finish` fail that is in progress.
 
-        If they have just come, the connection may be another call's by now. That is then a lost connection, as any.
+        If its replies have just arrived, another call may use the connection by now, and loses it.
         """
         connected = getattr(self._connection, "_sock", None)
         if isinstance(connected, socket.socket):
             with suppress(OSError):
-                # (That of a TLS connection would also end its encryption, under the thread that reads.)
+                # (The method of a TLS socket would also end the encryption, while the thread reads.)
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)

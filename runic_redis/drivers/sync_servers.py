@@ -18,34 +18,34 @@ __all__ = ["ClusterServer", "Pending", "Server", "SingleServer"]
 
 
 class Pending(Protocol):
-    """Calls that were sent, and not answered yet."""
+    """Calls that were sent, and whose replies were not read yet."""
 
     def finish(self) -> list[Any]:
-        """The replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without an answer."""
+        """Return the replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without a reply."""
 
     def cancel(self) -> None:
-        """Give up on the replies."""
+        """Drop the replies."""
 
     def interrupt(self) -> None:
-        """From another thread: have a `finish` that waits fail."""
+        """From another thread: make a `finish` fail that is in progress."""
 
 
 class Server(Protocol):
-    """Something that answers calls."""
+    """A single server or a cluster, to which calls are sent."""
 
     many_nodes: bool
 
     def find_node(self, key: str) -> str:
-        """The name of the node that holds a key; asked only where there are many."""
+        """Return the name of the node that holds a key; called only if there are many nodes."""
 
     def begin(self, calls: Sequence[Call]) -> Pending:
-        """Send calls, together with nothing else."""
+        """Send calls, and return without waiting for the replies."""
 
     def forget(self) -> None:
         """In a child process: forget the connections and the locks of the parent's threads."""
 
     def close(self) -> None:
-        """Let go of connections that were made for the store alone."""
+        """Close the connections that were made for the store."""
 
 
 class _SinglePending:
@@ -62,11 +62,11 @@ class _SinglePending:
 
 
 class SingleServer:
-    """One Redis, or whichever is the primary of a Sentinel's service.
+    """One Redis server, or the current primary of a Sentinel's service.
 
     Args:
         client: a redis-py client.
-        owned: whether it was made for the store alone.
+        owned: whether it was made for the store.
     """
 
     many_nodes = False
@@ -78,7 +78,7 @@ class SingleServer:
         self._connections = Connections(client.connection_pool, owned=owned)
 
     def find_node(self, _: str) -> str:
-        """The one node."""
+        """Return the name of the only node."""
         return ""
 
     def begin(self, calls: Sequence[Call]) -> Pending:
@@ -92,7 +92,7 @@ class SingleServer:
         self._connections.forget()
 
     def close(self) -> None:
-        """Answer nobody any more; close the client, if it was made for the store."""
+        """Reject further calls; close the client, if it was made for the store."""
         self._closed = True
         self._connections.close()
         if self._owned:
@@ -103,8 +103,8 @@ class ClusterServer:
     """A Redis Cluster: each call goes to the node that holds its key.
 
     Args:
-        connect: gives a redis-py cluster client, which asks for the nodes as it is made.
-        owned: whether it is made for the store alone.
+        connect: returns a redis-py cluster client, which asks for the nodes as it is made.
+        owned: whether it is made for the store.
     """
 
     many_nodes = True
@@ -117,7 +117,7 @@ class ClusterServer:
         self._connections: dict[str, Connections] = {}
 
     def find_node(self, key: str) -> str:
-        """The name of the node that holds a key, as far as is known."""
+        """Return the name of the node that holds a key; '' if it is not known."""
         return "" if self._client is None else node_name(self._client, key)
 
     def begin(self, calls: Sequence[Call]) -> Pending:
@@ -134,7 +134,7 @@ class ClusterServer:
         return _ClusterPending(self, calls)
 
     def connections(self, node: ClusterNode) -> Connections:
-        """A node's connections."""
+        """Return a node's connections."""
         pool = self._client.get_redis_connection(node).connection_pool
         known = self._connections.get(node.name)
         if known is None or known.pool is not pool:
@@ -146,7 +146,7 @@ class ClusterServer:
         return Redirections(calls, self._client, partial(ClusterNode, server_type="primary"))
 
     def rediscover(self) -> None:
-        """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
+        """Ask the cluster again which node has which slots. A failure shows in the next try."""
         with suppress(*CLUSTER_FAILURES):
             self._client.nodes_manager.initialize()
             log.info(REDISCOVERED)
@@ -160,7 +160,7 @@ class ClusterServer:
             connections.forget()
 
     def close(self) -> None:
-        """Answer nobody any more; close the client, if it was made for the store."""
+        """Reject further calls; close the client, if it was made for the store."""
         self._closed = True
         for connections in self._connections.values():
             connections.close()
@@ -178,10 +178,10 @@ class _Unreached:
         return self._replies
 
     def cancel(self) -> None:
-        """Nothing was sent."""
+        """Do nothing: nothing was sent."""
 
     def interrupt(self) -> None:
-        """Nothing waits."""
+        """Do nothing: no `finish` waits."""
 
 
 class _ClusterPending:
@@ -233,13 +233,13 @@ class _ClusterPending:
             self._send()
 
     def cancel(self) -> None:
-        """Give up on the replies."""
+        """Drop the replies."""
         for round_trip, _ in self._in_flight:
             round_trip.cancel()
         self._in_flight = []
 
     def interrupt(self) -> None:
-        """From another thread: have a `finish` that waits fail."""
+        """From another thread: make a `finish` fail that is in progress."""
         if (reading := self._reading) is not None:
             reading.interrupt()
         for round_trip, _ in list(self._in_flight):

@@ -68,7 +68,7 @@ _FULL_BYTES = 64 * 1024 * 1024
 _MOST_LARGE = 4
 
 
-_EARLIER_TRY = "An earlier try had no answer: whether it was carried out is not known."
+_EARLIER_TRY = "An earlier try had no reply: whether it was carried out is not known."
 _TROUBLE = frozenset({ErrorReply, ConnectionLost, Unconfirmed})
 
 
@@ -307,7 +307,7 @@ class Queue:
         if reason:
             if not self._failures:
                 self._failing_s = self._sent_s
-                news = f"Redis fails ({reason}): what was asked of it is tried again, each for {self._deadline_s:g} s."
+                news = f"Redis fails ({reason}). Commands are retried, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
             longest = min(_LONGEST_PAUSE_S, self._deadline_s / 8, _FIRST_PAUSE_S * 2**self._failures)
