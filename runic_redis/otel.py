@@ -10,9 +10,8 @@ Needs the extra ``otel``. What is not instrumented imports none of it, and asks 
 Sources: OpenTelemetry's semantic conventions for messaging and for database spans and metrics, and W3C Trace Context.
 """
 
-import inspect
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -44,17 +43,16 @@ _MOST_LINKS = 128
 # What the conventions advise, in seconds.
 _MESSAGING_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _DATABASE_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
-# What each operation is called, and is, by the name of its function; all others are called by that, and are CLIENT.
+# The kinds of spans, by the public names of operations; all others are CLIENT.
 _KINDS = {
-    "append": ("append", SpanKind.PRODUCER),
-    "append_many": ("append_many", SpanKind.PRODUCER),
-    "Reader.open": ("stream", SpanKind.CONSUMER),
-    "Reader.next_page": ("stream", SpanKind.CONSUMER),
-    "Tailer.open": ("tail", SpanKind.CONSUMER),
-    "Tailer.next_page": ("tail", SpanKind.CONSUMER),
-    "Listing.open": ("list", SpanKind.CLIENT),
-    "Listing.next_page": ("list", SpanKind.CLIENT),
+    "append": SpanKind.PRODUCER,
+    "append_many": SpanKind.PRODUCER,
+    "stream": SpanKind.CONSUMER,
+    "tail": SpanKind.CONSUMER,
+    "tail_many": SpanKind.CONSUMER,
 }
+# A page of these that brought nothing makes no span.
+_TAILS = {"tail", "tail_many"}
 
 
 def instrument(
@@ -79,9 +77,9 @@ def instrument(
     Raises:
         InvalidArgument: the store is instrumented already.
     """
-    if store._context.observer is not None:
+    if store.context.observer is not None:
         raise InvalidArgument("The store is instrumented already; nothing was changed.")
-    store._context.observer = _Observer(store, tracer_provider, meter_provider)
+    store.context.observer = _Observer(store, tracer_provider, meter_provider)
 
 
 def context_of(record: Record) -> Context:
@@ -132,7 +130,7 @@ class _Observer:
         meter_provider: MeterProvider | None,
     ) -> None:
         self._store = store
-        self._namespace = store._context.keys.namespace
+        self._namespace = store.context.keys.namespace
         self._tracer = trace.get_tracer("runic_redis", __version__, tracer_provider)
         meter = metrics.get_meter("runic_redis", __version__, meter_provider)
         self._messaging_s = _seconds(meter, "messaging.client.operation.duration", _MESSAGING_BUCKETS_S)
@@ -141,10 +139,10 @@ class _Observer:
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
 
     @contextmanager
-    def observing(self, operation: Generator[Any, Any, T]) -> Iterator[Callable[[T], T]]:
-        name, kind = _KINDS.get(called := operation.__qualname__, (called, SpanKind.CLIENT))  # type: ignore[attr-defined]
+    def observing(self, name: str, workflow_id: str) -> Iterator[Callable[[T], T]]:
+        kind = _KINDS.get(name, SpanKind.CLIENT)
         common = self._common(name, kind)
-        about = {**common, **_workflow(inspect.getgeneratorlocals(operation))}
+        about = {**common, "runic_redis.workflow_id": workflow_id} if workflow_id else common
         seen = _Observation()
         span = None
         began_ns, began_s = time.time_ns(), time.perf_counter()
@@ -160,12 +158,12 @@ class _Observer:
                 yield partial(_take, seen)
             except BaseException as error:
                 # A tail that is left while it waits is cancelled: that is no failure.
-                if name != "tail" or isinstance(error, Exception):
+                if name not in _TAILS or isinstance(error, Exception):
                     seen.failure = error
                 raise
             finally:
                 took_s = time.perf_counter() - began_s
-                if span is None and (seen.messages or seen.failure or name != "tail"):
+                if span is None and (seen.messages or seen.failure or name not in _TAILS):
                     span = self._tracer.start_span(
                         f"{name} {self._namespace}",
                         kind=kind,
@@ -235,15 +233,9 @@ def _take(seen: _Observation, result: T) -> T:
     return result
 
 
-def _workflow(arguments: Mapping[str, Any]) -> dict[str, str]:
-    """The id of the workflow that an operation is about, if it is about one."""
-    workflow_id = arguments.get("workflow_id", getattr(arguments.get("self"), "workflow_id", None))
-    return {"runic_redis.workflow_id": workflow_id} if type(workflow_id) is str else {}
-
-
 def _server(store: RedisStore | AsyncRedisStore) -> dict[str, str | int]:
     """Where the server is, if it is one."""
-    parts = urlsplit("" if store._connected is None else store._connected.label)
+    parts = urlsplit(store.url)
     if parts.scheme == "unix":
         return {"server.address": parts.path}
     if parts.scheme not in {"redis", "rediss"} or not parts.hostname:

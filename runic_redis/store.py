@@ -4,7 +4,8 @@ This is the whole API in one place. What an operation does is in operations/, ho
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from operator import itemgetter
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -74,6 +75,7 @@ class RedisStore:
 
     Attributes:
         closed: whether the store has been closed.
+        context: the settings that operations are made with, for `run`.
 
     Raises:
         ConfigurationError: the client, the server or the settings cannot be used.
@@ -133,11 +135,16 @@ class RedisStore:
     @property
     def registry(self) -> EventRegistry:
         """The event types of this store."""
-        return self._context.codec.registry
+        return self.context.codec.registry
+
+    @property
+    def url(self) -> str:
+        """Where the store is connected, as a URL without a password."""
+        return self._connected.label
 
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
-        self._context = context
+        self.context = context
         context.clock = time.time
         context.wait_s = connected.wait_s
         context.many_nodes = connected.many_nodes
@@ -165,9 +172,9 @@ class RedisStore:
         self.close()
 
     def __repr__(self) -> str:
-        keys = self._context.keys
+        keys = self.context.keys
         state = " closed" if self.closed else ""
-        return f"<RedisStore{state} {self._connected.label} namespace={keys.namespace!r} partitions={keys.partitions}>"
+        return f"<RedisStore{state} {self.url} namespace={keys.namespace!r} partitions={keys.partitions}>"
 
     def __reduce__(self) -> NoReturn:
         raise InvalidType(
@@ -176,18 +183,27 @@ class RedisStore:
             "needed. Threads share one store."
         )
 
-    def _run(self, operation: Operation[T], asked: Operation[T] | None = None) -> T:
-        """Carry an operation out; `asked` is what was asked for, where another has been put around it."""
-        observer, asked = self._context.observer, asked or operation
-        if not self._context.made:
-            operation = settings.with_settings(self._context, operation)
-        if observer is None:
-            return run(operation, self._sender)
-        with observer.observing(asked) as take:
-            return take(run(operation, self._sender))
+    def run(self, operation: Operation[T], name: str, workflow_id: str = "") -> T:
+        """Run an operation that was made with this store's `context`, and return its result.
 
-    def _write(self, operation: Operation[T], durability: Durability | None) -> T:
-        return self._run(durably(self._context, operation, durability), operation)
+        The methods of the store use it, and so do tools that have operations of their own, such as the command line.
+
+        Args:
+            operation: from a function of `runic_redis.operations` or `runic_redis.admin`.
+            name: the public name of the operation. Spans and metrics carry it.
+            workflow_id: the workflow that it is about, if it is about one.
+        """
+        context = self.context
+        if not context.made:
+            operation = settings.with_settings(context, operation)
+        if context.observer is None:
+            return run(operation, self._sender)
+        with context.observer.observing(name, workflow_id) as take:
+            result: T = take(run(operation, self._sender))
+            return result
+
+    def _write(self, operation: Operation[T], durability: Durability | None, name: str, workflow_id: str = "") -> T:
+        return self.run(durably(self.context, operation, durability), name, workflow_id)
 
     # Events
 
@@ -232,7 +248,7 @@ class RedisStore:
         """
         return self._write(
             appending.append(
-                self._context,
+                self.context,
                 workflow_id,
                 events,
                 expected_cursor=expected_cursor,
@@ -242,6 +258,8 @@ class RedisStore:
                 snapshot=snapshot,
             ),
             durability,
+            "append",
+            workflow_id,
         )
 
     def append_many(
@@ -264,7 +282,7 @@ class RedisStore:
         Returns:
             For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
         """
-        return self._write(appending.append_many(self._context, items, leases), durability)
+        return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """The events of a commit, checked and encoded ahead of their `append`; nothing is sent.
@@ -282,7 +300,7 @@ class RedisStore:
         Raises:
             EncodeError: an event, or a value in one, cannot be stored, or the commit is too large.
         """
-        return appending.encode_events(self._context, events)
+        return appending.encode_events(self.context, events)
 
     def encode_state(self, state: Any) -> bytes:
         """A session's state as the data of a snapshot: any value that an event may hold; nothing is sent.
@@ -290,7 +308,7 @@ class RedisStore:
         Raises:
             EncodeError: a part of it cannot be stored.
         """
-        return self._context.codec.encode_state(state)
+        return self.context.codec.encode_state(state)
 
     def decode_state(self, data: bytes) -> Any:
         """A session's state, from the data of a snapshot that `encode_state` made; nothing is sent.
@@ -299,7 +317,7 @@ class RedisStore:
             DecodeError: the data is damaged, or something else.
             UnknownEventType: it holds an object of an unregistered type.
         """
-        return self._context.codec.decode_state_strictly(data)
+        return self.context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
@@ -326,14 +344,18 @@ class RedisStore:
             UnknownEventType: an event's type is not registered, see `unknown_events`.
             DecodeError: what is kept is damaged.
         """
-        return self._read(reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse))
+        return self._read(
+            reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse), "stream", workflow_id
+        )
 
     def stream_records(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
     ) -> Iterator[Record]:
         """As `stream`, but each event in a `Record`, with its cursor, its time and its commit's metadata."""
         return self._read(
-            reading.Reader(self._context, workflow_id, after=after, until=until, reverse=reverse, records=True)
+            reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse, records=True),
+            "stream",
+            workflow_id,
         )
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
@@ -356,7 +378,9 @@ class RedisStore:
             WorkflowNotFound: while iterating, the workflow was deleted.
             CommitsLost: while iterating, the server was found to have lost events.
         """
-        return Tail(self._run, tailing.Tailer(self._context, {workflow_id: after}), itemgetter(1), wait_s)
+        return self._tail(
+            tailing.Tailer(self.context, {workflow_id: after}), itemgetter(1), wait_s, "tail", workflow_id
+        )
 
     def tail_many(self, after: Mapping[str, int], *, wait_s: float | None = None) -> Tail[tuple[str, Record]]:
         """As `tail`, of many workflows at once, by one blocking read.
@@ -371,11 +395,11 @@ class RedisStore:
         Returns:
             An iterator of pairs, of a workflow id and a `Record`, as that of `tail`.
         """
-        return Tail(self._run, tailing.Tailer(self._context, after), tuple, wait_s)
+        return self._tail(tailing.Tailer(self.context, after), tuple, wait_s, "tail_many")
 
     def cursor(self, workflow_id: str) -> int:
         """How many events the workflow has had since it was made; 0 if there is none."""
-        return self._run(reading.cursor(self._context, workflow_id))
+        return self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
 
     # Snapshots
 
@@ -395,7 +419,12 @@ class RedisStore:
             SnapshotConflict: the cursor is above the workflow's, or below that of the snapshot already there; nothing
                 was stored.
         """
-        self._write(snapshots.save_snapshot(self._context, workflow_id, cursor, data, lease), durability)
+        self._write(
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
+            durability,
+            "save_snapshot",
+            workflow_id,
+        )
 
     def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
         """A workflow's snapshot: the cursor that it stands for, and the data.
@@ -403,7 +432,7 @@ class RedisStore:
         Raises:
             SnapshotNotFound: there is none.
         """
-        return self._run(snapshots.load_snapshot(self._context, workflow_id))
+        return self.run(snapshots.load_snapshot(self.context, workflow_id), "load_snapshot", workflow_id)
 
     def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
@@ -425,7 +454,7 @@ class RedisStore:
             WorkflowNotFound: there is no such workflow.
             LeaseLost: the lease is outdated; nothing was removed.
         """
-        return self._write(snapshots.trim(self._context, workflow_id, keep, lease), durability)
+        return self._write(snapshots.trim(self.context, workflow_id, keep, lease), durability, "trim", workflow_id)
 
     # Facts
 
@@ -436,11 +465,11 @@ class RedisStore:
             EncodeError: the value cannot be kept; nothing was sent.
             InvalidArgument: another value is kept under the hash, and stays.
         """
-        self._write(facts.save_fact(self._context, fact_hash, value), durability)
+        self._write(facts.save_fact(self.context, fact_hash, value), durability, "save_fact")
 
     def save_facts(self, values: Mapping[Hash, Any], *, durability: Durability | None = None) -> None:
         """Keep many values, each under its hash, in one round trip; as `save_fact`."""
-        self._write(facts.save_facts(self._context, values), durability)
+        self._write(facts.save_facts(self.context, values), durability, "save_facts")
 
     def put_fact(self, value: Any, *, durability: Durability | None = None) -> str:
         """Keep a value under its content hash.
@@ -454,7 +483,7 @@ class RedisStore:
         Raises:
             EncodeError: the value cannot be kept; nothing was sent.
         """
-        return self._write(facts.put_fact(self._context, value), durability)
+        return self._write(facts.put_fact(self.context, value), durability, "put_fact")
 
     def load_fact(self, fact_hash: str | bytes) -> Any:
         """The value that is kept under a hash, checked against it. Its dicts are in canonical order.
@@ -463,7 +492,7 @@ class RedisStore:
             FactNotFound: there is none.
             DecodeError: what is kept is damaged, or does not match the hash.
         """
-        return self._run(facts.load_fact(self._context, fact_hash))
+        return self.run(facts.load_fact(self.context, fact_hash), "load_fact")
 
     def load_facts(self, hashes: Iterable[Hash]) -> dict[Hash, Any]:
         """The values kept under many hashes, by hash, in one round trip.
@@ -472,7 +501,7 @@ class RedisStore:
             FactNotFound: some are missing; the error names them all.
             DecodeError: what is kept is damaged, or does not match its hash.
         """
-        return self._run(facts.load_facts(self._context, hashes))
+        return self.run(facts.load_facts(self.context, hashes), "load_facts")
 
     # Leases
 
@@ -494,7 +523,7 @@ class RedisStore:
         Raises:
             LeaseHeld: somebody else has it.
         """
-        token = self._run(leasing.acquire(self._context, workflow_id, owner, ttl))
+        token = self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
         return HeldLease(workflow_id, owner, token, float(ttl), self)
 
     def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[HeldLease]:
@@ -510,7 +539,7 @@ class RedisStore:
         Returns:
             The leases; none if nothing is left unfinished.
         """
-        claimed = self._run(leasing.claim(self._context, owner, limit, ttl))
+        claimed = self.run(leasing.claim(self.context, owner, limit, ttl), "claim")
         return [HeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
 
     def renew(self, lease: Lease) -> None:
@@ -519,11 +548,11 @@ class RedisStore:
         Raises:
             LeaseLost: it is outdated.
         """
-        self._run(leasing.renew(self._context, lease))
+        self.run(leasing.renew(self.context, lease), "renew")
 
     def release(self, lease: Lease) -> None:
         """Give a lease back: what is unfinished can be claimed at once. If the lease was lost, nothing happens."""
-        self._run(leasing.release(self._context, lease))
+        self.run(leasing.release(self.context, lease), "release")
 
     def complete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
         """Mark a workflow as finished: nobody can claim it any more. It can still be read, and written.
@@ -532,7 +561,7 @@ class RedisStore:
             WorkflowNotFound: there is no such workflow.
             LeaseLost: the lease is outdated; nothing was changed.
         """
-        self._write(leasing.complete(self._context, workflow_id, lease), durability)
+        self._write(leasing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
     def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
         """Have a finished workflow deleted so many seconds from now, with all that is kept for it, facts aside.
@@ -546,7 +575,7 @@ class RedisStore:
             WorkflowNotFound: there is no such workflow.
             InvalidArgument: it is not complete; nothing was changed.
         """
-        self._write(leasing.expire(self._context, workflow_id, after), durability)
+        self._write(leasing.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
 
     # Whole workflows
 
@@ -560,7 +589,7 @@ class RedisStore:
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
         """
-        self._write(workflows.save(self._context, workflow_id, log, lease), durability)
+        self._write(workflows.save(self.context, workflow_id, log, lease), durability, "save", workflow_id)
 
     def checkpoint(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
@@ -574,11 +603,11 @@ class RedisStore:
         Raises:
             WorkflowNotFound: none was.
         """
-        return self._run(workflows.load(self._context, workflow_id))
+        return self.run(workflows.load(self.context, workflow_id), "load", workflow_id)
 
     def exists(self, workflow_id: str) -> bool:
         """Whether anything has been appended, saved or snapshotted under the id."""
-        return self._run(workflows.exists(self._context, workflow_id))
+        return self.run(workflows.exists(self.context, workflow_id), "exists", workflow_id)
 
     def delete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
         """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens.
@@ -586,7 +615,7 @@ class RedisStore:
         Raises:
             LeaseLost: the lease is outdated; nothing was deleted.
         """
-        self._write(workflows.delete(self._context, [workflow_id], lease), durability)
+        self._write(workflows.delete(self.context, [workflow_id], lease), durability, "delete", workflow_id)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
         """The ids of all workflows, the one written to last first, read a page at a time.
@@ -600,7 +629,7 @@ class RedisStore:
         Returns:
             An iterator of ids.
         """
-        return self._read(listing.Listing(self._context, prefix=prefix, limit=limit))
+        return self._read(listing.Listing(self.context, prefix=prefix, limit=limit), "list")
 
     # The namespace as a whole
 
@@ -618,7 +647,7 @@ class RedisStore:
         Returns:
             How many were removed.
         """
-        return self._run(collecting.collect(self._context, grace))
+        return self.run(collecting.collect(self.context, grace), "collect")
 
     def memory_usage(self) -> dict[str, int]:
         """How many bytes of the server's memory the namespace takes, by kind of key.
@@ -629,7 +658,7 @@ class RedisStore:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
             ``expiring``, ``facts`` and ``config``.
         """
-        return self._run(namespace.memory_usage(self._context))
+        return self.run(namespace.memory_usage(self.context), "memory_usage")
 
     def delete_namespace(self) -> None:
         """Delete every workflow and every fact of the namespace, and the namespace itself.
@@ -637,15 +666,25 @@ class RedisStore:
         Stop its other users first: what they write meanwhile may stay, and a store that is open elsewhere does not
         notice that the namespace, with its settings, is gone. The next write makes it anew.
         """
-        self._run(namespace.delete_namespace(self._context))
+        self.run(namespace.delete_namespace(self.context), "delete_namespace")
 
-    def _read(self, source: reading.Reader | listing.Listing) -> Iterator[Any]:
-        self._run(source.open())
-        return self._pages(source)
+    def _read(self, source: reading.Reader | listing.Listing, name: str, workflow_id: str = "") -> Iterator[Any]:
+        self.run(source.open(), name, workflow_id)
+        return self._pages(source, name, workflow_id)
 
-    def _pages(self, source: reading.Reader | listing.Listing) -> Iterator[Any]:
+    def _tail(
+        self,
+        tailer: tailing.Tailer,
+        form: Callable[[tuple[str, Record]], Any],
+        wait_s: float | None,
+        name: str,
+        workflow_id: str = "",
+    ) -> Tail[Any]:
+        return Tail(partial(self.run, name=name, workflow_id=workflow_id), tailer, form, wait_s)
+
+    def _pages(self, source: reading.Reader | listing.Listing, name: str, workflow_id: str) -> Iterator[Any]:
         try:
-            while page := self._run(source.next_page()):
+            while page := self.run(source.next_page(), name, workflow_id):
                 yield from page
                 page.clear()  # before the next one is made, which then takes the same memory
         finally:
