@@ -303,7 +303,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
 
 def _partition_times(store: RedisStore) -> list[float]:
     """How long a small question to each partition takes, in seconds: the median of some, in turns."""
-    keys = [store.context.keys.index(number) for number in range(store.context.keys.partitions)]
+    keys = store.context.keys.indexes()
     taken: list[list[float]] = [[] for _ in keys]
     for _ in range(_TIMES):
         for number, key in enumerate(keys):
