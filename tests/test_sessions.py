@@ -321,7 +321,7 @@ def test_by_recovery_time_a_snapshot_is_due_at_the_event_that_reaches_it(
         now_s += 1.0  # what applying an event takes; nothing else takes any time
         return total(state, one)
 
-    monkeypatch.setattr("runic_redis.recovery.sessions.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("runic_redis.recovery.session_core.time.perf_counter", lambda: now_s)
     if recovered:
         store.append("w", [Added(number) for number in range(recovered)])
     due = recovered + 3

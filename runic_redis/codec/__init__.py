@@ -8,16 +8,6 @@ from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.commits import (
-    MAX_COMMIT_BYTES,
-    Entry,
-    EntryDecoder,
-    EntryEncoder,
-    Multiplied,
-    count_events,
-    expanded,
-    first_type,
-)
 from runic_redis.codec.compression import payload_size
 from runic_redis.codec.documents import (
     MAX_METADATA_BYTES,
@@ -28,9 +18,12 @@ from runic_redis.codec.documents import (
     fact_matches,
 )
 from runic_redis.codec.encoded import EncodedEvents
+from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, count_events, expanded, stand_in_event
+from runic_redis.codec.entry_encoder import Entry, EntryEncoder
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
+from runic_redis.codec.limits import MAX_COMMIT_BYTES
 from runic_redis.codec.native import INSTALLED
-from runic_redis.codec.values import ValueEncoder
+from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.events import EventRegistry, UnknownEvents
 
 __all__ = [
@@ -116,9 +109,9 @@ class Codec:
         """The events of one entry, one for each that is stored; `Multiplied` where some are read as several."""
         return self._decoder.decode(header, payload)
 
-    def first_type(self, header: bytes) -> Any:
+    def stand_in_event(self, header: bytes) -> Any:
         """An event of the first type that an entry's header names, without fields."""
-        return first_type(header)
+        return stand_in_event(header)
 
     def decode_metadata(self, data: bytes) -> dict[str, Any]:
         """A commit's metadata."""

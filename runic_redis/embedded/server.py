@@ -113,7 +113,7 @@ class EmbeddedServer:
         program = server_program()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(self.directory)
+            _require_private(self.directory)
             with self._opening(limit_s), ExitStack() as held:
                 users = held.enter_context(_open_private(self.directory / "users.lock"))
                 # A supervisor that is just ending the server still holds the lock.
@@ -142,7 +142,7 @@ class EmbeddedServer:
         except FileNotFoundError:
             return _new_socket_path(self.directory)
 
-    def check(self) -> None:
+    def require_directory(self) -> None:
         """Check that the directory is still the one that was opened, with the server's data in it.
 
         A server whose files are deleted goes on and acknowledges writes, which nobody would ever find again.
@@ -170,7 +170,7 @@ class EmbeddedServer:
             StoreUnavailable: the server does not start.
             TimeoutError: other processes hold the directory's locks for now.
         """
-        self.check()
+        self.require_directory()
         limit_s = time.monotonic() + min(self._deadline_s, _REVIVE_S)
         with self._opening(limit_s):
             self._ensure(server_program(), limit_s, limit_s)
@@ -180,7 +180,7 @@ class EmbeddedServer:
         if self._held is None:
             return
         with suppress(OSError, StoreError):
-            self.check()
+            self.require_directory()
             # If another process has this lock, it sees to the supervisor as well.
             with self._opening(limit_s=0.0):
                 if _is_locked(self.directory / "server.lock") and not _is_locked(self.directory / "supervisor.lock"):
@@ -359,7 +359,7 @@ def _new_socket_path(directory: Path) -> Path:
     return private / f"{digest}.sock"
 
 
-def _check_private(directory: Path) -> None:
+def _require_private(directory: Path) -> None:
     """Refuse a directory in which somebody else could put another socket in the place of the server's."""
     status = directory.stat()
     mode = stat.S_IMODE(status.st_mode)

@@ -7,7 +7,8 @@ capabilities only, see `runic_redis.contract`.
 
 from runic_redis.recovery.policies import ByRecoveryTime, EveryBytes, EveryEvents, Since, SnapshotPolicy
 from runic_redis.recovery.resolving import AsyncFactResolver, FactResolver
-from runic_redis.recovery.sessions import AsyncSession, Recovery, Session, async_session, session
+from runic_redis.recovery.session_core import Recovery
+from runic_redis.recovery.sessions import AsyncSession, Session, async_session, session
 
 __all__ = [
     "AsyncFactResolver",

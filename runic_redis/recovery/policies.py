@@ -30,7 +30,7 @@ class SnapshotPolicy(Protocol):
         """Whether the checkpoint is to save one."""
 
 
-def _check(value: float, name: str) -> None:
+def _require_positive(value: float, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InvalidArgument(f"{name} is a number above 0, not {short_repr(value)}.")
 
@@ -42,7 +42,7 @@ class EveryEvents:
     count: int
 
     def __post_init__(self) -> None:
-        _check(self.count, "count")
+        _require_positive(self.count, "count")
 
     def due(self, since: Since, /) -> bool:
         """Whether there are."""
@@ -56,7 +56,7 @@ class EveryBytes:
     count: int
 
     def __post_init__(self) -> None:
-        _check(self.count, "count")
+        _require_positive(self.count, "count")
 
     def due(self, since: Since, /) -> bool:
         """Whether they do."""
@@ -70,7 +70,7 @@ class ByRecoveryTime:
     seconds: float
 
     def __post_init__(self) -> None:
-        _check(self.seconds, "seconds")
+        _require_positive(self.seconds, "seconds")
 
     def due(self, since: Since, /) -> bool:
         """Whether it would."""

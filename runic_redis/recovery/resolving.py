@@ -19,9 +19,9 @@ from runic_redis.events import (
     UnknownEvent,
     checked_ref,
     default_registry,
+    fields_of,
     parts_of,
     refs_in,
-    taken_apart,
 )
 from runic_redis.recovery.steps import Ask, Steps, run, run_async
 
@@ -235,7 +235,7 @@ def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, 
     registered = registry.of(kind)
     if registered is None:
         return kind(new)
-    schema, _ = taken_apart(registered, value)
+    schema, _ = fields_of(registered, value)
     return registry.builder(schema, "raise")([new])[0]
 
 
