@@ -63,7 +63,7 @@ class HeldLease(Lease, _Held):
     _store: InitVar[Any] = None
 
     def __post_init__(self, _store: Any) -> None:
-        _keep(self, _store=_store, _beats=[], _exits=[])
+        _set_attributes(self, _store=_store, _beats=[], _exits=[])
 
     def __enter__(self) -> Self:
         store = _store_of(self)
@@ -73,7 +73,7 @@ class HeldLease(Lease, _Held):
         # An ExitStack looks `__exit__` up on the class: then the heartbeat lasts as long as the lease itself.
         end = ref((self._exits and self._exits.pop()()) or self, over.put)
         thread = threading.Thread(
-            target=_beat, args=(store, _plain(self), begun, over, outcome, end), name=f"lease {self.workflow_id}"
+            target=_beat, args=(store, _plain_lease(self), begun, over, outcome, end), name=f"lease {self.workflow_id}"
         )
         thread.daemon = True
         self._beats.append((thread, (over, outcome)))
@@ -89,7 +89,7 @@ class HeldLease(Lease, _Held):
             return  # this process was forked within the block: the lease and its thread are the parent's
         over.put(copy_context())
         try:
-            failure = outcome.get(timeout=_bounded(self.ttl))
+            failure = outcome.get(timeout=_bounded_s(self.ttl))
         except Empty:
             return  # its time is over; the thread gives it back if it can
         thread.join()
@@ -113,7 +113,7 @@ def _beat(
     begun.put(None)
     failure = None
     try:
-        end = _renew(store, lease, over)
+        end = _keep_renewed(store, lease, over)
         if isinstance(end, Context):
             end.run(store.release, lease)
     except Exception as error:
@@ -121,11 +121,11 @@ def _beat(
     outcome.put(failure)
 
 
-def _renew(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
+def _keep_renewed(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
     """Renew a lease until it is over, or lost; what was said of its end, if anything."""
     while True:
         with contextlib.suppress(Empty):
-            return over.get(timeout=_bounded(lease.ttl / _BEATS))
+            return over.get(timeout=_bounded_s(lease.ttl / _BEATS))
         try:
             store.renew(lease)
         except LeaseLost:
@@ -146,7 +146,7 @@ class AsyncHeldLease(Lease, _Held):
     _home: InitVar[Home | None] = None
 
     def __post_init__(self, _store: Any, _home: Home | None) -> None:
-        _keep(self, _store=_store, _home=_home, _beats=[])
+        _set_attributes(self, _store=_store, _home=_home, _beats=[])
 
     async def __aenter__(self) -> Self:
         store = _store_of(self)
@@ -171,7 +171,7 @@ class AsyncHeldLease(Lease, _Held):
         # A task of its own, so that it goes on if this one is cancelled again.
         releasing = asyncio.create_task(_store_of(self).release(self))
         _releasing.add(releasing)
-        releasing.add_done_callback(_released)
+        releasing.add_done_callback(_forget_release)
         await asyncio.wait([beat, releasing], timeout=self.ttl)
         if not releasing.done():
             return  # its time is over
@@ -184,22 +184,22 @@ class AsyncHeldLease(Lease, _Held):
 _releasing: set[asyncio.Task[None]] = set()
 
 
-def _released(task: asyncio.Task[None]) -> None:
+def _forget_release(task: asyncio.Task[None]) -> None:
     _releasing.discard(task)
     if not task.cancelled():
         task.exception()  # or asyncio would complain that nobody has looked at it
 
 
-def _keep(lease: Lease, **attributes: Any) -> None:
+def _set_attributes(lease: Lease, **attributes: Any) -> None:
     """Set attributes of a frozen instance that are no part of its value."""
     vars(lease).update(attributes)
 
 
-def _plain(lease: Lease) -> Lease:
+def _plain_lease(lease: Lease) -> Lease:
     return Lease(lease.workflow_id, lease.owner, lease.token, lease.ttl)
 
 
-def _bounded(seconds: float) -> float:
+def _bounded_s(seconds: float) -> float:
     """A time that a queue can wait."""
     return min(seconds, threading.TIMEOUT_MAX)
 

@@ -142,7 +142,7 @@ def test_what_does_not_fit_into_one_commit_with_those_pending_is_rejected_by_rec
     with face.session(count, 0, checkpoint="completion") as one:
         for _ in range(9):
             one.record(Noted(bytes(1000)))
-        with pytest.raises(EncodeError, match="those pending stay so: call checkpoint first") as caught:
+        with pytest.raises(EncodeError, match=r"stay pending\. Call checkpoint, then") as caught:
             one.record(Noted(bytes(1000)))
         assert caught.value.path == "events"
         assert (one.state, len(one.pending), one.cursor) == (9, 9, 0)

@@ -239,7 +239,7 @@ def test_a_lease_that_is_lost_ends_the_session(store: RedisStore) -> None:
 
 
 def test_a_store_without_leases_is_refused_one() -> None:
-    with pytest.raises(InvalidArgument, match="the store knows none"):
+    with pytest.raises(InvalidArgument, match="the store has no leases"):
         session(StreamOnlyStore(), "w", total, 0, lease=Lease("w", "me", 1, 1.0))
 
 

@@ -1,4 +1,4 @@
-"""CORE."""
+"""The logic of a session on any store: recover the state, record events, persist them with snapshots."""
 
 import logging
 import time
@@ -29,37 +29,37 @@ from runic_redis.errors import (
 )
 from runic_redis.events import default_registry
 from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
-from runic_redis.recovery.steps import Ask, Steps
+from runic_redis.recovery.steps import Steps, StoreCall
 
 __all__ = ["Checkpoint", "Recovery", "SessionCore", "SessionOptions", "State"]
 
 State = TypeVar("State")
 Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
 _log = logging.getLogger("runic_redis.recovery")
-# What reading one event takes, until it has been measured on so many.
+# The time to read one event, until a recovery of at least `_MEASURED_FROM` events has measured it.
 _READ_S = 0.00001
 _MEASURED_FROM = 100
-# For a state that cannot be saved.
+# The remedy for a state that cannot be saved.
 _REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
-# Why a session records nothing, and what to do.
-_NOT_ENTERED = "has not been entered. Nothing was recorded; enter it first, by 'with' or 'async with'."
-_APPLYING = "is applying events. Nothing was recorded by this call; record further events after apply has returned."
-_ENTER_ANOTHER = " Nothing was recorded; enter another, which recovers what is kept."
+# Why a session rejects a call, and what to do.
+_NOT_ENTERED = "has not been entered. Nothing was recorded. Enter it first, with 'with' or 'async with'."
+_APPLYING = "is applying events. Nothing was recorded by this call. Record further events after apply has returned."
+_ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which recovers the stored events."
 _INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
-_NOT_PERSISTED = "could not persist its events: what it holds may be outdated." + _ENTER_ANOTHER
+_NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
 _OVER = "is over." + _ENTER_ANOTHER
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a session did to recover.
+    """The recovery of a session.
 
     Attributes:
-        cursor: the cursor that it came to.
-        snapshot_cursor: that of the snapshot it started from; None without one.
-        replayed: how many events it applied.
-        seconds: how long it took.
-        snapshot_problem: why a snapshot that is there could not be read; None if there was no such problem.
+        cursor: the cursor after recovery.
+        snapshot_cursor: the cursor of the snapshot that recovery started from; None without a snapshot.
+        replayed: the number of events that recovery applied.
+        seconds: the duration.
+        snapshot_problem: why the stored snapshot could not be read; None if there was no such problem.
     """
 
     cursor: int
@@ -70,7 +70,7 @@ class Recovery:
 
 
 class SessionOptions(NamedTuple, Generic[State]):
-    """What `session` takes by keyword."""
+    """The keyword arguments of `session`."""
 
     checkpoint: Checkpoint
     snapshots: SnapshotPolicy | None
@@ -82,7 +82,7 @@ class SessionOptions(NamedTuple, Generic[State]):
 
 
 class SessionCore(Generic[State]):
-    """What a session does, on whatever store; the parameters are those of `session`."""
+    """The logic of a session on any store; the parameters are those of `session`."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class SessionCore(Generic[State]):
         for name, function in (("apply", apply), ("initial", initial)):
             if iscoroutinefunction(function):
                 raise InvalidType(
-                    f"{name} is a coroutine function, and a session does not await it: the state would be a coroutine. "
+                    f"{name} is a coroutine function. A session does not await it, so the state would be a coroutine. "
                     "Nothing was recovered. Pass a plain function, which returns the state."
                 )
         self._workflow_id = workflow_id
@@ -106,7 +106,7 @@ class SessionCore(Generic[State]):
         self._every = _cycles_per_checkpoint(options.checkpoint)
         self._policy = _checked_policy(options.snapshots)
         self._by_bytes = isinstance(options.snapshots, EveryBytes)
-        # A store that cannot encode ahead of an append is sent the events as they are.
+        # A store that cannot encode ahead of an append gets the events themselves.
         self._encode = store.encode_events if self._can.encoding else None
         self._codec = store if self._can.encoding else Codec(default_registry, "raise")
         self._dumps = options.dumps or self._codec.encode_state
@@ -114,22 +114,23 @@ class SessionCore(Generic[State]):
         self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
         self._keep = None if options.keep is None else check_count(options.keep, "keep")
         if options.lease is not None and not self._can.cursors:
-            raise InvalidArgument("lease cannot be kept: the store knows none. Nothing was recovered.")
+            raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
         self.state: State = initial() if callable(initial) else initial
         self.cursor = 0
         self.recovery: Recovery | None = None
         self.pending: list[Any] = []
-        # How many bytes those take, and the same events encoded, if they came in one piece.
+        # The encoded size of the pending events, and their encoding if they were recorded in one call.
         self._pending_bytes = 0
         self._encoded: Any = None
         self._build_log = _checked_build_log(options.build_log)
-        # Whether to try the state after the next events: a new workflow's initial state is often of another type.
+        # Whether to verify the state after the next events: a new workflow's initial state often has another type.
         self._checks_next_state = False
         self._log: list[Any] = []
         self._cycles = 0
         self._since = Since()
-        # What recovering one event takes: measured on entry, or guessed by what applying those recorded has taken.
+        # The time to recover one event, measured on entry; None to estimate it from the time of applying recorded
+        # events.
         self._each_s: float | None = None
         self._applied = 0
         self._applying_s = 0.0
@@ -138,7 +139,7 @@ class SessionCore(Generic[State]):
         self._problem: str | None = _NOT_ENTERED
 
     def recover(self) -> Steps[None]:
-        """Come to where the workflow is."""
+        """Recover the state and the cursor of the workflow."""
         if self._entered:
             raise StoreError(
                 f"The session of the workflow {self._workflow_id!r} has been entered before, and its state may be "
@@ -149,29 +150,29 @@ class SessionCore(Generic[State]):
         snapshot_cursor, problem = yield from self._load_snapshot()
         try:
             if self._can.cursors:
-                yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor}, self._take_record)
+                yield StoreCall("stream_records", (self._workflow_id,), {"after": self.cursor}, self._replay_record)
             elif self._can.stream:
-                yield Ask("stream", (self._workflow_id,), take=self._take_event)
+                yield StoreCall("stream", (self._workflow_id,), take=self._replay_event)
             else:
-                with suppress(LookupError):  # the least of stores need not raise `WorkflowNotFound`
-                    self._log = list((yield Ask("load", (self._workflow_id,))))
+                with suppress(LookupError):  # a store with `save` and `load` only need not raise `WorkflowNotFound`
+                    self._log = list((yield StoreCall("load", (self._workflow_id,))))
                 for event in self._log:
-                    self._take_event(event)
+                    self._replay_event(event)
         except WorkflowNotFound:
-            pass  # there is none yet
+            pass  # the workflow is new
         except EventsTrimmed as error:
             if problem is None:
                 raise
             raise DecodeError(
                 f"The snapshot of the workflow {self._workflow_id!r} cannot be read ({problem}), and the events that "
-                f"it covers have been trimmed: the first one kept is {error.first}. Nothing was changed; read it with "
-                "the loads that fits its dumps."
+                f"it covers have been trimmed: the first stored event is {error.first}. Nothing was changed. Read it "
+                "with the loads that fits its dumps."
             ) from error
         seconds = time.perf_counter() - began_s
         replayed = self._since.events = self.cursor - (snapshot_cursor or 0)
         if replayed >= _MEASURED_FROM:
             self._each_s = seconds / replayed
-        # A state that has just been decoded can be encoded.
+        # A state that was just decoded can be encoded.
         if self._saves_snapshots and (snapshot_cursor is None or replayed):
             self._require_saveable(self.state)
         self._checks_next_state = self._saves_snapshots and self.cursor == 0
@@ -182,15 +183,15 @@ class SessionCore(Generic[State]):
             yield from self.checkpoint()
 
     def _load_snapshot(self) -> Steps[tuple[int | None, str | None]]:
-        """Start from the snapshot, if there is one that can be read; its cursor, and what is wrong with it."""
+        """Load the snapshot's state, if it can be read, and return its cursor and why it cannot be read."""
         if not (self._can.snapshots and self._can.cursors):
-            return None, None  # without cursors, what comes after a snapshot is not known
+            return None, None  # without cursors, the events after a snapshot are not known
         try:
-            cursor, data = yield Ask("load_snapshot", (self._workflow_id,))
+            cursor, data = yield StoreCall("load_snapshot", (self._workflow_id,))
             self.state = self._loads(data)
         except SnapshotNotFound:
             return None, None
-        except Exception as error:  # how a state that was written otherwise fails is loads' own affair
+        except Exception as error:  # loads may raise anything for a state that another dumps wrote
             if isinstance(error, StoreError) and not isinstance(error, DecodeError | IncompatibleEvent):
                 raise
             problem = f"{type(error).__name__}: {reason(error)}"
@@ -199,18 +200,18 @@ class SessionCore(Generic[State]):
         self.cursor = cursor
         return cursor, None
 
-    def _take_record(self, record: Any) -> None:
-        self._take_event(record.event)
+    def _replay_record(self, record: Any) -> None:
+        self._replay_event(record.event)
         self.cursor = record.cursor
 
-    def _take_event(self, event: Any) -> None:
+    def _replay_event(self, event: Any) -> None:
         self.state = self._apply(self.state, event)
         self.cursor += 1
         if self._by_bytes:
             self._since.event_bytes += self._size([event])
 
     def record(self, events: Sequence[Any]) -> Steps[None]:
-        """Apply events, and persist them if it is time to."""
+        """Apply events, and persist them if a checkpoint is due."""
         self._require_usable()
         self._accept(events)
         self._cycles += 1
@@ -218,16 +219,16 @@ class SessionCore(Generic[State]):
             yield from self.checkpoint()
 
     def _accept(self, events: Sequence[Any]) -> None:
-        """Apply events and add them to those pending. If one of them is rejected, nothing changes."""
+        """Apply events and add them to the pending events. If an event is rejected, nothing changes."""
         if not events:
             return
         encoded = self._encode(events) if self._encode is not None else None
         event_bytes = encoded.encoded_bytes if encoded is not None else 0
         if self._pending_bytes + event_bytes > MAX_COMMIT_BYTES:
             raise EncodeError(
-                f"These events and those pending take {self._pending_bytes + event_bytes} bytes encoded, and a commit "
-                f"at most {MAX_COMMIT_BYTES}. None of these was recorded, and those pending stay so: call checkpoint "
-                "first, then record these.",
+                f"These events and the pending events take {self._pending_bytes + event_bytes} bytes encoded; a "
+                f"commit takes at most {MAX_COMMIT_BYTES}. These events were not recorded, and the pending events "
+                "stay pending. Call checkpoint, then record these events again.",
                 path="events",
             )
         stored_bytes = 0
@@ -260,7 +261,7 @@ class SessionCore(Generic[State]):
         return size
 
     def checkpoint(self) -> Steps[None]:
-        """Persist what is pending."""
+        """Persist the pending events."""
         self._require_usable()
         if not self.pending:
             return
@@ -272,13 +273,13 @@ class SessionCore(Generic[State]):
                 too_large = yield from self._append_at_cursor(events, snapshot)
                 failure = failure or too_large
             elif self._can.stream:
-                yield Ask("append", (self._workflow_id, events))
+                yield StoreCall("append", (self._workflow_id, events))
                 self.cursor += len(events)
             else:
-                yield Ask("save", (self._workflow_id, [*self._log, *events]))
+                yield StoreCall("save", (self._workflow_id, [*self._log, *events]))
                 self._log += events
                 self.cursor += len(events)
-        except EncodeError:  # an event was changed after it was recorded; nothing was sent
+        except EncodeError:  # an event changed after it was recorded; nothing was sent
             self._problem = None
             raise
         self.pending.clear()
@@ -288,23 +289,23 @@ class SessionCore(Generic[State]):
         if failure is not None:
             raise SnapshotNotSaved(
                 f"The events of the workflow {self._workflow_id!r} are stored up to cursor {self.cursor}, but the "
-                f"snapshot that was due is not saved: {_cause(failure)}. Do not record the events again. The session "
-                "goes on and tries again at its next checkpoint. " + _REMEDY,
+                f"snapshot that was due is not saved: {_failure_text(failure)}. Do not record the events again. The "
+                "session retries the snapshot at its next checkpoint. " + _REMEDY,
                 cursor=self.cursor,
             ) from failure
         if snapshot is not None:
             self._since = Since()
             if self._keep is not None:
-                yield Ask("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
+                yield StoreCall("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
 
     def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
-        """Append events where the workflow is known to be, with the snapshot unless the server rejects its size."""
+        """Append events at the known cursor, with the snapshot unless the server rejects its size."""
         too_large = None
         while True:
             options = {"expected_cursor": self.cursor, **self._by_lease}
             with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
             try:
-                self.cursor = yield Ask("append", (self._workflow_id, events), {**options, **with_snapshot})
+                self.cursor = yield StoreCall("append", (self._workflow_id, events), {**options, **with_snapshot})
             except WriteRefused as error:
                 if error.code != "TOO_LARGE" or not with_snapshot:
                     raise
@@ -317,55 +318,57 @@ class SessionCore(Generic[State]):
                 return too_large
 
     def _has_nothing_new(self, cursor: int) -> Steps[bool]:
-        """Whether all events from here to a cursor are of those that upcasters read as none."""
+        """Return whether upcasters read all events from here to a cursor as no events."""
         if cursor <= self.cursor:
             return False
         found: list[Any] = []
         try:
-            yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor, "until": cursor}, found.append)
+            yield StoreCall(
+                "stream_records", (self._workflow_id,), {"after": self.cursor, "until": cursor}, found.append
+            )
         except (WorkflowNotFound, EventsTrimmed):
             return False
         return not found
 
     def _snapshot_due(self) -> tuple[bytes | None, Exception | None]:
-        """The state as bytes if a snapshot is due, or why there are none. The events are stored either way."""
+        """Return the state as bytes if a snapshot is due, or the error that prevents it; events are stored anyway."""
         if not self._saves_snapshots or self._policy is None:
             return None, None
         each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
         self._since.recovery_s = self._since.events * each_s
         try:
             return (self._dump(self.state) if self._policy.due(self._since) else None), None
-        except Exception as error:  # how dumps or a policy fails is its own affair
+        except Exception as error:  # dumps or a policy may raise anything
             return None, error
 
     def _dump(self, state: State) -> bytes:
         return check_data(self._dumps(state))
 
     def _require_saveable(self, state: State) -> None:
-        """Reject a state that could not be saved, before any event is recorded."""
+        """Reject a state that cannot be saved, before any event is recorded."""
         try:
             self._dump(state)
-        except Exception as error:  # how dumps fails is its own affair
+        except Exception as error:  # dumps may raise anything
             raise EncodeError(
-                f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: {_cause(error)}. "
-                "Nothing was recorded. " + _REMEDY,
+                f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: "
+                f"{_failure_text(error)}. Nothing was recorded. " + _REMEDY,
                 path=getattr(error, "path", "state"),
             ) from error
 
     def complete(self) -> Steps[None]:
-        """Persist what is pending, and mark the workflow as finished."""
+        """Persist the pending events, and mark the workflow as finished."""
         failure = None
         try:
             yield from self.checkpoint()
         except SnapshotNotSaved as error:  # the events are stored, and a finished workflow hardly needs a snapshot
             failure = error
         if self._can.cursors:
-            yield Ask("complete", (self._workflow_id,), self._by_lease)
+            yield StoreCall("complete", (self._workflow_id,), self._by_lease)
         if failure is not None:
             raise failure
 
     def leave(self) -> Steps[None]:
-        """Persist the rest, unless everything is left to the caller."""
+        """Persist the pending events, unless checkpoints are manual."""
         try:
             if self._problem is None and self._every is not None:
                 yield from self.checkpoint()
@@ -378,8 +381,8 @@ class SessionCore(Generic[State]):
             raise StoreError(f"The session of the workflow {self._workflow_id!r} {problem}")
 
 
-def _cause(error: Exception) -> str:
-    """What kept a snapshot from being saved, without a full stop."""
+def _failure_text(error: Exception) -> str:
+    """Return why a snapshot was not saved, without a full stop."""
     kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
     return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
 
@@ -400,7 +403,7 @@ def _checked_policy(policy: Any) -> SnapshotPolicy | None:
 
 
 def _cycles_per_checkpoint(checkpoint: Checkpoint) -> int | None:
-    """After how many records to checkpoint: 0 for only at the end, None for only when asked to."""
+    """Return the calls of `record` per checkpoint: 0 for only at the end, None for manual checkpoints."""
     if checkpoint == "cycle":
         return 1
     if checkpoint == "completion":

@@ -1,6 +1,6 @@
-"""Sessions: a workflow's state, folded from its events, that is persisted as it changes and recovered where it was.
+"""Sessions: the state of a workflow, folded from its events, persisted as it changes, and recovered on entry.
 
-What a session does is in `_Core`, once; `Session` and `AsyncSession` run it on a store of their kind.
+`SessionCore` has the logic; `Session` and `AsyncSession` run it on their kinds of store.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from typing import Any, Generic, Self
 from runic_redis.errors import StoreError
 from runic_redis.recovery.policies import SnapshotPolicy
 from runic_redis.recovery.session_core import Checkpoint, Recovery, SessionCore, SessionOptions, State
-from runic_redis.recovery.steps import Steps, run, run_async
+from runic_redis.recovery.steps import Steps, run_steps, run_steps_async
 
 __all__ = ["AsyncSession", "Session", "async_session", "session"]
 
 
 class _Face(Generic[State]):
-    """What both kinds of session show."""
+    """The attributes of both kinds of session."""
 
     def __init__(self, store: Any, core: SessionCore[State]) -> None:
         self._store = store
@@ -25,45 +25,46 @@ class _Face(Generic[State]):
 
     @property
     def state(self) -> State:
-        """The state as of the last event recorded."""
+        """The state after the last recorded event."""
         return self._core.state
 
     @property
     def cursor(self) -> int:
-        """The cursor of the last event persisted."""
+        """The cursor of the last persisted event."""
         return self._core.cursor
 
     @property
     def pending(self) -> Sequence[Any]:
-        """The events that are recorded and not persisted yet."""
+        """The events that are recorded but not yet persisted."""
         return tuple(self._core.pending)
 
     @property
     def recovery(self) -> Recovery:
-        """What the session did to recover.
+        """The recovery of this session.
 
         Raises:
-            StoreError: it has not been entered.
+            StoreError: the session has not been entered.
         """
         if self._core.recovery is None:
-            raise StoreError("The session has not been entered: write 'with'. Nothing was recovered.")
+            raise StoreError("The session has not been entered. Nothing was recovered. Enter it with 'with' first.")
         return self._core.recovery
 
 
 class Session(_Face[State]):
-    """A workflow's state on a store for threads; made by `session`.
+    """The state of a workflow on a store for threads; made by `session`.
 
-    As a context manager it recovers on entry. Leaving it persists what is pending; leaving by an exception keeps what
-    was checkpointed, and nothing else. It is entered once. Threads may share it: their calls take turns.
+    Enter it once, as a context manager: entry recovers the state. A normal exit persists the pending events. An exit
+    with an exception persists nothing more: only the events of earlier checkpoints are stored. Threads may share a
+    session; it runs one call at a time.
     """
 
     def __init__(self, store: Any, core: SessionCore[State]) -> None:
         super().__init__(store, core)
-        self._turn = RLock()  # (an apply that calls the session is told of it, and does not wait for itself)
+        self._turn = RLock()  # reentrant, so that an apply that calls the session gets an error and no deadlock
 
     def _run(self, steps: Steps[None]) -> None:
         with self._turn:
-            run(steps, self._store)
+            run_steps(steps, self._store)
 
     def __enter__(self) -> Self:
         self._run(self._core.recover())
@@ -72,44 +73,44 @@ class Session(_Face[State]):
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self._run(self._core.leave())
-        self._core.over = True  # after an error at once, also while another thread waits for the server
+        self._core.over = True  # after an error without waiting, even if another thread waits for the server
 
     def record(self, *events: Any) -> None:
-        """Apply events to the state at once, and persist them as the checkpoint strategy says.
+        """Apply events to the state at once, and persist them at the next checkpoint.
 
-        An event that the store cannot encode is rejected before `apply` sees it, and so is one that `apply` raises for.
-        None of the events of the call is recorded then, and the session is as it was and can go on. (A state that
-        `apply` changed in place before it raised stays changed: return a new one.)
+        If the store cannot encode an event, or if `apply` raises, none of the events of this call is recorded. The
+        session is unchanged and can go on. The session encodes events before it applies them. If `apply` changes a
+        state in place before it raises, that change stays; so return a new state.
 
         Raises:
-            EncodeError: an event cannot be encoded, or the events are too large for a commit with those pending. Or the
-                events are a workflow's first, and the state after them cannot be saved as a snapshot. Nothing was
-                recorded.
-            SnapshotNotSaved: the events are stored, and the snapshot that was due with them is not. The session goes on
-                and tries again at its next checkpoint.
-            CursorConflict: somebody else has appended to the workflow; nothing was stored. The session is over: enter
+            EncodeError: an event cannot be encoded; or the events are too large for one commit with the pending events;
+                or these are a workflow's first events, and the state after them cannot be saved as a snapshot. Nothing
+                was recorded.
+            SnapshotNotSaved: the events are stored, but the snapshot that was due is not. The session goes on and
+                retries the snapshot at its next checkpoint.
+            CursorConflict: another writer has appended to the workflow. Nothing was stored. The session is over: enter
                 another, which recovers.
-            LeaseLost: the lease is outdated; the same.
+            LeaseLost: the lease is outdated. Nothing was stored. The session is over: enter another, which recovers.
         """
         self._run(self._core.record(events))
 
     def checkpoint(self) -> None:
-        """Persist what is pending, as one commit, with a snapshot if one is due. Errors as of `record`."""
+        """Persist the pending events as one commit, with a snapshot if one is due. Raises as `record` does."""
         self._run(self._core.checkpoint())
 
     def complete(self) -> None:
-        """Persist what is pending and mark the workflow as finished. Errors as of `record`.
+        """Persist the pending events and mark the workflow as finished. Raises as `record` does.
 
         Raises:
-            SnapshotNotSaved: the events are stored and the workflow is finished; only the snapshot is missing.
+            SnapshotNotSaved: the events are stored and the workflow is finished, but the snapshot is not saved.
         """
         self._run(self._core.complete())
 
 
 class AsyncSession(_Face[State]):
-    """A workflow's state on a store for asyncio; made by `async_session`. As `Session`, to be awaited.
+    """The state of a workflow on a store for asyncio; made by `async_session`. Its methods are those of `Session`.
 
-    Tasks may share it: their calls take turns.
+    Tasks may share a session; it runs one call at a time.
     """
 
     def __init__(self, store: Any, core: SessionCore[State]) -> None:
@@ -118,7 +119,7 @@ class AsyncSession(_Face[State]):
 
     async def _run(self, steps: Steps[None]) -> None:
         async with self._turn:
-            await run_async(steps, self._store)
+            await run_steps_async(steps, self._store)
 
     async def __aenter__(self) -> Self:
         await self._run(self._core.recover())
@@ -127,18 +128,18 @@ class AsyncSession(_Face[State]):
     async def __aexit__(self, kind: object, *_: object) -> None:
         if kind is None:
             await self._run(self._core.leave())
-        self._core.over = True  # after an error at once, also while another task waits for the server
+        self._core.over = True  # after an error without waiting, even if another task waits for the server
 
     async def record(self, *events: Any) -> None:
-        """Apply events to the state at once, and persist them as the checkpoint strategy says; see `Session`."""
+        """Apply events to the state at once, and persist them at the next checkpoint; see `Session`."""
         await self._run(self._core.record(events))
 
     async def checkpoint(self) -> None:
-        """Persist what is pending; see `Session`."""
+        """Persist the pending events; see `Session`."""
         await self._run(self._core.checkpoint())
 
     async def complete(self) -> None:
-        """Persist what is pending and mark the workflow as finished; see `Session`."""
+        """Persist the pending events and mark the workflow as finished; see `Session`."""
         await self._run(self._core.complete())
 
 
@@ -156,35 +157,35 @@ def session(
     lease: Any = None,
     build_log: Sequence[Any] = (),
 ) -> Session[State]:
-    """A session of a workflow: its state, recovered on entry, and persisted as it changes.
+    """Return a session of a workflow: its state, recovered on entry and persisted as it changes.
 
-    It works on every store: on one that has only `save` and `load`, by the whole log.
+    It works on every store. On a store that has only `save` and `load`, it saves the whole log each time.
 
     Args:
         store: the store.
         workflow_id: the workflow.
-        apply: the state after an event, from the state before it. It is called with each event as it is recorded, and
-            again to recover; a value that was recorded as `Fact` is then a `FactRef`.
-        initial: the state before the first event; or, if it is callable, what makes it.
-        checkpoint: when events are persisted: "cycle", with each `record`; a number, with every so many `record`s;
-            "completion", when the session is left or completed; "manual", by `checkpoint` only.
-        snapshots: when a snapshot is saved, in one commit with the events; None for never. One of `EveryEvents`,
-            `EveryBytes`, `ByRecoveryTime`, or a policy of your own.
-        dumps: the state as bytes, for snapshots; by default MessagePack, as events are encoded.
-        loads: the state from these bytes.
-        keep: trim after each snapshot, but for so many of the last events; None to trim nothing.
-        lease: write by this lease only.
-        build_log: the events that a new workflow begins with, such as those that say which components it has. On entry
-            they are applied and persisted as its first commit. A workflow that has events already is not given them.
+        apply: returns the state after an event, from the state before it. The session calls it with each event when the
+            event is recorded, and again to recover. A value that was recorded as `Fact` is then a `FactRef`.
+        initial: the state before the first event, or a function that makes it.
+        checkpoint: when to persist events: "cycle", with each `record`; a number, after that many calls of `record`;
+            "completion", when the session is left or completed; "manual", only when you call `checkpoint`.
+        snapshots: when to save a snapshot, in one commit with the events; None for never. Pass `EveryEvents`,
+            `EveryBytes`, `ByRecoveryTime`, or your own policy.
+        dumps: returns the state as bytes, for snapshots; by default MessagePack, as for events.
+        loads: returns the state from these bytes.
+        keep: trim after each snapshot, except for this many of the last events; None to trim nothing.
+        lease: the lease that each write carries.
+        build_log: the first events of a new workflow, such as the events that define its components. If the workflow
+            has no events, entry applies them and persists them as its first commit.
 
     Returns:
-        The session; entering it reads, and raises what reading does. A snapshot that cannot be read is a `DecodeError`
-        only if the events that it covers have been trimmed. With `snapshots`, entering raises an `EncodeError` if the
-        state could not be saved as a snapshot, and so does the first `record` of a new workflow. With `build_log`,
-        entering raises what `record` does.
+        The session. Entering it raises the errors of reading. A snapshot that cannot be read raises `DecodeError` only
+        if the events that it covers were trimmed. With `snapshots`, entering raises `EncodeError` if the state cannot
+        be saved as a snapshot; for a new workflow, the first `record` also does. With `build_log`, entering also raises
+        the errors of `record`.
 
     Raises:
-        InvalidArgument: an argument cannot be used, or the store knows no leases.
+        InvalidArgument: an argument cannot be used, or `lease` is given and the store has no leases.
     """
     options = SessionOptions(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
     return Session(store, SessionCore(store, workflow_id, apply, initial, options))
@@ -204,6 +205,6 @@ def async_session(
     lease: Any = None,
     build_log: Sequence[Any] = (),
 ) -> AsyncSession[State]:
-    """A session on a store for asyncio; the parameters are those of `session`."""
+    """Return a session on a store for asyncio; the parameters are those of `session`."""
     options = SessionOptions(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
     return AsyncSession(store, SessionCore(store, workflow_id, apply, initial, options))
