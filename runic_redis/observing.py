@@ -1,4 +1,4 @@
-"""The seam for traces and metrics: who looks on is told of every operation, and where nobody does, that is asked."""
+"""The interface for traces and metrics: a store reports each operation to its observer, if it has one."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
@@ -10,20 +10,20 @@ T = TypeVar("T")
 
 
 class Observer(Protocol):
-    """Looks on as a store carries operations out, each in the thread or the task that asked for it."""
+    """An observer of a store's operations. The store calls it in the thread or the task that runs the operation."""
 
     def observing(self, operation: Generator[Any, Any, T]) -> AbstractContextManager[Callable[[T], T]]:
-        """Look on for as long as the block lasts.
+        """Observe an operation for the duration of a block.
 
         Args:
-            operation: what is carried out in the block, not begun yet; its name and its arguments say what it is.
+            operation: the operation that runs in the block, not yet begun. Its name and arguments identify it.
 
         Returns:
-            In the block, what is to be given the result, and gives it back.
+            A context manager. Its value is a function: call it in the block with the result, and it returns the result.
         """
 
     def sending(self, event_count: int) -> Mapping[str, str]:
-        """Told of each commit that is encoded in a block; what is to be added to its metadata."""
+        """Receive the size of each commit that is encoded in a block, and return what to add to its metadata."""
 
     def received(self, metadata: Mapping[str, Any]) -> None:
-        """Told of the metadata of each commit that is decoded in a block and has any."""
+        """Receive the metadata of each commit that is decoded in a block and has metadata."""
