@@ -1,29 +1,28 @@
-"""The interface for traces and metrics: a store reports each operation to its observer, if it has one."""
+"""The seam for traces and metrics: a store tells its observer, if it has one, about every operation."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 __all__ = ["Observer"]
 
-T = TypeVar("T")
-
 
 class Observer(Protocol):
-    """An observer of a store's operations. The store calls it in the thread or the task that runs the operation."""
+    """An observer of a store's operations; the store calls it in the thread or task of the operation."""
 
-    def observing(self, operation: Generator[Any, Any, T]) -> AbstractContextManager[Callable[[T], T]]:
-        """Observe an operation for the duration of a block.
+    def observing(self, name: str, workflow_id: str) -> AbstractContextManager[Callable[[Any], Any]]:
+        """Return a context manager around one operation.
 
         Args:
-            operation: the operation that runs in the block, not yet begun. Its name and arguments identify it.
+            name: the public name of the operation.
+            workflow_id: the workflow that it is about; empty if it is about none, or about many.
 
         Returns:
-            A context manager. Its value is a function: call it in the block with the result, and it returns the result.
+            A context manager. It gives a function that takes the operation's result and returns it.
         """
 
     def sending(self, event_count: int) -> Mapping[str, str]:
-        """Receive the size of each commit that is encoded in a block, and return what to add to its metadata."""
+        """Note that a commit was encoded in the block, and return what to add to its metadata."""
 
     def received(self, metadata: Mapping[str, Any]) -> None:
-        """Receive the metadata of each commit that is decoded in a block and has metadata."""
+        """Note the metadata of a commit that was decoded in the block."""
