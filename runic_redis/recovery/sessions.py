@@ -95,11 +95,16 @@ class Session(_Face[State]):
         self._run(self._core.record(events))
 
     def checkpoint(self) -> None:
-        """Persist the pending events as one commit, with a snapshot if one is due. Raises as `record` does."""
+        """Persist the pending events as one commit, with a snapshot if one is due.
+
+        Raises as `record` does.
+        """
         self._run(self._core.checkpoint())
 
     def complete(self) -> None:
-        """Persist the pending events and mark the workflow as finished. Raises as `record` does.
+        """Persist the pending events, and mark the workflow as finished.
+
+        Raises as `record` does, except for this error.
 
         Raises:
             SnapshotNotSaved: the events are stored and the workflow is finished, but the snapshot is not saved.
@@ -131,15 +136,24 @@ class AsyncSession(_Face[State]):
         self._core.over = True  # after an error without waiting, even if another task waits for the server
 
     async def record(self, *events: Any) -> None:
-        """Apply events to the state at once, and persist them at the next checkpoint; see `Session`."""
+        """Apply events to the state at once, and persist them at the next checkpoint.
+
+        See `Session.record`.
+        """
         await self._run(self._core.record(events))
 
     async def checkpoint(self) -> None:
-        """Persist the pending events; see `Session`."""
+        """Persist the pending events as one commit, with a snapshot if one is due.
+
+        See `Session.checkpoint`.
+        """
         await self._run(self._core.checkpoint())
 
     async def complete(self) -> None:
-        """Persist the pending events and mark the workflow as finished; see `Session`."""
+        """Persist the pending events, and mark the workflow as finished.
+
+        See `Session.complete`.
+        """
         await self._run(self._core.complete())
 
 
