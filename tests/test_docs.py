@@ -51,6 +51,18 @@ def test_the_examples_of_a_page_run_one_after_the_other(
         run(code, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if re.search(r"(?m)^(def test_|class Test)", page.read_text())],
+    ids=lambda page: page.stem,
+)
+def test_the_tests_that_a_page_shows_pass(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text("\n".join(examples(page)))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_worker_of_the_tutorial_is_killed_and_another_goes_on(tmp_path: Path) -> None:
     page = ROOT / "docs" / "tutorials" / "durable-worker.md"
     (tmp_path / "order.py").write_text(examples(page)[0])
