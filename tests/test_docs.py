@@ -29,6 +29,10 @@ def run(code: str, directory: Path) -> str:
     return done.stdout
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
 def test_the_first_example_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     first = examples(ROOT / "README.md")[0]
     (tmp_path / "example.py").write_text(first)
