@@ -5,6 +5,7 @@ It imports nothing of runic_redis, which a test looks after.
 
 import datetime as dt
 import hashlib
+import struct
 import zlib
 from collections.abc import Iterator
 from decimal import Decimal
@@ -16,7 +17,7 @@ import msgpack
 import redis
 import zstandard
 
-__all__ = ["Damaged", "Event", "Object", "Reader"]
+__all__ = ["Damaged", "Event", "Object", "Reader", "tagged"]
 
 _FACT_BUCKETS = 4096
 
@@ -120,6 +121,39 @@ class Reader:
             raise Damaged("a fact's hash")
         return _value(stored)
 
+    def tagged(self) -> dict[str, Any]:
+        """The whole namespace, as the fixture's JSON has it."""
+        workflows = sorted(self.workflows())
+        facts = {fact_hash for workflow in workflows for fact_hash in self.refs(workflow)}
+        return {
+            "partitions": self.partitions,
+            "workflows": {workflow: self._tagged_workflow(workflow) for workflow in workflows},
+            "facts": {fact_hash.decode(): tagged(self.fact(fact_hash)) for fact_hash in sorted(facts)},
+        }
+
+    def _tagged_workflow(self, workflow: str) -> dict[str, Any]:
+        meta = self.meta(workflow)
+        trimmed = int(meta.get("trimmed", 0))
+        found: dict[str, Any] = {"cursor": int(meta.get("cursor", 0)), "trimmed": trimmed}
+        found["events"] = [
+            {
+                "cursor": event.cursor,
+                "ms": event.ms,
+                "commit": event.commit.hex(),
+                "metadata": tagged(event.metadata),
+                "value": tagged(event.value),
+            }
+            for event in self.events(workflow, trimmed)
+        ]
+        if "snapshot" in meta:
+            cursor, data = self.snapshot(workflow)
+            found["snapshot"] = {"cursor": cursor, "data": data.hex()}
+        if "log" in meta:
+            found["log"] = tagged(self.log(workflow))
+        found["commit_ids"] = {key.decode(): cursor for key, cursor in sorted(self.commit_ids(workflow).items())}
+        found["refs"] = sorted(fact_hash.decode() for fact_hash in self.refs(workflow))
+        return found
+
     def _key(self, kind: str, workflow: str) -> str:
         partition = zlib.crc32(workflow.encode()) % self.partitions
         return f"{{{self._namespace}:{partition}}}:{kind}:{workflow}"
@@ -193,3 +227,39 @@ def _value(data: bytes, schemas: Any = ()) -> Any:
         raise Damaged(f"extension {code}")
 
     return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False, timestamp=3)
+
+
+def tagged(value: Any) -> Any:
+    """A value as JSON in which no type is lost: what JSON has no type for is an object with the type's name."""
+    match value:
+        case None | bool() | str():
+            return value
+        case Object(name, version, fields):
+            named = [[field, tagged(part)] for field, part in fields.items()]
+            return {"object": {"type": name, "version": version, "fields": named}}
+        case int():
+            return {"int": str(value)}
+        case float():
+            return {"float": struct.pack(">d", value).hex()}
+        case bytes():
+            return {"bytes": value.hex()}
+        case list():
+            return [tagged(part) for part in value]
+        case dict():
+            return {"map": [[tagged(key), tagged(part)] for key, part in value.items()]}
+        case tuple():
+            return {"tuple": [tagged(part) for part in value]}
+        case set() | frozenset():
+            return {type(value).__name__: sorted((tagged(part) for part in value), key=repr)}
+        case dt.datetime() | dt.time():
+            zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""
+            return {type(value).__name__: value.isoformat() + "~" * value.fold + zone}
+        case dt.date():
+            return {"date": value.isoformat()}
+        case dt.timedelta():
+            return {"duration": [value.days, value.seconds, value.microseconds]}
+        case Decimal():
+            return {"decimal": str(value)}
+        case UUID():
+            return {"uuid": value.hex}
+    raise Damaged(f"a value of the type {type(value).__name__}")
