@@ -7,7 +7,7 @@ import datetime as dt
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -231,35 +231,41 @@ def _value(data: bytes, schemas: Any = ()) -> Any:
 
 def tagged(value: Any) -> Any:
     """A value as JSON in which no type is lost: what JSON has no type for is an object with the type's name."""
-    match value:
-        case None | bool() | str():
-            return value
-        case Object(name, version, fields):
-            named = [[field, tagged(part)] for field, part in fields.items()]
-            return {"object": {"type": name, "version": version, "fields": named}}
-        case int():
-            return {"int": str(value)}
-        case float():
-            return {"float": struct.pack(">d", value).hex()}
-        case bytes():
-            return {"bytes": value.hex()}
-        case list():
-            return [tagged(part) for part in value]
-        case dict():
-            return {"map": [[tagged(key), tagged(part)] for key, part in value.items()]}
-        case tuple():
-            return {"tuple": [tagged(part) for part in value]}
-        case set() | frozenset():
-            return {type(value).__name__: sorted((tagged(part) for part in value), key=repr)}
-        case dt.datetime() | dt.time():
-            zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""
-            return {type(value).__name__: value.isoformat() + "~" * value.fold + zone}
-        case dt.date():
-            return {"date": value.isoformat()}
-        case dt.timedelta():
-            return {"duration": [value.days, value.seconds, value.microseconds]}
-        case Decimal():
-            return {"decimal": str(value)}
-        case UUID():
-            return {"uuid": value.hex}
-    raise Damaged(f"a value of the type {type(value).__name__}")
+    if value is None or isinstance(value, bool | str):
+        return value
+    if type(value) is list:
+        return [tagged(part) for part in value]
+    name, form = _FORMS[type(value)]
+    return {name: form(value)}
+
+
+def _tagged_object(value: Object) -> Any:
+    fields = [[field, tagged(part)] for field, part in value.fields.items()]
+    return {"type": value.name, "version": value.version, "fields": fields}
+
+
+def _tagged_set(value: set[Any] | frozenset[Any]) -> Any:
+    return sorted((tagged(part) for part in value), key=repr)
+
+
+def _moment(value: dt.datetime | dt.time) -> str:
+    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""
+    return value.isoformat() + "~" * value.fold + zone
+
+
+_FORMS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    int: ("int", str),
+    float: ("float", lambda value: struct.pack(">d", value).hex()),
+    bytes: ("bytes", bytes.hex),
+    dict: ("map", lambda value: [[tagged(key), tagged(part)] for key, part in value.items()]),
+    tuple: ("tuple", lambda value: [tagged(part) for part in value]),
+    set: ("set", _tagged_set),
+    frozenset: ("frozenset", _tagged_set),
+    dt.datetime: ("datetime", _moment),
+    dt.time: ("time", _moment),
+    dt.date: ("date", dt.date.isoformat),
+    dt.timedelta: ("duration", lambda value: [value.days, value.seconds, value.microseconds]),
+    Decimal: ("decimal", str),
+    UUID: ("uuid", lambda value: value.hex),
+    Object: ("object", _tagged_object),
+}
