@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import make_dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from playwright.sync_api import Browser, Error, Locator, sync_playwright
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect as expect_
 
-from runic_redis import Fact, RedisStore
+from runic_redis import Fact, RedisStore, event
 from tests.pages import Page, serving
 from tests.servers import RunningServer, free_ports, running, valkey_program
 
@@ -46,7 +48,7 @@ def shop(valkey: RunningServer) -> Iterator[RedisStore]:
 
 @pytest.fixture(scope="module")
 def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
-    with serving(valkey.url(), shop._context.keys.namespace) as page:
+    with serving(valkey.url(), shop.context.keys.namespace) as page:
         yield page
 
 
@@ -149,8 +151,6 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
     expect(tab.locator(".commit .about-commit").first).to_contain_text("250 events")
     expect(tab.locator(".strip .legend")).to_contain_text("snapshot")
     expect(tab.locator(".strip .legend")).to_contain_text("trimmed")
-    hues = tab.locator(".strip .legend span[style]").evaluate_all("spans => spans.map(span => span.style.cssText)")
-    assert len(hues) == len(set(hues)) >= 1, "each type has a colour of its own"
     seen = _all_cursors(tab)
     while tab.locator("#older").is_visible():
         last = seen[-1]
@@ -173,6 +173,38 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
     tab.click("#newer")
     expect(tab.locator(".event").last).to_have_attribute("data-cursor", "91")
     _fits(tab)
+
+
+def test_an_event_type_has_the_same_colour_in_every_view_and_visit(
+    browser: Browser, page: Page, shop: RedisStore
+) -> None:
+    # Of so many types, some share a colour. The two workflows hold them in opposite orders.
+    kinds = [event(f"browsed.{n}")(make_dataclass(f"Kind{n}", ["fact"])) for n in range(30)]
+    orders = {f"coloured-{n}": kinds[::step] for n, step in ((next(_numbers), 1), (next(_numbers), -1))}
+    hues: dict[str, set[str]] = defaultdict(set)
+    for workflow_id, order in orders.items():
+        shop.append(workflow_id, [kind(Fact(kind.__name__)) for kind in order])
+        for tab in _tab(browser, "light"):
+            for address, selectors in (
+                (page.at("w", workflow_id, "e", "1"), (".event .type", ".legend span[style]", ".panel h2 .type")),
+                (page.at("w", workflow_id, "facts"), (".node:has(.box.event)",)),
+            ):
+                tab.goto("about:blank")
+                tab.goto(address)
+                for selector in selectors:
+                    expect(tab.locator(selector).first).to_be_visible()
+                    for kind, hue in tab.locator(selector).evaluate_all(_NAMED_HUES):
+                        hues[kind].add(hue)
+    assert set(hues) == {f"browsed.{n}" for n in range(30)}
+    assert {kind: shown for kind, shown in hues.items() if len(shown) > 1} == {}
+    assert len(set().union(*hues.values())) > 12, "most types differ"
+
+
+# The type that an element names, and the hue that it or its part has.
+_NAMED_HUES = """elements => elements.map(element => [
+  (element.querySelector("text") || element).textContent,
+  getComputedStyle(element.querySelector(".box") || element).getPropertyValue("--hue"),
+])"""
 
 
 def test_an_event_is_shown_beside(tab: Tab, page: Page, shop: RedisStore) -> None:
@@ -328,7 +360,7 @@ def test_a_store_that_is_gone_is_told_and_its_return_too(light: Tab, tmp_path: P
 
 
 def test_a_token_is_asked_for_once(browser: Browser, valkey: RunningServer, shop: RedisStore) -> None:
-    namespace = shop._context.keys.namespace
+    namespace = shop.context.keys.namespace
     with serving(valkey.url(), namespace, "--token", "0123456789abcdefghij") as page:
         for tab in _tab(browser, "light"):
             tab.goto(page.url.partition("?")[0])

@@ -35,21 +35,12 @@ export const visible = (text, lines = false) => (typeof text === "string" ? text
 /** The address of a view: its parts, encoded. */
 export const to = (...parts) => "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
 
-const HUES = 12;
-// Kept while the tab is open, so that a type keeps its colour from one view to the next.
-const taken = new Map(JSON.parse(sessionStorage.getItem("hues") || "[]"));
-/** A type's colour: by its name (FNV-1a), or else the next that no other has, so that those of a page differ. */
+const HUES = 24;
+/** The colour of an event type, as a hue. It depends on the name alone (FNV-1a), so it is the same in every view, tab and visit. */
 export function hueOf(type) {
-  if (!taken.has(type)) {
-    let hash = 0x811c9dc5;
-    for (const one of new TextEncoder().encode(type)) hash = Math.imul(hash ^ one, 0x01000193);
-    const used = new Set(taken.values());
-    let slot = (hash >>> 0) % HUES;
-    for (let tries = 0; tries < HUES && used.has(slot); tries++) slot = (slot + 5) % HUES;
-    taken.set(type, slot);
-    if (taken.size <= 100) sessionStorage.setItem("hues", JSON.stringify([...taken]));
-  }
-  return (taken.get(type) * 360) / HUES + 20;
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(type)) hash = Math.imul(hash ^ byte, 0x01000193);
+  return ((hash >>> 0) % HUES) * (360 / HUES);
 }
 
 export const typeLabel = (type) => el("span", { class: "type", hue: hueOf(type), title: type }, el("i"), type);

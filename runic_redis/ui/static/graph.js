@@ -60,7 +60,7 @@ function draw(workflowId, node, { x, y }) {
   return el("g", { class: "node", transform: `translate(${x},${y})` },
     svgLink({ href },
       el("title", null, [node.hash || node.label, node.title].filter(Boolean).join("\n")),
-      el("rect", { class: `box ${node.kind}`, hue: hueOf(node.label), width: WIDTH, height: HEIGHT, rx: node.kind === "fact" ? HEIGHT / 2 : 8 }),
+      el("rect", { class: `box ${node.kind}`, hue: node.kind === "event" ? hueOf(node.type) : null, width: WIDTH, height: HEIGHT, rx: node.kind === "fact" ? HEIGHT / 2 : 8 }),
       el("text", { x: 16, y: 17 }, cut(label, 22)),
       el("text", { class: "small", x: 16, y: 31 }, cut(small, 27))));
 }
