@@ -4,7 +4,6 @@ import functools
 import gc
 import itertools
 import os
-import sys
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -113,9 +112,7 @@ def cluster_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ser
 @pytest.fixture
 def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Facts are in 16 buckets instead of 4096: where all are asked, fakeredis takes its time for each."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("runic_redis.") and hasattr(module, "FACT_BUCKETS"):
-            monkeypatch.setattr(module, "FACT_BUCKETS", 16)
+    monkeypatch.setattr("runic_redis.keys.FACT_BUCKETS", 16)
 
 
 @pytest.fixture(params=["memory", "valkey"])

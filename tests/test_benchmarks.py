@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import json
 import re
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -52,9 +51,7 @@ def run() -> Iterator[ModuleType]:
         for name in ("collect", "freeze", "unfreeze"):
             patch.setattr(gc, name, lambda: 0)
         # And each namespace is deleted, with every bucket.
-        for name, module in list(sys.modules.items()):
-            if name.startswith("runic_redis.") and hasattr(module, "FACT_BUCKETS"):
-                patch.setattr(module, "FACT_BUCKETS", 16)
+        patch.setattr("runic_redis.keys.FACT_BUCKETS", 16)
         yield run
 
 

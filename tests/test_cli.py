@@ -151,7 +151,7 @@ def test_a_workflow_is_shown_with_all_that_is_kept_of_it(run: Run, shop: RedisSt
 
 
 def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    keys = shop._context.keys.workflow("order-1")
+    keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.hset(keys.meta, "trimmed", "soon")
         client.delete(keys.refs)
@@ -164,7 +164,7 @@ def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, 
 
 
 def test_a_damaged_entry_is_shown_beside_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    keys = shop._context.keys.workflow("order-1")
+    keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.xadd(keys.events, {"x": "y"}, "4-1")
         shown = run("show", "order-1", "--json")
@@ -209,7 +209,7 @@ def test_facts_are_printed_and_checked(run: Run, shop: RedisStore, valkey: Runni
     assert run("facts", fact).out == "{'rows': [1, 2]}\n"
     assert run("facts", "sha256:none").status == 1
     with valkey.client() as client:
-        client.hset(shop._context.keys.fact(fact.encode())[0], fact, b"damage")
+        client.hset(shop.context.keys.fact(fact.encode())[0], fact, b"damage")
     damaged = run("facts", fact)
     assert damaged.status == 1
     assert "is damaged" in damaged.err
@@ -259,7 +259,7 @@ def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisSto
     assert "secret" not in unreachable.err
     elsewhere = run("workflows", "--namespace", "nowhere")
     assert elsewhere.status == 1
-    assert shop._context.keys.namespace in elsewhere.err, "those that there are, are named"
+    assert shop.context.keys.namespace in elsewhere.err, "those that there are, are named"
     assert run("import", __file__).status == 2, "it is no archive"
 
 
@@ -280,7 +280,7 @@ def test_ctrl_c_ends_a_tail_and_a_closed_pipe_ends_a_listing(shop: RedisStore, v
     environment = {
         **os.environ,
         "RUNIC_REDIS_URL": valkey.url(),
-        "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
+        "RUNIC_REDIS_NAMESPACE": shop.context.keys.namespace,
     }
     tail = subprocess.Popen(
         [*COMMAND, "tail", "order-1", "--last", "1", "--json"], stdout=subprocess.PIPE, env=environment, text=True
@@ -310,7 +310,7 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
     shop: RedisStore, valkey: RunningServer, verb: tuple[str, ...]
 ) -> None:
     shop.append("long", [{"n": n, "t": "x" * 100} for n in range(2_000)])
-    command = [*verb, "--url", valkey.url(), "--namespace", shop._context.keys.namespace]
+    command = [*verb, "--url", valkey.url(), "--namespace", shop.context.keys.namespace]
     with Path("/dev/full").open("wb") as full:
         done = run_forked(None, *command, stdout=full)
     assert done.returncode == 3
@@ -323,7 +323,7 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
 
 
 def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
-    options = ("--url", valkey.url(), "--namespace", shop._context.keys.namespace)
+    options = ("--url", valkey.url(), "--namespace", shop.context.keys.namespace)
     done = run_forked(WITH_SMALL_FILES, "export", tmp_path / "a", *options)
     assert done.returncode == 3
     assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
@@ -334,7 +334,7 @@ def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) 
     environment = {
         **os.environ,
         "RUNIC_REDIS_URL": valkey.url(),
-        "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
+        "RUNIC_REDIS_NAMESPACE": shop.context.keys.namespace,
     }
     with Forked(None, "tail", "--json", environment=environment) as tail:
         # It begins when it has connected: from then on each event is shown once, in the order of its workflow.
@@ -453,7 +453,7 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
     assert (exported["workflows"], exported["events"], exported["facts"], exported["problems"]) == (4, 5, 1, [])
     assert exported["bytes"] == (tmp_path / "a").stat().st_size
     assert run("export", tmp_path / "a").status == 2, "it is there already"
-    there = f"{shop._context.keys.namespace}-there"
+    there = f"{shop.context.keys.namespace}-there"
     (imported,) = run("import", tmp_path / "a", "--namespace", there, "--partitions", 3, "--json").lines
     assert (imported["workflows"], imported["there_already"], imported["problems"]) == (4, 0, [])
     assert run("verify", "--namespace", there, "--json").lines == [
@@ -469,7 +469,7 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
 
 
 def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    there = f"{shop._context.keys.namespace}-there"
+    there = f"{shop.context.keys.namespace}-there"
     url = valkey.url()
     some = run("copy", url, url, "order-2", "--to-namespace", there, "--partitions", 2, "--json").lines
     assert some[0]["workflows"] == 1
@@ -487,7 +487,7 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     run: Run, shop: RedisStore, valkey: RunningServer
 ) -> None:
     assert run("verify").out == "4 workflows, 5 events, 1 facts: all sound\n"
-    keys = shop._context.keys.workflow("order-1")
+    keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.zrem(keys.index, "order-1")
         found = run("verify")
@@ -508,7 +508,7 @@ def test_what_verify_has_found_is_told_though_the_server_goes(
     run: Run, shop: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with valkey.client() as client:
-        client.zrem(shop._context.keys.workflow("order-1").index, "order-1")
+        client.zrem(shop.context.keys.workflow("order-1").index, "order-1")
 
     def unavailable(*_: object) -> NoReturn:
         raise StoreUnavailable("It is gone.")
@@ -527,7 +527,7 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     absent = {one["name"]: one["verdict"] for one in run("doctor", "-n", f"{namespace}x", "--json").lines}
     assert absent["namespace"] == "warning"
     with valkey.client() as client:
-        client.delete(shop._context.keys.config)
+        client.delete(shop.context.keys.config)
     verified = run("verify")
     assert verified.status == 1
     assert f"The settings of the namespace {namespace!r} are lost: there is '{{{namespace}:" in verified.err
@@ -536,7 +536,7 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     (found,) = [one for one in doctor.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
-        client.hset(shop._context.keys.config, mapping={"format": 1, "partitions": 7})
+        client.hset(shop.context.keys.config, mapping={"format": 1, "partitions": 7})
     assert run("verify").status == 0, "what it says, helps"
 
 
@@ -546,7 +546,7 @@ def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisS
     shop.acquire(hostile, hostile)
     fact = shop.put_fact(hostile)
     with valkey.client() as client:
-        client.zrem(shop._context.keys.workflow(hostile).index, hostile)
+        client.zrem(shop.context.keys.workflow(hostile).index, hostile)
         for verb in (
             ("show", hostile),
             ("events", hostile),

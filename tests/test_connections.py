@@ -69,8 +69,8 @@ def test_an_exhausted_pool_is_an_error_at_once(
     with store:
         store.append("w", numbered(1))
         server = store._sender.server
-        key = store._context.keys.workflow("w").meta
-        client = server._client if kind != "cluster" else server.node(key).redis_connection
+        key = store.context.keys.workflow("w").meta
+        client = server._client if kind != "cluster" else server._client.get_node_from_key(key).redis_connection
         pool = client.connection_pool
         taken = [pool.get_connection() for _ in range(pool.max_connections)]
         with pytest.raises(ConfigurationError, match=r"exhausted: all its \d connections are in use. Nothing was sent"):
@@ -107,7 +107,7 @@ def test_a_node_that_gets_another_pool_is_asked_through_that(
     with RedisStore.from_url(cluster_url(cluster_nodes), namespace=namespace) as store:
         store.append("w", numbered(1))
         server = store._sender.server
-        node = server.node(store._context.keys.workflow("w").meta)
+        node = server._client.get_node_from_key(store.context.keys.workflow("w").meta)
         first = server.connections(node)
         assert server.connections(node) is first
         former = node.redis_connection

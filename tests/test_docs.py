@@ -51,10 +51,10 @@ def test_the_examples_of_a_page_run_one_after_the_other(
         run(code, tmp_path)
 
 
-def test_a_worker_of_the_start_page_is_killed_and_another_goes_on(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "index.md").read_text()
-    (tmp_path / "order.py").write_text(examples(ROOT / "docs" / "index.md")[1])
-    (session,) = re.findall(r"(?ms)^```console\n(\$ python order\.py .*?)^```$", page)
+def test_a_worker_of_the_tutorial_is_killed_and_another_goes_on(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "tutorials" / "durable-worker.md"
+    (tmp_path / "order.py").write_text(examples(page)[0])
+    (session,) = re.findall(r"(?ms)^```console\n(\$ python order\.py .*?)^```$", page.read_text())
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     shown = ""
     statuses = []

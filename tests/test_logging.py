@@ -74,10 +74,10 @@ def test_that_a_cluster_is_asked_anew(
 ) -> None:
     caplog.set_level(logging.INFO, "runic_redis")
     url = f"redis+cluster://127.0.0.1:{cluster_nodes[0].port}"
-    told = [("INFO", "The cluster was asked anew which node has which slots.")]
+    told = [("INFO", "The cluster was asked again which node has which slots.")]
     with RedisStore.from_url(url, namespace=namespace) as store:
         store.append("w", [{"n": 1}])
-        _mistake(store._connected.server._client.nodes_manager, store._context.keys.workflow("w").meta)
+        _mistake(store._connected.server._client.nodes_manager, store.context.keys.workflow("w").meta)
         caplog.clear()
         store.append("w", [{"n": 2}])
         assert told[0] in said(caplog)
@@ -86,7 +86,7 @@ def test_that_a_cluster_is_asked_anew(
         async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
             await store.append("w", [{"n": 1}])
             assert store._connected is not None
-            _mistake(store._connected.server._client.nodes_manager, store._context.keys.workflow("w").meta)
+            _mistake(store._connected.server._client.nodes_manager, store.context.keys.workflow("w").meta)
             caplog.clear()
             await store.append("w", [{"n": 2}])
             assert told[0] in said(caplog)

@@ -255,14 +255,10 @@ def test_calls_of_a_line_that_cannot_be_joined_follow_each_other(player: Player)
     assert [args[5] for args in player.round([1])] == ["3"]
 
 
-def test_a_line_waits_for_what_is_under_way(player: Player) -> None:
+def test_a_round_waits_for_the_one_in_flight(player: Player) -> None:
     player.ask(append("w", "1"))
     first = player.group.next_round(0.0)
     player.ask(append("w", "2"))
-    player.ask(append("v", "3"))
-    second = player.group.next_round(0.0)
-    assert [call.args[5] for call in second] == ["3"]
-    player.group.take(second, [[1]], 0.0)
     assert player.group.next_round(0.0) == []
     player.group.take(first, [[1]], 0.0)
     assert [args[5] for args in player.round([2])] == ["2"]

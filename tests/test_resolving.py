@@ -47,7 +47,7 @@ class Counting:
 
 
 def forget(store: RedisStore, fact_hash: str, damaged: bytes | None = None) -> None:
-    key, _ = store._context.keys.fact(fact_hash.encode())
+    key, _ = store.context.keys.fact(fact_hash.encode())
     args = ("HDEL", key, fact_hash) if damaged is None else ("HSET", key, fact_hash, damaged)
     store._sender.ask(Batch([Command(args, key)]))
 

@@ -171,7 +171,7 @@ def test_a_checkpoint_is_one_commit(store: RedisStore) -> None:
     with session(store, "w", total, 0, checkpoint=3) as one:
         for number in range(6):
             one.record(Added(number))
-    key = store._context.keys.workflow("w").events
+    key = store.context.keys.workflow("w").events
     assert store._sender.ask(Batch([Command(("XLEN", key), key)])) == [2]
     assert store.cursor("w") == 6
 

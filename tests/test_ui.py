@@ -49,7 +49,7 @@ def shop(valkey: RunningServer) -> Iterator[RedisStore]:
 
 @pytest.fixture(scope="module")
 def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
-    with serving(valkey.url(), shop._context.keys.namespace) as page:
+    with serving(valkey.url(), shop.context.keys.namespace) as page:
         yield page
 
 
@@ -252,7 +252,7 @@ def test_what_is_wrong_is_said(page: Page, shop: RedisStore) -> None:
 def test_damage_is_shown_where_it_is(page: Page, shop: RedisStore, valkey: RunningServer) -> None:
     for n in range(5):
         shop.append("damaged", [{"n": n}, {"n": n}])
-    keys = shop._context.keys.workflow("damaged")
+    keys = shop.context.keys.workflow("damaged")
     with valkey.client() as client:
         entries = client.xrange(keys.events)
         client.delete(keys.events)
@@ -266,7 +266,7 @@ def test_damage_is_shown_where_it_is(page: Page, shop: RedisStore, valkey: Runni
     assert len(page.get("overview", id="damaged")["samples"]) == 4
     fact = shop.put_fact(b"to be damaged")
     with valkey.client() as client:
-        assert client.hset(shop._context.keys.fact(fact.encode())[0], fact, b"damage") == 0, "it was there"
+        assert client.hset(shop.context.keys.fact(fact.encode())[0], fact, b"damage") == 0, "it was there"
     assert "is damaged" in page.get("fact", hash=fact)["problem"]
 
 
@@ -499,7 +499,7 @@ def test_it_changes_nothing(page: Page, shop: RedisStore, valkey: RunningServer)
     shop.append("kept", [{"n": 1, "fact": Fact("kept")}])
     shop.save_snapshot("kept", 1, b"x")
     ref = shop.put_fact("kept")
-    pattern = f"{{{shop._context.keys.namespace}:*"
+    pattern = f"{{{shop.context.keys.namespace}:*"
     with valkey.client() as client:
         before = {key: client.dump(key) for key in client.scan_iter(pattern)}
         assert before

@@ -121,7 +121,7 @@ def odd(valkey: RunningServer) -> Iterator[RedisStore]:
             raw = name.encode()
             head = bytes(DIGEST_BYTES)
             data = head + checksum(raw, head, packed) + compress(packed)
-            client.hset(store._context.keys.fact(raw)[0], raw, data)
+            client.hset(store.context.keys.fact(raw)[0], raw, data)
         yield store
         store.delete_namespace()
 
@@ -130,7 +130,7 @@ def entry(
     store: RedisStore, client: Any, name: str, header: bytes, rows: bytes, metadata: bytes | None = None, count: int = 1
 ) -> None:
     store.append(name, [{"n": 1}])
-    keys = store._context.keys.workflow(name)
+    keys = store.context.keys.workflow(name)
     fields = [header, compress(rows), b"i", b"id", *([] if metadata is None else [b"m", metadata])]
     for cursor in range(2, count + 2):
         client.execute_command("XADD", keys.events, f"{cursor}-1", *fields)
@@ -142,7 +142,7 @@ def asked(url: str, look: Callable[[Views], Any]) -> Any:
 
     async def ask() -> Any:
         async with AsyncRedisStore.from_url(url, namespace="odd", partitions=2) as store:
-            store._context = without_classes(store._context)
+            store.context = without_classes(store.context)
             return await look(Views(store, Live(store)))
 
     return asyncio.run(ask())
@@ -226,7 +226,7 @@ def test_no_view_decodes_much_however_small_it_is_when_stored(
     name = f"packed {each}"
     with valkey.client() as client:
         entry(odd, client, name, PLAIN, held(many(each, b"\x01")), count=40)
-    context = without_classes(odd._context)
+    context = without_classes(odd.context)
     for operation in (
         lambda: page(context, name, count=500),
         lambda: page(context, name, after=0, count=500),
@@ -234,7 +234,7 @@ def test_no_view_decodes_much_however_small_it_is_when_stored(
         lambda: samples(context, name, 160),
     ):
         context.codec = counting = Counting()  # type: ignore[assignment]
-        found = odd._run(operation())()
+        found = odd.run(operation(), "operation")()
         assert counting.bytes <= 2 * MB
         shown = found if type(found) is list else found.entries
         assert len(shown) >= (1 if MB <= each < 16 * MB - 200 else 30)
@@ -244,10 +244,10 @@ def test_no_view_decodes_much_however_small_it_is_when_stored(
 
 @pytest.mark.parametrize("name", FACTS)
 def test_no_fact_is_decoded_that_holds_much_however_small_it_is_when_stored(odd: RedisStore, name: str) -> None:
-    context = without_classes(odd._context)
+    context = without_classes(odd.context)
     context.codec = counting = Counting()  # type: ignore[assignment]
     with suppress(DecodeError):
-        odd._run(fact(context, name))()
+        odd.run(fact(context, name), "browse")()
     assert counting.bytes <= 2 * MB
 
 
@@ -255,7 +255,7 @@ def test_previews_of_facts_decode_little_and_leave_out_damage(odd: RedisStore) -
     short_fact, long_fact = odd.put_fact({"n": 1}), odd.put_fact("x" * 100_000)
     context = without_classes(odd._context)
     context.codec = counting = Counting()  # type: ignore[assignment]
-    found = odd._run(fact_previews(context, [*FACTS, short_fact, long_fact, "missing"]))()
+    found = odd.run(fact_previews(context, [*FACTS, short_fact, long_fact, "missing"]), "browse")()
     assert counting.bytes <= 4096
     assert found[short_fact] == ({"n": 1}, 5, False)
     assert set(found) == {*FACTS, short_fact, long_fact} - {"damaged"}
@@ -329,7 +329,7 @@ def test_a_view_that_fails_says_what_is_damaged(odd: RedisStore, valkey: Running
     odd.append("meta", [{"n": 1}])
     odd.append("foreign", [{"n": 1}])
     with valkey.client() as client:
-        keys = odd._context.keys.workflow
+        keys = odd.context.keys.workflow
         client.hset(keys("meta").meta, mapping={"largest": "x", "trimmed": "x"})
         client.delete(keys("foreign").events)
         client.set(keys("foreign").events, "x")
@@ -338,7 +338,7 @@ def test_a_view_that_fails_says_what_is_damaged(odd: RedisStore, valkey: Running
         return [await views.events(request(id="meta")), await views.overview(request(id="meta"))]
 
     assert [answer.status_code for answer in asked(valkey.url(), look)] == [200, 200]
-    failed = make_app(SimpleNamespace(_context=None), SimpleNamespace(), None).exception_handlers[StoreError]  # type: ignore[arg-type]
+    failed = make_app(SimpleNamespace(context=None), SimpleNamespace(), None).exception_handlers[StoreError]  # type: ignore[arg-type]
 
     async def fail(views: Views) -> Any:
         with pytest.raises(StoreError) as raised:

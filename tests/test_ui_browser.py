@@ -48,7 +48,7 @@ def shop(valkey: RunningServer) -> Iterator[RedisStore]:
 
 @pytest.fixture(scope="module")
 def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
-    with serving(valkey.url(), shop._context.keys.namespace) as page:
+    with serving(valkey.url(), shop.context.keys.namespace) as page:
         yield page
 
 
@@ -383,7 +383,7 @@ def test_a_store_that_is_gone_is_told_and_its_return_too(light: Tab, tmp_path: P
 
 
 def test_a_token_is_asked_for_once(browser: Browser, valkey: RunningServer, shop: RedisStore) -> None:
-    namespace = shop._context.keys.namespace
+    namespace = shop.context.keys.namespace
     with serving(valkey.url(), namespace, "--token", "0123456789abcdefghij") as page:
         for tab in _tab(browser, "light"):
             tab.goto(page.url.partition("?")[0])

@@ -53,11 +53,11 @@ def verify(
     """
     all_of_it = Verified()
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
-        verifier = Verifier(store._context, workflow_ids or None, repair=repair)
-        total = store._run(verifier.open())
+        verifier = Verifier(store.context, workflow_ids or None, repair=repair)
+        total = store.run(verifier.open(), "verify")
         with progress("workflows", len(workflow_ids) if workflow_ids else total, quiet=as_json) as step:
             try:
-                while (part := store._run(verifier.next_part())) is not None:
+                while (part := store.run(verifier.next_part(), "verify")) is not None:
                     all_of_it.workflows += part.workflows
                     all_of_it.events += part.events
                     all_of_it.facts += part.facts
@@ -96,7 +96,7 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
     Says what to change. Nothing is kept of it. The exit status is 1 if anything is bad.
     """
     with opened(url, namespace, may_be_new=True, deadline_s=_DEADLINE_S) as store:
-        checks = [*store._run(examine(store._context)), _writing(store), _latency(store), _clock(store)]
+        checks = [*store.run(examine(store.context), "doctor"), _writing(store), _latency(store), _clock(store)]
         checks += [_durability(store, name, durability) for name, durability in _DURABILITIES.items()]
     if as_json:
         for check in checks:
@@ -114,9 +114,9 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
 
 def _writing(store: RedisStore) -> Check:
     """Whether a write is taken that changes nothing, and a script, as whatever is written goes by one."""
-    key = store._context.keys.workflow(_NOBODY).index
+    key = store.context.keys.workflow(_NOBODY).index
     try:
-        store._run(ask(Command(("ZADD", key, "XX", "0", _NOBODY), key)))
+        store.run(ask(Command(("ZADD", key, "XX", "0", _NOBODY), key)), "doctor")
         store.delete(_NOBODY, durability="memory")
     except StoreError as error:
         return Check("writing", "bad", "a write that changes nothing is refused", str(error))
@@ -124,11 +124,11 @@ def _writing(store: RedisStore) -> Check:
 
 
 def _latency(store: RedisStore) -> Check:
-    key = store._context.keys.config
+    key = store.context.keys.config
     took_ms = []
     for _ in range(_ASKED):
         began_s = time.perf_counter()
-        store._run(ask(Command(("HGET", key, "format"), key)))
+        store.run(ask(Command(("HGET", key, "format"), key)), "doctor")
         took_ms.append((time.perf_counter() - began_s) * 1000)
     usual, nearly_all = median(took_ms), quantiles(took_ms, n=100)[98]
     found = f"{usual:.2f} ms a round trip, 99 of 100 within {nearly_all:.2f} ms, the longest {max(took_ms):.1f} ms"
@@ -138,9 +138,9 @@ def _latency(store: RedisStore) -> Check:
 
 
 def _clock(store: RedisStore) -> Check:
-    key = store._context.keys.config
+    key = store.context.keys.config
     try:
-        seconds, micros = store._run(ask(Command(("TIME",), key)))
+        seconds, micros = store.run(ask(Command(("TIME",), key)), "doctor")
     except ConfigurationError:
         return Check("clock", "unknown", "TIME is refused", "Allow the user +time, for this.")
     apart_s = int(seconds) + int(micros) / 1e6 - time.time()

@@ -3,42 +3,33 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import ConnectionPool, UnixDomainSocketConnection
 from redis.exceptions import (
-    AuthenticationError,
     BusyLoadingError,
-    MovedError,
-    RedisClusterException,
     ResponseError,
 )
 
+from runic_redis.drivers.redirections import REDISCOVERED, Redirections, node_name
 from runic_redis.drivers.redis_py import (
     CLUSTER_FAILURES,
-    CONNECTION_FAILURES,
+    FAILURES,
     HOLD_S,
     NO_LIMIT,
-    REDIRECTIONS,
-    REDISCOVERED,
     check_open,
     error_reply,
-    exhausted_pool,
-    is_exhausted,
     log,
     now_s,
     outdated,
     refusal_behind,
     refused_cluster,
-    refused_connection,
-    refused_login,
-    said,
+    unconnected,
 )
-from runic_redis.drivers.shipment import Shipment, by_node, plain_replies, redirected
-from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Lost
+from runic_redis.drivers.shipment import Shipment
 from runic_redis.protocol.queue import Call
 
 __all__ = ["ClusterServer", "Server", "SingleServer", "drop_connections", "limit_round_trips"]
@@ -117,24 +108,14 @@ class _Connections:
         """
         try:
             connection, since_s = await self._take(apart=apart)
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except StoreError:
-            raise
-        except (TimeoutError, *CONNECTION_FAILURES) as error:
-            if is_exhausted(error):
-                raise exhausted_pool(self.pool.max_connections) from error
-            return [Lost(said(error), sent=False)] * shipment.count
-        except redis.RedisError as error:
-            return [refused_connection(error)] * shipment.count
+        except FAILURES as error:
+            return [unconnected(error, self.pool.max_connections)] * shipment.count
         replies: list[Any] = []
         whole = False
         try:
             await self._converse(connection, shipment, replies)
             whole = not outdated(replies)
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except (TimeoutError, redis.RedisError, *CONNECTION_FAILURES) as error:
+        except FAILURES as error:
             replies += refusal_behind(error)
             replies += [shipment.broken(error)] * (shipment.count - len(replies))
         finally:
@@ -261,11 +242,7 @@ class ClusterServer:
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key, as far as is known."""
-        try:
-            name: str = self._node(key).name
-        except RedisClusterException:
-            return ""
-        return name
+        return node_name(self._client, key)
 
     async def send(self, calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
         """Send each node its calls on one connection, and follow where the cluster redirects them."""
@@ -277,26 +254,15 @@ class ClusterServer:
             except CLUSTER_FAILURES as error:
                 return [refused_cluster(error)] * len(calls)
             self._discovered = True
-        replies: list[Any] = [None] * len(calls)
-        waiting = list(range(len(calls)))
-        asking: dict[int, ClusterNode] = {}
-        for _ in range(REDIRECTIONS):
-            # Nearly always one: the calls of a round are those for a node.
-            for node, shipment in by_node(calls, waiting, asking, self._node, replies):
+        make_node = partial(ClusterNode, server_type="primary", **self._client.connection_kwargs)
+        redirections = Redirections(calls, self._client, make_node)
+        while not redirections.is_finished:
+            for node, shipment in redirections.next_shipments():
                 answers = await self._connections_to(node).exchange(shipment, apart=apart)
-                for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
-                    replies[place] = reply
-            waiting = redirected(replies, waiting)
-            if not waiting:
-                break
-            asking = await self._follow(replies, waiting)
-        if any(isinstance(reply, Lost) for reply in replies):
-            await self._rediscover()
-        return plain_replies(replies)
-
-    def _node(self, key: str) -> ClusterNode:
-        node: ClusterNode = self._client.get_node_from_key(key)
-        return node
+                redirections.take(shipment, shipment.replies(answers))
+            if redirections.follow():
+                await self._rediscover()
+        return redirections.replies()
 
     def _connections_to(self, node: ClusterNode) -> _Connections:
         known = self._connections.get(node.name)
@@ -315,22 +281,6 @@ class ClusterServer:
         return (
             None if self._timeout_s is None else self._timeout_s * (1 + len(self._client.nodes_manager.startup_nodes))
         )
-
-    async def _follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
-        """Learn where the cluster's slots have moved; the nodes to ask for slots that are just moving."""
-        asking = {}
-        moved = False
-        for place in redirected:
-            error = replies[place]
-            if isinstance(error, MovedError):
-                moved = True
-            else:
-                asking[place] = self._client.get_node(host=error.host, port=error.port) or ClusterNode(
-                    error.host, error.port, "primary", **self._client.connection_kwargs
-                )
-        if moved:
-            await self._rediscover()
-        return asking
 
     async def _rediscover(self) -> None:
         """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""

@@ -29,37 +29,31 @@ from runic_redis.protocol.effects import PASSING, ErrorReply, Lost
 __all__ = [
     "CLUSTER_FAILURES",
     "CONNECTION_FAILURES",
+    "FAILURES",
     "HOLD_S",
     "NO_LIMIT",
-    "REDIRECTIONS",
-    "REDISCOVERED",
     "check_open",
     "closed",
     "error_reply",
-    "exhausted_pool",
     "failed",
-    "is_exhausted",
     "log",
     "now_s",
     "opening_limit_s",
     "outdated",
     "refusal_behind",
     "refused_cluster",
-    "refused_connection",
     "refused_login",
     "said",
     "too_slow",
+    "unconnected",
 ]
 
 log = logging.getLogger("runic_redis")
-REDISCOVERED = "The cluster was asked anew which node has which slots."
 
 # For how long a connection is kept out of its pool, which checks it whenever it comes out.
 HOLD_S = 1.0
 # A `max_connections` that no store reaches: redis-py's default is 100, from version 8 on.
 NO_LIMIT = 2**31
-# How often a cluster's redirections are followed before the operation is told to wait.
-REDIRECTIONS = 5
 # How long opening a store may take at least, on a slow machine, and by how much it may pass its deadline.
 _SHORTEST_OPENING_S = 1.0
 _OPENING_GRACE_S = 0.25
@@ -89,6 +83,8 @@ def closed() -> StoreError:
 
 # What redis-py raises when a connection cannot be made, breaks, or is silent for too long.
 CONNECTION_FAILURES = (redis.ConnectionError, redis.TimeoutError, OSError)
+# And for anything that it raises.
+FAILURES = (redis.RedisError, OSError)
 # And when a cluster does not tell which nodes it has.
 CLUSTER_FAILURES = (RedisClusterException, redis.RedisError, OSError)
 
@@ -147,17 +143,25 @@ def _refusal(reply: Exception) -> ErrorReply:
 _EXHAUSTED = frozenset({"Too many connections", "No connection available."})
 
 
-def is_exhausted(error: BaseException) -> bool:
-    """Whether a pool had no connection left, which says nothing about the server."""
-    return str(error) in _EXHAUSTED
+def unconnected(error: Exception, max_connections: int) -> Lost:
+    """Return what stands for each reply while no connection can be made.
 
-
-def exhausted_pool(max_connections: int) -> ConfigurationError:
-    """A pool whose connections are all in use."""
-    return ConfigurationError(
-        f"The connection pool is exhausted: all its {max_connections} connections are in use. Nothing was sent. Raise "
-        "its max_connections, or pass a client with a redis.BlockingConnectionPool, which waits for a free connection."
-    )
+    Raises:
+        ConfigurationError: that will last: a wrong login, a pool that is too small, a database that is not there.
+    """
+    if isinstance(error, AuthenticationError):
+        raise refused_login(error) from error
+    if isinstance(error, StoreError):  # of an embedded server
+        raise error
+    if not isinstance(error, CONNECTION_FAILURES):
+        return _refused_connection(error)
+    if str(error) in _EXHAUSTED:
+        raise ConfigurationError(
+            f"The connection pool is exhausted: all its {max_connections} connections are in use. Nothing was sent. "
+            "Raise its max_connections, or pass a client with a redis.BlockingConnectionPool, which waits for a free "
+            "connection."
+        ) from error
+    return Lost(said(error), sent=False)
 
 
 def outdated(replies: Sequence[Any]) -> bool:
@@ -189,11 +193,11 @@ def refused_cluster(error: Exception) -> Lost:
         if "cluster support disabled" in str(one):
             raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error
         if isinstance(one, ResponseError):
-            return refused_connection(one)
+            return _refused_connection(one)
     return Lost(reason, sent=False)
 
 
-def refused_connection(error: redis.RedisError) -> Lost:
+def _refused_connection(error: Exception) -> Lost:
     """Return what stands for each reply while a server rejects the connection as it is made.
 
     Raises:

@@ -1,17 +1,17 @@
 """Which commands a connection carries for which calls, and what the replies to them come to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import redis
 from hiredis import pack_command
-from redis.exceptions import AskError, MovedError, RedisClusterException, ResponseError
+from redis.exceptions import AskError, AuthenticationError
 
-from runic_redis.drivers.redis_py import error_reply, said
+from runic_redis.drivers.redis_py import error_reply, refused_login, said
 from runic_redis.protocol.effects import ErrorReply, Lost, Unconfirmed
 from runic_redis.protocol.queue import Call
 
-__all__ = ["Shipment", "by_node", "plain_replies", "redirected"]
+__all__ = ["Shipment", "plain_reply"]
 
 # How much is sent at once: the time limit of a connection is for each piece, however large the request.
 _PIECE_BYTES = 256 * 1024
@@ -33,12 +33,12 @@ class Shipment:
 
     __slots__ = ("_answered_by", "_confirming", "_large", "count", "places", "unsent")
 
-    def __init__(self, calls: Sequence[Call], places: Sequence[int], asking: Mapping[int, Any] | None = None) -> None:
+    def __init__(self, calls: Sequence[Call], places: Sequence[int], asking: Container[int] = ()) -> None:
         self.places = places
         commands: list[tuple[Any, ...]] = []
         self._answered_by: list[int] = []
         for place in places:
-            if asking and place in asking:
+            if place in asking:
                 commands.append(("ASKING",))
             self._answered_by.append(len(commands))
             commands.append(calls[place].args)
@@ -53,7 +53,13 @@ class Shipment:
             self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
     def broken(self, error: Exception) -> Lost:
-        """Return what stands for the replies that a broken connection did not bring."""
+        """Return what stands for the replies that a broken connection did not bring.
+
+        Raises:
+            ConfigurationError: the server refused the login.
+        """
+        if isinstance(error, AuthenticationError):
+            raise refused_login(error) from error
         # The server carries out nothing of a large request before it has the end of it. The commands that confirm it
         # come behind that end, and are smaller than a piece.
         sent = not (self._large and len(self.unsent) > 2)
@@ -65,7 +71,7 @@ class Shipment:
         replies = [answers[at] for at in self._answered_by]
         if self._confirming is None:
             return replies
-        behind = [_refusal(answer) for answer in answers[self._answered_by[-1] + 1 :]]
+        behind = [plain_reply(answer) for answer in answers[self._answered_by[-1] + 1 :]]
         lost = [answer for answer in behind if isinstance(answer, Lost)]
         if lost:
             # Whether it is durable will be known when they are asked for again.
@@ -78,40 +84,8 @@ class Shipment:
         ]
 
 
-def by_node(
-    calls: Sequence[Call],
-    places: Sequence[int],
-    asking: Mapping[int, Any],
-    find_node: Callable[[str], Any],
-    replies: list[Any],
-) -> list[tuple[Any, Shipment]]:
-    """The nodes of a cluster that calls go to, with what each is sent; where there is none, the reply says so."""
-    groups: dict[str, tuple[Any, list[int]]] = {}
-    for place in places:
-        try:
-            node = asking.get(place) or find_node(calls[place].key)
-        except RedisClusterException as error:
-            replies[place] = Lost(str(error), sent=False)
-            continue
-        groups.setdefault(node.name, (node, []))[1].append(place)
-    return [(node, Shipment(calls, some, asking)) for node, some in groups.values()]
-
-
-def redirected(replies: Sequence[Any], places: Sequence[int]) -> list[int]:
-    """The places whose calls the cluster has redirected."""
-    return [place for place in places if isinstance(replies[place], MovedError | AskError)]
-
-
-def plain_replies(replies: Sequence[Any]) -> list[Any]:
-    """Replies without redis-py's exceptions; a redirection still among them leads nowhere, or not yet."""
-    return [_refusal(reply) for reply in replies]
-
-
-def _refusal(reply: Any) -> Any:
-    if isinstance(reply, MovedError | AskError):
-        return _moved_in_a_circle(reply)
+def plain_reply(reply: Any) -> Any:
+    """Return a cluster's reply, an error as an `ErrorReply`; a redirection that is not followed as TRYAGAIN."""
+    if isinstance(reply, AskError):  # or its subclass MovedError
+        return ErrorReply("TRYAGAIN", f"the cluster redirects in a circle: {reply}")
     return error_reply(reply)
-
-
-def _moved_in_a_circle(error: ResponseError) -> ErrorReply:
-    return ErrorReply("TRYAGAIN", f"the cluster redirects in a circle: {error}")

@@ -9,6 +9,7 @@ may copy any state.
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Lock, RLock
 from typing import Any, Protocol
 
@@ -16,34 +17,27 @@ import redis
 import redis.connection
 from redis.cluster import ClusterNode
 from redis.exceptions import (
-    AuthenticationError,
     BusyLoadingError,
-    MovedError,
-    RedisClusterException,
     ResponseError,
 )
 
+from runic_redis.drivers.redirections import REDISCOVERED, Redirections, node_name
 from runic_redis.drivers.redis_py import (
     CLUSTER_FAILURES,
     CONNECTION_FAILURES,
+    FAILURES,
     HOLD_S,
     NO_LIMIT,
-    REDIRECTIONS,
-    REDISCOVERED,
     check_open,
     error_reply,
-    exhausted_pool,
-    is_exhausted,
     log,
     now_s,
     outdated,
     refusal_behind,
     refused_cluster,
-    refused_connection,
-    refused_login,
-    said,
+    unconnected,
 )
-from runic_redis.drivers.shipment import Shipment, by_node, plain_replies, redirected
+from runic_redis.drivers.shipment import Shipment
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Lost
 from runic_redis.protocol.queue import Call
@@ -203,17 +197,8 @@ class _Exchange:
         self._connection: Any = None
         try:
             self._connection, self._checked_s = connections.take()
-        except AuthenticationError as error:
-            raise refused_login(error) from error
-        except StoreError:
-            raise
-        except CONNECTION_FAILURES as error:
-            if is_exhausted(error):
-                raise exhausted_pool(connections.pool.max_connections) from error
-            self._lost = Lost(said(error), sent=False)
-            return
-        except redis.RedisError as error:
-            self._lost = refused_connection(error)
+        except FAILURES as error:
+            self._lost = unconnected(error, connections.pool.max_connections)
             return
         try:
             unsent = shipment.unsent
@@ -222,10 +207,7 @@ class _Exchange:
                 # (Later on, a check of the connection's health would stand in the middle of a request.)
                 self._connection.send_packed_command(unsent[:1], check_health=len(unsent) == pieces)
                 del unsent[0]
-        except AuthenticationError as error:
-            self.cancel()
-            raise refused_login(error) from error
-        except (redis.RedisError, *CONNECTION_FAILURES) as error:
+        except FAILURES as error:
             self.cancel()
             self._lost = shipment.broken(error)
         except BaseException:
@@ -243,10 +225,7 @@ class _Exchange:
                         replies.append(read_response())
                     except (ResponseError, BusyLoadingError) as error:
                         replies.append(error)
-            except AuthenticationError as error:
-                self.cancel()
-                raise refused_login(error) from error
-            except (redis.RedisError, *CONNECTION_FAILURES) as error:
+            except FAILURES as error:
                 self.cancel()
                 replies += refusal_behind(error)
                 self._lost = self._shipment.broken(error)
@@ -350,13 +329,7 @@ class ClusterServer:
 
     def find_node(self, key: str) -> str:
         """The name of the node that holds a key, as far as is known."""
-        if self._client is None:
-            return ""
-        try:
-            name: str = self.node(key).name
-        except RedisClusterException:
-            return ""
-        return name
+        return "" if self._client is None else node_name(self._client, key)
 
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send each node its calls on one connection."""
@@ -371,15 +344,6 @@ class ClusterServer:
                 check_open(self._closed)
         return _ClusterPending(self, calls)
 
-    def node(self, key: str) -> ClusterNode:
-        """The node that holds a key, as far as is known.
-
-        Raises:
-            RedisClusterException: none is known.
-        """
-        node: ClusterNode = self._client.get_node_from_key(key)
-        return node
-
     def connections(self, node: ClusterNode) -> _Connections:
         """A node's connections."""
         pool = self._client.get_redis_connection(node).connection_pool
@@ -388,21 +352,9 @@ class ClusterServer:
             known = self._connections[node.name] = _Connections(pool, owned=self._owned)
         return known
 
-    def follow(self, replies: list[Any], redirected: list[int]) -> dict[int, ClusterNode]:
-        """Learn where the cluster's slots have moved; the nodes to ask for slots that are just moving."""
-        asking = {}
-        moved = False
-        for place in redirected:
-            error = replies[place]
-            if isinstance(error, MovedError):
-                moved = True
-            else:
-                asking[place] = self._client.get_node(host=error.host, port=error.port) or ClusterNode(
-                    error.host, error.port, "primary"
-                )
-        if moved:
-            self.rediscover()
-        return asking
+    def redirections(self, calls: Sequence[Call]) -> Redirections:
+        """Return what decides where calls go."""
+        return Redirections(calls, self._client, partial(ClusterNode, server_type="primary"))
 
     def rediscover(self) -> None:
         """Ask the cluster anew which node has which slots; a failure shows in the next attempt."""
@@ -448,56 +400,48 @@ class _ClusterPending:
 
     def __init__(self, server: ClusterServer, calls: Sequence[Call]) -> None:
         self._server = server
-        self._calls = calls
-        self._replies: list[Any] = [None] * len(calls)
+        self._redirections = server.redirections(calls)
         self._under_way: list[tuple[_Exchange, Shipment]] = []
         # The one whose replies are being read.
         self._reading: _Exchange | None = None
-        self._send(range(len(calls)), {})
+        self._send()
 
-    def _send(self, places: Sequence[int], asking: dict[int, ClusterNode]) -> None:
-        for node, shipment in by_node(self._calls, places, asking, self._server.node, self._replies):
+    def _send(self) -> None:
+        for node, shipment in self._redirections.next_shipments():
             try:
                 exchange = _Exchange(self._server.connections(node), shipment)
             except StoreError as error:
-                self._refuse(shipment, error)
+                self._reject(shipment, error)
             except BaseException:
                 self.cancel()
                 raise
             else:
                 self._under_way.append((exchange, shipment))
 
-    def _refuse(self, shipment: Shipment, error: StoreError) -> None:
-        """Of the calls to a node that cannot be used, the error stands for each answer."""
-        for place in shipment.places:
-            self._replies[place] = error
+    def _reject(self, shipment: Shipment, error: StoreError) -> None:
+        """Use an error as the reply to each call of a node that cannot be used."""
+        self._redirections.take(shipment, [error] * len(shipment.places))
 
     def finish(self) -> list[Any]:
-        """The replies; redirections are followed."""
-        replies = self._replies
-        for last in reversed(range(REDIRECTIONS)):
+        """Return the replies. It follows redirections."""
+        while True:
             while self._under_way:
                 exchange, shipment = self._under_way.pop(0)
                 self._reading = exchange
                 try:
                     answers = exchange.finish()
                 except StoreError as error:
-                    self._refuse(shipment, error)
+                    self._reject(shipment, error)
                     continue
                 except BaseException:
                     self.cancel()
                     raise
-                for place, reply in zip(shipment.places, shipment.replies(answers), strict=True):
-                    replies[place] = reply
-            waiting = redirected(replies, range(len(replies)))
-            if not waiting:
-                break
-            asking = self._server.follow(replies, waiting)
-            if last:
-                self._send(waiting, asking)
-        if any(isinstance(reply, Lost) for reply in replies):
-            self._server.rediscover()
-        return plain_replies(replies)
+                self._redirections.take(shipment, shipment.replies(answers))
+            if self._redirections.follow():
+                self._server.rediscover()
+            if self._redirections.is_finished:
+                return self._redirections.replies()
+            self._send()
 
     def cancel(self) -> None:
         """Give up on the replies."""

@@ -7,7 +7,6 @@ from runic_redis.arguments import check_hash
 from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
-from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.settings import make_namespace
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.protocol.refusals import answer, ask_all
@@ -72,7 +71,7 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
 
 def count_facts(context: Context) -> Operation[int]:
     """How many facts the namespace keeps."""
-    keys = [context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+    keys = context.keys.buckets()
     return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
 
 

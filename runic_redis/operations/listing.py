@@ -116,7 +116,9 @@ class Listing:
         self._limit = None if limit is None else check_count(limit, "limit")
         count = context.keys.partitions
         first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
-        self._partitions = [_Partition(context.keys, number, first_page, below) for number in range(count)]
+        self._partitions = [
+            _Partition(context.keys, number, first_page, below) for number in context.keys.partition_numbers()
+        ]
         # The newest workflow of each partition that is not listed yet, as (-score, partition, id).
         self._heap: list[tuple[float, int, str]] = []
         self._starved = True

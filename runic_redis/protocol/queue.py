@@ -216,7 +216,7 @@ class _Plan:
         self.size = 0
         # The call of each line; None once something of it must wait. And for each slot the call that others may join.
         self.lines: dict[str, Call | None] = {}
-        # Lines in which a large request waits.
+        # Lines in which a large request waits or is in flight.
         self.held: set[str] = set()
         self._open: dict[str, Call] = {}
 
@@ -281,9 +281,11 @@ class Group:
         self._wait_s = wait_s
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
-        self._rounds_under_way = 0
-        # Rounds of large requests: those under way, and among them those that nobody has taken to send yet.
-        self._large_under_way = 0
+        # A group has one round in flight, and beside it the rounds of large requests, each of one request. Nothing
+        # else of their lines is sent meanwhile.
+        self._round_in_flight = False
+        self._large_in_flight: list[_Request] = []
+        # Rounds of large requests that no driver has taken to send yet.
         self._large_rounds: list[list[Call]] = []
         # Whether the server rejects EVALSHA.
         self._only_text = False
@@ -292,8 +294,6 @@ class Group:
         self._sent_s = 0.0
         self._about = 0
         self._each_s = math.inf
-        # Lines with a command under way.
-        self._busy: set[str] = set()
         # Since when the server has failed, how many rounds in a row, and how.
         self._failing_s = 0.0
         self._failures = 0
@@ -302,8 +302,8 @@ class Group:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, and nothing is under way."""
-        return not self._waiting and not self._rounds_under_way
+        """Whether nothing waits, and nothing is in flight."""
+        return not self._waiting and not self._round_in_flight and not self._large_in_flight
 
     @property
     def full(self) -> bool:
@@ -365,10 +365,12 @@ class Group:
 
         Large requests that may go now are not in it: see `take_large`.
         """
-        if not self._waiting or now_s < self.resume_s:
+        waiting = self._waiting
+        if not waiting or self._round_in_flight or now_s < self.resume_s:
             return []
-        waiting, busy = self._waiting, self._busy
         plan = _Plan(by_slot=self._by_slot)
+        for request in self._large_in_flight:
+            plan.hold(request.command.line)
         left: list[_Request] = []
         room = self._share()
         ticket = waiting[0].ticket
@@ -379,15 +381,14 @@ class Group:
                 left.append(request)
                 break
             ticket = request.ticket
-            if request.command.line in busy or not self._place(request, plan, now_s):
+            if not self._place(request, plan, now_s):
                 left.append(request)
         self._waiting_bytes -= plan.size
         if left:
             waiting.extendleft(reversed(left))
         if plan.calls:
-            self._rounds_under_way += 1
+            self._round_in_flight = True
             self._sent_s = now_s
-            busy.update(plan.lines)
             if self._confirmation is not None:
                 self._have_confirmed(plan.calls, self._confirmation, now_s)
         return plan.calls
@@ -396,8 +397,9 @@ class Group:
         """Have a request sent now; False if it must wait."""
         if request.large:
             line = request.command.line
-            if line in plan.lines or line in plan.held or self._large_under_way == _MOST_LARGE:
-                plan.hold(line)
+            held = line in plan.lines or line in plan.held or len(self._large_in_flight) == _MOST_LARGE
+            plan.hold(line)
+            if held:
                 return False
             self._begin_large(request, now_s)
         elif not plan.place(request, _args(request)):
@@ -408,7 +410,6 @@ class Group:
 
     def _begin_large(self, request: _Request, now_s: float) -> None:
         """Have a large request sent on its own connection, or the question why the last one was closed."""
-        command = request.command
         calls: list[Call]
         if request.suspicion is not None:
             calls = [_Question(request, limit) for limit in _LIMITS]
@@ -418,12 +419,9 @@ class Group:
                 request.first_s = now_s
             if self._confirmation is not None:
                 self._have_confirmed(calls, self._confirmation, now_s)
-        self._waiting_bytes -= command.size
-        self._rounds_under_way += 1
-        self._large_under_way += 1
+        self._waiting_bytes -= request.command.size
+        self._large_in_flight.append(request)
         self._sent_s = now_s
-        if command.line:
-            self._busy.add(command.line)
         self._large_rounds.append(calls)
 
     def take_large(self) -> list[list[Call]]:
@@ -501,12 +499,10 @@ class Group:
 
     def end_round(self, sent: Sequence[Call]) -> None:
         """Have a round over that nobody waits for any more; of any other, `take` is told the answers."""
-        self._rounds_under_way -= 1
         if sent[0].own_connection:
-            self._large_under_way -= 1
-        for call in sent:
-            for request in call.requests:
-                self._busy.discard(request.command.line)
+            self._large_in_flight.remove(sent[0].requests[0])
+        else:
+            self._round_in_flight = False
 
     def _judge(self, request: _Request, call: Call, reply: Any, now_s: float) -> tuple[Any, str | None]:
         """What trouble comes to: an answer, and None; or how the server fails for now, '' if it does not."""

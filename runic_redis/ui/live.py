@@ -36,7 +36,7 @@ class Live:
 
     def __init__(self, store: AsyncRedisStore) -> None:
         self._store = store
-        self._meter = Meter(store._context)
+        self._meter = Meter(store.context)
         self._seconds: deque[int] = deque([0] * _KEPT_S, maxlen=_KEPT_S)
         self._second = 0
         self._watchers: set[_Watcher] = set()
@@ -52,9 +52,9 @@ class Live:
             began_s = time.monotonic()
             try:
                 if not open_:
-                    await self._store._run(self._meter.open())
+                    await self._store.run(self._meter.open(), "watch")
                 open_ = True
-                reading = await self._store._run(self._meter.look())
+                reading = await self._store.run(self._meter.look(), "watch")
             except StoreError as error:
                 # What came meanwhile is not counted: it begins anew.
                 open_, self.problem = False, str(error)

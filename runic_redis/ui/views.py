@@ -56,7 +56,7 @@ class Views:
 
     def __init__(self, store: AsyncRedisStore, live: Live) -> None:
         self._store = store
-        self._context = store._context
+        self._context = store.context
         self._live = live
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
@@ -71,8 +71,8 @@ class Views:
 
     async def summary(self, _: Request) -> Response:
         """The store, and how many workflows it has."""
-        counts = await self._store._run(count_workflows(self._context))
-        label = self._store._connected.label if self._store._connected else ""
+        counts = await self._store.run(count_workflows(self._context), "count_workflows")
+        label = self._store.url
         return answer(
             {
                 "version": __version__,
@@ -80,7 +80,7 @@ class Views:
                 "namespace": self._context.keys.namespace,
                 "partitions": len(counts),
                 "workflows": sum(counts),
-                "unfinished": await self._store._run(count_unfinished(self._context)),
+                "unfinished": await self._store.run(count_unfinished(self._context), "count_unfinished"),
             }
         )
 
@@ -91,7 +91,7 @@ class Views:
         below = _place(request.query_params.get("before"))
         listing = Listing(self._context, containing=part, limit=limit, below=below)
         ids = await self._listed(listing)
-        found = await self._store._run(describe(self._context, ids)) if ids else []
+        found = await self._store.run(describe(self._context, ids), "describe") if ids else []
         more = len(ids) == limit and await self._listed(
             Listing(self._context, containing=part, limit=1, below=listing.last)
         )
@@ -104,49 +104,49 @@ class Views:
 
     async def _listed(self, listing: Listing) -> list[str]:
         ids: list[str] = []
-        while page_ := await self._store._run(listing.next_page()):
+        while page_ := await self._store.run(listing.next_page(), "list"):
             ids += page_
         return ids
 
     async def workflow(self, request: Request) -> Response:
         """What is kept of a workflow."""
-        return answer(asdict(await self._store._run(describe_one(self._context, _id(request)))))
+        return answer(asdict(await self._store.run(describe_one(self._context, _id(request)), "describe")))
 
     async def memory(self, request: Request) -> Response:
         """How many bytes of the server's memory a workflow takes, by kind of key."""
-        return answer(await self._store._run(memory_of(self._context, _id(request))))
+        return answer(await self._store.run(memory_of(self._context, _id(request)), "memory_usage"))
 
     async def overview(self, request: Request) -> Response:
         """Some of a workflow's commits, at even distances along it."""
-        decode = await self._store._run(samples(self._context, _id(request), _SAMPLES))
+        decode = await self._store.run(samples(self._context, _id(request), _SAMPLES), "browse")
         return await self._answer(lambda: {"samples": [_sample(one) for one in decode()]})
 
     async def events(self, request: Request) -> Response:
         """A page of a workflow's commits, the newest first, with their events in a line each."""
         limit = _number(request, "limit", 100, _MOST_EVENTS) or 100
         upto, after = _number(request, "upto"), _number(request, "after")
-        decode = await self._store._run(page(self._context, _id(request), upto=upto, after=after, count=limit))
+        decode = await self._store.run(page(self._context, _id(request), upto=upto, after=after, count=limit), "browse")
         return await self._answer(lambda: _time_line(decode(), upto, after, limit))
 
     async def event(self, request: Request) -> Response:
         """An event, whole."""
         workflow_id, cursor = _id(request), _number(request, "cursor") or 0
-        decode = await self._store._run(page(self._context, workflow_id, upto=cursor, count=1))
+        decode = await self._store.run(page(self._context, workflow_id, upto=cursor, count=1), "browse")
         return await self._answer(lambda: _event(decode(), workflow_id, cursor))
 
     async def graph(self, request: Request) -> Response:
         """What made which fact, in the events up to a cursor."""
         workflow_id, upto = _id(request), _number(request, "upto")
-        decode = await self._store._run(page(self._context, workflow_id, upto=upto, count=_GRAPH_EVENTS))
+        decode = await self._store.run(page(self._context, workflow_id, upto=upto, count=_GRAPH_EVENTS), "browse")
         graph = await self._in_thread(lambda: _graph(decode(), upto))
         hashes = [node["hash"] for node in graph["nodes"] if "hash" in node]
-        decode_facts = await self._store._run(fact_previews(self._context, hashes))
+        decode_facts = await self._store.run(fact_previews(self._context, hashes), "browse")
         return await self._answer(lambda: _with_previews(graph, decode_facts()))
 
     async def fact(self, request: Request) -> Response:
         """The value of a fact, checked against its hash."""
         fact_hash = request.query_params.get("hash", "")
-        decode = await self._store._run(fact(self._context, fact_hash))
+        decode = await self._store.run(fact(self._context, fact_hash), "browse")
         return await self._answer(lambda: _fact(fact_hash, decode))
 
     async def live(self, request: Request) -> Response:
