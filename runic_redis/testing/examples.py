@@ -25,5 +25,5 @@ class OrderPaid:
 
 
 def numbered(count: int, first: int = 1) -> list[OrderPlaced]:
-    """So many events that can be told apart: their quantities count up from `first`."""
+    """Return this many different events: their quantities count up from `first`."""
     return [OrderPlaced("Ada", number) for number in range(first, first + count)]

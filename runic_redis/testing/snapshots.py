@@ -110,7 +110,7 @@ class SnapshotContract(Contract):
         store.save_snapshot("order-1", 4, b"")
         assert store.trim("order-1") == 4
 
-    def test_reading_from_before_the_trim_says_so_at_the_call(self, store: Any) -> None:
+    def test_reading_from_before_the_trim_raises_at_the_call(self, store: Any) -> None:
         for number in range(1, 6):
             store.append("order-1", numbered(1, number))
         store.save_snapshot("order-1", 3, b"")
@@ -124,7 +124,7 @@ class SnapshotContract(Contract):
         with pytest.raises(EventsTrimmed):
             store.stream("order-1", until=2)
 
-    def test_reading_backwards_stops_at_the_trim_and_says_so(self, store: Any) -> None:
+    def test_reading_backwards_raises_at_the_trim(self, store: Any) -> None:
         for number in range(1, 41):
             store.append("order-1", numbered(1, number))
         store.save_snapshot("order-1", 20, b"")
@@ -147,7 +147,7 @@ class SnapshotContract(Contract):
         assert store.append("order-1", numbered(1, 6), expected_cursor=5) == 6
         assert list(store.stream("order-1", after=5)) == numbered(1, 6)
 
-    def test_a_reader_that_is_overtaken_by_a_trim_is_told(self, store: Any) -> None:
+    def test_a_reader_that_is_overtaken_by_a_trim_gets_an_error(self, store: Any) -> None:
         for number in range(1, 201):
             store.append("order-1", numbered(1, number))
         streamed = store.stream("order-1")
