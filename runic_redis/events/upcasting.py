@@ -1,6 +1,6 @@
 """Read events that an older version of their class wrote, and events with other fields than the class has now."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runic_redis.errors import IncompatibleEvent, StoreError, reason, short_repr
@@ -12,9 +12,11 @@ __all__ = ["incompatible", "older_build"]
 
 # The names in a row that are not names of fields.
 _BESIDE = frozenset({ATTRIBUTES, EXTRA_FIELDS, FIELDS_SET})
+# Returns the registered type of a class.
+TypeOf = Callable[[type], EventType | None]
 
 
-def older_build(registered: EventType, schema: Schema, type_of: Callable[[type], EventType | None]) -> Build:
+def older_build(registered: EventType, schema: Schema, type_of: TypeOf) -> Build:
     """Return a function that rebuilds events of another schema as the class is now.
 
     Args:
@@ -23,20 +25,10 @@ def older_build(registered: EventType, schema: Schema, type_of: Callable[[type],
         type_of: returns the registered type of a class.
     """
     steps = [registered.upcasters[version] for version in range(schema.version, registered.schema.version)]
-
-    def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
-        return [_current(registered, schema, steps, row, type_of) for row in rows]
-
-    return build
+    return lambda rows: [_current(registered, schema, steps, type_of, row) for row in rows]
 
 
-def _current(
-    registered: EventType,
-    schema: Schema,
-    steps: Sequence[Upcaster],
-    row: Sequence[Any],
-    type_of: Callable[[type], EventType | None],
-) -> Any:
+def _current(registered: EventType, schema: Schema, steps: list[Upcaster], type_of: TypeOf, row: Sequence[Any]) -> Any:
     """Return an instance of the class as it is now, or `Several`."""
     stored = dict(zip(schema.fields, row, strict=True))
     beside = {name: stored.pop(name) for name in _BESIDE if name in stored}
@@ -77,7 +69,7 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
     return result
 
 
-def _checked_event(event: Any, schema: Schema, type_of: Callable[[type], EventType | None]) -> Any:
+def _checked_event(event: Any, schema: Schema, type_of: TypeOf) -> Any:
     """Return an event that an upcaster returned; reject a value that is not an event."""
     registered = type_of(type(event))
     if type(event) is not UnknownEvent and (registered is None or registered.is_value):

@@ -18,26 +18,12 @@ pickling, since some cases open the store in another process. A store that proce
 specification.
 """
 
+from pkgutil import iter_modules
+
 import pytest
 
 # pytest rewrites the assertions of these modules only if they are registered before they are imported.
-pytest.register_assert_rewrite(
-    *(
-        f"runic_redis.testing.{name}"
-        for name in (
-            "bad_input",
-            "concurrency",
-            "facts",
-            "leases",
-            "logs",
-            "references",
-            "snapshots",
-            "streams",
-            "tails",
-            "workflows",
-        )
-    )
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 
 from runic_redis import CursorConflict, EncodeError, Fact, FactNotFound, FactRef, SnapshotNotFound, event
 from runic_redis.testing.base import Contract
-from runic_redis.testing.examples import numbered
+from runic_redis.testing.examples import append_each, numbered
 
 __all__ = ["ReferenceContract"]
 
@@ -99,8 +99,7 @@ class ReferenceContract(Contract):
         assert [store.load_fact(one.value.hash) for one in store.stream("w")] == [0, 1, 2, 3, 4]
 
     def test_trimming_may_keep_the_last_events(self, store: Any) -> None:
-        for number in range(1, 11):
-            store.append("w", numbered(1, number))
+        append_each(store, "w", numbered(10))
         store.save_snapshot("w", 8, b"eight")
         assert store.trim("w", keep=3) == 5
         assert store.trim("w", keep=100) == 5

@@ -8,7 +8,7 @@ import pytest
 
 from runic_redis import CursorConflict, EncodeError, WorkflowNotFound, supports_stream
 from runic_redis.testing.base import Contract, Opener
-from runic_redis.testing.examples import OrderPaid, OrderPlaced, numbered
+from runic_redis.testing.examples import OrderPaid, OrderPlaced, append_each, numbered
 
 __all__ = ["StreamContract"]
 
@@ -100,8 +100,7 @@ class StreamContract(Contract):
         assert list(backwards) == numbered(40)[::-1]
 
     def test_a_stream_goes_on_while_others_append(self, store: Any) -> None:
-        for number in range(1, 101):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(100))
         streamed = []
         for event in store.stream("order-1"):
             streamed.append(event)
@@ -109,19 +108,16 @@ class StreamContract(Contract):
         assert streamed == numbered(100)
 
     def test_a_workflow_deleted_under_a_reader_is_not_confused_with_its_successor(self, store: Any) -> None:
-        for number in range(1, 101):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(100))
         streamed = store.stream("order-1")
         assert next(streamed) == numbered(1)[0]
         store.delete("order-1")
-        for number in range(1001, 1201):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(200, 1001))
         with pytest.raises(WorkflowNotFound):
             list(streamed)
 
     def test_the_last_few_can_be_read_backwards(self, store: Any) -> None:
-        for number in range(1, 51):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(50))
         assert list(islice(store.stream("order-1", reverse=True), 3)) == numbered(50)[:-4:-1]
 
     def test_records_carry_cursor_time_and_metadata(self, store: Any) -> None:

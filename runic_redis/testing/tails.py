@@ -10,7 +10,7 @@ import pytest
 
 from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, WorkflowNotFound
 from runic_redis.testing.base import Contract, Opener, raised_error
-from runic_redis.testing.examples import numbered
+from runic_redis.testing.examples import append_each, numbered
 
 __all__ = ["TailContract"]
 
@@ -84,8 +84,7 @@ class TailContract(Contract):
         store.append("order-1", numbered(3))
         with closing(store.tail("order-1")) as records:
             assert next(records).cursor == 1
-            for number in range(3, 100):
-                store.append("order-1", numbered(1, number))
+            append_each(store, "order-1", numbered(97, 3))
             store.save_snapshot("order-1", 90, b"")
             store.trim("order-1")
             with pytest.raises(EventsTrimmed) as caught:
