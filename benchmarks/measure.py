@@ -8,24 +8,16 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .contenders.base import Missing
-from .figures import percentiles
+from .figures import Turn, percentiles
 
 Calls = Sequence[Callable[[], object]]
 AsyncCalls = Sequence[Callable[[], Awaitable[object]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn measured: its cost, in the case's unit and lower is better, and the calls' percentiles in µs."""
-
-    cost: float
-    latencies_us: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

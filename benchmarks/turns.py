@@ -11,8 +11,9 @@ from runic_redis import Fact, FactResolver, session
 
 from .contenders.base import Contender, Mismatch
 from .events import OrderPlaced, some_events, some_value
+from .figures import Turn
 from .lab import Lab
-from .measure import Side, Turn, bound, from_tasks, from_threads, one_by_one
+from .measure import Side, bound, from_tasks, from_threads, one_by_one
 
 Way = Literal["calls", "threads", "tasks"]
 FILLING = 1000

@@ -15,8 +15,8 @@ from rich.console import Console
 from benchmarks import contenders
 from benchmarks.cases import Case, Goal, all_cases
 from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
-from benchmarks.figures import Spread, percentile, percentiles, ratios, spread
-from benchmarks.measure import Budget, Side, Taken, Turn, take_turns
+from benchmarks.figures import Spread, Turn, percentile, percentiles, ratios, spread
+from benchmarks.measure import Budget, Side, Taken, take_turns
 from benchmarks.results import Report, result_of
 from benchmarks.scale import SHORT
 from benchmarks.turns import check

@@ -1,13 +1,16 @@
 """The demonstration and the command line, as their users run them."""
 
 import io
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +97,9 @@ def files(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list[census.Module], files: Path) -> None:
+def test_the_demonstration_shows_the_takeover_and_leaves_its_data_to_the_page(
+    library: list[census.Module], files: Path
+) -> None:
     environment = {**os.environ, "TMPDIR": str(files)}
     done = subprocess.run([*COMMAND, "demo"], text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,21 +107,26 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list
     text = " ".join(done.stdout.split())
     count = sum(len(module.paths) for module in library)
     assert f"{len(library)} modules, {count} files, 3 workers" in text
-    killed = re.search(r"killed: (worker-\d) with SIGKILL, in (\S+), when it had reported (\d+) of (\d+) files", text)
-    taken = re.search(
-        r"taken over: (worker-\d) went on with (\S+) from cursor (\d+), where (worker-\d) had stopped after (\d+) of "
-        r"\d+ files; it recovered from the snapshot at cursor (\d+) and (\d+) events",
-        text,
+    killed = re.search(
+        r"(worker-\d) \(process \d+\) was killed with SIGKILL: it had stored (\d+) of (\d+) files of (\S+);", text
     )
     assert killed
+    assert killed[4] == library[0].name
+    assert 0 < int(killed[2]) < int(killed[3])
+    assert f"{killed[1]} (process" in text[: killed.start()], "each worker has told its first module"
+    takeover = re.compile(
+        r"(worker-\d) took over (\S+) from (worker-\d) at cursor (\d+), after (\d+) of \d+ files: "
+        r"it loaded the snapshot at cursor (\d+) and replayed (\d+) events"
+    )
+    taken = takeover.search(text, killed.end(), text.index("measured by a plain pass"))
     assert taken
-    assert (killed[1], killed[2]) == (taken[4], taken[2])
+    assert (killed[1], killed[4]) == (taken[3], taken[2])
     assert taken[1] != killed[1]
-    assert 0 < int(killed[3]) < int(killed[4])
-    assert int(killed[3]) <= int(taken[5]) < int(killed[4])
-    assert int(taken[3]) == 1 + int(taken[5]), "the first event says who claimed it, each other one is a file"
-    assert int(taken[6]) + int(taken[7]) == int(taken[3])
+    assert int(killed[2]) <= int(taken[5]) < int(killed[3])
+    assert int(taken[4]) == 1 + int(taken[5]), "the first event says who claimed it, each other one is a file"
+    assert int(taken[6]) + int(taken[7]) == int(taken[4])
     assert int(taken[6]) > int(taken[7]), "most of it came from the snapshot"
+    assert f"The events tell of it, too: {taken[0]}." in text, "what was told as it happened is what is stored"
     assert "facts that no event refers to │ 0 │" in text
     for name in ("workflows", "events", "facts", "bytes in Redis", "events/s"):
         assert name in text
@@ -124,7 +134,22 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list
     assert f"All {len(library) + 1} lines equal those of a plain pass" in text
     assert "\x1b" not in done.stdout
     wait_until_nothing_runs(files)
-    assert list(files.iterdir()) == []
+    assert f"stdlib/{library[0].name}" in page_of(done.stdout.splitlines()[-1], files)
+    wait_until_nothing_runs(files)
+
+
+def page_of(command: str, files: Path) -> str:
+    """Run the command that the demonstration ends with, on a free port: what the page says of workflows."""
+    (directory,) = files.iterdir()
+    assert f" ui --url embedded://{directory} --namespace census" in command
+    page = subprocess.Popen([*shlex.split(command), "--port", "0", "--json"], text=True, stdout=subprocess.PIPE)
+    try:
+        assert page.stdout is not None
+        with urllib.request.urlopen(json.loads(page.stdout.readline())["url"] + "api/workflows") as answer:
+            return answer.read().decode()
+    finally:
+        page.send_signal(signal.SIGINT)
+        page.communicate()
 
 
 def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +189,7 @@ def test_a_difference_is_found() -> None:
 def start_demonstration(directory: Path, *options: str) -> Forked:
     """A demonstration that is under way, as a terminal starts it: in a process group of its own."""
     demonstration = Forked(IN_A_GROUP, "demo", *options, environment={**os.environ, "TMPDIR": str(directory)})
-    while "files measured" not in demonstration.stdout.readline():
+    while "files stored" not in demonstration.stdout.readline():
         assert demonstration.poll() is None
     return demonstration
 
@@ -209,8 +234,9 @@ def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[Redis
     monkeypatch.setattr(run.Crew, "__enter__", lambda self: self)
     said = io.StringIO()
 
-    def stand_in(crew: run.Crew, largest: str, bar: object) -> None:
-        with RedisStore.from_url(url, namespace=crew._namespace) as store:
+    def stand_in(crew: run.Crew, bar: object) -> None:
+        crew.append_s = 1.0
+        with RedisStore.from_url(url, namespace=crew._namespace, partitions=worker.PARTITIONS) as store:
             work(store)
 
     monkeypatch.setattr(run.Crew, "work", stand_in)
@@ -245,8 +271,8 @@ def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch,
         assert set(client.keys("*")) == before, "it cleans up"
     assert status == 0, text
     assert (
-        "worker-2 went on with json from cursor 3, where worker-1 had stopped after 2 of 3 files; it recovered from no "
-        "snapshot and 3 events" in text
+        "worker-2 took over json from worker-1 at cursor 3, after 2 of 3 files: it found no snapshot and replayed 3 "
+        "events" in text
     )
 
 
@@ -267,7 +293,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
 
     status, text = demonstrate(monkeypatch, valkey.url(), work)
     assert status == 0, text
-    assert "worker-2 went on with json from cursor 1, where worker-1 had stopped after 0 of 3 files" in text
+    assert "worker-2 took over json from worker-1 at cursor 1, after 0 of 3 files: " in text
 
 
 @pytest.mark.usefixtures("few_buckets")
@@ -304,4 +330,17 @@ def test_the_demonstration_fails_when_no_module_was_taken_over(
 ) -> None:
     status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
     assert status == 1
-    assert "module should have been taken over" in text
+    assert "no worker took over the module of the killed worker" in text
+
+
+@pytest.mark.usefixtures("few_buckets")
+def test_the_demonstration_fails_when_a_worker_recovered_a_wrong_state(
+    monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
+) -> None:
+    def claim(name: str, module: str, files: int, measured: int, *rest: Any) -> events.ModuleClaimed:
+        return events.ModuleClaimed(name, module, files, measured + 1, *rest)
+
+    monkeypatch.setattr(worker, "ModuleClaimed", claim)
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    assert status == 1
+    assert "worker-1 recovered another state of json than is stored" in text

@@ -66,6 +66,7 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, valkey: RunningS
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"runic_redis/lua/{path.name}" for path in scripts_directory().glob("*.lua")} <= names
     assert {"runic_redis/py.typed", "runic_redis/embedded/supervisor.py"} <= names
+    assert "runic_redis/benchmarks/run.py" in names, "the verb bench"
     assert not any(name.startswith(("tests/", "lua/", "benchmarks/")) for name in names)
 
     venv.create(tmp_path / "env")
@@ -76,6 +77,9 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, valkey: RunningS
     output = run(python, "-W", "error", "use.py", valkey.url(), cwd=tmp_path)
     assert "[Placed(number=1)] (1, b'one') sha256:" in output
     assert "pip install 'runic-redis[memory]'" in output
+    run(
+        python, "-W", "error", "-c", "import runic_redis.benchmarks.measure, runic_redis.benchmarks.cases", cwd=tmp_path
+    )
     command = subprocess.run([python.with_name("runic-redis"), "demo"], text=True, capture_output=True, check=False)
     assert command.returncode != 0
     assert "pip install 'runic-redis[cli,embedded]'" in command.stderr

@@ -8,13 +8,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..events import OrderPlaced
+from ..figures import Turn
 from ..servers import Server
-
-if TYPE_CHECKING:
-    from ..measure import Turn
 
 
 class Missing(Exception):
@@ -95,7 +93,7 @@ class Contender:
         """One commit, from one of many tasks."""
         raise NotImplementedError
 
-    def run_appends(self, key: str, event: Any, calls: int, callers: int) -> "Turn":
+    def run_appends(self, key: str, event: Any, calls: int, callers: int) -> Turn:
         """For a program of its own, which measures itself: appends of one event, from so many connections."""
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..events import OrderPlaced
-from ..measure import Turn
+from ..figures import Turn
 from .base import Contender, Missing
 from .by_hand import ByHand
 

@@ -46,10 +46,11 @@ def serve(
 
 
 def demo(*, url: Url = None, as_json: AsJson = False) -> None:
-    """Take a durable census of Python's standard library with three workers, one of which is killed on the way.
+    """Take a durable census of Python's standard library with three workers, and kill one of them on the way.
 
-    Without a URL it runs on an embedded server in a temporary directory. Exits with 1 if what the store holds at the
-    end differs from a plain pass over the same files.
+    Without a URL it starts an embedded server in a new temporary directory. The data stays there, and the last line is
+    the command that opens it as a page. With a URL it deletes its namespace at the end. Exits with 1 if the store's
+    data differs from a plain pass over the same files.
     """
     from runic_redis.demo.run import run_demo  # noqa: PLC0415 - only this verb pays for it
 
