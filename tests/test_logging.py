@@ -101,7 +101,7 @@ def test_that_an_embedded_server_is_started_and_left(tmp_path: Path, caplog: pyt
         with RedisStore.from_url(f"embedded://{tmp_path}"):
             pass
         (left,) = said(caplog)
-        assert left == ("INFO", f"The embedded server in '{tmp_path}' is left; it ends with the last that uses it.")
+        assert left == ("INFO", f"This process left the embedded server in '{tmp_path}'; it ends with its last user.")
 
 
 def test_nothing_is_printed_unless_it_is_asked_for(proxy: Proxy, namespace: str) -> None:
