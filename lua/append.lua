@@ -15,9 +15,9 @@
 --                     bucket, hash, and the bucket's times, sorted set of its facts by when they were last written
 -- ARGV[1…]  for each commit: the workflow's id; the commit's id; the id of the call, if the caller gave the commit's, or
 --           ''; tried: '' on a first try, on a retry the ID of an entry that the workflow had before the first try, or
---           '1'; expected cursor, or ''; metadata, or ''; lease, '<fencing token> <milliseconds>', or ''; how many
---           snapshots it comes with, 0 or 1; how many facts, as lua/shared/facts.lua has it; the caller's time (Unix
---           microseconds); how many entries it has; for each entry, how many events it holds, its header, its payload;
+--           '1'; expected cursor, or ''; metadata, or ''; lease, '<fencing token> <milliseconds>', or ''; '1' if a
+--           snapshot comes with it, or ''; how many facts; '1' if these are stored already, or ''; the caller's time
+--           (Unix microseconds); how many entries it has; for each entry, how many events it holds, its header, its payload;
 --           the snapshot's data; and for each fact, its hash, and its value, or '' for one that must be there.
 -- Reply     array, for each commit: the ID of its last entry, a string; if it was stored before, or has no events, the
 --           workflow's cursor after it, an integer; or an error, as a string
@@ -200,13 +200,13 @@ end
 
 -- What a commit comes with besides its entries, found by where its arguments and its keys start.
 local function extras(at, key)
-  local snapshots, entries = tonumber(args[at + 7]), tonumber(args[at + 10])
-  local count, elsewhere = fact_count(args[at + 8])
-  local data = at + 11 + 3 * entries
+  local snapshots, count, entries = args[at + 7] == '1' and 1 or 0, tonumber(args[at + 8]), tonumber(args[at + 11])
+  local elsewhere = args[at + 9] ~= ''
+  local data = at + 12 + 3 * entries
   local refs = key + 1 + snapshots
   return {
     leases = KEYS[key], snapshot = snapshots == 1 and KEYS[key + 1], data = args[data], refs = refs,
-    facts = count, elsewhere = elsewhere, time = tonumber(args[at + 9]), first_fact = data + snapshots,
+    facts = count, elsewhere = elsewhere, time = tonumber(args[at + 10]), first_fact = data + snapshots,
     next_at = data + snapshots + 2 * count, next_key = refs + (count == 0 and 0 or elsewhere and 1 or 1 + 2 * count),
   }
 end
@@ -236,15 +236,15 @@ local waiting = {}
 while at < #ARGV do
   if KEYS[key] ~= events then
     turn_away()
-    turn_to(args[at], key, args[at + 9])
+    turn_to(args[at], key, args[at + 10])
     if is_replicas(problem) then return redis.error_reply(problem) end
   end
   local id, call_id, tried, expected, lease = args[at + 1], args[at + 2], args[at + 3], args[at + 4], args[at + 6]
-  local first, last = at + 11, at + 10 + 3 * args[at + 10]
+  local first, last = at + 12, at + 11 + 3 * args[at + 11]
   local commits = call_id ~= '' and KEYS[key + 4] or nil
   local next_key = key + (commits and 5 or 4)
   -- Most come with nothing.
-  local with = (lease ~= '' or args[at + 7] ~= '0' or args[at + 8] ~= '0') and extras(at, next_key)
+  local with = (lease ~= '' or args[at + 7] ~= '' or args[at + 8] ~= '0') and extras(at, next_key)
   -- (Where nothing is appended, nothing need be made.)
   local reply = not (first > last and problem == 'NEW_PARTITION ') and problem or waiting[events]
   local answered = reply and true

@@ -13,8 +13,8 @@
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  log
 -- ARGV[6]  the caller's time (Unix microseconds)
--- ARGV[7]  how many facts it refers to, as lua/shared/facts.lua has it; then, for each, its hash, and its value, or ''
---          for one that must be there
+-- ARGV[7]  how many facts it refers to
+-- ARGV[8]  '1' if these are stored already, or ''; then, for each, its hash, and its value, or '' for one that must be there
 -- Reply    integer: 1
 -- Errors   LEASE_LOST <owner, spelled>, FACT_MISSING <hash>, DAMAGED <what>; NEW_PARTITION, END_REACHED
 
@@ -29,7 +29,7 @@
 --@include lease
 --@include facts
 
-local count, elsewhere = fact_count(ARGV[7])
+local count, elsewhere = tonumber(ARGV[7]), ARGV[8] ~= ''
 local meta = redis.call('HMGET', KEYS[2], 'created', 'retried', 'fence', 'expires')
 if ARGV[3] ~= '' or meta[2] or not meta[1] then
   local reply = remembered(KEYS[5], ARGV[2])
@@ -46,7 +46,7 @@ local function act()
   redis.call('SCARD', KEYS[6])
   local top = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
   refusal = refusal or not meta[1] and lost_meta(KEYS[3], ARGV[1])
-  refusal = refusal or unkeepable(8, 6, count, elsewhere, KEYS[2])
+  refusal = refusal or unkeepable(9, 6, count, elsewhere, KEYS[2])
   local retried
   if not refusal and not meta[1] then refusal, retried = partition_state(KEYS[5]) end
   if refusal then return refusal end
@@ -55,7 +55,7 @@ local function act()
   if retried then redis.call('HSET', KEYS[2], 'retried', '1') end
   meta[1] = true
   redis.call('SET', KEYS[1], ARGV[5])
-  keep(8, 6, count, elsewhere, math.max(micros, tonumber(ARGV[6])), KEYS[2])
+  keep(9, 6, count, elsewhere, math.max(micros, tonumber(ARGV[6])), KEYS[2])
   touch_index(KEYS[3], KEYS[5], next_score(top, micros, ARGV[6]), ARGV[1])
   renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
   return 1

@@ -134,7 +134,18 @@ def test_without_evalsha_everything_works(server: RunningServer, namespace: str)
 
 
 def test_the_tour_calls_every_method_of_a_store() -> None:
-    own = {"close", "closed", "from_url", "open", "registry", "decode_state", "encode_events", "encode_state"}
+    own = {
+        "close",
+        "closed",
+        "decode_state",
+        "encode_events",
+        "encode_state",
+        "from_url",
+        "open",
+        "registry",
+        "run",
+        "url",
+    }
     assert {
         name for kind in (RedisStore, AsyncRedisStore) for name in dir(kind) if name[0] != "_"
     } - own == tour.METHODS

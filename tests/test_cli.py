@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -502,6 +503,31 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     assert "damaged workflow order-1: the snapshot's cursor is 99" in left.out
     missing = run("verify", "nobody")
     assert (missing.status, "no such workflow" in missing.out) == (1, True)
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "events"])
+def test_a_verb_with_ids_asks_only_their_partitions(
+    run: Run, shop: RedisStore, valkey: RunningServer, verb: str
+) -> None:
+    """The namespace has seven partitions: a question to each would be seven calls of a command."""
+    keys = shop.context.keys
+    with valkey.client() as client, monitored(client) as commands:
+        assert run(verb, "order-1").status == 0
+    # (Opening the store reads the settings, a copy of which is in the first partition.)
+    partition = re.compile(rf"{{{keys.namespace}:\d+}}(?!:config)")
+    touched = {key for command in commands for key in partition.findall(command)}
+    assert touched == {keys.workflow("order-1").index.removesuffix(":index")}
+
+
+@contextlib.contextmanager
+def monitored(client: redis.Redis) -> Iterator[list[str]]:
+    """Collect the commands that the server receives in the block."""
+    commands: list[str] = []
+    with client.monitor() as monitor:
+        yield commands
+        client.echo("over")
+        while (command := monitor.next_command()["command"]) != "ECHO over":
+            commands.append(command)
 
 
 def test_what_verify_has_found_is_told_though_the_server_goes(

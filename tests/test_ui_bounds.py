@@ -16,7 +16,7 @@ from starlette.requests import Request
 
 from runic_redis import AsyncRedisStore, DecodeError, Fact, RedisStore, StoreError
 from runic_redis.admin import browsing
-from runic_redis.admin.browsing import fact, page, samples
+from runic_redis.admin.browsing import fact, fact_previews, page, samples
 from runic_redis.codec import Codec, payload_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
@@ -249,6 +249,18 @@ def test_no_fact_is_decoded_that_holds_much_however_small_it_is_when_stored(odd:
     with suppress(DecodeError):
         odd.run(fact(context, name), "browse")()
     assert counting.bytes <= 2 * MB
+
+
+def test_previews_of_facts_decode_little_and_leave_out_damage(odd: RedisStore) -> None:
+    short_fact, long_fact = odd.put_fact({"n": 1}), odd.put_fact("x" * 100_000)
+    context = without_classes(odd._context)
+    context.codec = counting = Counting()  # type: ignore[assignment]
+    found = odd.run(fact_previews(context, [*FACTS, short_fact, long_fact, "missing"]), "browse")()
+    assert counting.bytes <= 4096
+    assert found[short_fact] == ({"n": 1}, 5, False)
+    assert set(found) == {*FACTS, short_fact, long_fact} - {"damaged"}
+    assert all(one.is_too_large and one.value is None for name, one in found.items() if name != short_fact)
+    assert found["wide"].size > 10**5, "the size as decompressed"
 
 
 VIEWS: dict[str, tuple[Callable[[Views, Request], Any], dict[str, Any]]] = {

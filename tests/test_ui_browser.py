@@ -181,7 +181,7 @@ def test_an_event_type_has_the_same_colour_in_every_view_and_visit(
     # Of so many types, some share a colour. The two workflows hold them in opposite orders.
     kinds = [event(f"browsed.{n}")(make_dataclass(f"Kind{n}", ["fact"])) for n in range(30)]
     orders = {f"coloured-{n}": kinds[::step] for n, step in ((next(_numbers), 1), (next(_numbers), -1))}
-    hues: dict[str, set[str]] = defaultdict(set)
+    colours: dict[str, set[str]] = defaultdict(set)
     for workflow_id, order in orders.items():
         shop.append(workflow_id, [kind(Fact(kind.__name__)) for kind in order])
         for tab in _tab(browser, "light"):
@@ -193,17 +193,19 @@ def test_an_event_type_has_the_same_colour_in_every_view_and_visit(
                 tab.goto(address)
                 for selector in selectors:
                     expect(tab.locator(selector).first).to_be_visible()
-                    for kind, hue in tab.locator(selector).evaluate_all(_NAMED_HUES):
-                        hues[kind].add(hue)
-    assert set(hues) == {f"browsed.{n}" for n in range(30)}
-    assert {kind: shown for kind, shown in hues.items() if len(shown) > 1} == {}
-    assert len(set().union(*hues.values())) > 12, "most types differ"
+                    for kind, colour in tab.locator(selector).evaluate_all(_NAMED_COLOURS):
+                        colours[kind].add(colour)
+    assert set(colours) == {f"browsed.{n}" for n in range(30)}
+    assert {kind: shown for kind, shown in colours.items() if len(shown) > 1} == {}
+    assert len(set().union(*colours.values())) > 12, "most types differ"
 
 
-# The type that an element names, and the hue that it or its part has.
-_NAMED_HUES = """elements => elements.map(element => [
+# The type that an element names, and the colour that it or its part has.
+_NAMED_COLOURS = """elements => elements.map(element => [
   (element.querySelector("text") || element).textContent,
-  getComputedStyle(element.querySelector(".box") || element).getPropertyValue("--hue"),
+  ["--hue", "--tone"].map(
+    name => getComputedStyle(element.querySelector(".box") || element).getPropertyValue(name)
+  ).join(),
 ])"""
 
 
@@ -259,6 +261,27 @@ def test_facts_are_drawn_and_followed(tab: Tab, page: Page, shop: RedisStore) ->
     tab.go_back()
     tab.locator(".node", has=tab.locator(".event")).last.click()
     expect(tab.locator("#panel h2")).to_have_text("dict")
+
+
+def test_the_graph_starts_inside_its_card_and_previews_values(tab: Tab, page: Page, shop: RedisStore) -> None:
+    name = "previewed"
+    if not shop.exists(name):
+        shop.append(name, [{"makes": Fact({"total": 2.5})}, {"makes": Fact("x" * 10_000)}])
+        for n in range(30):
+            shop.append(name, [{"uses": Fact(f"value {n}"), "makes": Fact(f"value {n + 1}")}])
+    tab.goto(page.at("w", name, "facts"))
+    boxes = tab.locator(".node")
+    expect(boxes).to_have_count(2 * 2 + 30 + 31)
+    expect(boxes.filter(has_text="{'total': 2.5}")).to_be_in_viewport()
+    expect(boxes.filter(has_text="bytes")).to_have_count(1)
+    expect(boxes.filter(has_text="value")).to_have_count(31)
+    frame, first = tab.locator(".graph").bounding_box(), boxes.first.bounding_box()
+    assert frame is not None
+    assert first is not None
+    assert frame["x"] < first["x"]
+    assert frame["y"] < first["y"]
+    sizes = boxes.locator("text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(sizes) >= 11, "large enough to read"
 
 
 def test_of_a_fact_that_many_use_the_one_is_seen(tab: Tab, page: Page, shop: RedisStore) -> None:

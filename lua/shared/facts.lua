@@ -5,12 +5,6 @@
 -- for each fact, its bucket and the bucket's sorted set of times; unless they are `elsewhere`, and were seen to before.
 -- The meta hash counts the references, so that a set that was lost is noticed.
 
--- How many they are, and whether elsewhere, from the argument '<count>[ elsewhere]'.
-local function fact_count(said)
-  local count, elsewhere = string.match(said, '^(%d+)(.*)$')
-  return tonumber(count), elsewhere ~= ''
-end
-
 -- Whether they can be kept: an error, or nothing.
 local function unkeepable(at, key, count, elsewhere, meta_key)
   if count == 0 then return nil end

@@ -55,7 +55,7 @@ def verify(
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
         verifier = Verifier(store.context, workflow_ids or None, repair=repair)
         total = store.run(verifier.open(), "verify")
-        with progress("workflows", len(workflow_ids) if workflow_ids else total, quiet=as_json) as step:
+        with progress("workflows", total, quiet=as_json) as step:
             try:
                 while (part := store.run(verifier.next_part(), "verify")) is not None:
                     all_of_it.workflows += part.workflows

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Contract", "Elsewhere", "Opener", "refusal"]
+__all__ = ["Contract", "Elsewhere", "Opener", "raised_error"]
 
 Opener = Callable[[], Any]
 # Runs function(store, *args) where it cannot share memory with the test, for each of the argument tuples at once.
 Elsewhere = Callable[..., list[Any]]
 
 
-def refusal(given: object, call: Callable[[], Any], kinds: Any) -> Any:
+def raised_error(given: object, call: Callable[[], Any], kinds: Any) -> Any:
     """Return the error, of these kinds, that a call raises, given what it must reject."""
     try:
         call()

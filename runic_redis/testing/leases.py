@@ -20,7 +20,7 @@ from runic_redis import (
     SnapshotNotFound,
     WorkflowNotFound,
 )
-from runic_redis.testing.base import Contract, Elsewhere, refusal
+from runic_redis.testing.base import Contract, Elsewhere, raised_error
 from runic_redis.testing.examples import numbered
 
 __all__ = ["LeaseContract"]
@@ -180,7 +180,7 @@ class LeaseContract(Contract):
         until(lambda: store.claim("you"))
         before = everything(store)
         for name, write in WRITES.items():
-            error = refusal(name, partial(write, store, stale), LeaseLost)
+            error = raised_error(name, partial(write, store, stale), LeaseLost)
             assert "Nothing was written" in str(error), name
             assert error.owner == "you", name
             assert everything(store) == before, name
@@ -193,7 +193,7 @@ class LeaseContract(Contract):
         store.release(lease)
         store.release(lease)
         for name, write in WRITES.items():
-            assert refusal(name, partial(write, store, lease), LeaseLost).owner is None
+            assert raised_error(name, partial(write, store, lease), LeaseLost).owner is None
 
     def test_a_lease_that_has_run_out_is_good_until_somebody_takes_over(self, store: Any) -> None:
         lease = store.acquire("w", "me", MOMENT_S)
@@ -364,7 +364,7 @@ class LeaseContract(Contract):
             "a snapshot of nothing": lambda: store.append("w", [], snapshot=b"none"),
         }
         for given, call in calls.items():
-            refusal(given, call, InvalidArgument)
+            raised_error(given, call, InvalidArgument)
             assert not store.exists("w"), given
 
     def test_arguments_of_wrong_types_are_refused(self, store: Any) -> None:
@@ -378,5 +378,5 @@ class LeaseContract(Contract):
             "a snapshot in text": lambda: store.append("w", numbered(1), snapshot="text"),
         }
         for given, call in calls.items():
-            refusal(given, call, InvalidType)
+            raised_error(given, call, InvalidType)
             assert not store.exists("w"), given

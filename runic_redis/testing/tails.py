@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, WorkflowNotFound
-from runic_redis.testing.base import Contract, Opener, refusal
+from runic_redis.testing.base import Contract, Opener, raised_error
 from runic_redis.testing.examples import numbered
 
 __all__ = ["TailContract"]
@@ -154,6 +154,6 @@ class TailContract(Contract):
     def test_bad_input_is_refused_at_the_call(self, store: Any) -> None:
         after: Any
         for after in ({}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None):
-            refusal(after, partial(store.tail_many, after), (InvalidArgument, InvalidType))
+            raised_error(after, partial(store.tail_many, after), (InvalidArgument, InvalidType))
         with pytest.raises((InvalidArgument, InvalidType)):
             store.tail("order-1", after=-1)

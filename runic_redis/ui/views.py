@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from datetime import datetime
 from math import isnan
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from runic_redis import __version__
-from runic_redis.admin.browsing import KeptFact, Page, Shown, fact, page, samples
+from runic_redis.admin.browsing import KeptFact, Page, Shown, fact, fact_previews, page, samples
 from runic_redis.admin.describing import count_unfinished, count_workflows, describe, describe_one
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import DecodeError, InvalidArgument, WorkflowNotFound
@@ -21,8 +21,8 @@ from runic_redis.events.plain import event_fields, int_text, json_text, to_json
 from runic_redis.operations.listing import Listing, Place
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import Commit
-from runic_redis.ui.bounds import json_size, short_event, short_type
-from runic_redis.ui.graph import fact_graph
+from runic_redis.ui.bounds import json_size, short_event, short_type, short_value
+from runic_redis.ui.graph import PREVIEW, fact_graph
 from runic_redis.ui.live import Live
 
 __all__ = ["Views"]
@@ -43,6 +43,8 @@ _AT_ONCE = 2
 # JavaScript's numbers are doubles: an int beyond this goes as text.
 _EXACT = 2**53
 
+T = TypeVar("T")
+
 
 class Views:
     """What each address answers.
@@ -58,10 +60,14 @@ class Views:
         self._live = live
         self._turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def _answer(self, make: Callable[[], Any]) -> Response:
-        """Answer with what a function makes of data, off the event loop: that may take a second."""
+    async def _in_thread(self, make: Callable[[], T]) -> T:
+        """Return the result of a function that decodes. It may take a second, so it runs off the event loop."""
         async with self._turns:
-            return await asyncio.to_thread(lambda: answer(make()))
+            return await asyncio.to_thread(make)
+
+    async def _answer(self, make: Callable[[], Any]) -> Response:
+        """Answer with the result of a function that decodes."""
+        return await self._in_thread(lambda: answer(make()))
 
     async def summary(self, _: Request) -> Response:
         """The store, and how many workflows it has."""
@@ -132,7 +138,10 @@ class Views:
         """What made which fact, in the events up to a cursor."""
         workflow_id, upto = _id(request), _number(request, "upto")
         decode = await self._store.run(page(self._context, workflow_id, upto=upto, count=_GRAPH_EVENTS), "browse")
-        return await self._answer(lambda: _graph(decode(), upto))
+        graph = await self._in_thread(lambda: _graph(decode(), upto))
+        hashes = [node["hash"] for node in graph["nodes"] if "hash" in node]
+        decode_facts = await self._store.run(fact_previews(self._context, hashes), "browse")
+        return await self._answer(lambda: _with_previews(graph, decode_facts()))
 
     async def fact(self, request: Request) -> Response:
         """The value of a fact, checked against its hash."""
@@ -259,6 +268,16 @@ def _graph(found: Page, upto: int | None) -> dict[str, Any]:
     graph = fact_graph(records, _GRAPH_NODES)
     reach = {"first": records[0].cursor, "last": records[-1].cursor} if records else {"first": 0, "last": 0}
     return {**graph, **reach, "older": older}
+
+
+def _with_previews(graph: dict[str, Any], facts: dict[str, KeptFact]) -> dict[str, Any]:
+    """Add to each fact's node the beginning of its value as `text`, or its size where it is too large to preview."""
+    for node in graph["nodes"]:
+        found = facts.get(node.get("hash", ""))
+        if found is not None:
+            text = f"{found.size} bytes" if found.is_too_large else short_value(found.value, PREVIEW)
+            node["text"] = text
+    return graph
 
 
 def _fact(fact_hash: str, decode: Callable[[], KeptFact]) -> dict[str, Any]:

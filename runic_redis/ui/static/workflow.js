@@ -1,6 +1,6 @@
 // One workflow: its time line, and what made its facts.
 
-import { about, bytes, copy, dated, el, hueOf, number, problemText, time, to, typeLabel } from "./dom.js";
+import { about, bytes, copy, dated, el, colourOf, number, problemText, time, to, typeLabel } from "./dom.js";
 import { drawGraph } from "./graph.js";
 import { valueSection } from "./value.js";
 import { state } from "./workflows.js";
@@ -185,7 +185,7 @@ function overview(app, id, one, samples) {
       const tall = (count / total) * height;
       y -= tall;
       const said = `${number(sample.start + 1)}–${number(sample.end)}\n${dated(sample.time)}\n${type}: ${count} of ${total}`;
-      bars.push(el("rect", { class: "fill", hue: hueOf(type), x: x(left), width: Math.max(1, x(right) - x(left)), y, height: tall }, el("title", null, said)));
+      bars.push(el("rect", { class: "fill", style: colourOf(type), x: x(left), width: Math.max(1, x(right) - x(left)), y, height: tall }, el("title", null, said)));
     }
   });
   const hatch = el("defs", null, el("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, el("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 6 })));
@@ -200,7 +200,7 @@ function overview(app, id, one, samples) {
     svg,
     el("div", { class: "ends" }, el("span", null, `${number(samples[0].start + 1)}, `, time(samples[0].time, { exact: true })), el("span", null, sampled ? `${samples.length} samples` : "all events"), el("span", null, `${number(samples.at(-1).end)}, `, time(samples.at(-1).time, { exact: true }))),
     el("div", { class: "legend" },
-      [...types.keys()].sort().map((type) => el("span", { hue: hueOf(type) }, el("i"), type)),
+      [...types.keys()].sort().map((type) => el("span", { style: colourOf(type) }, el("i"), type)),
       one.snapshot_cursor !== null && el("span", null, el("i", { class: "snap" }), "snapshot"),
       one.trimmed > 0 && el("span", null, el("i", { class: "trim" }), "trimmed")),
   ];
@@ -235,10 +235,7 @@ export async function showFacts(main, app, id, upto) {
   if (!graph.nodes.length) {
     place.replaceWith(el("p", { class: "card empty" }, graph.last ? `None of the events ${number(graph.first)} to ${number(graph.last)} holds a fact.` : "It has no events."));
   } else {
-    const frame = drawGraph(id, graph, main.clientWidth - 2 * 24);
-    place.replaceWith(frame);
-    // The newest is on the right, and of what is made of many, or many are made of, the one stands in the middle.
-    frame.scrollTo(frame.scrollWidth, (frame.scrollHeight - frame.clientHeight) / 2);
+    place.replaceWith(drawGraph(id, graph));
   }
   main.append(el("div", { class: "note" },
     el("span", null, `Of the events ${number(graph.first)} to ${number(graph.last)}${graph.cut ? ", of which only the later facts are shown" : ""}. From left to right: what an event made, and what was made of it.`),
