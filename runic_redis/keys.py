@@ -77,9 +77,25 @@ class Keys:
         """The key of one partition's workflows that expire, by when."""
         return f"{{{self.namespace}:{partition}}}:expiring"
 
+    def partition_numbers(self) -> range:
+        """Return the numbers of all partitions."""
+        return range(self.partitions)
+
+    def indexes(self) -> list[str]:
+        """Return the keys of all partitions' indexes, by the partitions' numbers."""
+        return [self.index(number) for number in self.partition_numbers()]
+
+    def all_leases(self) -> list[str]:
+        """Return the keys of all partitions' unfinished workflows, by the partitions' numbers."""
+        return [self.leases(number) for number in self.partition_numbers()]
+
+    def all_expiring(self) -> list[str]:
+        """Return the keys of all partitions' workflows that expire, by the partitions' numbers."""
+        return [self.expiring(number) for number in self.partition_numbers()]
+
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """The keys of one workflow."""
-        return _workflow_keys(self, workflow_id)
+        return _workflow_keys(self.namespace, self.partitions, workflow_id)
 
     def imported(self, workflow_id: str) -> "ImportKeys":
         """The keys in which a workflow is gathered while it is imported."""
@@ -90,6 +106,14 @@ class Keys:
         """The keys of the bucket that a fact is kept in, and of that bucket's times."""
         number = crc32(fact_hash) % FACT_BUCKETS
         return self.bucket(number), self.fact_times(number)
+
+    def bucket_numbers(self) -> range:
+        """Return the numbers of all buckets of facts."""
+        return range(FACT_BUCKETS)
+
+    def buckets(self) -> list[str]:
+        """Return the keys of all buckets of facts, by the buckets' numbers."""
+        return [self.bucket(number) for number in self.bucket_numbers()]
 
     def bucket(self, number: int) -> str:
         """The key of one bucket of facts."""
@@ -102,8 +126,8 @@ class Keys:
 
 # Those in use come up again and again.
 @lru_cache(maxsize=4096)
-def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
-    tag = f"{{{keys.namespace}:{crc32(workflow_id.encode()) % keys.partitions}}}"
+def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> WorkflowKeys:
+    tag = f"{{{namespace}:{crc32(workflow_id.encode()) % partitions}}}"
     return WorkflowKeys(
         events=f"{tag}:events:{workflow_id}",
         meta=f"{tag}:meta:{workflow_id}",
@@ -114,5 +138,5 @@ def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         expiring=f"{tag}:expiring",
-        partition=f"{tag}:partition:{keys.partitions}",
+        partition=f"{tag}:partition:{partitions}",
     )

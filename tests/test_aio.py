@@ -405,7 +405,7 @@ def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
     async def main(nodes: list[RunningServer]) -> None:
         async with AsyncRedisStore.from_url(servers.cluster_url(nodes), namespace="shop", partitions=4) as store:
             await store.append("order-1", numbered(1))
-            key = store._context.keys.workflow("order-1").meta
+            key = store.context.keys.workflow("order-1").meta
             with servers.moving_slot(nodes, key) as target:
                 assert await store.append("order-1", numbered(1)) == 2
             with target:

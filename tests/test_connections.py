@@ -69,7 +69,7 @@ def test_an_exhausted_pool_is_an_error_at_once(
     with store:
         store.append("w", numbered(1))
         server = store._sender.server
-        key = store._context.keys.workflow("w").meta
+        key = store.context.keys.workflow("w").meta
         client = server._client if kind != "cluster" else server._client.get_node_from_key(key).redis_connection
         pool = client.connection_pool
         taken = [pool.get_connection() for _ in range(pool.max_connections)]
@@ -107,7 +107,7 @@ def test_a_node_that_gets_another_pool_is_asked_through_that(
     with RedisStore.from_url(cluster_url(cluster_nodes), namespace=namespace) as store:
         store.append("w", numbered(1))
         server = store._sender.server
-        node = server._client.get_node_from_key(store._context.keys.workflow("w").meta)
+        node = server._client.get_node_from_key(store.context.keys.workflow("w").meta)
         first = server.connections(node)
         assert server.connections(node) is first
         former = node.redis_connection
@@ -124,7 +124,7 @@ def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
         RedisStore.from_url(cluster_url(nodes), namespace="shop", partitions=4, deadline_s=5.0) as store,
     ):
         store.append("order-1", numbered(1))
-        with moving_slot(nodes, store._context.keys.workflow("order-1").meta):
+        with moving_slot(nodes, store.context.keys.workflow("order-1").meta):
             assert store.append("order-1", numbered(1)) == 2
         assert store.append("order-1", numbered(1)) == 3
         assert list(store.stream("order-1")) == numbered(1) * 3

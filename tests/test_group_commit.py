@@ -302,7 +302,7 @@ def test_a_foreign_value_fails_its_own_commit_alone(valkey: RunningServer, names
     async def main() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace, partitions=4096) as store:
             await store.append("other", numbered(1))
-            keys = store._context.keys.workflow("bad")
+            keys = store.context.keys.workflow("bad")
             with valkey.client() as client:
                 client.set(getattr(keys, kind), "foreign")
                 ids = ["order-1", "bad", "order-2", "bad", "order-1"]

@@ -166,7 +166,7 @@ def test_nothing_overtakes_a_commit_that_is_to_be_looked_for_again(
         fill(other, name, count)
     store = open_store()
     store.append("warm", [{}])
-    effects = [next(append(store._context, name, MINE)) for name in ("u", "v", "v")]
+    effects = [next(append(store.context, name, MINE)) for name in ("u", "v", "v")]
     commands = [effect.commands[0] for effect in effects if isinstance(effect, Batch)]
     lost, later = Ticket(Batch(commands[:2]), 0.0), Ticket(Batch(commands[2:]), 0.0)
     queue = Queue(30.0)
@@ -245,7 +245,7 @@ def test_lost_commit_ids_are_looked_for_within_the_bound(
     other.append("w", MINE, commit_id="early")
     fill(other, "w", MOST_ENTRIES)
     other.append("w", MINE, commit_id="late")
-    client.delete(other._context.keys.workflow("w").commits)
+    client.delete(other.context.keys.workflow("w").commits)
     client.config_resetstat()
     assert other.append("w", MINE, commit_id="late") == MOST_ENTRIES + 2
     with pytest.raises(DecodeError, match="commits"):
@@ -254,7 +254,7 @@ def test_lost_commit_ids_are_looked_for_within_the_bound(
     for name in ("u", "v"):
         other.append(name, MINE, commit_id="id")
         fill(other, name, MOST_ENTRIES - 100)
-        client.delete(other._context.keys.workflow(name).commits)
+        client.delete(other.context.keys.workflow(name).commits)
     results: list[Any] = [open_store().append(name, MINE, commit_id="id") for name in ("u", "v")]
     assert results == [1, 1]
 
@@ -267,7 +267,7 @@ def test_the_longest_look_takes_a_script_not_much_longer_than_reading_does(
     other: RedisStore, open_store: Callable[[], RedisStore], client: redis.Redis
 ) -> None:
     fill(other, "w", MOST_ENTRIES + 100)
-    key = other._context.keys.workflow("w").events
+    key = other.context.keys.workflow("w").events
     reading = f"redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', {MOST_ENTRIES})"
 
     def slowest(name: str, call: Callable[[], object]) -> float:

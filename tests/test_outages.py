@@ -219,9 +219,7 @@ def test_a_node_that_refuses_the_login_refuses_its_own_calls_alone(namespace: st
             with nodes[0].client(password="secret") as admin:
                 admin.client_kill_filter(_type="normal", skipme=True)
             cluster = store._sender.server
-            commands = [
-                Command(("EXISTS", key), key) for key in (store._context.keys.workflow(one).meta for one in ids)
-            ]
+            commands = [Command(("EXISTS", key), key) for key in (store.context.keys.workflow(one).meta for one in ids)]
             assert not any(isinstance(answer, ConfigurationError) for answer in store_answers(store, commands)), "cut"
             answers = store_answers(store, commands)
             refused = [isinstance(answer, ConfigurationError) for answer in answers]
@@ -243,10 +241,10 @@ def store_answers(store: RedisStore, commands: list[Command]) -> list[Any]:
 def test_a_node_that_is_gone_keeps_nobody_from_what_others_have_left(store: RedisStore) -> None:
     for workflow_id in ("order-1", "order-2"):
         store.release(store.acquire(workflow_id, "me"))
-    operation = claim(store._context, "worker", 10, 30.0)
+    operation = claim(store.context, "worker", 10, 30.0)
     gone = Unanswered("gone", 30.0, unsure=False)
     looked = store._sender.ask(next(operation))
-    mine = store._context.keys.workflow("order-1")
+    mine = store.context.keys.workflow("order-1")
     acquiring = operation.send([reply if reply and reply != [None, None] else gone for reply in looked])
     while not acquiring.commands:
         acquiring = operation.send([])
@@ -259,7 +257,7 @@ def test_a_node_that_is_gone_keeps_nobody_from_what_others_have_left(store: Redi
         while True:
             operation.send([])
     assert [workflow_id for workflow_id, _ in ended.value.value] == ["order-2"]
-    alone = claim(store._context, "worker", 10, 30.0)
+    alone = claim(store.context, "worker", 10, 30.0)
     looked = store._sender.ask(next(alone))
     with pytest.raises(StoreUnavailable):
         alone.send([looked[0], *[gone] * (len(looked) - 1)])

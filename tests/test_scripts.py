@@ -9,7 +9,7 @@ import redis
 
 from runic_redis import DurabilityError, Fact, RedisStore, replicated
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.appending import _command
+from runic_redis.operations.appending import _HEAD, _command
 from runic_redis.protocol import refusals
 from runic_redis.protocol.effects import Argument
 from runic_redis.protocol.scripts import load_script, scripts_directory
@@ -20,6 +20,7 @@ from tests.test_archives import export, load
 from tests.test_verifying import verify
 
 SCRIPTS = sorted(scripts_directory().glob("*.lua"))
+PARTS = sorted(scripts_directory().glob("shared/*.lua"))
 # What a key can be, as the heads name it.
 KINDS = {*WorkflowKeys.__slots__, "config", "bucket", "times", "touch"}
 
@@ -58,7 +59,7 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
 
 def call_every_script(store: RedisStore, directory: Path) -> None:
     """Run operations that call them all."""
-    client, keys = store._connected.server._client, store._context.keys
+    client, keys = store._connected.server._client, store.context.keys
     store.save_fact("alone", 1)
     store.append_many([("w", [{"n": 1}]), ("v", [{"f": Fact("with it")}])])
     lease = store.acquire("w", "me")
@@ -78,7 +79,7 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.delete("w")
     assert store.collect(0) > 0
     assert load(store, directory / "archive").complete
-    store._context.slots_matter = True
+    store.context.slots_matter = True
     store.append("w", [{"f": Fact("elsewhere")}])
     store.save("w", [{"f": Fact("elsewhere too")}])
 
@@ -138,6 +139,33 @@ def test_every_script_is_called_with_as_many_keys_as_it_declares(
             assert re.search(rf"\b{kind(key)}\b", head.partition("-- ARGV")[0]), key
 
 
+@pytest.mark.parametrize("path", [*SCRIPTS, *PARTS], ids=lambda path: path.stem)
+def test_keys_and_arguments_are_named_at_the_top_of_a_block(path: Path) -> None:
+    at_top = True
+    for line in path.read_text().splitlines():
+        assert len(line) < 120, line
+        code = line.partition("--")[0].strip()
+        if not code:
+            continue
+        is_naming = re.search(r"\b(?:KEYS|ARGV)\[|\bunpack\((?:KEYS|ARGV)\b", code) is not None
+        if re.search(r"\b(?:KEYS|ARGV)\[", code):
+            assert at_top, line
+            assert code.startswith("local "), line
+        at_top = is_naming or re.search(r"(?:^local function .*\)|\b(?:do|then|else))$", code) is not None
+
+
+def test_the_arguments_of_a_commit_have_the_same_names_and_order_everywhere() -> None:
+    text = (scripts_directory() / "append.lua").read_text()
+    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, at, at \+ (\d+)\)", text)
+    assert unpacked is not None
+    assert tuple(unpacked[1].split(", ")) == _HEAD
+    assert int(unpacked[2]) == len(_HEAD) - 1
+    described = re.findall(
+        r"(?m)^--           (\w+)(?:  .*)?$", text.partition("ARGV[1…]")[2].partition("and for each")[0]
+    )
+    assert tuple(described) == _HEAD
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_every_error_of_a_script_is_turned_into_an_exception(path: Path) -> None:
     for error in re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", load_script(path.stem).text):
@@ -162,10 +190,10 @@ def test_scripts_are_loaded_again_when_the_server_forgets_them(valkey: object, n
 def test_every_key_that_a_script_touches_is_of_one_slot(opener: Callable[[], RedisStore]) -> None:
     with opener() as store:
         for workflow_id in ("order-1", "{other}", "}{"):
-            keys = store._context.keys.workflow(workflow_id)
+            keys = store.context.keys.workflow(workflow_id)
             tags = {getattr(keys, name).partition("}")[0] for name in keys.__slots__}
             assert len(tags) == 1
-            assert tags.pop().startswith("{" + store._context.keys.namespace + ":")
+            assert tags.pop().startswith("{" + store.context.keys.namespace + ":")
 
 
 @pytest.mark.parametrize("workflow_id", ["there", "new"])
@@ -174,7 +202,7 @@ def test_a_replica_rejects_the_whole_call_of_an_append(tmp_path: Path, workflow_
     with servers.running(servers.valkey_program(), tmp_path) as server, server.client() as client:
         with RedisStore.from_url(server.url(), partitions=1) as store:
             store.append("there", [{"n": 1}])
-            command = _command(store._context, workflow_id, [{"n": 2}], {})
+            command = _command(store.context, workflow_id, [{"n": 2}], {})
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(redis.ReadOnlyError):
             client.eval(command.script.text, len(command.keys), *command.keys, *command.args)

@@ -118,14 +118,14 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
 
 def count_workflows(context: Context) -> Operation[list[int]]:
     """How many workflows each partition has; one that has expired counts until somebody next lists."""
-    keys = [context.keys.index(number) for number in range(context.keys.partitions)]
+    keys = context.keys.indexes()
     counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
     return counts
 
 
 def count_unfinished(context: Context) -> Operation[int]:
     """How many workflows are unfinished: somebody has their lease, or had, and left it."""
-    keys = [context.keys.leases(number) for number in range(context.keys.partitions)]
+    keys = context.keys.all_leases()
     return sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
 
 

@@ -14,7 +14,7 @@ from runic_redis.arguments import check_workflow_id, is_cursor
 from runic_redis.codec import count_events, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
-from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
+from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.leftovers import is_behind, unless_left_over
 from runic_redis.operations.records import entry_cursor, missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation
@@ -103,7 +103,7 @@ class Exporter:
             yield from self._export_workflows(self._ids, give)
         else:
             # A scan shows all that are there from its begin to its end, also what is written meanwhile.
-            indexes = map(self._context.keys.index, range(self._context.keys.partitions))
+            indexes = self._context.keys.indexes()
             scans = Scans(Command(("ZSCAN", index, "0", "COUNT", str(_MEMBERS)), index) for index in indexes)
             while scans.more:
                 members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
@@ -264,7 +264,7 @@ class Exporter:
 
     def _export_other_facts(self, give: Callable[[Record], None]) -> Operation[None]:
         """Export the facts that no workflow refers to."""
-        keys = [self._context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+        keys = self._context.keys.buckets()
         counts = yield from ask_all([Command(("HLEN", key), key) for key in keys])
         for key, count in zip(keys, counts, strict=True):
             if count:

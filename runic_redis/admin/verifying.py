@@ -15,7 +15,6 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
-from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.protocol.refusals import answer_or_foreign, ask, time_us
@@ -68,20 +67,19 @@ class Verifier:
     def __init__(self, context: Context, workflow_ids: Iterable[str] | None = None, *, repair: bool = False) -> None:
         self._context = without_classes(context)
         self._repair = repair
-        self._whole = workflow_ids is None
+        self._named = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
         self._now_ms = 0
         self._seen: set[str] = set()
         # The sorted sets in which something was found wrong: what they count is known to differ.
         self._wrong: set[str] = set()
-        if workflow_ids is None:
-            self._parts = self._everything()
-        else:
-            self._parts = self._some(self._new(map(check_workflow_id, workflow_ids)))
+        self._parts = self._everything() if self._named is None else self._some(self._named)
 
     def open(self) -> Operation[int]:
-        """See what time it is, and how many workflows there are, about."""
+        """Read the server's time. Return about how many workflows there are to verify."""
         self._now_ms = time_us((yield from ask(Command(("TIME",), self._context.keys.config)))) // 1000
-        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        if self._named is not None:
+            return len(self._named)
+        keys = self._context.keys.indexes()
         commands = [Command(("ZCARD", key), key) for key in keys]
         counts = map(answer_or_foreign, (yield Batch(commands)), commands)
         return sum(count for count in counts if not isinstance(count, ErrorReply))
@@ -100,8 +98,7 @@ class Verifier:
         # A scan shows whatever is there from its begin to its end, also what is written meanwhile.
         scored = Scans(
             Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key)
-            for kind in (keys.index, keys.leases, keys.expiring)
-            for key in map(kind, range(keys.partitions))
+            for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring())
         )
         found: list[str] = []
         while scored.more:
@@ -124,7 +121,9 @@ class Verifier:
 
     def _check(self, workflow_ids: Sequence[str]) -> Operation[Verified]:
         """Look at workflows."""
-        checks = [WorkflowCheck(self._context, workflow_id, facts_too=not self._whole) for workflow_id in workflow_ids]
+        checks = [
+            WorkflowCheck(self._context, workflow_id, facts_too=self._named is not None) for workflow_id in workflow_ids
+        ]
         at_work = checks
         while at_work:
             asked = [(check, check.commands(_BYTES // len(at_work))) for check in at_work]
@@ -143,7 +142,7 @@ class Verifier:
             of_it = self._context.keys.workflow(finding.name)
             kinds = {kind for kind, _ in finding.repairs}
             self._wrong.update(key for kind, key in (("index", of_it.index), ("leases", of_it.leases)) if kind in kinds)
-        if not self._whole:
+        if self._named is not None:
             findings += [
                 Finding("workflow", check.workflow_id, "there is no such workflow")
                 for check in checks
@@ -210,7 +209,7 @@ class Verifier:
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
-        if text == keys.config or (fact and _is_number_below(fact[1], FACT_BUCKETS)):
+        if text == keys.config or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
         if match is None:
@@ -228,7 +227,7 @@ class Verifier:
     def _check_partitions(self) -> Operation[Verified]:
         """Check that the partitions have counted what stands in their sorted sets, and that the settings are there."""
         keys = self._context.keys
-        numbers = range(keys.partitions)
+        numbers = keys.partition_numbers()
         calls = [count_call(self._context, number) for number in numbers]
         findings = yield from self._check_settings()
         for number, call, reply in zip(numbers, calls, (yield Batch(calls)), strict=True):
@@ -275,7 +274,7 @@ class Verifier:
 
     def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
         """Find the buckets that hold facts."""
-        keys = [self._context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+        keys = self._context.keys.buckets()
         commands = [Command(("HLEN", key), key) for key in keys]
         findings = []
         for number, reply in enumerate((yield Batch(commands))):

@@ -85,7 +85,7 @@ class _EmbeddedConnection(redis.UnixDomainSocketConnection):
             super().connect()
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
-        self._embedded.check()
+        self._embedded.require_directory()
         super().send_packed_command(*args, **options)
 
 
@@ -105,7 +105,7 @@ class _AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
             await super().connect()
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        self._embedded.check()
+        self._embedded.require_directory()
         await super().send_packed_command(*args, **options)
 
 

@@ -7,12 +7,10 @@ are then read, and what is among them is a candidate no more; what is left is re
 once more whether it is still as old: a reference that came since has made it young. So no lock is needed.
 """
 
-from collections.abc import Iterator
-
 from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
-from runic_redis.keys import FACT_BUCKETS, Keys
+from runic_redis.keys import Keys
 from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import keep_all_references
@@ -38,10 +36,10 @@ def collect(context: Context, grace: float) -> Operation[int]:
     before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
-    for number in range(0, FACT_BUCKETS, _AT_ONCE):
-        buckets = range(number, min(number + _AT_ONCE, FACT_BUCKETS))
+    numbers = context.keys.bucket_numbers()
+    for at in range(0, len(numbers), _AT_ONCE):
         # How many of each bucket have been looked at and stay.
-        passed = dict.fromkeys(buckets, 0)
+        passed = dict.fromkeys(numbers[at : at + _AT_ONCE], 0)
         while passed:
             commands = [_old_facts(context.keys, bucket, skip, before_us) for bucket, skip in passed.items()]
             pages = yield from ask_all(commands)
@@ -81,7 +79,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
 
 def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
     """Strike those out that any workflow refers to."""
-    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in _indexes(context.keys))
+    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in context.keys.indexes())
     while scans.more:
         # A scan shows whatever is there from its begin to its end, also what is written meanwhile; a listing would not.
         members = yield from scans.next_members()
@@ -101,7 +99,7 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
 
 def _check_indexes(context: Context) -> Operation[None]:
     """Raise an error if the index of a partition is lost: the references of its workflows were not read."""
-    numbers = range(context.keys.partitions)
+    numbers = context.keys.partition_numbers()
     counts = yield from ask_all([count_call(context, number) for number in numbers])
     for number, (_, counted, there, _, _) in zip(numbers, counts, strict=True):
         if read_cursor(counted, context.keys.partition(number)) != there:
@@ -110,7 +108,3 @@ def _check_indexes(context: Context) -> Operation[None]:
                 "workflows are in it. Their references cannot be found, so no fact was removed: runic-redis verify "
                 "--repair restores the index."
             )
-
-
-def _indexes(keys: Keys) -> Iterator[str]:
-    return (keys.index(partition) for partition in range(keys.partitions))

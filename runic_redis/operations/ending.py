@@ -77,7 +77,7 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
 
 def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
     """Delete all workflows of the namespace whose end was reached by a time, in milliseconds since 1970."""
-    keys = [context.keys.expiring(number) for number in range(context.keys.partitions)]
+    keys = context.keys.all_expiring()
     while keys:
         pages = yield from ask_all(
             [Command(("ZRANGEBYSCORE", key, "-inf", str(ended_ms), "LIMIT", "0", str(_AT_ONCE)), key) for key in keys]

@@ -234,7 +234,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
     """Unfinished workflows whose leases have run out, some of each partition; adds to the problems."""
     keys = context.keys
     commands = [Command(("TIME",), keys.config)]
-    for number in range(keys.partitions):
+    for number in keys.partition_numbers():
         commands += [
             Command(("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"), keys.leases(number)),
             Command(("HMGET", keys.partition(number), "unfinished", "leased"), keys.partition(number)),
@@ -244,7 +244,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
     found: list[str] = []
     lacking: list[int] = []
     ahead: list[int] = []
-    for number in range(keys.partitions):
+    for number in keys.partition_numbers():
         at = 1 + 2 * number
         try:
             page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
-from runic_redis.keys import FACT_BUCKETS, Keys, WorkflowKeys
+from runic_redis.keys import Keys, WorkflowKeys
 from runic_redis.operations import workflows
 from runic_redis.operations.listing import Listing
 from runic_redis.protocol.effects import Command, Operation
@@ -28,7 +28,7 @@ def memory_usage(context: Context) -> Operation[dict[str, int]]:
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
-    shared = [one for number in range(context.keys.partitions) for one in _partition_keys(context.keys, number)]
+    shared = [one for number in context.keys.partition_numbers() for one in _partition_keys(context.keys, number)]
     shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):
         yield from _measure(shared[at : at + _AT_ONCE], usage)
@@ -50,7 +50,7 @@ def delete_namespace(context: Context) -> Operation[None]:
         for at in range(0, len(page), _AT_ONCE):
             yield from workflows.delete(context, page[at : at + _AT_ONCE])
     # A partition goes in one step: what others write meanwhile would be in its index, and not be counted.
-    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in range(context.keys.partitions)]
+    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in context.keys.partition_numbers()]
     # A command for each other key: in a cluster they are on different nodes.
     parts += [[key] for _, key in _other_keys(context.keys)]
     for at in range(0, len(parts), _AT_ONCE):
@@ -73,7 +73,7 @@ def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
 
 def _other_keys(keys: Keys) -> Iterator[tuple[str, str]]:
     """The keys of facts and settings, with their kind; the settings last, so that an end cut short can go on."""
-    for number in range(FACT_BUCKETS):
+    for number in keys.bucket_numbers():
         yield "facts", keys.bucket(number)
         yield "facts", keys.fact_times(number)
     yield "config", keys.config_copy

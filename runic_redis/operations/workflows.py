@@ -31,11 +31,13 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     yield from make_namespace(context)
     for problem in (yield from facts.keep_ahead(context, found)).values():
         raise problem
-    fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
     command = call_script(
         "save_log",
-        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
-        [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
+        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.refs, *facts.fact_keys(context, found)],
+        [
+            *(workflow_id, own_id(), "", by_lease, encoded, context.now_us()),
+            *(str(len(found)), facts.kept_ahead(context), *facts.fact_arguments(context, found)),
+        ],
         retry_at=2,
         workflow_id=workflow_id,
         size=len(encoded) + sum(map(len, found.values())),
