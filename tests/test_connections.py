@@ -1,4 +1,4 @@
-"""How many connections a store uses, when it takes another one, and for how long it tries."""
+"""How many connections a store uses, when it takes another one, and how long it retries."""
 
 import asyncio
 import time
