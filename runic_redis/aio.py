@@ -236,7 +236,7 @@ class AsyncRedisStore:
             raise StoreError(
                 "The store is not open. Nothing was sent. Write 'async with', or 'await store.open()' first."
             )
-        self._sender.check()
+        self._sender.check_usable()
         if not context.made:
             operation = settings.with_settings(context, operation)
         if context.observer is None:
@@ -575,7 +575,7 @@ class AsyncRedisStore:
 
     def _check_loop(self) -> None:
         if self._sender is not None:
-            self._sender.home.check()
+            self._sender.home.check_running()
 
 
 async def _observed(observing: AbstractContextManager[Callable[[T], T]], operation: Operation[T], sender: Sender) -> T:
