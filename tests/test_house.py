@@ -97,8 +97,8 @@ def test_only_the_stores_know_what_is_private_in_a_store() -> None:
 def homes(functions: Callable[[Path], Iterable[ast.AST]]) -> dict[str, set[str]]:
     """Return the modules that define each function, by its name.
 
-    The stores and the command line are left out, because their names are those that users type. A module for threads and
-    its twin for asyncio count as one.
+    The stores and the command line are left out, because users type their names. A module for threads and its twin for
+    asyncio count as one.
     """
     found = defaultdict(set)
     for path in PACKAGE:
