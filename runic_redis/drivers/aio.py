@@ -129,7 +129,7 @@ class Sender:
         """In a child process: send nothing, and leave the connections to the parent."""
         self._closed = self.disowned = True
 
-    def check(self) -> None:
+    def check_usable(self) -> None:
         """Raise an error unless calls can be made here.
 
         Raises:
@@ -141,7 +141,7 @@ class Sender:
                 "connections are the parent's. Nothing was sent. Open another store in this process."
             )
         check_open(self._closed)
-        self.home.check()
+        self.home.check_loop()
 
     async def ask(self, batch: Batch) -> list[Any]:
         """Send a batch and return its replies.
