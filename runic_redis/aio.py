@@ -1,6 +1,7 @@
 """The store for asyncio: every operation of the contract, as in `runic_redis.store`.
 
-The operations are written once, in operations/. The docstrings of `RedisStore`'s methods hold for both stores.
+The operations are written once, in operations/. The docstrings of `RedisStore`'s methods hold for both stores. The
+whole API is one module because users read it from top to bottom.
 """
 
 import asyncio
@@ -575,7 +576,7 @@ class AsyncRedisStore:
 
     def _check_loop(self) -> None:
         if self._sender is not None:
-            self._sender.home.check_running()
+            self._sender.home.check_loop()
 
 
 async def _observed(observing: AbstractContextManager[Callable[[T], T]], operation: Operation[T], sender: Sender) -> T:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -94,44 +94,33 @@ def test_only_the_stores_know_what_is_private_in_a_store() -> None:
     ] == []
 
 
-# Verbs that modules have used for different things. One module defines each, and the others choose another name.
-# `collect` always means to remove facts that nothing refers to. (Prometheus calls a method of that name.)
-DISPUTED = ("apart", "check", "collect", "exchange", "lost", "once", "prolong", "refusal")
-COLLECT = {
-    "runic_redis/aio.py",
-    "runic_redis/cli/changing.py",
-    "runic_redis/operations/collecting.py",
-    "runic_redis/store.py",
-    "runic_redis/ui/metrics.py",
-}
-# Public functions that several modules have: the verbs of the command line, which are named for what they do, and the
-# same thing for threads and for asyncio.
-SHARED = {
-    "collect": COLLECT,
-    "delete": {"runic_redis/cli/changing.py", "runic_redis/operations/workflows.py"},
-    "main": {"runic_redis/cli/main.py", "runic_redis/demo/worker.py", "runic_redis/embedded/supervisor.py"},
-    "run": {"runic_redis/drivers/aio.py", "runic_redis/drivers/sync.py", "runic_redis/recovery/steps.py"},
-    "run_within": {"runic_redis/drivers/aio.py", "runic_redis/drivers/sync.py"},
-    "serve": {"runic_redis/cli/running.py", "runic_redis/ui/serving.py"},
-    "trim": {"runic_redis/cli/changing.py", "runic_redis/operations/snapshots.py"},
-}
+def homes(functions: Callable[[Path], Iterable[ast.AST]]) -> dict[str, set[str]]:
+    """Return the modules that define each function, by its name.
+
+    The stores and the command line are left out, because users type their names. A module for threads and its twin for
+    asyncio count as one.
+    """
+    found = defaultdict(set)
+    for path in PACKAGE:
+        name = name_of(path)
+        if name not in STORES and not name.startswith("runic_redis/cli/"):
+            for node in functions(path):
+                if isinstance(node, Function):
+                    found[node.name].add(name.replace("/aio", "/sync"))
+    return found
 
 
 def test_no_two_modules_have_a_public_function_of_the_same_name() -> None:
-    modules = defaultdict(set)
-    for path in PACKAGE:
-        for node in tree_of(path).body:
-            if isinstance(node, Function) and not node.name.startswith("_"):
-                modules[node.name].add(name_of(path))
-    assert {
-        name: found for name, found in modules.items() if len(found) > 1 and not found <= SHARED.get(name, set())
-    } == {}
+    found = homes(lambda path: tree_of(path).body)
+    del found["main"]  # of each program
+    assert {name: modules for name, modules in found.items() if len(modules) > 1 and not name.startswith("_")} == {}
 
 
-@pytest.mark.parametrize("verb", DISPUTED)
+# Modules have used these verbs for different things.
+@pytest.mark.parametrize("verb", ["apart", "check", "collect", "exchange", "lost", "once", "prolong", "refusal"])
 def test_a_disputed_verb_has_one_meaning(verb: str) -> None:
-    found = {name_of(path) for path in PACKAGE for function in functions_of(path) if function.name == verb}
-    assert len(found) <= 1 or found <= SHARED.get(verb, set()), found
+    modules = homes(functions_of)[verb] - {"runic_redis/ui/metrics.py"}  # Prometheus calls a method `collect`
+    assert len(modules) <= 1, modules
 
 
 @pytest.mark.parametrize("module", ["runic_redis", "runic_redis.store", "tests.test_house", "redis.client"])

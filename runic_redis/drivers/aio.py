@@ -141,7 +141,7 @@ class Sender:
                 "connections are the parent's. Nothing was sent. Open another store in this process."
             )
         check_open(self._closed)
-        self.home.check_running()
+        self.home.check_loop()
 
     async def ask(self, batch: Batch) -> list[Any]:
         """Send a batch and return its replies.

@@ -19,7 +19,7 @@ class Home:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.current_thread().name
 
-    def check_running(self) -> None:
+    def check_loop(self) -> None:
         """Raise an error unless this event loop is the running one.
 
         Raises:
