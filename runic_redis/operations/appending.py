@@ -15,8 +15,15 @@ from runic_redis.errors import (
     StoreUnavailable,
     short_repr,
 )
-from runic_redis.operations.facts import crosses_slots, fact_arguments, fact_keys, keep_ahead, kept_ahead, missing_fact
-from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
+from runic_redis.operations.facts import (
+    ahead_argument,
+    crosses_slots,
+    fact_arguments,
+    fact_keys,
+    fact_not_found,
+    store_ahead,
+)
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, leased_reply
 from runic_redis.operations.records import lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
@@ -77,7 +84,7 @@ def append(
     if command.size:
         yield from make_namespace(context)
     if facts:
-        for problem in (yield from keep_ahead(context, facts)).values():
+        for problem in (yield from store_ahead(context, facts)).values():
             raise problem
     (reply,) = yield from write_all(context, (command,))
     if crosses_slots(context, command, reply):
@@ -100,7 +107,7 @@ def append_many(
     context: Context, items: Iterable[tuple[str, Iterable[Any]]], leases: Iterable[Lease] = ()
 ) -> Operation[list[int | StoreError]]:
     """Append a commit to each of many workflows, in one round trip; each one's cursor, or its own error."""
-    held = _by_workflow(leases)
+    held = _leases_by_workflow(leases)
     results: list[int | StoreError] = []
     commands: dict[int, Command] = {}
     referred: dict[int, dict[str, bytes]] = {}
@@ -121,7 +128,7 @@ def append_many(
         for fact_hash, data in facts.items():
             # One may bring what another only refers to.
             together[fact_hash] = data or together.get(fact_hash, b"")
-    problems = yield from keep_ahead(context, together)
+    problems = yield from store_ahead(context, together)
     for place, facts in referred.items():
         if found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems]:
             del commands[place]
@@ -147,7 +154,7 @@ def encode_events(context: Context, events: Iterable[Any]) -> EncodedEvents:
     return context.codec.encode_events(_event_list(events))
 
 
-def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
+def _leases_by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
     held = {}
     for lease in leases:
         check_lease(lease)
@@ -178,7 +185,7 @@ def _command(
     else:
         entries = context.codec.encode_commit(commit, facts) if commit else []
     if context.observer is not None and commit:
-        about = _with_added(context, metadata, about, context.observer.sending(len(commit)))
+        about = _with_observed(context, metadata, about, context.observer.sending(len(commit)))
     args = _head(
         workflow_id=workflow_id,
         commit_id=known_as,
@@ -189,7 +196,7 @@ def _command(
         lease=lease_argument(lease, workflow_id),
         snapshot="" if snapshot is None else "1",
         facts=str(len(facts)),
-        ahead=kept_ahead(context),
+        ahead=ahead_argument(context),
         time_us=context.now_us(),
         entries=str(len(entries)),
     )
@@ -250,9 +257,9 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
             f"Ask again with the same commit id, or append nothing with expected_cursor={cursor},",
             cursor,
         )
-    refusal = unless_lost(answer(reply, command), workflow_id)
+    refusal = leased_reply(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
-        raise missing_fact(refusal.message)
+        raise fact_not_found(refusal.message)
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and what came since is trimmed or too much to search. "
@@ -297,7 +304,9 @@ def _event_list(events: Any) -> Sequence[Any]:
     return list(events)
 
 
-def _with_added(context: Context, metadata: Mapping[str, Any] | None, about: bytes, added: Mapping[str, str]) -> bytes:
+def _with_observed(
+    context: Context, metadata: Mapping[str, Any] | None, about: bytes, added: Mapping[str, str]
+) -> bytes:
     """Encoded metadata with what an observer adds: never over the caller's own, and not if it does not fit."""
     if not added:
         return about

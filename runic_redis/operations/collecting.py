@@ -13,7 +13,7 @@ from runic_redis.errors import DecodeError
 from runic_redis.keys import Keys
 from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.records import read_cursor
-from runic_redis.operations.references import keep_all_references
+from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import count_call
 from runic_redis.protocol.effects import Command, Operation, call_script
 from runic_redis.protocol.refusals import ask, ask_all, time_us
@@ -67,7 +67,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
     """Remove those candidates that no workflow refers to; how many of each bucket."""
     gone: dict[int, int] = {}
     if candidates:
-        yield from _strike_referenced(context, candidates)
+        yield from _drop_referenced(context, candidates)
     left = list(candidates)
     for at in range(0, len(left), _AT_ONCE):
         some = left[at : at + _AT_ONCE]
@@ -77,7 +77,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
     return gone
 
 
-def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
+def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
     """Strike those out that any workflow refers to."""
     scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in context.keys.indexes())
     while scans.more:
@@ -86,7 +86,7 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
         ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
         for at in range(0, len(ids), _AT_ONCE):
             some = ids[at : at + _AT_ONCE]
-            yield from keep_all_references(context, some)
+            yield from restore_references(context, some)
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
             refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
             while refs.more:

@@ -12,19 +12,19 @@ from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, O
 from runic_redis.protocol.refusals import answer, ask_all
 
 __all__ = [
+    "ahead_argument",
     "count_facts",
     "crosses_slots",
     "fact_arguments",
     "fact_keys",
-    "keep_ahead",
-    "kept_ahead",
+    "fact_not_found",
     "load_fact",
     "load_facts",
-    "missing_fact",
     "put_fact",
     "save_encoded",
     "save_fact",
     "save_facts",
+    "store_ahead",
 ]
 
 Hash = TypeVar("Hash", str, bytes, str | bytes)
@@ -77,7 +77,7 @@ def count_facts(context: Context) -> Operation[int]:
     return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
 
 
-def kept_ahead(context: Context) -> str:
+def ahead_argument(context: Context) -> str:
     """Return the argument that tells a script that the facts of a write are stored already: "1", or ""."""
     return "1" if context.slots_matter else ""
 
@@ -100,7 +100,7 @@ def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argumen
     return arguments
 
 
-def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[str, StoreError]]:
+def store_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[str, StoreError]]:
     """Keep facts that a write will refer to, where its script cannot; what stands against that, by hash.
 
     In a cluster they are elsewhere. There they are kept before the write is sent, so a crash in between leaves facts
@@ -122,7 +122,7 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
     for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
         try:
             if isinstance(answer(reply, call), ErrorReply):
-                problems[fact_hash] = missing_fact(fact_hash)
+                problems[fact_hash] = fact_not_found(fact_hash)
         except StoreError as error:
             problems[fact_hash] = error
     return problems
@@ -139,7 +139,7 @@ def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
     return len({key.partition("}")[0] for key in command.keys}) > 1
 
 
-def missing_fact(fact_hash: str) -> FactNotFound:
+def fact_not_found(fact_hash: str) -> FactNotFound:
     """The error for an event that refers to a fact that is not kept."""
     return FactNotFound(
         f"An event refers to the fact {fact_hash!r}, which is not kept: append it as a Fact, or put_fact it before. "

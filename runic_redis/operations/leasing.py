@@ -20,7 +20,7 @@ from runic_redis.errors import (
     short_repr,
 )
 from runic_redis.operations.ending import expire_call
-from runic_redis.operations.leftovers import unless_left_over
+from runic_redis.operations.leftovers import reject_leftovers
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import count_call, make_namespace
 from runic_redis.operations.writing import write, write_all
@@ -36,9 +36,9 @@ __all__ = [
     "complete",
     "expire",
     "lease_argument",
+    "leased_reply",
     "release",
     "renew",
-    "unless_lost",
 ]
 
 # How many candidates of each partition are looked at in one round trip, and at most how many leases asked for.
@@ -106,7 +106,7 @@ def check_lease(lease: Any) -> None:
         raise InvalidType(f"lease is what acquire or claim gave, not {short_repr(lease)}; nothing was sent.")
 
 
-def unless_lost(reply: Any, workflow_id: str) -> Any:
+def leased_reply(reply: Any, workflow_id: str) -> Any:
     """A reply, unless it says that the lease is outdated.
 
     Raises:
@@ -153,7 +153,9 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
     # What is damaged, or a cluster's node that is gone, keeps nobody from the rest.
     problems: list[StoreError] = []
     while len(claimed) < limit and not any(isinstance(problem, StoreUnavailable) for problem in problems):
-        left = [workflow_id for workflow_id in (yield from _left_behind(context, problems)) if workflow_id not in tried]
+        left = [
+            workflow_id for workflow_id in (yield from _find_unfinished(context, problems)) if workflow_id not in tried
+        ]
         if not left:
             break
         # Whoever else looks now sees the same ones.
@@ -184,7 +186,7 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
     reply = yield from ask(
         call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, line=lease.workflow_id)
     )
-    unless_lost(reply, lease.workflow_id)
+    leased_reply(reply, lease.workflow_id)
 
 
 def release(context: Context, lease: Lease) -> Operation[None]:
@@ -202,8 +204,8 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id), context.now_us()]
     touched = [keys.meta, keys.leases, keys.partition]
     reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
-    if unless_lost(reply, workflow_id) is None:
-        yield from unless_left_over(context, workflow_id)
+    if leased_reply(reply, workflow_id) is None:
+        yield from reject_leftovers(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to complete.", workflow_id=workflow_id)
 
 
@@ -213,7 +215,7 @@ def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
     after_ms = _milliseconds(check_seconds(after, "after"))
     reply = yield from write(context, expire_call(context, workflow_id, after_ms))
     if reply is None:
-        yield from unless_left_over(context, workflow_id)
+        yield from reject_leftovers(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to expire.", workflow_id=workflow_id)
     if isinstance(reply, ErrorReply):
         raise InvalidArgument(f"The workflow {workflow_id!r} is not finished: complete it first. Nothing was changed.")
@@ -230,7 +232,7 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
     )
 
 
-def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
+def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
     """Unfinished workflows whose leases have run out, some of each partition; adds to the problems."""
     keys = context.keys
     commands = [Command(("TIME",), keys.config)]
@@ -258,7 +260,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
         except (DecodeError, StoreUnavailable) as error:
             problems.append(error)
     yield from _check_lacking(context, lacking, problems)
-    return found + (yield from _with_overlong_leases(context, ahead, now_ms, problems))
+    return found + (yield from _find_overlong(context, ahead, now_ms, problems))
 
 
 def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
@@ -275,7 +277,7 @@ def _check_lacking(context: Context, partitions: Sequence[int], problems: list[S
             )
 
 
-def _with_overlong_leases(
+def _find_overlong(
     context: Context, partitions: Sequence[int], now_ms: int, problems: list[StoreError]
 ) -> Operation[list[str]]:
     """Unfinished workflows whose leases have more time left than they were given for; adds to the problems."""

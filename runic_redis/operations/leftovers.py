@@ -14,7 +14,7 @@ from runic_redis.operations.ending import is_over
 from runic_redis.protocol.effects import Batch, Command, Operation
 from runic_redis.protocol.refusals import ask_all, checked
 
-__all__ = ["is_behind", "is_left_over", "read_saved", "unless_left_over"]
+__all__ = ["is_behind", "is_left_over", "read_saved", "reject_leftovers"]
 
 # A workflow may be deleted between two questions about it. Nobody deletes one and makes it again that often.
 _LOOKS = 3
@@ -33,7 +33,7 @@ def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
     return True
 
 
-def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
+def reject_leftovers(context: Context, workflow_id: str) -> Operation[None]:
     """Check a workflow that was found to have no meta hash.
 
     Raises:
@@ -73,7 +73,7 @@ def read_saved(
     while True:
         (created, noted, expires), reply = checked((yield Batch(commands, at_once=True)), commands)
         if created is None:
-            yield from unless_left_over(context, workflow_id)
+            yield from reject_leftovers(context, workflow_id)
         if (yield from is_over(context, workflow_id, expires)):
             return None
         if fits(noted, reply):

@@ -16,8 +16,16 @@ from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import unless_left_over
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
+from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.records import (
+    Commit,
+    decode_commit,
+    entry_cursor,
+    events_missing,
+    events_trimmed,
+    lost,
+    read_cursor,
+)
 from runic_redis.protocol.effects import Ahead, Batch, Collect, Command, Fetching, Operation
 from runic_redis.protocol.refusals import ask, checked
 
@@ -39,7 +47,7 @@ def cursor(context: Context, workflow_id: str) -> Operation[int]:
     keys = context.keys.workflow(workflow_id)
     reply, created, expires = yield from ask(Command(("HMGET", keys.meta, "cursor", "created", "expires"), keys.meta))
     if created is None:
-        yield from unless_left_over(context, workflow_id)
+        yield from reject_leftovers(context, workflow_id)
     if (yield from is_over(context, workflow_id, expires)):
         return 0
     return read_cursor(reply, keys.meta)
@@ -111,12 +119,12 @@ class Reader:
         commands = [before, *commands, self._meta()]
         while True:
             (created, reached, expires), *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
-            found, self._created = self._take_meta(meta)
+            found, self._created = self._note_meta(meta)
             if created == self._created:
                 break
         entries = [entry for page in pages for entry in page]
         if created is None:
-            yield from unless_left_over(self._context, self.workflow_id)
+            yield from reject_leftovers(self._context, self.workflow_id)
         if (yield from is_over(self._context, self.workflow_id, expires)):
             found, entries = 0, []
         if not found and entries and created is not None:
@@ -172,9 +180,9 @@ class Reader:
             (batch, fetching), self._ahead = self._ahead, None
             replies = yield Collect(fetching)
         entries, meta = checked(replies, batch.commands)
-        found, created = self._take_meta(meta)
+        found, created = self._note_meta(meta)
         if created != self._created:
-            yield from unless_left_over(self._context, self.workflow_id)
+            yield from reject_leftovers(self._context, self.workflow_id)
             raise WorkflowNotFound(
                 f"The workflow {self.workflow_id!r} was deleted while it was being read.",
                 workflow_id=self.workflow_id,
@@ -212,7 +220,7 @@ class Reader:
     def _meta(self) -> Command:
         return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created", "largest"), self._keys.meta)
 
-    def _take_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
+    def _note_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
         """Keep what the meta hash says; the workflow's cursor, and when it was created."""
         found, trimmed, created, largest = meta
         self._trimmed_to = read_cursor(trimmed, self._keys.meta)
@@ -273,7 +281,7 @@ class Reader:
         """What it means that the next events are not there: they were trimmed, or else they were lost."""
         if self._trimmed_to > self._low and (not self._reverse or self._high <= self._trimmed_to):
             return self._trimmed()
-        return missing(self._context, self.workflow_id, after, upto)
+        return events_missing(self._context, self.workflow_id, after, upto)
 
     def _trimmed(self) -> EventsTrimmed:
-        return trimmed(self.workflow_id, self._trimmed_to)
+        return events_trimmed(self.workflow_id, self._trimmed_to)

@@ -11,7 +11,16 @@ from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
-__all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "lost", "missing", "read_cursor", "trimmed"]
+__all__ = [
+    "Commit",
+    "Record",
+    "decode_commit",
+    "entry_cursor",
+    "events_missing",
+    "events_trimmed",
+    "lost",
+    "read_cursor",
+]
 
 _log = logging.getLogger("runic_redis")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -134,7 +143,7 @@ def entry_cursor(entry: Any, key: str) -> int:
     return read_cursor(end, key)
 
 
-def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
+def events_trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
     """The error for events that are gone, those up to a cursor."""
     return EventsTrimmed(
         f"The events of the workflow {workflow_id!r} up to cursor {upto} have been trimmed: load the snapshot, and "
@@ -156,7 +165,7 @@ def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> Comm
     )
 
 
-def missing(context: Context, workflow_id: str, after: int, upto: int) -> DecodeError:
+def events_missing(context: Context, workflow_id: str, after: int, upto: int) -> DecodeError:
     """The error for events that are gone, and were not trimmed."""
     return DecodeError(
         f"Events of the workflow {workflow_id!r} are missing between the cursors {after} and {upto}, and were not "

@@ -10,7 +10,7 @@ from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Argument, Command, Operation, call_script
 from runic_redis.protocol.refusals import ask, ask_all
 
-__all__ = ["keep_all_references"]
+__all__ = ["restore_references"]
 
 # How often a workflow's references are compared with their count before a difference counts as a loss.
 _LOOKS = 3
@@ -18,13 +18,13 @@ _LOOKS = 3
 _TRIES = 5
 
 
-def keep_all_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
+def restore_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
     """Restore references that workflows have lost, from their events and logs.
 
     Raises:
         DecodeError: some cannot be restored, since events are trimmed or damaged, or the workflow changes all the time.
     """
-    for workflow_id in (yield from _with_losses(context, workflow_ids)):
+    for workflow_id in (yield from _find_losses(context, workflow_ids)):
         for _ in range(_TRIES):
             if (yield from _restore(context, workflow_id)):
                 break
@@ -36,7 +36,7 @@ def keep_all_references(context: Context, workflow_ids: Sequence[str]) -> Operat
             )
 
 
-def _with_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[list[str]]:
+def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[list[str]]:
     """Those that have fewer references than they have counted."""
     left = list(workflow_ids)
     # A workflow may be deleted between the two questions; nobody deletes one and makes it again that often.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
-from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
-from runic_redis.operations.leftovers import read_saved, unless_left_over
+from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
+from runic_redis.operations.leftovers import read_saved, reject_leftovers
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
@@ -34,7 +34,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
             writes=True,
         ),
     )
-    if isinstance(unless_lost(reply, workflow_id), ErrorReply):
+    if isinstance(leased_reply(reply, workflow_id), ErrorReply):
         actual = int(reply.message)
         problem = (
             f"above the workflow's, which is {actual}: append the events first"
@@ -84,7 +84,7 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
     reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))
-    if unless_lost(reply, workflow_id) is None:
-        yield from unless_left_over(context, workflow_id)
+    if leased_reply(reply, workflow_id) is None:
+        yield from reject_leftovers(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

@@ -12,8 +12,8 @@ from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import unless_left_over
-from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
+from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.records import Record, decode_commit, events_missing, events_trimmed, lost, read_cursor
 from runic_redis.protocol.effects import Command, ErrorReply, Operation
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import ask_all, checked
@@ -77,7 +77,7 @@ class Tailer:
         Raises:
             EventsTrimmed: some of the events asked for are gone.
         """
-        yield from self._look_after(list(self._by_key.values()))
+        yield from self._refresh(list(self._by_key.values()))
 
     def next_page(self, wait_s: float | None = None) -> Operation[list[tuple[str, Record]]]:
         """What has come, each with its workflow's id; empty if nothing has for a while.
@@ -115,16 +115,16 @@ class Tailer:
         # Of these there were events before this read, which has not brought them.
         behind = [one for one in self._by_key.values() if one.cursor < one.seen_at and one.events not in brought]
         if behind:
-            yield from self._look_after(behind)
+            yield from self._refresh(behind)
         elif not found:
-            yield from self._look_after(list(self._by_key.values()))
+            yield from self._refresh(list(self._by_key.values()))
             return []
         unseen = [one for one, _ in found if one.created is None]
-        yield from self._look_after([one for one, _ in found])
+        yield from self._refresh([one for one, _ in found])
         taken: list[tuple[str, Record]] = []
         problem: StoreError | None = None
         if behind:
-            problem = missing(self._context, behind[0].workflow_id, behind[0].cursor, behind[0].seen_at)
+            problem = events_missing(self._context, behind[0].workflow_id, behind[0].cursor, behind[0].seen_at)
         for one, entries in found:
             if one in unseen:
                 continue  # the entries may be of an earlier life: they are read again
@@ -145,7 +145,7 @@ class Tailer:
             return [followed]
         return [[self._by_key[key.encode()] for key in keys] for keys in by_slot(one.events for one in followed)]
 
-    def _look_after(self, followed: Sequence[_Followed]) -> Operation[None]:
+    def _refresh(self, followed: Sequence[_Followed]) -> Operation[None]:
         """See that workflows are still those that they were."""
         for at in range(0, len(followed), _AT_ONCE):
             some = followed[at : at + _AT_ONCE]
@@ -155,7 +155,7 @@ class Tailer:
                 is_gone = yield from is_over(self._context, one.workflow_id, meta[3])
                 created, trimmed_to, cursor, _ = [None] * 4 if is_gone else meta
                 if created is None and not is_gone:
-                    yield from unless_left_over(self._context, one.workflow_id)
+                    yield from reject_leftovers(self._context, one.workflow_id)
                 if created != one.created and one.created is not None:
                     raise WorkflowNotFound(
                         f"The workflow {one.workflow_id!r} was deleted while it was being followed. Open another tail "
@@ -168,14 +168,14 @@ class Tailer:
                 one.created, one.seen_at = created, found
                 one.trimmed_to = read_cursor(trimmed_to, one.meta)
                 if one.cursor < one.trimmed_to:
-                    raise trimmed(one.workflow_id, one.trimmed_to)
+                    raise events_trimmed(one.workflow_id, one.trimmed_to)
 
     def _take(self, one: _Followed, entries: Sequence[Any]) -> Iterator[list[tuple[str, Record]]]:
         """Decode what has come of a workflow, entry by entry, and move on past each."""
         for entry in entries:
             commit = decode_commit(self._context, one.workflow_id, entry, with_records=True)
             if commit.start > one.cursor:
-                raise missing(self._context, one.workflow_id, one.cursor, commit.start)
+                raise events_missing(self._context, one.workflow_id, one.cursor, commit.start)
             if commit.start < one.cursor and one.begun:
                 raise lost(one.workflow_id, one.cursor, commit.start, "Nothing was changed.")
             one.begun = True

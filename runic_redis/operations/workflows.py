@@ -8,7 +8,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.ending import delete_call, is_over
-from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
 from runic_redis.operations.leftovers import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
@@ -29,14 +29,14 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     encoded = context.codec.encode_log(log, found)
     check_size(len(encoded), "A log")
     yield from make_namespace(context)
-    for problem in (yield from facts.keep_ahead(context, found)).values():
+    for problem in (yield from facts.store_ahead(context, found)).values():
         raise problem
     command = call_script(
         "save_log",
         [keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.refs, *facts.fact_keys(context, found)],
         [
             *(workflow_id, own_id(), "", by_lease, encoded, context.now_us()),
-            *(str(len(found)), facts.kept_ahead(context), *facts.fact_arguments(context, found)),
+            *(str(len(found)), facts.ahead_argument(context), *facts.fact_arguments(context, found)),
         ],
         retry_at=2,
         line=workflow_id,
@@ -47,8 +47,8 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     if facts.crosses_slots(context, command, reply):
         yield from save(context, workflow_id, log, lease)
         return
-    if isinstance(unless_lost(answer(reply, command), workflow_id), ErrorReply):
-        raise facts.missing_fact(reply.message)
+    if isinstance(leased_reply(answer(reply, command), workflow_id), ErrorReply):
+        raise facts.fact_not_found(reply.message)
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
@@ -92,4 +92,4 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        unless_lost(reply, call.line)
+        leased_reply(reply, call.line)
