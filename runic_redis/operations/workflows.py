@@ -1,4 +1,4 @@
-"""A workflow as a whole: its log, whether it exists, its end."""
+"""A workflow as a whole: its log, its existence, its deletion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +52,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
-    """The list of events that was saved."""
+    """Return the saved list of events."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     get = Command(("GET", keys.log), keys.log)
@@ -70,7 +70,7 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
 
 
 def exists(context: Context, workflow_id: str) -> Operation[bool]:
-    """Whether anything was ever saved, appended or snapshotted under the id, and is there, whole or not."""
+    """Return whether a workflow exists: a log, events or a snapshot of it are stored, whole or damaged."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
@@ -81,12 +81,12 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
 
 
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
-    """Delete workflows, those that there are."""
+    """Delete workflows. An id without a workflow is no error."""
     by_lease = [lease_argument(lease, workflow_id) for workflow_id in workflow_ids]
     keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
-    # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
+    # The delete names the time of creation. So a retry cannot delete a workflow that was created since.
     created = yield from ask_all([Command(("HGET", one.meta, "created"), one.meta) for one in keys])
-    # Of one that is gone already, too: that it is may have to be confirmed, and something of it may be left.
+    # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
     calls = [
         delete_call(context, workflow_id, when or b"", lease=held)
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
