@@ -93,8 +93,8 @@ def _check_partitions(context: Context, command: Command) -> None:
     if context.keys.workflow(command.line).partition not in command.keys:
         raise ConfigurationError(
             f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
-            f"partitions={now}. This call was for another number, and wrote nothing. This store uses partitions={now} from now on: read "
-            "again and decide."
+            f"partitions={now}. This call was for another number, and wrote nothing. This store uses "
+            f"partitions={now} from now on: read again and decide."
         )
 
 
