@@ -1,29 +1,28 @@
-"""The seam for traces and metrics: who looks on is told of every operation, and where nobody does, that is asked."""
+"""The seam for traces and metrics: a store tells its observer, if it has one, about every operation."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 __all__ = ["Observer"]
 
-T = TypeVar("T")
-
 
 class Observer(Protocol):
-    """Looks on as a store carries operations out, each in the thread or the task that asked for it."""
+    """An observer of a store's operations; the store calls it in the thread or task of the operation."""
 
-    def observing(self, operation: Generator[Any, Any, T]) -> AbstractContextManager[Callable[[T], T]]:
-        """Look on for as long as the block lasts.
+    def observing(self, name: str, workflow_id: str) -> AbstractContextManager[Callable[[Any], Any]]:
+        """Return a context manager around one operation.
 
         Args:
-            operation: what is carried out in the block, not begun yet; its name and its arguments say what it is.
+            name: the public name of the operation.
+            workflow_id: the workflow that it is about; empty if it is about none, or about many.
 
         Returns:
-            In the block, what is to be given the result, and gives it back.
+            A context manager. It gives a function that takes the operation's result and returns it.
         """
 
     def sending(self, event_count: int) -> Mapping[str, str]:
-        """Told of each commit that is encoded in a block; what is to be added to its metadata."""
+        """Note that a commit was encoded in the block, and return what to add to its metadata."""
 
     def received(self, metadata: Mapping[str, Any]) -> None:
-        """Told of the metadata of each commit that is decoded in a block and has any."""
+        """Note the metadata of a commit that was decoded in the block."""

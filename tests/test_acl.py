@@ -134,7 +134,18 @@ def test_without_evalsha_everything_works(server: RunningServer, namespace: str)
 
 
 def test_the_tour_calls_every_method_of_a_store() -> None:
-    own = {"close", "closed", "from_url", "open", "registry", "decode_state", "encode_events", "encode_state"}
+    own = {
+        "close",
+        "closed",
+        "decode_state",
+        "encode_events",
+        "encode_state",
+        "from_url",
+        "open",
+        "registry",
+        "run",
+        "url",
+    }
     assert {
         name for kind in (RedisStore, AsyncRedisStore) for name in dir(kind) if name[0] != "_"
     } - own == tour.METHODS
@@ -221,7 +232,7 @@ def test_a_missing_permission_is_named(valkey: RunningServer, open_url: Any, nam
         store.append("order-1", numbered(1))
     said = str(caught.value)
     assert f"User user-{namespace} has no permissions to run the 'zadd' command" in said
-    assert "What the script had written by then stays." in said
+    assert "The writes of the script before that stay." in said
 
 
 # What adds to the rules
@@ -277,16 +288,16 @@ def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> No
             tour.writes(store, "order-1")
             assert verify(store).findings == []
             records: list[Any] = []
-            store._run(Exporter(store._context).run(records.append))
+            store.run(Exporter(store.context).run(records.append), "export")
             store.delete_namespace()
-            importer = Importer(store._context)
+            importer = Importer(store.context)
             for record in records:
-                store._run(importer.take(record))
+                store.run(importer.take(record), "import")
             assert (importer.complete, importer.problems) == (True, [])
             assert verify(store).findings == []
-            assert store._run(describe_one(store._context, "order-1")).damaged == ()
-            assert store._run(memory_of(store._context, "order-1"))["events"] > 0
-            assert store._run(count_facts(store._context)) > 0
+            assert store.run(describe_one(store.context, "order-1"), "describe").damaged == ()
+            assert store.run(memory_of(store.context, "order-1"), "memory_usage")["events"] > 0
+            assert store.run(count_facts(store.context), "count_facts") > 0
 
     with server.client() as admin:
         needs(COMMAND_LINE, use, [admin], namespace)

@@ -24,20 +24,20 @@ from tests.test_verifying import fill, log, run_while, verify
 
 
 def export(store: RedisStore, path: Path, workflow_ids: list[str] | None = None) -> Exporter:
-    exporter = Exporter(store._context, workflow_ids)
+    exporter = Exporter(store.context, workflow_ids)
     with ArchiveWriter(path) as archive:
         for record in archive.found:
             exporter.note(record)
-        store._run(exporter.run(archive.write))
+        store.run(exporter.run(archive.write), "export")
         archive.finish()
     return exporter
 
 
 def load(store: RedisStore, path: Path) -> Importer:
-    importer = Importer(store._context)
+    importer = Importer(store.context)
     with ArchiveReader(path) as archive:
         for record in archive:
-            store._run(importer.take(record))
+            store.run(importer.take(record), "import")
     return importer
 
 
@@ -46,7 +46,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
     with_redis = store._connected.server._client
     found: dict[str, Any] = {}
     for workflow_id in store.list():
-        keys = store._context.keys.workflow(workflow_id)
+        keys = store.context.keys.workflow(workflow_id)
         meta = {name: value for name, value in with_redis.hgetall(keys.meta).items() if not name.startswith(b"lease_")}
         found[workflow_id] = (
             {name: value for name, value in meta.items() if name != b"fence"},
@@ -153,7 +153,7 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
     store.append("random", [{"b": os.urandom(300_000)} for _ in range(9)])
     whole = export(store, tmp_path / "whole")
     for after in (0, 1, 2, 3, 5, 7):
-        exporter = Exporter(store._context)
+        exporter = Exporter(store.context)
         with ArchiveWriter(tmp_path / "a") as archive, pytest.raises(Interrupted):
             for record in archive.found:
                 exporter.note(record)
@@ -165,7 +165,7 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
                 archive.write(record)
                 archive.flush()
 
-            store._run(exporter.run(write))
+            store.run(exporter.run(write), "export")
         assert not (tmp_path / "a").exists(), "it is not whole"
         partial = tmp_path / "a.partial"
         partial.write_bytes(partial.read_bytes()[: -after - 1] + (b"torn" if after else b""))
@@ -212,7 +212,7 @@ def test_a_part_of_another_archive_is_not_gone_on_with(
     store: RedisStore, target: RedisStore, tmp_path: Path, workflow_ids: list[str] | None
 ) -> None:
     def cut_off() -> None:
-        exporter = Exporter(store._context, workflow_ids)
+        exporter = Exporter(store.context, workflow_ids)
         with ArchiveWriter(tmp_path / "a") as archive, pytest.raises(Interrupted):
             for record in archive.found:
                 exporter.note(record)
@@ -223,7 +223,7 @@ def test_a_part_of_another_archive_is_not_gone_on_with(
                 if record[0] == "done":
                     raise Interrupted
 
-            store._run(exporter.run(write))
+            store.run(exporter.run(write), "export")
 
     cut_off()
     before = (tmp_path / "a.partial").read_bytes()
@@ -248,7 +248,7 @@ def test_a_part_of_another_archive_is_not_gone_on_with(
 def test_an_archive_is_written_by_one_run_at_a_time(store: RedisStore, tmp_path: Path) -> None:
     with ArchiveWriter(tmp_path / "a") as archive:
         assert list(archive.found) == []
-        store._run(Exporter(store._context).run(archive.write))
+        store.run(Exporter(store.context).run(archive.write), "export")
         before = (tmp_path / "a.partial").read_bytes()
         with pytest.raises(ConfigurationError, match=r"Another run is writing .*a\.partial"):
             export(store, tmp_path / "a")
@@ -267,7 +267,7 @@ def test_an_archive_that_another_run_finishes_meanwhile_stays(
     lock = ArchiveWriter._lock
 
     def lock_late(late: ArchiveWriter) -> None:
-        store._run(Exporter(store._context).run(first.write))
+        store.run(Exporter(store.context).run(first.write), "export")
         first.finish()
         lock(late)
 
@@ -301,9 +301,9 @@ def test_an_import_that_is_cut_off_anywhere_shows_nobody_a_part(
     with ArchiveReader(tmp_path / "a") as archive:
         records = list(archive)
     for stop in range(1, len(records) + 1):
-        importer = Importer(target._context)
+        importer = Importer(target.context)
         for record in records[:stop]:
-            target._run(importer.take(record))
+            target.run(importer.take(record), "import")
         there = contents(target)
         assert there == {name: before[name] for name in there}
         assert importer.complete == (stop == len(records))
@@ -333,13 +333,13 @@ def test_of_two_imports_at_once_each_brings_all_or_says_what_it_has_not(
     with there as target, valkey.client() as client:
         for begins in range(len(archives[0]) + 1):
             for ends in range(len(archives[1]) + 1):
-                importers = [Importer(target._context), Importer(target._context)]
+                importers = [Importer(target.context), Importer(target.context)]
 
                 def go(which: int, part: slice, importers: list[Importer] = importers) -> None:
                     for record in archives[which][part]:
-                        target._run(importers[which].take(record))
+                        target.run(importers[which].take(record), "import")
                         if (workflow := importers[which]._workflow) is not None and not workflow.stays:
-                            target._run(importers[which]._send_gathered(workflow))
+                            target.run(importers[which]._send_gathered(workflow), "_send_gathered")
 
                 go(0, slice(begins))
                 go(1, slice(ends))
@@ -349,7 +349,7 @@ def test_of_two_imports_at_once_each_brings_all_or_says_what_it_has_not(
                 assert [len(importer.problems) for importer in importers] == [1 - number for number in brought]
                 assert sum(brought) >= 1
                 assert contents(target)["all"] in [wanted[number] for number in range(2) if brought[number]]
-                assert not client.exists(*target._context.keys.imported("all"))
+                assert not client.exists(*target.context.keys.imported("all"))
                 target.delete("all")
 
 
@@ -384,12 +384,12 @@ def test_a_damaged_archive_is_refused_and_brings_no_damage(
     ],
 )
 def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> None:
-    importer = Importer(store._context)
-    store._run(importer.take(["archive", 1, "x"]))
+    importer = Importer(store.context)
+    store.run(importer.take(["archive", 1, "x"]), "import")
     if record[0] == "done":
-        store._run(importer.take(["workflow", "new", {"created": b"1"}, None, False]))
+        store.run(importer.take(["workflow", "new", {"created": b"1"}, None, False]), "import")
     with pytest.raises((DecodeError, ConfigurationError, ValueError)):
-        store._run(importer.take(record))
+        store.run(importer.take(record), "import")
     assert "new" not in set(store.list())
 
 
@@ -418,7 +418,7 @@ def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> 
     ],
 )
 def test_a_workflow_with_a_damaged_record_is_left_out_and_the_next_one_comes(store: RedisStore, record: Record) -> None:
-    importer = Importer(store._context)
+    importer = Importer(store.context)
     for one in (
         ["archive", 1, "x"],
         *whole(
@@ -431,7 +431,7 @@ def test_a_workflow_with_a_damaged_record_is_left_out_and_the_next_one_comes(sto
         *whole(["workflow", "next", {"created": b"1"}, None, False], ["done", "next", 0, 0, b""]),
         ["end", 2, 0, 0],
     ):
-        store._run(importer.take(one))
+        store.run(importer.take(one), "import")
     assert len(importer.problems) == 1
     assert "'new' was not imported" in importer.problems[0]
     assert (importer.workflows, importer.complete) == (1, True)
@@ -491,7 +491,7 @@ def test_what_is_exported_is_of_one_moment(
         store.append("w", [{"n": number}], commit_id=f"early-{number}")
     with ArchiveWriter(tmp_path / "a") as archive:
         assert list(archive.found) == []
-        run_while(store, Exporter(store._context, ["w"]).run(archive.write), change)
+        run_while(store, Exporter(store.context, ["w"]).run(archive.write), change)
         archive.finish()
     imported = load(target, tmp_path / "a")
     assert (imported.workflows, imported.problems, imported.complete) == (1, [], True)
@@ -502,13 +502,13 @@ def test_what_is_exported_is_of_one_moment(
 def test_a_damaged_store_is_exported_as_far_as_it_is_whole(
     store: RedisStore, valkey: RunningServer, target: RedisStore, tmp_path: Path
 ) -> None:
-    keys = store._context.keys.workflow
+    keys = store.context.keys.workflow
     with valkey.client() as client:
         client.hset(keys("held").meta, "cursor", 5)
         client.hdel(keys("completed").meta, "created")
         client.delete(keys("log").log)
         client.lpush(keys("log").log, "foreign")
-        client.hset(store._context.keys.fact(b"alone")[0], b"alone", b"damage")
+        client.hset(store.context.keys.fact(b"alone")[0], b"alone", b"damage")
     exported = export(store, tmp_path / "a")
     assert len(exported.problems) == 4
     assert load(target, tmp_path / "a").problems == []
@@ -520,13 +520,13 @@ def test_a_damaged_store_is_exported_as_far_as_it_is_whole(
 def test_a_workflow_that_no_import_would_take_is_not_exported(
     store: RedisStore, valkey: RunningServer, target: RedisStore, tmp_path: Path, field: str
 ) -> None:
-    keys = store._context.keys.workflow
+    keys = store.context.keys.workflow
     with valkey.client() as client:
         client.hset(keys("large").meta, field, "x")
         client.hset(keys("trimmed").snapshot, "cursor", "x")
         client.xadd(keys("w").events, {"one": "1"}, id="999-1")
         client.hset(keys("w").meta, "cursor", 999)
-        client.zadd(store._context.keys.index(0), {"x" * 600: 1})
+        client.zadd(store.context.keys.index(0), {"x" * 600: 1})
         client.hset(keys("x" * 600).meta, "created", "1")
     exported = export(store, tmp_path / "a")
     assert (len(exported.problems), exported.workflows) == (4, 4)
@@ -541,7 +541,7 @@ def test_a_workflow_that_no_import_would_take_is_not_exported(
 def test_records_are_of_the_types_of_the_specification(
     store: RedisStore, valkey: RunningServer, tmp_path: Path, protocol: int
 ) -> None:
-    with RedisStore.from_url(valkey.url(protocol), namespace=store._context.keys.namespace, partitions=5) as reader:
+    with RedisStore.from_url(valkey.url(protocol), namespace=store.context.keys.namespace, partitions=5) as reader:
         export(reader, tmp_path / "a")
     with ArchiveReader(tmp_path / "a") as archive:
         records = {record[0]: record for record in archive}
@@ -608,10 +608,10 @@ def test_whatever_is_changed_in_an_archive_is_noticed(
                 if record[0] == "archive" and changed is not None and changed[:2] == record[:2]:
                     continue  # this is only for the export that goes on with it
                 tried += 1
-                importer = Importer(target._context)
+                importer = Importer(target.context)
                 with contextlib.suppress(DecodeError, ConfigurationError):
                     for one in [*records[:at], *([] if changed is None else [changed]), *records[at + 1 :]]:
-                        target._run(importer.take(one))
+                        target.run(importer.take(one), "import")
                     assert importer.problems or not importer.complete, (record, changed)
                 for name in target.list():
                     target.delete(name)
@@ -657,21 +657,21 @@ def test_a_small_archive_does_not_expand_to_much(
 
 def test_an_import_ends_where_almost_all_is_damaged(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runic_redis.admin.importing._MOST_PROBLEMS", 100)
-    importer = Importer(store._context)
-    store._run(importer.take(["archive", 1, "x", None, None]))
+    importer = Importer(store.context)
+    store.run(importer.take(["archive", 1, "x", None, None]), "import")
     for _ in range(100):
-        store._run(importer.take(["fact", b"", b""]))
+        store.run(importer.take(["fact", b"", b""]), "import")
     with pytest.raises(DecodeError, match="more than 100 problems"):
-        store._run(importer.take(["fact", b"", b""]))
+        store.run(importer.take(["fact", b"", b""]), "import")
 
 
 def test_what_an_import_has_still_to_send_is_bounded(store: RedisStore) -> None:
-    importer = Importer(store._context)
+    importer = Importer(store.context)
     for record in (["archive", 1, "x", None, None], ["workflow", "new", {"created": b"1"}, None, False]):
-        store._run(importer.take(record))
+        store.run(importer.take(record), "import")
     most = 0
     for _ in range(10_000):
-        store._run(importer.take(["refs", []]))
+        store.run(importer.take(["refs", []]), "import")
         most = max(most, len(importer._commands))
     assert 1000 < most < 9000
 
@@ -681,7 +681,7 @@ def test_a_file_of_any_name_is_told_in_text(store: RedisStore, valkey: RunningSe
     name = os.fsencode(tmp_path) + b"/\xff\x1b[31m\r"
     command = [sys.executable, "-m", "runic_redis.cli.main", "export", name, "trimmed", "--url", valkey.url()]
     ended = subprocess.run(
-        [*command, "--namespace", store._context.keys.namespace],
+        [*command, "--namespace", store.context.keys.namespace],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
@@ -699,27 +699,27 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
 
 def gather_one(store: RedisStore, path: Path) -> str:
     """Import up to where the first workflow would be made of what was gathered; its id."""
-    importer = Importer(store._context)
+    importer = Importer(store.context)
     with ArchiveReader(path) as archive:
         for record in archive:
             if record[0] == "done":
                 break
-            store._run(importer.take(record))
+            store.run(importer.take(record), "import")
     assert importer._workflow is not None
-    store._run(importer._send_gathered(importer._workflow))
+    store.run(importer._send_gathered(importer._workflow), "_send_gathered")
     return importer._workflow.workflow_id
 
 
 def test_what_an_import_has_left_goes_by_itself(store: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
     export(store, tmp_path / "a")
-    with RedisStore.from_url(valkey.url(), namespace=f"{store._context.keys.namespace}-x") as other:
+    with RedisStore.from_url(valkey.url(), namespace=f"{store.context.keys.namespace}-x") as other:
         gather_one(other, tmp_path / "a")
         with valkey.client() as client:
-            left = list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
+            left = list(client.scan_iter(match=f"{{{other.context.keys.namespace}:*:import-*"))
             assert left
             assert all(0 < client.pttl(key) <= 24 * 3600 * 1000 for key in left)
             load(other, tmp_path / "a")
-            assert not list(client.scan_iter(match=f"{{{other._context.keys.namespace}:*:import-*"))
+            assert not list(client.scan_iter(match=f"{{{other.context.keys.namespace}:*:import-*"))
 
 
 def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(

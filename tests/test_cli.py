@@ -1,12 +1,15 @@
 """Every verb of the command line, on a real server, as scripts and people use it."""
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 import redis
 
 from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
+from runic_redis.admin.doctor import doctor
 from runic_redis.admin.verifying import Verifier
 from runic_redis.cli.main import main
 from tests.forking import Forked, run_forked
@@ -151,7 +155,7 @@ def test_a_workflow_is_shown_with_all_that_is_kept_of_it(run: Run, shop: RedisSt
 
 
 def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    keys = shop._context.keys.workflow("order-1")
+    keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.hset(keys.meta, "trimmed", "soon")
         client.delete(keys.refs)
@@ -164,7 +168,7 @@ def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, 
 
 
 def test_a_damaged_entry_is_shown_beside_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    keys = shop._context.keys.workflow("order-1")
+    keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.xadd(keys.events, {"x": "y"}, "4-1")
         shown = run("show", "order-1", "--json")
@@ -209,7 +213,7 @@ def test_facts_are_printed_and_checked(run: Run, shop: RedisStore, valkey: Runni
     assert run("facts", fact).out == "{'rows': [1, 2]}\n"
     assert run("facts", "sha256:none").status == 1
     with valkey.client() as client:
-        client.hset(shop._context.keys.fact(fact.encode())[0], fact, b"damage")
+        client.hset(shop.context.keys.fact(fact.encode())[0], fact, b"damage")
     damaged = run("facts", fact)
     assert damaged.status == 1
     assert "is damaged" in damaged.err
@@ -259,7 +263,7 @@ def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisSto
     assert "secret" not in unreachable.err
     elsewhere = run("workflows", "--namespace", "nowhere")
     assert elsewhere.status == 1
-    assert shop._context.keys.namespace in elsewhere.err, "those that there are, are named"
+    assert shop.context.keys.namespace in elsewhere.err, "those that there are, are named"
     assert run("import", __file__).status == 2, "it is no archive"
 
 
@@ -280,7 +284,7 @@ def test_ctrl_c_ends_a_tail_and_a_closed_pipe_ends_a_listing(shop: RedisStore, v
     environment = {
         **os.environ,
         "RUNIC_REDIS_URL": valkey.url(),
-        "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
+        "RUNIC_REDIS_NAMESPACE": shop.context.keys.namespace,
     }
     tail = subprocess.Popen(
         [*COMMAND, "tail", "order-1", "--last", "1", "--json"], stdout=subprocess.PIPE, env=environment, text=True
@@ -310,7 +314,7 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
     shop: RedisStore, valkey: RunningServer, verb: tuple[str, ...]
 ) -> None:
     shop.append("long", [{"n": n, "t": "x" * 100} for n in range(2_000)])
-    command = [*verb, "--url", valkey.url(), "--namespace", shop._context.keys.namespace]
+    command = [*verb, "--url", valkey.url(), "--namespace", shop.context.keys.namespace]
     with Path("/dev/full").open("wb") as full:
         done = run_forked(None, *command, stdout=full)
     assert done.returncode == 3
@@ -323,7 +327,7 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
 
 
 def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningServer, tmp_path: Path) -> None:
-    options = ("--url", valkey.url(), "--namespace", shop._context.keys.namespace)
+    options = ("--url", valkey.url(), "--namespace", shop.context.keys.namespace)
     done = run_forked(WITH_SMALL_FILES, "export", tmp_path / "a", *options)
     assert done.returncode == 3
     assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
@@ -334,7 +338,7 @@ def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) 
     environment = {
         **os.environ,
         "RUNIC_REDIS_URL": valkey.url(),
-        "RUNIC_REDIS_NAMESPACE": shop._context.keys.namespace,
+        "RUNIC_REDIS_NAMESPACE": shop.context.keys.namespace,
     }
     with Forked(None, "tail", "--json", environment=environment) as tail:
         # It begins when it has connected: from then on each event is shown once, in the order of its workflow.
@@ -397,6 +401,10 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         assert status == 1
         assert (found["persistence"], found["eviction"], found["memory"]) == ("bad", "bad", "good")
         assert found['"fsync"'] == "unknown"
+        people = runs("doctor", "--url", server.url(), "--namespace", "none").out
+        assert max(map(len, people.splitlines())) <= 80, "though COLUMNS says 200"
+        assert "not available on this server" in people
+        assert "Replicated(" not in people
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "shy", "on", ">s", "~*", "+hget", "+hmget")
             assert client.dbsize() == before, "it leaves nothing"
@@ -408,7 +416,7 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
             client.execute_command("ACL", "SETUSER", "mute", "on", ">s", "~*", "+@all", "-eval", "-evalsha")
         mute = runs("doctor", "--url", f"{server.url()}&username=mute&password=s", "--namespace", "none", "--json")
         assert [one["advice"][:30] for one in mute.lines if one["name"] == "writing"] == [
-            "Redis does not let this user d"
+            "The Redis user lacks a permission"
         ]
         assert mute.status == 1
 
@@ -434,6 +442,16 @@ def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path
             assert (found["writing"], found["disk"], found['"fsync"']) == ("bad",) * 3
 
 
+def test_the_doctor_compares_the_clocks_and_judges_the_round_trips(valkey: RunningServer, namespace: str) -> None:
+    slow = itertools.count(step=0.01)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, deadline_s=0.1) as store:
+        checks = store.run(doctor(store.context, lambda: time.time() + 60, lambda: next(slow)), "doctor")
+    found = {check.name: check for check in checks}
+    assert found["clock"].verdict == "warning"
+    assert re.fullmatch(r"the server's clock is 6\d\.\d\d s behind", found["clock"].found)
+    assert (found["latency"].verdict, found["latency"].found[:23]) == ("warning", "10.00 ms a round trip, ")
+
+
 def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     with Forked(None, "serve", directory, "--fsync", "always", "--json") as served:
@@ -453,7 +471,7 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
     assert (exported["workflows"], exported["events"], exported["facts"], exported["problems"]) == (4, 5, 1, [])
     assert exported["bytes"] == (tmp_path / "a").stat().st_size
     assert run("export", tmp_path / "a").status == 2, "it is there already"
-    there = f"{shop._context.keys.namespace}-there"
+    there = f"{shop.context.keys.namespace}-there"
     (imported,) = run("import", tmp_path / "a", "--namespace", there, "--partitions", 3, "--json").lines
     assert (imported["workflows"], imported["there_already"], imported["problems"]) == (4, 0, [])
     assert run("verify", "--namespace", there, "--json").lines == [
@@ -469,7 +487,7 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
 
 
 def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
-    there = f"{shop._context.keys.namespace}-there"
+    there = f"{shop.context.keys.namespace}-there"
     url = valkey.url()
     some = run("copy", url, url, "order-2", "--to-namespace", there, "--partitions", 2, "--json").lines
     assert some[0]["workflows"] == 1
@@ -487,7 +505,7 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     run: Run, shop: RedisStore, valkey: RunningServer
 ) -> None:
     assert run("verify").out == "4 workflows, 5 events, 1 facts: all sound\n"
-    keys = shop._context.keys.workflow("order-1")
+    keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.zrem(keys.index, "order-1")
         found = run("verify")
@@ -504,11 +522,36 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     assert (missing.status, "no such workflow" in missing.out) == (1, True)
 
 
+@pytest.mark.parametrize("verb", ["show", "verify", "events"])
+def test_a_verb_with_ids_asks_only_their_partitions(
+    run: Run, shop: RedisStore, valkey: RunningServer, verb: str
+) -> None:
+    """The namespace has seven partitions: a question to each would be seven calls of a command."""
+    keys = shop.context.keys
+    with valkey.client() as client, monitored(client) as commands:
+        assert run(verb, "order-1").status == 0
+    # (Opening the store reads the settings, a copy of which is in the first partition.)
+    partition = re.compile(rf"{{{keys.namespace}:\d+}}(?!:config)")
+    touched = {key for command in commands for key in partition.findall(command)}
+    assert touched == {keys.workflow("order-1").index.removesuffix(":index")}
+
+
+@contextlib.contextmanager
+def monitored(client: redis.Redis) -> Iterator[list[str]]:
+    """Collect the commands that the server receives in the block."""
+    commands: list[str] = []
+    with client.monitor() as monitor:
+        yield commands
+        client.echo("over")
+        while (command := monitor.next_command()["command"]) != "ECHO over":
+            commands.append(command)
+
+
 def test_what_verify_has_found_is_told_though_the_server_goes(
     run: Run, shop: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with valkey.client() as client:
-        client.zrem(shop._context.keys.workflow("order-1").index, "order-1")
+        client.zrem(shop.context.keys.workflow("order-1").index, "order-1")
 
     def unavailable(*_: object) -> NoReturn:
         raise StoreUnavailable("It is gone.")
@@ -527,16 +570,16 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     absent = {one["name"]: one["verdict"] for one in run("doctor", "-n", f"{namespace}x", "--json").lines}
     assert absent["namespace"] == "warning"
     with valkey.client() as client:
-        client.delete(shop._context.keys.config)
+        client.delete(shop.context.keys.config)
     verified = run("verify")
     assert verified.status == 1
     assert f"The settings of the namespace {namespace!r} are lost: there is '{{{namespace}:" in verified.err
-    doctor = run("doctor", "--json")
-    assert doctor.status == 1
-    (found,) = [one for one in doctor.lines if one["name"] == "namespace"]
+    examined = run("doctor", "--json")
+    assert examined.status == 1
+    (found,) = [one for one in examined.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
-        client.hset(shop._context.keys.config, mapping={"format": 1, "partitions": 7})
+        client.hset(shop.context.keys.config, mapping={"format": 1, "partitions": 7})
     assert run("verify").status == 0, "what it says, helps"
 
 
@@ -546,7 +589,7 @@ def test_what_is_in_the_data_gives_a_terminal_no_commands(run: Run, shop: RedisS
     shop.acquire(hostile, hostile)
     fact = shop.put_fact(hostile)
     with valkey.client() as client:
-        client.zrem(shop._context.keys.workflow(hostile).index, hostile)
+        client.zrem(shop.context.keys.workflow(hostile).index, hostile)
         for verb in (
             ("show", hostile),
             ("events", hostile),

@@ -41,8 +41,8 @@ class Clocks(NamedTuple):
 
     def step_caller(self, seconds: float) -> None:
         """Set the caller's clock forward, or back."""
-        before = self.store._context.clock
-        self.store._context.clock = lambda: before() + seconds
+        before = self.store.context.clock
+        self.store.context.clock = lambda: before() + seconds
 
     def step_both(self, seconds: float) -> None:
         """Let time pass."""
@@ -325,15 +325,15 @@ def test_listings_go_by_the_order_of_writes(clocks: Clocks, step_s: float) -> No
 def test_a_watcher_sees_each_write(clocks: Clocks, step_s: float) -> None:
     store = clocks.store
     store.append("before", [{"n": 1}])
-    watcher = Watcher(store._context)
-    store._run(watcher.open())
+    watcher = Watcher(store.context)
+    store.run(watcher.open(), "watch")
     for number in range(4):
         clocks.server.step(step_s)
         store.append("before", [{"n": number}])
         store.append(f"w-{number}", [{"n": 1}])
-        told = [change.workflow_id for change in store._run(watcher.look())]
+        told = [change.workflow_id for change in store.run(watcher.look(), "watch")]
         assert told == ["before", f"w-{number}"]
-        assert store._run(watcher.look()) == []
+        assert store.run(watcher.look(), "watch") == []
 
 
 @STEPS
@@ -388,8 +388,8 @@ def test_a_server_that_takes_over_with_another_clock(tmp_path: Path, namespace: 
             store.append(f"w-{number}", [{"n": 1}])
         lease = store.acquire("dead", "dead", ttl=30)
         store.save_fact("h", 1)
-        watcher = Watcher(store._context)
-        store._run(watcher.open())
+        watcher = Watcher(store.context)
+        store.run(watcher.open(), "watch")
         with primary.client() as old, replica.client() as new:
             wait_until(lambda: follows(replica), "the replica to follow")
             old.wait(1, 0)
@@ -397,7 +397,7 @@ def test_a_server_that_takes_over_with_another_clock(tmp_path: Path, namespace: 
         clock.switch_to(replica, step_s)
         assert store.append("w-0", [{"n": 2}], expected_cursor=1) == 2
         store.append("new", [{"n": 1}])
-        assert [change.workflow_id for change in store._run(watcher.look())] == ["w-0", "new"]
+        assert [change.workflow_id for change in store.run(watcher.look(), "watch")] == ["w-0", "new"]
         assert list(store.list(limit=2)) == ["new", "w-0"]
         assert store.exists("ends")
         assert store.collect(grace=60) == 0
@@ -406,4 +406,4 @@ def test_a_server_that_takes_over_with_another_clock(tmp_path: Path, namespace: 
 
 
 def test_the_clock_that_ends_count_by_is_the_caller_s(clocks: Clocks) -> None:
-    assert abs(clocks.store._context.clock() - time.time()) < HOUR_S
+    assert abs(clocks.store.context.clock() - time.time()) < HOUR_S

@@ -29,7 +29,7 @@ def references(store: RedisStore, workflow_id: str) -> list[FactRef]:
 
 def collect_stepwise(store: RedisStore, before: Callable[[int], None]) -> int:
     """Collect, with something done before each of its round trips; how many round trips there were."""
-    operation = collect(store._context, 0)
+    operation = collect(store.context, 0)
     steps = 0
     try:
         effect = next(operation)
@@ -84,7 +84,7 @@ def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(
 
 
 def test_lost_references_are_restored_whatever_is_written_meanwhile(store: RedisStore, few_buckets: None) -> None:
-    keys = store._context.keys.workflow("w")
+    keys = store.context.keys.workflow("w")
 
     def lose_references() -> None:
         store._sender.ask(Batch([Command(("DEL", keys.refs), keys.refs)]))

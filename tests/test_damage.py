@@ -43,7 +43,7 @@ def store(server: RunningServer, namespace: str, few_buckets: None) -> Iterator[
 
 @pytest.fixture
 def keys(store: RedisStore) -> WorkflowKeys:
-    return store._context.keys.workflow("order-1")
+    return store.context.keys.workflow("order-1")
 
 
 def everything(client: redis.Redis, namespace: str) -> dict[bytes, Any]:
@@ -77,7 +77,7 @@ def held(store: RedisStore) -> Lease:
 
 
 def fence(store: RedisStore) -> Command:
-    key = store._context.keys.workflow("order-1").meta
+    key = store.context.keys.workflow("order-1").meta
     return Command(("HGET", key, "fence"), key)
 
 
@@ -140,7 +140,7 @@ def test_a_foreign_value_at_a_key_of_ours_is_refused_and_nothing_changes(
 
 
 def test_a_foreign_value_at_a_fact_bucket_is_refused(store: RedisStore, client: redis.Redis, namespace: str) -> None:
-    bucket = store._context.keys.fact(b"h")[0]
+    bucket = store.context.keys.fact(b"h")[0]
     client.delete(bucket)
     client.set(bucket, "foreign")
     before = everything(client, namespace)
@@ -325,7 +325,7 @@ def test_a_damaged_commit_id_is_noticed(store: RedisStore, client: redis.Redis, 
 def test_an_entry_of_an_absurd_time_is_noticed(store: RedisStore, client: redis.Redis, keys: WorkflowKeys) -> None:
     client.delete(keys.events)
     store.append("order-2", numbered(4))
-    other = store._context.keys.workflow("order-2")
+    other = store.context.keys.workflow("order-2")
     ((_, fields),) = client.xrange(other.events)
     client.xadd(keys.events, fields, id=f"4-{2**64 - 1}")
     assert list(store.stream("order-1")) == numbered(4)
@@ -355,7 +355,7 @@ def test_a_damaged_log_is_noticed(store: RedisStore, client: redis.Redis, keys: 
 
 @pytest.mark.parametrize("damaged", [b"", b"foreign", b"x" * 17, b"x" * 16 + b"\x00\xc0", b"x" * 16 + b"\x01\xc0"])
 def test_a_damaged_fact_is_noticed_by_name(store: RedisStore, client: redis.Redis, damaged: bytes) -> None:
-    client.hset(store._context.keys.fact(b"h")[0], b"h", damaged)
+    client.hset(store.context.keys.fact(b"h")[0], b"h", damaged)
     for read in (lambda: store.load_fact("h"), lambda: store.load_facts(["h"])):
         with pytest.raises(DecodeError, match="fact b'h'"):
             read()
@@ -371,12 +371,12 @@ def test_a_foreign_name_in_the_index_is_noticed(store: RedisStore, client: redis
 def test_what_is_damaged_keeps_nobody_from_claiming_the_rest(store: RedisStore, client: redis.Redis) -> None:
     for workflow_id in ("damaged", "sound"):
         store.release(store.acquire(workflow_id, "me"))
-    client.hset(store._context.keys.workflow("damaged").meta, "fence", "what")
-    client.zadd(store._context.keys.leases(0), {b"\xff": 0})
+    client.hset(store.context.keys.workflow("damaged").meta, "fence", "what")
+    client.zadd(store.context.keys.leases(0), {b"\xff": 0})
     assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]
     with pytest.raises(DecodeError):
         store.claim("you", 5)
-    client.delete(store._context.keys.leases(0))
+    client.delete(store.context.keys.leases(0))
     with pytest.raises(DecodeError, match="the lease of a workflow"):
         store.claim("you", 5)
     assert store.claim("you", 0) == []
@@ -388,7 +388,7 @@ def test_a_token_of_another_age_is_damage_and_spoils_no_other(
 ) -> None:
     for workflow_id in ("damaged", "sound"):
         store.release(store.acquire(workflow_id, "me"))
-    client.hset(store._context.keys.workflow("damaged").meta, "fence", fence)
+    client.hset(store.context.keys.workflow("damaged").meta, "fence", fence)
     with pytest.raises(DecodeError, match="the lease of a workflow"):
         store.acquire("damaged", "you")
     assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]

@@ -216,7 +216,7 @@ def test_what_replicas_confirm_they_have(pair: Pair, namespace: str, durability:
         RedisStore.from_url(pair.primary.url(), namespace=namespace, durability=durability) as store,
         pair.replica.client() as replica,
     ):
-        meta = store._context.keys.workflow("w").meta
+        meta = store.context.keys.workflow("w").meta
         # A replica says once a second what is on its disk.
         for number in range(1, 4 if durability.fsync else 20):
             store.append("w", numbered(1))
@@ -380,7 +380,7 @@ class Failover:
     """What a failover to a replica that is behind does to a workflow, done to its keys."""
 
     def __init__(self, server: RunningServer, store: RedisStore, workflow_id: str) -> None:
-        keys = store._context.keys.workflow(workflow_id)
+        keys = store.context.keys.workflow(workflow_id)
         self._client = server.client()
         self._kept = {key: self._client.dump(key) for key in (keys.events, keys.meta)}
 
@@ -446,7 +446,7 @@ def test_who_waits_for_what_was_never_there_is_told_nothing(valkey: RunningServe
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store, ThreadPoolExecutor(1) as pool:
         store.append("w", numbered(3))
         tail = store.tail("w", after=5)
-        assert store._run(tail._tailer.next_page()) == [], "it looks around, and finds the workflow behind"
+        assert store.run(tail._tailer.next_page(), "list") == [], "it looks around, and finds the workflow behind"
         coming = pool.submit(next, tail)
         store.append("w", numbered(4))
         assert coming.result().cursor == 6

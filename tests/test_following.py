@@ -19,7 +19,7 @@ from runic_redis import (
 )
 from runic_redis.protocol.effects import ErrorReply, Unanswered
 from runic_redis.protocol.following import Follower, follow
-from runic_redis.protocol.queue import Ticket
+from runic_redis.protocol.rounds import Ticket
 from tests import servers
 from tests.servers import RunningServer
 
@@ -158,7 +158,7 @@ def test_many_tails_share_a_few_connections(tmp_path: Path, protocol: int) -> No
             with pytest.raises(WorkflowNotFound):
                 await coming[-2]
             with server.client() as client:
-                key = store._context.keys.workflow(ids[-3]).events
+                key = store.context.keys.workflow(ids[-3]).events
                 client.delete(key)
                 client.set(key, "foreign")
             with pytest.raises((DecodeError, StoreError)):
@@ -218,7 +218,7 @@ def test_a_node_that_is_silent_holds_up_no_tail_of_another(tmp_path: Path) -> No
             tails = {one: store.tail(one) for one in ids}
             await opened(list(tails.values()))
             port = f":{nodes[0].port}"
-            keys = store._context.keys
+            keys = store.context.keys
             there = [one for one in ids if store._sender._server.find_node(keys.workflow(one).events).endswith(port)]
             assert 0 < len(there) < len(ids)
             coming = {one: asyncio.create_task(anext(tail)) for one, tail in tails.items()}

@@ -189,10 +189,10 @@ def tell(store: RedisStore, *args: Argument) -> Any:
 
 def inflict(store: RedisStore, damage: tuple[Any, ...]) -> None:
     name, key, *args = damage
-    keys = asdict(store._context.keys.workflow("damaged"))
+    keys = asdict(store.context.keys.workflow("damaged"))
     if name == "FACT":
         fact_hash = fuzzing.CODECS[0].encode_own_fact("large")[0]
-        tell(store, "HSET", store._context.keys.fact(fact_hash.encode())[0], fact_hash, *args)
+        tell(store, "HSET", store.context.keys.fact(fact_hash.encode())[0], fact_hash, *args)
     elif name == "FOREIGN":
         tell(store, "DEL", keys[key])
         tell(store, args[0], keys[key], *args[1:])
@@ -207,9 +207,9 @@ def inflict(store: RedisStore, damage: tuple[Any, ...]) -> None:
 
 
 def page(store: RedisStore) -> None:
-    tailer = tailing.Tailer(store._context, {"damaged": 0, "sound": 0})
-    store._run(tailer.open())
-    store._run(tailer.next_page())
+    tailer = tailing.Tailer(store.context, {"damaged": 0, "sound": 0})
+    store.run(tailer.open(), "watch")
+    store.run(tailer.next_page(), "list")
 
 
 def resume(store: RedisStore) -> None:
@@ -257,7 +257,7 @@ WRITES: list[Callable[[RedisStore], Any]] = [
 def two_workflows(url: str) -> Iterator[RedisStore]:
     """A store with a workflow to be damaged and a sound one, in one partition."""
     with RedisStore.from_url(url, namespace=f"fuzz-{next(numbers)}", partitions=1, deadline_s=5) as store:
-        store._context.wait_s = 0.001
+        store.context.wait_s = 0.001
         store.append("damaged", [{"n": 1}, Plain(1)], commit_id="known")
         store.append("damaged", [{"n": Fact("large")}], metadata={"k": 1})
         store.append("damaged", [{"n": 4}])

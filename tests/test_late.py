@@ -110,15 +110,15 @@ def archive(store: RedisStore) -> list[Any]:
     """A workflow that was exported, and deleted."""
     make_with_snapshot(store)
     records: list[Any] = []
-    store._run(Exporter(store._context, ["w"]).run(records.append))
+    store.run(Exporter(store.context, ["w"]).run(records.append), "export")
     store.delete("w")
     return records
 
 
 def bring_back(store: RedisStore, records: list[Any]) -> None:
-    importer = Importer(store._context)
+    importer = Importer(store.context)
     for record in records:
-        store._run(importer.take(record))
+        store.run(importer.take(record), "import")
     assert importer.problems == []
 
 
@@ -394,7 +394,7 @@ def test_a_late_renewal_gives_nothing_back(net: Net) -> None:
 
 
 def test_what_is_kept_of_retries_is_bounded(net: Net, valkey: RunningServer) -> None:
-    key = net.direct._context.keys.workflow("w").partition
+    key = net.direct.context.keys.workflow("w").partition
     with valkey.client() as client:
         sizes = []
         for number in range(3):

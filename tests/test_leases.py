@@ -20,7 +20,7 @@ SHORT_S = 0.03
 
 
 def ends_ms(store: RedisStore) -> int:
-    key = store._context.keys.workflow("w").meta
+    key = store.context.keys.workflow("w").meta
     (found,) = store._sender.ask(Batch([Command(("HGET", key, "lease_until"), key)]))
     return int(found)
 
@@ -102,7 +102,7 @@ def test_for_asyncio_a_task_keeps_the_lease_up(valkey: RunningServer, namespace:
     async def main() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
             async with await store.acquire("w", "me", SHORT_S) as lease:
-                key = store._context.keys.workflow("w").meta
+                key = store.context.keys.workflow("w").meta
 
                 async def ends() -> int:
                     assert store._sender is not None
@@ -143,7 +143,7 @@ def test_what_cannot_be_claimed_does_not_stand_before_what_can(valkey: RunningSe
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
         for number in range(40):
             store.release(store.acquire(f"w-{number:02}", "me"))
-        metas = [store._context.keys.workflow(f"w-{number:02}").meta for number in range(30)]
+        metas = [store.context.keys.workflow(f"w-{number:02}").meta for number in range(30)]
         store._sender.ask(Batch([Command(("DEL", key), key) for key in metas]))
         claimed = {lease.workflow_id for _ in range(3) for lease in store.claim("you", 100)}
         assert claimed == {f"w-{number}" for number in range(30, 40)}
@@ -156,7 +156,7 @@ def test_what_is_complete_is_not_looked_at_again(store: RedisStore) -> None:
     store.append("w", [{"n": 1}], lease=lease)
     store.release(lease)
     store.release(store.acquire("w", "me"))
-    key = store._context.keys.workflow("w").leases
+    key = store.context.keys.workflow("w").leases
     assert store._sender.ask(Batch([Command(("ZCARD", key), key)])) == [0]
 
 
@@ -169,13 +169,13 @@ def test_what_is_deleted_is_not_looked_at_again(store: RedisStore) -> None:
     store.acquire("u", "me")
     for workflow_id in ("u", "v", "w"):
         store.delete(workflow_id)
-    keys = [getattr(store._context.keys.workflow(which), kind) for which in "uvw" for kind in ("leases", "expiring")]
+    keys = [getattr(store.context.keys.workflow(which), kind) for which in "uvw" for kind in ("leases", "expiring")]
     assert store._sender.ask(Batch([Command(("ZCARD", key), key) for key in keys])) == [0] * 6
 
 
 def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:
     store.append("other", [{"n": 1}])
-    call = leasing._acquire(store._context, "w", "me", 30.0, "")
+    call = leasing._acquire(store.context, "w", "me", 30.0, "")
     (token,) = store._sender.ask(Batch([call]))
     assert store._sender.ask(Batch([call])) == [token]
     assert store.acquire("w", "me").token > token
@@ -184,7 +184,7 @@ def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) 
 def test_a_token_is_higher_than_the_last_one_though_the_clock_went_back(store: RedisStore) -> None:
     """As after a failover to a server whose clock is an hour behind."""
     ahead = store.acquire("w", "me", 1000).token + 3600 * 10**6
-    key = store._context.keys.workflow("w").meta
+    key = store.context.keys.workflow("w").meta
     store._sender.ask(Batch([Command(("HSET", key, "fence", str(ahead)), key)]))
     later = store.acquire("w", "me", 1000)
     assert later.token > ahead
@@ -203,7 +203,7 @@ def test_a_claim_looks_through_all_leases_only_if_the_clock_was_set_back(memory_
         counts = []
         for step_s in (0.0, -0.5, -1.0):
             memory_clock.step(step_s)
-            operation, replies, count = leasing.claim(store._context, "you", 1, 1.0), None, 0
+            operation, replies, count = leasing.claim(store.context, "you", 1, 1.0), None, 0
             with contextlib.suppress(StopIteration):
                 while True:
                     batch = operation.send(replies)

@@ -23,7 +23,7 @@ def fill(store: RedisStore, client: redis.Redis, scores: Mapping[str, float]) ->
     """Put workflows into the indexes, with the times of their last writes, as the scripts do."""
     by_partition: dict[tuple[str, str], dict[str, float]] = {}
     for workflow_id, score in scores.items():
-        keys = store._context.keys.workflow(workflow_id)
+        keys = store.context.keys.workflow(workflow_id)
         by_partition.setdefault((keys.index, keys.partition), {})[workflow_id] = score
     pipeline = client.pipeline(transaction=False)
     for (index, partition), members in by_partition.items():
@@ -70,7 +70,7 @@ def test_a_hundred_thousand_workflows_are_listed_in_order(
 ) -> None:
     # The newest 1000 are all of one partition: the others must not be read in vain, nor this one too little.
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
-        keys = store._context.keys
+        keys = store.context.keys
         candidates = (f"hot-{number}" for number in range(1_000_000))
         hot = list(islice((name for name in candidates if keys.workflow(name).index == keys.index(7)), 1000))
         ids = [*hot, *(f"w-{number}" for number in range(99_000))]
@@ -112,9 +112,9 @@ def test_a_listing_goes_on_below_any_place(
 
 
 def _page(store: RedisStore, **options: Any) -> tuple[list[str], Place | None] | None:
-    listing = Listing(store._context, **options)
+    listing = Listing(store.context, **options)
     ids: list[str] = []
-    while more := store._run(listing.next_page()):
+    while more := store.run(listing.next_page(), "list"):
         ids += more
     return (ids, listing.last) if ids else None
 
@@ -123,9 +123,9 @@ def test_a_caller_whose_clock_is_ahead_sets_no_order(
     valkey: RunningServer, client: redis.Redis, namespace: str
 ) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
-        store._context.clock = lambda: time.time() + 3600
+        store.context.clock = lambda: time.time() + 3600
         # By the server's clock, they are written in the same microsecond.
         store.append_many([(f"w-{number}", [{"n": 1}]) for number in range(100)])
-        scores = [score for _, score in client.zrange(store._context.keys.index(0), 0, -1, withscores=True)]
+        scores = [score for _, score in client.zrange(store.context.keys.index(0), 0, -1, withscores=True)]
     assert len(set(scores)) == 100
     assert max(scores) - min(scores) < 60_000_000

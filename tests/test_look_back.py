@@ -10,7 +10,8 @@ import redis
 from runic_redis import DecodeError, RedisStore, StoreError, StoreUnavailable
 from runic_redis.operations.appending import append
 from runic_redis.protocol.effects import Batch
-from runic_redis.protocol.queue import Group, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.rounds import Ticket
 from tests.faults import FaultyServer, make_faulty
 from tests.servers import RunningServer
 
@@ -165,16 +166,16 @@ def test_nothing_overtakes_a_commit_that_is_to_be_looked_for_again(
         fill(other, name, count)
     store = open_store()
     store.append("warm", [{}])
-    effects = [next(append(store._context, name, MINE)) for name in ("u", "v", "v")]
+    effects = [next(append(store.context, name, MINE)) for name in ("u", "v", "v")]
     commands = [effect.commands[0] for effect in effects if isinstance(effect, Batch)]
     lost, later = Ticket(Batch(commands[:2]), 0.0), Ticket(Batch(commands[2:]), 0.0)
-    group = Group(30.0)
-    group.add_lost(lost, range(2))
-    group.add(later, range(1))
+    queue = Queue(30.0)
+    queue.add_lost(lost, range(2))
+    queue.add(later, range(1))
     rounds = 0
     while lost.missing or later.missing:
-        calls = group.next_round(0.0)
-        group.take(calls, store._sender.server.begin(calls).finish(), 0.0)
+        calls = queue.next_round(0.0)
+        queue.take(calls, store._sender.server.begin(calls).finish(), 0.0)
         rounds += 1
     assert rounds > 1
     replies = [reply.partition(b"-")[0] for reply in (*lost.replies, *later.replies)]
@@ -244,7 +245,7 @@ def test_lost_commit_ids_are_looked_for_within_the_bound(
     other.append("w", MINE, commit_id="early")
     fill(other, "w", MOST_ENTRIES)
     other.append("w", MINE, commit_id="late")
-    client.delete(other._context.keys.workflow("w").commits)
+    client.delete(other.context.keys.workflow("w").commits)
     client.config_resetstat()
     assert other.append("w", MINE, commit_id="late") == MOST_ENTRIES + 2
     with pytest.raises(DecodeError, match="commits"):
@@ -253,7 +254,7 @@ def test_lost_commit_ids_are_looked_for_within_the_bound(
     for name in ("u", "v"):
         other.append(name, MINE, commit_id="id")
         fill(other, name, MOST_ENTRIES - 100)
-        client.delete(other._context.keys.workflow(name).commits)
+        client.delete(other.context.keys.workflow(name).commits)
     results: list[Any] = [open_store().append(name, MINE, commit_id="id") for name in ("u", "v")]
     assert results == [1, 1]
 
@@ -266,7 +267,7 @@ def test_the_longest_look_takes_a_script_not_much_longer_than_reading_does(
     other: RedisStore, open_store: Callable[[], RedisStore], client: redis.Redis
 ) -> None:
     fill(other, "w", MOST_ENTRIES + 100)
-    key = other._context.keys.workflow("w").events
+    key = other.context.keys.workflow("w").events
     reading = f"redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', {MOST_ENTRIES})"
 
     def slowest(name: str, call: Callable[[], object]) -> float:

@@ -61,14 +61,14 @@ def fill(store: RedisStore) -> None:
 
 
 def key(store: RedisStore, kind: str) -> str:
-    keys = store._context.keys
+    keys = store.context.keys
     bucket, times = keys.fact(fact_of(store).encode())
     of_namespace = {"config": keys.config, "config_copy": keys.config_copy, "bucket": bucket, "times": times}
     return of_namespace.get(kind) or getattr(keys.workflow("w"), kind)
 
 
 def fact_of(store: RedisStore) -> str:
-    fact_hash, _ = store._context.codec.encode_own_fact("fact")
+    fact_hash, _ = store.context.codec.encode_own_fact("fact")
     return fact_hash
 
 
@@ -341,8 +341,8 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
     store: RedisStore, client: redis.Redis, valkey: RunningServer, namespace: str, name: str, *, deleted: bool
 ) -> None:
     if deleted:
-        store._run(delete_namespace(store._context))
-        store._context.made = True  # as in a store of another process
+        store.run(delete_namespace(store.context), "delete_namespace")
+        store.context.made = True  # as in a store of another process
     else:
         flush(client, namespace)
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:

@@ -41,7 +41,7 @@ def test_no_write_hides_a_lost_meta_hash(valkey: RunningServer, namespace: str, 
         else:
             store.save_snapshot("w", 0, b"kept")
         store.release(store.acquire("w", "another"))
-        client.delete(store._context.keys.workflow("w").meta)
+        client.delete(store.context.keys.workflow("w").meta)
         before = {key: client.dump(key) for key in client.keys(f"{{{namespace}*")}
         with pytest.raises(DecodeError, match=r"meta hash|cursor"):
             WRITES[name](store)
@@ -52,16 +52,16 @@ def test_no_write_hides_a_lost_meta_hash(valkey: RunningServer, namespace: str, 
                 WRITES[name](store)
         elif name != "save_snapshot of a cursor":
             WRITES[name](store)
-        verifier = Verifier(store._context)
-        store._run(verifier.open())
-        while (part := store._run(verifier.next_part())) is not None:
+        verifier = Verifier(store.context)
+        store.run(verifier.open(), "verify")
+        while (part := store.run(verifier.next_part(), "verify")) is not None:
             assert part.findings == []
 
 
 def test_a_workflow_that_is_deleted_before_it_is_claimed_is_not_taken_for_damaged(store: RedisStore) -> None:
     for workflow_id in ("w", "v"):
         store.release(store.acquire(workflow_id, "another"))
-    operation = leasing.claim(store._context, "me", 10, 30.0)
+    operation = leasing.claim(store.context, "me", 10, 30.0)
     looked = next(operation)
     assert isinstance(looked, Batch)
     replies = store._sender.ask(looked)
@@ -79,12 +79,12 @@ def test_a_lost_partition_fails_only_what_is_made_in_it(valkey: RunningServer, n
     ids = [f"w-{number}" for number in range(8)]
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2) as store, valkey.client() as client:
         store.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids])
-        lost = store._context.keys.partition(0)
+        lost = store.context.keys.partition(0)
         client.delete(lost)
         new = [f"new-{number}" for number in range(8)]
         results = store.append_many([(workflow_id, [{"n": 2}]) for workflow_id in ids + new])
         assert results[:8] == [2] * 8
-        in_lost = [store._context.keys.workflow(workflow_id).partition == lost for workflow_id in new]
+        in_lost = [store.context.keys.workflow(workflow_id).partition == lost for workflow_id in new]
         assert set(in_lost) == {True, False}
         for workflow_id, result, its_is_lost in zip(new, results[8:], in_lost, strict=True):
             assert isinstance(result, DecodeError) if its_is_lost else result == 1

@@ -17,7 +17,7 @@ from runic_redis.keys import WorkflowKeys
 from runic_redis.operations import reading, snapshots, workflows
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.tailing import Tailer
-from runic_redis.protocol.effects import Ahead, Batch, Collect, Operation
+from runic_redis.protocol.effects import Await, Batch, Begin, Operation
 from runic_redis.recovery import EveryEvents, async_session
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer
@@ -42,7 +42,7 @@ def store(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
 
 @pytest.fixture
 def keys(store: RedisStore) -> WorkflowKeys:
-    return store._context.keys.workflow("w")
+    return store.context.keys.workflow("w")
 
 
 def fill(store: RedisStore) -> None:
@@ -154,12 +154,12 @@ def test_whoever_looks_or_exports_is_told_what_is_missing(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
 ) -> None:
     def problems() -> list[str]:
-        context = without_classes(store._context)
+        context = without_classes(store.context)
         exporter = Exporter(context, ["w"])
-        store._run(exporter.run(lambda _: None))
-        commits, damaged = store._run(recent_commits(context, "w", COUNT))
+        store.run(exporter.run(lambda _: None), "export")
+        commits, damaged = store.run(recent_commits(context, "w", COUNT), "describe")
         assert commits or lost == "events"
-        return [*exporter.problems, *store._run(describe_one(context, "w")).damaged, *damaged]
+        return [*exporter.problems, *store.run(describe_one(context, "w"), "describe").damaged, *damaged]
 
     assert problems() == []
     LOST[lost](client, keys)
@@ -236,7 +236,7 @@ def test_a_session_recovers_what_is_there_or_says_what_is_missing(
             for number in range(1, COUNT):
                 running.record({"n": number})
         store.save("w", [])
-        keys = store._context.keys.workflow("w")
+        keys = store.context.keys.workflow("w")
         lose = {**LOST, "last": _entry(COUNT - 1), "all but the snapshot": _lose_all_but_the_snapshot}[lost]
         lose(client, keys)
         # The last snapshot is at 8, of 9 events.
@@ -286,11 +286,11 @@ class Stage:
                 effect = operation.send(answer)
             except StopIteration as done:
                 return done.value
-            if isinstance(effect, Ahead):
+            if isinstance(effect, Begin):
                 answer = _Later(effect.batch)
                 continue
-            assert isinstance(effect, Batch | Collect)
-            batch = effect if isinstance(effect, Batch) else effect.fetching.batch
+            assert isinstance(effect, Batch | Await)
+            batch = effect if isinstance(effect, Batch) else effect.in_flight.batch
             answer = [self._ask(command.args) for command in batch.commands]
 
     def _ask(self, args: Any) -> Any:
@@ -398,7 +398,7 @@ def test_no_change_while_a_workflow_is_read_is_taken_for_damage(
             store.save("w", numbered(1))
         stage = Stage(connection, at)
         with suppress(*settled):
-            stage.run(OPERATIONS[name](store._context))
+            stage.run(OPERATIONS[name](store.context))
         return stage.commands
 
     count = attempt({})
@@ -411,7 +411,7 @@ def test_a_reader_is_told_when_the_meta_hash_is_lost_between_two_pages(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys
 ) -> None:
     stage = Stage(client.connection_pool.get_connection(), {})
-    reader = Reader(store._context, "w")
+    reader = Reader(store.context, "w")
     stage.run(reader.open())
     client.delete(keys.meta)
     with pytest.raises(DecodeError, match="meta hash"):
@@ -426,7 +426,7 @@ def test_a_follower_gives_no_event_of_an_earlier_life(store: RedisStore, client:
         store.delete("w")
         store.append("w", [{"life": number}])
 
-    tailer = Tailer(store._context, {"w": 0})
+    tailer = Tailer(store.context, {"w": 0})
     connection = client.connection_pool.get_connection()
     Stage(connection, {}).run(tailer.open())
     # The read brings the first life's events; who they are of is asked when it is the second.

@@ -175,7 +175,7 @@ def test_a_caller_who_gave_up_may_ask_again_by_commit_id(opener: Callable[[], Re
     for number, loss in enumerate(["reply", "request", "late"]):
         commit_id = f"commit-{number}"
         faulty.faults = [loss]
-        with pytest.raises(StoreUnavailable, match="safe to ask again"):
+        with pytest.raises(StoreUnavailable, match="safe to retry"):
             store.append("order-1", numbered(1, number + 1), commit_id=commit_id)
         assert store.append("order-1", numbered(1, number + 1), commit_id=commit_id) == number + 1
         faulty.deliver_late()
@@ -236,7 +236,7 @@ def test_what_retries_leave_behind_does_not_grow_with_later_commits(store: Redis
     faulty.faults = ["request"]
     for number in range(1, 30):
         store.append("order-1", numbered(1, number))
-    keys = store._context.keys.workflow("order-1")
+    keys = store.context.keys.workflow("order-1")
     (commits, left) = store._sender.ask(
         Batch([Command(("EXISTS", keys.commits), keys.commits), Command(("HKEYS", keys.partition), keys.partition)])
     )
@@ -295,7 +295,7 @@ def test_what_other_retries_have_looked_through_makes_none_unsure(valkey: Runnin
         for workflow_id in ("w", "v"):
             for _ in range(5):
                 store.append(workflow_id, [{"b": os.urandom(900_000)}])
-        context = store._context
+        context = store.context
         near = _command(context, "w", [{"n": 1}], {})
         far = [replace(_command(context, workflow_id, [{"n": 2}], {}), tried="1") for workflow_id in ("v", "w")]
         retries = [replace(command, args=command.as_retry()) for command in (near, *far)]
@@ -307,11 +307,11 @@ def test_what_other_retries_have_looked_through_makes_none_unsure(valkey: Runnin
 def test_a_store_that_reads_old_events_still_knows_the_last_one(store: RedisStore) -> None:
     for number in range(20):
         store.append("w", numbered(1, number))
-    last = store._context.seen["w"]
+    last = store.context.seen["w"]
     assert len(list(store.stream("w", until=12))) == 12
     next(store.stream("w"))
     next(store.stream("w", reverse=True, until=12))
-    assert store._context.seen["w"] == last
-    store._context.seen.clear()
+    assert store.context.seen["w"] == last
+    store.context.seen.clear()
     assert len(list(store.stream("w"))) == 20
-    assert store._context.seen["w"] == last
+    assert store.context.seen["w"] == last

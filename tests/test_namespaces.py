@@ -203,7 +203,7 @@ def test_what_is_written_while_a_namespace_is_deleted_damages_no_partition(
         RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as other,
     ):
         store.append("before", numbered(1))
-        operation, replies, commands = delete_namespace(store._context), None, 0
+        operation, replies, commands = delete_namespace(store.context), None, 0
         try:
             while True:
                 effect = operation.send(replies)

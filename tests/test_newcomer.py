@@ -24,6 +24,8 @@ from tests.servers import RunningServer
 from tests.test_docs import PAGES, ROOT, examples, run
 
 REDIS = "redis://localhost:6379/0"
+# Where the README keeps its data.
+SHOP = "embedded://shop-data"
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 SOURCES = sorted(path for folder in ("runic_redis", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 # Verbs that go on until Ctrl-C.
@@ -103,7 +105,7 @@ class Shell:
     url: str
 
     def start(self, lines: list[str]) -> subprocess.Popen[str]:
-        script = "\n".join(lines).replace(REDIS, self.url)
+        script = "\n".join(lines).replace(REDIS, self.url).replace(SHOP, self.url)
         return subprocess.Popen(
             ["bash", "-ec", script],
             cwd=self.directory,
@@ -176,7 +178,8 @@ SHOWING = [page for page in PAGES if any(map(_is_ours, commands(page)))]
 
 @pytest.mark.parametrize("page", SHOWING, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run_and_run_again(page: Path, shell: Shell, tmp_path: Path) -> None:
-    run("\n".join(examples(ROOT / "README.md")).replace(REDIS, shell.url), tmp_path)
+    for source in dict.fromkeys([ROOT / "README.md", page]):
+        run("\n".join(examples(source)).replace(REDIS, shell.url).replace(SHOP, shell.url), tmp_path)
     with RedisStore.from_url(f"embedded://{tmp_path}/start-data", namespace="start") as store:
         store.append("order-1", [{"step": "reserve"}])
     for block in filter(_is_ours, commands(page)):
@@ -189,9 +192,9 @@ def test_the_commands_of_a_page_run_and_run_again(page: Path, shell: Shell, tmp_
                 assert "visitor" in shown
 
 
-def test_what_the_readme_calls_newest_first_is_so(tmp_path: Path, valkey: RunningServer) -> None:
-    code = "\n".join(examples(ROOT / "README.md")).replace(REDIS, valkey.url())
+def test_what_the_first_tutorial_calls_newest_first_is_so(tmp_path: Path) -> None:
+    code = "\n".join(examples(ROOT / "docs" / "tutorials" / "start.md"))
     for _ in range(2):
         printed = run(code, tmp_path).splitlines()
         assert "['cart-9', 'cart-8', 'cart-7']" in printed
-        assert printed[printed.index("['cart-9', 'cart-8', 'cart-7']") - 1].startswith("2 ")
+        assert printed[printed.index("['cart-9', 'cart-8', 'cart-7']") - 1].startswith("4 ")

@@ -406,7 +406,7 @@ def test_damaged_metadata_fail_only_who_asks_for_them(
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
         telemetry.instrument(store)
         store.append("w", [{"n": 1}])
-        key = store._context.keys.workflow("w").events
+        key = store.context.keys.workflow("w").events
         ((entry_id, fields),) = client.xrange(key)
         client.delete(key)
         client.xadd(key, {**fields, b"m": b"\xc1damage"}, id=entry_id)

@@ -365,7 +365,7 @@ def test_what_an_error_repeats_is_safe_to_show() -> None:
 
 
 def test_the_page_answers_in_ascii_and_to_the_last_digit(valkey: RunningServer, shop: RedisStore) -> None:
-    with serving(valkey.url(), shop._context.keys.namespace) as page:
+    with serving(valkey.url(), shop.context.keys.namespace) as page:
         for name, query in {
             "workflows": {},
             "workflow": {"id": HOSTILE},

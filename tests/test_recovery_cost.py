@@ -33,7 +33,7 @@ def test_recovery_reads_the_snapshot_and_what_comes_after_it_and_no_more(valkey:
             assert store.append_many([("w", commit) for commit in commits])[-1] == first + 50 * BATCH
         store.save_snapshot("w", COVERED, STATE)
 
-        key = store._context.keys.workflow("w").events
+        key = store.context.keys.workflow("w").events
         entries = client.xrange(key, f"{COVERED + 1}-0", "+")
         assert len(entries) == (EVENTS - COVERED) // BATCH
         their_bytes = sum(len(part) for _, fields in entries for pair in fields.items() for part in pair)

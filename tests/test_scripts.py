@@ -59,7 +59,7 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
 
 def call_every_script(store: RedisStore, directory: Path) -> None:
     """Run operations that call them all."""
-    client, keys = store._connected.server._client, store._context.keys
+    client, keys = store._connected.server._client, store.context.keys
     store.save_fact("alone", 1)
     store.append_many([("w", [{"n": 1}]), ("v", [{"f": Fact("with it")}])])
     lease = store.acquire("w", "me")
@@ -79,7 +79,7 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.delete("w")
     assert store.collect(0) > 0
     assert load(store, directory / "archive").complete
-    store._context.slots_matter = True
+    store.context.slots_matter = True
     store.append("w", [{"f": Fact("elsewhere")}])
     store.save("w", [{"f": Fact("elsewhere too")}])
 
@@ -190,10 +190,10 @@ def test_scripts_are_loaded_again_when_the_server_forgets_them(valkey: object, n
 def test_every_key_that_a_script_touches_is_of_one_slot(opener: Callable[[], RedisStore]) -> None:
     with opener() as store:
         for workflow_id in ("order-1", "{other}", "}{"):
-            keys = store._context.keys.workflow(workflow_id)
+            keys = store.context.keys.workflow(workflow_id)
             tags = {getattr(keys, name).partition("}")[0] for name in keys.__slots__}
             assert len(tags) == 1
-            assert tags.pop().startswith("{" + store._context.keys.namespace + ":")
+            assert tags.pop().startswith("{" + store.context.keys.namespace + ":")
 
 
 @pytest.mark.parametrize("workflow_id", ["there", "new"])
@@ -202,7 +202,7 @@ def test_a_replica_rejects_the_whole_call_of_an_append(tmp_path: Path, workflow_
     with servers.running(servers.valkey_program(), tmp_path) as server, server.client() as client:
         with RedisStore.from_url(server.url(), partitions=1) as store:
             store.append("there", [{"n": 1}])
-            command = _command(store._context, workflow_id, [{"n": 2}], {})
+            command = _command(store.context, workflow_id, [{"n": 2}], {})
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(redis.ReadOnlyError):
             client.eval(command.script.text, len(command.keys), *command.keys, *command.args)

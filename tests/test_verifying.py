@@ -16,10 +16,10 @@ from tests.servers import RunningServer, cluster_url
 
 
 def verify(store: RedisStore, workflow_ids: list[str] | None = None, *, repair: bool = False) -> Verified:
-    verifier = Verifier(store._context, workflow_ids, repair=repair)
-    store._run(verifier.open())
+    verifier = Verifier(store.context, workflow_ids, repair=repair)
+    store.run(verifier.open(), "verify")
     all_of_it = Verified()
-    while (part := store._run(verifier.next_part())) is not None:
+    while (part := store.run(verifier.next_part(), "verify")) is not None:
         all_of_it.workflows += part.workflows
         all_of_it.events += part.events
         all_of_it.facts += part.facts
@@ -77,7 +77,7 @@ Damage = Callable[[redis.Redis, RedisStore, Any], object]
 
 
 def keys(store: RedisStore, workflow_id: str) -> Any:
-    return store._context.keys.workflow(workflow_id)
+    return store.context.keys.workflow(workflow_id)
 
 
 def fact_of(store: RedisStore) -> str:
@@ -186,7 +186,7 @@ LOST: dict[str, tuple[str, Damage, str]] = {
 
 def bucket(store: RedisStore) -> tuple[str, str]:
     fact = fact_of(store)
-    return store._context.keys.fact(fact.encode())[0], fact
+    return store.context.keys.fact(fact.encode())[0], fact
 
 
 @pytest.mark.parametrize("name", LOST)
@@ -263,7 +263,7 @@ def test_who_stands_in_the_wrong_partition_is_taken_out(
     store: RedisStore, client: redis.Redis, kind: str, workflow_id: str
 ) -> None:
     own = getattr(keys(store, workflow_id), kind)
-    wrong = next(key for n in range(5) if (key := getattr(store._context.keys, kind)(n)) != own)
+    wrong = next(key for n in range(5) if (key := getattr(store.context.keys, kind)(n)) != own)
     client.zadd(wrong, {workflow_id: 9e15})
     found = verify(store).findings
     assert [(one.name, one.repaired) for one in found] == [(wrong, False)]
@@ -276,9 +276,9 @@ def test_who_stands_in_the_wrong_partition_is_taken_out(
 def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.Redis) -> None:
     held, fact = bucket(store)
     client.hset(held, fact, b"damage")
-    _, times = store._context.keys.fact(b"alone")
+    _, times = store.context.keys.fact(b"alone")
     client.zrem(times, b"alone")
-    name = store._context.keys.namespace
+    name = store.context.keys.namespace
     strays = {f"{{{name}:fact:9999}}", f"{{{name}:fact:4096}}:times", f"{{{name}:fact:007}}", f"{{{name}:00}}:index"}
     strays |= {f"{{{name}:0}}:foo", f"{{{name}:99}}:meta:w", f"{{{name}}}:other", f"{{{name}:0}}:import-log:w"}
     strays.add(next(f"{{{name}:{n}}}:log:w" for n in range(5) if f"{{{name}:{n}}}" not in keys(store, "w").log))
@@ -296,7 +296,7 @@ def test_facts_and_keys_that_belong_to_nobody(store: RedisStore, client: redis.R
 
 def test_a_fact_in_the_wrong_bucket_is_found(store: RedisStore, client: redis.Redis) -> None:
     held, fact = bucket(store)
-    wrong = next(key for n in range(2) if (key := store._context.keys.bucket(n)) != held)
+    wrong = next(key for n in range(2) if (key := store.context.keys.bucket(n)) != held)
     client.hset(wrong, fact, client.hget(held, fact))
     (found,) = verify(store, repair=True).findings
     assert (found.kind, found.name, found.repaired) == ("fact", fact, False)
@@ -377,7 +377,7 @@ def run_while(store: RedisStore, operation: Operation[Any], change: Callable[[Re
 
 
 def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Verified:
-    verified: Verified = run_while(store, Verifier(store._context, ["w"], repair=True).next_part(), change)
+    verified: Verified = run_while(store, Verifier(store.context, ["w"], repair=True).next_part(), change)
     return verified
 
 
@@ -404,7 +404,7 @@ def test_what_comes_between_two_commands_is_not_taken_for_damage(store: RedisSto
     for number, change in enumerate((save, make_anew)):
         workflow_id = f"v-{number}"
         store.append(workflow_id, [{"n": 1}])
-        check = WorkflowCheck(store._context, workflow_id, facts_too=True)
+        check = WorkflowCheck(store.context, workflow_id, facts_too=True)
         done = 0
         while commands := check.commands(1000):
             replies = []
@@ -432,7 +432,7 @@ def test_a_workflow_that_changes_is_not_repaired_by_what_it_was(store: RedisStor
     """Between the look and the repair somebody appends: what was derived does not hold any more."""
     k = keys(store, "w")
     client.hset(k.meta, "cursor", 20)
-    verifier = Verifier(store._context, ["w"], repair=True)
+    verifier = Verifier(store.context, ["w"], repair=True)
     operation = verifier.next_part()
     effect: Any = next(operation)
     while not any(command.script for command in effect.commands):

@@ -12,25 +12,25 @@ def test_each_write_is_told_once_in_order(valkey: RunningServer, namespace: str)
     for protocol in (2, 3):
         with RedisStore.from_url(valkey.url(protocol), namespace=namespace, partitions=4) as store:
             store.append("before", [{"n": 1}])
-            watcher = Watcher(store._context)
-            store._run(watcher.open())
-            assert store._run(watcher.look()) == []
+            watcher = Watcher(store.context)
+            store.run(watcher.open(), "watch")
+            assert store.run(watcher.look(), "watch") == []
             # Of one script, and so of one microsecond.
             store.append_many([(f"w-{n}", [{"n": 1}]) for n in range(50)])
-            first = store._run(watcher.look())
+            first = store.run(watcher.look(), "watch")
             assert sorted(change.workflow_id for change in first) == sorted(f"w-{n}" for n in range(50))
-            assert store._run(watcher.look()) == []
+            assert store.run(watcher.look(), "watch") == []
             for workflow_id in ("w-1", "new", "before", "w-1"):
                 store.append(workflow_id, [{"n": 2}])
-            told = store._run(watcher.look())
+            told = store.run(watcher.look(), "watch")
             assert [change.workflow_id for change in told] == ["new", "before", "w-1"], "by its last write"
             assert all(change.since_us <= change.time_us + 1000 for change in told)
             with valkey.client() as client:
-                client.zadd(store._context.keys.index(0), {"no time": 1e300, "odd": -5})
-            assert store._run(watcher.look()) == []
+                client.zadd(store.context.keys.index(0), {"no time": 1e300, "odd": -5})
+            assert store.run(watcher.look(), "watch") == []
             with valkey.client() as client:
-                client.zrem(store._context.keys.index(0), "no time", "odd")
-            assert store._run(watcher.look()) == []
+                client.zrem(store.context.keys.index(0), "no time", "odd")
+            assert store.run(watcher.look(), "watch") == []
             store.delete_namespace()
 
 
@@ -38,27 +38,27 @@ def test_what_a_workflow_had_when_watching_began_is_not_new(valkey: RunningServe
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
         store.append_many([("v", [{"n": 1}]), ("w", [{"n": 1}])])
         (first,) = store.stream_records("v")
-        watcher = Watcher(store._context)
-        store._run(watcher.open())
+        watcher = Watcher(store.context)
+        store.run(watcher.open(), "watch")
         store.append("v", [{"n": 2}])
         store.append("w", [{"n": 2}])
-        changes = store._run(watcher.look())
+        changes = store.run(watcher.look(), "watch")
         assert all(change.since_us // 1000 > round(first.time.timestamp() * 1000) for change in changes)
         store.append("v", [{"n": 3}])
-        (change,) = store._run(watcher.look())
+        (change,) = store.run(watcher.look(), "watch")
         assert change.since_us == changes[-1].time_us
 
 
 def test_more_than_one_look_takes_is_told_by_the_next(valkey: RunningServer, namespace: str) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
-        watcher = Watcher(store._context)
-        store._run(watcher.open())
+        watcher = Watcher(store.context)
+        store.run(watcher.open(), "watch")
         with valkey.client() as client:
             seconds, micros = client.time()
             at = seconds * 1_000_000 + micros + 10**9
-            client.zadd(store._context.keys.index(0), {f"w-{n}": at + n // 1500 for n in range(3000)})
+            client.zadd(store.context.keys.index(0), {f"w-{n}": at + n // 1500 for n in range(3000)})
         seen: list[str] = []
-        while changes := store._run(watcher.look()):
+        while changes := store.run(watcher.look(), "watch"):
             seen += [change.workflow_id for change in changes]
         assert sorted(seen) == sorted(f"w-{n}" for n in range(3000))
 

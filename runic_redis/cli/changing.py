@@ -27,7 +27,7 @@ def trim(
         stop("Name workflows, or pass --all.", EXIT_USAGE)
     missing = 0
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
-        total = sum(store._run(count_workflows(store._context))) if every else len(workflow_ids or ())
+        total = sum(store.run(count_workflows(store.context), "count_workflows")) if every else len(workflow_ids or ())
         with progress("trimmed", total, quiet=as_json or not every) as step:
             for number, workflow_id in enumerate(workflow_ids or store.list(), 1):
                 try:

@@ -78,13 +78,13 @@ def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:
 
 
 def _all(store: RedisStore) -> Iterator[tuple[str, Record]]:
-    watcher = Watcher(store._context)
-    store._run(watcher.open())
+    watcher = Watcher(store.context)
+    store.run(watcher.open(), "watch")
     shown: OrderedDict[str, int] = OrderedDict()
     looked_s = time.monotonic()
     while True:
         before_s, looked_s = looked_s, time.monotonic()
-        for change in store._run(watcher.look()):
+        for change in store.run(watcher.look(), "watch"):
             try:
                 for record in _new(store, change, shown, before_s):
                     yield change.workflow_id, record
@@ -104,7 +104,7 @@ def _new(store: RedisStore, change: Change, shown: OrderedDict[str, int], before
     for record in _there_backwards(store, change.workflow_id):
         if not new and record.time < since:
             # Or the server's clock was set back, or another server has taken over, since the look before.
-            now = store._run(server_time(store._context))
+            now = store.run(server_time(store.context), "server_time")
             since = now - timedelta(seconds=time.monotonic() - before_s)
         if record.cursor <= known if known is not None else record.time < since:
             break

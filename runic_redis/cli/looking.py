@@ -87,7 +87,7 @@ def _print_count(store: RedisStore, prefix: str, state: State | None, *, as_json
     if prefix or state:
         number = sum(1 for _ in (_described(store, prefix, state, None) if state else store.list(prefix=prefix)))
     else:
-        number = sum(store._run(count_workflows(store._context)))
+        number = sum(store.run(count_workflows(store.context), "count_workflows"))
     if as_json:
         print_json({"workflows": number})
     else:
@@ -98,7 +98,7 @@ def _described(store: RedisStore, prefix: str, state: State | None, limit: int |
     # Where all states will do, no more are listed than are shown.
     ids = store.list(prefix=prefix, limit=None if state else limit)
     while page := list(islice(ids, _PAGE)):
-        for one in store._run(describe(store._context, page)):
+        for one in store.run(describe(store.context, page), "describe"):
             if state is None or one.state == state:
                 yield one
 
@@ -115,9 +115,9 @@ def show(
     What is damaged is said beside the rest; the exit status is 1 then.
     """
     with opened(url, namespace) as store:
-        one = store._run(describe_one(store._context, workflow_id))
-        sizes = store._run(memory_of(store._context, workflow_id))
-        commits, unreadable = store._run(recent_commits(store._context, workflow_id, _RECENT))
+        one = store.run(describe_one(store.context, workflow_id), "describe")
+        sizes = store.run(memory_of(store.context, workflow_id), "memory_usage")
+        commits, unreadable = store.run(recent_commits(store.context, workflow_id, _RECENT), "describe")
     line = [_commit_json(commit) for commit in commits]
     damaged = [*one.damaged, *unreadable]
     if as_json:
@@ -198,7 +198,7 @@ def events(
 ) -> None:
     """Print a workflow's events, decoded without the application's classes. What is trimmed is passed over."""
     with opened(url, namespace) as store:
-        trimmed = store._run(describe_one(store._context, workflow_id)).trimmed
+        trimmed = store.run(describe_one(store.context, workflow_id), "describe").trimmed
         after = max(trimmed, (first or 1) - 1)
         if trimmed >= (first or 1):
             note(f"The events up to {trimmed} are trimmed.")
@@ -255,16 +255,16 @@ def facts(
 def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
     """Count workflows, events and facts, measure their memory, and find the slowest and the largest partition."""
     with opened(url, namespace) as store:
-        counts = store._run(count_workflows(store._context))
+        counts = store.run(count_workflows(store.context), "count_workflows")
         total = sum(counts)
         had = there = seen = 0
         with progress("workflows", total, quiet=as_json) as step:
             ids = store.list()
             while page := list(islice(ids, _COUNTED)):
-                more_had, more_there = store._run(count_events(store._context, page))
+                more_had, more_there = store.run(count_events(store.context, page), "count_events")
                 had, there, seen = had + more_had, there + more_there, seen + len(page)
                 step.to(seen)
-        kept = store._run(count_facts(store._context))
+        kept = store.run(count_facts(store.context), "count_facts")
         memory = store.memory_usage()
         times = _partition_times(store)
     slowest = max(range(len(times)), key=times.__getitem__)
@@ -303,11 +303,11 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
 
 def _partition_times(store: RedisStore) -> list[float]:
     """How long a small question to each partition takes, in seconds: the median of some, in turns."""
-    keys = store._context.keys.indexes()
+    keys = store.context.keys.indexes()
     taken: list[list[float]] = [[] for _ in keys]
     for _ in range(_TIMES):
         for number, key in enumerate(keys):
             began_s = perf_counter()
-            store._run(ask(Command(("ZCARD", key), key)))
+            store.run(ask(Command(("ZCARD", key), key)), "stats")
             taken[number].append(perf_counter() - began_s)
     return [median(some) for some in taken]

@@ -32,12 +32,12 @@ def export(
     stands in FILE.partial; the same command goes on with it.
     """
     with opened(url, namespace, deadline_s=PATIENT_S) as store, ArchiveWriter(file) as archive:
-        exporter = Exporter(store._context, workflow_ids or None)
+        exporter = Exporter(store.context, workflow_ids or None)
         for record in archive.found:
             exporter.note(record)
         gone_on = exporter.workflows
-        with progress("workflows", store._run(exporter.count()), quiet=as_json) as step:
-            store._run(exporter.run(_stepping(archive.write, exporter, step)))
+        with progress("workflows", store.run(exporter.count(), "export"), quiet=as_json) as step:
+            store.run(exporter.run(_stepping(archive.write, exporter, step)), "export")
         archive.finish()
         size = archive.size
     found = {"file": str(file), "bytes": size, **_counts(exporter), "resumed_with": gone_on}
@@ -66,10 +66,10 @@ def import_(
         opened(url, namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S) as store,
         ArchiveReader(file) as archive,
     ):
-        importer = Importer(store._context)
+        importer = Importer(store.context)
         with progress("bytes", archive.size, quiet=as_json) as step:
             for record in archive:
-                store._run(importer.take(record))
+                store.run(importer.take(record), "import")
                 step.to(archive.position)
     _report_import(importer, as_json=as_json)
 
@@ -96,14 +96,14 @@ def copy(
             target, to_namespace or namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S
         ) as there,
     ):
-        exporter = Exporter(store._context, workflow_ids or None)
-        importer = Importer(there._context)
+        exporter = Exporter(store.context, workflow_ids or None)
+        importer = Importer(there.context)
 
         def take(record: Record) -> None:
-            there._run(importer.take(record))
+            there.run(importer.take(record), "import")
 
-        with progress("workflows", store._run(exporter.count()), quiet=as_json) as step:
-            store._run(exporter.run(_stepping(take, exporter, step)))
+        with progress("workflows", store.run(exporter.count(), "export"), quiet=as_json) as step:
+            store.run(exporter.run(_stepping(take, exporter, step)), "export")
     importer.problems[:0] = exporter.problems
     _report_import(importer, as_json=as_json)
 

@@ -12,8 +12,9 @@ import typer
 from runic_redis.admin.doctor import RESTORE_SETTINGS
 from runic_redis.admin.keyspace import find_key, find_namespaces
 from runic_redis.cli.output import EXIT_NO, note, stop
-from runic_redis.context import URL_VARIABLE, find_url, without_classes
+from runic_redis.context import URL_VARIABLE, find_url
 from runic_redis.drivers.urls import EXAMPLES, shown
+from runic_redis.events import bare_registry
 from runic_redis.store import RedisStore
 
 __all__ = [
@@ -93,15 +94,14 @@ def opened(
     Unless it may be new, a namespace that is not there is an end: exit status 1, and the names of those that there are.
     """
     with _unwarned(), _open(find_url(url), namespace, partitions, deadline_s) as store:
-        store._context = without_classes(store._context)
-        if not store._context.made and not may_be_new:
-            if key := store._run(find_key(store._context)):
+        if not store.context.made and not may_be_new:
+            if key := store.run(find_key(store.context), "find_namespace"):
                 stop(
                     f"The settings of the namespace {namespace!r} are lost: there is {key!r}, and nothing at the key "
-                    f"{store._context.keys.config!r}. Nothing was changed. {RESTORE_SETTINGS}",
+                    f"{store.context.keys.config!r}. Nothing was changed. {RESTORE_SETTINGS}",
                     EXIT_NO,
                 )
-            there = store._run(find_namespaces(store._context))
+            there = store.run(find_namespaces(store.context), "find_namespaces")
             named = f"there is {', '.join(there)}: pass --namespace" if there else "there is none of this store at all"
             stop(f"There is no namespace {namespace!r} here; {named}.", EXIT_NO)
         yield store
@@ -112,7 +112,14 @@ def _open(url: str, namespace: str, partitions: int | None, deadline_s: float) -
     waiting.daemon = True
     waiting.start()
     try:
-        return RedisStore.from_url(url, namespace=namespace, partitions=partitions, deadline_s=deadline_s)
+        return RedisStore.from_url(
+            url,
+            namespace=namespace,
+            partitions=partitions,
+            deadline_s=deadline_s,
+            registry=bare_registry,
+            unknown_events="wrap",
+        )
     finally:
         waiting.cancel()
 

@@ -10,6 +10,7 @@ from runic_redis.aio import AsyncRedisStore
 from runic_redis.cli.options import AsJson, Namespace, Url, opened
 from runic_redis.cli.output import EXIT_USAGE, out, print_json, printable, stop
 from runic_redis.errors import InvalidArgument
+from runic_redis.events import bare_registry
 
 __all__ = ["ui"]
 
@@ -55,11 +56,16 @@ def ui(
 
     # What cannot be opened is told as it is by the other verbs.
     with opened(url, namespace) as store:
-        partitions = store._context.keys.partitions
+        partitions = store.context.keys.partitions
 
         async def main() -> None:
             async with AsyncRedisStore.from_url(
-                url, namespace=namespace, partitions=partitions, deadline_s=_DEADLINE_S
+                url,
+                namespace=namespace,
+                partitions=partitions,
+                deadline_s=_DEADLINE_S,
+                registry=bare_registry,
+                unknown_events="wrap",
             ) as shown:
                 await serve(shown, host, port, token, started)
 

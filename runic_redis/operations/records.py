@@ -14,11 +14,11 @@ from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownE
 __all__ = [
     "Commit",
     "Record",
+    "commits_lost",
     "decode_commit",
     "entry_cursor",
     "events_missing",
     "events_trimmed",
-    "lost",
     "read_cursor",
 ]
 
@@ -152,7 +152,7 @@ def events_trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
     )
 
 
-def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
+def commits_lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
     """The error for a workflow that is behind where it has been, or is said to have been."""
     _log.warning("The workflow %r is at cursor %d, and was expected to be at %d.", workflow_id, actual, expected)
     return CommitsLost(

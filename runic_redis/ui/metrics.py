@@ -32,14 +32,14 @@ class Metrics:
     async def scrape(self, _: Request) -> Response:
         """The numbers, in Prometheus' text format; those that cannot be had are left out, and `runic_redis_up` is 0."""
         numbers: dict[str, float] = {}
-        context = self._store._context
+        context = self._store.context
         began_s = time.perf_counter()
         try:
-            counts = await self._store._run(count_workflows(context))
+            counts = await self._store.run(count_workflows(context), "count_workflows")
             numbers["question_seconds"] = time.perf_counter() - began_s
             numbers["workflows"] = sum(counts)
-            numbers["workflows_unfinished"] = await self._store._run(count_unfinished(context))
-            numbers["facts"] = await self._store._run(count_facts(context))
+            numbers["workflows_unfinished"] = await self._store.run(count_unfinished(context), "count_unfinished")
+            numbers["facts"] = await self._store.run(count_facts(context), "count_facts")
             numbers["up"] = 1
         except StoreError:
             numbers = {"up": 0}

@@ -11,7 +11,6 @@ from ipaddress import ip_address
 import uvicorn
 
 from runic_redis.aio import AsyncRedisStore
-from runic_redis.context import without_classes
 from runic_redis.errors import ConfigurationError
 from runic_redis.ui.app import make_app
 from runic_redis.ui.live import Live
@@ -39,7 +38,7 @@ async def serve(
     """Serve the page until SIGINT or SIGTERM.
 
     Args:
-        store: an open store. From now on it knows no classes of events.
+        store: an open store with the `bare_registry`, so that no class of the application is needed.
         host: the address to listen at.
         port: the port; 0 for any that is free.
         token: what must be shown to see the page; None for nothing.
@@ -54,7 +53,6 @@ async def serve(
     except (OSError, OverflowError) as error:
         raise ConfigurationError(f"The page cannot listen at {host} port {port}: {error}.") from error
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    store._context = without_classes(store._context)
     live = Live(store)
     config = uvicorn.Config(
         make_app(store, live, token),
