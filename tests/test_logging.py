@@ -52,7 +52,7 @@ def test_that_retries_begin_and_end(
         (began, ended) = said(caplog)
         assert began[0] == ended[0] == "INFO"
         assert began[1].startswith("Redis fails (")
-        assert began[1].endswith("what was asked of it is tried again, each for 30 s.")
+        assert began[1].endswith("Commands are retried, each for 30 s.")
         assert ended[1] == "Redis answers again."
         store.append("w", [{"n": 3}])
         assert said(caplog) == []

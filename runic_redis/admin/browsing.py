@@ -9,6 +9,7 @@ decodes. Both steps are bounded, however far a few bytes expand.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,9 +19,9 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Command, Operation
-from runic_redis.protocol.refusals import ask, ask_all
+from runic_redis.protocol.refusals import ask, ask_all, time_us
 
-__all__ = ["KeptFact", "Page", "Shown", "fact", "fact_previews", "page", "samples"]
+__all__ = ["KeptFact", "Page", "Shown", "count_leases", "cursor_at", "fact", "fact_previews", "page", "samples"]
 
 _LAST_MS = 2**64 - 1
 # How much of a workflow is read at once, if all its entries are as large as the largest.
@@ -151,7 +152,7 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     found = yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed", "largest"), keys.meta))
-    last, trimmed = (int(value) if value is not None and is_cursor(value) else 0 for value in found[:2])
+    last, trimmed = map(_cursor, found[:2])
     count = max(1, min(check_count(count, "count"), _MOST_BYTES // _entry_bytes(found[2]), last - trimmed))
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
     commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
@@ -177,6 +178,32 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
         return [commit for _, commit in sorted(taken.items())]
 
     return decode
+
+
+def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[int]:
+    """Return the cursor of the last event that was stored by a time, or the cursor where the trimmed events end.
+
+    A binary search: it reads one entry for each doubling of the number of events.
+    """
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    high, low = map(_cursor, (yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed"), keys.meta))))
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = yield from ask(Command(("XRANGE", keys.events, f"{middle}-0", "+", "COUNT", "1"), keys.events))
+        if found and int(found[0][0].partition(b"-")[2]) <= time.timestamp() * 1000:
+            low = entry_cursor(found[0], keys.events)
+        else:
+            high = middle - 1
+    return low
+
+
+def count_leases(context: Context) -> Operation[tuple[int, int]]:
+    """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
+    now_ms = time_us((yield from ask(Command(("TIME",), context.keys.config)))) // 1000
+    keys = context.keys.all_leases()
+    all_ = sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
+    running = sum((yield from ask_all([Command(("ZCOUNT", key, f"({now_ms}", "+inf"), key) for key in keys])))
+    return running, max(0, all_ - running)
 
 
 def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
@@ -248,6 +275,10 @@ def _expanded(payload: bytes) -> int:
         return payload_size(payload)
     except Exception:  # the compression's own errors
         return 0
+
+
+def _cursor(value: bytes | None) -> int:
+    return int(value) if value is not None and is_cursor(value) else 0
 
 
 def _entry_bytes(largest: bytes | None) -> int:

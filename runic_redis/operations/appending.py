@@ -17,7 +17,7 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.facts import crosses_slots, fact_arguments, fact_keys, keep_ahead, kept_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
-from runic_redis.operations.records import lost
+from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
@@ -216,7 +216,7 @@ def _command(
         touched,
         args,
         retry_at=_RETRY_AT,
-        line=workflow_id,
+        workflow_id=workflow_id,
         joins=True,
         size=size,
         writes=commit_id is None and size > 0,
@@ -236,7 +236,7 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
     Raises:
         StoreError: it was not stored; or, a `StoreUnavailable`, nobody knows.
     """
-    workflow_id = command.line
+    workflow_id = command.workflow_id
     if type(reply) is bytes:
         context.note_seen(workflow_id, reply)
         return int(reply.partition(b"-")[0])
@@ -261,7 +261,7 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         )
     actual, expected = int(refusal.message), int(command.args[_HEAD.index("expected")])
     if actual < expected:
-        raise lost(workflow_id, expected, actual, "Nothing was stored.")
+        raise commits_lost(workflow_id, expected, actual, "Nothing was stored.")
     raise CursorConflict(
         f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
         "Nothing was stored; read what is new and decide again.",

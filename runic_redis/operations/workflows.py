@@ -39,7 +39,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
             *(str(len(found)), facts.kept_ahead(context), *facts.fact_arguments(context, found)),
         ],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
         size=len(encoded) + sum(map(len, found.values())),
         writes=True,
     )
@@ -92,4 +92,4 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        unless_lost(reply, call.line)
+        unless_lost(reply, call.workflow_id)

@@ -47,6 +47,22 @@ export function colourOf(type) {
 
 export const typeLabel = (type) => el("span", { class: "type", style: colourOf(type), title: type }, el("i"), type);
 
+/** Make a list to choose from; `choices` are pairs of a value and its text. */
+export function choice(label, choices, chosen, change) {
+  const select = el("select", { "aria-label": label, change: () => change(select.value) });
+  offer(select, choices, chosen);
+  return select;
+}
+
+/** Replace the choices of a list. */
+export function offer(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+  select.value = chosen;
+}
+
+/** The time so many hours ago, as ISO 8601. */
+export const sinceTime = (hours) => new Date(Date.now() - hours * 3_600_000).toISOString();
+
 export const problemText = (text) => el("p", { class: "problem" }, text);
 
 export const number = (value) => value.toLocaleString("en");
