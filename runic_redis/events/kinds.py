@@ -137,7 +137,7 @@ def _advice(cls: type) -> str:
             "cls.parse_obj); or derive it from pydantic.BaseModel of version 2."
         )
     return (
-        "Put @event above the decorator that makes it one, such as @dataclass, which a subclass needs too; or register "
+        "Put @event above the decorator, such as @dataclass, which a subclass also needs; or register "
         "the class with register_type(cls, name, encode, decode)."
     )
 
