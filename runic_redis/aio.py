@@ -15,7 +15,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
-from runic_redis.drivers.aio_servers import drop_connections
+from runic_redis.drivers.aio_connections import drop_connections
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.redis_py import check_open, opening_limit_s
 from runic_redis.durability import Durability

@@ -8,6 +8,8 @@ decodes. Both steps are bounded, however far a few bytes expand.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,9 +19,9 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Command, Operation
-from runic_redis.protocol.refusals import ask, ask_all
+from runic_redis.protocol.refusals import ask, ask_all, time_us
 
-__all__ = ["KeptFact", "Page", "Shown", "fact", "page", "samples"]
+__all__ = ["KeptFact", "Page", "Shown", "count_leases", "cursor_at", "fact", "fact_previews", "page", "samples"]
 
 _LAST_MS = 2**64 - 1
 # How much of a workflow is read at once, if all its entries are as large as the largest.
@@ -31,6 +33,8 @@ _LARGEST_DECODED = 2 * 1024 * 1024
 _MOST_DECODED = _LARGEST_DECODED
 # What an entry is taken for where the workflow's note of its largest one is damaged.
 _LIKELY_BYTES = 1024 * 1024
+# A preview of a fact decodes at most this much, both as stored and decompressed. A page has at most hundreds of them.
+_LARGEST_PREVIEW = 4 * 1024
 # How many events are looked into for samples of all.
 _MOST_SAMPLED = 20_000
 
@@ -148,7 +152,7 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     found = yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed", "largest"), keys.meta))
-    last, trimmed = (int(value) if value is not None and is_cursor(value) else 0 for value in found[:2])
+    last, trimmed = map(_cursor, found[:2])
     count = max(1, min(check_count(count, "count"), _MOST_BYTES // _entry_bytes(found[2]), last - trimmed))
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
     commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
@@ -176,6 +180,32 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
     return decode
 
 
+def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[int]:
+    """Return the cursor of the last event that was stored by a time, or the cursor where the trimmed events end.
+
+    A binary search: it reads one entry for each doubling of the number of events.
+    """
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    high, low = map(_cursor, (yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed"), keys.meta))))
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = yield from ask(Command(("XRANGE", keys.events, f"{middle}-0", "+", "COUNT", "1"), keys.events))
+        if found and int(found[0][0].partition(b"-")[2]) <= time.timestamp() * 1000:
+            low = entry_cursor(found[0], keys.events)
+        else:
+            high = middle - 1
+    return low
+
+
+def count_leases(context: Context) -> Operation[tuple[int, int]]:
+    """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
+    now_ms = time_us((yield from ask(Command(("TIME",), context.keys.config)))) // 1000
+    keys = context.keys.all_leases()
+    all_ = sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
+    running = sum((yield from ask_all([Command(("ZCOUNT", key, f"({now_ms}", "+inf"), key) for key in keys])))
+    return running, max(0, all_ - running)
+
+
 def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
     """A fact, checked against its hash.
 
@@ -194,12 +224,44 @@ def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
     data = yield from ask(Command(("HGET", bucket, raw), bucket))
     if data is None:
         raise FactNotFound(f"No fact is kept under {fact_hash!r:.100}.", hashes=[fact_hash])
-    return partial(_fact, context, raw, data)
+    return partial(_fact, context, raw, data, _LARGEST_DECODED)
 
 
-def _fact(context: Context, raw: bytes, data: bytes) -> KeptFact:
+def fact_previews(context: Context, fact_hashes: Sequence[str]) -> Operation[Callable[[], dict[str, KeptFact]]]:
+    """Read the small ones of some facts, and return a function that decodes them.
+
+    Args:
+        context: the store's.
+        fact_hashes: their hashes.
+
+    Returns:
+        A function that returns the facts by hash. Those of more than 4 KiB have a size and no value. Facts that are
+        missing or damaged are left out.
+    """
+    raws = [check_hash(fact_hash) for fact_hash in fact_hashes]
+    places = [(context.keys.fact(raw)[0], raw) for raw in raws]
+    sizes = yield from ask_all([Command(("HSTRLEN", bucket, raw), bucket) for bucket, raw in places])
+    small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= _LARGEST_PREVIEW]
+    stored = yield from ask_all([Command(("HGET", bucket, raw), bucket) for bucket, raw in small])
+
+    def decode() -> dict[str, KeptFact]:
+        found = {
+            raw: KeptFact(None, size, is_too_large=True)
+            for raw, size in zip(raws, sizes, strict=True)
+            if size > _LARGEST_PREVIEW
+        }
+        for (_, raw), data in zip(small, stored, strict=True):
+            if data is not None:
+                with suppress(DecodeError):
+                    found[raw] = _fact(context, raw, data, _LARGEST_PREVIEW)
+        return {raw.decode(): one for raw, one in found.items()}
+
+    return decode
+
+
+def _fact(context: Context, raw: bytes, data: bytes, most: int) -> KeptFact:
     size = _expanded(data[HEAD_BYTES:])
-    if size > _LARGEST_DECODED:
+    if size > most:
         return KeptFact(None, size, is_too_large=True)
     try:
         return KeptFact(context.codec.decode_fact(raw, data), size, is_too_large=False)
@@ -213,6 +275,10 @@ def _expanded(payload: bytes) -> int:
         return payload_size(payload)
     except Exception:  # the compression's own errors
         return 0
+
+
+def _cursor(value: bytes | None) -> int:
+    return int(value) if value is not None and is_cursor(value) else 0
 
 
 def _entry_bytes(largest: bytes | None) -> int:
@@ -242,7 +308,7 @@ def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
     try:
         if is_too_large:
             # Its time and its metadata are decoded with an event of its type, without fields.
-            stand_in = context.codec.encode_commit([context.codec.first_type(fields[0])])[0]
+            stand_in = context.codec.encode_commit([context.codec.stand_in_event(fields[0])])[0]
             entry = (entry[0], [stand_in.header, stand_in.payload, *fields[2:]])
         commit = decode_commit(context, workflow_id, entry, with_records=True)
     except StoreError as error:

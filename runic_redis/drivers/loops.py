@@ -9,7 +9,7 @@ __all__ = ["Home"]
 
 
 class Home:
-    """The running event loop, as the only one that may use what is made here.
+    """The running event loop, which alone may use the connections made in it.
 
     Attributes:
         loop: the event loop.

@@ -7,6 +7,7 @@ them; a partition whose page runs out is asked for the next.
 from collections import deque
 from collections.abc import Sequence
 from heapq import heappop, heappush
+from math import inf
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_count, check_prefix
@@ -44,12 +45,16 @@ class Place(NamedTuple):
 
 
 class _Partition:
-    """One partition's index, and how far down it has been read."""
+    """One partition's index, or its leases, and how far down they have been read."""
 
-    def __init__(self, keys: Keys, number: int, first_page: int, below: Place | None) -> None:
+    def __init__(
+        self, keys: Keys, number: int, first_page: int, below: Place | None, lowest: float, *, by_lease: bool
+    ) -> None:
         self._number = number
-        self._key = keys.index(number)
+        self._key = keys.leases(number) if by_lease else keys.index(number)
         self._touched = [self._key, keys.expiring(number), keys.partition(number)]
+        self.by_lease = by_lease
+        self._lowest = lowest
         self.read: deque[tuple[float, str]] = deque()
         self.more = True
         self.queued = False
@@ -67,12 +72,14 @@ class _Partition:
     def command(self, time_ms: int) -> Command:
         # To the last digit: rounded up, it would begin again with what has been read.
         upper = f"{self._score:.17g}"
-        count = self._count + len(self._at_score)
-        return call_script("list", self._touched, [upper, str(count), str(time_ms)])
+        count = str(self._count + len(self._at_score))
+        if self.by_lease:
+            return Command(("ZREVRANGEBYSCORE", self._key, upper, "-inf", "WITHSCORES", "LIMIT", "0", count), self._key)
+        return call_script("list", self._touched, [upper, count, str(time_ms)])
 
     def receive(self, page: Sequence[Any], ended: set[str]) -> None:
         pairs = scored_ids(page, self._key)
-        self.more = len(pairs) == self._count + len(self._at_score)
+        self.more = len(pairs) == self._count + len(self._at_score) and pairs[-1][1] >= self._lowest
         self._count = min(self._count * 2, _LAST_PAGE)
         for workflow_id, score in pairs:
             if score != self._score:
@@ -81,7 +88,7 @@ class _Partition:
                 continue
             self._at_score.add(workflow_id)
             is_wanted = self._below is None or self._below.is_before(score, self._number, workflow_id)
-            if is_wanted and workflow_id not in ended:
+            if is_wanted and score >= self._lowest and workflow_id not in ended:
                 self.read.append((score, workflow_id))
 
 
@@ -96,9 +103,13 @@ class Listing:
         containing: only ids that contain this, in upper or lower case.
         limit: at most this many; None for all.
         below: only what comes behind this place.
+        lowest: only what was last written to at this time or later, in Unix microseconds.
+        by_lease: only workflows with a lease that nobody gave back. They come by the end of the lease, the latest
+            first; `below` and `lowest` are then such ends, in Unix milliseconds.
+        most_read: stop after reading this many ids, wanted or not; None to read all.
 
     Attributes:
-        last: the place of the last one that was listed, if any was.
+        last: the place of the last id that was read, if any was.
     """
 
     def __init__(
@@ -109,6 +120,9 @@ class Listing:
         containing: str = "",
         limit: int | None = None,
         below: Place | None = None,
+        lowest: float = -inf,
+        by_lease: bool = False,
+        most_read: int | None = None,
     ) -> None:
         self._context = context
         self._prefix = check_prefix(prefix)
@@ -117,17 +131,24 @@ class Listing:
         count = context.keys.partitions
         first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
         self._partitions = [
-            _Partition(context.keys, number, first_page, below) for number in context.keys.partition_numbers()
+            _Partition(context.keys, number, first_page, below, lowest, by_lease=by_lease)
+            for number in context.keys.partition_numbers()
         ]
         # The newest workflow of each partition that is not listed yet, as (-score, partition, id).
         self._heap: list[tuple[float, int, str]] = []
         self._starved = True
+        self._unread = inf if most_read is None else most_read
         self.last: Place | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all ids have been read."""
+        return not self._starved and not self._heap
 
     def next_page(self) -> Operation[list[str]]:
         """The next ids, at least one; none when all have been listed."""
         ids: list[str] = []
-        while not ids and self._limit != 0 and (self._starved or self._heap):
+        while not ids and self._limit != 0 and self._unread > 0 and not self.is_over:
             if self._starved:
                 yield from self._refill()
             ids = self._merge()
@@ -147,7 +168,8 @@ class Listing:
         replies = yield from ask_all(commands)
         self._starved = False
         all_ended: list[str] = []
-        for (number, partition), (page, ids) in zip(low, replies, strict=True):
+        for (number, partition), reply in zip(low, replies, strict=True):
+            page, ids = (reply, ()) if partition.by_lease else reply
             ended = [one.decode(errors="replace") for one in ids]
             partition.receive(page, set(ended))
             all_ended += ended
@@ -169,12 +191,13 @@ class Listing:
     def _merge(self) -> list[str]:
         """Take ids, newest first, until a partition must be read further."""
         ids = []
-        while self._heap and not self._starved and self._limit != 0:
+        while self._heap and not self._starved and self._limit != 0 and self._unread > 0:
             score, number, workflow_id = heappop(self._heap)
             self._queue(number)
+            self._unread -= 1
+            self.last = Place(-score, number, workflow_id)
             if workflow_id.startswith(self._prefix) and self._part in workflow_id.casefold():
                 ids.append(workflow_id)
-                self.last = Place(-score, number, workflow_id)
                 if self._limit is not None:
                     self._limit -= 1
         return ids

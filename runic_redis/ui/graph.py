@@ -12,7 +12,7 @@ from runic_redis.events.plain import event_fields, event_type
 from runic_redis.operations.records import Record
 from runic_redis.ui.bounds import short, short_event, short_type, short_value
 
-__all__ = ["fact_graph"]
+__all__ = ["PREVIEW", "fact_graph"]
 
 # Runic's events that produce a fact: the fields that hold its hash, its value, and the node and the fact it came from.
 _PRODUCED = {
@@ -23,7 +23,8 @@ _PRODUCED = {
     "runic.fan_in_completed": ("result_fact_hash", "result_value", "result_ancestry"),
 }
 _LABEL = 60
-_TITLE = 200
+# A preview of a value or of an event's fields has at most this many characters.
+PREVIEW = 200
 # So many parts of an event are searched for facts; the graph shows far fewer.
 _PARTS = 10_000
 # A longer name, or a larger number, is no name of a node or a fact of Runic's.
@@ -67,7 +68,7 @@ class _Graph:
             "type": short_type(record.event),
             "label": short_type(record.event),
             "cursor": record.cursor,
-            "title": short_event(record.event, _TITLE),
+            "text": short_event(record.event, PREVIEW),
         }
         for fact_hash in refs:
             fact = self._kept.get(fact_hash)
@@ -94,7 +95,7 @@ class _Graph:
             if known.startswith("f"):
                 self._edges[known, fact] = None
         else:
-            node["title"] = short_value(value, _TITLE)
+            node["text"] = short_value(value, PREVIEW)
         self._nodes[fact] = node
         if type(ancestry) in {tuple, list} and len(ancestry) == 2 and all(map(_is_name, ancestry)):
             maker, parent = f"n{ancestry[0]}", f"r{ancestry[1]}"

@@ -14,8 +14,10 @@ __all__ = ["Live"]
 
 # How often the namespace is looked at.
 LOOK_S = 0.25
-# How long a page is let wait at most for the next word, even if there is no news.
+# A page gets a message at least this often, so it notices when this process stops.
 _BEAT_S = 1.0
+# A store that answers nothing for longer than this counts as unreachable. Requests themselves are retried for longer.
+_SILENT_S = 1.5
 # The last two minutes, in seconds.
 _KEPT_S = 120
 # More changed workflows than this are counted for a page, not named.
@@ -31,7 +33,6 @@ class Live:
     Attributes:
         events: how many events have come since the watch began.
         writes: how many times a workflow was found written to since then.
-        problem: why nothing can be seen now; None if all is well.
     """
 
     def __init__(self, store: AsyncRedisStore) -> None:
@@ -43,7 +44,16 @@ class Live:
         self._ended = False
         self.events = 0
         self.writes = 0
-        self.problem: str | None = None
+        self._answered_s = time.monotonic()
+        self._error: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be seen now; None if the store answers."""
+        silent_s = time.monotonic() - self._answered_s
+        if self._error is None and silent_s > _SILENT_S:
+            return f"The store has not answered for {silent_s:.0f} s. The page keeps trying."
+        return self._error
 
     async def run(self) -> None:
         """Watch, until cancelled; what fails is tried again."""
@@ -57,10 +67,10 @@ class Live:
                 reading = await self._store.run(self._meter.look(), "watch")
             except StoreError as error:
                 # What came meanwhile is not counted: it begins anew.
-                open_, self.problem = False, str(error)
+                open_, self._error = False, str(error)
                 self._tell([], 0)
             else:
-                self.problem = None
+                self._error, self._answered_s = None, time.monotonic()
                 self._tell([change.workflow_id for change in reading.changes], reading.events)
             await asyncio.sleep(max(0.0, began_s + LOOK_S - time.monotonic()))
 

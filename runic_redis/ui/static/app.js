@@ -67,6 +67,8 @@ const app = {
   },
 };
 
+app.say = say;
+
 class Dropped extends Error {}
 
 function say(text) {
@@ -122,7 +124,7 @@ async function show() {
     say(error.message);
     failed = !drawn;
     if (drawn) panel.hidden = true;
-    else main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("p", { class: "card empty" }, "There is nothing to be shown."));
+    else main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("p", { class: "card empty" }, "Nothing to show."));
   }
   if (mine !== turn) return;
   document.body.dataset.turn = turn;
@@ -131,12 +133,14 @@ async function show() {
 async function showFact(hash) {
   const fact = await app.get(`api/fact?${new URLSearchParams({ hash })}`);
   const kept = ["Kept under", el("span", { class: "mono" }, fact.hash)];
-  const shown = fact.problem ? [about(kept), problemText(fact.problem)] : [about(kept, ["Size as JSON", `${fact.checked ? "" : "about "}${number(fact.length)} characters`], ["Checked", fact.checked ? "its bytes match the hash" : "no: it is too long"]), ...valueSection("Value", fact)];
+  const shown = fact.problem ? [about(kept), problemText(fact.problem)] : [about(kept, ["Size as JSON", `${fact.checked ? "" : "about "}${number(fact.value.length)} characters`], ["Checked", fact.checked ? "its bytes match the hash" : "no: it is too long"]), ...valueSection("Value", fact.value)];
   const card = el("div", { class: "card tile" }, ...shown);
   main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("div", { class: "head" }, el("h1", null, "Fact")), card);
   return () => {};
 }
 
+// The server sends a message every second.
+const SILENCE_MS = 3000;
 let source = null;
 /** Listens to what comes; a page that nobody sees does not. */
 function listen(id, missed = false) {
@@ -146,17 +150,23 @@ function listen(id, missed = false) {
   if (document.hidden) return;
   let opened = false;
   source = new EventSource(watching ? `api/live?${new URLSearchParams({ id: watching })}` : "api/live");
+  expectNews();
   source.onopen = () => {
     missed ||= opened;
     opened = true;
   };
-  source.onerror = () => light("off", "not connected");
+  source.onerror = () => {
+    light("off", "not connected");
+    // After an HTTP error, the browser does not connect again by itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(watching, true), SILENCE_MS);
+  };
   source.onmessage = ({ data }) => {
+    expectNews();
     const word = JSON.parse(data);
-    light(word.problem ? "off" : "on", word.problem ? "the store does not answer" : "live");
     const back = latest?.problem && !word.problem;
     if (word.problem || back) say(word.problem);
     rate.textContent = `${number(word.history.at(-2))} events/s`;
+    light(word.problem ? "off" : "on", word.problem ? "the store does not answer" : "live");
     drawRate(spark, word.history, 26);
     latest = word;
     if (failed && (back || missed)) show();
@@ -168,7 +178,15 @@ function listen(id, missed = false) {
   };
 }
 
+let silence;
+/** Show that the server is silent if no message comes in time: a stopped process leaves its connections open. */
+function expectNews() {
+  clearTimeout(silence);
+  silence = setTimeout(() => light("off", "not connected"), SILENCE_MS);
+}
+
 function light(kind, label) {
+  if (kind === "off") rate.textContent = "–";
   dot.className = `dot ${kind}`;
   dot.setAttribute("aria-label", label);
   dot.title = label;
@@ -176,7 +194,7 @@ function light(kind, label) {
 
 document.addEventListener("visibilitychange", () => listen(watching, true));
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input")) return;
+  if (event.target.closest("input, select")) return;
   if (event.key === "/" && document.getElementById("search")) {
     event.preventDefault();
     document.getElementById("search").focus();

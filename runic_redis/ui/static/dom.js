@@ -2,7 +2,7 @@
 
 const SVG = new Set(["svg", "path", "rect", "line", "g", "text", "title", "defs", "pattern"]);
 
-/** An element. Attributes whose values are functions are listeners; `hue` is a colour's; null and false are left out. */
+/** Make an element. A function as an attribute's value is a listener; `style` takes CSS properties by name; null and false are left out. */
 export function el(tag, attributes, ...children) {
   const made = SVG.has(tag) ? svgElement(tag) : document.createElement(tag);
   return fill(made, attributes, children);
@@ -17,7 +17,7 @@ function fill(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") made.addEventListener(name, value);
-    else if (name === "hue") made.style.setProperty("--hue", value);
+    else if (name === "style") for (const [property, part] of Object.entries(value)) made.style.setProperty(property, part);
     else made.setAttribute(name, value === true ? "" : name === "title" ? visible(value, true) : value);
   }
   const lines = made.localName === "pre" || made.localName === "title";
@@ -35,15 +35,33 @@ export const visible = (text, lines = false) => (typeof text === "string" ? text
 /** The address of a view: its parts, encoded. */
 export const to = (...parts) => "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
 
-const HUES = 24;
-/** The colour of an event type, as a hue. It depends on the name alone (FNV-1a), so it is the same in every view, tab and visit. */
-export function hueOf(type) {
+const HUES = 18;
+const TONES = 3;
+/** The colour of an event type, as a style. It depends on the name alone (FNV-1a), so it is the same in every view, tab and visit. */
+export function colourOf(type) {
   let hash = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(type)) hash = Math.imul(hash ^ byte, 0x01000193);
-  return ((hash >>> 0) % HUES) * (360 / HUES);
+  const slot = (hash >>> 0) % (HUES * TONES);
+  return { "--hue": (slot % HUES) * (360 / HUES), "--tone": Math.floor(slot / HUES) - 1 };
 }
 
-export const typeLabel = (type) => el("span", { class: "type", hue: hueOf(type), title: type }, el("i"), type);
+export const typeLabel = (type) => el("span", { class: "type", style: colourOf(type), title: type }, el("i"), type);
+
+/** Make a list to choose from; `choices` are pairs of a value and its text. */
+export function choice(label, choices, chosen, change) {
+  const select = el("select", { "aria-label": label, change: () => change(select.value) });
+  offer(select, choices, chosen);
+  return select;
+}
+
+/** Replace the choices of a list. */
+export function offer(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+  select.value = chosen;
+}
+
+/** The time so many hours ago, as ISO 8601. */
+export const sinceTime = (hours) => new Date(Date.now() - hours * 3_600_000).toISOString();
 
 export const problemText = (text) => el("p", { class: "problem" }, text);
 

@@ -6,7 +6,7 @@ import { copy, el, number, to } from "./dom.js";
 const STEP = 100;
 // What has more parts is closed at first, unless it is the whole value.
 const FEW = 20;
-const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $float: "float", $int: "int", $deep: "too deep to show", $long: "too long to show, in characters about" };
+const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $deep: "too deep to show", $long: "too long to show, in characters about" };
 const LISTS = { $tuple: "tuple", $set: "set", $frozenset: "frozenset" };
 
 /** A section with a value: a tree, and its JSON to the last digit. */
@@ -41,6 +41,8 @@ function special(form, value, open) {
   if (form === "$map") return branch(value.map(([key, part]) => [key, part]), "dict", open);
   if (form in LISTS) return branch(value.map((part, at) => [String(at), part]), LISTS[form], open);
   const said = form === "$duration" ? `${value[0]} d ${value[1]} s ${value[2]} µs` : typeof value === "boolean" ? "" : String(value);
+  // Numbers that JavaScript would write in another way come as text.
+  if (form === "$float" || form === "$int") return el("span", { class: "n" }, value);
   return [el("span", { class: "kind" }, `${FORMS[form] || form.slice(1)} `), el("span", { class: "n" }, said)];
 }
 
