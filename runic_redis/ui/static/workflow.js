@@ -43,7 +43,7 @@ function aboutWorkflow(one, memory) {
 export async function showLine(main, app, id, query, cursor) {
   const [one, place] = await showHead(main, app, id, "line");
   const at = (parts) => {
-    const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
+    const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value !== ""));
     return query.size ? `${to("w", id)}?${query}` : to("w", id);
   };
   const memory = el("span", null, "…");
@@ -57,8 +57,8 @@ export async function showLine(main, app, id, query, cursor) {
   const types = choice("Type", typeChoices([], filters.type), filters.type, (type) => app.go(at({ ...filters, type })));
   const search = el("input", { type: "search", id: "search", placeholder: "Text in the fields  ( / )", "aria-label": "Text in the fields", value: filters.q, autocomplete: "off", spellcheck: "false" });
   const newest = el("a", { class: "button", href: at(filters) }, "Newest");
-  const newer = el("a", { class: "button", id: "newer" }, "‹ Newer");
-  const older = el("a", { class: "button", id: "older" }, "Older ›");
+  const newer = el("a", { class: "button", id: "newer", hidden: true }, "‹ Newer");
+  const older = el("a", { class: "button", id: "older", hidden: true }, "Older ›");
   const bar = el("div", { class: "bar" }, types, search, go, el("span", { class: "end" }), newest, newer, older);
   search.addEventListener("change", () => app.go(at({ ...filters, q: search.value })));
   go.addEventListener("submit", (event) => {
