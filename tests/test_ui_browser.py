@@ -231,7 +231,7 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
         seen += _all_cursors(tab)
     assert seen == list(range(550, 90, -1))
     expect(tab.locator(".mark", has_text="Snapshot at 91")).to_have_count(1)
-    expect(tab.locator(".mark.trim")).to_have_text("The events up to 90 are trimmed")
+    expect(tab.locator(".mark.trim")).to_have_text("Events up to 90 are trimmed")
     expect(tab.locator(".chip").first).to_have_text("user=zo\u00eb")
     tab.fill("#jump", "400")
     tab.keyboard.press("Enter")
