@@ -95,7 +95,7 @@ class Keys:
 
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """The keys of one workflow."""
-        return _workflow_keys(self, workflow_id)
+        return _workflow_keys(self.namespace, self.partitions, workflow_id)
 
     def imported(self, workflow_id: str) -> "ImportKeys":
         """The keys in which a workflow is gathered while it is imported."""
@@ -126,8 +126,8 @@ class Keys:
 
 # Those in use come up again and again.
 @lru_cache(maxsize=4096)
-def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
-    tag = f"{{{keys.namespace}:{crc32(workflow_id.encode()) % keys.partitions}}}"
+def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> WorkflowKeys:
+    tag = f"{{{namespace}:{crc32(workflow_id.encode()) % partitions}}}"
     return WorkflowKeys(
         events=f"{tag}:events:{workflow_id}",
         meta=f"{tag}:meta:{workflow_id}",
@@ -138,5 +138,5 @@ def _workflow_keys(keys: Keys, workflow_id: str) -> WorkflowKeys:
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         expiring=f"{tag}:expiring",
-        partition=f"{tag}:partition:{keys.partitions}",
+        partition=f"{tag}:partition:{partitions}",
     )

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.events import some_events
-from benchmarks.figures import ratios, spread
-from benchmarks.measure import Budget, Side, Taken, Turn, bound, from_tasks, one_by_one, take_turns
+from benchmarks.figures import Turn, ratios, spread
+from benchmarks.measure import Budget, Side, Taken, bound, from_tasks, one_by_one, take_turns
 from runic_redis import AsyncRedisStore, Durability, RedisStore, replicated
 from tests.servers import following, follows, free_ports, running, valkey_program, wait_until
 

@@ -24,7 +24,8 @@ from runic_redis import (
 )
 from runic_redis.drivers.aio_servers import SingleServer
 from runic_redis.protocol.effects import Batch, Command
-from runic_redis.protocol.queue import Group, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.rounds import Ticket
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.proxy import Fault, Proxy, proxied
@@ -173,10 +174,10 @@ class InterruptedConnection:
 
 def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
     pool = InterruptedConnection()
-    group = Group(30.0)
-    group.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
+    queue = Queue(30.0)
+    queue.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(SingleServer(pool, owned=True).send(group.next_round(0.0)))
+        asyncio.run(SingleServer(pool, owned=True).send(queue.next_round(0.0)))
     assert pool.events == ["sent", "disconnected", "released"]
 
 

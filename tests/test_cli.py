@@ -1,12 +1,15 @@
 """Every verb of the command line, on a real server, as scripts and people use it."""
 
 import contextlib
+import itertools
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 import redis
 
 from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
+from runic_redis.admin.doctor import doctor
 from runic_redis.admin.verifying import Verifier
 from runic_redis.cli.main import main
 from tests.forking import Forked, run_forked
@@ -397,6 +401,10 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         assert status == 1
         assert (found["persistence"], found["eviction"], found["memory"]) == ("bad", "bad", "good")
         assert found['"fsync"'] == "unknown"
+        people = runs("doctor", "--url", server.url(), "--namespace", "none").out
+        assert max(map(len, people.splitlines())) <= 80, "though COLUMNS says 200"
+        assert "not available on this server" in people
+        assert "Replicated(" not in people
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "shy", "on", ">s", "~*", "+hget", "+hmget")
             assert client.dbsize() == before, "it leaves nothing"
@@ -408,7 +416,7 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
             client.execute_command("ACL", "SETUSER", "mute", "on", ">s", "~*", "+@all", "-eval", "-evalsha")
         mute = runs("doctor", "--url", f"{server.url()}&username=mute&password=s", "--namespace", "none", "--json")
         assert [one["advice"][:30] for one in mute.lines if one["name"] == "writing"] == [
-            "Redis does not let this user d"
+            "The Redis user lacks a permission"
         ]
         assert mute.status == 1
 
@@ -432,6 +440,16 @@ def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path
             wait_until(lambda: client.info("persistence")["aof_last_write_status"] != "ok", "the disk to be full")
             found = verdicts()
             assert (found["writing"], found["disk"], found['"fsync"']) == ("bad",) * 3
+
+
+def test_the_doctor_compares_the_clocks_and_judges_the_round_trips(valkey: RunningServer, namespace: str) -> None:
+    slow = itertools.count(step=0.01)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, deadline_s=0.1) as store:
+        checks = store.run(doctor(store.context, lambda: time.time() + 60, lambda: next(slow)), "doctor")
+    found = {check.name: check for check in checks}
+    assert found["clock"].verdict == "warning"
+    assert re.fullmatch(r"the server's clock is 6\d\.\d\d s behind", found["clock"].found)
+    assert (found["latency"].verdict, found["latency"].found[:23]) == ("warning", "10.00 ms a round trip, ")
 
 
 def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
@@ -504,6 +522,31 @@ def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     assert (missing.status, "no such workflow" in missing.out) == (1, True)
 
 
+@pytest.mark.parametrize("verb", ["show", "verify", "events"])
+def test_a_verb_with_ids_asks_only_their_partitions(
+    run: Run, shop: RedisStore, valkey: RunningServer, verb: str
+) -> None:
+    """The namespace has seven partitions: a question to each would be seven calls of a command."""
+    keys = shop.context.keys
+    with valkey.client() as client, monitored(client) as commands:
+        assert run(verb, "order-1").status == 0
+    # (Opening the store reads the settings, a copy of which is in the first partition.)
+    partition = re.compile(rf"{{{keys.namespace}:\d+}}(?!:config)")
+    touched = {key for command in commands for key in partition.findall(command)}
+    assert touched == {keys.workflow("order-1").index.removesuffix(":index")}
+
+
+@contextlib.contextmanager
+def monitored(client: redis.Redis) -> Iterator[list[str]]:
+    """Collect the commands that the server receives in the block."""
+    commands: list[str] = []
+    with client.monitor() as monitor:
+        yield commands
+        client.echo("over")
+        while (command := monitor.next_command()["command"]) != "ECHO over":
+            commands.append(command)
+
+
 def test_what_verify_has_found_is_told_though_the_server_goes(
     run: Run, shop: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,9 +574,9 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     verified = run("verify")
     assert verified.status == 1
     assert f"The settings of the namespace {namespace!r} are lost: there is '{{{namespace}:" in verified.err
-    doctor = run("doctor", "--json")
-    assert doctor.status == 1
-    (found,) = [one for one in doctor.lines if one["name"] == "namespace"]
+    examined = run("doctor", "--json")
+    assert examined.status == 1
+    (found,) = [one for one in examined.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
         client.hset(shop.context.keys.config, mapping={"format": 1, "partitions": 7})

@@ -85,6 +85,16 @@ def test_the_page_has_the_arguments_and_options_that_the_command_line_has() -> N
     assert page == regenerated(page), "python -m tests.test_reference writes the tables again"
 
 
+def test_the_page_explains_the_common_options() -> None:
+    section = CLI.read_text().partition("\n## Common options\n")[2].partition("\n## ")[0]
+    for name in COMMON:
+        (row,) = (line for line in section.splitlines() if line.startswith(f"| `{name}"))
+        option = next(one for one in VERBS["show"].params if name in one.opts)
+        assert all(f"`{short}" in row for short in option.opts)
+        assert not option.envvar or f"`{option.envvar}`" in row
+        assert not option.default or f"`{option.default}`" in row
+
+
 def test_the_examples_of_a_verb_are_commands_that_it_takes() -> None:
     page = CLI.read_text()
     for verb, text in zip(VERBS, re.split(r"(?m)^## `.*`$", page)[1:], strict=True):

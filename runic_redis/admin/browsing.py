@@ -311,7 +311,7 @@ def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
     try:
         if is_too_large:
             # An event of the same type without fields stands in, so the time and the metadata can be decoded.
-            stand_in = context.codec.encode_commit([context.codec.first_type(fields[0])])[0]
+            stand_in = context.codec.encode_commit([context.codec.stand_in_event(fields[0])])[0]
             entry = (entry[0], [stand_in.header, stand_in.payload, *fields[2:]])
         commit = decode_commit(context, workflow_id, entry, with_records=True)
     except StoreError as error:

@@ -148,7 +148,7 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
     commits: list[Commit] = []
     damaged: list[str] = []
     try:
-        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, at_once=True)), commands)
+        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)
         newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
     except DecodeError:
         return [], []  # the description says so

@@ -67,19 +67,18 @@ class Verifier:
     def __init__(self, context: Context, workflow_ids: Iterable[str] | None = None, *, repair: bool = False) -> None:
         self._context = without_classes(context)
         self._repair = repair
-        self._whole = workflow_ids is None
+        self._named = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
         self._now_ms = 0
         self._seen: set[str] = set()
         # The sorted sets in which something was found wrong: what they count is known to differ.
         self._wrong: set[str] = set()
-        if workflow_ids is None:
-            self._parts = self._everything()
-        else:
-            self._parts = self._some(self._new(map(check_workflow_id, workflow_ids)))
+        self._parts = self._everything() if self._named is None else self._some(self._named)
 
     def open(self) -> Operation[int]:
-        """See what time it is, and how many workflows there are, about."""
+        """Read the server's time. Return about how many workflows there are to verify."""
         self._now_ms = time_us((yield from ask(Command(("TIME",), self._context.keys.config)))) // 1000
+        if self._named is not None:
+            return len(self._named)
         keys = self._context.keys.indexes()
         commands = [Command(("ZCARD", key), key) for key in keys]
         counts = map(answer_or_foreign, (yield Batch(commands)), commands)
@@ -122,7 +121,9 @@ class Verifier:
 
     def _check(self, workflow_ids: Sequence[str]) -> Operation[Verified]:
         """Look at workflows."""
-        checks = [WorkflowCheck(self._context, workflow_id, facts_too=not self._whole) for workflow_id in workflow_ids]
+        checks = [
+            WorkflowCheck(self._context, workflow_id, facts_too=self._named is not None) for workflow_id in workflow_ids
+        ]
         at_work = checks
         while at_work:
             asked = [(check, check.commands(_BYTES // len(at_work))) for check in at_work]
@@ -141,7 +142,7 @@ class Verifier:
             of_it = self._context.keys.workflow(finding.name)
             kinds = {kind for kind, _ in finding.repairs}
             self._wrong.update(key for kind, key in (("index", of_it.index), ("leases", of_it.leases)) if kind in kinds)
-        if not self._whole:
+        if self._named is not None:
             findings += [
                 Finding("workflow", check.workflow_id, "there is no such workflow")
                 for check in checks

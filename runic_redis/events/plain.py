@@ -1,7 +1,7 @@
-"""Events and their values without the application's classes: as JSON, and as a line of text.
+"""Events and their values as JSON and as a line of text, without the application's classes.
 
-What JSON has no form for is an object with one member whose name begins with a dollar sign, such as
-``{"$datetime": "2026-01-02T03:04:05+00:00"}``; docs/operating.md lists them. Two different values never look the same.
+A value without a JSON form becomes an object with one member whose name begins with a dollar sign, such as
+``{"$datetime": "2026-01-02T03:04:05+00:00"}``; docs/operating.md lists them. Different values never look the same.
 """
 
 import datetime as dt
@@ -16,25 +16,26 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
+from runic_redis.events import FactRef, UnknownEvent, default_registry, fields_of
 
 __all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "to_json", "value_text"]
 
-# An int of so many bits is a number in JSON: every Python writes and reads it, as its limit of digits is 640 at least.
+# A larger int is not written as a JSON number. Every Python reads and writes this size: its limit of digits is at
+# least 640.
 _JSON_INT_BITS = 2048
-# And is written in decimal up to here: that takes a time that grows with the square of the length.
+# A larger int is written in hexadecimal, because the time for decimal grows with the square of the length.
 _DECIMAL_BITS = 32_768
-# The type that a plain dict is shown with.
+# The name shown as the type of a plain dict.
 PLAIN = "dict"
 
 
 def event_type(event: Any) -> str:
-    """The name of an event's type; of a plain dict, "dict"."""
+    """Return the name of an event's type; "dict" for a plain dict."""
     return _schema(event)[0]
 
 
 def _schema(value: Any) -> tuple[str, int]:
-    """The name and the version of an object's type."""
+    """Return the name and the version of an object's type."""
     if type(value) is UnknownEvent:
         return value.name, value.version
     registered = default_registry.of(type(value))
@@ -42,7 +43,7 @@ def _schema(value: Any) -> tuple[str, int]:
 
 
 def event_fields(event: Any) -> Mapping[Any, Any]:
-    """An event's fields, by name; a plain dict's items."""
+    """Return an event's fields by name; the items of a plain dict."""
     if type(event) is dict:
         return event
     if type(event) is UnknownEvent:
@@ -50,12 +51,12 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
     registered = default_registry.of(type(event))
     if registered is None:
         return {}
-    schema, values = taken_apart(registered, event)
+    schema, values = fields_of(registered, event)
     return dict(zip(schema.fields, values, strict=True))
 
 
 def event_text(event: Any) -> str:
-    """An event's fields in a line, as Python would write them; a name that is no identifier is quoted."""
+    """Return an event's fields in a line, as Python writes them; a name that is not an identifier is quoted."""
     return ", ".join(f"{_name_text(name)}={value_text(value)}" for name, value in event_fields(event).items())
 
 
@@ -65,7 +66,7 @@ def _name_text(name: Any) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return a value as indented JSON, with what is no visible character escaped, so that it may be shown."""
+    """Return a value as indented JSON that is safe to show: invisible characters are escaped."""
     lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
     return "\n".join(line if line.isprintable() else "".join(map(_json_form, line)) for line in lines)
 
@@ -75,15 +76,15 @@ def _json_form(character: str) -> str:
 
 
 def int_text(value: int) -> str:
-    """Return an int in decimal, or in hexadecimal if it is very long; Python's limit for `str` does not matter."""
-    # Of a Decimal, no limit of digits holds.
+    """Return an int in decimal, or in hexadecimal if it is very long, whatever Python's limit for `str` is."""
+    # Python's limit of digits does not apply to a Decimal.
     return str(Decimal(value)) if value.bit_length() <= _DECIMAL_BITS else hex(value)
 
 
 def to_json(value: Any) -> Any:
-    """A value of an event, as what `json.dumps` takes.
+    """Return a value of an event in a form for `json.dumps`.
 
-    A value that nests deeper than Python recurses is cut short there.
+    A value that nests deeper than Python can recurse becomes ``{"$deep": true}``.
     """
     try:
         return _to_json(value)
@@ -114,7 +115,7 @@ def _object(value: dict[Any, Any]) -> Any:
 
 
 def _iso_text(value: dt.datetime | dt.time) -> str:
-    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""  # as RFC 9557 has it
+    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""  # the form of RFC 9557
     return value.isoformat() + "~" * value.fold + zone
 
 
@@ -136,14 +137,14 @@ _FORMS: Mapping[type, Callable[[Any], Any]] = {
 
 
 def value_text(value: Any) -> str:
-    """A value in a line, as Python would write it; what nests deeper than Python recurses is left out."""
+    """Return a value in a line, as Python writes it; an ellipsis if it nests deeper than Python can recurse."""
     try:
         return _written(value)
     except RecursionError:
         return "…"
 
 
-# Types whose repr does not tell their values.
+# Types whose repr does not show the value.
 _WITHOUT_REPR = frozenset({"msgspec.Raw", "pydantic.ByteSize"})
 
 
@@ -156,7 +157,7 @@ def _written(value: Any) -> str:
         return _object_text(value)
     try:
         return repr(value)
-    except ValueError:  # a Fraction, say, of ints that are longer than Python's limit
+    except ValueError:  # for example, a Fraction of ints that are longer than Python's limit
         return _object_text(value)
 
 

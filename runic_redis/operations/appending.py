@@ -1,6 +1,7 @@
 """Appending commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
@@ -14,20 +15,38 @@ from runic_redis.errors import (
     StoreUnavailable,
     short_repr,
 )
-from runic_redis.operations.facts import beside, crosses_slots, keep_ahead, missing_fact
+from runic_redis.operations.facts import crosses_slots, fact_arguments, fact_keys, keep_ahead, kept_ahead, missing_fact
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
-from runic_redis.operations.records import lost
+from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
-from runic_redis.protocol.effects import Command, Operation, Unconfirmed, call_script, own_id
+from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.protocol.refusals import answer, not_durable
 
 __all__ = ["append", "append_many", "encode_events"]
 
-# Where some of the arguments of a call stand: the expected cursor; how many snapshots; how many facts.
-_EXPECTED = 4
-_SNAPSHOTS = 7
-_FACTS = 8
+
+def _head(
+    *,
+    workflow_id: str,
+    commit_id: bytes,
+    call_id: str | bytes,
+    tried: str,
+    expected: str,
+    metadata: bytes,
+    lease: str,
+    snapshot: str,
+    facts: str,
+    ahead: str,
+    time_us: str,
+    entries: str,
+) -> list[Argument]:
+    """Return the first arguments of a commit: one for each name in lua/append.lua, and in its order."""
+    return [workflow_id, commit_id, call_id, tried, expected, metadata, lease, snapshot, facts, ahead, time_us, entries]
+
+
+_HEAD = tuple(signature(_head).parameters)
+_RETRY_AT = _HEAD.index("tried")
 
 
 def append(
@@ -139,7 +158,7 @@ def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
 def _command(
     context: Context,
     workflow_id: str,
-    events: Iterable[Any],
+    commit: Sequence[Any],
     facts: dict[str, bytes],
     *,
     expected_cursor: int | None = None,
@@ -153,7 +172,6 @@ def _command(
     expected = "" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor"))
     known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
-    commit = _event_list(events)
     if isinstance(commit, EncodedEvents):
         entries = commit.entries
         facts.update(commit.facts)
@@ -161,19 +179,20 @@ def _command(
         entries = context.codec.encode_commit(commit, facts) if commit else []
     if context.observer is not None and commit:
         about = _with_added(context, metadata, about, context.observer.sending(len(commit)))
-    args: list[str | bytes] = [
-        workflow_id,
-        known_as,
-        "" if commit_id is None else own_id(),
-        "",
-        expected,
-        about,
-        lease_argument(lease, workflow_id),
-        "0",
-        "0",
-        context.now_us(),
-        str(len(entries)),
-    ]
+    args = _head(
+        workflow_id=workflow_id,
+        commit_id=known_as,
+        call_id="" if commit_id is None else own_id(),
+        tried="",
+        expected=expected,
+        metadata=about,
+        lease=lease_argument(lease, workflow_id),
+        snapshot="" if snapshot is None else "1",
+        facts=str(len(facts)),
+        ahead=kept_ahead(context),
+        time_us=context.now_us(),
+        entries=str(len(entries)),
+    )
     size = 0
     for entry in entries:
         args += (str(entry.event_count), entry.header, entry.payload)
@@ -187,19 +206,17 @@ def _command(
     if snapshot is not None:
         size += len(_check_snapshot(snapshot, commit))
         touched.append(keys.snapshot)
-        args[_SNAPSHOTS] = "1"
         args.append(snapshot)
     if facts:
-        fact_keys, (args[_FACTS], *fact_args) = beside(context, facts, keys.refs)
-        touched += fact_keys
-        args += fact_args
+        touched += (keys.refs, *fact_keys(context, facts))
+        args += fact_arguments(context, facts)
         size += sum(map(len, facts.values()))
     return call_script(
         "append",
         touched,
         args,
-        retry_at=3,
-        line=workflow_id,
+        retry_at=_RETRY_AT,
+        workflow_id=workflow_id,
         joins=True,
         size=size,
         writes=commit_id is None and size > 0,
@@ -219,7 +236,7 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
     Raises:
         StoreError: it was not stored; or, a `StoreUnavailable`, nobody knows.
     """
-    workflow_id = command.line
+    workflow_id = command.workflow_id
     if type(reply) is bytes:
         context.note_seen(workflow_id, reply)
         return int(reply.partition(b"-")[0])
@@ -242,9 +259,9 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
             "Whether the commit was stored is not known, and it was not stored again. Read the workflow to see; with a "
             "commit_id of your own, or an expected_cursor, the store would know."
         )
-    actual, expected = int(refusal.message), int(command.args[_EXPECTED])
+    actual, expected = int(refusal.message), int(command.args[_HEAD.index("expected")])
     if actual < expected:
-        raise lost(workflow_id, expected, actual, "Nothing was stored.")
+        raise commits_lost(workflow_id, expected, actual, "Nothing was stored.")
     raise CursorConflict(
         f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
         "Nothing was stored; read what is new and decide again.",

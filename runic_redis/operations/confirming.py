@@ -5,7 +5,7 @@ from typing import TypeVar
 from runic_redis.context import Context
 from runic_redis.durability import Durability, Replicated, check_durability
 from runic_redis.errors import ConfigurationError
-from runic_redis.protocol.confirmation import Confirming, said, unlike_settings
+from runic_redis.protocol.confirmation import Confirming, unlike_settings
 from runic_redis.protocol.effects import (
     Batch,
     Command,
@@ -60,7 +60,7 @@ def prepare_durability(context: Context, durability: Durability) -> Operation[Co
     fsync = durability == "fsync" or (isinstance(durability, Replicated) and durability.fsync)
     confirmation = Confirmation(durability.replicas if isinstance(durability, Replicated) else 0, fsync)
     (reply,) = yield Batch([_probe(context, confirmation)])
-    if isinstance(reply, ErrorReply) and durability == "fsync" and "unknown command" in said(reply):
+    if isinstance(reply, ErrorReply) and durability == "fsync" and "unknown command" in reply.text:
         confirmation = Confirmation(0, fsync=True, by_settings=True)
         (reply,) = yield Batch([_probe(context, confirmation)])
         if not isinstance(reply, ErrorReply) and (unlike := unlike_settings(reply)):
@@ -69,7 +69,7 @@ def prepare_durability(context: Context, durability: Durability) -> Operation[Co
         raise unavailable(reply)
     if isinstance(reply, ErrorReply):
         raise ConfigurationError(
-            f"The durability {durability!r} cannot be had of this server ({said(reply)}). Nothing was written. "
+            f"The durability {durability!r} cannot be had of this server ({reply.text}). Nothing was written. "
             f"{_advice(fsync=fsync)}"
         )
     context.confirmations[durability] = confirmation

@@ -99,7 +99,7 @@ def delete_call(
         ],
         [workflow_id, created, lease, expires, own_id(), ""],
         retry_at=5,
-        line=workflow_id,
+        workflow_id=workflow_id,
     )
 
 
@@ -111,5 +111,5 @@ def expire_call(context: Context, workflow_id: str, after_ms: int | None, *, in_
         [keys.meta, keys.expiring, keys.partition],
         [workflow_id, own_id(), "", "" if after_ms is None else str(after_ms), context.now_us(), in_place_of],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
     )

@@ -12,10 +12,12 @@ from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, O
 from runic_redis.protocol.refusals import answer, ask_all
 
 __all__ = [
-    "beside",
     "count_facts",
     "crosses_slots",
+    "fact_arguments",
+    "fact_keys",
     "keep_ahead",
+    "kept_ahead",
     "load_fact",
     "load_facts",
     "missing_fact",
@@ -75,23 +77,27 @@ def count_facts(context: Context) -> Operation[int]:
     return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
 
 
-def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[list[str], list[Argument]]:
-    """The keys and the arguments by which a write keeps the facts that it refers to, in the same script.
+def kept_ahead(context: Context) -> str:
+    """Return the argument that tells a script that the facts of a write are stored already: "1", or ""."""
+    return "1" if context.slots_matter else ""
 
-    Args:
-        context: the store's.
-        facts: the encoded facts by hash, empty for those that must be there.
-        refs: the key of the workflow's references.
+
+def fact_keys(context: Context, facts: Iterable[str]) -> list[str]:
+    """Return the keys of the facts of a write that its script stores; none if they are stored already."""
+    if context.slots_matter:
+        return []
+    return [key for fact_hash in facts for key in context.keys.fact(fact_hash.encode())]
+
+
+def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argument]:
+    """Return the hash and the value of each fact of a write.
+
+    The value is empty for a fact that must be there, and for all of them if they are stored already.
     """
-    if not facts:
-        return [], ["0"]
-    keys = [refs]
-    arguments: list[Argument] = [f"{len(facts)} elsewhere" if context.slots_matter else str(len(facts))]
+    arguments: list[Argument] = []
     for fact_hash, data in facts.items():
-        if not context.slots_matter:
-            keys += context.keys.fact(fact_hash.encode())
         arguments += (fact_hash, b"" if context.slots_matter else data)
-    return keys, arguments
+    return arguments
 
 
 def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[str, StoreError]]:

@@ -182,7 +182,7 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
     reply = yield from ask(
-        call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, line=lease.workflow_id)
+        call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, workflow_id=lease.workflow_id)
     )
     unless_lost(reply, lease.workflow_id)
 
@@ -192,7 +192,7 @@ def release(context: Context, lease: Lease) -> Operation[None]:
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, str(lease.token)]
-    yield from ask(call_script("release", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
+    yield from ask(call_script("release", [keys.meta, keys.leases], arguments, workflow_id=lease.workflow_id))
 
 
 def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operation[None]:
@@ -201,7 +201,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     keys = context.keys.workflow(workflow_id)
     arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id), context.now_us()]
     touched = [keys.meta, keys.leases, keys.partition]
-    reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
+    reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, workflow_id=workflow_id))
     if unless_lost(reply, workflow_id) is None:
         yield from unless_left_over(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to complete.", workflow_id=workflow_id)
@@ -226,7 +226,7 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
         [keys.meta, keys.index, keys.leases, keys.partition],
         [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), context.now_us(), mode],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
     )
 
 

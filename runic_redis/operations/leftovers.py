@@ -71,7 +71,7 @@ def read_saved(
     commands = [meta, command]
     suspected: tuple[bytes | None, bytes | None] | None = None
     while True:
-        (created, noted, expires), reply = checked((yield Batch(commands, at_once=True)), commands)
+        (created, noted, expires), reply = checked((yield Batch(commands, all_or_none=True)), commands)
         if created is None:
             yield from unless_left_over(context, workflow_id)
         if (yield from is_over(context, workflow_id, expires)):

@@ -17,8 +17,16 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.leftovers import unless_left_over
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
-from runic_redis.protocol.effects import Ahead, Batch, Collect, Command, Fetching, Operation
+from runic_redis.operations.records import (
+    Commit,
+    commits_lost,
+    decode_commit,
+    entry_cursor,
+    missing,
+    read_cursor,
+    trimmed,
+)
+from runic_redis.protocol.effects import Await, Batch, Begin, Command, InFlight, Operation
 from runic_redis.protocol.refusals import ask, checked
 
 __all__ = ["Reader", "cursor"]
@@ -85,7 +93,7 @@ class Reader:
         self._entries: deque[Any] = deque()
         self._last_id: bytes | None = None
         # The page that is on its way.
-        self._ahead: tuple[Batch, Fetching] | None = None
+        self._ahead: tuple[Batch, InFlight] | None = None
         self._trimmed_to = 0
         self._largest = 0
 
@@ -110,7 +118,7 @@ class Reader:
         before = Command(("HMGET", self._keys.meta, "created", "cursor", "expires"), self._keys.meta)
         commands = [before, *commands, self._meta()]
         while True:
-            (created, reached, expires), *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
+            (created, reached, expires), *pages, meta = checked((yield Batch(commands, all_or_none=True)), commands)
             found, self._created = self._take_meta(meta)
             if created == self._created:
                 break
@@ -169,8 +177,8 @@ class Reader:
         if self._ahead is None:
             replies = yield batch
         else:
-            (batch, fetching), self._ahead = self._ahead, None
-            replies = yield Collect(fetching)
+            (batch, in_flight), self._ahead = self._ahead, None
+            replies = yield Await(in_flight)
         entries, meta = checked(replies, batch.commands)
         found, created = self._take_meta(meta)
         if created != self._created:
@@ -180,7 +188,7 @@ class Reader:
                 workflow_id=self.workflow_id,
             )
         if found < self._opened_at:
-            raise lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
+            raise commits_lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
         if not entries:
             # They were there when the page was asked for.
             raise self._gap(self._low, self._high)
@@ -188,7 +196,7 @@ class Reader:
         full = str(len(entries)) == batch.commands[0].args[-1]
         if full and (self._reverse or entry_cursor(entries[-1], self._keys.events) < self._high):
             batch = self._page()
-            self._ahead = batch, (yield Ahead(batch))
+            self._ahead = batch, (yield Begin(batch))
 
     def _receive(self, entries: Sequence[Any]) -> None:
         self._entries.extend(entries)
@@ -207,7 +215,7 @@ class Reader:
         else:
             bound = b"(" + self._last_id
         commands = (self._range(bound, newest_first=self._reverse, count=count), self._meta())
-        return Batch(commands, apart=True, at_once=True)
+        return Batch(commands, own_connection=True, all_or_none=True)
 
     def _meta(self) -> Command:
         return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created", "largest"), self._keys.meta)
@@ -245,7 +253,7 @@ class Reader:
                 raise self._gap(self._low, commit.start)
             if self._begun and (commit.end > self._high if self._reverse else commit.start < self._low):
                 # Another history, of which there is as much.
-                raise lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
+                raise commits_lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
             self._begun = True
             taken += self._cut(commit)
         if count:

@@ -11,7 +11,7 @@ from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
-__all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "lost", "missing", "read_cursor", "trimmed"]
+__all__ = ["Commit", "Record", "commits_lost", "decode_commit", "entry_cursor", "missing", "read_cursor", "trimmed"]
 
 _log = logging.getLogger("runic_redis")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -143,7 +143,7 @@ def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
     )
 
 
-def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
+def commits_lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
     """The error for a workflow that is behind where it has been, or is said to have been."""
     _log.warning("The workflow %r is at cursor %d, and was expected to be at %d.", workflow_id, actual, expected)
     return CommitsLost(

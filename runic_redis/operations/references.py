@@ -88,5 +88,5 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     touched = [
         *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
     ]
-    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], line=workflow_id))
+    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], workflow_id=workflow_id))
     return bool(repaired == 1)

@@ -29,7 +29,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
             [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
             [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
             retry_at=2,
-            line=workflow_id,
+            workflow_id=workflow_id,
             size=len(data),
             writes=True,
         ),
@@ -83,7 +83,7 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep")), context.now_us()]
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
-    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))
+    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, workflow_id=workflow_id))
     if unless_lost(reply, workflow_id) is None:
         yield from unless_left_over(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)

@@ -13,7 +13,7 @@ from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.leftovers import unless_left_over
-from runic_redis.operations.records import Record, decode_commit, lost, missing, read_cursor, trimmed
+from runic_redis.operations.records import Record, commits_lost, decode_commit, missing, read_cursor, trimmed
 from runic_redis.protocol.effects import Command, ErrorReply, Operation
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import ask_all, checked
@@ -164,7 +164,7 @@ class Tailer:
                     )
                 found = read_cursor(cursor, one.meta)
                 if found < one.seen_at:
-                    raise lost(one.workflow_id, one.seen_at, found, "Nothing was changed.")
+                    raise commits_lost(one.workflow_id, one.seen_at, found, "Nothing was changed.")
                 one.created, one.seen_at = created, found
                 one.trimmed_to = read_cursor(trimmed_to, one.meta)
                 if one.cursor < one.trimmed_to:
@@ -177,7 +177,7 @@ class Tailer:
             if commit.start > one.cursor:
                 raise missing(self._context, one.workflow_id, one.cursor, commit.start)
             if commit.start < one.cursor and one.begun:
-                raise lost(one.workflow_id, one.cursor, commit.start, "Nothing was changed.")
+                raise commits_lost(one.workflow_id, one.cursor, commit.start, "Nothing was changed.")
             one.begun = True
             events = commit.events[one.cursor - commit.start :]
             records = [(one.workflow_id, record) for record in commit.records(events, one.cursor)]

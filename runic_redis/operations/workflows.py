@@ -31,13 +31,15 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     yield from make_namespace(context)
     for problem in (yield from facts.keep_ahead(context, found)).values():
         raise problem
-    fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
     command = call_script(
         "save_log",
-        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
-        [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
+        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.refs, *facts.fact_keys(context, found)],
+        [
+            *(workflow_id, own_id(), "", by_lease, encoded, context.now_us()),
+            *(str(len(found)), facts.kept_ahead(context), *facts.fact_arguments(context, found)),
+        ],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
         size=len(encoded) + sum(map(len, found.values())),
         writes=True,
     )
@@ -90,4 +92,4 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        unless_lost(reply, call.line)
+        unless_lost(reply, call.workflow_id)

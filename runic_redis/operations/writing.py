@@ -50,7 +50,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         ended: dict[str, list[int]] = {}
         for place in places:
             if replies[place].code == "END_REACHED":
-                ended.setdefault(commands[place].line, []).append(place)
+                ended.setdefault(commands[place].workflow_id, []).append(place)
         if early:
             yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
         for workflow_id, its_places in ended.items():
@@ -88,7 +88,7 @@ def _check_partitions(context: Context, command: Command) -> None:
     Another call of this store may have noticed first that the namespace was made again.
     """
     now = context.keys.partitions
-    if context.keys.workflow(command.line).partition not in command.keys:
+    if context.keys.workflow(command.workflow_id).partition not in command.keys:
         raise ConfigurationError(
             f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with partitions={now}; "
             f"this call was for another number. Nothing was written by it. This store uses partitions={now} from now "
