@@ -24,7 +24,7 @@ from runic_redis.errors import (
 from runic_redis.ui.guard import Guard
 from runic_redis.ui.live import Live
 from runic_redis.ui.metrics import Metrics
-from runic_redis.ui.views import Views, answer
+from runic_redis.ui.views import Views, json_response
 
 __all__ = ["make_app"]
 
@@ -88,4 +88,4 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 async def _failed(_: Request, error: Exception) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return answer({"error": str(error)}, status)
+    return json_response({"error": str(error)}, status)
