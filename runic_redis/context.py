@@ -28,6 +28,7 @@ class Context:
     Attributes:
         keys: the namespace's key names.
         codec: encodes and decodes.
+        url: where the store is connected, without a password.
         made: whether the namespace is known to have been made, with these settings.
         any_partitions: whether to take the namespace as it was made, in however many partitions.
         durability: how durable writes are, unless their call says otherwise.
@@ -45,6 +46,7 @@ class Context:
 
     keys: Keys
     codec: Codec
+    url: str = ""
     made: bool = False
     any_partitions: bool = False
     durability: Durability = "memory"

@@ -223,13 +223,21 @@ def too_slow(limit_s: float) -> StoreUnavailable:
 
 
 def refused_login(error: AuthenticationError) -> ConfigurationError:
-    """A wrong user name or password, without repeating either."""
+    """Return the error for a missing or wrong user name or password, without repeating either."""
+    text = said(error).rstrip(".")
+    if any(words in text for words in _NO_PASSWORD):
+        return ConfigurationError(
+            "The server asks for a password: put it in the URL (redis://:password@host, or redis://user:password@host "
+            "for another user than the default one), percent-encoded where it holds special characters."
+        )
     return ConfigurationError(
-        f"Redis refused the login: {said(error)}. Correct the user name and password in the URL "
+        f"Redis refused the login: {text}. Correct the user name and password in the URL "
         "(redis://user:password@host), percent-encoded where they hold special characters."
     )
 
 
+# How a server answers a command, and a HELLO, that came before a login.
+_NO_PASSWORD = ("Authentication required", "must be called with the client already authenticated")
 # How a server that does not know a command goes on, and names what came with it: for AUTH and HELLO, the password.
 _ARGUMENTS = ", with args beginning with"
 
