@@ -28,6 +28,7 @@ class Context:
     Attributes:
         keys: the namespace's key names.
         codec: encodes and decodes.
+        url: where the store is connected, without a password.
         made: whether the namespace is known to exist with these settings.
         any_partitions: whether to use the namespace with the number of partitions that it has.
         durability: the durability of writes whose call names none.
@@ -46,6 +47,7 @@ class Context:
 
     keys: Keys
     codec: Codec
+    url: str = ""
     made: bool = False
     any_partitions: bool = False
     durability: Durability = "memory"

@@ -34,8 +34,14 @@ OLDEST_SERVER = (6, 2)
 SETTINGS = ("format", "partitions")
 
 
+# The warnings that this process has logged, each with the URL and the namespace of its store.
+_warned: set[tuple[str, str, str]] = set()
+
+
 def open_namespace(context: Context) -> Operation[None]:
     """Check the server and the namespace without a write. Log a warning for each setting that endangers data.
+
+    A process logs each warning once for each URL and namespace.
 
     Raises:
         ConfigurationError: the server is too old, has no scripts, or cannot confirm the durability asked for; or the
@@ -67,7 +73,10 @@ def open_namespace(context: Context) -> Operation[None]:
     if context.durability != "memory":
         yield from prepare_durability(context, context.durability)
     for danger in _dangers(about, context.durability):
-        _log.warning("%s", danger)
+        warning = (danger, context.url, context.keys.namespace)
+        if warning not in _warned:
+            _warned.add(warning)
+            _log.warning("%s (store %s, namespace %r)", *warning)
 
 
 def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
