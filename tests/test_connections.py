@@ -1,4 +1,4 @@
-"""How many connections a store uses, when it takes another one, and for how long it tries."""
+"""How many connections a store uses, when it takes another one, and how long it retries."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.protocol.effects import Batch, Command, ConnectionLost, Unanswered
 from runic_redis.protocol.rounds import Call
 from runic_redis.testing.examples import numbered
-from tests.servers import RunningServer, cluster_url, running, valkey_program, wait_until
+from tests.servers import RunningServer, cluster, cluster_url, moving_slot, running, valkey_program, wait_until
 
 # More than redis-py's own limit.
 MANY = 110
@@ -116,6 +116,18 @@ def test_a_node_that_gets_another_pool_is_asked_through_that(
         assert store.append("w", numbered(1)) == 2
         assert "moved" in [one["name"] for one in former.client_list()]
         former.close()
+
+
+def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
+    with (
+        cluster(valkey_program(), tmp_path, primaries=2) as nodes,
+        RedisStore.from_url(cluster_url(nodes), namespace="shop", partitions=4, deadline_s=5.0) as store,
+    ):
+        store.append("order-1", numbered(1))
+        with moving_slot(nodes, store.context.keys.workflow("order-1").meta):
+            assert store.append("order-1", numbered(1)) == 2
+        assert store.append("order-1", numbered(1)) == 3
+        assert list(store.stream("order-1")) == numbered(1) * 3
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The driver on real connections: cut at every point, interrupted, and never resent by anybody else."""
+"""The driver on real connections: cut at every point, interrupted, and without retries below the queue."""
 
 import signal
 import threading

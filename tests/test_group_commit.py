@@ -1,4 +1,4 @@
-"""Concurrent calls on one store travel together, for threads and for tasks."""
+"""Concurrent calls on one store share round trips, for threads and for tasks."""
 
 import asyncio
 import os
@@ -71,7 +71,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def crowd(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, count: int
 ) -> tuple[Future[int], list[Future[int]]]:
-    """An append that is held up at the gate, and others that come behind it."""
+    """Hold an append up at the gate, and make others behind it."""
     first = pool.submit(store.append, "order-0", numbered(1))
     gated.arrived.acquire()
     return first, [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, count + 1)]
@@ -264,7 +264,7 @@ def test_a_child_process_has_connections_of_its_own(valkey: RunningServer, names
 
 
 async def commands_of(store: AsyncRedisStore, name: str) -> int:
-    """How many commands of a name the store's server has carried out."""
+    """Return how many commands of a name the store's server has carried out."""
     assert store._connected is not None
     stats = await store._connected.server._client.info("commandstats")
     return int(stats.get(f"cmdstat_{name}", {}).get("calls", 0))
@@ -377,7 +377,7 @@ def test_threads_that_wait_for_room_are_told_that_there_is_no_server(
 def test_threads_that_come_while_others_give_up_are_told_that_there_is_no_server(
     tmp_path: Path, namespace: str, pool: ThreadPoolExecutor
 ) -> None:
-    """Whoever sends for others leaves when its own deadline has passed, and another goes on."""
+    """A thread that sends for others stops at its own deadline, and another goes on."""
     with (
         running(valkey_program(), tmp_path) as server,
         RedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store,
@@ -442,7 +442,7 @@ class _Answering:
 
 
 def test_who_is_answered_by_another_still_sends_what_it_took_on(pool: ThreadPoolExecutor) -> None:
-    """A call of two nodes sends for one of them, and is answered by who sends for the other, just before it does."""
+    """A call of two nodes leads the queue of one, and gets its replies by the leader of the other just before."""
     server = ThreeNodes()
     sender = Sender(server, 30.0, wait_s=1.0)
     sender._lock = lock = WatchedLock(sender._lock)  # type: ignore[assignment]
@@ -457,9 +457,7 @@ def test_who_is_answered_by_another_still_sends_what_it_took_on(pool: ThreadPool
             if next(places) == 1:
                 # It is about to send what others want of a, and waits for b itself.
                 server.gates["b"].release(2)
-                (turn,) = [
-                    turn for turn in sender._tickets if turn.batch.commands[0].key == "a" and len(turn.replies) == 2
-                ]
+                (turn,) = [one for one in sender._tickets if one.batch.commands[0].key == "a" and len(one.replies) == 2]
                 wait_for(lambda: turn.missing == 0)
 
         lock.released[threading.get_ident()] = released

@@ -1,4 +1,4 @@
-"""A signal's handler that raises, at every point of a call where Python runs one, and a fork at every lock."""
+"""A signal handler that raises, at every point of a call where Python runs one, and a fork at every lock."""
 
 import asyncio
 import gc

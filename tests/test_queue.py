@@ -1,4 +1,4 @@
-"""Groups: what is sent when, what together, what again; with no socket, no thread and no clock but the test's."""
+"""Queues: which commands are sent when, which share a round, which are retried; without sockets, threads and clocks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,21 +30,29 @@ REFUSED = ConnectionLost("refused", sent=False)
 NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
-def append(line: str, name: str, size: int = 100, tried: str = "1") -> Command:
-    """A call that others may be joined with."""
-    args = [line, name, ""]
+def append(workflow_id: str, name: str, size: int = 100, tried: str = "1") -> Command:
+    """Return a call that others may be joined with."""
+    args = [workflow_id, name, ""]
     return call_script(
-        "append", (key(line),), args, retry_at=2, workflow_id=line, joins=True, size=size, writes=True, tried=tried
+        "append",
+        (key(workflow_id),),
+        args,
+        retry_at=2,
+        workflow_id=workflow_id,
+        joins=True,
+        size=size,
+        writes=True,
+        tried=tried,
     )
 
 
-def key(line: str) -> str:
-    return f"{{{line}}}:events"
+def key(workflow_id: str) -> str:
+    return f"{{{workflow_id}}}:events"
 
 
-def save(line: str, name: str) -> Command:
-    """A call of a line that is always sent alone."""
-    return call_script("save_log", (key(line),), [name, ""], retry_at=1, workflow_id=line, writes=True)
+def save(workflow_id: str, name: str) -> Command:
+    """Return a call of a workflow that is always sent alone."""
+    return call_script("save_log", (key(workflow_id),), [name, ""], retry_at=1, workflow_id=workflow_id, writes=True)
 
 
 def read(key: str) -> Command:
@@ -63,7 +71,7 @@ class Woken(Ticket):
 
 
 class Player:
-    """Plays a group's driver."""
+    """Plays the driver of a queue."""
 
     def __init__(self, deadline_s: float = 30.0) -> None:
         self.queue = Queue(deadline_s)
@@ -76,7 +84,7 @@ class Player:
         return ticket
 
     def round(self, *answers: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
-        """Send the next round once it may go, and answer it; what was sent."""
+        """Send the next round as soon as it may go, and answer it; return what was sent."""
         self.now_s = max(self.now_s + after_s, self.queue.resume_s)
         self.queue.enforce_deadlines(self.now_s)
         calls = self.queue.next_round(self.now_s)
@@ -85,7 +93,7 @@ class Player:
         return [call.args for call in calls]
 
     def send_and_answer(self, each_s: float, answer: Any = 1) -> list[Call]:
-        """Send the next round once it may go, and answer it as fast as that; what was sent."""
+        """Send the next round as soon as it may go, and answer it at this speed; return what was sent."""
         self.now_s = max(self.now_s, self.queue.resume_s)
         self.queue.enforce_deadlines(self.now_s)
         calls = self.queue.next_round(self.now_s)
@@ -101,7 +109,7 @@ def player() -> Player:
 
 
 def flag(args: Sequence[Any]) -> Any:
-    """What a script call says of earlier tries: empty on a first one."""
+    """Return the argument of a script call that marks a retry: empty on a first try."""
     return args[-1]
 
 
@@ -130,7 +138,7 @@ def test_commits_are_one_call(player: Player) -> None:
 
 
 def test_a_text_among_the_replies_to_commits_is_an_error(player: Player) -> None:
-    tickets = [player.ask(append(line, "1")) for line in "wvu"]
+    tickets = [player.ask(append(workflow_id, "1")) for workflow_id in "wvu"]
     player.round([1, b"CURSOR_CONFLICT 3", b"@user_script: 71: -OOM command not allowed.\r\n"])
     assert [ticket.replies for ticket in tickets] == [
         [1],
@@ -140,7 +148,7 @@ def test_a_text_among_the_replies_to_commits_is_an_error(player: Player) -> None
 
 
 def test_a_commit_that_the_server_refuses_for_now_is_sent_again_without_the_others(player: Player) -> None:
-    tickets = [player.ask(append(line, "1")) for line in "wv"]
+    tickets = [player.ask(append(workflow_id, "1")) for workflow_id in "wv"]
     player.round([1, b"NOREPLICAS Not enough good replicas to write."])
     assert tickets[0].replies == [1]
     (sent,) = player.round([2])
@@ -218,8 +226,8 @@ def test_what_is_confirmed_in_another_way_waits_for_itself() -> None:
 
 def test_in_a_cluster_commits_of_one_slot_are_one_call(player: Player) -> None:
     player.queue = Queue(30.0, by_slot=True)
-    for line, name in (("w", "1"), ("v", "2"), ("w", "3")):
-        player.ask(append(line, name))
+    for workflow_id, name in (("w", "1"), ("v", "2"), ("w", "3")):
+        player.ask(append(workflow_id, name))
     sent = player.round([1, 2], [5])
     assert [args[2:] for args in sent] == [
         ("2", key("w"), key("w"), "w", "1", "", "w", "3", ""),
@@ -249,7 +257,7 @@ def test_an_error_of_a_joined_call_is_everybody_s(player: Player) -> None:
     assert [ticket.replies[0].code for ticket in tickets] == ["WRONGTYPE", "WRONGTYPE"]
 
 
-def test_calls_of_a_line_that_cannot_be_joined_follow_each_other(player: Player) -> None:
+def test_calls_of_a_workflow_that_cannot_be_joined_follow_each_other(player: Player) -> None:
     for command in (append("w", "1"), save("w", "2"), append("w", "3"), save("v", "4")):
         player.ask(command)
     assert [args[4] for args in player.round([1], 1)] == ["w", "4"]
@@ -286,7 +294,7 @@ def test_once_unsure_every_later_try_is_flagged(player: Player) -> None:
     assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == ["1", "1"]
 
 
-def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -> None:
+def test_a_retry_and_a_first_try_of_a_workflow_are_joined_in_order(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
@@ -294,7 +302,7 @@ def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -
 
 
 def test_what_is_to_be_looked_for_again_is_sent_again_at_once_in_order(player: Player) -> None:
-    tickets = [player.ask(append(line, name)) for line, name in (("w", "1"), ("v", "2"), ("w", "3"))]
+    tickets = [player.ask(append(workflow_id, name)) for workflow_id, name in (("w", "1"), ("v", "2"), ("w", "3"))]
     player.round(CUT)
     player.ask(append("u", "4"))
     assert len(player.round([1, b"LOOK_AGAIN ", 2, 4], after_s=1)) == 1
@@ -350,29 +358,29 @@ def test_each_command_has_a_deadline_of_its_own(player: Player) -> None:
 
 
 def test_who_waits_for_others_waits_no_longer_than_the_deadline(player: Player) -> None:
-    """However many there are, and however many of a line that go one by one."""
+    """However many wait, also of one workflow, whose commands go one by one."""
     many = [player.ask(read(str(number))) for number in range(5 * queue._MOST_CALLS)]
-    line = [player.ask(save("w", str(number))) for number in range(5)]
+    one_by_one = [player.ask(save("w", str(number))) for number in range(5)]
     while player.now_s < 20:
         player.send_and_answer(0.0, CUT)
     late = player.ask(read("late"))
     while many[-1].missing:
         player.send_and_answer(0.0, CUT)
     assert 30 <= player.now_s < 30 + queue._LONGEST_PAUSE_S
-    assert not any(ticket.missing for ticket in [*many, *line])
+    assert not any(ticket.missing for ticket in [*many, *one_by_one])
     while late.missing:
         player.send_and_answer(0.0, CUT)
     assert 30 <= player.now_s - late.asked_s < 30 + queue._LONGEST_PAUSE_S
     assert player.queue.idle
-    for ticket in [*many, *line, late]:
+    for ticket in [*many, *one_by_one, late]:
         (reply,) = ticket.replies
         assert isinstance(reply, Unanswered)
         assert reply.elapsed_s >= 30
-    assert not line[-1].replies[0].unsure, "it was never sent"
+    assert not one_by_one[-1].replies[0].unsure, "it was never sent"
 
 
 def test_who_waits_while_the_server_answers_has_a_deadline_of_its_own(player: Player) -> None:
-    """What came long before the server failed has only waited for others until then."""
+    """A command that came long before the server failed has only waited for others until then."""
     for number in range(2 * queue._MOST_CALLS):
         player.ask(*(read(f"{number} {part}") for part in "ab"))
     waits = player.ask(read("waits"))
@@ -510,9 +518,9 @@ def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -
     player.queue.abandon(gone)
     assert player.round(2) == [("GET", "b")]
     assert stays.replies == [2]
-    under_way = player.ask(append("w", "1"))
+    in_flight = player.ask(append("w", "1"))
     calls = player.queue.next_round(0.0)
-    player.queue.abandon(under_way)
+    player.queue.abandon(in_flight)
     player.queue.take(calls, [CUT], 0.0)
     assert player.queue.idle
 
@@ -541,7 +549,7 @@ def test_who_asked_before_is_told_that_it_may_have_been_done(player: Player) -> 
 
 
 def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
-    """As when a round is taken for lost with the thread that sent it, and is answered all the same."""
+    """As when a round is thought lost with the thread that sent it, and has a reply all the same."""
     ticket = player.ask(append("w", "1"), read("k"))
     calls = player.queue.next_round(0.0)
     other = Player()
@@ -579,9 +587,11 @@ def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> No
     assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
 
 
-def large(line: str, name: str, size: int = rounds.LARGE_BYTES) -> Command:
-    args = [line, name, "", b"x" * size]
-    return call_script("append", (key(line),), args, retry_at=2, workflow_id=line, joins=True, size=size, writes=True)
+def large(workflow_id: str, name: str, size: int = rounds.LARGE_BYTES) -> Command:
+    args = [workflow_id, name, "", b"x" * size]
+    return call_script(
+        "append", (key(workflow_id),), args, retry_at=2, workflow_id=workflow_id, joins=True, size=size, writes=True
+    )
 
 
 CLOSED = ConnectionLost("closed", sent=True, closed=True)
@@ -604,7 +614,7 @@ def test_a_large_request_does_not_hold_up_others(player: Player) -> None:
     assert player.queue.idle
 
 
-def test_a_large_request_keeps_its_place_in_its_line(player: Player) -> None:
+def test_a_large_request_keeps_its_place_in_its_workflow(player: Player) -> None:
     for command in (append("w", "1"), large("w", "2"), append("w", "3"), append("v", "4")):
         player.ask(command)
     (sent,) = player.round([1, 4])
@@ -613,16 +623,16 @@ def test_a_large_request_keeps_its_place_in_its_line(player: Player) -> None:
     assert player.queue.take_large() == []
     assert player.round() == []
     ((sent,),) = player.queue.take_large()
-    assert player.round() == [], "the line is busy"
+    assert player.round() == [], "a request of the workflow is in flight"
     player.queue.take([sent], [[2]], 0.0)
     assert [args[5] for args in player.round([3])] == ["3"]
 
 
-def test_few_large_requests_are_under_way(player: Player) -> None:
+def test_few_large_requests_are_in_flight(player: Player) -> None:
     for number in range(queue._MOST_LARGE + 1):
         player.ask(large(f"w-{number}", "1"))
     player.ask(append(f"w-{queue._MOST_LARGE}", "2"))
-    assert player.round() == [], "the last line waits for its large request"
+    assert player.round() == [], "the last workflow waits for its large request"
     rounds = player.queue.take_large()
     assert len(rounds) == queue._MOST_LARGE
     player.queue.take(rounds[0], [[1]], 0.0)
@@ -631,7 +641,7 @@ def test_few_large_requests_are_under_way(player: Player) -> None:
 
 
 def ask_large(player: Player, *answers: Any) -> list[Sequence[Any]]:
-    """Send the round of a large request, and answer it; what was sent."""
+    """Send the round of a large request, and answer it; return what was sent."""
     assert player.round() == []
     (calls,) = player.queue.take_large()
     player.queue.take(calls, answers, player.now_s)
@@ -773,7 +783,7 @@ def test_few_and_what_one_caller_asks_together_are_not_halved(player: Player) ->
     assert len(player.send_and_answer(0.0)) == queue._FEW - 1
 
 
-def test_a_group_says_when_it_is_full(player: Player) -> None:
+def test_a_queue_is_full_at_a_number_of_commands_or_of_bytes(player: Player) -> None:
     for _ in range(queue._FULL_COMMANDS):
         assert not player.queue.is_full
         player.ask(read("k"))
@@ -784,7 +794,7 @@ def test_a_group_says_when_it_is_full(player: Player) -> None:
     assert player.queue.is_full
 
 
-def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> None:
+def test_each_node_has_a_queue_and_a_slot_moves_when_nothing_of_it_waits() -> None:
     nodes = {"{a}:x": "1", "{a}:y": "1", "{b}:x": "2"}
     queues = Queues(30.0, nodes.__getitem__)
 
@@ -798,7 +808,7 @@ def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> No
     nodes["{a}:x"] = nodes["{a}:y"] = "2"
     assert list(find("{a}:y")) == [first], "it must not overtake what waits"
     calls = first.next_round(0.0)
-    assert list(find("{a}:y")) == [first], "nor what is under way"
+    assert list(find("{a}:y")) == [first], "nor what is in flight"
     first.take(calls, [1], 0.0)
     assert list(find("{a}:y")) == [second]
 
@@ -807,19 +817,19 @@ ANSWERS = st.sampled_from(["ok", "cut", "refused", "loading", "noscript", "uncon
 
 
 @given(
-    lines=st.lists(st.sampled_from("uvw"), min_size=1, max_size=12),
+    workflows=st.lists(st.sampled_from("uvw"), min_size=1, max_size=12),
     alone=st.lists(st.booleans(), min_size=12, max_size=12),
     faults=st.lists(ANSWERS, max_size=30),
     arrivals=st.lists(st.integers(1, 4), min_size=12, max_size=12),
 )
-def test_a_line_is_carried_out_in_order_and_each_command_once(
-    lines: list[str], alone: list[bool], faults: list[str], arrivals: list[int]
+def test_the_commands_of_a_workflow_are_carried_out_in_order_and_each_once(
+    workflows: list[str], alone: list[bool], faults: list[str], arrivals: list[int]
 ) -> None:
     """Against a server that carries out what it answers, and may have carried out what it loses."""
     player = Player(deadline_s=1e9)
     commands = [
-        (save if single else append)(line, str(number))
-        for number, (line, single) in enumerate(zip(lines, alone, strict=False))
+        (save if single else append)(workflow_id, str(number))
+        for number, (workflow_id, single) in enumerate(zip(workflows, alone, strict=False))
     ]
     waiting = list(commands)
     done: dict[str, list[str]] = {}
@@ -861,5 +871,5 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
         if calls:
             player.queue.take(calls, answers, player.now_s)
     assert len(player.woken) == len(commands)
-    for line, names in done.items():
-        assert names == [str(number) for number, of in enumerate(lines) if of == line]
+    for workflow_id, names in done.items():
+        assert names == [str(number) for number, of in enumerate(workflows) if of == workflow_id]

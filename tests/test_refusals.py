@@ -1,4 +1,4 @@
-"""A server that takes no writes, or none for now: typed errors, and nothing half-written."""
+"""A server that rejects writes, for good or for now: typed errors, and nothing half-written."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-r"""Group commit: the commands of concurrent calls share round trips. Retries are decided here and nowhere else.
+"""Group commit: the commands of concurrent calls share round trips. Retries are decided here and nowhere else.
 
 The states of a request, and the methods of `Queue` that move it between them::
 
@@ -17,8 +17,8 @@ The states of a request, and the methods of `Queue` that move it between them::
 
 - **Waiting.** Requests that arrive during a round trip go in the next round. There are no timers. A queue has one round
   in flight, and beside it a few large requests, each on its own connection.
-- **In flight.** The commands of a workflow keep their order, whatever fails: nothing of a workflow is sent while one of
-  its requests is in flight or waits for a retry before it.
+- **In flight.** The commands of a workflow keep their order, whatever fails. Two of them share a round only as parts of
+  one call. Otherwise the second waits until the first is settled.
 - **Retried.** A request whose reply was lost may have been carried out. `_judge` marks it `unsure`. From then on it is
   sent with the arguments of a retry (`Command.as_retry`): by these its script finds an earlier try that was carried
   out. Such a request stays undecided until it has a reply or its deadline has passed.

@@ -70,13 +70,13 @@ class Views:
 
     async def _answer(self, make: Callable[[], Any]) -> Response:
         """Answer with the result of a function that decodes."""
-        return await self._in_thread(lambda: answer(make()))
+        return await self._in_thread(lambda: json_response(make()))
 
     async def summary(self, _: Request) -> Response:
         """Answer with the store's name and the numbers of its workflows."""
         counts = await self._store.run(count_workflows(self._context), "count_workflows")
         leased, unfinished = await self._store.run(count_leases(self._context), "count_unfinished")
-        return answer(
+        return json_response(
             {
                 "version": __version__,
                 "server": self._store.url,
@@ -135,7 +135,7 @@ class Views:
             ids, _, is_over = await self._listed(listing(1), below)
             is_over = is_over and not ids
         following = None if is_over or below is None else ":".join(map(str, below))
-        return answer({"workflows": [asdict(one) for one in found], "next": following})
+        return json_response({"workflows": [asdict(one) for one in found], "next": following})
 
     async def _listed(self, listing: Listing, below: Place | None) -> tuple[list[str], Place | None, bool]:
         """Return the ids of a listing, the place where it ended, and whether nothing comes after that."""
@@ -146,11 +146,11 @@ class Views:
 
     async def workflow(self, request: Request) -> Response:
         """Answer with a description of a workflow."""
-        return answer(asdict(await self._store.run(describe_one(self._context, _id(request)), "describe")))
+        return json_response(asdict(await self._store.run(describe_one(self._context, _id(request)), "describe")))
 
     async def memory(self, request: Request) -> Response:
         """Answer with the bytes of the server's memory that a workflow takes, by kind of key."""
-        return answer(await self._store.run(memory_of(self._context, _id(request)), "memory_usage"))
+        return json_response(await self._store.run(memory_of(self._context, _id(request)), "memory_usage"))
 
     async def overview(self, request: Request) -> Response:
         """Answer with samples of a workflow's commits, at even distances."""
@@ -201,7 +201,7 @@ class Views:
             yield f"data: {json.dumps(word)}\n\n"
 
 
-def answer(value: Any, status: int = 200) -> Response:
+def json_response(value: Any, status: int = 200) -> Response:
     """Return a JSON answer."""
     return Response(json.dumps(value, default=_json_form), status, media_type="application/json")
 
