@@ -167,6 +167,7 @@ class AsyncRedisStore:
                 # In a thread, because an embedded server may take seconds to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO, self._deadline_s)
             check_open(self.closed)
+            self.context.url = self._connected.label
             self.context.clock = time.time
             self.context.wait_s = self._connected.wait_s
             self.context.many_nodes = self._connected.many_nodes

@@ -149,6 +149,7 @@ class RedisStore:
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self.context = context
+        context.url = connected.label
         context.clock = time.time
         context.wait_s = connected.wait_s
         context.many_nodes = connected.many_nodes

@@ -40,6 +40,23 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(level, text) for level, text in records if "append-only" not in text]
 
 
+def test_a_danger_is_told_once_per_process_and_names_the_store(
+    open_url: Open, valkey: RunningServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (namespace, namespace, f"{namespace}-other"):
+        with open_url(valkey.url(), namespace=name):
+            pass
+    with valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "secretive", "on", ">hidden", "~*", "+@all")
+    with open_url(f"{valkey.url()}&username=secretive&password=hidden", namespace=f"{namespace}-login") as store:
+        assert store.url
+    told = [record.getMessage() for record in caplog.records if "append-only" in record.getMessage()]
+    place = f"unix://{valkey.socket}"
+    assert [message.rpartition(" (")[2] for message in told] == [
+        f"store {place}, namespace {name!r})" for name in (namespace, f"{namespace}-other", f"{namespace}-login")
+    ]
+
+
 def test_that_retries_begin_and_end(
     open_url: Open, proxy: Proxy, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -353,8 +353,13 @@ def test_a_user_without_scripts_may_open_and_read(context: Context) -> None:
     ],
 )
 def test_a_replica_is_warned_of(
-    context: Context, caplog: pytest.LogCaptureFixture, replies: list[Any], warns: bool
+    context: Context,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    replies: list[Any],
+    warns: bool,
 ) -> None:
+    monkeypatch.setattr("runic_redis.operations.settings._warned", set())
     play(open_namespace(context), replies)
     assert ("The server is a replica" in caplog.text) == warns
 

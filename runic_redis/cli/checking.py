@@ -1,4 +1,4 @@
-"""The verbs that check: `verify` what is kept, and `doctor` for the server that keeps it."""
+"""The verbs that check: `verify` for the stored data, and `doctor` for the server."""
 
 import time
 from dataclasses import asdict
@@ -11,7 +11,7 @@ from runic_redis.admin.doctor import Verdict
 from runic_redis.admin.doctor import doctor as run_doctor
 from runic_redis.admin.verifying import Verified, Verifier
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, out, print_json, printable, progress, table
+from runic_redis.cli.output import EXIT_NO, counted, out, print_json, printable, progress, table
 from runic_redis.errors import StoreError
 
 __all__ = ["doctor", "verify"]
@@ -28,14 +28,16 @@ def verify(
     *,
     url: Url = None,
     namespace: Namespace = "runic",
-    repair: Annotated[bool, typer.Option("--repair", help="Set right what can be derived from the rest.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair damage whose right value can be derived from other data.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look whether what is kept is whole and true; writers may go on.
+    """Check that stored data is complete and consistent. Safe to run while writers are active.
 
-    Cursors without gaps, readable entries, facts that are there and true to their hashes, snapshots not above their
-    streams, complete indexes. Without IDs, the whole namespace: its workflows, all its keys, all its facts. The exit
-    status is 1 if anything is wrong that was not repaired.
+    Checks that cursors have no gaps, entries are readable, facts exist and match their hashes, snapshots are not
+    ahead of their events, and indexes are complete. Without IDs it checks the whole namespace: its workflows, all its
+    keys, all its facts. Ends with exit status 1 if there is damage that was not repaired.
     """
     all_of_it = Verified()
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
@@ -50,7 +52,7 @@ def verify(
                     all_of_it.findings += part.findings
                     step.to(all_of_it.workflows)
             except StoreError:
-                # What was found until then counts, and what was repaired.
+                # Report the damage that was found, and repaired, before the failure.
                 _report(all_of_it, named=bool(workflow_ids), complete=False, as_json=as_json)
                 raise
     if not _report(all_of_it, named=bool(workflow_ids), complete=True, as_json=as_json):
@@ -58,7 +60,7 @@ def verify(
 
 
 def _report(all_of_it: Verified, *, named: bool, complete: bool, as_json: bool) -> bool:
-    """Print what was found; whether all is sound."""
+    """Print the findings. Return whether no damage is left."""
     left = [finding for finding in all_of_it.findings if not finding.repaired]
     sound = complete and not left
     if as_json:
@@ -68,11 +70,13 @@ def _report(all_of_it: Verified, *, named: bool, complete: bool, as_json: bool) 
             mark = "repaired" if finding.repaired else "can be repaired" if finding.repairs else "damaged"
             style = "green" if finding.repaired else "yellow" if finding.repairs else "red"
             out.print(Text.assemble((mark, style), printable(f" {finding.kind} {finding.name}: {finding.problem}")))
-        facts = f", {all_of_it.facts:,} facts" if not named else ""
-        state = "all sound" if sound else f"{len(left):,} problems"
+        counts = [counted(all_of_it.workflows, "workflow"), counted(all_of_it.events, "event")]
+        if not named:
+            counts.append(counted(all_of_it.facts, "fact"))
+        state = "no damage" if sound else counted(len(left), "problem")
         if not complete:
-            state += ", and not all was looked at"
-        out.print(f"{all_of_it.workflows:,} workflows, {all_of_it.events:,} events{facts}: {state}")
+            state += ", and not everything was checked"
+        out.print(f"{', '.join(counts)}: {state}")
     return sound
 
 

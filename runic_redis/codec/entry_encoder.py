@@ -164,7 +164,7 @@ class EntryEncoder:
         if len(rows) <= SPLIT_BYTES or len(events) == 1:
             if len(rows) > MAX_EVENT_BYTES:
                 raise EncodeError(
-                    f"events[{first}] takes {len(rows)} bytes encoded, and an event at most {MAX_EVENT_BYTES}: keep "
+                    f"events[{first}] takes {len(rows)} bytes encoded, and an event at most {MAX_EVENT_BYTES}: store "
                     "the large part as a fact and its hash in the event; nothing was sent.",
                     path=f"events[{first}]",
                 )
@@ -268,7 +268,7 @@ def _read_plan(registered: EventType, schema: Schema, index: int) -> _ReadPlan:
 def _header_too_large(header: bytes, path: str) -> EncodeError:
     return EncodeError(
         f"The names and fields of the types in {path} take {len(header)} bytes encoded, and at most "
-        f"{MAX_HEADER_BYTES} are kept: append fewer types of events at once; nothing was sent.",
+        f"{MAX_HEADER_BYTES} are stored: append fewer types of events at once; nothing was sent.",
         path=path,
     )
 

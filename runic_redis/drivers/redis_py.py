@@ -227,13 +227,22 @@ def too_slow(limit_s: float) -> StoreUnavailable:
 
 
 def rejected_login(error: AuthenticationError) -> ConfigurationError:
-    """Return the error for a wrong user name or password, without repeating either."""
+    """Return the error for a missing or wrong user name or password, without repeating either."""
+    text = exception_text(error).rstrip(".")
+    if any(words in text for words in _NO_PASSWORD):
+        return ConfigurationError(
+            "The server asks for a password. Nothing was sent. Put it in the URL (redis://:password@host, or "
+            "redis://user:password@host for another user than the default one), percent-encoded where it holds special "
+            "characters."
+        )
     return ConfigurationError(
-        f"Redis refused the login: {exception_text(error)}. Correct the user name and password in the URL "
+        f"Redis refused the login: {text}. Correct the user name and password in the URL "
         "(redis://user:password@host), percent-encoded where they hold special characters."
     )
 
 
+# How a server rejects a command, and a HELLO, before a login.
+_NO_PASSWORD = ("Authentication required", "must be called with the client already authenticated")
 # How the error for an unknown command continues with its arguments: for AUTH and HELLO, the password.
 _ARGUMENTS = ", with args beginning with"
 

@@ -1,7 +1,7 @@
 """Listing workflows newest first, from the indexes of all partitions at once.
 
-Each partition keeps its workflows by the time of their last write. The listing reads a page of each, and merges
-them; a partition whose page runs out is asked for the next.
+Each partition has an index of its workflows by the time of their last write. The listing reads a page of each index,
+and merges them. When the page of a partition runs out, it reads the next one.
 """
 
 from collections import deque
@@ -25,12 +25,12 @@ _LAST_PAGE = 1024
 
 
 class Place(NamedTuple):
-    """Where a workflow stands in the order of a listing.
+    """The place of a workflow in the order of a listing.
 
     Attributes:
-        time_us: when it was last written to, in microseconds since 1970, by the server's clock.
-        partition: the number of its partition: of those that share a time, the lower comes first.
-        workflow_id: its id: of those that share a partition, too, the higher comes first, as in Redis.
+        time_us: the time of its last write, in microseconds since 1970, by the server's clock.
+        partition: the number of its partition. At the same time, the lower number comes first.
+        workflow_id: its id. At the same time in one partition, the higher id comes first, as in Redis.
     """
 
     time_us: float
@@ -38,14 +38,14 @@ class Place(NamedTuple):
     workflow_id: str
 
     def is_before(self, time_us: float, partition: int, workflow_id: str) -> bool:
-        """Whether this comes before another place."""
+        """Return whether this comes before another place."""
         if time_us != self.time_us:
             return time_us < self.time_us
         return partition > self.partition or (partition == self.partition and workflow_id < self.workflow_id)
 
 
 class _Partition:
-    """One partition's index, or its leases, and how far down they have been read."""
+    """One partition's index, or its leases, and the place up to which they were read."""
 
     def __init__(
         self, keys: Keys, number: int, first_page: int, below: Place | None, lowest: float, *, by_lease: bool
@@ -61,16 +61,16 @@ class _Partition:
         self._count = first_page
         self._below = below
         self._score = float("inf") if below is None else below.time_us
-        # Members with the lowest score seen: the next page starts at that score, so as to miss none that share it.
+        # Members with the lowest score so far. The next page starts at that score, to include all that share it.
         self._at_score: set[str] = set()
 
     @property
     def runs_low(self) -> bool:
-        """Whether the next round trip should bring more of it."""
+        """Whether the next round trip should read more of it."""
         return self.more and len(self.read) <= self._count // 8
 
     def command(self, time_ms: int) -> Command:
-        # To the last digit: rounded up, it would begin again with what has been read.
+        # With all digits: rounded up, the page would begin with members that were read already.
         upper = f"{self._score:.17g}"
         count = str(self._count + len(self._at_score))
         if self.by_lease:
@@ -93,23 +93,23 @@ class _Partition:
 
 
 class Listing:
-    """The ids of a namespace's workflows, the one written to last first.
+    """The ids of a namespace's workflows, the last written first.
 
-    A workflow that is written to while the listing is under way has moved to the front, and may be passed over.
+    A write during the listing moves its workflow to the front. The listing may skip that workflow.
 
     Args:
         context: the store's.
-        prefix: only ids that start with this.
-        containing: only ids that contain this, in upper or lower case.
-        limit: at most this many; None for all.
-        below: only what comes behind this place.
-        lowest: only what was last written to at this time or later, in Unix microseconds.
-        by_lease: only workflows with a lease that nobody gave back. They come by the end of the lease, the latest
+        prefix: list only ids that start with this.
+        containing: list only ids that contain this, in upper or lower case.
+        limit: list at most this many; None for all.
+        below: list only workflows after this place.
+        lowest: list only workflows that were last written at this time or later, in Unix microseconds.
+        by_lease: list only workflows with a lease that was not released. They come by the end of the lease, the latest
             first; `below` and `lowest` are then such ends, in Unix milliseconds.
         most_read: stop after reading this many ids, wanted or not; None to read all.
 
     Attributes:
-        last: the place of the last id that was read, if any was.
+        last: the place of the last id that was read; None before the first.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Listing:
             _Partition(context.keys, number, first_page, below, lowest, by_lease=by_lease)
             for number in context.keys.partition_numbers()
         ]
-        # The newest workflow of each partition that is not listed yet, as (-score, partition, id).
+        # For each partition, its newest workflow that is not listed yet, as (-score, partition, id).
         self._heap: list[tuple[float, int, str]] = []
         self._starved = True
         self._unread = inf if most_read is None else most_read
@@ -146,7 +146,7 @@ class Listing:
         return not self._starved and not self._heap
 
     def next_page(self) -> Operation[list[str]]:
-        """The next ids, at least one; none when all have been listed."""
+        """Return the next ids: at least one, or none when all are listed."""
         ids: list[str] = []
         while not ids and self._limit != 0 and self._unread > 0 and not self.is_over:
             if self._starved:
@@ -155,11 +155,11 @@ class Listing:
         return ids
 
     def open(self) -> Operation[None]:
-        """Nothing is to be read before the first page."""
+        """Do nothing: the first page needs no preparation."""
         yield from ()
 
     def close(self) -> None:
-        """Nothing is on its way."""
+        """Do nothing: no page is in flight."""
 
     def _refill(self) -> Operation[None]:
         """Read the next page of every partition that runs low."""
@@ -179,7 +179,7 @@ class Listing:
             yield from delete_ended(self._context, all_ended)
 
     def _queue(self, number: int) -> None:
-        """Queue a partition's newest; without one, it must be read further before the order is known."""
+        """Queue a partition's newest workflow. Without one, read more of the partition before the order is known."""
         partition = self._partitions[number]
         partition.queued = bool(partition.read)
         if partition.read:
@@ -189,7 +189,7 @@ class Listing:
             self._starved = True
 
     def _merge(self) -> list[str]:
-        """Take ids, newest first, until a partition must be read further."""
+        """Return ids, newest first, until more of a partition must be read."""
         ids = []
         while self._heap and not self._starved and self._limit != 0 and self._unread > 0:
             score, number, workflow_id = heappop(self._heap)

@@ -73,7 +73,7 @@ class ReferenceContract(Contract):
             lambda: store.append("w", numbered(1), metadata={"fact": inner}),
         ]
         for call in calls:
-            with pytest.raises(EncodeError, match="a fact refers to no other"):
+            with pytest.raises(EncodeError, match="a fact cannot refer to another fact"):
                 call()
         assert not store.exists("w")
 

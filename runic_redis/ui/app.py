@@ -1,4 +1,4 @@
-"""The ASGI application: which address answers what."""
+"""The ASGI application: its addresses and their answers."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ from runic_redis.ui.views import Views, json_response
 __all__ = ["make_app"]
 
 _STATIC = Path(__file__).with_name("static")
-# Only these are served: no name from a request becomes a path.
+# The only files that are served. No name from a request becomes a path.
 _FILES = {"/": "index.html", **{f"/{path.name}": path.name for path in sorted(_STATIC.iterdir())}}
 _STATUS = (
     (FactNotFound, 404),
@@ -41,12 +41,12 @@ _STATUS = (
 
 
 def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette:
-    """The page of a store.
+    """Return the application for a store.
 
     Args:
         store: an open store, to which every event is without its class.
-        live: the watch over it, which runs as long as the application does.
-        token: what must be shown to see the page; None for loopback only.
+        live: the watch over the store. It runs as long as the application does.
+        token: the token that requests must carry; None to accept the loopback interface only.
     """
     views = Views(store, live)
 

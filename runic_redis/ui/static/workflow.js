@@ -1,4 +1,4 @@
-// One workflow: its time line, and what made its facts.
+// One workflow: its time line, and the graph of its facts.
 
 import { about, bytes, choice, colourOf, copy, dated, el, number, offer, problemText, time, to, typeLabel } from "./dom.js";
 import { drawGraph } from "./graph.js";
@@ -39,11 +39,11 @@ function aboutWorkflow(one, memory) {
   );
 }
 
-/** Shows a workflow's time line, and an event of it beside, if one is named. */
+/** Show a workflow's time line, around an event if one is named. */
 export async function showLine(main, app, id, query, cursor) {
   const [one, place] = await showHead(main, app, id, "line");
   const at = (parts) => {
-    const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
+    const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value !== ""));
     return query.size ? `${to("w", id)}?${query}` : to("w", id);
   };
   const memory = el("span", null, "…");
@@ -57,8 +57,8 @@ export async function showLine(main, app, id, query, cursor) {
   const types = choice("Type", typeChoices([], filters.type), filters.type, (type) => app.go(at({ ...filters, type })));
   const search = el("input", { type: "search", id: "search", placeholder: "Text in the fields  ( / )", "aria-label": "Text in the fields", value: filters.q, autocomplete: "off", spellcheck: "false" });
   const newest = el("a", { class: "button", href: at(filters) }, "Newest");
-  const newer = el("a", { class: "button", id: "newer" }, "‹ Newer");
-  const older = el("a", { class: "button", id: "older" }, "Older ›");
+  const newer = el("a", { class: "button", id: "newer", hidden: true }, "‹ Newer");
+  const older = el("a", { class: "button", id: "older", hidden: true }, "Older ›");
   const bar = el("div", { class: "bar" }, types, search, go, el("span", { class: "end" }), newest, newer, older);
   search.addEventListener("change", () => app.go(at({ ...filters, q: search.value })));
   go.addEventListener("submit", (event) => {
@@ -109,7 +109,7 @@ export async function showLine(main, app, id, query, cursor) {
     draw();
     document.getElementById("state")?.replaceChildren(state(now));
     if (!follows) return;
-    // Who has scrolled down reads: what they read stays where it is.
+    // A reader who has scrolled down keeps their place.
     if (window.scrollY < line.offsetTop) await load();
     else {
       more.hidden = now.cursor <= seen;
@@ -143,7 +143,7 @@ function emptyText({ first, last }, { type, q }) {
 }
 
 let marked = null;
-/** Marks the event that is shown beside. */
+/** Mark the event that the panel shows. */
 export function mark(cursor) {
   marked = cursor;
   for (const one of document.querySelectorAll(".event")) {
@@ -157,7 +157,7 @@ function rows(id, one, found, seen) {
   const made = [];
   let snapshot = one.snapshot_cursor;
   const commits = merged(found.commits);
-  // The snapshot stands above the event that it covers last: at the top only where nothing newer is left out.
+  // The snapshot stands above the last event that it covers, and at the top only if the page has the newest event.
   if (snapshot > found.last && found.newer) snapshot = null;
   const marked = (text, kind, when) => el("div", { class: `mark ${kind}` }, text, when && [", ", time(when)]);
   const snapshotMark = () => {
@@ -180,11 +180,11 @@ function rows(id, one, found, seen) {
     made.push(el("section", { class: "commit" }, head, list));
   }
   if (snapshot !== null && !found.older) made.push(snapshotMark());
-  if (one.trimmed && !found.older) made.push(marked(`The events up to ${number(one.trimmed)} are trimmed`, "trim"));
+  if (one.trimmed && !found.older) made.push(marked(`Events up to ${number(one.trimmed)} are trimmed`, "trim"));
   return made;
 }
 
-/** A large commit is kept in parts: here it is one. */
+/** Join the parts of large commits. */
 function merged(commits) {
   const made = [];
   for (const commit of commits) {
@@ -197,7 +197,7 @@ function merged(commits) {
   return made;
 }
 
-/** The whole history as a strip: by cursor, in the colours of the types; with snapshot and trim. */
+/** Draw the whole history as a strip along the cursors, in the colours of the types, with snapshot and trim. */
 function overview(app, id, one, samples) {
   const width = 1000;
   const height = 56;
@@ -220,7 +220,7 @@ function overview(app, id, one, samples) {
   const hatch = el("defs", null, el("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, el("line", { class: "hatch", x1: 0, x2: 0, y1: 0, y2: 6 })));
   const gone = one.trimmed ? el("rect", { class: "gone", x: 0, y: 0, height, width: x(one.trimmed) }, el("title", null, `Trimmed up to ${number(one.trimmed)}`)) : null;
   const at = (cursor, kind) => el("line", { class: `at ${kind}`, x1: x(cursor), x2: x(cursor), y1: 0, y2: height });
-  const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": "The whole history; press it to go there", click: (event) => {
+  const svg = el("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": "The whole history. Press a place to go there", click: (event) => {
     const box = svg.getBoundingClientRect();
     app.go(`${to("w", id)}?upto=${Math.max(1, Math.round(((event.clientX - box.left) / box.width) * one.cursor))}`);
   } }, hatch, gone, bars, one.snapshot_cursor === null ? null : [at(one.snapshot_cursor, "around"), at(one.snapshot_cursor, "snapshot")]);
@@ -235,7 +235,7 @@ function overview(app, id, one, samples) {
   ];
 }
 
-/** Shows an event's fields and what is kept about it. */
+/** Show an event with its fields, its commit and its metadata. */
 export async function showEvent(panel, app, id, cursor) {
   const [event, one] = await Promise.all([
     app.get(`api/event?${new URLSearchParams({ id, cursor })}`, { beside: true }),
@@ -255,19 +255,19 @@ export async function showEvent(panel, app, id, cursor) {
     ...(event.metadata ? valueSection("Metadata", event.metadata) : []));
 }
 
-/** Shows what made which fact. */
+/** Show the graph of a workflow's facts. */
 export async function showFacts(main, app, id, upto) {
   const [, place] = await showHead(main, app, id, "facts");
   const asked = new URLSearchParams({ id });
   if (upto) asked.set("upto", upto);
   const graph = await app.get(`api/graph?${asked}`);
   if (!graph.nodes.length) {
-    place.replaceWith(el("p", { class: "card empty" }, graph.last ? `None of the events ${number(graph.first)} to ${number(graph.last)} holds a fact.` : "It has no events."));
+    place.replaceWith(el("p", { class: "card empty" }, graph.last ? `None of the events ${number(graph.first)} to ${number(graph.last)} refers to a fact.` : "No events here."));
   } else {
     place.replaceWith(drawGraph(id, graph));
   }
   main.append(el("div", { class: "note" },
-    el("span", null, `Of the events ${number(graph.first)} to ${number(graph.last)}${graph.cut ? ", of which only the later facts are shown" : ""}. From left to right: what an event made, and what was made of it.`),
+    el("span", null, `The facts of the events ${number(graph.first)} to ${number(graph.last)}${graph.cut ? ", the latest ones only" : ""}. Lines lead from an event to the facts that it made, and from a fact to the events that used it. Point at a node to see its origin and its results.`),
     graph.older && graph.first > 1 && el("a", { class: "button", id: "older", href: to("w", id, "facts", graph.first - 1) }, "‹ Older")));
   return () => {};
 }

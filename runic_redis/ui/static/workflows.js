@@ -17,7 +17,7 @@ export async function showWorkflows(main, app, query) {
   const rows = el("tbody");
   const empty = el("p", { class: "empty", hidden: true });
   const newest = el("a", { class: "button" }, "Newest");
-  const older = el("a", { class: "button", id: "older" });
+  const older = el("a", { class: "button", id: "older", hidden: true });
   const note = el("span", { class: "muted" });
   main.replaceChildren(
     el("div", { class: "tiles" },
