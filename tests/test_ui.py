@@ -119,8 +119,9 @@ def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisSt
     after = page.get("summary")
     assert (after["leased"] - before["leased"], after["unfinished"] - before["unfinished"]) == (4, 5)
     since = page.get("workflow", id="filtered-15")["written"]
-    recent = page.get("workflows", containing="filtered-", since=since)["workflows"]
-    assert [one["workflow_id"] for one in recent] == ["filtered-17", "filtered-16", "filtered-15"]
+    recent = page.get("workflows", containing="filtered-", since=since, limit=3)
+    assert [one["workflow_id"] for one in recent["workflows"]] == ["filtered-17", "filtered-16", "filtered-15"]
+    assert recent["next"] is None
     assert page.get("workflows", state="open", containing="filtered-", since=since)["workflows"] == []
     assert (
         len(page.get("workflows", state="leased", containing="filtered-0", since="2026-01-01T00:00:00Z")["workflows"])
