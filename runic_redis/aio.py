@@ -1,6 +1,7 @@
 """The store for asyncio: every operation of the contract, as in `runic_redis.store`.
 
-The operations are written once, in operations/. The docstrings of `RedisStore`'s methods hold for both stores.
+The operations are written once, in operations/. The docstrings of `RedisStore`'s methods hold for both stores. The
+whole API is one module because users read it from top to bottom.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
-from runic_redis.drivers.aio_servers import drop_connections
+from runic_redis.drivers.aio_connections import drop_connections
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.redis_py import check_open, opening_limit_s
 from runic_redis.durability import Durability
@@ -166,6 +167,7 @@ class AsyncRedisStore:
                 # In a thread, because an embedded server may take seconds to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO, self._deadline_s)
             check_open(self.closed)
+            self.context.url = self._connected.label
             self.context.clock = time.time
             self.context.wait_s = self._connected.wait_s
             self.context.many_nodes = self._connected.many_nodes
@@ -236,7 +238,7 @@ class AsyncRedisStore:
             raise StoreError(
                 "The store is not open. Nothing was sent. Write 'async with', or 'await store.open()' first."
             )
-        self._sender.check()
+        self._sender.check_usable()
         if not context.made:
             operation = settings.with_settings(context, operation)
         if context.observer is None:
@@ -575,7 +577,7 @@ class AsyncRedisStore:
 
     def _check_loop(self) -> None:
         if self._sender is not None:
-            self._sender.home.check()
+            self._sender.home.check_loop()
 
 
 async def _observed(observing: AbstractContextManager[Callable[[T], T]], operation: Operation[T], sender: Sender) -> T:

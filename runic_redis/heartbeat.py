@@ -152,7 +152,7 @@ class AsyncHeldLease(Lease, _Held):
     async def __aenter__(self) -> Self:
         store = _store_of(self)
         if (home := vars(self)["_home"]) is not None:
-            home.check()
+            home.check_loop()
         self._beats.append(asyncio.create_task(self._beat(store)))
         return self
 

@@ -409,9 +409,7 @@ def pending(events: Iterable[Any]) -> list[RunnableDispatched]:
             try:
                 hash(past.runnable_id)
             except TypeError as error:  # reading does not check the types of fields
-                raise DecodeError(
-                    f"A {type(past).__name__} is damaged: its runnable_id is not a hash: {error}."
-                ) from error
+                raise DecodeError(f"A {type(past).__name__} is damaged: runnable_id is no hash: {error}.") from error
             # Removed first, so that a retry has the place of its dispatch, not of the first try.
             dispatched.pop(past.runnable_id, None)
         if isinstance(past, RunnableDispatched):

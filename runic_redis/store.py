@@ -1,6 +1,6 @@
 """The store: every operation of the contract, on a connection to Redis.
 
-This is the whole API in one module, a method for each operation: users read it from top to bottom. The operations
+The whole API is one module because users read it from top to bottom, a method for each operation. The operations
 themselves are in operations/, and drivers/ sends them to Redis.
 """
 
@@ -149,6 +149,7 @@ class RedisStore:
     def _open(self, connected: Connected, context: Context, deadline_s: float) -> None:
         self._connected = connected
         self.context = context
+        context.url = connected.label
         context.clock = time.time
         context.wait_s = connected.wait_s
         context.many_nodes = connected.many_nodes

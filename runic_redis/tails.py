@@ -79,7 +79,7 @@ class Tail(Iterator[T]):
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise _not_copied(self)
+        raise _not_copyable_error(self)
 
 
 class _PageReader:
@@ -184,7 +184,7 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
         await self.aclose()
 
     def __reduce__(self) -> NoReturn:
-        raise _not_copied(self)
+        raise _not_copyable_error(self)
 
 
 class AsyncPages(_PageReader, AsyncIterator[T]):
@@ -239,7 +239,7 @@ class AsyncPages(_PageReader, AsyncIterator[T]):
         self._source.close()
 
 
-def _not_copied(tail: object) -> InvalidType:
+def _not_copyable_error(tail: object) -> InvalidType:
     return InvalidType(
         f"This {type(tail).__name__} cannot be pickled or copied: it reads over a connection of this process. Nothing "
         "was changed. Open another tail, with after= the cursor of the last record that you processed."

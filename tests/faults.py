@@ -6,10 +6,10 @@ from typing import Any
 from runic_redis import RedisStore
 from runic_redis.drivers.sync import Sender
 from runic_redis.drivers.sync_servers import Pending, Server
-from runic_redis.protocol.effects import Lost
-from runic_redis.protocol.queue import Call
+from runic_redis.protocol.effects import ConnectionLost
+from runic_redis.protocol.rounds import Call
 
-LOST = Lost("the test lost it", sent=True)
+LOST = ConnectionLost("the test lost it", sent=True)
 
 
 class FaultyServer:

@@ -20,7 +20,7 @@ from runic_redis.events import default_registry
 from runic_redis.keys import Keys
 from runic_redis.operations import appending, facts, leasing, listing, reading, settings, snapshots, tailing, workflows
 from runic_redis.operations.records import decode_commit
-from runic_redis.protocol.effects import Ahead, Batch, Collect, Command, ErrorReply, Operation
+from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, Operation
 from tests import strategies
 
 __all__ = ["OPERATIONS", "TARGETS", "Source", "attempt", "seeds", "split"]
@@ -321,10 +321,10 @@ def run(operation: Operation[Any], source: Source) -> Any:
     try:
         for _ in range(MOST_ROUNDS):
             effect = operation.send(answered)
-            if isinstance(effect, Ahead):
+            if isinstance(effect, Begin):
                 answered = effect  # it stands for the reply that is on its way
                 continue
-            batch = effect.fetching.batch if isinstance(effect, Collect) else effect  # type: ignore[attr-defined]
+            batch = effect.in_flight.batch if isinstance(effect, Await) else effect  # type: ignore[attr-defined]
             assert isinstance(batch, Batch)
             answered = [reply_to(command, source) for command in batch.commands]
     except StopIteration as stop:

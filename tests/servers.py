@@ -202,6 +202,23 @@ def cluster(
 
 
 @contextlib.contextmanager
+def moving_slot(nodes: Sequence[RunningServer], key: str) -> Iterator[redis.Redis]:
+    """Move a key's slot to the other one of two nodes: first its keys, and the slot at the end of the block."""
+    with nodes[0].client() as first, nodes[1].client() as second:
+        slot = first.execute_command("CLUSTER", "KEYSLOT", key)
+        is_first = first.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)
+        (source, target), port = ((first, second), nodes[1].port) if is_first else ((second, first), nodes[0].port)
+        names = [client.execute_command("CLUSTER", "MYID").decode() for client in (source, target)]
+        target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+        source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+        for moving in source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.execute_command("MIGRATE", "127.0.0.1", port, moving, 0, 5000)
+        yield target
+        for client in (target, source):
+            client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+
+
+@contextlib.contextmanager
 def sentinel(program: Path, directory: Path, service: str, primary: RunningServer, *settings: str) -> Iterator[int]:
     """Run a Sentinel that watches a primary, with settings like "failover-timeout 2000". Yield its port."""
     (port,) = free_ports(1)

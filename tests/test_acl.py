@@ -232,7 +232,7 @@ def test_a_missing_permission_is_named(valkey: RunningServer, open_url: Any, nam
         store.append("order-1", numbered(1))
     said = str(caught.value)
     assert f"User user-{namespace} has no permissions to run the 'zadd' command" in said
-    assert "What the script had written by then stays." in said
+    assert "The writes of the script before that stay." in said
 
 
 # Permissions that options and tools need in addition

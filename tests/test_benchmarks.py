@@ -1,4 +1,4 @@
-"""The benchmark runs, and says what it measured: on a scale of nothing, with no word about how fast anything is."""
+"""The benchmark runs on a tiny scale and reports its figures. No test says how fast anything is."""
 
 import dataclasses
 import gc
@@ -44,10 +44,10 @@ TINY = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[ModuleType]:
-    """The runs, imported where they are wanted: not in each worker, since they draw by matplotlib."""
+    """Import the runs only in the process that needs them, because they import matplotlib."""
     run = import_module("benchmarks.run")
     with pytest.MonkeyPatch.context() as patch:
-        # Garbage is collected before each case, for figures that nobody reads here: it took half of the time.
+        # Collecting garbage before each case took half of the time.
         for name in ("collect", "freeze", "unfreeze"):
             patch.setattr(gc, name, lambda: 0)
         # And each namespace is deleted, with every bucket.

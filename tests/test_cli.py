@@ -1,6 +1,7 @@
 """Every verb of the command line, on a real server, as scripts and people use it."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -8,17 +9,23 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, NoReturn
+from uuid import UUID
 
 import pytest
 import redis
 
-from runic_redis import Fact, RedisStore, StoreUnavailable, UnknownEvent, event
+from runic_redis import Fact, FactRef, RedisStore, StoreUnavailable, UnknownEvent, event
+from runic_redis.admin.doctor import doctor
 from runic_redis.admin.verifying import Verifier
 from runic_redis.cli.main import main
+from runic_redis.recovery import EveryEvents, session
 from tests.forking import Forked, run_forked
 from tests.servers import RunningServer, running, valkey_program, wait_until
 
@@ -144,7 +151,7 @@ def test_a_workflow_is_shown_with_all_that_is_kept_of_it(run: Run, shop: RedisSt
     assert one["memory"]["events"] > 0
     assert [(commit["cursor"], commit["types"]) for commit in one["commits"]] == [(3, {"dict": 1})]
     people = run("show", "order-1").out
-    for words in ("worker-1", "at 3, 5 B", "trimmed to", "1 facts"):
+    for words in ("worker-1", "at 3, 5 B", "trimmed to", "1 fact"):
         assert words in people
     missing = run("show", "nobody")
     assert missing.status == 1
@@ -204,6 +211,158 @@ def test_events_are_printed_without_their_classes(run: Run, shop: RedisStore) ->
     assert (trimmed.status, trimmed.out, trimmed.err) == (0, "", "The events up to 3 are trimmed.\n")
 
 
+def test_events_and_their_metadata_are_readable(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
+    fact = fact_of(shop)
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    values = {"at": moment, "id": UUID(int=1), "took": timedelta(seconds=90), "raw": b"x" * 100, "n": Decimal("1.50")}
+    shop.append("read", [{"type": "order_placed", **values}], metadata={"by": "Ada"})
+    shop.save_fact("lost", 1)
+    shop.append("read", [{"seen": [FactRef(fact)], "gone": FactRef("lost")}])
+    with valkey.client() as client:
+        client.hdel(shop.context.keys.fact(b"lost")[0], "lost")
+    first, second = run("events", "read").out.splitlines()
+    assert re.match(r" +1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d order_placed type='order_placed', ", first)
+    assert first.endswith("  [by='Ada']")
+    assert "at=2026-01-02T03:04:05+00:00, id=00000000-0000-0000-0000-000000000001, took=0:01:30, " in first
+    assert f"raw=b'{'x' * 32}'… (100 bytes), n=1.50" in first
+    assert second.endswith(f" dict seen=[fact {fact[:15]}… (dict, 42 B)], gone=fact lost (missing)")
+    assert [one["type"] for one in run("events", "read", "--json").lines] == ["order_placed", "dict"]
+    assert [one["cursor"] for one in run("events", "read", "--type", "order_placed", "--json").lines] == [1]
+    shown = run("show", "read")
+    assert re.search(r"types +metadata\n", shown.out)
+    assert re.search(r" order_placed +by='Ada' *\n", shown.out)
+
+
+def test_events_are_filtered_by_their_fields(run: Run, shop: RedisStore) -> None:
+    events = [{"n": 1, "ok": True}, {"n": 1.0, "ok": 1}, {"n": "1", "of": FactRef("a")}, {"n": None}, {"n": {"a": [1]}}]
+    shop.save_fact("a", 1)
+    for number, event_ in enumerate(events):
+        shop.append("where", [event_], metadata={"part": number % 2})
+    shop.append("where", [{"n": Decimal(1), "at": datetime(2026, 1, 2, tzinfo=UTC)}])
+
+    def cursors(*conditions: str) -> list[int]:
+        options = [part for condition in conditions for part in ("--where", condition)]
+        return [one["cursor"] for one in run("events", "where", "--json", *options).lines]
+
+    assert cursors("n=1") == [1, 2, 3, 6], "as text, and as JSON"
+    assert cursors('n="1"') == [3]
+    assert cursors("n=null") == [4]
+    assert cursors('n={"a": [1]}') == [5]
+    assert (cursors("ok=true"), cursors("ok=1")) == ([1], [2])
+    assert (cursors("of=a"), cursors("at=2026-01-02T00:00:00+00:00")) == ([3], [6])
+    assert cursors("metadata.part=0") == [1, 3, 5]
+    assert cursors("metadata.part=0", "n=1") == [1, 3]
+    assert cursors("none=1") == []
+    tailed = run("tail", "where", "--last", 9, "--where", "n=null", "--limit", 1, "--json").lines
+    assert [one["cursor"] for one in tailed] == [4]
+    wrong = run("events", "where", "--where", "n")
+    assert (wrong.status, wrong.err) == (2, "runic-redis: --where takes KEY=VALUE, not 'n'.\n")
+
+
+def test_events_are_filtered_by_time(run: Run, shop: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = [shop.context.codec.encode_commit([{"n": n}])[0] for n in range(1, 5)]
+    # (A clock that was set back: the third is older than the second.)
+    times = ["2026-01-01T10:00:00+00:00", "2026-01-01T12:00:00+00:00", "2026-01-01T11:00:00+00:00"]
+    shop.append("timed", [{"n": 0}])
+    shop.append("timed", [{"n": 4}])
+    keys = shop.context.keys.workflow("timed")
+    client = shop._connected.server._client
+    client.delete(keys.events)
+    for number, time_ in enumerate([*times, None], 1):
+        ms = round((datetime.fromisoformat(time_) if time_ else datetime.now(UTC)).timestamp() * 1000)
+        _, header, payload = encoded[number - 1]
+        client.xadd(keys.events, {header: payload, b"i": b"12345678"}, f"{number}-{ms}")
+    client.hset(keys.meta, "cursor", 4)
+
+    def cursors(*options: str) -> list[int]:
+        done = run("events", "timed", "--json", *options)
+        assert done.status == 0, done.err
+        return [one["cursor"] for one in done.lines]
+
+    assert cursors("--since", "2026-01-01T11:00:00Z", "--until", "2026-01-01T12:00:00Z") == [3]
+    assert cursors("--since", "2026-01-01T11:30:00+00:00") == [2, 4]
+    assert cursors("--until", "2026-01-01T13:00:00+02:00", "--reverse") == [1]
+    assert cursors("--since", "10m") == [4]
+    assert cursors("--until", "1h") == [1, 2, 3]
+    assert cursors("--since", "999999w") == [1, 2, 3, 4]
+    monkeypatch.setenv("TZ", "Etc/GMT-3")  # three hours ahead of UTC
+    time.tzset()
+    try:
+        assert cursors("--since", "2026-01-01T14:30", "--until", "2026-01-02") == [2]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    for text in ("yesterday", "10", "m", "2026-13-01", ""):
+        wrong = run("events", "timed", "--since", text)
+        assert (wrong.status, f"not {text!r}" in wrong.err) == (2, True), text
+
+
+def test_a_snapshot_is_shown_decoded_if_a_session_saved_it(run: Run, shop: RedisStore) -> None:
+    def shown(workflow_id: str) -> tuple[str, Any]:
+        (line,) = [
+            line for line in run("show", workflow_id).out.splitlines() if re.match("snapshot (state|data)", line)
+        ]
+        (one,) = run("show", workflow_id, "--json").lines
+        return " ".join(line.split()), one["snapshot"]
+
+    with session(
+        shop, "counted", lambda state, event_: {"n": state["n"] + 1}, {"n": 0}, snapshots=EveryEvents(1)
+    ) as it:
+        it.record({"one": 1})
+    assert shown("counted") == ("snapshot state {'n': 1}", {"state": {"n": 1}})
+    shop.save_snapshot("counted", 1, shop.encode_state({"long": ["x" * 10_000]}))
+    text, whole = shown("counted")
+    assert (len(text) < 1100, text[-1], whole) == (True, "…", {"state": {"long": ["x" * 10_000]}})
+    assert shown("order-1") == ("snapshot data 5 bytes, begins state", {"data": {"$bytes": "c3RhdGU="}})
+    shop.save_snapshot("order-1", 3, b"\xff\x00")
+    assert shown("order-1")[0] == "snapshot data 2 bytes, begins ff 00"
+    (without,) = run("show", "order-2", "--json").lines
+    assert without["snapshot"] is None
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_missing_password_is_told(runs: Run, tmp_path: Path, protocol: int) -> None:
+    with running(valkey_program(), tmp_path) as server:
+        with server.client() as client:
+            client.config_set("requirepass", "s3cret")
+        missing = runs("workflows", "--url", server.url(protocol))
+        assert (missing.status, missing.out) == (2, "")
+        assert missing.err.startswith("runic-redis: The server asks for a password: put it in the URL")
+        wrong = runs("workflows", "--url", f"{server.url(protocol)}&password=wr0ng")
+        assert (wrong.status, "refused the login" in wrong.err, ".." in wrong.err) == (2, True, False)
+        assert "wr0ng" not in wrong.err
+
+
+def test_the_shell_completes_ids(shop: RedisStore, valkey: RunningServer) -> None:
+    shop.append_many([(f"many-{number}", [{"n": 1}]) for number in range(60)])
+
+    def completed(words: str, **environment: str) -> list[str]:
+        variables = {
+            "RUNIC_REDIS_URL": valkey.url(),
+            "RUNIC_REDIS_NAMESPACE": shop.context.keys.namespace,
+            "_RUNIC_REDIS_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        program = "import sys; sys.argv[0] = 'runic-redis'; from runic_redis.cli.main import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **variables, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("runic-redis show order-") == ["order-2", "order-1"]
+    assert completed("runic-redis delete order-1 bask") == ["basket-1"]
+    assert len(completed("runic-redis trim many-")) == 50
+    nowhere = {"RUNIC_REDIS_URL": "redis://127.0.0.1:1"}
+    assert completed(f"runic-redis tail --url {valkey.url()} order-", **nowhere) == ["order-2", "order-1"]
+    assert completed("runic-redis show order-", **nowhere) == [], "a failure is silent"
+
+
 def test_facts_are_printed_and_checked(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
     fact = fact_of(shop)
     assert run("facts", fact, "--json").lines == [{"hash": fact, "value": {"rows": [1, 2]}}]
@@ -260,7 +419,9 @@ def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisSto
     assert "secret" not in unreachable.err
     elsewhere = run("workflows", "--namespace", "nowhere")
     assert elsewhere.status == 1
-    assert shop.context.keys.namespace in elsewhere.err, "those that there are, are named"
+    named = elsewhere.err.rstrip(".\n").rpartition(" one of ")[2].split(", ")
+    assert shop.context.keys.namespace in named, "those that there are, are named"
+    assert not any(":" in name for name in named)
     assert run("import", __file__).status == 2, "it is no archive"
 
 
@@ -398,6 +559,10 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         assert status == 1
         assert (found["persistence"], found["eviction"], found["memory"]) == ("bad", "bad", "good")
         assert found['"fsync"'] == "unknown"
+        people = runs("doctor", "--url", server.url(), "--namespace", "none").out
+        assert max(map(len, people.splitlines())) <= 80, "though COLUMNS says 200"
+        assert "not available on this server" in people
+        assert "Replicated(" not in people
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "shy", "on", ">s", "~*", "+hget", "+hmget")
             assert client.dbsize() == before, "it leaves nothing"
@@ -408,8 +573,8 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "mute", "on", ">s", "~*", "+@all", "-eval", "-evalsha")
         mute = runs("doctor", "--url", f"{server.url()}&username=mute&password=s", "--namespace", "none", "--json")
-        assert [one["advice"][:30] for one in mute.lines if one["name"] == "writing"] == [
-            "Redis does not let this user d"
+        assert [one["advice"][:33] for one in mute.lines if one["name"] == "writing"] == [
+            "The Redis user lacks a permission"
         ]
         assert mute.status == 1
 
@@ -433,6 +598,16 @@ def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path
             wait_until(lambda: client.info("persistence")["aof_last_write_status"] != "ok", "the disk to be full")
             found = verdicts()
             assert (found["writing"], found["disk"], found['"fsync"']) == ("bad",) * 3
+
+
+def test_the_doctor_compares_the_clocks_and_judges_the_round_trips(valkey: RunningServer, namespace: str) -> None:
+    slow = itertools.count(step=0.01)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, deadline_s=0.1) as store:
+        checks = store.run(doctor(store.context, lambda: time.time() + 60, lambda: next(slow)), "doctor")
+    found = {check.name: check for check in checks}
+    assert found["clock"].verdict == "warning"
+    assert re.fullmatch(r"the server's clock is 6\d\.\d\d s behind", found["clock"].found)
+    assert (found["latency"].verdict, found["latency"].found[:23]) == ("warning", "10.00 ms a round trip, ")
 
 
 def test_the_embedded_server_is_served_until_ctrl_c(tmp_path: Path) -> None:
@@ -462,7 +637,7 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
     ]
     assert run("stats", "--namespace", there, "--json").lines[0]["partitions"] == 3
     assert run("events", "order-1", "--namespace", there).out == run("events", "order-1").out
-    assert "4 workflows were there already" in run("import", tmp_path / "a", "--namespace", there).out
+    assert "4 workflows existed already" in run("import", tmp_path / "a", "--namespace", there).out
     (tmp_path / "cut").write_bytes((tmp_path / "a").read_bytes()[:-3])
     cut = run("import", tmp_path / "cut", "--namespace", there)
     assert cut.status == 1
@@ -487,7 +662,7 @@ def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer
 def test_verify_finds_damage_repairs_it_and_says_so_by_its_status(
     run: Run, shop: RedisStore, valkey: RunningServer
 ) -> None:
-    assert run("verify").out == "4 workflows, 5 events, 1 facts: all sound\n"
+    assert run("verify").out == "4 workflows, 5 events, 1 fact: no damage\n"
     keys = shop.context.keys.workflow("order-1")
     with valkey.client() as client:
         client.zrem(keys.index, "order-1")
@@ -543,7 +718,7 @@ def test_what_verify_has_found_is_told_though_the_server_goes(
     people = run("verify")
     assert people.status == 3
     assert "can be repaired workflow order-1" in people.out
-    assert people.out.endswith("1 problems, and not all was looked at\n")
+    assert people.out.endswith("1 problem, and not everything was checked\n")
     assert "It is gone." in people.err
     (found,) = run("verify", "--json").lines
     assert (found["sound"], [one["name"] for one in found["findings"]]) == (False, ["order-1"])
@@ -557,9 +732,9 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     verified = run("verify")
     assert verified.status == 1
     assert f"The settings of the namespace {namespace!r} are lost: there is '{{{namespace}:" in verified.err
-    doctor = run("doctor", "--json")
-    assert doctor.status == 1
-    (found,) = [one for one in doctor.lines if one["name"] == "namespace"]
+    examined = run("doctor", "--json")
+    assert examined.status == 1
+    (found,) = [one for one in examined.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
         client.hset(shop.context.keys.config, mapping={"format": 1, "partitions": 7})

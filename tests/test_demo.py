@@ -1,4 +1,4 @@
-"""The demonstration and the command line, as their users run them."""
+"""The demonstration and the command line, as users run them."""
 
 import io
 import json
@@ -25,8 +25,8 @@ from tests.forking import Forked, run_forked
 from tests.servers import RunningServer
 
 SMALL = census.Module("json", ("json/__init__.py", "json/decoder.py", "json/encoder.py"))
-# Python runs this at the start of each process that finds it: code that asks for the standard library gets another one.
-# A worker needs as long for a small file as for a large one, so that it is killed in the middle of its module.
+# Each Python process that finds this runs it at its start. It replaces the standard library by a small copy. A worker
+# is slowed down, so that it is killed in the middle of its module although the files are small.
 ANOTHER_LIBRARY = """
 import ast, os, sys, sysconfig, time
 of_python, parse = sysconfig.get_path, ast.parse
@@ -44,11 +44,11 @@ COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 
 
 def running(directory: Path) -> set[str]:
-    """The command lines of the server and the workers of a demonstration that has its files in a directory."""
+    """Return the command lines of the server and the workers of a demonstration whose TMPDIR is a directory."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            # The workers know of the directory from their environment.
+            # The directory is in the environment of the workers, and not in their command lines.
             command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
@@ -58,7 +58,7 @@ def running(directory: Path) -> set[str]:
 
 
 def wait_until_nothing_runs(directory: Path) -> None:
-    """The server ends of its own accord, a moment after its last user has gone."""
+    """Wait for the server, which ends a moment after its last user."""
     over_s = time.monotonic() + 120
     while left := running(directory):
         assert time.monotonic() < over_s, left
@@ -67,10 +67,10 @@ def wait_until_nothing_runs(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of some small files of the standard library: most of them of the module that has most."""
+    """Return a copy of some small files of the standard library, most of them from its largest module."""
     there, here = census.library_root(), tmp_path_factory.mktemp("library")
     largest, *others = census.standard_library()
-    assert len(others) > 100, "it is found whole"
+    assert len(others) > 100, "all modules are found"
     for module, count in ((largest, 120), *((other, 2) for other in others[::6])):
         for path in sorted(module.paths, key=lambda path: abs((there / path).stat().st_size - 2000))[:count]:
             (here / path).parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def library(small_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[census.Module]:
-    """A small library, for this process and those that it starts: its modules."""
+    """Give this process and its children a small standard library; return its modules."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(ANOTHER_LIBRARY)
     monkeypatch.setenv("LIBRARY", str(small_files))
@@ -92,7 +92,7 @@ def library(small_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Where a demonstration has its files."""
+    """Return the directory for the files of a demonstration."""
     (tmp_path / "files").mkdir()
     return tmp_path / "files"
 
@@ -123,10 +123,10 @@ def test_the_demonstration_shows_the_takeover_and_leaves_its_data_to_the_page(
     assert (killed[1], killed[4]) == (taken[3], taken[2])
     assert taken[1] != killed[1]
     assert int(killed[2]) <= int(taken[5]) < int(killed[3])
-    assert int(taken[4]) == 1 + int(taken[5]), "the first event says who claimed it, each other one is a file"
+    assert int(taken[4]) == 1 + int(taken[5]), "the first event is the claim, and each other one is a file"
     assert int(taken[6]) + int(taken[7]) == int(taken[4])
     assert int(taken[6]) > int(taken[7]), "most of it came from the snapshot"
-    assert f"The events tell of it, too: {taken[0]}." in text, "what was told as it happened is what is stored"
+    assert f"The events tell of it, too: {taken[0]}." in text, "the events say the same as the live output"
     assert "facts that no event refers to │ 0 │" in text
     for name in ("workflows", "events", "facts", "bytes in Redis", "events/s"):
         assert name in text
@@ -139,7 +139,7 @@ def test_the_demonstration_shows_the_takeover_and_leaves_its_data_to_the_page(
 
 
 def page_of(command: str, files: Path) -> str:
-    """Run the command that the demonstration ends with, on a free port: what the page says of workflows."""
+    """Run the last line of the demonstration, on a free port, and return the workflows that the page lists."""
     (directory,) = files.iterdir()
     assert f" ui --url embedded://{directory} --namespace census" in command
     page = subprocess.Popen([*shlex.split(command), "--port", "0", "--json"], text=True, stdout=subprocess.PIPE)
@@ -187,7 +187,7 @@ def test_a_difference_is_found() -> None:
 
 
 def start_demonstration(directory: Path, *options: str) -> Forked:
-    """A demonstration that is under way, as a terminal starts it: in a process group of its own."""
+    """Start a demonstration as a terminal does, in a new process group, and wait until it has stored files."""
     demonstration = Forked(IN_A_GROUP, "demo", *options, environment={**os.environ, "TMPDIR": str(directory)})
     while "files stored" not in demonstration.stdout.readline():
         assert demonstration.poll() is None
@@ -228,7 +228,7 @@ def test_the_workers_and_the_server_end_when_the_demonstration_is_killed(files: 
 
 
 def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[RedisStore], None]) -> tuple[int, str]:
-    """The demonstration of one small module, by a function in place of its crew: the status, and what it says."""
+    """Run the demonstration of one small module, with a function in place of its crew; return status and output."""
     monkeypatch.setattr(run, "standard_library", lambda: [SMALL])
     monkeypatch.setattr(worker, "standard_library", lambda: [SMALL])
     monkeypatch.setattr(run.Crew, "__enter__", lambda self: self)
@@ -245,7 +245,7 @@ def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[Redis
 
 
 def stop_at(path: str) -> Callable[[str], dict[str, Any]]:
-    """Measures files, but for one at which it fails."""
+    """Return a function that measures files, and fails at one of them."""
 
     def measure(asked: str) -> dict[str, Any]:
         if asked == path:
@@ -283,7 +283,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
     def work(store: RedisStore) -> None:
         def measure(path: str) -> dict[str, Any]:
             monkeypatch.setattr(worker, "measure", census.measure)
-            # As if its lease had run out while it measured, and another had claimed the module and gone on with it.
+            # As if its lease had expired while it measured, and another worker had claimed the module.
             store.release(store.acquire(events.workflow_of(SMALL.name), "worker-1", ttl=30))
             worker.work(store, "worker-2")
             return census.measure(path)

@@ -1,4 +1,4 @@
-"""Event types: every kind of class, and reading what was written before the class changed."""
+"""Event types: every kind of class, and reading events that were written before their class changed."""
 
 import dataclasses
 import gc
@@ -48,13 +48,13 @@ def through(registry: EventRegistry, value: Any) -> Any:
 
 @dataclass
 class Order:
-    """What most of the tests have written."""
+    """The event that most of the tests write."""
 
     number: int
 
 
 def written(value: Any, name: str = "order", version: int = 1) -> Any:
-    """The entry of one event, its header and payload, by an application that registered its class so."""
+    """Return the entry of one event, written by an application with its class under a name and a version."""
     registry = EventRegistry()
     registry.event(name, version=version)(type(value))
     (entry,) = Codec(registry, "raise").encode_commit([value])
@@ -496,7 +496,7 @@ def test_a_type_that_is_not_registered_is_named(registry: EventRegistry) -> None
     unknown = read(entry, registry, "wrap")
     inner = [UnknownEvent("order", 4, {"number": number, "nested": None}) for number in (8, 9)]
     assert unknown == UnknownEvent("order", 4, {"number": 7, "nested": (inner[0], {"k": inner[1]})})
-    # Written again, it is what it was.
+    # Writing it again gives the same entry.
     again = Codec(registry, "wrap").encode_commit([unknown])
     assert again == [entry]
 
@@ -582,7 +582,7 @@ class Partial(Abstract):
 
 
 class Derived(Order):
-    """A subclass of a dataclass that is none itself."""
+    """A subclass of a dataclass, without the decorator."""
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_the_limits_as_they_are_say_where_they_were_passed() -> None:
         "events[1].value" + "[0]" * limits.MAX_DEPTH: [{}, Plain((deep,))],
         "events": [{"v": crowd(3500)}, {"v": crowd(3500)}],
     }.items():
-        with pytest.raises(EncodeError, match=r"hash|inside of") as caught:
+        with pytest.raises(EncodeError, match=r"hash|nested in") as caught:
             codec.encode_commit(commit)
         assert caught.value.path == path
 

@@ -40,6 +40,23 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(level, text) for level, text in records if "append-only" not in text]
 
 
+def test_a_danger_is_told_once_per_process_and_names_the_store(
+    open_url: Open, valkey: RunningServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (namespace, namespace, f"{namespace}-other"):
+        with open_url(valkey.url(), namespace=name):
+            pass
+    with valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "secretive", "on", ">hidden", "~*", "+@all")
+    with open_url(f"{valkey.url()}&username=secretive&password=hidden", namespace=f"{namespace}-login") as store:
+        assert store.url
+    told = [record.getMessage() for record in caplog.records if "append-only" in record.getMessage()]
+    place = f"unix://{valkey.socket}"
+    assert [message.rpartition(" (")[2] for message in told] == [
+        f"store {place}, namespace {name!r})" for name in (namespace, f"{namespace}-other", f"{namespace}-login")
+    ]
+
+
 def test_that_retries_begin_and_end(
     open_url: Open, proxy: Proxy, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -52,7 +69,7 @@ def test_that_retries_begin_and_end(
         (began, ended) = said(caplog)
         assert began[0] == ended[0] == "INFO"
         assert began[1].startswith("Redis fails (")
-        assert began[1].endswith("what was asked of it is tried again, each for 30 s.")
+        assert began[1].endswith("Commands are retried, each for 30 s.")
         assert ended[1] == "Redis answers again."
         store.append("w", [{"n": 3}])
         assert said(caplog) == []
@@ -101,7 +118,7 @@ def test_that_an_embedded_server_is_started_and_left(tmp_path: Path, caplog: pyt
         with RedisStore.from_url(f"embedded://{tmp_path}"):
             pass
         (left,) = said(caplog)
-        assert left == ("INFO", f"The embedded server in '{tmp_path}' is left; it ends with the last that uses it.")
+        assert left == ("INFO", f"This process left the embedded server in '{tmp_path}'; it ends with its last user.")
 
 
 def test_nothing_is_printed_unless_it_is_asked_for(proxy: Proxy, namespace: str) -> None:

@@ -10,7 +10,8 @@ import redis
 from runic_redis import DecodeError, RedisStore, StoreError, StoreUnavailable
 from runic_redis.operations.appending import append
 from runic_redis.protocol.effects import Batch
-from runic_redis.protocol.queue import Group, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.rounds import Ticket
 from tests.faults import FaultyServer, make_faulty
 from tests.servers import RunningServer
 
@@ -168,13 +169,13 @@ def test_nothing_overtakes_a_commit_that_is_to_be_looked_for_again(
     effects = [next(append(store.context, name, MINE)) for name in ("u", "v", "v")]
     commands = [effect.commands[0] for effect in effects if isinstance(effect, Batch)]
     lost, later = Ticket(Batch(commands[:2]), 0.0), Ticket(Batch(commands[2:]), 0.0)
-    group = Group(30.0)
-    group.add_lost(lost, range(2))
-    group.add(later, range(1))
+    queue = Queue(30.0)
+    queue.add_lost(lost, range(2))
+    queue.add(later, range(1))
     rounds = 0
     while lost.missing or later.missing:
-        calls = group.next_round(0.0)
-        group.take(calls, store._sender.server.begin(calls).finish(), 0.0)
+        calls = queue.next_round(0.0)
+        queue.take(calls, store._sender.server.begin(calls).finish(), 0.0)
         rounds += 1
     assert rounds > 1
     replies = [reply.partition(b"-")[0] for reply in (*lost.replies, *later.replies)]

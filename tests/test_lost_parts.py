@@ -17,7 +17,7 @@ from runic_redis.keys import WorkflowKeys
 from runic_redis.operations import reading, snapshots, workflows
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.tailing import Tailer
-from runic_redis.protocol.effects import Ahead, Batch, Collect, Operation
+from runic_redis.protocol.effects import Await, Batch, Begin, Operation
 from runic_redis.recovery import EveryEvents, async_session
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer
@@ -286,11 +286,11 @@ class Stage:
                 effect = operation.send(answer)
             except StopIteration as done:
                 return done.value
-            if isinstance(effect, Ahead):
+            if isinstance(effect, Begin):
                 answer = _Later(effect.batch)
                 continue
-            assert isinstance(effect, Batch | Collect)
-            batch = effect if isinstance(effect, Batch) else effect.fetching.batch
+            assert isinstance(effect, Batch | Await)
+            batch = effect if isinstance(effect, Batch) else effect.in_flight.batch
             answer = [self._ask(command.args) for command in batch.commands]
 
     def _ask(self, args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The built wheel works where it is installed, with nothing of the checkout in reach."""
+"""The built wheel works in a fresh environment, without the checkout."""
 
 import os
 import subprocess
@@ -83,6 +83,6 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, valkey: RunningS
     command = subprocess.run([python.with_name("runic-redis"), "demo"], text=True, capture_output=True, check=False)
     assert command.returncode != 0
     assert "pip install 'runic-redis[cli,embedded]'" in command.stderr
-    # What messages say works although no index has the package: only what the extra needs is looked for.
+    # The command that messages advise works without an index that has the package: pip looks for the dependency alone.
     found = subprocess.run([*pip, "--no-index", "runic-redis[memory]"], text=True, capture_output=True, check=False)
     assert "No matching distribution found for fakeredis" in found.stderr

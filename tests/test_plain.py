@@ -55,7 +55,7 @@ def test_an_event_has_a_type_and_fields() -> None:
     assert isinstance(wrapped, UnknownEvent)
     assert event_type(wrapped) == "tests.attrs_frozen"
     assert dict(event_fields(wrapped)) == {"value": (1, b"x"), "_private": FactRef("sha256:1")}
-    assert event_text(wrapped) == "value=(1, b'x'), _private=FactRef('sha256:1')"
+    assert event_text(wrapped) == "value=(1, b'x'), _private=fact sha256:1"
     assert to_json(wrapped) == {
         "$object": "tests.attrs_frozen",
         "version": 1,

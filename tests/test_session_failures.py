@@ -128,7 +128,7 @@ def test_of_a_thousand_events_those_before_the_bad_one_are_kept(face: Face) -> N
 def test_an_event_that_is_too_large_is_rejected_by_record(face: Face, checkpoint: Any) -> None:
     with face.session(count, 0, checkpoint=checkpoint) as one:
         one.record(Noted(1))
-        with pytest.raises(EncodeError, match=r"events\[1\] takes .* keep the large part as a fact"):
+        with pytest.raises(EncodeError, match=r"events\[1\] takes .* store the large part as a fact"):
             one.record(Noted(2), Noted(bytes(17 * 1024 * 1024)))
         assert one.state == 1
         one.record(Noted(Fact(bytes(17 * 1024 * 1024))))

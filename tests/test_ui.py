@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import os
 import signal
 import socket
@@ -91,7 +92,74 @@ def test_what_is_kept_of_a_workflow_is_shown(page: Page, shop: RedisStore) -> No
     assert (one["workflow_id"], one["cursor"], one["snapshot_cursor"], one["snapshot_bytes"]) == (ODD, 10, 7, 100)
     assert (one["state"], one["lease_owner"]) == ("leased", "the worker")
     assert sum(page.get("memory", id=ODD).values()) > 100
-    assert page.get("summary")["unfinished"] >= 1
+    assert page.get("summary")["leased"] >= 1
+
+
+def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisStore) -> None:
+    before = page.get("summary")
+    states = {"open": range(5), "leased": range(5, 9), "unfinished": range(9, 14), "completed": range(14, 18)}
+    for n in range(18):
+        shop.append(f"filtered-{n:02}", [{"n": n}])
+    for n in states["leased"]:
+        shop.acquire(f"filtered-{n:02}", "worker", ttl=600)
+    for n in states["unfinished"]:
+        shop.acquire(f"filtered-{n:02}", "worker", ttl=0.001)
+    for n in states["completed"]:
+        shop.complete(f"filtered-{n:02}")
+    for state, numbers in states.items():
+        seen: list[str] = []
+        place: dict[str, Any] = {}
+        while place is not None:
+            found = page.get("workflows", state=state, containing="filtered-", limit=2, **place)
+            assert {one["state"] for one in found["workflows"]} <= {state}
+            assert len(found["workflows"]) < 4
+            seen += [one["workflow_id"] for one in found["workflows"]]
+            place = {"before": found["next"]} if found["next"] else None
+        assert sorted(seen) == [f"filtered-{n:02}" for n in numbers], state
+    after = page.get("summary")
+    assert (after["leased"] - before["leased"], after["unfinished"] - before["unfinished"]) == (4, 5)
+    since = page.get("workflow", id="filtered-15")["written"]
+    recent = page.get("workflows", containing="filtered-", since=since)["workflows"]
+    assert [one["workflow_id"] for one in recent] == ["filtered-17", "filtered-16", "filtered-15"]
+    assert page.get("workflows", state="open", containing="filtered-", since=since)["workflows"] == []
+    assert (
+        len(page.get("workflows", state="leased", containing="filtered-0", since="2026-01-01T00:00:00Z")["workflows"])
+        == 4
+    )
+
+
+def test_events_are_filtered_by_type_text_and_time(page: Page, shop: RedisStore) -> None:
+    for n in range(60):
+        shop.append("sifted", [Paid(n, "Zo\u00eb" if n % 3 else "Ada"), {"type": "note", "n": n}])
+    every_third = [2 * n + 1 for n in range(59, -1, -1) if n % 3]
+
+    def older(**query: Any) -> list[int]:
+        seen: list[int] = []
+        found = page.get("events", id="sifted", limit=7, **query)
+        while True:
+            seen += _cursors(found)
+            if not found["older"]:
+                return seen
+            found = page.get("events", id="sifted", limit=7, **{**query, "upto": found["first"] - 1})
+
+    assert older(type="page_paid") == list(range(119, 0, -2))
+    assert older(containing="ZO\u00cb") == older(containing="zo\u00eb", type="page_paid") == every_third
+    assert older(containing="zo\u00eb", type="dict") == []
+    found, rising = page.get("events", id="sifted", limit=7, containing="zo\u00eb", after=0), []
+    while True:
+        rising += _cursors(found)[::-1]
+        if not found["newer"]:
+            break
+        found = page.get("events", id="sifted", limit=7, containing="zo\u00eb", after=found["last"])
+    assert rising == every_third[::-1]
+    middle = page.get("event", id="sifted", cursor=61)
+    found = page.get("events", id="sifted", until=middle["time"])
+    same = {commit["time"] for commit in found["commits"]}
+    assert max(same) == middle["time"], "nothing later"
+    assert found["last"] >= 61
+    assert _cursors(page.get("events", id="sifted", until="2020-01-01T00:00:00Z")) == []
+    assert page.get("events", id="sifted", until="2020-01-01T00:00:00Z")["newer"]
+    assert page.get("events", id="sifted", until="2999-01-01T00:00:00Z", limit=1)["last"] == 120
 
 
 @pytest.fixture(scope="module")
@@ -178,18 +246,31 @@ def test_a_history_is_sampled_all_along(page: Page, shop: RedisStore, long: str)
 
 def test_an_event_is_shown_to_the_last_digit(page: Page, shop: RedisStore) -> None:
     when = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
-    fields = {"big": 2**60 + 1, "when": when, "bytes": b"\0\xff", "html": "<script>alert(1)</script>", "deep": [[None]]}
+    numbers = [2.0, -0.0, 0.1, 1e22, 1e-7, math.nan, math.inf, -math.inf, 2, 2**53 + 1]
+    fields = {
+        "numbers": numbers,
+        "big": 2**60 + 1,
+        "when": when,
+        "bytes": b"\0\xff",
+        "html": "<script>alert(1)</script>",
+        "deep": [[None]],
+    }
     shop.append("values", [{"n": 1}, Paid(3, fields)], metadata={"trace": 2**60})
     found = page.get("event", id="values", cursor=2)
     assert (found["type"], found["cursor"], found["commit"]["start"]) == ("page_paid", 2, 0)
-    assert found["fields"]["by"]["big"] == {"$int": str(2**60 + 1)}
-    assert found["fields"]["by"]["html"] == fields["html"]
-    assert str(2**60 + 1) in found["json"]
-    assert found["metadata"] == {"trace": {"$int": str(2**60)}}
+    assert found["fields"]["value"]["by"]["big"] == {"$int": str(2**60 + 1)}
+    assert found["fields"]["value"]["by"]["html"] == fields["html"]
+    texts = ["2.0", "-0.0", None, "1e+22", "1e-07", "nan", "inf", "-inf", None, None]
+    tagged = [number if text is None else {"$float": text} for number, text in zip(numbers, texts, strict=True)]
+    assert found["fields"]["value"]["by"]["numbers"] == [*tagged[:-1], {"$int": str(2**53 + 1)}]
+    assert json.loads(found["fields"]["json"])["by"]["numbers"][:2] == [2.0, -0.0]
+    assert "-0.0" in found["fields"]["json"]
+    assert str(2**60 + 1) in found["fields"]["json"]
+    assert found["metadata"]["value"] == {"trace": {"$int": str(2**60)}}
     shop.append("values", [{"long": "x" * 3_000_000}])
     found = page.get("event", id="values", cursor=3)
-    assert (found["fields"], found["json"]) == (None, "")
-    assert found["length"] > 3_000_000, "too long for a browser, and said so"
+    assert (found["fields"]["value"], found["fields"]["json"]) == (None, "")
+    assert found["fields"]["length"] > 3_000_000, "too long for a browser, and said so"
 
 
 def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
@@ -202,7 +283,7 @@ def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
     other = shop.put_fact(b"2")
     edges = {(edge["from"], edge["to"]) for edge in graph["edges"]}
     assert edges == {("e1", f"f{made}"), (f"f{made}", "e3"), ("e3", f"f{other}")}
-    assert page.get("fact", hash=made)["value"] == {"data": 1}
+    assert page.get("fact", hash=made)["value"]["value"] == {"data": 1}
     shop.append(
         "runic",
         [
@@ -242,6 +323,9 @@ def test_what_is_wrong_is_said(page: Page, shop: RedisStore) -> None:
         ("workflows?before=x", 400, "before is the 'next'"),
         ("workflows?before=1:x:y", 400, "before is the 'next'"),
         ("workflows?before=nan:1:y", 400, "no time"),
+        ("workflows?state=asleep", 400, "state is one of open, leased, unfinished, completed"),
+        ("workflows?since=yesterday", 400, "since is a time with its zone"),
+        ("events?id=few&until=2026-01-31T14:05:00", 400, "until is a time with its zone"),
     ]:
         answer = page.ask(f"api/{path}")
         assert answer.status == status, (path, answer)
@@ -308,7 +392,8 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     after = _numbers(page.ask("metrics"))
     assert after["runic_redis_up"] == 1
     assert after["runic_redis_workflows"] == page.get("summary")["workflows"]
-    assert after["runic_redis_workflows_unfinished"] == page.get("summary")["unfinished"]
+    summary = page.get("summary")
+    assert after["runic_redis_workflows_unfinished"] == summary["leased"] + summary["unfinished"]
     assert after["runic_redis_facts"] >= 1
     assert 0 < after["runic_redis_question_seconds"] < 60
     assert after["runic_redis_events_seen_total"] >= before["runic_redis_events_seen_total"] + 25

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -23,7 +24,7 @@ from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import without_classes
 from runic_redis.events import bare_registry, parts_of
 from runic_redis.events.plain import event_text, to_json
-from runic_redis.ui import views as views_module
+from runic_redis.ui import forms, views
 from runic_redis.ui.app import make_app
 from runic_redis.ui.bounds import json_size, short, short_event
 from runic_redis.ui.live import Live
@@ -101,7 +102,7 @@ FACTS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _limits() -> Iterator[None]:
-    limits = {browsing: ("_MOST_BYTES", "_LARGEST_DECODED", "_MOST_DECODED"), views_module: ("_LONGEST",)}
+    limits = {browsing: ("_MOST_BYTES", "_LARGEST_DECODED", "_MOST_DECODED"), forms: ("_LONGEST",)}
     with pytest.MonkeyPatch.context() as patch:
         for module, names in limits.items():
             for name in names:
@@ -175,7 +176,9 @@ def test_an_event_of_any_shape_is_shown_as_far_as_it_fits(odd: RedisStore, valke
     assert len(overview["samples"]) == 2 - damaged
     assert {node["kind"] for node in graph["nodes"]} <= {"event", "fact", "step"}
     assert all(len(answer.body) < 100_000 for answer in (answers[0], *answers[3:])), "in a line each"
-    assert damaged or (event["json"] == "") == (event["fields"] is None) == (event["length"] > 2 * MB)
+    if not damaged:
+        fields = event["fields"]
+        assert (fields["json"] == "") == (fields["value"] is None) == (fields["length"] > 2 * MB)
     assert len(answers[2].body) < 16 * MB
 
 
@@ -187,8 +190,8 @@ def test_a_fact_of_any_shape_is_shown_as_far_as_it_fits(odd: RedisStore, valkey:
     if name == "damaged":
         assert "is damaged" in found["problem"]
         return
-    assert (found["value"], found["json"], found["problem"]) == (None, "", "")
-    assert found["length"] > 2 * MB
+    assert (found["value"]["value"], found["value"]["json"], found["problem"]) == (None, "", "")
+    assert found["value"]["length"] > 2 * MB
     assert found["checked"] == ("beyond" not in name), "no value is said to match that was not looked at"
 
 
@@ -253,7 +256,7 @@ def test_no_fact_is_decoded_that_holds_much_however_small_it_is_when_stored(odd:
 
 def test_previews_of_facts_decode_little_and_leave_out_damage(odd: RedisStore) -> None:
     short_fact, long_fact = odd.put_fact({"n": 1}), odd.put_fact("x" * 100_000)
-    context = without_classes(odd._context)
+    context = without_classes(odd.context)
     context.codec = counting = Counting()  # type: ignore[assignment]
     found = odd.run(fact_previews(context, [*FACTS, short_fact, long_fact, "missing"]), "browse")()
     assert counting.bytes <= 4096
@@ -261,6 +264,51 @@ def test_previews_of_facts_decode_little_and_leave_out_damage(odd: RedisStore) -
     assert set(found) == {*FACTS, short_fact, long_fact} - {"damaged"}
     assert all(one.is_too_large and one.value is None for name, one in found.items() if name != short_fact)
     assert found["wide"].size > 10**5, "the size as decompressed"
+
+
+@pytest.mark.parametrize(
+    ("limits", "query"),
+    [({"_MOST_IDS": 25}, {"containing": "not there"}), ({"_MOST_STATES": 25}, {"state": "completed", "limit": 5})],
+)
+def test_a_search_stops_after_so_many_workflows_and_goes_on_from_there(
+    odd: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], query: Any
+) -> None:
+    for name, most in limits.items():
+        monkeypatch.setattr(views, name, most)
+
+    async def look(seen: Views) -> list[Any]:
+        answers = [json.loads((await seen.workflows(request(**query))).body)]
+        while answers[-1]["next"]:
+            answers.append(json.loads((await seen.workflows(request(**query, before=answers[-1]["next"]))).body))
+        return answers
+
+    answers = asked(valkey.url(), look)
+    assert all(answer["workflows"] == [] for answer in answers)
+    assert len(answers) == math.ceil(len(list(odd.list())) / 25) > 1
+
+
+def test_a_filter_stops_after_so_many_events_and_goes_on_from_there(
+    odd: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_MOST_FILTERED", 10)
+    odd.append_many([("filtered", [{"n": n}]) for n in range(45)])
+
+    async def look(seen: Views) -> list[Any]:
+        found = [json.loads((await seen.events(request(id="filtered", containing="n=4"))).body)]
+        while found[-1]["older"]:
+            query = {"id": "filtered", "containing": "n=4", "upto": found[-1]["first"] - 1}
+            found.append(json.loads((await seen.events(request(**query))).body))
+        return found
+
+    found = asked(valkey.url(), look)
+    assert [(one["last"], one["first"]) for one in found] == [(45, 36), (35, 26), (25, 16), (15, 6), (5, 1)]
+    assert [[event["cursor"] for commit in one["commits"] for event in commit["events"]] for one in found] == [
+        [45, 44, 43, 42, 41],
+        [],
+        [],
+        [],
+        [5],
+    ]
 
 
 VIEWS: dict[str, tuple[Callable[[Views, Request], Any], dict[str, Any]]] = {

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import make_dataclass
@@ -85,11 +86,11 @@ def test_the_workflows_are_listed_searched_and_leafed_through(tab: Tab, page: Pa
     rows = tab.locator("tbody tr")
     expect(rows).to_have_count(50)
     expect(tab.locator(".tile .value").first).to_have_text(str(page.get("summary")["workflows"]))
-    shown = rows.locator("a").all_inner_texts()
+    shown = rows.locator(".id a").all_inner_texts()
     tab.click("#older")
     expect(tab.get_by_role("link", name="Newest")).to_be_visible()
     expect(rows.first).not_to_have_attribute("data-id", shown[0])
-    assert not set(rows.locator("a").all_inner_texts()) & set(shown)
+    assert not set(rows.locator(".id a").all_inner_texts()) & set(shown)
     tab.go_back()
     expect(rows.first).to_have_attribute("data-id", shown[0])
     tab.keyboard.press("/")
@@ -103,10 +104,81 @@ def test_the_workflows_are_listed_searched_and_leafed_through(tab: Tab, page: Pa
     expect(tab.locator("main .empty")).to_contain_text("contains “nobody's”")
     tab.fill("#search", "order-149")
     expect(rows).to_have_count(1)
-    rows.locator("a").click()
+    rows.locator(".id a").click()
     expect(tab.locator("h1")).to_have_text("order-149")
     expect(tab.locator(".event")).to_have_count(1)
     _fits(tab)
+
+
+def test_counters_are_links_and_workflows_are_filtered(tab: Tab, page: Page, shop: RedisStore) -> None:
+    for n in range(3):
+        shop.append(f"left-{n}", [{"n": n}])
+        shop.acquire(f"left-{n}", "worker", ttl=0.001 if n else 600)
+    tab.goto(page.url)
+    rows = tab.locator("tbody tr")
+    expect(rows).to_have_count(50)
+    tab.get_by_role("link", name="Unfinished").click()
+    expect(rows).to_have_count(page.get("summary")["unfinished"])
+    expect(rows.filter(has_text="left-")).to_have_count(2)
+    assert set(rows.locator(".badge").all_inner_texts()) == {"unfinished"}
+    expect(tab.get_by_label("State")).to_have_value("unfinished")
+    expect(rows.locator(".badge").first).to_be_in_viewport(ratio=1)
+    tab.get_by_label("State").select_option("leased")
+    expect(rows.filter(has_text="left-0")).to_have_count(1)
+    expect(rows.locator(".badge.unfinished")).to_have_count(0)
+    tab.fill("#search", "left-1")
+    expect(rows).to_have_count(0)
+    expect(tab.locator("main .empty")).to_have_text("No workflow matches.")
+    tab.get_by_label("State").select_option("")
+    tab.get_by_label("Last write").select_option("1")
+    expect(rows).to_have_count(1)
+    tab.reload()
+    expect(rows).to_have_count(1)
+    expect(tab.get_by_label("Last write")).to_have_value("1")
+    tab.get_by_role("link", name="Workflows").first.click()
+    expect(rows).to_have_count(50)
+    _fits(tab)
+
+
+def test_events_are_filtered_by_type_text_and_time(light: Tab, page: Page, shop: RedisStore) -> None:
+    name = "sifted"
+    paid = event("browsed.paid")(make_dataclass("Paid", ["by"]))
+    for n in range(30):
+        shop.append(name, [paid("Zo\u00eb" if n % 2 else "Ada"), {"n": n}])
+    light.goto(page.at("w", name))
+    events = light.locator(".event")
+    expect(events).to_have_count(60)
+    light.get_by_label("Type").select_option("browsed.paid")
+    expect(events).to_have_count(30)
+    light.fill("#search", "zo\u00eb")
+    light.keyboard.press("Enter")
+    expect(events).to_have_count(15)
+    expect(light.get_by_label("Type")).to_have_value("browsed.paid")
+    light.fill("#jump", "31")
+    light.keyboard.press("Enter")
+    expect(events.first).to_have_attribute("data-cursor", "31")
+    light.fill("#jump", "some day")
+    light.keyboard.press("Enter")
+    expect(light.locator("#banner")).to_contain_text("neither a cursor nor a time")
+    light.fill("#jump", "2020-01-01 12:00")
+    light.keyboard.press("Enter")
+    expect(events).to_have_count(0)
+    light.click("#newer")
+    expect(events).to_have_count(15)
+    light.get_by_label("Type").select_option("dict")
+    expect(light.locator("main .empty")).to_have_text("None of the events 1 to 60 matches.")
+
+
+def test_numbers_look_as_they_were_stored(light: Tab, page: Page, shop: RedisStore) -> None:
+    numbers = [2.0, -0.0, 0.5, 1e22, 2**60 + 1, float("nan"), float("-inf"), 2]
+    shop.append("numbers", [{"numbers": numbers}], metadata={"rate": 3.0})
+    light.goto(page.at("w", "numbers", "e", "1"))
+    expect(light.locator("#panel .tree")).to_have_count(2)
+    shown = light.locator("#panel .tree .n").all_inner_texts()
+    assert shown == ["2.0", "-0.0", "0.5", "1e+22", str(2**60 + 1), "nan", "-inf", "2", "3.0"]
+    expect(light.locator(".chip")).to_have_text("rate=3.0")
+    light.locator("#panel").get_by_role("button", name="JSON").last.click()
+    expect(light.locator("#panel pre")).to_contain_text('"rate": 3.0')
 
 
 def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisStore) -> None:
@@ -117,7 +189,7 @@ def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisSto
     shop.append(name, [{"type": "come", "n": 1}])
     first = tab.locator("tbody tr").first
     expect(first).to_have_attribute("data-id", name)
-    first.locator("a").click()
+    first.locator(".id a").click()
     expect(tab.locator(".event")).to_have_count(1)
     shop.append(name, [{"type": "come", "n": 2}, {"type": "come", "n": 3}])
     expect(tab.locator(".event")).to_have_count(3)
@@ -159,7 +231,7 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
         seen += _all_cursors(tab)
     assert seen == list(range(550, 90, -1))
     expect(tab.locator(".mark", has_text="Snapshot at 91")).to_have_count(1)
-    expect(tab.locator(".mark.trim")).to_have_text("The events up to 90 are trimmed")
+    expect(tab.locator(".mark.trim")).to_have_text("Events up to 90 are trimmed")
     expect(tab.locator(".chip").first).to_have_text("user=zo\u00eb")
     tab.fill("#jump", "400")
     tab.keyboard.press("Enter")
@@ -300,7 +372,7 @@ def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) 
     light.goto(page.url)
     light.fill("#search", HOSTILE)
     expect(light.locator("tbody tr")).to_have_count(1)
-    light.locator("tbody a").click()
+    light.locator("tbody .id a").click()
     expect(light.locator("h1")).to_have_text(HOSTILE)
     light.locator(".event").click()
     expect(light.locator("#panel .tree").first).to_contain_text("<script>")
@@ -358,28 +430,48 @@ def test_what_is_not_there_is_said(light: Tab, page: Page, shop: RedisStore) -> 
     expect(light.locator("#banner")).to_contain_text("no workflow 'deleted'")
 
 
-def test_a_store_that_is_gone_is_told_and_its_return_too(light: Tab, tmp_path: Path) -> None:
+def test_the_dot_shows_at_once_that_the_store_or_the_page_is_gone(light: Tab, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     options = ("--appendonly", "yes", "--appendfsync", "always")
-    with running(valkey_program(), tmp_path / "server", *options, port=port) as server:
-        url = f"redis://127.0.0.1:{port}"
-        with RedisStore.from_url(url, namespace="gone", deadline_s=60) as store:
-            store.append("w", [{"n": 1}])
-            with serving(url, "gone") as page:
-                light.goto(page.url)
-                expect(light.locator("#live")).to_have_attribute("aria-label", "live")
-                server.kill()
-                expect(light.locator("#live")).to_have_attribute("aria-label", "the store does not answer")
-                expect(light.locator("#banner")).to_be_visible()
-                light.reload()
-                expect(light.locator("main")).to_contain_text("There is nothing to be shown")
-                server.restart()
-                expect(light.locator("#live")).to_have_attribute("aria-label", "live")
-                expect(light.locator("#banner")).to_be_hidden()
-                store.append("w", [{"n": 2}])
-                expect(light.locator("tbody .right").first).to_have_text("2")
-                page.process.kill()
-                expect(light.locator("#live")).to_have_attribute("aria-label", "not connected")
+    url = f"redis://127.0.0.1:{port}"
+    with (
+        running(valkey_program(), tmp_path / "server", *options, port=port) as server,
+        RedisStore.from_url(url, namespace="gone", deadline_s=60) as store,
+    ):
+        store.append("w", [{"n": 1}])
+        with serving(url, "gone") as page:
+            light.goto(page.url)
+            dot = light.locator("#live")
+
+            def shows(label: str) -> None:
+                expect_(dot).to_have_attribute("aria-label", label, timeout=6_000)
+
+            shows("live")
+            server.kill()
+            shows("the store does not answer")
+            expect(light.locator("#banner")).to_contain_text("has not answered")
+            expect(light.locator("#rate")).not_to_contain_text("events")
+            light.reload()
+            expect(light.locator("main")).to_contain_text("Nothing to show")
+            server.restart()
+            shows("live")
+            expect(light.locator("#banner")).to_be_hidden()
+            store.append("w", [{"n": 2}])
+            expect(light.locator("tbody .right").first).to_have_text("2")
+            page.process.send_signal(signal.SIGSTOP)
+            shows("not connected")
+            page.process.send_signal(signal.SIGCONT)
+            shows("live")
+            page.process.kill()
+            shows("not connected")
+
+
+def test_a_page_that_a_proxy_rejected_for_a_while_connects_again(light: Tab, page: Page, shop: RedisStore) -> None:
+    light.route("**/api/live*", lambda route: route.fulfill(status=503))
+    light.goto(page.url)
+    expect(light.locator("#live")).to_have_attribute("aria-label", "not connected")
+    light.unroute("**/api/live*")
+    expect(light.locator("#live")).to_have_attribute("aria-label", "live")
 
 
 def test_a_token_is_asked_for_once(browser: Browser, valkey: RunningServer, shop: RedisStore) -> None:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
-from runic_redis.arguments import MAX_CURSOR, check_workflow_id, is_cursor
+from runic_redis.arguments import MAX_CURSOR, check_hash, check_workflow_id, is_cursor
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, WorkflowNotFound
+from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
+from runic_redis.events import UnknownEvent
+from runic_redis.events.plain import event_type
 from runic_redis.operations.leftovers import is_behind, is_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
@@ -22,6 +24,7 @@ __all__ = [
     "count_workflows",
     "describe",
     "describe_one",
+    "fact_labels",
     "read_score",
     "read_time",
     "recent_commits",
@@ -32,6 +35,8 @@ _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
     *("completed", "expires", "fence", "lease_owner", "lease_until"),
 )
+# The type of a larger fact is not read.
+_MOST_LABELLED = 64 * 1024
 State = Literal["open", "leased", "unfinished", "completed"]
 
 
@@ -148,7 +153,7 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
     commits: list[Commit] = []
     damaged: list[str] = []
     try:
-        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, at_once=True)), commands)
+        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)
         newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
     except DecodeError:
         return [], []  # the description says so
@@ -164,6 +169,32 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
             if older.end < newer.start:
                 damaged.append(f"events: those from {older.end + 1} to {newer.start} are missing")
     return commits, damaged
+
+
+def fact_labels(context: Context, hashes: Sequence[str]) -> Operation[dict[str, str]]:
+    """Return for each fact its type and size, such as "dict, 24 B"; of a large one only the size, by its hash."""
+    raw = [check_hash(fact_hash) for fact_hash in hashes]
+    buckets = [context.keys.fact(one)[0] for one in raw]
+    sized = [Command(("HSTRLEN", bucket, one), bucket) for bucket, one in zip(buckets, raw, strict=True)]
+    labels: dict[str, str] = {}
+    small: list[tuple[str, bytes, Command]] = []
+    for fact_hash, one, bucket, size in zip(hashes, raw, buckets, (yield from ask_all(sized)), strict=True):
+        labels[fact_hash] = f"{size:,} B" if size else "missing"
+        if 0 < size <= _MOST_LABELLED:
+            small.append((fact_hash, one, Command(("HGET", bucket, one), bucket)))
+    found = yield from ask_all([command for _, _, command in small])
+    for (fact_hash, one, _), data in zip(small, found, strict=True):
+        if data is not None:
+            labels[fact_hash] = f"{_fact_type(context, one, data)}, {labels[fact_hash]}"
+    return labels
+
+
+def _fact_type(context: Context, raw: bytes, data: bytes) -> str:
+    try:
+        value = context.codec.decode_fact(raw, data)
+    except StoreError:
+        return "damaged"
+    return event_type(value) if type(value) in {dict, UnknownEvent} else type(value).__name__
 
 
 def read_time(value: Any, per_second: int = 1000) -> datetime | None:

@@ -1,36 +1,50 @@
-"""What of a server's settings and state matters to a store that is kept there, and what should be changed."""
+"""Examine a server's settings, state and speed as far as they matter to a store, and advise what to change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from statistics import median, quantiles
 from typing import Any, Literal, NamedTuple
 
 from runic_redis.admin.keyspace import find_key
 from runic_redis.context import Context
+from runic_redis.durability import Durability, replicated
+from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, WriteRefused
+from runic_redis.operations import workflows
+from runic_redis.operations.confirming import durably
 from runic_redis.operations.settings import parse_info
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.protocol.refusals import answer
+from runic_redis.protocol.refusals import answer, ask, time_us
 from runic_redis.protocol.resp import pairs
 
-__all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "examine"]
+__all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "doctor"]
 
 Verdict = Literal["good", "warning", "bad", "unknown"]
-# Of the memory that a server may use, from which share on it is nearly full.
+# A server that uses this share of its memory is nearly full.
 _NEARLY_FULL = 0.8
 _SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write", "requirepass")
-
+_ROUND_TRIPS = 200
+_SLOW_MS = 5.0
+_CLOCKS_APART_S = 1.0
+_DURABILITIES: dict[str, Durability] = {
+    '"fsync"': "fsync",
+    "replicated(1)": replicated(1),
+    "replicated(1, fsync=True)": replicated(1, fsync=True),
+}
+# No workflow has this id. Deleting it changes nothing, and the server confirms it like any write.
+_ABSENT = "runic-redis doctor"
 
 RESTORE_SETTINGS = (
-    "Restore that key before anything is written, from a backup or by HSET: format 1, and partitions as many as the "
-    "namespace was made with."
+    "Stop all writers. Restore that key from a backup, or by HSET with the fields format (1) and partitions (the "
+    "number that the namespace was made with)."
 )
 
 
 class Check(NamedTuple):
-    """Something that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
-        verdict: how it is: "good"; "warning", it may lose something or stop some day; "bad", it does; or "unknown".
-        found: what was found.
+        name: the subject.
+        verdict: "good"; "warning", data or availability may be lost some day; "bad", it is at risk now; or "unknown".
+        found: the state of the subject.
         advice: what to change; empty if nothing.
     """
 
@@ -40,8 +54,25 @@ class Check(NamedTuple):
     advice: str = ""
 
 
-def examine(context: Context) -> Operation[list[Check]]:
-    """Look at the server: in a cluster, at one of the nodes."""
+def doctor(context: Context, clock: Callable[[], float], timer: Callable[[], float]) -> Operation[list[Check]]:
+    """Examine the server; in a cluster, one of its nodes. Nothing is stored.
+
+    Args:
+        context: the store's.
+        clock: returns the caller's time, in seconds since 1970.
+        timer: returns a time in seconds that only grows.
+    """
+    checks = yield from _check_server(context)
+    checks.append((yield from _check_writing(context)))
+    checks.append((yield from _check_latency(context, timer)))
+    checks.append((yield from _check_clock(context, clock)))
+    for name, durability in _DURABILITIES.items():
+        checks.append((yield from _check_durability(context, name, durability, timer)))
+    return checks
+
+
+def _check_server(context: Context) -> Operation[list[Check]]:
+    """Read what the server reports of itself, in one round trip."""
     key = context.keys.config
     commands = [
         Command(("INFO",), key),
@@ -58,11 +89,11 @@ def examine(context: Context) -> Operation[list[Check]]:
         if not isinstance(reply, ErrorReply)
         for name, value in pairs(reply)
     }
-    namespace = yield from _namespace(context)
+    namespace = yield from _check_namespace(context)
     about_user = _user("" if isinstance(user, ErrorReply) else _text(user), known)
     if isinstance(info, ErrorReply):
-        refused = Check("server", "unknown", f"INFO is refused: {info.message}", "Allow the user +info, for this.")
-        return [refused, namespace, about_user]
+        found = f"INFO is rejected: {info.code} {info.message.partition(', with args')[0]}"
+        return [Check("server", "unknown", found, "Give the user +info for this check."), namespace, about_user]
     about = parse_info(info)
     return [
         _server(about),
@@ -80,13 +111,13 @@ def _server(about: Mapping[str, str]) -> Check:
     name = "Valkey" if "valkey_version" in about else "Redis"
     found = f"{name} {version}, {about.get('redis_mode', 'standalone')}, {about.get('role', 'master')}"
     if about.get("role") == "slave":
-        return Check("server", "bad", found, "This is a replica, which takes no writes: connect to its primary.")
+        return Check("server", "bad", found, "This is a replica, which rejects writes. Connect to its primary.")
     if about.get("loading") == "1":
-        return Check("server", "warning", f"{found}, reading its files", "Wait until it has.")
+        return Check("server", "warning", f"{found}, loading its data", "Wait until it has finished.")
     return Check("server", "good", found)
 
 
-def _namespace(context: Context) -> Operation[Check]:
+def _check_namespace(context: Context) -> Operation[Check]:
     name = context.keys.namespace
     if not context.made:
         if key := (yield from find_key(context)):
@@ -101,30 +132,26 @@ def _persistence(about: Mapping[str, str], known: Mapping[str, str]) -> Iterator
         yield Check(
             "persistence",
             "bad",
-            "no append-only file: when the server ends, what was written since its last RDB file is lost",
-            "CONFIG SET appendonly yes, and in its configuration file.",
+            "no append-only file: when the server ends, it loses the writes since its last RDB file",
+            "CONFIG SET appendonly yes, and set it in the server's configuration file.",
         )
         return
     fsync = known.get("appendfsync")
     if fsync is None:
-        yield Check("persistence", "good", "an append-only file; how often it is synced this user may not ask")
+        yield Check("persistence", "good", "an append-only file; this user may not read how often it is synced")
     elif fsync == "no":
         yield Check(
             "persistence",
             "warning",
-            "an append-only file that is synced when the system likes: half a minute's writes, perhaps",
+            "an append-only file, synced when the system likes: it may lose the writes of half a minute",
             "CONFIG SET appendfsync everysec, or always.",
         )
     else:
         yield Check("persistence", "good", f"an append-only file, synced {fsync}")
     if about.get("aof_last_write_status", "ok") != "ok":
-        yield Check(
-            "disk", "bad", "the last write of the append-only file has failed", "Make room, or repair the disk."
-        )
+        yield Check("disk", "bad", "the last write of the append-only file failed", "Make room, or repair the disk.")
     if about.get("aof_last_bgrewrite_status", "ok") != "ok":
-        yield Check(
-            "rewrite", "warning", "the last rewrite of the append-only file has failed", "See the server's log."
-        )
+        yield Check("rewrite", "warning", "the last rewrite of the append-only file failed", "See the server's log.")
 
 
 def _memory(about: Mapping[str, str]) -> Check:
@@ -134,13 +161,13 @@ def _memory(about: Mapping[str, str]) -> Check:
         return Check(
             "memory",
             "warning",
-            f"{used // mib} MiB used, and no maxmemory: when the machine's is full, the system ends the server",
+            f"{used // mib} MiB used, and no maxmemory: when the machine runs out, the system kills the server",
             "Set maxmemory to what the machine can spare.",
         )
     found = f"{used // mib} of {most // mib} MiB used"
     if used >= _NEARLY_FULL * most:
         return Check(
-            "memory", "warning", found, "Trim, complete and expire workflows, collect facts, or raise maxmemory."
+            "memory", "warning", found, "Trim, complete or expire workflows, collect facts, or raise maxmemory."
         )
     return Check("memory", "good", found)
 
@@ -148,13 +175,13 @@ def _memory(about: Mapping[str, str]) -> Check:
 def _eviction(about: Mapping[str, str]) -> Check:
     policy = about.get("maxmemory_policy", "noeviction")
     if policy == "noeviction":
-        return Check("eviction", "good", "none: a full server refuses writes")
-    whose = "any key" if policy.startswith("allkeys") else "keys of workflows that expire"
+        return Check("eviction", "good", "none: a full server rejects writes")
+    evicted = "any key" if policy.startswith("allkeys") else "keys of workflows that expire"
     verdict: Verdict = "bad" if about.get("maxmemory", "0") != "0" else "warning"
     return Check(
         "eviction",
         verdict,
-        f"{policy}: a full server drops {whose}, and with it events",
+        f"{policy}: a full server evicts {evicted}, and with it events",
         "CONFIG SET maxmemory-policy noeviction.",
     )
 
@@ -164,7 +191,7 @@ def _replicas(about: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Ch
     online = sum("state=online" in line for line in lines)
     if not lines:
         yield Check(
-            "replicas", "warning", "none: what the server has, it alone has", "Add a replica, for replicated(1)."
+            "replicas", "warning", "none: no other server has a copy of the data", "Add a replica, for replicated(1)."
         )
         return
     behind = len(lines) - online
@@ -174,25 +201,86 @@ def _replicas(about: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Ch
         yield Check(
             "split brain",
             "warning",
-            "a primary that was replaced takes writes until it knows; with durability memory they are then lost",
+            "a replaced primary accepts writes until it notices; with durability memory they are then lost",
             "Use durability replicated(n), or CONFIG SET min-replicas-to-write 1.",
         )
 
 
 def _user(name: str, known: Mapping[str, str]) -> Check:
     if not name:
-        return Check("user", "good", "one who may not ask who it is")
+        return Check("user", "good", "this user may not ask for its name")
     if name == "default":
-        # Who may read the setting has logged in, or nobody has to.
+        # A user who can read this setting has logged in, or no login is needed.
         if known.get("requirepass") == "":
             return Check(
                 "user",
                 "warning",
-                "default, without a password: whoever reaches the server may do everything",
+                "default, without a password: anyone who reaches the server has all rights",
                 "Give the default user a password, or make a user for this namespace with ACL SETUSER.",
             )
         return Check("user", "good", "default, with a password; ACL SETUSER makes users with fewer permissions")
     return Check("user", "good", name)
+
+
+def _check_writing(context: Context) -> Operation[Check]:
+    """Try a plain write and a script, neither of which changes anything: every write of a store is a script."""
+    key = context.keys.workflow(_ABSENT).index
+    try:
+        yield from ask(Command(("ZADD", key, "XX", "0", _ABSENT), key))
+        yield from workflows.delete(context, [_ABSENT])
+    except StoreError as error:
+        return Check("writing", "bad", "the server rejects a write that changes nothing", str(error))
+    return Check("writing", "good", "the server accepts writes")
+
+
+def _check_latency(context: Context, timer: Callable[[], float]) -> Operation[Check]:
+    key = context.keys.config
+    took_ms = []
+    for _ in range(_ROUND_TRIPS):
+        began_s = timer()
+        yield from ask(Command(("HGET", key, "format"), key))
+        took_ms.append((timer() - began_s) * 1000)
+    usual, nearly_all = median(took_ms), quantiles(took_ms, n=100)[98]
+    found = f"{usual:.2f} ms a round trip, 99 of 100 within {nearly_all:.2f} ms, the longest {max(took_ms):.1f} ms"
+    if nearly_all > _SLOW_MS:
+        advice = "Each append takes at least one round trip: move nearer to the server, or see LATENCY DOCTOR."
+        return Check("latency", "warning", found, advice)
+    return Check("latency", "good", found)
+
+
+def _check_clock(context: Context, clock: Callable[[], float]) -> Operation[Check]:
+    try:
+        server_us = time_us((yield from ask(Command(("TIME",), context.keys.config))))
+    except ConfigurationError:
+        return Check("clock", "unknown", "TIME is rejected", "Give the user +time for this check.")
+    apart_s = server_us / 1e6 - clock()
+    found = f"the server's clock is {abs(apart_s):.2f} s {'ahead' if apart_s > 0 else 'behind'}"
+    if abs(apart_s) > _CLOCKS_APART_S:
+        advice = "Times of commits and leases are the server's. Set both clocks by NTP."
+        return Check("clock", "warning", found, advice)
+    return Check("clock", "good", found)
+
+
+def _check_durability(
+    context: Context, name: str, durability: Durability, timer: Callable[[], float]
+) -> Operation[Check]:
+    """Have the server confirm a write that changes nothing."""
+    began_s = timer()
+    try:
+        yield from durably(context, workflows.delete(context, [_ABSENT]), durability)
+    except DurabilityError as error:
+        found = f"not confirmed within {timer() - began_s:.0f} s"
+        # Without an append-only file the server would have rejected it; without a replica it waits for one.
+        if durability == "fsync":
+            return Check(name, "bad", found, str(error))
+        needs = "that syncs its append-only file" if durability == replicated(1, fsync=True) else "that keeps up"
+        return Check(name, "unknown", found, f"Give the server a replica {needs}, or use another durability.")
+    except WriteRefused as error:
+        return Check(name, "bad", "the server rejects writes", str(error))
+    except StoreError as error:
+        # The name says which durability, so that only the remedy is left to say.
+        return Check(name, "unknown", "not available on this server", str(error).rpartition("Nothing was written. ")[2])
+    return Check(name, "good", f"confirmed in {(timer() - began_s) * 1000:.1f} ms")
 
 
 def _text(value: Any) -> str:

@@ -15,8 +15,8 @@ from runic_redis.codec import count_events, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.leftovers import is_behind, unless_left_over
-from runic_redis.operations.records import entry_cursor, missing, read_cursor
+from runic_redis.operations.leftovers import is_behind, reject_leftovers
+from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs, scored_ids
@@ -145,7 +145,7 @@ class Exporter:
         (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
         if not meta:
-            yield from unless_left_over(self._context, workflow_id)
+            yield from reject_leftovers(self._context, workflow_id)
             if self._ids is not None:
                 self.problems.append(f"There is no workflow {workflow_id!r}.")
             return True  # else it was deleted since it was listed
@@ -181,7 +181,7 @@ class Exporter:
             if position == cursor:
                 break
             if not some:
-                raise missing(self._context, workflow_id, position, cursor)
+                raise events_missing(self._context, workflow_id, position, cursor)
             entries, (created, gone) = yield from ask_all(_page(keys, b"(" + last, page_entries))
             if created != life[0] or read_cursor(gone, keys.meta) > position:
                 return False
@@ -198,7 +198,7 @@ class Exporter:
             end = entry_cursor(entry, keys.events)
             start = end - count_events(entry[1][1])
             if start > position:
-                raise missing(self._context, workflow_id, position, start)
+                raise events_missing(self._context, workflow_id, position, start)
             if start < position:
                 raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events.")
             position = end

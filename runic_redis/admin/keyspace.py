@@ -1,4 +1,4 @@
-"""The keys of a namespace, whatever the indexes say."""
+"""The keys of a namespace that a server has, listed or not in its indexes."""
 
 from binascii import crc_hqx
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ _LOOKS = 200
 
 
 class KeyScan:
-    """The keys that begin as the namespace's do; a key may come twice.
+    """A scan for the keys that start as the namespace's do. A key may come twice.
+
+    A single server is scanned by SCAN. In a cluster, the scan reads the keys of each slot that the namespace may use,
+    from the node that has the slot. Send another command first: it learns which node has which slot.
 
     Attributes:
-        done: whether all have been told.
-
-    One server is scanned. In a cluster each slot that the namespace may have keys in is asked for them: that goes to
-    whichever node has it, so that there must have been a command of another kind before, which learns where that is.
+        done: whether all keys have been returned.
     """
 
     def __init__(self, context: Context) -> None:
@@ -34,7 +34,7 @@ class KeyScan:
         self._slots = _slots(context.keys) if context.many_nodes else {}
 
     def next_page(self) -> Operation[list[bytes]]:
-        """Some of the keys; none, perhaps, though there are more."""
+        """Return some of the keys. A page may be empty although more keys follow."""
         if self._context.many_nodes:
             return (yield from self._next_slots())
         pattern = f"{{{self._context.keys.namespace}[:}}]*"
@@ -60,7 +60,7 @@ class KeyScan:
 
 
 def _slots(keys: Keys) -> dict[int, str]:
-    """The slots in which the namespace may have keys, each with one of these."""
+    """Return the slots in which the namespace may have keys, each with one such key."""
     return {_slot(key): key for key in _one_of_each_tag(keys)}
 
 
@@ -71,12 +71,12 @@ def _one_of_each_tag(keys: Keys) -> Iterator[str]:
 
 
 def _slot(key: str) -> int:
-    """The slot of a key of ours: CRC-16 (XMODEM) of what stands in its first braces, modulo 16384."""
+    """Return the slot of a key of a store: CRC-16 (XMODEM) of the text in its first braces, modulo 16384."""
     return crc_hqx(key[1 : key.index("}")].encode(), 0) % _SLOTS
 
 
 def find_key(context: Context) -> Operation[str]:
-    """A key of the namespace; empty if none is soon found, or to a user who may not ask for keys."""
+    """Return a key of the namespace; "" if a short scan finds none, or if the user may not scan."""
     scan = KeyScan(context)
     for _ in range(_LOOKS):
         try:
@@ -91,13 +91,14 @@ def find_key(context: Context) -> Operation[str]:
 
 
 def find_namespaces(context: Context) -> Operation[list[str]]:
-    """The namespaces that there are; of a server with very many keys, or a cluster, those that are soon found."""
+    """Return the namespaces on the server. With very many keys, or in a cluster, a short scan may miss some."""
     found: set[str] = set()
     cursor: Any = "0"
     for _ in range(_LOOKS):
         command = Command(("SCAN", cursor, "MATCH", "{*}:config", "COUNT", "1000"), context.keys.config)
         cursor, page = yield from ask(command)
-        found.update(key[1:-8].decode(errors="replace") for key in page)
+        # A copy of the settings, in the first partition, has a key that ends alike.
+        found.update(key[1:-8].decode(errors="replace").removesuffix(":0") for key in page)
         if int(cursor) == 0:
             break
     return sorted(found)

@@ -1,4 +1,4 @@
-"""The verbs that remove: `trim`, `collect` and `delete`."""
+"""The verbs that remove data: `trim`, `collect` and `delete`."""
 
 import sys
 from typing import Annotated
@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from runic_redis.admin.describing import count_workflows
-from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened, utf_8
-from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, out, print_json, printable, progress, stop
+from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, RequiredIds, Url, WorkflowIds, opened
+from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, counted, note, out, print_json, printable, progress, stop
 from runic_redis.errors import WorkflowNotFound
 
 __all__ = ["collect", "delete", "trim"]
@@ -18,22 +18,22 @@ def trim(
     *,
     url: Url = None,
     namespace: Namespace = "runic",
-    every: Annotated[bool, typer.Option("--all", help="All workflows.")] = False,
-    keep: Annotated[int, typer.Option(help="How many of the events that the snapshot covers to keep.", min=0)] = 0,
+    every: Annotated[bool, typer.Option("--all", help="Trim all workflows of the namespace.")] = False,
+    keep: Annotated[int, typer.Option(help="Keep this many of the events that the snapshot covers.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the events that workflows' snapshots cover. A workflow without a snapshot stays as it is."""
+    """Remove the events that the snapshots of workflows cover. A workflow without a snapshot is not changed."""
     if every == bool(workflow_ids):
         stop("Name workflows, or pass --all.", EXIT_USAGE)
     missing = 0
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
-        total = sum(store.run(count_workflows(store.context), "count_workflows")) if every else len(workflow_ids or ())
+        total = sum(store.run(count_workflows(store.context), "trim")) if every else len(workflow_ids or ())
         with progress("trimmed", total, quiet=as_json or not every) as step:
             for number, workflow_id in enumerate(workflow_ids or store.list(), 1):
                 try:
                     cursor = store.trim(workflow_id, keep=keep)
                 except WorkflowNotFound as error:
-                    missing += not every  # of all, one may have been deleted since it was listed
+                    missing += not every  # with --all, it was deleted since it was listed
                     note(f"runic-redis: {error}")
                     continue
                 step.to(number)
@@ -50,13 +50,13 @@ def collect(
     url: Url = None,
     namespace: Namespace = "runic",
     grace: Annotated[
-        float, typer.Option(help="Facts written or referred to in the last so many seconds stay.", min=0)
+        float, typer.Option(help="Keep facts that were written or referred to in the last so many seconds.", min=0)
     ] = 3600.0,
     as_json: AsJson = False,
 ) -> None:
     """Remove the facts that no workflow refers to.
 
-    What counts is a Fact or a FactRef in an event. A hash that is kept as plain text is no reference.
+    A Fact or a FactRef in an event is a reference. A hash that an event holds as plain text is none.
     """
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
         with progress("collecting", None, quiet=as_json):
@@ -64,27 +64,31 @@ def collect(
         if as_json:
             print_json({"removed": removed})
         else:
-            out.print(f"{removed} facts removed")
+            out.print(f"{counted(removed, 'fact')} removed")
 
 
 def delete(
-    workflow_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Workflows.", callback=utf_8)],
+    workflow_ids: RequiredIds,
     *,
     url: Url = None,
     namespace: Namespace = "runic",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete workflows with all that is kept for them, facts aside. There is no way back."""
+    """Delete workflows with all of their data except facts. This cannot be undone."""
     with opened(url, namespace, deadline_s=PATIENT_S) as store:
         missing = [workflow_id for workflow_id in workflow_ids if not store.exists(workflow_id)]
         if missing:
             stop(f"There is no workflow {missing[0]!r}. Nothing was deleted.", EXIT_NO)
         if not yes:
             if sys.stdin is None or not sys.stdin.isatty():
-                stop("Nobody is there to be asked: pass --yes. Nothing was deleted.", EXIT_USAGE)
-            events = sum(map(store.cursor, workflow_ids))
-            typer.confirm(f"Delete {len(workflow_ids)} workflows with {events} events?", abort=True, err=True)
+                stop(
+                    "Not a terminal, so the command cannot ask for confirmation. Nothing was deleted. Pass --yes.",
+                    EXIT_USAGE,
+                )
+            workflows = counted(len(workflow_ids), "workflow")
+            events = counted(sum(map(store.cursor, workflow_ids)), "event")
+            typer.confirm(f"Delete {workflows} with {events}?", abort=True, err=True)
         for workflow_id in workflow_ids:
             store.delete(workflow_id)
             if as_json:

@@ -1,4 +1,4 @@
-"""The verb `tail`: events as they come."""
+"""The verb `tail`: events as they are appended."""
 
 import gc
 import time
@@ -11,18 +11,19 @@ from typing import Annotated
 import typer
 
 from runic_redis.admin.watching import Change, Watcher, server_time
-from runic_redis.cli.looking import print_record
+from runic_redis.cli.filters import Kind, Where, make_filter
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, at_most, opened
 from runic_redis.cli.output import EXIT_USAGE, stop
+from runic_redis.cli.reading import print_records
 from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore
 
 __all__ = ["tail"]
 
-# How often a whole namespace is looked at: an event is shown well within 50 ms.
+# How often the indexes of a whole namespace are read: an event is shown well within 50 ms.
 _LOOK_S = 0.015
-# Of how many workflows it is remembered how far they were shown; of others, the time of the last look tells.
+# Remember the last shown cursor of at most this many workflows. For others, the time of the last look is used.
 _REMEMBERED = 100_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -33,29 +34,29 @@ def tail(
     url: Url = None,
     namespace: Namespace = "runic",
     last: Annotated[
-        int, typer.Option("--last", help="How many of the events that are there to print first, of each ID.", min=0)
+        int, typer.Option("--last", help="First print this many of the stored events of each ID.", min=0)
     ] = 0,
-    limit: Annotated[int, typer.Option(help="Stop after so many events; 0 for never.", min=0)] = 0,
+    kind: Kind = None,
+    where: Where = None,
+    limit: Annotated[int, typer.Option(help="Stop after printing this many events; 0 for never.", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Print events as they are appended, until Ctrl-C: of some workflows, or of all of the namespace.
+    """Print events as they are appended, until Ctrl-C: of some workflows, or of the whole namespace.
 
-    Workflows that are named need not be there yet.
+    Named workflows need not exist yet.
     """
     if last and not workflow_ids:
-        stop("--last takes IDs: the events of a whole namespace have no order of their own.", EXIT_USAGE)
-    # What was imported stays: looking through it for garbage would hold up an event now and then for 40 ms.
+        stop("--last takes IDs: events of different workflows have no common order.", EXIT_USAGE)
+    is_wanted = make_filter(kind, where)
+    # Keep the imported modules out of garbage collection, which would now and then delay an event by 40 ms.
     gc.freeze()
     with opened(url, namespace, may_be_new=True, deadline_s=PATIENT_S) as store:
         found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
-        for workflow_id, record in islice(found, at_most(limit)):
-            print_record(workflow_id, record, as_json=as_json, named=len(workflow_ids or ()) != 1)
-            _flush()
-
-
-def _flush() -> None:
-    # Who reads a pipe wants each event when it comes.
-    print(end="", flush=True)
+        wanted = ((workflow_id, record) for workflow_id, record in found if is_wanted(record))
+        for one in islice(wanted, at_most(limit)):
+            print_records(store, [one], as_json=as_json, named=len(workflow_ids or ()) != 1)
+            # The reader of a pipe wants each event as it comes.
+            print(end="", flush=True)
 
 
 def _named(store: RedisStore, workflow_ids: list[str], last: int) -> Iterator[tuple[str, Record]]:
@@ -70,7 +71,7 @@ def _named(store: RedisStore, workflow_ids: list[str], last: int) -> Iterator[tu
 
 
 def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:
-    """Return so many of those that are not trimmed; all for 0."""
+    """Return at most so many records, up to the first that is trimmed; 0 for no limit."""
     try:
         yield from islice(records, at_most(limit))
     except EventsTrimmed:
@@ -79,38 +80,38 @@ def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:
 
 def _all(store: RedisStore) -> Iterator[tuple[str, Record]]:
     watcher = Watcher(store.context)
-    store.run(watcher.open(), "watch")
+    store.run(watcher.open(), "tail")
     shown: OrderedDict[str, int] = OrderedDict()
     looked_s = time.monotonic()
     while True:
         before_s, looked_s = looked_s, time.monotonic()
-        for change in store.run(watcher.look(), "watch"):
+        for change in store.run(watcher.look(), "tail"):
             try:
                 for record in _new(store, change, shown, before_s):
                     yield change.workflow_id, record
             except (WorkflowNotFound, EventsTrimmed):
-                shown.pop(change.workflow_id, None)  # it has no events, or is gone again
+                shown.pop(change.workflow_id, None)  # it has no events, or was deleted
         time.sleep(max(0.0, looked_s + _LOOK_S - time.monotonic()))
 
 
 def _new(store: RedisStore, change: Change, shown: OrderedDict[str, int], before_s: float) -> list[Record]:
-    """What has come of a workflow since it was shown last; notes how far that is.
+    """Return the events of a workflow since its last shown event, and remember the last of them.
 
-    Of a workflow that was not shown yet, that is what has come since the look before, at `before_s`.
+    Of a workflow that was not shown yet, return the events since the look before, which was at `before_s`.
     """
     known = shown.pop(change.workflow_id, None)
     since = _EPOCH + timedelta(milliseconds=change.since_us // 1000)
     new: list[Record] = []
     for record in _there_backwards(store, change.workflow_id):
         if not new and record.time < since:
-            # Or the server's clock was set back, or another server has taken over, since the look before.
-            now = store.run(server_time(store.context), "server_time")
+            # Or, since the look before, the server's clock was set back or another server has taken over.
+            now = store.run(server_time(store.context), "tail")
             since = now - timedelta(seconds=time.monotonic() - before_s)
         if record.cursor <= known if known is not None else record.time < since:
             break
         new.append(record)
     if known is not None and not new and store.cursor(change.workflow_id) < known:
-        return _new(store, change, shown, before_s)  # another life of it
+        return _new(store, change, shown, before_s)  # it was deleted and made again
     if new or known is not None:
         shown[change.workflow_id] = new[0].cursor if new else known or 0
     if len(shown) > _REMEMBERED:

@@ -1,4 +1,4 @@
-"""The verbs that look: `workflows`, `show`, `events`, `facts` and `stats`."""
+"""The verbs that inspect: `workflows`, `show`, `facts` and `stats`."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import islice
 from statistics import median
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
@@ -24,7 +24,7 @@ from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most,
 from runic_redis.cli.output import (
     EXIT_NO,
     bytes_text,
-    note,
+    counted,
     out,
     print_json,
     print_pairs,
@@ -33,39 +33,43 @@ from runic_redis.cli.output import (
     table,
     time_text,
 )
-from runic_redis.events.plain import event_fields, event_text, event_type, to_json, value_text
+from runic_redis.errors import DecodeError, SnapshotNotFound
+from runic_redis.events.plain import event_text, event_type, to_json, value_text
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
-from runic_redis.operations.records import Commit, Record
+from runic_redis.operations.records import Commit
 from runic_redis.protocol.effects import Command
 from runic_redis.protocol.refusals import ask
 from runic_redis.store import RedisStore
 
-__all__ = ["events", "facts", "print_record", "show", "stats", "workflows"]
+__all__ = ["facts", "show", "stats", "workflows"]
 
-# How many workflows are described in one round trip.
+# How many workflows `workflows` reads in one round trip, and `stats`.
 _PAGE = 100
 _COUNTED = 1000
 _STYLES: dict[State, str] = {"open": "", "leased": "green", "unfinished": "yellow", "completed": "dim"}
-# How many commits the time line of `show` has.
+# How many commits `show` lists.
 _RECENT = 10
-# How often each partition is asked.
+# Longer texts of states and metadata are cut, and so are bytes.
+_LONGEST_TEXT = 1000
+_SHOWN_BYTES = 32
+# How often `stats` measures each partition.
 _TIMES = 5
 
 
 def workflows(
     prefix: Annotated[
-        str, typer.Argument(help="Only those whose ids begin so.", metavar="[PREFIX]", callback=utf_8)
+        str, typer.Argument(help="List only workflows whose ids start with this.", metavar="[PREFIX]", callback=utf_8)
     ] = "",
     *,
     url: Url = None,
     namespace: Namespace = "runic",
-    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.", min=0)] = 50,
-    count: Annotated[bool, typer.Option("--count", help="Print only how many there are.")] = False,
+    state: Annotated[State | None, typer.Option(help="List only workflows in this state.")] = None,
+    limit: Annotated[int, typer.Option(help="List at most this many workflows; 0 for all.", min=0)] = 50,
+    count: Annotated[bool, typer.Option("--count", help="Print only the number of workflows.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List workflows, the one written to last first."""
+    """List workflows, the most recently written one first."""
     with opened(url, namespace) as store:
         if count:
             _print_count(store, prefix, state, as_json=as_json)
@@ -87,7 +91,7 @@ def _print_count(store: RedisStore, prefix: str, state: State | None, *, as_json
     if prefix or state:
         number = sum(1 for _ in (_described(store, prefix, state, None) if state else store.list(prefix=prefix)))
     else:
-        number = sum(store.run(count_workflows(store.context), "count_workflows"))
+        number = sum(store.run(count_workflows(store.context), "workflows"))
     if as_json:
         print_json({"workflows": number})
     else:
@@ -95,10 +99,10 @@ def _print_count(store: RedisStore, prefix: str, state: State | None, *, as_json
 
 
 def _described(store: RedisStore, prefix: str, state: State | None, limit: int | None) -> Iterator[Description]:
-    # Where all states will do, no more are listed than are shown.
+    # With a state, the listing cannot know how many of its workflows will be shown.
     ids = store.list(prefix=prefix, limit=None if state else limit)
     while page := list(islice(ids, _PAGE)):
-        for one in store.run(describe(store.context, page), "describe"):
+        for one in store.run(describe(store.context, page), "workflows"):
             if state is None or one.state == state:
                 yield one
 
@@ -110,25 +114,66 @@ def show(
     namespace: Namespace = "runic",
     as_json: AsJson = False,
 ) -> None:
-    """Show what is kept of a workflow: cursor, snapshot, lease, sizes, and its last commits.
+    """Show a workflow: cursor, snapshot, lease, sizes, and its last commits.
 
-    What is damaged is said beside the rest; the exit status is 1 then.
+    A snapshot that a session saved is decoded. Damaged parts are named beside the rest, and the exit status is then 1.
     """
     with opened(url, namespace) as store:
-        one = store.run(describe_one(store.context, workflow_id), "describe")
-        sizes = store.run(memory_of(store.context, workflow_id), "memory_usage")
-        commits, unreadable = store.run(recent_commits(store.context, workflow_id, _RECENT), "describe")
-    line = [_commit_json(commit) for commit in commits]
+        one = store.run(describe_one(store.context, workflow_id), "show")
+        sizes = store.run(memory_of(store.context, workflow_id), "show")
+        commits, unreadable = store.run(recent_commits(store.context, workflow_id, _RECENT), "show")
+        snapshot = None if one.snapshot_cursor is None else _read_snapshot(store, workflow_id)
     damaged = [*one.damaged, *unreadable]
     if as_json:
-        print_json({**asdict(one), "damaged": damaged, "memory": sizes, "commits": line})
+        state = snapshot.json_form() if snapshot else None
+        line = [_commit_json(commit) for commit in commits]
+        print_json({**asdict(one), "snapshot": state, "damaged": damaged, "memory": sizes, "commits": line})
     else:
-        _print_shown(one, damaged, sizes, line)
+        _print_shown(one, snapshot, damaged, sizes)
+        _print_commits(commits)
     if damaged:
         raise typer.Exit(EXIT_NO)
 
 
-def _print_shown(one: Description, damaged: list[str], sizes: dict[str, int], line: list[dict[str, Any]]) -> None:
+class _Snapshot(NamedTuple):
+    """The data of a snapshot, and the state that it holds if a session encoded it."""
+
+    data: bytes
+    state: Any
+    is_state: bool
+
+    def json_form(self) -> dict[str, Any]:
+        return {"state": to_json(self.state)} if self.is_state else {"data": to_json(self.data)}
+
+    def text(self) -> str:
+        if self.is_state:
+            return _shortened(value_text(self.state))
+        begin = self.data[:_SHOWN_BYTES]
+        try:
+            shown = begin.decode()
+        except UnicodeDecodeError:
+            shown = begin.hex(" ")
+        return f"{counted(len(self.data), 'byte')}, begins {shown}" if self.data else "empty"
+
+
+def _read_snapshot(store: RedisStore, workflow_id: str) -> _Snapshot | None:
+    """Return the snapshot; None if it is damaged, which its description tells, or was deleted meanwhile."""
+    try:
+        _, data = store.load_snapshot(workflow_id)
+    except (SnapshotNotFound, DecodeError):
+        return None
+    try:
+        return _Snapshot(data, store.context.codec.decode_state(data), is_state=True)
+    except DecodeError:
+        return _Snapshot(data, None, is_state=False)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+
+
+def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str], sizes: dict[str, int]) -> None:
+    lease = f"{printable(one.lease_owner)}, until {time_text(one.lease_until)}" if one.lease_owner else None
     print_pairs(
         [
             ("workflow", printable(one.workflow_id)),
@@ -138,37 +183,47 @@ def _print_shown(one: Description, damaged: list[str], sizes: dict[str, int], li
             ("last write", time_text(one.written)),
             ("completed", time_text(one.completed)),
             ("expires", time_text(one.expires)),
-            ("lease", f"{printable(one.lease_owner)}, until {time_text(one.lease_until)}" if one.lease_owner else None),
+            ("lease", lease),
             ("snapshot", _snapshot_text(one)),
+            ("snapshot state" if snapshot and snapshot.is_state else "snapshot data", snapshot and snapshot.text()),
             ("trimmed to", one.trimmed or None),
             ("entries", one.entries),
             ("log", bytes_text(one.log_bytes) if one.log_bytes else None),
-            ("refers to", f"{one.facts} facts" if one.facts else None),
+            ("refers to", counted(one.facts, "fact") if one.facts else None),
             ("commit ids", one.commit_ids or None),
             ("memory", ", ".join(f"{name} {bytes_text(size)}" for name, size in sizes.items() if size)),
-            ("damaged", printable("; ".join(damaged))),
+            ("damaged", "; ".join(text.rstrip(".") for text in damaged)),
         ]
     )
-    if line:
-        shown = table("cursor", "time", "events", "types", right=("cursor", "events"))
-        for commit in line:
-            types = ", ".join(f"{name} {count}" if count > 1 else name for name, count in commit["types"].items())
-            shown.add_row(
-                str(commit["cursor"]), time_text(commit["time"]), str(commit["events"]), Text(printable(types))
-            )
-        out.print()
-        out.print(shown)
+
+
+def _print_commits(commits: list[Commit]) -> None:
+    if not commits:
+        return
+    columns = ["cursor", "time", "events", "types"]
+    with_metadata = any(commit.metadata for commit in commits)
+    shown = table(*columns, *(["metadata"] if with_metadata else []), right=("cursor", "events"))
+    for commit in commits:
+        types = Counter(map(event_type, commit.events))
+        texts = [
+            str(commit.end),
+            time_text(commit.time),
+            str(len(commit.events)),
+            ", ".join(f"{name} {count}" if count > 1 else name for name, count in types.items()),
+            *([_shortened(event_text(commit.metadata or {}))] if with_metadata else []),
+        ]
+        shown.add_row(*(Text(printable(text)) for text in texts))
+    out.print()
+    out.print(shown)
 
 
 def _commit_json(commit: Commit) -> dict[str, Any]:
-    types = dict(Counter(map(event_type, commit.events)))
-    metadata = to_json(commit.metadata)
     return {
         "cursor": commit.end,
         "time": commit.time,
         "events": len(commit.events),
-        "types": types,
-        "metadata": metadata,
+        "types": dict(Counter(map(event_type, commit.events))),
+        "metadata": to_json(commit.metadata),
     }
 
 
@@ -182,67 +237,14 @@ def _snapshot_text(one: Description) -> str | None:
     return f"at {one.snapshot_cursor}, {bytes_text(one.snapshot_bytes)}, saved {time_text(one.snapshot_time)}"
 
 
-def events(
-    workflow_id: WorkflowId,
-    *,
-    url: Url = None,
-    namespace: Namespace = "runic",
-    first: Annotated[int | None, typer.Option("--from", help="The cursor of the first event wanted.", min=1)] = None,
-    last: Annotated[int | None, typer.Option("--to", help="The cursor of the last one.", min=0)] = None,
-    kind: Annotated[
-        str | None, typer.Option("--type", metavar="NAME", help="Only events of this type.", callback=utf_8)
-    ] = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="The newest first.")] = False,
-    limit: Annotated[int, typer.Option(help="At most so many; 0 for all.", min=0)] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Print a workflow's events, decoded without the application's classes. What is trimmed is passed over."""
-    with opened(url, namespace) as store:
-        trimmed = store.run(describe_one(store.context, workflow_id), "describe").trimmed
-        after = max(trimmed, (first or 1) - 1)
-        if trimmed >= (first or 1):
-            note(f"The events up to {trimmed} are trimmed.")
-        records = store.stream_records(workflow_id, after=after, until=last, reverse=reverse)
-        wanted = (record for record in records if kind is None or event_type(record.event) == kind)
-        for record in islice(wanted, at_most(limit)):
-            print_record(workflow_id, record, as_json=as_json)
-
-
-def print_record(workflow_id: str, record: Record, *, as_json: bool, named: bool = False) -> None:
-    """Print an event, and what is kept about it; with its workflow's id, where there are several."""
-    name = event_type(record.event)
-    if as_json:
-        fields = to_json(dict(event_fields(record.event)))
-        print_json(
-            {
-                "workflow": workflow_id,
-                "cursor": record.cursor,
-                "time": record.time,
-                "type": name,
-                "fields": fields,
-                "metadata": to_json(record.metadata),
-            }
-        )
-        return
-    line = Text.assemble(
-        (f"{printable(workflow_id)} " if named else "", "cyan"),
-        (f"{record.cursor:>8} ", "bold"),
-        (f"{time_text(record.time)} ", "dim"),
-        (printable(name), "green"),
-        " ",
-        printable(event_text(record.event)),
-    )
-    out.print(line)
-
-
 def facts(
-    hashes: Annotated[list[str], typer.Argument(metavar="HASH...", help="The facts' hashes.", callback=utf_8)],
+    hashes: Annotated[list[str], typer.Argument(metavar="HASH...", help="The hashes of the facts.", callback=utf_8)],
     *,
     url: Url = None,
     namespace: Namespace = "runic",
     as_json: AsJson = False,
 ) -> None:
-    """Print the values of facts, checked against their hashes."""
+    """Print the values of facts, after checking them against their hashes."""
     with opened(url, namespace) as store:
         values = store.load_facts(hashes)
     for fact_hash in hashes:
@@ -255,16 +257,16 @@ def facts(
 def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
     """Count workflows, events and facts, measure their memory, and find the slowest and the largest partition."""
     with opened(url, namespace) as store:
-        counts = store.run(count_workflows(store.context), "count_workflows")
+        counts = store.run(count_workflows(store.context), "stats")
         total = sum(counts)
         had = there = seen = 0
         with progress("workflows", total, quiet=as_json) as step:
             ids = store.list()
             while page := list(islice(ids, _COUNTED)):
-                more_had, more_there = store.run(count_events(store.context, page), "count_events")
+                more_had, more_there = store.run(count_events(store.context, page), "stats")
                 had, there, seen = had + more_had, there + more_there, seen + len(page)
                 step.to(seen)
-        kept = store.run(count_facts(store.context), "count_facts")
+        kept = store.run(count_facts(store.context), "stats")
         memory = store.memory_usage()
         times = _partition_times(store)
     slowest = max(range(len(times)), key=times.__getitem__)
@@ -286,9 +288,9 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
         return
     print_pairs(
         [
-            ("namespace", f"{namespace}, {len(counts)} partitions"),
+            ("namespace", f"{namespace}, {counted(len(counts), 'partition')}"),
             ("workflows", f"{seen:,}"),
-            ("events", f"{had:,}" + (f", of which {there:,} are still there" if there != had else "")),
+            ("events", f"{had:,}" + (f", of which {there:,} are stored" if there != had else "")),
             ("facts", f"{kept:,}"),
             ("memory", bytes_text(sum(memory.values()))),
             *((f"  {kind}", bytes_text(size)) for kind, size in memory.items() if size),
@@ -296,13 +298,13 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
                 "slowest partition",
                 f"{slowest}: {times[slowest] * 1000:.2f} ms (median of all: {median(times) * 1000:.2f} ms)",
             ),
-            ("largest partition", f"{largest}: {counts[largest]:,} workflows"),
+            ("largest partition", f"{largest}: {counted(counts[largest], 'workflow')}"),
         ]
     )
 
 
 def _partition_times(store: RedisStore) -> list[float]:
-    """How long a small question to each partition takes, in seconds: the median of some, in turns."""
+    """Return the median time of a small command to each partition, in seconds."""
     keys = store.context.keys.indexes()
     taken: list[list[float]] = [[] for _ in keys]
     for _ in range(_TIMES):

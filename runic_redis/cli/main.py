@@ -17,7 +17,7 @@ __all__ = ["main"]
 try:
     import typer
 
-    from runic_redis.cli import changing, checking, following, looking, moving, running, showing
+    from runic_redis.cli import changing, checking, following, looking, moving, reading, running, showing
     from runic_redis.cli.output import EXIT_NO, EXIT_PIPE, EXIT_UNAVAILABLE, EXIT_USAGE, prepare_streams, stop
 except ImportError:
     sys.exit("The command line needs an extra: pip install 'runic-redis[cli,embedded]'.")
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for panel, verbs in {
-    "Look": (looking.workflows, looking.show, looking.events, following.tail, looking.facts, looking.stats),
+    "Look": (looking.workflows, looking.show, reading.events, following.tail, looking.facts, looking.stats),
     "Check": (checking.verify, checking.doctor),
     "Move": (moving.export, moving.import_, moving.copy),
     "Remove": (changing.trim, changing.collect, changing.delete),

@@ -1,4 +1,4 @@
-"""The verbs that move what is kept: `export`, `import` and `copy`."""
+"""The verbs that move data: `export`, `import` and `copy`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, Step, bytes_text, note, out, print_json, printable, progress
+from runic_redis.cli.output import EXIT_NO, Step, bytes_text, counted, note, out, print_json, printable, progress
 from runic_redis.context import URL_VARIABLE
 
 __all__ = ["copy", "export", "import_"]
@@ -19,7 +19,7 @@ _SHOWN = 20
 
 
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to be made.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The archive to write.")],
     workflow_ids: WorkflowIds = None,
     *,
     url: Url = None,
@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write workflows, with the facts that they refer to, to an archive; without IDs, all workflows and facts.
 
-    Each workflow is written as it is at one moment; writers may go on. FILE appears once it is whole. What was cut off
-    stands in FILE.partial; the same command goes on with it.
+    Safe to run while writers are active: each workflow is exported as it is at one moment. FILE appears once it is
+    complete. An interrupted export leaves FILE.partial, and the same command continues it.
     """
     with opened(url, namespace, deadline_s=PATIENT_S) as store, ArchiveWriter(file) as archive:
         exporter = Exporter(store.context, workflow_ids or None)
@@ -59,8 +59,8 @@ def import_(
 ) -> None:
     """Import an archive, into any namespace of any server.
 
-    A workflow appears once all of it is there; one that is there already stays as it is. What was cut off is gone on
-    with by the same command. All is checked on the way; `verify` looks at what came of it.
+    A workflow appears once it is complete. A workflow that exists already is not changed. The same command continues
+    an interrupted import. The import checks the archive as it reads it, and `verify` checks the result.
     """
     with (
         opened(url, namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S) as store,
@@ -81,14 +81,14 @@ def copy(
     *,
     namespace: Namespace = "runic",
     to_namespace: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The namespace there; the same without.")
+        str | None, typer.Option(metavar="NAME", help="The namespace to copy to; by default the same name.")
     ] = None,
     partitions: Partitions = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy workflows, with the facts that they refer to, between servers; without IDs, all workflows and facts.
 
-    It is an export and an import in one, without a file: the same command goes on with what was cut off.
+    This is an export and an import in one, without a file. The same command continues an interrupted copy.
     """
     with (
         opened(source, namespace, deadline_s=PATIENT_S) as store,
@@ -119,11 +119,11 @@ def _stepping(write: Any, exporter: Exporter, step: Step) -> Any:
 
 def _report_import(importer: Importer, *, as_json: bool) -> None:
     if not importer.complete:
-        importer.problems.append("The archive does not hold as much as it says, or has no end.")
+        importer.problems.append("The archive is incomplete: it holds less than it announces, or its end is missing.")
     if as_json:
         print_json({**_counts(importer), "there_already": importer.there, "problems": importer.problems})
     else:
-        there = f"; {importer.there:,} workflows were there already" if importer.there else ""
+        there = f"; {counted(importer.there, 'workflow')} existed already" if importer.there else ""
         out.print(f"imported: {_text(importer)}{there}")
     _end(importer.problems)
 
@@ -133,13 +133,14 @@ def _counts(mover: Exporter | Importer) -> dict[str, int]:
 
 
 def _text(mover: Exporter | Importer) -> str:
-    return f"{mover.workflows:,} workflows, {mover.events:,} events, {mover.facts:,} facts"
+    counts = (mover.workflows, "workflow"), (mover.events, "event"), (mover.facts, "fact")
+    return ", ".join(counted(number, noun) for number, noun in counts)
 
 
 def _end(problems: list[str]) -> None:
     for problem in problems[:_SHOWN]:
         note(f"runic-redis: {problem}")
     if len(problems) > _SHOWN:
-        note(f"runic-redis: and {len(problems) - _SHOWN} more problems.")
+        note(f"runic-redis: and {counted(len(problems) - _SHOWN, 'more problem')}.")
     if problems:
         raise typer.Exit(EXIT_NO)

@@ -1,11 +1,11 @@
-"""The options that verbs share, and opening what they name."""
+"""The options that verbs share, and opening the store that they name."""
 
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Timer
-from typing import Annotated, Any
+from contextlib import contextmanager, suppress
+from threading import Thread, Timer
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ __all__ = [
     "AsJson",
     "Namespace",
     "Partitions",
+    "RequiredIds",
     "Url",
     "WorkflowId",
     "WorkflowIds",
@@ -31,18 +32,21 @@ __all__ = [
 ]
 
 NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
-# The deadline of a verb that somebody waits for, and of one that may run for long and should outlast a failover.
+# The deadline of a short verb, and of one that may run for long and should outlast a failover.
 _DEADLINE_S = 5.0
 PATIENT_S = 30.0
-# After how long a person is told what the command waits for.
+# After this time, the command tells that it waits for the server.
 _SILENT_S = 1.0
+# The completion of ids gives up after this time, and offers at most so many.
+_COMPLETION_S = 1.0
+_COMPLETED = 50
 
 # More events and workflows than any store has.
 _MOST = 2**53 - 1
 
 Url = Annotated[
     str | None,
-    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help=f"Where the store is: {EXAMPLES}."),
+    typer.Option("--url", "-u", envvar=URL_VARIABLE, metavar="URL", help=f"The URL of the store: {EXAMPLES}."),
 ]
 Namespace = Annotated[
     str, typer.Option("--namespace", "-n", envvar=NAMESPACE_VARIABLE, metavar="NAME", help="The namespace.")
@@ -50,14 +54,14 @@ Namespace = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Partitions = Annotated[
     int | None,
-    typer.Option("--partitions", metavar="N", help="How many partitions a namespace that is not there yet is to have."),
+    typer.Option("--partitions", metavar="N", help="The number of partitions of a namespace that does not exist yet."),
 ]
 
 
 def utf_8(value: Any) -> Any:
-    """Return an argument of the user's texts as they are typed, where the locale has Python take them for ASCII bytes.
+    """Return the texts of an argument decoded from UTF-8, also in a locale in which Python reads arguments as ASCII.
 
-    Bytes that are no UTF-8 stay as they are; the store rejects them.
+    Bytes that are not UTF-8 stay as they are, and the store rejects them.
     """
     if isinstance(value, list):
         return [utf_8(one) for one in value]
@@ -70,13 +74,40 @@ def utf_8(value: Any) -> Any:
 
 
 def at_most(limit: int) -> int | None:
-    """Return a limit as functions take it: None for 0, which stands for all."""
+    """Return a limit in the form that functions take: None for 0, which means no limit."""
     return min(limit, _MOST) or None
 
 
-WorkflowId = Annotated[str, typer.Argument(metavar="ID", help="The workflow.", callback=utf_8)]
+def complete_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return ids of workflows that start with a text, for the completion of a shell; none after any failure."""
+    found: list[str] = []
+
+    def find() -> None:
+        # A message would end up in the line that the user types.
+        with suppress(Exception), _unwarned():
+            url = find_url(ctx.params.get("url") or ctx.params.get("source"))
+            namespace = ctx.params.get("namespace") or os.environ.get(NAMESPACE_VARIABLE, "runic")
+            with _connect(url, namespace, None, _COMPLETION_S) as store:
+                found.extend(filter(str.isprintable, store.list(prefix=incomplete, limit=_COMPLETED)))
+
+    # A prefix that few workflows have takes a listing of all: as a daemon, it ends with the process.
+    finding = Thread(target=find, daemon=True)
+    finding.start()
+    finding.join(_COMPLETION_S)
+    return list(found)
+
+
+WorkflowId = Annotated[
+    str, typer.Argument(metavar="ID", help="The workflow.", callback=utf_8, autocompletion=complete_ids)
+]
 WorkflowIds = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Workflows.", show_default=False, callback=utf_8)
+    list[str] | None,
+    typer.Argument(
+        metavar="[ID]...", help="Workflows.", show_default=False, callback=utf_8, autocompletion=complete_ids
+    ),
+]
+RequiredIds = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Workflows.", callback=utf_8, autocompletion=complete_ids)
 ]
 
 
@@ -89,22 +120,27 @@ def opened(
     may_be_new: bool = False,
     deadline_s: float = _DEADLINE_S,
 ) -> Iterator[RedisStore]:
-    """A store in which nothing needs the application's classes, in as many partitions as it was made with.
+    """Open a store that needs none of the application's classes, with the partitions that its namespace was made with.
 
-    Unless it may be new, a namespace that is not there is an end: exit status 1, and the names of those that there are.
+    If the namespace does not exist and may not be new, end with exit status 1 and name the namespaces that exist.
     """
     with _unwarned(), _open(find_url(url), namespace, partitions, deadline_s) as store:
         if not store.context.made and not may_be_new:
-            if key := store.run(find_key(store.context), "find_namespace"):
-                stop(
-                    f"The settings of the namespace {namespace!r} are lost: there is {key!r}, and nothing at the key "
-                    f"{store.context.keys.config!r}. Nothing was changed. {RESTORE_SETTINGS}",
-                    EXIT_NO,
-                )
-            there = store.run(find_namespaces(store.context), "find_namespaces")
-            named = f"there is {', '.join(there)}: pass --namespace" if there else "there is none of this store at all"
-            stop(f"There is no namespace {namespace!r} here; {named}.", EXIT_NO)
+            _stop_without_namespace(store)
         yield store
+
+
+def _stop_without_namespace(store: RedisStore) -> NoReturn:
+    keys = store.context.keys
+    if key := store.run(find_key(store.context), "open"):
+        stop(
+            f"The settings of the namespace {keys.namespace!r} are lost: there is {key!r}, and nothing at the key "
+            f"{keys.config!r}. Nothing was changed. {RESTORE_SETTINGS}",
+            EXIT_NO,
+        )
+    there = store.run(find_namespaces(store.context), "open")
+    named = f"pass --namespace with one of {', '.join(there)}" if there else "the server has no namespace of this store"
+    stop(f"There is no namespace {keys.namespace!r}: {named}.", EXIT_NO)
 
 
 def _open(url: str, namespace: str, partitions: int | None, deadline_s: float) -> RedisStore:
@@ -112,21 +148,25 @@ def _open(url: str, namespace: str, partitions: int | None, deadline_s: float) -
     waiting.daemon = True
     waiting.start()
     try:
-        return RedisStore.from_url(
-            url,
-            namespace=namespace,
-            partitions=partitions,
-            deadline_s=deadline_s,
-            registry=bare_registry,
-            unknown_events="wrap",
-        )
+        return _connect(url, namespace, partitions, deadline_s)
     finally:
         waiting.cancel()
 
 
+def _connect(url: str, namespace: str, partitions: int | None, deadline_s: float) -> RedisStore:
+    return RedisStore.from_url(
+        url,
+        namespace=namespace,
+        partitions=partitions,
+        deadline_s=deadline_s,
+        registry=bare_registry,
+        unknown_events="wrap",
+    )
+
+
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Keep quiet about what the server's settings endanger: `doctor` says it."""
+    """Log no warnings about the server's settings: `doctor` reports them."""
     logger = logging.getLogger("runic_redis")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -25,6 +25,7 @@ __all__ = [
     "EXIT_USAGE",
     "Step",
     "bytes_text",
+    "counted",
     "note",
     "out",
     "prepare_streams",
@@ -117,12 +118,17 @@ def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
 
 
 def time_text(time: datetime | None) -> str:
-    """A time, in the local zone, to the second."""
-    return "" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time as ISO 8601 has it, in the local zone, to the second; "" for None."""
+    return "" if time is None else time.astimezone().isoformat(timespec="seconds")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: "1 fact", "2,000 facts"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def bytes_text(size: float) -> str:
-    """A number of bytes, in a unit that fits."""
+    """Return a number of bytes in a unit that fits."""
     for unit in _UNITS[:-1]:
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

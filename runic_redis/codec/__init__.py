@@ -19,9 +19,8 @@ from runic_redis.codec.documents import (
     decode_metadata,
     fact_matches,
 )
-from runic_redis.codec.encoded import EncodedEvents
 from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, count_events, expanded, stand_in_event
-from runic_redis.codec.entry_encoder import Entry, EntryEncoder
+from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.limits import MAX_COMMIT_BYTES
 from runic_redis.codec.native import INSTALLED

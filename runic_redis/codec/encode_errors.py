@@ -82,11 +82,11 @@ def encode_error(
         try:
             problem = _problem(part, registry, alike, field=field)
             if kind in {Fact, FactRef} and not facts:
-                problem = f"is a {kind.__name__}, which only an event may hold: a fact refers to no other"
+                problem = f"is a {kind.__name__}, which only an event may hold: a fact cannot refer to another fact"
             if kind not in _SCALARS and kind not in {list, dict}:
                 extensions += 1
                 if extensions > MAX_DEPTH:
-                    problem = f"stands inside of {MAX_DEPTH} tuples, sets and objects; keep the inner part as a fact"
+                    problem = f"is nested in {MAX_DEPTH} tuples, sets and objects; store the inner part as a fact"
             if problem is not None:
                 return _error(where, problem)
             if kind is Fact:
@@ -109,7 +109,7 @@ def encode_error(
         )
         if depth > _DEEPEST:
             break
-    return None if deep is None else _error(deep, f"stands inside of {_DEEP} lists and dicts; keep it as a fact")
+    return None if deep is None else _error(deep, f"is nested in {_DEEP} lists and dicts; store it as a fact")
 
 
 def _crowd(keys: Any, alike: AlikeKeys) -> str | None:
@@ -117,8 +117,8 @@ def _crowd(keys: Any, alike: AlikeKeys) -> str | None:
         alike.count(keys)
     except ValueError:
         return (
-            f"is a {type(keys).__name__} with {len(keys)} keys of which too many have the same hash: it could only be "
-            "read slowly; give them other hashes, or keep them in a list"
+            f"is a {type(keys).__name__} with {len(keys)} keys of which too many have the same hash: reading it "
+            "would be slow; give them other hashes, or store them in a list"
         )
     return None
 
@@ -137,14 +137,14 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys, *, field: str
             part.encode()
         except UnicodeEncodeError:
             return (
-                f"is the str {short_repr(part, 60)}, which holds a lone surrogate, and UTF-8 has none: keep "
-                "value.encode('utf-8', 'surrogatepass') instead, which is bytes, or replace it by "
+                f"is the str {short_repr(part, 60)}, which holds a lone surrogate, and UTF-8 has none: store "
+                "value.encode('utf-8', 'surrogatepass') instead, which is bytes, or replace it with "
                 "value.encode('utf-8', 'replace').decode()"
             )
     elif kind in {dt.datetime, dt.time}:
         if part.tzinfo is not None and part.utcoffset() is None and not isinstance(part.tzinfo, ZoneInfo):
             return (
-                f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or keep the "
+                f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or store the "
                 "value without its tzinfo and the zone's name beside it"
             )
     elif kind is FactRef:
@@ -162,12 +162,12 @@ def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
     """Return why a value of an unknown type cannot be stored, and what to do."""
     kind = type(part)
     if registry is not default_registry and default_registry.of(kind) is not None:
-        return "is registered, but not in the registry of this store: register it there too"
+        return "is registered, but not in the registry of this store: also register it there"
     if kind is memoryview:
         return "is not supported: convert it with bytes(value)"
-    leave_out = f", or leave out what is no data with @event(..., transient=[{field!r}])" if field else ""
+    leave_out = f", or leave out the field with @event(..., transient=[{field!r}])" if field else ""
     if kind in _NO_DATA:
-        return f"is no data: store what it can be made from again{leave_out}"
+        return f"is not data: store the values that can make it again{leave_out}"
     base = next((base for base in kind.__mro__[1:-1] if base in _SCALARS or base in _CONTAINERS), None)
     wrong = "is not supported"
     if base is not None:

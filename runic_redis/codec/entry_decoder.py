@@ -70,7 +70,7 @@ class _Restorer(NamedTuple):
         if type(event) is not Several:
             return event
         if len(event) != 1:
-            raise _several_inside(self.name, len(event))
+            raise _several_inside_error(self.name, len(event))
         return event[0]
 
 
@@ -185,7 +185,7 @@ class EntryDecoder:
         known[key] = value
 
 
-def _several_inside(name: str, count: int) -> IncompatibleEvent:
+def _several_inside_error(name: str, count: int) -> IncompatibleEvent:
     return IncompatibleEvent(
         f"The upcasters of the event type {name!r} made {count} events of an event that is part of another. Such an "
         "event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",

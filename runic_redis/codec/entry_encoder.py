@@ -6,12 +6,12 @@ is a compression byte and the rows, as MessagePack ``[[schema index, value, …]
 header by its bytes, and Redis stores the bytes once for many entries.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self, cast
 
 import msgpack
 
-from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress
+from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, payload_size
 from runic_redis.codec.encode_errors import encode_error
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_EVENT_BYTES, MAX_HEADER_BYTES, SPLIT_BYTES
@@ -20,7 +20,7 @@ from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, EventType, Fact, FactRef, Read, Schema, UnknownEvent, checked_ref
 
-__all__ = ["Entry", "EntryEncoder"]
+__all__ = ["EncodedEvents", "Entry", "EntryEncoder"]
 
 # How many headers the encoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
@@ -42,6 +42,35 @@ class Entry(NamedTuple):
     event_count: int
     header: bytes
     payload: bytes
+
+
+class EncodedEvents(tuple[Any, ...]):  # noqa: SLOT001 - a tuple of any length has no slots
+    """The events of a commit with their encoding, so that `append` does not encode them again.
+
+    Attributes:
+        entries: the commit's entries.
+        facts: the facts in the events, as `EntryEncoder.encode_commit` collects them.
+    """
+
+    entries: list[Entry]
+    facts: dict[str, bytes]
+
+    def __new__(cls, events: Iterable[Any], entries: list[Entry], facts: dict[str, bytes]) -> Self:
+        """Make the tuple of the events, with the two attributes."""
+        encoded = super().__new__(cls, events)
+        encoded.entries = entries
+        encoded.facts = facts
+        return encoded
+
+    @property
+    def encoded_bytes(self) -> int:
+        """The encoded size of the events in bytes. The limit of a commit counts this size."""
+        return sum(payload_size(entry.payload) for entry in self.entries)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The stored size of the events' payload in bytes, after compression."""
+        return sum(len(entry.payload) for entry in self.entries)
 
 
 class _SchemaTable(ValueEncoder):
@@ -135,7 +164,7 @@ class EntryEncoder:
         if len(rows) <= SPLIT_BYTES or len(events) == 1:
             if len(rows) > MAX_EVENT_BYTES:
                 raise EncodeError(
-                    f"events[{first}] takes {len(rows)} bytes encoded, and an event at most {MAX_EVENT_BYTES}: keep "
+                    f"events[{first}] takes {len(rows)} bytes encoded, and an event at most {MAX_EVENT_BYTES}: store "
                     "the large part as a fact and its hash in the event; nothing was sent.",
                     path=f"events[{first}]",
                 )
@@ -239,7 +268,7 @@ def _read_plan(registered: EventType, schema: Schema, index: int) -> _ReadPlan:
 def _header_too_large(header: bytes, path: str) -> EncodeError:
     return EncodeError(
         f"The names and fields of the types in {path} take {len(header)} bytes encoded, and at most "
-        f"{MAX_HEADER_BYTES} are kept: append fewer types of events at once; nothing was sent.",
+        f"{MAX_HEADER_BYTES} are stored: append fewer types of events at once; nothing was sent.",
         path=path,
     )
 

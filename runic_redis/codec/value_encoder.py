@@ -91,7 +91,7 @@ class ValueEncoder:
         if self._nested <= SHORT_BYTES:
             return
         if self._nested > nested_allowed(packed):
-            raise TooDeepError("it nests too much data; keep the inner part as a fact")
+            raise TooDeepError("it nests too much data; store the inner part as a fact")
         # Counting takes longer than this bound, and few values have as many keys.
         if sum(len(keys) ** 2 for keys in self._wide) > MOST_PAIRS:
             alike = AlikeKeys()

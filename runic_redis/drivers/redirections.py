@@ -15,9 +15,9 @@ from typing import Any
 
 from redis.exceptions import AskError, MovedError, RedisClusterException
 
-from runic_redis.drivers.shipment import Shipment, plain_reply
-from runic_redis.protocol.effects import Lost
-from runic_redis.protocol.queue import Call
+from runic_redis.drivers.shipment import Shipment, cluster_reply
+from runic_redis.protocol.effects import ConnectionLost
+from runic_redis.protocol.rounds import Call
 
 __all__ = ["REDISCOVERED", "Redirections", "node_name"]
 
@@ -59,9 +59,9 @@ class Redirections:
         self._tries_left = _MOST_TRIES
 
     def next_shipments(self) -> list[tuple[Any, Shipment]]:
-        """Return the nodes to send to, each with its shipment. A call without a known node gets a `Lost` as its reply.
+        """Return the nodes to send to, each with its shipment: mostly one, as the calls of a round are for one node.
 
-        There is mostly one: the calls of a round are those for a node.
+        The reply to a call without a known node is a `ConnectionLost`.
         """
         self._tries_left -= 1
         # (MovedError is a subclass of AskError.)
@@ -72,7 +72,7 @@ class Redirections:
                 node = self._named_node(place) if place in asking else None
                 node = node or self._client.get_node_from_key(self._calls[place].key)
             except RedisClusterException as error:
-                self._replies[place] = Lost(str(error), sent=False)
+                self._replies[place] = ConnectionLost(str(error), sent=False)
                 continue
             nodes.setdefault(node.name, (node, []))[1].append(place)
         return [(node, Shipment(self._calls, places, asking)) for node, places in nodes.values()]
@@ -91,8 +91,8 @@ class Redirections:
         tried = [self._replies[place] for place in self._waiting]
         self._waiting = [place for place in self._waiting if isinstance(self._replies[place], AskError)]
         self.is_finished = not self._waiting or not self._tries_left
-        return any(isinstance(reply, MovedError | Lost) for reply in tried)
+        return any(isinstance(reply, MovedError | ConnectionLost) for reply in tried)
 
     def replies(self) -> list[Any]:
         """Return the replies in the order of the calls, without redis-py's exceptions."""
-        return [plain_reply(reply) for reply in self._replies]
+        return [cluster_reply(reply) for reply in self._replies]

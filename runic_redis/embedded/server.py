@@ -188,9 +188,7 @@ class EmbeddedServer:
         # Closed and not unlocked: a process forked from this one shares the locks, and may still use the server.
         self._held.close()
         self._held = None
-        _log.info(
-            "This process has left the embedded server in %r, which ends with its last user.", str(self.directory)
-        )
+        _log.info("This process left the embedded server in %r; it ends with its last user.", str(self.directory))
 
     def __enter__(self) -> Self:
         self.start()

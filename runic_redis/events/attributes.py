@@ -157,7 +157,7 @@ def restoring_build(cls: type, attributes: Sequence[str], besides: Mapping[str, 
     except TypeError:
         raise InvalidType(
             f"@event cannot register {cls.__qualname__}: it derives from a built-in type that keeps more than fields, "
-            "such as an exception or a list, or it is abstract. Give the event a class of its own, or register it "
+            "such as an exception or a list, or it is abstract. Use another class for the event, or register it "
             "with register_type(cls, name, encode, decode)."
         ) from None
     descriptors = [name for name in attributes if is_descriptor(cls, name)]

@@ -137,7 +137,7 @@ def _advice(cls: type) -> str:
             "cls.parse_obj); or derive it from pydantic.BaseModel of version 2."
         )
     return (
-        "Put @event above the decorator that makes it one, such as @dataclass, which a subclass needs too; or register "
+        "Put @event above the decorator, such as @dataclass, which a subclass also needs; or register "
         "the class with register_type(cls, name, encode, decode)."
     )
 
@@ -193,15 +193,21 @@ def _factory_default(factory: Callable[[], Any]) -> Default:
 def _dataclass(cls: Any, hidden: Collection[str]) -> Kind:
     fields = dataclasses.fields(cls)
     kind = _of_attributes(cls, tuple(field.name for field in fields), {}, hidden)
-    defaults: dict[str, Default] = {}
-    for name, field in zip(kind.fields, fields, strict=True):
-        if field.default is not dataclasses.MISSING:
-            defaults[name] = _constant_default(field.default)
-        elif field.default_factory is not dataclasses.MISSING:
-            defaults[name] = _factory_default(field.default_factory)
+    defaults = _field_defaults(kind.fields, fields, dataclasses.MISSING)
     # A pydantic dataclass declares its defaults differently.
     defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
     return dataclasses.replace(kind, defaults=defaults)
+
+
+def _field_defaults(names: Sequence[str], fields: Iterable[Any], missing: Any) -> dict[str, Default]:
+    """Return the defaults of fields as a dataclass or a Struct declares them."""
+    defaults: dict[str, Default] = {}
+    for name, field in zip(names, fields, strict=True):
+        if field.default is not missing:
+            defaults[name] = _constant_default(field.default)
+        elif field.default_factory is not missing:
+            defaults[name] = _factory_default(field.default_factory)
+    return defaults
 
 
 def _of_attributes(cls: Any, attributes: tuple[str, ...], besides: Mapping[str, Any], hidden: Collection[str]) -> Kind:
@@ -262,13 +268,6 @@ def _msgspec_struct(cls: Any, hidden: Collection[str]) -> Kind:
     fields = msgspec.structs.fields(cls)
     attributes = tuple(field.name for field in fields)
     names = plain_names(cls, attributes)
-    defaults: dict[str, Default] = {}
-    for name, field in zip(names, fields, strict=True):
-        if field.default is not msgspec.NODEFAULT:
-            defaults[name] = _constant_default(field.default)
-        elif field.default_factory is not msgspec.NODEFAULT:
-            defaults[name] = _factory_default(field.default_factory)
-
     # Keyword-only fields cannot be passed by position, and are missing here.
     by_position = cls.__match_args__ == attributes
     hooked = hasattr(cls, "__post_init__")
@@ -285,9 +284,9 @@ def _msgspec_struct(cls: Any, hidden: Collection[str]) -> Kind:
     # If the library only sets the fields, everything runs in C.
     build = build_each(make) if hooked or not by_position else lambda rows: list(starmap(cls, rows))
     beside = attributes_beside(cls, attributes, hidden) if cls.__dictoffset__ else None
-    return Kind(
-        names, attribute_reader(attributes), build, defaults, beside, partial(set_attributes, cls), inexact=hooked
-    )
+    defaults = _field_defaults(names, fields, msgspec.NODEFAULT)
+    restore = partial(set_attributes, cls)
+    return Kind(names, attribute_reader(attributes), build, defaults, beside, restore, inexact=hooked)
 
 
 def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:

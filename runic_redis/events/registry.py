@@ -12,7 +12,7 @@ from runic_redis.errors import InvalidArgument, InvalidType, StoreError, Unknown
 from runic_redis.events.attributes import Build
 from runic_redis.events.event_types import MAX_VERSION, EventType, Schema, UnknownEvent, Upcaster, is_utf8, value_type
 from runic_redis.events.kinds import kind_of
-from runic_redis.events.upcasting import incompatible, older_build
+from runic_redis.events.upcasting import incompatible_error, older_build
 
 __all__ = [
     "EventRegistry",
@@ -159,7 +159,7 @@ class EventRegistry:
                     UnknownEvent(schema.name, schema.version, dict(zip(schema.fields, row, strict=True)))
                     for row in rows
                 ]
-            raise _unknown_type(schema, registered)
+            raise _unknown_type_error(schema, registered)
         if registered.schema == schema:
             return partial(_rebuilt, registered, registered.kind.build)
         return partial(_rebuilt, registered, older_build(registered, schema, self.of))
@@ -203,10 +203,8 @@ def _rebuilt(registered: EventType, build: Build, rows: Iterable[Sequence[Any]])
         if registered.cls in _built_in_by_class:
             raise  # built-in types do not change, so the data is damaged
         problem = f"{type(error).__name__}: {reason(error)}"
-        remedy = (
-            "Change the registered decode function so that it reads the stored value." if registered.is_value else None
-        )
-        raise incompatible(registered.schema, problem, registered, remedy) from error
+        remedy = "Change the registered decode function so that it reads the value." if registered.is_value else None
+        raise incompatible_error(registered.schema, problem, registered, remedy) from error
 
 
 def _checked_names(names: Any, what: str) -> Collection[str]:
@@ -256,24 +254,24 @@ def _can_read(registered: EventType, version: int) -> bool:
     return version == registered.schema.version or version in registered.upcasters
 
 
-def _unknown_type(schema: Schema, registered: EventType | None) -> UnknownEventType:
+def _unknown_type_error(schema: Schema, registered: EventType | None) -> UnknownEventType:
     if registered is None:
-        message = (
-            f"No class is registered for the event type {schema.name!r:.600} (version {schema.version}): import the "
-            'module whose @event names it, or open the store with unknown_events="wrap".'
-        )
+        problem = f"No class is registered for the event type {schema.name!r:.600} (version {schema.version})"
+        remedy = "Import the module whose @event names it"
     else:
-        message = (
+        problem = (
             f"The event type {schema.name!r} was written with version {schema.version}; this program has "
-            f"{registered.cls.__qualname__} at version {registered.schema.version} and no upcaster from that one. "
-            + (
-                "Update this program"
-                if schema.version > registered.schema.version
-                else f"Register the class with an upcaster from version {schema.version}"
-            )
-            + ', or open the store with unknown_events="wrap".'
+            f"{registered.cls.__qualname__} at version {registered.schema.version} and no upcaster from that one"
         )
-    return UnknownEventType(message, name=schema.name, version=schema.version)
+        is_newer = schema.version > registered.schema.version
+        remedy = (
+            "Update this program" if is_newer else f"Register the class with an upcaster from version {schema.version}"
+        )
+    return UnknownEventType(
+        f'{problem}. The data is unchanged. {remedy}, or open the store with unknown_events="wrap".',
+        name=schema.name,
+        version=schema.version,
+    )
 
 
 # The types that every registry knows: the standard library's, and those of optional libraries once they are needed.

@@ -123,7 +123,7 @@ def _ordered_dict(parts: list[Any]) -> OrderedDict[Any, Any]:
 
 def _pattern_parts(pattern: re.Pattern[Any]) -> list[Any]:
     if len(pattern.pattern) > _MOST_PATTERN:
-        raise ValueError(f"a pattern of more than {_MOST_PATTERN} characters cannot be stored: keep its text")
+        raise ValueError(f"a pattern of more than {_MOST_PATTERN} characters cannot be stored: store its text")
     return [pattern.pattern, pattern.flags]
 
 

@@ -1,6 +1,6 @@
 """Read events that an older version of their class wrote, and events with other fields than the class has now."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from runic_redis.errors import IncompatibleEvent, StoreError, reason, short_repr
@@ -8,13 +8,15 @@ from runic_redis.events.attributes import ATTRIBUTES, Build
 from runic_redis.events.event_types import EventType, Schema, Several, UnknownEvent, Upcaster
 from runic_redis.events.kinds import EXTRA_FIELDS, FIELDS_SET, all_values
 
-__all__ = ["incompatible", "older_build"]
+__all__ = ["incompatible_error", "older_build"]
 
 # The names in a row that are not names of fields.
 _BESIDE = frozenset({ATTRIBUTES, EXTRA_FIELDS, FIELDS_SET})
+# Returns the registered type of a class.
+TypeOf = Callable[[type], EventType | None]
 
 
-def older_build(registered: EventType, schema: Schema, type_of: Callable[[type], EventType | None]) -> Build:
+def older_build(registered: EventType, schema: Schema, type_of: TypeOf) -> Build:
     """Return a function that rebuilds events of another schema as the class is now.
 
     Args:
@@ -23,20 +25,10 @@ def older_build(registered: EventType, schema: Schema, type_of: Callable[[type],
         type_of: returns the registered type of a class.
     """
     steps = [registered.upcasters[version] for version in range(schema.version, registered.schema.version)]
-
-    def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
-        return [_current(registered, schema, steps, row, type_of) for row in rows]
-
-    return build
+    return lambda rows: [_current(registered, schema, steps, type_of, row) for row in rows]
 
 
-def _current(
-    registered: EventType,
-    schema: Schema,
-    steps: Sequence[Upcaster],
-    row: Sequence[Any],
-    type_of: Callable[[type], EventType | None],
-) -> Any:
+def _current(registered: EventType, schema: Schema, steps: list[Upcaster], type_of: TypeOf, row: Sequence[Any]) -> Any:
     """Return an instance of the class as it is now, or `Several`."""
     stored = dict(zip(schema.fields, row, strict=True))
     beside = {name: stored.pop(name) for name in _BESIDE if name in stored}
@@ -65,11 +57,11 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
     except StoreError:
         raise
     except Exception as error:
-        raise incompatible(
+        raise incompatible_error(
             schema, f"an upcaster failed: {type(error).__name__}: {reason(error)}", remedy="Correct the upcaster."
         ) from error
     if type(result) is not dict and type(result) is not list:
-        raise incompatible(
+        raise incompatible_error(
             schema,
             f"an upcaster returned {short_repr(result)}",
             remedy="Return a dict of fields, or a list of such dicts and of events, [] for none.",
@@ -77,11 +69,11 @@ def _upcast(step: Upcaster, stored: dict[str, Any], schema: Schema) -> dict[str,
     return result
 
 
-def _checked_event(event: Any, schema: Schema, type_of: Callable[[type], EventType | None]) -> Any:
+def _checked_event(event: Any, schema: Schema, type_of: TypeOf) -> Any:
     """Return an event that an upcaster returned; reject a value that is not an event."""
     registered = type_of(type(event))
     if type(event) is not UnknownEvent and (registered is None or registered.is_value):
-        raise incompatible(
+        raise incompatible_error(
             schema,
             f"an upcaster returned a list with {short_repr(event)}, which is neither a dict of fields nor an event",
             remedy="Return a list of dicts of fields, and of instances of registered classes.",
@@ -102,7 +94,7 @@ def _fitted(registered: EventType, schema: Schema, stored: dict[str, Any], besid
     known = {name: stored[name] for name in names}
     for name in kind.fields:
         if name not in known and name not in kind.defaults and name not in kind.optional:
-            raise incompatible(
+            raise incompatible_error(
                 schema,
                 f"it has no field {name!r}, and the class gives it no default",
                 registered,
@@ -120,7 +112,7 @@ def _attributes_in(beside: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for found in maps for name, value in found.items()}
 
 
-def incompatible(
+def incompatible_error(
     schema: Schema, problem: str, registered: EventType | None = None, remedy: str | None = None
 ) -> IncompatibleEvent:
     """Return the error for an event that the registered class cannot read."""

@@ -1,6 +1,6 @@
 """The values of references to facts: loaded on demand, many in one round trip, and cached.
 
-`_ResolverCore` has the logic; `FactResolver` and `AsyncFactResolver` run it on their kinds of store.
+`_Resolver` has the logic; `FactResolver` and `AsyncFactResolver` run it on their kinds of store.
 kind.
 """
 
@@ -33,19 +33,25 @@ Hot = Callable[[Any, FactRef], bool]
 DEFAULT_BYTES = 64 * 1024 * 1024
 
 
-class _ResolverCore:
+class _Resolver:
     """The logic of a resolver on any store; the parameters are those of `FactResolver`."""
 
-    def __init__(self, store: Any, max_bytes: int) -> None:
+    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
+        self._store = store
         # Whether the store can load many facts in one call.
         self._many = hasattr(store, "load_facts")
         self._registry = getattr(store, "registry", default_registry)
         self._max_bytes = check_count(max_bytes, "max_bytes")
         self._cached: OrderedDict[str, tuple[Any, int]] = OrderedDict()
-        self.cached_bytes = 0
+        self._cached_bytes = 0
         self._cache_lock = Lock()
 
-    def resolve(self, refs: Sequence[FactRef | Fact]) -> Steps[list[Any]]:
+    @property
+    def cached_bytes(self) -> int:
+        """The approximate memory of the cache, in bytes."""
+        return self._cached_bytes
+
+    def _resolve_steps(self, refs: Sequence[FactRef | Fact]) -> Steps[list[Any]]:
         """Return the values of references, in order."""
         for ref in refs:
             if not isinstance(ref, FactRef | Fact):
@@ -53,7 +59,7 @@ class _ResolverCore:
         values = yield from self._load({checked_ref(ref).hash for ref in refs if isinstance(ref, FactRef)})
         return [values[ref.hash] if isinstance(ref, FactRef) else ref.value for ref in refs]
 
-    def rehydrate(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
+    def _rehydrate_steps(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
         """Return the events with a `Fact` in place of each hot reference."""
         events = list(events)
         wanted: dict[str, int] = {}
@@ -127,12 +133,12 @@ class _ResolverCore:
             if fact_hash in self._cached:
                 return
             self._cached[fact_hash] = value, size
-            self.cached_bytes += size
-            while self.cached_bytes > self._max_bytes:
-                self.cached_bytes -= self._cached.popitem(last=False)[1][1]
+            self._cached_bytes += size
+            while self._cached_bytes > self._max_bytes:
+                self._cached_bytes -= self._cached.popitem(last=False)[1][1]
 
 
-class FactResolver:
+class FactResolver(_Resolver):
     """A loader of the values of references in events, with a cache of the values used last.
 
     Callers share the returned values: do not change them. The content of a fact never changes, so a cached value is
@@ -142,15 +148,6 @@ class FactResolver:
         store: the store.
         max_bytes: the approximate limit of the cache's memory, in bytes.
     """
-
-    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
-        self._store = store
-        self._core = _ResolverCore(store, max_bytes)
-
-    @property
-    def cached_bytes(self) -> int:
-        """The approximate memory of the cache, in bytes."""
-        return self._core.cached_bytes
 
     def resolve(self, ref: FactRef | Fact) -> Any:
         """Return the value of a reference.
@@ -163,7 +160,7 @@ class FactResolver:
 
     def resolve_many(self, refs: Iterable[FactRef | Fact]) -> list[Any]:
         """Return the values of references, in order, in one round trip. Raises as `resolve` does."""
-        return run_steps(self._core.resolve(list(refs)), self._store)
+        return run_steps(self._resolve_steps(list(refs)), self._store)
 
     def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
         """Return events as they were appended, with a `Fact` in place of each hot reference, in one round trip.
@@ -177,20 +174,11 @@ class FactResolver:
             FactNotFound: a fact is not stored. The error names the fact and the event that refers to it.
             DecodeError: a fact is damaged. The error names the fact and the event that refers to it.
         """
-        return run_steps(self._core.rehydrate(events, hot), self._store)
+        return run_steps(self._rehydrate_steps(events, hot), self._store)
 
 
-class AsyncFactResolver:
+class AsyncFactResolver(_Resolver):
     """A `FactResolver` for a store for asyncio, with methods to await."""
-
-    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
-        self._store = store
-        self._core = _ResolverCore(store, max_bytes)
-
-    @property
-    def cached_bytes(self) -> int:
-        """The approximate memory of the cache, in bytes."""
-        return self._core.cached_bytes
 
     async def resolve(self, ref: FactRef | Fact) -> Any:
         """Return the value of a reference; see `FactResolver.resolve`."""
@@ -198,11 +186,11 @@ class AsyncFactResolver:
 
     async def resolve_many(self, refs: Iterable[FactRef | Fact]) -> list[Any]:
         """Return the values of references, in order, in one round trip; see `FactResolver.resolve_many`."""
-        return await run_steps_async(self._core.resolve(list(refs)), self._store)
+        return await run_steps_async(self._resolve_steps(list(refs)), self._store)
 
     async def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
         """Return events with a `Fact` in place of each hot reference; see `FactResolver.rehydrate`."""
-        return await run_steps_async(self._core.rehydrate(events, hot), self._store)
+        return await run_steps_async(self._rehydrate_steps(events, hot), self._store)
 
 
 def _filled(value: Any, values: Mapping[str, Any], registry: EventRegistry) -> Any:

@@ -1,4 +1,4 @@
-"""Bad input: each its own clear error of the one family, and nothing changed."""
+"""Bad input: each raises a clear error of the one family, and changes nothing."""
 
 import datetime as dt
 from collections import OrderedDict, namedtuple
@@ -22,25 +22,25 @@ Call = Callable[[Any], Any]
 
 @dataclass
 class Unregistered:
-    """A dataclass that nobody registered."""
+    """A dataclass that is not registered."""
 
     value: int = 0
 
 
 class Colour(Enum):
-    """An Enum that nobody registered."""
+    """An Enum that is not registered."""
 
     RED = 1
 
 
 class Number(IntEnum):
-    """An int, nearly."""
+    """A subclass of int."""
 
     ONE = 1
 
 
 class Text(str):
-    """A str, nearly."""
+    """A subclass of str."""
 
     __slots__ = ()
 
@@ -68,7 +68,7 @@ def _cyclic_dict() -> Any:
 
 
 class _Unsure(dt.tzinfo):
-    """A time zone that knows no offset without a date."""
+    """A time zone without an offset unless there is a date."""
 
     def utcoffset(self, when: dt.datetime | None) -> dt.timedelta | None:
         return None if when is None else dt.timedelta(hours=1)
@@ -84,7 +84,7 @@ _BAD_IDS: list[Any] = ["", "x" * 513, "é" * 257, "\ud800", None, 5, b"order-1",
 _BAD_CURSORS: list[Any] = [-1, 2**53, 1.0, "1", True]
 _BAD_HASHES: list[Any] = ["", b"", "\ud800", "x" * 513, None, 5, bytearray(b"x")]
 
-# A value that cannot be kept, and the path of the bad part below the value.
+# Values that cannot be stored, each with the path of the bad part within the value.
 _BAD_VALUES: list[tuple[Any, str]] = [
     (object(), ""),
     (Unregistered(), ""),
@@ -109,11 +109,11 @@ _BAD_VALUES: list[tuple[Any, str]] = [
 
 
 class BadInputContract(Contract):
-    """Arguments that no store could take."""
+    """Arguments that every store must reject."""
 
     @pytest.fixture
     def guarded(self, store: Any) -> Any:
-        """A store with one workflow of everything, and at the end a look whether anything has changed."""
+        """A store with one workflow that has events, a log, a snapshot and a fact; all must be unchanged at the end."""
         store.append("order-1", numbered(2))
         store.save("order-1", numbered(1))
         store.save_snapshot("order-1", 1, b"one")
@@ -231,7 +231,7 @@ class BadInputContract(Contract):
         for prefix in (None, 5, b"x", "\ud800"):
             raised_error(prefix, partial(guarded.list, prefix=prefix), InvalidArgument)
 
-    def test_a_closed_store_says_so(self, opener: Any) -> None:
+    def test_a_closed_store_raises_a_store_error(self, opener: Any) -> None:
         store = opener()
         store.close()
         store.close()

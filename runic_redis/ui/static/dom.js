@@ -1,4 +1,4 @@
-// Making elements, and writing numbers and times. Text only ever becomes text: nothing here takes HTML.
+// Make elements, and format numbers and times. Text stays text: nothing here takes HTML.
 
 const SVG = new Set(["svg", "path", "rect", "line", "g", "text", "title", "defs", "pattern"]);
 
@@ -8,7 +8,7 @@ export function el(tag, attributes, ...children) {
   return fill(made, attributes, children);
 }
 
-/** A link within a drawing. */
+/** Make a link within a drawing. */
 export const svgLink = (attributes, ...children) => fill(svgElement("a"), attributes, children);
 
 const svgElement = (tag) => document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -25,14 +25,14 @@ function fill(made, attributes, children) {
   return made;
 }
 
-// Control characters, those that turn the direction of what follows or have no width, separators, odd spaces, and lone
-// surrogates: they would hide, or change, how a text of the data reads.
+// Characters that could hide text or change how it reads: control characters, characters without width or that turn
+// the direction of writing, separators, unusual spaces, and lone surrogates.
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
 const escape = (one) => one.replace(/[^]/g, (unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"));
-/** A text with what is no visible character escaped, though not ends of lines if it may have them; else as it is. */
+/** Escape the invisible characters of a text; with `lines`, keep the ends of lines. Other values stay as they are. */
 export const visible = (text, lines = false) => (typeof text === "string" ? text.replace(UNSEEN, (one) => (lines && one === "\n" ? one : escape(one))) : text);
 
-/** The address of a view: its parts, encoded. */
+/** The address of a view, from its parts. */
 export const to = (...parts) => "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
 
 const HUES = 18;
@@ -46,6 +46,22 @@ export function colourOf(type) {
 }
 
 export const typeLabel = (type) => el("span", { class: "type", style: colourOf(type), title: type }, el("i"), type);
+
+/** Make a list to choose from; `choices` are pairs of a value and its text. */
+export function choice(label, choices, chosen, change) {
+  const select = el("select", { "aria-label": label, change: () => change(select.value) });
+  offer(select, choices, chosen);
+  return select;
+}
+
+/** Replace the choices of a list. */
+export function offer(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+  select.value = chosen;
+}
+
+/** The time so many hours ago, as ISO 8601. */
+export const sinceTime = (hours) => new Date(Date.now() - hours * 3_600_000).toISOString();
 
 export const problemText = (text) => el("p", { class: "problem" }, text);
 
@@ -69,7 +85,7 @@ export function ago(text) {
   return seconds > 0 ? `${count} ${unit} ago` : `in ${count} ${unit}`;
 }
 
-/** A time: how long ago, kept up to date, with the date and the zone as its title; or the date itself. */
+/** Make a time: how long ago, kept up to date, with the date as its title; with `exact`, the date. */
 export function time(text, { exact = false } = {}) {
   if (!text) return null;
   const full = dated(text);
@@ -85,7 +101,7 @@ setInterval(() => {
 export const about = (...rows) =>
   el("dl", { class: "about" }, rows.filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "").map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
 
-/** Draws how many events came in each second. */
+/** Draw how many events were appended in each second. */
 export function drawRate(svg, history, height) {
   const top = Math.max(1, ...history);
   const width = 120;

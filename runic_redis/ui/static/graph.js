@@ -1,4 +1,4 @@
-// What made which fact, drawn from left to right: each node stands behind all that it was made from.
+// The graph of facts, drawn from left to right: a node stands to the right of everything that it was made from.
 
 import { el, colourOf, number, svgLink, to } from "./dom.js";
 
@@ -32,7 +32,7 @@ export function drawGraph(workflowId, { nodes, edges }) {
     drawn.get(node.id).addEventListener("pointerenter", light(true));
     drawn.get(node.id).addEventListener("pointerleave", light(false));
   }
-  // All that a node was made from, and all that was made of it.
+  // Light up the nodes that a node was made from, or those that were made from it.
   function reach(id, from, next, on) {
     const seen = new Set([id]);
     const left = [id];
@@ -68,7 +68,7 @@ function draw(workflowId, node, { x, y }) {
 }
 
 const cut = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
-// What all of them begin with tells nothing.
+// The prefix that all names share says nothing.
 const brief = (name) => name.replace(/^(sha256:|runic\.)/, "");
 
 function curve(from, { x, y }) {
@@ -77,7 +77,7 @@ function curve(from, { x, y }) {
   return `M${x1},${y1} C${x1 + bend},${y1} ${x - bend},${y2} ${x},${y2}`;
 }
 
-/** Where each node stands: in layers, by the longest way to it, and within one beside those that it is joined to. */
+/** Place each node: its column is the longest path to it, its row is near the nodes that it is joined to. */
 function layout(nodes, edges) {
   const from = new Map(nodes.map((node) => [node.id, []]));
   const into = new Map(nodes.map((node) => [node.id, []]));
@@ -92,7 +92,7 @@ function layout(nodes, edges) {
   const ready = nodes.filter((node) => !open.get(node.id)).map((node) => node.id);
   const rest = nodes.map((node) => node.id);
   while (done.size < nodes.length) {
-    // Where facts were made in a circle, which damaged data may say, it is cut at the earliest.
+    // Damaged data may contain a circle: cut it at its earliest node.
     const id = ready.shift() ?? rest.find((one) => !done.has(one));
     if (done.has(id)) continue;
     done.add(id);
