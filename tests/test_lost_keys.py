@@ -285,7 +285,7 @@ def test_settings_that_are_lost_are_those_of_the_copy(
         RedisStore.from_url(valkey.url(), namespace=namespace, partitions=None) as late,
     ):
         assert ("are lost" in caplog.text) == (gone == "config")
-        assert late._context.keys.partitions == 1
+        assert late.context.keys.partitions == 1
         assert len(list(late.list())) == 22
         with pytest.raises(CursorConflict):
             late.append("w", [{"n": 5}], expected_cursor=0)
