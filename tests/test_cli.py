@@ -476,7 +476,7 @@ def test_what_cannot_be_printed_ends_it_in_a_line(
     with Path("/dev/full").open("wb") as full:
         done = run_forked(None, *command, stdout=full)
     assert done.returncode == 3
-    assert done.stderr == "runic-redis: The system does not let it go on: [Errno 28] No space left on device\n"
+    assert done.stderr == "runic-redis: The operating system reports: [Errno 28] No space left on device\n"
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
@@ -488,7 +488,7 @@ def test_a_full_disk_ends_an_export_in_a_line(shop: RedisStore, valkey: RunningS
     options = ("--url", valkey.url(), "--namespace", shop.context.keys.namespace)
     done = run_forked(WITH_SMALL_FILES, "export", tmp_path / "a", *options)
     assert done.returncode == 3
-    assert done.stderr.startswith("runic-redis: The system does not let it go on: ")
+    assert done.stderr.startswith("runic-redis: The operating system reports: ")
     assert done.stderr.count("\n") == 1
 
 

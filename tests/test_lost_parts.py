@@ -167,7 +167,7 @@ def test_whoever_looks_or_exports_is_told_what_is_missing(
         assert problems() == []
         return
     exported, *shown = problems()
-    assert "missing" in exported or (lost == "cursor" and "again and again" in exported)
+    assert "missing" in exported or (lost == "cursor" and "changed too often" in exported)
     # Whoever shows the first of many events need not know the first one.
     assert bool(shown) == (lost not in {"first", "cursor"}), shown
 
