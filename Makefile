@@ -1,4 +1,4 @@
-# `make` prints what there is. The first use of a target sets up what it needs, in .venv.
+# `make` prints the targets. The first use of a target installs its needs in .venv.
 
 FUZZ_SECONDS ?= 60
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 
-# Every process that the tests start would compile the package anew, and pytest each of its tests.
+# With it set, every process that the tests start would compile the package again, and pytest all of its tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test docs fuzz lint format bench bench-full chaos clean
@@ -25,7 +25,7 @@ test: $(VENV)/test  ## run every test
 docs: $(VENV)/docs  ## build the documentation as a site, in site/: python3 -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; what is learnt and found is kept in .fuzz/
+fuzz: $(VENV)/fuzz  ## fuzz each target by coverage, for FUZZ_SECONDS (60) each; the corpus and the findings are kept in .fuzz/
 	for target in $$($(BIN)/python -m tests.fuzz_with_atheris --targets 2>/dev/null); do \
 		echo "== $$target" && \
 		$(BIN)/python -m tests.fuzz_with_atheris $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
@@ -48,15 +48,15 @@ bench-full: $(VENV)/bench  ## the same, up to 10 M events and 1 M workflows
 	$(BIN)/runic-redis bench --full --out bench-report
 
 SECONDS ?= 120
-chaos: $(VENV)/test  ## break servers and connections under load for SECONDS=120, and print what came of it
+chaos: $(VENV)/test  ## break servers and connections under load for SECONDS=120, and print the result
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS)
 
-clean:  ## remove the environment and what tools have left
+clean:  ## remove the environment and the files of tools
 	rm -rf $(VENV) .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache bench-report build dist site
 
 $(VENV)/demo: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cli,embedded]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,ui]'
 	touch $@
 
 $(VENV)/test: pyproject.toml

@@ -1,6 +1,6 @@
-"""What is measured, by name, and what is aimed at: the table that a reader of the reports has beside them.
+"""The cases of the benchmark, by name, with their goals. Keep this table beside a report.
 
-A case is what a user does. Its cost is always such that lower is better; how it is measured is in turns.py.
+A case is a thing that a user does. A lower cost is always better. The module `turns` measures the cases.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ THE_TWO = (OURS, BY_HAND)
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a ratio should reach: at least so many times as good, or at most so many times the cost."""
+    """The goal of a ratio: at least `bound` times as good, or, with `at_most`, at most `bound` times the cost."""
 
     bound: float
     at_most: bool = False
@@ -43,13 +43,13 @@ class Case:
     """One case.
 
     Attributes:
-        name: what it is called in the JSON, always.
-        title: what it is called for people.
-        unit: of the cost.
-        sides: makes everything ready, and gives those that take turns; the first is compared with the others.
-        goals: by the name of the side that is compared with.
-        group: which plot it is in, and where along it: its batch, its size.
-        once: whether more rounds would only show the same again.
+        name: its name in the JSON, which never changes.
+        title: its name for people.
+        unit: the unit of the cost.
+        sides: prepares everything and returns the sides that take turns. The first is compared with the others.
+        goals: the goal against each other side, by the name of that side.
+        group: its plot, and its place along the plot: a batch or a size.
+        once: whether one round is enough, because further rounds would measure the same.
     """
 
     name: str
@@ -255,7 +255,7 @@ def _memory(scale: Scale) -> list[Case]:
 
 
 def _growing(scale: Scale) -> list[Case]:
-    """This store against itself: the first side is the largest, compared with all that are smaller."""
+    """Return the cases of this store against itself: the first side is the largest, and the others are smaller."""
 
     def sized(
         name: str,
@@ -270,7 +270,7 @@ def _growing(scale: Scale) -> list[Case]:
         largest_first = sizes[::-1]
         return Case(name, title, unit, partial(measure, sizes=largest_first), goals, (name, 0), once)
 
-    # Below a million events a recovery is a page or a few, and its goals would say nothing.
+    # A recovery of less than a million events reads a few pages, too few for a goal.
     recovered, traced = (
         {turns.sized(sizes[-2], "event"): Goal(1.05, at_most=True)} if sizes[-2] >= 1_000_000 else {}
         for sizes in (scale.recovered_sizes, scale.traced_sizes)

@@ -1,6 +1,6 @@
-"""What everybody writes: events of about 130 bytes, states to snapshot, values to keep as facts.
+"""The data of the benchmark: events of about 130 bytes, states for snapshots, and values for facts.
 
-All are made from their numbers alone, so that every contender, every turn and every run has the same.
+They depend on their numbers alone, so every contender, every turn and every run has the same data.
 """
 
 import random
@@ -33,7 +33,7 @@ def some_events(count: int, kind: type[Any] = OrderPlaced) -> list[Any]:
 
 @cache
 def some_value(size: int) -> dict[str, Any]:
-    """A document of about so many bytes as MessagePack: rows of words and numbers, which compress as text does."""
+    """Return a document of about `size` bytes of MessagePack: rows of words and numbers, which compress like text."""
     source = random.Random(size)
     words = ["".join(source.choices("etaoinshrdlu", k=source.randint(3, 9))) for _ in range(400)]
     rows = [

@@ -1,19 +1,24 @@
-"""The statistics: medians with their spread, percentiles, and ratios of turns that were taken together.
-
-Nothing here measures; tests hold it to numbers that are known.
-"""
+"""The figures of turns, and their statistics: medians with their spread, percentiles, ratios. Nothing here measures."""
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """The figures of one turn: its cost, in the unit of the case, and the percentiles of its calls in µs."""
+
+    cost: float
+    latencies_us: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
-    """A median, and the lowest and highest of what it is the median of."""
+    """A median, and the lowest and the highest of its values."""
 
     median: float
     lowest: float
@@ -25,7 +30,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The nearest rank: a value that did occur, which so many percent do not exceed."""
+    """Return the percentile by nearest rank: a value that occurred, and `percent` % of the values do not exceed it."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
@@ -35,8 +40,8 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """Of each pair of turns, the first's cost over the second's.
+    """Return the spread of the ratios of pairs of turns: the first cost over the second.
 
-    Pair by pair, because what slows the machine for a while slows both.
+    Pairs are compared because a slow moment of the machine slows both turns of a pair.
     """
     return spread([one / other for one, other in zip(over, under, strict=True)])

@@ -1,6 +1,6 @@
-"""Where a run works: the contenders, opened, and what they work on; everything is deleted as it is closed.
+"""The lab of a run: the open contenders and their server. Closing it deletes everything that they wrote.
 
-A second one, with a server that syncs before each reply, is opened when a case asks for it.
+A case may open a second lab, whose server syncs its file before each reply.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ class Lab:
     scale: Scale
     contenders: dict[str, Contender]
     missing: dict[str, str]
-    # Closed with the lab, in reverse: whatever a case wants to keep for the next.
+    # A case keeps things for later cases here. They are closed with the lab, in reverse order.
     stack: contextlib.ExitStack
     grown: dict[int, str] = field(default_factory=dict)
     _always: "Lab | None" = None
@@ -37,9 +37,9 @@ class Lab:
         return ours
 
     def always(self) -> "Lab":
-        """The lab on a server that syncs its file before each reply."""
+        """Return the lab whose server syncs its file before each reply, and open it at the first call."""
         if not self.place.server.embedded:
-            raise Missing("only on the embedded server, which can be told to sync always")
+            raise Missing("only on the embedded server, which can sync before each reply")
         if self._always is None:
             directory = self.place.directory / "always"
             server = self.stack.enter_context(servers.embedded(directory, fsync="always"))
@@ -57,7 +57,7 @@ class Lab:
 
 @contextlib.contextmanager
 def open_lab(url: str | None, scale: Scale) -> Iterator[Lab]:
-    """A lab on the server at a URL, or on an embedded one in a temporary directory."""
+    """Open a lab on the server at a URL, or on an embedded server in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="runic-bench-") as temporary, asyncio.Runner() as runner:
         directory = Path(temporary)
         opened = servers.embedded(directory / "server") if url is None else servers.reached(url)

@@ -1,36 +1,28 @@
-"""Measuring: calls timed one by one, from one caller, from threads or from tasks; and turns taken one after the other.
+"""Time calls one by one, from one caller, threads or tasks; and let the sides of a case take turns.
 
-A turn is some tens of milliseconds of one contender's work. Rounds of turns go on until there are enough, or until the
-time for the case is used up.
+A turn is some tens of milliseconds of one contender's work. In a round, each side has one turn. Rounds end when there
+are enough of them, or when the time for the case is used up.
 """
 
 import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .contenders.base import Missing
-from .figures import percentiles
+from .figures import Turn, percentiles
 
 Calls = Sequence[Callable[[], object]]
 AsyncCalls = Sequence[Callable[[], Awaitable[object]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn measured: its cost, in the case's unit and lower is better, and the calls' percentiles in µs."""
-
-    cost: float
-    latencies_us: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Side:
-    """One of those that take turns; `turn` is told the round's number."""
+    """One side of a case; `turn` takes the number of the round."""
 
     name: str
     turn: Callable[[int], Turn]
@@ -38,7 +30,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How often a case is repeated: `rounds`, or fewer, but at least `least`, once the seconds are used up."""
+    """The repetitions of a case: `rounds`, or fewer if the seconds are used up, but at least `least`."""
 
     warm_up: int
     rounds: int
@@ -51,7 +43,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a case's rounds: the sides in order, the turns of each, and why a side has none."""
+    """The result of a case's rounds: the sides in order, the turns of each, and the reasons of sides without turns."""
 
     order: list[str]
     turns: dict[str, list[Turn]]
@@ -59,7 +51,7 @@ class Taken:
 
 
 def take_turns(sides: Sequence[Side], budget: Budget) -> Taken:
-    """Ours, theirs, ours, theirs: every side has one turn a round."""
+    """Run the rounds of a case: ours, theirs, ours, theirs."""
     taken = Taken([side.name for side in sides], {side.name: [] for side in sides}, {})
     began = time.perf_counter()
     for number in itertools.count(-budget.warm_up):
@@ -88,14 +80,14 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def one_by_one(calls: Calls, items: int) -> Turn:
-    """Call after call; the cost is µs an item."""
+    """Time calls one after the other. The cost is in µs an item."""
     latencies: list[float] = []
     seconds = timed(lambda: latencies.extend(map(timed, calls)))
     return _turn(seconds, latencies, items)
 
 
 def from_threads(callers: Sequence[Calls], items: int) -> Turn:
-    """Each caller a thread; the clock runs from when all are ready to when the last is done."""
+    """Time calls from threads, one for each caller, from the moment all are ready until the last has finished."""
     ready = threading.Barrier(len(callers) + 1)
 
     def work(calls: Calls) -> list[float]:
@@ -111,7 +103,7 @@ def from_threads(callers: Sequence[Calls], items: int) -> Turn:
 
 
 async def from_tasks(callers: Sequence[AsyncCalls], items: int) -> Turn:
-    """Each caller a task, of one event loop."""
+    """Time calls from tasks of one event loop, one for each caller."""
     latencies: list[float] = []
 
     async def work(calls: AsyncCalls) -> None:
@@ -130,5 +122,5 @@ def _turn(seconds: float, latencies: Sequence[float], items: int) -> Turn:
 
 
 def bound(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Callable[[], Any]]:
-    """Calls of one function that are ready to be made, so that a turn does nothing else."""
+    """Return calls of a function with their arguments bound, so that a turn does nothing but call."""
     return [lambda given=given: function(*given) for given in arguments]

@@ -1,6 +1,6 @@
-"""What came out, as plain data: the JSON is this, and the other reports show nothing else.
+"""The results of a run as plain data. Every report shows these and nothing else.
 
-Built from the turns by the statistics in figures.py.
+They are computed from the turns by the statistics in `figures`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The first side against another: times as good (their cost over ours), or, with `at_most`, ours over theirs."""
+    """The first side against another: their cost over ours, or, with `at_most`, our cost over theirs."""
 
     against: str
     ratio: Spread | None
@@ -36,7 +36,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case and what it came to."""
+    """A case with its figures and comparisons."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Competitor:
-    """A contender, and why it is not here if it is not."""
+    """A contender, and the reason if it does not take part."""
 
     name: str
     about: str
@@ -72,7 +72,7 @@ class Report:
 
 
 def result_of(case: Case, taken: Taken, absent: Mapping[str, str], seconds: float) -> Result:
-    """The statistics of a case's turns; `absent` says why a contender is not here at all."""
+    """Return the statistics of a case's turns. `absent` has the reasons of contenders that do not take part at all."""
     missing = {**taken.missing, **{name: absent[name] for name in case.goals if name in absent}}
     figures = [
         Figure(

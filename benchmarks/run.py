@@ -1,7 +1,4 @@
-"""A whole run: every case in a lab, then the reports.
-
-This is what ``runic-redis bench`` calls.
-"""
+"""A whole run: every case in a lab, then the reports. ``runic-redis bench`` calls `run_bench`."""
 
 import contextlib
 import datetime
@@ -37,7 +34,7 @@ _ONCE = Budget(warm_up=0, rounds=1, least=1, seconds=0)
 
 def run_bench(url: str | None, *, full: bool, only: str, out: Path, console: Console) -> None:
     """Measure, print the tables, and write the reports to a directory."""
-    out.mkdir(parents=True, exist_ok=True)  # before the measurement, which takes long
+    out.mkdir(parents=True, exist_ok=True)  # a bad path fails now, and not after the measurement
     report = measure(url, FULL if full else SHORT, only=only, console=console)
     for one in table.tables(report):
         console.print(one)
@@ -47,7 +44,7 @@ def run_bench(url: str | None, *, full: bool, only: str, out: Path, console: Con
 
 
 def measure(url: str | None, scale: Scale, *, only: str = "", console: Console | None = None) -> Report:
-    """Every case whose name begins so, on the server at a URL or on an embedded one."""
+    """Run the cases whose names begin with `only`, on the server at a URL or on an embedded server."""
     began = time.perf_counter()
     cases = [case for case in all_cases(scale) if case.name.startswith(only)]
     if not cases:
@@ -90,7 +87,7 @@ def _run(case: Case, lab: Lab) -> Result:
     began = time.perf_counter()
     try:
         sides = case.sides(lab)
-        # What the harness and all contenders have loaded is no garbage of whoever's turn it is when it is looked for.
+        # Otherwise a turn would pay for collecting the garbage of the harness and of other contenders.
         gc.collect()
         gc.freeze()
         taken = take_turns(sides, _ONCE if case.once else lab.scale.budget)

@@ -1,6 +1,6 @@
-"""How much is done: two minutes' worth, or all that the goals speak of.
+"""The sizes of a run: short, for two minutes, or full, with every size that the goals name.
 
-Only sizes and repetitions differ; what is measured, and how, is the same.
+The two differ in sizes and repetitions alone.
 """
 
 from dataclasses import dataclass, replace
@@ -15,16 +15,17 @@ class Scale:
     Attributes:
         budget: the repetitions of a case.
         effort: the share of the usual calls that a turn makes.
-        tasks: how many append at once, and in one case `most_tasks`.
-        read: the events in a workflow that is read whole, and in one for the slower contenders too.
-        weighed: the events whose memory is weighed.
-        workflow_sizes: the events in the workflows that are appended to, in growing order.
-        recovered_sizes: and in those that are recovered.
-        traced_sizes: and in those that are recovered while Python's memory is traced, which takes long.
-        session_size: the events in the workflow that a session recovers, the last thousand of them after its snapshot.
-        kept_facts: the events with a large fact each that are replayed.
-        namespace_sizes: the workflows in the namespaces that are appended to.
-        listed: the workflows that are listed.
+        tasks: the numbers of tasks that append at once.
+        most_tasks: a larger number of tasks, for one case.
+        read: the number of events in a workflow that is read whole, and in a smaller one for the slower contenders.
+        weighed: the number of events in the cases that measure Redis's memory.
+        workflow_sizes: the numbers of events in the workflows that are appended to, in growing order.
+        recovered_sizes: the numbers of events in the workflows that are recovered.
+        traced_sizes: the same for recoveries that trace Python's memory, which takes long.
+        session_size: the number of events that a session recovers. The last thousand come after its snapshot.
+        kept_facts: the number of events that are replayed, each with a large fact.
+        namespace_sizes: the numbers of workflows in the namespaces that are appended to.
+        listed: the number of workflows that are listed.
     """
 
     name: str

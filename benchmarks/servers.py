@@ -1,6 +1,6 @@
-"""The server that is measured on, reached by each contender in its own way: an embedded one, or one by URL.
+"""The server of a run: an embedded one, or one by URL. Each contender connects to it in its usual way.
 
-What it promises (durability) and what it is (version) are asked of itself.
+The server itself reports its version and its durability.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ from redis.connection import parse_url
 from runic_redis import RedisStore
 from runic_redis.embedded import EmbeddedServer
 
-# Enough for every task of the widest case to have a connection of its own, as redis.asyncio gives it.
+# redis.asyncio uses a connection for each task, and the largest case has this many tasks at most.
 _CONNECTIONS = 1024
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server: the URL for this store, and the one for redis-py, which is None where redis-py alone has none."""
+    """A server: its URL for this store, and its URL for redis-py, or None if redis-py cannot connect to it."""
 
     url: str
     plain_url: str | None
     embedded: bool
-    # Part of every key and namespace that is written, so that all of it can be found and deleted.
+    # Every key and every namespace contains it, so that all of them can be found and deleted.
     token: str = field(default_factory=lambda: f"runic-bench-{secrets.token_hex(6)}")
 
     def client(self) -> redis.Redis:
@@ -39,7 +39,7 @@ class Server:
         return redis.asyncio.Redis.from_url(self._reachable(), max_connections=_CONNECTIONS)
 
     def address(self) -> dict[str, Any]:
-        """What redis-py makes of the URL: path, or host and port; db, password and so on."""
+        """Return the parts of the URL as redis-py parses them: path, or host and port; db, password and so on."""
         return parse_url(self._reachable())
 
     def _reachable(self) -> str:
@@ -60,15 +60,15 @@ class Server:
 
 @contextlib.contextmanager
 def embedded(directory: Path, fsync: str = "everysec") -> Iterator[Server]:
-    """A server of our own, its data in a directory."""
+    """Run an embedded server with its data in a directory."""
     with EmbeddedServer(directory, fsync=fsync) as server:
         yield Server(f"embedded://{directory}?fsync={fsync}", f"unix://{server.socket}", embedded=True)
 
 
 @contextlib.contextmanager
 def reached(url: str) -> Iterator[Server]:
-    """A server by URL."""
-    RedisStore.from_url(url, deadline_s=5).close()  # what is wrong with it is one clear error
+    """Connect to a server by URL."""
+    RedisStore.from_url(url, deadline_s=5).close()  # a bad URL or a server that is down raises one clear error
     parts = urlsplit(url)
     if parts.scheme == "embedded":
         fsync = parse_qs(parts.query).get("fsync", ["everysec"])[0]
@@ -79,7 +79,7 @@ def reached(url: str) -> Iterator[Server]:
 
 
 def describe(server: Server) -> dict[str, str]:
-    """What the server is and what it promises, for people."""
+    """Return the server's name, transport and durability, for people."""
     if server.plain_url is None:
         return {"server": server.scheme, "transport": server.transport, "durability": "as the server is set up"}
     with server.client() as client:
@@ -89,7 +89,7 @@ def describe(server: Server) -> dict[str, str]:
         try:
             settings: dict[str, str] = client.config_get("append*")
         except redis.ResponseError:
-            durability = "as the server is set up (it does not tell)"
+            durability = "as the server is set up (it does not permit CONFIG GET)"
         else:
             on = settings.get("appendonly") == "yes"
             durability = f"append-only file, fsync {settings.get('appendfsync')}" if on else "no append-only file"

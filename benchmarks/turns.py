@@ -1,6 +1,6 @@
-"""How each kind of case is measured: what is made ready for it, and what one turn of a contender does.
+"""The preparation of each kind of case, and the work of a contender in one turn.
 
-Each function gives the sides of a case. What was written is read back and compared before it counts.
+Each function returns the sides of a case. Written data is read back and compared before a figure counts.
 """
 
 import tracemalloc
@@ -11,15 +11,16 @@ from runic_redis import Fact, FactResolver, session
 
 from .contenders.base import Contender, Mismatch
 from .events import OrderPlaced, some_events, some_value
+from .figures import Turn
 from .lab import Lab
-from .measure import Side, Turn, bound, from_tasks, from_threads, one_by_one
+from .measure import Side, bound, from_tasks, from_threads, one_by_one
 
 Way = Literal["calls", "threads", "tasks"]
 FILLING = 1000
 
 
 def taking_part(lab: Lab, *verbs: str, only: Sequence[str] = ()) -> list[Contender]:
-    """The contenders that have the verbs: those named, or all the usual ones."""
+    """Return the contenders that have the verbs: those in `only`, or else all the usual ones."""
     return [
         one
         for one in lab.contenders.values()
@@ -28,7 +29,7 @@ def taking_part(lab: Lab, *verbs: str, only: Sequence[str] = ()) -> list[Contend
 
 
 def calls_a_turn(lab: Lab, batch: int, callers: int) -> int:
-    """How often each caller appends: a turn is some tens of milliseconds, whatever the batch."""
+    """Return how often each caller appends in a turn, so that a turn takes some tens of milliseconds at any batch."""
     usual = {1: 300, 10: 100, 100: 40, 1000: 10}[batch]
     return lab.scale.calls(usual) if callers == 1 else max(1, lab.scale.calls(usual * 4) // callers)
 
@@ -45,14 +46,14 @@ def appending(
     cost: Literal["each", "p50"] = "each",
     only: Sequence[str] = (),
 ) -> list[Side]:
-    """Commits of so many events, to a new workflow each turn and caller."""
+    """Append commits of `batch` events. Each caller has a new workflow in each turn."""
     events = some_events(batch)
     verb = "append_from_task" if way == "tasks" else "append"
     sides = [
         Side(one.name, _appends(lab, one, events, callers, way)) for one in taking_part(lab, verb, "read", only=only)
     ]
     if batch == 1 and way != "threads":
-        # It tells its time in whole milliseconds.
+        # These programs report their time in whole milliseconds, so they need many calls.
         calls = max(1000, lab.scale.calls(2000 if callers == 1 else 10_000))
         sides += [
             Side(one.name, _own_appends(one, events[0], calls, callers))
@@ -71,7 +72,7 @@ def _appends(lab: Lab, one: Contender, events: list[Any], callers: int, way: Way
         given = [[(key, one.prepare(key, at * len(events), events)) for at in range(calls)] for key in keys]
         items = callers * calls * len(events)
         if way == "tasks":
-            # What has to connect says so before the clock runs.
+            # Connect before the clock runs.
             lab.place.runner.run(one.connect_tasks())
             work = [bound(one.append_from_task, arguments) for arguments in given]
             taken = lab.place.runner.run(from_tasks(work, items))
@@ -106,7 +107,7 @@ def _by_p50(turn: Callable[[int], Turn]) -> Callable[[int], Turn]:
 
 
 def synced_appends(lab: Lab, callers: Sequence[int]) -> list[Side]:
-    """From so many tasks, each commit on the disk before its reply."""
+    """Append from tasks to a server that writes each commit to the disk before its reply."""
     always = lab.always()
     events = some_events(1)
     sides: list[Side] = []
@@ -127,7 +128,7 @@ def _synced(lab: Lab, one: Contender, events: list[Any], callers: int) -> Callab
 
 
 def fill(one: Contender, key: str, count: int, batch: int, kind: type[Any] = OrderPlaced) -> list[Any]:
-    """So many events, appended by batches; the events."""
+    """Append `count` events in batches, and return them."""
     events = some_events(count, kind)
     for at in range(0, count, batch):
         one.append(key, one.prepare(key, at, events[at : at + batch]))
@@ -135,7 +136,7 @@ def fill(one: Contender, key: str, count: int, batch: int, kind: type[Any] = Ord
 
 
 def reading(lab: Lab, count: int, batch: int, *, kind: type[Any] = OrderPlaced, only: Sequence[str] = ()) -> list[Side]:
-    """A workflow read whole, to a list of objects."""
+    """Read a whole workflow into a list of objects."""
     sides = []
     for one in taking_part(lab, "append", "read", only=only):
         key = one.new_key("read")
@@ -146,7 +147,7 @@ def reading(lab: Lab, count: int, batch: int, *, kind: type[Any] = OrderPlaced, 
 
 
 def reading_after(lab: Lab, count: int, last: int) -> list[Side]:
-    """The last events of a workflow, after a place that the reader remembers; the cost is of one read."""
+    """Read the last events of a workflow, after a place that the reader remembers. The cost is that of one read."""
     calls = lab.scale.calls(50)
     sides = []
     for one in taking_part(lab, "append", "mark", "read_after"):
@@ -160,7 +161,7 @@ def reading_after(lab: Lab, count: int, last: int) -> list[Side]:
 
 
 def _repeated(verb: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Callable[[int], Turn]:
-    """A turn that makes these calls; the cost is of one."""
+    """Return a turn that makes these calls. The cost is that of one call."""
     return lambda _: one_by_one(bound(verb, arguments), len(arguments))
 
 
@@ -168,7 +169,7 @@ def _repeated(verb: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) ->
 
 
 def saving_snapshots(lab: Lab, size: int) -> list[Side]:
-    """A state of about so many bytes, saved again and again."""
+    """Save a state of about `size` bytes again and again."""
     state = some_value(size)
     calls = lab.scale.calls(50)
     sides = []
@@ -180,7 +181,7 @@ def saving_snapshots(lab: Lab, size: int) -> list[Side]:
 
 
 def loading_snapshots(lab: Lab, size: int) -> list[Side]:
-    """A state of about so many bytes, loaded."""
+    """Load a state of about `size` bytes."""
     calls = lab.scale.calls(50)
     sides = []
     for one in taking_part(lab, "save_snapshot", "load_snapshot"):
@@ -191,7 +192,7 @@ def loading_snapshots(lab: Lab, size: int) -> list[Side]:
 
 
 def recovering(lab: Lab, size: int, count: int, last: int) -> list[Side]:
-    """The snapshot, and the events after it."""
+    """Load the snapshot and read the events after it."""
     calls = lab.scale.calls(50)
     sides = []
     for one in taking_part(lab, "append", "save_snapshot", "load_snapshot", "read_after"):
@@ -208,7 +209,7 @@ def recovering(lab: Lab, size: int, count: int, last: int) -> list[Side]:
 
 
 def entering_sessions(lab: Lab, count: int, last: int) -> list[Side]:
-    """A session's recovery, from the snapshot and by all events; the state is how many they are."""
+    """Recover a session, from a snapshot and from all events. The state is the number of events."""
     store = lab.ours.store
     sides = []
     for name, covered in (("from the snapshot", count - last), ("by all events", 0)):
@@ -228,7 +229,7 @@ def entering_sessions(lab: Lab, count: int, last: int) -> list[Side]:
 
 
 def replaying_facts(lab: Lab, count: int, size: int) -> list[Side]:
-    """The most memory that Python uses for a workflow's events, with references and with the values, in KiB."""
+    """Measure the peak of Python's memory, in KiB, as a workflow's events are read with references and with values."""
     store = lab.ours.store
     key = lab.ours.new_key("facts")
     at_once = 20
@@ -274,7 +275,7 @@ def _with_snapshot(one: Contender, state: dict[str, Any], count: int, cursor: in
 
 
 def saving_facts(lab: Lab, size: int) -> list[Side]:
-    """Values of about so many bytes, each under a new hash."""
+    """Save values of about `size` bytes, each under a new hash."""
     value = some_value(size)
     calls = lab.scale.calls(100 if size < 10_000 else 20)
 
@@ -289,7 +290,7 @@ def saving_facts(lab: Lab, size: int) -> list[Side]:
 
 
 def loading_facts(lab: Lab, size: int, *, bulk: bool) -> list[Side]:
-    """Values of about so many bytes: one a call, or all in one call; the cost is of a value."""
+    """Load values of about `size` bytes, one a call or all in one call. The cost is that of a value."""
     value = some_value(size)
     count = lab.scale.calls(100 if size < 10_000 else 20)
     hashes = [f"load-{size}-{at}" for at in range(count)]
@@ -308,7 +309,7 @@ def loading_facts(lab: Lab, size: int, *, bulk: bool) -> list[Side]:
 
 
 def listing(lab: Lab, count: int) -> list[Side]:
-    """All of so many workflows by their prefix; the cost is of a workflow."""
+    """List `count` workflows by their prefix. The cost is that of a workflow."""
     event = some_events(1)
     sides = []
     for one in taking_part(lab, "append", "list_workflows"):
@@ -326,7 +327,7 @@ def listing(lab: Lab, count: int) -> list[Side]:
 
 
 def weighing(lab: Lab, batch: int, *, events: int, workflows: int = 1) -> list[Side]:
-    """Bytes of Redis's memory an event, in so many workflows of so many events each."""
+    """Measure the bytes of Redis's memory for an event, in `workflows` workflows of `events` events each."""
     written = some_events(events)
     batches = [written[at : at + batch] for at in range(0, events, batch)]
 
@@ -340,7 +341,7 @@ def weighing(lab: Lab, batch: int, *, events: int, workflows: int = 1) -> list[S
 
 
 def grown(lab: Lab, size: int) -> str:
-    """A workflow of so many events, kept until the run ends."""
+    """Return the key of a workflow of `size` events, which is kept until the run ends."""
     if size not in lab.grown:
         key = f"grown-{size}"
         events = some_events(FILLING)
@@ -351,13 +352,13 @@ def grown(lab: Lab, size: int) -> str:
 
 
 def appending_to_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
-    """Single events, to workflows of these sizes; 0 is a new one. The cost is the median call's."""
+    """Append single events to workflows of these sizes, 0 for a new one. The cost is that of the median call."""
     ours = lab.ours
     calls = lab.scale.calls(150)
     event = some_events(1)
 
     def turn(size: int) -> Turn:
-        # What is measured makes the large ones larger by little, and a new one would not be one for long.
+        # A turn adds little to a large workflow. A new workflow must be new in each turn.
         key = grown(lab, size) if size else ours.new_key("empty")
         return one_by_one(bound(ours.append, [(key, event)] * calls), calls)
 
@@ -367,7 +368,7 @@ def appending_to_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
 
 
 def appending_in_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
-    """Single events, to a workflow in namespaces of these many. The cost is the median call's."""
+    """Append single events in namespaces with these many workflows. The cost is that of the median call."""
     calls = lab.scale.calls(150)
     event = some_events(1)
     sides = []
@@ -384,7 +385,7 @@ def appending_in_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
 
 
 def recovering_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
-    """Workflows of these sizes streamed from the first event to the last; the cost is of an event."""
+    """Stream workflows of these sizes from the first event to the last. The cost is that of an event."""
 
     def turn(size: int) -> Turn:
         return one_by_one([lambda: _stream(lab, size)], size)
@@ -393,7 +394,7 @@ def recovering_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
 
 
 def tracing_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
-    """The most of Python's memory in use at once while a workflow is streamed, in KiB."""
+    """Measure the peak of Python's memory, in KiB, as a workflow is streamed."""
 
     def turn(size: int) -> Turn:
         tracemalloc.start()
@@ -407,18 +408,18 @@ def tracing_grown(lab: Lab, sizes: Sequence[int]) -> list[Side]:
 
 
 def _stream(lab: Lab, size: int) -> None:
-    """As recovery does: each event is looked at, and none is kept."""
+    """Read each event and keep none, as a recovery does."""
     seen = sum(1 for _ in lab.ours.store.stream(grown(lab, size), until=size))
     if seen != size:
         raise Mismatch(f"{seen} events were read of {size}")
 
 
 def sized(size: int, what: str) -> str:
-    """The name of a side that is this store at a size."""
+    """Return the name of the side that is this store at a size."""
     return f"{size:,} {what}{'s' * (size != 1)}".replace(",", " ")
 
 
 def check(one: Contender, read: Sequence[Any], written: Sequence[Any]) -> None:
-    """Raises `Mismatch` unless everything came back, in order."""
+    """Raise `Mismatch` unless the events that were read equal those that were written, in order."""
     if one.plain(read) != list(written):
         raise Mismatch(f"{one.name}: what was read is not what was written")

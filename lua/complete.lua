@@ -1,6 +1,7 @@
--- Marks a workflow as finished: nobody can claim it any more.
+-- Mark a workflow as finished: it can no longer be claimed.
 --
--- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_owner, completed (Unix milliseconds), expires
+-- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_owner, completed (Unix milliseconds),
+--          expires
 -- KEYS[2]  leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[3]  partition  hash of the partition: counts, and the replies to retries
 -- ARGV[1]  workflow id
@@ -9,7 +10,7 @@
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  the caller's time (Unix microseconds)
 -- Reply    integer: 1, or 0 if it was finished before; nil if there is no such workflow
--- Errors   LEASE_LOST <owner, spelled>; END_REACHED
+-- Errors   LEASE_LOST <owner, percent-encoded>; END_REACHED
 
 --@include numbers
 --@include clock
@@ -19,26 +20,29 @@
 --@include owner
 --@include lease
 
-local meta = redis.call('HMGET', KEYS[1], 'created', 'fence', 'completed', 'retried', 'expires')
-if ARGV[3] ~= '' or meta[4] then
-  local reply = remembered(KEYS[3], ARGV[2])
+local meta_key, leases, partition = KEYS[1], KEYS[2], KEYS[3]
+local workflow, call_id, retry, lease, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+
+local meta = redis.call('HMGET', meta_key, 'created', 'fence', 'completed', 'retried', 'expires')
+if retry ~= '' or meta[4] then
+  local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], math.min(micros, tonumber(ARGV[5]))) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[5], math.min(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
   if meta[1] and meta[3] then return 0 end
-  local refusal = refused(ARGV[4], meta[2], KEYS[1], KEYS[2])
-  if refusal then return refusal end
+  local problem = lease_error(lease, meta[2], meta_key, leases)
+  if problem then return problem end
   if not meta[1] then return false end
-  redis.call('ZCARD', KEYS[2])
-  -- HSET first: to a user who may not use it, nothing is done.
-  redis.call('HSET', KEYS[1], 'completed', int(ms))
-  drop_unfinished(KEYS[2], KEYS[3], ARGV[1])
+  redis.call('ZCARD', leases)
+  -- HSET first: if the user may not use it, nothing is changed.
+  redis.call('HSET', meta_key, 'completed', int(ms))
+  remove_unfinished(leases, partition, workflow)
   return 1
 end
 
 local reply = act()
-if ARGV[3] ~= '' then remember(KEYS[3], ARGV[2], reply, KEYS[1], meta[1]) end
+if retry ~= '' then keep_reply(partition, call_id, reply, meta_key, meta[1]) end
 return as_reply(reply)

@@ -1,4 +1,4 @@
--- Deletes a workflow: every key of it, and its place in the partition's sorted sets.
+-- Delete a workflow: all of its keys, and its place in the partition's sorted sets.
 --
 -- KEYS[1]   events
 -- KEYS[2]   meta       hash of the workflow: created, retried, fence, expires
@@ -11,14 +11,15 @@
 -- KEYS[9]   expiring   sorted set of the partition's workflows that expire, by when
 -- KEYS[10]  partition  hash of the partition: counts, and the replies to retries
 -- ARGV[1]   workflow id
--- ARGV[2]   when the workflow to be deleted was created, '' if it was not: one made under this id since then is another,
---           and stays
+-- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
+--           this id at another time stays
 -- ARGV[3]   lease, '<fencing token> <milliseconds>', or ''
--- ARGV[4]   when it expires, for one that is deleted because it is over; '' for any. Another end, and it stays
--- ARGV[5]   id of this call: an import has the time of creation that the workflow had before
+-- ARGV[4]   for a workflow that is deleted because it is over, when it expires; else ''. A workflow with another end
+--           stays
+-- ARGV[5]   id of this call: an imported workflow has the time of creation that it had before
 -- ARGV[6]   '' on a first try
--- Reply     integer: 1 if it was deleted, 0 if it was gone
--- Errors    LEASE_LOST <owner, spelled>
+-- Reply     integer: 1 if it was deleted, 0 if there was none to delete
+-- Errors    LEASE_LOST <owner, percent-encoded>
 
 --@include numbers
 --@include unfinished
@@ -27,34 +28,38 @@
 --@include owner
 --@include lease
 
-local meta = redis.call('HMGET', KEYS[2], 'created', 'fence', 'expires', 'retried')
-if ARGV[6] ~= '' or meta[4] then
-  local reply = remembered(KEYS[10], ARGV[5])
+local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local index, leases, expiring, partition = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local workflow, created, lease, expires, call_id, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+local meta = redis.call('HMGET', meta_key, 'created', 'fence', 'expires', 'retried')
+if retry ~= '' or meta[4] then
+  local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 
 local function act()
-  if (meta[1] or '') ~= ARGV[2] or (ARGV[4] ~= '' and meta[3] ~= ARGV[4]) then return 0 end
-  local refusal = meta[1] and refused(ARGV[3], meta[2], KEYS[2], KEYS[8])
-  if refusal then return refusal end
-  -- UNLINK would delete a foreign value of any type; reading first refuses it.
-  redis.call('XLEN', KEYS[1])
-  redis.call('HLEN', KEYS[3])
-  redis.call('STRLEN', KEYS[4])
-  redis.call('HLEN', KEYS[5])
-  redis.call('SCARD', KEYS[6])
-  redis.call('ZCARD', KEYS[7])
-  redis.call('ZCARD', KEYS[8])
-  redis.call('ZCARD', KEYS[9])
-  redis.call('HLEN', KEYS[10])
-  -- UNLINK first: to a user who may not use it, nothing is done.
-  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
-  if redis.call('ZREM', KEYS[7], ARGV[1]) == 1 then redis.call('HINCRBY', KEYS[10], 'workflows', -1) end
-  drop_unfinished(KEYS[8], KEYS[10], ARGV[1])
-  redis.call('ZREM', KEYS[9], ARGV[1])
+  if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
+  local problem = meta[1] and lease_error(lease, meta[2], meta_key, leases)
+  if problem then return problem end
+  -- UNLINK deletes a value of any type. Reading each key first rejects a foreign value.
+  redis.call('XLEN', events)
+  redis.call('HLEN', snapshot)
+  redis.call('STRLEN', log)
+  redis.call('HLEN', commits)
+  redis.call('SCARD', refs)
+  redis.call('ZCARD', index)
+  redis.call('ZCARD', leases)
+  redis.call('ZCARD', expiring)
+  redis.call('HLEN', partition)
+  -- UNLINK first: if the user may not use it, nothing is changed.
+  redis.call('UNLINK', events, meta_key, snapshot, log, commits, refs)
+  if redis.call('ZREM', index, workflow) == 1 then redis.call('HINCRBY', partition, 'workflows', -1) end
+  remove_unfinished(leases, partition, workflow)
+  redis.call('ZREM', expiring, workflow)
   return 1
 end
 
 local reply = act()
-if ARGV[6] ~= '' then remember(KEYS[10], ARGV[5], reply, KEYS[2], false) end
+if retry ~= '' then keep_reply(partition, call_id, reply, meta_key, false) end
 return as_reply(reply)

@@ -1,25 +1,29 @@
--- Begins to gather a workflow that is imported, unless it is there already: what was gathered before goes.
+-- Begin to gather a workflow that is imported, unless it exists already. Delete what an earlier import has gathered.
 --
--- KEYS[1]  entries   what was gathered, those that there are: a stream,
+-- KEYS[1]  entries   what an import gathers, those that there are: a stream,
 -- KEYS[2]  snapshot  a hash,
 -- KEYS[3]  log       a string,
 -- KEYS[4]  commits   a hash,
 -- KEYS[5]  refs      a set,
--- KEYS[6]  gathered  a hash: begun, the id of the beginning that it belongs to
+-- KEYS[6]  gathered  a hash: begun, the id of the import that the others belong to
 -- KEYS[7]  meta      hash of the workflow
--- ARGV[1]  id of this beginning
--- ARGV[2]  for how many milliseconds it is kept, unless the import goes on
--- Reply    array: of the workflow that is there, when it was created, and its cursor
+-- ARGV[1]  id of this import
+-- ARGV[2]  how many milliseconds the gathered keys are kept if the import does not go on
+-- Reply    array, of the workflow that exists: when it was created, and its cursor
 -- Errors   none of its own
 
-local there = redis.call('HMGET', KEYS[7], 'created', 'cursor')
-local stays = there[1] or there[2]
--- A retry has begun already, and something may have been gathered since.
-if stays or redis.call('HGET', KEYS[6], 'begun') ~= ARGV[1] then
-  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+local entries, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local gathered, meta_key = KEYS[6], KEYS[7]
+local import_id, kept_ms = ARGV[1], ARGV[2]
+
+local meta = redis.call('HMGET', meta_key, 'created', 'cursor')
+local exists = meta[1] or meta[2]
+-- On a retry the import has begun already, and may have gathered something since.
+if exists or redis.call('HGET', gathered, 'begun') ~= import_id then
+  redis.call('UNLINK', entries, snapshot, log, commits, refs, gathered)
 end
-if not stays then
-  redis.call('HSET', KEYS[6], 'begun', ARGV[1])
-  redis.call('PEXPIRE', KEYS[6], ARGV[2])
+if not exists then
+  redis.call('HSET', gathered, 'begun', import_id)
+  redis.call('PEXPIRE', gathered, kept_ms)
 end
-return there
+return meta

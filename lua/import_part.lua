@@ -1,36 +1,45 @@
--- Adds to what is gathered of a workflow that is imported, unless another import has begun with it since.
+-- Add to what an import has gathered of a workflow, unless another import of it has begun since.
 --
--- KEYS[1]  part      what is added to: a stream, a hash, a string or a set, beside the workflow's keys
--- KEYS[2]  gathered  a hash: begun, the id of the beginning that it belongs to
--- ARGV[1]  id of the beginning that this belongs to
--- ARGV[2]  for how many milliseconds it is kept, unless the import goes on
+-- KEYS[1]  part      where it is added: a stream, a hash, a string or a set, beside the workflow's keys
+-- KEYS[2]  gathered  a hash: begun, the id of the import that the part belongs to
+-- ARGV[1]  id of the import
+-- ARGV[2]  how many milliseconds the gathered keys are kept if the import does not go on
 -- ARGV[3]  kind      entries, refs, log, or else a hash
 -- ARGV[4…] for each entry its ID, how many fields and values it has, and those; or the members; or the log; or fields
 --          and values
 -- Reply    integer: 1
--- Errors   IMPORT_LOST, another has begun, or it was not gone on with for too long
+-- Errors   IMPORT_LOST, if another import has begun, or this one paused for too long
 
-if redis.call('HGET', KEYS[2], 'begun') ~= ARGV[1] then return redis.error_reply('IMPORT_LOST ') end
-local kind = ARGV[3]
+local part, gathered = KEYS[1], KEYS[2]
+local import_id, kept_ms, kind = ARGV[1], ARGV[2], ARGV[3]
+
+if redis.call('HGET', gathered, 'begun') ~= import_id then return redis.error_reply('IMPORT_LOST ') end
 local at = 4
 if kind == 'entries' then
-  local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  local last = redis.call('XREVRANGE', part, '+', '-', 'COUNT', 1)[1]
   local cursor = last and tonumber(string.match(last[1], '^%d+')) or 0
   while at <= #ARGV do
     local id, count = ARGV[at], tonumber(ARGV[at + 1])
-    -- On a retry they are there.
+    -- A retry finds entries that it has added.
     if tonumber(string.match(id, '^%d+')) > cursor then
-      redis.call('XADD', KEYS[1], id, unpack(ARGV, at + 2, at + 1 + count))
+      redis.call('XADD', part, id, unpack(ARGV, at + 2, at + 1 + count))
     end
     at = at + 2 + count
   end
 elseif kind == 'refs' then
-  for number = at, #ARGV do redis.call('SADD', KEYS[1], ARGV[number]) end
+  for place = at, #ARGV do
+    local member = ARGV[place]
+    redis.call('SADD', part, member)
+  end
 elseif kind == 'log' then
-  redis.call('SET', KEYS[1], ARGV[at])
+  local log = ARGV[at]
+  redis.call('SET', part, log)
 else
-  for number = at, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[number], ARGV[number + 1]) end
+  for place = at, #ARGV, 2 do
+    local field, value = ARGV[place], ARGV[place + 1]
+    redis.call('HSET', part, field, value)
+  end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+redis.call('PEXPIRE', part, kept_ms)
+redis.call('PEXPIRE', gathered, kept_ms)
 return 1

@@ -1,13 +1,13 @@
--- Makes a workflow of what was gathered for it, in one step.
+-- Create a workflow from what an import has gathered, in one step.
 --
--- KEYS[1]   entries   what was gathered, those that there are: a stream,
+-- KEYS[1]   entries   what an import gathers, those that there are: a stream,
 -- KEYS[2]   snapshot  a hash,
 -- KEYS[3]   log       a string,
 -- KEYS[4]   commits   a hash,
 -- KEYS[5]   refs      a set,
--- KEYS[6]   gathered  a hash: begun, the id of the beginning that it belongs to
--- KEYS[7]   events    what they become
--- KEYS[8]   snapshot
+-- KEYS[6]   gathered  a hash: begun, the id of the import that the others belong to
+-- KEYS[7]   events    stream of the workflow, from the entries
+-- KEYS[8]   snapshot  the others of the workflow, by the same names
 -- KEYS[9]   log
 -- KEYS[10]  commits
 -- KEYS[11]  refs
@@ -17,7 +17,7 @@
 -- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
 -- KEYS[16]  partition hash of the partition: made, counts
 -- ARGV[1]   workflow id
--- ARGV[2]   id of the beginning that this belongs to
+-- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
 -- ARGV[4]   the ID of the last one, '' if it has none
 -- ARGV[5]   when it was last written to (Unix microseconds)
@@ -26,57 +26,61 @@
 -- ARGV[8]   when it was created (Unix microseconds)
 -- ARGV[9…]  the other fields of its meta hash
 -- Reply     integer: 1
--- Errors    WORKFLOW_EXISTS, another of this id; IMPORT_LOST, another import has begun with it since;
---           IMPORT_INCOMPLETE <entries that there are>; NEW_PARTITION
+-- Errors    WORKFLOW_EXISTS, if there is another of this id; IMPORT_LOST, if another import of it has begun since;
+--           IMPORT_INCOMPLETE <how many entries there are>; NEW_PARTITION
 
 --@include partition
 --@include index
 --@include unfinished
 
-local gathered = {KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]}
-local made = {KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]}
-local id = ARGV[1]
--- Foreign values are refused before the first change.
-redis.call('ZCARD', KEYS[13])
-redis.call('ZCARD', KEYS[14])
-redis.call('ZCARD', KEYS[15])
-local problem, retried = partition_state(KEYS[16])
-if problem then return redis.error_reply(problem) end
-local mine = redis.call('HGET', KEYS[6], 'begun') == ARGV[2]
--- What is gathered goes with it, unless it is another's.
-local function refused(said)
-  if mine then redis.call('UNLINK', KEYS[6], unpack(gathered)) end
-  return redis.error_reply(said)
-end
-if not mine and redis.call('HGET', KEYS[12], 'created') == ARGV[8] and (ARGV[4] == ''
-    or #redis.call('XRANGE', KEYS[7], ARGV[4], ARGV[4]) > 0) then
-  return 1 -- this is a second try, or the same one came by another import
-end
-if redis.call('EXISTS', unpack(made)) > 0 then return refused('WORKFLOW_EXISTS ') end
-if not mine then return refused('IMPORT_LOST ') end
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local count = redis.call('XLEN', KEYS[1])
-if count ~= tonumber(ARGV[3]) or (last and last[1] or '') ~= ARGV[4] then
-  return refused('IMPORT_INCOMPLETE ' .. count)
-end
+local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]
+local gathered_commits, gathered_refs, gathered = KEYS[4], KEYS[5], KEYS[6]
+local events, snapshot, log, commits, refs, meta_key = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local index, leases, expiring, partition = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local workflow, import_id, wanted, last_id, written_us = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local is_unfinished, expires, created = ARGV[6] == '1', ARGV[7], ARGV[8]
 
-for at, key in ipairs(gathered) do
-  if redis.call('EXISTS', key) == 1 then
-    redis.call('PERSIST', key)
-    redis.call('RENAME', key, made[at])
+local parts = {gathered_entries, gathered_snapshot, gathered_log, gathered_commits, gathered_refs}
+local targets = {events, snapshot, log, commits, refs, meta_key}
+-- Reject a foreign value before the first change.
+redis.call('ZCARD', index)
+redis.call('ZCARD', leases)
+redis.call('ZCARD', expiring)
+local problem, retried = partition_error(partition)
+if problem then return redis.error_reply(problem) end
+local is_current = redis.call('HGET', gathered, 'begun') == import_id
+-- Return an error, and delete what this import has gathered.
+local function reject(problem)
+  if is_current then redis.call('UNLINK', gathered, unpack(parts)) end
+  return redis.error_reply(problem)
+end
+if not is_current and redis.call('HGET', meta_key, 'created') == created and (last_id == ''
+    or #redis.call('XRANGE', events, last_id, last_id) > 0) then
+  return 1 -- this is a retry, or another import has created the same workflow
+end
+if redis.call('EXISTS', unpack(targets)) > 0 then return reject('WORKFLOW_EXISTS ') end
+if not is_current then return reject('IMPORT_LOST ') end
+local last = redis.call('XREVRANGE', gathered_entries, '+', '-', 'COUNT', 1)[1]
+local count = redis.call('XLEN', gathered_entries)
+if count ~= wanted or (last and last[1] or '') ~= last_id then return reject('IMPORT_INCOMPLETE ' .. count) end
+
+for place, part in ipairs(parts) do
+  if redis.call('EXISTS', part) == 1 then
+    redis.call('PERSIST', part)
+    redis.call('RENAME', part, targets[place])
   end
 end
-redis.call('UNLINK', KEYS[6])
-redis.call('HSET', KEYS[12], 'created', ARGV[8], unpack(ARGV, 9))
--- What the meta hash says of the other keys.
-local ids, refs = redis.call('HLEN', KEYS[10]), redis.call('SCARD', KEYS[11])
-if ids > 0 then redis.call('HSET', KEYS[12], 'ids', ids) end
-if refs > 0 then redis.call('HSET', KEYS[12], 'refs', refs) end
-local snapshot = redis.call('HGET', KEYS[8], 'cursor')
-if snapshot then redis.call('HSET', KEYS[12], 'snapshot', snapshot) end
-if redis.call('STRLEN', KEYS[9]) > 0 then redis.call('HSET', KEYS[12], 'log', '1') end
-if retried then redis.call('HSET', KEYS[12], 'retried', '1') end
-touch_index(KEYS[13], KEYS[16], ARGV[5], id)
-if ARGV[6] == '1' then put_unfinished(KEYS[14], KEYS[16], 0, id) end
-if ARGV[7] ~= '' then redis.call('ZADD', KEYS[15], ARGV[7], id) end
+redis.call('UNLINK', gathered)
+redis.call('HSET', meta_key, 'created', created, unpack(ARGV, 9))
+-- The fields of the meta hash that depend on the other keys.
+local id_count, ref_count = redis.call('HLEN', commits), redis.call('SCARD', refs)
+if id_count > 0 then redis.call('HSET', meta_key, 'ids', id_count) end
+if ref_count > 0 then redis.call('HSET', meta_key, 'refs', ref_count) end
+local snapshot_cursor = redis.call('HGET', snapshot, 'cursor')
+if snapshot_cursor then redis.call('HSET', meta_key, 'snapshot', snapshot_cursor) end
+if redis.call('STRLEN', log) > 0 then redis.call('HSET', meta_key, 'log', '1') end
+if retried then redis.call('HSET', meta_key, 'retried', '1') end
+touch_index(index, partition, written_us, workflow)
+if is_unfinished then add_unfinished(leases, partition, 0, workflow) end
+if expires ~= '' then redis.call('ZADD', expiring, expires, workflow) end
 return 1

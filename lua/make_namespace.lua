@@ -1,4 +1,4 @@
--- Makes a namespace with its settings, unless it is there; answers the settings that hold.
+-- Create a namespace with its settings, unless it exists. Return the settings that hold.
 --
 -- KEYS[1]  config      hash, or its copy: format, partitions, created (Unix microseconds)
 -- ARGV[1]  format      version of the data format
@@ -9,7 +9,10 @@
 --@include numbers
 --@include clock
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2], 'created', int((now())))
+local config = KEYS[1]
+local format, partitions = ARGV[1], ARGV[2]
+
+if redis.call('EXISTS', config) == 0 then
+  redis.call('HSET', config, 'format', format, 'partitions', partitions, 'created', int((now())))
 end
-return redis.call('HMGET', KEYS[1], 'format', 'partitions')
+return redis.call('HMGET', config, 'format', 'partitions')

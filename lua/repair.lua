@@ -1,4 +1,4 @@
--- Sets right what of a workflow can be derived from the rest of it, if it is still as it was looked at.
+-- Repair the parts of a workflow that follow from its other parts, if it has not changed since it was verified.
 --
 -- KEYS[1]  meta      hash of the workflow
 -- KEYS[2]  refs      set of the hashes of the facts that it refers to
@@ -9,60 +9,64 @@
 -- KEYS[7]  commits   hash of the commit ids that callers gave
 -- KEYS[8]  partition hash of the partition: counts
 -- ARGV[1]  workflow id
--- ARGV[2]  the cursor in the meta hash as it was looked at, '' if there was none
--- ARGV[3]  the ID of the stream's last entry as it was looked at, '' if there was none
--- ARGV[4]  the lease's fencing token in the meta hash as it was looked at, '' if there was none
+-- ARGV[2]  the verified cursor of the meta hash, '' if there was none
+-- ARGV[3]  the verified ID of the stream's last entry, '' if there was none
+-- ARGV[4]  the verified fencing token of the meta hash, '' if there was none
 -- ARGV[5…] pairs of what to set and to what:
 --          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log   fields of the meta hash; '' removes one
---          count.refs, count.ids                     has the references or the commit ids counted
---          index, leases, expiring                   the workflow's score there, '' to take it out
+--          count.refs, count.ids                     '': count the references, or the commit ids
+--          index, leases, expiring                   the workflow's score there, '' to remove it
 --          refs                                      a hash to add
 --          commits                                   a cursor, a space, and a commit id to add
--- Reply    integer: 1 if it was set right, 0 if the workflow has changed
+-- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
 -- Errors   none of its own
 --
--- A workflow that was lost from a sorted set is still counted. One that was put there by hand never was. So the partition's
--- count changes only where it would differ from the set otherwise.
+-- A workflow that was lost from a sorted set is still counted. A workflow that was added to one by hand never was. So
+-- the partition's count changes only where it would differ from the set otherwise.
 
 --@include numbers
 
-local meta = redis.call('HMGET', KEYS[1], 'cursor', 'fence')
-local last = redis.call('XREVRANGE', KEYS[6], '+', '-', 'COUNT', 1)[1]
-if (meta[1] or '') ~= ARGV[2] or (last and last[1] or '') ~= ARGV[3] or (meta[2] or '') ~= ARGV[4] then return 0 end
--- Foreign values are refused before the first change.
-redis.call('SCARD', KEYS[2])
-redis.call('HLEN', KEYS[7])
-local sets = {index = KEYS[3], leases = KEYS[4], expiring = KEYS[5]}
+local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[8]
+local index, leases, expiring = KEYS[3], KEYS[4], KEYS[5]
+local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
+local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
+if (meta[1] or '') ~= cursor or (last and last[1] or '') ~= last_id or (meta[2] or '') ~= fence then return 0 end
+-- Reject a foreign value before the first change.
+redis.call('SCARD', refs)
+redis.call('HLEN', commits)
+local sets = {index = index, leases = leases, expiring = expiring}
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
 local counts = {index = 'workflows', leases = 'unfinished'}
 
--- Puts the workflow into a sorted set, or takes it out.
+-- Set the workflow's score in a sorted set, or remove the workflow from it.
 local function set_score(name, score)
   local key, field = sets[name], counts[name]
   local size = redis.call('ZCARD', key)
-  local change = score == '' and -redis.call('ZREM', key, ARGV[1]) or redis.call('ZADD', key, score, ARGV[1])
+  local change = score == '' and -redis.call('ZREM', key, workflow) or redis.call('ZADD', key, score, workflow)
   if not field or change == 0 then return end
-  local counted = redis.pcall('HGET', KEYS[8], field)
-  counted = type(counted) ~= 'table' and whole(counted)
-  if counted and (counted - size) * change <= 0 then redis.call('HINCRBY', KEYS[8], field, change) end
+  local counted = redis.pcall('HGET', partition, field)
+  counted = type(counted) ~= 'table' and as_count(counted)
+  if counted and (counted - size) * change <= 0 then redis.call('HINCRBY', partition, field, change) end
 end
 
 for at = 5, #ARGV, 2 do
   local what, value = ARGV[at], ARGV[at + 1]
   local field = string.match(what, '^meta%.(%a+)$')
   if field and value == '' then
-    redis.call('HDEL', KEYS[1], field)
+    redis.call('HDEL', meta_key, field)
   elseif field then
-    redis.call('HSET', KEYS[1], field, value)
+    redis.call('HSET', meta_key, field, value)
   elseif what == 'refs' then
-    redis.call('SADD', KEYS[2], value)
+    redis.call('SADD', refs, value)
   elseif what == 'count.refs' then
-    redis.call('HSET', KEYS[1], 'refs', redis.call('SCARD', KEYS[2]))
+    redis.call('HSET', meta_key, 'refs', redis.call('SCARD', refs))
   elseif what == 'commits' then
-    local cursor, id = string.match(value, '^(%d+) (.*)$')
-    redis.call('HSETNX', KEYS[7], id, cursor)
+    local place, id = string.match(value, '^(%d+) (.*)$')
+    redis.call('HSETNX', commits, id, place)
   elseif what == 'count.ids' then
-    redis.call('HSET', KEYS[1], 'ids', redis.call('HLEN', KEYS[7]))
+    redis.call('HSET', meta_key, 'ids', redis.call('HLEN', commits))
   else
     set_score(what, value)
   end

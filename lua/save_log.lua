@@ -1,26 +1,27 @@
--- Saves a workflow's whole log over the one before.
+-- Save a workflow's whole log over the one before.
 --
 -- KEYS[1]  log        string
 -- KEYS[2]  meta       hash of the workflow: created, retried, log, refs, fence, lease_until, expires
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[5]  partition  hash of the partition: made, counts, leased, and the replies to retries
--- KEYS[6]  refs       set of the hashes of the facts that the workflow refers to; then, for each fact, its bucket, and the
---          bucket's sorted set of times
+-- KEYS[6]  refs       set of the hashes of the facts that the workflow refers to; then, for each fact that is not
+--          stored already, its bucket, and the bucket's sorted set of times
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  log
 -- ARGV[6]  the caller's time (Unix microseconds)
--- ARGV[7]  how many facts it refers to, as lua/shared/facts.lua has it; then, for each, its hash, and its value, or ''
---          for one that must be there
+-- ARGV[7]  how many facts it refers to
+-- ARGV[8]  '1' if these are stored already, or ''; then, for each fact, its hash, and its value, or '' for one that
+--          must be stored already
 -- Reply    integer: 1
--- Errors   LEASE_LOST <owner, spelled>, FACT_MISSING <hash>, DAMAGED <what>; NEW_PARTITION, END_REACHED
+-- Errors   LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>; DAMAGED <what>; NEW_PARTITION; END_REACHED
 
 --@include numbers
 --@include clock
---@include lost
+--@include meta
 --@include partition
 --@include index
 --@include calls
@@ -29,38 +30,44 @@
 --@include lease
 --@include facts
 
-local count, elsewhere = fact_count(ARGV[7])
-local meta = redis.call('HMGET', KEYS[2], 'created', 'retried', 'fence', 'expires')
-if ARGV[3] ~= '' or meta[2] or not meta[1] then
-  local reply = remembered(KEYS[5], ARGV[2])
+local log, meta_key, index, leases, partition, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local workflow, call_id, retry, lease, data, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local facts, ahead = tonumber(ARGV[7]), ARGV[8] ~= ''
+
+-- The places of the first fact, and of the set of references.
+local FIRST_FACT, REFS = 9, 6
+
+local meta = redis.call('HMGET', meta_key, 'created', 'retried', 'fence', 'expires')
+if retry ~= '' or meta[2] or not meta[1] then
+  local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
-if not whole(meta[4]) then return redis.error_reply('DAMAGED meta hash') end
+if not as_count(meta[4]) then return redis.error_reply('DAMAGED meta hash') end
 local micros, ms = now()
-if is_over(meta[4], math.max(micros, tonumber(ARGV[6]))) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[4], math.max(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
-  local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])
-  -- SET would replace a foreign value of any type; reading first refuses it.
-  redis.call('STRLEN', KEYS[1])
-  redis.call('SCARD', KEYS[6])
-  local top = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
-  refusal = refusal or not meta[1] and lost_meta(KEYS[3], ARGV[1])
-  refusal = refusal or unkeepable(8, 6, count, elsewhere, KEYS[2])
+  local problem = lease_error(lease, meta[3], meta_key, leases)
+  -- SET replaces a value of any type. Reading each key first rejects a foreign value.
+  redis.call('STRLEN', log)
+  redis.call('SCARD', refs)
+  local top = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+  problem = problem or not meta[1] and meta_error(index, workflow)
+  problem = problem or facts_error(FIRST_FACT, REFS, facts, ahead, meta_key)
   local retried
-  if not refusal and not meta[1] then refusal, retried = partition_state(KEYS[5]) end
-  if refusal then return refusal end
-  redis.call('HSETNX', KEYS[2], 'created', int(micros))
-  redis.call('HSET', KEYS[2], 'log', '1')
-  if retried then redis.call('HSET', KEYS[2], 'retried', '1') end
+  if not problem and not meta[1] then problem, retried = partition_error(partition) end
+  if problem then return problem end
+  redis.call('HSETNX', meta_key, 'created', int(micros))
+  redis.call('HSET', meta_key, 'log', '1')
+  if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[1] = true
-  redis.call('SET', KEYS[1], ARGV[5])
-  keep(8, 6, count, elsewhere, math.max(micros, tonumber(ARGV[6])), KEYS[2])
-  touch_index(KEYS[3], KEYS[5], next_score(top, micros, ARGV[6]), ARGV[1])
-  renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
+  redis.call('SET', log, data)
+  store_facts(FIRST_FACT, REFS, facts, ahead, math.max(micros, tonumber(caller_us)), meta_key)
+  touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+  extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
   return 1
 end
 
 local reply = act()
-if ARGV[3] ~= '' and reply ~= 'NEW_PARTITION ' then remember(KEYS[5], ARGV[2], reply, KEYS[2], meta[1]) end
+if retry ~= '' and reply ~= 'NEW_PARTITION ' then keep_reply(partition, call_id, reply, meta_key, meta[1]) end
 return as_reply(reply)

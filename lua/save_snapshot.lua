@@ -1,4 +1,4 @@
--- Saves a workflow's snapshot, its cursor and its data in one step.
+-- Save a workflow's snapshot, its cursor and its data in one step.
 --
 -- KEYS[1]  snapshot   hash: cursor, time (Unix milliseconds), data
 -- KEYS[2]  meta       hash of the workflow: cursor, created, retried, snapshot, fence, lease_until, expires
@@ -9,19 +9,19 @@
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
--- ARGV[5]  cursor that the snapshot stands for
+-- ARGV[5]  the cursor that the snapshot stands for
 -- ARGV[6]  data
 -- ARGV[7]  the caller's time (Unix microseconds)
 -- Reply    integer: the snapshot's cursor
--- Errors   SNAPSHOT_AHEAD <the workflow's cursor>, SNAPSHOT_BEHIND <the cursor of the snapshot that is there>,
---          LEASE_LOST <owner, spelled>, DAMAGED <what>; NEW_PARTITION, END_REACHED
+-- Errors   SNAPSHOT_AHEAD <the workflow's cursor>; SNAPSHOT_BEHIND <the cursor of the stored snapshot>;
+--          LEASE_LOST <owner, percent-encoded>; DAMAGED <what>; NEW_PARTITION; END_REACHED
 --
--- The meta hash has the cursor of the last snapshot, so that a snapshot that was lost is noticed. Another may take its
--- place.
+-- The meta hash has the cursor of the last snapshot, so that the loss of a snapshot is noticed. Another one may
+-- replace the lost one.
 
 --@include numbers
 --@include clock
---@include lost
+--@include meta
 --@include partition
 --@include index
 --@include calls
@@ -29,41 +29,44 @@
 --@include owner
 --@include lease
 
-local meta = redis.call('HMGET', KEYS[2], 'cursor', 'created', 'retried', 'fence', 'expires', 'snapshot')
-local cursor = whole(meta[1])
-local present = redis.call('HGET', KEYS[1], 'cursor') or meta[6]
-local wanted = tonumber(ARGV[5])
-if not cursor or not whole(present) then return redis.error_reply('DAMAGED cursor') end
-if not whole(meta[5]) then return redis.error_reply('DAMAGED meta hash') end
-if ARGV[3] ~= '' or meta[3] or not meta[2] then
-  local reply = remembered(KEYS[5], ARGV[2])
+local snapshot, meta_key, index, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local workflow, call_id, retry, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local wanted, data, caller_us = ARGV[5], ARGV[6], ARGV[7]
+
+local meta = redis.call('HMGET', meta_key, 'cursor', 'created', 'retried', 'fence', 'expires', 'snapshot')
+local cursor = as_count(meta[1])
+local stored = redis.call('HGET', snapshot, 'cursor') or meta[6]
+if not cursor or not as_count(stored) then return redis.error_reply('DAMAGED cursor') end
+if not as_count(meta[5]) then return redis.error_reply('DAMAGED meta hash') end
+if retry ~= '' or meta[3] or not meta[2] then
+  local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], math.max(micros, tonumber(ARGV[7]))) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[5], math.max(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
-  local refusal = refused(ARGV[4], meta[4], KEYS[2], KEYS[4])
-  refusal = refusal or not meta[2] and lost_meta(KEYS[3], ARGV[1])
-  if refusal then return refusal end
-  if wanted > cursor then return 'SNAPSHOT_AHEAD ' .. int(cursor) end
-  if present ~= meta[6] then return 'DAMAGED snapshot' end
-  if wanted < whole(present) then return 'SNAPSHOT_BEHIND ' .. present end
-  local top = redis.call('ZREVRANGE', KEYS[3], 0, 0, 'WITHSCORES')
+  local problem = lease_error(lease, meta[4], meta_key, leases)
+  problem = problem or not meta[2] and meta_error(index, workflow)
+  if problem then return problem end
+  if tonumber(wanted) > cursor then return 'SNAPSHOT_AHEAD ' .. int(cursor) end
+  if stored ~= meta[6] then return 'DAMAGED snapshot' end
+  if tonumber(wanted) < as_count(stored) then return 'SNAPSHOT_BEHIND ' .. stored end
+  local top = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
   local retried
-  if not meta[2] then refusal, retried = partition_state(KEYS[5]) end
-  if refusal then return refusal end
+  if not meta[2] then problem, retried = partition_error(partition) end
+  if problem then return problem end
 
-  redis.call('HSET', KEYS[1], 'cursor', ARGV[5], 'time', int(ms), 'data', ARGV[6])
-  redis.call('HSET', KEYS[2], 'snapshot', ARGV[5])
-  if not meta[2] then redis.call('HSET', KEYS[2], 'created', int(micros)) end
-  if retried then redis.call('HSET', KEYS[2], 'retried', '1') end
+  redis.call('HSET', snapshot, 'cursor', wanted, 'time', int(ms), 'data', data)
+  redis.call('HSET', meta_key, 'snapshot', wanted)
+  if not meta[2] then redis.call('HSET', meta_key, 'created', int(micros)) end
+  if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[2] = true
-  touch_index(KEYS[3], KEYS[5], next_score(top, micros, ARGV[7]), ARGV[1])
-  renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
-  return wanted
+  touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+  extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
+  return tonumber(wanted)
 end
 
 local reply = act()
-if ARGV[3] ~= '' and reply ~= 'NEW_PARTITION ' then remember(KEYS[5], ARGV[2], reply, KEYS[2], meta[2]) end
+if retry ~= '' and reply ~= 'NEW_PARTITION ' then keep_reply(partition, call_id, reply, meta_key, meta[2]) end
 return as_reply(reply)

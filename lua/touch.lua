@@ -1,8 +1,10 @@
--- Writes, and leaves nothing: what the connection wrote last is then later than whatever was answered before on it.
+-- Write, and leave nothing: the last write of the connection is then later than all that it was answered before.
 --
 -- KEYS[1]  touch  a key that never holds anything
 -- Reply    nil
 -- Errors   none of its own
 
-redis.call('SET', KEYS[1], '')
-redis.call('DEL', KEYS[1])
+local key = KEYS[1]
+
+redis.call('SET', key, '')
+redis.call('DEL', key)

@@ -1,4 +1,4 @@
--- Removes the commits that a workflow's snapshot covers, and remembers how far.
+-- Trim the commits that a workflow's snapshot covers, and note how far.
 --
 -- KEYS[1]  events     stream of the workflow
 -- KEYS[2]  meta       hash of the workflow: created, retried, trimmed, trimmed_ms, fence, lease_until, expires
@@ -11,8 +11,8 @@
 -- ARGV[4]  lease, '<fencing token> <milliseconds>', or ''
 -- ARGV[5]  how many of the events that the snapshot covers to keep
 -- ARGV[6]  the caller's time (Unix microseconds)
--- Reply    integer: the cursor of the last event that is gone, 0 if none is; nil if there is no such workflow
--- Errors   LEASE_LOST <owner, spelled>, DAMAGED <what>; END_REACHED
+-- Reply    integer: the cursor of the last trimmed event, 0 if none is; nil if there is no such workflow
+-- Errors   LEASE_LOST <owner, percent-encoded>; DAMAGED <what>; END_REACHED
 --
 -- A commit that the snapshot covers only in part stays whole.
 
@@ -23,42 +23,45 @@
 --@include owner
 --@include lease
 
-local meta = redis.call('HMGET', KEYS[2], 'created', 'trimmed', 'fence', 'retried', 'expires')
-if ARGV[3] ~= '' or meta[4] then
-  local reply = remembered(KEYS[5], ARGV[2])
+local events, meta_key, snapshot, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local workflow, call_id, retry, lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'fence', 'retried', 'expires')
+if retry ~= '' or meta[4] then
+  local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], math.min(micros, tonumber(ARGV[6]))) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[5], math.min(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
 
 local function act()
-  local refusal = refused(ARGV[4], meta[3], KEYS[2], KEYS[4])
-  if refusal then return refusal end
+  local problem = lease_error(lease, meta[3], meta_key, leases)
+  if problem then return problem end
   if not meta[1] then return false end
-  local trimmed = whole(meta[2])
-  local covered = whole(redis.call('HGET', KEYS[3], 'cursor'))
+  local trimmed = as_count(meta[2])
+  local covered = as_count(redis.call('HGET', snapshot, 'cursor'))
   if not trimmed or not covered then return 'DAMAGED cursor' end
-  covered = math.max(0, covered - tonumber(ARGV[5]))
-  local last = redis.call('XREVRANGE', KEYS[1], int(covered), '-', 'COUNT', 1)[1]
+  covered = math.max(0, covered - tonumber(keep))
+  local last = redis.call('XREVRANGE', events, int(covered), '-', 'COUNT', 1)[1]
   if not last then return trimmed end
-  -- A large commit is several entries: if one of the last entry's commit comes after it, the whole commit stays.
-  local next_entry = redis.call('XRANGE', KEYS[1], '(' .. last[1], '+', 'COUNT', 1)[1]
+  -- A large commit is several entries. If another one of the last entry's commit follows, the whole commit stays.
+  local next_entry = redis.call('XRANGE', events, '(' .. last[1], '+', 'COUNT', 1)[1]
   if next_entry then
     local cut = next_entry[2][4]
     while last and last[2][4] == cut do
-      last = redis.call('XREVRANGE', KEYS[1], '(' .. last[1], '-', 'COUNT', 1)[1]
+      last = redis.call('XREVRANGE', events, '(' .. last[1], '-', 'COUNT', 1)[1]
     end
     if not last then return trimmed end
   end
 
   local place, stamp = string.match(last[1], '(%d+)-(%d+)')
   trimmed = tonumber(place)
-  redis.call('XTRIM', KEYS[1], 'MINID', '=', int(trimmed + 1) .. '-0')
-  redis.call('HSET', KEYS[2], 'trimmed', place, 'trimmed_ms', stamp)
-  renew(ARGV[4], ms, ARGV[1], KEYS[2], KEYS[4], KEYS[5])
+  redis.call('XTRIM', events, 'MINID', '=', int(trimmed + 1) .. '-0')
+  redis.call('HSET', meta_key, 'trimmed', place, 'trimmed_ms', stamp)
+  extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
   return trimmed
 end
 
 local reply = act()
-if ARGV[3] ~= '' then remember(KEYS[5], ARGV[2], reply, KEYS[2], meta[1]) end
+if retry ~= '' then keep_reply(partition, call_id, reply, meta_key, meta[1]) end
 return as_reply(reply)

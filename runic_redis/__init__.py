@@ -5,7 +5,7 @@
     with RedisStore.from_url("redis://localhost:6379/0", namespace="shop") as store:
         cursor = store.append("order-1", [OrderPlaced("Ada", 3)], expected_cursor=0)
 
-Everything public is here, the contract suite for stores in `runic_redis.testing` aside.
+Everything public is here, except the contract suite for stores, which is in `runic_redis.testing`.
 """
 
 from runic_redis.aio import AsyncRedisStore

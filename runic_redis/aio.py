@@ -1,6 +1,7 @@
-"""The store for asyncio: every operation of the contract, as in `runic_redis.store`, to be awaited.
+"""The store for asyncio: every operation of the contract, as in `runic_redis.store`.
 
-What an operation does is written once, in operations/; what it promises is said once, by `RedisStore`'s methods.
+The operations are written once, in operations/. The docstrings of `RedisStore`'s methods hold for both stores. The
+whole API is one module because users read it from top to bottom.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
-from runic_redis.drivers.aio_servers import drop_connections
+from runic_redis.drivers.aio_connections import drop_connections
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
 from runic_redis.drivers.redis_py import check_open, opening_limit_s
 from runic_redis.durability import Durability
@@ -52,8 +53,8 @@ def _check_asyncio() -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         raise ConfigurationError(
-            "An AsyncRedisStore needs asyncio, and no asyncio event loop is running here: trio and others are not "
-            'supported. Use asyncio.run or, with anyio, backend="asyncio". Nothing was sent.'
+            "An AsyncRedisStore needs asyncio, and no asyncio event loop is running here. trio and other libraries are "
+            'not supported. Nothing was sent. Use asyncio.run or, with anyio, backend="asyncio".'
         ) from None
 
 
@@ -62,19 +63,21 @@ class AsyncRedisStore:
 
     It is an async context manager: entering opens it, as `open` does. The store belongs to the event loop that opened
     it: a call from another loop or thread raises `StoreError` and sends nothing. The calls of concurrent tasks share
-    round trips. A task that is cancelled in the middle of a write leaves it done once, or not. An iterator goes on
-    after a step that was cancelled.
+    round trips. If a task is cancelled during a write, the write is stored once or not at all. An iterator continues
+    after a cancelled step.
 
-    Methods have the names, the arguments, the errors and the guarantees of `RedisStore`'s; what gives an iterator there
-    gives an async iterator here, and raises on its first step what is raised by the call there.
+    Methods have the names, arguments, errors and guarantees of `RedisStore`'s. A method that returns an iterator there
+    returns an async iterator here: errors that the call raises there come from the first step here.
 
     Args:
         client: a redis-py client: `redis.asyncio.Redis`, `redis.asyncio.RedisCluster`, or one from a
-            `redis.asyncio` Sentinel's `master_for`. It is used, but neither changed nor closed.
-        namespace: as for `RedisStore`, like the rest.
-        partitions: the same.
-        deadline_s: the same.
-        unknown_events: the same.
+            `redis.asyncio` Sentinel's `master_for`. The store uses it, and neither changes nor closes it.
+        namespace: as for `RedisStore`.
+        partitions: as for `RedisStore`.
+        deadline_s: as for `RedisStore`.
+        unknown_events: as for `RedisStore`.
+        durability: as for `RedisStore`.
+        registry: as for `RedisStore`.
 
     Attributes:
         closed: whether the store has been closed.
@@ -110,7 +113,10 @@ class AsyncRedisStore:
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
     ) -> Self:
-        """A store that will connect to a URL, when it is opened; see `RedisStore.from_url`."""
+        """Return a store that connects to a URL, and closes the connection when it is closed.
+
+        It connects when it is opened. See `RedisStore.from_url`.
+        """
         store = cls.__new__(cls)
         store._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
         store._url = find_url(url)
@@ -124,7 +130,7 @@ class AsyncRedisStore:
         self._connected = None
         self._sender: Sender | None = None
         self._opened = False
-        # Ends the store, even if the task that closes it is cancelled.
+        # Closes the store, even if the task that called `close` is cancelled.
         self._closing: asyncio.Task[None] | None = None
         self.closed = False
 
@@ -135,23 +141,30 @@ class AsyncRedisStore:
 
     @property
     def url(self) -> str:
-        """Where the store is connected, as a URL without a password; empty until it knows."""
+        """Where the store is connected, as a URL without a password.
+
+        It is empty until the store is open.
+        """
         return "" if self._connected is None else self._connected.label
 
     async def open(self) -> Self:
-        """Connect, and check the server and the namespace; writes nothing. Entering the store does the same.
+        """Open the store: connect, and verify the server and the namespace.
+
+        Opening writes nothing. Entering the store as a context manager does the same.
 
         Raises:
             ConfigurationError: the URL, the client, the server or the settings cannot be used.
             StoreUnavailable: the server cannot be reached.
         """
         if self._opened or self.closed:
-            raise StoreError("The store has been opened before: open another.")
+            raise StoreError(
+                "The store was opened before, and a store opens once. Nothing was sent. Make another store."
+            )
         _check_asyncio()
         self._opened = True
         try:
             if self._connected is None:
-                # An embedded server takes its time to start.
+                # In a thread, because an embedded server may take seconds to start.
                 self._connected = await asyncio.to_thread(connect_url, self._url, AIO, self._deadline_s)
             check_open(self.closed)
             self.context.url = self._connected.label
@@ -166,10 +179,11 @@ class AsyncRedisStore:
         return self
 
     async def close(self) -> None:
-        """Close the connection, if the store made it. A closed store can do nothing more.
+        """Close the store, and the connection if the store opened it.
 
-        In another event loop this raises `StoreError` while the loop of the store is open. Once that is closed, the
-        store closes its connections from any loop. If this call is cancelled, the store is closed in the background.
+        A closed store rejects every call. Called in another event loop while the store's loop is open, this raises
+        `StoreError`. Once that loop is closed, any loop can close the store. If this call is cancelled, the store
+        closes in the background.
         """
         if self._sender is not None and self._sender.disowned:
             self.closed = True
@@ -209,17 +223,22 @@ class AsyncRedisStore:
 
     def __reduce__(self) -> NoReturn:
         raise InvalidType(
-            "An AsyncRedisStore cannot be pickled or copied: it has connections, which belong to its process and its "
-            "event loop. Nothing was changed. Pass the URL and the namespace instead, and open a store with "
-            "AsyncRedisStore.from_url where it is needed."
+            "An AsyncRedisStore cannot be pickled or copied, because its connections belong to this process and its "
+            "event loop. Nothing was changed. Pass the URL and the namespace instead, and open a store there with "
+            "AsyncRedisStore.from_url."
         )
 
     def run(self, operation: Operation[T], name: str, workflow_id: str = "") -> Coroutine[Any, Any, T]:
-        """Run an operation that was made with this store's `context`, and return its result. See `RedisStore.run`."""
+        """Run an operation that was made with this store's `context`, and return its result.
+
+        See `RedisStore.run`.
+        """
         context = self.context
         if self._sender is None:
-            raise StoreError("The store is not open: write 'async with', or 'await store.open()'. Nothing was sent.")
-        self._sender.check()
+            raise StoreError(
+                "The store is not open. Nothing was sent. Write 'async with', or 'await store.open()' first."
+            )
+        self._sender.check_usable()
         if not context.made:
             operation = settings.with_settings(context, operation)
         if context.observer is None:
@@ -245,7 +264,10 @@ class AsyncRedisStore:
         snapshot: bytes | None = None,
         durability: Durability | None = None,
     ) -> int:
-        """Append events to a workflow as one commit; the cursor after it. See `RedisStore.append`."""
+        """Append events to a workflow as one commit.
+
+        See `RedisStore.append`.
+        """
         return await self._write(
             appending.append(
                 self.context,
@@ -269,25 +291,40 @@ class AsyncRedisStore:
         leases: Iterable[Lease] = (),
         durability: Durability | None = None,
     ) -> list[int | StoreError]:
-        """Append a commit to each of many workflows, in one round trip. See `RedisStore.append_many`."""
+        """Append a commit to each of many workflows, in one round trip.
+
+        See `RedisStore.append_many`.
+        """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
-        """The events of a commit, encoded ahead of their `append`; not awaited. See `RedisStore.encode_events`."""
+        """Return the events of a commit, checked and encoded for a later `append`.
+
+        See `RedisStore.encode_events`.
+        """
         return appending.encode_events(self.context, events)
 
     def encode_state(self, state: Any) -> bytes:
-        """A session's state as the data of a snapshot; not awaited. See `RedisStore.encode_state`."""
+        """Return a session's state, encoded as the data of a snapshot.
+
+        See `RedisStore.encode_state`.
+        """
         return self.context.codec.encode_state(state)
 
     def decode_state(self, data: bytes) -> Any:
-        """A session's state, from the data of a snapshot; not awaited. See `RedisStore.decode_state`."""
+        """Return the session's state that `encode_state` encoded.
+
+        See `RedisStore.decode_state`.
+        """
         return self.context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
     ) -> AsyncIterator[Any]:
-        """A workflow's events, up to the cursor that it has at the first step. See `RedisStore.stream`."""
+        """Return an iterator over a workflow's events, up to its present cursor.
+
+        See `RedisStore.stream`.
+        """
         return self._read(
             reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse), "stream", workflow_id
         )
@@ -295,7 +332,10 @@ class AsyncRedisStore:
     def stream_records(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
     ) -> AsyncIterator[Record]:
-        """As `stream`, but each event in a `Record`. See `RedisStore.stream_records`."""
+        """Return an iterator like `stream`, with each event in a `Record`.
+
+        See `RedisStore.stream_records`.
+        """
         return self._read(
             reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse, records=True),
             "stream",
@@ -303,17 +343,23 @@ class AsyncRedisStore:
         )
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
-        """A workflow's events, what is there and then what comes. See `RedisStore.tail`."""
+        """Return an iterator over a workflow's events that waits for new ones.
+
+        See `RedisStore.tail`.
+        """
         return self._tail(
             tailing.Tailer(self.context, {workflow_id: after}), itemgetter(1), wait_s, "tail", workflow_id
         )
 
     def tail_many(self, after: Mapping[str, int], *, wait_s: float | None = None) -> AsyncTail[tuple[str, Record]]:
-        """As `tail`, of many workflows at once, by one blocking read. See `RedisStore.tail_many`."""
+        """Return an iterator like `tail` over many workflows, read together.
+
+        See `RedisStore.tail_many`.
+        """
         return self._tail(tailing.Tailer(self.context, after), tuple, wait_s, "tail_many")
 
     async def cursor(self, workflow_id: str) -> int:
-        """How many events the workflow has had; 0 if there is none. See `RedisStore.cursor`."""
+        """Return how many events the workflow has had since it was created; 0 if there is none."""
         return await self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
 
     # Snapshots
@@ -327,7 +373,10 @@ class AsyncRedisStore:
         lease: Lease | None = None,
         durability: Durability | None = None,
     ) -> None:
-        """Save a workflow's state as of a cursor. See `RedisStore.save_snapshot`."""
+        """Save a workflow's state as of a cursor, and replace its earlier snapshot.
+
+        See `RedisStore.save_snapshot`.
+        """
         await self._write(
             snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
             durability,
@@ -336,13 +385,19 @@ class AsyncRedisStore:
         )
 
     async def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
-        """A workflow's snapshot: its cursor, and the data. See `RedisStore.load_snapshot`."""
+        """Return a workflow's snapshot: its cursor and its data.
+
+        See `RedisStore.load_snapshot`.
+        """
         return await self.run(snapshots.load_snapshot(self.context, workflow_id), "load_snapshot", workflow_id)
 
     async def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
     ) -> int:
-        """Remove the commits that the workflow's snapshot covers. See `RedisStore.trim`."""
+        """Trim the commits that the workflow's snapshot covers.
+
+        See `RedisStore.trim`.
+        """
         return await self._write(
             snapshots.trim(self.context, workflow_id, keep, lease), durability, "trim", workflow_id
         )
@@ -350,34 +405,55 @@ class AsyncRedisStore:
     # Facts
 
     async def save_fact(self, fact_hash: str | bytes, value: Any, *, durability: Durability | None = None) -> None:
-        """Keep a value under a hash of the caller's. See `RedisStore.save_fact`."""
+        """Save a value under a hash that you choose; a value that is already stored there stays.
+
+        See `RedisStore.save_fact`.
+        """
         await self._write(facts.save_fact(self.context, fact_hash, value), durability, "save_fact")
 
     async def save_facts(self, values: Mapping[Hash, Any], *, durability: Durability | None = None) -> None:
-        """Keep many values, each under its hash, in one round trip. See `RedisStore.save_facts`."""
+        """Save many values, each under its hash, in one round trip.
+
+        See `RedisStore.save_facts`.
+        """
         await self._write(facts.save_facts(self.context, values), durability, "save_facts")
 
     async def put_fact(self, value: Any, *, durability: Durability | None = None) -> str:
-        """Keep a value under its content hash; the hash. See `RedisStore.put_fact`."""
+        """Save a value under its content hash, and return the hash.
+
+        See `RedisStore.put_fact`.
+        """
         return await self._write(facts.put_fact(self.context, value), durability, "put_fact")
 
     async def load_fact(self, fact_hash: str | bytes) -> Any:
-        """The value that is kept under a hash. See `RedisStore.load_fact`."""
+        """Return the value stored under a hash, after checking it against the hash.
+
+        See `RedisStore.load_fact`.
+        """
         return await self.run(facts.load_fact(self.context, fact_hash), "load_fact")
 
     async def load_facts(self, hashes: Iterable[Hash]) -> dict[Hash, Any]:
-        """The values kept under many hashes, by hash, in one round trip. See `RedisStore.load_facts`."""
+        """Return the values stored under many hashes, by hash, in one round trip.
+
+        See `RedisStore.load_facts`.
+        """
         return await self.run(facts.load_facts(self.context, hashes), "load_facts")
 
     # Leases
 
     async def acquire(self, workflow_id: str, owner: str, ttl: float = 30.0) -> AsyncHeldLease:
-        """Get the right to write a workflow, for a time. See `RedisStore.acquire`."""
+        """Acquire a lease: the right to write a workflow, for a limited time.
+
+        See `RedisStore.acquire`.
+        """
         token = await self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
         return self._held(workflow_id, owner, token, ttl)
 
     async def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[AsyncHeldLease]:
-        """Get the leases of workflows that somebody has left unfinished. See `RedisStore.claim`."""
+        """Claim unfinished workflows: acquire the leases of workflows that were abandoned.
+
+        See `RedisStore.claim`.
+        """
         claimed = await self.run(leasing.claim(self.context, owner, limit, ttl), "claim")
         return [self._held(workflow_id, owner, token, ttl) for workflow_id, token in claimed]
 
@@ -386,21 +462,33 @@ class AsyncRedisStore:
         return AsyncHeldLease(workflow_id, owner, token, float(ttl), self, home)
 
     async def renew(self, lease: Lease) -> None:
-        """Have a lease last for its time from now on. See `RedisStore.renew`."""
+        """Renew a lease for its full time from now.
+
+        See `RedisStore.renew`.
+        """
         await self.run(leasing.renew(self.context, lease), "renew")
 
     async def release(self, lease: Lease) -> None:
-        """Give a lease back. See `RedisStore.release`."""
+        """Release a lease, so that others can claim the workflow at once.
+
+        See `RedisStore.release`.
+        """
         await self.run(leasing.release(self.context, lease), "release")
 
     async def complete(
         self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
-        """Mark a workflow as finished. See `RedisStore.complete`."""
+        """Mark a workflow as complete, so that it can no longer be claimed.
+
+        See `RedisStore.complete`.
+        """
         await self._write(leasing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
     async def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a finished workflow deleted so many seconds from now. See `RedisStore.expire`."""
+        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+
+        See `RedisStore.expire`.
+        """
         await self._write(leasing.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
 
     # Whole workflows
@@ -408,45 +496,69 @@ class AsyncRedisStore:
     async def save(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
-        """Save a whole list of events as the workflow's log. See `RedisStore.save`."""
+        """Save a whole list of events as the workflow's log, and replace its earlier log.
+
+        See `RedisStore.save`.
+        """
         await self._write(workflows.save(self.context, workflow_id, log, lease), durability, "save", workflow_id)
 
     async def checkpoint(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
-        """The same as `save`."""
+        """Save the workflow's log, as `save` does.
+
+        See `RedisStore.checkpoint`.
+        """
         await self.save(workflow_id, log, lease=lease, durability=durability)
 
     async def load(self, workflow_id: str) -> list[Any]:
-        """The log that was saved. See `RedisStore.load`."""
+        """Return the workflow's log, as it was last saved.
+
+        See `RedisStore.load`.
+        """
         return await self.run(workflows.load(self.context, workflow_id), "load", workflow_id)
 
     async def exists(self, workflow_id: str) -> bool:
-        """Whether anything has been appended, saved or snapshotted under the id."""
+        """Return whether anything was appended, saved or snapshotted under the id."""
         return await self.run(workflows.exists(self.context, workflow_id), "exists", workflow_id)
 
     async def delete(
         self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
-        """Delete a workflow with all that is kept for it, facts aside. See `RedisStore.delete`."""
+        """Delete a workflow with everything stored for it except facts.
+
+        See `RedisStore.delete`.
+        """
         await self._write(workflows.delete(self.context, [workflow_id], lease), durability, "delete", workflow_id)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[str]:
-        """The ids of all workflows, the one written to last first. See `RedisStore.list`."""
+        """Return an iterator over the ids of all workflows, the last written first.
+
+        See `RedisStore.list`.
+        """
         return self._read(listing.Listing(self.context, prefix=prefix, limit=limit), "list")
 
     # The namespace as a whole
 
     async def collect(self, grace: float = 3600.0) -> int:
-        """Remove the facts that no workflow refers to. See `RedisStore.collect`."""
+        """Remove facts that no workflow refers to, in bounded steps, while writers are active.
+
+        See `RedisStore.collect`.
+        """
         return await self.run(collecting.collect(self.context, grace), "collect")
 
     async def memory_usage(self) -> dict[str, int]:
-        """How many bytes of the server's memory the namespace takes, by kind of key. See `RedisStore.memory_usage`."""
+        """Return how many bytes of the server's memory the namespace takes, by kind of key.
+
+        See `RedisStore.memory_usage`.
+        """
         return await self.run(namespace.memory_usage(self.context), "memory_usage")
 
     async def delete_namespace(self) -> None:
-        """Delete everything in the namespace, and the namespace itself. See `RedisStore.delete_namespace`."""
+        """Delete every workflow, every fact, and the namespace itself.
+
+        See `RedisStore.delete_namespace`.
+        """
         await self.run(namespace.delete_namespace(self.context), "delete_namespace")
 
     def _tail(
@@ -465,7 +577,7 @@ class AsyncRedisStore:
 
     def _check_loop(self) -> None:
         if self._sender is not None:
-            self._sender.home.check()
+            self._sender.home.check_loop()
 
 
 async def _observed(observing: AbstractContextManager[Callable[[T], T]], operation: Operation[T], sender: Sender) -> T:

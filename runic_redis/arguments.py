@@ -1,4 +1,4 @@
-"""What callers may pass: each check returns the argument as it is used inside, or refuses it before a send."""
+"""Checks of callers' arguments. Each returns the argument as the store uses it, or raises before anything is sent."""
 
 import re
 from typing import Any
@@ -29,14 +29,14 @@ __all__ = [
 MAX_ID_BYTES = 512
 MAX_HASH_BYTES = 512
 MAX_COMMIT_ID_BYTES = 512
-# Scripts count in doubles, which are exact up to here: a million events a second for 285 years.
+# Lua counts in doubles, which are exact up to here: a million events a second for 285 years.
 MAX_CURSOR = 2**53 - 1
 MAX_PARTITIONS = 4096
-# So that no time of Redis overflows.
+# No time in Redis overflows.
 MAX_SECONDS = 10**11
-# A thread or a loop cannot wait for longer than some centuries.
+# Threads and event loops cannot wait for longer than some centuries.
 MAX_DEADLINE_S = 10**9
-# Snapshots, facts and logs: half of what a Redis string can hold, so that a request always fits the server's limits.
+# Of a snapshot, a fact or a log: half of a Redis string's limit, so a request always fits the server's limits.
 MAX_DATA_BYTES = 256 * 1024 * 1024
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.@/+-]{1,100}")
@@ -52,7 +52,7 @@ def _utf8(text: str, what: str) -> bytes:
 
 
 def check_workflow_id(workflow_id: Any) -> str:
-    """A workflow id: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes, as a plain one if it is of a subclass."""
+    """Return a workflow id as a plain `str`: it is not empty, and has at most `MAX_ID_BYTES` UTF-8 bytes."""
     if not isinstance(workflow_id, str):
         raise InvalidType(
             f"A workflow id is a str, not {type(workflow_id).__name__}: {short_repr(workflow_id)}; nothing was sent."
@@ -65,12 +65,12 @@ def check_workflow_id(workflow_id: Any) -> str:
             f"A workflow id is at most {MAX_ID_BYTES} UTF-8 bytes, this one ({workflow_id[:40]!r}…) is {size}; "
             "nothing was sent."
         )
-    # A subclass, such as a str Enum, may be another text where it is formatted.
+    # A subclass, such as a str Enum, may format as another text.
     return str.__str__(workflow_id)
 
 
 def check_deadline(deadline_s: Any) -> None:
-    """A number of seconds, from 0 to thirty years."""
+    """Check a number of seconds, from 0 to thirty years."""
     if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
         raise InvalidType(f"deadline_s is a number of seconds, not {short_repr(deadline_s)}.")
     if not 0 <= deadline_s <= MAX_DEADLINE_S:
@@ -80,7 +80,7 @@ def check_deadline(deadline_s: Any) -> None:
 
 
 def check_seconds(seconds: Any, name: str) -> float:
-    """A number of seconds, from 0 up to some thousand years."""
+    """Return a number of seconds, from 0 to some thousand years."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         raise InvalidType(f"{name} is a number of seconds, not {short_repr(seconds)}; nothing was sent.")
     if not 0 <= seconds <= MAX_SECONDS:
@@ -91,7 +91,7 @@ def check_seconds(seconds: Any, name: str) -> float:
 
 
 def check_owner(owner: Any) -> str:
-    """Who a lease is for: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
+    """Return the owner of a lease: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
     if not isinstance(owner, str):
         raise InvalidType(f"An owner is a str, not {type(owner).__name__}: {short_repr(owner)}; nothing was sent.")
     if not 0 < len(_utf8(owner, "The owner")) <= MAX_ID_BYTES:
@@ -102,7 +102,7 @@ def check_owner(owner: Any) -> str:
 
 
 def check_prefix(prefix: Any) -> str:
-    """A prefix of workflow ids: any `str`, the empty one too."""
+    """Return a prefix of workflow ids: any `str`, including the empty one."""
     if not isinstance(prefix, str):
         raise InvalidType(f"A prefix is a str, not {type(prefix).__name__}: {short_repr(prefix)}; nothing was sent.")
     _utf8(prefix, "The prefix")
@@ -110,7 +110,7 @@ def check_prefix(prefix: Any) -> str:
 
 
 def check_cursor(cursor: Any, name: str = "cursor") -> int:
-    """A cursor: an `int` from 0 up."""
+    """Return a cursor: an `int` from 0 to `MAX_CURSOR`."""
     if type(cursor) is not int:
         raise InvalidType(f"{name} is an int, not {type(cursor).__name__}: {short_repr(cursor)}; nothing was sent.")
     if not 0 <= cursor <= MAX_CURSOR:
@@ -119,17 +119,17 @@ def check_cursor(cursor: Any, name: str = "cursor") -> int:
 
 
 def is_cursor(text: bytes) -> bool:
-    """Whether bytes that were read are a cursor."""
+    """Return whether stored bytes are a cursor."""
     return len(text) <= len(str(MAX_CURSOR)) and text.isdigit()
 
 
 def check_count(count: Any, name: str) -> int:
-    """A count of things: an `int` from 0 up."""
+    """Return a count: an `int` from 0 to `MAX_CURSOR`."""
     return check_cursor(count, name)
 
 
 def check_hash(fact_hash: Any) -> bytes:
-    """A fact's hash: non-empty `bytes` or `str` (the same as its UTF-8 bytes), at most `MAX_HASH_BYTES`."""
+    """Return a fact's hash as bytes: from `bytes` or `str` (its UTF-8 bytes), 1 to `MAX_HASH_BYTES` of them."""
     if isinstance(fact_hash, str):
         raw = _utf8(fact_hash, "The fact hash")
     elif isinstance(fact_hash, bytes):
@@ -144,7 +144,7 @@ def check_hash(fact_hash: Any) -> bytes:
 
 
 def check_commit_id(commit_id: Any) -> bytes:
-    """A caller's commit id: non-empty `bytes` or `str` (the same as its UTF-8 bytes)."""
+    """Return a caller's commit id as bytes: from `bytes` or `str` (its UTF-8 bytes), 1 to `MAX_COMMIT_ID_BYTES`."""
     if isinstance(commit_id, str):
         raw = _utf8(commit_id, "The commit id")
     elif isinstance(commit_id, bytes):
@@ -161,7 +161,7 @@ def check_commit_id(commit_id: Any) -> bytes:
 
 
 def check_data(data: Any) -> bytes:
-    """A snapshot's data: `bytes` that fit a Redis string."""
+    """Return a snapshot's data: `bytes` that fit a Redis string."""
     if type(data) is not bytes:
         raise InvalidType(
             f"A snapshot's data is bytes, not {type(data).__name__}: encode the state first; nothing was sent."
@@ -171,13 +171,13 @@ def check_data(data: Any) -> bytes:
 
 
 def check_size(size: int, what: str) -> None:
-    """Refuse what is too large for one Redis string."""
+    """Check that a size fits one Redis string."""
     if size > MAX_DATA_BYTES:
         raise InvalidArgument(f"{what} is at most {MAX_DATA_BYTES} bytes, this is {size}; nothing was sent.")
 
 
 def check_namespace(namespace: Any) -> str:
-    """A namespace: 1 to 100 letters, digits and ``_ . @ / + -``, so that no key of one can be a key of another."""
+    """Return a namespace: 1 to 100 letters, digits and ``_ . @ / + -``. So no two namespaces can share a key."""
     if not isinstance(namespace, str):
         raise InvalidType(f"A namespace is a str, not {type(namespace).__name__}: {short_repr(namespace)}.")
     if not _NAMESPACE.fullmatch(namespace):
@@ -188,7 +188,7 @@ def check_namespace(namespace: Any) -> str:
 
 
 def check_partitions(partitions: Any) -> int:
-    """A partition count: 1 to `MAX_PARTITIONS`."""
+    """Return a number of partitions: 1 to `MAX_PARTITIONS`."""
     if type(partitions) is not int:
         raise InvalidType(f"partitions is an int, not {type(partitions).__name__}: {short_repr(partitions)}.")
     if not 1 <= partitions <= MAX_PARTITIONS:

@@ -1,4 +1,4 @@
-"""What the operations of one store share: its namespace and its codec."""
+"""The context that all operations of one store share: its namespace, its codec, its settings."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_PARTITIONS", "URL_VARIABLE", "Context", "find_url", "make_co
 
 URL_VARIABLE = "RUNIC_REDIS_URL"
 DEFAULT_PARTITIONS = 256
-# Of so many workflows the last entry is remembered; it spares a retry a longer look, and nothing depends on it.
+# How many workflows' last entries are kept. They shorten the scan of a retry; nothing depends on them.
 _MOST_SEEN = 16_384
 
 
@@ -29,19 +29,20 @@ class Context:
         keys: the namespace's key names.
         codec: encodes and decodes.
         url: where the store is connected, without a password.
-        made: whether the namespace is known to have been made, with these settings.
-        any_partitions: whether to take the namespace as it was made, in however many partitions.
-        durability: how durable writes are, unless their call says otherwise.
+        made: whether the namespace is known to exist with these settings.
+        any_partitions: whether to use the namespace with the number of partitions that it has.
+        durability: the durability of writes whose call names none.
         confirmations: how the server confirms each durability, once that is known.
-        wait_s: for how long a server may be let wait before it replies.
+        wait_s: how long a blocking command may wait on the server.
         many_nodes: whether keys of different slots may be on different nodes.
-        slots_matter: whether the server rejects a command with keys of several slots, as far as is known; the
-            first rejection tells.
+        slots_matter: whether the server is known to reject a command with keys of several slots. The first rejection
+            sets it.
         at_replica: whether the server was a replica when the store was opened.
-        observer: who looks on, if anybody does.
-        clock: the caller's time, in seconds since 1970. Without one, nothing is old enough to be deleted for its age.
-        seen: for workflows that this store wrote or read last, the ID of the last entry that it knows: a retry need not
-            look beyond it.
+        observer: observes the operations, if there is one.
+        clock: the caller's time, in seconds since 1970. Without a clock, nothing is old enough to be deleted for its
+            age.
+        seen: by workflow, the ID of the last entry that this store has written or read. The scan of a retry can stop
+            there.
     """
 
     keys: Keys
@@ -64,11 +65,11 @@ class Context:
         return int(self.clock() * 1000)
 
     def now_us(self) -> str:
-        """Return the caller's time in microseconds since 1970, as scripts are told it."""
+        """Return the caller's time in microseconds since 1970, as an argument of a script."""
         return str(int(self.clock() * 1_000_000))
 
     def note_seen(self, workflow_id: str, entry_id: bytes) -> None:
-        """Keep the ID of the last entry that is known of a workflow."""
+        """Note the ID of the last known entry of a workflow."""
         if len(self.seen) >= _MOST_SEEN:
             self.seen.clear()
         self.seen[workflow_id] = entry_id.decode()
@@ -81,10 +82,10 @@ def make_context(
     durability: Durability = "memory",
     registry: EventRegistry | None = None,
 ) -> Context:
-    """The settings of a store, checked.
+    """Return the context of a store with these settings.
 
     Raises:
-        InvalidArgument: one of them cannot be used.
+        InvalidArgument: the store does not accept one of them.
     """
     if unknown_events not in ("raise", "wrap"):
         raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {short_repr(unknown_events)}.')
@@ -100,12 +101,12 @@ def make_context(
 
 
 def without_classes(context: Context) -> Context:
-    """The same store, to which every event is an `UnknownEvent` or a dict, whatever classes are registered."""
+    """Return the same context, which decodes every event to an `UnknownEvent` or a dict, whatever is registered."""
     return replace(context, codec=Codec(bare_registry, "wrap"))
 
 
 def find_url(url: str | None) -> str:
-    """The URL to connect to: the one given, or that in the environment.
+    """Return the URL to connect to: the given one, or the one in the environment.
 
     Raises:
         ConfigurationError: there is none.

@@ -1,8 +1,8 @@
-"""What a store is, for code that uses one: protocols for its capabilities, and the questions to ask.
+"""The protocols of a store, one for each capability, and functions that tell which capabilities a store has.
 
-Ported from the behaviour ``Runic.Runner.Store`` of Elixir's Runic, where a store must have ``init_store``, ``save``
-and ``load``, and may have the rest; a failure raises instead of returning an error tuple. Code that uses a store
-asks for capabilities, never for a class.
+They are a port of the behaviour ``Runic.Runner.Store`` of Elixir's Runic. There, a store must have ``init_store``,
+``save`` and ``load``, and the other functions are optional. Here, a failure raises instead of returning an error tuple.
+Code that uses a store asks for capabilities, never for a class.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,13 +23,13 @@ __all__ = [
 
 
 class Store(Protocol):
-    """The least that a store can do; what Runic calls ``init_store`` is its construction."""
+    """The minimum of a store. The constructor does the work of Runic's ``init_store``."""
 
     def save(self, workflow_id: str, log: list[Any], /) -> None:
-        """Save a whole list of events over the one before."""
+        """Save a whole list of events, in place of the last one."""
 
     def load(self, workflow_id: str, /) -> list[Any]:
-        """The list of events that was saved."""
+        """Return the saved list of events."""
 
 
 @runtime_checkable
@@ -37,24 +37,24 @@ class StreamStore(Protocol):
     """A store of streams of events."""
 
     def append(self, workflow_id: str, events: Iterable[Any], /) -> int:
-        """Append events; the cursor after them."""
+        """Append events and return the cursor after them."""
 
     def stream(self, workflow_id: str, /) -> Iterator[Any]:
-        """The events, in order."""
+        """Return an iterator over the events, in order."""
 
 
 @runtime_checkable
 class CursorStore(StreamStore, Protocol):
-    """A store of streams that knows cursors: it reads on from one, and appends at one only.
+    """A store of streams with cursors: it reads after a cursor, and appends only at an expected cursor.
 
-    Its `append` takes ``expected_cursor``, ``lease`` and ``snapshot`` as well, as `RedisStore.append` does.
+    Its `append` also takes ``expected_cursor``, ``lease`` and ``snapshot``, as `RedisStore.append` does.
     """
 
     def stream_records(self, workflow_id: str, /, *, after: int = 0) -> Iterator[Any]:
-        """The events with a higher cursor, in order, each in a record with its ``cursor`` and its ``event``."""
+        """Return an iterator over the events after a cursor, in order, as records with ``cursor`` and ``event``."""
 
     def trim(self, workflow_id: str, /, *, keep: int = 0) -> int:
-        """Remove what the snapshot covers, the last so many events aside."""
+        """Trim the events that the snapshot covers, except for the last `keep` events."""
 
     def complete(self, workflow_id: str, /) -> None:
         """Mark the workflow as finished."""
@@ -62,22 +62,22 @@ class CursorStore(StreamStore, Protocol):
 
 @runtime_checkable
 class EncodingStore(Protocol):
-    """A store that encodes without storing. These methods send nothing, and a store for asyncio has them as they are.
+    """A store that can encode without storing. These methods send nothing, and are not async in a store for asyncio.
 
-    A session uses them to reject an event or a state that the store could not take, before it counts as recorded.
+    A session uses them to reject an event or a state that the store cannot encode, before it records an event.
     """
 
     def encode_events(self, events: Iterable[Any], /) -> Sequence[Any]:
-        """The events of a commit, checked and encoded, to be passed to `append`.
+        """Return the events of a commit, checked and encoded, to pass to `append`.
 
         The sequence has the attributes ``encoded_bytes`` and ``stored_bytes``.
         """
 
     def encode_state(self, state: Any, /) -> bytes:
-        """A session's state, as the data of a snapshot."""
+        """Return a session's state as the data of a snapshot."""
 
     def decode_state(self, data: bytes, /) -> Any:
-        """A session's state, from the data of a snapshot."""
+        """Return a session's state from the data of a snapshot."""
 
 
 @runtime_checkable
@@ -85,10 +85,10 @@ class SnapshotStore(Protocol):
     """A store of snapshots."""
 
     def save_snapshot(self, workflow_id: str, cursor: int, data: bytes, /) -> None:
-        """Save a state as of a cursor."""
+        """Save a state at a cursor."""
 
     def load_snapshot(self, workflow_id: str, /) -> tuple[int, bytes]:
-        """The cursor and the state that were saved."""
+        """Return the saved cursor and state."""
 
 
 @runtime_checkable
@@ -96,20 +96,20 @@ class FactStore(Protocol):
     """A store of facts."""
 
     def save_fact(self, fact_hash: str | bytes, value: Any, /) -> None:
-        """Keep a value under its hash."""
+        """Store a value under its hash."""
 
     def load_fact(self, fact_hash: str | bytes, /) -> Any:
-        """The value that is kept under a hash."""
+        """Return the value that is stored under a hash."""
 
 
 def supports_stream(store: object) -> TypeGuard[StreamStore]:
-    """Whether a store has both ``append`` and ``stream``."""
+    """Return whether a store has both ``append`` and ``stream``."""
     return isinstance(store, StreamStore)
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a store can do besides `save` and `load`.
+    """The capabilities of a store besides `save` and `load`.
 
     Attributes:
         stream: append events, and stream them.
@@ -127,7 +127,7 @@ class Capabilities:
 
 
 def capabilities(store: object) -> Capabilities:
-    """What a store, or one for asyncio, can do: by the methods that it has, whatever its class."""
+    """Return the capabilities of a store, or of a store for asyncio, by its methods and not by its class."""
     return Capabilities(
         stream=isinstance(store, StreamStore),
         cursors=isinstance(store, CursorStore),

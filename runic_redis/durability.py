@@ -22,14 +22,17 @@ Durability: TypeAlias = Literal["memory", "fsync"] | Replicated
 
 
 def replicated(replicas: int, *, fsync: bool = False) -> Replicated:
-    """The durability of a write that replicas have too: it survives the loss of the primary while one of them lives.
+    """Return the durability of a write that replicas have confirmed.
+
+    Such a write survives the loss of the primary as long as one of these replicas takes over. (A failover chooses the
+    replica with the most data, of those that it can reach.)
 
     Args:
-        replicas: how many must have it. (A failover takes the replica that is furthest, of those that it can reach.)
-        fsync: whether they, and the primary, must have it on disk as well.
+        replicas: the number of replicas that must have it.
+        fsync: whether these, and the primary, must have it on disk as well.
 
     Raises:
-        InvalidArgument: it is not a number from 1 on.
+        InvalidArgument: replicas is not a number from 1 to 1000.
     """
     if type(replicas) is not int or not 0 < replicas <= _MOST_REPLICAS:
         raise InvalidArgument(
@@ -39,10 +42,10 @@ def replicated(replicas: int, *, fsync: bool = False) -> Replicated:
 
 
 def check_durability(durability: Any) -> Durability:
-    """A durability.
+    """Return a durability.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is no durability.
     """
     if isinstance(durability, Replicated):
         return durability

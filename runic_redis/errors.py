@@ -1,7 +1,29 @@
-"""The one family of errors: each says what happened, what was or was not changed, and what to do.
+"""The errors that a store raises. Each says what happened, what was and was not changed, and what to do.
 
-Every error is a `StoreError`, and also the built-in that a Python user would expect to catch. They carry
-what the message names as attributes, and survive pickling, so that they cross process boundaries whole.
+    StoreError
+    ├── WorkflowNotFound (LookupError)
+    ├── SnapshotNotFound (LookupError)
+    ├── FactNotFound (LookupError)
+    ├── EventsTrimmed
+    ├── CursorConflict
+    │   └── CommitsLost
+    ├── SnapshotConflict
+    ├── LeaseHeld
+    ├── LeaseLost
+    ├── StoreUnavailable (ConnectionError)
+    ├── DurabilityError
+    ├── WriteRefused
+    ├── SnapshotNotSaved
+    ├── EncodeError (TypeError)
+    ├── DecodeError
+    ├── UnknownEventType
+    │   └── IncompatibleEvent
+    ├── InvalidArgument (ValueError)
+    │   └── InvalidType (TypeError)
+    └── ConfigurationError
+
+The built-in class in brackets is a base, too. Each error carries the names and numbers of its message as
+attributes. Errors can be pickled, so they cross process boundaries whole.
 """
 
 from collections.abc import Sequence
@@ -39,7 +61,7 @@ _LONGEST_REASON = 1000
 
 
 def short_repr(value: Any, length: int = 80) -> str:
-    """Return the beginning of a value's repr, for a message; of a value that has none, its type."""
+    """Return the beginning of a value's repr, for a message; or its type, if its repr fails."""
     try:
         return repr(value)[:length]
     except Exception:  # of an int of very many digits, say, or of a class whose repr fails
@@ -47,7 +69,7 @@ def short_repr(value: Any, length: int = 80) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in short: it may repeat a value of any size, or one that cannot be printed."""
+    """Return an error's text, shortened and printable: it may repeat a value of any size."""
     try:
         text = str(error)
     except Exception:  # of an int of very many digits, say
@@ -56,10 +78,11 @@ def reason(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with what is no visible character written as Python escapes it.
+    """Return a text in which each character that is not visible is a Python escape.
 
-    These are control characters, which a terminal would obey, those that change the direction of what follows, those
-    without width, line and paragraph separators, odd spaces, lone surrogates, and code points that stand for nothing.
+    Such characters are: control characters, which a terminal would obey; characters that change the direction of the
+    text; characters without width; line and paragraph separators; unusual spaces; lone surrogates; unassigned code
+    points.
     """
     if text.isprintable():
         return text
@@ -76,15 +99,18 @@ class StoreError(Exception):
     """The base of every error that a store raises."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by state: the subclasses' constructors take keywords, which `Exception` would lose."""
+        """Pickle by state: the constructors of subclasses take keywords, which `Exception` would lose."""
         return _restore, (type(self), self.args, self.__dict__)
 
 
 class WorkflowNotFound(StoreError, LookupError):
-    """Nothing of the kind that was asked for is kept under this workflow id.
+    """Nothing of the requested kind is stored under this workflow id.
+
+    The workflow was never written, or it was deleted or has expired. Nothing was changed. Check the id with `exists` or
+    `list`; a workflow may have a log and no events, or the opposite.
 
     Attributes:
-        workflow_id: the id that was asked for.
+        workflow_id: the requested id.
     """
 
     def __init__(self, message: str, *, workflow_id: str) -> None:
@@ -95,8 +121,11 @@ class WorkflowNotFound(StoreError, LookupError):
 class SnapshotNotFound(StoreError, LookupError):
     """The workflow has no snapshot.
 
+    No snapshot was saved since the workflow was created. Nothing was changed. Read the events from the beginning, or
+    save a snapshot first.
+
     Attributes:
-        workflow_id: the id that was asked for.
+        workflow_id: the requested id.
     """
 
     def __init__(self, message: str, *, workflow_id: str) -> None:
@@ -104,26 +133,14 @@ class SnapshotNotFound(StoreError, LookupError):
         self.workflow_id = workflow_id
 
 
-class SnapshotNotSaved(StoreError):
-    """A session stored its events, and could not save the snapshot that was due with them.
-
-    Do not record the events again. The session goes on, and tries again at its next checkpoint. The cause is the
-    exception's ``__cause__``.
-
-    Attributes:
-        cursor: the workflow's cursor after the events.
-    """
-
-    def __init__(self, message: str, *, cursor: int) -> None:
-        super().__init__(message)
-        self.cursor = cursor
-
-
 class FactNotFound(StoreError, LookupError):
-    """No fact is kept under one or more of the hashes asked for.
+    """No fact is stored under one or more of the requested hashes.
+
+    The facts were never saved, or `collect` has removed them since no workflow referred to them. Nothing was changed.
+    Save the facts again, then repeat the call.
 
     Attributes:
-        hashes: every hash that is missing, as the caller gave them, in the order asked.
+        hashes: every hash that is missing, as the caller gave them, in the requested order.
     """
 
     def __init__(self, message: str, *, hashes: Sequence[str | bytes]) -> None:
@@ -131,12 +148,29 @@ class FactNotFound(StoreError, LookupError):
         self.hashes = list(hashes)
 
 
-class CursorConflict(StoreError):
-    """The workflow's cursor was not the expected one; nothing was stored.
+class EventsTrimmed(StoreError):
+    """Requested events have been trimmed. Nothing was changed.
+
+    Load the snapshot, and read the events after its cursor.
 
     Attributes:
-        expected: the cursor the caller expected.
-        actual: the cursor the workflow had.
+        first: the cursor of the first event that is still stored.
+    """
+
+    def __init__(self, message: str, *, first: int) -> None:
+        super().__init__(message)
+        self.first = first
+
+
+class CursorConflict(StoreError):
+    """The workflow's cursor was not the expected one. Nothing was stored.
+
+    Another writer has appended since you read the cursor. Read the new events, decide again, and append with the
+    actual cursor.
+
+    Attributes:
+        expected: the cursor that the caller expected.
+        actual: the cursor of the workflow.
     """
 
     def __init__(self, message: str, *, expected: int, actual: int) -> None:
@@ -146,34 +180,22 @@ class CursorConflict(StoreError):
 
 
 class CommitsLost(CursorConflict):
-    """The workflow's cursor is below the expected one, or below where it has been, and cursors never go back.
+    """The workflow's cursor is below the expected one, or below an earlier one, and cursors never go back.
 
-    Nothing was changed. Unless the workflow was deleted meanwhile, or the expected cursor was made up, the server has
-    lost commits: it failed before a replica or its disk had them. Read the workflow anew to go on from what is left; a
-    stronger durability prevents it.
+    Nothing was changed. The server has lost commits: it failed before a replica or its disk had them. Only a deleted
+    workflow, or an expected cursor that the workflow never reached, looks the same. Read the workflow again and go on
+    from the events that are left. A stronger durability prevents the loss.
     """
-
-
-class DurabilityError(StoreError):
-    """What was written is stored on the server, and was not confirmed in time to be as durable as was asked for.
-
-    It can be read, and survives what a weaker durability names; the message says what is missing. To have it confirmed,
-    ask again with the same commit id, or append nothing: ``append(workflow_id, [], expected_cursor=error.cursor)``.
-
-    Attributes:
-        cursor: the workflow's cursor after the commit; None where it was no commit.
-    """
-
-    def __init__(self, message: str, *, cursor: int | None) -> None:
-        super().__init__(message)
-        self.cursor = cursor
 
 
 class SnapshotConflict(StoreError):
-    """The snapshot's cursor is above the workflow's, or below that of a snapshot already there; nothing was stored.
+    """The snapshot's cursor is above the workflow's, or below that of the stored snapshot. Nothing was stored.
+
+    Above the workflow's: append the events first. Below the stored snapshot's: another writer has saved a later one,
+    so there is nothing to do. Where an earlier try had no answer, the message says that it may have been stored.
 
     Attributes:
-        cursor: the cursor of the snapshot that was refused.
+        cursor: the cursor of the rejected snapshot.
         actual: the cursor that it conflicts with.
     """
 
@@ -184,11 +206,13 @@ class SnapshotConflict(StoreError):
 
 
 class LeaseHeld(StoreError):
-    """Somebody else has the workflow's lease; nothing was changed.
+    """Another owner has the workflow's lease. Nothing was changed.
+
+    Try again when the lease has ended, or claim unfinished workflows instead of one.
 
     Attributes:
-        owner: who has it.
-        left_s: for how many seconds more, unless it is renewed.
+        owner: the owner of the lease.
+        left_s: how many seconds the lease has left, unless it is renewed.
     """
 
     def __init__(self, message: str, *, owner: str, left_s: float) -> None:
@@ -198,10 +222,13 @@ class LeaseHeld(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The lease that a write carried is outdated: it was taken over, or given back. Nothing was written.
+    """The lease of a write is outdated: another owner has taken it over, or it was released. Nothing was written.
+
+    Where an earlier try had no answer, the message says that it may have been carried out. What you hold of the
+    workflow is outdated: acquire or claim it again, and read it again.
 
     Attributes:
-        owner: who has the workflow's lease now; None if nobody does.
+        owner: the owner of the workflow's lease now; None if there is none.
     """
 
     def __init__(self, message: str, *, owner: str | None) -> None:
@@ -209,23 +236,70 @@ class LeaseLost(StoreError):
         self.owner = owner
 
 
-class EventsTrimmed(StoreError):
-    """Events that were asked for have been trimmed away: recover from the snapshot and read after its cursor.
+class StoreUnavailable(StoreError, ConnectionError):
+    """Redis was not reached, or did not reply, within the deadline.
 
-    Attributes:
-        first: the cursor of the first event that is still kept.
+    The server is down, unreachable, overloaded, or not a writable primary; the message says which. It also says
+    whether a write may have been stored. A read is always safe to repeat. Repeat an append with the same
+    ``commit_id``, or with the same ``expected_cursor``, and it is stored once.
     """
 
-    def __init__(self, message: str, *, first: int) -> None:
+
+class DurabilityError(StoreError):
+    """A write is stored on the server, and was not confirmed in time to be as durable as requested.
+
+    Readers see the write, and it survives the failures that a weaker durability covers; the message says what is
+    missing. To have it confirmed, repeat the call with the same commit id, or append nothing:
+    ``append(workflow_id, [], expected_cursor=error.cursor)``.
+
+    Attributes:
+        cursor: the workflow's cursor after the commit; None for a write that is no commit.
+    """
+
+    def __init__(self, message: str, *, cursor: int | None) -> None:
         super().__init__(message)
-        self.first = first
+        self.cursor = cursor
+
+
+class WriteRefused(StoreError):
+    """The server rejects a write: its memory is full, it cannot write its disk, or the request is too large for it.
+
+    Nothing was stored, unless the message says that an earlier try may have been. Free memory or disk space on the
+    server, or write smaller values.
+
+    Attributes:
+        code: the server's error code, "OOM" or "MISCONF": every write fails, while reads go on. Or "TOO_LARGE", for a
+            request above a limit of the server: other writes go on.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SnapshotNotSaved(StoreError):
+    """A session stored its events, and could not save the snapshot that was due with them.
+
+    Do not record the events again. The session goes on, and tries again at its next checkpoint. The exception's
+    ``__cause__`` says why the snapshot was not saved.
+
+    Attributes:
+        cursor: the workflow's cursor after the events.
+    """
+
+    def __init__(self, message: str, *, cursor: int) -> None:
+        super().__init__(message)
+        self.cursor = cursor
 
 
 class EncodeError(StoreError, TypeError):
-    """A value cannot be kept; nothing was sent.
+    """A value cannot be stored. Nothing was sent.
+
+    Its type is not supported, or the value is outside of the limits of the data format. Convert the value, or register
+    its class as an event.
 
     Attributes:
-        path: where in the argument the value stands, such as ``events[3].items['a']``.
+        path: where the value is in the argument, such as ``events[3].items['a']``.
     """
 
     def __init__(self, message: str, *, path: str) -> None:
@@ -234,15 +308,23 @@ class EncodeError(StoreError, TypeError):
 
 
 class DecodeError(StoreError):
-    """What is kept in Redis is not what this library writes: damaged, or a foreign value at one of its keys."""
+    """Stored data is damaged or lost, or another application uses the same keys.
+
+    Nothing was changed, unless the message says that an earlier try may have been carried out. The message names the
+    key and the remedy: `runic-redis verify` shows the damage, its ``--repair`` restores what it can, and a backup
+    restores the rest.
+    """
 
 
 class UnknownEventType(StoreError):
-    """An event of a type or version that this program has not registered.
+    """An event has a type or a version that this program has not registered.
+
+    The stored event is whole, and nothing was changed. Register the type, or an upcaster for the version; or open the
+    store with ``unknown_events="wrap"`` to read such events as `UnknownEvent`.
 
     Attributes:
         name: the event type's name.
-        version: the version that it was written with.
+        version: the version with which the event was written.
     """
 
     def __init__(self, message: str, *, name: str, version: int) -> None:
@@ -252,41 +334,31 @@ class UnknownEventType(StoreError):
 
 
 class IncompatibleEvent(UnknownEventType):
-    """An event does not fit the class that is registered for its type: the class has changed since it was written.
+    """An event does not fit the class that is registered for its type: the class has changed since the write.
 
-    The data is whole. Change the class, or register its next version with an upcaster.
+    The stored event is whole, and nothing was changed. Change the class, or register its next version with an
+    upcaster.
     """
 
 
 class InvalidArgument(StoreError, ValueError):
-    """An argument that no store could take; nothing was sent, or where said, nothing was changed."""
+    """An argument has a value that the store does not accept.
+
+    Nothing was sent; where the server has rejected the value, nothing was changed. Correct the argument as the message
+    says.
+    """
 
 
 class InvalidType(InvalidArgument, TypeError):
-    """An argument of the wrong type; nothing was sent."""
+    """An argument has the wrong type. Nothing was sent.
+
+    Pass the type that the message names.
+    """
 
 
 class ConfigurationError(StoreError):
-    """The store cannot be used as configured; the message says what to change."""
+    """The store cannot be used as it is configured.
 
-
-class StoreUnavailable(StoreError, ConnectionError):
-    """Redis could not be reached, or did not answer, within the deadline.
-
-    Where a write was under way the message says whether it may have been stored.
+    The settings of the store, of the namespace or of the server do not fit, or the user lacks a permission. The
+    message says what to change, and whether anything was written.
     """
-
-
-class WriteRefused(StoreError):
-    """The server rejects a write: its memory is full, it cannot write its disk, or the request is too large for it.
-
-    Where an earlier try had no answer, the message says that it may have been stored; else nothing was.
-
-    Attributes:
-        code: the server's error code, "OOM" or "MISCONF"; or "TOO_LARGE", of a request that exceeds a limit of the
-            server's. Others go on after that; the first two fail every write, while reading goes on.
-    """
-
-    def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(message)
-        self.code = code

@@ -1,4 +1,4 @@
-"""Leases that are kept up by a heartbeat and given back at the end, for threads and for asyncio."""
+"""Leases that a heartbeat renews and that are released at the end, for threads and for asyncio."""
 
 import asyncio
 import contextlib
@@ -18,15 +18,15 @@ from runic_redis.operations.leasing import Lease
 
 __all__ = ["AsyncHeldLease", "HeldLease"]
 
-# A lease is renewed this often in its time, so that one renewal may fail.
+# Renew a lease this many times per `ttl`, so that one renewal may fail.
 _BEATS = 3
 
 
 class _Exit:
-    """A method `__exit__` that notes its bound methods.
+    """A method `__exit__` that records its last bound method.
 
-    A `with` statement looks `__exit__` up before it calls `__enter__`, and drops the bound method when the block ends.
-    An interrupt may keep `__enter__` from returning or `__exit__` from running, but the bound method goes even then.
+    A `with` statement looks up `__exit__` before it calls `__enter__`, and drops the bound method when the block ends.
+    An interrupt may keep `__enter__` from returning or `__exit__` from running. The bound method is dropped even then.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
@@ -41,9 +41,9 @@ class _Exit:
 
 
 class _Held:
-    """What a lease has besides its value: no fields, since the functions of `dataclasses` would copy them."""
+    """The attributes of a lease beside its value: not fields, which `dataclasses.replace` would copy."""
 
-    # Heartbeats, of which each `with` statement adds one; and the bound `__exit__` that was looked up last.
+    # The heartbeats, one for each `with` statement, and the last bound `__exit__`.
     _beats: list[Any]
     _exits: list[ref[Any]]
 
@@ -52,32 +52,32 @@ class _Held:
 class HeldLease(Lease, _Held):
     """A lease from `RedisStore.acquire` or `RedisStore.claim`.
 
-    As a context manager it is renewed by a thread of its own, and given back at the end. Without, it lasts until its
-    time is over, or a write that carries it has it last on. Leaving takes at most `ttl` seconds, also when the server
-    does not answer: by then the lease has ended by itself.
+    As a context manager, it is renewed by a thread and released at the end. Otherwise it lasts for `ttl` seconds, and
+    each write that carries it extends it. Leaving the context takes at most `ttl` seconds, even if the server does not
+    answer: by then the lease has ended.
 
-    It is a value, which can be compared, hashed, copied and pickled. One that comes from a pickle is good for writes
-    that carry it, and for `renew` and `release` of any store; only as a context manager it cannot be used.
+    It is a value: you can compare, hash, copy and pickle it. After unpickling, you can pass it to writes, and to
+    `renew` and `release` of any store. But you cannot use it as a context manager.
     """
 
     _store: InitVar[Any] = None
 
     def __post_init__(self, _store: Any) -> None:
-        _keep(self, _store=_store, _beats=[], _exits=[])
+        _set_attributes(self, _store=_store, _beats=[], _exits=[])
 
     def __enter__(self) -> Self:
         store = _store_of(self)
         over: SimpleQueue[Any] = SimpleQueue()
         begun: SimpleQueue[None] = SimpleQueue()
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
-        # An ExitStack looks `__exit__` up on the class: then the heartbeat lasts as long as the lease itself.
+        # An ExitStack looks up `__exit__` on the class. Then the heartbeat lasts as long as the lease object.
         end = ref((self._exits and self._exits.pop()()) or self, over.put)
         thread = threading.Thread(
-            target=_beat, args=(store, _plain(self), begun, over, outcome, end), name=f"lease {self.workflow_id}"
+            target=_beat, args=(store, _plain_lease(self), begun, over, outcome, end), name=f"lease {self.workflow_id}"
         )
         thread.daemon = True
         self._beats.append((thread, (over, outcome)))
-        # `Thread.start` waits on an Event, whose lock an interrupt of this thread could leave locked.
+        # `Thread.start` waits on an Event, and an interrupt of this thread could leave its lock locked.
         start_new_thread(thread.start, ())
         begun.get()
         return self
@@ -86,14 +86,14 @@ class HeldLease(Lease, _Held):
     def __exit__(self, kind: object, *_: object) -> None:
         thread, (over, outcome) = self._beats.pop()
         if not thread.is_alive() and outcome.empty():
-            return  # this process was forked within the block: the lease and its thread are the parent's
+            return  # the process forked within the block: the lease and its thread belong to the parent
         over.put(copy_context())
         try:
-            failure = outcome.get(timeout=_bounded(self.ttl))
+            failure = outcome.get(timeout=_bounded_s(self.ttl))
         except Empty:
-            return  # its time is over; the thread gives it back if it can
+            return  # the lease has ended; the thread releases it if it can
         thread.join()
-        # An error that is on its way says more than one of giving back what runs out by itself.
+        # An error from the block matters more than a failed release, since the lease ends anyway.
         if failure is not None and not kind:
             raise failure
 
@@ -106,14 +106,15 @@ def _beat(
     outcome: SimpleQueue[Exception | None],
     _: ref[Any],
 ) -> None:
-    """Renew a lease until it is over, while holding the reference that says so, but not what it refers to.
+    """Renew a lease until its context ends, then release it.
 
-    At the end it is given back here, where nobody waits for longer than they want. Not if it was only dropped.
+    The thread holds a weak reference whose callback reports that the lease was dropped. A dropped lease is not
+    released. The release runs here, so that the caller can stop waiting for it.
     """
     begun.put(None)
     failure = None
     try:
-        end = _renew(store, lease, over)
+        end = _keep_renewed(store, lease, over)
         if isinstance(end, Context):
             end.run(store.release, lease)
     except Exception as error:
@@ -121,15 +122,15 @@ def _beat(
     outcome.put(failure)
 
 
-def _renew(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
-    """Renew a lease until it is over, or lost; what was said of its end, if anything."""
+def _keep_renewed(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
+    """Renew a lease until it ends or is lost, and return the message that ended it, if any."""
     while True:
         with contextlib.suppress(Empty):
-            return over.get(timeout=_bounded(lease.ttl / _BEATS))
+            return over.get(timeout=_bounded_s(lease.ttl / _BEATS))
         try:
             store.renew(lease)
         except LeaseLost:
-            return None  # the next write says so
+            return None  # the next write raises the error
         except StoreError:
             continue
 
@@ -138,20 +139,20 @@ def _renew(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
 class AsyncHeldLease(Lease, _Held):
     """A lease from `AsyncRedisStore.acquire` or `AsyncRedisStore.claim`; see `HeldLease`.
 
-    It belongs to the event loop of its store. A task that is cancelled while it leaves the lease stops at once, and the
-    lease is given back meanwhile.
+    It belongs to the event loop of its store. A task that is cancelled while it leaves the context stops at once, and
+    another task releases the lease.
     """
 
     _store: InitVar[Any] = None
     _home: InitVar[Home | None] = None
 
     def __post_init__(self, _store: Any, _home: Home | None) -> None:
-        _keep(self, _store=_store, _home=_home, _beats=[])
+        _set_attributes(self, _store=_store, _home=_home, _beats=[])
 
     async def __aenter__(self) -> Self:
         store = _store_of(self)
         if (home := vars(self)["_home"]) is not None:
-            home.check()
+            home.check_loop()
         self._beats.append(asyncio.create_task(self._beat(store)))
         return self
 
@@ -168,47 +169,47 @@ class AsyncHeldLease(Lease, _Held):
     async def __aexit__(self, kind: object, *_: object) -> None:
         beat = self._beats.pop()
         beat.cancel()
-        # A task of its own, so that it goes on if this one is cancelled again.
+        # Another task, so that the release continues if this task is cancelled again.
         releasing = asyncio.create_task(_store_of(self).release(self))
         _releasing.add(releasing)
-        releasing.add_done_callback(_released)
+        releasing.add_done_callback(_forget_release)
         await asyncio.wait([beat, releasing], timeout=self.ttl)
         if not releasing.done():
-            return  # its time is over
+            return  # the lease has ended
         failure = None if releasing.cancelled() else releasing.exception()
         if failure is not None and not kind:
             raise failure
 
 
-# Those that are being given back, which asyncio itself would let go as garbage.
+# The releases in flight. asyncio keeps weak references only, so they could be garbage-collected.
 _releasing: set[asyncio.Task[None]] = set()
 
 
-def _released(task: asyncio.Task[None]) -> None:
+def _forget_release(task: asyncio.Task[None]) -> None:
     _releasing.discard(task)
     if not task.cancelled():
-        task.exception()  # or asyncio would complain that nobody has looked at it
+        task.exception()  # prevents asyncio's warning about an exception that was never retrieved
 
 
-def _keep(lease: Lease, **attributes: Any) -> None:
-    """Set attributes of a frozen instance that are no part of its value."""
+def _set_attributes(lease: Lease, **attributes: Any) -> None:
+    """Set attributes of a frozen instance that are not part of its value."""
     vars(lease).update(attributes)
 
 
-def _plain(lease: Lease) -> Lease:
+def _plain_lease(lease: Lease) -> Lease:
     return Lease(lease.workflow_id, lease.owner, lease.token, lease.ttl)
 
 
-def _bounded(seconds: float) -> float:
-    """A time that a queue can wait."""
+def _bounded_s(seconds: float) -> float:
+    """Return a time in seconds that a queue can wait."""
     return min(seconds, threading.TIMEOUT_MAX)
 
 
 def _store_of(lease: Any) -> Any:
     if lease._store is None:
         raise StoreError(
-            f"This lease of the workflow {lease.workflow_id!r} comes from a pickle and has no store to be renewed "
-            "through, so it is no context manager. Nothing was sent. Pass it as lease= to writes, and call "
-            "store.renew(lease) and store.release(lease)."
+            f"This lease of the workflow {lease.workflow_id!r} comes from a pickle and has no store to renew it, so it "
+            "cannot be a context manager. Nothing was sent. Pass it as lease= to writes, and call store.renew(lease) "
+            "and store.release(lease)."
         )
     return lease._store

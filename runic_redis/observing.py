@@ -1,4 +1,4 @@
-"""The seam for traces and metrics: who looks on is told of every operation, and where nobody does, that is asked."""
+"""The seam for traces and metrics: a store tells its observer, if it has one, about every operation."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -8,7 +8,7 @@ __all__ = ["Observer"]
 
 
 class Observer(Protocol):
-    """Looks on as a store carries operations out, each in the thread or the task that asked for it."""
+    """An observer of a store's operations; the store calls it in the thread or task of the operation."""
 
     def observing(self, name: str, workflow_id: str) -> AbstractContextManager[Callable[[Any], Any]]:
         """Return a context manager around one operation.
@@ -22,7 +22,7 @@ class Observer(Protocol):
         """
 
     def sending(self, event_count: int) -> Mapping[str, str]:
-        """Told of each commit that is encoded in a block; what is to be added to its metadata."""
+        """Note that a commit was encoded in the block, and return what to add to its metadata."""
 
     def received(self, metadata: Mapping[str, Any]) -> None:
-        """Told of the metadata of each commit that is decoded in a block and has any."""
+        """Note the metadata of a commit that was decoded in the block."""

@@ -1,6 +1,6 @@
-"""OpenTelemetry: spans and metrics of a store, and the trace of whoever wrote, carried to whoever reads.
+"""OpenTelemetry: spans and metrics of a store, and trace context carried from writers to readers.
 
-Needs the extra ``otel``. What is not instrumented imports none of it, and asks one question an operation.
+Needs the extra ``otel``. A store that is not instrumented imports nothing of it, and pays one comparison an operation.
 
     from runic_redis.otel import instrument
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _MOST_LINKS = 128
-# What the conventions advise, in seconds.
+# The conventions' bucket boundaries, in seconds.
 _MESSAGING_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _DATABASE_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 # The kinds of spans, by the public names of operations; all others are CLIENT.
@@ -63,11 +63,15 @@ def instrument(
 ) -> None:
     """Have a store's operations make spans and metrics, from now on.
 
-    `append` and `append_many` are spans of kind PRODUCER, whose context goes into the metadata of each commit, as
-    ``traceparent`` and ``tracestate``, unless the caller's metadata has keys of those names or there is no room.
-    Reading and following are spans of kind CONSUMER, one for each page, with links to the spans that wrote what is in
-    it, 128 at most. All else are spans of kind CLIENT. Nothing of an event, a fact, a snapshot or an error's text is in
-    them; ids of workflows are.
+    Spans and metrics carry the public name of the operation, such as ``append`` or ``load_snapshot``.
+
+    - `append` and `append_many` make spans of kind PRODUCER. Their context goes into the metadata of each commit, as
+      ``traceparent`` and ``tracestate``, unless your metadata has keys of those names or the metadata has no room.
+    - `stream`, `tail` and `tail_many` make spans of kind CONSUMER, one for each page. A span has links to the spans
+      that wrote its events, 128 at most.
+    - All other operations make spans of kind CLIENT.
+
+    Spans hold ids of workflows. They hold nothing of an event, a fact, a snapshot or an error's text.
 
     Args:
         store: the store, open or not.
@@ -75,7 +79,7 @@ def instrument(
         meter_provider: makes the meter; None for the global one.
 
     Raises:
-        InvalidArgument: the store is instrumented already.
+        InvalidArgument: the store is instrumented already; nothing was changed.
     """
     if store.context.observer is not None:
         raise InvalidArgument("The store is instrumented already; nothing was changed.")
@@ -83,13 +87,13 @@ def instrument(
 
 
 def context_of(record: Record) -> Context:
-    """The OpenTelemetry context that a record's commit was written in: empty, if it was written in none.
+    """Return the OpenTelemetry context of the writer of a record's commit.
 
     Args:
         record: from `stream_records` or `tail`.
 
     Returns:
-        What a span of its own can be made a child of, or linked to.
+        A context, to link a span to or to make a child of; empty if the writer had none.
     """
     return _context_in(record.metadata or {})
 
@@ -101,13 +105,13 @@ def _context_in(metadata: Mapping[str, Any]) -> Context:
 
 @dataclass(slots=True)
 class _Observation:
-    """What is seen of one operation that is under way.
+    """The state of the span of one operation in progress.
 
     Attributes:
-        sending: the context to send along, for what sends.
-        messages: how many events have gone, or come.
-        links: the contexts of the spans that wrote what has come, by their `traceparent`s.
-        failure: why it, or a part of it, has failed.
+        sending: the context to store with commits, for an append.
+        messages: how many events were sent or received.
+        links: the contexts of the spans that wrote the received events, by their `traceparent`s.
+        failure: the error of the operation, or of a part of it.
     """
 
     sending: Context | None = None
@@ -117,7 +121,7 @@ class _Observation:
 
 
 # Each thread, and each task, has its own.
-_under_way: ContextVar[_Observation | None] = ContextVar("runic_redis_observation", default=None)
+_current: ContextVar[_Observation | None] = ContextVar("runic_redis_observation", default=None)
 
 
 class _Observer:
@@ -147,17 +151,17 @@ class _Observer:
         span = None
         began_ns, began_s = time.time_ns(), time.perf_counter()
         with ExitStack() as stack:
-            # What receives has its span made at its end, when it is known what to link it to.
+            # A CONSUMER's span is made at the end, because its links are known only then.
             if kind != SpanKind.CONSUMER:
                 span = self._tracer.start_span(f"{name} {self._namespace}", kind=kind, attributes=about)
                 stack.enter_context(trace.use_span(span, record_exception=False, set_status_on_exception=False))
             if kind == SpanKind.PRODUCER:
                 seen.sending = trace.set_span_in_context(trace.get_current_span(), Context())
-            stack.callback(_under_way.reset, _under_way.set(seen))
+            stack.callback(_current.reset, _current.set(seen))
             try:
                 yield partial(_take, seen)
             except BaseException as error:
-                # A tail that is left while it waits is cancelled: that is no failure.
+                # A caller that leaves a tail cancels it; that is no failure.
                 if name not in _TAILS or isinstance(error, Exception):
                     seen.failure = error
                 raise
@@ -174,7 +178,7 @@ class _Observer:
                 self._end(seen, span, kind, common, took_s)
 
     def sending(self, event_count: int) -> Mapping[str, str]:
-        seen = _under_way.get()
+        seen = _current.get()
         carrier: dict[str, str] = {}
         if seen is not None and seen.sending is not None:
             seen.messages += event_count
@@ -182,7 +186,7 @@ class _Observer:
         return carrier
 
     def received(self, metadata: Mapping[str, Any]) -> None:
-        seen = _under_way.get()
+        seen = _current.get()
         parent = metadata.get("traceparent")
         if seen is None or len(seen.links) == _MOST_LINKS or type(parent) is not str or parent in seen.links:
             return
@@ -191,7 +195,7 @@ class _Observer:
             seen.links[parent] = context
 
     def _common(self, name: str, kind: SpanKind) -> dict[str, str | int]:
-        """The attributes that metrics have, too."""
+        """Return the attributes that spans and metrics share."""
         if kind == SpanKind.CLIENT:
             named = {"db.system.name": "redis", "db.operation.name": name, "db.collection.name": self._namespace}
         else:
@@ -223,18 +227,18 @@ class _Observer:
 
 
 def _take(seen: _Observation, result: T) -> T:
-    """Look at what an operation has come to."""
+    """Note the result of an operation, and return it."""
     if isinstance(result, list):
         if seen.sending is None:
             seen.messages = len(result)
         else:
-            # Each commit of many stands alone.
+            # Each commit of an append_many stands alone.
             seen.failure = next((one for one in result if isinstance(one, StoreError)), None)
     return result
 
 
 def _server(store: RedisStore | AsyncRedisStore) -> dict[str, str | int]:
-    """Where the server is, if it is one."""
+    """Return the address of the server, if there is a single one."""
     parts = urlsplit(store.url)
     if parts.scheme == "unix":
         return {"server.address": parts.path}
@@ -244,5 +248,5 @@ def _server(store: RedisStore | AsyncRedisStore) -> dict[str, str | int]:
 
 
 def _seconds(meter: Meter, name: str, buckets_s: Sequence[float]) -> Histogram:
-    about = "How long operations took."
+    about = "Duration of operations."
     return meter.create_histogram(name, "s", about, explicit_bucket_boundaries_advisory=buckets_s)

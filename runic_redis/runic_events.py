@@ -1,10 +1,11 @@
-"""The events of Elixir's Runic, registered under ``runic.`` and their names, and what a crash has left `pending`.
+"""The events of Elixir's Runic, registered under their names after ``runic.``, and `pending`, the unfinished runnables.
 
-Importing this module registers them. A Hash names a fact, a node or a runnable of the workflow, as its engine computes
-it. Where a field may hold a `Fact`, its value is kept once, under its content hash, and is a `FactRef` when read back.
+Importing this module registers the events. A `Hash` identifies a fact, a node or a runnable of the workflow, as its
+engine computes it. If a field holds a `Fact`, the value is stored once under its content hash, and the field of the
+stored event holds a `FactRef`.
 
-Times and durations are in milliseconds. Runic takes them from a monotonic clock, of which only the differences within
-one process mean anything.
+Times and durations are in milliseconds. Runic takes them from a monotonic clock, so only their differences within one
+process have a meaning.
 """
 
 from collections.abc import Iterable
@@ -46,12 +47,12 @@ class ComponentAdded:
 
     Attributes:
         name: the component's name.
-        closure: how to rebuild the component, as a value that can be stored: a function's import path and arguments,
-            say, but not the function.
+        closure: how to rebuild the component, as a value that can be stored, such as a function's import path and
+            arguments; not the function.
         source: the same in Runic's older form, without a closure.
         bindings: the values that the source uses, by name.
-        to: the component that it follows: a name, a hash or a list of them; None for the workflow's root.
-        hash: the component's.
+        to: the component before it: a name, a hash or a list of them; None for the workflow's root.
+        hash: the component's hash.
     """
 
     name: str | None
@@ -69,7 +70,7 @@ class ComponentRemoved:
 
     Attributes:
         name: the component's name.
-        hash: the component's.
+        hash: the component's hash.
     """
 
     name: str
@@ -79,14 +80,14 @@ class ComponentRemoved:
 @event("runic.reaction_occurred")
 @dataclass(frozen=True, slots=True)
 class ReactionOccurred:
-    """An edge of the workflow's graph, other than those between components, as a log of the whole graph lists it.
+    """An edge of the workflow's graph, in a log of the whole graph; not an edge between components.
 
     Attributes:
-        from_: the fact or the node at its start, by its hash. A fact may also be a `Fact`, or a `FactRef`.
-        to: the fact or the node at its end; the same.
+        from_: the hash of the fact or node at the edge's start. A fact may also be a `Fact` or a `FactRef`.
+        to: the hash of the fact or node at the edge's end, or also a `Fact` or a `FactRef`.
         reaction: the edge's label, such as "produced", "runnable", "ran", "joined", "satisfied" or "meta_ref".
-        properties: what else is known of the edge; of a "meta_ref" its "kind", say.
-        weight: of the edge: how many steps it is from the input.
+        properties: further properties of the edge, such as the "kind" of a "meta_ref".
+        weight: the edge's weight: its number of steps from the input.
     """
 
     from_: Any
@@ -99,16 +100,17 @@ class ReactionOccurred:
 @event("runic.fact_produced")
 @dataclass(frozen=True, slots=True)
 class FactProduced:
-    """A node has produced a fact, or one came in from outside.
+    """A node produced a fact, or a fact came in from outside.
 
     Attributes:
-        hash: the fact's. Runic's covers value and ancestry, so it is not the one that the value is kept under.
-        value: the fact's; unless it is a `Fact` or a `FactRef` already, it is made a `Fact`.
-        producer_label: the edge from the producer: "produced", "state_produced", "state_initiated", "reduced",
-            "fan_out", "joined" or "input".
-        ancestry: the node that produced it, and the fact it was produced from; None for one from outside.
-        weight: of the edge: how many steps the fact is from the input.
-        meta: what else is known of it.
+        hash: the fact's hash. Runic's hash covers value and ancestry, so it differs from the hash that stores the
+            value.
+        value: the fact's value. It becomes a `Fact`, unless it is already a `Fact` or a `FactRef`.
+        producer_label: the label of the edge from the producer: "produced", "state_produced", "state_initiated",
+            "reduced", "fan_out", "joined" or "input".
+        ancestry: the node that produced the fact, and the fact that it used; None for a fact from outside.
+        weight: the edge's weight: the fact's number of steps from the input.
+        meta: further properties of the fact.
     """
 
     hash: Hash
@@ -126,12 +128,12 @@ class FactProduced:
 @event("runic.activation_consumed")
 @dataclass(frozen=True, slots=True)
 class ActivationConsumed:
-    """A node has dealt with a fact that had activated it.
+    """A node processed a fact that had activated it.
 
     Attributes:
         fact_hash: the fact.
         node_hash: the node.
-        from_label: the edge used up: "runnable" or "matchable".
+        from_label: the label of the consumed edge: "runnable" or "matchable".
     """
 
     fact_hash: Hash
@@ -142,12 +144,12 @@ class ActivationConsumed:
 @event("runic.runnable_activated")
 @dataclass(frozen=True, slots=True)
 class RunnableActivated:
-    """A fact has activated a node further on.
+    """A fact activated a later node.
 
     Attributes:
         fact_hash: the fact.
         node_hash: the node.
-        activation_kind: "runnable" for a node that executes, "matchable" for one that matches.
+        activation_kind: "runnable" for a node that executes, "matchable" for a node that matches.
     """
 
     fact_hash: Hash
@@ -158,12 +160,12 @@ class RunnableActivated:
 @event("runic.condition_satisfied")
 @dataclass(frozen=True, slots=True)
 class ConditionSatisfied:
-    """A fact meets a condition, or a conjunction of them.
+    """A fact satisfied a condition, or a conjunction of conditions.
 
     Attributes:
         fact_hash: the fact.
         condition_hash: the condition.
-        weight: of the edge: how many steps it is from the input.
+        weight: the edge's weight: its number of steps from the input.
     """
 
     fact_hash: Hash
@@ -174,14 +176,14 @@ class ConditionSatisfied:
 @event("runic.map_reduce_tracked")
 @dataclass(frozen=True, slots=True)
 class MapReduceTracked:
-    """A step between a fan-out and its fan-in has the result for one item.
+    """A step between a fan-out and its fan-in produced the result for one item.
 
     Attributes:
         source_fact_hash: the fact that was fanned out.
-        fan_out_hash: the node that did.
+        fan_out_hash: the fan-out.
         fan_out_fact_hash: the item.
         step_hash: the step.
-        result_fact_hash: its result.
+        result_fact_hash: the step's result.
     """
 
     source_fact_hash: Hash
@@ -194,14 +196,14 @@ class MapReduceTracked:
 @event("runic.state_initiated")
 @dataclass(frozen=True, slots=True)
 class StateInitiated:
-    """An accumulator has its first state.
+    """An accumulator got its first state.
 
     Attributes:
         accumulator_hash: the accumulator.
         init_fact_hash: the fact that is the state.
-        init_value: its value; wrap it in a `Fact` to keep it once.
+        init_value: the state's value; wrap it in a `Fact` to store it once.
         init_ancestry: the accumulator, and a hash of the value alone.
-        weight: of the edge: how many steps the state is from the input.
+        weight: the edge's weight: the state's number of steps from the input.
     """
 
     accumulator_hash: Hash
@@ -214,13 +216,13 @@ class StateInitiated:
 @event("runic.join_fact_received")
 @dataclass(frozen=True, slots=True)
 class JoinFactReceived:
-    """A fact of one branch has reached a join, which may still wait for the others.
+    """A fact of one branch reached a join, which may still wait for other branches.
 
     Attributes:
         fact_hash: the fact.
         join_hash: the join.
         parent_hash: the node at the end of the branch, which produced the fact.
-        weight: of the edge: how many steps it is from the input.
+        weight: the edge's weight: its number of steps from the input.
     """
 
     fact_hash: Hash
@@ -232,14 +234,14 @@ class JoinFactReceived:
 @event("runic.join_completed")
 @dataclass(frozen=True, slots=True)
 class JoinCompleted:
-    """A join has a fact of every branch.
+    """A join received a fact of every branch.
 
     Attributes:
         join_hash: the join.
-        result_fact_hash: the fact it made of them.
-        result_value: its value, that of each branch in order; wrap it in a `Fact` to keep it once.
-        result_ancestry: the join, and the fact that came last.
-        weight: of the edge: how many steps the result is from the input.
+        result_fact_hash: the fact that it made of them.
+        result_value: the value of that fact: the values of the branches in order; wrap it in a `Fact` to store it once.
+        result_ancestry: the join, and the fact that arrived last.
+        weight: the edge's weight: the result's number of steps from the input.
     """
 
     join_hash: Hash
@@ -257,8 +259,8 @@ class JoinEdgeRelabeled:
     Attributes:
         fact_hash: the fact that the edge comes from.
         join_hash: the join.
-        from_label: what the edge was, "joined".
-        to_label: what it is now, "join_satisfied".
+        from_label: the old label, "joined".
+        to_label: the new label, "join_satisfied".
     """
 
     fact_hash: Hash
@@ -270,15 +272,15 @@ class JoinEdgeRelabeled:
 @event("runic.fan_out_fact_emitted")
 @dataclass(frozen=True, slots=True)
 class FanOutFactEmitted:
-    """A fan-out has made a fact of one item of its input.
+    """A fan-out made a fact of one item of its input.
 
     Attributes:
         fan_out_hash: the fan-out.
         source_fact_hash: its input.
-        emitted_fact_hash: the fact made.
-        emitted_value: the item; wrap it in a `Fact` to keep it once.
+        emitted_fact_hash: the fact.
+        emitted_value: the item; wrap it in a `Fact` to store it once.
         emitted_ancestry: the fan-out and its input.
-        weight: of the edge: how many steps the fact is from the workflow's input.
+        weight: the edge's weight: the fact's number of steps from the workflow's input.
     """
 
     fan_out_hash: Hash
@@ -292,17 +294,17 @@ class FanOutFactEmitted:
 @event("runic.fan_in_completed")
 @dataclass(frozen=True, slots=True)
 class FanInCompleted:
-    """A fan-in has reduced the results for all items of a fan-out.
+    """A fan-in reduced the results for all items of a fan-out.
 
     Attributes:
         fan_in_hash: the fan-in.
         source_fact_hash: the fact that was fanned out.
-        result_fact_hash: the fact it was reduced to.
-        result_value: its value; wrap it in a `Fact` to keep it once.
-        expected_key: what the items were tracked by: the source fact and the fan-out.
-        seen_key: what the results were tracked by: the source fact and the step before the fan-in.
-        result_ancestry: the fan-in, and the fact that came last.
-        weight: of the edge: how many steps the result is from the input.
+        result_fact_hash: the fact that it made of them.
+        result_value: the value of that fact; wrap it in a `Fact` to store it once.
+        expected_key: the key that tracked the items: the source fact and the fan-out.
+        seen_key: the key that tracked the results: the source fact and the step before the fan-in.
+        result_ancestry: the fan-in, and the fact that arrived last.
+        weight: the edge's weight: the result's number of steps from the input.
     """
 
     fan_in_hash: Hash
@@ -318,16 +320,16 @@ class FanInCompleted:
 @event("runic.runnable_dispatched")
 @dataclass(frozen=True, slots=True)
 class RunnableDispatched:
-    """A node is about to be run on a fact; there is one for each attempt.
+    """A node is about to run on a fact. Each attempt has one such event.
 
     Attributes:
-        runnable_id: the runnable, that is the node and the fact together; the same for each attempt.
+        runnable_id: the runnable, which is the node and the fact together; the same for each attempt.
         node_hash: the node.
-        input_fact: the fact it is run on; wrap it in a `Fact` to keep it once.
-        dispatched_at: when, in milliseconds.
+        input_fact: the fact; wrap it in a `Fact` to store it once.
+        dispatched_at: the time of dispatch, in milliseconds.
         attempt: 0 for the first try, 1 for the first retry, and so on.
-        node_name: the node's name, or its hash if it has none.
-        policy: the scheduling policy it is run under, a dict of its settings, say; functions cannot be kept.
+        node_name: the node's name, or its hash if it has no name.
+        policy: the scheduling policy, such as a dict of its settings; functions cannot be stored.
     """
 
     runnable_id: Hash
@@ -342,15 +344,15 @@ class RunnableDispatched:
 @event("runic.runnable_completed")
 @dataclass(frozen=True, slots=True)
 class RunnableCompleted:
-    """A runnable has succeeded.
+    """A runnable succeeded.
 
     Attributes:
         runnable_id: the runnable.
         node_hash: its node.
-        result_fact: what it produced; wrap it in a `Fact` to keep it once.
-        completed_at: when, in milliseconds.
-        attempt: the attempt that succeeded, from 0.
-        duration_ms: how long that attempt took, in milliseconds.
+        result_fact: the fact that it produced; wrap it in a `Fact` to store it once.
+        completed_at: the time of completion, in milliseconds.
+        attempt: the attempt that succeeded, counted from 0.
+        duration_ms: the duration of that attempt, in milliseconds.
     """
 
     runnable_id: Hash
@@ -364,15 +366,15 @@ class RunnableCompleted:
 @event("runic.runnable_failed")
 @dataclass(frozen=True, slots=True)
 class RunnableFailed:
-    """A runnable has failed for good: there is one after the last attempt, not one for each.
+    """A runnable failed finally. Only the last attempt has this event.
 
     Attributes:
         runnable_id: the runnable.
         node_hash: its node.
-        error: what went wrong in the last attempt, as a value that can be kept: not an exception, but its text, say.
-        failed_at: when, in milliseconds.
-        attempts: how many there were.
-        failure_action: what the workflow does about it: "halt" or "skip".
+        error: the error of the last attempt, as a value that can be stored, such as the text of an exception.
+        failed_at: the time of the failure, in milliseconds.
+        attempts: the number of attempts.
+        failure_action: the workflow's reaction: "halt" or "skip".
     """
 
     runnable_id: Hash
@@ -384,31 +386,31 @@ class RunnableFailed:
 
 
 def pending(events: Iterable[Any]) -> list[RunnableDispatched]:
-    """What was dispatched and has neither completed nor failed: after a crash, it is to be run again.
+    """Return the runnables that were dispatched and have neither completed nor failed. Run them again after a crash.
 
-    For that, append each dispatch before you run it, and give all the events: those after a snapshot do not tell what
-    was pending when it was made.
+    For this, append each dispatch before you run it. Pass all the events of the workflow: the events after a snapshot
+    do not show what was pending at the snapshot.
 
-    A failure is final, as in Runic, which records none for an attempt that is followed by another. What is dispatched
-    again after it completed or failed is pending again; for Runic it stays done.
+    A failure is final, as in Runic, which records no failure for an attempt that it retries. A runnable that is
+    dispatched again after it completed or failed is pending again. In Runic, it stays done.
 
     Args:
-        events: a workflow's, in order. Those of other kinds are passed over.
+        events: a workflow's events, in order. Other events are ignored.
 
     Returns:
-        The last dispatch of each such runnable, in the order of these dispatches.
+        The last dispatch of each pending runnable, in the order of these dispatches.
 
     Raises:
-        DecodeError: an event's runnable id is none.
+        DecodeError: an event's `runnable_id` is not a hash.
     """
     dispatched: dict[Hash, RunnableDispatched] = {}
     for past in events:
         if isinstance(past, (RunnableDispatched, RunnableCompleted, RunnableFailed)):
             try:
                 hash(past.runnable_id)
-            except TypeError as error:  # nothing checks the fields of what is read
-                raise DecodeError(f"A {type(past).__name__} is damaged: its runnable_id is none: {error}.") from error
-            # Taken out first, so that a retry stands where it was dispatched and not where the first try was.
+            except TypeError as error:  # reading does not check the types of fields
+                raise DecodeError(f"A {type(past).__name__} is damaged: runnable_id is no hash: {error}.") from error
+            # Removed first, so that a retry has the place of its dispatch, not of the first try.
             dispatched.pop(past.runnable_id, None)
         if isinstance(past, RunnableDispatched):
             dispatched[past.runnable_id] = past

@@ -1,7 +1,7 @@
-"""Which facts of a Runic workflow its engine still needs: Runic's classification into hot and cold, for `rehydrate`.
+"""Runic's classification of a workflow's facts into hot and cold, for `FactResolver.rehydrate`.
 
-Hot is a fact that the workflow needs to go on: its value is loaded. Cold is one that is only history: it stays a
-reference, and is resolved if somebody asks for it after all.
+A workflow needs its hot facts to go on, so their values are loaded. Cold facts are only history: they stay references,
+which you can resolve when you need them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,25 +30,25 @@ from runic_redis.runic_events import (
 
 __all__ = ["Classification", "classify"]
 
-# An edge with one of these labels, from a fact to a node, says that the node still waits to use the fact.
+# An edge from a fact to a node with one of these labels means that the node still waits to use the fact.
 _WAITING = frozenset({"runnable", "matchable", "joined"})
-# Labels of an edge from a node to a fact that it has made.
+# Labels of an edge from a node to a fact that it made.
 _PRODUCED = frozenset({"produced", "state_produced", "reduced", "state_initiated"})
-# Labels of other edges to a fact, and from one.
+# Labels of edges to a fact, and from a fact.
 _TO_FACT = _PRODUCED | {"fan_out", "input"}
 _FROM_FACT = _WAITING | {"ran", "join_satisfied", "satisfied"}
-# What a component may ask of another without a look at its values.
+# The references to another component that do not need its values.
 _WITHOUT_VALUES = frozenset({"fact_count", "step_ran?"})
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The facts of a workflow, by whether it needs their values to go on; made by `classify`.
+    """The hot and the cold facts of a workflow; made by `classify`.
 
     Attributes:
-        hot: the hashes of the facts that it needs.
-        cold: the hashes of the others.
-        dispatched: the runnables that were dispatched and did not end, each by its id with its last dispatch.
+        hot: the hashes of the facts whose values the workflow needs to go on.
+        cold: the hashes of the other facts.
+        dispatched: the last dispatch of each runnable that has not ended, by the runnable's id.
     """
 
     hot: frozenset[Hash]
@@ -56,10 +56,13 @@ class Classification:
     dispatched: Mapping[Hash, RunnableDispatched]
 
     def is_hot(self, event: Any, ref: FactRef) -> bool:
-        """Whether the value of a reference in an event is needed: pass this method to `FactResolver.rehydrate`.
+        """Return whether the value of a reference in an event is needed. Pass this method to `FactResolver.rehydrate`.
 
-        It is, in an event that tells of a hot fact; in the last dispatch of a runnable that did not end; and in any
-        event that tells of no fact, such as a `ComponentAdded`. It is not in the end of a runnable.
+        The value is needed in three kinds of event:
+
+        - an event about a hot fact;
+        - the last dispatch of a runnable that has not ended;
+        - any event that is about no fact, such as a `ComponentAdded`, except the end of a runnable.
         """
         fact = _fact_of(event)
         if fact is not None:
@@ -72,35 +75,35 @@ class Classification:
 
 
 def classify(events: Iterable[Any], meta_targets: Iterable[Hash] = ()) -> Classification:
-    """Tell which facts a workflow needs to go on, as `Runic.Workflow.Rehydration.classify` does.
+    """Return which facts a workflow needs to go on, as `Runic.Workflow.Rehydration.classify` does.
 
     A fact is hot
 
-    - if a node waits to be run on it, or matched with it;
+    - if a node waits to run on it or to match it;
     - if it is at the frontier: no other fact was made from it;
     - if it waits at a join for the other branches;
-    - if a node made it whose values a component refers to (Runic's meta references), other than to count them or to ask
-      whether the node ran.
+    - if a component refers to the values of the node that made it (Runic's meta references). A reference that only
+      counts these values, or asks whether the node ran, does not matter.
 
     Args:
-        events: all the workflow's events, in order. Those of other kinds are ignored.
-        meta_targets: the hashes of the nodes whose values a component refers to. Only the engine knows them: in the
-            events, they are within the components. (A `ReactionOccurred` that tells of one counts too.)
+        events: all the workflow's events, in order. Other events are ignored.
+        meta_targets: the hashes of the nodes whose values a component refers to. Only the engine knows them, because
+            the events have them only within the components. A `ReactionOccurred` with the label "meta_ref" also counts.
 
     Raises:
-        DecodeError: an event is damaged: it holds no hash where there must be one.
-        InvalidType: `meta_targets` holds something else than hashes.
+        DecodeError: an event is damaged: a field that must be a hash is not one.
+        InvalidType: `meta_targets` holds values that are not hashes.
     """
     targets = _checked_targets(meta_targets)
     events = list(events)
     graph = _Graph()
-    # As in Runic, a log of the whole graph comes before what happened since.
+    # As in Runic, a log of the whole graph comes before later events.
     for event in sorted(events, key=lambda event: not isinstance(event, ReactionOccurred)):
         try:
             graph.apply(event)
-        except (TypeError, ValueError) as error:  # nothing checks the fields of what is read
+        except (TypeError, ValueError) as error:  # reading does not check the types of fields
             raise DecodeError(
-                f"A {type(event).__name__} is damaged: it holds no hash where there must be one: {error}."
+                f"A {type(event).__name__} is damaged: a field that must be a hash is not one: {error}."
             ) from error
     known = graph.known
     hot = known - graph.parents
@@ -114,13 +117,13 @@ def classify(events: Iterable[Any], meta_targets: Iterable[Hash] = ()) -> Classi
 
 
 class _Graph:
-    """As much of a workflow's graph as its facts' classification takes.
+    """The part of a workflow's graph that the classification needs.
 
     Attributes:
         known: the facts.
-        parents: the facts that others were made from.
-        edges: from a fact to a node, each with its label.
-        produced: each node, with each fact that it made.
+        parents: the facts from which other facts were made.
+        edges: the edges from a fact to a node, with their labels.
+        produced: the pairs of a node and a fact that it made.
         meta_targets: the nodes whose values a component refers to.
     """
 
@@ -132,7 +135,7 @@ class _Graph:
         self.meta_targets: set[Hash] = set()
 
     def apply(self, event: Any) -> None:
-        """Apply an event, if it is one of the graph."""
+        """Apply an event, if it is about the graph."""
         fact = _fact_of(event)
         if fact is not None:
             fact_hash, ancestry, node, label = fact
@@ -183,7 +186,7 @@ def _checked_targets(meta_targets: Any) -> set[Hash]:
 
 
 def _fact_of(event: Any) -> tuple[Hash, tuple[Hash, Hash] | None, Hash | None, str] | None:
-    """The fact that an event tells of: its hash, its ancestry, the node that made it and the edge's label."""
+    """Return the fact that an event is about: its hash, its ancestry, the node that made it and the edge's label."""
     if isinstance(event, FactProduced):
         node = event.ancestry[0] if event.ancestry is not None else None
         return event.hash, event.ancestry, node, event.producer_label
@@ -199,7 +202,7 @@ def _fact_of(event: Any) -> tuple[Hash, tuple[Hash, Hash] | None, Hash | None, s
 
 
 def _vertex(end: Any) -> Hash | None:
-    """The hash of one end of an edge; None if it is described in another way."""
+    """Return the hash of one end of an edge; None if the end has another form."""
     if isinstance(end, FactRef):
         return end.hash
     return end if isinstance(end, int | str) else None

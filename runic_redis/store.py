@@ -1,6 +1,7 @@
 """The store: every operation of the contract, on a connection to Redis.
 
-This is the whole API in one place. What an operation does is in operations/, how it reaches Redis in drivers/.
+The whole API is one module because users read it from top to bottom, a method for each operation. The operations
+themselves are in operations/, and drivers/ sends them to Redis.
 """
 
 import time
@@ -47,30 +48,33 @@ Hash = TypeVar("Hash", str, bytes, str | bytes)
 class RedisStore:
     """An event store on Redis or Valkey, for threads and processes to share.
 
-    Make one with `RedisStore.from_url`, or over a redis-py client of your own. It is a context manager, and safe to
-    use from many threads. Opening it writes nothing: the first write makes the namespace. Do not call it from a signal
-    handler, which may have interrupted a call of the same thread, and would wait for it: set a flag there.
+    Open one with `RedisStore.from_url`, or pass a redis-py client. It is a context manager, and many threads may use
+    it. Opening writes nothing: the first write creates the namespace. Do not call it from a signal handler: the handler
+    may have interrupted a call of the same thread, and would wait for that call. Set a flag there instead.
 
-    Every method raises `StoreUnavailable` when Redis does not answer within the deadline, `InvalidArgument` (or
-    `InvalidType`) for an argument that no store could take, before anything is sent, and `DecodeError` for a foreign
-    value at one of its keys, changing nothing. Every method that writes raises `WriteRefused` when the server is full,
-    or the request too large for it, and `DurabilityError` when what was written was not confirmed to be as durable as
-    was asked for. Other errors are named where they belong.
+    Every method can raise these errors, and each method names the others:
 
-    Durability is "memory", the server has it; "fsync", it is on the server's disk; or `replicated(n)`, so many replicas
-    have it too. It is confirmed in the same round trip. Leases are not: one that is lost with its server is refused.
+    - `StoreUnavailable`: Redis did not answer within the deadline.
+    - `InvalidArgument` or `InvalidType`: no store could take the argument; nothing was sent.
+    - `DecodeError`: a key holds a foreign or damaged value; nothing was changed.
+    - `WriteRefused`, on a write: the server is full, or the request is too large for it; nothing was changed.
+    - `DurabilityError`, on a write: the write is stored, and its durability was not confirmed.
+
+    The durability "memory" means that the server has the write. "fsync" means that it is on the server's disk, and
+    `replicated(n)` that n replicas have it too. The round trip that carries the write also confirms it. Leases are not
+    confirmed: a lease that is lost with its server is rejected later.
 
     Args:
-        client: a redis-py client: `redis.Redis`, `redis.RedisCluster`, or one from a Sentinel's `master_for`. It is
-            used, but neither changed nor closed.
-        namespace: what this application keeps is under this name, apart from everything else in the server.
-        partitions: how many parts the namespace's workflows are spread over; fixed when the first write makes it. None
-            for as many as it was made with, or 256.
-        deadline_s: for how many seconds an operation is tried, or waits to be tried while the server fails, before
-            `StoreUnavailable`.
-        unknown_events: what to do on reading an event of a type that is not registered: "raise" `UnknownEventType`,
-            or "wrap" it in an `UnknownEvent`.
-        durability: how durable a write is before it counts as done, unless its call says otherwise.
+        client: a redis-py client: `redis.Redis`, `redis.RedisCluster`, or one from a Sentinel's `master_for`. The store
+            uses it, and neither changes nor closes it.
+        namespace: the name under which this application's data is stored, separate from all else in the server.
+        partitions: over how many parts the namespace spreads its workflows; fixed by the first write. None for the
+            number that the namespace has, or 256 for a new one.
+        deadline_s: how many seconds the store retries an operation, or queues it while the server fails, before it
+            raises `StoreUnavailable`.
+        unknown_events: how to read an event of a type that is not registered: "raise" `UnknownEventType`, or "wrap"
+            it in an `UnknownEvent`.
+        durability: how durable a write must be before its call returns, unless the call says otherwise.
         registry: the event types of this store; None for those registered by the package's `event`.
 
     Attributes:
@@ -109,7 +113,7 @@ class RedisStore:
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
     ) -> Self:
-        """Connect to a URL; the store closes the connection with itself.
+        """Return a store that connects to a URL, and closes the connection when it is closed.
 
         Args:
             url: where to connect; None for the environment's ``RUNIC_REDIS_URL``. One of ``redis://``, ``rediss://``,
@@ -158,7 +162,10 @@ class RedisStore:
             raise
 
     def close(self) -> None:
-        """Close the connection, if the store made it. A closed store can do nothing more."""
+        """Close the store, and the connection if the store opened it.
+
+        A closed store rejects every call.
+        """
         if not self.closed:
             self.closed = True
             self._connected.server.close()
@@ -179,20 +186,20 @@ class RedisStore:
 
     def __reduce__(self) -> NoReturn:
         raise InvalidType(
-            "A RedisStore cannot be pickled or copied: it has connections, which belong to its process. Nothing was "
-            "changed. Pass the URL and the namespace instead, and open a store with RedisStore.from_url where it is "
-            "needed. Threads share one store."
+            "A RedisStore cannot be pickled or copied, because its connections belong to this process. Nothing was "
+            "changed. Pass the URL and the namespace instead, and open a store there with RedisStore.from_url. Threads "
+            "can share one store."
         )
 
     def run(self, operation: Operation[T], name: str, workflow_id: str = "") -> T:
         """Run an operation that was made with this store's `context`, and return its result.
 
-        The methods of the store use it, and so do tools that have operations of their own, such as the command line.
+        The store's methods use it. So do tools that bring operations of their own, such as the command line.
 
         Args:
-            operation: from a function of `runic_redis.operations` or `runic_redis.admin`.
-            name: the public name of the operation. Spans and metrics carry it.
-            workflow_id: the workflow that it is about, if it is about one.
+            operation: from a function in `runic_redis.operations` or `runic_redis.admin`.
+            name: the operation's public name. Spans and metrics carry it.
+            workflow_id: the workflow that it is about, if it is about a single one.
         """
         context = self.context
         if not context.made:
@@ -220,32 +227,32 @@ class RedisStore:
         snapshot: bytes | None = None,
         durability: Durability | None = None,
     ) -> int:
-        """Append events to a workflow as one commit, which is stored whole or not at all.
+        """Append events to a workflow as one commit.
 
-        A commit whose reply was lost is found again by its id and not stored twice. With no events, nothing is
-        stored; the expected cursor is still checked. A value in an event that is wrapped as `Fact` is kept as a fact,
-        in the same step, and comes back as a `FactRef`.
+        The store keeps the commit whole or not at all. A retry finds a commit whose reply was lost, and does not store
+        it twice. An empty list stores nothing; the store still checks the expected cursor. A value wrapped as `Fact` is
+        stored as a fact in the same step, and readers get a `FactRef` in its place.
 
         Args:
-            workflow_id: the workflow; made by its first commit.
+            workflow_id: the workflow; its first commit creates it.
             events: instances of registered classes, and plain dicts.
-            expected_cursor: append only if the workflow is at exactly this cursor; 0 for a new one.
-            commit_id: an id of your own, known as long as the workflow is: appending again with it stores nothing,
-                whatever the events, and returns the same cursor.
-            metadata: a small dict to keep with the commit, such as correlation and causation ids.
-            lease: append only by this lease, and have it last on.
-            snapshot: the workflow's state after these events, to be saved as its snapshot in the same step.
-            durability: how durable it must be before it counts as done; None for as the store has it.
+            expected_cursor: append only if the workflow is at exactly this cursor; 0 for a new workflow.
+            commit_id: your own id for the commit. The store knows it as long as the workflow exists: a second append
+                with the same id stores nothing, whatever its events, and returns the same cursor.
+            metadata: a small dict to store with the commit, such as correlation and causation ids.
+            lease: append only under this lease, and renew it.
+            snapshot: the workflow's state after these events, stored as its snapshot in the same step.
+            durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
             The workflow's cursor after the commit.
 
         Raises:
-            CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, this is a
-                `CommitsLost`.
+            CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, the error is
+                a `CommitsLost`.
             LeaseLost: the lease is outdated; nothing was stored.
-            FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
-            EncodeError: an event, or a value in one, cannot be kept; nothing was sent.
+            FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
+            EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
         return self._write(
             appending.append(
@@ -272,78 +279,79 @@ class RedisStore:
     ) -> list[int | StoreError]:
         """Append a commit to each of many workflows, in one round trip.
 
-        Each commit stands alone: one that fails has its error in the list, and the others are stored. Several commits
-        to one workflow are stored in their order, in a round trip each.
+        Each commit stands alone: if one fails, its error is in the list, and the others are stored. Several commits to
+        one workflow are stored in their order, each in its own round trip.
 
         Args:
             items: pairs of a workflow id and its events.
-            leases: what is appended to the workflows of these is appended by them only.
+            leases: commits to the workflows of these leases are appended under them.
             durability: as for `append`.
 
         Returns:
-            For each item, in order, the workflow's cursor after it, or the `StoreError` that it failed with.
+            For each item, in order: the workflow's cursor after the commit, or the `StoreError` that it failed with.
         """
         return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
-        """The events of a commit, checked and encoded ahead of their `append`; nothing is sent.
+        """Return the events of a commit, checked and encoded for a later `append`.
 
-        Pass the result to `append` in place of the events, and they are not encoded again. Later changes to an event
-        have no effect on it.
+        Nothing is sent, and in asyncio the call is not awaited. Pass the result to `append` in place of the events, and
+        the store does not encode them again. Later changes to an event have no effect on it.
 
         Args:
             events: as for `append`.
 
         Returns:
-            The events, as a tuple with the attributes ``encoded_bytes`` (what the limit of a commit counts) and
-            ``stored_bytes`` (after compression).
+            The events, as a tuple. Its attribute ``encoded_bytes`` is the size that a commit's limit counts, and
+            ``stored_bytes`` is the size after compression.
 
         Raises:
-            EncodeError: an event, or a value in one, cannot be stored, or the commit is too large.
+            EncodeError: an event, or a value in one, has no encoding, or the commit is too large.
         """
         return appending.encode_events(self.context, events)
 
     def encode_state(self, state: Any) -> bytes:
-        """A session's state as the data of a snapshot: any value that an event may hold; nothing is sent.
+        """Return a session's state, encoded as the data of a snapshot.
+
+        The state is any value that an event may hold. Nothing is sent, and in asyncio the call is not awaited.
 
         Raises:
-            EncodeError: a part of it cannot be stored.
+            EncodeError: a part of it has no encoding.
         """
         return self.context.codec.encode_state(state)
 
     def decode_state(self, data: bytes) -> Any:
-        """A session's state, from the data of a snapshot that `encode_state` made; nothing is sent.
+        """Return the session's state that `encode_state` encoded.
+
+        Nothing is sent, and in asyncio the call is not awaited.
 
         Raises:
-            DecodeError: the data is damaged, or something else.
-            UnknownEventType: it holds an object of an unregistered type.
+            DecodeError: the data is damaged, or is not an encoded state.
+            UnknownEventType: it holds an object of a type that is not registered.
         """
         return self.context.codec.decode_state_strictly(data)
 
     def stream(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
     ) -> Iterator[Any]:
-        """A workflow's events, up to the cursor that it has now.
+        """Return an iterator over a workflow's events, up to its present cursor.
 
-        They are read a page at a time. The commit at either end is cut to the range asked for.
+        The iterator reads a page at a time. It cuts the commits at both ends to the range that you ask for.
 
         Args:
             workflow_id: the workflow.
-            after: give the events with a higher cursor than this.
-            until: and at most this; None for all there are.
-            reverse: newest first. The last few cost no more than those few.
-
-        Returns:
-            An iterator of events.
+            after: return only events with a higher cursor.
+            until: return no event with a higher cursor; None for all events.
+            reverse: newest first. Reading the last few events costs no more than those few.
 
         Raises:
-            WorkflowNotFound: no event was ever appended to it; raised by the call. Or, while iterating, the workflow
-                was deleted.
-            EventsTrimmed: events asked for have been trimmed; raised by the call, or, in reverse, where they would
-                have come.
-            CommitsLost: while iterating, the server was found to have lost events.
+            WorkflowNotFound: nothing was ever appended to it, raised by the call; or the workflow was deleted while you
+                iterate.
+            EventsTrimmed: events in the range were trimmed. The call raises it; in reverse, the iterator does when it
+                reaches them.
+            CommitsLost: the server lost events while you iterate.
             UnknownEventType: an event's type is not registered, see `unknown_events`.
-            DecodeError: what is kept is damaged.
+            DecodeError: stored data is damaged.
         """
         return self._read(
             reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse), "stream", workflow_id
@@ -352,7 +360,10 @@ class RedisStore:
     def stream_records(
         self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
     ) -> Iterator[Record]:
-        """As `stream`, but each event in a `Record`, with its cursor, its time and its commit's metadata."""
+        """Return an iterator like `stream`, with each event in a `Record`.
+
+        A record holds the event, its cursor, its time and its commit's metadata.
+        """
         return self._read(
             reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse, records=True),
             "stream",
@@ -360,46 +371,48 @@ class RedisStore:
         )
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
-        """A workflow's events, what is there and then what comes, as it comes, until stopped.
+        """Return an iterator over a workflow's events that waits for new ones.
 
-        The workflow need not be there yet. It is read over a connection of its own.
+        It starts with the stored events and goes on with new ones as they are appended. The workflow need not exist
+        yet. The store reads over a separate connection.
 
         Args:
             workflow_id: the workflow.
-            after: give the events with a higher cursor than this.
-            wait_s: for how many seconds a step waits for the next event before iteration ends; None for ever, and 0
-                for the events that are there. A later step goes on where it ended. A server that does not answer is
-                waited for as long as the deadline says, and raises.
+            after: return only events with a higher cursor.
+            wait_s: how many seconds a step waits for the next event before iteration ends; None for no limit, 0 for the
+                stored events only. A later step goes on where iteration ended. While the server is unreachable, a step
+                waits until the store's deadline and then raises `StoreUnavailable`.
 
         Returns:
             An iterator of `Record`s, which is also a context manager.
 
         Raises:
-            EventsTrimmed: events asked for have been trimmed; raised by the call, or while iterating.
-            WorkflowNotFound: while iterating, the workflow was deleted.
-            CommitsLost: while iterating, the server was found to have lost events.
+            EventsTrimmed: events in the range were trimmed; raised by the call, or while you iterate.
+            WorkflowNotFound: the workflow was deleted while you iterate.
+            CommitsLost: the server lost events while you iterate.
         """
         return self._tail(
             tailing.Tailer(self.context, {workflow_id: after}), itemgetter(1), wait_s, "tail", workflow_id
         )
 
     def tail_many(self, after: Mapping[str, int], *, wait_s: float | None = None) -> Tail[tuple[str, Record]]:
-        """As `tail`, of many workflows at once, by one blocking read.
+        """Return an iterator like `tail` over many workflows, read together.
 
-        The events of each come in order; between workflows there is no order. In a cluster, where one read cannot
-        wait for several slots, what comes is seen within 50 ms, or as many times that as there are slots.
+        The events of each workflow come in order. There is no order between workflows. One server needs one blocking
+        read. In a cluster a read cannot wait for several slots: a new event arrives within 50 ms, times the number of
+        slots.
 
         Args:
             after: the workflows, each with the cursor after which to read it.
             wait_s: as for `tail`.
 
         Returns:
-            An iterator of pairs, of a workflow id and a `Record`, as that of `tail`.
+            An iterator of pairs, a workflow id and a `Record`, which is also a context manager.
         """
         return self._tail(tailing.Tailer(self.context, after), tuple, wait_s, "tail_many")
 
     def cursor(self, workflow_id: str) -> int:
-        """How many events the workflow has had since it was made; 0 if there is none."""
+        """Return how many events the workflow has had since it was created; 0 if there is none."""
         return self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
 
     # Snapshots
@@ -413,12 +426,12 @@ class RedisStore:
         lease: Lease | None = None,
         durability: Durability | None = None,
     ) -> None:
-        """Save a workflow's state as of a cursor, over the snapshot before it.
+        """Save a workflow's state as of a cursor, and replace its earlier snapshot.
 
         Raises:
             LeaseLost: the lease is outdated; nothing was stored.
-            SnapshotConflict: the cursor is above the workflow's, or below that of the snapshot already there; nothing
-                was stored.
+            SnapshotConflict: the cursor is above the workflow's, or below that of the stored snapshot; nothing was
+                stored.
         """
         self._write(
             snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
@@ -428,123 +441,128 @@ class RedisStore:
         )
 
     def load_snapshot(self, workflow_id: str) -> tuple[int, bytes]:
-        """A workflow's snapshot: the cursor that it stands for, and the data.
+        """Return a workflow's snapshot: its cursor and its data.
 
         Raises:
-            SnapshotNotFound: there is none.
+            SnapshotNotFound: there is no snapshot.
         """
         return self.run(snapshots.load_snapshot(self.context, workflow_id), "load_snapshot", workflow_id)
 
     def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
     ) -> int:
-        """Remove the commits that the workflow's snapshot covers; without a snapshot, none.
+        """Trim the commits that the workflow's snapshot covers.
 
-        A commit that is to go in part stays whole.
+        Without a snapshot, nothing is trimmed. A commit that would be trimmed in part stays whole.
 
         Args:
             workflow_id: the workflow.
-            keep: how many of the events that the snapshot covers to keep, the last ones.
-            lease: trim only by this lease.
+            keep: how many of the covered events to keep, counted from the newest.
+            lease: trim only under this lease.
             durability: as for `append`.
 
         Returns:
-            The cursor of the last event that is gone, now or by an earlier trim; 0 if none is.
+            The cursor of the last trimmed event, by this trim or an earlier one; 0 if none is trimmed.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            LeaseLost: the lease is outdated; nothing was removed.
+            LeaseLost: the lease is outdated; nothing was trimmed.
         """
         return self._write(snapshots.trim(self.context, workflow_id, keep, lease), durability, "trim", workflow_id)
 
     # Facts
 
     def save_fact(self, fact_hash: str | bytes, value: Any, *, durability: Durability | None = None) -> None:
-        """Keep a value under a hash of the caller's; if it is there already, nothing changes.
+        """Save a value under a hash that you choose; a value that is already stored there stays.
 
         Raises:
-            EncodeError: the value cannot be kept; nothing was sent.
-            InvalidArgument: another value is kept under the hash, and stays.
+            EncodeError: the value has no encoding; nothing was sent.
+            InvalidArgument: the hash has another value; nothing was changed.
         """
         self._write(facts.save_fact(self.context, fact_hash, value), durability, "save_fact")
 
     def save_facts(self, values: Mapping[Hash, Any], *, durability: Durability | None = None) -> None:
-        """Keep many values, each under its hash, in one round trip; as `save_fact`."""
+        """Save many values, each under its hash, in one round trip.
+
+        Each value is saved as by `save_fact`.
+        """
         self._write(facts.save_facts(self.context, values), durability, "save_facts")
 
     def put_fact(self, value: Any, *, durability: Durability | None = None) -> str:
-        """Keep a value under its content hash.
+        """Save a value under its content hash, and return the hash.
 
-        The hash is ``sha256:`` and the hex SHA-256 of the value's canonical encoding: equal values have equal hashes,
-        whatever the order of their dicts and sets. (1, 1.0 and True are values of their own, and so are 0.0 and -0.0.)
-
-        Returns:
-            The hash.
+        The hash is ``sha256:`` and the hex SHA-256 of the value's canonical encoding. Equal values have equal hashes,
+        in whatever order their dicts and sets are. The values 1, 1.0 and True have different hashes; so have 0.0 and
+        -0.0.
 
         Raises:
-            EncodeError: the value cannot be kept; nothing was sent.
+            EncodeError: the value has no encoding; nothing was sent.
         """
         return self._write(facts.put_fact(self.context, value), durability, "put_fact")
 
     def load_fact(self, fact_hash: str | bytes) -> Any:
-        """The value that is kept under a hash, checked against it. Its dicts are in canonical order.
+        """Return the value stored under a hash, after checking it against the hash.
+
+        Dicts in the value are in canonical order.
 
         Raises:
-            FactNotFound: there is none.
-            DecodeError: what is kept is damaged, or does not match the hash.
+            FactNotFound: there is no such fact.
+            DecodeError: the stored value is damaged, or does not match the hash.
         """
         return self.run(facts.load_fact(self.context, fact_hash), "load_fact")
 
     def load_facts(self, hashes: Iterable[Hash]) -> dict[Hash, Any]:
-        """The values kept under many hashes, by hash, in one round trip.
+        """Return the values stored under many hashes, by hash, in one round trip.
 
         Raises:
-            FactNotFound: some are missing; the error names them all.
-            DecodeError: what is kept is damaged, or does not match its hash.
+            FactNotFound: some facts are missing; the error names them all.
+            DecodeError: a stored value is damaged, or does not match its hash.
         """
         return self.run(facts.load_facts(self.context, hashes), "load_facts")
 
     # Leases
 
     def acquire(self, workflow_id: str, owner: str, ttl: float = 30.0) -> HeldLease:
-        """Get the right to write a workflow, for a time. Makes the workflow, if there is none.
+        """Acquire a lease: the right to write a workflow, for a limited time.
 
-        A lease keeps out those who write by a lease too: a write that carries one is refused, in the script that would
-        have written, once another was given. (A write without one is not refused.) As a context manager a lease is
-        renewed by a heartbeat, and given back at the end.
+        Creates the workflow if there is none. A lease stops writers that carry an outdated lease: the script that would
+        write rejects them. A writer without a lease is not checked. As a context manager, the lease renews itself by a
+        heartbeat and is released at the end.
 
         Args:
             workflow_id: the workflow.
-            owner: who it is for. An owner who has the lease gets another; the one before is outdated.
-            ttl: for how many seconds it lasts, from now and from each renewal; a write that carries it renews it.
+            owner: the name of its holder. An owner who already holds the lease gets a new one, which outdates the
+                other.
+            ttl: how many seconds it lasts from now, from each renewal, and from each write that carries it.
 
         Returns:
             The lease, with its fencing token.
 
         Raises:
-            LeaseHeld: somebody else has it.
+            LeaseHeld: another owner holds it.
         """
         token = self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
         return HeldLease(workflow_id, owner, token, float(ttl), self)
 
     def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[HeldLease]:
-        """Get the leases of workflows that somebody has left unfinished, each for one claimer, however many ask.
+        """Claim unfinished workflows: acquire the leases of workflows that were abandoned.
 
-        Left unfinished is what was leased, is not complete, and whose lease has run out or was given back.
+        A workflow is abandoned if it was leased, is not complete, and its lease has expired or was released. Each one
+        goes to a single claimer, however many claim at the same time.
 
         Args:
-            owner: who they are for.
-            limit: at most this many.
-            ttl: for how many seconds they last.
+            owner: the name of the holder of the leases.
+            limit: the largest number of workflows to claim.
+            ttl: how many seconds the leases last.
 
         Returns:
-            The leases; none if nothing is left unfinished.
+            The leases; an empty list if there is nothing to claim.
         """
         claimed = self.run(leasing.claim(self.context, owner, limit, ttl), "claim")
         return [HeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
 
     def renew(self, lease: Lease) -> None:
-        """Have a lease last for its time from now on.
+        """Renew a lease for its full time from now.
 
         Raises:
             LeaseLost: it is outdated.
@@ -552,11 +570,16 @@ class RedisStore:
         self.run(leasing.renew(self.context, lease), "renew")
 
     def release(self, lease: Lease) -> None:
-        """Give a lease back: what is unfinished can be claimed at once. If the lease was lost, nothing happens."""
+        """Release a lease, so that others can claim the workflow at once.
+
+        If the lease was lost before, nothing happens.
+        """
         self.run(leasing.release(self.context, lease), "release")
 
     def complete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
-        """Mark a workflow as finished: nobody can claim it any more. It can still be read, and written.
+        """Mark a workflow as complete, so that it can no longer be claimed.
+
+        You can still read it and write to it.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
@@ -565,16 +588,21 @@ class RedisStore:
         self._write(leasing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
     def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a finished workflow deleted so many seconds from now, with all that is kept for it, facts aside.
+        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
 
-        It is over once the server's clock and the caller's have both reached that time. So one clock that is set, or a
-        failover to a server with another clock, deletes nothing early. From then on, reads take it for gone, and a
-        write begins another workflow. The store deletes it when a read, a write, `list`, `collect` or another `expire`
-        meets it.
+        The workflow ends when the server's clock and the caller's clock have both reached that time. A clock that is
+        set wrong, or a failover to a server with another clock, therefore deletes nothing early. From then on, reads no
+        longer find the workflow, and a write starts a new one. The store deletes the data when a read, a write, `list`,
+        `collect` or another `expire` meets it.
+
+        Args:
+            workflow_id: the workflow.
+            after: how many seconds from now.
+            durability: as for `append`.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            InvalidArgument: it is not complete; nothing was changed.
+            InvalidArgument: the workflow is not complete; nothing was changed.
         """
         self._write(leasing.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
 
@@ -583,35 +611,42 @@ class RedisStore:
     def save(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
-        """Save a whole list of events as the workflow's log, over the one before. The stream is another thing.
+        """Save a whole list of events as the workflow's log, and replace its earlier log.
+
+        The log is separate from the stream: `append` does not change it.
 
         Raises:
-            EncodeError: an event cannot be kept; nothing was sent.
+            EncodeError: an event has no encoding; nothing was sent.
             LeaseLost: the lease is outdated; nothing was stored.
-            FactNotFound: an event holds a `FactRef` to a fact that is not kept; nothing was stored.
+            FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
         """
         self._write(workflows.save(self.context, workflow_id, log, lease), durability, "save", workflow_id)
 
     def checkpoint(
         self, workflow_id: str, log: list[Any], *, lease: Lease | None = None, durability: Durability | None = None
     ) -> None:
-        """The same as `save`: what Runic's runner calls while a workflow runs."""
+        """Save the workflow's log, as `save` does.
+
+        Runic's runner calls it while a workflow runs.
+        """
         self.save(workflow_id, log, lease=lease, durability=durability)
 
     def load(self, workflow_id: str) -> list[Any]:
-        """The log that was saved.
+        """Return the workflow's log, as it was last saved.
 
         Raises:
-            WorkflowNotFound: none was.
+            WorkflowNotFound: no log was saved.
         """
         return self.run(workflows.load(self.context, workflow_id), "load", workflow_id)
 
     def exists(self, workflow_id: str) -> bool:
-        """Whether anything has been appended, saved or snapshotted under the id."""
+        """Return whether anything was appended, saved or snapshotted under the id."""
         return self.run(workflows.exists(self.context, workflow_id), "exists", workflow_id)
 
     def delete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
-        """Delete a workflow with all that is kept for it, facts aside; if there is none, nothing happens.
+        """Delete a workflow with everything stored for it except facts.
+
+        If there is no such workflow, nothing happens.
 
         Raises:
             LeaseLost: the lease is outdated; nothing was deleted.
@@ -619,41 +654,41 @@ class RedisStore:
         self._write(workflows.delete(self.context, [workflow_id], lease), durability, "delete", workflow_id)
 
     def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
-        """The ids of all workflows, the one written to last first, read a page at a time.
+        """Return an iterator over the ids of all workflows, the last written first.
 
-        A workflow that is written to while the listing is under way moves to the front and may be passed over.
+        The iterator reads a page at a time. A workflow that is written to meanwhile moves to the front and may be
+        missed.
 
         Args:
             prefix: only ids that start with this.
-            limit: at most this many.
-
-        Returns:
-            An iterator of ids.
+            limit: the largest number of ids.
         """
         return self._read(listing.Listing(self.context, prefix=prefix, limit=limit), "list")
 
     # The namespace as a whole
 
     def collect(self, grace: float = 3600.0) -> int:
-        """Remove the facts that no workflow refers to, in bounded steps, while writers go on.
+        """Remove facts that no workflow refers to, in bounded steps, while writers are active.
 
-        A workflow refers to a fact by a `Fact` or a `FactRef` in an event, from when that is appended until the
-        workflow is deleted or expires, also when the event is trimmed. A hash that a program keeps in any other way,
-        such as in a str, is no reference.
+        A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the workflow is deleted or
+        expires, also after the event is trimmed. A hash that a program stores in another way, such as in a str, is not
+        a reference.
 
         Args:
-            grace: only facts that nobody has written, or referred to anew, for so many seconds: longer than it takes
-                from `put_fact` to the event that refers to it, and, in a cluster, than any append takes.
+            grace: keep facts that were written or referred to within so many seconds. Choose more time than your
+                program takes from `put_fact` to the event that refers to it, and, in a cluster, more than any append
+                takes.
 
         Returns:
-            How many were removed.
+            The number of facts removed.
         """
         return self.run(collecting.collect(self.context, grace), "collect")
 
     def memory_usage(self) -> dict[str, int]:
-        """How many bytes of the server's memory the namespace takes, by kind of key.
+        """Return how many bytes of the server's memory the namespace takes, by kind of key.
 
-        Asks for every key by name: meant for people and reports, not for every request. (fakeredis cannot tell.)
+        The store asks the server about every key, so use it for reports and not for every request. fakeredis does not
+        support it.
 
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
@@ -662,10 +697,10 @@ class RedisStore:
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 
     def delete_namespace(self) -> None:
-        """Delete every workflow and every fact of the namespace, and the namespace itself.
+        """Delete every workflow, every fact, and the namespace itself.
 
-        Stop its other users first: what they write meanwhile may stay, and a store that is open elsewhere does not
-        notice that the namespace, with its settings, is gone. The next write makes it anew.
+        Stop its other users first. Their writes during the deletion may stay, and a store that is open elsewhere does
+        not notice that the namespace and its settings are gone. The next write creates a new namespace.
         """
         self.run(namespace.delete_namespace(self.context), "delete_namespace")
 
@@ -687,11 +722,11 @@ class RedisStore:
         try:
             while page := self.run(source.next_page(), name, workflow_id):
                 yield from page
-                page.clear()  # before the next one is made, which then takes the same memory
+                page.clear()  # so that the next page takes the same memory
         finally:
             source.close()
 
 
 def init_store(url: str | None = None, **options: Any) -> RedisStore:
-    """Open a store by URL: `RedisStore.from_url`, under the name that the contract gives it."""
+    """Open a store by URL: the contract's name for `RedisStore.from_url`."""
     return RedisStore.from_url(url, **options)

@@ -1,7 +1,7 @@
-"""Iterators over what a store reads page by page: tails, and for asyncio streams and listings too.
+"""Iterators over pages that a store reads: tails, and for asyncio also streams and listings.
 
-In asyncio a task reads each page. A caller that is cancelled, or that gives up waiting, leaves the page to the next
-step: nothing is lost and nothing comes twice.
+In asyncio, a task reads each page. If the caller is cancelled or stops waiting, the next step gets the page. No event
+is lost and none comes twice.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from runic_redis.operations.tailing import Tailer
 __all__ = ["AsyncPages", "AsyncTail", "Tail"]
 
 T = TypeVar("T")
-# How a store carries an operation out.
+# Runs an operation on the store.
 _Run = Callable[[Any], Any]
 _RunAsync = Callable[[Any], Coroutine[Any, Any, Any]]
 
@@ -32,12 +32,12 @@ def _left_s(until_s: float | None) -> float | None:
 
 
 class Tail(Iterator[T]):
-    """An iterator over the events of workflows, those that are there and then those that come.
+    """An iterator over the events of workflows: first the stored events, then new events as they are appended.
 
-    `RedisStore.tail` and `RedisStore.tail_many` make it. Iteration waits for the next event. It ends when nothing came
-    for `wait_s` seconds; a later step goes on where it ended. After an error, too, a later step goes on.
+    `RedisStore.tail` and `RedisStore.tail_many` make it. Iteration waits for the next event. It ends when no event
+    comes for `wait_s` seconds. A later step continues from there, and so does a step after an error.
 
-    Leave it as a context manager, or `close` it, to end it: then it gives nothing more. Threads may share a tail: each
+    Use it as a context manager, or call `close`, to end it: then it yields nothing more. Threads may share a tail: each
     event goes to one of them.
     """
 
@@ -69,7 +69,7 @@ class Tail(Iterator[T]):
             raise StopIteration
 
     def close(self) -> None:
-        """End the tail, from any thread. A thread that waits in it stops at once, and its connection is closed."""
+        """End the tail, from any thread. A thread that waits in it stops at once, and the connection is closed."""
         self._tailer.stop.set()
 
     def __enter__(self) -> Self:
@@ -79,15 +79,15 @@ class Tail(Iterator[T]):
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise _not_copied(self)
+        raise _not_copyable_error(self)
 
 
 class _PageReader:
-    """Has a task read pages, for steps that may be cancelled.
+    """A reader of pages in a task, so that steps can be cancelled.
 
     Args:
-        run: carries out an operation of the store.
-        check_loop: raises an error in an event loop that is not the store's.
+        run: runs an operation on the store.
+        check_loop: raises an error in an event loop other than the store's.
     """
 
     def __init__(self, run: _RunAsync, check_loop: Callable[[], None]) -> None:
@@ -96,13 +96,13 @@ class _PageReader:
         self._items: deque[Any] = deque()
         self._opened = False
         self._closed = False
-        # The task that reads a page, and when it began.
+        # The task that reads a page, and the time when it began.
         self._reading: tuple[asyncio.Task[None], float] | None = None
 
     async def _await_page(self, read: Callable[[], Coroutine[Any, Any, None]]) -> float:
-        """Wait until a page is read, perhaps one that an earlier step began; when its reading began."""
+        """Wait for a page, which an earlier step may have begun to read, and return when its reading began."""
         if self._reading is not None and self._reading[0].done():
-            self._reading = None  # it failed while nobody waited
+            self._reading = None  # it ended while no step waited
         if self._reading is None:
             task = asyncio.create_task(read())
             task.add_done_callback(_retrieve)
@@ -116,7 +116,7 @@ class _PageReader:
         return began_s
 
     async def aclose(self) -> None:
-        """End it: it gives nothing more. A task that waits in it stops at once, and its connection is closed."""
+        """End iteration: it yields nothing more. A task that waits stops at once, and the connection is closed."""
         self._check_loop()
         self._closed = True
         self._items.clear()
@@ -127,20 +127,20 @@ class _PageReader:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Have asyncio not complain of a failure that nobody waits for any more."""
+    """Prevent asyncio's warning about a failure that no step waits for."""
     if not task.cancelled():
         task.exception()
 
 
 class AsyncTail(_PageReader, AsyncIterator[T]):
-    """An async iterator over the events of workflows, those that are there and then those that come.
+    """An async iterator over the events of workflows: first the stored events, then new events as they are appended.
 
-    `AsyncRedisStore.tail` and `AsyncRedisStore.tail_many` make it. Iteration waits for the next event. It ends when
-    nothing came for `wait_s` seconds; a later step goes on where it ended. So it does after a step that was cancelled,
-    as by `asyncio.wait_for`, and after an error: no event is lost, and none comes twice.
+    `AsyncRedisStore.tail` and `AsyncRedisStore.tail_many` make it. Iteration waits for the next event. It ends when no
+    event comes for `wait_s` seconds. A later step continues from there. So does a step after an error, or after a step
+    that was cancelled, as by `asyncio.wait_for`: no event is lost, and none comes twice.
 
-    Leave it as an async context manager, or `aclose` it, to end it: then it gives nothing more. Tasks may share a tail:
-    each event goes to one of them.
+    Use it as an async context manager, or call `aclose`, to end it: then it yields nothing more. Tasks may share a
+    tail: each event goes to one of them.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
                 item: T = self._form(self._items.popleft())
                 return item
             read_s = await self._await_page(partial(self._read_page, _left_s(until_s)))
-            # (A page whose reading began earlier may lack what has come since.)
+            # A page whose reading began before this step may lack newer events.
             if until_s is not None and not self._items and read_s >= began_s and now_s() >= until_s:
                 break
         raise StopAsyncIteration
@@ -184,15 +184,15 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
         await self.aclose()
 
     def __reduce__(self) -> NoReturn:
-        raise _not_copied(self)
+        raise _not_copyable_error(self)
 
 
 class AsyncPages(_PageReader, AsyncIterator[T]):
-    """An async iterator over a stream or a listing. After a step that was cancelled it goes on where it was.
+    """An async iterator over a stream or a listing. After a cancelled step, it continues from there.
 
     Args:
-        run: carries out an operation of the store.
-        check_loop: raises an error in an event loop that is not the store's.
+        run: runs an operation on the store.
+        check_loop: raises an error in an event loop other than the store's.
         source: reads the pages.
     """
 
@@ -234,13 +234,13 @@ class AsyncPages(_PageReader, AsyncIterator[T]):
         self._closed = self._closed or not page
 
     async def aclose(self) -> None:
-        """Give up the rest, and a page that is on its way."""
+        """End iteration, and cancel the reading of a page."""
         await super().aclose()
         self._source.close()
 
 
-def _not_copied(tail: object) -> InvalidType:
+def _not_copyable_error(tail: object) -> InvalidType:
     return InvalidType(
         f"This {type(tail).__name__} cannot be pickled or copied: it reads over a connection of this process. Nothing "
-        "was changed. Open another tail where it is needed, with after= the cursor of the last record that you took."
+        "was changed. Open another tail, with after= the cursor of the last record that you processed."
     )

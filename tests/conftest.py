@@ -4,7 +4,6 @@ import functools
 import gc
 import itertools
 import os
-import sys
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,24 +17,24 @@ from tests import servers
 from tests.faces import Face
 
 _numbers = itertools.count()
-# Servers of the session, once they run.
+# The shared servers that are running.
 _shared: list[servers.RunningServer] = []
 
-# How fast a machine is, is no property of the code.
+# A slow machine is no failure of the code.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("untimed")
 
-# redis-py reads its version from its package's metadata for each client.
+# redis-py reads its package's metadata for each client, which is slow.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
-# Those that take longest, mostly waiting for servers and processes: they begin first, and others run beside them.
+# These take longest and mostly wait for servers and processes. They begin first, so that others run beside them.
 _LONG = ("test_claiming", "test_chaos", "test_demo", "test_benchmarks")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors, since some of the tests wait."""
+    """Return one more than the number of processors, because some tests wait."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -45,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage while tests are imported, nor later among what was imported: it took a third of the time."""
+    """Disable the garbage collector during collection, and freeze what was imported. This saves a third of the time."""
     gc.disable()
     try:
         return (yield)
@@ -56,9 +55,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture
 def namespace() -> str:
-    """A namespace that no other test uses.
+    """Return a namespace that no other test uses.
 
-    Now and then, the keys of earlier tests are removed: every command that scans a shared server meets them.
+    Now and then it removes the keys of earlier tests, because they slow every command that scans a shared server.
     """
     number = next(_numbers)
     if number % 16 == 0:
@@ -74,7 +73,7 @@ def embedded_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def embedded(embedded_directory: Path) -> Iterator[str]:
-    """The URL of an embedded server that runs for the whole session."""
+    """Return the URL of an embedded server that runs for the whole session."""
     url = f"embedded://{embedded_directory}"
     with RedisStore.from_url(url):
         yield url
@@ -113,14 +112,12 @@ def cluster_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ser
 @pytest.fixture
 def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Facts are in 16 buckets instead of 4096: where all are asked, fakeredis takes its time for each."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("runic_redis.") and hasattr(module, "FACT_BUCKETS"):
-            monkeypatch.setattr(module, "FACT_BUCKETS", 16)
+    monkeypatch.setattr("runic_redis.keys.FACT_BUCKETS", 16)
 
 
 @pytest.fixture(params=["memory", "valkey"])
 def opener(request: pytest.FixtureRequest, namespace: str) -> Callable[[], RedisStore]:
-    """Opens a store in a new namespace, on fakeredis and on Valkey."""
+    """Return a function that opens a store in a new namespace, on fakeredis and on Valkey."""
     if request.param == "memory":
         request.getfixturevalue("few_buckets")
         return partial(RedisStore.from_url, f"memory://{namespace}", namespace=namespace)
@@ -136,7 +133,7 @@ def store(opener: Callable[[], RedisStore]) -> Iterator[RedisStore]:
 
 @pytest.fixture(params=["memory-sync", "memory-async", "valkey-sync", "valkey-async"])
 def face(request: pytest.FixtureRequest, namespace: str) -> Iterator[Face]:
-    """Sessions and resolvers of both flavours, on fakeredis and on Valkey."""
+    """Return sessions and resolvers of both flavours, on fakeredis and on Valkey."""
     backend, flavour = request.param.split("-")
     url = f"memory://{namespace}"
     if backend == "valkey":

@@ -5,8 +5,9 @@ It imports nothing of runic_redis, which a test looks after.
 
 import datetime as dt
 import hashlib
+import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,7 +17,7 @@ import msgpack
 import redis
 import zstandard
 
-__all__ = ["Damaged", "Event", "Object", "Reader"]
+__all__ = ["Damaged", "Event", "Object", "Reader", "tagged"]
 
 _FACT_BUCKETS = 4096
 
@@ -120,6 +121,39 @@ class Reader:
             raise Damaged("a fact's hash")
         return _value(stored)
 
+    def tagged(self) -> dict[str, Any]:
+        """The whole namespace, as the fixture's JSON has it."""
+        workflows = sorted(self.workflows())
+        facts = {fact_hash for workflow in workflows for fact_hash in self.refs(workflow)}
+        return {
+            "partitions": self.partitions,
+            "workflows": {workflow: self._tagged_workflow(workflow) for workflow in workflows},
+            "facts": {fact_hash.decode(): tagged(self.fact(fact_hash)) for fact_hash in sorted(facts)},
+        }
+
+    def _tagged_workflow(self, workflow: str) -> dict[str, Any]:
+        meta = self.meta(workflow)
+        trimmed = int(meta.get("trimmed", 0))
+        found: dict[str, Any] = {"cursor": int(meta.get("cursor", 0)), "trimmed": trimmed}
+        found["events"] = [
+            {
+                "cursor": event.cursor,
+                "ms": event.ms,
+                "commit": event.commit.hex(),
+                "metadata": tagged(event.metadata),
+                "value": tagged(event.value),
+            }
+            for event in self.events(workflow, trimmed)
+        ]
+        if "snapshot" in meta:
+            cursor, data = self.snapshot(workflow)
+            found["snapshot"] = {"cursor": cursor, "data": data.hex()}
+        if "log" in meta:
+            found["log"] = tagged(self.log(workflow))
+        found["commit_ids"] = {key.decode(): cursor for key, cursor in sorted(self.commit_ids(workflow).items())}
+        found["refs"] = sorted(fact_hash.decode() for fact_hash in self.refs(workflow))
+        return found
+
     def _key(self, kind: str, workflow: str) -> str:
         partition = zlib.crc32(workflow.encode()) % self.partitions
         return f"{{{self._namespace}:{partition}}}:{kind}:{workflow}"
@@ -193,3 +227,45 @@ def _value(data: bytes, schemas: Any = ()) -> Any:
         raise Damaged(f"extension {code}")
 
     return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False, timestamp=3)
+
+
+def tagged(value: Any) -> Any:
+    """A value as JSON in which no type is lost: what JSON has no type for is an object with the type's name."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if type(value) is list:
+        return [tagged(part) for part in value]
+    name, form = _FORMS[type(value)]
+    return {name: form(value)}
+
+
+def _tagged_object(value: Object) -> Any:
+    fields = [[field, tagged(part)] for field, part in value.fields.items()]
+    return {"type": value.name, "version": value.version, "fields": fields}
+
+
+def _tagged_set(value: set[Any] | frozenset[Any]) -> Any:
+    return sorted((tagged(part) for part in value), key=repr)
+
+
+def _moment(value: dt.datetime | dt.time) -> str:
+    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""
+    return value.isoformat() + "~" * value.fold + zone
+
+
+_FORMS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    int: ("int", str),
+    float: ("float", lambda value: struct.pack(">d", value).hex()),
+    bytes: ("bytes", bytes.hex),
+    dict: ("map", lambda value: [[tagged(key), tagged(part)] for key, part in value.items()]),
+    tuple: ("tuple", lambda value: [tagged(part) for part in value]),
+    set: ("set", _tagged_set),
+    frozenset: ("frozenset", _tagged_set),
+    dt.datetime: ("datetime", _moment),
+    dt.time: ("time", _moment),
+    dt.date: ("date", dt.date.isoformat),
+    dt.timedelta: ("duration", lambda value: [value.days, value.seconds, value.microseconds]),
+    Decimal: ("decimal", str),
+    UUID: ("uuid", lambda value: value.hex),
+    Object: ("object", _tagged_object),
+}

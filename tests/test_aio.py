@@ -24,7 +24,8 @@ from runic_redis import (
 )
 from runic_redis.drivers.aio_servers import SingleServer
 from runic_redis.protocol.effects import Batch, Command
-from runic_redis.protocol.queue import Group, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.rounds import Ticket
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.proxy import Fault, Proxy, proxied
@@ -173,10 +174,10 @@ class InterruptedConnection:
 
 def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
     pool = InterruptedConnection()
-    group = Group(30.0)
-    group.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
+    queue = Queue(30.0)
+    queue.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(SingleServer(pool, owned=True).send(group.next_round(0.0)))
+        asyncio.run(SingleServer(pool, owned=True).send(queue.next_round(0.0)))
     assert pool.events == ["sent", "disconnected", "released"]
 
 
@@ -405,20 +406,9 @@ def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
         async with AsyncRedisStore.from_url(servers.cluster_url(nodes), namespace="shop", partitions=4) as store:
             await store.append("order-1", numbered(1))
             key = store.context.keys.workflow("order-1").meta
-            with nodes[0].client() as one, nodes[1].client() as other:
-                slot = one.execute_command("CLUSTER", "KEYSLOT", key)
-                source, target = (
-                    (one, other) if one.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) else (other, one)
-                )
-                names = [client.execute_command("CLUSTER", "MYID").decode() for client in (source, target)]
-                target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
-                source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
-                port = nodes[1].port if target is other else nodes[0].port
-                for moving in source.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
-                    source.execute_command("MIGRATE", "127.0.0.1", port, moving, 0, 5000)
+            with servers.moving_slot(nodes, key) as target:
                 assert await store.append("order-1", numbered(1)) == 2
-                for client in (target, source):
-                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+            with target:
                 before = target.info("commandstats")["cmdstat_evalsha"]["calls"]
                 assert await store.append("order-1", numbered(1)) == 3
                 assert target.info("commandstats")["cmdstat_evalsha"]["calls"] > before

@@ -1,10 +1,9 @@
-"""The benchmark runs, and says what it measured: on a scale of nothing, with no word about how fast anything is."""
+"""The benchmark runs on a tiny scale and reports its figures. No test says how fast anything is."""
 
 import dataclasses
 import gc
 import json
 import re
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +15,8 @@ from rich.console import Console
 from benchmarks import contenders
 from benchmarks.cases import Case, Goal, all_cases
 from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
-from benchmarks.figures import Spread, percentile, percentiles, ratios, spread
-from benchmarks.measure import Budget, Side, Taken, Turn, take_turns
+from benchmarks.figures import Spread, Turn, percentile, percentiles, ratios, spread
+from benchmarks.measure import Budget, Side, Taken, take_turns
 from benchmarks.results import Report, result_of
 from benchmarks.scale import SHORT
 from benchmarks.turns import check
@@ -45,16 +44,14 @@ TINY = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[ModuleType]:
-    """The runs, imported where they are wanted: not in each worker, since they draw by matplotlib."""
+    """Import the runs only in the process that needs them, because they import matplotlib."""
     run = import_module("benchmarks.run")
     with pytest.MonkeyPatch.context() as patch:
-        # Garbage is collected before each case, for figures that nobody reads here: it took half of the time.
+        # Collecting garbage before each case took half of the time.
         for name in ("collect", "freeze", "unfreeze"):
             patch.setattr(gc, name, lambda: 0)
         # And each namespace is deleted, with every bucket.
-        for name, module in list(sys.modules.items()):
-            if name.startswith("runic_redis.") and hasattr(module, "FACT_BUCKETS"):
-                patch.setattr(module, "FACT_BUCKETS", 16)
+        patch.setattr("runic_redis.keys.FACT_BUCKETS", 16)
         yield run
 
 

@@ -573,8 +573,8 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         with server.client() as client:
             client.execute_command("ACL", "SETUSER", "mute", "on", ">s", "~*", "+@all", "-eval", "-evalsha")
         mute = runs("doctor", "--url", f"{server.url()}&username=mute&password=s", "--namespace", "none", "--json")
-        assert [one["advice"][:30] for one in mute.lines if one["name"] == "writing"] == [
-            "Redis does not let this user d"
+        assert [one["advice"][:33] for one in mute.lines if one["name"] == "writing"] == [
+            "The Redis user lacks a permission"
         ]
         assert mute.status == 1
 

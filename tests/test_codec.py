@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runic_redis.codec import DIGEST_BYTES, Codec, commits
+from runic_redis.codec import DIGEST_BYTES, Codec, entry_encoder
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
 from runic_redis.errors import DecodeError, EncodeError, StoreError, UnknownEventType
 from runic_redis.events import UnknownEvent, default_registry
@@ -116,7 +116,7 @@ def test_an_alias_of_an_enum_comes_back_as_the_member(codec: Codec) -> None:
 
 
 def test_a_commit_over_the_limit_is_refused(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "MAX_COMMIT_BYTES", 4 * 1024 * 1024)
+    monkeypatch.setattr(entry_encoder, "MAX_COMMIT_BYTES", 4 * 1024 * 1024)
     events = [{"data": bytes(1024 * 1024 - 20)}] * 4
     assert through_entries(codec, events) == events
     with pytest.raises(EncodeError, match="at most 4194304: append them in several commits"):
@@ -232,8 +232,8 @@ def test_an_entry_expands_to_no_more_than_an_event_may_take(codec: Codec) -> Non
 
 
 def test_a_log_that_could_not_be_read_is_refused(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert commits.MAX_PAYLOAD_BYTES is MAX_PAYLOAD_BYTES, "the reader's limit"
-    monkeypatch.setattr(commits, "MAX_PAYLOAD_BYTES", 4 * 1024 * 1024)
+    assert entry_encoder.MAX_PAYLOAD_BYTES is MAX_PAYLOAD_BYTES, "the reader's limit"
+    monkeypatch.setattr(entry_encoder, "MAX_PAYLOAD_BYTES", 4 * 1024 * 1024)
     log = [{"data": bytes(2 * 1024 * 1024 - 20)}] * 2
     assert codec.decode_log(codec.encode_log(log)) == log
     with pytest.raises(EncodeError, match="a log at most 4194304"):

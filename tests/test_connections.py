@@ -1,4 +1,4 @@
-"""How many connections a store uses, when it takes another one, and for how long it tries."""
+"""How many connections a store uses, when it takes another one, and how long it retries."""
 
 import asyncio
 import time
@@ -13,12 +13,12 @@ import pytest
 import redis
 
 from runic_redis import ConfigurationError, RedisStore, StoreError
-from runic_redis.drivers import sync
+from runic_redis.drivers import sync, sync_reads
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
-from runic_redis.protocol.effects import Batch, Command, Lost, Unanswered
-from runic_redis.protocol.queue import Call
+from runic_redis.protocol.effects import Batch, Command, ConnectionLost, Unanswered
+from runic_redis.protocol.rounds import Call
 from runic_redis.testing.examples import numbered
-from tests.servers import RunningServer, cluster_url, running, valkey_program, wait_until
+from tests.servers import RunningServer, cluster, cluster_url, moving_slot, running, valkey_program, wait_until
 
 # More than redis-py's own limit.
 MANY = 110
@@ -70,7 +70,7 @@ def test_an_exhausted_pool_is_an_error_at_once(
         store.append("w", numbered(1))
         server = store._sender.server
         key = store.context.keys.workflow("w").meta
-        client = server._client if kind != "cluster" else server.node(key).redis_connection
+        client = server._client if kind != "cluster" else server._client.get_node_from_key(key).redis_connection
         pool = client.connection_pool
         taken = [pool.get_connection() for _ in range(pool.max_connections)]
         with pytest.raises(ConfigurationError, match=r"exhausted: all its \d connections are in use. Nothing was sent"):
@@ -107,7 +107,7 @@ def test_a_node_that_gets_another_pool_is_asked_through_that(
     with RedisStore.from_url(cluster_url(cluster_nodes), namespace=namespace) as store:
         store.append("w", numbered(1))
         server = store._sender.server
-        node = server.node(store.context.keys.workflow("w").meta)
+        node = server._client.get_node_from_key(store.context.keys.workflow("w").meta)
         first = server.connections(node)
         assert server.connections(node) is first
         former = node.redis_connection
@@ -118,6 +118,18 @@ def test_a_node_that_gets_another_pool_is_asked_through_that(
         former.close()
 
 
+def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
+    with (
+        cluster(valkey_program(), tmp_path, primaries=2) as nodes,
+        RedisStore.from_url(cluster_url(nodes), namespace="shop", partitions=4, deadline_s=5.0) as store,
+    ):
+        store.append("order-1", numbered(1))
+        with moving_slot(nodes, store.context.keys.workflow("order-1").meta):
+            assert store.append("order-1", numbered(1)) == 2
+        assert store.append("order-1", numbered(1)) == 3
+        assert list(store.stream("order-1")) == numbered(1) * 3
+
+
 class Clock:
     """The time that passes by sleeping, and by waiting for a server that never answers."""
 
@@ -125,7 +137,8 @@ class Clock:
         self.time_s = 1000.0
         self.tries = 0
         self.many_nodes = False
-        monkeypatch.setattr(sync, "now_s", lambda: self.time_s)
+        for module in (sync, sync_reads):
+            monkeypatch.setattr(module, "now_s", lambda: self.time_s)
         monkeypatch.setattr(sync.time, "sleep", self.sleep)
 
     def sleep(self, pause_s: float) -> None:
@@ -138,13 +151,15 @@ class Clock:
     def finish(self) -> list[Any]:
         self.tries += 1
         self.sleep(3)
-        return [Lost("it is silent", sent=True)] * len(self._calls)
+        return [ConnectionLost("it is silent", sent=True)] * len(self._calls)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_deadline_counts_from_the_first_try(monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
+@pytest.mark.parametrize("own_connection", [False, True])
+def test_a_deadline_counts_from_the_first_try(monkeypatch: pytest.MonkeyPatch, own_connection: bool) -> None:
     clock: Any = Clock(monkeypatch)
-    (reply,) = sync.Sender(clock, 10.0, wait_s=1.0).ask(Batch([Command(("GET", "k"), "k")], apart=apart))
+    (reply,) = sync.Sender(clock, 10.0, wait_s=1.0).ask(
+        Batch([Command(("GET", "k"), "k")], own_connection=own_connection)
+    )
     assert type(reply) is Unanswered
     # Tries that end after 3, 6, 9 and 12 s, and the pauses between.
     assert clock.tries == 4
@@ -154,9 +169,9 @@ def test_a_deadline_counts_from_the_first_try(monkeypatch: pytest.MonkeyPatch, a
 
 def test_the_deadline_of_what_was_sent_ahead_counts_from_when_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     clock: Any = Clock(monkeypatch)
-    fetching = sync._Fetching(Batch([Command(("GET", "k"), "k")], apart=True), sync.Sender(clock, 10.0, wait_s=1.0))
+    in_flight = sync_reads.BatchInFlight(Batch([Command(("GET", "k"), "k")], own_connection=True), clock, 10.0)
     clock.sleep(100)
-    (reply,) = fetching.collect()
+    (reply,) = in_flight.wait()
     assert type(reply) is Unanswered
     assert clock.tries == 4
     assert 12 < reply.elapsed_s < 13

@@ -2,25 +2,35 @@
 
 import ast
 import datetime as dt
+import json
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
 from zlib import crc32
+from zoneinfo import ZoneInfo
 
 import pytest
+import redis
 
 from runic_redis import EveryEvents, Fact, RedisStore, session
 from tests.format_reader import Damaged, Object, Reader
-from tests.servers import RunningServer
+from tests.servers import RunningServer, running, valkey_program
 from tests.strategies import Colour, FrozenSlotted, Pair, Permission
 from tests.test_docs import examples, run
+from tests.test_verifying import verify
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "data-format.md"
+COMMANDS = ROOT / "docs" / "fixture" / "commands.txt"
+FOUND = ROOT / "docs" / "fixture" / "values.json"
+FIXTURE = "fixture"
 
 
 def test_the_reader_knows_nothing_of_runic_redis() -> None:
@@ -152,3 +162,137 @@ def test_a_reader_by_the_specification_can_tell_what_is_trimmed_from_what_is_los
         client.xdel(reader._key("events", "w"), client.xrange(reader._key("events", "w"))[0][0])
         with pytest.raises(Damaged, match="event 4 is not there"):  # and above what was trimmed: lost
             next(reader.events("w", after=3))
+
+
+EVERY_TYPE: dict[str, Any] = {
+    "plain": [None, True, False, "ü", b"\x00\xff", ""],
+    "integers": [0, -1, 2**53, 2**53 + 1, 2**63 - 1, 2**64 - 1, -(2**63), 2**64, -(2**63) - 1, 2**70],
+    "floats": [1.0, -0.0, 0.1, 2.0**60, float("inf"), float("-inf"), float("nan")],
+    "one, three times": [1, 1.0, True],
+    "in this order": {"b": 1, "a": 2, "10": 3, "9": 4},
+    "other keys": {1: "int", 1.5: "float", b"1": "bytes", "1": "str", (1, "x"): "tuple", None: "nil"},
+    "sequences": [(1, (2,)), {3, 1, 2}, frozenset("ab"), [], (), set()],
+    "moments": [
+        dt.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=dt.timezone(dt.timedelta(hours=2))),
+        dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
+        dt.datetime(2026, 1, 2),
+        dt.date(2026, 1, 2),
+        dt.time(1, 2, 3, 4),
+        dt.timedelta(-1, 2, 3),
+    ],
+    "others": [Decimal("1.50"), Decimal("1E+3"), Decimal("NaN"), UUID(int=5)],
+    "objects": [Pair(1, FrozenSlotted("in")), Colour.GREEN, Permission.READ | Permission.WRITE],
+}
+
+
+def write_fixture(store: RedisStore) -> None:
+    """Write a small namespace that has one of everything."""
+    receipt = Fact({"sum": 12.5, "paid": True})
+    store.append("order-1", [Pair("placed", 3), {"note": "plain"}], metadata={"by": "web", "try": 1})
+    store.append("order-1", [FrozenSlotted(receipt), Pair("paid", (1, 2))], commit_id="payment-81")
+    store.append("order-1", [{"text": "runic " * 400}])
+    store.append("every type", [EVERY_TYPE])
+    with session(
+        store, "zürich", lambda state, event: [*state, event["n"]], [], snapshots=EveryEvents(2), keep=0
+    ) as one:
+        for number in range(3):
+            one.record({"n": number})
+    store.append("raw state", [{"n": 1}], snapshot=b"\x05\x00raw")
+    store.save("a log", [Pair(1, Fact("in a log")), {"n": 2}])
+
+
+# The fixture's times: those of the server are replaced by this one.
+_MS = 1_763_942_400_000
+
+
+def _fixed(key: str, name: bytes, value: bytes) -> bytes:
+    """Return the value of a field of a hash, with a time that is the same in every run."""
+    if name == b"created":
+        return b"%d" % (_MS * 1000)
+    if name == b"trimmed_ms" or (":snapshot:" in key and name == b"time"):
+        return b"%d" % _MS
+    return value
+
+
+def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
+    match client.type(key):
+        case b"hash":
+            for name, value in sorted(client.hgetall(key).items()):
+                yield "HSET", key, name, _fixed(key, name, value)
+        case b"set":
+            for member in sorted(client.smembers(key)):
+                yield "SADD", key, member
+        case b"zset":
+            for place, member in enumerate(client.zrange(key, 0, -1)):
+                yield "ZADD", key, str(_MS * 1000 + place), member
+        case b"string":
+            yield "SET", key, client.get(key)
+        case b"stream":
+            for entry_id, fields in client.xrange(key):
+                cursor = entry_id.partition(b"-")[0]
+                if len(fields[b"i"]) == 8:  # random
+                    fields[b"i"] = sha256(key.encode() + cursor).digest()[:8]
+                yield "XADD", key, b"%s-%d" % (cursor, _MS), *(part for pair in fields.items() for part in pair)
+
+
+def _quoted(argument: bytes | str) -> str:
+    data = argument.encode() if isinstance(argument, str) else argument
+    return '"' + re.sub(r'[^ -~]|["\\]', lambda found: f"\\x{ord(found[0]):02x}", data.decode("latin-1")) + '"'
+
+
+def dumped_fixture(client: redis.Redis) -> str:
+    """Return the commands that make the namespace, one a line, as redis-cli reads them."""
+    keys = sorted(key.decode() for key in client.scan_iter(f"{{{FIXTURE}*", count=10_000))
+    lines = (" ".join(map(_quoted, command)) for key in keys for command in _dumped(client, key))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def load_fixture(client: redis.Redis) -> None:
+    for line in COMMANDS.read_text().splitlines():
+        texts = re.findall(r'"([^"]*)"', line)
+        client.execute_command(
+            *(re.sub(r"\\x(..)", lambda found: chr(int(found[1], 16)), one).encode("latin-1") for one in texts)
+        )
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+# How a compressed payload begins. The rest depends on the version of zstd.
+_COMPRESSED = r"\x01(\xb5/\xfd"
+
+
+def test_the_fixture_is_what_the_store_writes(valkey: RunningServer) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=FIXTURE, partitions=4) as store, valkey.client() as client:
+        store.delete_namespace()
+        write_fixture(store)
+        written, kept = dumped_fixture(client).splitlines(), COMMANDS.read_text().splitlines()
+        store.delete_namespace()
+    assert len(written) == len(kept)
+    different = [one for one, other in zip(written, kept, strict=True) if one != other]
+    assert [one for one in different if _COMPRESSED not in one] == []
+    assert sum(_COMPRESSED in one for one in kept) == 1
+
+
+def test_a_reader_by_the_specification_finds_in_the_fixture_what_is_published(server: RunningServer) -> None:
+    with RedisStore.from_url(server.url(), namespace=FIXTURE, partitions=4) as store, server.client() as client:
+        store.delete_namespace()
+        load_fixture(client)
+        assert json_text(Reader(client, FIXTURE).tagged()) == FOUND.read_text()
+        assert verify(store).findings == []
+        store.delete_namespace()
+
+
+if __name__ == "__main__":
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(valkey_program(), Path(directory)) as made,
+        made.client() as there,
+        RedisStore.from_url(made.url(), namespace=FIXTURE, partitions=4) as writer,
+    ):
+        write_fixture(writer)
+        COMMANDS.write_text(dumped_fixture(there))
+        writer.delete_namespace()
+        load_fixture(there)
+        FOUND.write_text(json_text(Reader(there, FIXTURE).tagged()))

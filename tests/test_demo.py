@@ -1,13 +1,16 @@
-"""The demonstration and the command line, as their users run them."""
+"""The demonstration and the command line, as users run them."""
 
 import io
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,8 @@ from tests.forking import Forked, run_forked
 from tests.servers import RunningServer
 
 SMALL = census.Module("json", ("json/__init__.py", "json/decoder.py", "json/encoder.py"))
-# Python runs this at the start of each process that finds it: code that asks for the standard library gets another one.
-# A worker needs as long for a small file as for a large one, so that it is killed in the middle of its module.
+# Each Python process that finds this runs it at its start. It replaces the standard library by a small copy. A worker
+# is slowed down, so that it is killed in the middle of its module although the files are small.
 ANOTHER_LIBRARY = """
 import ast, os, sys, sysconfig, time
 of_python, parse = sysconfig.get_path, ast.parse
@@ -41,11 +44,11 @@ COMMAND = (sys.executable, "-W", "error", "-m", "runic_redis.cli.main")
 
 
 def running(directory: Path) -> set[str]:
-    """The command lines of the server and the workers of a demonstration that has its files in a directory."""
+    """Return the command lines of the server and the workers of a demonstration whose TMPDIR is a directory."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            # The workers know of the directory from their environment.
+            # The directory is in the environment of the workers, and not in their command lines.
             command, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:
             continue
@@ -55,7 +58,7 @@ def running(directory: Path) -> set[str]:
 
 
 def wait_until_nothing_runs(directory: Path) -> None:
-    """The server ends of its own accord, a moment after its last user has gone."""
+    """Wait for the server, which ends a moment after its last user."""
     over_s = time.monotonic() + 120
     while left := running(directory):
         assert time.monotonic() < over_s, left
@@ -64,10 +67,10 @@ def wait_until_nothing_runs(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of some small files of the standard library: most of them of the module that has most."""
+    """Return a copy of some small files of the standard library, most of them from its largest module."""
     there, here = census.library_root(), tmp_path_factory.mktemp("library")
     largest, *others = census.standard_library()
-    assert len(others) > 100, "it is found whole"
+    assert len(others) > 100, "all modules are found"
     for module, count in ((largest, 120), *((other, 2) for other in others[::6])):
         for path in sorted(module.paths, key=lambda path: abs((there / path).stat().st_size - 2000))[:count]:
             (here / path).parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,7 @@ def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def library(small_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[census.Module]:
-    """A small library, for this process and those that it starts: its modules."""
+    """Give this process and its children a small standard library; return its modules."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(ANOTHER_LIBRARY)
     monkeypatch.setenv("LIBRARY", str(small_files))
@@ -89,12 +92,14 @@ def library(small_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """Where a demonstration has its files."""
+    """Return the directory for the files of a demonstration."""
     (tmp_path / "files").mkdir()
     return tmp_path / "files"
 
 
-def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list[census.Module], files: Path) -> None:
+def test_the_demonstration_shows_the_takeover_and_leaves_its_data_to_the_page(
+    library: list[census.Module], files: Path
+) -> None:
     environment = {**os.environ, "TMPDIR": str(files)}
     done = subprocess.run([*COMMAND, "demo"], text=True, capture_output=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,21 +107,26 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list
     text = " ".join(done.stdout.split())
     count = sum(len(module.paths) for module in library)
     assert f"{len(library)} modules, {count} files, 3 workers" in text
-    killed = re.search(r"killed: (worker-\d) with SIGKILL, in (\S+), when it had reported (\d+) of (\d+) files", text)
-    taken = re.search(
-        r"taken over: (worker-\d) went on with (\S+) from cursor (\d+), where (worker-\d) had stopped after (\d+) of "
-        r"\d+ files; it recovered from the snapshot at cursor (\d+) and (\d+) events",
-        text,
+    killed = re.search(
+        r"(worker-\d) \(process \d+\) was killed with SIGKILL: it had stored (\d+) of (\d+) files of (\S+);", text
     )
     assert killed
+    assert killed[4] == library[0].name
+    assert 0 < int(killed[2]) < int(killed[3])
+    assert f"{killed[1]} (process" in text[: killed.start()], "each worker has told its first module"
+    takeover = re.compile(
+        r"(worker-\d) took over (\S+) from (worker-\d) at cursor (\d+), after (\d+) of \d+ files: "
+        r"it loaded the snapshot at cursor (\d+) and replayed (\d+) events"
+    )
+    taken = takeover.search(text, killed.end(), text.index("measured by a plain pass"))
     assert taken
-    assert (killed[1], killed[2]) == (taken[4], taken[2])
+    assert (killed[1], killed[4]) == (taken[3], taken[2])
     assert taken[1] != killed[1]
-    assert 0 < int(killed[3]) < int(killed[4])
-    assert int(killed[3]) <= int(taken[5]) < int(killed[4])
-    assert int(taken[3]) == 1 + int(taken[5]), "the first event says who claimed it, each other one is a file"
-    assert int(taken[6]) + int(taken[7]) == int(taken[3])
+    assert int(killed[2]) <= int(taken[5]) < int(killed[3])
+    assert int(taken[4]) == 1 + int(taken[5]), "the first event is the claim, and each other one is a file"
+    assert int(taken[6]) + int(taken[7]) == int(taken[4])
     assert int(taken[6]) > int(taken[7]), "most of it came from the snapshot"
+    assert f"The events tell of it, too: {taken[0]}." in text, "the events say the same as the live output"
     assert "facts that no event refers to │ 0 │" in text
     for name in ("workflows", "events", "facts", "bytes in Redis", "events/s"):
         assert name in text
@@ -124,7 +134,22 @@ def test_the_demonstration_counts_right_and_leaves_nothing_running(library: list
     assert f"All {len(library) + 1} lines equal those of a plain pass" in text
     assert "\x1b" not in done.stdout
     wait_until_nothing_runs(files)
-    assert list(files.iterdir()) == []
+    assert f"stdlib/{library[0].name}" in page_of(done.stdout.splitlines()[-1], files)
+    wait_until_nothing_runs(files)
+
+
+def page_of(command: str, files: Path) -> str:
+    """Run the last line of the demonstration, on a free port, and return the workflows that the page lists."""
+    (directory,) = files.iterdir()
+    assert f" ui --url embedded://{directory} --namespace census" in command
+    page = subprocess.Popen([*shlex.split(command), "--port", "0", "--json"], text=True, stdout=subprocess.PIPE)
+    try:
+        assert page.stdout is not None
+        with urllib.request.urlopen(json.loads(page.stdout.readline())["url"] + "api/workflows") as answer:
+            return answer.read().decode()
+    finally:
+        page.send_signal(signal.SIGINT)
+        page.communicate()
 
 
 def test_help_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,9 +187,9 @@ def test_a_difference_is_found() -> None:
 
 
 def start_demonstration(directory: Path, *options: str) -> Forked:
-    """A demonstration that is under way, as a terminal starts it: in a process group of its own."""
+    """Start a demonstration as a terminal does, in a new process group, and wait until it has stored files."""
     demonstration = Forked(IN_A_GROUP, "demo", *options, environment={**os.environ, "TMPDIR": str(directory)})
-    while "files measured" not in demonstration.stdout.readline():
+    while "files stored" not in demonstration.stdout.readline():
         assert demonstration.poll() is None
     return demonstration
 
@@ -203,14 +228,15 @@ def test_the_workers_and_the_server_end_when_the_demonstration_is_killed(files: 
 
 
 def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[RedisStore], None]) -> tuple[int, str]:
-    """The demonstration of one small module, by a function in place of its crew: the status, and what it says."""
+    """Run the demonstration of one small module, with a function in place of its crew; return status and output."""
     monkeypatch.setattr(run, "standard_library", lambda: [SMALL])
     monkeypatch.setattr(worker, "standard_library", lambda: [SMALL])
     monkeypatch.setattr(run.Crew, "__enter__", lambda self: self)
     said = io.StringIO()
 
-    def stand_in(crew: run.Crew, largest: str, bar: object) -> None:
-        with RedisStore.from_url(url, namespace=crew._namespace) as store:
+    def stand_in(crew: run.Crew, bar: object) -> None:
+        crew.append_s = 1.0
+        with RedisStore.from_url(url, namespace=crew._namespace, partitions=worker.PARTITIONS) as store:
             work(store)
 
     monkeypatch.setattr(run.Crew, "work", stand_in)
@@ -219,7 +245,7 @@ def demonstrate(monkeypatch: pytest.MonkeyPatch, url: str, work: Callable[[Redis
 
 
 def stop_at(path: str) -> Callable[[str], dict[str, Any]]:
-    """Measures files, but for one at which it fails."""
+    """Return a function that measures files, and fails at one of them."""
 
     def measure(asked: str) -> dict[str, Any]:
         if asked == path:
@@ -245,8 +271,8 @@ def test_a_worker_goes_on_where_another_stopped(monkeypatch: pytest.MonkeyPatch,
         assert set(client.keys("*")) == before, "it cleans up"
     assert status == 0, text
     assert (
-        "worker-2 went on with json from cursor 3, where worker-1 had stopped after 2 of 3 files; it recovered from no "
-        "snapshot and 3 events" in text
+        "worker-2 took over json from worker-1 at cursor 3, after 2 of 3 files: it found no snapshot and replayed 3 "
+        "events" in text
     )
 
 
@@ -257,7 +283,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
     def work(store: RedisStore) -> None:
         def measure(path: str) -> dict[str, Any]:
             monkeypatch.setattr(worker, "measure", census.measure)
-            # As if its lease had run out while it measured, and another had claimed the module and gone on with it.
+            # As if its lease had expired while it measured, and another worker had claimed the module.
             store.release(store.acquire(events.workflow_of(SMALL.name), "worker-1", ttl=30))
             worker.work(store, "worker-2")
             return census.measure(path)
@@ -267,7 +293,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_module_to_others(
 
     status, text = demonstrate(monkeypatch, valkey.url(), work)
     assert status == 0, text
-    assert "worker-2 went on with json from cursor 1, where worker-1 had stopped after 0 of 3 files" in text
+    assert "worker-2 took over json from worker-1 at cursor 1, after 0 of 3 files: " in text
 
 
 @pytest.mark.usefixtures("few_buckets")
@@ -304,4 +330,17 @@ def test_the_demonstration_fails_when_no_module_was_taken_over(
 ) -> None:
     status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
     assert status == 1
-    assert "module should have been taken over" in text
+    assert "no worker took over the module of the killed worker" in text
+
+
+@pytest.mark.usefixtures("few_buckets")
+def test_the_demonstration_fails_when_a_worker_recovered_a_wrong_state(
+    monkeypatch: pytest.MonkeyPatch, valkey: RunningServer
+) -> None:
+    def claim(name: str, module: str, files: int, measured: int, *rest: Any) -> events.ModuleClaimed:
+        return events.ModuleClaimed(name, module, files, measured + 1, *rest)
+
+    monkeypatch.setattr(worker, "ModuleClaimed", claim)
+    status, text = demonstrate(monkeypatch, valkey.url(), lambda store: worker.work(store, "worker-1"))
+    assert status == 1
+    assert "worker-1 recovered another state of json than is stored" in text

@@ -29,6 +29,10 @@ def run(code: str, directory: Path) -> str:
     return done.stdout
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
 def test_the_first_example_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     first = examples(ROOT / "README.md")[0]
     (tmp_path / "example.py").write_text(first)
@@ -51,10 +55,22 @@ def test_the_examples_of_a_page_run_one_after_the_other(
         run(code, tmp_path)
 
 
-def test_a_worker_of_the_start_page_is_killed_and_another_goes_on(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "index.md").read_text()
-    (tmp_path / "order.py").write_text(examples(ROOT / "docs" / "index.md")[1])
-    (session,) = re.findall(r"(?ms)^```console\n(\$ python order\.py .*?)^```$", page)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if re.search(r"(?m)^(def test_|class Test)", page.read_text())],
+    ids=lambda page: page.stem,
+)
+def test_the_tests_that_a_page_shows_pass(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text("\n".join(examples(page)))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_of_the_tutorial_is_killed_and_another_goes_on(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "tutorials" / "durable-worker.md"
+    (tmp_path / "order.py").write_text(examples(page)[0])
+    (session,) = re.findall(r"(?ms)^```console\n(\$ python order\.py .*?)^```$", page.read_text())
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     shown = ""
     statuses = []

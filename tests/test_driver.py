@@ -1,4 +1,4 @@
-"""The driver on real connections: cut at every point, interrupted, and never resent by anybody else."""
+"""The driver on real connections: cut at every point, interrupted, and without retries below the queue."""
 
 import signal
 import threading
@@ -13,7 +13,8 @@ from redis.retry import Retry
 from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
 from runic_redis.drivers.sync_servers import SingleServer
 from runic_redis.protocol.effects import Batch, Command, ErrorReply
-from runic_redis.protocol.queue import Group, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.rounds import Ticket
 from runic_redis.testing.examples import numbered
 from tests.proxy import Fault, Proxy, proxied
 from tests.servers import RunningServer
@@ -106,9 +107,9 @@ class InterruptedConnection:
 
 def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -> None:
     pool = InterruptedConnection()
-    group = Group(30.0)
-    group.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
-    pending = SingleServer(pool, owned=False).begin(group.next_round(0.0))
+    queue = Queue(30.0)
+    queue.add(Ticket(Batch([Command(("GET", "k"), "k")]), 0.0), [0])
+    pending = SingleServer(pool, owned=False).begin(queue.next_round(0.0))
     with pytest.raises(KeyboardInterrupt):
         pending.finish()
     assert pool.events == ["sent", "disconnected", "released"]

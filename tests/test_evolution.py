@@ -486,7 +486,7 @@ def test_a_snapshot_of_a_class_that_has_changed_is_replayed(namespace: str) -> N
         session(store, "w", lambda state, event: event, Placed("x")) as one,
     ):
         assert one.state == Placed("a")
-        assert "made 2 events of one" in str(one.recovery.snapshot_problem)
+        assert "made 2 events of an event" in str(one.recovery.snapshot_problem)
 
 
 @pytest.mark.parametrize(("paid", "noise", "count"), [(True, False, 2), (False, True, 0)])
@@ -494,7 +494,7 @@ def test_inside_of_another_an_event_stays_one(paid: bool, noise: bool, count: in
     old = EventRegistry()
     was = _as_it_was(old)
     (entry,) = Codec(old, "raise").encode_commit([{"in": [was("a", paid=paid, noise=noise)]}])
-    with pytest.raises(IncompatibleEvent, match=f"made {count} events of one that stands inside another"):
+    with pytest.raises(IncompatibleEvent, match=f"made {count} events of an event that is part of another"):
         read(entry, _as_it_is())
 
 
@@ -535,7 +535,7 @@ def test_a_remedy_fits_what_failed() -> None:
     registry = EventRegistry()
     registry.register_type(Text, "text", lambda value: value.text, picky)
     (value,) = Codec(registry, "raise").encode_commit([{"v": Text("a")}])
-    with pytest.raises(IncompatibleEvent, match="Have the decode function that is registered for it take"):
+    with pytest.raises(IncompatibleEvent, match="Change the registered decode function"):
         read(value, registry)
 
 

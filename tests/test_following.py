@@ -19,7 +19,7 @@ from runic_redis import (
 )
 from runic_redis.protocol.effects import ErrorReply, Unanswered
 from runic_redis.protocol.following import Follower, follow
-from runic_redis.protocol.queue import Ticket
+from runic_redis.protocol.rounds import Ticket
 from tests import servers
 from tests.servers import RunningServer
 

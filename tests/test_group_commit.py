@@ -1,4 +1,4 @@
-"""Concurrent calls on one store travel together, for threads and for tasks."""
+"""Concurrent calls on one store share round trips, for threads and for tasks."""
 
 import asyncio
 import os
@@ -15,8 +15,9 @@ from runic_redis import AsyncRedisStore, CursorConflict, DecodeError, RedisStore
 from runic_redis.drivers.sync import Sender
 from runic_redis.drivers.sync_servers import Pending, Server
 from runic_redis.protocol import queue
-from runic_redis.protocol.effects import Batch, Command, Lost
-from runic_redis.protocol.queue import Call, is_full
+from runic_redis.protocol.effects import Batch, Command, ConnectionLost
+from runic_redis.protocol.queues import Queues, any_full
+from runic_redis.protocol.rounds import Call
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, running, valkey_program
 
@@ -70,14 +71,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def crowd(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, count: int
 ) -> tuple[Future[int], list[Future[int]]]:
-    """An append that is held up at the gate, and others that come behind it."""
+    """Hold an append up at the gate, and make others behind it."""
     first = pool.submit(store.append, "order-0", numbered(1))
     gated.arrived.acquire()
     return first, [pool.submit(store.append, f"order-{number}", numbered(1)) for number in range(1, count + 1)]
 
 
 def waiting(store: RedisStore) -> int:
-    return len(store._sender._turns)
+    return len(store._sender._tickets)
 
 
 def test_what_comes_during_a_round_trip_goes_in_the_next(
@@ -152,12 +153,12 @@ def test_who_waits_for_room_goes_on_when_another_is_interrupted(
 ) -> None:
     monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
     first, others = crowd(store, gated, pool, 10)
-    wait_for(lambda: len(store._sender._kept_out) == 7)
+    wait_for(lambda: len(store._sender._waiting_for_room) == 7)
     gated.interrupt = KeyboardInterrupt()
     gated.gate.release(30)
     assert isinstance(first.exception(), KeyboardInterrupt)
     assert [future.result() for future in others] == [1] * 10
-    assert not store._sender._kept_out
+    assert not store._sender._waiting_for_room
 
 
 def test_an_interruption_may_be_interrupted(
@@ -165,15 +166,15 @@ def test_an_interruption_may_be_interrupted(
 ) -> None:
     first, others = crowd(store, gated, pool, 10)
     wait_for(lambda: waiting(store) == 11)
-    start = store._sender._new_groups
+    start = store._sender._new_queues
     interruptions = [KeyboardInterrupt(), KeyboardInterrupt()]
 
-    def start_and_be_interrupted() -> queue.Groups:
+    def start_and_be_interrupted() -> Queues:
         if interruptions:
             raise interruptions.pop()
         return start()
 
-    monkeypatch.setattr(store._sender, "_new_groups", start_and_be_interrupted)
+    monkeypatch.setattr(store._sender, "_new_queues", start_and_be_interrupted)
     gated.interrupt = KeyboardInterrupt()
     gated.gate.release(30)
     assert isinstance(first.exception(), KeyboardInterrupt)
@@ -185,7 +186,7 @@ def test_a_full_queue_pushes_back(
 ) -> None:
     monkeypatch.setattr(queue, "_FULL_COMMANDS", 3)
     first, others = crowd(store, gated, pool, 10)
-    wait_for(lambda: len(store._sender._kept_out) == 7)
+    wait_for(lambda: len(store._sender._waiting_for_room) == 7)
     gated.gate.release(20)
     assert [future.result() for future in [first, *others]] == [1] * 11
     assert max(gated.rounds) <= 3
@@ -263,7 +264,7 @@ def test_a_child_process_has_connections_of_its_own(valkey: RunningServer, names
 
 
 async def commands_of(store: AsyncRedisStore, name: str) -> int:
-    """How many commands of a name the store's server has carried out."""
+    """Return how many commands of a name the store's server has carried out."""
     assert store._connected is not None
     stats = await store._connected.server._client.info("commandstats")
     return int(stats.get(f"cmdstat_{name}", {}).get("calls", 0))
@@ -278,9 +279,9 @@ def test_tasks_travel_together(valkey: RunningServer, namespace: str, monkeypatc
             server = store._sender._server
             send = server.send
 
-            async def count(calls: Sequence[Call], *, apart: bool = False) -> list[Any]:
+            async def count(calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
                 rounds.append(sum(len(call.requests) for call in calls))
-                return await send(calls, apart=apart)
+                return await send(calls, own_connection=own_connection)
 
             monkeypatch.setattr(server, "send", count)
             cursors = await asyncio.gather(*(store.append(f"order-{n % 10}", numbered(1, n)) for n in range(100)))
@@ -348,7 +349,7 @@ def test_tasks_that_wait_for_room_are_told_that_there_is_no_server(
             assert {type(error) for error in failed} == {StoreUnavailable}
             # Of those that wait when others are cancelled, each is told, too.
             tasks = [asyncio.create_task(store.append(f"order-{number}", numbered(1))) for number in range(6)]
-            while store._sender is None or not is_full(store._sender._groups):
+            while store._sender is None or not any_full(store._sender._queues):
                 await asyncio.sleep(0)
             for task in tasks[:5]:
                 task.cancel()
@@ -376,7 +377,7 @@ def test_threads_that_wait_for_room_are_told_that_there_is_no_server(
 def test_threads_that_come_while_others_give_up_are_told_that_there_is_no_server(
     tmp_path: Path, namespace: str, pool: ThreadPoolExecutor
 ) -> None:
-    """Whoever sends for others leaves when its own deadline has passed, and another goes on."""
+    """A thread that sends for others stops at its own deadline, and another goes on."""
     with (
         running(valkey_program(), tmp_path) as server,
         RedisStore.from_url(server.url(), namespace=namespace, deadline_s=0.2) as store,
@@ -416,7 +417,7 @@ class ThreeNodes:
     def __init__(self) -> None:
         self.gates = {"a": threading.Semaphore(0), "b": threading.Semaphore(0), "c": threading.Semaphore(1)}
         self.arrived = threading.Semaphore(0)
-        self.losses = [Lost("cut", sent=False)]
+        self.losses = [ConnectionLost("cut", sent=False)]
 
     def find_node(self, key: str) -> str:
         return key
@@ -441,7 +442,7 @@ class _Answering:
 
 
 def test_who_is_answered_by_another_still_sends_what_it_took_on(pool: ThreadPoolExecutor) -> None:
-    """A call of two nodes sends for one of them, and is answered by who sends for the other, just before it does."""
+    """A call of two nodes leads the queue of one, and gets its replies by the leader of the other just before."""
     server = ThreeNodes()
     sender = Sender(server, 30.0, wait_s=1.0)
     sender._lock = lock = WatchedLock(sender._lock)  # type: ignore[assignment]
@@ -456,9 +457,7 @@ def test_who_is_answered_by_another_still_sends_what_it_took_on(pool: ThreadPool
             if next(places) == 1:
                 # It is about to send what others want of a, and waits for b itself.
                 server.gates["b"].release(2)
-                (turn,) = [
-                    turn for turn in sender._turns if turn.batch.commands[0].key == "a" and len(turn.replies) == 2
-                ]
+                (turn,) = [one for one in sender._tickets if one.batch.commands[0].key == "a" and len(one.replies) == 2]
                 wait_for(lambda: turn.missing == 0)
 
         lock.released[threading.get_ident()] = released
@@ -470,6 +469,6 @@ def test_who_is_answered_by_another_still_sends_what_it_took_on(pool: ThreadPool
     of_a_and_b = pool.submit(ask_a_and_b)
     server.arrived.acquire()
     of_a = pool.submit(ask, "a")
-    wait_for(lambda: len(sender._turns) == 3)
+    wait_for(lambda: len(sender._tickets) == 3)
     server.gates["a"].release(3)
     assert [future.result() for future in (of_b_and_c, of_a_and_b, of_a)] == [[b"OK"] * 2, [b"OK"] * 2, [b"OK"]]

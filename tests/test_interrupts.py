@@ -1,4 +1,4 @@
-"""A signal's handler that raises, at every point of a call where Python runs one, and a fork at every lock."""
+"""A signal handler that raises, at every point of a call where Python runs one, and a fork at every lock."""
 
 import asyncio
 import gc
@@ -34,7 +34,13 @@ INTERRUPTED = (
     "runic_redis/recovery",
     "threading.py",
 )
-INTERRUPTED += ("runic_redis/protocol/queue", "runic_redis/operations/reading", "/redis/", "weakref.py")
+INTERRUPTED += (
+    "runic_redis/protocol/queue",
+    "runic_redis/protocol/rounds",
+    "runic_redis/operations/reading",
+    "/redis/",
+    "weakref.py",
+)
 
 
 pytestmark = [
@@ -136,7 +142,7 @@ def busy(tmp_path: Path, namespace: str) -> Iterator[tuple[RedisStore, Callable[
 
         def check(where: Any) -> None:
             pool.submit(store.append, "check", numbered(1)).result(60)
-            assert len(store._sender._turns) <= 2, where
+            assert len(store._sender._tickets) <= 2, where
             assert all(not working.done() for working in others), where
 
         others = [pool.submit(work, number) for number in range(2)]
@@ -150,7 +156,7 @@ def busy(tmp_path: Path, namespace: str) -> Iterator[tuple[RedisStore, Callable[
         with server.client() as client:
             connected = [one for one in client.client_list() if one["id"] != str(client.client_id())]
         assert len(connected) == len(store._sender.server._connections._idle)
-        assert not store._sender._turns
+        assert not store._sender._tickets
 
 
 Busy = tuple[RedisStore, Callable[[Any], None]]
@@ -277,11 +283,11 @@ def test_a_call_that_waits_for_room_may_be_interrupted_anywhere(
             others[:] = [pool.submit(store.append, "other-0", numbered(1))]
             gated.arrived.acquire()
             others.extend(pool.submit(store.append, f"other-{number}", numbered(1)) for number in (1, 2))
-            wait_for(lambda: len(store._sender._turns) == 3)
+            wait_for(lambda: len(store._sender._tickets) == 3)
             others.append(pool.submit(open_gate))
 
         def open_gate() -> int:
-            wait_for(lambda: len(store._sender._kept_out) == 1 or over.is_set())
+            wait_for(lambda: len(store._sender._waiting_for_room) == 1 or over.is_set())
             gated.gate.release(100)
             return 1
 
@@ -290,8 +296,8 @@ def test_a_call_that_waits_for_room_may_be_interrupted_anywhere(
             for other in others:
                 assert other.result(60) > 0, where
             assert pool.submit(store.append, "check", numbered(1)).result(60) > 0, where
-            assert not store._sender._kept_out, where
-            assert not store._sender._turns, where
+            assert not store._sender._waiting_for_room, where
+            assert not store._sender._tickets, where
             fill()
 
         fill()

@@ -78,7 +78,7 @@ def test_a_heartbeat_that_waits_for_the_server_does_not_hold_it_up(server: Runni
     with open_store(server) as store:
         with pytest.raises(ZeroDivisionError), store.acquire("w", "me", SHORT_S):
             server.stop()
-            wait_until(lambda: store._sender._turns, "a renewal to wait for its reply")
+            wait_until(lambda: store._sender._tickets, "a renewal to wait for its reply")
             raise ZeroDivisionError
         server.go_on()
         wait_until(lambda: not lease_threads(), "the heartbeat to end")
@@ -111,7 +111,7 @@ def test_an_interrupt_ends_the_wait_and_the_lease_is_given_back_meanwhile(server
         with open_store(server) as store:
 
             def send() -> None:
-                wait_until(lambda: store._sender._turns, "the lease to be on its way back")
+                wait_until(lambda: store._sender._tickets, "the lease to be on its way back")
                 os.kill(os.getpid(), signal.SIGUSR1)
 
             sending = threading.Thread(target=send)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runic_redis import Fact, FactRef, RedisStore, event, session
-from runic_redis.codec import Codec, commits, explain, limits, values
+from runic_redis.codec import Codec, encode_errors, entry_decoder, entry_encoder, limits, value_decoder, value_encoder
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import UnknownEvent, bare_registry, default_registry
 from tests.servers import RunningServer
@@ -49,7 +49,7 @@ SMALL = {
 @contextmanager
 def small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (limits, values, explain, commits):
+        for module in (limits, value_encoder, value_decoder, encode_errors, entry_encoder, entry_decoder):
             for name, value in SMALL.items():
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
@@ -214,7 +214,7 @@ def test_the_limits_as_they_are_say_where_they_were_passed() -> None:
         "events[1].value" + "[0]" * limits.MAX_DEPTH: [{}, Plain((deep,))],
         "events": [{"v": crowd(3500)}, {"v": crowd(3500)}],
     }.items():
-        with pytest.raises(EncodeError, match=r"hash|inside of") as caught:
+        with pytest.raises(EncodeError, match=r"hash|nested in") as caught:
             codec.encode_commit(commit)
         assert caught.value.path == path
 
@@ -222,7 +222,7 @@ def test_the_limits_as_they_are_say_where_they_were_passed() -> None:
 def test_a_commit_of_several_entries_is_held_to_the_limits_of_each() -> None:
     with small_limits():
         codec = Codec(default_registry, "raise")
-        filler = bytes(commits.SPLIT_BYTES // 2)
+        filler = bytes(entry_encoder.SPLIT_BYTES // 2)
         commit = [{"v": crowd(14), "filler": filler} for _ in range(3)]
         with pytest.raises(EncodeError):
             codec.encode_commit([{"v": crowd(14)}] * 3)

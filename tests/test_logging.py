@@ -69,7 +69,7 @@ def test_that_retries_begin_and_end(
         (began, ended) = said(caplog)
         assert began[0] == ended[0] == "INFO"
         assert began[1].startswith("Redis fails (")
-        assert began[1].endswith("what was asked of it is tried again, each for 30 s.")
+        assert began[1].endswith("Commands are retried, each for 30 s.")
         assert ended[1] == "Redis answers again."
         store.append("w", [{"n": 3}])
         assert said(caplog) == []
@@ -91,7 +91,7 @@ def test_that_a_cluster_is_asked_anew(
 ) -> None:
     caplog.set_level(logging.INFO, "runic_redis")
     url = f"redis+cluster://127.0.0.1:{cluster_nodes[0].port}"
-    told = [("INFO", "The cluster was asked anew which node has which slots.")]
+    told = [("INFO", "The cluster was asked again which node has which slots.")]
     with RedisStore.from_url(url, namespace=namespace) as store:
         store.append("w", [{"n": 1}])
         _mistake(store._connected.server._client.nodes_manager, store.context.keys.workflow("w").meta)
@@ -118,7 +118,7 @@ def test_that_an_embedded_server_is_started_and_left(tmp_path: Path, caplog: pyt
         with RedisStore.from_url(f"embedded://{tmp_path}"):
             pass
         (left,) = said(caplog)
-        assert left == ("INFO", f"The embedded server in '{tmp_path}' is left; it ends with the last that uses it.")
+        assert left == ("INFO", f"This process left the embedded server in '{tmp_path}'; it ends with its last user.")
 
 
 def test_nothing_is_printed_unless_it_is_asked_for(proxy: Proxy, namespace: str) -> None:

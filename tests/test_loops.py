@@ -293,7 +293,7 @@ def test_a_store_that_two_tasks_open_is_opened_once(url: str, namespace: str) ->
         opened = await asyncio.gather(store.open(), store.open(), return_exceptions=True)
         assert opened[0] is store
         assert isinstance(opened[1], StoreError)
-        assert "has been opened before" in str(opened[1])
+        assert "was opened before" in str(opened[1])
         assert await store.append("w", numbered(1)) == 1
         await store.close()
         gc.collect()

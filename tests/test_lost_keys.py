@@ -348,7 +348,7 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
         other.append("w", [{"by": "other"}], expected_cursor=0)
         before = everything(client, namespace)
-        with pytest.raises(ConfigurationError, match=r"made again with partitions=5.*Nothing was written"):
+        with pytest.raises(ConfigurationError, match=r"created again with partitions=5.*Nothing was written"):
             WRITES[name](store)
         after = everything(client, namespace)
         assert {one: value for one, value in after.items() if b":fact:" not in one} == before
@@ -368,7 +368,7 @@ def test_a_store_in_asyncio_follows_too(valkey: RunningServer, client: redis.Red
             flush(client, namespace)
             with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
                 other.append("w", [{"by": "other"}])
-            with pytest.raises(ConfigurationError, match="made again with partitions=5"):
+            with pytest.raises(ConfigurationError, match="created again with partitions=5"):
                 await store.append("w", [{"n": 1}], expected_cursor=0)
             with pytest.raises(CursorConflict):
                 await store.append("w", [{"n": 1}], expected_cursor=0)

@@ -175,7 +175,7 @@ def test_a_caller_who_gave_up_may_ask_again_by_commit_id(opener: Callable[[], Re
     for number, loss in enumerate(["reply", "request", "late"]):
         commit_id = f"commit-{number}"
         faulty.faults = [loss]
-        with pytest.raises(StoreUnavailable, match="safe to ask again"):
+        with pytest.raises(StoreUnavailable, match="safe to retry"):
             store.append("order-1", numbered(1, number + 1), commit_id=commit_id)
         assert store.append("order-1", numbered(1, number + 1), commit_id=commit_id) == number + 1
         faulty.deliver_late()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runic_redis import InvalidArgument, RedisStore
 from runic_redis.arguments import check_namespace
-from runic_redis.keys import FACT_BUCKETS, Keys
+from runic_redis.keys import Keys
 from runic_redis.operations.namespace import delete_namespace
 from runic_redis.protocol.effects import Batch
 from runic_redis.testing.examples import numbered
@@ -114,7 +114,7 @@ def test_workflows_facts_and_the_namespace_share_no_key() -> None:
     """Within a namespace too: an id cannot lead to a key of another kind."""
     keys = Keys("a", 1)
     shared = {keys.config, keys.config_copy, keys.index(0), keys.leases(0), keys.expiring(0), keys.partition(0)}
-    shared |= {key for number in range(FACT_BUCKETS) for key in (keys.bucket(number), keys.fact_times(number))}
+    shared |= {key for number in keys.bucket_numbers() for key in (keys.bucket(number), keys.fact_times(number))}
     own: set[str] = set()
     for workflow_id in (
         "x",

@@ -29,10 +29,10 @@ from runic_redis.operations.listing import Listing
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.settings import open_namespace, with_settings
 from runic_redis.protocol.effects import (
-    PASSING,
-    Ahead,
+    TRANSIENT,
+    Await,
     Batch,
-    Collect,
+    Begin,
     Effect,
     ErrorReply,
     Operation,
@@ -91,7 +91,7 @@ def test_what_was_never_answered_is_unavailable_and_a_write_s_fate_unknown(conte
     with pytest.raises(StoreUnavailable, match=r"cut.*Whether it was stored is not known") as caught:
         play(append(context, "w", [{"a": 1}]), [[UNANSWERED]])
     assert isinstance(caught.value, ConnectionError)
-    with pytest.raises(StoreUnavailable, match="safe to ask again"):
+    with pytest.raises(StoreUnavailable, match="safe to retry"):
         play(append(context, "w", [{"a": 1}]), [[Unanswered("refused", 30.0, unsure=False)]])
 
 
@@ -245,14 +245,14 @@ def test_many_facts_are_one_round_trip(context: Context) -> None:
 def test_on_one_node_facts_travel_in_the_script_that_refers_to_them(context: Context) -> None:
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[2]])
     assert names(asked) == ["append"]
-    assert argument(asked[0], 9) == "2"
+    assert (argument(asked[0], 9), argument(asked[0], 10)) == ("2", "")
 
 
 def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Context) -> None:
     context.slots_matter = True
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[1, 1], [2]])
     assert names(asked) == ["keep_fact keep_fact", "append"]
-    assert argument(asked[1], 9) == "2 elsewhere"
+    assert (argument(asked[1], 9), argument(asked[1], 10)) == ("2", "1")
     with pytest.raises(FactNotFound, match="Nothing was stored"):
         play(append(context, "w", [{"a": FactRef("h")}]), [[ErrorReply("FACT_MISSING", "h")]])
     with pytest.raises(StoreUnavailable):
@@ -369,7 +369,7 @@ def test_a_replica_is_warned_of(
     [
         (Unanswered("READONLY You can't write.", 8.0, unsure=False, refused=True), "is a replica.*Nothing was changed"),
         (Unanswered("READONLY You can't write.", 8.0, unsure=True), "is a replica.*Whether it was stored is not known"),
-        (Unanswered("READONLY You can't write.", 8.0, unsure=False), "is a replica.*safe to ask again"),
+        (Unanswered("READONLY You can't write.", 8.0, unsure=False), "is a replica.*safe to retry"),
         (Unanswered("NOREPLICAS Not enough.", 8.0, unsure=False, refused=True), "min-replicas-to-write"),
         (Unanswered("MASTERDOWN Link down.", 8.0, unsure=False, refused=True), "lost the link to its primary"),
         (Unanswered("LOADING Redis is loading.", 8.0, unsure=False, refused=True), "is loading its data"),
@@ -387,7 +387,7 @@ def test_a_server_that_refuses_until_the_deadline_is_not_said_to_be_silent(reply
 
 
 def test_each_passing_refusal_has_a_condition() -> None:
-    for code in PASSING:
+    for code in TRANSIENT:
         assert str(unavailable(Unanswered(f"{code} said", 1.0, unsure=False)))
 
 
@@ -421,15 +421,15 @@ def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Con
     reader = Reader(context, "w")
     play(reader.open(), [[[b"1", b"100", None], entries[:8], meta]])
     assert names(play(reader.next_page(), [])[0]) == []
-    asked, page = play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
-    assert names(asked) == ["XRANGE HMGET", "Ahead"]
-    assert isinstance(asked[1], Ahead)
+    asked, page = play(reader.next_page(), [[entries[8:72], meta], (in_flight := InFlight())])
+    assert names(asked) == ["XRANGE HMGET", "Begin"]
+    assert isinstance(asked[1], Begin)
     assert asked[1].batch.commands[0].args[2] == b"(72-1"
     assert page == [{"n": n} for n in range(9, 73)]
     asked, page = play(reader.next_page(), [[entries[72:], meta]])
-    assert isinstance(asked[0], Collect)
-    assert asked[0].fetching is fetching
-    assert names(asked) == ["Collect"], "a page that is not full is the last one"
+    assert isinstance(asked[0], Await)
+    assert asked[0].in_flight is in_flight
+    assert names(asked) == ["Await"], "a page that is not full is the last one"
 
 
 def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:
@@ -440,10 +440,10 @@ def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:
     reader = Reader(context, "w")
     play(reader.open(), [[[b"1", b"100", None], entries[:8], meta]])
     play(reader.next_page(), [])
-    play(reader.next_page(), [[entries[8:72], meta], (fetching := Fetching())])
+    play(reader.next_page(), [[entries[8:72], meta], (in_flight := InFlight())])
     reader.close()
     reader.close()
-    assert fetching.cancelled == 1
+    assert in_flight.cancelled == 1
 
 
 def test_a_page_is_small_where_entries_are_large(context: Context) -> None:
@@ -478,7 +478,7 @@ def test_a_first_page_of_another_life_is_read_again(context: Context) -> None:
         play(gone.open(), [[[b"1", b"8", None], old, [None] * 4], [[None] * 3, [], [None] * 4], [0, 0, 0, [None]]])
 
 
-class Fetching:
+class InFlight:
     """A page on its way."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is silent, gone or interrupted holds up nobody for longer than it must."""
+"""A silent or lost server, or an interrupted caller, delays no other call for longer than it must."""
 
 import asyncio
 import os
@@ -15,11 +15,12 @@ import redis
 import redis.asyncio
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreUnavailable
-from runic_redis.drivers import connect, sync, sync_servers
+from runic_redis.drivers import connect, sync, sync_connections, sync_reads
 from runic_redis.drivers.redis_py import now_s
 from runic_redis.operations.leasing import claim
 from runic_redis.protocol.effects import Batch, Command, Unanswered
-from runic_redis.protocol.queue import Group, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.rounds import Ticket
 from runic_redis.testing.examples import numbered
 from tests import servers
 from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
@@ -27,7 +28,7 @@ from tests.servers import RunningServer, cluster_url, free_ports, running, senti
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """The address of something that lets connect, and answers nothing."""
+    """Return the address of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
@@ -90,9 +91,9 @@ def test_a_client_without_time_limits_is_given_one_or_told_of(
 def test_a_reader_that_takes_its_time_has_the_whole_deadline(
     valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page was sent for while the reader was busy with the one before, and its connection is gone by now."""
+    """A page was read ahead while the reader was busy with the one before, and its connection was lost since."""
     later_s = 0.0
-    for module in (sync, sync_servers):
+    for module in (sync, sync_reads, sync_connections):
         monkeypatch.setattr(module, "now_s", lambda: now_s() + later_s)
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
         for _ in range(10):
@@ -130,7 +131,7 @@ def test_a_tail_that_is_closed_while_it_fails_ends(tmp_path: Path, namespace: st
 
 
 def test_all_tasks_may_be_cancelled_and_the_store_goes_on(valkey: RunningServer, namespace: str) -> None:
-    """Also the one that sends for all, before it has begun."""
+    """Also the task that sends for all, before it has begun."""
 
     async def main() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace) as store:
@@ -231,10 +232,10 @@ def test_a_node_that_refuses_the_login_refuses_its_own_calls_alone(namespace: st
 
 
 def store_answers(store: RedisStore, commands: list[Command]) -> list[Any]:
-    """What each command is answered in one round of all."""
-    group = Group(30.0)
-    group.add(Ticket(Batch(commands), 0.0), range(len(commands)))
-    return store._sender.server.begin(group.next_round(0.0)).finish()
+    """Return the reply to each command, all sent in one round."""
+    queue = Queue(30.0)
+    queue.add(Ticket(Batch(commands), 0.0), range(len(commands)))
+    return store._sender.server.begin(queue.next_round(0.0)).finish()
 
 
 def test_a_node_that_is_gone_keeps_nobody_from_what_others_have_left(store: RedisStore) -> None:

@@ -1,4 +1,4 @@
-"""Groups: what is sent when, what together, what again; with no socket, no thread and no clock but the test's."""
+"""Queues: which commands are sent when, which share a round, which are retried; without sockets, threads and clocks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,40 +9,50 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runic_redis.errors import StoreError
-from runic_redis.protocol import queue
+from runic_redis.protocol import queue, rounds, size_limits
 from runic_redis.protocol.confirmation import Confirming
 from runic_redis.protocol.effects import (
     Batch,
     Command,
     Confirmation,
+    ConnectionLost,
     ErrorReply,
-    Lost,
     Unanswered,
     Unconfirmed,
     call_script,
 )
-from runic_redis.protocol.queue import Call, Group, Groups, Ticket
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.queues import Queues
+from runic_redis.protocol.rounds import Call, Ticket
 
-CUT = Lost("cut", sent=True)
-REFUSED = Lost("refused", sent=False)
+CUT = ConnectionLost("cut", sent=True)
+REFUSED = ConnectionLost("refused", sent=False)
 NOSCRIPT = ErrorReply("NOSCRIPT", "")
 
 
-def append(line: str, name: str, size: int = 100, tried: str = "1") -> Command:
-    """A call that others may be joined with."""
-    args = [line, name, ""]
+def append(workflow_id: str, name: str, size: int = 100, tried: str = "1") -> Command:
+    """Return a call that others may be joined with."""
+    args = [workflow_id, name, ""]
     return call_script(
-        "append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True, tried=tried
+        "append",
+        (key(workflow_id),),
+        args,
+        retry_at=2,
+        workflow_id=workflow_id,
+        joins=True,
+        size=size,
+        writes=True,
+        tried=tried,
     )
 
 
-def key(line: str) -> str:
-    return f"{{{line}}}:events"
+def key(workflow_id: str) -> str:
+    return f"{{{workflow_id}}}:events"
 
 
-def save(line: str, name: str) -> Command:
-    """A call of a line that is always sent alone."""
-    return call_script("save_log", (key(line),), [name, ""], retry_at=1, line=line, writes=True)
+def save(workflow_id: str, name: str) -> Command:
+    """Return a call of a workflow that is always sent alone."""
+    return call_script("save_log", (key(workflow_id),), [name, ""], retry_at=1, workflow_id=workflow_id, writes=True)
 
 
 def read(key: str) -> Command:
@@ -61,35 +71,35 @@ class Woken(Ticket):
 
 
 class Player:
-    """Plays a group's driver."""
+    """Plays the driver of a queue."""
 
     def __init__(self, deadline_s: float = 30.0) -> None:
-        self.group = Group(deadline_s)
+        self.queue = Queue(deadline_s)
         self.now_s = 0.0
         self.woken: list[Ticket] = []
 
     def ask(self, *commands: Command, **options: Any) -> Ticket:
         ticket = Woken(Batch(commands, **options), self.now_s, self.woken)
-        self.group.add(ticket, range(len(commands)))
+        self.queue.add(ticket, range(len(commands)))
         return ticket
 
     def round(self, *answers: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
-        """Send the next round once it may go, and answer it; what was sent."""
-        self.now_s = max(self.now_s + after_s, self.group.resume_s)
-        self.group.give_up(self.now_s)
-        calls = self.group.next_round(self.now_s)
+        """Send the next round as soon as it may go, and answer it; return what was sent."""
+        self.now_s = max(self.now_s + after_s, self.queue.resume_s)
+        self.queue.enforce_deadlines(self.now_s)
+        calls = self.queue.next_round(self.now_s)
         if calls:
-            self.group.take(calls, answers, self.now_s)
+            self.queue.take(calls, answers, self.now_s)
         return [call.args for call in calls]
 
     def send_and_answer(self, each_s: float, answer: Any = 1) -> list[Call]:
-        """Send the next round once it may go, and answer it as fast as that; what was sent."""
-        self.now_s = max(self.now_s, self.group.resume_s)
-        self.group.give_up(self.now_s)
-        calls = self.group.next_round(self.now_s)
+        """Send the next round as soon as it may go, and answer it at this speed; return what was sent."""
+        self.now_s = max(self.now_s, self.queue.resume_s)
+        self.queue.enforce_deadlines(self.now_s)
+        calls = self.queue.next_round(self.now_s)
         self.now_s += each_s * len(calls)
         if calls:
-            self.group.take(calls, [answer] * len(calls), self.now_s)
+            self.queue.take(calls, [answer] * len(calls), self.now_s)
         return calls
 
 
@@ -99,7 +109,7 @@ def player() -> Player:
 
 
 def flag(args: Sequence[Any]) -> Any:
-    """What a script call says of earlier tries: empty on a first one."""
+    """Return the argument of a script call that marks a retry: empty on a first try."""
     return args[-1]
 
 
@@ -108,15 +118,15 @@ def test_what_waits_goes_in_one_round_in_its_order(player: Player) -> None:
     assert player.round(1, 2, 3) == [("GET", "a"), ("GET", "b"), ("GET", "c")]
     assert [ticket.replies for ticket in tickets] == [[1], [2], [3]]
     assert player.woken == tickets
-    assert player.group.idle
+    assert player.queue.idle
 
 
 def test_what_comes_during_a_round_goes_in_the_next(player: Player) -> None:
     player.ask(read("a"))
-    first = player.group.next_round(0.0)
+    first = player.queue.next_round(0.0)
     player.ask(read("b"))
     player.ask(read("c"))
-    player.group.take(first, [1], 0.0)
+    player.queue.take(first, [1], 0.0)
     assert player.round(2, 3) == [("GET", "b"), ("GET", "c")]
 
 
@@ -128,7 +138,7 @@ def test_commits_are_one_call(player: Player) -> None:
 
 
 def test_a_text_among_the_replies_to_commits_is_an_error(player: Player) -> None:
-    tickets = [player.ask(append(line, "1")) for line in "wvu"]
+    tickets = [player.ask(append(workflow_id, "1")) for workflow_id in "wvu"]
     player.round([1, b"CURSOR_CONFLICT 3", b"@user_script: 71: -OOM command not allowed.\r\n"])
     assert [ticket.replies for ticket in tickets] == [
         [1],
@@ -138,7 +148,7 @@ def test_a_text_among_the_replies_to_commits_is_an_error(player: Player) -> None
 
 
 def test_a_commit_that_the_server_refuses_for_now_is_sent_again_without_the_others(player: Player) -> None:
-    tickets = [player.ask(append(line, "1")) for line in "wv"]
+    tickets = [player.ask(append(workflow_id, "1")) for workflow_id in "wv"]
     player.round([1, b"NOREPLICAS Not enough good replicas to write."])
     assert tickets[0].replies == [1]
     (sent,) = player.round([2])
@@ -147,25 +157,25 @@ def test_a_commit_that_the_server_refuses_for_now_is_sent_again_without_the_othe
 
 
 def confirmed(player: Player, deadline_s: float = 30.0) -> None:
-    player.group = Group(deadline_s, confirmation=Confirmation(1, fsync=False), wait_s=2.0)
+    player.queue = Queue(deadline_s, confirmation=Confirmation(1, fsync=False), wait_s=2.0)
 
 
 def test_what_may_have_written_nothing_is_told_apart(player: Player) -> None:
     confirmed(player)
     sure = append("w", "1")
-    tickets = [player.ask(sure), player.ask(replace(sure, line="v"))]
-    (call,) = player.group.next_round(0.0)
+    tickets = [player.ask(sure), player.ask(replace(sure, workflow_id="v"))]
+    (call,) = player.queue.next_round(0.0)
     assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
-    player.group.take([call], [Unconfirmed([1, b"CURSOR_CONFLICT 3"], "behind", passing=True)], 1.0)
+    player.queue.take([call], [Unconfirmed([1, b"CURSOR_CONFLICT 3"], "behind", transient=True)], 1.0)
     assert tickets[0].missing == 1
     assert tickets[1].replies == [ErrorReply("CURSOR_CONFLICT", "3")], "it needs no confirmation"
-    (call,) = player.group.next_round(player.group.resume_s)
+    (call,) = player.queue.next_round(player.queue.resume_s)
     assert call.confirming is not None
     assert call.confirming.touch, "it may be there already"
-    player.group.take([call], [[1]], 2.0)
+    player.queue.take([call], [[1]], 2.0)
     assert tickets[0].replies == [1]
     player.ask(replace(sure, writes=False))
-    (call,) = player.group.next_round(3.0)
+    (call,) = player.queue.next_round(3.0)
     assert call.confirming is not None
     assert call.confirming.touch, "it may be one that was asked for before"
 
@@ -175,7 +185,7 @@ def test_what_is_not_confirmed_by_the_deadline_is_answered_so(player: Player) ->
     ticket = player.ask(append("w", "1"))
     for now_s in (0.0, 0.5):
         player.now_s = now_s
-        player.round(Unconfirmed([7], "behind", passing=True), after_s=0.2)
+        player.round(Unconfirmed([7], "behind", transient=True), after_s=0.2)
     assert player.round(after_s=1.0) == []
     (reply,) = ticket.replies
     assert isinstance(reply, Unconfirmed)
@@ -186,19 +196,19 @@ def test_what_is_not_confirmed_by_the_deadline_is_answered_so(player: Player) ->
 def test_what_will_never_be_confirmed_is_answered_at_once(player: Player) -> None:
     confirmed(player)
     ticket = player.ask(save("w", "1"))
-    player.round(Unconfirmed(1, "no such thing", passing=False))
+    player.round(Unconfirmed(1, "no such thing", transient=False))
     assert isinstance(ticket.replies[0], Unconfirmed)
-    assert player.group.idle
+    assert player.queue.idle
 
 
 def test_a_server_waits_no_longer_for_a_confirmation_than_the_deadline(player: Player) -> None:
     confirmed(player, 1.5)
     player.ask(append("w", "1"))
-    (call,) = player.group.next_round(10.0)
+    (call,) = player.queue.next_round(10.0)
     assert call.confirming is not None
     assert call.confirming.wait_ms == 1500
-    player.group.take([call], [Unconfirmed([7], "behind", passing=True)], 11.0)
-    (call,) = player.group.next_round(player.group.resume_s)
+    player.queue.take([call], [Unconfirmed([7], "behind", transient=True)], 11.0)
+    (call,) = player.queue.next_round(player.queue.resume_s)
     assert call.confirming is not None
     assert 50 <= call.confirming.wait_ms <= 500
 
@@ -206,18 +216,18 @@ def test_a_server_waits_no_longer_for_a_confirmation_than_the_deadline(player: P
 def test_what_is_confirmed_in_another_way_waits_for_itself() -> None:
     disk, replica = Confirmation(0, fsync=True), Confirmation(1, fsync=False)
     for find_node in (None, lambda key: "node"):
-        groups = Groups(30.0, find_node)
+        queues = Queues(30.0, find_node)
         tickets = [Ticket(Batch([append("w", "1")], confirmation=how), 0.0) for how in (None, disk, replica)]
-        found = [next(iter(groups.find(ticket))) for ticket in tickets]
+        found = [next(iter(queues.find(ticket))) for ticket in tickets]
         assert len(set(found)) == 3
-        assert [next(iter(groups.find(ticket))) for ticket in tickets] == found
-        assert set(found) <= set(groups)
+        assert [next(iter(queues.find(ticket))) for ticket in tickets] == found
+        assert set(found) <= set(queues)
 
 
 def test_in_a_cluster_commits_of_one_slot_are_one_call(player: Player) -> None:
-    player.group = Group(30.0, by_slot=True)
-    for line, name in (("w", "1"), ("v", "2"), ("w", "3")):
-        player.ask(append(line, name))
+    player.queue = Queue(30.0, by_slot=True)
+    for workflow_id, name in (("w", "1"), ("v", "2"), ("w", "3")):
+        player.ask(append(workflow_id, name))
     sent = player.round([1, 2], [5])
     assert [args[2:] for args in sent] == [
         ("2", key("w"), key("w"), "w", "1", "", "w", "3", ""),
@@ -247,7 +257,7 @@ def test_an_error_of_a_joined_call_is_everybody_s(player: Player) -> None:
     assert [ticket.replies[0].code for ticket in tickets] == ["WRONGTYPE", "WRONGTYPE"]
 
 
-def test_calls_of_a_line_that_cannot_be_joined_follow_each_other(player: Player) -> None:
+def test_calls_of_a_workflow_that_cannot_be_joined_follow_each_other(player: Player) -> None:
     for command in (append("w", "1"), save("w", "2"), append("w", "3"), save("v", "4")):
         player.ask(command)
     assert [args[4] for args in player.round([1], 1)] == ["w", "4"]
@@ -255,16 +265,12 @@ def test_calls_of_a_line_that_cannot_be_joined_follow_each_other(player: Player)
     assert [args[5] for args in player.round([1])] == ["3"]
 
 
-def test_a_line_waits_for_what_is_under_way(player: Player) -> None:
+def test_a_round_waits_for_the_one_in_flight(player: Player) -> None:
     player.ask(append("w", "1"))
-    first = player.group.next_round(0.0)
+    first = player.queue.next_round(0.0)
     player.ask(append("w", "2"))
-    player.ask(append("v", "3"))
-    second = player.group.next_round(0.0)
-    assert [call.args[5] for call in second] == ["3"]
-    player.group.take(second, [[1]], 0.0)
-    assert player.group.next_round(0.0) == []
-    player.group.take(first, [[1]], 0.0)
+    assert player.queue.next_round(0.0) == []
+    player.queue.take(first, [[1]], 0.0)
     assert [args[5] for args in player.round([2])] == ["2"]
 
 
@@ -288,7 +294,7 @@ def test_once_unsure_every_later_try_is_flagged(player: Player) -> None:
     assert [flag(player.round(answer, after_s=1)[0]) for answer in (REFUSED, [7])] == ["1", "1"]
 
 
-def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -> None:
+def test_a_retry_and_a_first_try_of_a_workflow_are_joined_in_order(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(append("w", "2"))
@@ -296,11 +302,11 @@ def test_a_retry_and_a_first_try_of_a_line_are_joined_in_order(player: Player) -
 
 
 def test_what_is_to_be_looked_for_again_is_sent_again_at_once_in_order(player: Player) -> None:
-    tickets = [player.ask(append(line, name)) for line, name in (("w", "1"), ("v", "2"), ("w", "3"))]
+    tickets = [player.ask(append(workflow_id, name)) for workflow_id, name in (("w", "1"), ("v", "2"), ("w", "3"))]
     player.round(CUT)
     player.ask(append("u", "4"))
     assert len(player.round([1, b"LOOK_AGAIN ", 2, 4], after_s=1)) == 1
-    assert player.group.resume_s <= player.now_s, "the server has not failed"
+    assert player.queue.resume_s <= player.now_s, "the server has not failed"
     assert [ticket.replies for ticket in tickets[::2]] == [[1], [2]]
     assert tickets[1].missing
     player.ask(append("v", "5"))
@@ -312,7 +318,7 @@ def test_nothing_is_sent_before_the_pause_is_over(player: Player) -> None:
     player.ask(append("w", "1"))
     player.round(CUT)
     player.ask(read("other"))
-    assert player.group.next_round(player.group.resume_s - 0.001) == []
+    assert player.queue.next_round(player.queue.resume_s - 0.001) == []
     assert len(player.round([1], 2)) == 2
 
 
@@ -321,7 +327,7 @@ def test_pauses_grow_have_jitter_and_are_bounded(player: Player) -> None:
     pauses = []
     for _ in range(20):
         player.round(CUT)
-        pauses.append(player.group.resume_s - player.now_s)
+        pauses.append(player.queue.resume_s - player.now_s)
     for number, pause in enumerate(pauses, 1):
         longest = min(1.0, 0.02 * 2**number)
         assert longest / 2 - 1e-9 <= pause <= longest + 1e-9
@@ -337,7 +343,7 @@ def test_after_the_deadline_a_command_is_unanswered(player: Player) -> None:
         assert isinstance(reply, Unanswered)
         assert (reply.reason, reply.unsure) == ("cut", expected)
         assert reply.elapsed_s >= 30
-    assert player.group.idle
+    assert player.queue.idle
 
 
 def test_each_command_has_a_deadline_of_its_own(player: Player) -> None:
@@ -352,29 +358,29 @@ def test_each_command_has_a_deadline_of_its_own(player: Player) -> None:
 
 
 def test_who_waits_for_others_waits_no_longer_than_the_deadline(player: Player) -> None:
-    """However many there are, and however many of a line that go one by one."""
+    """However many wait, also of one workflow, whose commands go one by one."""
     many = [player.ask(read(str(number))) for number in range(5 * queue._MOST_CALLS)]
-    line = [player.ask(save("w", str(number))) for number in range(5)]
+    one_by_one = [player.ask(save("w", str(number))) for number in range(5)]
     while player.now_s < 20:
         player.send_and_answer(0.0, CUT)
     late = player.ask(read("late"))
     while many[-1].missing:
         player.send_and_answer(0.0, CUT)
     assert 30 <= player.now_s < 30 + queue._LONGEST_PAUSE_S
-    assert not any(ticket.missing for ticket in [*many, *line])
+    assert not any(ticket.missing for ticket in [*many, *one_by_one])
     while late.missing:
         player.send_and_answer(0.0, CUT)
     assert 30 <= player.now_s - late.asked_s < 30 + queue._LONGEST_PAUSE_S
-    assert player.group.idle
-    for ticket in [*many, *line, late]:
+    assert player.queue.idle
+    for ticket in [*many, *one_by_one, late]:
         (reply,) = ticket.replies
         assert isinstance(reply, Unanswered)
         assert reply.elapsed_s >= 30
-    assert not line[-1].replies[0].unsure, "it was never sent"
+    assert not one_by_one[-1].replies[0].unsure, "it was never sent"
 
 
 def test_who_waits_while_the_server_answers_has_a_deadline_of_its_own(player: Player) -> None:
-    """What came long before the server failed has only waited for others until then."""
+    """A command that came long before the server failed has only waited for others until then."""
     for number in range(2 * queue._MOST_CALLS):
         player.ask(*(read(f"{number} {part}") for part in "ab"))
     waits = player.ask(read("waits"))
@@ -389,7 +395,7 @@ def test_who_waits_while_the_server_answers_has_a_deadline_of_its_own(player: Pl
 
 def test_who_comes_when_others_have_given_up_is_tried(player: Player) -> None:
     """Also where a deadline lets one try only."""
-    player.group = Group(0.0)
+    player.queue = Queue(0.0)
     for number in range(3):
         ticket = player.ask(read("k"))
         assert player.round(CUT, after_s=1.0) == [("GET", "k")]
@@ -401,7 +407,7 @@ def test_who_comes_when_others_have_given_up_is_tried(player: Player) -> None:
 def test_a_server_that_cannot_yet_is_asked_again_as_if_for_the_first_time(player: Player, code: str) -> None:
     ticket = player.ask(append("w", "1"))
     player.round(ErrorReply(code, "not now"))
-    assert player.group.resume_s > 0
+    assert player.queue.resume_s > 0
     assert flag(player.round([7])[0]) == ""
     assert ticket.replies == [7]
 
@@ -416,7 +422,7 @@ def test_a_refused_retry_is_marked(player: Player) -> None:
 def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None:
     tickets = [player.ask(append("w", "1")), player.ask(append("w", "2"))]
     (called,) = player.round(NOSCRIPT)
-    assert player.group.resume_s == 0
+    assert player.queue.resume_s == 0
     player.ask(append("w", "3"))
     (sent,) = player.round([1, 2])
     assert (called[0], sent[0]) == ("EVALSHA", "EVAL")
@@ -438,7 +444,7 @@ def test_an_unknown_script_is_sent_at_once_with_its_text(player: Player) -> None
 def test_a_server_that_rejects_evalsha_is_sent_the_text_from_then_on(player: Player, rejection: str) -> None:
     ticket = player.ask(append("w", "1"))
     (called,) = player.round(ErrorReply.parse(rejection))
-    assert player.group.resume_s == 0
+    assert player.queue.resume_s == 0
     (sent,) = player.round([1])
     assert (called[0], sent[0], sent[2:]) == ("EVALSHA", "EVAL", called[2:])
     assert ticket.replies == [1]
@@ -499,7 +505,7 @@ def test_an_unknown_script_on_a_retry_is_still_a_retry(player: Player) -> None:
 
 
 def test_replies_that_belong_together_are_asked_for_together(player: Player) -> None:
-    ticket = player.ask(read("a"), read("b"), at_once=True)
+    ticket = player.ask(read("a"), read("b"), all_or_none=True)
     player.round(1, CUT)
     assert not player.woken
     assert len(player.round(3, 4, after_s=1)) == 2
@@ -509,47 +515,47 @@ def test_replies_that_belong_together_are_asked_for_together(player: Player) -> 
 
 def test_what_nobody_waits_for_is_neither_sent_nor_tried_again(player: Player) -> None:
     gone, stays = player.ask(read("a")), player.ask(read("b"))
-    player.group.abandon(gone)
+    player.queue.abandon(gone)
     assert player.round(2) == [("GET", "b")]
     assert stays.replies == [2]
-    under_way = player.ask(append("w", "1"))
-    calls = player.group.next_round(0.0)
-    player.group.abandon(under_way)
-    player.group.take(calls, [CUT], 0.0)
-    assert player.group.idle
+    in_flight = player.ask(append("w", "1"))
+    calls = player.queue.next_round(0.0)
+    player.queue.abandon(in_flight)
+    player.queue.take(calls, [CUT], 0.0)
+    assert player.queue.idle
 
 
 def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Player) -> None:
     for number in range(queue._MOST_CALLS):
         player.ask(read(str(number)))
     ticket = player.ask(*(read(str(number)) for number in range(3)), save("w", "1"))
-    calls = player.group.next_round(0.0)
-    player.group.fail(calls, StoreError("closed"))
+    calls = player.queue.next_round(0.0)
+    player.queue.fail(calls, StoreError("closed"))
     assert len(player.woken) == queue._MOST_CALLS
-    calls = player.group.next_round(0.0)
-    player.group.fail(calls[:1], StoreError("closed"))
+    calls = player.queue.next_round(0.0)
+    player.queue.fail(calls[:1], StoreError("closed"))
     assert str(ticket.error) == "closed"
-    player.group.end(StoreError("over"))
-    assert next(player.group.waiting_tickets(), None) is None
+    player.queue.fail_all(StoreError("over"))
+    assert next(player.queue.waiting_tickets(), None) is None
 
 
 def test_who_asked_before_is_told_that_it_may_have_been_done(player: Player) -> None:
     before = player.ask(append("w", "1"))
     player.round(CUT)
     new = player.ask(append("w", "2"))
-    player.group.fail(player.group.next_round(player.group.resume_s), StoreError("closed. Nothing more was sent."))
+    player.queue.fail(player.queue.next_round(player.queue.resume_s), StoreError("closed. Nothing more was sent."))
     assert "not known" in str(before.error)
     assert str(new.error) == "closed. Nothing more was sent."
 
 
 def test_what_is_answered_twice_is_answered_once(player: Player) -> None:
-    """As when a round is taken for lost with the thread that sent it, and is answered all the same."""
+    """As when a round is thought lost with the thread that sent it, and has a reply all the same."""
     ticket = player.ask(append("w", "1"), read("k"))
-    calls = player.group.next_round(0.0)
+    calls = player.queue.next_round(0.0)
     other = Player()
-    other.group.add_lost(ticket, ticket.unanswered())
+    other.queue.add_lost(ticket, ticket.unanswered())
     assert flag(other.round([5], CUT, after_s=2)[0]) == "1"
-    player.group.take(calls, [[5], b"v"], 0.0)
+    player.queue.take(calls, [[5], b"v"], 0.0)
     assert ticket.replies == [5, b"v"]
     assert player.woken == [ticket]
     other.round(b"again")
@@ -561,8 +567,8 @@ def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
         player.ask(read(str(number)))
     assert len(player.round(*range(queue._MOST_CALLS))) == queue._MOST_CALLS
     assert len(player.round(1)) == 1
-    size = queue._LARGE_BYTES - 1
-    fitting = queue._MOST_BYTES // size
+    size = rounds.LARGE_BYTES - 1
+    fitting = rounds.MOST_BYTES // size
     for number in range(fitting + 1):
         player.ask(Command(("GET", str(number)), str(number), size=size))
     assert len(player.round(*range(fitting))) == fitting
@@ -571,22 +577,24 @@ def test_a_round_is_bounded_in_calls_and_bytes(player: Player) -> None:
 
 def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> None:
     first, behind = player.ask(append("w", "1")), player.ask(save("w", "2"))
-    calls = player.group.next_round(5.0)
-    player.group.take(calls, [CUT], 10.0)
-    player.group.give_up(34.9)
+    calls = player.queue.next_round(5.0)
+    player.queue.take(calls, [CUT], 10.0)
+    player.queue.enforce_deadlines(34.9)
     assert first.missing
     assert behind.missing
-    player.group.give_up(35.0)
+    player.queue.enforce_deadlines(35.0)
     assert first.replies == [Unanswered("cut", 30.0, unsure=True)]
     assert behind.replies == [Unanswered("cut", 30.0, unsure=False, refused=True)]
 
 
-def large(line: str, name: str, size: int = queue._LARGE_BYTES) -> Command:
-    args = [line, name, "", b"x" * size]
-    return call_script("append", (key(line),), args, retry_at=2, line=line, joins=True, size=size, writes=True)
+def large(workflow_id: str, name: str, size: int = rounds.LARGE_BYTES) -> Command:
+    args = [workflow_id, name, "", b"x" * size]
+    return call_script(
+        "append", (key(workflow_id),), args, retry_at=2, workflow_id=workflow_id, joins=True, size=size, writes=True
+    )
 
 
-CLOSED = Lost("closed", sent=True, closed=True)
+CLOSED = ConnectionLost("closed", sent=True, closed=True)
 LIMITS = [("CONFIG", "GET", "proto-max-bulk-len"), ("CONFIG", "GET", "client-query-buffer-limit")]
 MIB = 1024 * 1024
 WIDE = ([b"proto-max-bulk-len", b"536870912"], {b"client-query-buffer-limit": b"1073741824"})
@@ -596,47 +604,47 @@ UNTOLD = (ErrorReply("NOPERM", "no"), ErrorReply("NOPERM", "no"))
 def test_a_large_request_does_not_hold_up_others(player: Player) -> None:
     tickets = [player.ask(append("v", "1")), player.ask(large("w", "2")), player.ask(append("u", "3"))]
     assert len(player.round([1, 3])) == 1
-    ((sent,),) = player.group.take_large()
+    ((sent,),) = player.queue.take_large()
     assert sent.own_connection
-    assert player.group.take_large() == []
+    assert player.queue.take_large() == []
     later = player.ask(append("v", "4"))
     player.round([4])
-    player.group.take([sent], [[2]], 0.0)
+    player.queue.take([sent], [[2]], 0.0)
     assert [ticket.replies for ticket in [*tickets, later]] == [[1], [2], [3], [4]]
-    assert player.group.idle
+    assert player.queue.idle
 
 
-def test_a_large_request_keeps_its_place_in_its_line(player: Player) -> None:
+def test_a_large_request_keeps_its_place_in_its_workflow(player: Player) -> None:
     for command in (append("w", "1"), large("w", "2"), append("w", "3"), append("v", "4")):
         player.ask(command)
     (sent,) = player.round([1, 4])
     assert sent[5] == "w"
     assert sent[8] == "v"
-    assert player.group.take_large() == []
+    assert player.queue.take_large() == []
     assert player.round() == []
-    ((sent,),) = player.group.take_large()
-    assert player.round() == [], "the line is busy"
-    player.group.take([sent], [[2]], 0.0)
+    ((sent,),) = player.queue.take_large()
+    assert player.round() == [], "a request of the workflow is in flight"
+    player.queue.take([sent], [[2]], 0.0)
     assert [args[5] for args in player.round([3])] == ["3"]
 
 
-def test_few_large_requests_are_under_way(player: Player) -> None:
+def test_few_large_requests_are_in_flight(player: Player) -> None:
     for number in range(queue._MOST_LARGE + 1):
         player.ask(large(f"w-{number}", "1"))
     player.ask(append(f"w-{queue._MOST_LARGE}", "2"))
-    assert player.round() == [], "the last line waits for its large request"
-    rounds = player.group.take_large()
+    assert player.round() == [], "the last workflow waits for its large request"
+    rounds = player.queue.take_large()
     assert len(rounds) == queue._MOST_LARGE
-    player.group.take(rounds[0], [[1]], 0.0)
+    player.queue.take(rounds[0], [[1]], 0.0)
     player.round()
-    assert len(player.group.take_large()) == 1
+    assert len(player.queue.take_large()) == 1
 
 
 def ask_large(player: Player, *answers: Any) -> list[Sequence[Any]]:
-    """Send the round of a large request, and answer it; what was sent."""
+    """Send the round of a large request, and answer it; return what was sent."""
     assert player.round() == []
-    (calls,) = player.group.take_large()
-    player.group.take(calls, answers, player.now_s)
+    (calls,) = player.queue.take_large()
+    player.queue.take(calls, answers, player.now_s)
     return [call.args for call in calls]
 
 
@@ -653,14 +661,14 @@ def test_a_request_over_a_limit_fails_alone_at_once(player: Player, limits: Sequ
     other = player.ask(append("v", "1"))
     assert len(player.round([1])) == 1, "nothing waits out a pause"
     assert other.replies == [1]
-    ((*questions,),) = player.group.take_large()
+    ((*questions,),) = player.queue.take_large()
     assert [call.args for call in questions] == LIMITS
-    player.group.take(questions, limits, player.now_s)
+    player.queue.take(questions, limits, player.now_s)
     (reply,) = ticket.replies
     assert (reply.code, reply.unsure) == ("TOO_LARGE", False)
     assert str(MIB + 3) in reply.message
     assert named in reply.message
-    assert player.group.idle
+    assert player.queue.idle
 
 
 @pytest.mark.parametrize("limit", [b"1048577", b"1048578"])
@@ -680,9 +688,9 @@ def test_a_large_request_is_tried_until_its_deadline_while_the_network_fails(pla
     tries = 0
     while ticket.missing:
         assert player.round(after_s=1) == []
-        for calls in player.group.take_large():
+        for calls in player.queue.take_large():
             tries += 1
-            player.group.take(calls, WIDE if len(calls) == 2 else [CLOSED], player.now_s)
+            player.queue.take(calls, WIDE if len(calls) == 2 else [CLOSED], player.now_s)
     assert tries > 20
     assert ticket.replies[0] == Unanswered("closed", ticket.replies[0].elapsed_s, unsure=True)
 
@@ -691,7 +699,7 @@ def test_a_server_that_is_gone_is_not_asked_for_its_limits(player: Player) -> No
     player.ask(large("w", "1"))
     ask_large(player, CLOSED)
     assert ask_large(player, REFUSED, REFUSED) == LIMITS
-    assert player.group.resume_s > player.now_s
+    assert player.queue.resume_s > player.now_s
     assert [args[2] for args in ask_large(player, CUT)] == ["1"]
     assert [args[2] for args in ask_large(player, [1])] == ["1"], "a silent server has not closed the connection"
 
@@ -709,9 +717,9 @@ def test_a_rejection_is_passed_on_where_the_limits_are_not_told(player: Player) 
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_server_without_limits_that_closes_connections_has_rejected_the_request(player: Player, sent: bool) -> None:
     ticket = player.ask(large("w", "1"))
-    for _ in range(queue._MOST_CLOSED):
+    for _ in range(size_limits.MOST_CLOSED):
         assert ticket.missing
-        ask_large(player, Lost("closed", sent=sent, closed=True))
+        ask_large(player, ConnectionLost("closed", sent=sent, closed=True))
         ask_large(player, *UNTOLD)
     (reply,) = ticket.replies
     assert (reply.code, reply.unsure) == ("TOO_LARGE", sent)
@@ -720,25 +728,25 @@ def test_a_server_without_limits_that_closes_connections_has_rejected_the_reques
 def test_nobody_asks_for_limits_who_has_gone_away(player: Player) -> None:
     ticket = player.ask(large("w", "1"))
     assert player.round() == []
-    (calls,) = player.group.take_large()
-    player.group.abandon(ticket)
-    player.group.take(calls, [CLOSED], 0.0)
-    assert player.group.idle
+    (calls,) = player.queue.take_large()
+    player.queue.abandon(ticket)
+    player.queue.take(calls, [CLOSED], 0.0)
+    assert player.queue.idle
 
 
 def test_a_large_request_is_confirmed_on_its_own_connection(player: Player) -> None:
     confirmed(player)
     player.ask(large("w", "1"))
     assert player.round() == []
-    ((call,),) = player.group.take_large()
+    ((call,),) = player.queue.take_large()
     assert call.confirming is not None
 
 
 def test_a_joined_call_is_bounded(player: Player) -> None:
-    for number in range(queue._MOST_JOINED + 1):
+    for number in range(rounds.MOST_JOINED + 1):
         player.ask(append("w", str(number)))
-    (sent,) = player.round([1] * queue._MOST_JOINED)
-    assert len(sent) == 3 + 4 * queue._MOST_JOINED
+    (sent,) = player.round([1] * rounds.MOST_JOINED)
+    assert len(sent) == 3 + 4 * rounds.MOST_JOINED
     (sent,) = player.round([1])
     assert len(sent) == 3 + 4
 
@@ -775,23 +783,23 @@ def test_few_and_what_one_caller_asks_together_are_not_halved(player: Player) ->
     assert len(player.send_and_answer(0.0)) == queue._FEW - 1
 
 
-def test_a_group_says_when_it_is_full(player: Player) -> None:
+def test_a_queue_is_full_at_a_number_of_commands_or_of_bytes(player: Player) -> None:
     for _ in range(queue._FULL_COMMANDS):
-        assert not player.group.full
+        assert not player.queue.is_full
         player.ask(read("k"))
-    assert player.group.full
+    assert player.queue.is_full
     player.round(*range(queue._MOST_CALLS))
-    assert not player.group.full
+    assert not player.queue.is_full
     player.ask(append("w", "1", queue._FULL_BYTES))
-    assert player.group.full
+    assert player.queue.is_full
 
 
-def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> None:
+def test_each_node_has_a_queue_and_a_slot_moves_when_nothing_of_it_waits() -> None:
     nodes = {"{a}:x": "1", "{a}:y": "1", "{b}:x": "2"}
-    groups = Groups(30.0, nodes.__getitem__)
+    queues = Queues(30.0, nodes.__getitem__)
 
-    def find(*keys: str) -> dict[Group, list[int]]:
-        return groups.find(Ticket(Batch([read(key) for key in keys]), 0.0))
+    def find(*keys: str) -> dict[Queue, list[int]]:
+        return queues.find(Ticket(Batch([read(key) for key in keys]), 0.0))
 
     (first, second) = found = find("{a}:x", "{b}:x", "{a}:y")
     assert found == {first: [0, 2], second: [1]}
@@ -800,7 +808,7 @@ def test_each_node_has_a_group_and_a_slot_moves_when_nothing_of_it_waits() -> No
     nodes["{a}:x"] = nodes["{a}:y"] = "2"
     assert list(find("{a}:y")) == [first], "it must not overtake what waits"
     calls = first.next_round(0.0)
-    assert list(find("{a}:y")) == [first], "nor what is under way"
+    assert list(find("{a}:y")) == [first], "nor what is in flight"
     first.take(calls, [1], 0.0)
     assert list(find("{a}:y")) == [second]
 
@@ -809,19 +817,19 @@ ANSWERS = st.sampled_from(["ok", "cut", "refused", "loading", "noscript", "uncon
 
 
 @given(
-    lines=st.lists(st.sampled_from("uvw"), min_size=1, max_size=12),
+    workflows=st.lists(st.sampled_from("uvw"), min_size=1, max_size=12),
     alone=st.lists(st.booleans(), min_size=12, max_size=12),
     faults=st.lists(ANSWERS, max_size=30),
     arrivals=st.lists(st.integers(1, 4), min_size=12, max_size=12),
 )
-def test_a_line_is_carried_out_in_order_and_each_command_once(
-    lines: list[str], alone: list[bool], faults: list[str], arrivals: list[int]
+def test_the_commands_of_a_workflow_are_carried_out_in_order_and_each_once(
+    workflows: list[str], alone: list[bool], faults: list[str], arrivals: list[int]
 ) -> None:
     """Against a server that carries out what it answers, and may have carried out what it loses."""
     player = Player(deadline_s=1e9)
     commands = [
-        (save if single else append)(line, str(number))
-        for number, (line, single) in enumerate(zip(lines, alone, strict=False))
+        (save if single else append)(workflow_id, str(number))
+        for number, (workflow_id, single) in enumerate(zip(workflows, alone, strict=False))
     ]
     waiting = list(commands)
     done: dict[str, list[str]] = {}
@@ -831,7 +839,7 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
         for request in call.requests:
             command = request.command
             name = command.args[1] if command.joins else command.args[0]
-            seen = done.setdefault(command.line, [])
+            seen = done.setdefault(command.workflow_id, [])
             if name not in seen:
                 assert not request.unsure or name not in seen
                 seen.append(str(name))
@@ -839,12 +847,12 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
         return numbers
 
     fates = iter(faults)
-    while waiting or not player.group.idle:
+    while waiting or not player.queue.idle:
         for command in waiting[: arrivals[len(waiting) - 1]]:
             player.ask(command)
             waiting.remove(command)
-        player.now_s = max(player.now_s, player.group.resume_s)
-        calls = player.group.next_round(player.now_s)
+        player.now_s = max(player.now_s, player.queue.resume_s)
+        calls = player.queue.next_round(player.now_s)
         answers: list[Any] = []
         for at, call in enumerate(calls):
             fate = next(fates, "ok")
@@ -857,11 +865,11 @@ def test_a_line_is_carried_out_in_order_and_each_command_once(
             if fate in ("ok", "unconfirmed"):
                 numbers = carry_out(call)
                 answer: Any = numbers if call.requests[0].command.joins else numbers[0]
-                answers.append(answer if fate == "ok" else Unconfirmed(answer, "behind", passing=True))
+                answers.append(answer if fate == "ok" else Unconfirmed(answer, "behind", transient=True))
             else:
                 answers.append({"refused": REFUSED, "loading": ErrorReply("LOADING", ""), "noscript": NOSCRIPT}[fate])
         if calls:
-            player.group.take(calls, answers, player.now_s)
+            player.queue.take(calls, answers, player.now_s)
     assert len(player.woken) == len(commands)
-    for line, names in done.items():
-        assert names == [str(number) for number, of in enumerate(lines) if of == line]
+    for workflow_id, names in done.items():
+        assert names == [str(number) for number, of in enumerate(workflows) if of == workflow_id]

@@ -1,4 +1,4 @@
-"""A server that takes no writes, or none for now: typed errors, and nothing half-written."""
+"""A server that rejects writes, for good or for now: typed errors, and nothing half-written."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -149,7 +149,7 @@ def test_what_the_server_is_too_busy_for_is_tried_again(server: RunningServer, n
         looping = pool.submit(client.eval, "while true do end", 0)
         wait_until(lambda: is_busy(other), "the server to be busy")
         waiting = pool.submit(store.append, "w", numbered(1))
-        with pytest.raises(StoreUnavailable, match=r"BUSY .*safe to ask again"):
+        with pytest.raises(StoreUnavailable, match=r"BUSY .*safe to retry"):
             hurried.append("w", numbered(1))
         assert not waiting.done()
         other.script_kill()
@@ -172,7 +172,7 @@ def test_what_a_server_with_too_few_replicas_refuses_is_tried_again(server: Runn
         client.config_set("min-replicas-to-write", 1)
         try:
             for write in (lambda: hurried.append("w", numbered(1)), lambda: hurried.save("w", numbered(1))):
-                with pytest.raises(StoreUnavailable, match=r"NOREPLICAS .*safe to ask again"):
+                with pytest.raises(StoreUnavailable, match=r"NOREPLICAS .*safe to retry"):
                     write()
             with RedisStore.from_url(server.url(), namespace=namespace) as store:
                 timer = threading.Timer(0.05, client.config_set, ["min-replicas-to-write", 0])

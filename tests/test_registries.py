@@ -135,7 +135,7 @@ def test_another_class_of_a_name_is_refused() -> None:
         class Local:
             a: int
 
-    with pytest.raises(InvalidArgument, match=r"or register it in an EventRegistry"):
+    with pytest.raises(InvalidArgument, match=r"or register it in another EventRegistry"):
         local()
     assert registry.of(Happened) is not None
     assert registry.of(Other) is None

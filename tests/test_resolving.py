@@ -228,7 +228,7 @@ def test_threads_may_share_a_resolver(store: RedisStore) -> None:
 
     refs = [FactRef(store.put_fact(letter * 1000)) for letter in "ab"]
     resolver = FactResolver(store, max_bytes=1500)
-    resolver._core._cached = Cache()
+    resolver._cached = Cache()
     assert resolver.resolve(refs[0]) == "a" * 1000
 
     def evict() -> None:
@@ -240,4 +240,4 @@ def test_threads_may_share_a_resolver(store: RedisStore) -> None:
         evicting = thread.submit(evict)
         assert resolver.resolve(refs[0]) == "a" * 1000
         evicting.result()
-    assert resolver.cached_bytes == resolver._core._cached[refs[1].hash][1]
+    assert resolver.cached_bytes == resolver._cached[refs[1].hash][1]

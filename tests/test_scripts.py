@@ -9,7 +9,7 @@ import redis
 
 from runic_redis import DurabilityError, Fact, RedisStore, replicated
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.appending import _command
+from runic_redis.operations.appending import _HEAD, _command
 from runic_redis.protocol import refusals
 from runic_redis.protocol.effects import Argument
 from runic_redis.protocol.scripts import load_script, scripts_directory
@@ -20,6 +20,7 @@ from tests.test_archives import export, load
 from tests.test_verifying import verify
 
 SCRIPTS = sorted(scripts_directory().glob("*.lua"))
+PARTS = sorted(scripts_directory().glob("shared/*.lua"))
 # What a key can be, as the heads name it.
 KINDS = {*WorkflowKeys.__slots__, "config", "bucket", "times", "touch"}
 
@@ -136,6 +137,33 @@ def test_every_script_is_called_with_as_many_keys_as_it_declares(
             assert kind(key) == said.split()[0] or said.split()[0] not in KINDS, (key, said)
         for key in keys[len(each) :]:
             assert re.search(rf"\b{kind(key)}\b", head.partition("-- ARGV")[0]), key
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *PARTS], ids=lambda path: path.stem)
+def test_keys_and_arguments_are_named_at_the_top_of_a_block(path: Path) -> None:
+    at_top = True
+    for line in path.read_text().splitlines():
+        assert len(line) < 120, line
+        code = line.partition("--")[0].strip()
+        if not code:
+            continue
+        is_naming = re.search(r"\b(?:KEYS|ARGV)\[|\bunpack\((?:KEYS|ARGV)\b", code) is not None
+        if re.search(r"\b(?:KEYS|ARGV)\[", code):
+            assert at_top, line
+            assert code.startswith("local "), line
+        at_top = is_naming or re.search(r"(?:^local function .*\)|\b(?:do|then|else))$", code) is not None
+
+
+def test_the_arguments_of_a_commit_have_the_same_names_and_order_everywhere() -> None:
+    text = (scripts_directory() / "append.lua").read_text()
+    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, at, at \+ (\d+)\)", text)
+    assert unpacked is not None
+    assert tuple(unpacked[1].split(", ")) == _HEAD
+    assert int(unpacked[2]) == len(_HEAD) - 1
+    described = re.findall(
+        r"(?m)^--           (\w+)(?:  .*)?$", text.partition("ARGV[1…]")[2].partition("and for each")[0]
+    )
+    assert tuple(described) == _HEAD
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

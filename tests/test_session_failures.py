@@ -128,7 +128,7 @@ def test_of_a_thousand_events_those_before_the_bad_one_are_kept(face: Face) -> N
 def test_an_event_that_is_too_large_is_rejected_by_record(face: Face, checkpoint: Any) -> None:
     with face.session(count, 0, checkpoint=checkpoint) as one:
         one.record(Noted(1))
-        with pytest.raises(EncodeError, match=r"events\[1\] takes .* keep the large part as a fact"):
+        with pytest.raises(EncodeError, match=r"events\[1\] takes .* store the large part as a fact"):
             one.record(Noted(2), Noted(bytes(17 * 1024 * 1024)))
         assert one.state == 1
         one.record(Noted(Fact(bytes(17 * 1024 * 1024))))
@@ -138,11 +138,11 @@ def test_an_event_that_is_too_large_is_rejected_by_record(face: Face, checkpoint
 def test_what_does_not_fit_into_one_commit_with_those_pending_is_rejected_by_record(
     face: Face, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runic_redis.recovery.sessions.MAX_COMMIT_BYTES", 10_000)
+    monkeypatch.setattr("runic_redis.recovery.session_core.MAX_COMMIT_BYTES", 10_000)
     with face.session(count, 0, checkpoint="completion") as one:
         for _ in range(9):
             one.record(Noted(bytes(1000)))
-        with pytest.raises(EncodeError, match="those pending stay so: call checkpoint first") as caught:
+        with pytest.raises(EncodeError, match=r"stay pending\. Call checkpoint, then") as caught:
             one.record(Noted(bytes(1000)))
         assert caught.value.path == "events"
         assert (one.state, len(one.pending), one.cursor) == (9, 9, 0)

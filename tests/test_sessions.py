@@ -239,7 +239,7 @@ def test_a_lease_that_is_lost_ends_the_session(store: RedisStore) -> None:
 
 
 def test_a_store_without_leases_is_refused_one() -> None:
-    with pytest.raises(InvalidArgument, match="the store knows none"):
+    with pytest.raises(InvalidArgument, match="the store has no leases"):
         session(StreamOnlyStore(), "w", total, 0, lease=Lease("w", "me", 1, 1.0))
 
 
@@ -321,7 +321,7 @@ def test_by_recovery_time_a_snapshot_is_due_at_the_event_that_reaches_it(
         now_s += 1.0  # what applying an event takes; nothing else takes any time
         return total(state, one)
 
-    monkeypatch.setattr("runic_redis.recovery.sessions.time.perf_counter", lambda: now_s)
+    monkeypatch.setattr("runic_redis.recovery.session_core.time.perf_counter", lambda: now_s)
     if recovered:
         store.append("w", [Added(number) for number in range(recovered)])
     due = recovered + 3

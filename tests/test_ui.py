@@ -1,7 +1,8 @@
-"""The web page's server, on real servers: what each address answers, to whom, and when things break."""
+"""The web page's server, on real servers: the answers of its addresses, its access rules, and failures."""
 
 import http.client
 import json
+import math
 import os
 import signal
 import socket
@@ -55,7 +56,7 @@ def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
 
 @pytest.fixture
 def made(valkey: RunningServer, namespace: str) -> str:
-    """A namespace that is there."""
+    """A namespace that exists."""
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         store.append("w", [{"n": 1}])
     return namespace
@@ -83,7 +84,7 @@ def test_the_workflows_are_paged_newest_first(page: Page, shop: RedisStore) -> N
     assert page.get("summary")["workflows"] == before >= 150
 
 
-def test_what_is_kept_of_a_workflow_is_shown(page: Page, shop: RedisStore) -> None:
+def test_a_workflow_is_described(page: Page, shop: RedisStore) -> None:
     shop.append(ODD, [Paid(n) for n in range(10)])
     shop.save_snapshot(ODD, 7, b"state" * 20)
     shop.acquire(ODD, "the worker", ttl=60)
@@ -91,12 +92,80 @@ def test_what_is_kept_of_a_workflow_is_shown(page: Page, shop: RedisStore) -> No
     assert (one["workflow_id"], one["cursor"], one["snapshot_cursor"], one["snapshot_bytes"]) == (ODD, 10, 7, 100)
     assert (one["state"], one["lease_owner"]) == ("leased", "the worker")
     assert sum(page.get("memory", id=ODD).values()) > 100
-    assert page.get("summary")["unfinished"] >= 1
+    assert page.get("summary")["leased"] >= 1
+
+
+def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisStore) -> None:
+    before = page.get("summary")
+    states = {"open": range(5), "leased": range(5, 9), "unfinished": range(9, 14), "completed": range(14, 18)}
+    for n in range(18):
+        shop.append(f"filtered-{n:02}", [{"n": n}])
+    for n in states["leased"]:
+        shop.acquire(f"filtered-{n:02}", "worker", ttl=600)
+    for n in states["unfinished"]:
+        shop.acquire(f"filtered-{n:02}", "worker", ttl=0.001)
+    for n in states["completed"]:
+        shop.complete(f"filtered-{n:02}")
+    for state, numbers in states.items():
+        seen: list[str] = []
+        place: dict[str, Any] = {}
+        while place is not None:
+            found = page.get("workflows", state=state, containing="filtered-", limit=2, **place)
+            assert {one["state"] for one in found["workflows"]} <= {state}
+            assert len(found["workflows"]) < 4
+            seen += [one["workflow_id"] for one in found["workflows"]]
+            place = {"before": found["next"]} if found["next"] else None
+        assert sorted(seen) == [f"filtered-{n:02}" for n in numbers], state
+    after = page.get("summary")
+    assert (after["leased"] - before["leased"], after["unfinished"] - before["unfinished"]) == (4, 5)
+    since = page.get("workflow", id="filtered-15")["written"]
+    recent = page.get("workflows", containing="filtered-", since=since, limit=3)
+    assert [one["workflow_id"] for one in recent["workflows"]] == ["filtered-17", "filtered-16", "filtered-15"]
+    assert recent["next"] is None
+    assert page.get("workflows", state="open", containing="filtered-", since=since)["workflows"] == []
+    assert (
+        len(page.get("workflows", state="leased", containing="filtered-0", since="2026-01-01T00:00:00Z")["workflows"])
+        == 4
+    )
+
+
+def test_events_are_filtered_by_type_text_and_time(page: Page, shop: RedisStore) -> None:
+    for n in range(60):
+        shop.append("sifted", [Paid(n, "Zo\u00eb" if n % 3 else "Ada"), {"type": "note", "n": n}])
+    every_third = [2 * n + 1 for n in range(59, -1, -1) if n % 3]
+
+    def older(**query: Any) -> list[int]:
+        seen: list[int] = []
+        found = page.get("events", id="sifted", limit=7, **query)
+        while True:
+            seen += _cursors(found)
+            if not found["older"]:
+                return seen
+            found = page.get("events", id="sifted", limit=7, **{**query, "upto": found["first"] - 1})
+
+    assert older(type="page_paid") == list(range(119, 0, -2))
+    assert older(containing="ZO\u00cb") == older(containing="zo\u00eb", type="page_paid") == every_third
+    assert older(containing="zo\u00eb", type="dict") == []
+    found, rising = page.get("events", id="sifted", limit=7, containing="zo\u00eb", after=0), []
+    while True:
+        rising += _cursors(found)[::-1]
+        if not found["newer"]:
+            break
+        found = page.get("events", id="sifted", limit=7, containing="zo\u00eb", after=found["last"])
+    assert rising == every_third[::-1]
+    middle = page.get("event", id="sifted", cursor=61)
+    found = page.get("events", id="sifted", until=middle["time"])
+    same = {commit["time"] for commit in found["commits"]}
+    assert max(same) == middle["time"], "nothing later"
+    assert found["last"] >= 61
+    assert _cursors(page.get("events", id="sifted", until="2020-01-01T00:00:00Z")) == []
+    assert page.get("events", id="sifted", until="2020-01-01T00:00:00Z")["newer"]
+    assert page.get("events", id="sifted", until="2999-01-01T00:00:00Z", limit=1)["last"] == 120
 
 
 @pytest.fixture(scope="module")
 def long(shop: RedisStore) -> str:
-    """A workflow of commits of many sizes, one of them so large that it is kept in parts; its beginning is trimmed."""
+    """A workflow of commits of many sizes, one of them split into parts. Its beginning is trimmed."""
     for size in (3, 1, 1, 40, 2, 7):
         shop.append("long", [Paid(size)] * size)
     shop.append("long", [Paid(n, "x" * 100) for n in range(15_000)])
@@ -178,21 +247,34 @@ def test_a_history_is_sampled_all_along(page: Page, shop: RedisStore, long: str)
 
 def test_an_event_is_shown_to_the_last_digit(page: Page, shop: RedisStore) -> None:
     when = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
-    fields = {"big": 2**60 + 1, "when": when, "bytes": b"\0\xff", "html": "<script>alert(1)</script>", "deep": [[None]]}
+    numbers = [2.0, -0.0, 0.1, 1e22, 1e-7, math.nan, math.inf, -math.inf, 2, 2**53 + 1]
+    fields = {
+        "numbers": numbers,
+        "big": 2**60 + 1,
+        "when": when,
+        "bytes": b"\0\xff",
+        "html": "<script>alert(1)</script>",
+        "deep": [[None]],
+    }
     shop.append("values", [{"n": 1}, Paid(3, fields)], metadata={"trace": 2**60})
     found = page.get("event", id="values", cursor=2)
     assert (found["type"], found["cursor"], found["commit"]["start"]) == ("page_paid", 2, 0)
-    assert found["fields"]["by"]["big"] == {"$int": str(2**60 + 1)}
-    assert found["fields"]["by"]["html"] == fields["html"]
-    assert str(2**60 + 1) in found["json"]
-    assert found["metadata"] == {"trace": {"$int": str(2**60)}}
+    assert found["fields"]["value"]["by"]["big"] == {"$int": str(2**60 + 1)}
+    assert found["fields"]["value"]["by"]["html"] == fields["html"]
+    texts = ["2.0", "-0.0", None, "1e+22", "1e-07", "nan", "inf", "-inf", None, None]
+    tagged = [number if text is None else {"$float": text} for number, text in zip(numbers, texts, strict=True)]
+    assert found["fields"]["value"]["by"]["numbers"] == [*tagged[:-1], {"$int": str(2**53 + 1)}]
+    assert json.loads(found["fields"]["json"])["by"]["numbers"][:2] == [2.0, -0.0]
+    assert "-0.0" in found["fields"]["json"]
+    assert str(2**60 + 1) in found["fields"]["json"]
+    assert found["metadata"]["value"] == {"trace": {"$int": str(2**60)}}
     shop.append("values", [{"long": "x" * 3_000_000}])
     found = page.get("event", id="values", cursor=3)
-    assert (found["fields"], found["json"]) == (None, "")
-    assert found["length"] > 3_000_000, "too long for a browser, and said so"
+    assert (found["fields"]["value"], found["fields"]["json"]) == (None, "")
+    assert found["fields"]["length"] > 3_000_000, "too long for a browser, and said so"
 
 
-def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
+def test_the_graph_shows_which_event_made_which_fact(page: Page, shop: RedisStore) -> None:
     made = shop.put_fact({"data": 1})
     shop.append("graph", [{"makes": Fact({"data": 1})}, {"nothing": 1}, {"uses": FactRef(made), "and": [Fact(b"2")]}])
     graph = page.get("graph", id="graph")
@@ -202,7 +284,7 @@ def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
     other = shop.put_fact(b"2")
     edges = {(edge["from"], edge["to"]) for edge in graph["edges"]}
     assert edges == {("e1", f"f{made}"), (f"f{made}", "e3"), ("e3", f"f{other}")}
-    assert page.get("fact", hash=made)["value"] == {"data": 1}
+    assert page.get("fact", hash=made)["value"]["value"] == {"data": 1}
     shop.append(
         "runic",
         [
@@ -227,7 +309,7 @@ def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
     assert page.get("graph", id="no such workflow")["nodes"] == []
 
 
-def test_what_is_wrong_is_said(page: Page, shop: RedisStore) -> None:
+def test_errors_name_the_wrong_argument(page: Page, shop: RedisStore) -> None:
     shop.append("few", [{"n": 1}])
     for path, status, said in [
         ("workflow?id=nobody", 404, "no workflow 'nobody'"),
@@ -242,6 +324,9 @@ def test_what_is_wrong_is_said(page: Page, shop: RedisStore) -> None:
         ("workflows?before=x", 400, "before is the 'next'"),
         ("workflows?before=1:x:y", 400, "before is the 'next'"),
         ("workflows?before=nan:1:y", 400, "no time"),
+        ("workflows?state=asleep", 400, "state is one of open, leased, unfinished, completed"),
+        ("workflows?since=yesterday", 400, "since is a time with its zone"),
+        ("events?id=few&until=2026-01-31T14:05:00", 400, "until is a time with its zone"),
     ]:
         answer = page.ask(f"api/{path}")
         assert answer.status == status, (path, answer)
@@ -270,7 +355,7 @@ def test_damage_is_shown_where_it_is(page: Page, shop: RedisStore, valkey: Runni
     assert "is damaged" in page.get("fact", hash=fact)["problem"]
 
 
-def test_what_comes_is_told(page: Page, shop: RedisStore) -> None:
+def test_news_are_streamed(page: Page, shop: RedisStore) -> None:
     with _listening(page, "api/live?id=followed") as words:
         # What others have written is counted by the time that this is seen. (Of two writes, the first might be.)
         shop.append("followed", [{"n": 1}])
@@ -308,7 +393,8 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     after = _numbers(page.ask("metrics"))
     assert after["runic_redis_up"] == 1
     assert after["runic_redis_workflows"] == page.get("summary")["workflows"]
-    assert after["runic_redis_workflows_unfinished"] == page.get("summary")["unfinished"]
+    summary = page.get("summary")
+    assert after["runic_redis_workflows_unfinished"] == summary["leased"] + summary["unfinished"]
     assert after["runic_redis_facts"] >= 1
     assert 0 < after["runic_redis_question_seconds"] < 60
     assert after["runic_redis_events_seen_total"] >= before["runic_redis_events_seen_total"] + 25
@@ -316,7 +402,7 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     assert page.ask("metrics").headers["content-type"].startswith("text/plain")
 
 
-def test_only_reading_by_who_is_here_is_let_through(page: Page) -> None:
+def test_without_a_token_only_local_reading_requests_pass(page: Page) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
         assert page.ask("api/summary", method=method).status == 405
     assert page.ask("", method="HEAD").status == 200
@@ -356,7 +442,7 @@ def test_only_reading_by_who_is_here_is_let_through(page: Page) -> None:
         assert page.ask(path).status == 404, path
 
 
-def test_a_token_lets_in_who_has_it(valkey: RunningServer, made: str) -> None:
+def test_with_a_token_only_requests_that_carry_it_pass(valkey: RunningServer, made: str) -> None:
     with serving(valkey.url(), made, "--token", TOKEN) as page:
         assert page.url.endswith(f"/?token={TOKEN}")
         refused = page.ask("api/summary")
@@ -434,7 +520,7 @@ def test_a_page_for_others_has_a_token_made_for_it(valkey: RunningServer, made: 
         assert page.ask("api/summary", {"Authorization": f"Bearer {token}"}).status == 200
 
 
-def test_options_are_judged_before_anything_is_served(valkey: RunningServer, made: str) -> None:
+def test_options_are_checked_before_the_page_listens(valkey: RunningServer, made: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for options, said in [
             (["--token", "short"], "at least 16"),
@@ -468,7 +554,7 @@ def test_no_password_is_shown(tmp_path: Path) -> None:
         assert "s3cret" not in out + err
 
 
-def test_it_says_when_the_store_is_gone_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+def test_the_page_reports_an_unreachable_store_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     options = ("--appendonly", "yes", "--appendfsync", "always")
     with running(valkey_program(), tmp_path / "server", *options, port=port) as server:
@@ -513,7 +599,7 @@ def test_it_changes_nothing(page: Page, shop: RedisStore, valkey: RunningServer)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_when_it_is_told_to(valkey: RunningServer, made: str, number: signal.Signals) -> None:
+def test_a_signal_ends_the_page(valkey: RunningServer, made: str, number: signal.Signals) -> None:
     with serving(valkey.url(), made) as page, _listening(page, "api/live") as words:
         next(words)
         page.process.send_signal(number)
@@ -521,7 +607,9 @@ def test_it_ends_when_it_is_told_to(valkey: RunningServer, made: str, number: si
         assert (page.process.returncode, out, err) == (0, "", "")
 
 
-def test_without_its_extra_it_says_what_to_install(valkey: RunningServer, made: str, tmp_path: Path) -> None:
+def test_without_the_extra_the_error_names_the_package_to_install(
+    valkey: RunningServer, made: str, tmp_path: Path
+) -> None:
     (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError('No module named starlette')")
     command = [sys.executable, "-W", "error", "-m", "runic_redis.cli.main", "ui", "--url", valkey.url(), "-n", made]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -541,7 +629,7 @@ def _numbers(answer: Answer) -> dict[str, float]:
 
 
 class _listening:  # noqa: N801 - used like a function
-    """What is told at an address, as long as the block lasts."""
+    """The messages at an address, until the block ends."""
 
     def __init__(self, page: Page, path: str) -> None:
         address = urlsplit(page.url)

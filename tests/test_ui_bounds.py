@@ -1,7 +1,8 @@
-"""The page shows values of any width, depth and size, and holds up nobody by it."""
+"""The page shows values of any width, depth and size, without delaying other requests."""
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,14 +17,14 @@ from starlette.requests import Request
 
 from runic_redis import AsyncRedisStore, DecodeError, Fact, RedisStore, StoreError
 from runic_redis.admin import browsing
-from runic_redis.admin.browsing import fact, page, samples
+from runic_redis.admin.browsing import fact, fact_previews, page, samples
 from runic_redis.codec import Codec, payload_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import without_classes
 from runic_redis.events import bare_registry, parts_of
 from runic_redis.events.plain import event_text, to_json
-from runic_redis.ui import views as views_module
+from runic_redis.ui import forms, views
 from runic_redis.ui.app import make_app
 from runic_redis.ui.bounds import json_size, short, short_event
 from runic_redis.ui.live import Live
@@ -101,7 +102,7 @@ FACTS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _limits() -> Iterator[None]:
-    limits = {browsing: ("_MOST_BYTES", "_LARGEST_DECODED", "_MOST_DECODED"), views_module: ("_LONGEST",)}
+    limits = {browsing: ("_MOST_BYTES", "_LARGEST_DECODED", "_MOST_DECODED"), forms: ("_LONGEST",)}
     with pytest.MonkeyPatch.context() as patch:
         for module, names in limits.items():
             for name in names:
@@ -111,7 +112,7 @@ def _limits() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def odd(valkey: RunningServer) -> Iterator[RedisStore]:
-    """A store with a workflow for each shape, whose second event it is."""
+    """A store with a workflow for each shape. The workflow's second event has the shape."""
     with RedisStore.from_url(valkey.url(), namespace="odd", partitions=2) as store, valkey.client() as client:
         for name, (header, rows) in SHAPES.items():
             entry(store, client, name, header, rows)
@@ -138,7 +139,7 @@ def entry(
 
 
 def asked(url: str, look: Callable[[Views], Any]) -> Any:
-    """What views of the namespace answer."""
+    """Return what a function returns for the views of the namespace."""
 
     async def ask() -> Any:
         async with AsyncRedisStore.from_url(url, namespace="odd", partitions=2) as store:
@@ -175,7 +176,9 @@ def test_an_event_of_any_shape_is_shown_as_far_as_it_fits(odd: RedisStore, valke
     assert len(overview["samples"]) == 2 - damaged
     assert {node["kind"] for node in graph["nodes"]} <= {"event", "fact", "step"}
     assert all(len(answer.body) < 100_000 for answer in (answers[0], *answers[3:])), "in a line each"
-    assert damaged or (event["json"] == "") == (event["fields"] is None) == (event["length"] > 2 * MB)
+    if not damaged:
+        fields = event["fields"]
+        assert (fields["json"] == "") == (fields["value"] is None) == (fields["length"] > 2 * MB)
     assert len(answers[2].body) < 16 * MB
 
 
@@ -187,12 +190,12 @@ def test_a_fact_of_any_shape_is_shown_as_far_as_it_fits(odd: RedisStore, valkey:
     if name == "damaged":
         assert "is damaged" in found["problem"]
         return
-    assert (found["value"], found["json"], found["problem"]) == (None, "", "")
-    assert found["length"] > 2 * MB
+    assert (found["value"]["value"], found["value"]["json"], found["problem"]) == (None, "", "")
+    assert found["value"]["length"] > 2 * MB
     assert found["checked"] == ("beyond" not in name), "no value is said to match that was not looked at"
 
 
-def test_a_damaged_reference_is_told_where_it_stands(odd: RedisStore, valkey: RunningServer) -> None:
+def test_a_damaged_reference_is_reported_in_its_place(odd: RedisStore, valkey: RunningServer) -> None:
     event = asked(valkey.url(), lambda views: views.event(request(id="a reference to bytes", cursor=2)))
     line = asked(valkey.url(), lambda views: views.events(request(id="a reference to bytes")))
     problem = json.loads(event.body)["problem"]
@@ -251,6 +254,63 @@ def test_no_fact_is_decoded_that_holds_much_however_small_it_is_when_stored(odd:
     assert counting.bytes <= 2 * MB
 
 
+def test_previews_of_facts_decode_little_and_leave_out_damage(odd: RedisStore) -> None:
+    short_fact, long_fact = odd.put_fact({"n": 1}), odd.put_fact("x" * 100_000)
+    context = without_classes(odd.context)
+    context.codec = counting = Counting()  # type: ignore[assignment]
+    found = odd.run(fact_previews(context, [*FACTS, short_fact, long_fact, "missing"]), "browse")()
+    assert counting.bytes <= 4096
+    assert found[short_fact] == ({"n": 1}, 5, False)
+    assert set(found) == {*FACTS, short_fact, long_fact} - {"damaged"}
+    assert all(one.is_too_large and one.value is None for name, one in found.items() if name != short_fact)
+    assert found["wide"].size > 10**5, "the size as decompressed"
+
+
+@pytest.mark.parametrize(
+    ("limits", "query"),
+    [({"_MOST_IDS": 25}, {"containing": "not there"}), ({"_MOST_STATES": 25}, {"state": "completed", "limit": 5})],
+)
+def test_a_search_stops_after_so_many_workflows_and_goes_on_from_there(
+    odd: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int], query: Any
+) -> None:
+    for name, most in limits.items():
+        monkeypatch.setattr(views, name, most)
+
+    async def look(seen: Views) -> list[Any]:
+        answers = [json.loads((await seen.workflows(request(**query))).body)]
+        while answers[-1]["next"]:
+            answers.append(json.loads((await seen.workflows(request(**query, before=answers[-1]["next"]))).body))
+        return answers
+
+    answers = asked(valkey.url(), look)
+    assert all(answer["workflows"] == [] for answer in answers)
+    assert len(answers) == math.ceil(len(list(odd.list())) / 25) > 1
+
+
+def test_a_filter_stops_after_so_many_events_and_goes_on_from_there(
+    odd: RedisStore, valkey: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "_MOST_FILTERED", 10)
+    odd.append_many([("filtered", [{"n": n}]) for n in range(45)])
+
+    async def look(seen: Views) -> list[Any]:
+        found = [json.loads((await seen.events(request(id="filtered", containing="n=4"))).body)]
+        while found[-1]["older"]:
+            query = {"id": "filtered", "containing": "n=4", "upto": found[-1]["first"] - 1}
+            found.append(json.loads((await seen.events(request(**query))).body))
+        return found
+
+    found = asked(valkey.url(), look)
+    assert [(one["last"], one["first"]) for one in found] == [(45, 36), (35, 26), (25, 16), (15, 6), (5, 1)]
+    assert [[event["cursor"] for commit in one["commits"] for event in commit["events"]] for one in found] == [
+        [45, 44, 43, 42, 41],
+        [],
+        [],
+        [],
+        [5],
+    ]
+
+
 VIEWS: dict[str, tuple[Callable[[Views, Request], Any], dict[str, Any]]] = {
     "events": (Views.events, {}),
     "event": (Views.event, {"cursor": 1}),
@@ -261,7 +321,9 @@ VIEWS: dict[str, tuple[Callable[[Views, Request], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_others_are_answered_while_something_is_decoded(odd: RedisStore, valkey: RunningServer, view: str) -> None:
+def test_other_requests_are_answered_while_a_value_is_decoded(
+    odd: RedisStore, valkey: RunningServer, view: str
+) -> None:
     odd.append("slow", [{"f": Fact("slow")}])
     kept = odd.put_fact("slow")
     decoding, answered = threading.Event(), threading.Event()

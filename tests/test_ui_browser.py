@@ -1,8 +1,11 @@
-"""The web page in a real browser, headless: what people see, press and are spared."""
+"""The web page in a real browser, headless: what you see and press."""
 
 import os
 import shutil
+import signal
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import make_dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,11 @@ from playwright.sync_api import Browser, Error, Locator, sync_playwright
 from playwright.sync_api import Page as Tab
 from playwright.sync_api import expect as expect_
 
-from runic_redis import Fact, RedisStore
+from runic_redis import Fact, RedisStore, event
 from tests.pages import Page, serving
 from tests.servers import RunningServer, free_ports, running, valkey_program
 
-# What a page would do if a text of the store's became more than text.
+# Stored text that would run in the page if it became more than text.
 HOSTILE = "<img src=x onerror='document.title=\"broken in\"'><script>document.title='broken in'</script>&lt;\"'`${1}"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 expect_.set_options(timeout=30_000)
@@ -30,7 +33,7 @@ def browser() -> Iterator[Browser]:
         program = next(filter(None, map(shutil.which, PROGRAMS)), playwright.chromium.executable_path)
         if not Path(program).exists():
             pytest.skip("there is no Chromium here: playwright install chromium")
-        # (As root, it runs in no sandbox of its own.)
+        # Chromium has no sandbox as root.
         browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
         yield browser
         browser.close()
@@ -61,7 +64,7 @@ def light(browser: Browser) -> Iterator[Tab]:
 
 
 def _tab(browser: Browser, kind: str) -> Iterator[Tab]:
-    """A tab in which nothing may go wrong that nobody sees."""
+    """A tab that fails the test on any script error, console warning or foreign request."""
     context = browser.new_context(
         color_scheme="dark" if kind == "dark" else "light",
         viewport={"width": 390 if kind == "narrow" else 1280, "height": 800},
@@ -74,7 +77,7 @@ def _tab(browser: Browser, kind: str) -> Iterator[Tab]:
     tab.on("request", lambda request: wrong.append(request.url) if "127.0.0.1" not in request.url else None)
     yield tab
     context.close()
-    # A browser tells of each answer that says no; whether the page tells of it is for the tests.
+    # The browser logs each rejected request. Tests check what the page shows of it.
     assert [text for text in wrong if "Failed to load resource" not in text and "ERR_" not in text] == []
 
 
@@ -83,11 +86,11 @@ def test_the_workflows_are_listed_searched_and_leafed_through(tab: Tab, page: Pa
     rows = tab.locator("tbody tr")
     expect(rows).to_have_count(50)
     expect(tab.locator(".tile .value").first).to_have_text(str(page.get("summary")["workflows"]))
-    shown = rows.locator("a").all_inner_texts()
+    shown = rows.locator(".id a").all_inner_texts()
     tab.click("#older")
     expect(tab.get_by_role("link", name="Newest")).to_be_visible()
     expect(rows.first).not_to_have_attribute("data-id", shown[0])
-    assert not set(rows.locator("a").all_inner_texts()) & set(shown)
+    assert not set(rows.locator(".id a").all_inner_texts()) & set(shown)
     tab.go_back()
     expect(rows.first).to_have_attribute("data-id", shown[0])
     tab.keyboard.press("/")
@@ -101,13 +104,84 @@ def test_the_workflows_are_listed_searched_and_leafed_through(tab: Tab, page: Pa
     expect(tab.locator("main .empty")).to_contain_text("contains “nobody's”")
     tab.fill("#search", "order-149")
     expect(rows).to_have_count(1)
-    rows.locator("a").click()
+    rows.locator(".id a").click()
     expect(tab.locator("h1")).to_have_text("order-149")
     expect(tab.locator(".event")).to_have_count(1)
     _fits(tab)
 
 
-def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisStore) -> None:
+def test_counters_are_links_and_workflows_are_filtered(tab: Tab, page: Page, shop: RedisStore) -> None:
+    for n in range(3):
+        shop.append(f"left-{n}", [{"n": n}])
+        shop.acquire(f"left-{n}", "worker", ttl=0.001 if n else 600)
+    tab.goto(page.url)
+    rows = tab.locator("tbody tr")
+    expect(rows).to_have_count(50)
+    tab.get_by_role("link", name="Unfinished").click()
+    expect(rows).to_have_count(page.get("summary")["unfinished"])
+    expect(rows.filter(has_text="left-")).to_have_count(2)
+    assert set(rows.locator(".badge").all_inner_texts()) == {"unfinished"}
+    expect(tab.get_by_label("State")).to_have_value("unfinished")
+    expect(rows.locator(".badge").first).to_be_in_viewport(ratio=1)
+    tab.get_by_label("State").select_option("leased")
+    expect(rows.filter(has_text="left-0")).to_have_count(1)
+    expect(rows.locator(".badge.unfinished")).to_have_count(0)
+    tab.fill("#search", "left-1")
+    expect(rows).to_have_count(0)
+    expect(tab.locator("main .empty")).to_have_text("No workflow matches.")
+    tab.get_by_label("State").select_option("")
+    tab.get_by_label("Last write").select_option("1")
+    expect(rows).to_have_count(1)
+    tab.reload()
+    expect(rows).to_have_count(1)
+    expect(tab.get_by_label("Last write")).to_have_value("1")
+    tab.get_by_role("link", name="Workflows").first.click()
+    expect(rows).to_have_count(50)
+    _fits(tab)
+
+
+def test_events_are_filtered_by_type_text_and_time(light: Tab, page: Page, shop: RedisStore) -> None:
+    name = "sifted"
+    paid = event("browsed.paid")(make_dataclass("Paid", ["by"]))
+    for n in range(30):
+        shop.append(name, [paid("Zo\u00eb" if n % 2 else "Ada"), {"n": n}])
+    light.goto(page.at("w", name))
+    events = light.locator(".event")
+    expect(events).to_have_count(60)
+    light.get_by_label("Type").select_option("browsed.paid")
+    expect(events).to_have_count(30)
+    light.fill("#search", "zo\u00eb")
+    light.keyboard.press("Enter")
+    expect(events).to_have_count(15)
+    expect(light.get_by_label("Type")).to_have_value("browsed.paid")
+    light.fill("#jump", "31")
+    light.keyboard.press("Enter")
+    expect(events.first).to_have_attribute("data-cursor", "31")
+    light.fill("#jump", "some day")
+    light.keyboard.press("Enter")
+    expect(light.locator("#banner")).to_contain_text("neither a cursor nor a time")
+    light.fill("#jump", "2020-01-01 12:00")
+    light.keyboard.press("Enter")
+    expect(events).to_have_count(0)
+    light.click("#newer")
+    expect(events).to_have_count(15)
+    light.get_by_label("Type").select_option("dict")
+    expect(light.locator("main .empty")).to_have_text("None of the events 1 to 60 matches.")
+
+
+def test_numbers_look_as_they_were_stored(light: Tab, page: Page, shop: RedisStore) -> None:
+    numbers = [2.0, -0.0, 0.5, 1e22, 2**60 + 1, float("nan"), float("-inf"), 2]
+    shop.append("numbers", [{"numbers": numbers}], metadata={"rate": 3.0})
+    light.goto(page.at("w", "numbers", "e", "1"))
+    expect(light.locator("#panel .tree")).to_have_count(2)
+    shown = light.locator("#panel .tree .n").all_inner_texts()
+    assert shown == ["2.0", "-0.0", "0.5", "1e+22", str(2**60 + 1), "nan", "-inf", "2", "3.0"]
+    expect(light.locator(".chip")).to_have_text("rate=3.0")
+    light.locator("#panel").get_by_role("button", name="JSON").last.click()
+    expect(light.locator("#panel pre")).to_contain_text('"rate": 3.0')
+
+
+def test_new_events_appear_by_themselves(tab: Tab, page: Page, shop: RedisStore) -> None:
     tab.goto(page.url)
     expect(tab.locator("#live")).to_have_attribute("aria-label", "live")
     expect(tab.locator("tbody tr")).to_have_count(50)
@@ -115,7 +189,7 @@ def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisSto
     shop.append(name, [{"type": "come", "n": 1}])
     first = tab.locator("tbody tr").first
     expect(first).to_have_attribute("data-id", name)
-    first.locator("a").click()
+    first.locator(".id a").click()
     expect(tab.locator(".event")).to_have_count(1)
     shop.append(name, [{"type": "come", "n": 2}, {"type": "come", "n": 3}])
     expect(tab.locator(".event")).to_have_count(3)
@@ -124,7 +198,7 @@ def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisSto
     expect(tab.locator(".line .mark")).to_contain_text("Snapshot at 3, 5 B")
     shop.append(name, [{"n": n} for n in range(200)])
     expect(tab.locator(".event").first).to_have_attribute("data-cursor", "203")
-    # Who reads further down is told, and not disturbed.
+    # A reader who has scrolled down keeps their place, and sees the number of new events.
     tab.locator('[data-cursor="110"]').scroll_into_view_if_needed()
     shop.append(name, [{"n": 1}] * 5)
     more = tab.locator(".more")
@@ -149,8 +223,6 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
     expect(tab.locator(".commit .about-commit").first).to_contain_text("250 events")
     expect(tab.locator(".strip .legend")).to_contain_text("snapshot")
     expect(tab.locator(".strip .legend")).to_contain_text("trimmed")
-    hues = tab.locator(".strip .legend span[style]").evaluate_all("spans => spans.map(span => span.style.cssText)")
-    assert len(hues) == len(set(hues)) >= 1, "each type has a colour of its own"
     seen = _all_cursors(tab)
     while tab.locator("#older").is_visible():
         last = seen[-1]
@@ -159,7 +231,7 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
         seen += _all_cursors(tab)
     assert seen == list(range(550, 90, -1))
     expect(tab.locator(".mark", has_text="Snapshot at 91")).to_have_count(1)
-    expect(tab.locator(".mark.trim")).to_have_text("The events up to 90 are trimmed")
+    expect(tab.locator(".mark.trim")).to_have_text("Events up to 90 are trimmed")
     expect(tab.locator(".chip").first).to_have_text("user=zo\u00eb")
     tab.fill("#jump", "400")
     tab.keyboard.press("Enter")
@@ -173,6 +245,40 @@ def test_a_time_line_marks_commits_snapshot_and_trim(tab: Tab, page: Page, shop:
     tab.click("#newer")
     expect(tab.locator(".event").last).to_have_attribute("data-cursor", "91")
     _fits(tab)
+
+
+def test_an_event_type_has_the_same_colour_in_every_view_and_visit(
+    browser: Browser, page: Page, shop: RedisStore
+) -> None:
+    # Of so many types, some share a colour. The two workflows hold them in opposite orders.
+    kinds = [event(f"browsed.{n}")(make_dataclass(f"Kind{n}", ["fact"])) for n in range(30)]
+    orders = {f"coloured-{n}": kinds[::step] for n, step in ((next(_numbers), 1), (next(_numbers), -1))}
+    colours: dict[str, set[str]] = defaultdict(set)
+    for workflow_id, order in orders.items():
+        shop.append(workflow_id, [kind(Fact(kind.__name__)) for kind in order])
+        for tab in _tab(browser, "light"):
+            for address, selectors in (
+                (page.at("w", workflow_id, "e", "1"), (".event .type", ".legend span[style]", ".panel h2 .type")),
+                (page.at("w", workflow_id, "facts"), (".node:has(.box.event)",)),
+            ):
+                tab.goto("about:blank")
+                tab.goto(address)
+                for selector in selectors:
+                    expect(tab.locator(selector).first).to_be_visible()
+                    for kind, colour in tab.locator(selector).evaluate_all(_NAMED_COLOURS):
+                        colours[kind].add(colour)
+    assert set(colours) == {f"browsed.{n}" for n in range(30)}
+    assert {kind: shown for kind, shown in colours.items() if len(shown) > 1} == {}
+    assert len(set().union(*colours.values())) > 12, "most types differ"
+
+
+# The type that an element names, and the colour that it or its part has.
+_NAMED_COLOURS = """elements => elements.map(element => [
+  (element.querySelector("text") || element).textContent,
+  ["--hue", "--tone"].map(
+    name => getComputedStyle(element.querySelector(".box") || element).getPropertyValue(name)
+  ).join(),
+])"""
 
 
 def test_an_event_is_shown_beside(tab: Tab, page: Page, shop: RedisStore) -> None:
@@ -229,7 +335,28 @@ def test_facts_are_drawn_and_followed(tab: Tab, page: Page, shop: RedisStore) ->
     expect(tab.locator("#panel h2")).to_have_text("dict")
 
 
-def test_of_a_fact_that_many_use_the_one_is_seen(tab: Tab, page: Page, shop: RedisStore) -> None:
+def test_the_graph_starts_inside_its_card_and_previews_values(tab: Tab, page: Page, shop: RedisStore) -> None:
+    name = "previewed"
+    if not shop.exists(name):
+        shop.append(name, [{"makes": Fact({"total": 2.5})}, {"makes": Fact("x" * 10_000)}])
+        for n in range(30):
+            shop.append(name, [{"uses": Fact(f"value {n}"), "makes": Fact(f"value {n + 1}")}])
+    tab.goto(page.at("w", name, "facts"))
+    boxes = tab.locator(".node")
+    expect(boxes).to_have_count(2 * 2 + 30 + 31)
+    expect(boxes.filter(has_text="{'total': 2.5}")).to_be_in_viewport()
+    expect(boxes.filter(has_text="bytes")).to_have_count(1)
+    expect(boxes.filter(has_text="value")).to_have_count(31)
+    frame, first = tab.locator(".graph").bounding_box(), boxes.first.bounding_box()
+    assert frame is not None
+    assert first is not None
+    assert frame["x"] < first["x"]
+    assert frame["y"] < first["y"]
+    sizes = boxes.locator("text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+    assert min(sizes) >= 11, "large enough to read"
+
+
+def test_a_fact_that_many_events_use_is_in_sight(tab: Tab, page: Page, shop: RedisStore) -> None:
     if not shop.exists("used by many"):
         shop.append("used by many", [{"makes": Fact("used by many")}] * 40)
     tab.goto(page.at("w", "used by many", "facts"))
@@ -245,7 +372,7 @@ def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) 
     light.goto(page.url)
     light.fill("#search", HOSTILE)
     expect(light.locator("tbody tr")).to_have_count(1)
-    light.locator("tbody a").click()
+    light.locator("tbody .id a").click()
     expect(light.locator("h1")).to_have_text(HOSTILE)
     light.locator(".event").click()
     expect(light.locator("#panel .tree").first).to_contain_text("<script>")
@@ -267,7 +394,7 @@ def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) 
     assert "broken in" not in light.title().replace(HOSTILE, "")
 
 
-def test_nothing_else_can_be_run_in_it(browser: Browser, page: Page) -> None:
+def test_the_page_runs_no_other_code(browser: Browser, page: Page) -> None:
     with browser.new_page() as tab:
         tab.goto(page.url)
         for attempt in (
@@ -285,7 +412,7 @@ def test_nothing_else_can_be_run_in_it(browser: Browser, page: Page) -> None:
         assert tab.title() == "Runic Redis"
 
 
-def test_what_is_not_there_is_said(light: Tab, page: Page, shop: RedisStore) -> None:
+def test_missing_workflows_and_events_are_reported(light: Tab, page: Page, shop: RedisStore) -> None:
     light.goto(page.at("w", "nobody"))
     expect(light.locator("#banner")).to_contain_text("no workflow 'nobody'")
     light.get_by_role("link", name="Workflows").click()
@@ -303,28 +430,48 @@ def test_what_is_not_there_is_said(light: Tab, page: Page, shop: RedisStore) -> 
     expect(light.locator("#banner")).to_contain_text("no workflow 'deleted'")
 
 
-def test_a_store_that_is_gone_is_told_and_its_return_too(light: Tab, tmp_path: Path) -> None:
+def test_the_dot_shows_at_once_that_the_store_or_the_page_is_gone(light: Tab, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     options = ("--appendonly", "yes", "--appendfsync", "always")
-    with running(valkey_program(), tmp_path / "server", *options, port=port) as server:
-        url = f"redis://127.0.0.1:{port}"
-        with RedisStore.from_url(url, namespace="gone", deadline_s=60) as store:
-            store.append("w", [{"n": 1}])
-            with serving(url, "gone") as page:
-                light.goto(page.url)
-                expect(light.locator("#live")).to_have_attribute("aria-label", "live")
-                server.kill()
-                expect(light.locator("#live")).to_have_attribute("aria-label", "the store does not answer")
-                expect(light.locator("#banner")).to_be_visible()
-                light.reload()
-                expect(light.locator("main")).to_contain_text("There is nothing to be shown")
-                server.restart()
-                expect(light.locator("#live")).to_have_attribute("aria-label", "live")
-                expect(light.locator("#banner")).to_be_hidden()
-                store.append("w", [{"n": 2}])
-                expect(light.locator("tbody .right").first).to_have_text("2")
-                page.process.kill()
-                expect(light.locator("#live")).to_have_attribute("aria-label", "not connected")
+    url = f"redis://127.0.0.1:{port}"
+    with (
+        running(valkey_program(), tmp_path / "server", *options, port=port) as server,
+        RedisStore.from_url(url, namespace="gone", deadline_s=60) as store,
+    ):
+        store.append("w", [{"n": 1}])
+        with serving(url, "gone") as page:
+            light.goto(page.url)
+            dot = light.locator("#live")
+
+            def shows(label: str) -> None:
+                expect_(dot).to_have_attribute("aria-label", label, timeout=6_000)
+
+            shows("live")
+            server.kill()
+            shows("the store does not answer")
+            expect(light.locator("#banner")).to_contain_text("has not answered")
+            expect(light.locator("#rate")).not_to_contain_text("events")
+            light.reload()
+            expect(light.locator("main")).to_contain_text("Nothing to show")
+            server.restart()
+            shows("live")
+            expect(light.locator("#banner")).to_be_hidden()
+            store.append("w", [{"n": 2}])
+            expect(light.locator("tbody .right").first).to_have_text("2")
+            page.process.send_signal(signal.SIGSTOP)
+            shows("not connected")
+            page.process.send_signal(signal.SIGCONT)
+            shows("live")
+            page.process.kill()
+            shows("not connected")
+
+
+def test_a_page_that_a_proxy_rejected_for_a_while_connects_again(light: Tab, page: Page, shop: RedisStore) -> None:
+    light.route("**/api/live*", lambda route: route.fulfill(status=503))
+    light.goto(page.url)
+    expect(light.locator("#live")).to_have_attribute("aria-label", "not connected")
+    light.unroute("**/api/live*")
+    expect(light.locator("#live")).to_have_attribute("aria-label", "live")
 
 
 def test_a_token_is_asked_for_once(browser: Browser, valkey: RunningServer, shop: RedisStore) -> None:
@@ -345,7 +492,7 @@ def _all_cursors(tab: Tab) -> list[int]:
     return [int(one) for one in tab.locator(".event").evaluate_all("all => all.map(one => one.dataset.cursor)")]
 
 
-def test_what_is_no_visible_character_is_escaped_and_ints_are_whole(light: Tab, page: Page, shop: RedisStore) -> None:
+def test_invisible_characters_are_escaped_and_ints_are_whole(light: Tab, page: Page, shop: RedisStore) -> None:
     name = "straße tr\u202eick\x9b\u200b"
     shop.append(name, [{"k\u2066ey": "v\u202e\nalue", "n": 10**5000, "big": 2**60 + 1}], metadata={"m\u061c": "x"})
     light.goto(page.url)
@@ -362,7 +509,7 @@ def test_what_is_no_visible_character_is_escaped_and_ints_are_whole(light: Tab, 
 
 
 def _fits(tab: Tab) -> None:
-    """Nothing is wider than the window, and all that is written can be told from what it is written on."""
+    """Check that nothing is wider than the window, and that every text contrasts with its background."""
     wide, low = tab.evaluate(_LOOK)
     assert wide <= 0, "it scrolls sideways"
     assert low == []

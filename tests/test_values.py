@@ -965,15 +965,17 @@ def test_advice_to_register_works() -> None:
     "value", [lambda: 1, len, threading.Lock(), re, (x for x in "")], ids=lambda v: type(v).__name__
 )
 def test_what_is_no_data_is_said_to_be_none(value: Any) -> None:
-    with pytest.raises(EncodeError, match="which is no data: store what it can be made from again; nothing was sent"):
+    with pytest.raises(
+        EncodeError, match="which is not data: store the values that can make it again; nothing was sent"
+    ):
         through({"v": value})
-    with pytest.raises(EncodeError, match=r"or leave out what is no data with @event\(..., transient=\['extra'\]\)"):
+    with pytest.raises(EncodeError, match=r"or leave out the field with @event\(..., transient=\['extra'\]\)"):
         through(Made([], extra=value))
 
 
 def test_advice_for_a_class_of_another_registry_works() -> None:
     registry = EventRegistry()
-    with pytest.raises(EncodeError, match="not in the registry of this store: register it there too"):
+    with pytest.raises(EncodeError, match="not in the registry of this store: also register it there"):
         through({"v": Patch(customer=1)}, registry)
     registry.event("patch")(Patch)
     assert through({"v": Patch(customer=1)}, registry)["v"] == Patch(customer=1)
@@ -1015,7 +1017,7 @@ def test_nesting_too_deep_is_named_by_its_path(levels: int) -> None:
     value: Any = 1
     for _ in range(levels):
         value = [value]
-    with pytest.raises(EncodeError, match="stands inside of 500 lists and dicts") as caught:
+    with pytest.raises(EncodeError, match="is nested in 500 lists and dicts") as caught:
         through({"ok": 1, "deep": value})
     assert caught.value.path == "events[0]['deep']" + "[0]" * 499
     assert len(str(caught.value)) < 600
@@ -1026,7 +1028,7 @@ def test_extensions_too_deep_are_named_by_their_path() -> None:
     for _ in range(70):
         value = (value,)
     with pytest.raises(
-        EncodeError, match="inside of 64 tuples, sets and objects; keep the inner part as a fact"
+        EncodeError, match="nested in 64 tuples, sets and objects; store the inner part as a fact"
     ) as caught:
         through({"deep": value})
     assert caught.value.path == "events[0]['deep']" + "[0]" * 64

@@ -1,6 +1,6 @@
-"""Who competes. Each is a file of its own; what cannot be loaded or opened here is told, with the reason.
+"""The contenders, one a file. A contender that cannot be loaded or opened is reported with the reason.
 
-To add one, write its file, with a subclass of `Contender` in `CONTENDERS`, and name it here.
+To add a contender, write a file with a subclass of `Contender` in `CONTENDERS`, and name the file here.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ MODULES = (
 
 
 def open_contenders(place: Place, modules: tuple[str, ...] = MODULES) -> tuple[dict[str, Contender], dict[str, str]]:
-    """Those that are here, by name, and those that are not, with the reason."""
+    """Return the open contenders by name, and the reasons of those that could not be opened."""
     here: dict[str, Contender] = {}
     missing: dict[str, str] = {}
     for module in modules:

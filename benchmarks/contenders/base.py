@@ -1,6 +1,6 @@
-"""What a contender is: some of these verbs, in its own way. A verb that it has not got, it leaves as it is here.
+"""The base class of contenders.
 
-It takes part in each case whose verbs it has. A key is whatever it keeps one workflow under.
+A contender defines some of the verbs, and takes part in the cases that need no others. A key names one workflow.
 """
 
 import asyncio
@@ -8,26 +8,24 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ..events import OrderPlaced
+from ..figures import Turn
 from ..servers import Server
-
-if TYPE_CHECKING:
-    from ..measure import Turn
 
 
 class Missing(Exception):
-    """Why a contender, or one of its cases, is not measured: for people."""
+    """A contender, or one of its cases, cannot be measured. The message is for people."""
 
 
 class Mismatch(Exception):
-    """What was read is not what was written: nothing measured of it would mean anything."""
+    """The data that was read differs from the data that was written, so a measurement would mean nothing."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where contenders work: the server, a directory on the same disk, and the event loop for tasks."""
+    """The place of the contenders: the server, a directory on the same disk, and the event loop for tasks."""
 
     server: Server
     directory: Path
@@ -35,12 +33,12 @@ class Place:
 
 
 class Contender:
-    """One way to keep events.
+    """One way to store events.
 
     Attributes:
-        name: what reports call it.
-        about: how it does it, and with which durability.
-        usual: whether it takes part wherever it can, or only in cases that name it.
+        name: its name in reports.
+        about: its method and its durability.
+        usual: whether it takes part in every case that it can, or only in cases that name it.
     """
 
     name: ClassVar[str]
@@ -50,11 +48,11 @@ class Contender:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._keys: list[str] = []
-        # Never the same number twice: not every contender can delete.
+        # No number is used twice, because some contenders cannot delete.
         self._numbers = itertools.count()
 
     def open(self) -> None:
-        """Connect; raises `Missing` where that cannot be."""
+        """Connect. Raises `Missing` if that is not possible here."""
 
     def close(self) -> None:
         """Delete everything that was written, and disconnect."""
@@ -64,81 +62,81 @@ class Contender:
         return getattr(cls, verb) is not getattr(Contender, verb)
 
     def new_key(self, label: str) -> str:
-        """A key that nothing is under; what will be is deleted by `forget`."""
+        """Return an unused key. `forget` deletes its workflow."""
         key = f"{self.place.server.token}:{type(self).__name__}:{label}:{next(self._numbers)}"
         self._keys.append(key)
         return key
 
     def forget(self) -> None:
-        """Delete what is under the keys given out so far: the case is over."""
+        """Delete the workflows of all keys that `new_key` has returned. Called at the end of a case."""
         for key in self._keys:
             self.delete(key)
         self._keys.clear()
 
     def delete(self, key: str) -> None:
-        """Delete what is under a key; where a contender cannot, all of it is deleted with its files."""
+        """Delete the workflow of a key. A contender that cannot do so leaves it to the end of the run."""
 
     # The verbs
 
     def prepare(self, key: str, at: int, events: Sequence[Any]) -> Any:  # noqa: ARG002
-        """What `append` takes for these events, of which the first is the workflow's number `at`. Not measured."""
+        """Return what `append` takes for these events; the first is number `at` of its workflow. Not measured."""
         return events
 
     def append(self, key: str, prepared: Any) -> object:
-        """One commit."""
+        """Append one commit."""
         raise NotImplementedError
 
     async def connect_tasks(self) -> None:
         """Connect for `append_from_task`; called in the event loop before tasks are measured."""
 
     async def append_from_task(self, key: str, prepared: Any) -> object:
-        """One commit, from one of many tasks."""
+        """Append one commit from one of many tasks."""
         raise NotImplementedError
 
-    def run_appends(self, key: str, event: Any, calls: int, callers: int) -> "Turn":
-        """For a program of its own, which measures itself: appends of one event, from so many connections."""
+    def run_appends(self, key: str, event: Any, calls: int, callers: int) -> Turn:
+        """Append one event again and again from `callers` connections. For a program that measures itself."""
         raise NotImplementedError
 
     def read(self, key: str, kind: type[Any] = OrderPlaced) -> list[Any]:
-        """The whole workflow, as objects of a class."""
+        """Return the events of a whole workflow, as objects of a class."""
         raise NotImplementedError
 
     def mark(self, key: str, cursor: int) -> Any:
-        """How it names the place after so many events, for `read_after`. Not measured."""
+        """Return the contender's name for the place after `cursor` events, for `read_after`. Not measured."""
         raise NotImplementedError
 
     def read_after(self, key: str, mark: Any) -> list[Any]:
-        """The events after a place."""
+        """Return the events after a place."""
         raise NotImplementedError
 
     def plain(self, events: Sequence[Any]) -> list[Any]:
-        """What was read, as the events that were written: to compare them. Not measured."""
+        """Return events that were read in the form in which they were written, for a comparison. Not measured."""
         return list(events)
 
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
-        """Keep a state, as of a place in the workflow."""
+        """Save a state as of a place in the workflow."""
         raise NotImplementedError
 
     def load_snapshot(self, key: str) -> tuple[Any, dict[str, Any]]:
-        """The place and the state."""
+        """Return the place and the state."""
         raise NotImplementedError
 
     def save_fact(self, fact_hash: str, value: Any) -> object:
-        """Keep a value under its hash."""
+        """Save a value under its hash."""
         raise NotImplementedError
 
     def load_fact(self, fact_hash: str) -> Any:
-        """A value by its hash."""
+        """Return a value by its hash."""
         raise NotImplementedError
 
     def load_facts(self, hashes: Sequence[str]) -> list[Any]:
-        """Many values, in order."""
+        """Return the values of many hashes, in order."""
         raise NotImplementedError
 
     def list_workflows(self, prefix: str) -> list[str]:
-        """All workflows whose keys begin so."""
+        """Return the keys of all workflows with a prefix."""
         raise NotImplementedError
 
     def weigh(self, workflows: int, batches: Sequence[Sequence[Any]]) -> int:
-        """The bytes of Redis's memory that so many workflows of these commits take, with all that is kept for them."""
+        """Return the bytes of Redis's memory for `workflows` workflows of these commits, everything included."""
         raise NotImplementedError

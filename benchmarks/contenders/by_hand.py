@@ -1,6 +1,7 @@
-"""redis-py by hand, as one writes it first: MessagePack in an XADD an event, in one pipeline; XRANGE and unpack.
+"""redis-py by hand, as a first version would be written.
 
-Values are SET and GET, snapshots a hash, and workflows are listed by SCAN.
+An event is MessagePack in an XADD, a commit is a pipeline, and a read is XRANGE and unpack. A value is SET and GET, a
+snapshot is a hash, and SCAN lists the workflows.
 """
 
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ class ByHand(Contender):
         return self._read(key, "-", kind)
 
     def mark(self, key: str, cursor: int) -> Any:
-        """The id of the event that has so many before it, and itself."""
+        """Return the entry id of the event that is number `cursor` of its workflow."""
         ((last, _),) = self.client.xrange(key, count=cursor)[cursor - 1 :]
         return last
 

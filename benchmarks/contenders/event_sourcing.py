@@ -1,6 +1,6 @@
-"""The `eventsourcing` library: its event store, with the JSON transcoder that it has by default.
+"""The `eventsourcing` library: its event store, with its default JSON transcoder.
 
-What it is kept in is said by the files beside this one. Its events are its own class, with the same fields.
+The files beside this one choose the database. The events are of the library's class, with the same fields.
 """
 
 import uuid
@@ -17,7 +17,7 @@ from .base import Contender
 
 @dataclass(frozen=True)
 class DomainOrderPlaced(DomainEvent):
-    """OrderPlaced, as the library wants it: with the workflow's id, the event's number and its time."""
+    """OrderPlaced as the library needs it: with the workflow's id, the event's number and its time."""
 
     order_id: str
     customer: str
@@ -31,11 +31,11 @@ _FIELDS = [one.name for one in fields(OrderPlaced)]
 
 
 class EventSourcing(Contender):
-    """What both databases share; a subclass opens one with `connect`."""
+    """The common part of both databases. A subclass opens its database with `connect`."""
 
     def connect(self, environment: dict[str, str]) -> None:
         self.factory: Any = InfrastructureFactory.construct(environment)
-        # As its Application registers them.
+        # The same as its class Application registers.
         transcoder = self.factory.transcoder()
         for transcoding in (UUIDAsHex(), DecimalAsStr(), DatetimeAsISO()):
             transcoder.register(transcoding)
@@ -73,7 +73,7 @@ class EventSourcing(Contender):
         return [OrderPlaced(*(getattr(event, name) for name in _FIELDS)) for event in events]
 
     def delete(self, key: str) -> None:
-        """It deletes nothing: its tables go as a whole."""
+        """Delete nothing: the tables are dropped as a whole."""
 
 
 def _workflow(key: str) -> uuid.UUID:

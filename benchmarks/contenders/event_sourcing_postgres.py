@@ -1,6 +1,6 @@
-"""The `eventsourcing` library on the PostgreSQL that RUNIC_BENCH_POSTGRES_URL names, in a schema of its own.
+"""The `eventsourcing` library on the PostgreSQL at RUNIC_BENCH_POSTGRES_URL, in a new schema.
 
-synchronous_commit=off is what fsync everysec is: a crash of the machine loses the last moments, and nothing else does.
+synchronous_commit=off equals fsync everysec: a crash of the machine loses the last moments, other crashes lose nothing.
 """
 
 import os
@@ -25,7 +25,7 @@ class EventSourcingPostgres(EventSourcing):
             raise Missing(f"no PostgreSQL: {VARIABLE} is not set")
         self._url = url
         self._schema = self.place.server.token.replace("-", "_")
-        # libpq takes the option from the environment; the library has no parameter for it.
+        # The library has no parameter for the option, so libpq takes it from the environment.
         before = os.environ.get("PGOPTIONS")
         os.environ["PGOPTIONS"] = "-c synchronous_commit=off"
         try:
@@ -44,7 +44,7 @@ class EventSourcingPostgres(EventSourcing):
                     "POSTGRES_SCHEMA": self._schema,
                 }
             )
-            # One caller has one connection of the pool, opened by now.
+            # The one caller uses this connection of the pool.
             with self.factory.datastore.get_connection() as connection:
                 if connection.execute("SHOW synchronous_commit").fetchone() != {"synchronous_commit": "off"}:
                     raise Missing("synchronous_commit cannot be set")

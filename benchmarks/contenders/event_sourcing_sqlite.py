@@ -1,6 +1,6 @@
-"""The `eventsourcing` library on SQLite, in a file on the disk that the embedded server's file is on.
+"""The `eventsourcing` library on SQLite, in a file on the same disk as the embedded server's file.
 
-SQLite's synchronous=NORMAL is what fsync everysec is: a crash of the program loses nothing, one of the machine may.
+synchronous=NORMAL equals fsync everysec: a crash of the program loses nothing, a crash of the machine may.
 """
 
 from .event_sourcing import EventSourcing
@@ -17,7 +17,7 @@ class EventSourcingSQLite(EventSourcing):
                 "SQLITE_DBNAME": str(self.place.directory / "eventsourcing.sqlite"),
             }
         )
-        # One caller has one connection of the pool, again and again.
+        # The one caller uses this connection of the pool.
         with self.factory.datastore.get_connection(commit=True) as connection:
             connection.cursor().execute("PRAGMA synchronous=NORMAL")
 

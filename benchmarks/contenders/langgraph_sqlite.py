@@ -1,6 +1,6 @@
-"""LangGraph's checkpointer on SQLite, for what it is: the state saved whole, and loaded.
+"""LangGraph's checkpointer on SQLite: it saves and loads a state as a whole, so it takes part in those cases.
 
-In a file on the disk that the embedded server's file is on, as durable as fsync everysec.
+Its file is on the same disk as the embedded server's file, and as durable as fsync everysec.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ class LangGraphSQLite(Contender):
     about = "SqliteSaver.put and get_tuple, the state in channel_values; a file, journal_mode=WAL, synchronous=NORMAL"
 
     def open(self) -> None:
-        # Its lock is what makes the connection safe to share, as its own documentation does.
+        # The saver has a lock, so threads may share the connection. Its documentation opens it in the same way.
         self._connection = sqlite3.connect(self.place.directory / "langgraph.sqlite", check_same_thread=False)
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._saver = SqliteSaver(self._connection)

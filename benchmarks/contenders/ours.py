@@ -1,7 +1,4 @@
-"""This store: `RedisStore`, and `AsyncRedisStore` for tasks.
-
-Nothing but its public methods, on registered classes.
-"""
+"""This store: `RedisStore`, and `AsyncRedisStore` for tasks. Only public methods, and registered classes."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -73,7 +70,7 @@ class Ours(Contender):
         return list(self.store.list(prefix=prefix))
 
     def weigh(self, workflows: int, batches: Sequence[Sequence[Any]]) -> int:
-        # In a namespace of its own, so that the cursors, the index and the settings count too.
+        # A separate namespace, so that the cursors, the index and the settings count too.
         with self.namespace(f"weigh-{workflows}-{len(batches)}") as store:
             for number in range(workflows):
                 for events in batches:
@@ -82,7 +79,7 @@ class Ours(Contender):
 
     @contextlib.contextmanager
     def namespace(self, label: str) -> Iterator[RedisStore]:
-        """Another namespace, deleted in the end."""
+        """Open another namespace, and delete it at the end."""
         server = self.place.server
         with RedisStore.from_url(server.url, namespace=f"{server.token}-{label}") as store:
             try:

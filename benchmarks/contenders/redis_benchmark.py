@@ -1,4 +1,4 @@
-"""redis-benchmark's XADD of the same event, where the program is found: what the server and a C client can do.
+"""redis-benchmark's XADD of the same event, if the program is on PATH. It shows the speed of the server and a C client.
 
 It encodes nothing and measures itself.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..events import OrderPlaced
-from ..measure import Turn
+from ..figures import Turn
 from .base import Contender, Missing
 from .by_hand import ByHand
 
@@ -44,7 +44,7 @@ class RedisBenchmark(Contender):
         self._by_hand.client.unlink(key)
 
     def run_appends(self, key: str, event: Any, calls: int, callers: int) -> Turn:
-        # Its arguments end at a zero byte: other bytes in their place make it as long as the event.
+        # An argument ends at its first zero byte, so other bytes take the place of zeros.
         self._event, self._sent = event, self._by_hand.pack(event).replace(b"\0", b"\1")
         command = ["-c", str(callers), "-n", str(calls), "XADD", key, "*", "t", "order_placed", "d", self._sent]
         done = subprocess.run([*self._command, *command], capture_output=True, check=False, timeout=60)
@@ -55,7 +55,7 @@ class RedisBenchmark(Contender):
         return Turn(1e6 / float(rows[0]["rps"]), latencies)
 
     def read(self, key: str, kind: type[Any] = OrderPlaced) -> list[Any]:  # noqa: ARG002
-        # By other hands: only to see that it wrote what it was told to.
+        # The program cannot read. This only verifies that it wrote the event.
         return [fields[b"d"] for _, fields in self._by_hand.client.xrange(key)]
 
     def plain(self, events: Sequence[Any]) -> list[Any]:

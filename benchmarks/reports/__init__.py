@@ -1,4 +1,1 @@
-"""The reports: a table for the terminal, JSON for programs, one HTML file for people.
-
-Each shows a `Report` and knows nothing else.
-"""
+"""The reports: a table for the terminal, JSON for programs, one HTML file for people. Each shows a `Report`."""

@@ -1,6 +1,6 @@
-"""The report for people: one HTML file, with nothing outside of it, that reads on light and dark screens.
+"""The report for people: one HTML file that loads nothing else, for light and dark screens.
 
-First the goals, then the plots, then every figure.
+The goals come first, then the plots, then every figure.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,4 @@
-"""The report for programs: the results as they are.
-
-Figures are not rounded; costs are in the unit that stands beside them, and lower is better.
-"""
+"""The report for programs: the results, not rounded. Each cost has its unit beside it, and lower is better."""
 
 import dataclasses
 import json

@@ -1,6 +1,6 @@
-"""The plots of the HTML report, each as an SVG to be put into it: no background, and colours for light and dark.
+"""The plots of the HTML report, each as an SVG without background, in colours for light and dark screens.
 
-A plot of what was not measured is left out.
+A plot without measurements is left out.
 """
 
 import io
@@ -16,7 +16,7 @@ from ..results import Figure, Report, Result
 _INK = "#808080"
 _COLOURS = ("#3b82c4", "#d9822b", "#3f9e5f", "#b3559b", "#b8981f", "#c9504a", "#7a6fd0")
 _STYLE = {
-    "svg.fonttype": "none",  # text stays text: to be searched, and read aloud
+    "svg.fonttype": "none",  # text stays text, so that it can be searched and read aloud
     "font.family": "sans-serif",
     "font.size": 11,
     "axes.edgecolor": _INK,
@@ -35,7 +35,7 @@ _STYLE = {
 
 
 def plots(report: Report) -> Iterator[tuple[str, str]]:
-    """Each plot's title and its SVG."""
+    """Yield the title and the SVG of each plot."""
     groups: dict[str, list[Result]] = {}
     for result in report.results:
         if result.group is not None:
@@ -110,7 +110,7 @@ def _growth(axes: Axes, result: Result, by: str) -> None:
     points = [(int(re.sub(r"\D", "", one.name)), one.cost) for one in result.figures if one.cost is not None]
     known = sorted(points)
     axes.errorbar(
-        # A logarithmic scale has no nothing: the empty one stands at the left.
+        # A logarithmic scale has no zero, so the empty workflow is at the left.
         [max(size, 0.5) for size, _ in known],
         [cost.median for _, cost in known],
         yerr=(
@@ -165,7 +165,7 @@ def _upper(text: str) -> str:
 
 
 def _svg(canvas: Canvas, title: str) -> str:
-    # A salt of its own gives each plot's parts ids of their own within the page.
+    # The ids of an SVG's parts must be unique in the page. They depend on the salt.
     with mpl.rc_context({"svg.hashsalt": title}):
         written = io.StringIO()
         canvas.savefig(
@@ -174,6 +174,6 @@ def _svg(canvas: Canvas, title: str) -> str:
             transparent=True,
             metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
         )
-    # What comes before the element, and the description of it in RDF, name other sites.
+    # The XML prolog and the RDF description name other sites.
     svg = re.sub(r"<metadata>.*?</metadata>", "", written.getvalue(), flags=re.DOTALL)
     return svg[svg.index("<svg") :]

@@ -1,6 +1,6 @@
-"""The report for the terminal: every case, side by side, and the goals again by themselves.
+"""The report for the terminal: every case, side by side, and the goals once more in a table.
 
-Ratios are of pairs of turns: the median, and the lowest and highest.
+A ratio is the median of the ratios of pairs of turns, with the lowest and the highest.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def tables(report: Report) -> Iterator[Table]:
 
 
 def number(value: float) -> str:
-    """Three digits that count, and no exponent."""
+    """Return a number with three significant digits and no exponent."""
     if value >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.3g}" if value >= 1 else f"{value:.2f}"
@@ -32,7 +32,7 @@ def spread(value: Spread | None) -> str:
 
 
 def ratio(comparison: Comparison) -> str:
-    """In words, because a ratio of costs and one of speeds look the same."""
+    """Return a ratio in words, because a ratio of costs looks like a ratio of speeds."""
     if comparison.ratio is None:
         return comparison.missing or "—"
     kind = "times the cost" if comparison.at_most else "times as good"

@@ -1,4 +1,4 @@
--- Writes down that a workflow was written to, and counts it if it is new to the index.
+-- Give a workflow its score in the index, and count the workflow if it is new there.
 local function touch_index(index, partition, score, workflow)
   if redis.call('ZADD', index, score, workflow) == 1 then redis.pcall('HINCRBY', partition, 'workflows', 1) end
 end

@@ -1,7 +1,7 @@
--- What is wrong with the partition that a workflow is about to be made in: an error, or nothing; and whether first tries
--- must look themselves up, because calls were remembered in the partition. A user who may not count is rejected here,
--- before anything is written.
-local function partition_state(partition)
+-- Return the error that keeps a workflow from being created in a partition. Without one, return nil, and a true value
+-- if the partition keeps replies to retries, so that first tries must look for theirs. A user who may not count is
+-- rejected here, before anything is written.
+local function partition_error(partition)
   local state = redis.pcall('HMGET', partition, 'made', 'next')
   if state.err then return state.err end
   if not state[1] then return 'NEW_PARTITION ' end

@@ -1,12 +1,12 @@
--- Goes with the calls.
+-- Include `calls` before this part.
 
--- The reply that was given to a call's retry: an integer, an error's text, or false for nil; nothing if none is known.
-local function remembered(partition, id)
-  local said = redis.call('HGET', partition, 'c' .. id)
-  if said then return said ~= '' and (tonumber(said) or said) end
+-- Return the kept reply to a call: an integer, the text of an error, or false for nil; nothing if no reply is kept.
+local function kept_reply(partition, id)
+  local reply = redis.call('HGET', partition, 'c' .. id)
+  if reply then return reply ~= '' and (tonumber(reply) or reply) end
 end
 
--- A script's reply: an error's text becomes an error.
+-- Return a script's reply: the text of an error becomes an error.
 local function as_reply(reply)
   if type(reply) == 'string' then return redis.error_reply(reply) end
   return reply

@@ -1,13 +1,15 @@
-"""Looking into a workflow anywhere: a page of its commits around a cursor, or samples of them all along it.
+"""Random access to a workflow: a page of its commits around a cursor or a time, samples along it, and its facts.
 
-For people who look, not for programs that rebuild a state by it: what is damaged is told where it stands, and does not
-keep the rest from being seen; what is gone is not there.
+This is for people who look, not for programs that rebuild a state. A damaged entry is reported in its place, and the
+rest is still shown. Trimmed and deleted events are simply absent.
 
-Reading and decoding are two steps, since decoding may take a second: an operation reads, and returns a function that
-decodes. Both steps are bounded, however far a few bytes expand.
+Decoding may take a second, so it is a step apart: an operation reads, and returns a function that decodes. Both steps
+are bounded, however far a few bytes expand.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,21 +19,23 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Command, Operation
-from runic_redis.protocol.refusals import ask, ask_all
+from runic_redis.protocol.refusals import ask, ask_all, time_us
 
-__all__ = ["KeptFact", "Page", "Shown", "fact", "page", "samples"]
+__all__ = ["KeptFact", "Page", "Shown", "count_leases", "cursor_at", "fact", "fact_previews", "page", "samples"]
 
 _LAST_MS = 2**64 - 1
-# How much of a workflow is read at once, if all its entries are as large as the largest.
+# Read at most this much of a workflow in one operation, if all entries are as large as the largest.
 _MOST_BYTES = 8 * 1024 * 1024
-# What holds more than this is not decoded: its objects could take a gigabyte, and nobody reads them on a page. The
-# store keeps a larger commit in parts of less, so it is a single event or a fact.
+# Do not decode a larger entry or fact: its objects could take a gigabyte, and nobody reads them on a page. The store
+# splits larger commits, so such an entry is a single event.
 _LARGEST_DECODED = 2 * 1024 * 1024
-# A page ends before it holds more than this.
+# A page ends before it decodes more than this.
 _MOST_DECODED = _LARGEST_DECODED
-# What an entry is taken for where the workflow's note of its largest one is damaged.
+# The assumed size of entries where the workflow's record of its largest entry is damaged.
 _LIKELY_BYTES = 1024 * 1024
-# How many events are looked into for samples of all.
+# A preview of a fact decodes at most this much, both as stored and decompressed. A page has at most hundreds of them.
+_LARGEST_PREVIEW = 4 * 1024
+# Samples decode at most about this many events.
 _MOST_SAMPLED = 20_000
 
 
@@ -39,12 +43,13 @@ class Shown(NamedTuple):
     """An entry of a workflow's stream: a commit, or a part of a large one.
 
     Attributes:
-        end: the cursor after it.
-        commit_id: the id of its commit; b"" if that cannot be read.
-        commit: what it says; None if it is damaged. Of one that is too large, its event has a type and no fields.
-        problem: how it is damaged; "" if it is not.
-        size: how many bytes it holds.
-        is_too_large: whether its event was not decoded for its size.
+        end: the cursor after the entry.
+        commit_id: the id of the commit; b"" if the id is damaged.
+        commit: the decoded commit; None if it is damaged. In an entry that is too large, the event has a type and no
+            fields.
+        problem: a description of the damage; "" if there is none.
+        size: the bytes that the entry holds, decompressed.
+        is_too_large: whether the event is too large to be decoded.
     """
 
     end: int
@@ -59,9 +64,9 @@ class Page(NamedTuple):
     """A part of a workflow.
 
     Attributes:
-        entries: the newest first; the first and the last may have more events than were asked for.
-        older: whether there are older ones.
-        newer: whether there are newer ones.
+        entries: the newest first. The first and the last may have more events than requested.
+        older: whether there are older entries.
+        newer: whether there are newer entries.
     """
 
     entries: list[Shown]
@@ -73,9 +78,9 @@ class KeptFact(NamedTuple):
     """A fact.
 
     Attributes:
-        value: its value; None if it is too large.
-        size: how many bytes it holds.
-        is_too_large: whether it was neither decoded nor checked against its hash for its size.
+        value: the value; None if it is too large.
+        size: the bytes of the fact.
+        is_too_large: whether the fact is too large to be decoded and checked against its hash.
     """
 
     value: Any
@@ -86,20 +91,20 @@ class KeptFact(NamedTuple):
 def page(
     context: Context, workflow_id: str, *, upto: int | None = None, after: int | None = None, count: int = 100
 ) -> Operation[Callable[[], Page]]:
-    """Some of a workflow's entries, the newest first.
+    """Read some of a workflow's entries, and return a function that decodes them, the newest first.
 
     Args:
         context: the store's.
         workflow_id: the workflow.
-        upto: those down from the event with this cursor.
-        after: or else those up from the event behind this cursor. Without either, the newest.
-        count: with this many events, as far as they are there and not large; the last entry may have more.
+        upto: read down from the event with this cursor.
+        after: or read up from the event after this cursor. Without either, read down from the newest event.
+        count: read this many events, or fewer if they are large. The last entry may have more.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     count = check_count(count, "count")
     low, high = check_cursor(after or 0, "after"), MAX_CURSOR if upto is None else check_cursor(upto, "upto")
     largest = yield from ask(Command(("HGET", keys.meta, "largest"), keys.meta))
-    # One more, to know whether there is more.
+    # One more entry tells whether there are more.
     wanted = max(1, min(count, _MOST_BYTES // _entry_bytes(largest))) + 1
     if after is not None:
         found, behind = yield from ask_all(
@@ -139,22 +144,24 @@ def page(
 
 
 def samples(context: Context, workflow_id: str, count: int) -> Operation[Callable[[], list[Commit]]]:
-    """Commits at even distances, from the oldest that is there to the newest; all of them, if they are few.
+    """Read commits at even distances, and return a function that decodes them, from the oldest to the newest.
+
+    Damaged commits are left out. A workflow of few commits is read whole.
 
     Args:
         context: the store's.
         workflow_id: the workflow.
-        count: at most this many, and fewer if they hold much. What is damaged is left out.
+        count: read at most this many commits, and fewer if they are large.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     found = yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed", "largest"), keys.meta))
-    last, trimmed = (int(value) if value is not None and is_cursor(value) else 0 for value in found[:2])
+    last, trimmed = map(_cursor, found[:2])
     count = max(1, min(check_count(count, "count"), _MOST_BYTES // _entry_bytes(found[2]), last - trimmed))
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
     commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
     replies = yield from ask_all(commands)
     entries = list({entry[0]: entry for reply in replies for entry in reply}.values())
-    # Both ends, then every other of them, then every other of the rest: wherever it stops, all of it is covered.
+    # Both ends first, then ever finer halves, so samples cover the whole workflow wherever decoding stops.
     newest = len(entries) - 1
     coarse_to_fine = sorted(
         range(len(entries)), key=lambda place: (place == newest, place & -place or len(entries)), reverse=True
@@ -176,15 +183,41 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
     return decode
 
 
+def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[int]:
+    """Return the cursor of the last event that was stored by a time, or the cursor where the trimmed events end.
+
+    A binary search: it reads one entry for each doubling of the number of events.
+    """
+    keys = context.keys.workflow(check_workflow_id(workflow_id))
+    high, low = map(_cursor, (yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed"), keys.meta))))
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = yield from ask(Command(("XRANGE", keys.events, f"{middle}-0", "+", "COUNT", "1"), keys.events))
+        if found and int(found[0][0].partition(b"-")[2]) <= time.timestamp() * 1000:
+            low = entry_cursor(found[0], keys.events)
+        else:
+            high = middle - 1
+    return low
+
+
+def count_leases(context: Context) -> Operation[tuple[int, int]]:
+    """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
+    now_ms = time_us((yield from ask(Command(("TIME",), context.keys.config)))) // 1000
+    keys = context.keys.all_leases()
+    all_ = sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
+    running = sum((yield from ask_all([Command(("ZCOUNT", key, f"({now_ms}", "+inf"), key) for key in keys])))
+    return running, max(0, all_ - running)
+
+
 def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
-    """A fact, checked against its hash.
+    """Read a fact, and return a function that checks it against its hash and decodes it.
 
     Args:
         context: the store's.
         fact_hash: its hash.
 
     Raises:
-        FactNotFound: it is not kept.
+        FactNotFound: the fact is not stored.
     """
     raw = check_hash(fact_hash)
     bucket = context.keys.fact(raw)[0]
@@ -194,12 +227,44 @@ def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
     data = yield from ask(Command(("HGET", bucket, raw), bucket))
     if data is None:
         raise FactNotFound(f"No fact is kept under {fact_hash!r:.100}.", hashes=[fact_hash])
-    return partial(_fact, context, raw, data)
+    return partial(_fact, context, raw, data, _LARGEST_DECODED)
 
 
-def _fact(context: Context, raw: bytes, data: bytes) -> KeptFact:
+def fact_previews(context: Context, fact_hashes: Sequence[str]) -> Operation[Callable[[], dict[str, KeptFact]]]:
+    """Read the small ones of some facts, and return a function that decodes them.
+
+    Args:
+        context: the store's.
+        fact_hashes: their hashes.
+
+    Returns:
+        A function that returns the facts by hash. Those of more than 4 KiB have a size and no value. Facts that are
+        missing or damaged are left out.
+    """
+    raws = [check_hash(fact_hash) for fact_hash in fact_hashes]
+    places = [(context.keys.fact(raw)[0], raw) for raw in raws]
+    sizes = yield from ask_all([Command(("HSTRLEN", bucket, raw), bucket) for bucket, raw in places])
+    small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= _LARGEST_PREVIEW]
+    stored = yield from ask_all([Command(("HGET", bucket, raw), bucket) for bucket, raw in small])
+
+    def decode() -> dict[str, KeptFact]:
+        found = {
+            raw: KeptFact(None, size, is_too_large=True)
+            for raw, size in zip(raws, sizes, strict=True)
+            if size > _LARGEST_PREVIEW
+        }
+        for (_, raw), data in zip(small, stored, strict=True):
+            if data is not None:
+                with suppress(DecodeError):
+                    found[raw] = _fact(context, raw, data, _LARGEST_PREVIEW)
+        return {raw.decode(): one for raw, one in found.items()}
+
+    return decode
+
+
+def _fact(context: Context, raw: bytes, data: bytes, most: int) -> KeptFact:
     size = _expanded(data[HEAD_BYTES:])
-    if size > _LARGEST_DECODED:
+    if size > most:
         return KeptFact(None, size, is_too_large=True)
     try:
         return KeptFact(context.codec.decode_fact(raw, data), size, is_too_large=False)
@@ -208,22 +273,26 @@ def _fact(context: Context, raw: bytes, data: bytes) -> KeptFact:
 
 
 def _expanded(payload: bytes) -> int:
-    """How many bytes a payload has out of its envelope; 0 if it is damaged, which decoding tells."""
+    """Return the size of a payload, decompressed; 0 if it is damaged, as decoding then raises the error."""
     try:
         return payload_size(payload)
-    except Exception:  # the compression's own errors
+    except Exception:  # any error of the compression
         return 0
 
 
+def _cursor(value: bytes | None) -> int:
+    return int(value) if value is not None and is_cursor(value) else 0
+
+
 def _entry_bytes(largest: bytes | None) -> int:
-    """How many bytes an entry takes at most, by the workflow's note of its largest one; small ones are not noted."""
+    """Return the most bytes that an entry of a workflow takes, by its record of the largest; 1 if all are small."""
     if largest is None:
         return 1
     return max(1, int(largest)) if is_cursor(largest) else _LIKELY_BYTES
 
 
 def _size(entry: Sequence[Any]) -> int:
-    """How many bytes an entry holds, decompressed."""
+    """Return the bytes that an entry holds, decompressed."""
     fields: Sequence[bytes] = entry[1] or ()
     return sum(map(len, fields)) + (_expanded(fields[1]) - len(fields[1]) if len(fields) > 1 else 0)
 
@@ -241,8 +310,8 @@ def _shown(context: Context, workflow_id: str, entry: Sequence[Any]) -> Shown:
     is_too_large = size > _LARGEST_DECODED
     try:
         if is_too_large:
-            # Its time and its metadata are decoded with an event of its type, without fields.
-            stand_in = context.codec.encode_commit([context.codec.first_type(fields[0])])[0]
+            # An event of the same type without fields stands in, so the time and the metadata can be decoded.
+            stand_in = context.codec.encode_commit([context.codec.stand_in_event(fields[0])])[0]
             entry = (entry[0], [stand_in.header, stand_in.payload, *fields[2:]])
         commit = decode_commit(context, workflow_id, entry, with_records=True)
     except StoreError as error:

@@ -124,14 +124,14 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
 
 def count_workflows(context: Context) -> Operation[list[int]]:
     """Return how many workflows each partition has. An expired workflow counts until the next listing deletes it."""
-    keys = [context.keys.index(number) for number in range(context.keys.partitions)]
+    keys = context.keys.indexes()
     counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
     return counts
 
 
 def count_unfinished(context: Context) -> Operation[int]:
     """Return how many workflows are leased or unfinished."""
-    keys = [context.keys.leases(number) for number in range(context.keys.partitions)]
+    keys = context.keys.all_leases()
     return sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
 
 
@@ -157,7 +157,7 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
     commits: list[Commit] = []
     damaged: list[str] = []
     try:
-        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, at_once=True)), commands)
+        (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)
         newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
     except DecodeError:
         return [], []  # the description names the problem

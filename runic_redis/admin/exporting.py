@@ -14,9 +14,9 @@ from runic_redis.arguments import check_workflow_id, is_cursor
 from runic_redis.codec import count_events, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
-from runic_redis.keys import FACT_BUCKETS, WorkflowKeys
-from runic_redis.operations.leftovers import is_behind, unless_left_over
-from runic_redis.operations.records import entry_cursor, missing, read_cursor
+from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.leftovers import is_behind, reject_leftovers
+from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs, scored_ids
@@ -103,7 +103,7 @@ class Exporter:
             yield from self._export_workflows(self._ids, give)
         else:
             # A scan returns every member that is present from its start to its end, however much is written meanwhile.
-            indexes = map(self._context.keys.index, range(self._context.keys.partitions))
+            indexes = self._context.keys.indexes()
             scans = Scans(Command(("ZSCAN", index, "0", "COUNT", str(_MEMBERS)), index) for index in indexes)
             while scans.more:
                 members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
@@ -145,7 +145,7 @@ class Exporter:
         (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
         if not meta:
-            yield from unless_left_over(self._context, workflow_id)
+            yield from reject_leftovers(self._context, workflow_id)
             if self._ids is not None:
                 self.problems.append(f"There is no workflow {workflow_id!r}.")
             return True  # if it was not named, it was deleted since it was listed
@@ -181,7 +181,7 @@ class Exporter:
             if position == cursor:
                 break
             if not some:
-                raise missing(self._context, workflow_id, position, cursor)
+                raise events_missing(self._context, workflow_id, position, cursor)
             entries, (created, gone) = yield from ask_all(_page(keys, b"(" + last, page_entries))
             if created != life[0] or read_cursor(gone, keys.meta) > position:
                 return False
@@ -198,7 +198,7 @@ class Exporter:
             end = entry_cursor(entry, keys.events)
             start = end - count_events(entry[1][1])
             if start > position:
-                raise missing(self._context, workflow_id, position, start)
+                raise events_missing(self._context, workflow_id, position, start)
             if start < position:
                 raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events.")
             position = end
@@ -264,7 +264,7 @@ class Exporter:
 
     def _export_other_facts(self, give: Callable[[Record], None]) -> Operation[None]:
         """Export the facts that no workflow refers to."""
-        keys = [self._context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+        keys = self._context.keys.buckets()
         counts = yield from ask_all([Command(("HLEN", key), key) for key in keys])
         for key, count in zip(keys, counts, strict=True):
             if count:

@@ -329,7 +329,7 @@ class Importer:
                     *("1" if workflow.unfinished else "", expires, created),
                     *(part for field in kept.items() for part in field),
                 ],
-                line=workflow.workflow_id,
+                workflow_id=workflow.workflow_id,
             ),
         )
         if isinstance(reply, ErrorReply):

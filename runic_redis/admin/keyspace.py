@@ -6,7 +6,7 @@ from typing import Any
 
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError
-from runic_redis.keys import FACT_BUCKETS, Keys
+from runic_redis.keys import Keys
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.scans import AT_ONCE
@@ -66,8 +66,8 @@ def _slots(keys: Keys) -> dict[int, str]:
 
 def _one_of_each_tag(keys: Keys) -> Iterator[str]:
     yield keys.config
-    yield from (keys.index(number) for number in range(keys.partitions))
-    yield from (keys.bucket(number) for number in range(FACT_BUCKETS))
+    yield from keys.indexes()
+    yield from keys.buckets()
 
 
 def _slot(key: str) -> int:

@@ -15,7 +15,6 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
-from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.protocol.refusals import answer_or_foreign, ask, time_us
@@ -80,7 +79,7 @@ class Verifier:
         self._now_ms = time_us((yield from ask(Command(("TIME",), self._context.keys.config)))) // 1000
         if self._named is not None:
             return len(self._named)
-        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        keys = self._context.keys.indexes()
         commands = [Command(("ZCARD", key), key) for key in keys]
         counts = map(answer_or_foreign, (yield Batch(commands)), commands)
         return sum(count for count in counts if not isinstance(count, ErrorReply))
@@ -99,8 +98,7 @@ class Verifier:
         # A scan returns every member that is present from its start to its end, however much is written meanwhile.
         scored = Scans(
             Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key)
-            for kind in (keys.index, keys.leases, keys.expiring)
-            for key in map(kind, range(keys.partitions))
+            for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring())
         )
         found: list[str] = []
         while scored.more:
@@ -211,7 +209,7 @@ class Verifier:
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
-        if text == keys.config or (fact and _is_number_below(fact[1], FACT_BUCKETS)):
+        if text == keys.config or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
         if match is None:
@@ -229,7 +227,7 @@ class Verifier:
     def _check_partitions(self) -> Operation[Verified]:
         """Check that the partitions' counts agree with their sorted sets, and that the settings exist."""
         keys = self._context.keys
-        numbers = range(keys.partitions)
+        numbers = keys.partition_numbers()
         calls = [count_call(self._context, number) for number in numbers]
         findings = yield from self._check_settings()
         for number, call, reply in zip(numbers, calls, (yield Batch(calls)), strict=True):
@@ -276,7 +274,7 @@ class Verifier:
 
     def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
         """Find the buckets that hold facts."""
-        keys = [self._context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+        keys = self._context.keys.buckets()
         commands = [Command(("HLEN", key), key) for key in keys]
         findings = []
         for number, reply in enumerate((yield Batch(commands))):

@@ -63,7 +63,7 @@ class Watcher:
 
     def open(self) -> Operation[None]:
         """Start now."""
-        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        keys = self._context.keys.indexes()
         commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
         tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
         self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
@@ -73,7 +73,7 @@ class Watcher:
 
     def look(self) -> Operation[list[Change]]:
         """Return the changes since the last look, in the order of their times."""
-        keys = [self._context.keys.index(number) for number in range(self._context.keys.partitions)]
+        keys = self._context.keys.indexes()
         commands = [
             Command(
                 ("ZRANGEBYSCORE", key, str(since), "+inf", "WITHSCORES", "LIMIT", "0", str(_AT_ONCE + len(told))), key

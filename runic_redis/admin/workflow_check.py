@@ -176,7 +176,7 @@ class WorkflowCheck:
                 "repair",
                 self._repaired_keys(),
                 arguments,
-                line=self.workflow_id,
+                workflow_id=self.workflow_id,
             )
         )
         if reply == 1:

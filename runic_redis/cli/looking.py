@@ -305,7 +305,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
 
 def _partition_times(store: RedisStore) -> list[float]:
     """Return the median time of a small command to each partition, in seconds."""
-    keys = [store.context.keys.index(number) for number in range(store.context.keys.partitions)]
+    keys = store.context.keys.indexes()
     taken: list[list[float]] = [[] for _ in keys]
     for _ in range(_TIMES):
         for number, key in enumerate(keys):

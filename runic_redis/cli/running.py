@@ -16,17 +16,19 @@ __all__ = ["bench", "demo", "serve"]
 
 
 def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Where the data is; made if it is not there.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="The directory of the data. It is created if it does not exist.")
+    ],
     *,
     fsync: Annotated[
-        str, typer.Option(help="How often the append-only file is synced: everysec, or always.")
+        str, typer.Option(help="Sync the append-only file every second (everysec) or before each reply (always).")
     ] = "everysec",
     as_json: AsJson = False,
 ) -> None:
-    """Run the embedded server in the foreground, until Ctrl-C, and print the URLs by which it is reached.
+    """Run the embedded server in the foreground until Ctrl-C, and print its URLs.
 
-    It listens on a unix socket for this user alone. Whoever opens the directory by embedded:// shares it, and keeps it
-    running as long as they use it.
+    It listens on a unix socket that only this user can open. Every process that opens the directory by embedded://
+    shares the server, and keeps it running as long as it uses it.
     """
     try:
         from runic_redis.embedded import EmbeddedServer  # noqa: PLC0415 - needs a system with file locks
@@ -34,7 +36,7 @@ def serve(
         stop(f"The embedded server needs Linux or macOS: {error}.", EXIT_USAGE)
     ends = {signal.SIGINT, signal.SIGTERM}
     with EmbeddedServer(directory, fsync=fsync) as server:
-        # Not before: the server would inherit it, and be deaf to what ends it.
+        # The server would inherit the mask and ignore the signals that end it, so it starts first.
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)
         urls = {"url": f"embedded://{server.directory}", "socket": f"unix://{server.socket}"}
         if as_json:
@@ -46,10 +48,11 @@ def serve(
 
 
 def demo(*, url: Url = None, as_json: AsJson = False) -> None:
-    """Take a durable census of Python's standard library with three workers, one of which is killed on the way.
+    """Take a durable census of Python's standard library with three workers, and kill one of them on the way.
 
-    Without a URL it runs on an embedded server in a temporary directory. Exits with 1 if what the store holds at the
-    end differs from a plain pass over the same files.
+    Without a URL it starts an embedded server in a new temporary directory. The data stays there, and the last line is
+    the command that opens it as a page. With a URL it deletes its namespace at the end. Exits with 1 if the store's
+    data differs from a plain pass over the same files.
     """
     from runic_redis.demo.run import run_demo  # noqa: PLC0415 - only this verb pays for it
 
@@ -62,17 +65,22 @@ def demo(*, url: Url = None, as_json: AsJson = False) -> None:
 def bench(
     *,
     url: Url = None,
-    full: Annotated[bool, typer.Option("--full", help="Up to 10 M events and 1 M workflows: an hour or so.")] = False,
-    only: Annotated[str, typer.Option("--only", metavar="CASE", help="Only cases that begin so: append/1/.")] = "",
-    directory: Annotated[Path, typer.Option("--out", help="Where bench.json and bench.html are written.")] = Path(
+    full: Annotated[
+        bool, typer.Option("--full", help="Go up to 10 M events and 1 M workflows, in about an hour.")
+    ] = False,
+    only: Annotated[
+        str,
+        typer.Option("--only", metavar="CASE", help="Run only cases whose names begin with this, such as append/1/."),
+    ] = "",
+    directory: Annotated[Path, typer.Option("--out", help="The directory for bench.json and bench.html.")] = Path(
         "bench-report"
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Measure this store and others, in turns, and write what came out as a table, JSON and HTML.
+    """Measure this store and others in turns, and report the results as a table, JSON and HTML.
 
-    Without a URL it runs on an embedded server in a temporary directory. What is written to the server is deleted in
-    the end.
+    Without a URL it runs on an embedded server in a temporary directory. At the end it deletes everything that it wrote
+    to the server.
     """
     try:
         run = importlib.import_module(f"{_benchmarks()}.run")
@@ -84,7 +92,7 @@ def bench(
 
 
 def _benchmarks() -> str:
-    """The package of the benchmarks: inside an installed package, beside the package in a checkout."""
+    """Return the name of the benchmarks' package: it is in the installed package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     if (package / "benchmarks").is_dir():
         return "runic_redis.benchmarks"

@@ -1,4 +1,4 @@
-"""The envelope around a payload: one byte that says how it is compressed, then the payload."""
+"""The envelope around a payload: one byte that names the compression, then the payload."""
 
 from threading import local
 
@@ -10,18 +10,18 @@ __all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size", "paylo
 
 PLAIN = b"\x00"
 ZSTD = b"\x01"
-# What a frame starts with, unless it is to be skipped.
+# The first bytes of a frame that holds data.
 _FRAME = zstandard.FRAME_HEADER
-# Below this, what compression saves is not worth its time.
+# Compressing a smaller payload costs more time than it is worth.
 COMPRESS_FROM_BYTES = 1024
-# The level where, on events, a higher one costs more time than it saves memory; see docs/performance.md.
+# On events, a higher level costs more time than it saves memory; see docs/performance.md.
 LEVEL = 1
-# No payload is larger when written, so none is expanded further when read.
+# Writers never exceed this size, so readers never expand a payload beyond it.
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
 
 
 class _Zstd(local):
-    """A compressor may be used by one thread at a time, and costs more to make than to use."""
+    """A compressor for each thread: threads cannot share one, and making one costs more than using it."""
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=LEVEL)
@@ -32,7 +32,7 @@ _zstd = _Zstd()
 
 
 def compress(payload: bytes) -> bytes:
-    """The payload in its envelope, compressed where that makes it smaller."""
+    """Return the payload in its envelope, compressed if that makes it smaller."""
     if len(payload) >= COMPRESS_FROM_BYTES:
         compressed = _zstd.compressor.compress(payload)
         if len(compressed) < len(payload):
@@ -41,15 +41,15 @@ def compress(payload: bytes) -> bytes:
 
 
 def payload_size(data: bytes) -> int:
-    """How many bytes a payload has out of its envelope, as far as it says."""
+    """Return the size that an envelope states for its payload, in bytes."""
     return zstandard.frame_content_size(data[1:]) if data[:1] == ZSTD else len(data)
 
 
 def payload_start(data: bytes, size: int) -> bytes:
-    """Return the first bytes of a payload out of its envelope.
+    """Return the first bytes of the payload in an envelope.
 
     Raises:
-        DecodeError: it is damaged.
+        DecodeError: the envelope is damaged.
     """
     if data[:1] == PLAIN:
         return data[1 : size + 1]
@@ -61,14 +61,14 @@ def payload_start(data: bytes, size: int) -> bytes:
 
 
 def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
-    """The payload out of its envelope.
+    """Return the payload in an envelope.
 
     Args:
         data: the envelope.
-        most: how many bytes it may expand to.
+        most: how many bytes the payload may expand to.
 
     Raises:
-        DecodeError: it is damaged, or would expand to more.
+        DecodeError: the envelope is damaged, or the payload would expand to more than `most`.
     """
     kind = data[:1]
     if kind == PLAIN:
@@ -78,8 +78,8 @@ def decompress(data: bytes, most: int = MAX_PAYLOAD_BYTES) -> bytes:
     if kind != ZSTD:
         raise DecodeError(f"a payload starts with {kind!r}, which names no compression")
     try:
-        # The size is read first: zstandard would allocate whatever a damaged frame claims. (A frame to be skipped is of
-        # no size, and zstandard would allocate what it is to skip.)
+        # Read the size first: zstandard would allocate as much as a damaged frame claims. (A frame to skip has no size,
+        # and zstandard would allocate the size of the skipped bytes.)
         size = zstandard.frame_content_size(data[1:]) if data.startswith(_FRAME, 1) else -1
         if not 0 <= size <= most:
             claimed = size if size >= 0 else "an unknown number of"

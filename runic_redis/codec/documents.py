@@ -1,13 +1,13 @@
-"""Decoding what is kept whole: facts, metadata and logs."""
+"""Decode values that are stored whole: facts, metadata and logs."""
 
 from typing import Any
 
 import msgpack
 
-from runic_redis.codec.commits import EntryDecoder, expanded
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
+from runic_redis.codec.entry_decoder import EntryDecoder, expanded
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, checksum
-from runic_redis.codec.values import decode_value
+from runic_redis.codec.value_decoder import decode_value
 from runic_redis.errors import DecodeError, reason
 
 __all__ = ["MAX_METADATA_BYTES", "decode_document", "decode_fact", "decode_log", "decode_metadata", "fact_matches"]
@@ -16,25 +16,25 @@ MAX_METADATA_BYTES = 64 * 1024
 
 
 def decode_fact(fact_hash: bytes, data: bytes, decoder: EntryDecoder) -> Any:
-    """A fact's value, checked against its hash.
+    """Return a fact's value, verified against its hash.
 
     Raises:
-        DecodeError: it is damaged, or not what the hash stands for.
-        UnknownEventType: it holds an object of an unregistered type.
+        DecodeError: the fact is damaged, or belongs to another hash.
+        UnknownEventType: the value holds an object of an unregistered type.
     """
-    return decode_document(_checked(fact_hash, data), decoder)
+    return decode_document(_verified_bytes(fact_hash, data), decoder)
 
 
 def fact_matches(fact_hash: bytes, data: bytes) -> bool:
-    """Whether what is kept under a fact's hash is what it stands for, whatever the classes in it."""
+    """Return whether stored data belongs to a fact's hash; the classes in it need not be registered."""
     try:
-        _checked(fact_hash, data)
+        _verified_bytes(fact_hash, data)
     except DecodeError:
         return False
     return True
 
 
-def _checked(fact_hash: bytes, data: bytes) -> bytes:
+def _verified_bytes(fact_hash: bytes, data: bytes) -> bytes:
     ordered = decompress(data[HEAD_BYTES:])
     if checksum(fact_hash, data[:DIGEST_BYTES], ordered) != data[DIGEST_BYTES:HEAD_BYTES]:
         raise DecodeError("a fact does not match its hash")
@@ -42,20 +42,20 @@ def _checked(fact_hash: bytes, data: bytes) -> bytes:
 
 
 def decode_document(data: bytes, decoder: EntryDecoder) -> Any:
-    """A value that stands alone.
+    """Return the value of a document, which stands alone.
 
     Raises:
-        DecodeError: it is damaged.
-        UnknownEventType: it holds an object of an unregistered type.
+        DecodeError: the document is damaged.
+        UnknownEventType: the value holds an object of an unregistered type.
     """
     return decode_value(data, lambda reference: decoder.find_builder({}, reference))
 
 
 def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
-    """A commit's metadata.
+    """Return a commit's metadata.
 
     Raises:
-        DecodeError: it is damaged.
+        DecodeError: the metadata is damaged.
     """
     if len(data) > MAX_METADATA_BYTES:
         raise DecodeError(f"a commit's metadata takes {len(data)} bytes, more than the {MAX_METADATA_BYTES} allowed")
@@ -66,11 +66,11 @@ def decode_metadata(data: bytes, decoder: EntryDecoder) -> dict[str, Any]:
 
 
 def decode_log(data: bytes, decoder: EntryDecoder) -> list[Any]:
-    """A whole list of events, out of MessagePack ``[header, payload]``.
+    """Return the events of a log, stored as MessagePack ``[header, payload]``.
 
     Raises:
-        DecodeError: it is damaged.
-        UnknownEventType: it holds an event of an unregistered type.
+        DecodeError: the log is damaged.
+        UnknownEventType: the log holds an event of an unregistered type.
     """
     try:
         header, payload = msgpack.unpackb(data)

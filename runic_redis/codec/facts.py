@@ -1,38 +1,38 @@
-"""Encoding facts, which are kept once under their hash, and states, which refer to them."""
+"""Encode facts, which are stored once under their hash, and states, which refer to facts."""
 
 from hashlib import sha256
 from typing import Any
 
 from runic_redis.arguments import check_size
 from runic_redis.codec.compression import compress
-from runic_redis.codec.values import ValueEncoder
+from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import InvalidArgument
 from runic_redis.events import EventRegistry, Fact, FactRef, checked_ref
 
 __all__ = ["DIGEST_BYTES", "HEAD_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "checksum"]
 
-# A fact is stored behind two digests, each so much of a SHA-256. The first is of its hash and its canonical bytes,
-# which equal values have in common: it shows another value under the same hash. The second is of its hash, the first
-# digest and the stored bytes, in which dicts have their order: it shows damage, and a fact under another's hash.
+# Two digests precede a stored fact, each the first bytes of a SHA-256. The first covers its hash and its canonical
+# bytes, which equal values share: it detects another value under the same hash. The second covers its hash, the first
+# digest and the stored bytes, in which dicts keep their order: it detects damage, and a fact under another hash.
 DIGEST_BYTES = 16
 HEAD_BYTES = 2 * DIGEST_BYTES
-# What put_fact's hashes start with. The rest is the hex SHA-256 of the value's canonical bytes.
+# The start of the hashes that put_fact returns. The rest is the hex SHA-256 of the value's canonical bytes.
 OWN_HASH_PREFIX = "sha256:"
 
 
 class FactEncoder:
-    """Encodes facts; not for two threads at once."""
+    """An encoder of facts. Only one thread may use it at a time."""
 
     def __init__(self, registry: EventRegistry) -> None:
         self._values = ValueEncoder(registry)
         self._canonical_values = ValueEncoder(registry, canonical=True)
 
     def encode(self, fact_hash: bytes, value: Any) -> bytes:
-        """A fact to be kept under the caller's hash.
+        """Return a fact to store under the caller's hash.
 
         Raises:
-            EncodeError: some part of the value cannot be kept.
-            InvalidArgument: the hash is of put_fact's form and not that of the value.
+            EncodeError: a part of the value cannot be stored.
+            InvalidArgument: the hash has the form of put_fact's hashes and is not that of the value.
         """
         canonical = self._canonical(value)
         if fact_hash.startswith(OWN_HASH_PREFIX.encode()) and fact_hash != _own_hash(canonical).encode():
@@ -43,10 +43,10 @@ class FactEncoder:
         return self._stored(fact_hash, value, canonical)
 
     def encode_own(self, value: Any) -> tuple[str, bytes]:
-        """A fact's content hash, and the fact to be kept under it.
+        """Return a value's content hash, and the fact to store under it.
 
         Raises:
-            EncodeError: some part of the value cannot be kept.
+            EncodeError: a part of the value cannot be stored.
         """
         canonical = self._canonical(value)
         fact_hash = _own_hash(canonical)
@@ -64,7 +64,7 @@ class FactEncoder:
 
 
 class StateEncoder(ValueEncoder):
-    """Encodes states, which may hold the facts of the events that they were made from: each as a reference."""
+    """An encoder of states. A fact that a state took from an event becomes a reference."""
 
     holds_facts = True
 
@@ -72,8 +72,8 @@ class StateEncoder(ValueEncoder):
         super().__init__(registry)
         self._facts = FactEncoder(registry)
 
-    def refer(self, value: Fact | FactRef) -> FactRef:
-        """The reference. The value is kept with the event that brought it."""
+    def fact_reference(self, value: Fact | FactRef) -> FactRef:
+        """Return the reference only: the fact is stored with the event that brought it."""
         return checked_ref(value) if isinstance(value, FactRef) else FactRef(self._facts.encode_own(value.value)[0])
 
 
@@ -82,7 +82,7 @@ def _own_hash(canonical: bytes) -> str:
 
 
 def checksum(fact_hash: bytes, identity: bytes, ordered: bytes) -> bytes:
-    """The second digest of a fact, to be compared when it is read."""
+    """Return the second digest of a fact, which readers compare."""
     return _digest(fact_hash, identity + ordered)
 
 
@@ -90,5 +90,5 @@ def _digest(fact_hash: bytes, data: bytes) -> bytes:
     return sha256(sha256(fact_hash).digest() + data).digest()[:DIGEST_BYTES]
 
 
-# Of these the canonical bytes are the only ones.
+# For these types, the stored bytes are the canonical bytes.
 _WITHOUT_ORDER = frozenset({type(None), bool, int, float, str, bytes})

@@ -1,36 +1,55 @@
-"""What a value may hold at most, for its writer and its reader alike; docs/data-format.md lists it."""
+"""The limits of values, entries and commits, for writers and readers alike; docs/data-format.md lists them."""
 
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["FEW_ALIKE", "MAX_DEPTH", "MOST_PAIRS", "SHORT_BYTES", "AlikeKeys", "TooDeepError", "nested_allowed"]
+__all__ = [
+    "FEW_ALIKE",
+    "MAX_COMMIT_BYTES",
+    "MAX_DEPTH",
+    "MAX_EVENT_BYTES",
+    "MAX_HEADER_BYTES",
+    "MOST_PAIRS",
+    "SHORT_BYTES",
+    "SPLIT_BYTES",
+    "AlikeKeys",
+    "TooDeepError",
+    "nested_allowed",
+]
 
-# How many bytes of extensions a value may hold, one inside the other counted each time: each level is a copy.
+# How many bytes of extensions a value may hold. Nested extensions count once per level, since each level is a copy.
 _NESTED_BYTES = 64 * 1024 * 1024
 _NESTED_TIMES = 4
-# How deep extensions may nest in each other: bounds the recursion both ways, and so what damaged bytes can cost.
+# How deep extensions may nest. It bounds the recursion of the writer and of a reader of damaged bytes.
 MAX_DEPTH = 64
-# How many pairs of keys of the same hash a value may have: a dict or a set compares each with each. Text is hashed with
-# a secret; of what is made of numbers, anybody can make a million with one hash, which would be compared for hours.
+# How many pairs of keys with the same hash a value may have: a dict or a set compares each pair. Python hashes text
+# with a secret. But anyone can choose a million numbers with the same hash, and comparing those takes hours.
 MOST_PAIRS = 4096 * 4096
-# As few keys are not worth a look, and neither is a value of as few bytes, or with as few in extensions: of the numbers
-# that MessagePack has itself, only some dozens have the same hash.
+# Collections of so few keys, values of so few bytes, and so few bytes of extensions are not counted: only some dozens
+# of MessagePack's own numbers have the same hash.
 FEW_ALIKE = 64
 SHORT_BYTES = 4096
+# A larger commit becomes several entries, so that readers can page in steps of about this size.
+SPLIT_BYTES = 1024 * 1024
+# Larger data belongs in a fact. The limit is far below that of Redis, so that a request always fits.
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_COMMIT_BYTES = 256 * 1024 * 1024
+# The names of an entry's types and fields. A thousand types fit.
+MAX_HEADER_BYTES = 1024 * 1024
 
 
 class TooDeepError(ValueError):
-    """A value nests deeper than `MAX_DEPTH`, or too much data."""
+    """A value nests deeper than `MAX_DEPTH`, or nests too much data."""
 
 
 def nested_allowed(packed: bytes) -> int:
-    """How many bytes of extensions a value of these bytes may hold."""
+    """Return how many bytes of extensions a value of these bytes may hold."""
     return max(_NESTED_BYTES, _NESTED_TIMES * len(packed))
 
 
 class AlikeKeys:
-    """Counts the keys of the same hash over all dicts and sets of one value."""
+    """A count of the keys with the same hash, over all dicts and sets of one value."""
 
     __slots__ = ("_pairs_left",)
 
@@ -41,7 +60,7 @@ class AlikeKeys:
         """Count the keys of a dict or a set.
 
         Raises:
-            ValueError: there are too many of the same hash.
+            ValueError: too many keys have the same hash.
         """
         if len(keys) > FEW_ALIKE and len(set(map(hash, keys))) < len(keys):
             counts = Counter(map(hash, keys))

@@ -1,7 +1,8 @@
-"""Rows of MessagePack's own types by msgspec, where it is installed: the same bytes and values, sooner.
+"""Read and write rows of MessagePack's own types with msgspec, if it is installed: the same result in less time.
 
-It only ever does what msgpack would do just so, and leaves all else to msgpack, damaged bytes too: so the two codecs
-cannot differ in what they take, refuse or bring back. Nothing is converted to the type that a field is annotated with.
+These functions return a result only if msgpack would return the same result. They leave everything else to msgpack,
+including damaged bytes. So the two codecs accept, reject and return the same. No value is converted to the type that
+annotates its field.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, Literal
 
-from runic_redis.codec.values import kinds_within
+from runic_redis.codec.value_encoder import kinds_within
 
 try:
     import msgspec
@@ -20,37 +21,37 @@ else:
 
 __all__ = ["INSTALLED", "RowReader", "row_reader", "row_writer"]
 
-# The rows of an entry, out of their bytes; None for what is left to msgpack.
+# Returns the rows of an entry from their bytes, or None to leave them to msgpack.
 RowReader = Callable[[bytes], list[Any] | None]
-# The bytes of the rows of an entry; None likewise.
+# Returns the bytes of an entry's rows, or None to leave them to msgpack.
 RowWriter = Callable[[list[list[Any]]], bytes | None]
 
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _NATIVE = _SCALARS | {list, dict}
-# How deep each library goes is its own affair: here neither comes to its end.
+# The libraries have different limits of depth. Neither reaches its limit at this depth.
 _DEEPEST = 100
 
-# For more, which take their time anyway, making the reader takes longer than it saves; and a header may be damaged.
+# With more fields, making the reader takes longer than it saves. And a damaged header may name very many.
 _MOST_FIELDS = 100
-# What both libraries bring back alike. Not deeper, not `bytes`, and no other keys: msgspec has no type for these but
-# `Any`, where it takes more than msgpack does, such as an array for a key, and rounds timestamps otherwise.
+# Types that both libraries return alike. No deeper nesting, no `bytes` and no other keys: msgspec has only `Any` for
+# these. With `Any` it accepts more than msgpack, such as an array as a key, and rounds timestamps differently.
 _Scalar = None | bool | int | float | str
 _Part = _Scalar | list[_Scalar] | dict[str, _Scalar]
 _Value = _Scalar | list[_Part] | dict[str, _Part]
 
 
 def row_writer() -> RowWriter:
-    """What writes the rows of an entry; not for two threads at once."""
+    """Return a function that writes the rows of an entry; only one thread may use it at a time."""
     encode = msgspec.msgpack.Encoder().encode
 
     def write(rows: list[list[Any]]) -> bytes | None:
         try:
             packed = encode(rows)
-        except Exception:  # too large an int, a lone surrogate and the like
+        except Exception:  # such as too large an int, or a lone surrogate
             return None
         if _SCALARS.issuperset(map(type, chain.from_iterable(rows))):
             return packed
-        # msgspec writes much else too, but in its own way. Only what it has written is finite, and can be walked.
+        # msgspec writes other types in its own way. Walk the rows now: only rows that it has written are finite.
         kinds, depth, _ = kinds_within(rows)
         return packed if kinds <= _NATIVE and depth <= _DEEPEST else None
 
@@ -59,7 +60,7 @@ def row_writer() -> RowWriter:
 
 @cache
 def row_reader(field_count: int) -> RowReader | None:
-    """What reads the rows of an entry whose events are all of its first schema, and that one of so many fields."""
+    """Return a function that reads the rows of an entry whose only schema has this many fields."""
     if field_count > _MOST_FIELDS:
         return None
     row: Any = tuple[(Literal[0], *[_Value] * field_count)]  # type: ignore[misc]
@@ -68,7 +69,7 @@ def row_reader(field_count: int) -> RowReader | None:
     def read(packed: bytes) -> list[Any] | None:
         try:
             return decode(packed)
-        except Exception:  # another type, or damage: msgpack tells which
+        except Exception:  # another type, or damage: msgpack finds out which
             return None
 
     return read

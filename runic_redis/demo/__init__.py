@@ -1,6 +1,9 @@
-"""The demonstration: a durable census of Python's own standard library, by several workers, one of which is killed.
+"""The demonstration: several workers take a durable census of Python's standard library, and one of them is killed.
 
-`census` measures files and knows nothing of the store; `worker` is one process at work; `crew` starts the workers and
-kills one; `stock` reads back what they leave; `run` does it all in turn, and compares with a plain pass over the same
-files. `progress` shows how far it is.
+- `census` measures source files and knows nothing of the store.
+- `worker` is one worker process.
+- `crew` starts the workers, tells what they do, and kills one.
+- `stock` reads the result back from the store and checks it.
+- `run` runs all of it, and compares the result with a plain pass over the same files.
+- `progress` shows how far it is.
 """

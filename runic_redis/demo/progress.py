@@ -1,5 +1,6 @@
-"""How far the demonstration is, for who watches."""
+"""The progress of the demonstration, as its user sees it."""
 
+import time
 from typing import Self
 
 from rich.console import Console
@@ -7,9 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 __all__ = ["Bar"]
 
+_BEGAN_S = time.monotonic()
+
 
 class Bar:
-    """A progress bar on a terminal; elsewhere, a line for each tenth."""
+    """A progress bar on a terminal; elsewhere, a line for each quarter."""
 
     def __init__(self, console: Console, what: str, total: int) -> None:
         self._console = console
@@ -29,15 +32,20 @@ class Bar:
     def __exit__(self, error: object, *_: object) -> None:
         if self._progress is not None:
             if error is None:
-                # The killed worker may have measured a file that it could not report any more.
+                # The killed worker may have stored a file that it did not report.
                 self._progress.update(self._task, completed=self.total)
             self._progress.stop()
 
     def advance(self) -> None:
-        """One file more."""
-        tenths_before = self.done * 10 // self.total
+        """Count one more file."""
+        quarters_before = self.done * 4 // self.total
         self.done += 1
         if self._progress is not None:
             self._progress.update(self._task, completed=self.done)
-        elif self.done * 10 // self.total > tenths_before:
-            self._console.print(f"{self.done} of {self.total} files {self._what}", highlight=False)
+        elif self.done * 4 // self.total > quarters_before:
+            self.tell(f"{self.done} of {self.total} files {self._what}")
+
+    def tell(self, text: str, style: str = "") -> None:
+        """Print a line, with the seconds since the demonstration began."""
+        seconds = time.monotonic() - _BEGAN_S
+        self._console.print(f"{seconds:5.1f} s  {text}", style=style, markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Taking stock: the whole census, read back from the store and checked."""
+"""The census as the store holds it, read back and checked."""
 
 import time
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from runic_redis import Fact, FactRef, FactResolver, RedisStore
 from runic_redis.demo.census import Module, Totals
 from runic_redis.demo.errors import DemoError
-from runic_redis.demo.events import PREFIX, FileMeasured, ModuleClaimed, ModuleFinished, workflow_of
+from runic_redis.demo.events import PREFIX, FileMeasured, ModuleClaimed, ModuleFinished, takeover_text, workflow_of
 
 __all__ = ["Stock", "take_stock"]
 
 
 @dataclass(slots=True)
 class Stock:
-    """What the store holds at the end."""
+    """The contents of the store after the workers have finished."""
 
     counted: list[tuple[str, Totals]] = field(default_factory=list)
     events: int = 0
@@ -25,7 +25,11 @@ class Stock:
 
 
 def take_stock(store: RedisStore, modules: Sequence[Module]) -> Stock:
-    """Read the whole census back: every workflow's events, and every fact they refer to."""
+    """Read the whole census back: the events of each workflow, and each fact that they refer to.
+
+    Raises:
+        DemoError: something is missing, stored twice, or contradicts itself.
+    """
     stock = Stock()
     resolver = FactResolver(store)
     listed = {workflow_id.removeprefix(PREFIX) for workflow_id in store.list(prefix=PREFIX)}
@@ -35,11 +39,11 @@ def take_stock(store: RedisStore, modules: Sequence[Module]) -> Stock:
         measured = _read_back(store, module, stock)
         totals = Totals()
         references = [event.record for event in measured]
-        for event, kept in zip(measured, resolver.resolve_many(references), strict=True):
-            counts = (kept["lines"], len(kept["functions"]), len(kept["classes"]), len(kept["imports"]))
+        for event, record in zip(measured, resolver.resolve_many(references), strict=True):
+            counts = (record["lines"], len(record["functions"]), len(record["classes"]), len(record["imports"]))
             if counts != (event.lines, event.functions, event.classes, event.imports):
                 raise DemoError(f"the event of {event.path} disagrees with its record")
-            totals.add(kept)
+            totals.add(record)
         stock.counted.append((module.name, totals))
         stock.references += len(references)
         stock.facts.update(references)
@@ -47,7 +51,7 @@ def take_stock(store: RedisStore, modules: Sequence[Module]) -> Stock:
 
 
 def _read_back(store: RedisStore, module: Module, stock: Stock) -> list[FileMeasured]:
-    """A module's files as its workflow has them, and who measured them."""
+    """Return the events of a module's files, and note the takeovers."""
     began_s = time.monotonic()
     records = list(store.stream_records(workflow_of(module.name)))
     stock.streaming_s += time.monotonic() - began_s
@@ -57,15 +61,12 @@ def _read_back(store: RedisStore, module: Module, stock: Stock) -> list[FileMeas
     former = ""
     for record in records:
         match record.event:
-            case ModuleClaimed(worker, snapshot_cursor, replayed):
+            case ModuleClaimed() as claim:
+                if (claim.measured, claim.cursor) != (len(measured), record.cursor - 1):
+                    raise DemoError(f"{claim.worker} recovered another state of {module.name} than is stored")
                 if former:
-                    found = "no snapshot" if snapshot_cursor is None else f"the snapshot at cursor {snapshot_cursor}"
-                    stock.takeovers.append(
-                        f"{worker} went on with {module.name} from cursor {record.cursor - 1}, where {former} had "
-                        f"stopped after {len(measured)} of {len(module.paths)} files; it recovered from {found} and "
-                        f"{replayed} events"
-                    )
-                former = worker
+                    stock.takeovers.append(takeover_text(claim, former))
+                former = claim.worker
             case FileMeasured() as event:
                 measured.append(event)
             case ModuleFinished():

@@ -1,12 +1,15 @@
-"""One worker of the census: ``python -m runic_redis.demo.worker NAMESPACE NAME``, on the URL in the environment.
+"""One worker of the census: ``python -m runic_redis.demo.worker NAMESPACE NAME``, with the URL in the environment.
 
-It claims modules that nobody works on, that of a worker that was killed too, once its lease has run out, and measures
-the files that are left, one by one. What it may do it learns from the store alone. On standard output it says what it
-has done, for the progress bar.
+It claims modules that no other worker has, and measures their files one by one. A module of a killed worker can be
+claimed once its lease has expired. Workers coordinate through the store alone. On standard output a worker reports its
+claims and appends, each as a line of JSON.
 """
 
+import json
 import sys
 import time
+from dataclasses import astuple
+from typing import Any
 
 from runic_redis import (
     CursorConflict,
@@ -21,20 +24,22 @@ from runic_redis import (
 from runic_redis.demo.census import Module, measure, standard_library
 from runic_redis.demo.events import FileMeasured, ModuleClaimed, ModuleFinished, workflow_of
 
-__all__ = ["work"]
+__all__ = ["PARTITIONS", "TTL_S", "work"]
 
-# How long the module of a worker that was killed waits for another.
-_TTL_S = 5.0
+# A claim asks every partition, and the census has few workflows.
+PARTITIONS = 16
+# The lease of a worker that was killed lasts this long at most.
+TTL_S = 2.0
 _NAP_S = 0.2
 _SNAPSHOTS = EveryEvents(50)
 
 
 def work(store: RedisStore, name: str) -> None:
-    """Take part until every module is finished."""
+    """Measure modules until every module is finished."""
     modules = {workflow_of(module.name): module for module in standard_library()}
     unfinished = list(modules)
     while unfinished:
-        leases = store.claim(name, ttl=_TTL_S)
+        leases = store.claim(name, ttl=TTL_S)
         for lease in leases:
             workflow_id = lease.workflow_id
             try:
@@ -42,23 +47,27 @@ def work(store: RedisStore, name: str) -> None:
                     _census(one, modules[workflow_id], name)
                     one.complete()
             except (LeaseLost, CursorConflict):
-                continue  # it took so long that somebody else has the module now
+                continue  # this worker was too slow, and another has the module now
         if not leases:
             time.sleep(_NAP_S)
-            unfinished = [workflow_id for workflow_id in unfinished if not _finished(store, workflow_id)]
+            unfinished = [workflow_id for workflow_id in unfinished if not _is_finished(store, workflow_id)]
 
 
 def _count(measured: int, event: object) -> int:
-    """The state of a module's workflow: how many of its files have been measured."""
+    """Return the state of a module's workflow: how many of its files have been measured."""
     return measured + isinstance(event, FileMeasured)
 
 
 def _census(one: Session[int], module: Module, name: str) -> None:
-    """Measure the files that are left of a module."""
-    files = len(module.paths)
-    if one.state < files:
-        one.record(ModuleClaimed(name, one.recovery.snapshot_cursor, one.recovery.replayed))
-    for number, path in enumerate(module.paths[one.state :], one.state + 1):
+    """Measure those files of a module that have not been measured."""
+    files, done, recovery = len(module.paths), one.state, one.recovery
+    if done < files:
+        claim = ModuleClaimed(
+            name, module.name, files, done, recovery.cursor, recovery.snapshot_cursor, recovery.replayed
+        )
+        one.record(claim)
+        _report("claimed", *astuple(claim))
+    for number, path in enumerate(module.paths[done:], done + 1):
         record = measure(path)
         measured = FileMeasured(
             path,
@@ -68,23 +77,26 @@ def _census(one: Session[int], module: Module, name: str) -> None:
             len(record["classes"]),
             len(record["imports"]),
         )
-        if number < files:
-            one.record(measured)
-        else:
-            one.record(measured, ModuleFinished(files))
-        print(module.name, number, files, flush=True)
+        events = (measured,) if number < files else (measured, ModuleFinished(files))
+        began_s = time.monotonic()
+        one.record(*events)
+        _report("appended", module.name, number, files, len(events), time.monotonic() - began_s)
 
 
-def _finished(store: RedisStore, workflow_id: str) -> bool:
+def _report(*values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def _is_finished(store: RedisStore, workflow_id: str) -> bool:
     try:
         return isinstance(next(store.stream(workflow_id, reverse=True)), ModuleFinished)
     except WorkflowNotFound:
-        return False  # somebody has only just claimed it
+        return False  # it was claimed, and has no events yet
 
 
 def main(namespace: str, name: str) -> None:
     """Work as one worker."""
-    with RedisStore.from_url(namespace=namespace) as store:
+    with RedisStore.from_url(namespace=namespace, partitions=PARTITIONS) as store:
         work(store, name)
 
 
@@ -92,5 +104,5 @@ if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except KeyboardInterrupt:
-        # Ctrl-C in the terminal reaches the workers too; the one who started them says what there is to say.
+        # Ctrl-C in the terminal reaches the workers too; the process that started them prints the message.
         sys.exit(130)

@@ -1,6 +1,11 @@
-"""The only modules that know redis-py: they move an operation's commands and replies, and decide nothing.
+"""The only modules that know redis-py. They carry the commands and replies of operations.
 
-`sync` and `aio` run operations, for threads and for asyncio; `sync_servers` and `aio_servers` are the transports, to a
-single server or a cluster; `connect` makes these from a URL or a client; `shipment` puts commands on a connection;
-`redis_py` is what both need to know of redis-py's errors.
+- `sync` and `aio` run operations, for threads and for asyncio; `sync_reads` sends batches on their own connection.
+- `sync_servers` and `aio_servers` are the transports, to a single server or a cluster; `sync_connections` and
+  `aio_connections` keep their connections.
+- `redirections` decides which node of a cluster a call goes to.
+- `shipment` makes the bytes of a round trip, and assigns its replies to calls.
+- `redis_py` knows the meaning of redis-py's exceptions.
+- `connect` makes a server from a URL or a client; `urls` parses URLs.
+- `loops` checks that a store is used in its event loop.
 """

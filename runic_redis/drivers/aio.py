@@ -1,10 +1,7 @@
-"""Runs operations on a redis-py client for asyncio.
+"""Runs operations for asyncio.
 
-The calls of concurrent tasks travel together: for each node a task of the driver's own sends what waits, reads the
-replies and wakes those who wait for them. A caller that is cancelled leaves nothing half-read, since it reads nothing.
-
-As in the other driver, commands go through the client's connection pools straight to a connection, which resends
-nothing, and the user's client is left as it is.
+Calls of concurrent tasks share round trips. For each queue the driver has a task that sends the waiting commands, reads
+the replies and wakes the callers. A cancelled caller leaves no reply half-read, since it reads none.
 """
 
 import asyncio
@@ -23,9 +20,11 @@ from runic_redis.drivers.redis_py import (
     too_slow,
 )
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Batch, Collect, Lost, Operation
+from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
 from runic_redis.protocol.following import Follow, Follower
-from runic_redis.protocol.queue import Call, Group, Groups, Ticket, is_full
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.queues import Queues, any_full
+from runic_redis.protocol.rounds import Call, Ticket
 
 __all__ = ["Sender", "run", "run_within"]
 
@@ -33,26 +32,26 @@ T = TypeVar("T")
 
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
-    """Carry an operation out; its result."""
+    """Run an operation and return its result."""
     try:
         effect = next(operation)
         while True:
             if isinstance(effect, Batch):
                 effect = operation.send(await sender.ask(effect))
-            elif isinstance(effect, Collect):
-                effect = operation.send(await effect.fetching.collect())  # type: ignore[attr-defined]
+            elif isinstance(effect, Await):
+                effect = operation.send(await effect.in_flight.wait())  # type: ignore[attr-defined]
             else:
-                effect = operation.send(_Ahead(effect.batch, sender))
+                effect = operation.send(_InFlight(effect.batch, sender))
     except StopIteration as stop:
         result: T = stop.value
         return result
 
 
 async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
-    """Carry an operation out, as `run` does, but give it up after a time; its result.
+    """Run an operation and return its result, but cancel it after a time.
 
     Raises:
-        StoreUnavailable: the time is over.
+        StoreUnavailable: the time has passed.
     """
     try:
         async with asyncio.timeout(limit_s):
@@ -61,8 +60,8 @@ async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) 
         raise too_slow(limit_s) from None
 
 
-class _Waiting(Ticket):
-    """A call of a task, and the future that tells it that it is answered."""
+class _TaskTicket(Ticket):
+    """A call of a task, and the future that the task awaits."""
 
     __slots__ = ("answered",)
 
@@ -75,14 +74,14 @@ class _Waiting(Ticket):
             self.answered.set_result(None)
 
 
-# How many follow workflows on their own connection, before the others share one; and how many pages of events are read
-# at the same time. (The first ones are told a little sooner: the shared read ends every moment, and begins anew.) Of a
-# pool with a limit, each of the two may take this part.
+# The most callers that follow workflows on their own connection; further ones share one. And the most pages of events
+# that are read at the same time. (A caller with its own connection gets events a little sooner, as the shared read ends
+# and restarts every moment.) Of a pool with a limit, each of the two takes at most this part.
 _MOST_APART = 8
 _PART = 4
 
 
-# Those of this process. An event loop and its tasks do not survive a fork, so a child's copies are closed.
+# The senders of this process. An event loop and its tasks do not survive a fork, so a child's copies are closed.
 _senders: WeakSet["Sender"] = WeakSet()
 
 
@@ -96,24 +95,24 @@ if hasattr(os, "register_at_fork"):
 
 
 class Sender:
-    """Answers batches, those of concurrent calls together.
+    """Sends batches, those of concurrent calls together.
 
     Args:
-        server: what to send to.
-        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
-        wait_s: how long a server may be let wait for a confirmation, in one round.
+        server: the server to send to.
+        deadline_s: the deadline of a command, from its first try or from when it began to wait for a failing server.
+        wait_s: the longest time that a server may wait for a confirmation, in one round.
     """
 
     def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
         self._server = server
         self._deadline_s = deadline_s
-        self._groups = Groups(deadline_s, server.find_node if server.many_nodes else None, wait_s)
-        self._drivers: dict[Group, asyncio.Task[None]] = {}
-        # Rounds of large requests, and whether something has changed for drivers that can send nothing meanwhile.
+        self._queues = Queues(deadline_s, server.find_node if server.many_nodes else None, wait_s)
+        self._drivers: dict[Queue, asyncio.Task[None]] = {}
+        # Rounds of large requests; and an event for drivers that can send nothing before one of these ends.
         self._large: set[asyncio.Task[list[Any]]] = set()
         self._changed = asyncio.Event()
-        # How many follow on their own connection; and for each node what reads for the others, and the task that has it
-        # do so. A node that fails keeps up nobody who follows what another one holds.
+        # How many callers follow on their own connection. For the others, each node has a follower and its task, so
+        # that a failing node does not delay the callers that follow streams of another.
         self._following_alone = 0
         self._followers: dict[str, Follower] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
@@ -127,11 +126,11 @@ class Sender:
         _senders.add(self)
 
     def disown(self) -> None:
-        """In a child process: answer nobody, and leave the connections to the parent."""
+        """In a child process: send nothing, and leave the connections to the parent."""
         self._closed = self.disowned = True
 
-    def check(self) -> None:
-        """Raise an error unless calls can be answered here.
+    def check_usable(self) -> None:
+        """Raise an error unless calls can be made here.
 
         Raises:
             StoreError: the store is closed, or belongs to the parent of this process, or to another event loop.
@@ -142,10 +141,10 @@ class Sender:
                 "connections are the parent's. Nothing was sent. Open another store in this process."
             )
         check_open(self._closed)
-        self.home.check()
+        self.home.check_loop()
 
     async def ask(self, batch: Batch) -> list[Any]:
-        """The replies to a batch.
+        """Send a batch and return its replies.
 
         Raises:
             StoreError: the store is closed, or the connection cannot be used.
@@ -153,7 +152,7 @@ class Sender:
         if not batch.commands:
             return []
         check_open(self._closed)
-        ticket = _Waiting(batch)
+        ticket = _TaskTicket(batch)
         if isinstance(batch, Follow) and self._following_alone >= self._most_apart:
             await self._follow(ticket, batch)
         elif isinstance(batch, Follow):
@@ -162,7 +161,7 @@ class Sender:
                 await self._ask_apart(ticket)
             finally:
                 self._following_alone -= 1
-        elif batch.apart:
+        elif batch.own_connection:
             await self._ask_apart(ticket, self._pages)
         else:
             await self._ask_together(ticket)
@@ -170,60 +169,60 @@ class Sender:
             raise ticket.error
         return ticket.replies
 
-    async def _ask_together(self, ticket: "_Waiting") -> None:
-        found = self._groups.find(ticket)
-        while is_full(found):
+    async def _ask_together(self, ticket: "_TaskTicket") -> None:
+        found = self._queues.find(ticket)
+        while any_full(found):
             self._room.clear()
             await self._room.wait()
             check_open(self._closed)
-        for group, places in found.items():
-            group.add(ticket, places)
-            if group not in self._drivers:
-                self._have_driven(group)
+        for queue, places in found.items():
+            queue.add(ticket, places)
+            if queue not in self._drivers:
+                self._start_driver(queue)
         self._changed.set()
         try:
             await ticket.answered
         except asyncio.CancelledError:
-            for group in found:
-                group.abandon(ticket)
+            for queue in found:
+                queue.abandon(ticket)
             raise
 
     async def _ask_apart(self, ticket: Ticket, connections: asyncio.Semaphore | None = None) -> None:
-        group = Group(self._deadline_s)
-        group.add(ticket, range(len(ticket.batch.commands)))
-        await self._drive(group, apart=True, connections=connections)
+        queue = Queue(self._deadline_s)
+        queue.add(ticket, range(len(ticket.batch.commands)))
+        await self._drive(queue, own_connection=True, connections=connections)
 
-    async def _follow(self, ticket: "_Waiting", batch: Follow) -> None:
-        """Have the task read that reads for many callers."""
+    async def _follow(self, ticket: "_TaskTicket", batch: Follow) -> None:
+        """Wait for the task that reads for many callers."""
         nodes = {self._server.find_node(key) for key in batch.after} if self._server.many_nodes else set()
         node = nodes.pop() if len(nodes) == 1 else ""
         follower = self._followers.setdefault(node, Follower())
         follower.add(ticket, batch)
         if node not in self._following:
-            self._have_followed(node)
+            self._start_following(node)
         try:
             await ticket.answered
         finally:
             follower.remove(ticket)
 
-    def _have_followed(self, node: str) -> None:
-        task = self._following[node] = asyncio.create_task(self._keep_following(self._followers[node]))
+    def _start_following(self, node: str) -> None:
+        task = self._following[node] = asyncio.create_task(self._run_follower(self._followers[node]))
         task.add_done_callback(lambda task: self._following_ended(node, task))
 
-    async def _keep_following(self, follower: Follower) -> None:
-        """Read for many callers, until for a moment nobody waits."""
+    async def _run_follower(self, follower: Follower) -> None:
+        """Read for many callers, until for a moment none waits."""
         while commands := follower.compose(now_s()):
-            ticket = Ticket(Batch(commands, apart=True), now_s())
+            ticket = Ticket(Batch(commands, own_connection=True), now_s())
             await self._ask_apart(ticket)
             if ticket.error is not None:
                 follower.fail(ticket.error)
                 return
             follower.take(ticket.replies, now_s())
-            # Those that were just answered may want more: the next read is for them, too.
+            # Callers that just had entries may want more: the next read includes them.
             await asyncio.sleep(0)
 
     def _following_ended(self, node: str, task: asyncio.Task[None]) -> None:
-        """Also of one that somebody has cancelled, perhaps before it began."""
+        """Restart a follower's task that has ended too early, or was cancelled, perhaps before it began."""
         del self._following[node]
         follower = self._followers[node]
         if self._closed:
@@ -231,101 +230,103 @@ class Sender:
         elif not task.cancelled() and (error := task.exception()) is not None:
             follower.fail(failed(error))
         elif follower.has_callers:
-            self._have_followed(node)
+            self._start_following(node)
 
-    def _have_driven(self, group: Group) -> None:
-        """Have a task of its own send what is asked of a node."""
-        driver = self._drivers[group] = asyncio.create_task(self._keep_driving(group))
-        driver.add_done_callback(lambda _: self._driver_ended(group))
+    def _start_driver(self, queue: Queue) -> None:
+        """Start the task that sends the commands of a queue."""
+        driver = self._drivers[queue] = asyncio.create_task(self._run_driver(queue))
+        driver.add_done_callback(lambda _: self._driver_ended(queue))
 
-    def _driver_ended(self, group: Group) -> None:
-        """Also of one that somebody has cancelled, perhaps before it began."""
-        del self._drivers[group]
+    def _driver_ended(self, queue: Queue) -> None:
+        """Restart a queue's task that has ended too early, or was cancelled, perhaps before it began."""
+        del self._drivers[queue]
         self._room.set()
-        if not self._closed and not group.idle:
-            self._have_driven(group)
+        if not self._closed and not queue.idle:
+            self._start_driver(queue)
 
-    async def _keep_driving(self, group: Group) -> None:
-        """Send what is asked of a node, until for a moment nothing is."""
-        while not group.idle:
-            await self._drive(group)
-            # Those that were just answered may have more to send: what they add goes in the next round.
+    async def _run_driver(self, queue: Queue) -> None:
+        """Send the commands of a queue, until for a moment it is idle."""
+        while not queue.idle:
+            await self._drive(queue)
+            # Callers that just had replies may have more to send: it goes in the next round.
             await asyncio.sleep(0)
 
-    async def _drive(self, group: Group, *, apart: bool = False, connections: asyncio.Semaphore | None = None) -> None:
-        """Send rounds of a group until nothing waits in it."""
-        while not group.idle:
+    async def _drive(
+        self, queue: Queue, *, own_connection: bool = False, connections: asyncio.Semaphore | None = None
+    ) -> None:
+        """Send rounds of a queue until nothing waits in it."""
+        while not queue.idle:
             started_s = now_s()
-            group.give_up(started_s)
-            calls = group.next_round(started_s)
+            queue.enforce_deadlines(started_s)
+            calls = queue.next_round(started_s)
             self._room.set()
-            for large in group.take_large():
-                self._send_large(group, large)
+            for large in queue.take_large():
+                self._send_large(queue, large)
             if calls:
-                await self._exchange(group, calls, apart=apart, connections=connections)
-            elif not group.idle and group.resume_s > started_s:
-                await asyncio.sleep(group.resume_s - started_s)
-            elif not group.idle:
-                # All that waits is behind large requests.
+                await self._send_round(queue, calls, own_connection=own_connection, connections=connections)
+            elif not queue.idle and queue.resume_s > started_s:
+                await asyncio.sleep(queue.resume_s - started_s)
+            elif not queue.idle:
+                # All that waits must wait for large requests.
                 self._changed.clear()
                 await self._changed.wait()
 
-    def _send_large(self, group: Group, calls: list[Call]) -> None:
-        """Have a task of its own send a large request."""
-        task = asyncio.create_task(self._server.send(calls, apart=True))
+    def _send_large(self, queue: Queue, calls: list[Call]) -> None:
+        """Start a task that sends a large request."""
+        task = asyncio.create_task(self._server.send(calls, own_connection=True))
         self._large.add(task)
-        task.add_done_callback(lambda task: self._large_ended(group, calls, task))
+        task.add_done_callback(lambda task: self._large_ended(queue, calls, task))
 
-    def _large_ended(self, group: Group, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
-        """Also of one that somebody has cancelled, perhaps before it began."""
+    def _large_ended(self, queue: Queue, calls: list[Call], task: asyncio.Task[list[Any]]) -> None:
+        """Settle a large request whose task has ended, or was cancelled, perhaps before it began."""
         self._large.discard(task)
         self._changed.set()
         if task.cancelled():
-            group.fail(calls, closed())
+            queue.fail(calls, closed())
         elif (error := task.exception()) is None:
-            self._take(group, calls, task.result())
+            self._take(queue, calls, task.result())
         else:
-            group.fail(calls, error if isinstance(error, StoreError) else failed(error))
+            queue.fail(calls, error if isinstance(error, StoreError) else failed(error))
 
-    async def _exchange(
-        self, group: Group, calls: list[Call], *, apart: bool, connections: asyncio.Semaphore | None
+    async def _send_round(
+        self, queue: Queue, calls: list[Call], *, own_connection: bool, connections: asyncio.Semaphore | None
     ) -> None:
         try:
             if connections is None:
-                answers = await self._server.send(calls, apart=apart)
+                answers = await self._server.send(calls, own_connection=own_connection)
             else:
-                answers = await self._send_in_turn(calls, connections)
+                answers = await self._send_when_free(calls, connections)
         except StoreError as error:
-            group.fail(calls, error)
+            queue.fail(calls, error)
         except asyncio.CancelledError:
-            group.fail(calls, closed())
+            queue.fail(calls, closed())
             raise
-        except Exception as error:  # what redis-py should not raise must not leave those who wait without an answer
-            group.fail(calls, failed(error))
+        except Exception as error:  # an unexpected exception of redis-py must not leave callers without a reply
+            queue.fail(calls, failed(error))
         else:
-            self._take(group, calls, answers)
+            self._take(queue, calls, answers)
 
-    async def _send_in_turn(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
-        """Send calls on a connection of their own, once fewer than the most of these are in use."""
+    async def _send_when_free(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
+        """Send calls on their own connection, as soon as fewer than the most are in use."""
         try:
             async with asyncio.timeout(self._deadline_s):
                 await connections.acquire()
         except TimeoutError:
-            return [Lost("all connections for pages of events are in use", sent=False)] * len(calls)
+            return [ConnectionLost("all connections for pages of events are in use", sent=False)] * len(calls)
         try:
-            return await self._server.send(calls, apart=True)
+            return await self._server.send(calls, own_connection=True)
         finally:
             connections.release()
 
-    def _take(self, group: Group, calls: list[Call], answers: list[Any]) -> None:
-        if news := group.take(calls, answers, now_s()):
+    def _take(self, queue: Queue, calls: list[Call], answers: list[Any]) -> None:
+        if news := queue.take(calls, answers, now_s()):
             log.info("%s", news)
 
     async def close(self) -> None:
-        """Answer nobody any more, and those who wait with an error."""
+        """Send nothing more, and fail the callers that wait."""
         self._closed = True
         if self.home.loop.is_closed():
-            # Nobody waits. What was connected can only be dropped.
+            # No caller waits. The connections can only be dropped.
             self._server.drop()
         else:
             self._room.set()
@@ -333,28 +334,28 @@ class Sender:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for group in self._groups:
-                group.end(closed())
+            for queue in self._queues:
+                queue.fail_all(closed())
         await self._server.close()
 
 
-class _Ahead:
-    """A batch under way, that nobody waits for yet."""
+class _InFlight:
+    """A batch in flight, whose replies may be awaited later."""
 
     def __init__(self, batch: Batch, sender: Sender) -> None:
         self._task = asyncio.create_task(sender.ask(batch))
         self._task.add_done_callback(_retrieve)
 
-    async def collect(self) -> list[Any]:
-        """The replies."""
+    async def wait(self) -> list[Any]:
+        """Return the replies."""
         return await self._task
 
     def cancel(self) -> None:
-        """Give up on the replies."""
+        """Drop the replies."""
         self._task.cancel()
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Have asyncio not complain of a failure that nobody waits for any more."""
+    """Keep asyncio from reporting a failure whose caller is gone."""
     if not task.cancelled():
         task.exception()

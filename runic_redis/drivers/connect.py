@@ -1,4 +1,4 @@
-"""From a URL, or a client of the user's own, to something that answers batches."""
+"""Makes a server from a URL or from a user's client."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -22,7 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
 from runic_redis.drivers import aio_servers, sync_servers
-from runic_redis.drivers.redis_py import NO_LIMIT, log, refused_login
+from runic_redis.drivers.aio_connections import limit_round_trips
+from runic_redis.drivers.redis_py import NO_LIMIT, log, rejected_login
 from runic_redis.drivers.urls import (
     EXAMPLES,
     OPTIONS,
@@ -39,7 +40,7 @@ from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
 __all__ = ["AIO", "EXAMPLES", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
 
-# redis-py's own default, from version 8 on; before, it waited for ever.
+# The default of redis-py from version 8 on. Before, it had no timeout.
 _TIMEOUT_S = 5.0
 _NO_TIMEOUT = (
     "The redis-py client has no socket_timeout: while its server is silent, calls wait, whatever their deadline. Make "
@@ -51,7 +52,7 @@ _REDIS_PORT = 6379
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """The classes of redis-py, and ours over them, that a store for threads or one for asyncio is made of."""
+    """The classes for a store for threads, or for one for asyncio: those of redis-py, and ours that use them."""
 
     name: str
     single_server: Any
@@ -69,7 +70,7 @@ class Flavour:
 
 
 class _EmbeddedConnection(redis.UnixDomainSocketConnection):
-    """A connection to an embedded server: it starts one that has died, and sends nothing to one whose data is gone."""
+    """A connection to an embedded server. It restarts a server that has died, and sends nothing if its data is gone."""
 
     def __init__(self, *, embedded: Any, **options: Any) -> None:
         super().__init__(path=str(embedded.socket), **options)
@@ -84,7 +85,7 @@ class _EmbeddedConnection(redis.UnixDomainSocketConnection):
             super().connect()
 
     def send_packed_command(self, *args: Any, **options: Any) -> None:
-        self._embedded.check()
+        self._embedded.require_directory()
         super().send_packed_command(*args, **options)
 
 
@@ -104,7 +105,7 @@ class _AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
             await super().connect()
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        self._embedded.check()
+        self._embedded.require_directory()
         await super().send_packed_command(*args, **options)
 
 
@@ -142,15 +143,15 @@ AIO = Flavour(
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A server, and how to name it to people: never with a password.
+    """A server, with what a store needs to name and to close it.
 
     Attributes:
         server: one of the flavour's servers.
-        label: its name.
-        wait_s: for how long a server may be let wait before it replies.
+        label: its name for people, without a password.
+        wait_s: the longest time that the server may wait before it replies.
         many_nodes: whether keys of different slots may be on different nodes.
-        others: other clients to be closed after it.
-        stop: what else to do at the end.
+        others: other clients to close after it.
+        stop: called at the end.
     """
 
     server: Any
@@ -162,7 +163,7 @@ class Connected:
 
 
 def connect_client(client: Any, flavour: Flavour) -> Connected:
-    """Use a redis-py client of the caller's own, which is neither changed nor closed.
+    """Use a redis-py client of the caller. It is neither changed nor closed.
 
     Raises:
         ConfigurationError: it decodes responses.
@@ -177,8 +178,8 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
         raise InvalidType(f"A store takes a client of redis-py, not a {type(client).__qualname__}.")
     if client.get_encoder().decode_responses:
         raise ConfigurationError(
-            "The client decodes responses (decode_responses=True), and what the store keeps is bytes: pass a client "
-            "with decode_responses=False."
+            "The client decodes responses (decode_responses=True), and the store keeps bytes. Pass a client with "
+            "decode_responses=False."
         )
     options = client.get_connection_kwargs()
     patience = {}
@@ -194,12 +195,12 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
 
 
 def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
-    """Connect as the URL says. What it makes is closed by `Connected.close`.
+    """Return the server that a URL names. The store that uses it closes it.
 
     Args:
-        url: where to.
-        flavour: what to make the connection of.
-        deadline_s: for how long an embedded server is waited for.
+        url: the URL.
+        flavour: the classes to use.
+        deadline_s: how long to wait for an embedded server to start.
 
     Raises:
         ConfigurationError: the URL cannot be used, or an extra is missing.
@@ -218,12 +219,12 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
     try:
         return connect(url, flavour, deadline_s)
     except AuthenticationError as error:
-        raise refused_login(error) from error
+        raise rejected_login(error) from error
     except InvalidArgument as error:
         raise ConfigurationError(f"The URL {shown(url)!r} cannot be used: {error}.") from error
     except (ValueError, TypeError, AttributeError):
         pass
-    # Outside of the handler: what the parsers say may quote any part of the URL, and is not to stand behind this.
+    # Outside of the handler: an error of the parsers may quote any part of the URL, and must not be the cause of this.
     raise ConfigurationError(
         f"The URL {shown(url)!r} cannot be used: it is malformed, or an option has a value that it cannot have. Write "
         "special characters in user names, passwords and options percent-encoded."
@@ -242,7 +243,7 @@ def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connecte
     secure = options.pop("connection_class", None) is not None
     if options.pop("db", 0) != 0:
         raise InvalidArgument("a cluster has no databases but 0")
-    # What is left is for the client's own connections, by which it asks for the nodes.
+    # The other options are for the connections by which the client asks for the nodes.
     for name in ("host", "port", "retry", "redis_connect_func"):
         options.pop(name, None)
     options["socket_timeout"] = patience.get("timeout_s", options["socket_timeout"])
@@ -299,7 +300,7 @@ def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connecte
 
 def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     try:
-        # An extra, paid for by those who use it. First lupa: fakeredis imported without it has no scripts ever after.
+        # An extra. First lupa: if fakeredis is imported without it, it never has scripts.
         import lupa  # noqa: F401, I001, PLC0415
         import fakeredis  # noqa: PLC0415
     except ImportError:
@@ -328,9 +329,9 @@ _SCHEMES: Mapping[str, Callable[[str, Flavour, float], Connected]] = {
 
 
 def _defaults(flavour: Flavour) -> dict[str, Any]:
-    """How connections are made unless the URL says otherwise: time limits, no retries, any number of connections.
+    """Return the default options of connections: timeouts, no retries, any number of connections.
 
-    In RESP2, since some proxies and providers do not have HELLO, and the store needs nothing of RESP3.
+    They use RESP2, since some proxies and providers do not have HELLO, and the store needs nothing of RESP3.
     """
     return dict.fromkeys(TIMEOUTS, _TIMEOUT_S) | {
         "retry": flavour.retry(NoBackoff(), 0),
@@ -339,22 +340,22 @@ def _defaults(flavour: Flavour) -> dict[str, Any]:
     }
 
 
-# For how long a read waits for something to come, before it looks at how things are.
+# The longest time that a blocking read waits.
 _LONGEST_BLOCK_S = 1.0
-# In memory, where a read that waits cannot be interrupted.
+# In memory, where a blocking read cannot be interrupted.
 _MEMORY_BLOCK_S = 0.05
 
 
 def _wait_s(options: Mapping[str, Any]) -> float:
-    """For how long a read may wait: well below the time limit of its connection."""
+    """Return how long a blocking read may wait: well below the timeout of its connection."""
     timeout_s = options.get("timeout_s") or options.get("socket_timeout") or _TIMEOUT_S
     return min(_LONGEST_BLOCK_S, float(timeout_s) / 2)
 
 
 def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How connections are made, and what their server is told."""
+    """Return the options of connections, and those of their server."""
     options = _defaults(flavour) | given
     if flavour.connects_at_once:
         return options, {}
     timeout_s = options["socket_timeout"]
-    return aio_servers.limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}
+    return limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}

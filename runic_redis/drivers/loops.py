@@ -9,7 +9,7 @@ __all__ = ["Home"]
 
 
 class Home:
-    """The running event loop, as the only one that may use what is made here.
+    """The running event loop, which alone may use the connections made in it.
 
     Attributes:
         loop: the event loop.
@@ -19,7 +19,7 @@ class Home:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.current_thread().name
 
-    def check(self) -> None:
+    def check_loop(self) -> None:
         """Raise an error unless this event loop is the running one.
 
         Raises:

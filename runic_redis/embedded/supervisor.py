@@ -1,12 +1,12 @@
-"""Keeps an embedded server for the processes that use it, and ends it when there are none.
+"""The supervisor of an embedded server. It ends the server when no process uses it.
 
-Run as a script, with nothing but the standard library, so that it starts at once and needs little:
+It runs as a script with the standard library only, so that it starts fast and needs little memory:
 
     supervisor.py start|keep PROGRAM DIRECTORY SOCKET FSYNC
 
-With ``start`` it starts the server; with ``keep`` it takes over one that runs and whose supervisor has died. It leaves
-the process that started it, so that neither the end of that process nor a Ctrl-C in its terminal reaches the server.
-It returns to the starter when it holds its locks.
+With ``start`` it starts the server. With ``keep`` it takes over a running server whose supervisor has died. It
+detaches from the process that starts it, so that neither the end of that process nor a Ctrl-C in its terminal reaches
+the server. The script returns when the supervisor holds its locks.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ from typing import IO
 
 
 def main(task: str, program: str, directory: str, listens: str, fsync: str) -> int:
-    """Keep the server until its last user has gone; return its exit status."""
+    """Supervise the server until its last user has ended, and return its exit status."""
     os.chdir(directory)
     os.umask(0o077)
-    # The starter's threads may have blocked signals; the server would inherit that, and never end.
+    # The starter may have blocked signals. The server would inherit this and never end.
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     with (
         Path("users.lock").open("ab") as users,
@@ -39,7 +39,7 @@ def main(task: str, program: str, directory: str, listens: str, fsync: str) -> i
         except BlockingIOError:
             print("another server runs in this directory and does not answer here", file=sys.stderr)
             return 1
-        # The locks outlive the fork: the starter knows that they are held when its child has ended.
+        # The locks outlive the fork: when its child ends, the starter knows that they are held.
         if os.fork():
             return 0
         os.setsid()
@@ -59,7 +59,7 @@ def main(task: str, program: str, directory: str, listens: str, fsync: str) -> i
             signal.signal(number, lambda *_: end())
         threading.Thread(target=end_with_the_last_user, daemon=True).start()
         if server is None:
-            # It holds this lock as long as it lives.
+            # The server holds this lock as long as it lives.
             fcntl.flock(alone, fcntl.LOCK_EX)
             return 0
         return server.wait()
@@ -78,13 +78,13 @@ def _start(program: str, listens: str, fsync: str, alone: IO[bytes]) -> "subproc
             *("--maxmemory-policy", "noeviction"),
         ],
         stdin=subprocess.DEVNULL,
-        # The server inherits this lock, and so holds it as long as it lives, even without its supervisor.
+        # The server inherits this lock, and so holds it as long as it lives, even without a supervisor.
         pass_fds=[alone.fileno()],
     )
 
 
 def _shut_down(listens: str) -> None:
-    """End a server that another process started: a process id may mean another one by now, or in another container."""
+    """End a server that another process started, by its socket: its process id may belong to another process."""
     with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
         connection.connect(listens)
         connection.sendall(b"SHUTDOWN\r\n")
@@ -92,5 +92,5 @@ def _shut_down(listens: str) -> None:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: it would wait for nothing here, and the daemon thread may be inside flock.
+    # Not sys.exit, since the daemon thread may be inside flock.
     os._exit(main(*sys.argv[1:]))

@@ -1,23 +1,15 @@
-"""Event types: how a class is registered under a name and a version, and how its older versions are read.
+"""Event types: register a class under a name and a version, and read its older versions.
 
-`registry` holds the decorator and what is known, `kinds` how each kind of class is taken apart and rebuilt, `standard`
-the value types of the standard library, `references` what stands in an event for a fact.
+`registry` has the decorator and the registered types, and `event_types` their description. `kinds` and `attributes`
+read and rebuild instances, and `upcasting` reads older versions. `standard` has the value types of the standard
+library, `references` the references to facts, `plain` events as text and JSON.
 """
 
-from runic_redis.events.kinds import ATTRIBUTES, UNSET, Build, Kind, Read, kind_of
+from runic_redis.events.attributes import ATTRIBUTES, Build, Read
+from runic_redis.events.event_types import EventType, Schema, Several, UnknownEvent, fields_of
+from runic_redis.events.kinds import UNSET, kind_of
 from runic_redis.events.references import FACT_REF, Fact, FactRef, bare_registry, checked_ref, parts_of, refs_in
-from runic_redis.events.registry import (
-    EventRegistry,
-    EventType,
-    Schema,
-    Several,
-    UnknownEvent,
-    UnknownEvents,
-    default_registry,
-    event,
-    register_type,
-    taken_apart,
-)
+from runic_redis.events.registry import EventRegistry, UnknownEvents, default_registry, event, register_type
 from runic_redis.events.standard import real_type, zone_by_key
 
 __all__ = [
@@ -29,7 +21,6 @@ __all__ = [
     "EventType",
     "Fact",
     "FactRef",
-    "Kind",
     "Read",
     "Schema",
     "Several",
@@ -39,11 +30,11 @@ __all__ = [
     "checked_ref",
     "default_registry",
     "event",
+    "fields_of",
     "kind_of",
     "parts_of",
     "real_type",
     "refs_in",
     "register_type",
-    "taken_apart",
     "zone_by_key",
 ]

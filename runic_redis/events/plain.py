@@ -19,13 +19,14 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from runic_redis.events import FactRef, UnknownEvent, default_registry, taken_apart
+from runic_redis.events import FactRef, UnknownEvent, default_registry, fields_of
 
 __all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "short_hash", "to_json", "value_text"]
 
-# An int of so many bits is a number in JSON: every Python writes and reads it, as its limit of digits is 640 at least.
+# A larger int is not written as a JSON number. Every Python reads and writes this size: its limit of digits is at
+# least 640.
 _JSON_INT_BITS = 2048
-# And is written in decimal up to here: that takes a time that grows with the square of the length.
+# A larger int is written in hexadecimal, because the time for decimal grows with the square of the length.
 _DECIMAL_BITS = 32_768
 # A plain dict has the type that one of these fields names, or else this one.
 _TYPE_FIELDS = ("type", "kind", "event")
@@ -61,7 +62,7 @@ def event_fields(event: Any) -> Mapping[Any, Any]:
     registered = default_registry.of(type(event))
     if registered is None:
         return {}
-    schema, values = taken_apart(registered, event)
+    schema, values = fields_of(registered, event)
     return dict(zip(schema.fields, values, strict=True))
 
 
@@ -131,7 +132,7 @@ def _object(value: dict[Any, Any]) -> Any:
 
 
 def _iso_text(value: dt.datetime | dt.time) -> str:
-    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""  # as RFC 9557 has it
+    zone = f"[{value.tzinfo.key}]" if isinstance(value.tzinfo, ZoneInfo) else ""  # the form of RFC 9557
     return value.isoformat() + "~" * value.fold + zone
 
 
@@ -162,7 +163,7 @@ def value_text(value: Any, facts: Mapping[str, str] = MappingProxyType({})) -> s
     return _Texts(facts).whole(value)
 
 
-# Types whose repr does not tell their values.
+# Types whose repr does not show the value.
 _WITHOUT_REPR = frozenset({"msgspec.Raw", "pydantic.ByteSize"})
 
 

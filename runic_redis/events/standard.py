@@ -1,6 +1,6 @@
-"""The types of the standard library, of pydantic and of msgspec that every registry knows as values.
+"""The types of the standard library, pydantic and msgspec that every registry knows as values.
 
-Each is stored as an object with one field, ``value``, of which docs/data-format.md says what it is.
+Each is stored as an object with one field, ``value``; docs/data-format.md describes its content.
 """
 
 import datetime as dt
@@ -16,11 +16,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from runic_redis.errors import short_repr
-from runic_redis.events.registry import register_built_in, register_library, value_type
+from runic_redis.events.event_types import value_type
+from runic_redis.events.registry import register_built_in, register_library
 
 __all__ = ["real_type", "zone_by_key"]
 
-# The default factories that a name stands for. No other can be found again by its name alone.
+# The default factories that are stored by name. No other can be found again by its name.
 _FACTORIES: dict[str, Any] = {
     factory.__name__: factory
     for factory in (
@@ -28,14 +29,14 @@ _FACTORIES: dict[str, Any] = {
         *(deque, Counter, OrderedDict, defaultdict, Decimal, Fraction),
     )
 }
-# As the IANA has them: no name leads elsewhere than into a database of time zones.
+# The form of IANA names: no such name leads out of the database of time zones.
 _ZONE_KEY = re.compile(r"[A-Za-z0-9_+-]{1,64}(/[A-Za-z0-9_+-]{1,64}){0,3}")
-# Compiling a longer one takes a while, and what is read may be damaged.
+# Compiling a longer pattern takes long, and a stored pattern may be damaged.
 _MOST_PATTERN = 64 * 1024
 
 
 def real_type(kind: type) -> type:
-    """The type of a date that freezegun has faked; any other type as it is."""
+    """Return the real type of a date that freezegun replaced; any other type unchanged."""
     if kind.__module__ != "freezegun.api":
         return kind
     return next((base for base in kind.__mro__ if base.__module__ == "datetime"), kind)
@@ -43,7 +44,7 @@ def real_type(kind: type) -> type:
 
 @lru_cache(1024)
 def zone_by_key(key: str) -> ZoneInfo | None:
-    """The time zone of a key such as ``Europe/Berlin``; None where this machine does not know it."""
+    """Return the time zone of a key such as ``Europe/Berlin``; None if this machine does not know it."""
     if not _ZONE_KEY.fullmatch(key):
         return None
     try:
@@ -70,12 +71,12 @@ def _path_text(path: Any) -> str | bytes:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape")  # a file's name need not be UTF-8
+        return text.encode("utf-8", "surrogateescape")  # the name of a file may not be UTF-8
     return text
 
 
 def _path(here: type, elsewhere: type) -> Callable[[str | bytes], Any]:
-    """What makes a path; on the other kind of system, the pure path that is like it."""
+    """Return a function that makes a path; on the other kind of system, the corresponding pure path."""
 
     def decode(text: str | bytes) -> Any:
         if isinstance(text, bytes):
@@ -92,7 +93,7 @@ def _default_dict(value: defaultdict[Any, Any]) -> list[Any]:
     name = getattr(factory, "__name__", "")
     if _FACTORIES.get(name) is not factory:
         raise ValueError(
-            f"its default_factory is {short_repr(factory)}, which cannot be stored; those that can are None, "
+            f"its default_factory is {short_repr(factory)}, which cannot be stored; factories that can be are None, "
             f"{', '.join(_FACTORIES)}. Convert it with dict(value)"
         )
     return [name, dict(value)]
@@ -102,19 +103,19 @@ def _fraction(parts: list[int]) -> Fraction:
     numerator, denominator = parts
     if type(numerator) is not int or type(denominator) is not int or denominator < 1:
         raise ValueError("a fraction is damaged")
-    # Reduced when it was written. To do so again, of damaged numbers of any length, may take hours.
+    # The stored fraction is reduced. Reducing damaged numbers of any length may take hours.
     made: Any = object.__new__(Fraction)
     made._numerator, made._denominator = numerator, denominator
     return made  # type: ignore[no-any-return]
 
 
 def _ordered_dict(parts: list[Any]) -> OrderedDict[Any, Any]:
-    # A map that has been checked, and the order of its keys, which a fact's map does not keep.
+    # The parts are a checked map, and the order of its keys, which the map of a fact does not keep.
     items, keys = parts
     try:
         return OrderedDict((key, items[key]) for key in keys)
     except KeyError:
-        # A key that equals itself only, such as NaN. The map was written in the same order.
+        # For a key that does not equal its copy, such as NaN. The map was written in the same order.
         if len(items) != len(keys):
             raise
         return OrderedDict(items)
@@ -122,7 +123,7 @@ def _ordered_dict(parts: list[Any]) -> OrderedDict[Any, Any]:
 
 def _pattern_parts(pattern: re.Pattern[Any]) -> list[Any]:
     if len(pattern.pattern) > _MOST_PATTERN:
-        raise ValueError(f"a pattern of more than {_MOST_PATTERN} characters cannot be stored: keep its text")
+        raise ValueError(f"a pattern of more than {_MOST_PATTERN} characters cannot be stored: store its text")
     return [pattern.pattern, pattern.flags]
 
 
@@ -130,7 +131,7 @@ def _pattern(parts: list[Any]) -> re.Pattern[Any]:
     pattern, flags = parts
     if len(pattern) > _MOST_PATTERN:
         raise ValueError("a pattern is too long")
-    return re.compile(pattern, flags & ~re.DEBUG)  # which would print
+    return re.compile(pattern, flags & ~re.DEBUG)  # DEBUG would print
 
 
 def _zone_of_offset(parts: list[Any]) -> dt.timezone:
@@ -164,11 +165,11 @@ _STANDARD: tuple[tuple[type, Callable[[Any], Any], Callable[[Any], Any]], ...] =
 
 
 def _register_pydantic() -> None:
-    from pydantic import networks, types  # noqa: PLC0415 - an event's or a store's, or it would not be asked for
+    from pydantic import networks, types  # noqa: PLC0415 - called only if a value or a stored type needs pydantic
 
     for name in networks.__all__:
         kind = getattr(networks, name)
-        # Of these each one is of its own class, and made of its text.
+        # Each of these has its own class, which makes it from its text.
         if isinstance(kind, type) and name.endswith(("Url", "Dsn", "DSN")):
             register_built_in(value_type(kind, f"pydantic.{name}", str, kind))
     others: tuple[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]], ...] = (

@@ -1,5 +1,5 @@
-"""What a store does, without doing it: each operation is a generator of requests that returns its result.
+"""The operations of a store: each is a generator that yields requests and returns its result.
 
-An operation yields a `Batch` of commands and is sent their replies (see runic_redis/protocol). It knows no sockets and
+An operation yields a `Batch` of commands and receives their replies (see runic_redis/protocol). It knows no sockets and
 no clocks; a driver (see runic_redis/drivers) runs it. There is one module for each part of the contract.
 """

@@ -1,6 +1,7 @@
 """Appending commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
@@ -14,20 +15,45 @@ from runic_redis.errors import (
     StoreUnavailable,
     short_repr,
 )
-from runic_redis.operations.facts import beside, crosses_slots, keep_ahead, missing_fact
-from runic_redis.operations.leasing import Lease, check_lease, lease_argument, unless_lost
-from runic_redis.operations.records import lost
+from runic_redis.operations.facts import (
+    ahead_argument,
+    crosses_slots,
+    fact_arguments,
+    fact_keys,
+    fact_not_found,
+    store_ahead,
+)
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, leased_reply
+from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
-from runic_redis.protocol.effects import Command, Operation, Unconfirmed, call_script, own_id
+from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.protocol.refusals import answer, not_durable
 
 __all__ = ["append", "append_many", "encode_events"]
 
-# Where some of the arguments of a call stand: the expected cursor; how many snapshots; how many facts.
-_EXPECTED = 4
-_SNAPSHOTS = 7
-_FACTS = 8
+
+def _head(
+    *,
+    workflow_id: str,
+    commit_id: bytes,
+    call_id: str | bytes,
+    tried: str,
+    expected: str,
+    metadata: bytes,
+    lease: str,
+    snapshot: str,
+    facts: str,
+    ahead: str,
+    time_us: str,
+    entries: str,
+) -> list[Argument]:
+    """Return the first arguments of a commit: one for each name in lua/append.lua, and in its order."""
+    return [workflow_id, commit_id, call_id, tried, expected, metadata, lease, snapshot, facts, ahead, time_us, entries]
+
+
+_HEAD = tuple(signature(_head).parameters)
+_RETRY_AT = _HEAD.index("tried")
 
 
 def append(
@@ -41,7 +67,7 @@ def append(
     lease: Lease | None = None,
     snapshot: bytes | None = None,
 ) -> Operation[int]:
-    """Append events to a workflow as one commit; the cursor after it."""
+    """Append events to a workflow as one commit. Return the cursor after it."""
     facts: dict[str, bytes] = {}
     commit = _event_list(events)
     command = _command(
@@ -58,7 +84,7 @@ def append(
     if command.size:
         yield from make_namespace(context)
     if facts:
-        for problem in (yield from keep_ahead(context, facts)).values():
+        for problem in (yield from store_ahead(context, facts)).values():
             raise problem
     (reply,) = yield from write_all(context, (command,))
     if crosses_slots(context, command, reply):
@@ -80,8 +106,8 @@ def append(
 def append_many(
     context: Context, items: Iterable[tuple[str, Iterable[Any]]], leases: Iterable[Lease] = ()
 ) -> Operation[list[int | StoreError]]:
-    """Append a commit to each of many workflows, in one round trip; each one's cursor, or its own error."""
-    held = _by_workflow(leases)
+    """Append a commit to each of many workflows, in one round trip. Return the cursor of each, or its own error."""
+    held = _leases_by_workflow(leases)
     results: list[int | StoreError] = []
     commands: dict[int, Command] = {}
     referred: dict[int, dict[str, bytes]] = {}
@@ -100,9 +126,9 @@ def append_many(
     together: dict[str, bytes] = {}
     for facts in referred.values():
         for fact_hash, data in facts.items():
-            # One may bring what another only refers to.
+            # One commit may have the value of a fact that another only refers to.
             together[fact_hash] = data or together.get(fact_hash, b"")
-    problems = yield from keep_ahead(context, together)
+    problems = yield from store_ahead(context, together)
     for place, facts in referred.items():
         if found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems]:
             del commands[place]
@@ -124,11 +150,11 @@ def append_many(
 
 
 def encode_events(context: Context, events: Iterable[Any]) -> EncodedEvents:
-    """The events as `append` would encode them; nothing is sent."""
+    """Return the events as `append` would encode them. Nothing is sent."""
     return context.codec.encode_events(_event_list(events))
 
 
-def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
+def _leases_by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
     held = {}
     for lease in leases:
         check_lease(lease)
@@ -139,7 +165,7 @@ def _by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
 def _command(
     context: Context,
     workflow_id: str,
-    events: Iterable[Any],
+    commit: Sequence[Any],
     facts: dict[str, bytes],
     *,
     expected_cursor: int | None = None,
@@ -148,32 +174,32 @@ def _command(
     lease: Lease | None = None,
     snapshot: bytes | None = None,
 ) -> Command:
-    """The call that appends a commit; its size is 0 if there is nothing to append. `facts` is given what it holds."""
+    """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
     expected = "" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor"))
     known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
-    commit = _event_list(events)
     if isinstance(commit, EncodedEvents):
         entries = commit.entries
         facts.update(commit.facts)
     else:
         entries = context.codec.encode_commit(commit, facts) if commit else []
     if context.observer is not None and commit:
-        about = _with_added(context, metadata, about, context.observer.sending(len(commit)))
-    args: list[str | bytes] = [
-        workflow_id,
-        known_as,
-        "" if commit_id is None else own_id(),
-        "",
-        expected,
-        about,
-        lease_argument(lease, workflow_id),
-        "0",
-        "0",
-        context.now_us(),
-        str(len(entries)),
-    ]
+        about = _with_observed(context, metadata, about, context.observer.sending(len(commit)))
+    args = _head(
+        workflow_id=workflow_id,
+        commit_id=known_as,
+        call_id="" if commit_id is None else own_id(),
+        tried="",
+        expected=expected,
+        metadata=about,
+        lease=lease_argument(lease, workflow_id),
+        snapshot="" if snapshot is None else "1",
+        facts=str(len(facts)),
+        ahead=ahead_argument(context),
+        time_us=context.now_us(),
+        entries=str(len(entries)),
+    )
     size = 0
     for entry in entries:
         args += (str(entry.event_count), entry.header, entry.payload)
@@ -187,19 +213,17 @@ def _command(
     if snapshot is not None:
         size += len(_check_snapshot(snapshot, commit))
         touched.append(keys.snapshot)
-        args[_SNAPSHOTS] = "1"
         args.append(snapshot)
     if facts:
-        fact_keys, (args[_FACTS], *fact_args) = beside(context, facts, keys.refs)
-        touched += fact_keys
-        args += fact_args
+        touched += (keys.refs, *fact_keys(context, facts))
+        args += fact_arguments(context, facts)
         size += sum(map(len, facts.values()))
     return call_script(
         "append",
         touched,
         args,
-        retry_at=3,
-        line=workflow_id,
+        retry_at=_RETRY_AT,
+        workflow_id=workflow_id,
         joins=True,
         size=size,
         writes=commit_id is None and size > 0,
@@ -209,17 +233,20 @@ def _command(
 
 def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:
     if not commit:
-        raise InvalidArgument("A snapshot is appended with events: save_snapshot saves one alone; nothing was sent.")
+        raise InvalidArgument(
+            "append saves a snapshot with events only; nothing was sent. Use save_snapshot to save it alone."
+        )
     return check_data(snapshot)
 
 
 def _cursor(context: Context, reply: Any, command: Command) -> int:
-    """The cursor after a commit, from the reply to it: the ID of its last entry, or the cursor itself.
+    """Return the cursor after a commit, from its reply: the ID of its last entry, or the cursor itself.
 
     Raises:
-        StoreError: it was not stored; or, a `StoreUnavailable`, nobody knows.
+        StoreUnavailable: it is not known whether the commit was stored.
+        StoreError: it was not stored.
     """
-    workflow_id = command.line
+    workflow_id = command.workflow_id
     if type(reply) is bytes:
         context.note_seen(workflow_id, reply)
         return int(reply.partition(b"-")[0])
@@ -230,31 +257,31 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         raise not_durable(
             reply,
             f"The commit of the workflow {workflow_id!r} up to its cursor {cursor}",
-            f"Ask again with the same commit id, or append nothing with expected_cursor={cursor},",
+            f"Repeat it with the same commit id, or append nothing with expected_cursor={cursor},",
             cursor,
         )
-    refusal = unless_lost(answer(reply, command), workflow_id)
+    refusal = leased_reply(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
-        raise missing_fact(refusal.message)
+        raise fact_not_found(refusal.message)
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
-            f"A reply for the workflow {workflow_id!r} was lost, and what came since is trimmed or too much to search. "
-            "Whether the commit was stored is not known, and it was not stored again. Read the workflow to see; with a "
-            "commit_id of your own, or an expected_cursor, the store would know."
+            f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "
+            "search. It is not known whether the commit was stored, and it was not stored again. Read the workflow to "
+            "see. Pass a commit_id or an expected_cursor, and the store can tell in future."
         )
-    actual, expected = int(refusal.message), int(command.args[_EXPECTED])
+    actual, expected = int(refusal.message), int(command.args[_HEAD.index("expected")])
     if actual < expected:
-        raise lost(workflow_id, expected, actual, "Nothing was stored.")
+        raise commits_lost(workflow_id, expected, actual, "Nothing was stored.")
     raise CursorConflict(
-        f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: somebody else has appended. "
-        "Nothing was stored; read what is new and decide again.",
+        f"The workflow {workflow_id!r} is at cursor {actual}, not at {expected}: another writer has appended. "
+        "Nothing was stored. Read the new events and decide again.",
         expected=expected,
         actual=actual,
     )
 
 
 def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequence[Any]]]:
-    """The items, checked for their form: a malformed list is the caller's mistake, not one item's."""
+    """Return the items as pairs. A malformed list is an error of the whole call, not of one item."""
     if not isinstance(items, Iterable):
         raise InvalidType(f"items is a list of pairs, not a {type(items).__qualname__}; nothing was sent.")
     pairs: list[tuple[str, Sequence[Any]]] = []
@@ -271,7 +298,7 @@ def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequen
 def _event_list(events: Any) -> Sequence[Any]:
     if isinstance(events, list | EncodedEvents):
         return events
-    # A dict or a tuple with names is one event, which people pass by mistake; iterating it would append its parts.
+    # A dict or a named tuple is one event, passed by mistake. Iterating it would append its parts.
     if isinstance(events, str | bytes | Mapping) or hasattr(events, "_fields") or not isinstance(events, Iterable):
         raise InvalidType(
             f"events is a list of events, not a {type(events).__qualname__}: write [event] for a single one; nothing "
@@ -280,8 +307,10 @@ def _event_list(events: Any) -> Sequence[Any]:
     return list(events)
 
 
-def _with_added(context: Context, metadata: Mapping[str, Any] | None, about: bytes, added: Mapping[str, str]) -> bytes:
-    """Encoded metadata with what an observer adds: never over the caller's own, and not if it does not fit."""
+def _with_observed(
+    context: Context, metadata: Mapping[str, Any] | None, about: bytes, added: Mapping[str, str]
+) -> bytes:
+    """Return encoded metadata with an observer's additions: never over the caller's, and none if they do not fit."""
     if not added:
         return about
     encoded = context.codec.encode_metadata({**added, **(metadata or {})})
@@ -294,6 +323,6 @@ def _encode_metadata(context: Context, metadata: Mapping[str, Any]) -> bytes:
     encoded = context.codec.encode_metadata(metadata)
     if len(encoded) > MAX_METADATA_BYTES:
         raise InvalidArgument(
-            f"metadata takes {len(encoded)} bytes, and at most {MAX_METADATA_BYTES} are kept; nothing was sent."
+            f"metadata takes {len(encoded)} bytes, and at most {MAX_METADATA_BYTES} are stored; nothing was sent."
         )
     return encoded

@@ -1,21 +1,22 @@
-"""Removing facts that no workflow refers to, in bounded steps, while writers go on.
+"""Collecting facts that no workflow refers to, in bounded steps, while writers are active.
 
-Facts that nobody has written or referred to for the grace period are candidates. Two clocks measure it: a fact's time
-is the later one of the server's and of its writer's, and now is the earlier one of the server's and of the caller's. So
-neither a clock that is set nor a failover to a server with another clock makes a fact old. Every workflow's references
-are then read, and what is among them is a candidate no more; what is left is removed, each fact in a script that looks
-once more whether it is still as old: a reference that came since has made it young. So no lock is needed.
+1. A fact is a candidate if it was not written or referred to for the grace period.
+2. The references of every workflow are read, and a fact among them is no longer a candidate.
+3. Each remaining candidate is deleted by a script that checks its age again. A reference since then has given the fact
+   a new time. So no lock is needed.
+
+Two clocks measure the grace period. A fact's time is the later one of the server's and its writer's; now is the earlier
+one of the server's and the caller's. So neither a clock that is set nor a failover to a server with another clock makes
+a fact old.
 """
-
-from collections.abc import Iterator
 
 from runic_redis.arguments import check_seconds
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
-from runic_redis.keys import FACT_BUCKETS, Keys
+from runic_redis.keys import Keys
 from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.records import read_cursor
-from runic_redis.operations.references import keep_all_references
+from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import count_call
 from runic_redis.protocol.effects import Command, Operation, call_script
 from runic_redis.protocol.refusals import ask, ask_all, time_us
@@ -24,13 +25,13 @@ from runic_redis.protocol.scans import Scans
 
 __all__ = ["collect"]
 
-# Candidates that are looked into in one pass over the workflows, and keys or members that one round trip is about.
+# How many candidates one pass over the workflows checks, and how many keys or members are in one round trip.
 _CANDIDATES = 100_000
 _AT_ONCE = 512
 
 
 def collect(context: Context, grace: float) -> Operation[int]:
-    """Remove the facts that no workflow refers to and nobody has written for the grace period; how many they were."""
+    """Delete the facts that no workflow refers to and that are older than the grace period. Return how many."""
     grace_s = check_seconds(grace, "grace")
     time = yield from ask(Command(("TIME",), context.keys.config))
     now_us = min(time_us(time), int(context.clock() * 1_000_000))
@@ -38,10 +39,10 @@ def collect(context: Context, grace: float) -> Operation[int]:
     before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}
-    for number in range(0, FACT_BUCKETS, _AT_ONCE):
-        buckets = range(number, min(number + _AT_ONCE, FACT_BUCKETS))
-        # How many of each bucket have been looked at and stay.
-        passed = dict.fromkeys(buckets, 0)
+    numbers = context.keys.bucket_numbers()
+    for at in range(0, len(numbers), _AT_ONCE):
+        # How many old facts of each bucket were read and are still there.
+        passed = dict.fromkeys(numbers[at : at + _AT_ONCE], 0)
         while passed:
             commands = [_old_facts(context.keys, bucket, skip, before_us) for bucket, skip in passed.items()]
             pages = yield from ask_all(commands)
@@ -66,10 +67,10 @@ def _old_facts(keys: Keys, bucket: int, skip: int, before_us: int) -> Command:
 
 
 def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_us: int) -> Operation[dict[int, int]]:
-    """Remove those candidates that no workflow refers to; how many of each bucket."""
+    """Delete the candidates that no workflow refers to. Return how many of each bucket."""
     gone: dict[int, int] = {}
     if candidates:
-        yield from _strike_referenced(context, candidates)
+        yield from _drop_referenced(context, candidates)
     left = list(candidates)
     for at in range(0, len(left), _AT_ONCE):
         some = left[at : at + _AT_ONCE]
@@ -79,16 +80,16 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
     return gone
 
 
-def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
-    """Strike those out that any workflow refers to."""
-    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in _indexes(context.keys))
+def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
+    """Remove the facts that any workflow refers to from the candidates."""
+    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in context.keys.indexes())
     while scans.more:
-        # A scan shows whatever is there from its begin to its end, also what is written meanwhile; a listing would not.
+        # A scan returns all workflows that exist from its start to its end, whatever is written. A listing does not.
         members = yield from scans.next_members()
         ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
         for at in range(0, len(ids), _AT_ONCE):
             some = ids[at : at + _AT_ONCE]
-            yield from keep_all_references(context, some)
+            yield from restore_references(context, some)
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
             refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
             while refs.more:
@@ -100,17 +101,13 @@ def _strike_referenced(context: Context, candidates: dict[bytes, int]) -> Operat
 
 
 def _check_indexes(context: Context) -> Operation[None]:
-    """Raise an error if the index of a partition is lost: the references of its workflows were not read."""
-    numbers = range(context.keys.partitions)
+    """Check that no partition has lost its index: the references of its workflows would not have been read."""
+    numbers = context.keys.partition_numbers()
     counts = yield from ask_all([count_call(context, number) for number in numbers])
     for number, (_, counted, there, _, _) in zip(numbers, counts, strict=True):
         if read_cursor(counted, context.keys.partition(number)) != there:
             raise DecodeError(
                 f"The index at the key {context.keys.index(number)!r} is lost or altered: {there} of {int(counted)} "
-                "workflows are in it. Their references cannot be found, so no fact was removed: runic-redis verify "
+                "workflows are in it. Their references cannot be found, so no fact was removed. runic-redis verify "
                 "--repair restores the index."
             )
-
-
-def _indexes(keys: Keys) -> Iterator[str]:
-    return (keys.index(partition) for partition in range(keys.partitions))

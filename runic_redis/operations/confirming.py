@@ -1,11 +1,11 @@
-"""Operations whose writes are confirmed to be as durable as was asked for, in the round trip that carries them."""
+"""Confirming that writes are as durable as requested, in the round trip that carries them."""
 
 from typing import TypeVar
 
 from runic_redis.context import Context
 from runic_redis.durability import Durability, Replicated, check_durability
 from runic_redis.errors import ConfigurationError
-from runic_redis.protocol.confirmation import Confirming, said, unlike_settings
+from runic_redis.protocol.confirmation import Confirming, unlike_settings
 from runic_redis.protocol.effects import (
     Batch,
     Command,
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 def durably(context: Context, operation: Operation[T], durability: Durability | None) -> Operation[T]:
-    """An operation whose writes are confirmed to be as durable as that; None for as the store has it.
+    """Return an operation that confirms its writes; None for the store's durability.
 
     Raises:
-        InvalidArgument: it is no durability.
+        InvalidArgument: it is not a durability.
     """
     asked = context.durability if durability is None else check_durability(durability)
     return operation if asked == "memory" else _confirmed(context, operation, asked)
@@ -45,22 +45,22 @@ def _confirmed(context: Context, operation: Operation[T], durability: Durability
 
 
 def _writes(context: Context, batch: Batch) -> bool:
-    """Whether a batch is to be confirmed: it calls scripts. On one server, what comes after confirms the namespace."""
+    """Return whether a batch is to be confirmed: it calls scripts. On one server, a later write confirms the rest."""
     names = [command.script.name for command in batch.commands if command.script is not None]
     return bool(names) and (context.many_nodes or names != ["make_namespace"])
 
 
 def prepare_durability(context: Context, durability: Durability) -> Operation[Confirmation]:
-    """See that the server can confirm a durability, before anything is written.
+    """Check that the server can confirm a durability, before anything is written.
 
     Raises:
         ConfigurationError: it cannot.
-        StoreUnavailable: it cannot be reached.
+        StoreUnavailable: it did not reply within the deadline.
     """
     fsync = durability == "fsync" or (isinstance(durability, Replicated) and durability.fsync)
     confirmation = Confirmation(durability.replicas if isinstance(durability, Replicated) else 0, fsync)
     (reply,) = yield Batch([_probe(context, confirmation)])
-    if isinstance(reply, ErrorReply) and durability == "fsync" and "unknown command" in said(reply):
+    if isinstance(reply, ErrorReply) and durability == "fsync" and "unknown command" in reply.text:
         confirmation = Confirmation(0, fsync=True, by_settings=True)
         (reply,) = yield Batch([_probe(context, confirmation)])
         if not isinstance(reply, ErrorReply) and (unlike := unlike_settings(reply)):
@@ -69,7 +69,7 @@ def prepare_durability(context: Context, durability: Durability) -> Operation[Co
         raise unavailable(reply)
     if isinstance(reply, ErrorReply):
         raise ConfigurationError(
-            f"The durability {durability!r} cannot be had of this server ({said(reply)}). Nothing was written. "
+            f"This server cannot confirm the durability {durability!r} ({reply.text}). Nothing was written. "
             f"{_advice(fsync=fsync)}"
         )
     context.confirmations[durability] = confirmation

@@ -1,11 +1,11 @@
-"""The ends of workflows: whether one is reached, and what happens then.
+"""The ends of workflows: when one is reached, and how the workflow is deleted then.
 
-Redis' own expiry goes by one clock: after a failover to a server whose clock is ahead, keys are gone at once. So the
+The expiry of Redis uses one clock: after a failover to a server whose clock is ahead, keys are gone at once. So the
 store deletes a workflow itself, and only once two clocks have reached its end, the server's and the caller's.
 
-A write while only one of them has may be of a caller for whom the workflow is over, or of one for whom it is not. It
-goes to the workflow that is there, and must not be deleted with it at once. So if the server's clock alone has reached
-the end, the end is postponed by what is left by the caller's; if the caller's alone has, it is taken away.
+If only one clock has reached the end, a write goes to the workflow that exists. The workflow must then outlast this
+write, or the write would be deleted with it. So if the server's clock has reached the end, the end is postponed by the
+time that is left by the caller's. If the caller's clock has reached it, the end is removed.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ _AT_ONCE = 256
 
 
 def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operation[bool]:
-    """Return whether the end of a workflow, as its meta hash has it, is reached by both clocks; then delete it.
+    """Return whether both clocks have reached the end of a workflow, `expires` in its meta hash; then delete it.
 
-    It is deleted so that it stays over, whatever the clocks say next.
+    Once deleted, it stays over, whatever the clocks do next.
     """
     if expires is None or not is_cursor(expires) or int(expires) > context.now_ms():
         return False
@@ -35,7 +35,7 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
 
 
 def settle_end(context: Context, workflow_id: str) -> Operation[None]:
-    """Delete a workflow that is over; or have what is written to it outlast an end that only one clock has reached."""
+    """Delete a workflow that is over. If only one clock has reached its end, move that end."""
     keys = context.keys.workflow(workflow_id)
     created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
     if expires is None or not is_cursor(expires):
@@ -51,15 +51,15 @@ def settle_end(context: Context, workflow_id: str) -> Operation[None]:
 
 
 def _server_ms(context: Context, workflow_id: str) -> Operation[int]:
-    """The time in milliseconds since 1970 by the clock of the server that holds a workflow."""
+    """Return the time by the clock of a workflow's server, in milliseconds since 1970."""
     return time_us((yield from ask(Command(("TIME",), context.keys.workflow(workflow_id).meta)))) // 1000
 
 
 def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
-    """Delete workflows whose end is reached by both clocks, unless they were changed since that was found.
+    """Delete workflows whose end both clocks have reached, unless they were changed since.
 
-    Where they cannot be deleted, at a replica, without the permission, or beside a foreign value, they are over all the
-    same.
+    A workflow stays over even if it cannot be deleted: at a replica, without the permission, or because of a foreign
+    value.
     """
     if context.at_replica:
         return
@@ -76,8 +76,8 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
 
 
 def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
-    """Delete all workflows of the namespace whose end was reached by a time, in milliseconds since 1970."""
-    keys = [context.keys.expiring(number) for number in range(context.keys.partitions)]
+    """Delete all workflows of the namespace with an end up to a time, in milliseconds since 1970."""
+    keys = context.keys.all_expiring()
     while keys:
         pages = yield from ask_all(
             [Command(("ZRANGEBYSCORE", key, "-inf", str(ended_ms), "LIMIT", "0", str(_AT_ONCE)), key) for key in keys]
@@ -89,7 +89,7 @@ def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
 def delete_call(
     context: Context, workflow_id: str, created: bytes, *, lease: str = "", expires: bytes = b""
 ) -> Command:
-    """Return the call that deletes one life of a workflow; with `expires`, only while that is still its end."""
+    """Return the call that deletes a workflow created at one time; with `expires`, only while that is its end."""
     keys = context.keys.workflow(workflow_id)
     return call_script(
         "delete",
@@ -99,17 +99,17 @@ def delete_call(
         ],
         [workflow_id, created, lease, expires, own_id(), ""],
         retry_at=5,
-        line=workflow_id,
+        workflow_id=workflow_id,
     )
 
 
 def expire_call(context: Context, workflow_id: str, after_ms: int | None, *, in_place_of: bytes = b"") -> Command:
-    """Return the call that gives a finished workflow an end, None for none; perhaps only in place of a certain one."""
+    """Return the call that sets or removes the end of a finished workflow; with `in_place_of`, only that end."""
     keys = context.keys.workflow(workflow_id)
     return call_script(
         "expire",
         [keys.meta, keys.expiring, keys.partition],
         [workflow_id, own_id(), "", "" if after_ms is None else str(after_ms), context.now_us(), in_place_of],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
     )

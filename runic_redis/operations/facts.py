@@ -1,4 +1,4 @@
-"""Facts: values kept once under their hash."""
+"""Facts: values stored once under their hash."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -7,35 +7,36 @@ from runic_redis.arguments import check_hash
 from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
-from runic_redis.keys import FACT_BUCKETS
 from runic_redis.operations.settings import make_namespace
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.protocol.refusals import answer, ask_all
 
 __all__ = [
-    "beside",
+    "ahead_argument",
     "count_facts",
     "crosses_slots",
-    "keep_ahead",
+    "fact_arguments",
+    "fact_keys",
+    "fact_not_found",
     "load_fact",
     "load_facts",
-    "missing_fact",
     "put_fact",
     "save_encoded",
     "save_fact",
     "save_facts",
+    "store_ahead",
 ]
 
 Hash = TypeVar("Hash", str, bytes, str | bytes)
 
 
 def save_fact(context: Context, fact_hash: str | bytes, value: Any) -> Operation[None]:
-    """Keep a value under a hash of the caller's."""
+    """Store a value under the caller's hash."""
     yield from save_encoded(context, [_encode(context, fact_hash, value)])
 
 
 def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
-    """Keep values under hashes of the caller's, in one round trip."""
+    """Store values under the caller's hashes, in one round trip."""
     if not isinstance(facts, Mapping):
         raise InvalidType(
             f"facts is a mapping of hashes to values, not a {type(facts).__qualname__}; nothing was sent."
@@ -44,20 +45,20 @@ def save_facts(context: Context, facts: Mapping[Any, Any]) -> Operation[None]:
 
 
 def put_fact(context: Context, value: Any) -> Operation[str]:
-    """Keep a value under its content hash."""
+    """Store a value under its content hash. Return the hash."""
     fact_hash, encoded = context.codec.encode_own_fact(value)
     yield from save_encoded(context, [(fact_hash.encode(), encoded)])
     return fact_hash
 
 
 def load_fact(context: Context, fact_hash: str | bytes) -> Operation[Any]:
-    """The value kept under a hash."""
+    """Return the value stored under a hash."""
     facts = yield from load_facts(context, [fact_hash])
     return facts[fact_hash]
 
 
 def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash, Any]]:
-    """The values kept under hashes, in one round trip."""
+    """Return the values stored under hashes, in one round trip."""
     if isinstance(hashes, str | bytes) or not isinstance(hashes, Iterable):
         raise InvalidType(f"hashes is a list of hashes, not {short_repr(hashes)}; nothing was sent.")
     wanted: dict[Hash, bytes] = {fact_hash: check_hash(fact_hash) for fact_hash in hashes}
@@ -66,40 +67,44 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
     if missing:
         named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise FactNotFound(f"No fact is kept under {named}{more}.", hashes=missing)
+        raise FactNotFound(f"No fact is stored under {named}{more}. Nothing was changed.", hashes=missing)
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
 
 
 def count_facts(context: Context) -> Operation[int]:
-    """How many facts the namespace keeps."""
-    keys = [context.keys.bucket(number) for number in range(FACT_BUCKETS)]
+    """Return how many facts the namespace has."""
+    keys = context.keys.buckets()
     return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
 
 
-def beside(context: Context, facts: Mapping[str, bytes], refs: str) -> tuple[list[str], list[Argument]]:
-    """The keys and the arguments by which a write keeps the facts that it refers to, in the same script.
+def ahead_argument(context: Context) -> str:
+    """Return the argument that tells a script that the facts of a write are stored already: "1", or ""."""
+    return "1" if context.slots_matter else ""
 
-    Args:
-        context: the store's.
-        facts: the encoded facts by hash, empty for those that must be there.
-        refs: the key of the workflow's references.
+
+def fact_keys(context: Context, facts: Iterable[str]) -> list[str]:
+    """Return the keys of the facts of a write that its script stores; none if they are stored already."""
+    if context.slots_matter:
+        return []
+    return [key for fact_hash in facts for key in context.keys.fact(fact_hash.encode())]
+
+
+def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argument]:
+    """Return the hash and the value of each fact of a write.
+
+    The value is empty for a fact that must be there, and for all of them if they are stored already.
     """
-    if not facts:
-        return [], ["0"]
-    keys = [refs]
-    arguments: list[Argument] = [f"{len(facts)} elsewhere" if context.slots_matter else str(len(facts))]
+    arguments: list[Argument] = []
     for fact_hash, data in facts.items():
-        if not context.slots_matter:
-            keys += context.keys.fact(fact_hash.encode())
         arguments += (fact_hash, b"" if context.slots_matter else data)
-    return keys, arguments
+    return arguments
 
 
-def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[str, StoreError]]:
-    """Keep facts that a write will refer to, where its script cannot; what stands against that, by hash.
+def store_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[str, StoreError]]:
+    """Store the facts of a write before it, where its script cannot. Return the errors, by hash.
 
-    In a cluster they are elsewhere. There they are kept before the write is sent, so a crash in between leaves facts
-    that nothing refers to, and never the opposite.
+    In a cluster, facts are in other slots than the write. They are stored before the write is sent, so a crash in
+    between leaves facts without references, and never references without facts.
     """
     problems: dict[str, StoreError] = {}
     if not facts or not context.slots_matter:
@@ -117,16 +122,16 @@ def keep_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[s
     for fact_hash, call, reply in zip(facts, calls, (yield Batch(calls)), strict=True):
         try:
             if isinstance(answer(reply, call), ErrorReply):
-                problems[fact_hash] = missing_fact(fact_hash)
+                problems[fact_hash] = fact_not_found(fact_hash)
         except StoreError as error:
             problems[fact_hash] = error
     return problems
 
 
 def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
-    """Return whether the server rejected a write because its facts have other slots: keep them ahead, and write again.
+    """Return whether the server rejected a write because its facts have other slots: store them ahead, and retry.
 
-    This is how the store learns that the server enforces slots. INFO would tell, but not every user may use it.
+    So the store learns that the server enforces slots. INFO would show it, but not every user may use INFO.
     """
     if not (isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT"):
         return False
@@ -134,17 +139,17 @@ def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
     return len({key.partition("}")[0] for key in command.keys}) > 1
 
 
-def missing_fact(fact_hash: str) -> FactNotFound:
-    """The error for an event that refers to a fact that is not kept."""
+def fact_not_found(fact_hash: str) -> FactNotFound:
+    """Return the error for an event that refers to a fact that is not stored."""
     return FactNotFound(
-        f"An event refers to the fact {fact_hash!r}, which is not kept: append it as a Fact, or put_fact it before. "
+        f"An event refers to the fact {fact_hash!r}, which is not stored. Append it as a Fact, or put_fact it before. "
         "Nothing was stored.",
         hashes=[fact_hash],
     )
 
 
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
-    """What is kept under hashes, as it is kept; those that are missing are left out."""
+    """Return the stored bytes of facts by hash, without those that are missing."""
     buckets: dict[str, list[bytes]] = {}
     for raw in hashes:
         buckets.setdefault(context.keys.fact(raw)[0], []).append(raw)
@@ -162,7 +167,7 @@ def _encode(context: Context, fact_hash: str | bytes, value: Any) -> tuple[bytes
 
 
 def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Operation[None]:
-    """Keep facts, encoded already, under their hashes."""
+    """Store encoded facts under their hashes."""
     if not encoded:
         return
     yield from make_namespace(context)
@@ -181,8 +186,8 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
     differing = [raw for (raw, _), reply in zip(encoded, replies, strict=True) if isinstance(reply, ErrorReply)]
     if differing:
         raise InvalidArgument(
-            f"Another value is kept already under the fact hash {differing[0]!r}, and stays: a hash stands for one "
-            "value."
+            f"Another value is stored under the fact hash {differing[0]!r}, and stays. A hash stands for one value: "
+            "use another hash."
         )
 
 

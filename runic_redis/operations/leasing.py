@@ -1,4 +1,4 @@
-"""Leases: who may write a workflow, for a time; what is left unfinished, and who goes on with it."""
+"""Leases: the right to write a workflow for a time, and claims of unfinished workflows."""
 
 import random
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from runic_redis.errors import (
     short_repr,
 )
 from runic_redis.operations.ending import expire_call
-from runic_redis.operations.leftovers import unless_left_over
+from runic_redis.operations.leftovers import reject_leftovers
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import count_call, make_namespace
 from runic_redis.operations.writing import write, write_all
@@ -36,28 +36,28 @@ __all__ = [
     "complete",
     "expire",
     "lease_argument",
+    "leased_reply",
     "release",
     "renew",
-    "unless_lost",
 ]
 
-# How many candidates of each partition are looked at in one round trip, and at most how many leases asked for.
+# How many candidates of each partition one round trip reads, and how many leases it requests at most.
 _LOOKED_AT = 16
 _AT_ONCE = 128
-# A clock that is this far behind was set back. The clocks of a cluster's nodes may differ by less: then no lease lasts
-# longer than by that, and looking through all of them would cost more.
+# A clock that is this far behind was set back. The clocks of a cluster's nodes may differ by less. Then a lease lasts
+# longer by no more than that, and reading all leases would cost more.
 _BEHIND_MS = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Lease:
-    """The right to write a workflow, for a time: a value, of which a copy is as good.
+    """The right to write a workflow for a time. A lease is a value: a copy is equal to it.
 
     Attributes:
         workflow_id: the workflow.
-        owner: whose it is.
-        token: the fencing token: higher than that of every earlier lease of the workflow.
-        ttl: for how many seconds it lasts from when it is given, and from each renewal.
+        owner: the owner of the lease.
+        token: the fencing token, higher than that of every earlier lease of the workflow.
+        ttl: how many seconds it lasts, from the time when it is given and from each renewal.
     """
 
     workflow_id: str
@@ -85,39 +85,39 @@ class Lease:
 
 
 def lease_argument(lease: Lease | None, workflow_id: str) -> str:
-    """How a script is told of a lease: empty for none.
+    """Return a lease as an argument of a script; empty without a lease.
 
     Raises:
-        InvalidArgument: it is a lease of another workflow, or none at all.
+        InvalidArgument: it is not a lease, or one of another workflow.
     """
     if lease is None:
         return ""
     check_lease(lease)
     if lease.workflow_id != workflow_id:
         raise InvalidArgument(
-            f"The lease is one of the workflow {lease.workflow_id!r}, not of {workflow_id!r}; nothing was sent."
+            f"The lease is for the workflow {lease.workflow_id!r}, not for {workflow_id!r}; nothing was sent."
         )
     return f"{lease.token} {_milliseconds(lease.ttl)}"
 
 
 def check_lease(lease: Any) -> None:
-    """Refuse what is no lease."""
+    """Check that an argument is a lease."""
     if not isinstance(lease, Lease):
-        raise InvalidType(f"lease is what acquire or claim gave, not {short_repr(lease)}; nothing was sent.")
+        raise InvalidType(f"lease is a Lease from acquire or claim, not {short_repr(lease)}; nothing was sent.")
 
 
-def unless_lost(reply: Any, workflow_id: str) -> Any:
-    """A reply, unless it says that the lease is outdated.
+def leased_reply(reply: Any, workflow_id: str) -> Any:
+    """Return a reply, unless it says that the lease is outdated.
 
     Raises:
         LeaseLost: it does.
     """
     if isinstance(reply, ErrorReply) and reply.code == "LEASE_LOST":
         owner = unquote(reply.message, errors="replace") or None
-        now = "nobody has it now" if owner is None else f"{owner!r:.600} has it now"
+        now = "it has no owner now" if owner is None else f"{owner!r:.600} has it now"
         outcome = "Nothing was written"
         if reply.unsure:
-            outcome = "An earlier try had no answer, and may have been carried out while it held"
+            outcome = "An earlier try had no answer, and may have been carried out before the lease was lost"
         raise LeaseLost(
             f"The lease of the workflow {workflow_id!r} is lost: {now}. {outcome}; what you hold of the workflow is "
             "outdated.",
@@ -127,7 +127,7 @@ def unless_lost(reply: Any, workflow_id: str) -> Any:
 
 
 def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Operation[int]:
-    """Get a workflow's lease; its fencing token."""
+    """Acquire a workflow's lease. Return its fencing token."""
     call = _acquire(context, check_workflow_id(workflow_id), check_owner(owner), check_seconds(ttl, "ttl"), "")
     yield from make_namespace(context)
     reply = yield from write(context, call)
@@ -136,7 +136,7 @@ def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Opera
         holder = unquote(spelled, errors="replace")
         raise LeaseHeld(
             f"{holder!r:.600} has the lease of the workflow {workflow_id!r}, for {int(left_ms) / 1000:.3f} s more "
-            "unless it is renewed. Nothing was changed; try again later, or claim what is left unfinished.",
+            "unless it is renewed. Nothing was changed. Try again later, or claim other workflows.",
             owner=holder,
             left_s=int(left_ms) / 1000,
         )
@@ -144,19 +144,21 @@ def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Opera
 
 
 def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[list[tuple[str, int]]]:
-    """Get the leases of unfinished workflows that nobody holds; the workflows, each with its token."""
+    """Acquire the leases of unfinished workflows without an owner. Return the workflows, each with its token."""
     check_owner(owner)
     check_count(limit, "limit")
     check_seconds(ttl, "ttl")
     claimed: list[tuple[str, int]] = []
     tried: set[str] = set()
-    # What is damaged, or a cluster's node that is gone, keeps nobody from the rest.
+    # Damage, or the loss of a cluster's node, does not keep the other workflows from being claimed.
     problems: list[StoreError] = []
     while len(claimed) < limit and not any(isinstance(problem, StoreUnavailable) for problem in problems):
-        left = [workflow_id for workflow_id in (yield from _left_behind(context, problems)) if workflow_id not in tried]
+        left = [
+            workflow_id for workflow_id in (yield from _find_unfinished(context, problems)) if workflow_id not in tried
+        ]
         if not left:
             break
-        # Whoever else looks now sees the same ones.
+        # Other owners that claim now see the same candidates.
         random.shuffle(left)
         while left and len(claimed) < limit:
             count = min(limit - len(claimed), _AT_ONCE)
@@ -177,22 +179,22 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
 
 
 def renew(context: Context, lease: Lease) -> Operation[None]:
-    """Have a lease last from now on."""
+    """Renew a lease: it lasts for its full time from now on."""
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
     reply = yield from ask(
-        call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, line=lease.workflow_id)
+        call_script("renew", [keys.meta, keys.leases, keys.partition], arguments, workflow_id=lease.workflow_id)
     )
-    unless_lost(reply, lease.workflow_id)
+    leased_reply(reply, lease.workflow_id)
 
 
 def release(context: Context, lease: Lease) -> Operation[None]:
-    """Give a lease back; nothing happens if it was lost."""
+    """Release a lease. Nothing happens if it was lost."""
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
     arguments = [lease.workflow_id, str(lease.token)]
-    yield from ask(call_script("release", [keys.meta, keys.leases], arguments, line=lease.workflow_id))
+    yield from ask(call_script("release", [keys.meta, keys.leases], arguments, workflow_id=lease.workflow_id))
 
 
 def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operation[None]:
@@ -201,22 +203,22 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     keys = context.keys.workflow(workflow_id)
     arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id), context.now_us()]
     touched = [keys.meta, keys.leases, keys.partition]
-    reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, line=workflow_id))
-    if unless_lost(reply, workflow_id) is None:
-        yield from unless_left_over(context, workflow_id)
+    reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, workflow_id=workflow_id))
+    if leased_reply(reply, workflow_id) is None:
+        yield from reject_leftovers(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to complete.", workflow_id=workflow_id)
 
 
 def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
-    """Have a finished workflow deleted some time from now."""
+    """Let a finished workflow expire some time from now."""
     workflow_id = check_workflow_id(workflow_id)
     after_ms = _milliseconds(check_seconds(after, "after"))
     reply = yield from write(context, expire_call(context, workflow_id, after_ms))
     if reply is None:
-        yield from unless_left_over(context, workflow_id)
+        yield from reject_leftovers(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to expire.", workflow_id=workflow_id)
     if isinstance(reply, ErrorReply):
-        raise InvalidArgument(f"The workflow {workflow_id!r} is not finished: complete it first. Nothing was changed.")
+        raise InvalidArgument(f"The workflow {workflow_id!r} is not finished. Nothing was changed. Complete it first.")
 
 
 def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: str) -> Command:
@@ -226,15 +228,15 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
         [keys.meta, keys.index, keys.leases, keys.partition],
         [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), context.now_us(), mode],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
     )
 
 
-def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
-    """Unfinished workflows whose leases have run out, some of each partition; adds to the problems."""
+def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
+    """Return unfinished workflows whose leases have ended, some of each partition. Add errors to the problems."""
     keys = context.keys
     commands = [Command(("TIME",), keys.config)]
-    for number in range(keys.partitions):
+    for number in keys.partition_numbers():
         commands += [
             Command(("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"), keys.leases(number)),
             Command(("HMGET", keys.partition(number), "unfinished", "leased"), keys.partition(number)),
@@ -244,7 +246,7 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
     found: list[str] = []
     lacking: list[int] = []
     ahead: list[int] = []
-    for number in range(keys.partitions):
+    for number in keys.partition_numbers():
         at = 1 + 2 * number
         try:
             page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))
@@ -252,33 +254,33 @@ def _left_behind(context: Context, problems: list[StoreError]) -> Operation[list
             if len(page) < min(_LOOKED_AT, read_cursor(counted, keys.partition(number))):
                 lacking.append(number)
             found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
-            # A lease was given later than now: the clock was set back, and a lease may be over before its end comes.
+            # A lease was given later than now: the clock was set back, and a lease may be over before its end.
             if read_cursor(leased, keys.partition(number)) > now_ms + _BEHIND_MS:
                 ahead.append(number)
         except (DecodeError, StoreUnavailable) as error:
             problems.append(error)
     yield from _check_lacking(context, lacking, problems)
-    return found + (yield from _with_overlong_leases(context, ahead, now_ms, problems))
+    return found + (yield from _find_overlong(context, ahead, now_ms, problems))
 
 
 def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
-    """Add to the problems the partitions that have counted unfinished workflows, and have lost the set of them."""
+    """Add an error for each partition that counts unfinished workflows and has lost the set of them."""
     counts = yield from ask_all([count_call(context, number) for number in partitions])
     for number, (_, _, _, counted, there) in zip(partitions, counts, strict=True):
         if read_cursor(counted, context.keys.partition(number)) != there:
             problems.append(
                 DecodeError(
                     f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "
-                    f"{there} of {int(counted)} are in it. Nothing was changed; runic-redis verify --repair restores "
+                    f"{there} of {int(counted)} are in it. Nothing was changed. runic-redis verify --repair restores "
                     "it."
                 )
             )
 
 
-def _with_overlong_leases(
+def _find_overlong(
     context: Context, partitions: Sequence[int], now_ms: int, problems: list[StoreError]
 ) -> Operation[list[str]]:
-    """Unfinished workflows whose leases have more time left than they were given for; adds to the problems."""
+    """Return unfinished workflows with leases that have more than their full time left. Add errors to the problems."""
     found: list[str] = []
     skip = 0
     keys = [context.keys.leases(number) for number in partitions]

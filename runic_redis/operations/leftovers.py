@@ -1,7 +1,8 @@
-"""What is left of a workflow whose meta hash is missing: it is damaged, and not absent.
+"""Workflows with a missing meta hash: such a workflow is damaged, and not absent.
 
-All keys of a workflow come and go in one step with its meta hash. So entries, a snapshot or a log without a meta hash
-are what an eviction or a DEL by hand has left. A reader that took the workflow for absent would skip them silently.
+All keys of a workflow are created and deleted in one step with its meta hash. So entries, a snapshot or a log without a
+meta hash are the rest after an eviction or a DEL by hand. A reader that took the workflow for absent would skip them
+silently.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +15,14 @@ from runic_redis.operations.ending import is_over
 from runic_redis.protocol.effects import Batch, Command, Operation
 from runic_redis.protocol.refusals import ask_all, checked
 
-__all__ = ["is_behind", "is_left_over", "read_saved", "unless_left_over"]
+__all__ = ["is_behind", "is_left_over", "read_saved", "reject_leftovers"]
 
-# A workflow may be deleted between two questions about it. Nobody deletes one and makes it again that often.
+# A workflow may be deleted between two reads. It is not deleted and created again this often.
 _LOOKS = 3
 
 
 def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
-    """Return whether something is there of a workflow that was found to have no meta hash."""
+    """Return whether a workflow without a meta hash has other keys."""
     keys = context.keys.workflow(workflow_id)
     # A command for each key: those of several keys wait while a cluster moves their slot.
     commands = [Command(("EXISTS", key), key) for key in (keys.events, keys.snapshot, keys.log)]
@@ -33,17 +34,17 @@ def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
     return True
 
 
-def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
-    """Check a workflow that was found to have no meta hash.
+def reject_leftovers(context: Context, workflow_id: str) -> Operation[None]:
+    """Check that a workflow without a meta hash has no other keys.
 
     Raises:
-        DecodeError: something of it is there.
+        DecodeError: it has some.
     """
     if (yield from is_left_over(context, workflow_id)):
         raise DecodeError(
             f"The meta hash of the workflow {workflow_id!r}, at the key "
-            f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot or log are not: the "
-            "server has evicted it, or somebody has deleted it. Nothing was changed. Restore a backup, or run "
+            f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot or log are not: it "
+            "was evicted by the server, or deleted by hand. Nothing was changed. Restore a backup, or run "
             "'runic-redis verify --repair', or delete the workflow, which removes what is left of it."
         )
 
@@ -51,34 +52,34 @@ def unless_left_over(context: Context, workflow_id: str) -> Operation[None]:
 def read_saved(
     context: Context, workflow_id: str, command: Command, field: str, fits: Callable[[bytes | None, Any], bool]
 ) -> Operation[tuple[Any, bytes | None] | None]:
-    """Read a value of a workflow that its meta hash has a note of.
+    """Read a value of a workflow that its meta hash has a field for.
 
     Args:
         context: the store's.
         workflow_id: the workflow.
         command: reads the value.
         field: the field of the meta hash that is set with the value.
-        fits: whether the reply to the command is what that field says.
+        fits: whether the reply to the command fits that field.
 
     Returns:
         The reply, and the field; None if the workflow is over.
 
     Raises:
-        DecodeError: the value does not fit what the meta hash says of it, or there is no meta hash.
+        DecodeError: the value does not fit the field, or the meta hash is missing.
     """
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", field, "expires"), keys.meta)
     commands = [meta, command]
     suspected: tuple[bytes | None, bytes | None] | None = None
     while True:
-        (created, noted, expires), reply = checked((yield Batch(commands, at_once=True)), commands)
+        (created, noted, expires), reply = checked((yield Batch(commands, all_or_none=True)), commands)
         if created is None:
-            yield from unless_left_over(context, workflow_id)
+            yield from reject_leftovers(context, workflow_id)
         if (yield from is_over(context, workflow_id, expires)):
             return None
         if fits(noted, reply):
             return reply, noted
-        # It was written or deleted in between, perhaps. If not, the next look finds the same.
+        # A write or a delete may have come in between. If not, the next read finds the same.
         if suspected == (created, noted):
             raise _unfit(workflow_id, command.key, field, noted)
         suspected = created, noted
@@ -87,8 +88,8 @@ def read_saved(
 def _unfit(workflow_id: str, key: str, field: str, noted: bytes | None) -> DecodeError:
     if noted is None:
         return DecodeError(
-            f"The {field} at the key {key!r} is not one of the workflow {workflow_id!r} as it is now: it is left from "
-            "an earlier one. Nothing was changed. Run 'runic-redis verify', or save another."
+            f"The {field} at the key {key!r} does not belong to the present workflow {workflow_id!r}: an earlier one "
+            "has left it. Nothing was changed. Run 'runic-redis verify', or save another."
         )
     return DecodeError(
         f"The {field} of the workflow {workflow_id!r}, at the key {key!r}, is missing, or older than the last one that "
@@ -97,7 +98,7 @@ def _unfit(workflow_id: str, key: str, field: str, noted: bytes | None) -> Decod
 
 
 def is_behind(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
-    """Return whether a snapshot, by the first field of its hash, is missing or older than the meta hash has noted."""
+    """Return whether a snapshot is missing, or its cursor is below the one that the meta hash has noted."""
     cursor = snapshot[0]
     if noted is None or cursor is None:
         return noted is not None

@@ -1,11 +1,11 @@
-"""A namespace as a whole: what it takes, and its end."""
+"""A namespace as a whole: its memory, and its deletion."""
 
 from collections.abc import Iterator
 from dataclasses import fields
 
 from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
-from runic_redis.keys import FACT_BUCKETS, Keys, WorkflowKeys
+from runic_redis.keys import Keys, WorkflowKeys
 from runic_redis.operations import workflows
 from runic_redis.operations.listing import Listing
 from runic_redis.protocol.effects import Command, Operation
@@ -13,22 +13,22 @@ from runic_redis.protocol.refusals import ask_all
 
 __all__ = ["delete_namespace", "memory_of", "memory_usage"]
 
-# How many keys are asked for in one round trip.
+# How many keys are in one round trip.
 _AT_ONCE = 1000
-# Those that a partition's workflows share.
+# The kinds of keys that a partition's workflows share.
 _SHARED = ("index", "leases", "expiring", "partition")
 _KINDS = tuple(field.name for field in fields(WorkflowKeys) if field.name not in _SHARED)
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
-    """How many bytes of the server's memory the namespace takes, by kind of key."""
+    """Return how many bytes of the server's memory the namespace takes, by kind of key."""
     usage = dict.fromkeys((*_KINDS, *_SHARED, "facts", "config"), 0)
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
-    shared = [one for number in range(context.keys.partitions) for one in _partition_keys(context.keys, number)]
+    shared = [one for number in context.keys.partition_numbers() for one in _partition_keys(context.keys, number)]
     shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):
         yield from _measure(shared[at : at + _AT_ONCE], usage)
@@ -36,7 +36,7 @@ def memory_usage(context: Context) -> Operation[dict[str, int]]:
 
 
 def memory_of(context: Context, workflow_id: str) -> Operation[dict[str, int]]:
-    """How many bytes of the server's memory a workflow takes, by kind of key."""
+    """Return how many bytes of the server's memory a workflow takes, by kind of key."""
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     usage = dict.fromkeys(_KINDS, 0)
     yield from _measure([(kind, getattr(keys, kind)) for kind in _KINDS], usage)
@@ -49,9 +49,9 @@ def delete_namespace(context: Context) -> Operation[None]:
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE):
             yield from workflows.delete(context, page[at : at + _AT_ONCE])
-    # A partition goes in one step: what others write meanwhile would be in its index, and not be counted.
-    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in range(context.keys.partitions)]
-    # A command for each other key: in a cluster they are on different nodes.
+    # A partition's keys are deleted in one step. Otherwise a write in between would be in its index, and not counted.
+    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in context.keys.partition_numbers()]
+    # Each other key has its own command: in a cluster they are on different nodes.
     parts += [[key] for _, key in _other_keys(context.keys)]
     for at in range(0, len(parts), _AT_ONCE):
         yield from ask_all([Command(("UNLINK", *part), part[0]) for part in parts[at : at + _AT_ONCE]])
@@ -72,8 +72,8 @@ def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
 
 
 def _other_keys(keys: Keys) -> Iterator[tuple[str, str]]:
-    """The keys of facts and settings, with their kind; the settings last, so that an end cut short can go on."""
-    for number in range(FACT_BUCKETS):
+    """Yield the keys of facts and settings, with their kind. The settings come last, so a delete can resume."""
+    for number in keys.bucket_numbers():
         yield "facts", keys.bucket(number)
         yield "facts", keys.fact_times(number)
     yield "config", keys.config_copy

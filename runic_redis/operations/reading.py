@@ -1,10 +1,12 @@
-"""Reading a workflow's events, a page at a time; the next page is on its way while the last one is decoded.
+"""Reading a workflow's events, page by page. The next page is in flight while the last one is decoded.
 
-A page is read together with the workflow's meta hash, the hash after the stream on one connection: if the hash
-still says the same life of the workflow and no later trim, the page is what it seems. (Before the first page, the hash
-is read too: when the workflow was created, and the cursor that the page must reach. The hash behind it may say a later
-cursor: somebody may have appended in between.) The cursors in a page must follow each other without a gap, and a page
-that was asked for when its events were there must hold them, so nothing can be skipped silently.
+Each page is read together with the workflow's meta hash: the stream first, then the hash, on one connection. If the
+hash has the same time of creation and no later trim, the page belongs to the workflow that was opened. The first page
+has the hash before it, too: when the workflow was created, and the cursor that the page must reach. The hash after the
+page may have a later cursor, from an append in between.
+
+Nothing can be skipped silently: the cursors in a page must follow each other without a gap, and a page must hold the
+events that existed when it was requested.
 """
 
 from collections import deque
@@ -16,16 +18,24 @@ from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import unless_left_over
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor, lost, missing, read_cursor, trimmed
-from runic_redis.protocol.effects import Ahead, Batch, Collect, Command, Fetching, Operation
+from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.records import (
+    Commit,
+    commits_lost,
+    decode_commit,
+    entry_cursor,
+    events_missing,
+    events_trimmed,
+    read_cursor,
+)
+from runic_redis.protocol.effects import Await, Batch, Begin, Command, InFlight, Operation
 from runic_redis.protocol.refusals import ask, checked
 
 __all__ = ["Reader", "cursor"]
 
 _LAST_MS = 2**64 - 1
-# The first page is small, for readers of a few events; later ones aim at a size in bytes. It is known only of the page
-# before, so the number of entries is bounded too: also by the size of the largest, if any is large.
+# The first page is small, for readers of a few events. Later pages aim at a size in bytes. Only the size of the page
+# before is known, so the number of entries is bounded, too; and by the size of the largest entry, if any is large.
 _FIRST_ENTRIES = 8
 _PAGE_BYTES = 1024 * 1024
 _MOST_PAGE_BYTES = 8 * 1024 * 1024
@@ -34,27 +44,27 @@ _MOST_ENTRIES = 1000
 
 
 def cursor(context: Context, workflow_id: str) -> Operation[int]:
-    """The workflow's cursor; 0 if there is none."""
+    """Return the workflow's cursor; 0 if there is no workflow."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     reply, created, expires = yield from ask(Command(("HMGET", keys.meta, "cursor", "created", "expires"), keys.meta))
     if created is None:
-        yield from unless_left_over(context, workflow_id)
+        yield from reject_leftovers(context, workflow_id)
     if (yield from is_over(context, workflow_id, expires)):
         return 0
     return read_cursor(reply, keys.meta)
 
 
 class Reader:
-    """Reads a workflow from where it stands, up to the cursor that it had when the reader was opened.
+    """A reader of a workflow, up to the cursor that it had when the reader was opened.
 
     Args:
         context: the store's.
         workflow_id: the workflow to read.
-        after: read the events with a higher cursor than this.
-        until: and at most this; None for all there are.
-        reverse: newest first.
-        records: give `Record`s instead of events.
+        after: read only events with a higher cursor.
+        until: read only events with at most this cursor; None for all.
+        reverse: read the newest event first.
+        records: return `Record`s instead of events.
     """
 
     def __init__(
@@ -76,16 +86,16 @@ class Reader:
         self._records = records
         self._created: bytes | None = None
         self._count = _FIRST_ENTRIES
-        # What is still to be read: the events with cursors from _low + 1 to _high.
+        # The events that are still to be read have cursors from _low + 1 to _high.
         self._low = self._high = 0
-        # Where the workflow was when the reader was opened, and whether something was read since.
+        # The cursor when the reader was opened, and whether an event was read since.
         self._opened_at = 0
         self._begun = False
-        # Entries that have been read and not decoded yet: a page may be far larger decoded.
+        # Entries that are read and not decoded yet: a decoded page may be far larger.
         self._entries: deque[Any] = deque()
         self._last_id: bytes | None = None
-        # The page that is on its way.
-        self._ahead: tuple[Batch, Fetching] | None = None
+        # The page in flight.
+        self._ahead: tuple[Batch, InFlight] | None = None
         self._trimmed_to = 0
         self._largest = 0
 
@@ -94,8 +104,8 @@ class Reader:
 
         Raises:
             WorkflowNotFound: no event was ever appended to it.
-            EventsTrimmed: some of the events asked for are gone.
-            DecodeError: what is there is damaged.
+            EventsTrimmed: some of the requested events are trimmed.
+            DecodeError: the stored data is damaged.
         """
         if self._reverse and self._until is not None:
             # The commit that holds the event may end after it; the page below starts at that commit.
@@ -106,17 +116,17 @@ class Reader:
         else:
             bound = None if self._reverse else self._after + 1
             commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
-        # Before the pages and behind them: what was read in between is of one life of the workflow.
+        # Before and after the pages: if both agree, the pages belong to one workflow, not to one and its successor.
         before = Command(("HMGET", self._keys.meta, "created", "cursor", "expires"), self._keys.meta)
         commands = [before, *commands, self._meta()]
         while True:
-            (created, reached, expires), *pages, meta = checked((yield Batch(commands, at_once=True)), commands)
-            found, self._created = self._take_meta(meta)
+            (created, reached, expires), *pages, meta = checked((yield Batch(commands, all_or_none=True)), commands)
+            found, self._created = self._note_meta(meta)
             if created == self._created:
                 break
         entries = [entry for page in pages for entry in page]
         if created is None:
-            yield from unless_left_over(self._context, self.workflow_id)
+            yield from reject_leftovers(self._context, self.workflow_id)
         if (yield from is_over(self._context, self.workflow_id, expires)):
             found, entries = 0, []
         if not found and entries and created is not None:
@@ -126,7 +136,7 @@ class Reader:
             )
         if not found:
             raise WorkflowNotFound(
-                f"No events are kept for the workflow {self.workflow_id!r}.", workflow_id=self.workflow_id
+                f"No events are stored for the workflow {self.workflow_id!r}.", workflow_id=self.workflow_id
             )
         self._low = self._after
         self._opened_at = found
@@ -135,19 +145,19 @@ class Reader:
             raise self._trimmed()
         self._receive(entries)
         if self._reverse and entries:
-            # What was appended after the page was read is not in it, and newer than this reader. What was there before
-            # it was read must be.
+            # An event that was appended after the page was read is newer than this reader. The page must hold the
+            # events from before.
             newest = entry_cursor(entries[0], self._keys.events)
             self._high = min(self._high, max(newest, read_cursor(reached, self._keys.meta)))
 
     def next_page(self) -> Operation[list[Any]]:
-        """The next events, at least one; none when all have been read.
+        """Return the next events: at least one, or none when all are read.
 
         Raises:
-            EventsTrimmed: they have been trimmed.
-            WorkflowNotFound: the workflow has been deleted since the reader was opened.
+            EventsTrimmed: the events were trimmed.
+            WorkflowNotFound: the workflow was deleted since the reader was opened.
             CommitsLost: the server has lost events since.
-            DecodeError: what is there is damaged.
+            DecodeError: the stored data is damaged.
         """
         while self._low < self._high:
             if not self._entries:
@@ -158,69 +168,69 @@ class Reader:
         return []
 
     def close(self) -> None:
-        """Give up on a page that is on its way."""
+        """Cancel the page in flight, if there is one."""
         if self._ahead is not None:
             self._ahead[1].cancel()
             self._ahead = None
 
     def _read_page(self) -> Operation[None]:
-        """Have the next page, and the one after it begun, if there is one."""
+        """Receive the next page, and begin the one after it, if there is one."""
         batch = self._page()
         if self._ahead is None:
             replies = yield batch
         else:
-            (batch, fetching), self._ahead = self._ahead, None
-            replies = yield Collect(fetching)
+            (batch, in_flight), self._ahead = self._ahead, None
+            replies = yield Await(in_flight)
         entries, meta = checked(replies, batch.commands)
-        found, created = self._take_meta(meta)
+        found, created = self._note_meta(meta)
         if created != self._created:
-            yield from unless_left_over(self._context, self.workflow_id)
+            yield from reject_leftovers(self._context, self.workflow_id)
             raise WorkflowNotFound(
                 f"The workflow {self.workflow_id!r} was deleted while it was being read.",
                 workflow_id=self.workflow_id,
             )
         if found < self._opened_at:
-            raise lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
+            raise commits_lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
         if not entries:
-            # They were there when the page was asked for.
+            # They existed when the page was requested.
             raise self._gap(self._low, self._high)
         self._receive(entries)
         full = str(len(entries)) == batch.commands[0].args[-1]
         if full and (self._reverse or entry_cursor(entries[-1], self._keys.events) < self._high):
             batch = self._page()
-            self._ahead = batch, (yield Ahead(batch))
+            self._ahead = batch, (yield Begin(batch))
 
     def _receive(self, entries: Sequence[Any]) -> None:
         self._entries.extend(entries)
         if entries:
             self._last_id = entries[-1][0]
             newest = entries[0 if self._reverse else -1]
-            # An older one would have retries look further.
+            # With an older one, the scan of a retry would be longer.
             if entry_cursor(newest, self._keys.events) >= self._opened_at:
                 self._context.note_seen(self.workflow_id, newest[0])
 
     def _page(self) -> Batch:
-        """What brings the page after the last one."""
+        """Return the batch that reads the page after the last one."""
         count = min(self._count, max(1, _MOST_PAGE_BYTES // self._largest)) if self._largest else self._count
         if self._last_id is None:
             bound: bytes | int | None = self._high if self._reverse else self._low + 1
         else:
             bound = b"(" + self._last_id
         commands = (self._range(bound, newest_first=self._reverse, count=count), self._meta())
-        return Batch(commands, apart=True, at_once=True)
+        return Batch(commands, own_connection=True, all_or_none=True)
 
     def _meta(self) -> Command:
         return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created", "largest"), self._keys.meta)
 
-    def _take_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
-        """Keep what the meta hash says; the workflow's cursor, and when it was created."""
+    def _note_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
+        """Note the fields of the meta hash. Return the workflow's cursor, and when it was created."""
         found, trimmed, created, largest = meta
         self._trimmed_to = read_cursor(trimmed, self._keys.meta)
         self._largest = read_cursor(largest, self._keys.meta)
         return read_cursor(found, self._keys.meta), created
 
     def _range(self, bound: bytes | int | None, *, newest_first: bool, count: int) -> Command:
-        """A page from a cursor on, or behind an entry."""
+        """Return the command that reads a page from a cursor on, or after an entry."""
         key = self._keys.events
         if newest_first:
             upper = "+" if bound is None else bound if isinstance(bound, bytes) else f"{max(bound, 0)}-{_LAST_MS}"
@@ -230,7 +240,7 @@ class Reader:
         )
 
     def _decode_some(self) -> list[Any]:
-        """Decode entries, up to a page's size, and take from them what is still to be read."""
+        """Decode entries, up to a page's size. Return their events that are still to be read."""
         taken: list[Any] = []
         size = count = 0
         while self._entries and self._low < self._high and size < _PAGE_BYTES:
@@ -238,14 +248,14 @@ class Reader:
             size += commit.size
             count += 1
             if self._reverse and commit.start >= self._high:
-                continue  # it came after the reader was opened
+                continue  # it was appended after the reader was opened
             if self._reverse and commit.end < self._high:
                 raise self._gap(commit.end, self._high)
             if not self._reverse and commit.start > self._low:
                 raise self._gap(self._low, commit.start)
             if self._begun and (commit.end > self._high if self._reverse else commit.start < self._low):
-                # Another history, of which there is as much.
-                raise lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
+                # Another history of the same length.
+                raise commits_lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
             self._begun = True
             taken += self._cut(commit)
         if count:
@@ -254,7 +264,7 @@ class Reader:
         return taken
 
     def _cut(self, commit: Commit) -> list[Any]:
-        """The part of a commit that is still to be read; moves on past it."""
+        """Return the part of a commit that is still to be read, and move past it."""
         first, last = max(commit.start, self._low), min(commit.end, self._high)
         events = commit.events
         if last - first != len(events):
@@ -270,10 +280,10 @@ class Reader:
         return events[::-1] if self._reverse else events
 
     def _gap(self, after: int, upto: int) -> EventsTrimmed | DecodeError:
-        """What it means that the next events are not there: they were trimmed, or else they were lost."""
+        """Return the error for missing events: they were trimmed, or else they were lost."""
         if self._trimmed_to > self._low and (not self._reverse or self._high <= self._trimmed_to):
             return self._trimmed()
-        return missing(self._context, self.workflow_id, after, upto)
+        return events_missing(self._context, self.workflow_id, after, upto)
 
     def _trimmed(self) -> EventsTrimmed:
-        return trimmed(self.workflow_id, self._trimmed_to)
+        return events_trimmed(self.workflow_id, self._trimmed_to)

@@ -1,4 +1,4 @@
-"""What an entry of a stream says: its events, and what is kept about them."""
+"""Decoding the entries of a stream: events, and the data that is stored about them."""
 
 import logging
 from collections.abc import Sequence
@@ -11,20 +11,29 @@ from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
-__all__ = ["Commit", "Record", "decode_commit", "entry_cursor", "lost", "missing", "read_cursor", "trimmed"]
+__all__ = [
+    "Commit",
+    "Record",
+    "commits_lost",
+    "decode_commit",
+    "entry_cursor",
+    "events_missing",
+    "events_trimmed",
+    "read_cursor",
+]
 
 _log = logging.getLogger("runic_redis")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Record(NamedTuple):
-    """An event and what is kept about it.
+    """An event and the data that is stored about it.
 
     Attributes:
         cursor: the workflow's cursor after this event.
-        time: when its commit was made, by the server's clock, to the millisecond.
+        time: the time of its commit, by the server's clock, to the millisecond.
         event: the event.
-        metadata: what was passed with its commit, or None.
+        metadata: the metadata of its commit, or None.
     """
 
     cursor: int
@@ -34,9 +43,9 @@ class Record(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """One decoded entry, of a commit or of a part of one: its events have the cursors from `start` + 1 to `end`.
+    """One decoded entry: a commit or a part of one. Its events have the cursors from `start` + 1 to `end`.
 
-    There is one in `events` for each cursor. Where upcasters have made `Several` of some, it is `multiplied`.
+    `events` has one element for each cursor. It is `multiplied` if upcasters have made `Several` events of one.
     """
 
     start: int
@@ -48,7 +57,7 @@ class Commit(NamedTuple):
     size: int
 
     def records(self, events: Sequence[Any], after: int) -> list[Record]:
-        """Some of its events, those from a cursor on, as records."""
+        """Return some of its events, those after a cursor, as records."""
         if self.multiplied:
             return [
                 Record(place, self.time, event, self.metadata)
@@ -112,7 +121,7 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
 
 
 def read_cursor(value: bytes | None, key: str) -> int:
-    """A cursor as it is kept; 0 if there is none.
+    """Return a stored cursor as a number; 0 if there is none.
 
     Raises:
         DecodeError: it is damaged.
@@ -125,17 +134,17 @@ def read_cursor(value: bytes | None, key: str) -> int:
 
 
 def entry_cursor(entry: Any, key: str) -> int:
-    """The cursor after an entry.
+    """Return the cursor after an entry.
 
     Raises:
-        DecodeError: its id is none of ours.
+        DecodeError: its ID is not one of the store.
     """
     end: bytes = entry[0].partition(b"-")[0]
     return read_cursor(end, key)
 
 
-def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
-    """The error for events that are gone, those up to a cursor."""
+def events_trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
+    """Return the error for events up to a cursor that are trimmed."""
     return EventsTrimmed(
         f"The events of the workflow {workflow_id!r} up to cursor {upto} have been trimmed: load the snapshot, and "
         f"read after its cursor (or after={upto}).",
@@ -143,7 +152,7 @@ def trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
     )
 
 
-def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
+def commits_lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
     """The error for a workflow that is behind where it has been, or is said to have been."""
     _log.warning("The workflow %r is at cursor %d, and was expected to be at %d.", workflow_id, actual, expected)
     return CommitsLost(
@@ -156,8 +165,8 @@ def lost(workflow_id: str, expected: int, actual: int, consequence: str) -> Comm
     )
 
 
-def missing(context: Context, workflow_id: str, after: int, upto: int) -> DecodeError:
-    """The error for events that are gone, and were not trimmed."""
+def events_missing(context: Context, workflow_id: str, after: int, upto: int) -> DecodeError:
+    """Return the error for events that are missing, and were not trimmed."""
     return DecodeError(
         f"Events of the workflow {workflow_id!r} are missing between the cursors {after} and {upto}, and were not "
         f"trimmed: the stream at the key {context.keys.workflow(workflow_id).events!r} has been altered. Nothing was "

@@ -1,4 +1,4 @@
-"""A workflow's references to facts: whether as many are kept as were counted, and restoring those that were lost."""
+"""A workflow's references to facts: comparing them with their count, and restoring lost ones."""
 
 from collections.abc import Sequence
 
@@ -10,39 +10,39 @@ from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Argument, Command, Operation, call_script
 from runic_redis.protocol.refusals import ask, ask_all
 
-__all__ = ["keep_all_references"]
+__all__ = ["restore_references"]
 
-# How often a workflow's references are compared with their count before a difference counts as a loss.
+# How often a workflow's references must differ from their count to count as lost.
 _LOOKS = 3
-# How often restoring is tried while the workflow changes.
+# How often a restore is tried while the workflow changes.
 _TRIES = 5
 
 
-def keep_all_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
+def restore_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
     """Restore references that workflows have lost, from their events and logs.
 
     Raises:
-        DecodeError: some cannot be restored, since events are trimmed or damaged, or the workflow changes all the time.
+        DecodeError: some cannot be restored, because events are trimmed or damaged, or the workflow keeps changing.
     """
-    for workflow_id in (yield from _with_losses(context, workflow_ids)):
+    for workflow_id in (yield from _find_losses(context, workflow_ids)):
         for _ in range(_TRIES):
             if (yield from _restore(context, workflow_id)):
                 break
         else:
             raise DecodeError(
                 f"References of the workflow {workflow_id!r} to facts are lost, at the key "
-                f"{context.keys.workflow(workflow_id).refs!r}, and it changed each time they were to be restored. No "
-                "fact was removed. Collect again while it rests."
+                f"{context.keys.workflow(workflow_id).refs!r}, and each restore met a change of it. No fact was "
+                "removed. Collect again while nothing writes to it."
             )
 
 
-def _with_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[list[str]]:
-    """Those that have fewer references than they have counted."""
+def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[list[str]]:
+    """Return the workflows that have fewer references than their count."""
     left = list(workflow_ids)
-    # A workflow may be deleted between the two questions; nobody deletes one and makes it again that often.
+    # A workflow may be deleted between the two reads. It is not deleted and created again this often.
     for _ in range(_LOOKS):
         keys = [context.keys.workflow(workflow_id) for workflow_id in left]
-        # In this order: references that are added in between are counted, and are there.
+        # In this order: a reference that is added in between is in the set, and not in the count that was read.
         counts = yield from ask_all([Command(("HGET", one.meta, "refs"), one.meta) for one in keys])
         there = yield from ask_all([Command(("SCARD", one.refs), one.refs) for one in keys])
         left = [
@@ -54,7 +54,7 @@ def _with_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
 
 
 def _restore(context: Context, workflow_id: str) -> Operation[bool]:
-    """Restore the references of a workflow; return whether it has them all, and was not changed meanwhile."""
+    """Restore the references of a workflow. Return whether it has them all, and was not changed meanwhile."""
     keys = context.keys.workflow(workflow_id)
     plain = without_classes(context)
     commands = [
@@ -75,12 +75,12 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
             while page := (yield from reader.next_page()):
                 found.update(ref.hash for event in page for ref in refs_in(event, plain.codec.registry))
     except WorkflowNotFound:
-        return True  # it is deleted by now
+        return True  # it was deleted since
     except (EventsTrimmed, DecodeError) as error:
         raise DecodeError(
             f"References of the workflow {workflow_id!r} to facts are lost, at the key {keys.refs!r}, and not all of "
-            f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup; "
-            "runic-redis verify --repair keeps what references can be found, and gives up the others."
+            f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup. "
+            "runic-redis verify --repair restores the references that it can find, and forgets the others."
         ) from error
     arguments: list[Argument] = [workflow_id, cursor or b"", last[0][0] if last else b"", fence or b""]
     for fact_hash in found:
@@ -88,5 +88,5 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     touched = [
         *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
     ]
-    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], line=workflow_id))
+    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], workflow_id=workflow_id))
     return bool(repaired == 1)

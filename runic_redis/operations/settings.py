@@ -1,4 +1,4 @@
-"""Opening and making a namespace: what is to be known of the server, and are the settings those it was made with?"""
+"""Opening and creating a namespace: checks of the server, and of the namespace's settings."""
 
 import logging
 import re
@@ -45,10 +45,10 @@ def open_namespace(context: Context) -> Operation[None]:
 
     Raises:
         ConfigurationError: the server is too old, has no scripts, or cannot confirm the durability asked for; or the
-            namespace was made with other settings.
-        StoreUnavailable: the server did not answer within the deadline.
+            namespace was created with other settings.
+        StoreUnavailable: the server did not reply within the deadline.
     """
-    # It lacks an argument, which a server checks before the user's permissions and before it runs anything.
+    # An argument is missing on purpose. A server checks that before the user's permissions, and runs nothing.
     scripts = Command(("EVAL", "return 1"), context.keys.config)
     info = Command(("INFO",), context.keys.config)
     replies = yield Batch((info, *_read_settings(context), scripts))
@@ -68,7 +68,7 @@ def open_namespace(context: Context) -> Operation[None]:
                 f"{reply.message}. {not_allowed(reply)}".rstrip()
             )
     _take_settings(context, found, copy)
-    # From now on there are operations that have been told how many.
+    # From now on, operations rely on the number.
     context.any_partitions = False
     if context.durability != "memory":
         yield from prepare_durability(context, context.durability)
@@ -80,13 +80,13 @@ def open_namespace(context: Context) -> Operation[None]:
 
 
 def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
-    """Carry an operation out in a namespace that was not made yet when the store was opened.
+    """Run an operation in a namespace that did not exist when the store was opened.
 
-    Somebody may have made it since, with other settings: then what this store reads would be missing without a word.
-    The operation's own checks come first, so that bad input still sends nothing.
+    Another store may have created it since, with other settings. This store would then silently read nothing. The
+    checks of the operation come first, so bad input still sends nothing.
 
     Raises:
-        ConfigurationError: the namespace was made with other settings.
+        ConfigurationError: the namespace was created with other settings.
     """
     try:
         effect = next(operation)
@@ -99,7 +99,7 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
 
 
 def _read_settings(context: Context) -> list[Command]:
-    """What reads the namespace's settings, and their copy."""
+    """Return the commands that read the namespace's settings, and their copy."""
     return [Command(("HMGET", key, *SETTINGS), key) for key in (context.keys.config, context.keys.config_copy)]
 
 
@@ -118,10 +118,10 @@ def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes
 
 
 def make_namespace(context: Context) -> Operation[None]:
-    """Make the namespace, unless it is known to be there: the first step of every write.
+    """Create the namespace, unless it is known to exist: the first step of every write.
 
     Raises:
-        ConfigurationError: somebody has made it with other settings.
+        ConfigurationError: it was created with other settings.
     """
     if context.made:
         return
@@ -138,9 +138,9 @@ def make_namespace(context: Context) -> Operation[None]:
 
 
 def remake_namespace(context: Context) -> Operation[None]:
-    """Make the namespace again, which was deleted or flushed while this store had it open; or follow who has made it.
+    """Create the namespace again, which was deleted or flushed while this store had it open.
 
-    If it was made again with other partitions, the store uses these from now on.
+    If another store has created it again with other partitions, this store uses these from now on.
     """
     settings, _ = yield from ask_all(_read_settings(context))
     partitions = settings[1] if settings[0] == str(FORMAT).encode() and settings[1] is not None else b""
@@ -153,13 +153,13 @@ def remake_namespace(context: Context) -> Operation[None]:
 
 
 def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
-    """Have scripts know that the partitions are made; one that was lost is none to be made again.
+    """Mark the partitions as made, for the scripts. A partition that was lost is not marked.
 
     Raises:
         DecodeError: a partition's hash is lost.
     """
     keys = context.keys
-    hashes = [keys.partition(number) for number in range(keys.partitions)]
+    hashes = [keys.partition(number) for number in keys.partition_numbers()]
     made = yield from ask_all([Command(("HSETNX", key, "made", "1"), key) for key in hashes])
     if fresh:
         return
@@ -173,26 +173,26 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
     yield from ask_all([Command(("HDEL", key, "made"), key) for key, _ in lost])
     for key, indexed in lost:
         raise DecodeError(
-            f"What is known of a partition, at the key {key!r}, is lost, and {indexed} workflows are in it. Nothing "
-            "was written: runic-redis verify --repair restores it."
+            f"The hash of a partition, at the key {key!r}, is lost, and {indexed} workflows are in the partition. "
+            "Nothing was written. runic-redis verify --repair restores it."
         )
 
 
 def count_call(context: Context, number: int, *, repair: bool = False) -> Command:
-    """Return the call that counts a partition's workflows, and with `repair` keeps the counts of what is there."""
+    """Return the call that counts a partition's workflows; with `repair`, it stores the counts."""
     keys = context.keys
     touched = [keys.partition(number), keys.index(number), keys.leases(number)]
     return call_script("count", touched, ["repair" if repair else ""])
 
 
 def parse_info(info: str | bytes) -> dict[str, str]:
-    """What a server says of itself. A user without INFO is told nothing; an old server will refuse the first write."""
+    """Return the fields of a server's INFO."""
     text = info if isinstance(info, str) else info.decode(errors="replace")
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
 
 
 def _role(config: str) -> Operation[dict[str, str]]:
-    """The part of INFO that a user without INFO may still ask for."""
+    """Return the field of INFO that a user without INFO can read. An old server will reject the first write."""
     (reply,) = yield Batch([Command(("ROLE",), config)])
     if isinstance(reply, ErrorReply | Unanswered):
         return {}
@@ -220,7 +220,7 @@ def _check_version(about: Mapping[str, str]) -> None:
 
 
 def _dangers(about: Mapping[str, str], durability: Durability) -> Iterator[str]:
-    """What of the server's settings may lose what it has acknowledged."""
+    """Yield a warning for each setting of the server that may lose acknowledged writes."""
     if about.get("role") == "slave":
         yield (
             "The server is a replica. It rejects writes or, with replica-read-only no, loses them when it next copies "
@@ -228,15 +228,15 @@ def _dangers(about: Mapping[str, str], durability: Durability) -> Iterator[str]:
         )
     if durability == "memory" and about.get("aof_enabled") == "0":
         yield (
-            "The server keeps no append-only file: when it ends, what it acknowledged since its last RDB file, if it "
-            "writes any, is lost. Set appendonly yes, or use durability replicated(n)."
+            "The server keeps no append-only file: when it ends, writes that it acknowledged since its last RDB file, "
+            "if it has any, are lost. Set appendonly yes, or use durability replicated(n)."
         )
     policy = about.get("maxmemory_policy", "noeviction")
     if about.get("maxmemory", "0") != "0" and policy != "noeviction":
         whose = "any key" if policy.startswith("allkeys") else "keys of workflows that expire"
         yield (
-            f"The server's maxmemory-policy is {policy}: when its memory is full it drops {whose}, and with it events, "
-            "without a word. Set maxmemory-policy noeviction, which refuses writes instead."
+            f"The server's maxmemory-policy is {policy}: when its memory is full, it silently drops {whose}, and "
+            "events with them. Set maxmemory-policy noeviction, which rejects writes instead."
         )
 
 
@@ -249,13 +249,14 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
     data_format, partitions = (int(value or b"") for value in found)
     if data_format != FORMAT:
         raise ConfigurationError(
-            f"The namespace {name!r} is kept in data format {data_format}, and this version of runic_redis uses format "
-            f"{FORMAT}: use the version that made it, or another namespace."
+            f"The namespace {name!r} has the data format {data_format}, and this version of runic_redis uses format "
+            f"{FORMAT}. Nothing was written. Use the version that made it, or another namespace."
         )
     if context.any_partitions and 1 <= partitions <= MAX_PARTITIONS:
         context.keys = replace(context.keys, partitions=partitions)
     if partitions != context.keys.partitions:
         raise ConfigurationError(
             f"The namespace {name!r} was made with partitions={partitions}, and this store asks for "
-            f"partitions={context.keys.partitions}: pass partitions={partitions}, or another namespace."
+            f"partitions={context.keys.partitions}. Nothing was written. Pass partitions={partitions}, or use another "
+            "namespace."
         )

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
-from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
-from runic_redis.operations.leftovers import read_saved, unless_left_over
+from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
+from runic_redis.operations.leftovers import read_saved, reject_leftovers
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
@@ -29,17 +29,17 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
             [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
             [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
             retry_at=2,
-            line=workflow_id,
+            workflow_id=workflow_id,
             size=len(data),
             writes=True,
         ),
     )
-    if isinstance(unless_lost(reply, workflow_id), ErrorReply):
+    if isinstance(leased_reply(reply, workflow_id), ErrorReply):
         actual = int(reply.message)
         problem = (
             f"above the workflow's, which is {actual}: append the events first"
             if reply.code == "SNAPSHOT_AHEAD"
-            else f"below that of the snapshot already there, which is {actual}"
+            else f"below that of the stored snapshot, which is {actual}"
         )
         outcome = "Nothing was stored."
         if reply.code == "SNAPSHOT_BEHIND" and reply.unsure:
@@ -52,7 +52,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
 
 
 def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, bytes]]:
-    """A workflow's snapshot, with the cursor that it stands for."""
+    """Return a workflow's snapshot: its cursor and its data."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     get = Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot)
@@ -63,13 +63,13 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     if data is None or cursor is None or not is_cursor(cursor):
         raise DecodeError(
             f"The snapshot of the workflow {workflow_id!r}, at the key {keys.snapshot!r}, is damaged. Nothing was "
-            "changed; replay the events, and save another."
+            "changed. Read the events from the beginning, and save another."
         )
     return int(cursor), data
 
 
 def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
-    """Whether a snapshot is the last one that was saved, as far as its cursor tells; one that is damaged says so."""
+    """Return whether a snapshot's cursor is the noted one. Damaged cursors fit: the caller reports them."""
     cursor = snapshot[0]
     if noted is None or cursor is None:
         return noted is cursor
@@ -77,14 +77,14 @@ def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
 
 
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
-    """Remove the commits that the snapshot covers; the cursor of the last event that is gone."""
+    """Trim the commits that the snapshot covers. Return the cursor of the last trimmed event."""
     workflow_id = check_workflow_id(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
     arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep")), context.now_us()]
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
-    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, line=workflow_id))
-    if unless_lost(reply, workflow_id) is None:
-        yield from unless_left_over(context, workflow_id)
+    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, workflow_id=workflow_id))
+    if leased_reply(reply, workflow_id) is None:
+        yield from reject_leftovers(context, workflow_id)
         raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
     return int(reply)

@@ -1,4 +1,4 @@
-"""A workflow as a whole: its log, whether it exists, its end."""
+"""A workflow as a whole: its log, its existence, its deletion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.ending import delete_call, is_over
-from runic_redis.operations.leasing import Lease, lease_argument, unless_lost
+from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
 from runic_redis.operations.leftovers import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
@@ -29,15 +29,17 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     encoded = context.codec.encode_log(log, found)
     check_size(len(encoded), "A log")
     yield from make_namespace(context)
-    for problem in (yield from facts.keep_ahead(context, found)).values():
+    for problem in (yield from facts.store_ahead(context, found)).values():
         raise problem
-    fact_keys, fact_arguments = facts.beside(context, found, keys.refs)
     command = call_script(
         "save_log",
-        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, *(fact_keys or [keys.refs])],
-        [workflow_id, own_id(), "", by_lease, encoded, context.now_us(), *fact_arguments],
+        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.refs, *facts.fact_keys(context, found)],
+        [
+            *(workflow_id, own_id(), "", by_lease, encoded, context.now_us()),
+            *(str(len(found)), facts.ahead_argument(context), *facts.fact_arguments(context, found)),
+        ],
         retry_at=2,
-        line=workflow_id,
+        workflow_id=workflow_id,
         size=len(encoded) + sum(map(len, found.values())),
         writes=True,
     )
@@ -45,12 +47,12 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     if facts.crosses_slots(context, command, reply):
         yield from save(context, workflow_id, log, lease)
         return
-    if isinstance(unless_lost(answer(reply, command), workflow_id), ErrorReply):
-        raise facts.missing_fact(reply.message)
+    if isinstance(leased_reply(answer(reply, command), workflow_id), ErrorReply):
+        raise facts.fact_not_found(reply.message)
 
 
 def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
-    """The list of events that was saved."""
+    """Return the saved list of events."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     get = Command(("GET", keys.log), keys.log)
@@ -68,7 +70,7 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
 
 
 def exists(context: Context, workflow_id: str) -> Operation[bool]:
-    """Whether anything was ever saved, appended or snapshotted under the id, and is there, whole or not."""
+    """Return whether a workflow exists: a log, events or a snapshot of it are stored, whole or damaged."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
@@ -79,15 +81,15 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
 
 
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
-    """Delete workflows, those that there are."""
+    """Delete workflows. An id without a workflow is no error."""
     by_lease = [lease_argument(lease, workflow_id) for workflow_id in workflow_ids]
     keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
-    # By when it was created, so that a delete whose reply was lost cannot, sent again, delete a workflow made since.
+    # The delete names the time of creation. So a retry cannot delete a workflow that was created since.
     created = yield from ask_all([Command(("HGET", one.meta, "created"), one.meta) for one in keys])
-    # Of one that is gone already, too: that it is may have to be confirmed, and something of it may be left.
+    # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
     calls = [
         delete_call(context, workflow_id, when or b"", lease=held)
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        unless_lost(reply, call.line)
+        leased_reply(reply, call.workflow_id)

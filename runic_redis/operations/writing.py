@@ -1,8 +1,10 @@
-"""Sending writes to workflows, and what may have to come first: making the namespace, or ending a workflow.
+"""Sending writes to workflows, and the two steps that may have to come first.
 
-A script that would make a workflow in a partition that was never made rejects that, and changes nothing: the namespace
-may have been deleted, or flushed and made with other settings, since this store looked. One that would write to a
-workflow whose end is reached rejects that, too.
+- A script does not create a workflow in a partition that was never made. The namespace may have been deleted, or
+  flushed and created with other settings. Then the namespace is created again, and the write is sent again.
+- A script does not write to a workflow that has reached its end. Then that end is settled first.
+
+In both cases the script changes nothing.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from runic_redis.protocol.refusals import answer
 
 __all__ = ["write", "write_all"]
 
-# Each round settles what the one before met; more come only where the namespace is deleted again and again.
+# Each round settles the rejections of the one before. Only repeated deletes of the namespace cause more rounds.
 _ROUNDS = 5
 
 
@@ -33,14 +35,14 @@ def write(context: Context, command: Command) -> Operation[Any]:
 
 
 def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[Any]]:
-    """Return the replies to commands that write to workflows, as they came; or errors, for `answer` to raise."""
+    """Return the raw replies to commands that write to workflows; or errors, for `answer` to raise."""
     replies = list((yield Batch(commands)))
     rounds = 0
     while places := [place for place, reply in enumerate(replies) if _is_premature(reply)]:
         if rounds == _ROUNDS:
             error = StoreError(
-                f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times while this was "
-                "written. Nothing was changed; stop what deletes it, and try again."
+                f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times during this "
+                "write. Nothing was changed. Stop the program that deletes it, and try again."
             )
             for place in places:
                 replies[place] = error
@@ -50,7 +52,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         ended: dict[str, list[int]] = {}
         for place in places:
             if replies[place].code == "END_REACHED":
-                ended.setdefault(commands[place].line, []).append(place)
+                ended.setdefault(commands[place].workflow_id, []).append(place)
         if early:
             yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
         for workflow_id, its_places in ended.items():
@@ -63,7 +65,7 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
 
 
 def _settle(operation: Operation[None], replies: list[Any], places: Sequence[int]) -> Operation[None]:
-    """Carry out what some commands wait for. If it fails, that is their reply, and not that of the others."""
+    """Run an operation that some commands wait for. If it fails, its error is their reply, and no other's."""
     try:
         yield from operation
     except StoreError as error:
@@ -72,7 +74,7 @@ def _settle(operation: Operation[None], replies: list[Any], places: Sequence[int
 
 
 def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
-    """Make the namespace again for commands.
+    """Create the namespace again for commands.
 
     Raises:
         ConfigurationError: some have keys of a namespace with another number of partitions.
@@ -88,11 +90,11 @@ def _check_partitions(context: Context, command: Command) -> None:
     Another call of this store may have noticed first that the namespace was made again.
     """
     now = context.keys.partitions
-    if context.keys.workflow(command.line).partition not in command.keys:
+    if context.keys.workflow(command.workflow_id).partition not in command.keys:
         raise ConfigurationError(
-            f"The namespace {context.keys.namespace!r} was deleted or flushed, and made again with partitions={now}; "
-            f"this call was for another number. Nothing was written by it. This store uses partitions={now} from now "
-            "on: read again and decide."
+            f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
+            f"partitions={now}. This call was for another number, and wrote nothing. This store uses "
+            f"partitions={now} from now on: read again and decide."
         )
 
 
@@ -101,5 +103,5 @@ def _is_premature(reply: Any) -> bool:
 
 
 def _as_sent(command: Command, reply: ErrorReply) -> Command:
-    """The command; as a retry if an earlier try of it had no answer, and may still arrive."""
+    """Return the command; as a retry if an earlier try had no answer, and may still arrive."""
     return replace(command, args=command.as_retry()) if reply.unsure else command

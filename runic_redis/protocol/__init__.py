@@ -1,6 +1,10 @@
-"""What drivers carry: commands in batches, when they are sent and retried, scripts, and what replies mean.
+"""The protocol between operations and a Redis server, without sockets, threads and clocks.
 
-`effects` defines what passes between an operation and a driver, `queue` which calls travel together and when they are
-retried, `refusals` what error replies mean, `confirmation` what makes a write durable. No socket, thread or clock is
-here.
+- `effects`: the types that pass between an operation and the driver that runs it.
+- `queue`: when commands are sent and retried; `queues`: the queue of each node; `rounds`: what one round trip carries.
+- `size_limits`: whether a server has rejected a request for its size.
+- `confirmation`: how a server confirms that a write is durable.
+- `refusals`: the meaning of error replies; `resp`: pairs in replies.
+- `following`: blocking reads of streams; `scans`: sets and hashes that are too large for one reply.
+- `scripts`: the Lua scripts.
 """

@@ -1,30 +1,30 @@
-"""What confirms a write to be as durable as was asked for, and what the replies to it mean.
+"""Confirms that a write is as durable as its caller requires.
 
-`WAIT` and `WAITAOF` tell whether replicas and disk have what their own connection wrote last. A write that was stored
-by an earlier try over another connection has written nothing on this one, and they would confirm it whatever the
-replicas have. Where that may be, something is written first: see lua/touch.lua.
+`WAIT` and `WAITAOF` report whether replicas and disk have the last write of the same connection. If an earlier try over
+another connection stored a commit, the retry writes nothing on this one, and the server would confirm it in any case.
+So where that is possible, the retry writes something first: see lua/touch.lua.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from runic_redis.protocol.effects import PASSING, Argument, Confirmation, ErrorReply
+from runic_redis.protocol.effects import TRANSIENT, Argument, Confirmation, ErrorReply
 from runic_redis.protocol.scripts import load_script
 
-__all__ = ["Confirming", "said", "unlike_settings"]
+__all__ = ["Confirming", "unlike_settings"]
 
 _SETTINGS = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
 
 @dataclass(frozen=True, slots=True)
 class Confirming:
-    """What is sent behind the commands of a round, on the same connection, and what the replies to it mean.
+    """The commands that confirm a round, sent behind it on the same connection, and the meaning of their replies.
 
     Attributes:
-        by: what has to confirm them.
-        wait_ms: how long the server is to wait for that.
-        touch: whether some of them may have written nothing.
+        by: what has to confirm the round.
+        wait_ms: the longest time that the server waits for that.
+        touch: whether some commands of the round may have written nothing.
     """
 
     by: Confirmation
@@ -32,7 +32,7 @@ class Confirming:
     touch: bool
 
     def commands(self, key: str) -> list[tuple[Argument, ...]]:
-        """What is sent; `key` is that of one of the commands, and decides about the slot."""
+        """Return the commands to send. `key` is that of one command of the round, and decides the slot."""
         if self.by.by_settings:
             return [("CONFIG", "GET", "*append*")]
         touches: list[tuple[Argument, ...]] = []
@@ -43,14 +43,14 @@ class Confirming:
         return [*touches, ("WAIT", str(self.by.replicas), str(self.wait_ms))]
 
     def shortfall(self, replies: Sequence[Any]) -> tuple[str, bool]:
-        """What is missing, or '' if nothing is; and whether asking again may help.
+        """Return what is missing, or '' if nothing is; and whether a retry may help.
 
         Args:
-            replies: to what was sent: values, and `ErrorReply`s.
+            replies: those to `commands`: values, and `ErrorReply`s.
         """
         for reply in replies:
             if isinstance(reply, ErrorReply):
-                return said(reply), reply.code in PASSING
+                return reply.text, reply.code in TRANSIENT
         if self.by.by_settings:
             return unlike_settings(replies[-1]), False
         wanted = self.by.replicas
@@ -63,13 +63,8 @@ class Confirming:
         return "", True
 
 
-def said(reply: ErrorReply) -> str:
-    """Return the text of an error reply, its code first."""
-    return f"{reply.code} {reply.message}".strip()
-
-
 def unlike_settings(reply: Any) -> str:
-    """Which settings are not those of a server that syncs every write to disk before it answers."""
+    """Return the settings that a server needs to sync each write to disk before its reply, and does not have."""
     pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
     found = {_text(name): _text(value) for name, value in pairs}
     wrong = [f"{name} is {found.get(name)!r}" for name, value in _SETTINGS.items() if found.get(name) != value]

@@ -1,4 +1,4 @@
-"""What passes between an operation and the driver that runs it."""
+"""The types that pass between an operation and the driver that runs it."""
 
 import os
 import re
@@ -9,17 +9,17 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from runic_redis.protocol.scripts import Script, load_script
 
 __all__ = [
-    "PASSING",
-    "Ahead",
+    "TRANSIENT",
     "Argument",
+    "Await",
     "Batch",
-    "Collect",
+    "Begin",
     "Command",
     "Confirmation",
+    "ConnectionLost",
     "Effect",
     "ErrorReply",
-    "Fetching",
-    "Lost",
+    "InFlight",
     "Operation",
     "Unanswered",
     "Unconfirmed",
@@ -29,8 +29,10 @@ __all__ = [
 
 T = TypeVar("T")
 _OWN_ID_BYTES = 8
-# Replies of a server that has not carried the command out, and may well do so soon.
-PASSING = frozenset({"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"})
+# Error codes of a server that has not carried the command out, and may do so soon.
+TRANSIENT = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "NOREPLICAS", "READONLY", "TRYAGAIN", "UNBLOCKED"}
+)
 _IN_SCRIPT = re.compile(
     r"(?:(?:ERR )?Error running script [^:]*: @user_script: ?\d+: )?@user_script: ?\d+: -([A-Z]+ .*)", re.S
 )
@@ -43,23 +45,23 @@ _WITHHELD = re.compile(r"\bnot (?:support|available|allowed|enabled)|\bdisabled|
 
 @dataclass(slots=True)
 class Command:
-    """One command; not changed once it is made.
+    """One command. It is never changed.
 
     Attributes:
-        args: its name and arguments; of a call of a script, only what comes behind the keys.
+        args: its name and arguments; for a call of a script, only the arguments behind the keys.
         key: the key that decides which node of a cluster it goes to.
         script: the script that it calls.
         keys: all the keys of such a call.
-        retry_at: for a command that may not simply be sent twice, the place of the argument that says so: empty at
-            first, and once an earlier try may have been carried out, `tried`.
-        tried: what that argument says then.
-        line: commands of one line are carried out in the order in which they were asked for, whatever fails in
-            between; without one, in any order.
-        joins: whether calls of the same script may be sent as one, the keys and then the further arguments of all
-            behind each other. The reply to such a command is an array, with an element for each call in it: an integer,
-            a string that begins with a digit, or an error as a string.
-        size: about how many bytes it has, where they are many.
-        writes: whether it is sure to write something, on a first try that is not refused.
+        retry_at: for a command that must not simply be sent twice, the place of the argument that marks a retry. It is
+            empty on the first try, and `tried` once an earlier try may have been carried out.
+        tried: the value of that argument on a retry.
+        workflow_id: the workflow that it writes to or renews. The commands of one workflow are carried out in the
+            order in which they were asked for, whatever fails in between; those without one, in any order.
+        joins: whether calls of the same script may be sent as one: first the keys of all, then the further arguments
+            of all. The reply to such a command is an array, with an element for each call in it: an integer, a string
+            that begins with a digit, or an error as a string.
+        size: roughly its size in bytes; 0 for a small one.
+        writes: whether a first try that the server accepts always writes something.
     """
 
     args: Sequence[Argument]
@@ -67,14 +69,14 @@ class Command:
     script: Script | None = None
     keys: Sequence[str] = ()
     retry_at: int | None = None
-    line: str = ""
+    workflow_id: str = ""
     joins: bool = False
     size: int = 0
     writes: bool = False
     tried: str = "1"
 
     def as_retry(self) -> Sequence[Argument]:
-        """Its arguments, once an earlier try may have been carried out."""
+        """Return its arguments for a retry, after a try that may have been carried out."""
         if self.retry_at is None:
             return self.args
         return (*self.args[: self.retry_at], self.tried, *self.args[self.retry_at + 1 :])
@@ -82,12 +84,12 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What has to confirm writes before they count as done.
+    """What has to confirm writes before they are acknowledged.
 
     Attributes:
-        replicas: how many replicas, at least.
-        fsync: that it is on disk, of the server and of the replicas.
-        by_settings: that is known by the settings of the server, one without WAITAOF.
+        replicas: the least number of replicas that must have them.
+        fsync: whether they must be on disk, on the server and on the replicas.
+        by_settings: whether that is known by the settings of the server, one without WAITAOF.
     """
 
     replicas: int
@@ -97,67 +99,72 @@ class Confirmation:
 
 @dataclass(slots=True)
 class Batch:
-    """Commands to be answered, in a list: each by a value, an `ErrorReply`, `Unanswered` or `Unconfirmed`.
+    """Commands to send. The driver sends back a list: for each a value, `ErrorReply`, `Unanswered` or `Unconfirmed`.
 
-    They travel in one round trip (in a cluster, one to each node), together with those of other calls.
+    They share a round trip with those of other calls. In a cluster that is one round trip to each node.
 
     Attributes:
         commands: the commands.
-        apart: on a connection of their own: for replies that may be large, which others should not wait for.
-        at_once: the replies mean something together only: when one is lost, all are asked for again.
-        confirmation: what has to confirm that it is durable; None if the server's answer is enough.
+        own_connection: whether they have their own connection: their replies may be large and delay others.
+        all_or_none: whether the replies are valid only together: when one is lost, all commands are retried.
+        confirmation: what has to confirm the writes; None if the server's reply is enough.
     """
 
     commands: Sequence[Command]
-    apart: bool = False
-    at_once: bool = False
+    own_connection: bool = False
+    all_or_none: bool = False
     confirmation: Confirmation | None = None
 
 
-class Fetching(Protocol):
-    """A batch under way, begun by `Ahead`."""
+class InFlight(Protocol):
+    """A batch in flight, sent by `Begin`."""
 
     def cancel(self) -> None:
-        """Give up on it."""
+        """Drop its replies."""
 
 
 @dataclass(slots=True)
-class Ahead:
-    """Begin a batch, and do not wait for it. Answered by its `Fetching`."""
+class Begin:
+    """Send a batch without waiting for its replies. The driver sends back its `InFlight`."""
 
     batch: Batch
 
 
 @dataclass(slots=True)
-class Collect:
-    """Wait for what was begun. Answered as its batch is."""
+class Await:
+    """Wait for the replies to a batch that is in flight. The driver sends them back as it does for a `Batch`."""
 
-    fetching: Fetching
+    in_flight: InFlight
 
 
 @dataclass(slots=True)
 class ErrorReply:
-    """A reply in which the server refused the command.
+    """A reply by which the server rejects a command.
 
     Attributes:
         code: its error code.
-        message: the rest of what it said.
-        unsure: whether an earlier try had no answer, and may have been carried out.
+        message: the rest of its text.
+        unsure: whether the reply to an earlier try was lost, so that it may have been carried out.
     """
 
     code: str
     message: str
     unsure: bool = False
 
+    @property
+    def text(self) -> str:
+        """Its text as the server sent it, the code first."""
+        return f"{self.code} {self.message}".strip()
+
     def says_unknown(self, command: str) -> bool:
         """Whether the server does not have a command, for any user."""
-        said = f"{self.code} {self.message}".lower()
-        withheld = command.lower() in said and _WITHHELD.search(said) is not None
-        return self.code != "NOPERM" and (withheld or _UNKNOWN.match(said) is not None)
+        text = self.text.lower()
+        withheld = command.lower() in text and _WITHHELD.search(text) is not None
+        return self.code != "NOPERM" and (withheld or _UNKNOWN.match(text) is not None)
 
     @classmethod
     def parse(cls, text: str) -> "ErrorReply":
-        """What a server has said, where a script of Redis 6.2 stands around what a command in it has said."""
+        """Return the error in a text; of a script of Redis 6.2, the error of the command in it."""
         inner = _IN_SCRIPT.match(text)
         code, _, message = (inner[1] if inner else text).strip().partition(" ")
         return cls(code, message)
@@ -165,13 +172,13 @@ class ErrorReply:
 
 @dataclass(slots=True)
 class Unanswered:
-    """In place of a reply: there was none within the deadline.
+    """In place of a reply: there was none before the deadline.
 
     Attributes:
         reason: how the last try failed.
-        elapsed_s: for how long it was tried.
-        unsure: whether the command may have been carried out, and was one that may not simply be sent twice.
-        refused: whether the command was certainly not carried out: no try was sent and lost.
+        elapsed_s: the time from the first try to the deadline.
+        unsure: whether the command may have been carried out, and must not simply be sent twice.
+        refused: whether the command was certainly not carried out: no reply to a try was lost.
     """
 
     reason: str
@@ -181,35 +188,35 @@ class Unanswered:
 
     @property
     def code(self) -> str:
-        """The server's error code, if the last try ended with a refusal; empty if it ended without a reply."""
+        """The server's error code, if it rejected the last try; empty if that had no reply."""
         code = self.reason.partition(" ")[0]
-        return code if code in PASSING else ""
+        return code if code in TRANSIENT else ""
 
 
 @dataclass(slots=True)
 class Unconfirmed:
-    """In place of a reply: the server has carried the command out, and what has to confirm it did not.
+    """In place of a reply: the server has carried the command out, and it was not confirmed.
 
     Attributes:
-        reply: what the server replied.
+        reply: the server's reply.
         reason: what was missing.
-        passing: whether asking again may help.
-        elapsed_s: for how long it was tried.
+        transient: whether a retry may help.
+        elapsed_s: the time since the first try.
     """
 
     reply: Any
     reason: str
-    passing: bool
+    transient: bool
     elapsed_s: float = 0.0
 
 
-class Lost:
-    """In place of a reply, to those who send: the connection failed.
+class ConnectionLost:
+    """In place of a reply: the connection failed. The queue then decides about a retry.
 
     Args:
         reason: how it failed.
         sent: whether the command may have reached the server.
-        closed: whether the connection was closed while it was in use, as a server does that rejects a large request.
+        closed: whether the connection was closed while in use. A server does that to reject a large request.
     """
 
     __slots__ = ("closed", "reason", "sent")
@@ -220,12 +227,12 @@ class Lost:
         self.closed = closed
 
 
-Effect: TypeAlias = Batch | Ahead | Collect
+Effect: TypeAlias = Batch | Begin | Await
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 
 def own_id() -> bytes:
-    """A new id of the store's own, for a commit or another call that may have to be recognised."""
+    """Return a new id, by which the server recognises a retry of a commit or another call."""
     return os.urandom(_OWN_ID_BYTES)
 
 
@@ -235,11 +242,11 @@ def call_script(
     args: Sequence[Argument],
     *,
     retry_at: int | None = None,
-    line: str = "",
+    workflow_id: str = "",
     joins: bool = False,
     size: int = 0,
     writes: bool = False,
     tried: str = "1",
 ) -> Command:
-    """A call of a script; its arguments as for `Command`."""
-    return Command(args, keys[0], load_script(name), keys, retry_at, line, joins, size, writes, tried)
+    """Return a command that calls a script. For the arguments see `Command`."""
+    return Command(args, keys[0], load_script(name), keys, retry_at, workflow_id, joins, size, writes, tried)

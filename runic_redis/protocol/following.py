@@ -1,7 +1,7 @@
-"""Blocking reads of streams, and how those of many callers become one.
+"""Blocking reads of streams, and how the reads of many callers become one.
 
-One read waits for all streams of a slot. Where slots matter, a read waits for one slot a moment and looks at the others
-in passing; the next read waits for another slot.
+One read blocks on all streams of a slot. In a cluster, a read blocks on one slot for a moment and reads the others
+without waiting; the next read blocks on another slot.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,23 +10,23 @@ from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Unanswered
-from runic_redis.protocol.queue import Ticket
+from runic_redis.protocol.rounds import Ticket
 
 __all__ = ["Follow", "Follower", "Stop", "by_slot", "entries_of", "follow"]
 
-# How many entries of each stream a read brings, if it is the only stream; and of all streams, if there are many.
+# The most entries that a read brings of each stream; and about the most of all streams together.
 _MOST_ENTRIES = 32
 _MOST_TOGETHER = 512
-# How long a read waits for one slot of several, and one that is made for many callers, which others may join then.
+# How long a read waits for one slot of several; and a read for many callers, so that others can join the next.
 _GLANCE_S = 0.05
 
 
 class Stop:
-    """Ends reads that wait, from any thread.
+    """Ends blocking reads, from any thread.
 
     Attributes:
-        is_set: whether they are to end; none waits after that.
-        interrupt: ends the one that waits now; a driver sets it.
+        is_set: whether they end; no later read blocks.
+        interrupt: ends the read that blocks now; a driver sets it.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Stop:
         self.interrupt: Callable[[], None] | None = None
 
     def set(self) -> None:
-        """End the read that waits, and each later one."""
+        """End the read that blocks, and each later one."""
         self.is_set = True
         if (interrupt := self.interrupt) is not None:
             interrupt()
@@ -42,11 +42,11 @@ class Stop:
 
 @dataclass(slots=True)
 class Follow(Batch):
-    """Reads of streams, which wait until something comes.
+    """Blocking reads of streams.
 
     Attributes:
-        after: for each stream's key, the ID of the entry after which to read.
-        wait_s: how long to wait.
+        after: the ID of the entry after which to read, for the key of each stream.
+        wait_s: the longest time to wait for an entry.
         stop: ends them early.
     """
 
@@ -56,14 +56,16 @@ class Follow(Batch):
 
 
 def follow(slots: Sequence[Mapping[str, str]], wait_s: float, stop: Stop | None = None) -> Follow:
-    """Return what reads streams, those of each slot together; the first slot is waited for."""
+    """Return the reads of streams, one for each slot; only the first blocks."""
     wait_s = wait_s if len(slots) == 1 else min(wait_s, _GLANCE_S)
     after = {key: entry_id for slot in slots for key, entry_id in slot.items()}
-    return Follow(_reads(slots, wait_s, _MOST_ENTRIES), apart=True, after=after, wait_s=wait_s, stop=stop or Stop())
+    return Follow(
+        _reads(slots, wait_s, _MOST_ENTRIES), own_connection=True, after=after, wait_s=wait_s, stop=stop or Stop()
+    )
 
 
 def by_slot(keys: Iterable[str]) -> list[list[str]]:
-    """Return keys, those of each slot together."""
+    """Return keys grouped by slot."""
     slots: dict[str, list[str]] = {}
     for key in keys:
         slots.setdefault(key.partition("}")[0], []).append(key)
@@ -89,37 +91,38 @@ def _reads(slots: Sequence[Mapping[str, str]], wait_s: float, count: int) -> lis
 
 
 class Follower:
-    """Makes one read of what many callers wait for. Knows no sockets and no clock.
+    """Combines the reads of many callers into one. Knows no sockets and no clock.
 
-    A read lasts a moment only, so that others can join the next one. Callers that follow one stream from different
-    places are read for by different commands, of which the first waits.
+    A read lasts only a moment, so that others can join the next one. Callers that follow one stream from different
+    places need different commands, of which only the first blocks.
     """
 
     def __init__(self) -> None:
         self._tickets: dict[Ticket, Follow] = {}
-        # Callers whose common read failed. The next one is made for each alone, and fails only for those at fault.
+        # Callers whose common read failed. The next read is separate for each, and fails only for those at fault.
         self._suspects: list[Ticket] = []
         self._slots_matter = False
-        self._turn = 0
+        # Which slot the last read blocked on.
+        self._slot_number = 0
         self._found = False
-        # What each command reads, and for whom.
+        # The streams of each command, and the callers that wait for each of them.
         self._asked: list[tuple[Mapping[str, str], dict[tuple[str, str], list[Ticket]]]] = []
 
     @property
     def has_callers(self) -> bool:
-        """Whether anybody waits."""
+        """Whether a caller waits."""
         return bool(self._tickets)
 
     def add(self, ticket: Ticket, batch: Follow) -> None:
-        """Have a caller's streams read, from the next read on."""
+        """Include a caller's streams from the next read on."""
         self._tickets[ticket] = batch
 
     def remove(self, ticket: Ticket) -> None:
-        """Stop for a caller."""
+        """Leave a caller's streams out of the next reads."""
         self._tickets.pop(ticket, None)
 
     def compose(self, now_s: float) -> list[Command]:
-        """What to send; empty if nobody waits."""
+        """Return the commands of the next read; empty if no caller waits."""
         suspects = [ticket for ticket in self._suspects if ticket in self._tickets]
         others = [ticket for ticket in self._tickets if ticket not in suspects]
         self._suspects = []
@@ -128,8 +131,8 @@ class Follower:
         for some in [[ticket] for ticket in suspects] + ([others] if others else []):
             layers, callers = self._layers(some)
             first = self._split(layers[0])
-            self._turn = (self._turn + 1) % len(first)
-            slots = first[self._turn :] + first[: self._turn]
+            self._slot_number = (self._slot_number + 1) % len(first)
+            slots = first[self._slot_number :] + first[: self._slot_number]
             for layer in layers[1:]:
                 slots += self._split(layer)
             left_s = min(ticket.asked_s + self._tickets[ticket].wait_s for ticket in some) - now_s
@@ -139,7 +142,7 @@ class Follower:
         return commands
 
     def _layers(self, tickets: Iterable[Ticket]) -> tuple[list[dict[str, str]], dict[tuple[str, str], list[Ticket]]]:
-        """What to read, each stream from one place in each layer; and who waits for which place."""
+        """Return layers of streams, each stream once in a layer; and the callers of each stream and place."""
         layers: list[dict[str, str]] = [{}]
         callers: dict[tuple[str, str], list[Ticket]] = {}
         for ticket in tickets:
@@ -161,10 +164,10 @@ class Follower:
         return [{key: after[key] for key in keys} for keys in by_slot(after)]
 
     def take(self, replies: Sequence[Any], now_s: float) -> None:
-        """Give the replies to those who wait for them, and nothing to those who have waited long enough."""
+        """Give callers their entries; give None to those whose time to wait is over."""
         found: dict[Ticket, list[Any]] = {}
         failed: dict[Ticket, Any] = {}
-        # Those that were read for; and those of them that must be read for again.
+        # The callers of this read; and those of them that need another.
         read: dict[Ticket, None] = {}
         again: set[Ticket] = set()
         self._found = False
@@ -194,7 +197,7 @@ class Follower:
                 self._answer(ticket, None)
 
     def fail(self, error: StoreError) -> None:
-        """Have whoever waits fail."""
+        """Fail each caller that waits."""
         for ticket in list(self._tickets):
             ticket.error = error
             self._answer(ticket, None)

@@ -1,270 +1,88 @@
-"""Group commit: the commands of concurrent calls travel together, and here alone anything is ever sent twice.
+"""Group commit: the commands of concurrent calls share round trips. Retries are decided here and nowhere else.
 
-What arrives while a round trip is under way goes in the next one: there are no timers. A driver has a group give up
-what has passed its deadline, asks it for the next round, sends that, and tells the group how it was answered; a group
-knows no sockets, no threads and no clock.
+The states of a request, and the methods of `Queue` that move it between them::
 
-A command whose reply was lost may have been carried out. It is sent again, told so (`Command.retry_at`), until it is
-answered or its deadline has passed; and nothing of its line is sent before that is decided, so that order holds
-whatever fails. A failure is taken for the server's, so everything for it waits out the pause.
+    add, add_lost
+          |
+          v     next_round, take_large
+       waiting -------------------------> in flight
+        |   ^                               |   |
+        |   |  take: transient failure,     |   |
+        |   |        connection lost        |   |
+        |   +-------------------------------+   |
+        |                                       |  take: a reply, or an error that lasts
+        |  enforce_deadlines: no time left      |  fail: an error of the whole round
+        |  fail_all, abandon                    |
+        +-----------------> settled <-----------+
 
-A large request is a round of its own, on its own connection, beside the rounds of the others. A server that rejects it
-for its size closes the connection, often without a word. So when that happens the group asks the server for its limits,
-and answers the request with the error TOO_LARGE if it exceeds one. Any other lost connection leads to a retry.
+- **Waiting.** Requests that arrive during a round trip go in the next round. There are no timers. A queue has one round
+  in flight, and beside it a few large requests, each on its own connection.
+- **In flight.** The commands of a workflow keep their order, whatever fails. Two of them share a round only as parts of
+  one call. Otherwise the second waits until the first is settled.
+- **Retried.** A request whose reply was lost may have been carried out. `_judge` marks it `unsure`. From then on it is
+  sent with the arguments of a retry (`Command.as_retry`): by these its script finds an earlier try that was carried
+  out. Such a request stays undecided until it has a reply or its deadline has passed.
+- **Paused.** A failure is taken as one of the server, so all requests wait until `resume_s`. The pause doubles with
+  each failure in a row, up to a limit, and has jitter.
+- **Settled.** The ticket has the reply. A request without one at its deadline gets `Unanswered`, or `Unconfirmed` if it
+  was carried out and not confirmed.
+
+A driver calls `enforce_deadlines`, asks for the `next_round`, sends it, and gives the answers to `take`. A queue knows
+no sockets, no threads and no clock.
 """
 
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.protocol.confirmation import Confirming
 from runic_redis.protocol.effects import (
-    PASSING,
-    Argument,
-    Batch,
-    Command,
+    TRANSIENT,
     Confirmation,
+    ConnectionLost,
     ErrorReply,
-    Lost,
     Unanswered,
     Unconfirmed,
 )
+from runic_redis.protocol.rounds import NO_REPLY, Call, Plan, Request, Ticket
+from runic_redis.protocol.size_limits import limit_questions, size_verdict
 
-__all__ = ["Call", "Group", "Groups", "Ticket", "is_full"]
+__all__ = ["Queue"]
 
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
-# What goes in one round trip, and in one call of a script: enough to share their cost, too little to hold up others.
+# The most calls of a round: enough to share its cost, too few to delay others.
 _MOST_CALLS = 512
-_MOST_BYTES = 4 * 1024 * 1024
-_MOST_JOINED = 128
-# How long a server is let wait for a confirmation at least, also when the deadline is near.
+# The shortest time that a server waits for a confirmation, also when the deadline is near.
 _SHORTEST_WAIT_S = 0.05
-# From how many on a round is halved, and how fast a server must answer each for that.
+# From how many requests on a round is halved, and how fast a server must answer each for that.
 _FEW = 16
 _QUICK_S = 0.00005
-# When this much waits for a node, who comes is made to wait until some of it has left.
+# When this much waits for a node, new calls wait until there is room.
 _FULL_COMMANDS = 4096
 _FULL_BYTES = 64 * 1024 * 1024
-# A request from this size on is large: half of the least that a server can be set to accept. So many are under way.
-_LARGE_BYTES = 512 * 1024
+# The most large requests in flight.
 _MOST_LARGE = 4
-# The limits that a value may exceed, each with the bytes around the value that count towards it.
-_LIMITS = {"proto-max-bulk-len": 0, "client-query-buffer-limit": 2}
-# How often a server that does not tell its limits may close the connection of a large request.
-_MOST_CLOSED = 3
 
 
-_EARLIER_TRY = "An earlier try had no answer: whether it was carried out is not known."
-_TROUBLE = frozenset({ErrorReply, Lost, Unconfirmed})
-# In place of a reply that is not there yet.
-_WAITING: Any = object()
+_EARLIER_TRY = "An earlier try had no reply: whether it was carried out is not known."
+_TROUBLE = frozenset({ErrorReply, ConnectionLost, Unconfirmed})
 
 
-class Ticket:
-    """A batch that waits to be answered; a driver's own kind of it knows whom to tell.
+class Queue:
+    """The requests that wait to be sent to one node. Not for two threads at once.
 
     Args:
-        batch: what is asked.
-        asked_s: the time when it was asked.
+        deadline_s: the deadline of a command, from its first try or from when it began to wait for a failing server.
+        by_slot: whether the requests of a call must be of one slot.
+        confirmation: what has to confirm the writes.
+        wait_s: the longest time that a server may wait for a confirmation, in one round.
 
     Attributes:
-        replies: as many as the batch has commands.
-        missing: how many of them are not there yet.
-        abandoned: whether nobody waits for it any more.
-        error: what it failed with as a whole, in place of the replies.
-    """
-
-    __slots__ = ("abandoned", "asked_s", "batch", "error", "missing", "replies")
-
-    def __init__(self, batch: Batch, asked_s: float) -> None:
-        self.batch = batch
-        self.asked_s = asked_s
-        self.abandoned = False
-        self.error: StoreError | None = None
-        self.missing = len(batch.commands)
-        self.replies: list[Any] = [_WAITING] * self.missing
-
-    def wake(self) -> None:
-        """The last reply is there."""
-
-    def unanswered(self) -> list[int]:
-        """The places of its commands that have no reply."""
-        return [place for place, reply in enumerate(self.replies) if reply is _WAITING]
-
-
-class _Request:
-    """One command of a ticket, until it is answered."""
-
-    __slots__ = (
-        "alone",
-        "closed",
-        "command",
-        "first_s",
-        "place",
-        "suspicion",
-        "ticket",
-        "unconfirmed",
-        "unsure",
-        "with_text",
-    )
-
-    def __init__(self, command: Command, ticket: Ticket, place: int, *, with_text: bool) -> None:
-        self.command = command
-        self.ticket = ticket
-        self.place = place
-        # When it was first sent, and whether it may have been carried out since.
-        self.first_s: float | None = None
-        self.unsure = False
-        # What the last try came to, if it was carried out, but not confirmed.
-        self.unconfirmed: Unconfirmed | None = None
-        # Whether to send its script's text: the server does not know the script, or has no EVALSHA.
-        self.with_text = with_text
-        # Whether it is sent as a call that no other joins: one of those that it was joined with crosses slots.
-        self.alone = False
-        # Why the server may have rejected it for its size; and how often it has closed the connection.
-        self.suspicion: ErrorReply | Lost | None = None
-        self.closed = 0
-
-    @property
-    def large(self) -> bool:
-        """Whether it has a connection of its own."""
-        return self.command.size >= _LARGE_BYTES
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether it may have been carried out, and may not simply be sent twice."""
-        return self.unsure and self.command.retry_at is not None and self.command.writes
-
-
-class Call:
-    """What is sent as one command, and answers one request or several.
-
-    Attributes:
-        key: its first key.
-        requests: what it answers.
-        confirming: what is to be sent behind the calls of its round.
-        own_connection: whether its round has a connection of its own.
-    """
-
-    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "confirming", "key", "own_connection", "requests")
-
-    def __init__(self, request: _Request, args: Sequence[Argument]) -> None:
-        command = request.command
-        self.key = command.key
-        self.requests = [request]
-        self.confirming: Confirming | None = None
-        self.own_connection = request.large
-        self._script = command.script
-        self._with_text = request.with_text
-        self._keys = list(command.keys)
-        self._args = list(args)
-        self._size = command.size
-
-    @property
-    def args(self) -> tuple[Argument, ...]:
-        """What to send."""
-        script = self._script
-        if script is None:
-            return tuple(self._args)
-        name, what = ("EVAL", script.text) if self._with_text else ("EVALSHA", script.sha)
-        return (name, what, str(len(self._keys)), *self._keys, *self._args)
-
-    def takes(self, request: _Request) -> bool:
-        """Whether a request may be sent as a part of this call: it calls the same script."""
-        command = request.command
-        return (
-            self._script is command.script
-            and self._with_text == request.with_text
-            and len(self.requests) < _MOST_JOINED
-            and self._size + command.size <= _MOST_BYTES
-        )
-
-    def join(self, request: _Request, args: Sequence[Argument]) -> None:
-        """Send it as a part of this one."""
-        self._keys += request.command.keys
-        self._args += args
-        self._size += request.command.size
-        self.requests.append(request)
-
-
-class _Question(Call):
-    """Asks for a limit that a large request may exceed."""
-
-    __slots__ = ("_limit",)
-
-    def __init__(self, request: _Request, limit: str) -> None:
-        super().__init__(request, ())
-        self._limit = limit
-
-    @property
-    def args(self) -> tuple[Argument, ...]:
-        return ("CONFIG", "GET", self._limit)
-
-
-class _Plan:
-    """A round as it is put together."""
-
-    __slots__ = ("_by_slot", "_open", "calls", "held", "lines", "size")
-
-    def __init__(self, *, by_slot: bool) -> None:
-        self._by_slot = by_slot
-        self.calls: list[Call] = []
-        self.size = 0
-        # The call of each line; None once something of it must wait. And for each slot the call that others may join.
-        self.lines: dict[str, Call | None] = {}
-        # Lines in which a large request waits.
-        self.held: set[str] = set()
-        self._open: dict[str, Call] = {}
-
-    def is_full(self, request: _Request) -> bool:
-        """Whether a request is too much for this round; a large one has a round of its own."""
-        return bool(self.calls) and not request.large and self.size + request.command.size > _MOST_BYTES
-
-    def hold(self, line: str) -> None:
-        """Have nothing else of a line sent in this round."""
-        if line:
-            self.held.add(line)
-
-    def place(self, request: _Request, args: Sequence[Argument]) -> bool:
-        """Have a request sent in this round; False if it must wait, so as not to go beside what is before it."""
-        command = request.command
-        line = command.line
-        if line in self.held:
-            return False
-        call = slot = None
-        if command.joins and not request.alone:
-            slot = _tag(command.key) if self._by_slot else ""
-            call = self._open.get(slot)
-            if call is not None and not call.takes(request):
-                call = None
-        if line in self.lines and (call is None or self.lines[line] is not call):
-            self.lines[line] = None
-            return False
-        if call is not None:
-            call.join(request, args)
-        else:
-            call = Call(request, args)
-            self.calls.append(call)
-            if slot is not None:
-                self._open[slot] = call
-        if line:
-            self.lines[line] = call
-        self.size += command.size
-        return True
-
-
-class Group:
-    """What waits to be sent to one node. Not for two threads at once.
-
-    Args:
-        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
-        by_slot: whether what is sent as one must be of one slot.
-        confirmation: what has to confirm what is sent.
-        wait_s: how long a server may be let wait for that, in one round.
+        resume_s: the time from which a round may be sent.
     """
 
     def __init__(
@@ -279,21 +97,19 @@ class Group:
         self._by_slot = by_slot
         self._confirmation = confirmation
         self._wait_s = wait_s
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._waiting_bytes = 0
-        self._rounds_under_way = 0
-        # Rounds of large requests: those under way, and among them those that nobody has taken to send yet.
-        self._large_under_way = 0
+        # Both drivers send large requests beside the round, so both have to be counted.
+        self._round_in_flight = False
+        self._large_in_flight: list[Request] = []
+        # Rounds of large requests that no driver has taken yet.
         self._large_rounds: list[list[Call]] = []
         # Whether the server rejects EVALSHA.
         self._only_text = False
-        # The last round: when it was sent, for how many it was and how many waited besides, and how long it took for
-        # each of its own.
+        # The last round: when it was sent, how many requests were in it or waited then, and the time for each in it.
         self._sent_s = 0.0
         self._about = 0
         self._each_s = math.inf
-        # Lines with a command under way.
-        self._busy: set[str] = set()
         # Since when the server has failed, how many rounds in a row, and how.
         self._failing_s = 0.0
         self._failures = 0
@@ -302,30 +118,30 @@ class Group:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, and nothing is under way."""
-        return not self._waiting and not self._rounds_under_way
+        """Whether nothing waits, and nothing is in flight."""
+        return not self._waiting and not self._round_in_flight and not self._large_in_flight
 
     @property
-    def full(self) -> bool:
-        """Whether who comes should be made to wait."""
+    def is_full(self) -> bool:
+        """Whether new calls must wait for room."""
         return len(self._waiting) >= _FULL_COMMANDS or self._waiting_bytes >= _FULL_BYTES
 
     def waiting_tickets(self) -> Iterator[Ticket]:
-        """Whose commands wait, the next to be sent first."""
+        """Return the tickets of the requests that wait, in their order."""
         while self._waiting and not self._waiting[0].ticket.missing:
-            # It was taken for lost, and has been answered since.
+            # Added again by `add_lost`, and settled since by the round that was thought lost.
             self._waiting_bytes -= self._waiting.popleft().command.size
         return (request.ticket for request in self._waiting if request.ticket.missing)
 
     def add(self, ticket: Ticket, places: Iterable[int]) -> None:
-        """Have some of a ticket's commands sent, after those that wait already."""
+        """Add some of a ticket's commands, behind those that wait already."""
         commands = ticket.batch.commands
         for place in places:
-            self._waiting.append(_Request(commands[place], ticket, place, with_text=self._only_text))
+            self._waiting.append(Request(commands[place], ticket, place, with_text=self._only_text))
             self._waiting_bytes += commands[place].size
 
     def add_lost(self, ticket: Ticket, places: Iterable[int]) -> None:
-        """Have commands sent of which nobody knows any more whether they were: as retries."""
+        """Add commands that may have been sent before: as retries."""
         before = len(self._waiting)
         self.add(ticket, places)
         for request in list(self._waiting)[before:]:
@@ -333,16 +149,16 @@ class Group:
             request.unsure = True
 
     def abandon(self, ticket: Ticket) -> None:
-        """Send no more of a ticket that nobody waits for any more. What is under way goes on, answered or not."""
+        """Drop the waiting requests of a ticket whose caller is gone. Those in flight go on, and are not retried."""
         ticket.abandoned = True
-        self._queue([request for request in self._waiting if request.ticket is not ticket])
+        self._replace_waiting([request for request in self._waiting if request.ticket is not ticket])
 
-    def _queue(self, requests: Sequence[_Request]) -> None:
+    def _replace_waiting(self, requests: Sequence[Request]) -> None:
         self._waiting = deque(requests)
         self._waiting_bytes = sum(request.command.size for request in requests)
 
-    def give_up(self, now_s: float) -> None:
-        """Answer what has been tried in vain for as long as it may be, or has waited so long for others that were."""
+    def enforce_deadlines(self, now_s: float) -> None:
+        """Settle the requests whose deadline has passed: tried in vain for so long, or waiting for others that were."""
         if not self._failures:
             return
         left = []
@@ -357,81 +173,78 @@ class Group:
                 left.append(request)
                 continue
             unanswered = Unanswered(self._reason, now_s - since_s, request.in_doubt, refused=not request.unsure)
-            self._settle(request, request.unconfirmed or unanswered)
-        self._queue(left)
+            request.ticket.settle(request.place, request.unconfirmed or unanswered)
+        self._replace_waiting(left)
 
     def next_round(self, now_s: float) -> list[Call]:
-        """What to send now; empty if nothing waits, or none of it may go yet (see `resume_s`).
+        """Return the calls to send now; empty if nothing waits, or none of it may go yet (see `resume_s`).
 
         Large requests that may go now are not in it: see `take_large`.
         """
-        if not self._waiting or now_s < self.resume_s:
+        waiting = self._waiting
+        if not waiting or self._round_in_flight or now_s < self.resume_s:
             return []
-        waiting, busy = self._waiting, self._busy
-        plan = _Plan(by_slot=self._by_slot)
-        left: list[_Request] = []
-        room = self._share()
+        plan = Plan(by_slot=self._by_slot)
+        for request in self._large_in_flight:
+            plan.hold(request.command.workflow_id)
+        left: list[Request] = []
+        room = self._round_size()
         ticket = waiting[0].ticket
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
             room -= 1
-            if (room < 0 and request.ticket is not ticket) or plan.is_full(request):
+            if (room < 0 and request.ticket is not ticket) or not plan.has_room(request):
                 left.append(request)
                 break
             ticket = request.ticket
-            if request.command.line in busy or not self._place(request, plan, now_s):
+            if not self._place(request, plan, now_s):
                 left.append(request)
         self._waiting_bytes -= plan.size
         if left:
             waiting.extendleft(reversed(left))
         if plan.calls:
-            self._rounds_under_way += 1
+            self._round_in_flight = True
             self._sent_s = now_s
-            busy.update(plan.lines)
             if self._confirmation is not None:
-                self._have_confirmed(plan.calls, self._confirmation, now_s)
+                self._add_confirmation(plan.calls, self._confirmation, now_s)
         return plan.calls
 
-    def _place(self, request: _Request, plan: _Plan, now_s: float) -> bool:
-        """Have a request sent now; False if it must wait."""
-        if request.large:
-            line = request.command.line
-            if line in plan.lines or line in plan.held or self._large_under_way == _MOST_LARGE:
-                plan.hold(line)
+    def _place(self, request: Request, plan: Plan, now_s: float) -> bool:
+        """Put a request in flight; False if it must wait."""
+        if request.is_large:
+            workflow_id = request.command.workflow_id
+            is_behind = workflow_id in plan.workflows or workflow_id in plan.held
+            plan.hold(workflow_id)
+            if is_behind or len(self._large_in_flight) == _MOST_LARGE:
                 return False
             self._begin_large(request, now_s)
-        elif not plan.place(request, _args(request)):
+        elif not plan.place(request):
             return False
         elif request.first_s is None:
             request.first_s = now_s
         return True
 
-    def _begin_large(self, request: _Request, now_s: float) -> None:
-        """Have a large request sent on its own connection, or the question why the last one was closed."""
-        command = request.command
-        calls: list[Call]
+    def _begin_large(self, request: Request, now_s: float) -> None:
+        """Put a large request in flight, or the questions whether the server has rejected it for its size."""
         if request.suspicion is not None:
-            calls = [_Question(request, limit) for limit in _LIMITS]
+            calls = limit_questions(request)
         else:
-            calls = [Call(request, _args(request))]
+            calls = [Call(request)]
             if request.first_s is None:
                 request.first_s = now_s
             if self._confirmation is not None:
-                self._have_confirmed(calls, self._confirmation, now_s)
-        self._waiting_bytes -= command.size
-        self._rounds_under_way += 1
-        self._large_under_way += 1
+                self._add_confirmation(calls, self._confirmation, now_s)
+        self._waiting_bytes -= request.command.size
+        self._large_in_flight.append(request)
         self._sent_s = now_s
-        if command.line:
-            self._busy.add(command.line)
         self._large_rounds.append(calls)
 
     def take_large(self) -> list[list[Call]]:
-        """The rounds of large requests that may go now, each on its own connection."""
+        """Return the rounds of large requests to send now, each on its own connection."""
         rounds, self._large_rounds = self._large_rounds, []
         return rounds
 
-    def _have_confirmed(self, calls: Sequence[Call], confirmation: Confirmation, now_s: float) -> None:
+    def _add_confirmation(self, calls: Sequence[Call], confirmation: Confirmation, now_s: float) -> None:
         requests = [request for call in calls for request in call.requests]
         oldest_s = min(request.first_s or now_s for request in requests)
         left_s = max(_SHORTEST_WAIT_S, oldest_s + self._deadline_s - now_s)
@@ -440,39 +253,40 @@ class Group:
         for call in calls:
             call.confirming = confirming
 
-    def _share(self) -> int:
-        """How many commands the next round is to take.
+    def _round_size(self) -> int:
+        """Return the number of requests that the next round takes.
 
-        Of many, half: while the server is at one half, those who were just answered make up the other. Only where it
-        answers about as fast as they do: what takes longer, the way or the disk, is better shared by all.
+        It is half of them if they are many: while the server works on one half, the callers that just had their
+        replies make up the other. This pays only if the server answers about as fast as they ask. A longer time, of the
+        network or the disk, is better shared by all.
         """
         about = max(len(self._waiting), self._about)
         return about if about < _FEW or self._each_s > _QUICK_S else (about + 1) // 2
 
     def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> str:
-        """Give the answers of a round to those who wait for them; what failed will be sent again.
+        """Settle the requests of a round by the answers to it; those that failed for now wait to be retried.
 
         Returns:
-            What an operator may want to know: that retries begin, or that they have come to an end; mostly ''.
+            A line for the log, when retries begin or end; mostly ''.
         """
         self.end_round(sent)
-        reason = news = ""
-        again: list[_Request] = []
+        reason = ""
+        again: list[Request] = []
         if not sent[0].own_connection:
             answered = sum([len(call.requests) for call in sent])
             self._about = answered + len(self._waiting)
             self._each_s = (now_s - self._sent_s) / answered
         (request, *_) = sent[0].requests
         if request.suspicion is not None:
-            settled, reason = _judge_size(request, request.suspicion, answers)
+            error, reason = size_verdict(request, request.suspicion, answers)
             request.suspicion = None
-            if settled is not None:
-                self._settle(request, settled)
+            if error is not None:
+                request.ticket.settle(request.place, error)
             else:
                 again.append(request)
             sent = answers = ()
         for call, answer in zip(sent, answers, strict=True):
-            for request, reply in zip(call.requests, _replies(call, answer), strict=True):
+            for request, reply in zip(call.requests, call.replies(answer), strict=True):
                 settled = reply
                 if type(reply) in _TROUBLE:
                     settled, failure = self._judge(request, call, reply, now_s)
@@ -480,11 +294,20 @@ class Group:
                         reason = failure or reason
                         again.append(request)
                         continue
-                self._settle(request, settled)
+                request.ticket.settle(request.place, settled)
+        news = self._note_health(reason, again, now_s)
+        if again:
+            again = [request for request in _with_rest_of_batch(sent, again) if not request.ticket.abandoned]
+            self._replace_waiting([*again, *self._waiting])
+        return news
+
+    def _note_health(self, reason: str, again: Sequence[Request], now_s: float) -> str:
+        """Begin, lengthen or end the pause before the next round; return a line for the log, mostly ''."""
+        news = ""
         if reason:
             if not self._failures:
                 self._failing_s = self._sent_s
-                news = f"Redis fails ({reason}): what was asked of it is tried again, each for {self._deadline_s:g} s."
+                news = f"Redis fails ({reason}). Commands are retried, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
             longest = min(_LONGEST_PAUSE_S, self._deadline_s / 8, _FIRST_PAUSE_S * 2**self._failures)
@@ -494,35 +317,34 @@ class Group:
         elif self._failures:
             news = "Redis answers again."
             self._failures = 0
-        if again:
-            again = [request for request in _with_companions(sent, again) if not request.ticket.abandoned]
-            self._queue([*again, *self._waiting])
         return news
 
     def end_round(self, sent: Sequence[Call]) -> None:
-        """Have a round over that nobody waits for any more; of any other, `take` is told the answers."""
-        self._rounds_under_way -= 1
+        """End a round without answers, as its callers are gone. For any other round, call `take` or `fail`."""
         if sent[0].own_connection:
-            self._large_under_way -= 1
-        for call in sent:
-            for request in call.requests:
-                self._busy.discard(request.command.line)
+            self._large_in_flight.remove(sent[0].requests[0])
+        else:
+            self._round_in_flight = False
 
-    def _judge(self, request: _Request, call: Call, reply: Any, now_s: float) -> tuple[Any, str | None]:
-        """What trouble comes to: an answer, and None; or how the server fails for now, '' if it does not."""
+    def _judge(self, request: Request, call: Call, reply: Any, now_s: float) -> tuple[Any, str | None]:
+        """Decide whether a request in trouble is settled or retried.
+
+        Returns:
+            The reply that settles it, and None; or anything, and how the server failed, '' if it did not.
+        """
         failure = None
         if type(reply) is Unconfirmed:
             request.unsure = True
             request.unconfirmed = reply
             reply.elapsed_s = now_s - (request.first_s or now_s)
-            failure = reply.reason if reply.passing else None
-        elif type(reply) is Lost:
+            failure = reply.reason if reply.transient else None
+        elif type(reply) is ConnectionLost:
             request.unsure = request.unsure or reply.sent
             failure = reply.reason
-            if request.large and reply.closed:
+            if request.is_large and reply.closed:
                 request.suspicion = reply
                 failure = ""
-        elif request.large and reply.code == "Protocol":
+        elif request.is_large and reply.code == "Protocol":
             # The code that redis-py leaves of "ERR Protocol error: invalid bulk length".
             request.suspicion = reply
             failure = ""
@@ -539,100 +361,37 @@ class Group:
             # A node of a cluster that has all the slots. (One of the requests may cross slots by itself.)
             self._by_slot = request.alone = True
             failure = ""
-        elif reply.code in PASSING:
-            failure = f"{reply.code} {reply.message}"
+        elif reply.code in TRANSIENT:
+            failure = reply.text
         else:
             return ErrorReply(reply.code, reply.message, request.unsure), None
         return reply, failure
 
     def fail(self, sent: Sequence[Call], error: StoreError) -> None:
-        """Have a round fail for good, with all that it is a part of."""
+        """Fail a round for good, with each ticket that has a request in it."""
         self.end_round(sent)
         for call in sent:
             for request in call.requests:
                 ticket = request.ticket
                 if ticket.missing:
-                    ticket.error = type(error)(f"{error} {_EARLIER_TRY}") if request.in_doubt else error
-                    ticket.missing = 0
-                    self.abandon(ticket)
-                    ticket.wake()
+                    self._fail(ticket, type(error)(f"{error} {_EARLIER_TRY}") if request.in_doubt else error)
 
-    def end(self, error: StoreError) -> None:
-        """Have whatever waits fail."""
+    def fail_all(self, error: StoreError) -> None:
+        """Fail each ticket that waits."""
         while ticket := next(self.waiting_tickets(), None):
-            ticket.error = error
-            ticket.missing = 0
-            self.abandon(ticket)
-            ticket.wake()
+            self._fail(ticket, error)
 
-    def _settle(self, request: _Request, reply: Any) -> None:
-        ticket = request.ticket
-        if ticket.error is not None or ticket.replies[request.place] is not _WAITING:
-            return
-        ticket.replies[request.place] = reply
-        ticket.missing -= 1
-        if ticket.missing == 0:
-            ticket.wake()
+    def _fail(self, ticket: Ticket, error: StoreError) -> None:
+        # In this order: an interrupt may come between any two, and a call that was abandoned is not retried.
+        ticket.error = error
+        ticket.missing = 0
+        self.abandon(ticket)
+        ticket.wake()
 
 
-def _args(request: _Request) -> Sequence[Argument]:
-    """A request's arguments: those of a retry, if it may have been carried out."""
-    return request.command.as_retry() if request.unsure else request.command.args
-
-
-def _judge_size(request: _Request, suspicion: ErrorReply | Lost, answers: Sequence[Any]) -> tuple[Any, str]:
-    """Decide by a server's limits whether it rejected a request for its size.
-
-    Returns:
-        The error if it did; otherwise None, and how the server failed.
-    """
-    for answer in answers:
-        if type(answer) is Lost:
-            return None, answer.reason
-    sizes = [len(arg) for arg in request.command.args]
-    size = f"It has {sum(sizes)} bytes, {max(sizes)} of them in one value"
-    unknown = []
-    for (name, around), answer in zip(_LIMITS.items(), answers, strict=True):
-        limit = _limit(answer)
-        if limit is None:
-            unknown.append(name)
-        elif max(sizes) + around > limit:
-            return ErrorReply("TOO_LARGE", f"{size}, and the server's {name} is {limit} bytes."), ""
-    advice = f" This user may not read the server's limits: see {' and '.join(unknown)} there." if unknown else ""
-    if isinstance(suspicion, ErrorReply):
-        said = f"the server rejected it: {suspicion.code} {suspicion.message}."
-        return ErrorReply("TOO_LARGE", f"{size}, and {said}{advice}"), ""
-    request.closed += 1
-    if unknown and request.closed >= _MOST_CLOSED:
-        closed = f"the server closed {request.closed} connections on which it was sent, and answers other requests."
-        return ErrorReply("TOO_LARGE", f"{size}, and {closed}{advice}", request.in_doubt), ""
-    return None, suspicion.reason
-
-
-def _limit(answer: Any) -> int | None:
-    """A limit from the reply to CONFIG GET; None if the server does not tell it."""
-    values = answer.values() if isinstance(answer, Mapping) else answer[1::2] if isinstance(answer, list) else ()
-    return next(map(int, values), None)
-
-
-def _replies(call: Call, answer: Any) -> Sequence[Any]:
-    """The replies to each of a call's requests, from the answer to it."""
-    if type(answer) is Unconfirmed:
-        return [
-            reply if type(reply) is ErrorReply else Unconfirmed(reply, answer.reason, answer.passing)
-            for reply in _replies(call, answer.reply)
-        ]
-    if type(answer) is not list or not call.requests[0].command.joins:
-        return [answer] * len(call.requests)
-    return [
-        reply if type(reply) is int or reply[:1].isdigit() else ErrorReply.parse(reply.decode(errors="replace"))
-        for reply in answer
-    ]
-
-
-def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Request]:
-    """What is to be asked again, with what only means something together with it."""
-    tickets = [request.ticket for request in again if request.ticket.batch.at_once]
+def _with_rest_of_batch(sent: Sequence[Call], again: list[Request]) -> list[Request]:
+    """Return the requests to retry, with the others of their batch if its replies are valid only together."""
+    tickets = [request.ticket for request in again if request.ticket.batch.all_or_none]
     if not tickets:
         return again
     wanted = []
@@ -642,7 +401,7 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
                 wanted.append(request)
             elif request.ticket in tickets:
                 request.ticket.missing += 1
-                request.ticket.replies[request.place] = _WAITING
+                request.ticket.replies[request.place] = NO_REPLY
                 wanted.append(request)
     return wanted
 
@@ -650,75 +409,3 @@ def _with_companions(sent: Sequence[Call], again: list[_Request]) -> list[_Reque
 def _rejects_evalsha(reply: ErrorReply) -> bool:
     """Whether the server does not have EVALSHA, or does not allow it to this user."""
     return reply.says_unknown("EVALSHA") or (reply.code == "NOPERM" and "evalsha" in reply.message.lower())
-
-
-def _tag(key: str) -> str:
-    """The part of a key that decides its slot."""
-    return key.partition("}")[0]
-
-
-def is_full(groups: Iterable[Group]) -> bool:
-    """Whether who comes should be made to wait for one of them."""
-    for group in groups:  # noqa: SIM110 - on the way of every call, where a generator costs more than what it does
-        if group.full:
-            return True
-    return False
-
-
-class Groups:
-    """The groups of a server's nodes. Not for two threads at once.
-
-    Args:
-        deadline_s: for how long a command is tried, from its first try; or waits for one, while the server fails.
-        find_node: which node a key is kept on; None where there is but one.
-        wait_s: how long a server may be let wait for a confirmation.
-    """
-
-    def __init__(
-        self, deadline_s: float, find_node: Callable[[str], Hashable] | None, wait_s: float = math.inf
-    ) -> None:
-        self._deadline_s = deadline_s
-        self._find_node = find_node
-        self._wait_s = wait_s
-        self._only = Group(deadline_s)
-        self._by_node: dict[Hashable, Group] = {}
-        self._by_tag: dict[Hashable, Group] = {}
-
-    def find(self, ticket: Ticket) -> Mapping[Group, Sequence[int]]:
-        """The groups that a ticket's commands belong to, with their places in it."""
-        confirmation = ticket.batch.confirmation
-        if self._find_node is None:
-            group = self._only if confirmation is None else self._of_node("", confirmation)
-            return {group: range(len(ticket.batch.commands))}
-        found: dict[Group, list[int]] = {}
-        for place, command in enumerate(ticket.batch.commands):
-            found.setdefault(self._home(command.key, self._find_node, confirmation), []).append(place)
-        return found
-
-    def __iter__(self) -> Iterator[Group]:
-        return iter([self._only, *self._by_node.values()])
-
-    def _of_node(self, node: Hashable, confirmation: Confirmation | None) -> Group:
-        """A node's group of what is confirmed in one way: nobody waits for what others have confirmed."""
-        group = self._by_node.get((node, confirmation))
-        if group is None:
-            group = self._by_node[node, confirmation] = Group(
-                self._deadline_s,
-                by_slot=self._find_node is not None,
-                confirmation=confirmation,
-                wait_s=self._wait_s,
-            )
-        return group
-
-    def _home(self, key: str, find_node: Callable[[str], Hashable], confirmation: Confirmation | None) -> Group:
-        """The group of a key's node.
-
-        When a slot has moved to another node, its commands stay in their old group for as long as any wait there, so
-        as not to overtake them. (A group decides what is sent when; where to, the driver does.)
-        """
-        group = self._of_node(find_node(key), confirmation)
-        tag = _tag(key), confirmation
-        home = self._by_tag.get(tag)
-        if home is not group and (home is None or home.idle):
-            home = self._by_tag[tag] = group
-        return home

@@ -1,4 +1,4 @@
-"""What the answer to a command means, whatever the command was."""
+"""The meaning of replies that is the same for all commands: which errors are raised, and with which advice."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ __all__ = [
     "unreachable",
 ]
 
-# The errors that our scripts reply by name; each caller turns its own into an exception.
+# The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {
         "COMMIT_UNSURE",
@@ -49,54 +49,54 @@ _NAMED = frozenset(
 
 
 def ask(command: Command) -> Operation[Any]:
-    """The reply to one command.
+    """Return the reply to one command.
 
     Raises:
-        StoreUnavailable: it was not answered within the deadline.
-        WriteRefused: the server takes no writes.
-        DurabilityError: it was carried out, and not confirmed within the deadline.
-        DecodeError: there is a foreign value at one of its keys.
+        StoreUnavailable: there was no reply before the deadline.
+        WriteRefused: the server rejects writes.
+        DurabilityError: it was carried out, and not confirmed before the deadline.
+        DecodeError: a value at one of its keys is not of this store.
     """
     (reply,) = yield Batch((command,))
     return answer(reply, command)
 
 
 def ask_all(commands: Sequence[Command]) -> Operation[list[Any]]:
-    """The replies to commands that do not depend on each other.
+    """Return the replies to commands that do not depend on each other.
 
-    Error replies that a script gives by name are returned, as `ErrorReply`; every other one is raised.
+    An error that a script names is returned as an `ErrorReply`. Any other error is raised.
 
     Raises:
-        StoreUnavailable: some were not answered within the deadline.
-        WriteRefused: the server takes no writes.
-        DurabilityError: some were carried out, and not confirmed within the deadline.
-        DecodeError: there is a foreign value at one of their keys.
+        StoreUnavailable: some had no reply before the deadline.
+        WriteRefused: the server rejects writes.
+        DurabilityError: some were carried out, and not confirmed before the deadline.
+        DecodeError: a value at one of their keys is not of this store.
     """
     return checked((yield Batch(commands)), commands)
 
 
 def checked(replies: Sequence[Any], commands: Sequence[Command]) -> list[Any]:
-    """Replies, unless one is an error that means the same to every caller."""
+    """Return replies; raise the first error that means the same for all commands."""
     return [answer(reply, command) for reply, command in zip(replies, commands, strict=True)]
 
 
 def answer(reply: Any, command: Command) -> Any:
-    """A reply, unless it is an error that means the same to every caller."""
+    """Return a reply; raise it if it is an error that means the same for all commands."""
     if isinstance(reply, StoreError):
         raise reply
     if isinstance(reply, ErrorReply):
-        return _refusal(reply, command)
+        return _named_error(reply, command)
     if isinstance(reply, Unanswered):
         raise unavailable(reply)
     if isinstance(reply, Unconfirmed):
-        raise not_durable(reply, f"What was written for {command.line or command.key!r}", "Ask again", None)
+        raise not_durable(reply, f"The write for {command.workflow_id or command.key!r}", "Retry it", None)
     return reply
 
 
 def unavailable(reply: Unanswered) -> StoreUnavailable:
-    """Return the error for a command that was not carried out, or not answered, by its deadline."""
+    """Return the error for a command that was not carried out, or had no reply, before its deadline."""
     reason = reply.reason.rstrip(".")
-    consequence = _UNKNOWN if reply.unsure else "It is safe to ask again."
+    consequence = _UNKNOWN if reply.unsure else "It is safe to retry."
     if not reply.code:
         return StoreUnavailable(f"Redis did not answer for {reply.elapsed_s:.1f} s: {reason}. {consequence}")
     condition, remedy = _CONDITIONS[reply.code]
@@ -119,46 +119,44 @@ def unreachable(reply: Unanswered) -> StoreUnavailable:
 
 
 def answer_or_foreign(reply: Any, command: Command) -> Any:
-    """As `answer`, but where there is a value that is not of this store, the `ErrorReply` that says so."""
+    """Return a reply as `answer` does; for a value that is not of this store, the `ErrorReply` WRONGTYPE."""
     return reply if isinstance(reply, ErrorReply) and reply.code == "WRONGTYPE" else answer(reply, command)
 
 
 def time_us(reply: Sequence[Any]) -> int:
-    """The server's time in microseconds since 1970, by its reply to TIME."""
+    """Return the server's time in microseconds since 1970, from its reply to TIME."""
     seconds, micros = reply
     return int(seconds) * 1_000_000 + int(micros)
 
 
 def not_durable(reply: Unconfirmed, what: str, remedy: str, cursor: int | None) -> DurabilityError:
-    """The error for what was written, and not confirmed."""
+    """Return the error for a write that was stored and not confirmed."""
     return DurabilityError(
-        f"{what} is stored on the server, but was not confirmed to be as durable as was asked for, for "
-        f"{reply.elapsed_s:.1f} s: {reply.reason}. {remedy} to have it confirmed.",
+        f"{what} is stored on the server, but its durability was not confirmed within {reply.elapsed_s:.1f} s: "
+        f"{reply.reason}. {remedy} to have it confirmed.",
         cursor=cursor,
     )
 
 
-def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
+def _named_error(reply: ErrorReply, command: Command) -> ErrorReply:
     if reply.code in _NAMED:
         return reply
     keys = ", ".join(command.keys or (command.key,))
-    consequence = "Nothing was changed." if not reply.unsure else f"An earlier try had no answer: {_UNKNOWN}"
+    consequence = "Nothing was changed." if not reply.unsure else f"An earlier try had no reply. {_UNKNOWN}"
     if reply.code == "WRONGTYPE" or "WRONGTYPE" in reply.message:
         raise DecodeError(
             f"There is a value that is not of this store at one of these keys: {keys}. {consequence} Another "
-            "application uses the same names: give one of the two another namespace."
+            "application uses the same names: choose another namespace for one of the two."
         )
     if reply.code == "DAMAGED":
         raise DecodeError(
             f"Damaged or lost: the {reply.message} of a workflow or its partition, at one of these keys: {keys}. "
-            f"{consequence} runic-redis verify tells what is wrong, and with --repair restores what it can."
+            f"{consequence} runic-redis verify reports the damage; with --repair it restores what other data allows."
         )
     if advice := not_allowed(reply):
         if reply.code != "NOPERM" and not reply.unsure:
-            consequence = "What the script had written by then stays."
-        raise ConfigurationError(
-            f"Redis does not let this user do it, for {keys}: {reply.code} {reply.message}. {consequence} {advice}"
-        )
+            consequence = "The writes of the script before that stay."
+        raise ConfigurationError(f"The Redis user lacks a permission, for {keys}: {reply.text}. {consequence} {advice}")
     if reply.code == "TOO_LARGE":
         raise WriteRefused(
             f"The request for {keys} is too large for the server. {reply.message} {consequence} Write smaller values, "
@@ -166,22 +164,19 @@ def _refusal(reply: ErrorReply, command: Command) -> ErrorReply:
             code=reply.code,
         )
     if reply.code in _FULL:
-        raise WriteRefused(
-            f"Redis takes no writes: {reply.code} {reply.message}. {consequence} {_FULL[reply.code]}", code=reply.code
-        )
-    raise StoreError(f"Redis refused the command for {keys}: {reply.code} {reply.message}. {consequence}")
+        raise WriteRefused(f"Redis rejects writes: {reply.text}. {consequence} {_FULL[reply.code]}", code=reply.code)
+    raise StoreError(f"Redis rejected the command for {keys}: {reply.text}. {consequence}")
 
 
 def not_allowed(reply: ErrorReply) -> str:
-    """What to do if a command, or one in a script, was refused because of who asked; empty if it was not that."""
-    said = f"{reply.code} {reply.message}"
-    if reply.code != "NOPERM" and not any(words in said for words in _NOT_ALLOWED_IN_SCRIPT):
+    """Return advice if the user lacks a permission for a command, or for one in a script; otherwise ''."""
+    if reply.code != "NOPERM" and not any(words in reply.text for words in _NOT_ALLOWED_IN_SCRIPT):
         return ""
-    return "On the server, ACL LOG names the permission that is missing, and ACL SETUSER gives it."
+    return "On the server, ACL LOG shows the missing permission, and ACL SETUSER grants it."
 
 
 _USE_PRIMARY = "Use the address of the primary, or redis+sentinel:// or redis+cluster://, which find it."
-# For each error code of `PASSING`, the condition that it stands for, and what to do if that lasts.
+# For each error code of `TRANSIENT`: the condition, and what to do if it lasts.
 _CONDITIONS = {
     "BUSY": ("A script keeps the server busy", "Wait until it ends, or end it with SCRIPT KILL."),
     "CLUSTERDOWN": (
@@ -197,11 +192,11 @@ _CONDITIONS = {
         _USE_PRIMARY,
     ),
     "NOREPLICAS": (
-        "The server has fewer replicas than min-replicas-to-write asks for, and takes no writes",
+        "The server has fewer replicas than min-replicas-to-write requires, and rejects writes",
         "Bring the replicas back, or lower min-replicas-to-write.",
     ),
     "READONLY": (
-        "The server is a replica, and takes no writes",
+        "The server is a replica, and rejects writes",
         _USE_PRIMARY,
     ),
     "TRYAGAIN": ("The cluster is moving the keys to another node", "Wait until the slot has moved."),
@@ -210,13 +205,13 @@ _CONDITIONS = {
         _USE_PRIMARY,
     ),
 }
-# As Valkey and Redis 7.2 say it, and those before.
+# The texts of Valkey and Redis 7.2, and of older versions.
 _NOT_ALLOWED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
 _FULL = {
     "OOM": "Its memory is used up: delete or trim workflows, collect facts, or raise maxmemory.",
-    "MISCONF": "It cannot write its disk: make room there, or repair it; the server's log says what is wrong.",
+    "MISCONF": "It cannot write its disk: free space there, or repair it. The server's log shows the reason.",
 }
 _UNKNOWN = (
-    "Whether it was stored is not known: read the workflow to see, or append with a commit_id of your own, which may "
-    "be asked again and again and is stored once."
+    "Whether it was stored is not known. Read the workflow to find out, or append with your own commit_id: you can "
+    "retry such an append, and it is stored once."
 )

@@ -1,4 +1,4 @@
-"""Replies that are pairs: the fields of hashes, and the workflow ids with scores of the partitions' sorted sets."""
+"""Pairs in replies: the fields of hashes, and the members of sorted sets with their scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["pairs", "scored_ids"]
 
 
 def pairs(reply: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
-    """Pairs: they come flat in RESP2, as pairs or a map in RESP3."""
+    """Return the pairs in a reply: flat in RESP2, pairs or a map in RESP3."""
     if isinstance(reply, Mapping):
         return list(reply.items())
     if reply and isinstance(reply[0], list):
@@ -18,15 +18,15 @@ def pairs(reply: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
 
 
 def scored_ids(reply: Sequence[Any], key: str) -> list[tuple[str, float]]:
-    """Ids and scores.
+    """Return the workflow ids in the reply of a sorted set, with their scores.
 
     Raises:
-        DecodeError: something in it is no workflow id.
+        DecodeError: a member is no workflow id.
     """
     try:
         return [(member.decode(), float(score)) for member, score in pairs(reply)]
     except UnicodeDecodeError as error:
         raise DecodeError(
-            f"What is at the key {key!r} holds {error.object!r:.80}, which is no workflow id. Nothing was changed; "
-            "runic-redis verify --repair takes it out."
+            f"The sorted set at the key {key!r} holds {error.object!r:.80}, which is no workflow id. Nothing was "
+            "changed. To remove it, run runic-redis verify --repair."
         ) from None

@@ -8,7 +8,7 @@ from runic_redis.protocol.refusals import answer, answer_or_foreign
 
 __all__ = ["AT_ONCE", "Scans"]
 
-# How many scans take a step in one round trip.
+# The most scans that take a step in one round trip.
 AT_ONCE = 512
 
 
@@ -16,21 +16,21 @@ class Scans:
     """Scans of many keys, a page of each in a round trip.
 
     Args:
-        commands: what begins each.
+        commands: the first command of each scan.
     """
 
     def __init__(self, commands: Iterable[Command]) -> None:
         self.more = list(commands)
 
     def next_members(self) -> Operation[list[Any]]:
-        """What the next page of each holds."""
+        """Return the members in the next page of each scan."""
         members: list[Any] = []
         for command, page in (yield from self.next_pages()):
             members += answer(page, command)
         return members
 
     def next_pages(self) -> Operation[list[tuple[Command, Any]]]:
-        """The next page of each, with what asked for it; an `ErrorReply` where there is a foreign value."""
+        """Return the next page of each scan, with its command; an `ErrorReply` for a value that is not the store's."""
         some, self.more = self.more[:AT_ONCE], self.more[AT_ONCE:]
         pages = []
         for command, reply in zip(some, (yield Batch(some)), strict=True):

@@ -1,6 +1,6 @@
 """The Lua scripts: read from lua/ once, named by file, called by SHA.
 
-Nothing here talks to a server: what a script does is in its file, when it is sent is in operations/.
+Nothing here talks to a server. A script's file describes what it does; the modules of operations/ call it.
 """
 
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 __all__ = ["Script", "load_script", "scripts_directory"]
 
 
-# A line that stands for a part that several scripts share.
+# A line that includes a part that several scripts share.
 _INCLUDE = re.compile(r"(?m)^--@include (\w+)\n")
 
 
@@ -27,14 +27,14 @@ class Script:
 
 
 def scripts_directory() -> Path:
-    """Where the scripts are: inside an installed package, beside the package in a checkout."""
+    """Return the directory of the scripts: inside an installed package, beside the package in a checkout."""
     installed = Path(str(files("runic_redis") / "lua"))
     return installed if installed.is_dir() else installed.parent.parent / "lua"
 
 
 @cache
 def load_script(name: str) -> Script:
-    """The script in ``lua/<name>.lua``, with the parts from ``lua/shared`` that it includes."""
+    """Return the script in ``lua/<name>.lua``, with the parts from ``lua/shared`` that it includes."""
     directory = scripts_directory()
     text = (directory / f"{name}.lua").read_text(encoding="utf-8")
     text = _INCLUDE.sub(lambda found: (directory / "shared" / f"{found[1]}.lua").read_text(encoding="utf-8"), text)

@@ -1,13 +1,14 @@
-"""From a store to durable workflows: sessions that checkpoint as they run and recover, and facts on demand.
+"""Durable workflows on a store: sessions that persist and recover state, and facts that are loaded when needed.
 
-`sessions` holds what a session does, `policies` when it saves snapshots, `resolving` the values behind references,
-`steps` how the same logic runs on a store for threads and on one for asyncio. All of it sees a store by its
-capabilities only, see `runic_redis.contract`.
+`session_core` has the logic of a session, and `sessions` the sessions for threads and for asyncio. `policies` says when
+to save snapshots. `resolving` loads the values of references. `steps` runs the same logic on a store for threads and
+on a store for asyncio. All of it uses only the capabilities of a store, see `runic_redis.contract`.
 """
 
 from runic_redis.recovery.policies import ByRecoveryTime, EveryBytes, EveryEvents, Since, SnapshotPolicy
 from runic_redis.recovery.resolving import AsyncFactResolver, FactResolver
-from runic_redis.recovery.sessions import AsyncSession, Recovery, Session, async_session, session
+from runic_redis.recovery.session_core import Recovery
+from runic_redis.recovery.sessions import AsyncSession, Session, async_session, session
 
 __all__ = [
     "AsyncFactResolver",

@@ -1,4 +1,4 @@
-"""When a session saves a snapshot."""
+"""Policies that decide when a session saves a snapshot."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,12 +10,12 @@ __all__ = ["ByRecoveryTime", "EveryBytes", "EveryEvents", "Since", "SnapshotPoli
 
 @dataclass(slots=True)
 class Since:
-    """What has come since the last snapshot, or since the workflow began.
+    """The events since the last snapshot, or since the workflow began.
 
     Attributes:
         events: how many events.
-        event_bytes: how many bytes they take, encoded.
-        recovery_s: how many seconds it would take to read and apply them, by what it took so far.
+        event_bytes: the encoded size of the events in bytes. A session counts it for `EveryBytes` only.
+        recovery_s: the seconds to read and apply the events, estimated from the time so far.
     """
 
     events: int = 0
@@ -24,54 +24,54 @@ class Since:
 
 
 class SnapshotPolicy(Protocol):
-    """Says when a snapshot is due; asked at each checkpoint. Without a policy, none is saved."""
+    """A policy that a session asks at each checkpoint. A session without a policy saves no snapshots."""
 
     def due(self, since: Since, /) -> bool:
-        """Whether the checkpoint is to save one."""
+        """Return whether this checkpoint saves a snapshot."""
 
 
-def _check(value: float, name: str) -> None:
+def _require_positive(value: float, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise InvalidArgument(f"{name} is a number above 0, not {short_repr(value)}.")
 
 
 @dataclass(frozen=True, slots=True)
 class EveryEvents:
-    """A snapshot once there are so many events since the last one."""
+    """A snapshot after this many events since the last snapshot."""
 
     count: int
 
     def __post_init__(self) -> None:
-        _check(self.count, "count")
+        _require_positive(self.count, "count")
 
     def due(self, since: Since, /) -> bool:
-        """Whether there are."""
+        """Return whether there are that many events."""
         return since.events >= self.count
 
 
 @dataclass(frozen=True, slots=True)
 class EveryBytes:
-    """A snapshot once the events since the last one take so many bytes, encoded."""
+    """A snapshot once the events since the last snapshot take this many bytes, encoded."""
 
     count: int
 
     def __post_init__(self) -> None:
-        _check(self.count, "count")
+        _require_positive(self.count, "count")
 
     def due(self, since: Since, /) -> bool:
-        """Whether they do."""
+        """Return whether the events take that many bytes."""
         return since.event_bytes >= self.count
 
 
 @dataclass(frozen=True, slots=True)
 class ByRecoveryTime:
-    """A snapshot once it would take so many seconds to recover from the last one."""
+    """A snapshot once recovery from the last snapshot would take this many seconds."""
 
     seconds: float
 
     def __post_init__(self) -> None:
-        _check(self.seconds, "seconds")
+        _require_positive(self.seconds, "seconds")
 
     def due(self, since: Since, /) -> bool:
-        """Whether it would."""
+        """Return whether recovery would take that long."""
         return since.recovery_s >= self.seconds

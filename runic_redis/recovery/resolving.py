@@ -1,6 +1,7 @@
-"""The values behind references: loaded when they are wanted, many in one round trip, and cached.
+"""The values of references to facts: loaded on demand, many in one round trip, and cached.
 
-What a resolver does is in `_Core`, once; `FactResolver` and `AsyncFactResolver` run it on a store of their kind.
+`_Resolver` has the logic; `FactResolver` and `AsyncFactResolver` run it on their kinds of store.
+kind.
 """
 
 import sys
@@ -19,11 +20,11 @@ from runic_redis.events import (
     UnknownEvent,
     checked_ref,
     default_registry,
+    fields_of,
     parts_of,
     refs_in,
-    taken_apart,
 )
-from runic_redis.recovery.steps import Ask, Steps, run, run_async
+from runic_redis.recovery.steps import Steps, StoreCall, run_steps, run_steps_async
 
 __all__ = ["AsyncFactResolver", "FactResolver"]
 
@@ -32,28 +33,34 @@ Hot = Callable[[Any, FactRef], bool]
 DEFAULT_BYTES = 64 * 1024 * 1024
 
 
-class _Core:
-    """What a resolver does, on whatever store; the parameters are those of `FactResolver`."""
+class _Resolver:
+    """The logic of a resolver on any store; the parameters are those of `FactResolver`."""
 
-    def __init__(self, store: Any, max_bytes: int) -> None:
-        # All at once, where the store can.
+    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
+        self._store = store
+        # Whether the store can load many facts in one call.
         self._many = hasattr(store, "load_facts")
         self._registry = getattr(store, "registry", default_registry)
         self._max_bytes = check_count(max_bytes, "max_bytes")
         self._cached: OrderedDict[str, tuple[Any, int]] = OrderedDict()
-        self.cached_bytes = 0
+        self._cached_bytes = 0
         self._cache_lock = Lock()
 
-    def resolve(self, refs: Sequence[FactRef | Fact]) -> Steps[list[Any]]:
-        """The values of references, in order."""
+    @property
+    def cached_bytes(self) -> int:
+        """The approximate memory of the cache, in bytes."""
+        return self._cached_bytes
+
+    def _resolve_steps(self, refs: Sequence[FactRef | Fact]) -> Steps[list[Any]]:
+        """Return the values of references, in order."""
         for ref in refs:
             if not isinstance(ref, FactRef | Fact):
-                raise InvalidType(f"A FactRef is resolved, not {short_repr(ref)}; nothing was sent.")
+                raise InvalidType(f"A resolver resolves FactRefs, not {short_repr(ref)}; nothing was sent.")
         values = yield from self._load({checked_ref(ref).hash for ref in refs if isinstance(ref, FactRef)})
         return [values[ref.hash] if isinstance(ref, FactRef) else ref.value for ref in refs]
 
-    def rehydrate(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
-        """The events, with a `Fact` in place of each reference that is hot."""
+    def _rehydrate_steps(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
+        """Return the events with a `Fact` in place of each hot reference."""
         events = list(events)
         wanted: dict[str, int] = {}
         for place, event in enumerate(events):
@@ -65,12 +72,12 @@ class _Core:
         except FactNotFound as error:
             first = str(error.hashes[0])
             raise FactNotFound(
-                f"The fact {first!r} is not kept, which {self._named(events[wanted[first]], wanted[first])} refers to"
-                + (f"; and so are {len(error.hashes) - 1} more." if len(error.hashes) > 1 else "."),
+                f"The fact {first!r} is not stored, to which {self._named(events[wanted[first]], wanted[first])} refers"
+                + (f"; nor are {len(error.hashes) - 1} more." if len(error.hashes) > 1 else "."),
                 hashes=error.hashes,
             ) from error
         except DecodeError:
-            # Of many, the store does not say which in a way that can be read: ask one by one.
+            # The error does not name the damaged fact in a readable form, so load them one by one.
             for fact_hash, place in wanted.items():
                 try:
                     yield from self._load([fact_hash])
@@ -108,11 +115,11 @@ class _Core:
                 else:
                     missing.append(fact_hash)
         if missing and self._many:
-            loaded = yield Ask("load_facts", (missing,))
+            loaded = yield StoreCall("load_facts", (missing,))
         else:
             loaded = {}
             for fact_hash in missing:
-                loaded[fact_hash] = yield Ask("load_fact", (fact_hash,))
+                loaded[fact_hash] = yield StoreCall("load_fact", (fact_hash,))
         for fact_hash, value in loaded.items():
             found[fact_hash] = value
             self._remember(fact_hash, value)
@@ -126,88 +133,70 @@ class _Core:
             if fact_hash in self._cached:
                 return
             self._cached[fact_hash] = value, size
-            self.cached_bytes += size
-            while self.cached_bytes > self._max_bytes:
-                self.cached_bytes -= self._cached.popitem(last=False)[1][1]
+            self._cached_bytes += size
+            while self._cached_bytes > self._max_bytes:
+                self._cached_bytes -= self._cached.popitem(last=False)[1][1]
 
 
-class FactResolver:
-    """Loads the values behind the references in events, and keeps those used last in memory.
+class FactResolver(_Resolver):
+    """A loader of the values of references in events, with a cache of the values used last.
 
-    What it returns is shared by all who ask: do not change it. (Content never changes, so it is never outdated.)
-    Threads may share a resolver.
+    Callers share the returned values: do not change them. The content of a fact never changes, so a cached value is
+    never outdated. Threads may share a resolver.
 
     Args:
         store: the store.
-        max_bytes: how much memory the cache takes at most, about.
+        max_bytes: the approximate limit of the cache's memory, in bytes.
     """
 
-    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
-        self._store = store
-        self._core = _Core(store, max_bytes)
-
-    @property
-    def cached_bytes(self) -> int:
-        """How much memory the cache takes now, about."""
-        return self._core.cached_bytes
-
     def resolve(self, ref: FactRef | Fact) -> Any:
-        """The value behind a reference.
+        """Return the value of a reference.
 
         Raises:
-            FactNotFound: it is not kept.
-            DecodeError: what is kept is damaged.
+            FactNotFound: the fact is not stored.
+            DecodeError: the stored fact is damaged.
         """
         return self.resolve_many([ref])[0]
 
     def resolve_many(self, refs: Iterable[FactRef | Fact]) -> list[Any]:
-        """The values behind references, in order, in one round trip. Errors as of `resolve`."""
-        return run(self._core.resolve(list(refs)), self._store)
+        """Return the values of references, in order, in one round trip. Raises as `resolve` does."""
+        return run_steps(self._resolve_steps(list(refs)), self._store)
 
     def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
-        """Events as they were appended: with a `Fact` in place of each reference that is hot, in one round trip.
+        """Return events as they were appended, with a `Fact` in place of each hot reference, in one round trip.
 
         Args:
-            events: events as they are streamed.
-            hot: whether the value of a reference in an event is wanted now, such as that of a pending input; None for
-                all.
+            events: events as a stream returns them.
+            hot: returns whether the value of a reference in an event is needed now, such as the value of a pending
+                input; None for all references.
 
         Raises:
-            FactNotFound: a fact is not kept; the error names it, and the event that refers to it.
-            DecodeError: one is damaged; the same.
+            FactNotFound: a fact is not stored. The error names the fact and the event that refers to it.
+            DecodeError: a fact is damaged. The error names the fact and the event that refers to it.
         """
-        return run(self._core.rehydrate(events, hot), self._store)
+        return run_steps(self._rehydrate_steps(events, hot), self._store)
 
 
-class AsyncFactResolver:
-    """As `FactResolver`, on a store for asyncio, to be awaited."""
-
-    def __init__(self, store: Any, max_bytes: int = DEFAULT_BYTES) -> None:
-        self._store = store
-        self._core = _Core(store, max_bytes)
-
-    @property
-    def cached_bytes(self) -> int:
-        """How much memory the cache takes now, about."""
-        return self._core.cached_bytes
+class AsyncFactResolver(_Resolver):
+    """A `FactResolver` for a store for asyncio, with methods to await."""
 
     async def resolve(self, ref: FactRef | Fact) -> Any:
-        """The value behind a reference; see `FactResolver.resolve`."""
+        """Return the value of a reference; see `FactResolver.resolve`."""
         return (await self.resolve_many([ref]))[0]
 
     async def resolve_many(self, refs: Iterable[FactRef | Fact]) -> list[Any]:
-        """The values behind references, in one round trip; see `FactResolver.resolve_many`."""
-        return await run_async(self._core.resolve(list(refs)), self._store)
+        """Return the values of references, in order, in one round trip; see `FactResolver.resolve_many`."""
+        return await run_steps_async(self._resolve_steps(list(refs)), self._store)
 
     async def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
-        """Events with a `Fact` in place of each reference that is hot; see `FactResolver.rehydrate`."""
-        return await run_async(self._core.rehydrate(events, hot), self._store)
+        """Return events with a `Fact` in place of each hot reference; see `FactResolver.rehydrate`."""
+        return await run_steps_async(self._rehydrate_steps(events, hot), self._store)
 
 
 def _filled(value: Any, values: Mapping[str, Any], registry: EventRegistry) -> Any:
-    """A value with facts in place of references; itself, if it holds none of them."""
-    # From the inside out, by a stack: a value may nest deeper than Python recurses. What has been filled is kept by the
-    # identity of what it was, with that, so that no other can have it meanwhile.
+    """Return a value with facts in place of references; the same object if it holds none of these references."""
+    # A stack, from the inside out, because a value may nest deeper than Python can recurse. `filled` finds each result
+    # by the identity of the old part, and holds the old part too, so that no new object gets the same identity.
     filled: dict[int, tuple[Any, Any]] = {}
     stack: list[tuple[Any, list[Any] | None]] = [(value, None)]
     while stack:
@@ -222,7 +211,7 @@ def _filled(value: Any, values: Mapping[str, Any], registry: EventRegistry) -> A
 
 
 def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, Any], registry: EventRegistry) -> Any:
-    """A value of other parts; itself, if they are the same."""
+    """Return a value with new parts; the same object if the parts are the same."""
     kind = type(value)
     if kind is FactRef:
         return Fact(values[value.hash]) if value.hash in values else value
@@ -235,12 +224,12 @@ def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, 
     registered = registry.of(kind)
     if registered is None:
         return kind(new)
-    schema, _ = taken_apart(registered, value)
+    schema, _ = fields_of(registered, value)
     return registry.builder(schema, "raise")([new])[0]
 
 
 def _size(value: Any, registry: EventRegistry) -> int:
-    """How much memory a value takes, about: what it shares is counted once for each place."""
+    """Return the approximate memory of a value in bytes; a shared part counts at each place."""
     total = 0
     stack = [value]
     while stack:

@@ -1,473 +1,70 @@
-"""Sessions: a workflow's state, folded from its events, that is persisted as it changes and recovered where it was.
+"""Sessions: the state of a workflow, folded from its events, persisted as it changes, and recovered on entry.
 
-What a session does is in `_Core`, once; `Session` and `AsyncSession` run it on a store of their kind.
+`SessionCore` has the logic; `Session` and `AsyncSession` run it on their kinds of store.
 """
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from inspect import iscoroutinefunction
 from threading import RLock
-from typing import Any, Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, Generic, Self
 
-from runic_redis.arguments import check_count, check_data
-from runic_redis.codec import MAX_COMMIT_BYTES, Codec
-from runic_redis.contract import capabilities
-from runic_redis.errors import (
-    CursorConflict,
-    DecodeError,
-    EncodeError,
-    EventsTrimmed,
-    IncompatibleEvent,
-    InvalidArgument,
-    InvalidType,
-    SnapshotNotFound,
-    SnapshotNotSaved,
-    StoreError,
-    WorkflowNotFound,
-    WriteRefused,
-    reason,
-    short_repr,
-)
-from runic_redis.events import default_registry
-from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
-from runic_redis.recovery.steps import Ask, Steps, run, run_async
+from runic_redis.errors import StoreError
+from runic_redis.recovery.policies import SnapshotPolicy
+from runic_redis.recovery.session_core import Checkpoint, Recovery, SessionCore, SessionOptions, State
+from runic_redis.recovery.steps import Steps, run_steps, run_steps_async
 
-__all__ = ["AsyncSession", "Checkpoint", "Recovery", "Session", "async_session", "session"]
-
-State = TypeVar("State")
-Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
-
-_log = logging.getLogger("runic_redis.recovery")
-# What reading one event takes, until it has been measured on so many.
-_READ_S = 0.00001
-_MEASURED_FROM = 100
-# For a state that cannot be saved.
-_REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
-# Why a session records nothing, and what to do.
-_NOT_ENTERED = "has not been entered. Nothing was recorded; enter it first, by 'with' or 'async with'."
-_APPLYING = "is applying events. Nothing was recorded by this call; record further events after apply has returned."
-_ENTER_ANOTHER = " Nothing was recorded; enter another, which recovers what is kept."
-_INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
-_NOT_PERSISTED = "could not persist its events: what it holds may be outdated." + _ENTER_ANOTHER
-_OVER = "is over." + _ENTER_ANOTHER
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What a session did to recover.
-
-    Attributes:
-        cursor: the cursor that it came to.
-        snapshot_cursor: that of the snapshot it started from; None without one.
-        replayed: how many events it applied.
-        seconds: how long it took.
-        snapshot_problem: why a snapshot that is there could not be read; None if there was no such problem.
-    """
-
-    cursor: int
-    snapshot_cursor: int | None
-    replayed: int
-    seconds: float
-    snapshot_problem: str | None
-
-
-class _Options(NamedTuple, Generic[State]):
-    """What `session` takes by keyword."""
-
-    checkpoint: Checkpoint
-    snapshots: SnapshotPolicy | None
-    dumps: Callable[[State], bytes] | None
-    loads: Callable[[bytes], State] | None
-    keep: int | None
-    lease: Any
-    build_log: Sequence[Any]
-
-
-class _Core(Generic[State]):
-    """What a session does, on whatever store; the parameters are those of `session`."""
-
-    def __init__(
-        self,
-        store: Any,
-        workflow_id: str,
-        apply: Callable[[State, Any], State],
-        initial: State | Callable[[], State],
-        options: _Options[State],
-    ) -> None:
-        if (options.dumps is None) != (options.loads is None):
-            raise InvalidArgument("dumps and loads go together: pass both, or neither for MessagePack.")
-        for name, function in (("apply", apply), ("initial", initial)):
-            if iscoroutinefunction(function):
-                raise InvalidType(
-                    f"{name} is a coroutine function, and a session does not await it: the state would be a coroutine. "
-                    "Nothing was recovered. Pass a plain function, which returns the state."
-                )
-        self._workflow_id = workflow_id
-        self._apply = apply
-        self._can = capabilities(store)
-        self._every = _checked(options.checkpoint)
-        self._policy = _checked_policy(options.snapshots)
-        self._by_bytes = isinstance(options.snapshots, EveryBytes)
-        # A store that cannot encode ahead of an append is sent the events as they are.
-        self._encode = store.encode_events if self._can.encoding else None
-        self._codec = store if self._can.encoding else Codec(default_registry, "raise")
-        self._dumps = options.dumps or self._codec.encode_state
-        self._loads = options.loads or self._codec.decode_state
-        self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
-        self._keep = None if options.keep is None else check_count(options.keep, "keep")
-        if options.lease is not None and not self._can.cursors:
-            raise InvalidArgument("lease cannot be kept: the store knows none. Nothing was recovered.")
-        self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        self.state: State = initial() if callable(initial) else initial
-        self.cursor = 0
-        self.recovery: Recovery | None = None
-        self.pending: list[Any] = []
-        # How many bytes those take, and the same events encoded, if they came in one piece.
-        self._pending_bytes = 0
-        self._encoded: Any = None
-        self._build_log = _checked_build_log(options.build_log)
-        # Whether to try the state after the next events: a new workflow's initial state is often of another type.
-        self._checks_next_state = False
-        self._log: list[Any] = []
-        self._cycles = 0
-        self._since = Since()
-        # What recovering one event takes: measured on entry, or guessed by what applying those recorded has taken.
-        self._each_s: float | None = None
-        self._applied = 0
-        self._applying_s = 0.0
-        self._entered = False
-        self.over = False
-        self._problem: str | None = _NOT_ENTERED
-
-    def recover(self) -> Steps[None]:
-        """Come to where the workflow is."""
-        if self._entered:
-            raise StoreError(
-                f"The session of the workflow {self._workflow_id!r} has been entered before, and its state may be "
-                "outdated. Nothing was recovered. Make another session, and enter that."
-            )
-        self._entered = True
-        began_s = time.perf_counter()
-        snapshot_cursor, problem = yield from self._load_snapshot()
-        try:
-            if self._can.cursors:
-                yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor}, self._take_record)
-            elif self._can.stream:
-                yield Ask("stream", (self._workflow_id,), take=self._take_event)
-            else:
-                with suppress(LookupError):  # the least of stores need not raise `WorkflowNotFound`
-                    self._log = list((yield Ask("load", (self._workflow_id,))))
-                for event in self._log:
-                    self._take_event(event)
-        except WorkflowNotFound:
-            pass  # there is none yet
-        except EventsTrimmed as error:
-            if problem is None:
-                raise
-            raise DecodeError(
-                f"The snapshot of the workflow {self._workflow_id!r} cannot be read ({problem}), and the events that "
-                f"it covers have been trimmed: the first one kept is {error.first}. Nothing was changed; read it with "
-                "the loads that fits its dumps."
-            ) from error
-        seconds = time.perf_counter() - began_s
-        replayed = self._since.events = self.cursor - (snapshot_cursor or 0)
-        if replayed >= _MEASURED_FROM:
-            self._each_s = seconds / replayed
-        # A state that has just been decoded can be encoded.
-        if self._saves_snapshots and (snapshot_cursor is None or replayed):
-            self._check_state(self.state)
-        self._checks_next_state = self._saves_snapshots and self.cursor == 0
-        self.recovery = Recovery(self.cursor, snapshot_cursor, replayed, seconds, problem)
-        self._problem = None
-        if self.cursor == 0 and self._build_log:
-            self._accept(self._build_log)
-            yield from self.checkpoint()
-
-    def _load_snapshot(self) -> Steps[tuple[int | None, str | None]]:
-        """Start from the snapshot, if there is one that can be read; its cursor, and what is wrong with it."""
-        if not (self._can.snapshots and self._can.cursors):
-            return None, None  # without cursors, what comes after a snapshot is not known
-        try:
-            cursor, data = yield Ask("load_snapshot", (self._workflow_id,))
-            self.state = self._loads(data)
-        except SnapshotNotFound:
-            return None, None
-        except Exception as error:  # how a state that was written otherwise fails is loads' own affair
-            if isinstance(error, StoreError) and not isinstance(error, DecodeError | IncompatibleEvent):
-                raise
-            problem = f"{type(error).__name__}: {reason(error)}"
-            _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self._workflow_id, problem)
-            return None, problem
-        self.cursor = cursor
-        return cursor, None
-
-    def _take_record(self, record: Any) -> None:
-        self._take_event(record.event)
-        self.cursor = record.cursor
-
-    def _take_event(self, event: Any) -> None:
-        self.state = self._apply(self.state, event)
-        self.cursor += 1
-        if self._by_bytes:
-            self._since.event_bytes += self._size([event])
-
-    def record(self, events: Sequence[Any]) -> Steps[None]:
-        """Apply events, and persist them if it is time to."""
-        self._check()
-        self._accept(events)
-        self._cycles += 1
-        if self._every and self._cycles % self._every == 0:
-            yield from self.checkpoint()
-
-    def _accept(self, events: Sequence[Any]) -> None:
-        """Apply events and add them to those pending. If one of them is rejected, nothing changes."""
-        if not events:
-            return
-        encoded = self._encode(events) if self._encode is not None else None
-        event_bytes = encoded.encoded_bytes if encoded is not None else 0
-        if self._pending_bytes + event_bytes > MAX_COMMIT_BYTES:
-            raise EncodeError(
-                f"These events and those pending take {self._pending_bytes + event_bytes} bytes encoded, and a commit "
-                f"at most {MAX_COMMIT_BYTES}. None of these was recorded, and those pending stay so: call checkpoint "
-                "first, then record these.",
-                path="events",
-            )
-        stored_bytes = 0
-        if self._by_bytes:
-            stored_bytes = encoded.stored_bytes if encoded is not None else self._size(events)
-        state = self.state
-        began_s = time.perf_counter()
-        self._problem = _APPLYING
-        try:
-            for event in events:
-                state = self._apply(state, event)
-        finally:
-            self._problem = None
-        self._applying_s += time.perf_counter() - began_s
-        self._applied += len(events)
-        if self._checks_next_state:
-            self._check_state(state)
-            self._checks_next_state = False
-        self._problem = _INTERRUPTED
-        self.state = state
-        self._encoded = None if self.pending else encoded
-        self.pending.extend(events)
-        self._pending_bytes += event_bytes
-        self._since.events += len(events)
-        self._since.event_bytes += stored_bytes
-        self._problem = None
-
-    def _size(self, events: Sequence[Any]) -> int:
-        size: int = self._codec.encode_events(events).stored_bytes
-        return size
-
-    def checkpoint(self) -> Steps[None]:
-        """Persist what is pending."""
-        self._check()
-        if not self.pending:
-            return
-        events = list(self.pending) if self._encoded is None else self._encoded
-        snapshot, failure = self._snapshot_due()
-        self._problem = _NOT_PERSISTED
-        try:
-            if self._can.cursors:
-                too_large = yield from self._append_at_cursor(events, snapshot)
-                failure = failure or too_large
-            elif self._can.stream:
-                yield Ask("append", (self._workflow_id, events))
-                self.cursor += len(events)
-            else:
-                yield Ask("save", (self._workflow_id, [*self._log, *events]))
-                self._log += events
-                self.cursor += len(events)
-        except EncodeError:  # an event was changed after it was recorded; nothing was sent
-            self._problem = None
-            raise
-        self.pending.clear()
-        self._pending_bytes = 0
-        self._encoded = None
-        self._problem = None
-        if failure is not None:
-            raise SnapshotNotSaved(
-                f"The events of the workflow {self._workflow_id!r} are stored up to cursor {self.cursor}, but the "
-                f"snapshot that was due is not saved: {_cause(failure)}. Do not record the events again. The session "
-                "goes on and tries again at its next checkpoint. " + _REMEDY,
-                cursor=self.cursor,
-            ) from failure
-        if snapshot is not None:
-            self._since = Since()
-            if self._keep is not None:
-                yield Ask("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
-
-    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
-        """Append events where the workflow is known to be, with the snapshot unless the server rejects its size."""
-        too_large = None
-        while True:
-            options = {"expected_cursor": self.cursor, **self._by_lease}
-            with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
-            try:
-                self.cursor = yield Ask("append", (self._workflow_id, events), {**options, **with_snapshot})
-            except WriteRefused as error:
-                if error.code != "TOO_LARGE" or not with_snapshot:
-                    raise
-                too_large = error
-            except CursorConflict as error:
-                if not (yield from self._has_nothing_new(error.actual)):
-                    raise
-                self.cursor = error.actual
-            else:
-                return too_large
-
-    def _has_nothing_new(self, cursor: int) -> Steps[bool]:
-        """Whether all events from here to a cursor are of those that upcasters read as none."""
-        if cursor <= self.cursor:
-            return False
-        found: list[Any] = []
-        try:
-            yield Ask("stream_records", (self._workflow_id,), {"after": self.cursor, "until": cursor}, found.append)
-        except (WorkflowNotFound, EventsTrimmed):
-            return False
-        return not found
-
-    def _snapshot_due(self) -> tuple[bytes | None, Exception | None]:
-        """The state as bytes if a snapshot is due, or why there are none. The events are stored either way."""
-        if not self._saves_snapshots or self._policy is None:
-            return None, None
-        each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
-        self._since.recovery_s = self._since.events * each_s
-        try:
-            return (self._dump(self.state) if self._policy.due(self._since) else None), None
-        except Exception as error:  # how dumps or a policy fails is its own affair
-            return None, error
-
-    def _dump(self, state: State) -> bytes:
-        return check_data(self._dumps(state))
-
-    def _check_state(self, state: State) -> None:
-        """Reject a state that could not be saved, before any event is recorded."""
-        try:
-            self._dump(state)
-        except Exception as error:  # how dumps fails is its own affair
-            raise EncodeError(
-                f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: {_cause(error)}. "
-                "Nothing was recorded. " + _REMEDY,
-                path=getattr(error, "path", "state"),
-            ) from error
-
-    def complete(self) -> Steps[None]:
-        """Persist what is pending, and mark the workflow as finished."""
-        failure = None
-        try:
-            yield from self.checkpoint()
-        except SnapshotNotSaved as error:  # the events are stored, and a finished workflow hardly needs a snapshot
-            failure = error
-        if self._can.cursors:
-            yield Ask("complete", (self._workflow_id,), self._by_lease)
-        if failure is not None:
-            raise failure
-
-    def leave(self) -> Steps[None]:
-        """Persist the rest, unless everything is left to the caller."""
-        try:
-            if self._problem is None and self._every is not None:
-                yield from self.checkpoint()
-        finally:
-            self.over = True
-
-    def _check(self) -> None:
-        problem = _OVER if self.over else self._problem
-        if problem is not None:
-            raise StoreError(f"The session of the workflow {self._workflow_id!r} {problem}")
-
-
-def _cause(error: Exception) -> str:
-    """What kept a snapshot from being saved, without a full stop."""
-    kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
-    return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
-
-
-def _checked_build_log(build_log: Any) -> list[Any]:
-    if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
-        kind = type(build_log).__qualname__
-        raise InvalidType(f"build_log is a list of events, not a {kind}. Nothing was recovered.")
-    return list(build_log)
-
-
-def _checked_policy(policy: Any) -> SnapshotPolicy | None:
-    if policy is None or (callable(getattr(policy, "due", None)) and not isinstance(policy, type)):
-        return policy
-    raise InvalidType(
-        f"snapshots is a policy, such as EveryEvents(1000), or None, not {short_repr(policy)}. Nothing was recovered."
-    )
-
-
-def _checked(checkpoint: Checkpoint) -> int | None:
-    """After how many records to checkpoint: 0 for only at the end, None for only when asked to."""
-    if checkpoint == "cycle":
-        return 1
-    if checkpoint == "completion":
-        return 0
-    if checkpoint == "manual":
-        return None
-    if type(checkpoint) is not int or checkpoint < 1:
-        raise InvalidArgument(
-            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {short_repr(checkpoint)}.'
-        )
-    return checkpoint
+__all__ = ["AsyncSession", "Session", "async_session", "session"]
 
 
 class _Face(Generic[State]):
-    """What both kinds of session show."""
+    """The attributes of both kinds of session."""
 
-    def __init__(self, store: Any, core: _Core[State]) -> None:
+    def __init__(self, store: Any, core: SessionCore[State]) -> None:
         self._store = store
         self._core = core
 
     @property
     def state(self) -> State:
-        """The state as of the last event recorded."""
+        """The state after the last recorded event."""
         return self._core.state
 
     @property
     def cursor(self) -> int:
-        """The cursor of the last event persisted."""
+        """The cursor of the last persisted event."""
         return self._core.cursor
 
     @property
     def pending(self) -> Sequence[Any]:
-        """The events that are recorded and not persisted yet."""
+        """The events that are recorded but not yet persisted."""
         return tuple(self._core.pending)
 
     @property
     def recovery(self) -> Recovery:
-        """What the session did to recover.
+        """The recovery of this session.
 
         Raises:
-            StoreError: it has not been entered.
+            StoreError: the session has not been entered.
         """
         if self._core.recovery is None:
-            raise StoreError("The session has not been entered: write 'with'. Nothing was recovered.")
+            raise StoreError("The session has not been entered. Nothing was recovered. Enter it with 'with' first.")
         return self._core.recovery
 
 
 class Session(_Face[State]):
-    """A workflow's state on a store for threads; made by `session`.
+    """The state of a workflow on a store for threads; made by `session`.
 
-    As a context manager it recovers on entry. Leaving it persists what is pending; leaving by an exception keeps what
-    was checkpointed, and nothing else. It is entered once. Threads may share it: their calls take turns.
+    Enter it once, as a context manager: entry recovers the state. A normal exit persists the pending events. An exit
+    with an exception persists nothing more: only the events of earlier checkpoints are stored. Threads may share a
+    session; it runs one call at a time.
     """
 
-    def __init__(self, store: Any, core: _Core[State]) -> None:
+    def __init__(self, store: Any, core: SessionCore[State]) -> None:
         super().__init__(store, core)
-        self._turn = RLock()  # (an apply that calls the session is told of it, and does not wait for itself)
+        self._turn = RLock()  # reentrant, so that an apply that calls the session gets an error and no deadlock
 
     def _run(self, steps: Steps[None]) -> None:
         with self._turn:
-            run(steps, self._store)
+            run_steps(steps, self._store)
 
     def __enter__(self) -> Self:
         self._run(self._core.recover())
@@ -476,53 +73,58 @@ class Session(_Face[State]):
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self._run(self._core.leave())
-        self._core.over = True  # after an error at once, also while another thread waits for the server
+        self._core.over = True  # after an error without waiting, even if another thread waits for the server
 
     def record(self, *events: Any) -> None:
-        """Apply events to the state at once, and persist them as the checkpoint strategy says.
+        """Apply events to the state at once, and persist them at the next checkpoint.
 
-        An event that the store cannot encode is rejected before `apply` sees it, and so is one that `apply` raises for.
-        None of the events of the call is recorded then, and the session is as it was and can go on. (A state that
-        `apply` changed in place before it raised stays changed: return a new one.)
+        If the store cannot encode an event, or if `apply` raises, none of the events of this call is recorded. The
+        session is unchanged and can go on. The session encodes events before it applies them. If `apply` changes a
+        state in place before it raises, that change stays; so return a new state.
 
         Raises:
-            EncodeError: an event cannot be encoded, or the events are too large for a commit with those pending. Or the
-                events are a workflow's first, and the state after them cannot be saved as a snapshot. Nothing was
-                recorded.
-            SnapshotNotSaved: the events are stored, and the snapshot that was due with them is not. The session goes on
-                and tries again at its next checkpoint.
-            CursorConflict: somebody else has appended to the workflow; nothing was stored. The session is over: enter
+            EncodeError: an event cannot be encoded; or the events are too large for one commit with the pending events;
+                or these are a workflow's first events, and the state after them cannot be saved as a snapshot. Nothing
+                was recorded.
+            SnapshotNotSaved: the events are stored, but the snapshot that was due is not. The session goes on and
+                retries the snapshot at its next checkpoint.
+            CursorConflict: another writer has appended to the workflow. Nothing was stored. The session is over: enter
                 another, which recovers.
-            LeaseLost: the lease is outdated; the same.
+            LeaseLost: the lease is outdated. Nothing was stored. The session is over: enter another, which recovers.
         """
         self._run(self._core.record(events))
 
     def checkpoint(self) -> None:
-        """Persist what is pending, as one commit, with a snapshot if one is due. Errors as of `record`."""
+        """Persist the pending events as one commit, with a snapshot if one is due.
+
+        Raises as `record` does.
+        """
         self._run(self._core.checkpoint())
 
     def complete(self) -> None:
-        """Persist what is pending and mark the workflow as finished. Errors as of `record`.
+        """Persist the pending events, and mark the workflow as finished.
+
+        Raises as `record` does, except for this error.
 
         Raises:
-            SnapshotNotSaved: the events are stored and the workflow is finished; only the snapshot is missing.
+            SnapshotNotSaved: the events are stored and the workflow is finished, but the snapshot is not saved.
         """
         self._run(self._core.complete())
 
 
 class AsyncSession(_Face[State]):
-    """A workflow's state on a store for asyncio; made by `async_session`. As `Session`, to be awaited.
+    """The state of a workflow on a store for asyncio; made by `async_session`. Its methods are those of `Session`.
 
-    Tasks may share it: their calls take turns.
+    Tasks may share a session; it runs one call at a time.
     """
 
-    def __init__(self, store: Any, core: _Core[State]) -> None:
+    def __init__(self, store: Any, core: SessionCore[State]) -> None:
         super().__init__(store, core)
         self._turn = asyncio.Lock()
 
     async def _run(self, steps: Steps[None]) -> None:
         async with self._turn:
-            await run_async(steps, self._store)
+            await run_steps_async(steps, self._store)
 
     async def __aenter__(self) -> Self:
         await self._run(self._core.recover())
@@ -531,18 +133,27 @@ class AsyncSession(_Face[State]):
     async def __aexit__(self, kind: object, *_: object) -> None:
         if kind is None:
             await self._run(self._core.leave())
-        self._core.over = True  # after an error at once, also while another task waits for the server
+        self._core.over = True  # after an error without waiting, even if another task waits for the server
 
     async def record(self, *events: Any) -> None:
-        """Apply events to the state at once, and persist them as the checkpoint strategy says; see `Session`."""
+        """Apply events to the state at once, and persist them at the next checkpoint.
+
+        See `Session.record`.
+        """
         await self._run(self._core.record(events))
 
     async def checkpoint(self) -> None:
-        """Persist what is pending; see `Session`."""
+        """Persist the pending events as one commit, with a snapshot if one is due.
+
+        See `Session.checkpoint`.
+        """
         await self._run(self._core.checkpoint())
 
     async def complete(self) -> None:
-        """Persist what is pending and mark the workflow as finished; see `Session`."""
+        """Persist the pending events, and mark the workflow as finished.
+
+        See `Session.complete`.
+        """
         await self._run(self._core.complete())
 
 
@@ -560,38 +171,38 @@ def session(
     lease: Any = None,
     build_log: Sequence[Any] = (),
 ) -> Session[State]:
-    """A session of a workflow: its state, recovered on entry, and persisted as it changes.
+    """Return a session of a workflow: its state, recovered on entry and persisted as it changes.
 
-    It works on every store: on one that has only `save` and `load`, by the whole log.
+    It works on every store. On a store that has only `save` and `load`, it saves the whole log each time.
 
     Args:
         store: the store.
         workflow_id: the workflow.
-        apply: the state after an event, from the state before it. It is called with each event as it is recorded, and
-            again to recover; a value that was recorded as `Fact` is then a `FactRef`.
-        initial: the state before the first event; or, if it is callable, what makes it.
-        checkpoint: when events are persisted: "cycle", with each `record`; a number, with every so many `record`s;
-            "completion", when the session is left or completed; "manual", by `checkpoint` only.
-        snapshots: when a snapshot is saved, in one commit with the events; None for never. One of `EveryEvents`,
-            `EveryBytes`, `ByRecoveryTime`, or a policy of your own.
-        dumps: the state as bytes, for snapshots; by default MessagePack, as events are encoded.
-        loads: the state from these bytes.
-        keep: trim after each snapshot, but for so many of the last events; None to trim nothing.
-        lease: write by this lease only.
-        build_log: the events that a new workflow begins with, such as those that say which components it has. On entry
-            they are applied and persisted as its first commit. A workflow that has events already is not given them.
+        apply: returns the state after an event, from the state before it. The session calls it with each event when the
+            event is recorded, and again to recover. A value that was recorded as `Fact` is then a `FactRef`.
+        initial: the state before the first event, or a function that makes it.
+        checkpoint: when to persist events: "cycle", with each `record`; a number, after that many calls of `record`;
+            "completion", when the session is left or completed; "manual", only when you call `checkpoint`.
+        snapshots: when to save a snapshot, in one commit with the events; None for never. Pass `EveryEvents`,
+            `EveryBytes`, `ByRecoveryTime`, or your own policy.
+        dumps: returns the state as bytes, for snapshots; by default MessagePack, as for events.
+        loads: returns the state from these bytes.
+        keep: trim after each snapshot, except for this many of the last events; None to trim nothing.
+        lease: the lease that each write carries.
+        build_log: the first events of a new workflow, such as the events that define its components. If the workflow
+            has no events, entry applies them and persists them as its first commit.
 
     Returns:
-        The session; entering it reads, and raises what reading does. A snapshot that cannot be read is a `DecodeError`
-        only if the events that it covers have been trimmed. With `snapshots`, entering raises an `EncodeError` if the
-        state could not be saved as a snapshot, and so does the first `record` of a new workflow. With `build_log`,
-        entering raises what `record` does.
+        The session. Entering it raises the errors of reading. A snapshot that cannot be read raises `DecodeError` only
+        if the events that it covers were trimmed. With `snapshots`, entering raises `EncodeError` if the state cannot
+        be saved as a snapshot; for a new workflow, the first `record` also does. With `build_log`, entering also raises
+        the errors of `record`.
 
     Raises:
-        InvalidArgument: an argument cannot be used, or the store knows no leases.
+        InvalidArgument: an argument cannot be used, or `lease` is given and the store has no leases.
     """
-    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
-    return Session(store, _Core(store, workflow_id, apply, initial, options))
+    options = SessionOptions(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
+    return Session(store, SessionCore(store, workflow_id, apply, initial, options))
 
 
 def async_session(
@@ -608,6 +219,6 @@ def async_session(
     lease: Any = None,
     build_log: Sequence[Any] = (),
 ) -> AsyncSession[State]:
-    """A session on a store for asyncio; the parameters are those of `session`."""
-    options = _Options(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
-    return AsyncSession(store, _Core(store, workflow_id, apply, initial, options))
+    """Return a session on a store for asyncio; the parameters are those of `session`."""
+    options = SessionOptions(checkpoint, snapshots, dumps, loads, keep, lease, build_log)
+    return AsyncSession(store, SessionCore(store, workflow_id, apply, initial, options))

@@ -1,4 +1,4 @@
-"""How one logic runs on both kinds of store: a generator yields which method to call, and is sent the result."""
+"""Run the same logic on both kinds of store: a generator yields calls of the store and receives their results."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
@@ -7,20 +7,20 @@ from typing import Any, TypeAlias, TypeVar
 
 from runic_redis.errors import InvalidType
 
-__all__ = ["Ask", "Steps", "run", "run_async"]
+__all__ = ["Steps", "StoreCall", "run_steps", "run_steps_async"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class StoreCall:
     """A call of a method of the store.
 
     Attributes:
         method: its name.
         args: its arguments.
         kwargs: its keyword arguments.
-        take: for a method that gives an iterator, what is called with each item; the result is then None.
+        take: for a method that returns an iterator, the function that receives each item; the result is then None.
     """
 
     method: str
@@ -29,11 +29,11 @@ class Ask:
     take: Callable[[Any], None] | None = None
 
 
-Steps: TypeAlias = Generator[Ask, Any, T]
+Steps: TypeAlias = Generator[StoreCall, Any, T]
 
 
-def run(steps: Steps[T], store: Any) -> T:
-    """Carry steps out on a store for threads; their result."""
+def run_steps(steps: Steps[T], store: Any) -> T:
+    """Run steps on a store for threads and return their result."""
     try:
         step = next(steps)
         while True:
@@ -56,14 +56,14 @@ def run(steps: Steps[T], store: Any) -> T:
         return done
 
 
-async def run_async(steps: Steps[T], store: Any) -> T:
-    """Carry steps out on a store for asyncio; their result."""
+async def run_steps_async(steps: Steps[T], store: Any) -> T:
+    """Run steps on a store for asyncio and return their result."""
     try:
         step = next(steps)
         while True:
             result = None
             try:
-                called = _begin(store, step)
+                called = _started_call(store, step)
                 if step.take is None:
                     result = await called
                 else:
@@ -78,14 +78,14 @@ async def run_async(steps: Steps[T], store: Any) -> T:
         return done
 
 
-def _begin(store: Any, step: Ask) -> Any:
-    """Call a method; what is to be awaited, or iterated over."""
+def _started_call(store: Any, step: StoreCall) -> Any:
+    """Call a method of the store and return the awaitable or the async iterator."""
     try:
         called = getattr(store, step.method)(*step.args, **step.kwargs)
     except LookupError as error:
         if step.take is not None:
             raise
-        raise _not_for_asyncio(store, step.method) from error  # it looked before it was awaited
+        raise _not_for_asyncio(store, step.method) from error  # it ran before it was awaited
     if not isawaitable(called) and not hasattr(called, "__aiter__"):
         raise _not_for_asyncio(store, step.method)
     return called
@@ -93,14 +93,14 @@ def _begin(store: Any, step: Ask) -> Any:
 
 def _for_asyncio(store: Any, called: Any) -> InvalidType:
     if iscoroutine(called):
-        called.close()  # or Python would complain that it was never awaited
+        called.close()  # prevents Python's warning that it was never awaited
     return InvalidType(
         f"The {type(store).__name__} is for asyncio: use async_session or AsyncFactResolver with it. Nothing was sent."
     )
 
 
 def _not_for_asyncio(store: Any, method: str) -> InvalidType:
-    done = "Nothing was changed." if method.startswith(("load", "stream")) else "That call was carried out."
+    done = "Nothing was changed." if method.startswith(("load", "stream")) else "The call took effect."
     return InvalidType(
         f"The {type(store).__name__} is not for asyncio: its method {method} cannot be awaited. {done} Use session or "
         "FactResolver with it, or an AsyncRedisStore."

@@ -1,8 +1,9 @@
-"""The contract suite: what a store promises, as pytest cases that any store can be held to.
+"""The contract suite: the promises of a store, as pytest cases for any store.
 
-Subclass the contracts that a store claims to fulfil, and give the `opener` fixture: a callable without arguments
-that opens the store anew on the same data, empty at the start of each test. It must survive pickling, since some
-cases open the store in another process; a store that cannot be shared by processes overrides `elsewhere` too.
+Subclass the contracts that a store fulfils, and give the `opener` fixture. It returns a callable without arguments that
+opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
+pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
+`elsewhere` fixture.
 
     from functools import partial
     import pytest
@@ -13,29 +14,16 @@ cases open the store in another process; a store that cannot be shared by proces
         def opener(self, tmp_path):
             return partial(MyStore, tmp_path)
 
-`StoreContract` is all of them. Each case is one sentence about the store; ``pytest -v`` reads as its specification.
+`StoreContract` has all of the contracts. Each case is a sentence about the store, so ``pytest -v`` prints its
+specification.
 """
+
+from pkgutil import iter_modules
 
 import pytest
 
-# The assertions are in the modules below: pytest must be told before it imports them.
-pytest.register_assert_rewrite(
-    *(
-        f"runic_redis.testing.{name}"
-        for name in (
-            "bad_input",
-            "concurrency",
-            "facts",
-            "leases",
-            "logs",
-            "references",
-            "snapshots",
-            "streams",
-            "tails",
-            "workflows",
-        )
-    )
-)
+# pytest rewrites the assertions of these modules only if they are registered before they are imported.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
 from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402

@@ -1,4 +1,4 @@
-"""Bad input: each its own clear error of the one family, and nothing changed."""
+"""Bad input: each raises a clear error of the one family, and changes nothing."""
 
 import datetime as dt
 from collections import OrderedDict, namedtuple
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runic_redis import EncodeError, InvalidArgument, StoreError
-from runic_redis.testing.base import Contract, refusal
+from runic_redis.testing.base import Contract, raised_error
 from runic_redis.testing.examples import OrderPlaced, numbered
 
 __all__ = ["BadInputContract"]
@@ -22,25 +22,25 @@ Call = Callable[[Any], Any]
 
 @dataclass
 class Unregistered:
-    """A dataclass that nobody registered."""
+    """A dataclass that is not registered."""
 
     value: int = 0
 
 
 class Colour(Enum):
-    """An Enum that nobody registered."""
+    """An Enum that is not registered."""
 
     RED = 1
 
 
 class Number(IntEnum):
-    """An int, nearly."""
+    """A subclass of int."""
 
     ONE = 1
 
 
 class Text(str):
-    """A str, nearly."""
+    """A subclass of str."""
 
     __slots__ = ()
 
@@ -68,7 +68,7 @@ def _cyclic_dict() -> Any:
 
 
 class _Unsure(dt.tzinfo):
-    """A time zone that knows no offset without a date."""
+    """A time zone without an offset unless there is a date."""
 
     def utcoffset(self, when: dt.datetime | None) -> dt.timedelta | None:
         return None if when is None else dt.timedelta(hours=1)
@@ -84,7 +84,7 @@ _BAD_IDS: list[Any] = ["", "x" * 513, "é" * 257, "\ud800", None, 5, b"order-1",
 _BAD_CURSORS: list[Any] = [-1, 2**53, 1.0, "1", True]
 _BAD_HASHES: list[Any] = ["", b"", "\ud800", "x" * 513, None, 5, bytearray(b"x")]
 
-# A value that cannot be kept, and the path of the bad part below the value.
+# Values that cannot be stored, each with the path of the bad part within the value.
 _BAD_VALUES: list[tuple[Any, str]] = [
     (object(), ""),
     (Unregistered(), ""),
@@ -109,11 +109,11 @@ _BAD_VALUES: list[tuple[Any, str]] = [
 
 
 class BadInputContract(Contract):
-    """Arguments that no store could take."""
+    """Arguments that every store must reject."""
 
     @pytest.fixture
     def guarded(self, store: Any) -> Any:
-        """A store with one workflow of everything, and at the end a look whether anything has changed."""
+        """A store with one workflow that has events, a log, a snapshot and a fact; all must be unchanged at the end."""
         store.append("order-1", numbered(2))
         store.save("order-1", numbered(1))
         store.save_snapshot("order-1", 1, b"one")
@@ -141,7 +141,7 @@ class BadInputContract(Contract):
             guarded.delete,
         ]
         for workflow_id, call in product(_BAD_IDS, calls):
-            error = refusal(workflow_id, partial(call, workflow_id), InvalidArgument)
+            error = raised_error(workflow_id, partial(call, workflow_id), InvalidArgument)
             assert isinstance(error, ValueError)
             assert isinstance(error, TypeError) == (not isinstance(workflow_id, str))
 
@@ -155,12 +155,12 @@ class BadInputContract(Contract):
             lambda cursor: guarded.list(limit=cursor),
         ]
         for cursor, call in product(_BAD_CURSORS, calls):
-            refusal(cursor, partial(call, cursor), InvalidArgument)
+            raised_error(cursor, partial(call, cursor), InvalidArgument)
 
     def test_a_snapshot_that_is_not_bytes_is_refused(self, guarded: Any) -> None:
         data: Any
         for data in (None, "text", bytearray(b"x"), memoryview(b"x"), 5, [b"x"]):
-            error = refusal(data, partial(guarded.save_snapshot, "order-1", 2, data), InvalidArgument)
+            error = raised_error(data, partial(guarded.save_snapshot, "order-1", 2, data), InvalidArgument)
             assert isinstance(error, TypeError)
 
     def test_a_bad_hash_is_refused_everywhere(self, guarded: Any) -> None:
@@ -170,7 +170,7 @@ class BadInputContract(Contract):
             lambda fact_hash: guarded.load_facts([fact_hash]),
         ]
         for fact_hash, call in product(_BAD_HASHES, calls):
-            refusal(fact_hash, partial(call, fact_hash), InvalidArgument)
+            raised_error(fact_hash, partial(call, fact_hash), InvalidArgument)
 
     def test_a_value_that_cannot_be_kept_is_named_by_its_path(self, guarded: Any) -> None:
         calls: list[tuple[str, str, Call]] = [
@@ -181,7 +181,7 @@ class BadInputContract(Contract):
             ("value", "", guarded.put_fact),
         ]
         for (value, path), (root, place, call) in product(_BAD_VALUES, calls):
-            error = refusal(value, partial(call, value), EncodeError)
+            error = raised_error(value, partial(call, value), EncodeError)
             assert root in error.path
             if path:
                 assert error.path == root + place + path
@@ -190,7 +190,7 @@ class BadInputContract(Contract):
     def test_an_event_is_a_registered_instance_or_a_plain_dict(self, guarded: Any) -> None:
         event: Any
         for event in (None, 5, "text", b"x", [1], (1, 2), {1}, Unregistered(), OrderedDict(a=1)):
-            error = refusal(event, partial(guarded.append, "order-1", [*numbered(1), event]), EncodeError)
+            error = raised_error(event, partial(guarded.append, "order-1", [*numbered(1), event]), EncodeError)
             assert error.path == "events[1]"
 
     def test_events_are_a_list(self, guarded: Any) -> None:
@@ -200,13 +200,13 @@ class BadInputContract(Contract):
             lambda events: guarded.save("order-1", events),
         ]
         for events, call in product([None, 5, "text", b"x", {"one": "event"}, Point(1, 2), OrderPlaced("Ada")], calls):
-            error = refusal(events, partial(call, events), InvalidArgument)
+            error = raised_error(events, partial(call, events), InvalidArgument)
             assert isinstance(error, TypeError)
 
     def test_items_are_pairs(self, guarded: Any) -> None:
         items: Any
         for items in (5, None, "ab", [5], ["ab"], [("order-1",)], [("order-1", [], 3)]):
-            refusal(items, partial(guarded.append_many, items), InvalidArgument)
+            raised_error(items, partial(guarded.append_many, items), InvalidArgument)
 
     def test_an_event_over_the_limit_is_named(self, guarded: Any) -> None:
         large = {"data": b"x" * (17 * 1024 * 1024)}
@@ -217,19 +217,21 @@ class BadInputContract(Contract):
     def test_a_bad_commit_id_is_refused(self, guarded: Any) -> None:
         commit_id: Any
         for commit_id in ("", b"", "\ud800", 5, "x" * 513, bytearray(b"x")):
-            refusal(commit_id, partial(guarded.append, "order-1", numbered(1), commit_id=commit_id), InvalidArgument)
+            raised_error(
+                commit_id, partial(guarded.append, "order-1", numbered(1), commit_id=commit_id), InvalidArgument
+            )
 
     def test_bad_metadata_is_refused(self, guarded: Any) -> None:
         metadata: Any
         for metadata in (5, "text", [1], {"large": "x" * 70_000}):
-            refusal(metadata, partial(guarded.append, "order-1", numbered(1), metadata=metadata), InvalidArgument)
+            raised_error(metadata, partial(guarded.append, "order-1", numbered(1), metadata=metadata), InvalidArgument)
 
     def test_a_bad_prefix_is_refused(self, guarded: Any) -> None:
         prefix: Any
         for prefix in (None, 5, b"x", "\ud800"):
-            refusal(prefix, partial(guarded.list, prefix=prefix), InvalidArgument)
+            raised_error(prefix, partial(guarded.list, prefix=prefix), InvalidArgument)
 
-    def test_a_closed_store_says_so(self, opener: Any) -> None:
+    def test_a_closed_store_raises_a_store_error(self, opener: Any) -> None:
         store = opener()
         store.close()
         store.close()

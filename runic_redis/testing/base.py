@@ -1,4 +1,4 @@
-"""What every contract builds on: fixtures that open the store, and ways to be somebody else."""
+"""The base of every contract: fixtures that open the store, also in other processes."""
 
 import multiprocessing
 import reprlib
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Contract", "Elsewhere", "Opener", "refusal"]
+__all__ = ["Contract", "Elsewhere", "Opener", "raised_error"]
 
 Opener = Callable[[], Any]
-# Runs function(store, *args) where it cannot share memory with the test, for each of the argument tuples at once.
+# Runs function(store, *args) without shared memory, concurrently for each of the argument tuples.
 Elsewhere = Callable[..., list[Any]]
 
 
-def refusal(given: object, call: Callable[[], Any], kinds: Any) -> Any:
-    """Return the error, of these kinds, that a call raises, given what it must reject."""
+def raised_error(given: object, call: Callable[[], Any], kinds: Any) -> Any:
+    """Return the error of these kinds that a call raises; fail if it accepts what it was given."""
     try:
         call()
     except kinds as error:
@@ -39,11 +39,11 @@ class Contract:
 
     @pytest.fixture
     def elsewhere(self, opener: Opener) -> Elsewhere:
-        """Runs a function in other processes, each with a store of its own; their results in order."""
+        """A function that runs another in processes, each with another store, and returns the results in order."""
 
         def run(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
-            # From a server process that has imported what they need: a process that begins from nothing takes longer to
-            # import than to run a case.
+            # A fork server has imported the modules that the processes need. Importing takes longer than running a
+            # case.
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__package__])
             barrier = context.Barrier(len(calls))
@@ -75,7 +75,7 @@ class _Failed:
 def _run_elsewhere(
     opener: Opener, function: Callable[..., Any], call: tuple[Any, ...], place: int, barrier: Any, results: Any
 ) -> None:
-    """In the other process: open, wait for the others, run, report."""
+    """Run in the other process: open a store, wait for the other processes, call the function, send the result."""
     try:
         with closing(opener()) as store:
             barrier.wait()

@@ -1,4 +1,4 @@
-"""Many at once: threads, processes, races."""
+"""Concurrency: threads, processes and races."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ __all__ = ["ConcurrencyContract"]
 
 
 class ConcurrencyContract(Contract):
-    """What holds however many there are."""
+    """Promises that hold for any number of writers and readers."""
 
     def test_twenty_writers_write_twenty_workflows(self, store: Any) -> None:
         def write(writer: int) -> None:
@@ -38,7 +38,7 @@ class ConcurrencyContract(Contract):
         for writer in range(20):
             assert [event.quantity for event in streamed if event.customer == f"w{writer}"] == list(range(20))
 
-    def test_of_racing_writers_one_wins_and_the_rest_are_told(self, store: Any) -> None:
+    def test_of_racing_writers_one_wins_and_the_rest_get_a_conflict(self, store: Any) -> None:
         rounds, writers = 20, 8
         barrier = Barrier(writers)
 
@@ -75,7 +75,7 @@ class ConcurrencyContract(Contract):
             writing = pool.submit(write)
             while seen < commits:
                 done = writing.done()
-                # The last commit alone: everything is read back at the end.
+                # Only the last commit: the end of the case reads everything.
                 cursor = reader.cursor("order-1")
                 assert cursor % size == 0
                 last = [event["commit"] for event in reader.stream("order-1", after=cursor - size)]
@@ -132,7 +132,7 @@ class ConcurrencyContract(Contract):
                     # The delete came last.
                     assert store.cursor("order-1") == 0
                 elif cursor == 1:
-                    # It came first: nothing of before is left.
+                    # The delete came first: nothing older is left.
                     assert list(store.stream("order-1")) == [OrderPlaced("new", number)]
                     assert not _has_snapshot(store)
                 else:
@@ -193,7 +193,7 @@ def _append_two(store: Any) -> int:
 
 
 def _race(store: Any, writer: int) -> tuple[int, int]:
-    """Append with what it believes the cursor to be until there are 40 events; how many were its own."""
+    """Append at the last known cursor until there are 40 events, and return how many this writer appended."""
     won = 0
     while (cursor := store.cursor("order-1")) < 40:
         try:

@@ -1,10 +1,12 @@
 """Events for the cases."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from runic_redis.events import event
 
-__all__ = ["OrderPaid", "OrderPlaced", "numbered"]
+__all__ = ["OrderPaid", "OrderPlaced", "append_each", "numbered"]
 
 
 @event("runic_redis.testing.order_placed")
@@ -25,5 +27,11 @@ class OrderPaid:
 
 
 def numbered(count: int, first: int = 1) -> list[OrderPlaced]:
-    """So many events that can be told apart: their quantities count up from `first`."""
+    """Return this many different events: their quantities count up from `first`."""
     return [OrderPlaced("Ada", number) for number in range(first, first + count)]
+
+
+def append_each(store: Any, workflow_id: str, events: Iterable[Any]) -> None:
+    """Append events, each as one commit."""
+    for one in events:
+        store.append(workflow_id, [one])

@@ -1,4 +1,4 @@
-"""Facts: values kept once under their hash."""
+"""Facts: values that are stored once under their hash."""
 
 import re
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Leases: who may write, what is left unfinished, and how a workflow ends."""
+"""Leases: the right to write, unfinished workflows, and the end of a workflow."""
 
 import copy
 import pickle
@@ -20,12 +20,12 @@ from runic_redis import (
     SnapshotNotFound,
     WorkflowNotFound,
 )
-from runic_redis.testing.base import Contract, Elsewhere, refusal
+from runic_redis.testing.base import Contract, Elsewhere, raised_error
 from runic_redis.testing.examples import numbered
 
 __all__ = ["LeaseContract"]
 
-# So short that it has run out by the time anybody looks.
+# So short that the lease has ended by the next call.
 MOMENT_S = 0.001
 
 WRITES: dict[str, Callable[[Any, Any], Any]] = {
@@ -70,7 +70,7 @@ def _first_kept(store: Any, workflow_id: str) -> int:
 
 
 def _is_held(store: Any, workflow_id: str) -> bool:
-    """Whether somebody else cannot get the lease; gets it otherwise."""
+    """Return whether another owner cannot acquire the lease; if it can, it has acquired it."""
     try:
         store.acquire(workflow_id, "you")
     except LeaseHeld:
@@ -79,7 +79,7 @@ def _is_held(store: Any, workflow_id: str) -> bool:
 
 
 def _is_complete(store: Any, workflow_id: str) -> bool:
-    """Whether it can be told to expire; does so."""
+    """Return whether the workflow can be set to expire, and set it."""
     try:
         store.expire(workflow_id, 1000)
     except InvalidArgument:
@@ -87,8 +87,8 @@ def _is_complete(store: Any, workflow_id: str) -> bool:
     return True
 
 
-# What each write returns, how to see what it has done to a workflow of three events with a snapshot of two and an empty
-# log, and what is seen then.
+# The result of each write, how to observe its effect, and the observed effect, for a workflow of three events, with a
+# snapshot of two and an empty log.
 DONE: dict[str, tuple[Any, Callable[[Any, str], Any], Any]] = {
     "append": (4, _events, [*numbered(3), *numbered(1)]),
     "append at a cursor": (4, _events, [*numbered(3), *numbered(1)]),
@@ -105,7 +105,7 @@ DONE: dict[str, tuple[Any, Callable[[Any, str], Any], Any]] = {
 
 
 def until(ask: Callable[[], Any]) -> Any:
-    """What is answered, once something is."""
+    """Call a function until it returns a true value, and return that value."""
     while not (answer := ask()):
         pass
     return answer
@@ -156,7 +156,7 @@ class LeaseContract(Contract):
         store.append("w", numbered(1), lease=lease)
 
     @pytest.mark.parametrize("write", WRITES)
-    def test_a_write_by_a_lease_is_done(self, store: Any, write: str) -> None:
+    def test_a_write_with_a_lease_is_stored(self, store: Any, write: str) -> None:
         for workflow_id in ("w", "as before"):
             for number in range(1, 4):
                 store.append(workflow_id, numbered(1, number))
@@ -164,13 +164,13 @@ class LeaseContract(Contract):
             store.save(workflow_id, [])
         brief = store.acquire("w", "me", MOMENT_S)
         store.acquire("as before", "me", MOMENT_S)
-        until(lambda: not _is_held(store, "as before"))  # so the other one's time is over too
+        until(lambda: not _is_held(store, "as before"))  # then the other lease has ended too
         result, look, seen = DONE[write]
         assert look(store, "as before") != seen
         assert WRITES[write](store, replace(brief, ttl=1000.0)) == result
         assert look(store, "w") == seen
         if write not in {"complete", "delete"}:
-            assert _is_held(store, "w"), "each other write has the lease last on"
+            assert _is_held(store, "w"), "each other write extends the lease"
 
     def test_a_write_by_a_lease_that_was_taken_over_is_refused(self, store: Any) -> None:
         store.append("w", numbered(3))
@@ -180,7 +180,7 @@ class LeaseContract(Contract):
         until(lambda: store.claim("you"))
         before = everything(store)
         for name, write in WRITES.items():
-            error = refusal(name, partial(write, store, stale), LeaseLost)
+            error = raised_error(name, partial(write, store, stale), LeaseLost)
             assert "Nothing was written" in str(error), name
             assert error.owner == "you", name
             assert everything(store) == before, name
@@ -193,13 +193,13 @@ class LeaseContract(Contract):
         store.release(lease)
         store.release(lease)
         for name, write in WRITES.items():
-            assert refusal(name, partial(write, store, lease), LeaseLost).owner is None
+            assert raised_error(name, partial(write, store, lease), LeaseLost).owner is None
 
     def test_a_lease_that_has_run_out_is_good_until_somebody_takes_over(self, store: Any) -> None:
         lease = store.acquire("w", "me", MOMENT_S)
         assert store.append("w", numbered(1), lease=lease) == 1
 
-    def test_a_lease_of_an_earlier_life_is_none_of_the_next(self, store: Any) -> None:
+    def test_a_lease_ends_with_its_workflow(self, store: Any) -> None:
         stale = [store.acquire("w", "me") for _ in range(3)]
         store.append("w", numbered(1))
         store.delete("w")
@@ -268,12 +268,12 @@ class LeaseContract(Contract):
         claimed = [workflow_id for claim in claims for workflow_id in claim]
         assert sorted(claimed) == [f"w-{number}" for number in range(5)]
 
-    def test_a_renewed_lease_lasts_on(self, store: Any) -> None:
+    def test_renewing_extends_a_lease(self, store: Any) -> None:
         lease = store.acquire("w", "me", 1000)
         store.renew(lease)
         assert store.claim("you") == []
 
-    def test_a_write_has_its_lease_last_on(self, store: Any) -> None:
+    def test_a_write_extends_its_lease(self, store: Any) -> None:
         lease = store.acquire("w", "me", MOMENT_S)
         longer = replace(lease, ttl=1000.0)
         store.append("w", numbered(1), lease=longer)
@@ -334,10 +334,10 @@ class LeaseContract(Contract):
             store.load_snapshot("w")
         with pytest.raises(WorkflowNotFound):
             store.load("w")
-        assert store.append("w", numbered(3), commit_id="c") == 3, "of the life before, no commit is known"
+        assert store.append("w", numbered(3), commit_id="c") == 3, "the commit ids of the old workflow are unknown"
 
     @pytest.mark.parametrize("end", ["expired", "deleted"])
-    def test_another_life_is_listed_on(self, store: Any, end: str) -> None:
+    def test_a_workflow_that_is_made_again_is_still_listed(self, store: Any, end: str) -> None:
         store.append("w", numbered(1))
         store.complete("w")
         store.expire("w", MOMENT_S if end == "expired" else 0.02)
@@ -364,7 +364,7 @@ class LeaseContract(Contract):
             "a snapshot of nothing": lambda: store.append("w", [], snapshot=b"none"),
         }
         for given, call in calls.items():
-            refusal(given, call, InvalidArgument)
+            raised_error(given, call, InvalidArgument)
             assert not store.exists("w"), given
 
     def test_arguments_of_wrong_types_are_refused(self, store: Any) -> None:
@@ -378,5 +378,5 @@ class LeaseContract(Contract):
             "a snapshot in text": lambda: store.append("w", numbered(1), snapshot="text"),
         }
         for given, call in calls.items():
-            refusal(given, call, InvalidType)
+            raised_error(given, call, InvalidType)
             assert not store.exists("w"), given

@@ -1,4 +1,4 @@
-"""The baseline: a whole list of events saved and loaded at once."""
+"""Logs, the minimum of a store: a whole list of events that is saved and loaded at once."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ __all__ = ["LogContract"]
 
 
 class LogContract(Contract):
-    """`save` and `load`: all that a store must have."""
+    """`save` and `load`, which every store must have."""
 
     def test_a_log_comes_back_as_it_was_saved(self, store: Any) -> None:
         log = [*numbered(3), OrderPaid(9.5), {"plain": True}]
@@ -27,7 +27,7 @@ class LogContract(Contract):
         store.save("order-1", numbered(1))
         assert store.load("order-1") == numbered(1)
 
-    def test_logs_of_different_workflows_are_apart(self, store: Any) -> None:
+    def test_workflows_have_separate_logs(self, store: Any) -> None:
         store.save("order-1", numbered(1))
         store.save("order-2", numbered(2))
         assert store.load("order-1") == numbered(1)

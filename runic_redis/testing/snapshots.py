@@ -7,7 +7,7 @@ import pytest
 
 from runic_redis import EventsTrimmed, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
 from runic_redis.testing.base import Contract
-from runic_redis.testing.examples import numbered
+from runic_redis.testing.examples import append_each, numbered
 
 __all__ = ["SnapshotContract"]
 
@@ -63,8 +63,7 @@ class SnapshotContract(Contract):
         assert list(store.list()) == ["order-1"]
 
     def test_trimming_removes_what_the_snapshot_covers(self, store: Any) -> None:
-        for number in range(1, 11):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(10))
         store.save_snapshot("order-1", 6, b"six")
         assert store.trim("order-1") == 6
         assert list(store.stream("order-1", after=6)) == numbered(4, 7)
@@ -102,17 +101,15 @@ class SnapshotContract(Contract):
         assert list(store.stream("order-1", after=14)) == numbered(1)
 
     def test_trimming_twice_is_trimming_once(self, store: Any) -> None:
-        for number in range(1, 6):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(5))
         store.save_snapshot("order-1", 3, b"")
         assert store.trim("order-1") == 3
         assert store.trim("order-1") == 3
         store.save_snapshot("order-1", 4, b"")
         assert store.trim("order-1") == 4
 
-    def test_reading_from_before_the_trim_says_so_at_the_call(self, store: Any) -> None:
-        for number in range(1, 6):
-            store.append("order-1", numbered(1, number))
+    def test_reading_from_before_the_trim_raises_at_the_call(self, store: Any) -> None:
+        append_each(store, "order-1", numbered(5))
         store.save_snapshot("order-1", 3, b"")
         store.trim("order-1")
         for after in range(3):
@@ -124,9 +121,8 @@ class SnapshotContract(Contract):
         with pytest.raises(EventsTrimmed):
             store.stream("order-1", until=2)
 
-    def test_reading_backwards_stops_at_the_trim_and_says_so(self, store: Any) -> None:
-        for number in range(1, 41):
-            store.append("order-1", numbered(1, number))
+    def test_reading_backwards_raises_at_the_trim(self, store: Any) -> None:
+        append_each(store, "order-1", numbered(40))
         store.save_snapshot("order-1", 20, b"")
         store.trim("order-1")
         assert list(islice(store.stream("order-1", reverse=True), 20)) == numbered(20, 21)[::-1]
@@ -147,9 +143,8 @@ class SnapshotContract(Contract):
         assert store.append("order-1", numbered(1, 6), expected_cursor=5) == 6
         assert list(store.stream("order-1", after=5)) == numbered(1, 6)
 
-    def test_a_reader_that_is_overtaken_by_a_trim_is_told(self, store: Any) -> None:
-        for number in range(1, 201):
-            store.append("order-1", numbered(1, number))
+    def test_a_reader_that_is_overtaken_by_a_trim_gets_an_error(self, store: Any) -> None:
+        append_each(store, "order-1", numbered(200))
         streamed = store.stream("order-1")
         next(streamed)
         store.save_snapshot("order-1", 200, b"")

@@ -1,4 +1,4 @@
-"""Streams: commits appended and streamed back."""
+"""Streams: commits that are appended and streamed back."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice, product
@@ -8,7 +8,7 @@ import pytest
 
 from runic_redis import CursorConflict, EncodeError, WorkflowNotFound, supports_stream
 from runic_redis.testing.base import Contract, Opener
-from runic_redis.testing.examples import OrderPaid, OrderPlaced, numbered
+from runic_redis.testing.examples import OrderPaid, OrderPlaced, append_each, numbered
 
 __all__ = ["StreamContract"]
 
@@ -19,7 +19,7 @@ class StreamContract(Contract):
     def test_it_supports_streams(self, store: Any) -> None:
         assert supports_stream(store)
 
-    def test_append_answers_the_cursor(self, store: Any) -> None:
+    def test_append_returns_the_cursor(self, store: Any) -> None:
         assert store.append("order-1", numbered(2)) == 2
         assert store.append("order-1", numbered(1)) == 3
         assert store.cursor("order-1") == 3
@@ -35,7 +35,7 @@ class StreamContract(Contract):
         assert streamed == events
         assert [type(event) for event in streamed] == [OrderPlaced, dict, OrderPaid]
 
-    def test_workflows_are_apart(self, store: Any) -> None:
+    def test_workflows_have_separate_streams(self, store: Any) -> None:
         store.append("order-1", numbered(1))
         store.append("order-2", numbered(2))
         assert list(store.stream("order-1")) == numbered(1)
@@ -100,8 +100,7 @@ class StreamContract(Contract):
         assert list(backwards) == numbered(40)[::-1]
 
     def test_a_stream_goes_on_while_others_append(self, store: Any) -> None:
-        for number in range(1, 101):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(100))
         streamed = []
         for event in store.stream("order-1"):
             streamed.append(event)
@@ -109,19 +108,16 @@ class StreamContract(Contract):
         assert streamed == numbered(100)
 
     def test_a_workflow_deleted_under_a_reader_is_not_confused_with_its_successor(self, store: Any) -> None:
-        for number in range(1, 101):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(100))
         streamed = store.stream("order-1")
         assert next(streamed) == numbered(1)[0]
         store.delete("order-1")
-        for number in range(1001, 1201):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(200, 1001))
         with pytest.raises(WorkflowNotFound):
             list(streamed)
 
     def test_the_last_few_can_be_read_backwards(self, store: Any) -> None:
-        for number in range(1, 51):
-            store.append("order-1", numbered(1, number))
+        append_each(store, "order-1", numbered(50))
         assert list(islice(store.stream("order-1", reverse=True), 3)) == numbered(50)[:-4:-1]
 
     def test_records_carry_cursor_time_and_metadata(self, store: Any) -> None:
@@ -149,7 +145,7 @@ class StreamContract(Contract):
         store.append("order-1", [{"text": "x" * 100_000, "n": n} for n in range(30)], metadata={"k": 1})
         assert [record.metadata for record in store.stream_records("order-1")] == [{"k": 1}] * 30
 
-    def test_the_expected_cursor_lets_a_commit_through_only_there(self, store: Any) -> None:
+    def test_a_commit_with_an_expected_cursor_is_stored_only_at_that_cursor(self, store: Any) -> None:
         assert store.append("order-1", numbered(2), expected_cursor=0) == 2
         for wrong in (0, 1, 3, 2**40):
             with pytest.raises(CursorConflict) as caught:
@@ -201,7 +197,7 @@ class StreamContract(Contract):
         for workflow_id, events in items:
             assert list(store.stream(workflow_id)) == events
 
-    def test_of_many_appends_a_failure_is_that_one_s_alone(self, store: Any) -> None:
+    def test_of_many_appends_one_fails_and_the_others_are_stored(self, store: Any) -> None:
         first, second, third = store.append_many(
             [("order-1", numbered(1)), ("order-2", [object()]), ("order-3", numbered(2))]
         )
@@ -209,7 +205,7 @@ class StreamContract(Contract):
         assert isinstance(second, EncodeError)
         assert not store.exists("order-2")
 
-    def test_of_many_appends_those_to_one_workflow_keep_their_order(self, store: Any) -> None:
+    def test_of_many_appends_to_one_workflow_the_order_is_kept(self, store: Any) -> None:
         items = [("order-1", numbered(1, 1)), ("order-2", numbered(1)), ("order-1", numbered(2, 2))]
         assert store.append_many(items) == [1, 1, 3]
         assert list(store.stream("order-1")) == numbered(3)

@@ -1,4 +1,4 @@
-"""The contract of following: `tail` and `tail_many`."""
+"""Tails: iterators that follow workflows."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 
 from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, WorkflowNotFound
-from runic_redis.testing.base import Contract, Opener, refusal
-from runic_redis.testing.examples import numbered
+from runic_redis.testing.base import Contract, Opener, raised_error
+from runic_redis.testing.examples import append_each, numbered
 
 __all__ = ["TailContract"]
 
 
 class TailContract(Contract):
-    """For stores with `tail` and `tail_many`."""
+    """`tail` and `tail_many`."""
 
-    def test_what_is_there_comes_and_then_what_is_appended(self, store: Any, opener: Opener) -> None:
+    def test_stored_events_come_first_and_then_new_events(self, store: Any, opener: Opener) -> None:
         store.append("order-1", numbered(3))
         with closing(opener()) as writer, closing(store.tail("order-1")) as records:
             first = list(islice(records, 3))
             assert [record.event for record in first] == numbered(3)
             for number in range(3, 10):
-                # The next one is waited for before it is written.
+                # The tail waits for the next event before it is written.
                 with ThreadPoolExecutor(1) as pool:
                     coming = pool.submit(next, records)
                     writer.append("order-1", numbered(1, number), metadata={"n": number})
@@ -32,14 +32,14 @@ class TailContract(Contract):
                 assert (record.cursor, record.event) == (number + 1, numbered(1, number)[0])
                 assert record.metadata == {"n": number}
 
-    def test_a_workflow_that_is_not_there_yet_is_waited_for(self, store: Any, opener: Opener) -> None:
+    def test_a_tail_waits_for_a_workflow_that_does_not_exist_yet(self, store: Any, opener: Opener) -> None:
         with closing(opener()) as writer, closing(store.tail("order-1")) as records, ThreadPoolExecutor(1) as pool:
             coming = pool.submit(next, records)
             writer.append("order-1", numbered(2))
             assert coming.result().event == numbered(2)[0]
             assert next(records).event == numbered(2)[1]
 
-    def test_it_goes_on_after_a_cursor_and_in_the_middle_of_a_commit(self, store: Any) -> None:
+    def test_a_tail_starts_after_any_cursor_also_within_a_commit(self, store: Any) -> None:
         store.append("order-1", numbered(4))
         store.append("order-1", numbered(4, 4))
         for after in range(8):
@@ -53,7 +53,7 @@ class TailContract(Contract):
         with closing(store.tail("order-1")) as records:
             assert [record.event for record in islice(records, 120)] == large * 3
 
-    def test_many_are_followed_at_once_each_in_its_order(self, store: Any, opener: Opener) -> None:
+    def test_many_workflows_are_followed_at_once_each_in_order(self, store: Any, opener: Opener) -> None:
         ids = [f"order-{number}" for number in range(20)]
         with closing(opener()) as writer, ThreadPoolExecutor(1) as pool:
 
@@ -80,12 +80,11 @@ class TailContract(Contract):
             with pytest.raises(WorkflowNotFound):
                 next(records)
 
-    def test_what_is_trimmed_is_not_passed_over(self, store: Any) -> None:
+    def test_trimmed_events_raise_and_are_not_skipped(self, store: Any) -> None:
         store.append("order-1", numbered(3))
         with closing(store.tail("order-1")) as records:
             assert next(records).cursor == 1
-            for number in range(3, 100):
-                store.append("order-1", numbered(1, number))
+            append_each(store, "order-1", numbered(97, 3))
             store.save_snapshot("order-1", 90, b"")
             store.trim("order-1")
             with pytest.raises(EventsTrimmed) as caught:
@@ -154,6 +153,6 @@ class TailContract(Contract):
     def test_bad_input_is_refused_at_the_call(self, store: Any) -> None:
         after: Any
         for after in ({}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None):
-            refusal(after, partial(store.tail_many, after), (InvalidArgument, InvalidType))
+            raised_error(after, partial(store.tail_many, after), (InvalidArgument, InvalidType))
         with pytest.raises((InvalidArgument, InvalidType)):
             store.tail("order-1", after=-1)

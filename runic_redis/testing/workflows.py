@@ -1,4 +1,4 @@
-"""Workflows as a whole: which there are, and their end."""
+"""Workflows as a whole: listing and deleting them."""
 
 from enum import Enum
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ASGI application: which address answers what."""
+"""The ASGI application: its addresses and their answers."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,12 @@ from runic_redis.errors import (
 from runic_redis.ui.guard import Guard
 from runic_redis.ui.live import Live
 from runic_redis.ui.metrics import Metrics
-from runic_redis.ui.views import Views, answer
+from runic_redis.ui.views import Views, json_response
 
 __all__ = ["make_app"]
 
 _STATIC = Path(__file__).with_name("static")
-# Only these are served: no name from a request becomes a path.
+# The only files that are served. No name from a request becomes a path.
 _FILES = {"/": "index.html", **{f"/{path.name}": path.name for path in sorted(_STATIC.iterdir())}}
 _STATUS = (
     (FactNotFound, 404),
@@ -41,12 +41,12 @@ _STATUS = (
 
 
 def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette:
-    """The page of a store.
+    """Return the application for a store.
 
     Args:
         store: an open store, to which every event is without its class.
-        live: the watch over it, which runs as long as the application does.
-        token: what must be shown to see the page; None for loopback only.
+        live: the watch over the store. It runs as long as the application does.
+        token: the token that requests must carry; None to accept the loopback interface only.
     """
     views = Views(store, live)
 
@@ -88,4 +88,4 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 async def _failed(_: Request, error: Exception) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return answer({"error": str(error)}, status)
+    return json_response({"error": str(error)}, status)

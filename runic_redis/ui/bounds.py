@@ -1,4 +1,4 @@
-"""Values cut to what a page shows, in a time that does not grow with the value."""
+"""Values cut to what a page shows. The time that this takes does not grow with the value."""
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
@@ -10,16 +10,16 @@ from runic_redis.events.plain import event_text, event_type, value_text
 __all__ = ["json_size", "short", "short_event", "short_type", "short_value"]
 
 SUMMARY = 240
-# What a part of a value takes as JSON beside its text, its level of indentation aside: about.
+# The characters that a part of a value adds to its text in JSON, roughly, without and per level of indentation.
 _PART = 4
 _INDENT = 2
-# Dates, UUIDs and the like take more.
+# The characters of a date, a UUID and the like, roughly.
 _SCALAR = 20
 _SHORT = frozenset({type(None), bool, float, list, dict, tuple, set, frozenset})
 
 
 def json_size(value: Any, most: int) -> int:
-    """Return about how many characters a value takes as indented JSON; counting stops above `most`."""
+    """Return roughly how many characters a value takes as indented JSON; counting stops above `most`."""
     size = 0
     stack = [(value, 0)]
     while stack and size <= most:
@@ -51,12 +51,12 @@ def short(text: str, length: int = SUMMARY) -> str:
 
 
 def short_event(event: Any, length: int = SUMMARY) -> str:
-    """Return the beginning of an event's fields in a line."""
+    """Return the beginning of an event's fields as a line."""
     return short(event_text(_Prefix(length).of(event)), length)
 
 
 def short_value(value: Any, length: int = SUMMARY) -> str:
-    """Return the beginning of a value in a line."""
+    """Return the beginning of a value as a line."""
     return short(value_text(_Prefix(length).of(value)), length)
 
 
@@ -66,7 +66,10 @@ def short_type(event: Any) -> str:
 
 
 class _Prefix:
-    """Copies what the first characters of a value's text are made of: each part of it takes a character at least."""
+    """A copier of the parts that make up the first characters of a value's text.
+
+    Each part takes at least one character, so the copy has about `length` parts at most.
+    """
 
     def __init__(self, length: int) -> None:
         self._length = length + 1
@@ -78,7 +81,7 @@ class _Prefix:
         if kind in {str, bytes}:
             return value[: self._length]
         if kind is int:
-            # A long one is all that is shown, and takes its time to be written.
+            # A long int fills the line by itself, and writing it takes long.
             self._left -= value.bit_length() // 4
         if kind in {list, tuple, set, frozenset}:
             return kind(self.of(part) for part in self._some(value))

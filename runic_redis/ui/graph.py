@@ -1,7 +1,7 @@
-"""What made which fact, by the events of a workflow.
+"""The graph of a workflow's facts: which event made which fact, and which events used it.
 
-An event that holds a reference to a fact made it, if it is the first to; later ones have used it. Runic's events say
-more: which node produced a fact, from which other one.
+The first event that refers to a fact made it; later events used it. Runic's events say more: which node produced a
+fact, and from which other fact.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ from runic_redis.events.plain import event_fields, event_type
 from runic_redis.operations.records import Record
 from runic_redis.ui.bounds import short, short_event, short_type, short_value
 
-__all__ = ["fact_graph"]
+__all__ = ["PREVIEW", "fact_graph"]
 
-# Runic's events that produce a fact: the fields that hold its hash, its value, and the node and the fact it came from.
+# Runic's events that produce a fact: the fields with its hash, its value, and the node and the fact that it came from.
 _PRODUCED = {
     "runic.fact_produced": ("hash", "value", "ancestry"),
     "runic.state_initiated": ("init_fact_hash", "init_value", "init_ancestry"),
@@ -23,23 +23,24 @@ _PRODUCED = {
     "runic.fan_in_completed": ("result_fact_hash", "result_value", "result_ancestry"),
 }
 _LABEL = 60
-_TITLE = 200
-# So many parts of an event are searched for facts; the graph shows far fewer.
+# A preview of a value or of an event's fields has at most this many characters.
+PREVIEW = 200
+# Search this many parts of an event for facts. The graph shows far fewer.
 _PARTS = 10_000
-# A longer name, or a larger number, is no name of a node or a fact of Runic's.
+# Runic's nodes and facts have no longer names, in characters, and no larger numbers, in bits.
 _LONGEST_NAME = 512
 
 
 def fact_graph(records: Iterable[Record], limit: int) -> dict[str, Any]:
-    """The nodes, events and facts, and the edges between them, from what made to what was made of it.
+    """Return the graph of the facts of some events.
 
     Args:
-        records: the events, in order; those without facts are passed over.
-        limit: at most about so many nodes: the later ones.
+        records: the events, in order. Events without facts are skipped.
+        limit: keep at most this many nodes, the latest ones.
 
     Returns:
-        nodes by id, with kind, label, and the cursor or the hash to look it up by; edges as pairs of ids, with a label;
-        and whether something was left out.
+        `nodes`, each with its id, kind, label, and the cursor or the hash that it leads to; `edges`, each from the id
+        of a cause to the id of its result; and `cut`, whether nodes were left out.
     """
     graph = _Graph()
     for record in records:
@@ -51,7 +52,7 @@ class _Graph:
     def __init__(self) -> None:
         self._nodes: dict[str, dict[str, Any]] = {}
         self._edges: dict[tuple[str, str], None] = {}
-        # The node of the fact that is kept under a hash.
+        # The node of each stored fact, by its hash.
         self._kept: dict[str, str] = {}
 
     def add(self, record: Record) -> None:
@@ -67,7 +68,7 @@ class _Graph:
             "type": short_type(record.event),
             "label": short_type(record.event),
             "cursor": record.cursor,
-            "title": short_event(record.event, _TITLE),
+            "text": short_event(record.event, PREVIEW),
         }
         for fact_hash in refs:
             fact = self._kept.get(fact_hash)
@@ -79,14 +80,15 @@ class _Graph:
             self._edges[event, fact] = None
 
     def _produced(self, kind: str, fields: Mapping[Any, Any], cursor: int) -> bool:
-        """A fact of Runic's; whether the event is as one of those is."""
+        """Add the fact of one of Runic's events; return False if the event lacks the fields of one."""
         hash_field, value_field, ancestry_field = _PRODUCED[kind]
         name, value = fields.get(hash_field), fields.get(value_field)
         ancestry: Any = fields.get(ancestry_field)
         if not _is_name(name):
             return False
         fact = f"r{name}"
-        self._nodes.pop(fact, None)  # produced anew, it stands where that was
+        # A fact that is produced again moves to the end.
+        self._nodes.pop(fact, None)
         node: dict[str, Any] = {"kind": "fact", "type": kind, "label": short(str(name), _LABEL), "cursor": cursor}
         if type(value) is FactRef:
             node["hash"] = value.hash
@@ -94,12 +96,12 @@ class _Graph:
             if known.startswith("f"):
                 self._edges[known, fact] = None
         else:
-            node["title"] = short_value(value, _TITLE)
+            node["text"] = short_value(value, PREVIEW)
         self._nodes[fact] = node
         if type(ancestry) in {tuple, list} and len(ancestry) == 2 and all(map(_is_name, ancestry)):
             maker, parent = f"n{ancestry[0]}", f"r{ancestry[1]}"
             self._nodes.setdefault(parent, {"kind": "fact", "label": short(str(ancestry[1]), _LABEL)})
-            # A node makes many facts: it is drawn once for each fact that it works on.
+            # A node works on many facts, and is drawn once for each.
             step = f"{maker}/{parent}"
             self._nodes.setdefault(step, {"kind": "step", "label": short(str(ancestry[0]), _LABEL)})
             self._edges[parent, step] = self._edges[step, fact] = None
@@ -116,7 +118,7 @@ class _Graph:
 
 
 def _refs(event: Any) -> list[str]:
-    """The hashes that an event refers to, in the order in which it holds them."""
+    """Return the hashes of the facts that an event refers to, in the event's order."""
     found: dict[str, None] = {}
     stack = [event]
     left = _PARTS

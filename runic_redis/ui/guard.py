@@ -1,4 +1,4 @@
-"""Who may see the page, and what the browser may do with it."""
+"""Access to the page: who may read it, and what a browser may do with it."""
 
 import hmac
 import re
@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["Guard"]
 
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
-# A host with or without a port. Nothing else may stand there: parsers differ about the rest.
+# A host with or without a port. Everything else is rejected, as parsers disagree about it.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
-# Everything comes from here: nothing that data could say makes the browser load or run anything.
+# The browser loads and runs only files of this page, whatever the stored data says.
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -30,15 +30,15 @@ _HEADERS = {
 
 
 class Guard:
-    """Lets nothing through but reading, by those who may.
+    """ASGI middleware that lets only permitted reading requests through.
 
     Without a token, the guard accepts requests that name the loopback interface as their host. It rejects other names:
     a web site could have its own name resolve to this machine. With a token, the guard accepts requests that carry it:
     in the header ``Authorization: Bearer``, in a cookie, or in the URL as ``?token=``, in return for the cookie.
 
     Args:
-        app: what is guarded.
-        token: what must be shown; None for loopback only.
+        app: the guarded application.
+        token: the token that requests must carry; None to accept the loopback interface only.
     """
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
@@ -48,7 +48,7 @@ class Guard:
         self._cookie = f"runic_redis_{sha256((token or '').encode()).hexdigest()[:16]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or have it answered."""
+        """Reject a request, or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,12 +67,14 @@ class Guard:
         """Return the answer to a request that is rejected; None if the request may go on."""
         headers = Headers(scope=scope)
         if scope["method"] not in {"GET", "HEAD"}:
-            return PlainTextResponse("This page only shows.\n", 405, {"Allow": "GET, HEAD"})
+            return PlainTextResponse("This page is read-only: it answers GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
         if self._token is None:
             host = _HOST.fullmatch(",".join(headers.getlist("host")))
             if host is not None and host[1].lower() in {*_LOOPBACK, scope["server"][0]}:
                 return None
-            return PlainTextResponse("Without a token, this page answers to localhost only.\n", 421)
+            return PlainTextResponse(
+                "Without a token, this page answers requests to localhost only. Start it with --token.\n", 421
+            )
         query = QueryParams(scope["query_string"])
         given = query.get("token")
         if given is not None and self._fits(given):
@@ -80,15 +82,15 @@ class Guard:
         if any(map(self._fits, self._carried(headers))):
             return None
         return PlainTextResponse(
-            "A token is needed: open the URL that runic-redis ui has printed, or send 'Authorization: Bearer TOKEN'.\n",
+            "A token is needed: open the URL that runic-redis ui printed, or send 'Authorization: Bearer TOKEN'.\n",
             401,
             {"WWW-Authenticate": "Bearer"},
         )
 
     def _enter(self, scope: Scope, query: QueryParams) -> Response:
-        """Have the browser keep the token in a cookie, and out of the address."""
+        """Return a redirect that moves the token from the address to a cookie."""
         rest = [(name, value) for name, value in query.multi_items() if name != "token"]
-        # (A path that begins with two slashes would be another host.)
+        # A path that begins with two slashes would name another host.
         path = "/" + scope["path"].lstrip("/")
         response = RedirectResponse(f"{path}?{urlencode(rest)}" if rest else path, 303)
         response.set_cookie(
@@ -97,11 +99,11 @@ class Guard:
         return response
 
     def _carried(self, headers: Headers) -> Iterator[str]:
-        """The tokens that a request carries."""
+        """Yield the tokens that a request carries."""
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer":
             yield token.strip()
-        # Other programs at this host set cookies too, in forms that a strict parser rejects.
+        # Other programs at this host also set cookies, in forms that a strict parser rejects.
         for cookie in ";".join(headers.getlist("cookie")).split(";"):
             name, _, value = cookie.strip().partition("=")
             if name == self._cookie:

@@ -1,4 +1,4 @@
-"""What comes, told to everybody who looks: one watch over the namespace, however many pages are open."""
+"""The news of a namespace. One watch serves all open pages."""
 
 import asyncio
 import time
@@ -12,26 +12,27 @@ from runic_redis.errors import StoreError
 
 __all__ = ["Live"]
 
-# How often the namespace is looked at.
+# Look at the namespace this often.
 LOOK_S = 0.25
-# How long a page is let wait at most for the next word, even if there is no news.
+# A page gets a message at least this often, so it notices when this process stops.
 _BEAT_S = 1.0
+# A store that answers nothing for this long counts as unreachable, although its requests are still retried.
+_SILENT_S = 1.5
 # The last two minutes, in seconds.
 _KEPT_S = 120
-# More changed workflows than this are counted for a page, not named.
+# Name at most this many changed workflows in a message.
 _NAMED = 200
 
 
 class Live:
-    """Watches a namespace, from `run` on.
+    """The watch over a namespace. It begins with `run`.
 
     Args:
         store: the store.
 
     Attributes:
-        events: how many events have come since the watch began.
-        writes: how many times a workflow was found written to since then.
-        problem: why nothing can be seen now; None if all is well.
+        events: how many events were appended since the watch began.
+        writes: how many writes to workflows the watch has seen since then.
     """
 
     def __init__(self, store: AsyncRedisStore) -> None:
@@ -43,10 +44,19 @@ class Live:
         self._ended = False
         self.events = 0
         self.writes = 0
-        self.problem: str | None = None
+        self._answered_s = time.monotonic()
+        self._error: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """The reason why there is no news now; None if the store answers."""
+        silent_s = time.monotonic() - self._answered_s
+        if self._error is None and silent_s > _SILENT_S:
+            return f"The store has not answered for {silent_s:.0f} s. The page keeps trying."
+        return self._error
 
     async def run(self) -> None:
-        """Watch, until cancelled; what fails is tried again."""
+        """Watch until cancelled. After a failure, the watch tries again."""
         open_ = False
         while True:
             began_s = time.monotonic()
@@ -56,24 +66,26 @@ class Live:
                 open_ = True
                 reading = await self._store.run(self._meter.look(), "watch")
             except StoreError as error:
-                # What came meanwhile is not counted: it begins anew.
-                open_, self.problem = False, str(error)
-                self._tell([], 0)
+                # Start over: events that are appended meanwhile are not counted.
+                open_, self._error = False, str(error)
+                self._report([], 0)
             else:
-                self.problem = None
-                self._tell([change.workflow_id for change in reading.changes], reading.events)
+                self._error, self._answered_s = None, time.monotonic()
+                self._report([change.workflow_id for change in reading.changes], reading.events)
             await asyncio.sleep(max(0.0, began_s + LOOK_S - time.monotonic()))
 
     def history(self) -> list[int]:
-        """How many events came in each of the last seconds, the present one last."""
+        """Return how many events were appended in each of the last 120 seconds, the present one last."""
         self._advance()
         return list(self._seconds)
 
     async def follow(self, workflow_id: str | None) -> AsyncIterator[dict[str, Any]]:
-        """What comes, until the page goes away or `end`; what a slow page misses is added up for it.
+        """Yield messages for a page, until the page closes or `end` is called.
+
+        A message has the history, the problem, and the workflows that changed since the page's last message.
 
         Args:
-            workflow_id: a workflow that is named whenever it has changed.
+            workflow_id: a workflow to name whenever it has changed, however many others have.
         """
         watcher = _Watcher(workflow_id)
         self._watchers.add(watcher)
@@ -89,12 +101,12 @@ class Live:
             self._watchers.discard(watcher)
 
     def end(self) -> None:
-        """Have those who follow come to their end."""
+        """End all streams of `follow`."""
         self._ended = True
         for watcher in self._watchers:
             watcher.news.set()
 
-    def _tell(self, workflow_ids: list[str], events: int) -> None:
+    def _report(self, workflow_ids: list[str], events: int) -> None:
         self._advance()
         self._seconds[-1] += events
         self.events += events
@@ -103,14 +115,14 @@ class Live:
             watcher.add(workflow_ids)
 
     def _advance(self) -> None:
-        """Begin the seconds that have begun."""
+        """Add the seconds that have begun since the last call."""
         now = int(time.monotonic())
         self._seconds.extend([0] * min(now - self._second, _KEPT_S))
         self._second = now
 
 
 class _Watcher:
-    """What one page has not been told yet."""
+    """The changes that one page does not know yet."""
 
     def __init__(self, workflow_id: str | None) -> None:
         self.news = asyncio.Event()
@@ -129,6 +141,6 @@ class _Watcher:
 
     def take(self) -> dict[str, Any]:
         self.news.clear()
-        told = {"changed": list(self._changed), "more": self._more}
+        changes = {"changed": list(self._changed), "more": self._more}
         self._changed, self._more = {}, False
-        return told
+        return changes

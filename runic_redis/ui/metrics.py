@@ -1,4 +1,4 @@
-"""The numbers that Prometheus asks for."""
+"""Metrics for Prometheus."""
 
 import time
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["Metrics"]
 
 
 class Metrics:
-    """Counts what is in the store, each time that it is asked.
+    """The metrics of a store, counted at each request.
 
     Args:
         store: the store.
@@ -30,7 +30,7 @@ class Metrics:
         self._live = live
 
     async def scrape(self, _: Request) -> Response:
-        """The numbers, in Prometheus' text format; those that cannot be had are left out, and `runic_redis_up` is 0."""
+        """Answer in Prometheus' text format; without a store, `runic_redis_up` is 0 and gauges are missing."""
         numbers: dict[str, float] = {}
         context = self._store.context
         began_s = time.perf_counter()
@@ -50,13 +50,13 @@ class Metrics:
 
 
 _HELP = {
-    "up": "Whether the store answers.",
+    "up": "1 if the store answers, else 0.",
     "workflows": "Workflows in the namespace.",
-    "workflows_unfinished": "Workflows that somebody has leased, or had leased and left.",
+    "workflows_unfinished": "Workflows with a lease that runs, or that ended and was not given back.",
     "facts": "Facts in the namespace.",
-    "question_seconds": "How long a question to every partition took.",
-    "events_seen": "Events appended since the page was started, as it has seen them.",
-    "writes_seen": "Times that a workflow was found written to since the page was started.",
+    "question_seconds": "Seconds that a request to every partition took.",
+    "events_seen": "Events that the page has seen appended since it started.",
+    "writes_seen": "Writes that the page has seen since it started; several to a workflow within 0.25 s count as one.",
 }
 
 

@@ -17,15 +17,15 @@ from runic_redis.ui.live import Live
 
 __all__ = ["is_loopback", "serve"]
 
-# Python looks for cycles after each 700 objects. That takes most of the time of decoding a wide value, and holds up all
-# threads. Decoded values hold none.
+# Python collects cycles after every 700 new objects. While it decodes a wide value, that takes most of the time and
+# stops all threads. Decoded values have no cycles.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
-# A browser that takes no bytes is not waited for.
+# At the end, wait this long for browsers that do not read.
 _CLOSING_S = 5
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host can be reached from this machine only."""
+    """Return whether only this machine can reach a host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -40,12 +40,12 @@ async def serve(
     Args:
         store: an open store with the `bare_registry`, so that no class of the application is needed.
         host: the address to listen at.
-        port: the port; 0 for any that is free.
-        token: what must be shown to see the page; None for nothing.
-        on_start: called with the page's URL once it listens.
+        port: the port; 0 for any free port.
+        token: the token that requests must carry; None for none.
+        on_start: called with the page's URL once the page listens.
 
     Raises:
-        ConfigurationError: it cannot listen there.
+        ConfigurationError: the page cannot listen at this address and port.
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -56,7 +56,7 @@ async def serve(
     live = Live(store)
     config = uvicorn.Config(
         make_app(store, live, token),
-        # uvicorn would take httptools where it is installed, which accepts more than the guard expects.
+        # uvicorn prefers httptools if it is installed, and httptools accepts requests that the guard does not expect.
         http="h11",
         access_log=False,
         log_level="warning",
@@ -87,5 +87,5 @@ async def serve(
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: here they end the pages that listen, too, which would keep the server up."""
+        """Leave signals to `serve`, which also ends the open streams of news. They would keep the server running."""
         yield

@@ -1,4 +1,4 @@
-// Which view is shown, and what comes: one stream of news for the page that is looked at.
+// The address decides which view is shown. One stream of news keeps the view up to date.
 
 import { about, drawRate, el, number, problemText, visible } from "./dom.js";
 import { valueSection } from "./value.js";
@@ -6,8 +6,8 @@ import { mark, showEvent, showFacts, showLine } from "./workflow.js";
 import { showWorkflows } from "./workflows.js";
 
 const [main, panel, banner, dot, rate, spark] = ["main", "panel", "banner", "live", "rate", "spark"].map((id) => document.getElementById(id));
-// Each address that is shown has a number: what an earlier one still waits for is dropped when it comes. A scene is what
-// `main` shows: it stays while one event after another is shown beside it.
+// Each address that is shown has a number, its turn. A reply to an earlier turn is dropped. A scene is the content of
+// `main`: it stays while the panel shows one event after another.
 let turn = 0;
 let scene = 0;
 let shown = "";
@@ -17,7 +17,7 @@ let latest = null;
 let failed = false;
 
 const app = {
-  /** JSON from the server; an Error that says what the server says. What is beside goes with the address, all else with the scene. */
+  /** Get JSON from the server, or throw its error. With `beside`, the reply is for the panel and valid for this turn only. */
   async get(path, { beside = false } = {}) {
     const now = () => (beside ? turn : scene);
     const mine = now();
@@ -25,7 +25,7 @@ const app = {
     try {
       reply = await fetch(path);
     } catch {
-      throw new Error("The page's server cannot be reached: is runic-redis ui still running?");
+      throw new Error("The page's server cannot be reached. Check that runic-redis ui is still running.");
     }
     if (mine !== now()) throw new Dropped();
     if (reply.headers.get("content-type") !== "application/json") throw new Error(await reply.text());
@@ -38,7 +38,7 @@ const app = {
     if (address !== location.hash) history.pushState(null, "", address);
     return show();
   },
-  /** Does something at most so often, and less often if it takes long; never twice at once, and once more if it was asked for meanwhile. */
+  /** Return a function that runs an action at most this often, and less often if it takes long. A call during a run leads to one more run. */
   throttled(action, ms) {
     const mine = scene;
     let running = false;
@@ -67,6 +67,8 @@ const app = {
   },
 };
 
+app.say = say;
+
 class Dropped extends Error {}
 
 function say(text) {
@@ -74,7 +76,7 @@ function say(text) {
   banner.textContent = visible(text);
 }
 
-/** Shows what the address says. */
+/** Show the view of the present address. */
 async function show() {
   const [path, search] = location.hash.replace(/^#\/?/, "").split("?");
   const query = new URLSearchParams(search || "");
@@ -89,7 +91,7 @@ async function show() {
   let drawn = false;
   say("");
   try {
-    // From one event of a page to the next, the page stays.
+    // If the page already lists the event, only the panel changes.
     const isEvent = view === "w" && more === "e";
     const beside = isEvent && shown === name && document.querySelector(`.event[data-cursor="${Number(cursor)}"]`);
     panel.hidden = panel.hidden || !isEvent;
@@ -107,7 +109,7 @@ async function show() {
       else if (view === "f") news = await showFact(name);
       else news = await showWorkflows(main, app, query);
       if (latest) news({ ...latest, changed: [] });
-      // An event of it may have been asked for meanwhile.
+      // Another address may have been opened meanwhile.
       if (mine !== turn) return;
       window.scrollTo(0, 0);
     }
@@ -122,7 +124,7 @@ async function show() {
     say(error.message);
     failed = !drawn;
     if (drawn) panel.hidden = true;
-    else main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("p", { class: "card empty" }, "There is nothing to be shown."));
+    else main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("p", { class: "card empty" }, "Nothing to show."));
   }
   if (mine !== turn) return;
   document.body.dataset.turn = turn;
@@ -130,15 +132,17 @@ async function show() {
 
 async function showFact(hash) {
   const fact = await app.get(`api/fact?${new URLSearchParams({ hash })}`);
-  const kept = ["Kept under", el("span", { class: "mono" }, fact.hash)];
-  const shown = fact.problem ? [about(kept), problemText(fact.problem)] : [about(kept, ["Size as JSON", `${fact.checked ? "" : "about "}${number(fact.length)} characters`], ["Checked", fact.checked ? "its bytes match the hash" : "no: it is too long"]), ...valueSection("Value", fact)];
+  const kept = ["Hash", el("span", { class: "mono" }, fact.hash)];
+  const shown = fact.problem ? [about(kept), problemText(fact.problem)] : [about(kept, ["Size as JSON", `${fact.checked ? "" : "about "}${number(fact.value.length)} characters`], ["Verified", fact.checked ? "the value matches the hash" : "no, the value is too long"]), ...valueSection("Value", fact.value)];
   const card = el("div", { class: "card tile" }, ...shown);
   main.replaceChildren(el("a", { class: "crumb", href: "#/" }, "‹ Workflows"), el("div", { class: "head" }, el("h1", null, "Fact")), card);
   return () => {};
 }
 
+// The server sends a message every second.
+const SILENCE_MS = 3000;
 let source = null;
-/** Listens to what comes; a page that nobody sees does not. */
+/** Listen for news, of a workflow or of all. A hidden tab does not listen. */
 function listen(id, missed = false) {
   watching = id;
   source?.close();
@@ -146,21 +150,27 @@ function listen(id, missed = false) {
   if (document.hidden) return;
   let opened = false;
   source = new EventSource(watching ? `api/live?${new URLSearchParams({ id: watching })}` : "api/live");
+  expectNews();
   source.onopen = () => {
     missed ||= opened;
     opened = true;
   };
-  source.onerror = () => light("off", "not connected");
+  source.onerror = () => {
+    light("off", "not connected");
+    // After an HTTP error, the browser does not connect again by itself.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(watching, true), SILENCE_MS);
+  };
   source.onmessage = ({ data }) => {
+    expectNews();
     const word = JSON.parse(data);
-    light(word.problem ? "off" : "on", word.problem ? "the store does not answer" : "live");
     const back = latest?.problem && !word.problem;
     if (word.problem || back) say(word.problem);
     rate.textContent = `${number(word.history.at(-2))} events/s`;
+    light(word.problem ? "off" : "on", word.problem ? "the store does not answer" : "live");
     drawRate(spark, word.history, 26);
     latest = word;
     if (failed && (back || missed)) show();
-    // What came while nobody listened, one word stands for.
+    // One refresh covers everything that happened while the page did not listen.
     missed ||= !news && word.changed.length > 0;
     if (!news) return;
     news({ ...word, missed });
@@ -168,7 +178,15 @@ function listen(id, missed = false) {
   };
 }
 
+let silence;
+/** Show that the server is silent if no message comes in time: a stopped process leaves its connections open. */
+function expectNews() {
+  clearTimeout(silence);
+  silence = setTimeout(() => light("off", "not connected"), SILENCE_MS);
+}
+
 function light(kind, label) {
+  if (kind === "off") rate.textContent = "–";
   dot.className = `dot ${kind}`;
   dot.setAttribute("aria-label", label);
   dot.title = label;
@@ -176,7 +194,7 @@ function light(kind, label) {
 
 document.addEventListener("visibilitychange", () => listen(watching, true));
 document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input")) return;
+  if (event.target.closest("input, select")) return;
   if (event.key === "/" && document.getElementById("search")) {
     event.preventDefault();
     document.getElementById("search").focus();

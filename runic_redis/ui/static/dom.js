@@ -1,14 +1,14 @@
-// Making elements, and writing numbers and times. Text only ever becomes text: nothing here takes HTML.
+// Make elements, and format numbers and times. Text stays text: nothing here takes HTML.
 
 const SVG = new Set(["svg", "path", "rect", "line", "g", "text", "title", "defs", "pattern"]);
 
-/** An element. Attributes whose values are functions are listeners; `hue` is a colour's; null and false are left out. */
+/** Make an element. A function as an attribute's value is a listener; `style` takes CSS properties by name; null and false are left out. */
 export function el(tag, attributes, ...children) {
   const made = SVG.has(tag) ? svgElement(tag) : document.createElement(tag);
   return fill(made, attributes, children);
 }
 
-/** A link within a drawing. */
+/** Make a link within a drawing. */
 export const svgLink = (attributes, ...children) => fill(svgElement("a"), attributes, children);
 
 const svgElement = (tag) => document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -17,7 +17,7 @@ function fill(made, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") made.addEventListener(name, value);
-    else if (name === "hue") made.style.setProperty("--hue", value);
+    else if (name === "style") for (const [property, part] of Object.entries(value)) made.style.setProperty(property, part);
     else made.setAttribute(name, value === true ? "" : name === "title" ? visible(value, true) : value);
   }
   const lines = made.localName === "pre" || made.localName === "title";
@@ -25,34 +25,43 @@ function fill(made, attributes, children) {
   return made;
 }
 
-// Control characters, those that turn the direction of what follows or have no width, separators, odd spaces, and lone
-// surrogates: they would hide, or change, how a text of the data reads.
+// Characters that could hide text or change how it reads: control characters, characters without width or that turn
+// the direction of writing, separators, unusual spaces, and lone surrogates.
 const UNSEEN = /[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu;
 const escape = (one) => one.replace(/[^]/g, (unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0"));
-/** A text with what is no visible character escaped, though not ends of lines if it may have them; else as it is. */
+/** Escape the invisible characters of a text; with `lines`, keep the ends of lines. Other values stay as they are. */
 export const visible = (text, lines = false) => (typeof text === "string" ? text.replace(UNSEEN, (one) => (lines && one === "\n" ? one : escape(one))) : text);
 
-/** The address of a view: its parts, encoded. */
+/** The address of a view, from its parts. */
 export const to = (...parts) => "#/" + parts.map((part) => encodeURIComponent(part)).join("/");
 
-const HUES = 12;
-// Kept while the tab is open, so that a type keeps its colour from one view to the next.
-const taken = new Map(JSON.parse(sessionStorage.getItem("hues") || "[]"));
-/** A type's colour: by its name (FNV-1a), or else the next that no other has, so that those of a page differ. */
-export function hueOf(type) {
-  if (!taken.has(type)) {
-    let hash = 0x811c9dc5;
-    for (const one of new TextEncoder().encode(type)) hash = Math.imul(hash ^ one, 0x01000193);
-    const used = new Set(taken.values());
-    let slot = (hash >>> 0) % HUES;
-    for (let tries = 0; tries < HUES && used.has(slot); tries++) slot = (slot + 5) % HUES;
-    taken.set(type, slot);
-    if (taken.size <= 100) sessionStorage.setItem("hues", JSON.stringify([...taken]));
-  }
-  return (taken.get(type) * 360) / HUES + 20;
+const HUES = 18;
+const TONES = 3;
+/** The colour of an event type, as a style. It depends on the name alone (FNV-1a), so it is the same in every view, tab and visit. */
+export function colourOf(type) {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(type)) hash = Math.imul(hash ^ byte, 0x01000193);
+  const slot = (hash >>> 0) % (HUES * TONES);
+  return { "--hue": (slot % HUES) * (360 / HUES), "--tone": Math.floor(slot / HUES) - 1 };
 }
 
-export const typeLabel = (type) => el("span", { class: "type", hue: hueOf(type), title: type }, el("i"), type);
+export const typeLabel = (type) => el("span", { class: "type", style: colourOf(type), title: type }, el("i"), type);
+
+/** Make a list to choose from; `choices` are pairs of a value and its text. */
+export function choice(label, choices, chosen, change) {
+  const select = el("select", { "aria-label": label, change: () => change(select.value) });
+  offer(select, choices, chosen);
+  return select;
+}
+
+/** Replace the choices of a list. */
+export function offer(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+  select.value = chosen;
+}
+
+/** The time so many hours ago, as ISO 8601. */
+export const sinceTime = (hours) => new Date(Date.now() - hours * 3_600_000).toISOString();
 
 export const problemText = (text) => el("p", { class: "problem" }, text);
 
@@ -76,7 +85,7 @@ export function ago(text) {
   return seconds > 0 ? `${count} ${unit} ago` : `in ${count} ${unit}`;
 }
 
-/** A time: how long ago, kept up to date, with the date and the zone as its title; or the date itself. */
+/** Make a time: how long ago, kept up to date, with the date as its title; with `exact`, the date. */
 export function time(text, { exact = false } = {}) {
   if (!text) return null;
   const full = dated(text);
@@ -92,7 +101,7 @@ setInterval(() => {
 export const about = (...rows) =>
   el("dl", { class: "about" }, rows.filter(([, value]) => value !== null && value !== undefined && value !== false && value !== "").map(([name, value]) => el("div", null, el("dt", null, name), el("dd", null, value))));
 
-/** Draws how many events came in each second. */
+/** Draw how many events were appended in each second. */
 export function drawRate(svg, history, height) {
   const top = Math.max(1, ...history);
   const width = 120;

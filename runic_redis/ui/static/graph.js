@@ -1,17 +1,15 @@
-// What made which fact, drawn from left to right: each node stands behind all that it was made from.
+// The graph of facts, drawn from left to right: a node stands to the right of everything that it was made from.
 
-import { el, hueOf, number, svgLink, to } from "./dom.js";
+import { el, colourOf, number, svgLink, to } from "./dom.js";
 
-const WIDTH = 196;
+const WIDTH = 216;
 const HEIGHT = 40;
 const ACROSS = 74;
 const DOWN = 16;
 const EDGE = 24;
-// A drawing that is too wide is made smaller, but not below what can be read.
-const SMALLEST = 0.66;
 
-/** The graph as a drawing for a place of some width; nodes lead to the event or the fact. */
-export function drawGraph(workflowId, { nodes, edges }, room) {
+/** Draw the graph in a frame that scrolls. It starts at the top left; nodes are links to the event or the fact. */
+export function drawGraph(workflowId, { nodes, edges }) {
   const place = layout(nodes, edges);
   const after = new Map(nodes.map((node) => [node.id, []]));
   const before = new Map(nodes.map((node) => [node.id, []]));
@@ -23,8 +21,7 @@ export function drawGraph(workflowId, { nodes, edges }, room) {
   const drawn = new Map(nodes.map((node) => [node.id, draw(workflowId, node, place.get(node.id))]));
   const width = Math.max(...[...place.values()].map(({ x }) => x)) + WIDTH + EDGE;
   const height = Math.max(...[...place.values()].map(({ y }) => y)) + HEIGHT + EDGE;
-  const scale = Math.min(1, Math.max(SMALLEST, room / width));
-  const svg = el("svg", { width: width * scale, height: height * scale, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Facts and what made them" }, [...paths.values()], [...drawn.values()]);
+  const svg = el("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Facts and what made them" }, [...paths.values()], [...drawn.values()]);
   const frame = el("div", { class: "graph card", tabindex: 0 }, svg);
   for (const node of nodes) {
     const light = (on) => () => {
@@ -35,7 +32,7 @@ export function drawGraph(workflowId, { nodes, edges }, room) {
     drawn.get(node.id).addEventListener("pointerenter", light(true));
     drawn.get(node.id).addEventListener("pointerleave", light(false));
   }
-  // All that a node was made from, and all that was made of it.
+  // Light up the nodes that a node was made from, or those that were made from it.
   function reach(id, from, next, on) {
     const seen = new Set([id]);
     const left = [id];
@@ -56,17 +53,22 @@ export function drawGraph(workflowId, { nodes, edges }, room) {
 
 function draw(workflowId, node, { x, y }) {
   const href = node.hash ? to("f", node.hash) : node.cursor ? to("w", workflowId, "e", node.cursor) : null;
-  const [label, small] = node.kind === "event" ? [brief(node.label), `event ${number(node.cursor)}`] : node.kind === "step" ? [node.label, "node"] : [brief(node.label), node.type ? brief(node.type) : "fact"];
+  const name = brief(node.label);
+  const [label, small] = {
+    event: () => [name, `event ${number(node.cursor)}`],
+    step: () => [node.label, "node"],
+    fact: () => (node.text ? [node.text, name] : [name, node.type ? brief(node.type) : "fact"]),
+  }[node.kind]();
   return el("g", { class: "node", transform: `translate(${x},${y})` },
     svgLink({ href },
-      el("title", null, [node.hash || node.label, node.title].filter(Boolean).join("\n")),
-      el("rect", { class: `box ${node.kind}`, hue: hueOf(node.label), width: WIDTH, height: HEIGHT, rx: node.kind === "fact" ? HEIGHT / 2 : 8 }),
-      el("text", { x: 16, y: 17 }, cut(label, 22)),
-      el("text", { class: "small", x: 16, y: 31 }, cut(small, 27))));
+      el("title", null, [node.hash || node.label, node.text].filter(Boolean).join("\n")),
+      el("rect", { class: `box ${node.kind}`, style: node.kind === "event" ? colourOf(node.type) : null, width: WIDTH, height: HEIGHT, rx: node.kind === "fact" ? HEIGHT / 2 : 8 }),
+      el("text", { x: 16, y: 17 }, cut(label, 25)),
+      el("text", { class: "small", x: 16, y: 31 }, cut(small, 29))));
 }
 
 const cut = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
-// What all of them begin with tells nothing.
+// The prefix that all names share says nothing.
 const brief = (name) => name.replace(/^(sha256:|runic\.)/, "");
 
 function curve(from, { x, y }) {
@@ -75,7 +77,7 @@ function curve(from, { x, y }) {
   return `M${x1},${y1} C${x1 + bend},${y1} ${x - bend},${y2} ${x},${y2}`;
 }
 
-/** Where each node stands: in layers, by the longest way to it, and within one beside those that it is joined to. */
+/** Place each node: its column is the longest path to it, its row is near the nodes that it is joined to. */
 function layout(nodes, edges) {
   const from = new Map(nodes.map((node) => [node.id, []]));
   const into = new Map(nodes.map((node) => [node.id, []]));
@@ -90,7 +92,7 @@ function layout(nodes, edges) {
   const ready = nodes.filter((node) => !open.get(node.id)).map((node) => node.id);
   const rest = nodes.map((node) => node.id);
   while (done.size < nodes.length) {
-    // Where facts were made in a circle, which damaged data may say, it is cut at the earliest.
+    // Damaged data may contain a circle: cut it at its earliest node.
     const id = ready.shift() ?? rest.find((one) => !done.has(one));
     if (done.has(id)) continue;
     done.add(id);
@@ -117,11 +119,10 @@ function layout(nodes, edges) {
       order(column);
     }
   }
-  const tallest = Math.max(...columns.map((column) => column.length));
+  // All columns start at the top, so the beginning of the graph is in sight.
   const place = new Map();
   columns.forEach((column, number) => {
-    const top = ((tallest - column.length) * (HEIGHT + DOWN)) / 2;
-    column.forEach((id, at) => place.set(id, { x: EDGE + number * (WIDTH + ACROSS), y: EDGE + top + at * (HEIGHT + DOWN) }));
+    column.forEach((id, at) => place.set(id, { x: EDGE + number * (WIDTH + ACROSS), y: EDGE + at * (HEIGHT + DOWN) }));
   });
   return place;
 }

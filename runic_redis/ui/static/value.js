@@ -1,17 +1,17 @@
-// A value, as a tree or as JSON. What JSON has no form for comes as an object with one name that begins with a dollar sign.
+// A value, as a tree or as JSON. A value that JSON cannot hold arrives as an object with one name that begins with a dollar sign.
 
 import { copy, el, number, to } from "./dom.js";
 
-// So many parts of a list are shown, and so many more each time.
+// Show this many parts of a list, and this many more at each press of the button.
 const STEP = 100;
-// What has more parts is closed at first, unless it is the whole value.
+// A part of a value with more parts than this is closed at first.
 const FEW = 20;
-const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $float: "float", $int: "int", $deep: "too deep to show", $long: "too long to show, in characters about" };
+const FORMS = { $bytes: "bytes", $datetime: "datetime", $date: "date", $time: "time", $duration: "duration", $decimal: "decimal", $uuid: "uuid", $deep: "too deep to show" };
 const LISTS = { $tuple: "tuple", $set: "set", $frozenset: "frozenset" };
 
-/** A section with a value: a tree, and its JSON to the last digit. */
+/** Make a section that shows a value as a tree or as JSON to the last digit. */
 export function valueSection(name, { value, json, length }) {
-  if (!json) return [el("div", { class: "section" }, el("h3", null, name)), el("p", { class: "muted" }, `About ${number(length)} characters: too long to be shown here. The command line prints it.`)];
+  if (!json) return [el("div", { class: "section" }, el("h3", null, name)), el("p", { class: "muted" }, `The value is too long to show here: about ${number(length)} characters. Print it with the command line.`)];
   const body = el("div");
   const tabs = ["Tree", "JSON"].map((label) => el("button", { type: "button", click: () => show(label) }, label));
   const show = (label) => {
@@ -23,7 +23,7 @@ export function valueSection(name, { value, json, length }) {
   return [el("div", { class: "section" }, el("h3", null, name), el("div", { class: "tabs" }, tabs), copied), body];
 }
 
-/** A value as nested lists. */
+/** Make nested lists of a value. */
 function tree(value, open = "") {
   if (value === null) return el("span", { class: "k" }, "null");
   if (typeof value === "string") return el("span", { class: "s" }, JSON.stringify(value));
@@ -41,6 +41,8 @@ function special(form, value, open) {
   if (form === "$map") return branch(value.map(([key, part]) => [key, part]), "dict", open);
   if (form in LISTS) return branch(value.map((part, at) => [String(at), part]), LISTS[form], open);
   const said = form === "$duration" ? `${value[0]} d ${value[1]} s ${value[2]} µs` : typeof value === "boolean" ? "" : String(value);
+  // Numbers that JavaScript would write in another way come as text.
+  if (form === "$float" || form === "$int") return el("span", { class: "n" }, value);
   return [el("span", { class: "kind" }, `${FORMS[form] || form.slice(1)} `), el("span", { class: "n" }, said)];
 }
 
@@ -56,7 +58,7 @@ function branch(parts, kind, open) {
     shown += STEP;
     if (shown < parts.length) list.append(more);
   };
-  // What is closed is made only when somebody opens it: values may be large.
+  // Values may be large, so a closed part is made when it is opened.
   const details = el("details", { open: Boolean(opened), toggle: () => { if (details.open && !shown) grow(); } }, el("summary", { class: "kind" }, `${kind}, ${number(parts.length)}`), list);
   if (opened) grow();
   return details;

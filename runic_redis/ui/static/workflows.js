@@ -1,27 +1,29 @@
-// The workflows, the one written to last first.
+// The list of workflows, the one written to last first.
 
-import { drawRate, el, number, time, to, visible } from "./dom.js";
+import { choice, drawRate, el, number, sinceTime, time, to, visible } from "./dom.js";
 
 const PAGE = 50;
+const STATES = [["", "Any state"], ["open", "Open"], ["leased", "Leased"], ["unfinished", "Unfinished"], ["completed", "Completed"]];
+const TIMES = [["", "Written at any time"], ["1", "In the last hour"], ["24", "In the last day"], ["168", "In the last week"]];
 
-/** Shows a page of the workflows, and keeps it up to date. */
+/** Show a page of the workflows, and keep it up to date. */
 export async function showWorkflows(main, app, query) {
-  let searched = query.get("q") || "";
-  const count = el("div", { class: "value" }, "–");
-  const unfinished = el("div", { class: "value" }, "–");
-  const rate = el("div", { class: "value" }, "–");
+  const filters = { q: query.get("q") || "", state: query.get("state") || "", hours: query.get("hours") || "" };
+  const [count, leased, unfinished, rate] = Array.from({ length: 4 }, () => el("div", { class: "value" }, "–"));
   const chart = el("svg", { viewBox: "0 0 120 60", preserveAspectRatio: "none", "aria-hidden": "true" });
-  const search = el("input", { type: "search", id: "search", placeholder: "Search for a part of an id  ( / )", "aria-label": "Search", value: searched, autocomplete: "off", spellcheck: "false" });
+  const search = el("input", { type: "search", id: "search", placeholder: "Part of an id  ( / )", "aria-label": "Part of an id", value: filters.q, autocomplete: "off", spellcheck: "false" });
+  const states = choice("State", STATES, filters.state, (state) => change({ state }));
+  const times = choice("Last write", TIMES, filters.hours, (hours) => change({ hours }));
   const rows = el("tbody");
   const empty = el("p", { class: "empty", hidden: true });
-  const newest = el("a", { class: "button", href: "#/" }, "Newest");
-  const older = el("a", { class: "button", id: "older" }, "Older ›");
-  const said = el("span", { class: "muted" });
+  const newest = el("a", { class: "button" }, "Newest");
+  const older = el("a", { class: "button", id: "older", hidden: true });
+  const note = el("span", { class: "muted" });
   main.replaceChildren(
     el("div", { class: "tiles" },
-      tile("Workflows", count), tile("Unfinished", unfinished),
-      el("div", { class: "card tile wide chart" }, el("div", null, el("div", { class: "label" }, "Events a second, now"), rate), chart)),
-    el("div", { class: "bar" }, search, said, el("span", { class: "end" }), newest, older),
+      tile("Workflows", count, {}), tile("Leased", leased, { state: "leased" }), tile("Unfinished", unfinished, { state: "unfinished" }),
+      el("div", { class: "card tile wide chart" }, el("div", null, el("div", { class: "label" }, "Events per second"), rate), chart)),
+    el("div", { class: "bar" }, search, states, times, note, el("span", { class: "end" }), newest, older),
     el("div", { class: "card" },
       el("table", null,
         el("thead", null, el("tr", null, el("th", null, "Workflow"), el("th", { class: "w-state" }, "State"), el("th", { class: "right w-number" }, "Events"),
@@ -34,7 +36,8 @@ export async function showWorkflows(main, app, query) {
   let loads = 0;
   async function load() {
     const mine = ++loads;
-    const asked = new URLSearchParams({ limit: PAGE, containing: searched });
+    const asked = new URLSearchParams({ limit: PAGE, containing: filters.q, state: filters.state });
+    if (filters.hours) asked.set("since", sinceTime(Number(filters.hours)));
     if (!first) asked.set("before", query.get("before"));
     const found = await app.get(`api/workflows?${asked}`);
     if (mine !== loads) return;
@@ -42,29 +45,34 @@ export async function showWorkflows(main, app, query) {
     cursors = new Map(found.workflows.map((one) => [one.workflow_id, one.cursor]));
     rows.replaceChildren(...found.workflows.map((one) => row(one, known && known.get(one.workflow_id) !== one.cursor)));
     empty.hidden = found.workflows.length > 0;
-    empty.textContent = searched ? `No workflow's id contains “${visible(searched)}”.` : "No workflows here yet.";
+    empty.textContent = emptyText(filters, found.next);
     older.hidden = !found.next;
-    if (found.next) older.href = address({ q: searched, before: found.next });
+    // A page that is not full ends where the server stopped searching.
+    older.textContent = found.workflows.length < PAGE ? "Search older ›" : "Older ›";
+    if (found.next) older.href = address({ ...filters, before: found.next });
     newest.hidden = first;
-    newest.href = address({ q: searched });
-    said.textContent = first ? "" : "Older ones: not kept up to date";
+    newest.href = address(filters);
+    note.textContent = first ? "" : "Older workflows are not updated live";
   }
   async function tally() {
-    const { workflows, unfinished: left } = await app.get("api/summary");
-    count.textContent = number(workflows);
-    unfinished.textContent = number(left);
+    const counts = await app.get("api/summary");
+    count.textContent = number(counts.workflows);
+    leased.textContent = number(counts.leased);
+    unfinished.textContent = number(counts.unfinished);
+  }
+  const look = app.throttled(load, 0);
+  function change(changed) {
+    Object.assign(filters, changed);
+    [first, cursors] = [true, null];
+    // The back button leads to the previous view, not to the previous filter.
+    history.replaceState(null, "", address(filters));
+    look();
   }
   let waiting;
   search.addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      [searched, first, cursors] = [search.value, true, null];
-      // Typing on is no new place to go back to.
-      history.replaceState(null, "", address({ q: searched }));
-      look();
-    }, 180);
+    waiting = setTimeout(() => change({ q: search.value }), 180);
   });
-  const look = app.throttled(load, 0);
   await Promise.all([load(), tally()]);
   const refresh = app.throttled(() => Promise.all([first && load(), tally()]), 1000);
   return (word) => {
@@ -74,22 +82,38 @@ export async function showWorkflows(main, app, query) {
   };
 }
 
-const tile = (label, value) => el("div", { class: "card tile" }, el("div", { class: "label" }, label), value);
+const tile = (label, value, filters) => el("a", { class: "card tile", href: address(filters) }, el("div", { class: "label" }, label), value);
 
 function address(parts) {
   const query = new URLSearchParams(Object.entries(parts).filter(([, value]) => value));
   return query.size ? `#/?${query}` : "#/";
 }
 
+function emptyText({ q, state, hours }, more) {
+  if (more) return "None of the workflows searched so far matches.";
+  if (q && !state && !hours) return `No workflow's id contains “${visible(q)}”.`;
+  return q || state || hours ? "No workflow matches." : "No workflows yet.";
+}
+
 function row(one, fresh) {
+  const facts = one.facts ? el("a", { href: to("w", one.workflow_id, "facts") }, number(one.facts)) : "";
   return el("tr", { class: fresh ? "fresh" : null, "data-id": one.workflow_id },
     el("td", { class: "id" }, el("a", { href: to("w", one.workflow_id), title: one.workflow_id }, one.workflow_id)),
     el("td", { class: "w-state" }, state(one)),
     el("td", { class: "right" }, number(one.cursor)),
     el("td", { class: "right w-snapshot" }, one.snapshot_cursor === null ? "" : number(one.snapshot_cursor)),
-    el("td", { class: "right w-facts" }, one.facts ? number(one.facts) : ""),
+    el("td", { class: "right w-facts" }, facts),
     el("td", { class: "right muted" }, time(one.written)));
 }
 
-/** A workflow's state as a badge. */
-export const state = (one) => (one.damaged.length ? el("span", { class: "badge damaged", title: one.damaged.join("\n") }, "damaged") : el("span", { class: `badge ${one.state}` }, one.state));
+const MEANINGS = {
+  open: "Nobody has a lease.",
+  leased: "A worker has a lease.",
+  unfinished: "The last lease ended without being given back.",
+  completed: "The workflow is completed.",
+};
+/** Make a badge with a workflow's state. */
+export const state = (one) =>
+  one.damaged.length
+    ? el("span", { class: "badge damaged", title: one.damaged.join("\n") }, "damaged")
+    : el("span", { class: `badge ${one.state}`, title: MEANINGS[one.state] }, one.state);

@@ -1,7 +1,7 @@
-"""Says what is wrong with a value that could not be encoded, and where in it.
+"""Find the part of a value that cannot be encoded, and explain it.
 
-Encoding itself runs in C and knows no paths; only when it has failed is the value walked here, in Python, to
-find the first part that cannot be kept.
+Encoding runs in C and knows no paths. Only if it fails does this module walk the value in Python, to find the first
+part that cannot be stored.
 """
 
 import builtins
@@ -29,14 +29,14 @@ from runic_redis.events import (
     UnknownEvent,
     checked_ref,
     default_registry,
+    fields_of,
     kind_of,
     real_type,
-    taken_apart,
 )
 
-__all__ = ["explain"]
+__all__ = ["encode_error"]
 
-# MessagePack's packer stops at 511 to 1024 lists and dicts inside each other, by its version.
+# MessagePack's packer stops at 511 to 1024 nested lists and dicts, depending on its version.
 _DEEP = 500
 _DEEPEST = 1000
 _SCALARS = {
@@ -55,20 +55,20 @@ _SCALARS = {
 }
 
 
-def explain(
+def encode_error(
     value: Any, path: str, registry: EventRegistry, *, facts: bool, is_event: bool = False
 ) -> EncodeError | None:
-    """The error for the first part of the value that cannot be kept; None where the walk finds none.
+    """Return the error for the first part of a value that cannot be stored; None if the walk finds none.
 
     Args:
-        value: what could not be encoded.
-        path: where it stands in what the caller passed.
-        registry: the classes that can be kept.
-        facts: whether it may hold facts.
-        is_event: whether it is an event: the object itself is encoded as a row, not as an extension.
+        value: the value that could not be encoded.
+        path: the place of the value in the caller's argument.
+        registry: the classes that can be stored.
+        facts: whether the value may hold facts.
+        is_event: whether the value is an event: an event is encoded as a row, not as an extension.
     """
-    # A stack of what is left to visit, instead of recursion: the value may be as deep as it likes, or cyclic.
-    above: list[int] = []  # the ids of what the part stands in
+    # A stack instead of recursion, because the value may be cyclic or of any depth.
+    above: list[int] = []  # the ids of the containers of the part
     alike = AlikeKeys()
     deep: str | None = None
     extensions = -1 if is_event and type(value) is not dict else 0
@@ -82,21 +82,21 @@ def explain(
         try:
             problem = _problem(part, registry, alike, field=field)
             if kind in {Fact, FactRef} and not facts:
-                problem = f"is a {kind.__name__}, which only an event may hold: a fact refers to no other"
+                problem = f"is a {kind.__name__}, which only an event may hold: a fact cannot refer to another fact"
             if kind not in _SCALARS and kind not in {list, dict}:
                 extensions += 1
                 if extensions > MAX_DEPTH:
-                    problem = f"stands inside of {MAX_DEPTH} tuples, sets and objects; keep the inner part as a fact"
+                    problem = f"is nested in {MAX_DEPTH} tuples, sets and objects; store the inner part as a fact"
             if problem is not None:
                 return _error(where, problem)
             if kind is Fact:
-                # A fact is encoded by itself.
-                error = explain(part.value, f"{where}.value", registry, facts=False)
+                # A fact is encoded separately.
+                error = encode_error(part.value, f"{where}.value", registry, facts=False)
                 if error is not None:
                     return error
                 continue
             children = list(_children(part, where, registry))
-        except Exception as error:  # what a value raises when it is looked at is its own affair
+        except Exception as error:  # reading a value may raise anything
             return _error(where, f"is a {kind.__qualname__} that cannot be read: {reason(error)}")
         above.append(id(part))
         if depth >= _DEEP and deep is None:
@@ -109,7 +109,7 @@ def explain(
         )
         if depth > _DEEPEST:
             break
-    return None if deep is None else _error(deep, f"stands inside of {_DEEP} lists and dicts; keep it as a fact")
+    return None if deep is None else _error(deep, f"is nested in {_DEEP} lists and dicts; store it as a fact")
 
 
 def _crowd(keys: Any, alike: AlikeKeys) -> str | None:
@@ -117,8 +117,8 @@ def _crowd(keys: Any, alike: AlikeKeys) -> str | None:
         alike.count(keys)
     except ValueError:
         return (
-            f"is a {type(keys).__name__} with {len(keys)} keys of which too many have the same hash: it could only be "
-            "read slowly; give them other hashes, or keep them in a list"
+            f"is a {type(keys).__name__} with {len(keys)} keys of which too many have the same hash: reading it "
+            "would be slow; give them other hashes, or store them in a list"
         )
     return None
 
@@ -137,14 +137,14 @@ def _problem(part: Any, registry: EventRegistry, alike: AlikeKeys, *, field: str
             part.encode()
         except UnicodeEncodeError:
             return (
-                f"is the str {short_repr(part, 60)}, which holds a lone surrogate, and UTF-8 has none: keep "
-                "value.encode('utf-8', 'surrogatepass') instead, which is bytes, or replace it by "
+                f"is the str {short_repr(part, 60)}, which holds a lone surrogate, and UTF-8 has none: store "
+                "value.encode('utf-8', 'surrogatepass') instead, which is bytes, or replace it with "
                 "value.encode('utf-8', 'replace').decode()"
             )
     elif kind in {dt.datetime, dt.time}:
         if part.tzinfo is not None and part.utcoffset() is None and not isinstance(part.tzinfo, ZoneInfo):
             return (
-                f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or keep the "
+                f"is the {kind.__name__} {part}, whose time zone gives no offset for it: use a ZoneInfo, or store the "
                 "value without its tzinfo and the zone's name beside it"
             )
     elif kind is FactRef:
@@ -162,12 +162,12 @@ def _advice(part: Any, registry: EventRegistry, *, field: str) -> str:
     """Return why a value of an unknown type cannot be stored, and what to do."""
     kind = type(part)
     if registry is not default_registry and default_registry.of(kind) is not None:
-        return "is registered, but not in the registry of this store: register it there too"
+        return "is registered, but not in the registry of this store: also register it there"
     if kind is memoryview:
         return "is not supported: convert it with bytes(value)"
-    leave_out = f", or leave out what is no data with @event(..., transient=[{field!r}])" if field else ""
+    leave_out = f", or leave out the field with @event(..., transient=[{field!r}])" if field else ""
     if kind in _NO_DATA:
-        return f"is no data: store what it can be made from again{leave_out}"
+        return f"is not data: store the values that can make it again{leave_out}"
     base = next((base for base in kind.__mro__[1:-1] if base in _SCALARS or base in _CONTAINERS), None)
     wrong = "is not supported"
     if base is not None:
@@ -196,10 +196,10 @@ def _convert(part: Any, base: type | None, registry: EventRegistry) -> str | Non
     try:
         made = convert(part)
         known = type(made) in _SCALARS or type(made) in _CONTAINERS or registry.of(type(made)) is not None
-        # An Enum of no other type equals no value. An array says of each element whether it is equal.
+        # An Enum without a base equals no other value. Comparing arrays compares each element.
         comparable = base is not None or (type(part).__module__ == "numpy" and type(made) is not list)
         return text if known and (not comparable or _equal(type(part), made, part)) else None
-    except Exception:  # how a class fails is its own affair
+    except Exception:  # converting a value may raise anything
         return None
 
 
@@ -209,7 +209,7 @@ def _equal(kind: type, made: Any, part: Any) -> bool:
 
 
 def _name(kind: type) -> str:
-    """How the caller can write a type: some have no name to be found under."""
+    """Return an expression for a type; some types cannot be found under their name."""
     name = kind.__name__
     is_found = getattr(sys.modules.get(kind.__module__), name, None) is kind and getattr(builtins, name, kind) is kind
     return name if is_found or "<locals>" in kind.__qualname__ else "type(value)"
@@ -223,7 +223,7 @@ def _has_kind(kind: type) -> bool:
     return True
 
 
-# Types whose instances mean something in this process only.
+# Types whose instances have a meaning in this process only.
 _NO_DATA = frozenset(
     {
         *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, types.CodeType),
@@ -255,7 +255,7 @@ def _children(part: Any, where: str, registry: EventRegistry) -> Iterator[tuple[
         yield from ((item, f"{where}{{{short_repr(item, 40)}}}") for item in part)
     elif kind in {dict, OrderedDict, defaultdict, Counter}:
         if kind is defaultdict and (registered := registry.of(kind)) is not None:
-            registered.kind.read(part)  # which looks at its factory
+            registered.kind.read(part)  # checks its factory
         for key, item in part.items():
             yield key, f"the key {short_repr(key, 40)} of {where}"
             yield item, f"{where}[{short_repr(key, 40)}]"
@@ -264,7 +264,7 @@ def _children(part: Any, where: str, registry: EventRegistry) -> Iterator[tuple[
     else:
         registered = registry.of(kind)
         if registered is not None:
-            schema, values = taken_apart(registered, part)
+            schema, values = fields_of(registered, part)
             for name, item in zip(schema.fields, values, strict=True):
                 if name == ATTRIBUTES:
                     yield from ((value, f"{where}.{attribute}") for attribute, value in item.items())

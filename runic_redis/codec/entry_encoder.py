@@ -1,0 +1,277 @@
+"""Encode a commit as stream entries, each of which describes itself.
+
+An entry's header lists the schemas used in it, as MessagePack ``[[type name, version, [field names]], …]``. Its payload
+is a compression byte and the rows, as MessagePack ``[[schema index, value, …], …]``. A plain dict has the schema
+``[nil, 0, []]`` and the row ``[schema index, map]``. Headers repeat from entry to entry. So a reader keeps the decoded
+header by its bytes, and Redis stores the bytes once for many entries.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self, cast
+
+import msgpack
+
+from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, payload_size
+from runic_redis.codec.encode_errors import encode_error
+from runic_redis.codec.facts import FactEncoder
+from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_EVENT_BYTES, MAX_HEADER_BYTES, SPLIT_BYTES
+from runic_redis.codec.native import row_writer
+from runic_redis.codec.value_encoder import ValueEncoder
+from runic_redis.errors import EncodeError, StoreError, reason
+from runic_redis.events import EventRegistry, EventType, Fact, FactRef, Read, Schema, UnknownEvent, checked_ref
+
+__all__ = ["EncodedEvents", "Entry", "EntryEncoder"]
+
+# How many headers the encoder remembers before it clears them. A program has far fewer.
+_REMEMBERED = 1024
+_PLAIN_DICT = (None, 0, ())
+# How to read the events of a class. A tuple has the schema's index, the function that reads the values, and the names
+# that an event's `__dict__` must have, if that matters. An event type means that each event is read by its content.
+_ReadPlan = tuple[int, Read, tuple[str, ...] | None] | EventType
+
+
+class Entry(NamedTuple):
+    """One entry of a stream, encoded.
+
+    Attributes:
+        event_count: how many events it holds.
+        header: the schemas used in it.
+        payload: the events.
+    """
+
+    event_count: int
+    header: bytes
+    payload: bytes
+
+
+class EncodedEvents(tuple[Any, ...]):  # noqa: SLOT001 - a tuple of any length has no slots
+    """The events of a commit with their encoding, so that `append` does not encode them again.
+
+    Attributes:
+        entries: the commit's entries.
+        facts: the facts in the events, as `EntryEncoder.encode_commit` collects them.
+    """
+
+    entries: list[Entry]
+    facts: dict[str, bytes]
+
+    def __new__(cls, events: Iterable[Any], entries: list[Entry], facts: dict[str, bytes]) -> Self:
+        """Make the tuple of the events, with the two attributes."""
+        encoded = super().__new__(cls, events)
+        encoded.entries = entries
+        encoded.facts = facts
+        return encoded
+
+    @property
+    def encoded_bytes(self) -> int:
+        """The encoded size of the events in bytes. The limit of a commit counts this size."""
+        return sum(payload_size(entry.payload) for entry in self.entries)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The stored size of the events' payload in bytes, after compression."""
+        return sum(len(entry.payload) for entry in self.entries)
+
+
+class _SchemaTable(ValueEncoder):
+    """An encoder of rows that numbers their schemas and collects their facts.
+
+    Attributes:
+        indexes: the number of each schema.
+        facts: the encoded fact by its hash; empty for a fact that the rows only refer to.
+        divisible: whether rows of more than `SPLIT_BYTES` become several entries.
+    """
+
+    holds_facts = True
+    divisible = False
+
+    def __init__(self, registry: EventRegistry) -> None:
+        super().__init__(registry)
+        self.indexes: dict[Any, int] = {}
+        self.facts: dict[str, bytes] = {}
+        self._encoder = FactEncoder(registry)
+
+    def fact_reference(self, value: Fact | FactRef) -> FactRef:
+        if isinstance(value, FactRef):
+            self.facts.setdefault(checked_ref(value).hash, b"")
+            return value
+        fact_hash, encoded = self._encoder.encode_own(value.value)
+        self.facts[fact_hash] = encoded
+        return FactRef(fact_hash)
+
+    def reject_unreadable(self, packed: bytes) -> None:
+        # If rows become several entries, each entry is checked separately.
+        if len(packed) <= SPLIT_BYTES or not self.divisible:
+            super().reject_unreadable(packed)
+
+    def schema_reference(self, schema: Any) -> int:
+        return self.indexes.setdefault(schema, len(self.indexes))
+
+
+class EntryEncoder:
+    """An encoder of commits and logs. Only one thread may use it at a time."""
+
+    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
+        self._registry = registry
+        self._table = _SchemaTable(registry)
+        self._write_rows = row_writer() if native else None
+        self._headers: dict[tuple[Any, ...], bytes] = {}
+
+    def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes]) -> list[Entry]:
+        """Return the entries of a commit: one, or several if it is large.
+
+        Args:
+            events: the commit.
+            facts: receives the facts that the events hold: the encoded fact by its hash, empty for a fact that the
+                events only refer to.
+
+        Raises:
+            EncodeError: an event, or a value in an event, cannot be stored; or an event or the commit is too large.
+        """
+        self._table.facts = facts
+        header, rows = self._encode(events, "events", 0)
+        if len(rows) > MAX_COMMIT_BYTES:
+            raise EncodeError(
+                f"events take {len(rows)} bytes encoded, and a commit at most {MAX_COMMIT_BYTES}: append them in "
+                "several commits; nothing was sent.",
+                path="events",
+            )
+        return self._entries(events, header, rows, 0)
+
+    def encode_log(self, log: Sequence[Any], facts: dict[str, bytes]) -> bytes:
+        """Return a whole list of events as MessagePack ``[header, payload]``.
+
+        Args:
+            log: the events.
+            facts: receives the facts that the events hold, as in `encode_commit`.
+
+        Raises:
+            EncodeError: an event, or a value in an event, cannot be stored; or the log is too large.
+        """
+        self._table.facts = facts
+        header, rows = self._encode(log, "log", 0)
+        if len(rows) > MAX_PAYLOAD_BYTES:
+            raise EncodeError(
+                f"log takes {len(rows)} bytes encoded, and a log at most {MAX_PAYLOAD_BYTES}; nothing was sent.",
+                path="log",
+            )
+        if len(header) > MAX_HEADER_BYTES:
+            raise _header_too_large(header, "log")
+        packed: bytes = msgpack.packb([header, compress(rows)])
+        return packed
+
+    def _entries(self, events: Sequence[Any], header: bytes, rows: bytes, first: int) -> list[Entry]:
+        if len(rows) <= SPLIT_BYTES or len(events) == 1:
+            if len(rows) > MAX_EVENT_BYTES:
+                raise EncodeError(
+                    f"events[{first}] takes {len(rows)} bytes encoded, and an event at most {MAX_EVENT_BYTES}: store "
+                    "the large part as a fact and its hash in the event; nothing was sent.",
+                    path=f"events[{first}]",
+                )
+            if len(header) > MAX_HEADER_BYTES:
+                raise _header_too_large(header, f"events[{first}]" if len(events) == 1 else "events")
+            return [Entry(len(events), header, compress(rows))]
+        share = max(1, len(events) * SPLIT_BYTES // len(rows))
+        entries = []
+        for start in range(0, len(events), share):
+            part = events[start : start + share]
+            entries += self._entries(part, *self._encode(part, "events", first + start), first + start)
+        return entries
+
+    def _encode(self, events: Sequence[Any], path: str, first: int) -> tuple[bytes, bytes]:
+        """Return the header and the packed rows of events; `first` is the place of the first event in the path."""
+        table = self._table
+        table.indexes = {}
+        known: dict[type, _ReadPlan] = {}
+        rows: list[list[Any]] = []
+        for event in events:
+            kind = type(event)
+            try:
+                found = known.get(kind)
+                if found is None:
+                    if kind is UnknownEvent:
+                        rows.append([table.schema_reference(event.schema), *event.fields.values()])
+                        continue
+                    found = known[kind] = self._reader(event, path, first + len(rows))
+                if isinstance(found, tuple):
+                    index, read, held = found
+                    if held is None or tuple(event.__dict__) == held:
+                        rows.append([index, *read(event)])
+                        continue
+                    found = cast("EventType", self._registry.of(kind))
+                schema, values = table.fields_to_write(found, event)
+                index = table.schema_reference(schema)
+                rows.append([index, *values])
+                known[kind] = _read_plan(found, schema, index)
+            except StoreError:
+                raise
+            except Exception as error:  # reading the fields of an event may raise anything
+                where = f"{path}[{first + len(rows)}]"
+                raise EncodeError(
+                    f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
+                ) from error
+        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path, first)
+        schemas = tuple(table.indexes)
+        header = self._headers.get(schemas)
+        if header is None:
+            header = msgpack.packb(schemas)
+            if len(header) <= MAX_HEADER_BYTES:
+                if len(self._headers) >= _REMEMBERED:
+                    self._headers.clear()
+                self._headers[schemas] = header
+        return header, packed
+
+    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read, None] | EventType:
+        """Return how to read the events of this event's class."""
+        kind = type(event)
+        registered = None if kind is FactRef else self._registry.of(kind)
+        if registered is not None and not registered.is_value:
+            if registered.is_plain:
+                return self._table.schema_reference(registered.schema), registered.kind.read, None
+            return registered
+        if kind is dict:
+            return self._table.schema_reference(_PLAIN_DICT), _itself, None
+        where = f"{path}[{number}]"
+        raise EncodeError(
+            f"{where} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
+            "registered with @event; nothing was sent.",
+            path=where,
+        )
+
+    def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str, first: int) -> bytes:
+        self._table.divisible = path == "events" and len(events) > 1
+        try:
+            return self._table.encode(rows, path)
+        except EncodeError as error:
+            # The error must name the caller's event, not its row.
+            self._table.divisible = False
+            for number, (row, event) in enumerate(zip(rows, events, strict=True), first):
+                where = f"{path}[{number}]"
+                try:
+                    self._table.encode([row], where)
+                except EncodeError as alone:
+                    raise (
+                        encode_error(event, where, self._registry, facts=True, is_event=True) or alone
+                    ) from alone.__cause__
+            raise EncodeError(
+                f"{path} together cannot be encoded: {reason(error.__cause__ or error)}; nothing was sent.", path=path
+            ) from error.__cause__
+
+
+def _read_plan(registered: EventType, schema: Schema, index: int) -> _ReadPlan:
+    """Return how to read the next event of a class, after an event that was written with this schema."""
+    kind = registered.kind
+    is_whole = kind.held is not None and schema is registered.schema
+    return (index, kind.read, kind.held) if is_whole else registered
+
+
+def _header_too_large(header: bytes, path: str) -> EncodeError:
+    return EncodeError(
+        f"The names and fields of the types in {path} take {len(header)} bytes encoded, and at most "
+        f"{MAX_HEADER_BYTES} are stored: append fewer types of events at once; nothing was sent.",
+        path=path,
+    )
+
+
+def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
+    return (event,)

@@ -1,0 +1,123 @@
+"""MessagePack extension types of the data format: their codes, and the scalar types in both directions.
+
+The codes are part of the data format, see docs/data-format.md.
+"""
+
+import datetime as dt
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgpack
+
+from runic_redis.errors import UnknownEventType
+from runic_redis.events import real_type, zone_by_key
+
+__all__ = ["FROZENSET", "OBJECT", "SCALAR_DECODERS", "SCALAR_ENCODERS", "SET", "TUPLE"]
+
+BIG_INT = 1
+TUPLE = 2
+SET = 3
+FROZENSET = 4
+DATETIME = 5
+DATE = 6
+TIME = 7
+TIMEDELTA = 8
+DECIMAL = 9
+UUID_ = 10
+OBJECT = 11
+_FOLD = "~"
+_ZONE = re.compile(r"\[([^\]]*)\]$")
+_FRACTIONAL_OFFSET = re.compile(r"([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})$")
+
+
+def _big_int(value: int) -> tuple[int, bytes]:
+    return BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+
+
+def _datetime(value: dt.datetime) -> tuple[int, bytes]:
+    if value.tzinfo is not None and value.utcoffset() is None:
+        raise ValueError("its time zone gives no offset")
+    return DATETIME, (value.isoformat() + _FOLD * value.fold + _zone_mark(value.tzinfo)).encode()
+
+
+def _zone_mark(zone: dt.tzinfo | None) -> str:
+    """Return the key of a zone in brackets, as RFC 9557 writes it after the offset."""
+    if not isinstance(zone, ZoneInfo) or zone.key is None or zone_by_key(zone.key) is None:
+        return ""
+    return f"[{zone.key}]"
+
+
+def _time(value: dt.time) -> tuple[int, bytes]:
+    mark = _zone_mark(value.tzinfo)
+    if value.tzinfo is not None and value.utcoffset() is None and not mark:
+        raise ValueError("its time zone gives no offset without a date")
+    return TIME, (value.isoformat() + _FOLD * value.fold + mark).encode()
+
+
+# The scalar types. An int arrives here only if it is too large for MessagePack.
+SCALAR_ENCODERS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
+    int: _big_int,
+    real_type(dt.datetime): _datetime,
+    real_type(dt.date): lambda value: (DATE, value.isoformat().encode()),
+    dt.time: _time,
+    dt.timedelta: lambda value: (TIMEDELTA, msgpack.packb([value.days, value.seconds, value.microseconds])),
+    Decimal: lambda value: (DECIMAL, str(value).encode()),
+    UUID: lambda value: (UUID_, value.bytes),
+}
+
+
+def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:
+    """Return a datetime or a time from its ISO form and a mark for its fold."""
+    text = data.decode("ascii")
+    named = _ZONE.search(text)
+    if named is not None:
+        moment = _decode_moment(parse, data[: named.start()])
+        return _in_zone(moment, named[1])
+    plain = text.rstrip(_FOLD)
+    fold = len(text) - len(plain)
+    offset = _FRACTIONAL_OFFSET.search(plain)
+    if offset is None:
+        return parse(plain).replace(fold=fold)
+    # Python's own parser reads an offset of less than a second as UTC.
+    sign = -1 if offset[1] == "-" else 1
+    hours, minutes, seconds, microseconds = map(int, offset.groups()[1:])
+    zone = dt.timezone(sign * dt.timedelta(hours=hours, minutes=minutes, seconds=seconds, microseconds=microseconds))
+    return parse(plain[: offset.start()]).replace(tzinfo=zone, fold=fold)
+
+
+def _in_zone(moment: Any, key: str) -> Any:
+    """Return a datetime or a time in a zone, or with its stored offset if the zone now has another offset."""
+    zone = zone_by_key(key)
+    if zone is None and moment.tzinfo is None:
+        raise UnknownEventType(
+            f"A stored time names the time zone {key!r:.80}, which this machine does not know. The data is unchanged. "
+            "Install the package tzdata.",
+            name="time",
+            version=1,
+        )
+    there = moment.replace(tzinfo=zone)
+    return there if there.utcoffset() == moment.utcoffset() else moment
+
+
+def _decode_timedelta(data: bytes) -> dt.timedelta:
+    days, seconds, microseconds = msgpack.unpackb(data)
+    return dt.timedelta(days, seconds, microseconds)
+
+
+# The methods, because freezegun also replaces the classes here.
+_parse_datetime: Any = real_type(dt.datetime).fromisoformat  # type: ignore[attr-defined]
+_parse_date: Any = real_type(dt.date).fromisoformat  # type: ignore[attr-defined]
+SCALAR_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
+    BIG_INT: lambda data: int.from_bytes(data, "big", signed=True),
+    DATETIME: partial(_decode_moment, _parse_datetime),
+    DATE: lambda data: _parse_date(data.decode("ascii")),
+    TIME: partial(_decode_moment, dt.time.fromisoformat),
+    TIMEDELTA: _decode_timedelta,
+    DECIMAL: lambda data: Decimal(data.decode("ascii")),
+    UUID_: lambda data: UUID(bytes=data),
+}

@@ -1,0 +1,416 @@
+"""The logic of a session on any store: recover the state, record events, persist them with snapshots."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+from runic_redis.arguments import check_count, check_data
+from runic_redis.codec import MAX_COMMIT_BYTES, Codec
+from runic_redis.contract import capabilities
+from runic_redis.errors import (
+    CursorConflict,
+    DecodeError,
+    EncodeError,
+    EventsTrimmed,
+    IncompatibleEvent,
+    InvalidArgument,
+    InvalidType,
+    SnapshotNotFound,
+    SnapshotNotSaved,
+    StoreError,
+    WorkflowNotFound,
+    WriteRefused,
+    reason,
+    short_repr,
+)
+from runic_redis.events import default_registry
+from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
+from runic_redis.recovery.steps import Steps, StoreCall
+
+__all__ = ["Checkpoint", "Recovery", "SessionCore", "SessionOptions", "State"]
+
+State = TypeVar("State")
+Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
+_log = logging.getLogger("runic_redis.recovery")
+# The time to read one event, until a recovery of at least `_MEASURED_FROM` events has measured it.
+_READ_S = 0.00001
+_MEASURED_FROM = 100
+# The remedy for a state that cannot be saved.
+_REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
+# Why a session rejects a call, and what to do.
+_NOT_ENTERED = "has not been entered. Nothing was recorded. Enter it first, with 'with' or 'async with'."
+_APPLYING = "is applying events. Nothing was recorded by this call. Record further events after apply has returned."
+_ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which recovers the stored events."
+_INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
+_NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
+_OVER = "is over." + _ENTER_ANOTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The recovery of a session.
+
+    Attributes:
+        cursor: the cursor after recovery.
+        snapshot_cursor: the cursor of the snapshot that recovery started from; None without a snapshot.
+        replayed: the number of events that recovery applied.
+        seconds: the duration.
+        snapshot_problem: why the stored snapshot could not be read; None if there was no such problem.
+    """
+
+    cursor: int
+    snapshot_cursor: int | None
+    replayed: int
+    seconds: float
+    snapshot_problem: str | None
+
+
+class SessionOptions(NamedTuple, Generic[State]):
+    """The keyword arguments of `session`."""
+
+    checkpoint: Checkpoint
+    snapshots: SnapshotPolicy | None
+    dumps: Callable[[State], bytes] | None
+    loads: Callable[[bytes], State] | None
+    keep: int | None
+    lease: Any
+    build_log: Sequence[Any]
+
+
+class SessionCore(Generic[State]):
+    """The logic of a session on any store; the parameters are those of `session`."""
+
+    def __init__(
+        self,
+        store: Any,
+        workflow_id: str,
+        apply: Callable[[State, Any], State],
+        initial: State | Callable[[], State],
+        options: SessionOptions[State],
+    ) -> None:
+        if (options.dumps is None) != (options.loads is None):
+            raise InvalidArgument("dumps and loads go together: pass both, or neither for MessagePack.")
+        for name, function in (("apply", apply), ("initial", initial)):
+            if iscoroutinefunction(function):
+                raise InvalidType(
+                    f"{name} is a coroutine function. A session does not await it, so the state would be a coroutine. "
+                    "Nothing was recovered. Pass a plain function, which returns the state."
+                )
+        self._workflow_id = workflow_id
+        self._apply = apply
+        self._can = capabilities(store)
+        self._every = _cycles_per_checkpoint(options.checkpoint)
+        self._policy = _checked_policy(options.snapshots)
+        self._by_bytes = isinstance(options.snapshots, EveryBytes)
+        # A store that cannot encode ahead of an append gets the events themselves.
+        self._encode = store.encode_events if self._can.encoding else None
+        self._codec = store if self._can.encoding else Codec(default_registry, "raise")
+        self._dumps = options.dumps or self._codec.encode_state
+        self._loads = options.loads or self._codec.decode_state
+        self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
+        self._keep = None if options.keep is None else check_count(options.keep, "keep")
+        if options.lease is not None and not self._can.cursors:
+            raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
+        self._by_lease = {} if options.lease is None else {"lease": options.lease}
+        self.state: State = initial() if callable(initial) else initial
+        self.cursor = 0
+        self.recovery: Recovery | None = None
+        self.pending: list[Any] = []
+        # The encoded size of the pending events, and their encoding if they were recorded in one call.
+        self._pending_bytes = 0
+        self._encoded: Any = None
+        self._build_log = _checked_build_log(options.build_log)
+        # Whether to verify the state after the next events: a new workflow's initial state often has another type.
+        self._checks_next_state = False
+        self._log: list[Any] = []
+        self._cycles = 0
+        self._since = Since()
+        # The time to recover one event, measured on entry; None to estimate it from the time of applying recorded
+        # events.
+        self._each_s: float | None = None
+        self._applied = 0
+        self._applying_s = 0.0
+        self._entered = False
+        self.over = False
+        self._problem: str | None = _NOT_ENTERED
+
+    def recover(self) -> Steps[None]:
+        """Recover the state and the cursor of the workflow."""
+        if self._entered:
+            raise StoreError(
+                f"The session of the workflow {self._workflow_id!r} has been entered before, and its state may be "
+                "outdated. Nothing was recovered. Make another session, and enter that."
+            )
+        self._entered = True
+        began_s = time.perf_counter()
+        snapshot_cursor, problem = yield from self._load_snapshot()
+        try:
+            if self._can.cursors:
+                yield StoreCall("stream_records", (self._workflow_id,), {"after": self.cursor}, self._replay_record)
+            elif self._can.stream:
+                yield StoreCall("stream", (self._workflow_id,), take=self._replay_event)
+            else:
+                with suppress(LookupError):  # a store with `save` and `load` only need not raise `WorkflowNotFound`
+                    self._log = list((yield StoreCall("load", (self._workflow_id,))))
+                for event in self._log:
+                    self._replay_event(event)
+        except WorkflowNotFound:
+            pass  # the workflow is new
+        except EventsTrimmed as error:
+            if problem is None:
+                raise
+            raise DecodeError(
+                f"The snapshot of the workflow {self._workflow_id!r} cannot be read ({problem}), and the events that "
+                f"it covers have been trimmed: the first stored event is {error.first}. Nothing was changed. Read it "
+                "with the loads that fits its dumps."
+            ) from error
+        seconds = time.perf_counter() - began_s
+        replayed = self._since.events = self.cursor - (snapshot_cursor or 0)
+        if replayed >= _MEASURED_FROM:
+            self._each_s = seconds / replayed
+        # A state that was just decoded can be encoded.
+        if self._saves_snapshots and (snapshot_cursor is None or replayed):
+            self._require_saveable(self.state)
+        self._checks_next_state = self._saves_snapshots and self.cursor == 0
+        self.recovery = Recovery(self.cursor, snapshot_cursor, replayed, seconds, problem)
+        self._problem = None
+        if self.cursor == 0 and self._build_log:
+            self._accept(self._build_log)
+            yield from self.checkpoint()
+
+    def _load_snapshot(self) -> Steps[tuple[int | None, str | None]]:
+        """Load the snapshot's state, if it can be read, and return its cursor and why it cannot be read."""
+        if not (self._can.snapshots and self._can.cursors):
+            return None, None  # without cursors, the events after a snapshot are not known
+        try:
+            cursor, data = yield StoreCall("load_snapshot", (self._workflow_id,))
+            self.state = self._loads(data)
+        except SnapshotNotFound:
+            return None, None
+        except Exception as error:  # loads may raise anything for a state that another dumps wrote
+            if isinstance(error, StoreError) and not isinstance(error, DecodeError | IncompatibleEvent):
+                raise
+            problem = f"{type(error).__name__}: {reason(error)}"
+            _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self._workflow_id, problem)
+            return None, problem
+        self.cursor = cursor
+        return cursor, None
+
+    def _replay_record(self, record: Any) -> None:
+        self._replay_event(record.event)
+        self.cursor = record.cursor
+
+    def _replay_event(self, event: Any) -> None:
+        self.state = self._apply(self.state, event)
+        self.cursor += 1
+        if self._by_bytes:
+            self._since.event_bytes += self._size([event])
+
+    def record(self, events: Sequence[Any]) -> Steps[None]:
+        """Apply events, and persist them if a checkpoint is due."""
+        self._require_usable()
+        self._accept(events)
+        self._cycles += 1
+        if self._every and self._cycles % self._every == 0:
+            yield from self.checkpoint()
+
+    def _accept(self, events: Sequence[Any]) -> None:
+        """Apply events and add them to the pending events. If an event is rejected, nothing changes."""
+        if not events:
+            return
+        encoded = self._encode(events) if self._encode is not None else None
+        event_bytes = encoded.encoded_bytes if encoded is not None else 0
+        if self._pending_bytes + event_bytes > MAX_COMMIT_BYTES:
+            raise EncodeError(
+                f"These events and the pending events take {self._pending_bytes + event_bytes} bytes encoded; a "
+                f"commit takes at most {MAX_COMMIT_BYTES}. These events were not recorded, and the pending events "
+                "stay pending. Call checkpoint, then record these events again.",
+                path="events",
+            )
+        stored_bytes = 0
+        if self._by_bytes:
+            stored_bytes = encoded.stored_bytes if encoded is not None else self._size(events)
+        state = self.state
+        began_s = time.perf_counter()
+        self._problem = _APPLYING
+        try:
+            for event in events:
+                state = self._apply(state, event)
+        finally:
+            self._problem = None
+        self._applying_s += time.perf_counter() - began_s
+        self._applied += len(events)
+        if self._checks_next_state:
+            self._require_saveable(state)
+            self._checks_next_state = False
+        self._problem = _INTERRUPTED
+        self.state = state
+        self._encoded = None if self.pending else encoded
+        self.pending.extend(events)
+        self._pending_bytes += event_bytes
+        self._since.events += len(events)
+        self._since.event_bytes += stored_bytes
+        self._problem = None
+
+    def _size(self, events: Sequence[Any]) -> int:
+        size: int = self._codec.encode_events(events).stored_bytes
+        return size
+
+    def checkpoint(self) -> Steps[None]:
+        """Persist the pending events."""
+        self._require_usable()
+        if not self.pending:
+            return
+        events = list(self.pending) if self._encoded is None else self._encoded
+        snapshot, failure = self._snapshot_due()
+        self._problem = _NOT_PERSISTED
+        try:
+            if self._can.cursors:
+                too_large = yield from self._append_at_cursor(events, snapshot)
+                failure = failure or too_large
+            elif self._can.stream:
+                yield StoreCall("append", (self._workflow_id, events))
+                self.cursor += len(events)
+            else:
+                yield StoreCall("save", (self._workflow_id, [*self._log, *events]))
+                self._log += events
+                self.cursor += len(events)
+        except EncodeError:  # an event changed after it was recorded; nothing was sent
+            self._problem = None
+            raise
+        self.pending.clear()
+        self._pending_bytes = 0
+        self._encoded = None
+        self._problem = None
+        if failure is not None:
+            raise SnapshotNotSaved(
+                f"The events of the workflow {self._workflow_id!r} are stored up to cursor {self.cursor}, but the "
+                f"snapshot that was due is not saved: {_failure_text(failure)}. Do not record the events again. The "
+                "session retries the snapshot at its next checkpoint. " + _REMEDY,
+                cursor=self.cursor,
+            ) from failure
+        if snapshot is not None:
+            self._since = Since()
+            if self._keep is not None:
+                yield StoreCall("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
+
+    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
+        """Append events at the known cursor, with the snapshot unless the server rejects its size."""
+        too_large = None
+        while True:
+            options = {"expected_cursor": self.cursor, **self._by_lease}
+            with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
+            try:
+                self.cursor = yield StoreCall("append", (self._workflow_id, events), {**options, **with_snapshot})
+            except WriteRefused as error:
+                if error.code != "TOO_LARGE" or not with_snapshot:
+                    raise
+                too_large = error
+            except CursorConflict as error:
+                if not (yield from self._has_nothing_new(error.actual)):
+                    raise
+                self.cursor = error.actual
+            else:
+                return too_large
+
+    def _has_nothing_new(self, cursor: int) -> Steps[bool]:
+        """Return whether upcasters read all events from here to a cursor as no events."""
+        if cursor <= self.cursor:
+            return False
+        found: list[Any] = []
+        try:
+            yield StoreCall(
+                "stream_records", (self._workflow_id,), {"after": self.cursor, "until": cursor}, found.append
+            )
+        except (WorkflowNotFound, EventsTrimmed):
+            return False
+        return not found
+
+    def _snapshot_due(self) -> tuple[bytes | None, Exception | None]:
+        """Return the state as bytes if a snapshot is due, or the error that prevents it; events are stored anyway."""
+        if not self._saves_snapshots or self._policy is None:
+            return None, None
+        each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
+        self._since.recovery_s = self._since.events * each_s
+        try:
+            return (self._dump(self.state) if self._policy.due(self._since) else None), None
+        except Exception as error:  # dumps or a policy may raise anything
+            return None, error
+
+    def _dump(self, state: State) -> bytes:
+        return check_data(self._dumps(state))
+
+    def _require_saveable(self, state: State) -> None:
+        """Reject a state that cannot be saved, before any event is recorded."""
+        try:
+            self._dump(state)
+        except Exception as error:  # dumps may raise anything
+            raise EncodeError(
+                f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: "
+                f"{_failure_text(error)}. Nothing was recorded. " + _REMEDY,
+                path=getattr(error, "path", "state"),
+            ) from error
+
+    def complete(self) -> Steps[None]:
+        """Persist the pending events, and mark the workflow as finished."""
+        failure = None
+        try:
+            yield from self.checkpoint()
+        except SnapshotNotSaved as error:  # the events are stored, and a finished workflow hardly needs a snapshot
+            failure = error
+        if self._can.cursors:
+            yield StoreCall("complete", (self._workflow_id,), self._by_lease)
+        if failure is not None:
+            raise failure
+
+    def leave(self) -> Steps[None]:
+        """Persist the pending events, unless checkpoints are manual."""
+        try:
+            if self._problem is None and self._every is not None:
+                yield from self.checkpoint()
+        finally:
+            self.over = True
+
+    def _require_usable(self) -> None:
+        problem = _OVER if self.over else self._problem
+        if problem is not None:
+            raise StoreError(f"The session of the workflow {self._workflow_id!r} {problem}")
+
+
+def _failure_text(error: Exception) -> str:
+    """Return why a snapshot was not saved, without a full stop."""
+    kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
+    return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
+
+
+def _checked_build_log(build_log: Any) -> list[Any]:
+    if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
+        raise InvalidType(f"build_log is a list of events, not {short_repr(build_log)}. Nothing was recovered.")
+    return list(build_log)
+
+
+def _checked_policy(policy: Any) -> SnapshotPolicy | None:
+    if policy is None or (callable(getattr(policy, "due", None)) and not isinstance(policy, type)):
+        return policy
+    raise InvalidType(
+        f"snapshots is a policy, such as EveryEvents(1000), or None, not {short_repr(policy)}. Nothing was recovered."
+    )
+
+
+def _cycles_per_checkpoint(checkpoint: Checkpoint) -> int | None:
+    """Return the calls of `record` per checkpoint: 0 for only at the end, None for manual checkpoints."""
+    if checkpoint == "cycle":
+        return 1
+    if checkpoint == "completion":
+        return 0
+    if checkpoint == "manual":
+        return None
+    if type(checkpoint) is not int or checkpoint < 1:
+        raise InvalidArgument(
+            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {short_repr(checkpoint)}.'
+        )
+    return checkpoint
