@@ -359,9 +359,10 @@ def test_the_shell_completes_ids(shop: RedisStore, valkey: RunningServer) -> Non
     assert completed("runic-redis show order-") == ["order-2", "order-1"]
     assert completed("runic-redis delete order-1 bask") == ["basket-1"]
     assert len(completed("runic-redis trim many-")) == 50
+    assert completed("runic-redis show order-", RUNIC_REDIS_URL="http://no-store") == [], "a failure is silent"
     nowhere = {"RUNIC_REDIS_URL": "redis://127.0.0.1:1"}
     assert completed(f"runic-redis tail --url {valkey.url()} order-", **nowhere) == ["order-2", "order-1"]
-    assert completed("runic-redis show order-", **nowhere) == [], "a failure is silent"
+    assert completed("runic-redis show order-", **nowhere) == [], "so is one that takes long"
 
 
 def test_facts_are_printed_and_checked(run: Run, shop: RedisStore, valkey: RunningServer) -> None:

@@ -128,19 +128,7 @@ class Exporter:
     def _try_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[bool]:
         """Export a workflow. Return False if it was trimmed or deleted meanwhile."""
         keys = self._context.keys.workflow(check_workflow_id(workflow_id))
-        commands = [
-            # Read before the rest and after it: if both are the same, it was not deleted or trimmed in between.
-            Command(("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"), keys.meta),
-            # The snapshot may not be ahead of the meta hash, and so is read before it.
-            Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
-            Command(("HGETALL", keys.meta), keys.meta),
-            Command(("GET", keys.log), keys.log),
-            Command(("ZSCORE", keys.index, workflow_id), keys.index),
-            Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
-            Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
-            Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
-            *_page(keys, b"-", _FIRST_ENTRIES),
-        ]
+        commands = _reading_commands(keys, workflow_id)
         replies = yield from ask_all(commands)
         (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
@@ -306,6 +294,23 @@ def _check_saved(
         raise DecodeError(f"its snapshot at cursor {snapshot[0]!r:.40} is missing at the key {keys.snapshot!r}.")
     if log[0] is not None and log[1] is None:
         raise DecodeError(f"its log is missing at the key {keys.log!r}.")
+
+
+def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
+    """Return the commands that read a workflow, with the first page of its entries."""
+    return [
+        # Read before the rest and after it: if both are the same, it was not deleted or trimmed in between.
+        Command(("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"), keys.meta),
+        # The snapshot may not be ahead of the meta hash, and so is read before it.
+        Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
+        Command(("HGETALL", keys.meta), keys.meta),
+        Command(("GET", keys.log), keys.log),
+        Command(("ZSCORE", keys.index, workflow_id), keys.index),
+        Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
+        Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
+        Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
+        *_page(keys, b"-", _FIRST_ENTRIES),
+    ]
 
 
 def _entries_that_fit(largest: int) -> int:
