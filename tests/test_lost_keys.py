@@ -160,7 +160,7 @@ def test_a_workflow_whose_meta_hash_alone_is_gone_exists(store: RedisStore, clie
 # What verify says of each key that is gone, and whether all is sound once it has repaired it.
 FOUND = {
     "events": ("the events 1 to 4 are missing", False),
-    "meta": ("when it was created is missing", True),
+    "meta": ("the time of its creation is missing", True),
     "snapshot": ("its snapshot, of the cursor 3, is lost", True),
     "log": ("its log is lost", True),
     "commits": ("2 of the commit ids", True),

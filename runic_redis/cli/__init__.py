@@ -1,1 +1,1 @@
-"""The command line: one verb a need, each a thin face of something that is elsewhere."""
+"""The command line. Each verb parses its options, runs operations of a store, and prints the result."""
