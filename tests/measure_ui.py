@@ -130,7 +130,7 @@ def browse(page: Page, store: RedisStore) -> dict[str, list[float]]:
 
 
 def report(where: str, took_ms: dict[str, list[float]]) -> None:
-    """Print a line for each."""
+    """Print a line for each measurement."""
     for what, times in took_ms.items():
         print(
             f"{where}, {what}: median {median(times):.0f} ms, longest of {len(times)} {max(times):.0f} ms", flush=True

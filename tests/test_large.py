@@ -165,7 +165,7 @@ def test_others_do_not_wait_for_a_large_request_of_a_task(valkey: RunningServer,
             while proxy.armed:
                 assert await store.append("other", [{}])
 
-        with pytest.raises(Exception, match="closed before there was an answer"):
+        with pytest.raises(Exception, match="closed before the reply arrived"):
             await large
 
     with proxied(valkey) as proxy:
