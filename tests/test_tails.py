@@ -192,7 +192,9 @@ def test_a_stream_that_two_tasks_share_gives_each_event_once(url: str, namespace
 
 
 def test_a_tail_goes_on_after_an_error(tmp_path: Path) -> None:
-    with servers.running(servers.valkey_program(), tmp_path, "--appendonly", "yes") as server:
+    # (With appendfsync everysec, a killed server may lose what it acknowledged.)
+    synced = ("--appendonly", "yes", "--appendfsync", "always")
+    with servers.running(servers.valkey_program(), tmp_path, *synced) as server:
 
         async def main() -> None:
             async with AsyncRedisStore.from_url(server.url(), deadline_s=0.2) as store, store.tail("w") as tail:
