@@ -160,7 +160,7 @@ def test_a_workflow_whose_meta_hash_alone_is_gone_exists(store: RedisStore, clie
 # The finding of `verify` for each lost key, and whether a repair restores the key.
 FOUND = {
     "events": ("the events 1 to 4 are missing", False),
-    "meta": ("when it was created is missing", True),
+    "meta": ("the time of its creation is missing", True),
     "snapshot": ("its snapshot, of the cursor 3, is lost", True),
     "log": ("its log is lost", True),
     "commits": ("2 of the commit ids", True),
@@ -285,7 +285,7 @@ def test_settings_that_are_lost_are_those_of_the_copy(
         RedisStore.from_url(valkey.url(), namespace=namespace, partitions=None) as late,
     ):
         assert ("are lost" in caplog.text) == (gone == "config")
-        assert late._context.keys.partitions == 1
+        assert late.context.keys.partitions == 1
         assert len(list(late.list())) == 22
         with pytest.raises(CursorConflict):
             late.append("w", [{"n": 5}], expected_cursor=0)
@@ -348,7 +348,7 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
         other.append("w", [{"by": "other"}], expected_cursor=0)
         before = everything(client, namespace)
-        with pytest.raises(ConfigurationError, match=r"created again with partitions=5.*Nothing was written"):
+        with pytest.raises(ConfigurationError, match=r"created again with partitions=5.*wrote nothing"):
             WRITES[name](store)
         after = everything(client, namespace)
         assert {one: value for one, value in after.items() if b":fact:" not in one} == before

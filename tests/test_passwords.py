@@ -308,7 +308,7 @@ def test_the_workers_of_the_demonstration_do_not_show_the_url(tmp_path: Path, na
     with guarded(tmp_path) as server:
         with server_client(server) as admin:
             admin.config_set("requirepass", ONE)
-        with Crew(f"redis://:{ONE}@127.0.0.1:{server.port}", namespace) as crew:
+        with Crew(f"redis://:{ONE}@127.0.0.1:{server.port}", namespace, "") as crew:
             for process in crew._processes.values():
                 assert_without_marks(repr(process.args), repr(process))
             # A process that was just started may have no command line yet.
