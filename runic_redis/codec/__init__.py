@@ -19,7 +19,7 @@ from runic_redis.codec.documents import (
     decode_metadata,
     fact_matches,
 )
-from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, count_events, expanded, stand_in_event
+from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_count, expanded, stand_in_event
 from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
 from runic_redis.codec.limits import MAX_COMMIT_BYTES
@@ -36,7 +36,7 @@ __all__ = [
     "EncodedEvents",
     "Entry",
     "Multiplied",
-    "count_events",
+    "event_count",
     "expanded",
     "fact_matches",
     "payload_size",

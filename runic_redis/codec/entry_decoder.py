@@ -24,7 +24,7 @@ from runic_redis.events import (
     checked_ref,
 )
 
-__all__ = ["EntryDecoder", "Multiplied", "count_events", "expanded", "stand_in_event"]
+__all__ = ["EntryDecoder", "Multiplied", "event_count", "expanded", "stand_in_event"]
 
 # How many headers, and how many bytes of them, the decoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
@@ -194,7 +194,7 @@ def _several_inside_error(name: str, count: int) -> IncompatibleEvent:
     )
 
 
-def count_events(payload: bytes) -> int:
+def event_count(payload: bytes) -> int:
     """Return the number of events that an entry's payload states, without decoding the events.
 
     Raises:
