@@ -1,4 +1,4 @@
-"""A worker that claims workflows and works on them, until there are none: to be killed, or stopped, at any moment."""
+"""A worker that claims workflows and works on them until it is killed. It can also be stopped at any moment."""
 
 import sys
 import time

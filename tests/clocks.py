@@ -1,17 +1,17 @@
 """A server whose clock a test can set.
 
-`shifted` stands in front of a server and changes the server's time as the store sees it. All of that time comes from
-the TIME command, called by clients and by scripts, so the proxy replaces both. Use it like this::
+`shifted` puts a proxy in front of a server, which changes the server's time for stores. Clients and scripts get that
+time only from the TIME command, so the proxy replaces it in both. Use it like this::
 
     with shifted(server) as clock, RedisStore.from_url(clock.url) as store:
         store.append("order-1", [{"placed": True}])
         clock.step(-3600)  # the server's clock goes back by an hour
         store.append("order-1", [{"paid": True}])
 
-`shifted` takes a `RunningServer` of any kind, or a ``memory://`` URL. Stores of any face, in any process, see the
-shifted time if they use `clock.url`. A store that goes straight to the server sees the real time.
+`shifted` accepts a `RunningServer` of any kind, or a ``memory://`` URL. All stores that use `clock.url` see the shifted
+time, whatever their face or process. A store that connects to the server directly sees the real time.
 
-Redis's own expiry of keys, and IDs that XADD makes itself, follow the real time: the store uses neither.
+The expiry of keys in Redis and the IDs that XADD generates follow the real time. The store uses neither.
 """
 
 import re
@@ -31,14 +31,14 @@ __all__ = ["Clock", "ClockProxy", "shifted"]
 
 
 class Clock(Protocol):
-    """The clock of a server, as stores see it that use `url`."""
+    """The clock of a server, as stores that use `url` see it."""
 
     @property
     def url(self) -> str:
-        """How stores reach the server."""
+        """Return the URL for stores."""
 
     def step(self, seconds: float) -> None:
-        """Set the clock forwards, or back, by so many seconds. The steps of one clock add up."""
+        """Set the clock forward, or back if negative. The steps of one clock add up."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def shifted(server: RunningServer | str) -> Iterator[Clock]:
     """Give a server a clock that the test can set, until the block ends.
 
     Args:
-        server: a server, or the URL of one in memory. Of these, the clock of all in this process is set.
+        server: a server, or the URL of one in memory. A step then affects all servers in memory of this process.
     """
     if isinstance(server, str):
         memory = _MemoryClock(server)
@@ -77,18 +77,18 @@ _NAME = re.compile(r"""['"]TIME['"]""")
 
 
 def _with_offset(text: str, micros: int) -> str:
-    """A script whose TIME is off by some microseconds."""
+    """Return the script with a TIME that differs by some microseconds."""
     shift = (
         f"(function(t) local us = t[1] * 1000000 + t[2] + ({micros}) "
         "return {string.format('%.0f', math.floor(us / 1000000)), string.format('%.0f', us % 1000000)} end)"
     )
     changed, count = _TIME.subn(lambda found: f"{shift}({found[0]})", text)
-    assert count == len(_NAME.findall(text)), "a script reads the time in a way that tests/clocks.py does not know"
+    assert count == len(_NAME.findall(text)), "a script calls TIME in a form that tests/clocks.py does not recognise"
     return changed
 
 
 class ClockProxy(CommandProxy):
-    """Shows a server with another time."""
+    """A proxy that shows a server with another time."""
 
     def __init__(self, server: RunningServer) -> None:
         self._micros = 0
@@ -98,20 +98,20 @@ class ClockProxy(CommandProxy):
 
     @property
     def url(self) -> str:
-        """How stores reach the server."""
+        """Return the URL for stores."""
         return f"redis://127.0.0.1:{self.port}"
 
     @property
     def offset_s(self) -> float:
-        """How far the clock is ahead of the real time."""
+        """Return how far the clock is ahead of the real time."""
         return self._micros / 1_000_000
 
     def step(self, seconds: float) -> None:
-        """Set the clock forwards, or back. Commands that the proxy has passed on already see the time before."""
+        """Set the clock forward, or back if negative. Commands that were already forwarded see the earlier time."""
         self._micros += round(seconds * 1_000_000)
 
     def switch_to(self, server: RunningServer, seconds: float) -> None:
-        """Fail over to another server, whose clock is off from the first one's by so many seconds."""
+        """Fail over to another server, whose clock differs from the first one's by so many seconds."""
         self._server = server
         self.step(seconds)
         self.cut_all()
@@ -129,7 +129,7 @@ class ClockProxy(CommandProxy):
                 self._texts[sha1(args[0]).hexdigest().encode()] = args[0].decode()
                 return [name, _with_offset(args[0].decode(), micros).encode(), *args[1:]]
             case b"EVALSHA":
-                # The server knows the changed script under another SHA, or asks for its text.
+                # The server knows the changed script by another SHA, or replies NOSCRIPT.
                 text = self._texts.get(args[0])
                 sha = b"" if text is None else sha1(_with_offset(text, micros).encode()).hexdigest().encode()
                 return [name, sha or b"0" * 40, *args[1:]]

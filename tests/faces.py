@@ -1,4 +1,4 @@
-"""A store and its sessions, for threads or for asyncio, behind one blocking face: a test is written once for both."""
+"""A store and its sessions with one blocking face, for threads or asyncio: each test is written once for both."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from runic_redis import AsyncFactResolver, AsyncRedisStore, FactResolver, RedisS
 
 
 class Face:
-    """Opens sessions and resolvers of one flavour. What a test looks at itself, it reads by `store`, a `RedisStore`."""
+    """Opens sessions and resolvers of one flavour. `store` is always a `RedisStore`, for the checks of a test."""
 
     def __init__(self, url: str, namespace: str, *, asynchronous: bool) -> None:
         self.url = url
@@ -28,7 +28,7 @@ class Face:
 
     @contextmanager
     def session(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """A session of the workflow "w", entered."""
+        """Enter a session of the workflow "w"."""
         if self._runner is None:
             with session(self.store, "w", *args, **options) as entered:
                 yield entered
@@ -44,19 +44,19 @@ class Face:
         run(awaited.__aexit__(None, None, None))
 
     def run(self, awaited: Any) -> Any:
-        """What an awaitable gives."""
+        """Return the result of an awaitable."""
         assert self._runner is not None
         return self._runner.run(awaited)
 
     def rehydrate(self, events: list[Any], hot: Any) -> list[Any]:
-        """The events as a resolver of this flavour rehydrates them."""
+        """Return the events as a resolver of this flavour rehydrates them."""
         if self._runner is None:
             return FactResolver(self.store).rehydrate(events, hot)
         return self._runner.run(AsyncFactResolver(self.used).rehydrate(events, hot))
 
 
 class _Blocking:
-    """An `AsyncSession` whose calls are run to their end."""
+    """An `AsyncSession` with blocking calls."""
 
     def __init__(self, awaited: Any, run: Any) -> None:
         self._awaited = awaited

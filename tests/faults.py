@@ -1,4 +1,4 @@
-"""Faults at chosen points inside a store: a server that loses what is sent or answered."""
+"""Faults at chosen points inside a store: a server that loses requests or replies."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,16 +13,19 @@ LOST = ConnectionLost("the test lost it", sent=True)
 
 
 class FaultyServer:
-    """Between a store and its server; what happens to each round trip is decided by `faults`, one after the other.
+    """A server between a store and its real server. Each item of `faults` decides about one round trip, in order.
 
-    "reply": carried out, the reply is lost. "request": never carried out. "late": not carried out now, but when
-    `deliver_late` is called. "first": only the first call is carried out and answered. None: all is well.
+    - "reply": the server carries the request out, and its reply is lost.
+    - "request": the request is lost.
+    - "late": the network keeps the request back until `deliver_late`.
+    - "first": only the first call of the batch is carried out and answered.
+    - None: no fault.
 
     Attributes:
-        faults: what is still to happen.
+        faults: the faults still to come.
         after_loss: called after each loss, before the operation knows of it.
-        late: what the network holds back.
-        rounds: what was sent.
+        late: the requests that the network keeps back.
+        rounds: the calls of each round trip.
     """
 
     def __init__(self, server: Server) -> None:
@@ -53,7 +56,7 @@ class FaultyServer:
         return self._server.begin(calls).finish()
 
     def deliver_late(self) -> list[Any]:
-        """What the network held back reaches the server now; nobody reads the replies but the test."""
+        """Deliver the requests that the network kept back, and return their replies to the test alone."""
         replies = [reply for calls in self.late for reply in self._send(calls)]
         self.late.clear()
         return replies
@@ -63,7 +66,7 @@ class FaultyServer:
 
 
 class Answered:
-    """What was answered at once."""
+    """A round trip whose replies are known at once."""
 
     def __init__(self, replies: list[Any]) -> None:
         self._replies = replies
@@ -72,7 +75,7 @@ class Answered:
         return self._replies
 
     def cancel(self) -> None:
-        """Nothing is under way."""
+        """Do nothing, as nothing is in flight."""
 
 
 def make_faulty(store: RedisStore, deadline_s: float = 30.0) -> FaultyServer:

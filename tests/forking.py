@@ -1,6 +1,7 @@
-"""Python processes that start quickly: they are forked from a process that has already imported what they need.
+"""Python processes that start quickly: a process that has already imported the package forks them.
 
-Most of what a process costs is importing the store. Tests that do not test the start of the interpreter use these.
+Importing the package takes most of the start of a process. Use these processes unless the test is about the start of
+the interpreter.
 """
 
 import atexit
@@ -29,10 +30,10 @@ _NUMBER = struct.Struct("=i")
 
 
 class Forked:
-    """A process, used like a `subprocess.Popen` of text; Python treats warnings in it as errors.
+    """A process, used like a `subprocess.Popen` in text mode. Python turns warnings in it into errors.
 
     Args:
-        program: its source text; without one, the process is the command line.
+        program: its source text. None runs the command line.
         arguments: its arguments.
         environment: its environment variables, by default those of this process.
         directory: its working directory, by default that of this process.
@@ -81,18 +82,18 @@ class Forked:
         self.close()
 
     def __del__(self) -> None:
-        # (Only now: several threads may wait.)
+        # (Not in `close`, because several threads can wait on this pipe.)
         os.close(self._state)
 
     def close(self) -> None:
-        """Close the pipes and wait for its end."""
+        """Close the pipes and wait until the process ends."""
         for pipe in (self.stdin, self.stdout, self.stderr):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
         self.wait()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; return its exit status, or its signal as a negative number."""
+        """Wait until the process ends. Return its exit status, or its signal as a negative number."""
         while self.returncode is None:
             if not select.select([self._state], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
@@ -102,23 +103,23 @@ class Forked:
         return self.returncode
 
     def poll(self) -> int | None:
-        """Return its exit status, or None while it runs."""
+        """Return the exit status, or None while the process runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send the process a signal, unless it has ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the process."""
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, said: str = "", timeout: float | None = None) -> tuple[str, str]:
-        """Write to it, read all that it writes, and wait for its end."""
+        """Write to the process, read all its output, and wait until it ends."""
         with contextlib.suppress(BrokenPipeError):
             self.stdin.write(said)
             self.stdin.close()
@@ -132,7 +133,7 @@ class Forked:
 
 
 def run_forked(program: str | None, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a process to its end, as `subprocess.run` does."""
+    """Run a process until it ends, like `subprocess.run`."""
     with Forked(program, *arguments, **options) as process:
         out, err = process.communicate()
         return subprocess.CompletedProcess(arguments, process.wait(), out, err)
@@ -140,7 +141,7 @@ def run_forked(program: str | None, *arguments: object, **options: Any) -> subpr
 
 @functools.cache
 def _nursery() -> socket.socket:
-    """Start the process that the others are forked from; it ends with this one."""
+    """Start the process that forks the others. It ends with this process."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -160,7 +161,7 @@ def _nursery() -> socket.socket:
 
 
 def _next_process(connection: socket.socket) -> dict[str, Any] | None:
-    """Fork a process for each request: return the request there, and None in this process at the end."""
+    """Fork a process for each request. Return the request in the new process, and None in this one at the end."""
     while True:
         size, files, *_ = socket.recv_fds(connection, _NUMBER.size, 4)
         if not size:
@@ -178,7 +179,7 @@ def _next_process(connection: socket.socket) -> dict[str, Any] | None:
                     os.dup2(file, number)
                     os.close(file)
                 return dict(json.loads(request))
-            # A process in between waits for it.
+            # This process in between waits for the new one and reports its status.
             for file in standard:
                 os.close(file)
             os.write(state, _NUMBER.pack(process))
@@ -207,7 +208,7 @@ def _main() -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv[1:] = request["arguments"]
-    # Those that there are know the files of the process that this one was forked from.
+    # The inherited stream objects belong to the files of the parent process.
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)
     if request["program"] is None:

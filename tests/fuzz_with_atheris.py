@@ -1,7 +1,8 @@
 """Fuzzing guided by coverage: ``python -m tests.fuzz_with_atheris TARGET [option of libFuzzer …]``.
 
-It goes on until something is found, or for ``-max_total_time=SECONDS``. What it learns is kept in .fuzz/TARGET, what it
-finds in .fuzz/TARGET-crash-…: with that file behind the target, it is tried again. Needs atheris, the extra ``fuzz``.
+It runs until it finds a failure, or for ``-max_total_time=SECONDS``. It keeps its corpus in .fuzz/TARGET and failing
+inputs in .fuzz/TARGET-crash-…. To try such a file again, pass it after the target. Needs atheris, from the extra
+``fuzz``.
 """
 
 import sys
@@ -13,7 +14,7 @@ with atheris.instrument_imports(include=["runic_redis.codec", "runic_redis.event
     from tests import fuzzing
 
 DIRECTORY = Path(".fuzz")
-# A value may take a hundred times the bytes that it is written with.
+# A value may take a hundred times as much memory as its encoded bytes.
 LIMITS = ("-max_len=65536", "-rss_limit_mb=4096", "-timeout=60")
 
 

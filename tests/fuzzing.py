@@ -1,7 +1,7 @@
-"""What is fuzzed: everything that makes something of bytes from Redis.
+"""Fuzz targets for all code that decodes bytes from Redis.
 
-Each target takes any bytes. It returns, whether they were decoded or refused by a `StoreError`; whatever else it raises
-is a bug. Hypothesis calls them in test_fuzzing.py, atheris in fuzz_with_atheris.py.
+Each target accepts any bytes. It returns if they were decoded or rejected by a `StoreError`; any other exception is a
+bug. Hypothesis calls the targets in test_fuzzing.py, atheris in fuzz_with_atheris.py.
 """
 
 import itertools
@@ -27,9 +27,9 @@ __all__ = ["OPERATIONS", "TARGETS", "Source", "attempt", "seeds", "split"]
 
 Target = Callable[[bytes], None]
 
-# Whoever logs an error gets a line, however large what it is about.
+# An error message stays short enough to log, even if the data it describes is large.
 LONGEST_MESSAGE = 4000
-# No operation here needs as many round trips, unless it goes in a circle.
+# An operation that needs more round trips is in an endless loop.
 MOST_ROUNDS = 2000
 
 CODECS = [
@@ -51,7 +51,7 @@ HEADERS.append(CODECS[0].encode_commit(EVENTS)[0].header)
 
 
 def attempt(read: Callable[..., Any], *arguments: Any) -> Any:
-    """What is read, or the error by which it is refused."""
+    """Return the result of a read, or the `StoreError` that rejects the input."""
     try:
         return read(*arguments)
     except StoreError as error:
@@ -61,13 +61,13 @@ def attempt(read: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def split(data: bytes) -> tuple[bytes, bytes]:
-    """Two parts: the first one's length is in the first two bytes."""
+    """Return two parts of the data. Its first two bytes hold the length of the first part."""
     length = int.from_bytes(data[:2], "big")
     return data[2 : 2 + length], data[2 + length :]
 
 
 def join(first: bytes, second: bytes) -> bytes:
-    """What `split` parts."""
+    """Return bytes that `split` divides into these two parts."""
     return len(first).to_bytes(2, "big") + first + second
 
 
@@ -110,7 +110,7 @@ def state(data: bytes) -> None:
 def fact(data: bytes) -> None:
     for codec in CODECS:
         attempt(codec.decode_fact, b"h", data)
-        # And one whose digest is right: what somebody has written on purpose.
+        # Also with a correct digest, as an attacker would write it.
         head = data[:DIGEST_BYTES]
         attempt(codec.decode_fact, b"h", head + checksum(b"h", head, data) + compress(data))
 
@@ -122,7 +122,7 @@ def commit(data: bytes) -> None:
 
 
 class Source:
-    """Replies drawn from bytes; nothing but nil and empty ones once they are used up."""
+    """Replies drawn from bytes. Once the bytes are used up, only nil and empty replies follow."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -133,7 +133,7 @@ class Source:
         return len(self._data) - self._at
 
     def number(self, below: int) -> int:
-        """A number from 0 up."""
+        """Return a number from 0 to below the limit."""
         return int.from_bytes(self.take(2), "big") % below
 
     def take(self, count: int) -> bytes:
@@ -142,7 +142,7 @@ class Source:
         return taken
 
     def text(self) -> bytes:
-        """A value of a hash, a member of a set: now and then of a kind that might be taken for right."""
+        """Return a value of a hash or a member of a set, sometimes one that looks valid."""
         likely = (
             b"",
             b"0",
@@ -174,7 +174,7 @@ class Source:
         return CODECS[0].encode_commit([{}] * (1 + self.number(3)))[0].payload
 
     def entry(self) -> list[Any]:
-        """An entry of a stream: its id is sure to be one, and its fields come in pairs."""
+        """Return a stream entry with a well-formed ID and pairs of fields."""
         place = (0, 1, 2, 3, 5, 2**53, 2**64 - 1)[self.number(7)]
         ms = (0, 1, 2**40, 2**64 - 1)[self.number(4)]
         first = HEADERS[self.number(len(HEADERS))] if self.number(4) else self.take(self.number(64))
@@ -184,12 +184,12 @@ class Source:
         return [b"%d-%d" % (place, ms), fields]
 
     def scored(self, most: int) -> list[bytes]:
-        """Members and scores, as of a sorted set."""
+        """Return members and scores of a sorted set."""
         scores = (b"0", b"1", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")
         return [part for pair in self.some(lambda: [self.text(), scores[self.number(7)]], most) for part in pair]
 
 
-# What each script may refuse with, and whether it replies nil where there is nothing. Any may meet damage.
+# The errors of each script. Any script may also find damage, and those in NIL may reply nil.
 REFUSALS = {
     "acquire": ("LEASE_HELD", "NEW_PARTITION", "END_REACHED"),
     "append": ("LEASE_LOST", "FACT_MISSING", "COMMIT_UNSURE", "NEW_PARTITION", "END_REACHED"),
@@ -208,7 +208,7 @@ FOR_ALL = ("DAMAGED", "WRONGTYPE", "ERR")
 NIL = {"trim", "complete", "expire"}
 
 
-# What a meta hash has, and may have.
+# The fields that a meta hash has, and some that it can have.
 META = [*(name.encode() for name in exporting.KEPT), b"lease_owner", b"lease_until", b"other", b"\xff"]
 
 
@@ -224,7 +224,7 @@ def _page(source: Source, members: list[bytes]) -> list[Any]:
     return [b"7" if source.left and source.number(4) == 0 else b"0", members]
 
 
-# Replies about keys of any type, or about none.
+# Replies to commands about keys of any type, or about no key.
 OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
     "PTTL": lambda source: (-2, -1, 0, 5000)[source.number(4)],
     "TIME": lambda _: [b"1700000000", b"5"],
@@ -233,7 +233,7 @@ OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
     "UNLINK": lambda source: source.number(9),
     "EXISTS": lambda source: source.number(9),
 }
-# Replies that are of one form, whatever was asked.
+# Replies whose form does not depend on the arguments.
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
     **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
     "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
@@ -248,7 +248,7 @@ OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
 
 
 def reply_to(command: Command, source: Source) -> Any:
-    """A reply of the form that Redis gives to a command; what is in it is the source's."""
+    """Return a reply of the form that Redis gives to a command, with contents from the source."""
     if command.script is not None:
         return _reply_of_script(command, source)
     name = str(command.args[0])
@@ -274,7 +274,7 @@ def reply_to(command: Command, source: Source) -> Any:
         if source.number(4) == 3:
             return ErrorReply("NOPERM", "this user has no permissions to run the 'info' command")
         return b"redis_version:" + source.text() + b"." + source.text()
-    raise AssertionError(f"no reply is known to {name}")
+    raise AssertionError(f"reply_to has no reply for {name}")
 
 
 def _reply_of_script(command: Command, source: Source) -> Any:
@@ -308,7 +308,7 @@ def _refusal(command: Command, codes: Sequence[str], source: Source) -> Any:
     message = {"CURSOR_CONFLICT": count, "LEASE_HELD": count + b" " + text}.get(code, text)
     if code.startswith("SNAPSHOT_"):
         message = count
-    return ErrorReply(code, message.decode(errors="replace"))  # as hiredis does
+    return ErrorReply(code, message.decode(errors="replace"))  # hiredis decodes it like this
 
 
 def new_context() -> Context:
@@ -316,20 +316,20 @@ def new_context() -> Context:
 
 
 def run(operation: Operation[Any], source: Source) -> Any:
-    """Carry an operation out; its replies come from the source."""
+    """Run an operation with replies from the source."""
     answered: Any = None
     try:
         for _ in range(MOST_ROUNDS):
             effect = operation.send(answered)
             if isinstance(effect, Begin):
-                answered = effect  # it stands for what is on its way
+                answered = effect  # it stands for the reply that is on its way
                 continue
             batch = effect.in_flight.batch if isinstance(effect, Await) else effect  # type: ignore[attr-defined]
             assert isinstance(batch, Batch)
             answered = [reply_to(command, source) for command in batch.commands]
     except StopIteration as stop:
         return stop.value
-    raise AssertionError("an operation goes in a circle")
+    raise AssertionError("an operation is in an endless loop")
 
 
 def _pages(reader: Any, source: Source, most: int | None = None) -> None:
@@ -358,7 +358,7 @@ def _verify(context: Context, source: Source, workflow_ids: list[str] | None, *,
 
 
 def _import(context: Context, source: Source) -> None:
-    """Records of the right kinds, with whatever in them."""
+    """Import records of the right kinds, with arbitrary contents."""
     importer = importing.Importer(context)
     run(importer.take(["archive", 1, "fuzz"]), source)
     kinds = ("workflow", "snapshot", "log", "commits", "refs", "entries", "done", "fact", "end")
@@ -431,7 +431,7 @@ TARGETS: dict[str, Target] = {
 
 
 def seeds(name: str) -> Iterator[bytes]:
-    """Valid bytes for a target, to start from."""
+    """Yield valid bytes for a target to start from."""
     codec = CODECS[0]
     for number, event in enumerate(EVENTS):
         (one,) = codec.encode_commit([event])

@@ -1,12 +1,12 @@
 """A network that delivers the first try of a script call after its retry.
 
-`late` stands in front of a server. On request it keeps the next script calls back and cuts their connections, so that
-clients retry; later it delivers them. Use it like this::
+`late` puts a proxy in front of a server. On request, the proxy keeps the next script calls back and cuts their
+connections, so clients retry. Later it delivers the calls. Use it like this::
 
     with late(server) as proxy, RedisStore.from_url(proxy.url) as store:
         store.append("order-1", [{"placed": True}])
         proxy.keep()
-        store.append("order-1", [{"paid": True}])  # returns when its retry is answered
+        store.append("order-1", [{"paid": True}])  # returns when its retry succeeds
         before = proxy.dump()
         proxy.deliver()  # the first try of the second append reaches the server now
         assert proxy.dump() == before
@@ -30,10 +30,11 @@ _CALLS = frozenset({b"EVAL", b"EVALSHA"})
 class LateProxy(CommandProxy):
     """Keeps script calls back, and delivers them later.
 
-    A call is kept with all that its client sent in the same moment, as in a network that keeps order.
+    The proxy keeps a call together with everything that its client sent at the same moment, like a network that keeps
+    the order.
 
     Attributes:
-        kept: how many times something was kept back, in all.
+        kept: how many times it kept calls back.
     """
 
     def __init__(self, server: RunningServer) -> None:
@@ -47,7 +48,7 @@ class LateProxy(CommandProxy):
 
     @property
     def url(self) -> str:
-        """How stores reach the server."""
+        """Return the URL for stores."""
         return f"redis://127.0.0.1:{self.port}"
 
     def keep(
@@ -56,13 +57,13 @@ class LateProxy(CommandProxy):
         matches: Callable[[Sequence[bytes]], bool] = lambda _: True,
         meanwhile: Callable[[], object] = lambda: None,
     ) -> None:
-        """Keep the next script calls back, in place of earlier requests that have not been met yet.
+        """Keep the next script calls back. This replaces earlier requests that are still open.
 
         Args:
-            count: how many tries to keep back: with 2, the first try of a call and its first retry.
-            matches: which calls to keep back, by their commands and arguments.
-            meanwhile: what happens when a call was kept back, before its client retries. It may deliver, but must
-                not go through this proxy.
+            count: how many tries to keep back. 2 keeps back the first try of a call and its first retry.
+            matches: selects calls by their commands and arguments.
+            meanwhile: called once a call was kept back, before its client retries. It may call `deliver`, but must not
+                use this proxy as a server.
         """
         with self._keeping:
             self._wanted = count
@@ -71,7 +72,7 @@ class LateProxy(CommandProxy):
 
     @property
     def waits(self) -> bool:
-        """Whether a call is still to be kept back."""
+        """Is the proxy still waiting for a call to keep back?"""
         return self._wanted > 0
 
     def admit(self, commands: list[list[bytes]], login: list[list[bytes]]) -> list[list[bytes]] | None:
@@ -85,10 +86,10 @@ class LateProxy(CommandProxy):
         return commands
 
     def deliver(self, count: int | None = None) -> list[Any]:
-        """Deliver what was kept back, or so many of it from the first on.
+        """Deliver the calls that were kept back, or the first `count` of them.
 
         Returns:
-            The replies, which no client sees. Errors are among them.
+            The replies, including errors. No client sees them.
         """
         with self._keeping:
             late, self._late = self._late[:count], [] if count is None else self._late[count:]
@@ -101,21 +102,21 @@ class LateProxy(CommandProxy):
             connection.sendall(b"".join(hiredis.pack_command(tuple(command)) for command in commands))
             while len(replies) < len(commands):
                 data = connection.recv(65536)
-                assert data, "the server has closed the connection"
+                assert data, "the server closed the connection"
                 reader.feed(data)
                 while (reply := reader.gets()) is not ...:
                     replies.append(reply)
         return replies
 
     def dump(self, pattern: str = "*") -> dict[bytes, bytes | None]:
-        """All keys of the server that match, with their values as DUMP gives them."""
+        """Return all keys of the server that match, with their values in DUMP format."""
         with self._server.client() as client:
             return {key: client.dump(key) for key in client.scan_iter(match=pattern, count=1000)}
 
 
 @contextmanager
 def late(server: RunningServer) -> Iterator[LateProxy]:
-    """Put a network that may deliver late in front of a server."""
+    """Put a network that can deliver late in front of a server."""
     proxy = LateProxy(server)
     try:
         yield proxy

@@ -1,4 +1,4 @@
-"""What a durability costs, beside "memory", on a primary with one replica: ``python -m tests.measure_durability``."""
+"""The cost of each durability against "memory", on a primary with a replica: ``python -m tests.measure_durability``."""
 
 import asyncio
 import tempfile
@@ -24,13 +24,13 @@ DURABILITIES: dict[str, Durability] = {
 }
 BUDGET = Budget(warm_up=1, rounds=15, least=5, seconds=30.0)
 TASKS = 64
-# How many commits a turn has, of each caller: few, where the server syncs each second.
+# Commits of each caller in a turn. They are few if the server syncs only once a second.
 CALLS = {"always": 40, "everysec": 3}
 
 
 @contextmanager
 def primary(directory: Path, fsync: str) -> Iterator[str]:
-    """The URL of a primary, with a replica."""
+    """Run a primary with a replica, and yield its URL."""
     ports = free_ports(2)
     options = ("--appendonly", "yes", "--appendfsync", fsync, "--repl-diskless-sync-delay", "0")
     with (
@@ -42,7 +42,7 @@ def primary(directory: Path, fsync: str) -> Iterator[str]:
 
 
 def one_caller(url: str, calls: int) -> Taken:
-    """Commits of one event, one after the other."""
+    """Measure commits of one event, one after the other."""
     with RedisStore.from_url(url, namespace="alone") as store:
 
         def turn(durability: Durability) -> Turn:
@@ -55,7 +55,7 @@ def one_caller(url: str, calls: int) -> Taken:
 
 
 def many_tasks(url: str, calls: int) -> Taken:
-    """Commits of one event, of tasks to a workflow each."""
+    """Measure commits of one event by tasks, each with its workflow."""
 
     async def turn(durability: Durability) -> Turn:
         async with AsyncRedisStore.from_url(url, namespace="tasks") as store:
@@ -74,7 +74,7 @@ def many_tasks(url: str, calls: int) -> Taken:
 
 
 def report(title: str, taken: Taken) -> Table:
-    """µs a commit, and the ratio to "memory" of the same round: medians, lowest and highest."""
+    """Show µs a commit, and the ratio to "memory" in the same round: medians, lowest and highest."""
     table = Table("durability", "µs a commit", "times memory", title=title)
     costs = {name: [turn.cost for turn in turns] for name, turns in taken.turns.items()}
     for name, of_one in costs.items():

@@ -1,9 +1,13 @@
-"""What being looked at costs, and what not being looked at does: ``python -m tests.measure_otel``.
+"""The cost of OpenTelemetry, used and unused: ``python -m tests.measure_otel``.
 
-Four processes take turns on one embedded server: the code as it was before there was a seam for OpenTelemetry
-(``--before``, a revision that git knows), the code as it is, the same instrumented without an SDK, and with an SDK that
-keeps nothing.
-Each turn of each is timed; the ratios are of neighbours in one round.
+Four processes take turns on one embedded server:
+
+- the code before there was a seam for OpenTelemetry (``--before``, a git revision),
+- the current code,
+- the current code, instrumented without an SDK,
+- the current code, instrumented with an SDK that exports nothing.
+
+Each turn is timed. The ratios compare turns of the same round.
 """
 
 import argparse
@@ -34,7 +38,7 @@ _BEFORE = "e383b27"
 
 
 def main() -> None:
-    """Measure, and print ratios of times to those before the seam."""
+    """Measure, and print the ratios of times to those before the seam."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--before", default=_BEFORE)
     parser.add_argument("--child")
@@ -60,24 +64,24 @@ def main() -> None:
 
 
 def start(root: Path, variant: str, url: str) -> "subprocess.Popen[str]":
-    """A process that runs a tree's code, and does a turn for each line that it is sent."""
+    """Start a process that runs a tree's code and takes a turn for each line of its input."""
     command = [sys.executable, str(Path(__file__)), "--child", variant, "--url", url]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
     )
-    assert Path(answer(child)) == root / "runic_redis" / "__init__.py", "it runs other code"
+    assert Path(answer(child)) == root / "runic_redis" / "__init__.py", "the process runs the code of another tree"
     return child
 
 
 def measure(children: "list[subprocess.Popen[str]]") -> None:
-    """Take turns, and print."""
+    """Let the processes take turns, and print the ratios."""
     for work in ("append", "tasks", "stream"):
         ratios: list[list[float]] = [[] for _ in children]
         base_us = []
         for _ in range(_ROUNDS):
             took_s = [0.0] * len(children)
-            # Who comes after whom matters on few processors.
+            # The order is random, because it matters on few processors.
             for place in random.sample(range(len(children)), len(children)):
                 send(children[place], work)
                 took_s[place] = float(answer(children[place]))
@@ -103,15 +107,15 @@ def answer(child: "subprocess.Popen[str]") -> Any:
 
 
 async def serve(variant: str, url: str) -> None:
-    """Do turns: the seconds that one operation takes in each, an event for a stream."""
-    import runic_redis  # noqa: PLC0415 - whichever tree's it is
+    """Take turns. Print the seconds of one operation in each; for a stream, the seconds of one event."""
+    import runic_redis  # noqa: PLC0415 - imported from the tree of this process
 
     print(json.dumps(runic_redis.__file__), flush=True)
     namespace = f"measured-{os.getpid()}"
     with runic_redis.RedisStore.from_url(url, namespace=namespace) as store:
         async with runic_redis.AsyncRedisStore.from_url(url, namespace=namespace) as tasks:
             for one in (store, tasks):
-                look_at(one, variant)
+                instrument_as(one, variant)
             store.append_many([("long", [{"n": n} for n in range(at, at + 10)]) for at in range(0, 10_000, 10)])
             for line in sys.stdin:
                 began_s = time.perf_counter()
@@ -128,8 +132,8 @@ async def serve(variant: str, url: str) -> None:
                 print(json.dumps((time.perf_counter() - began_s) / count), flush=True)
 
 
-def look_at(store: Any, variant: str) -> None:
-    """Instrument a store, as a variant has it."""
+def instrument_as(store: Any, variant: str) -> None:
+    """Instrument a store as a variant requires."""
     if variant == "plain":
         return
     from runic_redis.otel import instrument  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""How long after its commit an event is shown: ``python -m tests.measure_tail``.
+"""The time from a commit until its event is shown: ``python -m tests.measure_tail``.
 
-`runic-redis tail` runs in a process of its own, following one workflow or a whole namespace, on an embedded server;
-each event is appended by itself, and the time until its line has been read is taken.
+`runic-redis tail` runs in a separate process, following one workflow or a whole namespace, on an embedded server. Each
+event is appended alone, and timed until its line has been read.
 """
 
 import json
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def measure(store: RedisStore, url: str, ids: list[str]) -> list[float]:
-    """The times of many events, in milliseconds."""
+    """Return the times of many events, in milliseconds."""
     command = [sys.executable, "-m", "runic_redis.cli.main", "tail", *ids, "--json", "-u", url, "-n", "measured"]
     took_ms = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:

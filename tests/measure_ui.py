@@ -1,7 +1,7 @@
-"""How quick the page is with 100 000 workflows and one of 1 M events: ``python -m tests.measure_ui``.
+"""The speed of the page with 100 000 workflows and one of 1 M events: ``python -m tests.measure_ui``.
 
-`runic-redis ui` runs in a process of its own, on an embedded server. Each address is asked many times, in turn; then a
-headless Chromium opens each view many times, and is timed from the press of a key or a link to when the view is there.
+`runic-redis ui` runs in a separate process, on an embedded server. Each address is requested many times, in turn. Then
+a headless Chromium opens each view many times. The time runs from the key or click until the view is complete.
 """
 
 import shutil
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def fill(store: RedisStore) -> None:
-    """Make the workflows: the long one has been written to last."""
+    """Make the workflows. The long one is written last."""
     for first in range(0, _WORKFLOWS - 1, 1000):
         numbers = range(first, min(first + 1000, _WORKFLOWS - 1))
         store.append_many([(f"order-{n:06}", [{"type": "placed", "n": n}] * 3) for n in numbers])
@@ -44,7 +44,7 @@ def fill(store: RedisStore) -> None:
 
 
 def ask(page: Page) -> dict[str, list[float]]:
-    """The times of what the views ask for."""
+    """Return the times of the requests that the views send."""
     took_ms = defaultdict(list)
     for _ in range(_TIMES):
         for path, query in [
@@ -71,7 +71,7 @@ def ask(page: Page) -> dict[str, list[float]]:
 
 
 def browse(page: Page, store: RedisStore) -> dict[str, list[float]]:
-    """The times of what people do."""
+    """Return the times of a person's actions in the browser."""
     took_ms = defaultdict(list)
 
     def timed(name: str, began_s: float) -> None:
@@ -130,7 +130,7 @@ def browse(page: Page, store: RedisStore) -> dict[str, list[float]]:
 
 
 def report(where: str, took_ms: dict[str, list[float]]) -> None:
-    """Print a line for each."""
+    """Print a line for each measurement."""
     for what, times in took_ms.items():
         print(
             f"{where}, {what}: median {median(times):.0f} ms, longest of {len(times)} {max(times):.0f} ms", flush=True

@@ -1,4 +1,4 @@
-"""The page of a store, served as users serve it, and asked as browsers ask it."""
+"""The web page of a store, served as users serve it, with requests as browsers send them."""
 
 import json
 import urllib.error
@@ -18,7 +18,7 @@ COMMAND = ("ui", "--json", "--port", "0")
 
 @dataclass
 class Answer:
-    """What was answered."""
+    """A response of the page."""
 
     status: int
     headers: dict[str, str]
@@ -42,15 +42,15 @@ class Page:
     """A page that is served.
 
     Attributes:
-        url: as it was printed.
-        process: what serves it.
+        url: the URL that the command printed.
+        process: the process that serves it.
     """
 
     url: str
     process: Forked
 
     def ask(self, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
-        """Ask for a path, without following where it leads."""
+        """Request a path, without following redirects."""
         request = urllib.request.Request(self.url.partition("?")[0] + path, headers=headers or {}, method=method)
         try:
             with _OPENER.open(request, timeout=60) as reply:
@@ -60,20 +60,20 @@ class Page:
                 return Answer(error.code, dict(error.headers), error.read())
 
     def get(self, path: str, **query: object) -> Any:
-        """The JSON at an address of the page's own."""
+        """Return the JSON at one of the page's own addresses."""
         answer = self.ask(f"api/{path}?{urlencode(query)}")
         assert answer.status == 200, answer
         return answer.json
 
     def at(self, *parts: str, **query: object) -> str:
-        """The address of a view in a browser."""
+        """Return the address of a view in a browser."""
         address = f"{self.url}#/{'/'.join(quote(part, safe='') for part in parts)}"
         return f"{address}?{urlencode(query)}" if query else address
 
 
 @contextmanager
 def serving(url: str, namespace: str, *options: str) -> Iterator[Page]:
-    """Serve a store's page at a port of its own, until the block ends."""
+    """Serve a store's page at a free port until the block ends."""
     with Forked(None, *COMMAND, "--url", url, "--namespace", namespace, *options) as process:
         try:
             line = process.stdout.readline()

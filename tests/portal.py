@@ -1,7 +1,7 @@
-"""An asyncio store behind a blocking face, so that the one contract suite holds it to the same.
+"""An asyncio store with a blocking face, so both faces pass the same contract suite.
 
-Its calls come from any thread and run in a loop of its own. What gives an async iterator takes its first step at the
-call, as an `async for` does.
+Calls come from any thread and run in an event loop in a thread. An iterator takes its first step at the call, as `async
+for` does.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class BlockingStore:
             self._wait(self._store.close())
             self._end()
 
-    # Named, for those who ask a class what it can do.
+    # Defined explicitly, because `supports_stream` and others look for methods on the class.
     def append(self, *args: Any, **options: Any) -> Any:
         return self.__getattr__("append")(*args, **options)
 
@@ -63,7 +63,7 @@ class BlockingStore:
 
         def call(*args: Any, **options: Any) -> Any:
             if self._loop.is_closed():
-                # Whoever uses a closed store finds out from the store.
+                # The store itself reports that it is closed.
                 return asyncio.run(attribute(*args, **options))
             result = attribute(*args, **options)
             if inspect.isawaitable(result):
@@ -102,7 +102,7 @@ class BlockingStore:
 
 
 class BlockingTail:
-    """A tail of an asyncio store for synchronous tests: its first step is not taken at the call."""
+    """A tail of an asyncio store for synchronous tests. It takes no step at the call."""
 
     def __init__(self, tail: AsyncTail[Any], wait: Callable[[Any], Any]) -> None:
         self._tail = tail
@@ -132,7 +132,7 @@ class BlockingTail:
 
 
 def open_store(face: str, url: str, namespace: str, **options: Any) -> Any:
-    """A store of either face, for the contract."""
+    """Open a store of either face, for the contract suite."""
     if face == "sync":
         return RedisStore.from_url(url, namespace=namespace, **options)
     return BlockingStore(AsyncRedisStore.from_url(url, namespace=namespace, **options))

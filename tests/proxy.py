@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that cuts, delays, halves and swallows what passes, at chosen points."""
+"""A TCP proxy on loopback that cuts, delays, halves and swallows data at chosen points."""
 
 import socket
 import threading
@@ -14,13 +14,13 @@ from tests.servers import RunningServer
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens once to what passes.
+    """A fault that happens once.
 
     Attributes:
-        side: to requests, or to replies.
-        after: once so many bytes of these have passed: 0 is before the next one, more is inside it.
-        action: "cut" the connection; "delay" the rest for a time; "swallow" the rest, and all else on this connection.
-        delay_s: for how long to delay.
+        side: affects requests, or replies.
+        after: happens after so many more bytes of this side. 0 is before the next byte, more is inside the data.
+        action: "cut" the connection, "delay" the rest, or "swallow" the rest and all later data of this connection.
+        delay_s: the length of the delay.
     """
 
     side: Literal["request", "reply"]
@@ -33,8 +33,8 @@ class Proxy:
     """Stands between clients and a server.
 
     Attributes:
-        port: where it listens, on loopback.
-        seen: the bytes of requests that reached the server.
+        port: its port on loopback.
+        seen: the request bytes that reached the server.
         done: how many faults have happened.
     """
 
@@ -56,26 +56,26 @@ class Proxy:
         self._accepting.start()
 
     def arm(self, fault: Fault | None) -> None:
-        """Have a fault happen next, in place of one that has not happened yet."""
+        """Let this fault happen next. It replaces one that has not happened yet."""
         with self._lock:
             self._fault = fault
             self._left = fault.after if fault else 0
 
     @property
     def armed(self) -> bool:
-        """Whether the fault is still to happen."""
+        """Has the fault not happened yet?"""
         return self._fault is not None
 
     def hold(self) -> None:
-        """Let nothing pass any more: a partition. What is sent meanwhile arrives late."""
+        """Start a network partition: data that is sent from now on arrives late."""
         self._flowing.clear()
 
     def let_go(self) -> None:
-        """End the partition."""
+        """End the network partition."""
         self._flowing.set()
 
     def cut_all(self) -> None:
-        """Cut every connection there is."""
+        """Cut all connections."""
         for one in list(self._sockets):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -105,7 +105,7 @@ class Proxy:
         except OSError:
             pass
         finally:
-            # Both ends see an end, as when a connection breaks; the last one of the two pumps closes them.
+            # Both ends see the connection break. The last of the two pumps closes the sockets.
             for one in (source, target):
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
@@ -116,7 +116,7 @@ class Proxy:
                 gone.release()
 
     def _forward(self, source: socket.socket, target: socket.socket, side: str) -> None:
-        """Pass on all that one end sends, until the connection is to be cut."""
+        """Forward all data from one end, until a fault cuts the connection."""
         swallowing = False
         while data := source.recv(65536):
             self._flowing.wait()
@@ -137,7 +137,7 @@ class Proxy:
             target.sendall(data[len(passing) :])
 
     def _meet(self, data: bytes, side: str) -> tuple[bytes, Fault | None]:
-        """What of some data may pass, and the fault that then happens."""
+        """Return the part of the data that passes, and the fault that happens after it."""
         with self._lock:
             fault = self._fault
             if fault is None or fault.side != side:
@@ -150,7 +150,7 @@ class Proxy:
             return data[: self._left], fault
 
     def close(self) -> None:
-        """Cut everything, and listen no more."""
+        """Stop listening, and cut all connections."""
         self._closing.set()
         self._flowing.set()
         with suppress(OSError):
@@ -163,9 +163,9 @@ class Proxy:
 
 
 class CommandProxy(Proxy):
-    """A proxy that passes on whole commands, and lets a subclass change, keep back or drop them.
+    """A proxy that forwards whole commands. A subclass can change them, keep them back or drop them.
 
-    Only replies meet the faults of `Proxy.arm`.
+    The faults of `Proxy.arm` only affect replies.
     """
 
     def _forward(self, source: socket.socket, target: socket.socket, side: str) -> None:
@@ -185,21 +185,21 @@ class CommandProxy(Proxy):
             target.sendall(b"".join(pack_command(tuple(command)) for command in passing))
 
     def admit(self, commands: list[list[bytes]], login: list[list[bytes]]) -> list[list[bytes]] | None:
-        """Return what to send in place of some commands of one connection, or None to cut the connection.
+        """Return the commands to send in place of those of one connection, or None to cut the connection.
 
         Args:
             commands: the commands, each with its arguments.
-            login: what this connection has sent so far to log in, these commands included.
+            login: the commands by which this connection has logged in so far, including new ones.
         """
         raise NotImplementedError
 
 
-# The commands by which a client sets up its connection.
+# Clients set up a connection by these commands.
 LOGIN = frozenset({b"HELLO", b"AUTH", b"SELECT"})
 
 
 def split_commands(buffer: bytearray) -> list[list[bytes]]:
-    """Take all complete commands from the start of a buffer."""
+    """Remove all complete commands from the start of a buffer, and return them."""
     commands = []
     start = 0
     while (found := _read_command(buffer, start)) is not None:
@@ -210,7 +210,7 @@ def split_commands(buffer: bytearray) -> list[list[bytes]]:
 
 
 def _read_command(buffer: bytearray, at: int) -> tuple[list[bytes], int] | None:
-    """The command that begins at a place in a buffer, and where it ends; None if part of it is missing."""
+    """Return the command at an offset of a buffer, and the offset of its end. Return None if part of it is missing."""
     end = buffer.find(b"\r\n", at)
     if end < 0:
         return None
@@ -230,7 +230,7 @@ def _read_command(buffer: bytearray, at: int) -> tuple[list[bytes], int] | None:
 
 @contextmanager
 def proxied(server: RunningServer) -> Iterator[Proxy]:
-    """A proxy in front of a server."""
+    """Put a proxy in front of a server."""
     proxy = Proxy(server)
     try:
         yield proxy

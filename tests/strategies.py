@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that can be kept."""
+"""Hypothesis strategies for every type of value that can be stored."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -138,7 +138,7 @@ def _hashable_containers(children: st.SearchStrategy[Any]) -> st.SearchStrategy[
     )
 
 
-# NaN is not equal to itself, so it cannot be looked up again as a key.
+# NaN does not equal itself, so a dict cannot find it as a key.
 hashables: st.SearchStrategy[Any] = st.recursive(scalars.filter(_is_itself), _hashable_containers, max_leaves=3)
 
 
@@ -165,7 +165,7 @@ events: st.SearchStrategy[Any] = st.one_of(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types all the way down; NaN is itself."""
+    """Are both equal, with equal types at every level? NaN is the same as NaN."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list | tuple):
@@ -189,7 +189,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def fields_of(value: Any) -> tuple[str, ...]:
-    """The names of a registered instance's fields."""
+    """Return the names of a registered instance's fields."""
     for names in ("__dataclass_fields__", "__struct_fields__"):
         if hasattr(value, names):
             return tuple(getattr(value, names))

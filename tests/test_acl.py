@@ -1,6 +1,6 @@
-"""Users with the fewest permissions: the rules of docs/security.md, as they stand there, on real servers.
+"""Users with the fewest permissions: the rules of docs/security.md, taken from the page, on real servers.
 
-Each rule suffices for what it is for, and each of its permissions is needed: with one less, something fails.
+Each rule suffices for its purpose, and each of its permissions is necessary: without it, something fails.
 """
 
 import logging
@@ -30,7 +30,7 @@ from tests.servers import RunningServer
 from tests.test_verifying import verify
 
 PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
-# What each is for, to the rest of the line behind the name of the user.
+# The purpose of each rule, and the rule without the name of its user.
 RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
 COMMAND_LINE = "the command line: show, stats, verify, export, import, copy"
@@ -67,12 +67,12 @@ def without(rule: str, permission: str) -> str:
 
 @contextmanager
 def user(admins: Sequence[redis.Redis], rule: str, namespace: str) -> Iterator[str]:
-    """A user by a rule of the page, but for the password and the namespace; the options of a URL that log it in."""
+    """Make a user by a rule of the page, with another password and namespace. Yield the URL options of its login."""
     name = f"user-{namespace}"
     words = rule.replace(">password", f">{SECRET}").replace("{shop", "{" + namespace).split()
     for admin in admins:
         admin.execute_command("ACL", "SETUSER", name, *words)
-        # So that they have to be sent as text once.
+        # The store must then send each script as text once, which takes EVAL.
         admin.script_flush()
     yield f"username={name}&password=s3cret%2Fw0rd"
     for admin in admins:
@@ -80,7 +80,7 @@ def user(admins: Sequence[redis.Redis], rule: str, namespace: str) -> Iterator[s
 
 
 def prepare(server: RunningServer, namespace: str, parts: Sequence[Any]) -> None:
-    """Do as somebody who may do anything what a part needs."""
+    """Write the data that these parts need, as a user with all permissions."""
     if tour.writes not in parts:
         with RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as store:
             tour.writes(store, "order-1")
@@ -105,7 +105,7 @@ def test_with_any_permission_less_something_fails(server: RunningServer, namespa
     with server.client() as admin:
         for number, permission in enumerate(permissions(RULES[purpose])):
             if permission == "+evalsha":
-                continue  # EVAL takes its place
+                continue  # the store falls back to EVAL
             name = f"{namespace}-{number}"
             prepare(server, name, PARTS[purpose])
             with (
@@ -115,7 +115,7 @@ def test_with_any_permission_less_something_fails(server: RunningServer, namespa
             ):
                 for part in PARTS[purpose]:
                     part(store, "order-1")
-                pytest.fail(f"it works without {permission}")
+                pytest.fail(f"the tour also works without {permission}")
             assert "ACL LOG" in str(caught.value)
             assert "w0rd" not in str(caught.value)
 
@@ -180,7 +180,7 @@ CHANGING: list[Callable[[Any], Any]] = [
     lambda store: store.complete("left"),
     lambda store: store.expire("order-1", 1),
 ]
-# What the users who may not do everything may not do, in the order of the rules.
+# The calls that the server rejects for each rule, in the order of PARTS.
 REFUSED = dict(zip(PARTS, [[], REMOVING, [*CHANGING, lambda store: next(store.list())], CHANGING], strict=True))
 
 
@@ -210,7 +210,7 @@ def test_a_user_has_one_namespace_and_no_other(server: RunningServer, open_url: 
         for other in near:
             with pytest.raises(ConfigurationError, match="NOPERM"):
                 open_url(f"{server.url()}&{login}", namespace=other)
-        # Nor by a script of its own.
+        # The user's own scripts cannot reach other namespaces either.
         script = "return redis.call('GET', KEYS[1])"
         with server.client(username=f"user-{namespace}", password=SECRET) as client:
             assert client.eval(script, 1, f"{{{namespace}:1}}:log:x") is None
@@ -235,11 +235,11 @@ def test_a_missing_permission_is_named(valkey: RunningServer, open_url: Any, nam
     assert "The writes of the script before that stay." in said
 
 
-# What adds to the rules
+# Permissions that options and tools need in addition
 
 
 def neglect(store: Any) -> None:
-    """Have the connection that a store holds look as if it had not been used for long."""
+    """Make the connection that a store holds look unused for a long time."""
     server = (store._store if isinstance(store, BlockingStore) else store)._connected.server
     connections = server._connections
     held = connections._held if hasattr(connections, "_held") else connections._idle[-1]
@@ -247,13 +247,13 @@ def neglect(store: Any) -> None:
 
 
 def needs(extra: str, open_it: Callable[[str], Any], admins: Sequence[redis.Redis], namespace: str) -> None:
-    """See that a store works with what is added to a rule, and does not with any permission of that less."""
+    """Check that a store works with the extra permissions of a rule, and fails without any one of them."""
     rule = f"{EVERYTHING} {RULES[extra]}"
     with user(admins, rule, namespace) as login:
         open_it(login)
     for permission in permissions(RULES[extra]):
         with user(admins, without(rule, permission), namespace) as login:  # noqa: SIM117
-            # (Without ASKING, the cluster sends whoever asks back and forth.)
+            # (Without ASKING, the two nodes redirect a client to each other endlessly.)
             with pytest.raises(StoreError, match=r"(?i)permission|redirects in a circle"):
                 open_it(login)
 
@@ -369,7 +369,7 @@ def durable_use(server: RunningServer, namespace: str, durability: Any) -> Calla
     def use(login: str) -> None:
         url = f"{server.url()}&{login}"
         with RedisStore.from_url(url, namespace=namespace, durability=durability, deadline_s=5) as store:
-            # What is there already has to be confirmed all the same.
+            # A commit that was already stored must be confirmed as well.
             assert store.append("order-1", numbered(1), commit_id="a") == 1
             assert store.append("order-1", numbered(1), commit_id="a") == 1
 
@@ -389,7 +389,7 @@ def test_what_a_cluster_adds(cluster_nodes: list[RunningServer], open_url: Any, 
             with open_url(f"redis+cluster://{hosts}?{login}", namespace=namespace, deadline_s=1) as store:
                 for part in PARTS["everything"]:
                     part(store, "order-1")
-                # When a slot is on its way to another node, that one is to be asked for what is not here.
+                # While a slot moves to another node, the store asks that node for keys that this one lacks.
                 there.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", here.cluster("MYID").decode())
                 here.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", there.cluster("MYID").decode())
                 try:
@@ -422,7 +422,7 @@ def test_what_a_sentinel_asks_for(tmp_path: Path, open_url: Any, namespace: str)
                     open_url(url, namespace=namespace)
 
 
-def test_without_info_a_server_is_used_unseen(
+def test_without_info_a_store_works_and_warns_of_nothing(
     valkey: RunningServer, open_url: Any, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     info = next(rule for purpose, rule in RULES.items() if purpose.startswith("being told"))
@@ -457,7 +457,7 @@ def test_a_login_that_is_refused_says_so(server: RunningServer, open_url: Any, n
     ],
     ids=["append", "save", "save_snapshot", "acquire", "acquire what is there"],
 )
-def test_who_may_not_count_leaves_no_count_wrong(server: RunningServer, namespace: str, write: Any) -> None:
+def test_a_user_without_hincrby_leaves_no_count_wrong(server: RunningServer, namespace: str, write: Any) -> None:
     with server.client() as admin, RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner:
         owner.append("order-1", numbered(1))
         with (

@@ -1,4 +1,4 @@
-"""A short run of every kind of trouble; and the judge, who must find what is wrong."""
+"""A short run of every kind of fault, and tests of the judge that must find every violation."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.history import Append, Delete, Read, Stored, Verdict, View, judge
 from tests.chaos.run import KINDS, Row, run_kind
 
-# How often something happens, of each kind: enough to meet each fault. (120 cuts are at each byte of a reply.)
+# The number of faults of each kind: enough to meet each. (120 cuts reach each byte of a reply.)
 FAULTS = {
     "cuts-sync": 120,
     "cuts-async": 100,
@@ -30,7 +30,7 @@ FAULTS = {
 }
 
 
-# An interrupt may lose a connection or a generator, which Python then closes as garbage.
+# An interrupted call can drop an open connection or generator, which Python's garbage collector then closes.
 LOSES_GARBAGE = [
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
@@ -43,20 +43,20 @@ LOSES_GARBAGE = [
 def test_nothing_acknowledged_is_lost_doubled_or_torn(kind: str) -> None:
     row = run_kind(kind, faults=FAULTS[kind])
     assert row.faults == FAULTS[kind]
-    assert row.verdict.acknowledged >= row.faults, "clients went on after each"
+    assert row.verdict.acknowledged >= row.faults, "clients did not work on after each fault"
     assert (row.verdict.doubled, row.verdict.torn, row.verdict.wrong, row.errors) == (0, 0, [], [])
     assert row.flawless
     if kind == "failovers-memory":
-        assert row.verdict.lost, "what only the primary had is gone: the other kinds would have noticed"
+        assert row.verdict.lost, "no commit was lost with the primary, so this run would not have shown a loss"
 
 
 def test_every_kind_is_run() -> None:
-    # "cuts" is those three in one.
+    # "cuts" is the three kinds of cuts in one.
     assert FAULTS.keys() == KINDS.keys() - {"cuts"}
 
 
 def history() -> View:
-    """Three commits, one after the other, of one, two and three events, and two reads."""
+    """Return three commits in sequence, of one, two and three events, and two reads."""
     commits = [Stored("a", 1), Stored("b", 3), Stored("c", 6)]
     appends = [
         Append("a", 1, 0.0, None, 1.0, "acknowledged", 1),
@@ -145,11 +145,11 @@ def read_what_was_deleted(view: View) -> None:
         (double, (0, 1, 0, "")),
         (tear, (0, 0, 1, "lacks c")),
         (tear_in_the_end, (0, 0, 1, "is at 5, not at 6")),
-        (store_what_was_refused, (0, 0, 0, "had been refused")),
-        (store_what_nobody_asked_for, (0, 0, 0, "nobody has appended it")),
+        (store_what_was_refused, (0, 0, 0, "although its append was rejected")),
+        (store_what_nobody_asked_for, (0, 0, 0, "no client appended it")),
         (go_back, (0, 0, 0, "went back from 3 commits to 1")),
-        (read_another_history, (0, 0, 0, "not what is there in the end")),
-        (win_twice, (1, 0, 0, "2 commits have won at 1")),
+        (read_another_history, (0, 0, 0, "differs from the final commits")),
+        (win_twice, (1, 0, 0, "2 commits were acknowledged at the cursor 1")),
         (be_answered_another_cursor, (0, 0, 0, "is at 6, not at 7")),
         (stand_before_what_was_there, (0, 0, 0, "asked for later")),
         (read_the_future, (0, 0, 0, "before it was appended")),
@@ -171,7 +171,7 @@ def test_a_loss_that_the_writer_was_told_of_is_one_that_memory_may_have() -> Non
     lose(view)
     assert judge(view, may_lose=True).unnamed == 1
     view.losses_named.append(5)
-    assert judge(view, may_lose=True).unnamed == 1, "of another commit, before that one"
+    assert judge(view, may_lose=True).unnamed == 1, "the error named an earlier loss, not this one"
     view.losses_named.append(6)
     verdict = judge(view, may_lose=True)
     assert (verdict.lost, verdict.unnamed) == (1, 0)

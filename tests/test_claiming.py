@@ -1,4 +1,4 @@
-"""Eight processes claim, work, and are killed and stopped at random: each workflow is done once."""
+"""Eight processes claim and work, and are killed and stopped at random: each workflow is done once."""
 
 import itertools
 import os
@@ -15,15 +15,15 @@ from tests.forking import Forked
 from tests.servers import RunningServer
 
 WORKERS = 8
-# How many workflows are at least there to be worked on while there is trouble.
+# There are always at least so many workflows to work on.
 AT_HAND = 40
-# How many are killed, and how many stopped, at least.
+# At least so many workers are killed, and so many stopped.
 TROUBLES = 10
 PROGRAM = (Path(__file__).parent / "claiming_worker.py").read_text()
 
 
 class Crew:
-    """The worker processes, and what they say."""
+    """The worker processes, and their output."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self._url = url
@@ -33,7 +33,7 @@ class Crew:
         self.running: list[Forked] = []
         self.said: list[str] = []
         self.errors = ""
-        # What each said last.
+        # The last line of each worker's output.
         self._last: dict[Forked, str] = {}
 
     def start(self) -> None:
@@ -50,7 +50,7 @@ class Crew:
                 self._last[process] = line
 
     def working(self) -> list[Forked]:
-        """Those that hold a lease, or did so just now."""
+        """Return the workers that hold a lease, or held one just now."""
         return [process for process in self.running if self._last.get(process, "").startswith("took")]
 
     def heard(self, word: str) -> int:
@@ -71,8 +71,10 @@ class Crew:
             reader.join()
 
 
-def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, namespace: str) -> None:
-    """Until there was enough trouble, and some writer found that it was not the one any more."""
+def test_each_workflow_is_done_once_although_workers_are_killed_and_stopped(
+    valkey: RunningServer, namespace: str
+) -> None:
+    """Run until there were enough kills and stops, and a worker found its lease outdated."""
     source = random.Random(int(os.environ.get("CLAIMING_SEED", "1")))
     workflows: list[str] = []
     killed = stopped = 0
@@ -85,7 +87,7 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
                 while len(workflows) - crew.heard("did") < AT_HAND:
                     workflows.append(f"w-{len(workflows)}")
                     store.release(store.acquire(workflows[-1], "test"))
-                time.sleep(source.uniform(0.1, 0.5))  # how long nothing happens to anybody
+                time.sleep(source.uniform(0.1, 0.5))  # the workers work undisturbed
                 if not (working := crew.working()):
                     continue
                 victim = source.choice(working)
@@ -94,7 +96,7 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
                     crew.start()
                     killed += 1
                 else:
-                    # For longer than its lease lasts: it wakes in the middle of what is somebody else's by now.
+                    # It stops for longer than its lease lasts, and continues work that another worker has taken over.
                     victim.send_signal(signal.SIGSTOP)
                     threading.Timer(source.uniform(2, 3) * TTL_S, victim.send_signal, [signal.SIGCONT]).start()
                     stopped += 1
@@ -116,6 +118,6 @@ def test_each_workflow_is_done_once_whoever_is_killed(valkey: RunningServer, nam
             assert all(isinstance(step, Step) for step in steps)
             assert isinstance(last, Finished)
             tokens = [one.token for one in (*steps, last)]
-            assert tokens == sorted(tokens), "no write by a lease that was outdated"
+            assert tokens == sorted(tokens), "an outdated lease wrote"
             hands[len(set(tokens))] += 1
-        assert hands.total() > hands[1], "some were taken over"
+        assert hands.total() > hands[1], "no workflow was taken over, so the test shows nothing"

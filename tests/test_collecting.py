@@ -1,4 +1,4 @@
-"""Facts that nobody refers to are removed, and never one that somebody does, whoever writes meanwhile."""
+"""`collect` removes facts without references, and never one with a reference, whatever is written meanwhile."""
 
 import itertools
 import random
@@ -28,7 +28,7 @@ def references(store: RedisStore, workflow_id: str) -> list[FactRef]:
 
 
 def collect_stepwise(store: RedisStore, before: Callable[[int], None]) -> int:
-    """Collect, with something done before each of its round trips; how many round trips there were."""
+    """Collect, calling a function before each round trip. Return the number of round trips."""
     operation = collect(store.context, 0)
     steps = 0
     try:
@@ -53,11 +53,11 @@ WRITES: dict[str, Callable[[RedisStore, str], Any]] = {
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(
+def test_a_fact_that_gets_a_reference_while_collecting_is_kept(
     store: RedisStore, write: str, few_buckets: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 2)
-    # So that there is somebody to look at.
+    # A second workflow with a fact, so collecting always has references to read.
     store.append("other", [{"fact": Fact("other")}])
     stored = []
     steps = collect_stepwise(store, lambda _: None)
@@ -71,7 +71,7 @@ def test_what_is_referred_to_at_any_moment_of_collecting_is_kept(
                 stored.append(moment)
 
         collect_stepwise(store, act)
-        # What is put before it is looked at what time it is may go: nothing refers to it.
+        # A fact put before collecting reads the time may be removed, because nothing refers to it.
         if moment in stored and (write != "put" or moment > 0):
             assert store.load_fact(fact_hash) == "v", moment
         elif write != "put" or moment >= steps:
@@ -96,7 +96,7 @@ def test_lost_references_are_restored_whatever_is_written_meanwhile(store: Redis
         collect_stepwise(store, lambda step, at=moment: step == at and store.append("w", [{"n": at}]))
         assert store.load_fact(references(store, "w")[0].hash) == "kept", moment
     lose_references()
-    # Where it never rests, nothing is removed.
+    # If the workflow changes all the time, collecting removes nothing.
     with pytest.raises(DecodeError, match="each restore met a change"):
         collect_stepwise(store, lambda step: store.append("w", [{"n": step}]))
     assert store.load_fact(references(store, "w")[0].hash) == "kept"
@@ -161,10 +161,10 @@ def test_collecting_races_with_writers(
             store.load_facts(living)
 
 
-def test_it_takes_many_small_steps_where_there_is_much(
+def test_collecting_many_facts_takes_many_small_steps(
     store: RedisStore, few_buckets: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With pages of two and five candidates at a time, so that each loop goes round."""
+    """Use pages of two and five candidates at a time, so each loop runs several times."""
     monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 2)
     monkeypatch.setattr("runic_redis.operations.collecting._CANDIDATES", 5)
     for number in range(6):

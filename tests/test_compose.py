@@ -1,6 +1,6 @@
-"""docker-compose.yml, as far as it can be tested without Docker: its servers are started by their own command lines.
+"""docker-compose.yml, as far as tests can check it without Docker: they start its servers by its command lines.
 
-All of a profile share one network in Docker, and so does what is started here: the loopback interface, at other ports.
+All services of a profile share one network in Docker. Here they share the loopback interface, at other ports.
 """
 
 import re
@@ -35,22 +35,22 @@ def test_images_are_pinned_and_servers_are_checked_and_reached_from_this_machine
         assert ("network_mode" in service) != ("ports" in service), name
     assert [name for name, service in SERVICES.items() if "profiles" not in service] == ["redis"]
     volumes = [service["volumes"][0] for service in SERVICES.values() if "volumes" in service]
-    assert len(set(volumes)) == len(volumes), "no two share their data"
+    assert len(set(volumes)) == len(volumes), "two services share a volume"
     assert {volume.partition(":")[0] for volume in volumes} == set(yaml.safe_load(TEXT)["volumes"])
 
 
 @contextmanager
 def up(profile: str, directory: Path) -> Iterator[Callable[[str], str]]:
-    """Run the services of a profile; what turns a text with their ports into one with those here."""
+    """Run the services of a profile. Yield a function that replaces their ports in a text by the ports in use."""
     cli = shutil.which("redis-cli")
     if cli is None:
-        pytest.skip("there is no redis-cli on PATH, which the health checks use")
+        pytest.skip("the health checks need redis-cli on PATH")
     programs = directory / "bin"
     programs.mkdir()
     (programs / "redis-server").symlink_to(valkey_program())
     (programs / "redis-cli").symlink_to(cli)
     environment = {"PATH": f"{programs}:/usr/bin:/bin"}
-    # (A cluster's nodes talk at a port 10 000 above.)
+    # (The nodes of a cluster also use a port that is 10 000 higher.)
     ports: list[int] = []
     while len(ports) < len(PORTS) or max(ports) > 55_000:
         ports = free_ports(len(PORTS))
@@ -95,7 +95,9 @@ def _is_well(check: str, environment: dict[str, str]) -> bool:
 
 def test_a_server_that_answers_with_an_error_is_not_well(tmp_path: Path) -> None:
     cli = tmp_path / "redis-cli"
-    cli.write_text("#!/bin/sh\necho 'LOADING Redis is loading the dataset in memory'\n")  # and exits with 0, as it does
+    cli.write_text(
+        "#!/bin/sh\necho 'LOADING Redis is loading the dataset in memory'\n"
+    )  # like the real redis-cli, it exits with 0
     cli.chmod(0o755)
     for name, service in SERVICES.items():
         shell, *check = service.get("healthcheck", {"test": ["CMD"]})["test"]
@@ -103,7 +105,7 @@ def test_a_server_that_answers_with_an_error_is_not_well(tmp_path: Path) -> None
 
 
 def url_of(profile: str) -> str:
-    """The URL that the README gives for a profile."""
+    """Return the URL that the README gives for a profile."""
     command = f"docker compose --profile {profile} up" if profile else "docker compose up"
     found = re.search(rf"\| `{command}` \|[^|]*\| `([^`]+)` \|", README)
     assert found, profile

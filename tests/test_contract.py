@@ -18,9 +18,10 @@ SERVERS = ("TestMemory", "TestEmbedded", "TestRedis62", "TestCluster", "TestRedi
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each case once on each server, by another variant on the next one: all four are met.
+    """Run each case once on each server, with another variant on each, so all four variants are met.
 
-    A case is the same operation for both faces and protocols; what they do with its commands does not depend on it.
+    A case is the same operation for both faces and protocols. Their treatment of its commands does not depend on the
+    case.
     """
     if "variant" in metafunc.fixturenames:
         turn = SERVERS.index(metafunc.cls.__name__) + crc32(metafunc.function.__name__.encode())
@@ -28,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("variant", [(face, protocol)], ids=[f"{face}-resp{protocol}"])
 
 
-# Listing, claiming and collecting ask each partition: the default's 256 on one kind of server, fewer on the others.
+# Listing, claiming and collecting ask each partition. Fewer than the default keep most servers' runs quick.
 FEW = {"partitions": 16}
 
 
@@ -40,7 +41,7 @@ class TestMemory(StoreContract):
 
     @pytest.fixture
     def elsewhere(self, opener: Callable[[], Any]) -> Any:
-        """It is in this process alone: other threads, with stores of their own."""
+        """Run calls in threads, each with a store: the data is in this process alone."""
 
         def run(function: Callable[..., Any], *calls: tuple[Any, ...]) -> list[Any]:
             barrier = Barrier(len(calls))

@@ -1,4 +1,4 @@
-"""Guarantee 5: what is acknowledged is as durable as was asked for, and what is not says so."""
+"""Guarantee 5: an acknowledged write is as durable as requested, and an unconfirmed one raises `DurabilityError`."""
 
 import asyncio
 import logging
@@ -39,20 +39,20 @@ SYNCED = ("--appendonly", "yes", "--appendfsync", "always")
 
 @pytest.fixture(scope="module")
 def synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A Valkey that syncs every write."""
+    """Run a Valkey that syncs every write."""
     with running(valkey_program(), tmp_path_factory.mktemp("synced"), *SYNCED) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def old_synced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A Redis without WAITAOF that syncs every write."""
+    """Run a Redis without WAITAOF that syncs every write."""
     with running(redis_6_2_program(), tmp_path_factory.mktemp("old"), *SYNCED) as server:
         yield server
 
 
 class Pair(NamedTuple):
-    """A primary and its replica, which when it is stopped stands for one that is behind: it is connected."""
+    """A primary and its replica. A stopped replica is still connected, like one that is behind."""
 
     primary: RunningServer
     replica: RunningServer
@@ -117,7 +117,7 @@ def test_every_write_is_confirmed_by_the_disk(
             asyncio.run(through_asyncio())
         else:
             WRITES[write](store, "fsync")
-    # Once to see whether the server knows it, and once for the write.
+    # One call checks that the server supports WAITAOF, the other confirms the write.
     assert count(synced, "waitaof") - before == 2
 
 
@@ -132,7 +132,7 @@ def test_the_store_s_durability_is_that_of_every_write(synced: RunningServer, na
         assert count(synced, "waitaof") == before + 1
         rounds = len(faulty.rounds)
         store.append("w", numbered(1))
-        assert len(faulty.rounds) == rounds + 1, "in the same round trip"
+        assert len(faulty.rounds) == rounds + 1, "the confirmation took another round trip"
 
 
 @pytest.mark.parametrize("durability", ["disk", "", "replicated(1)", None, 1, replicated])
@@ -163,7 +163,7 @@ def test_what_the_server_cannot_confirm_is_refused_before_anything_is_written(
     }
     for url, problem in of_server.items():
         if durability == replicated(1) and not url.startswith("memory"):
-            continue  # WAIT they all know
+            continue  # every server here supports WAIT
         with pytest.raises(ConfigurationError, match="It takes") as caught:
             RedisStore.from_url(url, namespace=namespace, durability=durability)
         assert problem in str(caught.value)
@@ -173,7 +173,7 @@ def test_what_the_server_cannot_confirm_is_refused_before_anything_is_written(
             assert not store.exists("w")
 
 
-def test_before_waitaof_the_settings_of_the_server_tell(old_synced: RunningServer, namespace: str) -> None:
+def test_without_waitaof_the_settings_of_the_server_decide(old_synced: RunningServer, namespace: str) -> None:
     with (
         RedisStore.from_url(old_synced.url(), namespace=namespace, durability="fsync") as store,
         old_synced.client() as client,
@@ -217,7 +217,7 @@ def test_what_replicas_confirm_they_have(pair: Pair, namespace: str, durability:
         pair.replica.client() as replica,
     ):
         meta = store.context.keys.workflow("w").meta
-        # A replica says once a second what is on its disk.
+        # A replica reports only once a second what is on its disk.
         for number in range(1, 4 if durability.fsync else 20):
             store.append("w", numbered(1))
             assert replica.hget(meta, "cursor") == b"%d" % number
@@ -234,7 +234,7 @@ def test_what_replicas_do_not_confirm_is_an_error_until_they_do(pair: Pair, name
 
         if asynchronous:
             return asyncio.run(through_asyncio())
-        # A store of its own: over a new connection, which has written nothing yet.
+        # Another store uses a new connection, which has written nothing yet.
         with RedisStore.from_url(pair.primary.url(), **options) as store:
             return store.append(*args, **more)
 
@@ -281,7 +281,7 @@ def test_more_replicas_than_there_are_confirm_nothing(pair: Pair, namespace: str
         RedisStore.from_url(pair.primary.url(), namespace=namespace, durability=replicated(1)) as patient,
         RedisStore.from_url(pair.primary.url(), namespace=namespace, deadline_s=0.1) as store,
     ):
-        patient.append("v", numbered(1))  # so the replica follows, and says so
+        patient.append("v", numbered(1))  # after this, the replica follows and has reported so
         with pytest.raises(DurabilityError, match="1 of 2 replicas"):
             store.append("w", numbered(1), durability=replicated(2))
         assert patient.append("w", numbered(1)) == 2
@@ -347,7 +347,7 @@ def test_what_endangers_data_is_said_once_at_open(
     with synced.client() as client:
         try:
             client.config_set("maxmemory-policy", "allkeys-lru")
-            assert said(synced.url()) == [], "there is no limit that it would act on"
+            assert said(synced.url()) == [], "warned of an eviction policy although no memory limit is set"
             client.config_set("maxmemory", "1gb")
             (message,) = said(synced.url())
             assert re.search("allkeys-lru: .*any key.*noeviction", message)
@@ -377,7 +377,7 @@ def test_a_replica_is_not_written_to(pair: Pair, namespace: str) -> None:
 
 
 class Failover:
-    """What a failover to a replica that is behind does to a workflow, done to its keys."""
+    """The effect on a workflow of a failover to a replica that is behind, made by changing its keys."""
 
     def __init__(self, server: RunningServer, store: RedisStore, workflow_id: str) -> None:
         keys = store.context.keys.workflow(workflow_id)
@@ -416,7 +416,7 @@ def test_a_reader_notices_that_commits_were_lost(
         assert caught.value.expected == 950
 
 
-def test_who_follows_notices_that_commits_were_lost(valkey: RunningServer, namespace: str) -> None:
+def test_a_follower_notices_that_commits_were_lost(valkey: RunningServer, namespace: str) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         store.append("w", numbered(3))
         failover = Failover(valkey, store, "w")
@@ -429,7 +429,7 @@ def test_who_follows_notices_that_commits_were_lost(valkey: RunningServer, names
         assert (caught.value.expected, caught.value.actual) == (7, 3)
 
 
-def test_who_follows_notices_another_history_as_long(valkey: RunningServer, namespace: str) -> None:
+def test_a_follower_notices_another_history_that_is_longer(valkey: RunningServer, namespace: str) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         store.append("w", numbered(3))
         failover = Failover(valkey, store, "w")
@@ -442,11 +442,11 @@ def test_who_follows_notices_another_history_as_long(valkey: RunningServer, name
             next(following)
 
 
-def test_who_waits_for_what_was_never_there_is_told_nothing(valkey: RunningServer, namespace: str) -> None:
+def test_a_follower_of_a_cursor_that_was_never_reached_waits(valkey: RunningServer, namespace: str) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store, ThreadPoolExecutor(1) as pool:
         store.append("w", numbered(3))
         tail = store.tail("w", after=5)
-        assert store.run(tail._tailer.next_page(), "list") == [], "it looks around, and finds the workflow behind"
+        assert store.run(tail._tailer.next_page(), "list") == [], "a page of a workflow that is behind is not empty"
         coming = pool.submit(next, tail)
         store.append("w", numbered(4))
         assert coming.result().cursor == 6

@@ -1,4 +1,4 @@
-"""The embedded server: shared by processes, outlives its starter, ends with its last user."""
+"""The embedded server: processes share it, it outlives its starter, and it ends with its last user."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from runic_redis.testing.examples import numbered
 from tests.forking import Forked
 from tests.servers import wait_until
 
-# Opens the directory, appends, says so, and then waits for a line, appending once more for each.
+# Opens the directory and appends. Then it appends once more for each line that it reads. It prints each cursor.
 USER = """
 import sys
 from runic_redis import RedisStore
@@ -115,7 +115,7 @@ def test_a_signal_to_the_starter_s_process_group_does_not_reach_the_server(tmp_p
         assert starter.stdout is not None
         assert starter.stdout.readline() == "1\n"
         with RedisStore.from_url(url) as store:
-            # As Ctrl-C in a terminal does.
+            # Ctrl-C in a terminal signals the whole group.
             os.killpg(starter.pid, signal.SIGINT)
             starter.wait(20)
             assert store.append("order-1", numbered(1)) == 2
@@ -168,7 +168,9 @@ def test_the_append_only_file_is_on_and_fsync_as_asked(tmp_path: Path) -> None:
         with RedisStore.from_url(f"embedded://{tmp_path}?fsync=always"):
             assert client.config_get("appendfsync") == {"appendfsync": "always"}
         with RedisStore.from_url(f"embedded://{tmp_path}"):
-            assert client.config_get("appendfsync") == {"appendfsync": "always"}, "the stricter one holds"
+            assert client.config_get("appendfsync") == {"appendfsync": "always"}, (
+                "a less strict user changed appendfsync"
+            )
     with RedisStore.from_url(f"embedded://{tmp_path}/new?fsync=always"), client_of(tmp_path / "new") as client:
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
 
@@ -201,7 +203,7 @@ def test_however_a_directory_is_reached_it_has_one_server(tmp_path: Path, monkey
         for path in (str(directory), "../short", f"{directory}/../short/.", "./"):
             with RedisStore.from_url(f"embedded://{path}") as other:
                 assert other.cursor("order-1") == 1, path
-        # Reached in a way that hides where the server listens, such as from within a container.
+        # From inside a container, an opener may not see the socket of the running server.
         (directory / "server.socket").unlink()
         monkeypatch.setattr("runic_redis.embedded.server._new_socket_path", lambda _: tmp_path / "elsewhere.sock")
         with pytest.raises(StoreUnavailable, match="another server runs in this directory"):

@@ -19,12 +19,12 @@ from tests.portal import open_store
 from tests.servers import wait_until
 from tests.test_embedded import User, client_of, runs, server_pid
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to find processes")
 both_faces = pytest.mark.parametrize("face", ["sync", "asyncio"])
 
 
 def supervisor_pids(directory: Path) -> list[int]:
-    """The supervisors that run in a directory."""
+    """Return the supervisors that run in a directory."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -43,12 +43,12 @@ def kill(pid: int) -> None:
 def kill_supervisor(directory: Path) -> None:
     (pid,) = supervisor_pids(directory)
     kill(pid)
-    # A thread of it may end later than the process seems to, and its locks with it.
+    # A thread of the process can end later than the process seems to, and releases the locks only then.
     wait_until(lambda: not _is_locked(directory / "supervisor.lock"), "the supervisor's lock to be free")
 
 
 def starts(directory: Path) -> int:
-    """How often a server has been started in a directory."""
+    """Return how often a server has been started in a directory."""
     return (directory / "server.log").read_text().count("Configuration loaded")
 
 
@@ -202,7 +202,7 @@ def test_a_store_opens_though_no_supervisor_can_be_started(
     wait_until(lambda: not runs(pid), "the server to end with its last user")
 
 
-# Somebody holds a lock, or is silent
+# Another process holds a lock, or the server is silent
 
 
 @both_faces
@@ -227,11 +227,11 @@ def test_an_opener_waits_for_a_lock_until_it_is_free(tmp_path: Path) -> None:
 
 
 def times_open(path: Path) -> int:
-    """How often this process has a file open."""
+    """Return how often this process has opened a file."""
     return [os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()].count(str(path))
 
 
-def test_a_call_gives_up_at_its_deadline_while_nobody_may_start_the_server(tmp_path: Path) -> None:
+def test_a_call_gives_up_at_its_deadline_while_the_start_lock_is_held(tmp_path: Path) -> None:
     with RedisStore.from_url(f"embedded://{tmp_path}?fsync=always", deadline_s=0.5) as store:
         store.append("order-1", numbered(1))
         kill(server_pid(tmp_path))
@@ -292,12 +292,14 @@ def test_the_next_write_raises_when_the_directory_is_gone(
         for _ in range(2):
             with pytest.raises(StoreError, match=f"{directory}.* deleted, moved or replaced .*nothing was sent"):
                 store.append("order-1", numbered(1))
-            assert directory.exists() == (loss in {replace, delete_the_data}), "it is not made again"
+            assert directory.exists() == (loss in {replace, delete_the_data}), (
+                "the failed write made the directory again"
+            )
     wait_until(lambda: not runs(pid), "the server to end with its last user")
 
 
 def test_a_directory_made_again_is_not_disturbed_by_the_server_of_the_deleted_one(tmp_path: Path) -> None:
-    # Also where the socket is elsewhere, since the path is too long for it.
+    # In the second directory, the path is too long for a socket, so the socket is elsewhere.
     for directory in (tmp_path / "data", tmp_path / ("long-" * 30)):
         url = f"embedded://{directory}"
         with RedisStore.from_url(url) as old:
@@ -334,7 +336,7 @@ def test_a_copied_directory_has_a_server_of_its_own(tmp_path: Path) -> None:
         assert store.cursor("order-1") == 2
 
 
-# What the processes know
+# The environment of the processes
 
 
 def test_the_server_and_its_supervisor_know_nothing_of_the_starter_s_environment(
@@ -342,7 +344,7 @@ def test_the_server_and_its_supervisor_know_nothing_of_the_starter_s_environment
 ) -> None:
     monkeypatch.setenv("RUNIC_REDIS_URL", "redis://user:hush@localhost")
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
-    # The server overwrites what /proc shows of its environment, so a script looks before it becomes the server.
+    # The server overwrites its environment in /proc, so a script saves it before it becomes the server.
     seen = tmp_path / "seen"
     program = tmp_path / "program"
     program.write_text(f'#!/bin/sh\ncat /proc/$$/environ >{seen}\nexec {server_program()} "$@"\n')
@@ -350,7 +352,7 @@ def test_the_server_and_its_supervisor_know_nothing_of_the_starter_s_environment
     monkeypatch.setattr("runic_redis.embedded.server.server_program", lambda: program)
     kept = {"LD_LIBRARY_PATH": "/nowhere"}
     with RedisStore.from_url(f"embedded://{tmp_path}/data"):
-        # Python may set the encoding for those that it starts.
+        # Python may set LC_CTYPE for processes that it starts.
         assert {**environment(seen), "LC_CTYPE": ""} == {**kept, "LC_CTYPE": ""}
         for _ in range(2):
             (supervisor,) = supervisor_pids(tmp_path / "data")
@@ -361,5 +363,5 @@ def test_the_server_and_its_supervisor_know_nothing_of_the_starter_s_environment
 
 
 def environment(path: Path) -> dict[str, str]:
-    """The environment that a process was started with."""
+    """Return the environment that a process was started with."""
     return dict(line.split("=", 1) for line in path.read_text().split("\0") if line)

@@ -1,4 +1,4 @@
-"""The embedded server is for its user alone: its directory, its files, its socket."""
+"""The embedded server is private to its user: its directory, its files, its socket."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ from tests.forking import Forked, run_forked
 from tests.servers import wait_until
 
 NOBODY = 65534
-# Opens the directory, appends, says so, and waits for a line.
+# Opens the directory, appends, prints a line, and waits for a line.
 USER = """
 import os, sys
 from runic_redis import RedisStore
@@ -26,7 +26,7 @@ with RedisStore.from_url(sys.argv[1]) as store:
     print("appended", flush=True)
     sys.stdin.readline()
 """
-# Becomes somebody else, and says what it could open.
+# Becomes another user, and prints what it can open.
 STRANGER = f"""
 import os, socket, sys
 from pathlib import Path
@@ -35,7 +35,7 @@ from runic_redis.embedded import server
 directory = Path(sys.argv[1])
 paths = sorted(directory.rglob("*"))
 program = server.server_program()
-server.server_program = lambda: program  # which may be out of reach for others
+server.server_program = lambda: program  # another user may be unable to find it
 os.setgroups([])
 os.setgid({NOBODY})
 os.setuid({NOBODY})
@@ -58,10 +58,10 @@ except StoreError as error:
 
 
 def modes(directory: Path) -> dict[str, int]:
-    """What others may do with a directory and with all that is in it, where they may do anything."""
+    """Return the permissions of other users for a directory and its contents, where there are any."""
     found = {}
     for path in [directory, *directory.rglob("*")]:
-        with suppress(FileNotFoundError):  # a server that ends takes its socket along
+        with suppress(FileNotFoundError):  # a server that ends removes its socket
             found[str(path)] = path.lstat().st_mode & 0o077
     return {path: mode for path, mode in found.items() if mode}
 
@@ -75,7 +75,7 @@ def test_the_directory_its_files_and_the_socket_are_private(tmp_path: Path, umas
         assert names >= {"server.sock", "server.log", "server.socket", "appendonlydir", "appendonly.aof.manifest"}
         assert len([name for name in names if name.endswith(".lock")]) == 5
         assert modes(directory) == {}
-        # Also after a rewrite, which makes the files anew.
+        # A rewrite makes new files, which must be private as well.
         with redis.Redis(unix_socket_path=str(EmbeddedServer(directory).socket)) as client:
             client.bgrewriteaof()
             wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the rewrite to end")
@@ -109,7 +109,7 @@ def test_a_directory_that_others_may_write_to_is_refused_and_left_as_it_is(tmp_p
         RedisStore.from_url(f"embedded://{tmp_path}/link")
 
 
-def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     directory.mkdir()
     if os.geteuid() == 0:
@@ -122,18 +122,18 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def in_sight() -> Iterator[Path]:
-    """A directory that every user can see."""
+    """Make a directory that every user can see."""
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_somebody_else_can_open_nothing(in_sight: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_can_open_nothing(in_sight: Path) -> None:
     directory = in_sight / "data"
     with RedisStore.from_url(f"embedded://{directory}") as store:
         store.append("order-1", numbered(1))
-        # Even where the directory lets people in.
+        # The mode 755 lets others enter the directory, but not open its files.
         for mode in (0o700, 0o755):
             directory.chmod(mode)
             done = run_forked(STRANGER, directory)

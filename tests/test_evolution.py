@@ -28,7 +28,14 @@ from runic_redis import (
 from runic_redis.codec import Codec
 from tests import servers
 from tests.portal import open_store
-from tests.test_events import read, written
+from tests.test_events import read
+
+
+def written(define: Callable[[EventRegistry], Any]) -> Any:
+    """Return the entry of one event, written by an application with a class of that time."""
+    registry = EventRegistry()
+    (entry,) = Codec(registry, "raise").encode_commit([define(registry)])
+    return entry
 
 
 def test_an_event_may_get_a_better_name() -> None:

@@ -1,4 +1,4 @@
-"""Whatever is in Redis, what reads it returns, or raises a `StoreError`; and nobody else's workflow suffers."""
+"""Code that reads Redis returns or raises a `StoreError`, whatever Redis holds, and other workflows stay usable."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from tests import fuzzing
 from tests.servers import RunningServer
 from tests.strategies import Pair, Plain, events
 
-# Heads of MessagePack that claim much, nest, or stand for what nobody writes; the last ones of what is compressed.
+# Starts of MessagePack values that claim much, nest, or that no writer uses. The last ones start compressed data.
 HEADS = [
     *(b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xc1"),
     *(b"\xdc\xff\xff", b"\xde\xff\xff", b"\xc9\xff\xff\xff\xff\x02", b"\xcf" + b"\xff" * 8, b"\xd3\x80" + bytes(7)),
@@ -61,13 +61,13 @@ def put_over(data: bytes, at: int, more: bytes) -> bytes:
 
 
 def recompressed(data: bytes, size: bool, dictionary: bool) -> bytes:
-    """A payload whose rows are in a frame of some other kind."""
+    """Return a payload whose rows are in another kind of frame."""
     trained = zstandard.ZstdCompressionDict(b"runic " * 100) if dictionary else None
     return b"\x01" + zstandard.ZstdCompressor(write_content_size=size, dict_data=trained).compress(data[1:])
 
 
 Change = Callable[[bytes, bytes], bytes]
-# Each is of valid bytes, and may take from others.
+# Each changes valid bytes, and can copy from other valid bytes.
 one_change: st.SearchStrategy[Change] = st.one_of(
     st.builds(lambda at, bit: lambda data, _: flipped(data, at, bit), indexes, st.integers(0, 7)),
     st.builds(lambda at, length: lambda data, _: cut(data, at, length), indexes, st.integers(1, 9)),
@@ -90,7 +90,7 @@ def changed(data: bytes, other: bytes, changes: list[Change]) -> bytes:
 
 
 def mutated(valid: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Valid bytes with up to four changes."""
+    """Generate valid bytes with up to four changes."""
     return st.builds(changed, valid, valid, changes)
 
 
@@ -131,7 +131,7 @@ def test_any_replies_are_understood_or_refused(name: str) -> None:
     run()
 
 
-# What is drawn below is written over what a workflow really has.
+# The strategies below generate values that replace a real workflow's values.
 numbers = itertools.count()
 OLD = Lease("damaged", "me", 5, 30.0)
 META = [
@@ -183,7 +183,7 @@ foreign = st.builds(lambda key, command: ("FOREIGN", key, *command), st.sampled_
 
 
 def tell(store: RedisStore, *args: Argument) -> Any:
-    """The reply to a command of our own."""
+    """Send a command, and return its reply."""
     return store._sender.ask(Batch([Command(args, str(args[1]))]))[0]
 
 
@@ -201,7 +201,7 @@ def inflict(store: RedisStore, damage: tuple[Any, ...]) -> None:
         if isinstance(found, list) and found:
             tell(store, "XDEL", keys[key], found[0][0])
     else:
-        if name == "XADD":  # a stream takes only ids above its last one
+        if name == "XADD":  # a stream accepts only IDs above its last one
             tell(store, "DEL", keys[key])
         tell(store, name, keys[key], *args)
 
@@ -255,7 +255,7 @@ WRITES: list[Callable[[RedisStore], Any]] = [
 
 @contextmanager
 def two_workflows(url: str) -> Iterator[RedisStore]:
-    """A store with a workflow to be damaged and a sound one, in one partition."""
+    """Open a store with a workflow to be damaged and a sound one, in one partition."""
     with RedisStore.from_url(url, namespace=f"fuzz-{next(numbers)}", partitions=1, deadline_s=5) as store:
         store.context.wait_s = 0.001
         store.append("damaged", [{"n": 1}, Plain(1)], commit_id="known")
@@ -270,7 +270,7 @@ def two_workflows(url: str) -> Iterator[RedisStore]:
 
 
 def check_sound(store: RedisStore, count: int) -> None:
-    """The other workflow is as it was, and can be written, also together with the damaged one."""
+    """Check that the sound workflow is unchanged and can be written, also together with the damaged one."""
     assert list(store.stream("sound")) == [{"n": number} for number in range(1, count + 1)]
     assert store.cursor("sound") == count
     assert store.load_snapshot("sound") == (1, b"\x01")
@@ -303,7 +303,7 @@ def test_a_damaged_workflow_harms_no_other(valkey: RunningServer) -> None:
     run()
 
 
-# (There a foreign value at a stream's key has XREAD fail by an AttributeError of fakeredis.)
+# (No foreign values here: on a foreign value at a stream's key, XREAD of fakeredis raises AttributeError.)
 @given(st.lists(damages, min_size=1, max_size=4))
 @settings(max_examples=10, deadline=None)
 def test_a_damaged_workflow_in_memory_harms_no_other(inflicted: list[tuple[Any, ...]]) -> None:

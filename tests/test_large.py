@@ -1,4 +1,4 @@
-"""Large requests: they travel alone, and one that the server rejects for its size fails alone, and says so."""
+"""Large requests travel alone. One that the server rejects for its size fails alone, with an error that says so."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from tests.proxy import Fault, proxied
 from tests.servers import RunningServer, cluster_url
 
 MIB = 1024 * 1024
-# (It cannot be compressed.)
+# (Random bytes cannot be compressed.)
 LARGE = random.Random(0).randbytes(3 * MIB)
 LIMITS = ("proto-max-bulk-len", "client-query-buffer-limit")
 Run = Callable[..., list[Any]]
@@ -22,7 +22,7 @@ Run = Callable[..., list[Any]]
 
 @contextmanager
 def limited(nodes: list[RunningServer], limit: str) -> Iterator[None]:
-    """Have servers reject values of more than 1 MiB."""
+    """Make servers reject values of more than 1 MiB."""
     found = {}
     for node in nodes:
         with node.client() as client:
@@ -37,7 +37,7 @@ def limited(nodes: list[RunningServer], limit: str) -> Iterator[None]:
 
 
 def by_threads(url: str, namespace: str, *calls: tuple[str, Any]) -> list[Any]:
-    """Make calls on one store at the same time, by threads; their results or errors."""
+    """Make calls on one store at the same time, by threads. Return their results or errors."""
     with RedisStore.from_url(url, namespace=namespace) as store, ThreadPoolExecutor(len(calls)) as pool:
         store.append("order", [{"n": 1}])
         futures = [pool.submit(getattr(store, name), *arguments) for name, *arguments in calls]
@@ -45,7 +45,7 @@ def by_threads(url: str, namespace: str, *calls: tuple[str, Any]) -> list[Any]:
 
 
 def by_tasks(url: str, namespace: str, *calls: tuple[str, Any]) -> list[Any]:
-    """The same, by tasks."""
+    """Make calls on one store at the same time, by tasks. Return their results or errors."""
 
     async def main() -> list[Any]:
         async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
@@ -69,7 +69,9 @@ BIG = [
 
 @pytest.mark.parametrize("run", [by_threads, by_tasks])
 @pytest.mark.parametrize("limit", LIMITS)
-def test_what_is_too_large_fails_alone_and_says_so(valkey: RunningServer, namespace: str, run: Run, limit: str) -> None:
+def test_a_request_that_is_too_large_fails_alone_and_says_so(
+    valkey: RunningServer, namespace: str, run: Run, limit: str
+) -> None:
     with limited([valkey], limit):
         *told, many = run(valkey.url(), namespace, *BIG, *SMALL, ("append_many", [("a", [{}]), ("b", [{"x": LARGE}])]))
         for error in told[: len(BIG)]:
@@ -85,7 +87,7 @@ def test_what_is_too_large_fails_alone_and_says_so(valkey: RunningServer, namesp
 
 @pytest.mark.parametrize("run", [by_threads, by_tasks])
 @pytest.mark.parametrize("limit", LIMITS)
-def test_who_may_not_read_the_limits_learns_of_them(
+def test_a_user_who_cannot_read_the_limits_gets_their_names(
     valkey: RunningServer, namespace: str, run: Run, limit: str
 ) -> None:
     with valkey.client() as client:
@@ -99,7 +101,9 @@ def test_who_may_not_read_the_limits_learns_of_them(
 
 
 @pytest.mark.parametrize("run", [by_threads, by_tasks])
-def test_in_a_cluster_too(cluster_nodes: list[RunningServer], namespace: str, run: Run) -> None:
+def test_in_a_cluster_a_request_that_is_too_large_fails_alone(
+    cluster_nodes: list[RunningServer], namespace: str, run: Run
+) -> None:
     with limited(cluster_nodes, LIMITS[0]):
         results = run(cluster_url(cluster_nodes), namespace, *BIG, *SMALL)
         assert [getattr(error, "code", error) for error in results[: len(BIG)]] == ["TOO_LARGE"] * len(BIG)
@@ -155,13 +159,13 @@ def test_others_do_not_wait_for_a_large_request_of_a_task(valkey: RunningServer,
             cut()
             assert await large == 2
             assert await behind == 3
-            # One that is cancelled, and one that the end of the store cuts off.
+            # The next large request is in flight when the store closes.
             proxy.arm(Fault("request", MIB, "swallow"))
             large = asyncio.create_task(store.append("order", [{"blob": LARGE}]))
             while proxy.armed:
                 assert await store.append("other", [{}])
 
-        with pytest.raises(Exception, match="closed before there was an answer"):
+        with pytest.raises(Exception, match="closed before the reply arrived"):
             await large
 
     with proxied(valkey) as proxy:

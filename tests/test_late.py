@@ -1,4 +1,4 @@
-"""First tries that the network delivers too late, after a retry, a rejection or a delete: they change nothing."""
+"""First tries that the network delivers late, after a retry, a rejection or a delete: they change nothing."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def test_a_call_that_is_kept_back_is_carried_out_when_it_is_delivered(valkey: Ru
             client.eval(INCR, 1, "late")
         assert (proxy.kept, client.get("late")) == (1, None)
         assert client.eval(INCR, 1, "late") == 1
-        # (It logs in like the client, whose database is not the first.)
+        # (The proxy selects the client's database, which is not the first.)
         assert proxy.deliver()[-1] == 2
         assert client.get("late") == b"2"
         assert proxy.deliver() == []
@@ -73,7 +73,7 @@ def test_stores_of_both_faces_retry_what_is_kept_back(valkey: RunningServer, nam
         assert [event["n"] for event in store.stream("w")] == [1, 2, 3, 4]
 
 
-# collect asks for each bucket.
+# `collect` asks each bucket.
 pytestmark = pytest.mark.usefixtures("few_buckets")
 
 Call = Callable[[RedisStore, Any], object]
@@ -81,7 +81,7 @@ EVENT = {"late": 1}
 
 
 def nothing(_: RedisStore) -> None:
-    """The workflow is not there."""
+    """Leave the workflow missing."""
 
 
 def make(store: RedisStore) -> None:
@@ -107,7 +107,7 @@ def hold(store: RedisStore) -> Lease:
 
 
 def archive(store: RedisStore) -> list[Any]:
-    """A workflow that was exported, and deleted."""
+    """Make a workflow, export it, delete it, and return its records."""
     make_with_snapshot(store)
     records: list[Any] = []
     store.run(Exporter(store.context, ["w"]).run(records.append), "export")
@@ -122,7 +122,7 @@ def bring_back(store: RedisStore, records: list[Any]) -> None:
     assert importer.problems == []
 
 
-# For each write, what is there before it, and the write. `prepare` brings back the state that a first try fits.
+# Each write: what prepares it, and the write. Preparing again makes the state in which a first try could succeed.
 WRITES: dict[str, tuple[Callable[[RedisStore], Any], Call]] = {
     "append": (nothing, lambda store, _: store.append("w", [EVENT])),
     "append further": (make, lambda store, _: store.append("w", [EVENT])),
@@ -154,7 +154,7 @@ WRITES: dict[str, tuple[Callable[[RedisStore], Any], Call]] = {
     "delete by a lease": (hold, lambda store, lease: store.delete("w", lease=lease)),
     "import": (archive, bring_back),
 }
-# What makes a workflow.
+# Each way to make a workflow.
 MAKING: dict[str, Callable[[RedisStore, list[Any]], object]] = {
     "append": lambda store, _: make(store),
     "append_many": lambda store, _: store.append_many([("w", [{"n": 1}])]),
@@ -166,7 +166,7 @@ MAKING: dict[str, Callable[[RedisStore, list[Any]], object]] = {
 
 
 class Net(NamedTuple):
-    """A network that may deliver late, a store behind it, and one that goes straight to the server."""
+    """A network that can deliver late, a store behind it, and a store that reaches the server directly."""
 
     proxy: LateProxy
     store: RedisStore
@@ -216,7 +216,7 @@ def test_a_late_first_try_changes_nothing_after_a_delete(net: Net, name: str) ->
     net.deliver()
     assert not net.direct.exists("w")
     if name == "import":
-        return  # its beginning leaves a note that goes by itself
+        return  # a started import leaves a key that expires
     assert net.dump() == before
 
 
@@ -253,7 +253,7 @@ def test_a_late_first_try_changes_nothing_however_the_workflow_is_made_again(net
 @pytest.mark.parametrize("deleted", [False, True])
 @pytest.mark.parametrize("name", WRITES)
 def test_a_late_retry_changes_nothing_after_the_answer_of_another_one(net: Net, name: str, *, deleted: bool) -> None:
-    """The first try is carried out, its reply lost; the first retry is late; the second one is answered."""
+    """The first try is carried out, but its reply is lost. The first retry is late, and the second one is answered."""
     prepare, write = WRITES[name]
     prepared = prepare(net.direct)
     net.proxy.keep(2, meanwhile=lambda: net.proxy.deliver(1) if net.proxy.kept == 2 else None)
@@ -268,7 +268,7 @@ def test_a_late_retry_changes_nothing_after_the_answer_of_another_one(net: Net, 
     assert net.dump() == before
 
 
-# For each write, what is there before it, the write, and what would let it pass later.
+# Each write: what prepares it, the write, and what would let it succeed later.
 REJECTED: dict[str, tuple[Callable[[RedisStore], Any], Call, Call]] = {
     "append expecting too much": (
         nothing,
@@ -344,7 +344,7 @@ def test_a_late_first_try_changes_nothing_after_a_rejection(net: Net, name: str)
     before = net.dump()
     net.deliver()
     assert net.dump() == before
-    # The call was possible: it is its lateness that mattered.
+    # The call succeeds now, so the late try changed nothing only because it was late.
     write(net.direct, prepared)
 
 
@@ -362,7 +362,7 @@ def test_a_late_claim_takes_nothing_that_another_had_first(net: Net) -> None:
 
 
 def test_a_write_that_was_never_answered_leaves_no_second_one(net: Net) -> None:
-    """It is not known to be stored; then its first try arrives, and the caller tries again with the same id."""
+    """Its outcome is unknown at first. Then its first try arrives, and the caller retries with the same id."""
     with RedisStore.from_url(net.proxy.url, namespace=net.namespace, partitions=2, deadline_s=0.2) as store:
         net.proxy.keep(1000)
         with pytest.raises(StoreUnavailable):
@@ -401,11 +401,11 @@ def test_what_is_kept_of_retries_is_bounded(net: Net, valkey: RunningServer) -> 
             net.proxy.keep()
             assert net.store.append("w", [EVENT]) == number + 1
             sizes.append(client.hlen(key))
-            # As if as many had come as are kept.
+            # As if enough retries had come to replace all that the server remembers.
             client.hincrby(key, "next", 2048 - 1)
-        assert len(set(sizes)) == 1, "the oldest one makes room"
+        assert len(set(sizes)) == 1, "the server remembers more and more retries"
         *_, last = net.deliver()
-        assert last == [3], "the last one is remembered"
+        assert last == [3], "the server forgot the newest retry"
 
 
 def test_a_late_first_try_changes_nothing_in_asyncio(net: Net) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of one node, reached by redis:// like a plain server: it rejects commands with keys of two slots."""
+"""A cluster of one node, used by redis:// like a plain server. It rejects commands with keys of two slots."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture(params=["default", "worker"])
 def url(node: RunningServer, request: pytest.FixtureRequest) -> str:
-    """Of a user who may do everything, and of one without INFO and CLUSTER."""
+    """Return the URL of a user with all permissions, and of one without INFO and CLUSTER."""
     login = "worker:secret@" if request.param == "worker" else ""
     return f"redis://{login}127.0.0.1:{node.port}"
 
@@ -45,7 +45,7 @@ def test_tasks_append_at_the_same_time(url: str, namespace: str) -> None:
 
 def test_facts_of_other_slots_are_kept(url: str, namespace: str) -> None:
     with RedisStore.from_url(url, namespace=namespace) as store, ThreadPoolExecutor(8) as pool:
-        # The first ones learn it together, joined with commits that refer to no fact.
+        # The first commits share a round trip, with and without facts, and learn together that slots matter.
         cursors = pool.map(
             lambda n: store.append(f"order-{n}", [{"fact": Fact({"n": n})}] if n % 2 else iter([{"n": n}])), range(16)
         )
@@ -85,7 +85,7 @@ def test_many_workflows_are_followed_at_once(url: str, namespace: str) -> None:
     asyncio.run(main())
 
 
-def test_a_node_of_several_is_still_named_for_what_it_is(cluster_nodes: list[RunningServer], namespace: str) -> None:
+def test_a_node_of_a_larger_cluster_is_reported_as_such(cluster_nodes: list[RunningServer], namespace: str) -> None:
     with (
         pytest.raises(ConfigurationError, match="node of a cluster"),
         RedisStore.from_url(f"redis://127.0.0.1:{cluster_nodes[0].port}", namespace=namespace) as store,

@@ -1,4 +1,4 @@
-"""A retry looks for its commit among the newest entries, as far as it must and never too far: others wait meanwhile."""
+"""A retry searches for its commit among the newest entries, within a bound, because the search delays other clients."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from runic_redis.protocol.rounds import Ticket
 from tests.faults import FaultyServer, make_faulty
 from tests.servers import RunningServer
 
-# What one call of the script may look through, as lua/append.lua has it, and how much it reads at a time.
+# The bounds of one search, and the entries that it reads at a time, as in lua/append.lua.
 MOST_ENTRIES = 8192
 MOST_BYTES = 8 * 1024 * 1024
 FIRST_PAGE, PAGE = 16, 256
@@ -30,7 +30,7 @@ def client(valkey: RunningServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def open_store(valkey: RunningServer, namespace: str) -> Iterator[Callable[[], RedisStore]]:
-    """Opens stores, which know nothing of what others have written."""
+    """Open stores that know nothing of each other's writes."""
     stores: list[RedisStore] = []
 
     def opened() -> RedisStore:
@@ -48,14 +48,14 @@ def other(open_store: Callable[[], RedisStore]) -> RedisStore:
 
 
 def fill(store: RedisStore, workflow_id: str, count: int) -> None:
-    """Append so many entries."""
+    """Append a number of entries."""
     for at in range(0, count, 1000):
         results = store.append_many([(workflow_id, [{"n": 1}])] * min(1000, count - at))
         assert not any(isinstance(result, StoreError) for result in results)
 
 
 def faulty_behind(store: RedisStore, *faults: str, after_loss: Callable[[], None] = lambda: None) -> FaultyServer:
-    """A server behind a store that is known to it, which loses what is sent next."""
+    """Put a faulty server behind a store that has already connected. It loses what is sent next."""
     store.append("warm", [{}])
     faulty = make_faulty(store)
     faulty.after_loss = after_loss
@@ -64,7 +64,7 @@ def faulty_behind(store: RedisStore, *faults: str, after_loss: Callable[[], None
 
 
 def pages_read(client: redis.Redis) -> int:
-    """How many pages of entries scripts have read since the last reset."""
+    """Return how many pages of entries scripts have read since the last reset."""
     return int(client.info("commandstats").get("cmdstat_xrevrange", {"calls": 0})["calls"])
 
 
@@ -77,7 +77,7 @@ def test_many_commits_to_one_workflow_are_looked_for_in_one_pass(
     faulty_behind(store, lost)
     client.config_resetstat()
     assert store.append_many([("w", MINE)] * 100) == list(range(3001, 3101))
-    # Found ones are among the newest; for others, all entries are read, once.
+    # Stored commits are among the newest entries. For lost ones, one search reads all entries.
     assert pages_read(client) <= (2 if lost == "reply" else 3000 // PAGE + 2)
     assert other.cursor("w") == 3100
 
@@ -98,7 +98,7 @@ def test_a_store_does_not_look_beyond_what_it_has_written_itself(
 
 
 @pytest.mark.parametrize("behind", [MOST_ENTRIES - 1, MOST_ENTRIES])
-def test_how_far_a_commit_is_looked_for(
+def test_a_commit_is_searched_for_among_a_bounded_number_of_entries(
     other: RedisStore, open_store: Callable[[], RedisStore], client: redis.Redis, behind: int
 ) -> None:
     fill(other, "w", 100)
@@ -123,13 +123,13 @@ def test_what_is_not_found_within_the_bound_is_never_stored(
     with pytest.raises(StoreUnavailable, match="not known"):
         store.append("w", MINE)
     faulty.deliver_late()
-    assert other.cursor("w") == MOST_ENTRIES + 1, "the caller may have appended it anew by now"
-    # By an id of its own, or an expected cursor, a caller has an answer.
+    assert other.cursor("w") == MOST_ENTRIES + 1, "the late try was stored, although the caller may have appended again"
+    # With a commit id or an expected cursor, a retry is certain.
     faulty.faults = ["request"]
     assert store.append("w", MINE, commit_id="c") == MOST_ENTRIES + 2
     faulty.faults = ["reply"]
     assert store.append("w", MINE, expected_cursor=MOST_ENTRIES + 2) == MOST_ENTRIES + 3
-    # And from then on the store knows where to end.
+    # After that, the store knows where to stop searching.
     faulty.faults = ["request"]
     assert store.append("w", MINE) == MOST_ENTRIES + 4
 
@@ -149,7 +149,7 @@ def test_many_workflows_in_one_call_are_all_looked_through_in_order(
     faulty.rounds.clear()
     results = store.append_many([(name, [{"mine": number}]) for number in range(3) for name in names])
     assert results == [count + number + 1 for number in range(3) for _ in names]
-    assert len(faulty.rounds) > 2, "one script does not look through all of them"
+    assert len(faulty.rounds) > 2, "one call of the script searched all workflows"
     calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert pages_read(client) <= calls * (MOST_ENTRIES // PAGE + len(names) + 1)
     for name in names:
@@ -182,7 +182,7 @@ def test_nothing_overtakes_a_commit_that_is_to_be_looked_for_again(
     assert replies == [b"%d" % (count + 1), b"%d" % (count + 1), b"%d" % (count + 2)]
 
 
-def test_a_look_is_bounded_in_bytes(
+def test_a_search_is_bounded_in_bytes(
     other: RedisStore, open_store: Callable[[], RedisStore], client: redis.Redis
 ) -> None:
     size = 400_000
@@ -193,10 +193,10 @@ def test_a_look_is_bounded_in_bytes(
     client.config_resetstat()
     with pytest.raises(StoreUnavailable, match="not known"):
         store.append("w", MINE)
-    # A page has at most 1 MiB, so the bound is exceeded by less than that.
+    # A page has at most 1 MiB, so a search exceeds the bound by less than that.
     assert pages_read(client) <= MOST_BYTES // (1024 * 1024 // size * size) + 1
     faulty.faults = ["reply"]
-    assert store.append("w", MINE) == 2 * MOST_BYTES // size + 1, "the newest one is found at once"
+    assert store.append("w", MINE) == 2 * MOST_BYTES // size + 1, "the newest commit was not found"
 
 
 def test_a_trim_up_to_what_the_store_knows_leaves_no_doubt(
@@ -214,7 +214,7 @@ def test_a_trim_up_to_what_the_store_knows_leaves_no_doubt(
     assert store.append("w", MINE) == 302
     faulty.deliver_late()
     assert other.cursor("w") == 302
-    # One more entry is gone, which may have been the commit.
+    # The trim also removes one entry more, which may have been the commit.
     faulty.after_loss = lambda: (other.append("w", [{"n": 1}]), trim(303))  # type: ignore[assignment]
     faulty.faults = ["late"]
     with pytest.raises(StoreUnavailable, match="not known"):
@@ -259,11 +259,11 @@ def test_lost_commit_ids_are_looked_for_within_the_bound(
     assert results == [1, 1]
 
 
-# What a script may take, as a multiple of one that reads as many entries and does nothing with them.
+# A search may take so many times as long as a script that only reads as many entries.
 RATIO = 40
 
 
-def test_the_longest_look_takes_a_script_not_much_longer_than_reading_does(
+def test_the_longest_search_takes_not_much_longer_than_reading_does(
     other: RedisStore, open_store: Callable[[], RedisStore], client: redis.Redis
 ) -> None:
     fill(other, "w", MOST_ENTRIES + 100)

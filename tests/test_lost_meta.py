@@ -1,4 +1,4 @@
-"""A workflow whose meta hash was lost: no write hides that, and none takes a sound workflow for such a one."""
+"""A lost meta hash: no write hides the loss, and no operation mistakes a sound workflow for a damaged one."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A part of a workflow is gone: whoever reads it is told, and nobody is told so while a workflow only changes."""
+"""A part of a workflow is lost: each reader raises an error, but never because of a concurrent change."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -75,7 +75,7 @@ LOST: dict[str, Callable[[redis.Redis, WorkflowKeys], Any]] = {
 }
 STREAM = {"first", "middle", "last", "events", "meta", "cursor"}
 Options = dict[str, Any]
-# What is read of a stream, and what of it nobody may miss.
+# Ranges of the stream, and the parts whose loss their readers must report.
 RANGES: dict[str, tuple[Options, set[str]]] = {
     "all": ({}, STREAM),
     "all in reverse": ({"reverse": True}, STREAM),
@@ -91,7 +91,7 @@ RANGES: dict[str, tuple[Options, set[str]]] = {
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_whoever_reads_a_stream_is_told_what_it_lacks(
+def test_a_reader_of_a_stream_is_told_what_is_missing(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
 ) -> None:
     whole = {name: list(store.stream("w", **options)) for name, (options, _) in RANGES.items()}
@@ -107,7 +107,7 @@ def test_whoever_reads_a_stream_is_told_what_it_lacks(
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_the_same_in_asyncio(
+def test_a_reader_in_asyncio_is_told_what_is_missing(
     valkey: RunningServer, namespace: str, store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
 ) -> None:
     async def read(other: AsyncRedisStore, options: Options) -> list[Any]:
@@ -126,7 +126,7 @@ def test_the_same_in_asyncio(
     asyncio.run(main())
 
 
-# What reads no events, and what it needs.
+# Calls that read no events, and the parts that they need.
 WHOLE: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
     "cursor": (lambda store: store.cursor("w"), {"meta"}),
     "exists": (lambda store: store.exists("w"), set()),
@@ -136,7 +136,7 @@ WHOLE: dict[str, tuple[Callable[[Any], Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_whoever_reads_anything_else_is_told_what_it_lacks(
+def test_a_reader_of_anything_else_is_told_what_is_missing(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
 ) -> None:
     before = {name: call(store) for name, (call, _) in WHOLE.items()}
@@ -150,7 +150,7 @@ def test_whoever_reads_anything_else_is_told_what_it_lacks(
 
 
 @pytest.mark.parametrize("lost", LOST)
-def test_whoever_looks_or_exports_is_told_what_is_missing(
+def test_show_and_export_report_what_is_missing(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
 ) -> None:
     def problems() -> list[str]:
@@ -168,7 +168,7 @@ def test_whoever_looks_or_exports_is_told_what_is_missing(
         return
     exported, *shown = problems()
     assert "missing" in exported or (lost == "cursor" and "again and again" in exported)
-    # Whoever shows the first of many events need not know the first one.
+    # The newest commits can be shown without the first one.
     assert bool(shown) == (lost not in {"first", "cursor"}), shown
 
 
@@ -182,7 +182,7 @@ def follow(records: Iterable[Any], upto: int) -> list[int]:
 
 
 @pytest.mark.parametrize("lost", ["first", "middle", "last", "events", "meta"])
-def test_whoever_follows_is_told_what_is_missing(
+def test_a_follower_is_told_what_is_missing(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, lost: str
 ) -> None:
     store.append("other", numbered(1))
@@ -203,7 +203,7 @@ def test_whoever_follows_is_told_what_is_missing(
         if lost in {"first", "middle"}:
             assert {workflow_id for workflow_id, _ in (next(items), next(items))} == {"w", "other"}
         else:
-            assert next(items)[0] == "other", "it is not held up by the damage of its neighbour"
+            assert next(items)[0] == "other", "the damaged workflow held up a sound one"
             with pytest.raises(DecodeError, match="missing"):
                 next(items)
 
@@ -239,7 +239,7 @@ def test_a_session_recovers_what_is_there_or_says_what_is_missing(
         keys = store.context.keys.workflow("w")
         lose = {**LOST, "last": _entry(COUNT - 1), "all but the snapshot": _lose_all_but_the_snapshot}[lost]
         lose(client, keys)
-        # The last snapshot is at 8, of 9 events.
+        # There are 9 events, and the last snapshot is at cursor 8.
         fine = lost in {"first", "middle", "snapshot", "newer snapshot", "log", "index"}
 
         async def recover() -> int:
@@ -260,7 +260,7 @@ def test_a_session_recovers_what_is_there_or_says_what_is_missing(
                 enter()
 
 
-# A workflow that changes while it is read: whatever is done to it, between any two commands, is not damage.
+# A workflow changes while it is read: no change, between any two commands, counts as damage.
 
 
 class _Later:
@@ -268,11 +268,11 @@ class _Later:
         self.batch = batch
 
     def cancel(self) -> None:
-        """It was not begun."""
+        """Do nothing, as the batch was not sent."""
 
 
 class Stage:
-    """Runs operations command by command, and something else in between."""
+    """Runs operations command by command, and calls functions in between."""
 
     def __init__(self, connection: Any, at: dict[int, Callable[[], Any]]) -> None:
         self._connection = connection
@@ -403,7 +403,7 @@ def test_no_change_while_a_workflow_is_read_is_taken_for_damage(
 
     count = attempt({})
     for place in range(count):
-        for one, two in PAIRS[: 3 if name == "follow" else None]:  # a blocking read takes 100 ms
+        for one, two in PAIRS[: 3 if name == "follow" else None]:  # each blocking read takes 100 ms
             attempt({place: lambda one=one: CHANGES[one](store), place + 1: lambda two=two: CHANGES[two](store)})
 
 
@@ -429,7 +429,7 @@ def test_a_follower_gives_no_event_of_an_earlier_life(store: RedisStore, client:
     tailer = Tailer(store.context, {"w": 0})
     connection = client.connection_pool.get_connection()
     Stage(connection, {}).run(tailer.open())
-    # The read brings the first life's events; who they are of is asked when it is the second.
+    # The first command reads an event of the first life. Before the second command, the second life begins.
     found = Stage(connection, {0: lambda: make(1), 1: lambda: make(2)}).run(tailer.next_page())
     found += Stage(connection, {}).run(tailer.next_page())
     assert [record.event for _, record in found] == [{"life": 2}]

@@ -1,4 +1,4 @@
-"""The store against a plain model in memory: whatever is done in whatever order, the two agree."""
+"""The store against a plain model in memory: after any operations in any order, both agree."""
 
 import itertools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ _names = itertools.count()
 
 
 class Workflow:
-    """What a workflow is, in a few words."""
+    """The model of a workflow."""
 
     def __init__(self) -> None:
         self.commits: list[list[Any]] = []
@@ -40,7 +40,7 @@ class Workflow:
         self.snapshot: tuple[int, bytes] | None = None
         self.log: list[Any] | None = None
         self.lease: Lease | None = None
-        # Whether somebody may claim it, once nobody holds it.
+        # An unfinished workflow can be claimed while it has no lease.
         self.unfinished = False
         self.completed = False
         self.refs: set[str] = set()
@@ -168,7 +168,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.take(workflow_id, self.clients[client].acquire(workflow_id, owner, 1000))
 
     def take(self, workflow_id: str, lease: Lease) -> None:
-        """Note a new lease."""
+        """Record a new lease in the model."""
         workflow = self.workflows[workflow_id] if workflow_id in self.workflows else self.touched(workflow_id)
         if workflow.lease is not None:
             self.outdated.append(workflow.lease)

@@ -1,4 +1,4 @@
-"""What a newcomer meets: each command that a page shows works, twice, and no message names a file that is not there."""
+"""The experience of a newcomer: each command on a page works, twice, and no message names a file that is missing."""
 
 import ast
 import os
@@ -24,24 +24,24 @@ from tests.servers import RunningServer
 from tests.test_docs import PAGES, ROOT, examples, run
 
 REDIS = "redis://localhost:6379/0"
-# Where the README keeps its data.
+# The URL of the README's examples.
 SHOP = "embedded://shop-data"
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 SOURCES = sorted(path for folder in ("runic_redis", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
-# Verbs that go on until Ctrl-C.
+# Verbs that run until Ctrl-C.
 LIVE = {"tail", "ui"}
-# Of `doctor`, 1 says that the server of the tests has something to change.
+# `doctor` exits with 1 because it has advice about the tests' server.
 STATUSES = {"doctor": {0, 1}, "tail": {130}}
 
 
 def commands(page: Path) -> list[list[str]]:
-    """What each console block of a page has typed."""
+    """Return the typed lines of each console block of a page."""
     blocks = re.findall(r"(?ms)^```console\n(.*?)^```$", page.read_text())
     return [re.findall(r"(?m)^\$ (.+)$", block) for block in blocks]
 
 
 def _messages(source: Path) -> Iterator[str]:
-    """The texts in a module that a user may read: all but docstrings."""
+    """Yield the texts in a module that users can see: all string literals except docstrings."""
     tree = ast.parse(source.read_text())
     bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
     bodies += [node.body for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)]
@@ -86,7 +86,7 @@ def test_what_pages_install_is_the_checkout() -> None:
 
 
 def test_a_command_has_no_comment_behind_it() -> None:
-    """In zsh, a # that is typed begins none."""
+    """In zsh, a typed # begins no comment."""
     assert [line for page in PAGES for block in commands(page) for line in block if re.search(r"\s#", line)] == []
 
 
@@ -98,7 +98,7 @@ def test_no_page_has_a_stray_backslash() -> None:
 
 @dataclass
 class Shell:
-    """Where a newcomer types what a page shows: the checkout's command line is there, and a server for the pages'."""
+    """A shell for the commands of a page. It has the checkout's command line, and a server in place of the page's."""
 
     directory: Path
     environment: dict[str, str]
@@ -128,7 +128,7 @@ def shell(valkey: RunningServer, tmp_path: Path) -> Shell:
 
 
 def _type(shell: Shell, block: list[str]) -> str:
-    """Type a block's lines, and press Ctrl-C where one shows what comes; returns what was shown."""
+    """Run the lines of a block, press Ctrl-C for commands that show events as they come, and return the output."""
     shown = ""
     before: list[str] = []
     for line in block:
@@ -154,7 +154,7 @@ def _type(shell: Shell, block: list[str]) -> str:
 
 @contextmanager
 def _events_come(url: str) -> Iterator[None]:
-    """Append events to the shop, until the block ends."""
+    """Append events to the shop until the block ends."""
     ended = threading.Event()
 
     def append() -> None:

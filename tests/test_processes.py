@@ -1,4 +1,4 @@
-"""Sixteen processes on one workflow: no event lost, none twice, cursors without a gap."""
+"""Sixteen processes write to one workflow: no event is lost or doubled, and cursors have no gap."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -10,10 +10,10 @@ from tests.forking import Forked
 PROCESSES = 16
 COMMITS = 30
 
-# For each workflow, which of the writers expect a cursor.
+# The writers that pass an expected cursor, for each workflow.
 MODES = {"blind": lambda _: False, "expecting": lambda _: True, "mixed": lambda writer: writer % 2 == 1}
 
-# Prints, for each commit of its own to each workflow, the cursor after it, its number and its size; then an empty line.
+# Prints the cursor, number and size of each of its commits to a workflow, then an empty line.
 WRITER = """
 import random, sys
 from runic_redis import CursorConflict, RedisStore
@@ -36,7 +36,7 @@ with RedisStore.from_url(url, namespace=namespace) as store:
 
 
 def test_sixteen_processes_append_to_one_workflow(embedded: str, namespace: str) -> None:
-    """One after the other to a workflow of each mode."""
+    """All processes write to the workflow of one mode, then to that of the next."""
     with ExitStack() as stack:
         writers = []
         for writer in range(PROCESSES):
@@ -55,7 +55,7 @@ def test_sixteen_processes_append_to_one_workflow(embedded: str, namespace: str)
 
 
 def check(url: str, namespace: str, workflow_id: str, said: list[list[str]]) -> None:
-    """Compare what each writer said of a workflow with what is there."""
+    """Compare the commits that the writers reported with the stored events."""
     acknowledged = []
     for writer, lines in enumerate(said):
         for line in lines:

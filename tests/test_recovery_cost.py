@@ -1,4 +1,4 @@
-"""What recovery reads, counted at the server, and what lean replay takes in memory."""
+"""The reads of recovery, counted at the server, and the memory of lean replay."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -17,7 +17,7 @@ STATE = b"x" * 5_000
 
 
 def commands(client: redis.Redis) -> dict[str, int]:
-    """How often each command was called, those about connections and about counting aside."""
+    """Return how often each command was called, without those about connections and measuring."""
     stats = client.info("commandstats")
     return {
         name.removeprefix("cmdstat_"): counts["calls"]
@@ -50,8 +50,8 @@ def test_recovery_reads_the_snapshot_and_what_comes_after_it_and_no_more(valkey:
         sent = client.info("stats")["total_net_output_bytes"] - again - asking
 
         assert seen == list(range(COVERED, EVENTS))
-        # The snapshot and the meta hash; then two pages, each with the meta hash behind it: the first is always small,
-        # and has when the workflow was created before it.
+        # Recovery reads the snapshot, the meta hash, and two pages. It reads the meta hash after each page, and once
+        # before the first for the time of creation. (The first page is always small.)
         assert commands(client) == {"hmget": 5, "xrange": 2}
         framing = 64 * len(entries) + 500
         assert their_bytes + len(STATE) < sent < their_bytes + len(STATE) + framing

@@ -1,4 +1,4 @@
-"""The web page's server, on real servers: what each address answers, to whom, and when things break."""
+"""The web page's server, on real servers: the answers of its addresses, its access rules, and failures."""
 
 import http.client
 import json
@@ -56,7 +56,7 @@ def page(valkey: RunningServer, shop: RedisStore) -> Iterator[Page]:
 
 @pytest.fixture
 def made(valkey: RunningServer, namespace: str) -> str:
-    """A namespace that is there."""
+    """A namespace that exists."""
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         store.append("w", [{"n": 1}])
     return namespace
@@ -84,7 +84,7 @@ def test_the_workflows_are_paged_newest_first(page: Page, shop: RedisStore) -> N
     assert page.get("summary")["workflows"] == before >= 150
 
 
-def test_what_is_kept_of_a_workflow_is_shown(page: Page, shop: RedisStore) -> None:
+def test_a_workflow_is_described(page: Page, shop: RedisStore) -> None:
     shop.append(ODD, [Paid(n) for n in range(10)])
     shop.save_snapshot(ODD, 7, b"state" * 20)
     shop.acquire(ODD, "the worker", ttl=60)
@@ -119,8 +119,9 @@ def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisSt
     after = page.get("summary")
     assert (after["leased"] - before["leased"], after["unfinished"] - before["unfinished"]) == (4, 5)
     since = page.get("workflow", id="filtered-15")["written"]
-    recent = page.get("workflows", containing="filtered-", since=since)["workflows"]
-    assert [one["workflow_id"] for one in recent] == ["filtered-17", "filtered-16", "filtered-15"]
+    recent = page.get("workflows", containing="filtered-", since=since, limit=3)
+    assert [one["workflow_id"] for one in recent["workflows"]] == ["filtered-17", "filtered-16", "filtered-15"]
+    assert recent["next"] is None
     assert page.get("workflows", state="open", containing="filtered-", since=since)["workflows"] == []
     assert (
         len(page.get("workflows", state="leased", containing="filtered-0", since="2026-01-01T00:00:00Z")["workflows"])
@@ -164,7 +165,7 @@ def test_events_are_filtered_by_type_text_and_time(page: Page, shop: RedisStore)
 
 @pytest.fixture(scope="module")
 def long(shop: RedisStore) -> str:
-    """A workflow of commits of many sizes, one of them so large that it is kept in parts; its beginning is trimmed."""
+    """A workflow of commits of many sizes, one of them split into parts. Its beginning is trimmed."""
     for size in (3, 1, 1, 40, 2, 7):
         shop.append("long", [Paid(size)] * size)
     shop.append("long", [Paid(n, "x" * 100) for n in range(15_000)])
@@ -273,7 +274,7 @@ def test_an_event_is_shown_to_the_last_digit(page: Page, shop: RedisStore) -> No
     assert found["fields"]["length"] > 3_000_000, "too long for a browser, and said so"
 
 
-def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
+def test_the_graph_shows_which_event_made_which_fact(page: Page, shop: RedisStore) -> None:
     made = shop.put_fact({"data": 1})
     shop.append("graph", [{"makes": Fact({"data": 1})}, {"nothing": 1}, {"uses": FactRef(made), "and": [Fact(b"2")]}])
     graph = page.get("graph", id="graph")
@@ -308,7 +309,7 @@ def test_what_made_which_fact_is_shown(page: Page, shop: RedisStore) -> None:
     assert page.get("graph", id="no such workflow")["nodes"] == []
 
 
-def test_what_is_wrong_is_said(page: Page, shop: RedisStore) -> None:
+def test_errors_name_the_wrong_argument(page: Page, shop: RedisStore) -> None:
     shop.append("few", [{"n": 1}])
     for path, status, said in [
         ("workflow?id=nobody", 404, "no workflow 'nobody'"),
@@ -354,7 +355,7 @@ def test_damage_is_shown_where_it_is(page: Page, shop: RedisStore, valkey: Runni
     assert "is damaged" in page.get("fact", hash=fact)["problem"]
 
 
-def test_what_comes_is_told(page: Page, shop: RedisStore) -> None:
+def test_news_are_streamed(page: Page, shop: RedisStore) -> None:
     with _listening(page, "api/live?id=followed") as words:
         # What others have written is counted by the time that this is seen. (Of two writes, the first might be.)
         shop.append("followed", [{"n": 1}])
@@ -401,7 +402,7 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     assert page.ask("metrics").headers["content-type"].startswith("text/plain")
 
 
-def test_only_reading_by_who_is_here_is_let_through(page: Page) -> None:
+def test_without_a_token_only_local_reading_requests_pass(page: Page) -> None:
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
         assert page.ask("api/summary", method=method).status == 405
     assert page.ask("", method="HEAD").status == 200
@@ -441,7 +442,7 @@ def test_only_reading_by_who_is_here_is_let_through(page: Page) -> None:
         assert page.ask(path).status == 404, path
 
 
-def test_a_token_lets_in_who_has_it(valkey: RunningServer, made: str) -> None:
+def test_with_a_token_only_requests_that_carry_it_pass(valkey: RunningServer, made: str) -> None:
     with serving(valkey.url(), made, "--token", TOKEN) as page:
         assert page.url.endswith(f"/?token={TOKEN}")
         refused = page.ask("api/summary")
@@ -519,7 +520,7 @@ def test_a_page_for_others_has_a_token_made_for_it(valkey: RunningServer, made: 
         assert page.ask("api/summary", {"Authorization": f"Bearer {token}"}).status == 200
 
 
-def test_options_are_judged_before_anything_is_served(valkey: RunningServer, made: str) -> None:
+def test_options_are_checked_before_the_page_listens(valkey: RunningServer, made: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for options, said in [
             (["--token", "short"], "at least 16"),
@@ -553,7 +554,7 @@ def test_no_password_is_shown(tmp_path: Path) -> None:
         assert "s3cret" not in out + err
 
 
-def test_it_says_when_the_store_is_gone_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+def test_the_page_reports_an_unreachable_store_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     options = ("--appendonly", "yes", "--appendfsync", "always")
     with running(valkey_program(), tmp_path / "server", *options, port=port) as server:
@@ -598,7 +599,7 @@ def test_it_changes_nothing(page: Page, shop: RedisStore, valkey: RunningServer)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_when_it_is_told_to(valkey: RunningServer, made: str, number: signal.Signals) -> None:
+def test_a_signal_ends_the_page(valkey: RunningServer, made: str, number: signal.Signals) -> None:
     with serving(valkey.url(), made) as page, _listening(page, "api/live") as words:
         next(words)
         page.process.send_signal(number)
@@ -606,7 +607,9 @@ def test_it_ends_when_it_is_told_to(valkey: RunningServer, made: str, number: si
         assert (page.process.returncode, out, err) == (0, "", "")
 
 
-def test_without_its_extra_it_says_what_to_install(valkey: RunningServer, made: str, tmp_path: Path) -> None:
+def test_without_the_extra_the_error_names_the_package_to_install(
+    valkey: RunningServer, made: str, tmp_path: Path
+) -> None:
     (tmp_path / "starlette.py").write_text("raise ModuleNotFoundError('No module named starlette')")
     command = [sys.executable, "-W", "error", "-m", "runic_redis.cli.main", "ui", "--url", valkey.url(), "-n", made]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -626,7 +629,7 @@ def _numbers(answer: Answer) -> dict[str, float]:
 
 
 class _listening:  # noqa: N801 - used like a function
-    """What is told at an address, as long as the block lasts."""
+    """The messages at an address, until the block ends."""
 
     def __init__(self, page: Page, path: str) -> None:
         address = urlsplit(page.url)

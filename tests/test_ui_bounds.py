@@ -1,4 +1,4 @@
-"""The page shows values of any width, depth and size, and holds up nobody by it."""
+"""The page shows values of any width, depth and size, without delaying other requests."""
 
 import asyncio
 import json
@@ -112,7 +112,7 @@ def _limits() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def odd(valkey: RunningServer) -> Iterator[RedisStore]:
-    """A store with a workflow for each shape, whose second event it is."""
+    """A store with a workflow for each shape. The workflow's second event has the shape."""
     with RedisStore.from_url(valkey.url(), namespace="odd", partitions=2) as store, valkey.client() as client:
         for name, (header, rows) in SHAPES.items():
             entry(store, client, name, header, rows)
@@ -139,7 +139,7 @@ def entry(
 
 
 def asked(url: str, look: Callable[[Views], Any]) -> Any:
-    """What views of the namespace answer."""
+    """Return what a function returns for the views of the namespace."""
 
     async def ask() -> Any:
         async with AsyncRedisStore.from_url(url, namespace="odd", partitions=2) as store:
@@ -195,7 +195,7 @@ def test_a_fact_of_any_shape_is_shown_as_far_as_it_fits(odd: RedisStore, valkey:
     assert found["checked"] == ("beyond" not in name), "no value is said to match that was not looked at"
 
 
-def test_a_damaged_reference_is_told_where_it_stands(odd: RedisStore, valkey: RunningServer) -> None:
+def test_a_damaged_reference_is_reported_in_its_place(odd: RedisStore, valkey: RunningServer) -> None:
     event = asked(valkey.url(), lambda views: views.event(request(id="a reference to bytes", cursor=2)))
     line = asked(valkey.url(), lambda views: views.events(request(id="a reference to bytes")))
     problem = json.loads(event.body)["problem"]
@@ -321,7 +321,9 @@ VIEWS: dict[str, tuple[Callable[[Views, Request], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_others_are_answered_while_something_is_decoded(odd: RedisStore, valkey: RunningServer, view: str) -> None:
+def test_other_requests_are_answered_while_a_value_is_decoded(
+    odd: RedisStore, valkey: RunningServer, view: str
+) -> None:
     odd.append("slow", [{"f": Fact("slow")}])
     kept = odd.put_fact("slow")
     decoding, answered = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""The web page in a real browser, headless: what people see, press and are spared."""
+"""The web page in a real browser, headless: what you see and press."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from runic_redis import Fact, RedisStore, event
 from tests.pages import Page, serving
 from tests.servers import RunningServer, free_ports, running, valkey_program
 
-# What a page would do if a text of the store's became more than text.
+# Stored text that would run in the page if it became more than text.
 HOSTILE = "<img src=x onerror='document.title=\"broken in\"'><script>document.title='broken in'</script>&lt;\"'`${1}"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 expect_.set_options(timeout=30_000)
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
         program = next(filter(None, map(shutil.which, PROGRAMS)), playwright.chromium.executable_path)
         if not Path(program).exists():
             pytest.skip("there is no Chromium here: playwright install chromium")
-        # (As root, it runs in no sandbox of its own.)
+        # Chromium has no sandbox as root.
         browser = playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
         yield browser
         browser.close()
@@ -64,7 +64,7 @@ def light(browser: Browser) -> Iterator[Tab]:
 
 
 def _tab(browser: Browser, kind: str) -> Iterator[Tab]:
-    """A tab in which nothing may go wrong that nobody sees."""
+    """A tab that fails the test on any script error, console warning or foreign request."""
     context = browser.new_context(
         color_scheme="dark" if kind == "dark" else "light",
         viewport={"width": 390 if kind == "narrow" else 1280, "height": 800},
@@ -77,7 +77,7 @@ def _tab(browser: Browser, kind: str) -> Iterator[Tab]:
     tab.on("request", lambda request: wrong.append(request.url) if "127.0.0.1" not in request.url else None)
     yield tab
     context.close()
-    # A browser tells of each answer that says no; whether the page tells of it is for the tests.
+    # The browser logs each rejected request. Tests check what the page shows of it.
     assert [text for text in wrong if "Failed to load resource" not in text and "ERR_" not in text] == []
 
 
@@ -181,7 +181,7 @@ def test_numbers_look_as_they_were_stored(light: Tab, page: Page, shop: RedisSto
     expect(light.locator("#panel pre")).to_contain_text('"rate": 3.0')
 
 
-def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisStore) -> None:
+def test_new_events_appear_by_themselves(tab: Tab, page: Page, shop: RedisStore) -> None:
     tab.goto(page.url)
     expect(tab.locator("#live")).to_have_attribute("aria-label", "live")
     expect(tab.locator("tbody tr")).to_have_count(50)
@@ -198,7 +198,7 @@ def test_what_comes_is_shown_without_asking(tab: Tab, page: Page, shop: RedisSto
     expect(tab.locator(".line .mark")).to_contain_text("Snapshot at 3, 5 B")
     shop.append(name, [{"n": n} for n in range(200)])
     expect(tab.locator(".event").first).to_have_attribute("data-cursor", "203")
-    # Who reads further down is told, and not disturbed.
+    # A reader who has scrolled down keeps their place, and sees the number of new events.
     tab.locator('[data-cursor="110"]').scroll_into_view_if_needed()
     shop.append(name, [{"n": 1}] * 5)
     more = tab.locator(".more")
@@ -356,7 +356,7 @@ def test_the_graph_starts_inside_its_card_and_previews_values(tab: Tab, page: Pa
     assert min(sizes) >= 11, "large enough to read"
 
 
-def test_of_a_fact_that_many_use_the_one_is_seen(tab: Tab, page: Page, shop: RedisStore) -> None:
+def test_a_fact_that_many_events_use_is_in_sight(tab: Tab, page: Page, shop: RedisStore) -> None:
     if not shop.exists("used by many"):
         shop.append("used by many", [{"makes": Fact("used by many")}] * 40)
     tab.goto(page.at("w", "used by many", "facts"))
@@ -394,7 +394,7 @@ def test_text_of_the_store_stays_text(light: Tab, page: Page, shop: RedisStore) 
     assert "broken in" not in light.title().replace(HOSTILE, "")
 
 
-def test_nothing_else_can_be_run_in_it(browser: Browser, page: Page) -> None:
+def test_the_page_runs_no_other_code(browser: Browser, page: Page) -> None:
     with browser.new_page() as tab:
         tab.goto(page.url)
         for attempt in (
@@ -412,7 +412,7 @@ def test_nothing_else_can_be_run_in_it(browser: Browser, page: Page) -> None:
         assert tab.title() == "Runic Redis"
 
 
-def test_what_is_not_there_is_said(light: Tab, page: Page, shop: RedisStore) -> None:
+def test_missing_workflows_and_events_are_reported(light: Tab, page: Page, shop: RedisStore) -> None:
     light.goto(page.at("w", "nobody"))
     expect(light.locator("#banner")).to_contain_text("no workflow 'nobody'")
     light.get_by_role("link", name="Workflows").click()
@@ -492,7 +492,7 @@ def _all_cursors(tab: Tab) -> list[int]:
     return [int(one) for one in tab.locator(".event").evaluate_all("all => all.map(one => one.dataset.cursor)")]
 
 
-def test_what_is_no_visible_character_is_escaped_and_ints_are_whole(light: Tab, page: Page, shop: RedisStore) -> None:
+def test_invisible_characters_are_escaped_and_ints_are_whole(light: Tab, page: Page, shop: RedisStore) -> None:
     name = "straße tr\u202eick\x9b\u200b"
     shop.append(name, [{"k\u2066ey": "v\u202e\nalue", "n": 10**5000, "big": 2**60 + 1}], metadata={"m\u061c": "x"})
     light.goto(page.url)
@@ -509,7 +509,7 @@ def test_what_is_no_visible_character_is_escaped_and_ints_are_whole(light: Tab, 
 
 
 def _fits(tab: Tab) -> None:
-    """Nothing is wider than the window, and all that is written can be told from what it is written on."""
+    """Check that nothing is wider than the window, and that every text contrasts with its background."""
     wide, low = tab.evaluate(_LOOK)
     assert wide <= 0, "it scrolls sideways"
     assert low == []

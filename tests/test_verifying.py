@@ -90,7 +90,7 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "a cursor that is no number": ("w", lambda c, s, k: c.hset(k.meta, "cursor", "abc"), "cursor is b'abc'"),
     "a size that is no number": ("large", lambda c, s, k: c.hset(k.meta, "largest", "big"), "largest is b'big'"),
     "no cursor": ("w", lambda c, s, k: c.hdel(k.meta, "cursor"), "its cursor is 0"),
-    "no meta hash": ("w", lambda c, s, k: c.delete(k.meta), "when it was created is missing"),
+    "no meta hash": ("w", lambda c, s, k: c.delete(k.meta), "the time of its creation is missing"),
     "a reference is missing": ("w", lambda c, s, k: c.srem(k.refs, fact_of(s)), "not among its references"),
     "no references": ("w", lambda c, s, k: c.delete(k.refs), "3 facts that its events refer to"),
     "largest not noted": ("large", lambda c, s, k: c.hdel(k.meta, "largest"), "its largest entry"),
@@ -106,12 +106,12 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "nothing behind it, and unfinished": (
         "ghost",
         lambda c, s, k: c.zadd(k.leases, {"ghost": 5}),
-        "it stands in the leases",
+        "is listed in the leases",
     ),
     "nothing behind it, and expires": (
         "ghost",
         lambda c, s, k: c.zadd(k.expiring, {"ghost": 9e15}),
-        "it stands in the expiring",
+        "is listed in the expiring",
     ),
     "lost references": ("w", lambda c, s, k: c.delete(k.refs), "references to facts are lost"),
     "a reference that is not counted": ("w", lambda c, s, k: c.hincrby(k.meta, "refs", -1), "more references than"),
@@ -120,7 +120,7 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "a log that is not known of": ("log", lambda c, s, k: c.hdel(k.meta, "log"), "does not know of"),
     "a lost snapshot": ("large", lambda c, s, k: c.delete(k.snapshot), "its snapshot, of the cursor"),
     "a snapshot that is not known of": ("large", lambda c, s, k: c.hdel(k.meta, "snapshot"), "is noted"),
-    "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "nothing is kept of it"),
+    "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "it has no data"),
 }
 
 

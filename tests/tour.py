@@ -1,7 +1,7 @@
-"""A tour of every method of a store, in the parts that a user may be allowed or not; for both kinds of store.
+"""A tour of every method of a store, in parts that match permissions, for both kinds of store.
 
-Each part leaves what the next one needs. It is for what must hold whatever a store does; what comes back is looked at
-only so far that nothing can have been left out.
+Each part leaves the data that the next one needs. Tests use it for rules that hold for all operations. It checks
+results only as far as needed to see that every step ran.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from tests.servers import wait_until
 
 __all__ = ["METHODS", "lists", "reads", "removes", "writes"]
 
-# What the parts call, all in all; what opens and closes a store aside.
+# All methods that the parts call. Opening and closing a store is not part of the tour.
 METHODS = {
     *("acquire", "append", "append_many", "checkpoint", "claim", "collect", "complete", "cursor", "delete"),
     *("delete_namespace", "exists", "expire", "list", "load", "load_fact", "load_facts", "load_snapshot"),
@@ -22,7 +22,7 @@ _EVENTS = [{"n": 1}, {"n": 2}]
 
 
 def writes(store: Any, workflow_id: str) -> None:
-    """Whatever adds or changes."""
+    """Call everything that adds or changes data."""
     short, ending = f"{workflow_id} gone", f"{workflow_id} ending"
     lease = store.acquire(workflow_id, "worker-1")
     cursor = store.append(workflow_id, _EVENTS, expected_cursor=0, commit_id="c", metadata={"by": "us"}, lease=lease)
@@ -39,7 +39,7 @@ def writes(store: Any, workflow_id: str) -> None:
     store.save_facts({b"b": "with others", b"c": "with others"})
     store.put_fact("by its content")
     assert store.append_many([(short, _EVENTS), (ending, _EVENTS)]) == [2, 2]
-    # What is written to a workflow that expires, expires with it.
+    # Later writes to a workflow with an end expire with it.
     store.complete(ending)
     store.expire(ending, 3600)
     store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state")
@@ -48,14 +48,14 @@ def writes(store: Any, workflow_id: str) -> None:
 
 
 def reads(store: Any, workflow_id: str) -> None:
-    """Whatever only looks, listing aside: at what `writes` has left."""
+    """Read everything that `writes` left, except by listing."""
     events = list(store.stream(workflow_id))
     assert events[:2] == _EVENTS
     assert [record.event for record in store.stream_records(workflow_id, reverse=True)] == events[::-1]
     assert store.cursor(workflow_id) == 3
     assert store.exists(workflow_id)
     assert store.cursor(f"not {workflow_id}") == 0
-    wait_until(lambda: store.cursor(f"{workflow_id} gone") == 0, "what ends to be over, by the server's clock too")
+    wait_until(lambda: store.cursor(f"{workflow_id} gone") == 0, "the workflow to expire by the server's clock as well")
     assert store.exists(f"{workflow_id} ending")
     assert store.load_snapshot(workflow_id) == (3, b"state")
     assert store.load(workflow_id) == _EVENTS
@@ -67,14 +67,14 @@ def reads(store: Any, workflow_id: str) -> None:
 
 
 def lists(store: Any, workflow_id: str) -> None:
-    """Listing, which passes over a workflow whose end is reached."""
-    wait_until(lambda: not store.exists(f"{workflow_id} gone"), "what expires to expire")
+    """List workflows. An expired workflow is skipped."""
+    wait_until(lambda: not store.exists(f"{workflow_id} gone"), "the workflow to expire")
     assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
     assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
 
 
 def removes(store: Any, workflow_id: str) -> None:
-    """Whatever removes, and measuring what there is."""
+    """Call everything that removes data, and measure memory."""
     assert store.trim(workflow_id) == 3
     assert store.collect(grace=0) == 4
     store.delete(workflow_id)

@@ -1,4 +1,4 @@
-"""What is kept of workflows, their contents aside; and how many workflows there are."""
+"""Describe workflows without their contents, and count workflows and events."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,27 +42,28 @@ State = Literal["open", "leased", "unfinished", "completed"]
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is kept of a workflow.
+    """A workflow without its contents.
 
     Attributes:
         workflow_id: its id.
-        state: "completed"; "leased", somebody has its lease; "unfinished", somebody had, and left it; or "open".
+        state: "completed"; "leased", a worker has its lease; "unfinished", a worker had its lease and did not complete
+            it; or "open".
         cursor: how many events it has had.
-        trimmed: the cursor of the last event that is gone, 0 if none is.
-        entries: how many entries its stream has: one for a commit, or several for a large one.
-        created: when it was made.
-        written: when it was last written to; None if the index does not have it.
+        trimmed: the cursor of the last trimmed event; 0 if none is trimmed.
+        entries: how many entries its stream has: one for each commit, or several for a large commit.
+        created: the time of its first write.
+        written: the time of its last write; None if it is not in the index.
         completed: when it was completed, or None.
         expires: when it will be deleted, or None.
-        snapshot_cursor: the cursor that its snapshot stands for; None if there is none.
-        snapshot_time: when that was saved.
-        snapshot_bytes: how long it is.
-        log_bytes: how long the log is, 0 if there is none.
-        lease_owner: who has the lease, or had it last; None if it was given back, or there was none.
-        lease_until: until when.
+        snapshot_cursor: the cursor of its snapshot; None if there is none.
+        snapshot_time: when the snapshot was saved.
+        snapshot_bytes: the size of the snapshot.
+        log_bytes: the size of the log; 0 if there is none.
+        lease_owner: the last owner of the lease; None if the lease was released, or there was none.
+        lease_until: when the lease ends.
         facts: how many facts it refers to.
-        commit_ids: how many ids of commits are kept apart from the commits.
-        damaged: what of this cannot be read.
+        commit_ids: how many commit ids are stored apart from the commits.
+        damaged: the parts that cannot be read, and why.
     """
 
     workflow_id: str
@@ -86,11 +87,11 @@ class Description:
 
 
 def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[Description]]:
-    """What is kept of workflows, in one round trip; those that are not there are left out."""
+    """Return descriptions of workflows, read in one round trip; none of a workflow that does not exist."""
     clock = Command(("TIME",), context.keys.config)
     commands = [clock]
     for workflow_id in workflow_ids:
-        commands += _questions(context, check_workflow_id(workflow_id))
+        commands += _describing_commands(context, check_workflow_id(workflow_id))
     replies = yield Batch(commands)
     now_ms = time_us(answer(replies[0], clock)) // 1000
     each = (len(commands) - 1) // len(workflow_ids) if workflow_ids else 1
@@ -110,10 +111,10 @@ def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[De
 
 
 def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
-    """What is kept of a workflow.
+    """Return the description of a workflow.
 
     Raises:
-        WorkflowNotFound: nothing is.
+        WorkflowNotFound: there is no such workflow.
     """
     found = yield from describe(context, [workflow_id])
     if not found:
@@ -122,20 +123,20 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
 
 
 def count_workflows(context: Context) -> Operation[list[int]]:
-    """How many workflows each partition has; one that has expired counts until somebody next lists."""
+    """Return how many workflows each partition has. An expired workflow counts until the next listing deletes it."""
     keys = context.keys.indexes()
     counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
     return counts
 
 
 def count_unfinished(context: Context) -> Operation[int]:
-    """How many workflows are unfinished: somebody has their lease, or had, and left it."""
+    """Return how many workflows are leased or unfinished."""
     keys = context.keys.all_leases()
     return sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
 
 
 def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:
-    """How many events workflows have had, and how many of them are still there."""
+    """Return how many events workflows have had, and how many of them are not trimmed."""
     keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
     replies = yield from ask_all([Command(("HMGET", key, "cursor", "trimmed"), key) for key in keys])
     cursors = [(_count(cursor), _count(trimmed)) for cursor, trimmed in replies]
@@ -143,7 +144,10 @@ def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tup
 
 
 def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[tuple[list[Commit], list[str]]]:
-    """A workflow's last entries, the newest first: each a commit, or a part of a large one; and what is damaged."""
+    """Return the last entries of a workflow, the newest first, and their problems.
+
+    Each entry is a commit, or a part of a large commit.
+    """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     commands = [
         Command(("HMGET", keys.meta, "created", "cursor"), keys.meta),
@@ -156,7 +160,7 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
         (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)
         newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
     except DecodeError:
-        return [], []  # the description says so
+        return [], []  # the description names the problem
     if before == after and newest < _count(cursor):
         damaged.append(f"events: those from {newest + 1} to {_count(cursor)} are missing")
     for entry in entries:
@@ -198,7 +202,7 @@ def _fact_type(context: Context, raw: bytes, data: bytes) -> str:
 
 
 def read_time(value: Any, per_second: int = 1000) -> datetime | None:
-    """A Unix time as it is kept; None if it is none."""
+    """Return the time of a stored Unix time; None if there is none."""
     if value is None or not is_cursor(value):
         return None
     try:
@@ -208,12 +212,12 @@ def read_time(value: Any, per_second: int = 1000) -> datetime | None:
 
 
 def read_score(score: bytes | float) -> datetime | None:
-    """The Unix time, in microseconds, that a score of an index is; None if it is none."""
+    """Return the time of an index's score, a Unix time in microseconds; None if it is no such time."""
     number = float(score)
     return read_time(b"%d" % number, 1_000_000) if 0 <= number <= MAX_CURSOR else None
 
 
-def _questions(context: Context, workflow_id: str) -> list[Command]:
+def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
     keys = context.keys.workflow(workflow_id)
     return [
         Command(("HMGET", keys.meta, *_META), keys.meta),
@@ -225,7 +229,7 @@ def _questions(context: Context, workflow_id: str) -> list[Command]:
         Command(("HLEN", keys.commits), keys.commits),
         Command(("ZSCORE", keys.index, workflow_id), keys.index),
         Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
-        # As before the rest: what was asked for in between is of one life of the workflow.
+        # If it is as at first, the workflow was not deleted and made again in between.
         Command(("HGET", keys.meta, "created"), keys.meta),
     ]
 

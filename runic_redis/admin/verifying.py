@@ -1,7 +1,7 @@
-"""Looking whether what a namespace keeps is whole and true, and setting right what can be derived from the rest.
+"""Verify that the data of a namespace is complete and consistent, and repair what can be derived from other data.
 
-Workflows are looked at many at once, each a page at a time, so that neither their number nor their length matters.
-Writers may go on: what looks wrong in a workflow that has changed meanwhile is looked at again.
+Many workflows are verified at a time, each a page at a time, so that neither their number nor their length matters.
+Writers may be active: a workflow that changed while it was read is read again before it is judged.
 """
 
 import re
@@ -23,14 +23,14 @@ from runic_redis.protocol.scans import Scans
 
 __all__ = ["Finding", "Verified", "Verifier"]
 
-# How many workflows are looked at in one round trip, and how many bytes of events that aims at.
+# How many workflows are read in one round trip, and about how many bytes of events.
 _AT_ONCE = 64
 _BYTES = 8 * 1024 * 1024
-# Of how many buckets facts are read in one round trip, and how many.
+# How many buckets are read in one round trip, and how many facts of each.
 _BUCKETS = 8
 _FACTS = 16
 
-# What stands behind a namespace in the keys of facts, and in those of workflows and partitions.
+# The keys of facts, and those of workflows and partitions, behind the name of the namespace.
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring|(config|partition:\d{1,4}))",
@@ -40,13 +40,13 @@ _KEY = re.compile(
 
 @dataclass(slots=True)
 class Verified:
-    """What came of looking at a part.
+    """The result of verifying a part of a namespace.
 
     Attributes:
-        workflows: how many workflows were looked at.
+        workflows: how many workflows were read.
         events: how many events were read.
         facts: how many facts were read.
-        findings: what is wrong.
+        findings: the damage that was found.
     """
 
     workflows: int = 0
@@ -56,12 +56,12 @@ class Verified:
 
 
 class Verifier:
-    """Looks at workflows, or at a whole namespace: its workflows, then all keys that there are, then its facts.
+    """A verification of some workflows, or of a whole namespace: its workflows, then all of its keys, then its facts.
 
     Args:
         context: the store's.
         workflow_ids: the workflows; None for the whole namespace.
-        repair: whether to set right what can be.
+        repair: whether to repair what can be derived from other data.
     """
 
     def __init__(self, context: Context, workflow_ids: Iterable[str] | None = None, *, repair: bool = False) -> None:
@@ -70,7 +70,7 @@ class Verifier:
         self._named = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
         self._now_ms = 0
         self._seen: set[str] = set()
-        # The sorted sets in which something was found wrong: what they count is known to differ.
+        # The sorted sets with damage. Their sizes differ from the partition's counts, which is not reported again.
         self._wrong: set[str] = set()
         self._parts = self._everything() if self._named is None else self._some(self._named)
 
@@ -85,7 +85,7 @@ class Verifier:
         return sum(count for count in counts if not isinstance(count, ErrorReply))
 
     def next_part(self) -> Operation[Verified | None]:
-        """Look at the next part; None when all is done."""
+        """Verify the next part; return None after the last."""
         part = next(self._parts, None)
         return None if part is None else (yield from part)
 
@@ -95,7 +95,7 @@ class Verifier:
 
     def _everything(self) -> Iterator[Operation[Verified]]:
         keys = self._context.keys
-        # A scan shows whatever is there from its begin to its end, also what is written meanwhile.
+        # A scan returns every member that is present from its start to its end, however much is written meanwhile.
         scored = Scans(
             Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key)
             for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring())
@@ -120,7 +120,7 @@ class Verifier:
                 yield self._check_facts(facts)
 
     def _check(self, workflow_ids: Sequence[str]) -> Operation[Verified]:
-        """Look at workflows."""
+        """Verify workflows, together."""
         checks = [
             WorkflowCheck(self._context, workflow_id, facts_too=self._named is not None) for workflow_id in workflow_ids
         ]
@@ -155,7 +155,7 @@ class Verifier:
         )
 
     def _read_scored(self, scored: Scans, found: list[str]) -> Operation[Verified]:
-        """Find workflows that stand in the partitions' sorted sets, and what stands there and should not."""
+        """Find the workflows in the partitions' sorted sets, and the members that do not belong there."""
         ids: list[str] = []
         findings = []
         for command, page in (yield from scored.next_pages()):
@@ -174,19 +174,19 @@ class Verifier:
                     if command.key not in (keys.index, keys.leases, keys.expiring):
                         problem = f"it holds {workflow_id!r:.80}, which belongs to another partition"
                 if problem:
-                    findings.append((yield from self._take_out(command.key, member, problem)))
+                    findings.append((yield from self._remove_member(command.key, member, problem)))
         found[:] = self._new(ids)
         return Verified(findings=findings)
 
-    def _take_out(self, key: str, member: bytes, problem: str) -> Operation[Finding]:
-        """Take a member out of a sorted set that it does not belong in, if it is to be repaired."""
+    def _remove_member(self, key: str, member: bytes, problem: str) -> Operation[Finding]:
+        """Report a member that does not belong in a sorted set, and remove it when repairing."""
         self._wrong.add(key)
         if self._repair:
             yield from ask(Command(("ZREM", key, member), key))
         return Finding("key", key, problem, (("member", ""),), self._repair)
 
     def _read_keys(self, scan: KeyScan, found: list[str]) -> Operation[Verified]:
-        """Find workflows that stand in no index, and keys that belong to nobody."""
+        """Find the workflows that no index lists, and the keys that belong to no workflow."""
         ids: list[str] = []
         problems = []
         for key in (yield from scan.next_page()):
@@ -199,13 +199,13 @@ class Verifier:
         return Verified(findings=problems)
 
     def _new(self, workflow_ids: Iterable[str]) -> list[str]:
-        """Those that have not come up before, each once."""
+        """Return the workflows that were not returned before, each once."""
         new = [workflow_id for workflow_id in dict.fromkeys(workflow_ids) if workflow_id not in self._seen]
         self._seen.update(new)
         return new
 
     def _owner(self, key: bytes) -> tuple[str, str]:
-        """The workflow that a key belongs to, if it does to one; and what is wrong with it."""
+        """Return the workflow that a key belongs to, or "", and the problem of the key, or ""."""
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
@@ -219,13 +219,13 @@ class Verifier:
             return "", "it is of a namespace with another number of partitions"
         its_own = str(crc32(workflow_id.encode()) % keys.partitions) if workflow_id else partition
         if not _is_number_below(partition, keys.partitions) or partition != its_own:
-            return "", "it is in the wrong partition, where nobody looks for it"
+            return "", "it is in the wrong partition, where no reader looks for it"
         if kind.startswith("import-"):
-            return "", "it is of an import that was not finished; it goes by itself a day later, or import again"
+            return "", "it belongs to an unfinished import, and expires a day later; or import again"
         return workflow_id, ""
 
     def _check_partitions(self) -> Operation[Verified]:
-        """Check that the partitions have counted what stands in their sorted sets, and that the settings are there."""
+        """Check that the partitions' counts agree with their sorted sets, and that the settings exist."""
         keys = self._context.keys
         numbers = keys.partition_numbers()
         calls = [count_call(self._context, number) for number in numbers]
@@ -244,13 +244,13 @@ class Verifier:
                 continue
             problem = (
                 f"it counts {workflows.decode(errors='replace')} workflows and {unfinished.decode(errors='replace')} "
-                f"unfinished ones, and {indexed} and {leased} are there"
+                f"unfinished ones, and has {indexed} and {leased}"
             )
             findings.append(Finding("key", keys.partition(number), problem, (("count", ""),), self._repair))
         return Verified(findings=findings)
 
     def _check_settings(self) -> Operation[list[Finding]]:
-        """Check that the namespace's settings and their copy are there and agree."""
+        """Check that the namespace's settings and their copy exist and agree."""
         keys = self._context.keys
         wanted = [str(value).encode() for value in (FORMAT, keys.partitions)]
         commands = [Command(("HMGET", key, *SETTINGS), key) for key in (keys.config, keys.config_copy)]
@@ -286,7 +286,7 @@ class Verifier:
         return Verified(findings=findings)
 
     def _check_facts(self, scans: Scans) -> Operation[Verified]:
-        """Look at facts: are they true to their hashes, and is their age known?"""
+        """Check that facts match their hashes, and that their age is known."""
         facts: list[tuple[bytes, bytes]] = []
         findings = []
         for scan, page in (yield from scans.next_pages()):
@@ -297,7 +297,9 @@ class Verifier:
                 facts.append((fact, data))
                 if self._context.keys.fact(fact)[0] != scan.key:
                     name = fact.decode(errors="backslashreplace")
-                    findings.append(Finding("fact", name, f"it is in the bucket {scan.key}, where nobody looks for it"))
+                    findings.append(
+                        Finding("fact", name, f"it is in the bucket {scan.key}, where no reader looks for it")
+                    )
         commands = [
             Command(("ZSCORE", times, fact), times) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
         ]
@@ -305,18 +307,20 @@ class Verifier:
             age = answer_or_foreign(reply, command)
             name = fact.decode(errors="backslashreplace")
             if not fact_matches(fact, data):
-                findings.append(Finding("fact", name, "it is damaged, or not what its hash stands for"))
+                findings.append(Finding("fact", name, "it is damaged: it does not match its hash"))
             if isinstance(age, ErrorReply):
                 findings.append(Finding("fact", name, f"its age, at {command.key}, cannot be read: {age.message}"))
             elif age is None:
                 repaired = yield from self._give_age(fact)
                 findings.append(
-                    Finding("fact", name, "its age is not known: it is never collected", (("times", "now"),), repaired)
+                    Finding(
+                        "fact", name, "its age is not known, so it is never collected", (("times", "now"),), repaired
+                    )
                 )
         return Verified(facts=len(facts), findings=findings)
 
     def _give_age(self, fact: bytes) -> Operation[bool]:
-        """Take a fact for written now."""
+        """Set the age of a fact to zero, when repairing. Return whether that was done."""
         if not self._repair:
             return False
         _, times = self._context.keys.fact(fact)
@@ -329,5 +333,5 @@ def _unreadable(key: str, reply: ErrorReply) -> Finding:
 
 
 def _is_number_below(text: str, limit: int) -> bool:
-    """Whether a part of a key is a number as keys have it."""
+    """Return whether a part of a key is a number below a limit, without leading zeros."""
     return int(text) < limit and str(int(text)) == text

@@ -1,7 +1,7 @@
-"""Watching a whole namespace: which workflows are written to, and how many events come.
+"""Watch a whole namespace: find the workflows that are written to, and count the events.
 
-Each partition's index says which workflows were written to last, so whoever watches asks for what has come on top of
-each. That is a question to every partition each time, with no memory of the server's and no permission but to read.
+The index of each partition orders its workflows by the time of their last write. A watcher reads the top of each index
+again and again. This takes one command for each partition, no memory of the server, and only permission to read.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ __all__ = ["Change", "Meter", "Reading", "Watcher", "server_time"]
 _REMEMBERED = 100_000
 # Sample at most this many unknown workflows per look and extrapolate the rest.
 _MOST_SAMPLED = 200
-# Of a partition in which more was written to since the last look, the rest comes with the next one.
+# Read at most this many changes of a partition per look. The next look returns the rest.
 _AT_ONCE = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -31,8 +31,8 @@ class Change(NamedTuple):
 
     Attributes:
         workflow_id: the workflow.
-        time_us: when, in microseconds since 1970, by the server's clock.
-        since_us: what was written to it from then on is new.
+        time_us: the time of the write, in microseconds since 1970, by the server's clock.
+        since_us: the entries from this time on are new.
     """
 
     workflow_id: str
@@ -47,32 +47,32 @@ def server_time(context: Context) -> Operation[datetime]:
 
 
 class Watcher:
-    """Tells which workflows of a namespace are written to, from when it is opened.
+    """A watcher that finds the workflows that are written to, from when it is opened.
 
-    A workflow that is written to several times between two looks is told once. No clock matters: the scores of a
-    partition's index only grow.
+    It returns a workflow once, however often it was written to between two looks. Clocks do not matter: the scores of
+    a partition's index only grow.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._since: list[int] = []
-        # From when on what was written is new.
+        # For each partition, the time from which entries are new.
         self._new_from: list[int] = []
-        # Those that were written to in just that microsecond: others may have been, too.
+        # The workflows that were written to in exactly that microsecond. More of them may follow.
         self._told: list[set[str]] = []
 
     def open(self) -> Operation[None]:
-        """Begin now."""
+        """Start now."""
         keys = self._context.keys.indexes()
         commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
         tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
         self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
         self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
-        # Entries have their times in milliseconds: what was written in that of the last write is not new.
+        # Entries have their times in milliseconds: those in the millisecond of the last write are not new.
         self._new_from = [since + 1000 for since in self._since]
 
     def look(self) -> Operation[list[Change]]:
-        """What has been written to since the last look, in the order of their times; nothing, if nothing has."""
+        """Return the changes since the last look, in the order of their times."""
         keys = self._context.keys.indexes()
         commands = [
             Command(
@@ -85,7 +85,7 @@ class Watcher:
             since, told, new_from = self._since[number], self._told[number], self._new_from[number]
             for workflow_id, score in scored_ids(reply, keys[number]):
                 if not 0 <= score <= MAX_CURSOR:
-                    continue  # no time of a server's
+                    continue  # it is not a time
                 time_us = int(score)
                 if time_us == since and workflow_id in told:
                     continue
@@ -102,8 +102,8 @@ class Reading(NamedTuple):
 
     Attributes:
         changes: the workflows that were written to, in the order of their times.
-        events: how many events were appended to them: exact for those that were seen before or are new, and for others
-            as many as their last entry holds.
+        events: how many events were appended to them. This is exact for workflows that are new or were seen before.
+            For others it is the number of events in their last entry.
     """
 
     changes: list[Change]
@@ -111,7 +111,10 @@ class Reading(NamedTuple):
 
 
 class Meter:
-    """Counts what is appended to a namespace, from when it is opened; asks each partition's index at every look."""
+    """A counter of the events that are appended to a namespace, from when it is opened.
+
+    Each look reads the index of each partition.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -119,7 +122,7 @@ class Meter:
         self._cursors: OrderedDict[str, int] = OrderedDict()
 
     def open(self) -> Operation[None]:
-        """Begin now."""
+        """Start now."""
         self._cursors.clear()
         yield from self._watcher.open()
 
@@ -147,7 +150,7 @@ class Meter:
         return Reading(changes, counted)
 
     def _last_entries(self, changes: Sequence[tuple[Change, int]]) -> Operation[int]:
-        """About how many events the new ones of the last entries hold: by where the entries before them end."""
+        """Return about how many events the new last entries hold, by the cursors at which the entries before end."""
         some = changes[:_MOST_SAMPLED]
         if not some:
             return 0
@@ -156,7 +159,7 @@ class Meter:
         held = 0
         for (change, now), entries in zip(some, replies, strict=True):
             (_, ms), (before, _) = [entry[0].split(b"-") for entry in (*entries, (b"0-0",), (b"0-0",))][:2]
-            # (A snapshot or a lease changes a workflow, too.)
+            # (A snapshot or a lease changes a workflow without an entry.)
             if is_cursor(ms) and is_cursor(before) and int(ms) >= change.since_us // 1000:
                 held += max(0, now - int(before))
         return held * len(changes) // len(some)

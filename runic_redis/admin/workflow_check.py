@@ -1,9 +1,12 @@
-"""One workflow, looked at whether it is whole and true: what to ask for next, and what the replies say.
+"""Verify one workflow: choose the next commands, and judge the replies.
 
-It asks for a page at a time, and knows nothing of others, whose questions travel with its own. Writers may go on: the
-meta hash is read before all else and again after it. What must be there is what was there before, and what is too much
-is what is too much afterwards. So a workflow may grow and be trimmed all the time, and no change under way is taken for
-damage.
+A check reads a page at a time. The verifier sends the commands of many checks in one round trip.
+
+Writers may be active, and a change in progress is not damage. Therefore the check reads the meta hash before all other
+keys and again after them. Data is missing only if the first reading announced it. Data is in excess only if the second
+reading does not account for it. So a workflow may grow, and be trimmed, all the time.
+
+The module is long because reading and judging stay together: each judgement depends on the order of the readings.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,15 +25,15 @@ from runic_redis.protocol.resp import pairs
 
 __all__ = ["Finding", "WorkflowCheck"]
 
-# Entries of less are not noted as large by the scripts, so none is known to be larger.
+# The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192
 _MOST_ENTRIES = 1000
 _MEMBERS = 500
 _Step = Literal["head", "pages", "facts", "end", "done"]
-# How often it is looked at anew because it was deleted or made meanwhile, or its lease or its end changed while those
-# were compared. What nobody then saw twice is not judged.
+# How often a workflow is read again because it was deleted or made meanwhile, or its lease or its expiry changed while
+# they were compared. After that, it is not judged.
 _TRIES = 5
-# The fields of the meta hash that say how a workflow stands in the partition's sorted sets.
+# The fields of the meta hash that determine a workflow's scores in the partition's sorted sets.
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
 _NUMBERS = (
     *("completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until", "refs"),
@@ -40,14 +43,14 @@ _NUMBERS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it must be.
+    """Damage that was found.
 
     Attributes:
-        kind: of what: a workflow, a fact or a key.
+        kind: the kind of the damaged thing: a workflow, a fact or a key.
         name: the workflow's id, the fact's hash or the key.
-        problem: what is wrong.
-        repairs: what sets it right, as lua/repair.lua takes it; empty if that cannot be derived.
-        repaired: whether it has been set right.
+        problem: a description of the damage.
+        repairs: the repairs, as lua/repair.lua takes them; empty if the right value cannot be derived.
+        repaired: whether it has been repaired.
     """
 
     kind: Literal["workflow", "fact", "key"]
@@ -58,18 +61,18 @@ class Finding:
 
 
 class WorkflowCheck:
-    """Looks at one workflow.
+    """The check of one workflow.
 
     Args:
         context: the store's, without the application's classes.
         workflow_id: the workflow.
-        facts_too: whether to look at the facts that it refers to themselves, or only whether they are there.
+        facts_too: whether to read the facts that it refers to, or only check that they exist.
 
     Attributes:
         workflow_id: the workflow.
         events: how many events were read.
-        findings: what is wrong, once all is read.
-        there: whether there is such a workflow.
+        findings: the damage, once all is read.
+        there: whether the workflow exists.
     """
 
     def __init__(self, context: Context, workflow_id: str, *, facts_too: bool) -> None:
@@ -85,7 +88,7 @@ class WorkflowCheck:
         self.there = True
         self.findings: list[Finding] = []
         self._step: _Step = "head"
-        # As it is, and as it was before all else was read.
+        # The meta hash as last read, and as it was before all other keys were read.
         self._meta: dict[bytes, bytes] = {}
         self._before: dict[bytes, bytes] = {}
         self._position = 0
@@ -98,16 +101,16 @@ class WorkflowCheck:
         self._referred: set[bytes] = set()
         self._refs: set[bytes] = set()
         self._commits: list[tuple[bytes, bytes]] = []
-        # What is still to be read, by what: where to go on.
+        # For each kind of key that is still to be read, the place where to continue.
         self._left: dict[str, Any] = {}
         self._facts: list[bytes] = []
-        # Those of its keys at which there is a foreign value.
+        # The keys of the workflow that hold a foreign value.
         self._foreign: set[str] = set()
-        # Those of its keys that are there.
+        # The keys of the workflow that exist.
         self._own: list[str] = []
-        # Whether its references or commit ids are all that there is.
+        # Whether it has only references or commit ids.
         self._leftovers = False
-        # How many references and commit ids were there after the meta hash was first read, and whether a log was.
+        # The numbers of references and commit ids, and the size of the log, after the first reading of the meta hash.
         self._sizes: dict[bytes, int] = {}
         # The snapshot's cursor, if it was above the workflow's.
         self._snapshot_ahead = 0
@@ -115,7 +118,7 @@ class WorkflowCheck:
         self._places: dict[bytes, int] = {}
 
     def commands(self, most_bytes: int) -> list[Command]:
-        """What to ask for next, of about so many bytes; nothing, once all is read."""
+        """Return the next commands, for about so many bytes of replies; none once all is read."""
         keys = self._keys
         if self._step == "head":
             # The snapshot may not be ahead of the meta hash, which is read after it, nor behind it, read before it.
@@ -149,7 +152,7 @@ class WorkflowCheck:
         return []
 
     def receive(self, replies: Sequence[Any]) -> None:
-        """Take the replies to what was asked for."""
+        """Take the replies to the last commands."""
         if self._step == "head":
             self._take_head(replies)
         elif self._step == "pages":
@@ -160,7 +163,7 @@ class WorkflowCheck:
             self._take_end(replies)
 
     def repair(self) -> Operation[None]:
-        """Set right what can be derived, and say so in the findings; not if the workflow has changed meanwhile."""
+        """Repair what can be derived, and mark the findings. A workflow that has changed meanwhile is not repaired."""
         arguments: list[Argument] = [
             self.workflow_id,
             self._meta.get(b"cursor", b""),
@@ -188,8 +191,8 @@ class WorkflowCheck:
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
 
-    def _plain(self, reply: Any, key: str) -> Any:
-        """A reply; nothing, if it is an error."""
+    def _readable(self, reply: Any, key: str) -> Any:
+        """Return a reply; None, with a finding, if it is an error."""
         if isinstance(reply, ErrorReply):
             if key not in self._foreign:
                 self._foreign.add(key)
@@ -200,7 +203,7 @@ class WorkflowCheck:
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
         of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
-        earlier, meta, data, later, entries, log, refs, commits = map(self._plain, replies, of)
+        earlier, meta, data, later, entries, log, refs, commits = map(self._readable, replies, of)
         self._meta = self._before = dict(pairs(meta or []))
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
@@ -220,7 +223,7 @@ class WorkflowCheck:
             self._step = "pages"
 
     def _pages(self) -> dict[str, Any]:
-        """What is to be read next: first the events, so that nothing of theirs is looked for before it is written."""
+        """Return the kinds of keys to read next: the events first, since the script writes what they refer to with them."""
         return {what: where for what, where in self._left.items() if what in {"events", "log"}} or self._left
 
     def _page(self, what: str, where: Any, most_bytes: int) -> Command:
@@ -238,14 +241,14 @@ class WorkflowCheck:
         *pages, now = replies
         created, cursor = (None, None) if isinstance(now, ErrorReply) else now
         if created != self._before.get(b"created"):
-            # The entries of a later life have later IDs: reading on could go on for as long as there are new lives.
+            # It was deleted and made again. Later entries have later IDs, so that reading on might never end.
             self._look_again()
             return
         for what, reply in zip(list(self._pages()), pages, strict=True):
-            found = self._plain(reply, getattr(self._keys, what))
+            found = self._readable(reply, getattr(self._keys, what))
             where = getattr(self, f"_take_{what}")(found) if found else None
             if what == "events" and self._number("cursor") < self._position <= _number(cursor):
-                where = None  # all is read that was there, and what comes meanwhile may come for ever
+                where = None  # all entries of the first reading are read; more may be added for ever
             if where is None:
                 del self._left[what]
             else:
@@ -314,16 +317,14 @@ class WorkflowCheck:
         return page[0] if int(page[0]) else None
 
     def _judge_absence(self, index: Any, leases: Any, expiring: Any) -> None:
-        """What of a workflow that is not there stands in the sorted sets, and should not."""
+        """Find a workflow without data in the sorted sets."""
         scores = {"index": index, "leases": leases, "expiring": expiring}
         repairs = [(name, "") for name, score in scores.items() if score is not None]
         if repairs:
-            self._found(
-                f"nothing is kept of it, and it stands in the {', '.join(name for name, _ in repairs)}", *repairs
-            )
+            self._found(f"it has no data, and is listed in the {', '.join(name for name, _ in repairs)}", *repairs)
 
     def _judge_snapshot(self, earlier: Any, later: Any, *, has_data: bool) -> None:
-        """Look at the snapshot's cursor, as it was before and after the meta hash was read."""
+        """Judge the snapshot's cursor, as it was before and after the meta hash was read."""
         trimmed, cursor = self._number("trimmed"), self._number("cursor")
         noted = self._meta.get(b"snapshot")
         if later is None and not has_data and noted is not None:
@@ -342,7 +343,7 @@ class WorkflowCheck:
             if trimmed:
                 self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
         elif (earlier is None) is not (later is None):
-            pass  # it came meanwhile, or its workflow went
+            pass  # it was saved meanwhile, or the workflow was deleted
         elif later is None or not is_cursor(later) or not has_data:
             self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
         elif int(later) < trimmed:
@@ -351,15 +352,15 @@ class WorkflowCheck:
             self._snapshot_ahead = int(earlier)
 
     def _judge(self) -> None:
-        """What all of it says together."""
+        """Judge all that was read."""
         cursor, trimmed = self._number("cursor"), self._number("trimmed")
-        # (What has been trimmed since it was looked for is not missing.)
+        # (Events that were trimmed since they were read are not missing.)
         for first, last in self._gaps:
             if last > trimmed:
                 self._found(f"the events {first} to {last} are missing")
         end = _number(self._before.get(b"cursor"))
         repairs: list[tuple[str, Argument]] = []
-        # A cursor above what cannot be read would take along those who can still read what is below.
+        # A cursor above an unreadable entry would make reading fail that now succeeds below it.
         if self._position > cursor >= self._broken:
             repairs.append(("meta.cursor", str(self._position)))
         if self._snapshot_ahead:
@@ -379,9 +380,9 @@ class WorkflowCheck:
         self._judge_counts()
 
     def _judge_counts(self) -> None:
-        """Whether there are as many references and commit ids, and the snapshot and the log, as the meta hash says.
+        """Compare the references, the commit ids and the log with the counts in the meta hash.
 
-        What must be there was counted before it was read, and what is too much is too much after it.
+        Those missing are missing from the first reading, and those in excess exceed the second one.
         """
         before = {name: _number(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
         if self._sizes[b"refs"] < before[b"refs"]:
@@ -405,11 +406,12 @@ class WorkflowCheck:
             self._found("it has a log that its meta hash does not know of", ("meta.log", "1"))
 
     def _judge_meta(self) -> None:
-        """What the meta hash and the references say of the events."""
+        """Compare the meta hash and the references with the events."""
         first, _ = self._times or (b"", b"")
         if b"created" not in self._meta:
             self._found(
-                "when it was created is missing", *([("meta.created", f"{int(first)}000")] if first.isdigit() else [])
+                "the time of its creation is missing",
+                *([("meta.created", f"{int(first)}000")] if first.isdigit() else []),
             )
         if self._largest >= _LARGE and self._largest > self._number("largest"):
             self._found(
@@ -426,12 +428,12 @@ class WorkflowCheck:
             )
 
     def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
-        """Whether it stands in those of the partition's sorted sets that can be read, and where it should."""
+        """Judge its scores in those of the partition's sorted sets that can be read."""
         _, last = self._times or (b"", b"")
         index = scores.get("index", 0.0)
         if index is None or not 0 <= index <= MAX_CURSOR:
             written = f"{int(last)}000" if last.isdigit() else str(self._number("created"))
-            problem = "not in the index: listings pass it over" if index is None else f"in the index with {index}"
+            problem = "not in the index: listings skip it" if index is None else f"in the index with {index}"
             self._found(f"it is {problem}", ("index", written))
         wanted = None
         if b"fence" in self._meta and b"completed" not in self._meta:
@@ -439,25 +441,25 @@ class WorkflowCheck:
         leases = scores.get("leases", wanted)
         if leases != wanted:
             self._found(
-                f"among the unfinished it stands with {leases}, and should with {wanted}",
+                f"its time among the unfinished is {leases}, and should be {wanted}",
                 ("leases", "" if wanted is None else f"{wanted:.0f}"),
             )
         ends = float(self._number("expires")) if b"expires" in self._meta else None
         expiring = scores.get("expiring", ends)
         if expiring != ends:
             self._found(
-                f"among the expiring it stands with {expiring}, and should with {ends}",
+                f"its time among the expiring is {expiring}, and should be {ends}",
                 ("expiring", "" if ends is None else f"{ends:.0f}"),
             )
 
     def _judge_lives(self, left_ms: Sequence[int]) -> None:
-        """Whether Redis would delete any of its keys: the store gives none of them a time to live."""
+        """Find keys that Redis would delete: the store gives no key of a workflow a time to live."""
         mortal = [key for key, left in zip(self._own, left_ms, strict=True) if left >= 0]
         if mortal:
-            self._found(f"these keys have a time to live, which somebody else has given them: {', '.join(mortal)}")
+            self._found(f"these keys have a time to live, which no store has set: {', '.join(mortal)}")
 
     def _judge_numbers(self) -> None:
-        """Which numbers of the meta hash are none; last, since what else was found may set them right."""
+        """Find numbers of the meta hash that are none; last, since other repairs may replace them."""
         repairs = {repair[0]: repair for finding in self.findings for repair in finding.repairs}
         for name in _NUMBERS:
             value = self._meta.get(name.encode())
@@ -481,9 +483,9 @@ class WorkflowCheck:
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
         of = (keys.meta, keys.index, keys.leases, keys.expiring)
-        earlier, *scores = map(self._plain, replies[:4], of)
+        earlier, *scores = map(self._readable, replies[:4], of)
         *left, later = replies[4:]
-        later = self._plain(later, keys.meta)
+        later = self._readable(later, keys.meta)
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
         if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
@@ -491,8 +493,8 @@ class WorkflowCheck:
             return
         self._step = "done"
         if self._leftovers:
-            # Whether it was deleted or lost, nobody can tell.
-            self._found("of it only references to facts or commit ids are left")
+            # It was deleted in part, or its events are lost: nothing tells which.
+            self._found("only references to facts or commit ids are left of it")
         elif self.there:
             self._judge()
             self._judge_scores(

@@ -27,7 +27,6 @@ __all__ = [
     "plain_names",
     "restoring_build",
     "set_attributes",
-    "set_field",
     "slot_names",
 ]
 
@@ -37,7 +36,7 @@ Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
 Beside = Callable[[Any], dict[str, Any]]
 # The name in the data of the attributes that are not fields.
 ATTRIBUTES = "__dict__"
-set_field = object.__setattr__
+_set_field = object.__setattr__
 
 
 def attribute_reader(attributes: tuple[str, ...]) -> Read:
@@ -144,7 +143,7 @@ def set_attributes(cls: type, instance: Any, beside: Mapping[str, Any], _: Colle
     for plain_name, value in attributes.items():
         name = attribute_name(cls, plain_name)
         if type(getattr_static(cls, name, None)) is MemberDescriptorType:
-            set_field(instance, name, value)
+            _set_field(instance, name, value)
         elif cls.__dictoffset__:
             instance.__dict__[name] = value
 
@@ -172,22 +171,19 @@ def restoring_build(cls: type, attributes: Sequence[str], besides: Mapping[str, 
 
         return build
     # A property without a setter takes its value from other attributes.
-    computed = {name for name in descriptors if _cannot_be_set(getattr_static(cls, name))}
+    found = {name: getattr_static(cls, name) for name in descriptors}
+    computed = {name for name, value in found.items() if isinstance(value, property) and value.fset is None}
 
     def restore(*values: Any) -> Any:
         instance: Any = blank(cls)
         for name, value in zip(attributes, values, strict=True):
             if name not in computed:
-                set_field(instance, name, value)
+                _set_field(instance, name, value)
         for name, value in besides.items():
-            set_field(instance, name, value)
+            _set_field(instance, name, value)
         return instance
 
     return build_each(restore)
-
-
-def _cannot_be_set(descriptor: Any) -> bool:
-    return isinstance(descriptor, property) and descriptor.fset is None
 
 
 def _twin(cls: type, fields: Sequence[str]) -> Any:

@@ -31,7 +31,6 @@ from runic_redis.events.attributes import (
     plain_names,
     restoring_build,
     set_attributes,
-    set_field,
     slot_names,
 )
 
@@ -41,6 +40,7 @@ __all__ = ["EXTRA_FIELDS", "FIELDS_SET", "UNSET", "Kind", "all_values", "kind_of
 Default = Callable[[Mapping[str, Any]], Any]
 # The value of a field that has none. The field is not stored, and has no value when it is read.
 UNSET: Any = object()
+_set_field = object.__setattr__
 # The attributes in which pydantic keeps the state of a model.
 _PYDANTIC_SLOTS = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 # The names in the data of the fields of a pydantic model that were given, and of the fields that it does not declare.
@@ -258,7 +258,7 @@ def _default_from_self(
     instance: Any = object.__new__(cls)
     for name, value in known.items():
         if name in attributes:
-            set_field(instance, attributes[name], value)
+            _set_field(instance, attributes[name], value)
     return factory(instance)
 
 
@@ -325,7 +325,7 @@ def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
             extra = {name: value for name, value in beside.get(EXTRA_FIELDS, {}).items() if name not in all_fields}
             instance.__pydantic_extra__.update(extra)
             given |= extra.keys()
-        set_field(instance, "__pydantic_fields_set__", set(given))
+        _set_field(instance, "__pydantic_fields_set__", set(given))
 
     return Kind(
         names,

@@ -389,8 +389,7 @@ def _failure_text(error: Exception) -> str:
 
 def _checked_build_log(build_log: Any) -> list[Any]:
     if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
-        kind = type(build_log).__qualname__
-        raise InvalidType(f"build_log is a list of events, not a {kind}. Nothing was recovered.")
+        raise InvalidType(f"build_log is a list of events, not {short_repr(build_log)}. Nothing was recovered.")
     return list(build_log)
 
 

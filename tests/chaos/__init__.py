@@ -1,1 +1,1 @@
-"""Chaos: clients at work while what they work on breaks, and a judge of what they were told."""
+"""Chaos tests: clients work while their servers and connections fail, and a judge checks what they were told."""

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: trouble of every kind, for as long as asked, and a table of what came of it."""
+"""``python -m tests.chaos``: cause faults of every kind for as long as asked, and print a table of the results."""
 
 import time
 from typing import Annotated
@@ -10,13 +10,13 @@ from rich.table import Table
 
 from tests.chaos.run import KINDS, Row, run_kind
 
-# Of the cuts, those of every face are what an unspecified run has.
+# By default, "cuts" runs instead of its variants, because it uses every face.
 _USUAL = [name for name in KINDS if not name.startswith("cuts-")]
 _ROUND_S = 30.0
 
 
 def table(rows: list[Row], seconds: float) -> Table:
-    """What came of it, a line for each kind."""
+    """Return the results as a table, a line for each kind."""
     made = Table(title=f"{seconds:.0f} s of chaos")
     made.add_column("kind")
     for name in ("faults", "commits", "acknowledged", "lost", "unnoticed", "doubled", "torn", "wrong", "errors"):
@@ -33,12 +33,15 @@ def table(rows: list[Row], seconds: float) -> Table:
 
 
 def main(
-    kinds: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(KINDS)}; by default most.")] = None,
-    seconds: Annotated[float, typer.Option(help="How long it goes on, over all kinds.")] = 120.0,
-    faults: Annotated[int, typer.Option(help="How often something happens, of each kind; in place of a time.")] = 0,
-    seed: Annotated[str, typer.Option(help="Decides what happens when.")] = "1",
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"Any of {', '.join(KINDS)}; by default all but the variants of cuts."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="For how many seconds to run, over all kinds.")] = 120.0,
+    faults: Annotated[int, typer.Option(help="How many faults of each kind to cause; replaces --seconds.")] = 0,
+    seed: Annotated[str, typer.Option(help="The seed of the random choices.")] = "1",
 ) -> None:
-    """Have clients work while what they work on breaks, and judge what they were told. Exit with 1 if that is wrong."""
+    """Let clients work while faults happen, and judge what they were told. Exit with 1 if anything is wrong."""
     console = Console(width=max(Console().width, 132))
     rows = {name: Row(name) for name in kinds or _USUAL}
     began_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""Clients at work: what they ask for and are told goes into a history."""
+"""Clients at work: they record in a history what they asked for and what they were told."""
 
 import itertools
 import json
@@ -25,32 +25,32 @@ from tests.chaos.history import Append, Delete, Read, Stored, View
 
 __all__ = ["Client", "Crew", "Interrupted", "is_by_design", "read_back"]
 
-# How large commits are: mostly small, now and then one that takes several pages to read.
+# Events per commit: mostly few, now and then a commit that takes several pages to read.
 SIZES = (*[1, 1, 1, 2, 3, 5, 8] * 7, 1000)
-# How an error names a workflow that clients trim.
+# An error about a workflow that clients trim contains this.
 _TRIMMED = "'trimmed-"
-# After how many commits a workflow is left alone: reading all of it should stay cheap.
+# After so many commits clients leave a workflow, because reading all of it must stay cheap.
 MOST_COMMITS = 120
 
 
 class Interrupted(BaseException):
-    """A call was interrupted by a signal, or cancelled: whether it was carried out is not known."""
+    """A signal or a cancellation interrupted a call. It is not known whether the call was carried out."""
 
 
 def is_by_design(error: StoreError) -> bool:
-    """Whether clients may be told an error whatever goes wrong: a retry without a commit id, among trimmed commits."""
+    """Is this error allowed in every run? It is for a retry without a commit id among trimmed commits."""
     return (
         isinstance(error, StoreUnavailable) and "trimmed or too much to search" in str(error) and _TRIMMED in str(error)
     )
 
 
 def read_back(store: Any, workflow_id: str) -> list[Stored]:
-    """All of a workflow's commits, what its snapshot covers among them."""
+    """Return all commits of a workflow, including those that its snapshot covers."""
     while True:
         try:
             return _read_back(store, workflow_id)
         except EventsTrimmed:
-            continue  # between the snapshot and the stream somebody has saved another, and trimmed
+            continue  # another client saved a newer snapshot after this one was read, and trimmed
 
 
 def _read_back(store: Any, workflow_id: str) -> list[Stored]:
@@ -63,11 +63,11 @@ def _read_back(store: Any, workflow_id: str) -> list[Stored]:
     try:
         return commits + _assemble(store.stream_records(workflow_id, after=covered))
     except WorkflowNotFound:
-        return commits  # there is nothing yet; or it was deleted meanwhile
+        return commits  # it does not exist yet, or was deleted meanwhile
 
 
 def _assemble(records: Iterable[Record]) -> list[Stored]:
-    """Commits from their events; what is part of none stands at the cursor -1."""
+    """Return commits, assembled from their events. An event that belongs to no commit gets the cursor -1."""
     commits: list[Stored] = []
     part = 0
     for record in records:
@@ -83,17 +83,17 @@ def _assemble(records: Iterable[Record]) -> list[Stored]:
 
 
 class Client(threading.Thread):
-    """One client, which goes on until it is told to stop.
+    """One client, which works until its crew stops.
 
     Args:
-        crew: whose it is.
-        store: what it works with, alone or with others.
-        seed: decides what it does.
+        crew: the crew that it belongs to.
+        store: the store that it works with, alone or with other clients.
+        seed: the seed of its random choices.
 
     Attributes:
-        acknowledged: how many of its writes were.
-        refused: how many were because the server was full.
-        errors: what it was told that it should not have been.
+        acknowledged: how many of its writes were acknowledged.
+        refused: how many of its writes a full server rejected.
+        errors: the errors that it should not have got.
     """
 
     def __init__(self, crew: "Crew", store: Any, seed: str) -> None:
@@ -112,7 +112,7 @@ class Client(threading.Thread):
             self.step()
 
     def step(self) -> bool:
-        """Do one thing; whether it was not interrupted."""
+        """Do one thing. Return whether it ran without an interruption."""
         view = self._crew.pick(self._random)
         act = self._random.choices(*zip(*self._crew.mixture(self, view), strict=True))[0]
         try:
@@ -123,21 +123,21 @@ class Client(threading.Thread):
             self.refused += isinstance(error, WriteRefused)
             if not self._crew.expects(error):
                 self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
-        except BaseException as error:  # what is no StoreError nobody should see
+        except BaseException as error:  # clients must only see errors of class StoreError
             self.errors.append(f"{act.__name__}: {type(error).__name__}: {error}")
             raise
         return True
 
     def append(self, view: View) -> None:
-        """Append, wherever the workflow is."""
+        """Append at any cursor."""
         self._append(view)
 
     def append_by_id(self, view: View) -> None:
-        """Append by a commit id, and ask again until it is certain."""
+        """Append with a commit id, and retry until the outcome is certain."""
         self._append(view, commit_id=self._random.randbytes(6).hex())
 
     def append_at(self, view: View) -> None:
-        """Append where this client knows the workflow to be."""
+        """Append at the cursor that this client knows."""
         self._append(view, expected=self._cursors.get(view.workflow_id, 0))
 
     def _append(self, view: View, *, expected: int | None = None, commit_id: str | None = None) -> None:
@@ -176,30 +176,30 @@ class Client(threading.Thread):
             return
 
     def write_once_more(self, store: Any, view: View) -> None:
-        """Append where this client knows the workflow to be, if it does: what was lost is then noticed."""
+        """Append at the cursor that this client knows, if it knows one. This detects lost commits."""
         self._store = store
         if view.workflow_id in self._cursors:
             self.append_at(view)
 
     def read(self, view: View) -> None:
-        """Read all of the workflow."""
+        """Read the whole workflow."""
         began_s = time.monotonic()
         commits = read_back(self._store, view.workflow_id)
         view.reads.append(Read(began_s, time.monotonic(), commits))
 
     def snapshot(self, view: View) -> None:
-        """Save a snapshot of all there is, and trim."""
+        """Save a snapshot of all commits, and trim."""
         commits = read_back(self._store, view.workflow_id)
         if commits:
             data = json.dumps(commits).encode()
             try:
                 if self._crew.may_go_back:
-                    # What was read may be dropped, unless it is confirmed: no snapshot is to be made of that.
+                    # A failover may drop unconfirmed commits: this append confirms them before the snapshot.
                     self._store.append(view.workflow_id, [], expected_cursor=commits[-1].cursor)
                 self._store.save_snapshot(view.workflow_id, commits[-1].cursor, data)
                 self._store.trim(view.workflow_id, keep=self._random.choice([0, 3]))
             except (CursorConflict, SnapshotConflict, WorkflowNotFound):
-                pass  # somebody has appended, or saved a later one; or deleted it
+                pass  # another client appended, saved a later snapshot, or deleted the workflow
 
     def delete(self, view: View) -> None:
         """Delete the workflow."""
@@ -213,20 +213,20 @@ class Crew:
     """Clients, and the workflows that they share.
 
     Args:
-        stores: each client's; the same one several times has their calls travel together.
-        seed: decides what they do.
-        one_writer: whether a workflow has one writer, who always says where: what is lost is then noticed.
-        may_go_back: whether what is read may be dropped, as long as it is not confirmed.
-        rest_s: for how long clients rest between what they do.
-        busy: the one workflow that all append to, and do nothing else.
-        expects: which errors a client may be told.
+        stores: a store for each client. Clients with the same store share its batches.
+        seed: the seed of their random choices.
+        one_writer: each workflow has one writer, which always passes its cursor and so notices lost commits.
+        may_go_back: commits that were read but not confirmed may be dropped.
+        rest_s: how long each client rests between two calls.
+        busy: the one workflow to which all clients append, doing nothing else.
+        expects: the errors that a client may get.
 
     Attributes:
-        stores: each client's.
-        sizes: how many events their commits have.
-        views: what was done, by workflow.
-        stopping: set when they are to stop.
-        longest_outage_s: the longest time without anything being acknowledged.
+        stores: a store for each client.
+        sizes: the numbers of events that commits can have.
+        views: what clients did, by workflow.
+        stopping: set when the clients must stop.
+        longest_outage_s: the longest time without an acknowledged write.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Crew:
         self._one_writer = one_writer
         self.rest_s = rest_s
         self._busy = busy
-        # (Reading all of a busy workflow should stay cheap.)
+        # (Reading all of a busy workflow must stay cheap.)
         self.sizes = SIZES if busy is None else (1,)
         self.may_go_back = may_go_back
         self.expects = expects
@@ -274,7 +274,7 @@ class Crew:
             self._at_work[place] = view
 
     def pick(self, source: random.Random) -> View:
-        """A workflow to work on."""
+        """Return a workflow to work on."""
         if self._busy is not None:
             return self._busy
         with self._lock:
@@ -288,7 +288,7 @@ class Crew:
             return self._at_work[place]
 
     def mixture(self, client: Client, view: View) -> list[tuple[Callable[[View], None], float]]:
-        """What a client may do to a workflow, and how often."""
+        """Return what a client can do to a workflow, with weights."""
         if self._busy is not None:
             return [(client.append, 1)]
         if self._one_writer:
@@ -301,28 +301,28 @@ class Crew:
         return mixture
 
     def note(self, now_s: float) -> None:
-        """Something was acknowledged."""
+        """Record the time of an acknowledgement."""
         with self._lock:
             self.longest_outage_s = max(self.longest_outage_s, now_s - self._last_s)
             self._last_s = max(self._last_s, now_s)
 
     @property
     def acknowledged(self) -> int:
-        """How many writes were."""
+        """Return how many writes were acknowledged."""
         return sum(client.acknowledged for client in self.clients)
 
     @property
     def refused(self) -> int:
-        """How many writes were because the server was full."""
+        """Return how many writes a full server rejected."""
         return sum(client.refused for client in self.clients)
 
     def start(self) -> None:
-        """Set them to work."""
+        """Start all clients."""
         for client in self.clients:
             client.start()
 
     def await_progress(self, limit_s: float = 60.0) -> None:
-        """Wait until every client has had something acknowledged that is acknowledged from now on."""
+        """Wait until every client has one more write acknowledged."""
         waiting = {client: client.acknowledged for client in self.clients}
         over_s = time.monotonic() + limit_s
         while any(client.acknowledged == before for client, before in waiting.items()):
@@ -331,14 +331,14 @@ class Crew:
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """Have them stop, and wait for it."""
+        """Stop all clients, and wait until they have stopped."""
         self.stopping.set()
         over_s = time.monotonic() + 60.0
         for client in self.clients:
             client.join(max(0.0, over_s - time.monotonic()))
             if client.is_alive():
-                client.errors.append("it waits, and nobody tells it anything")
+                client.errors.append("it still waits for a reply")
 
     def errors(self) -> list[str]:
-        """What clients were told that they should not have been."""
+        """Return the errors that clients should not have got."""
         return [error for client in self.clients for error in client.errors]

@@ -1,4 +1,4 @@
-"""Trouble with the server's clock: it is set, or a server with another clock takes over."""
+"""Faults of the server's clock: it is set, or a server with another clock takes over."""
 
 import json
 import subprocess
@@ -20,23 +20,23 @@ from tests.servers import RunningServer, follows, free_ports, running, valkey_pr
 __all__ = ["clock_steps"]
 
 _STEPS_S = (2.0, 60.0, 3600.0, 6 * 3600.0)
-# How far the clock goes at most.
+# The clock differs from real time by at most this.
 _FARTHEST_S = 12 * 3600.0
-# What is to expire does so long after the test, whatever the server's clock says; or almost at once.
+# Workflows expire either long after the test, whatever the server's clock says, or almost at once.
 _DAY_S = 24 * 3600.0
 _SOON_S = 0.05
 _TTL_S = 0.2
 _PARTITIONS = 4
-# Before the clock is set, so that retries come after it.
+# Replies are lost before the clock is set, so their retries come after it.
 _LOST_REPLIES = 3
 
 
 @contextmanager
 def clock_steps(directory: Path, source: Random) -> Iterator[Rig]:
-    """The server's clock is set by seconds to hours, or a server with another clock takes over, while replies are lost.
+    """Set the server's clock by seconds to hours, or let a server with another clock take over, and lose replies.
 
-    Clients do what they do everywhere, and besides, workflows expire, facts are collected, leases are taken over, and
-    events are followed.
+    Clients do their usual work. In addition workflows expire, facts are collected, leases are taken over, and events
+    are followed.
     """
 
     def befall(crew: Crew) -> None:
@@ -67,7 +67,7 @@ def clock_steps(directory: Path, source: Random) -> Iterator[Rig]:
 
 
 def _pair(directory: Path, stack: ExitStack) -> list[RunningServer]:
-    """A primary and its replica."""
+    """Start a primary and its replica."""
     servers = [
         stack.enter_context(running(valkey_program(), directory / str(port), port=port)) for port in free_ports(2)
     ]
@@ -78,7 +78,7 @@ def _pair(directory: Path, stack: ExitStack) -> list[RunningServer]:
 
 
 def _hand_over(primary: RunningServer, replica: RunningServer) -> None:
-    """Have a replica that has everything take over."""
+    """Let a replica that has all data take over."""
     wait_until(lambda: follows(replica), "the replica to follow")
     with primary.client() as client:
         client.execute_command("FAILOVER", "TO", "127.0.0.1", str(replica.port))
@@ -91,21 +91,21 @@ def _is_primary(server: RunningServer) -> bool:
 
 
 class _Aside:
-    """What is done besides, before and after each step; all of it must be as if the clock had not been set."""
+    """Additional work before and after each step, with the results that it has when no clock is set."""
 
     def __init__(self, rig: Rig, stack: ExitStack) -> None:
         self._found = rig.found
         self._store = stack.enter_context(RedisStore.from_url(rig.url, namespace=ASIDE, partitions=_PARTITIONS))
         self._number = 0
         self._told = 0
-        # The workflows that must stay, and the facts that they refer to; and those that have expired, or will.
+        # `_kept`: workflows that must stay, with the facts that they refer to. `_brief`: workflows that expire.
         self._kept: dict[str, str] = {}
         self._brief: list[str] = []
         self._followers = [
             _Follower(self._store, stack),
             _Terminal(rig.url, stack),
         ]
-        wait_until(self._is_followed, "all who follow to begin")
+        wait_until(self._is_followed, "all followers to begin")
         self._left: HeldLease
         self._taken: HeldLease
         self._loose = ""
@@ -124,7 +124,7 @@ class _Aside:
         self._store.append("followed", [{"number": self._told}])
 
     def prepare(self) -> None:
-        """Do what the step then befalls."""
+        """Write what the step will affect."""
         self._number += 1
         number, store = self._number, self._store
         self._keep(f"long-{number}")
@@ -140,7 +140,7 @@ class _Aside:
         store.append("first", [{}])
 
     def check(self, when: str) -> None:
-        """Look whether all is well."""
+        """Check everything that `prepare` wrote."""
         self._say()
         for check in (self._check_order, self._collect, self._make_again, self._take_over, self._check_kept):
             self._note(when, check)
@@ -152,26 +152,28 @@ class _Aside:
             self._found.append(f"{when}: {type(error).__name__}: {error}")
 
     def _check_order(self) -> None:
-        # (They share a partition: between partitions, the order is that of the clock.)
+        # (Both share a partition: across partitions, the clock decides the order.)
         self._store.append("newer", [{}])
         listed = list(self._store.list())
-        assert listed.index("newer") < listed.index("first"), "what was written last is not listed first"
+        assert listed.index("newer") < listed.index("first"), (
+            "the workflow that was written last is not listed before the earlier one"
+        )
 
     def _collect(self) -> None:
-        """Collect while somebody has made a fact, and refers to it a moment later."""
+        """Collect facts while a client has made a fact and refers to it a moment later."""
         self._store.collect()
         workflow_id = f"refers-{self._number}"
         self._store.append(workflow_id, [{"fact": FactRef(self._loose)}])
         self._kept[workflow_id] = self._loose
 
     def _make_again(self) -> None:
-        """Make workflows again that have expired; these must stay."""
+        """Make expired workflows again. The new ones must stay."""
         for workflow_id in [one for one in self._brief if not self._store.exists(one)]:
             self._keep(workflow_id)
             self._brief.remove(workflow_id)
 
     def _take_over(self) -> None:
-        """Take over from a holder who is gone: that is possible when its time is over, and outdates its lease."""
+        """Take over the lease of a holder that is gone. This works once the lease has ended, and outdates it."""
         store, left = self._store, self._left
         wait_until(partial(self._takes_over, left.workflow_id), f"a lease of {_TTL_S} s to end", limit_s=10)
         try:
@@ -205,15 +207,18 @@ class _Aside:
             assert self._store.cursor(workflow_id) == 1, f"{workflow_id} is gone"
 
     def end(self) -> None:
-        """Look once more, and whether those who followed were told of everything."""
+        """Check once more, and check that the followers got every event."""
         self._note("in the end", self._check_kept)
         self._say()
         for follower in self._followers:
-            self._note("in the end", partial(wait_until, partial(follower.has, self._told), f"{follower} to be told"))
+            self._note(
+                "in the end",
+                partial(wait_until, partial(follower.has, self._told), f"{follower} to get the last event"),
+            )
         for follower in self._followers:
             told = follower.told
             if told != list(range(told[0], self._told + 1)):
-                self._found.append(f"{follower} was told of {told}, of {self._told}")
+                self._found.append(f"{follower} got the events {told}, of {self._told}")
 
 
 class _Follower:

@@ -1,4 +1,4 @@
-"""Trouble with a cluster: slots that move, nodes that are lost."""
+"""Faults of a cluster: slots move, and nodes are lost."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _TIMEOUT = ("--cluster-node-timeout", "1000")
 
 @contextmanager
 def reshards(directory: Path, source: Random) -> Iterator[Rig]:
-    """A quarter of the partitions move to other nodes, a few keys at a time."""
+    """Move a quarter of the partitions to other nodes, a few keys at a time."""
     keys = Keys(NAMESPACE, PARTITIONS)
 
     def befall(crew: Crew) -> None:
@@ -45,7 +45,7 @@ def _owns(node: RunningServer, slot: int) -> bool:
 
 
 def _move(slot: int, source: RunningServer, target: RunningServer, nodes: list[RunningServer]) -> None:
-    """Move a slot as an operator's tool does."""
+    """Move a slot as the tools of operators do."""
     with source.client() as giving, target.client() as taking:
         giver, taker = (client.execute_command("CLUSTER", "MYID") for client in (giving, taking))
         taking.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", giver)
@@ -59,7 +59,7 @@ def _move(slot: int, source: RunningServer, target: RunningServer, nodes: list[R
 
 @contextmanager
 def losses(directory: Path, source: Random) -> Iterator[Rig]:
-    """A primary is killed, its replica promoted, and it comes back as a replica."""
+    """Kill a primary, wait until its replica is promoted, and bring the lost node back as a replica."""
 
     def befall(crew: Crew) -> None:
         before = primaries()
@@ -72,7 +72,7 @@ def losses(directory: Path, source: Random) -> Iterator[Rig]:
             limit_s=60,
         )
         lost.restart()
-        wait_until(lambda: follows(lost), "the lost one to come back", limit_s=60)
+        wait_until(lambda: follows(lost), "the lost node to come back as a replica", limit_s=60)
         crew.await_progress()
 
     def primaries() -> list[RunningServer]:

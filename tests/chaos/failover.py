@@ -1,4 +1,4 @@
-"""Trouble with a primary: it is lost, and a Sentinel promotes a replica."""
+"""Faults of a primary: it is lost, and a Sentinel promotes a replica."""
 
 import contextlib
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class _Watched:
         wait_until(self._is_well, "the Sentinel to know the replicas", limit_s=60)
 
     def _is_well(self) -> bool:
-        """Whether all others follow the primary, and the Sentinel sees it. Who does not is the Sentinel's affair."""
+        """Do all servers follow the primary, and does the Sentinel see that? (It corrects those that do not.)"""
         primary = self.primary()
         return self._is_settled() and all(follows(server) for server in self.servers if server is not primary)
 
@@ -47,7 +47,7 @@ class _Watched:
         return flags == [{"master"}, *[{"slave"}] * (len(self.servers) - 1)]
 
     def primary(self) -> RunningServer:
-        """The one that the Sentinel names."""
+        """Return the server that the Sentinel names as primary."""
         _, port = self._sentinel.sentinel_get_master_addr_by_name(_SERVICE)
         return next(server for server in self.servers if server.port == port)
 
@@ -57,14 +57,14 @@ class _Watched:
             client.replicaof("127.0.0.1", primary.port)
 
     def _hands_over(self) -> bool:
-        """Whether the Sentinel has begun to promote a replica of a primary that is well."""
+        """Has the Sentinel begun to promote a replica of a healthy primary?"""
         with contextlib.suppress(redis.ResponseError):
             self._sentinel.execute_command("SENTINEL", "FAILOVER", _SERVICE)
             return True
         return False
 
     def lose_primary(self, crew: Crew, source: Random) -> None:
-        """Lose the primary while its replicas are behind; then bring it back as a replica."""
+        """Lose the primary while its replicas are behind, then bring it back as a replica."""
         lost = self.primary()
         replicas = [server for server in self.servers if server is not lost]
         behind = source.choice([[], replicas])
@@ -72,7 +72,7 @@ class _Watched:
             replica.stop()
         with lost.client() as client:
             if behind:
-                # What it has sent them already they will read; what is written from now on they never get.
+                # Replicas will still read what the primary already sent. They never get later writes.
                 client.client_kill_filter(_type="replica")
         crew.stopping.wait(source.uniform(0.05, 0.2))
         how = source.choice(["killed", "stopped", "told to hand over"])
@@ -91,17 +91,17 @@ class _Watched:
             if how == "stopped":
                 lost.go_on()
             else:
-                crew.stopping.wait(source.uniform(0.2, 1.0))  # some still write to what is no primary any more
-            # The Sentinel would do so too, some ten seconds later.
+                crew.stopping.wait(source.uniform(0.2, 1.0))  # some clients still write to the old primary
+            # The Sentinel would do this as well, some ten seconds later.
             self._follow(lost, self.primary())
-        wait_until(self._is_well, "all to follow the one that was promoted", limit_s=60)
+        wait_until(self._is_well, "all servers to follow the promoted one", limit_s=60)
 
 
 def failovers(durability: Durability, replicas: int) -> Kind:
-    """The primary is lost, again and again.
+    """Lose the primary again and again.
 
-    Of several replicas a Sentinel promotes the one that was furthest when it last heard of them, up to ten seconds ago,
-    which need not be one that has confirmed.
+    A Sentinel with several replicas promotes the one that was furthest in its last report, up to ten seconds ago. That
+    replica may lack confirmed writes.
     """
 
     @contextmanager

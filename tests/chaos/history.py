@@ -1,4 +1,4 @@
-"""What clients asked for and were told, and the judge of it."""
+"""The history of what clients asked for and were told, and its judge."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ __all__ = ["Append", "Delete", "Read", "Stored", "Verdict", "View", "judge"]
 
 
 class Stored(NamedTuple):
-    """A commit as it was read back: the name it was given, and its last cursor."""
+    """A commit as it was read back: its name in the test, and its last cursor."""
 
     name: str
     cursor: int
@@ -20,13 +20,13 @@ class Append:
     """A commit that a client asked for.
 
     Attributes:
-        name: what it is recognised by in the workflow.
-        size: how many events it has.
-        began_s: when it was asked for.
-        expected: the cursor that it was to be appended at.
-        ended_s: when that was answered.
-        outcome: "acknowledged"; "refused", with the word that nothing was stored; or "unknown".
-        cursor: the cursor that was acknowledged.
+        name: identifies the commit in its workflow.
+        size: its number of events.
+        began_s: when the call began.
+        expected: the expected cursor that the call passed.
+        ended_s: when the call ended.
+        outcome: "acknowledged"; "refused" if the error says that nothing was stored; or "unknown".
+        cursor: the acknowledged cursor.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Append:
 
 @dataclass
 class Read:
-    """All of a workflow's commits, as a client read them."""
+    """All commits of a workflow, as a client read them."""
 
     began_s: float
     ended_s: float
@@ -57,30 +57,30 @@ class Delete:
 
 @dataclass
 class View:
-    """All that clients did with one workflow, and what was left of it in the end."""
+    """Everything that clients did with one workflow, and its final commits."""
 
     workflow_id: str
     appends: list[Append] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     deletes: list[Delete] = field(default_factory=list)
-    # The expected cursors above what was there, as they were refused.
+    # Expected cursors that were rejected because they were above the stored cursor.
     losses_named: list[int] = field(default_factory=list)
     final: Sequence[Stored] = ()
 
 
 @dataclass
 class Verdict:
-    """What was found.
+    """The findings of the judge.
 
     Attributes:
-        appends: how many commits were asked for.
-        acknowledged: how many of them were acknowledged.
-        lost: acknowledged, and not there.
-        unnamed: lost, and the client was not told.
-        doubled: there more than once.
-        torn: read in part.
-        wrong: what else must not be, in words.
-        seen: what was torn, in words.
+        appends: commits that clients asked for.
+        acknowledged: commits that were acknowledged.
+        lost: acknowledged commits that are missing.
+        unnamed: lost commits that no error named to their client.
+        doubled: commits that are stored more than once.
+        torn: commits that were read in part.
+        wrong: descriptions of all other violations.
+        seen: descriptions of the torn commits.
     """
 
     appends: int = 0
@@ -93,7 +93,7 @@ class Verdict:
     seen: list[str] = field(default_factory=list)
 
     def add(self, other: "Verdict") -> None:
-        """Count another's findings as well."""
+        """Add the findings of another verdict."""
         for name in ("appends", "acknowledged", "lost", "unnamed", "doubled", "torn"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.wrong += other.wrong
@@ -101,12 +101,12 @@ class Verdict:
 
 
 def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> Verdict:
-    """Hold what clients were told of a workflow against what is there.
+    """Compare what clients were told of a workflow with its final commits.
 
     Args:
-        view: what they did, and what is left.
-        may_lose: whether acknowledged commits may be lost, by the durability they were appended with.
-        may_go_back: whether reads may, in what nobody was acknowledged: a failover drops what no replica has.
+        view: what clients did, and the final commits.
+        may_lose: the durability of the appends allows acknowledged commits to be lost.
+        may_go_back: reads may lose unacknowledged commits, because a failover drops what no replica has.
     """
     acknowledged = [append for append in view.appends if append.outcome == "acknowledged"]
     verdict = Verdict(appends=len(view.appends), acknowledged=len(acknowledged))
@@ -130,7 +130,7 @@ def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> V
     winners = Counter(append.expected for append in acknowledged if append.expected is not None)
     if not view.deletes and not may_lose:
         verdict.wrong += [
-            f"{view.workflow_id}: {count} commits have won at {expected}"
+            f"{view.workflow_id}: {count} commits were acknowledged at the cursor {expected}"
             for expected, count in winners.items()
             if count > 1
         ]
@@ -142,16 +142,16 @@ def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> V
 
 
 def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Verdict, *, may_be_dropped: bool) -> None:
-    """Every commit that is read was asked for, was not refused, is whole, and where its cursor says."""
+    """Check that every commit that was read was asked for, was not rejected, is whole, and has the right cursor."""
     cursor = 0
     for stored in read.commits:
         append = by_name.get(stored.name)
         if append is None:
-            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and nobody has appended it")
+            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and no client appended it")
             return
-        # (An earlier try of it may have gone since: with the workflow, when that was deleted, or in a failover.)
+        # (A delete or a failover may since have removed an earlier try of the same append.)
         if append.outcome == "refused" and not may_be_dropped and not _deleted(view, append):
-            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, and had been refused")
+            verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read, although its append was rejected")
         if append.began_s > read.ended_s:
             verdict.wrong.append(f"{view.workflow_id}: {stored.name} was read before it was appended")
         cursor += append.size
@@ -165,23 +165,23 @@ def _judge_read(view: View, read: Read, by_name: dict[str, Append], verdict: Ver
 
 
 def _deleted(view: View, append: Append) -> bool:
-    """Whether a commit may be gone because its workflow was deleted."""
+    """May a commit be gone because its workflow was deleted?"""
     return any(delete.ended_s > append.began_s for delete in view.deletes)
 
 
 def _out_of_order(view: View, acknowledged: Iterable[Append], there: dict[str, Stored]) -> list[str]:
-    """Commits that came to stand before others which had been acknowledged before they were asked for."""
+    """Find commits that are stored after a commit that was asked for later."""
     wrong = []
     latest_began_s = float("-inf")
     for append in sorted((one for one in acknowledged if one.name in there), key=lambda one: there[one.name].cursor):
         if append.ended_s < latest_began_s:
-            wrong.append(f"{view.workflow_id}: {append.name} stands behind one that was asked for later")
+            wrong.append(f"{view.workflow_id}: {append.name} is stored after a commit that was asked for later")
         latest_began_s = max(latest_began_s, append.began_s)
     return wrong
 
 
 def _unseen(view: View, acknowledged: Sequence[Append]) -> list[str]:
-    """Reads that lack a commit which had been acknowledged before they began."""
+    """Find reads that lack a commit although it was acknowledged before they began."""
     wrong = []
     for read in view.reads:
         names = {stored.name for stored in read.commits}
@@ -194,7 +194,7 @@ def _unseen(view: View, acknowledged: Sequence[Append]) -> list[str]:
 
 
 def _gone_back(view: View) -> list[str]:
-    """Reads that saw less than one that had ended before they began, or something else."""
+    """Find reads that differ from an earlier read, or saw less than it."""
     wrong = []
     reads = sorted(view.reads, key=lambda read: read.began_s)
     ended = sorted(view.reads, key=lambda read: read.ended_s)
@@ -207,5 +207,5 @@ def _gone_back(view: View) -> list[str]:
         if list(read.commits[: len(longest)]) != list(longest):
             wrong.append(f"{view.workflow_id}: a read went back from {len(longest)} commits to {len(read.commits)}")
     if any(list(view.final[: len(read.commits)]) != list(read.commits) for read in reads):
-        wrong.append(f"{view.workflow_id}: what was read is not what is there in the end")
+        wrong.append(f"{view.workflow_id}: a read differs from the final commits")
     return wrong

@@ -1,4 +1,4 @@
-"""Calls that are interrupted: by a signal whose handler raises, and tasks that are cancelled."""
+"""Interrupted calls: a signal whose handler raises, and cancelled tasks."""
 
 import itertools
 import os
@@ -19,32 +19,32 @@ from tests.servers import RunningServer, running, valkey_program, wait_until
 
 __all__ = ["interrupts"]
 
-# A pool has room for what clients use at once, and not for a connection more with each interruption.
+# A pool has room for the connections in use, but not if each interruption leaked one.
 _MOST_CONNECTIONS = 24
 _TTL_S = 0.3
-# Leases that are interrupted before one looks whether they end.
+# So many leases are interrupted before the test waits for their ends.
 _LEASES = 5
 
 
 @contextmanager
 def interrupts(directory: Path, source: Random) -> Iterator[Rig]:
-    """The main thread, which shares a store with other threads, is interrupted by signals; tasks are cancelled."""
+    """Interrupt the main thread, which shares a store with other threads, by signals, and cancel tasks."""
 
     def befall(crew: Crew) -> None:
         visitor = Client(crew, _Interrupted(crew.stores[0], interrupter, source), f"visitor-{source.random()}")
         done = set()
         try:
-            # One that is not interrupted shows that the store still works.
+            # An uninterrupted call shows that the store still works.
             for _ in itertools.takewhile(lambda number: number < 10 or len(done) < 2, itertools.count()):
                 done.add(visitor.step())
         except Exception:
-            pass  # it is among the visitor's errors
+            pass  # the visitor has recorded it in its errors
         rig.found += visitor.errors
         interrupt_leases(crew.stores[0])
         crew.await_progress()
 
     def interrupt_leases(store: RedisStore) -> None:
-        """Enter and leave leases; however that is interrupted, nobody goes on renewing them."""
+        """Enter and leave leases with interruptions. No heartbeat may go on renewing one afterwards."""
         names = [f"leased-{source.random()}" for _ in range(_LEASES)]
         for name in names:
             lease = store.acquire(name, "visitor", ttl=_TTL_S)
@@ -95,9 +95,9 @@ def _connections(server: RunningServer) -> int:
         return len(client.client_list())
 
 
-# (Timers of the process are those of whoever runs the tests.)
+# (The process's timers belong to pytest, for its own time limit.)
 _SIGNAL = signal.SIGUSR1
-# It signals from outside: a thread would only come to it when the main thread lets it.
+# Another process sends the signal: a thread would run only when the main thread releases the interpreter.
 _SIGNALLER = """
 import os, sys, time
 for line in sys.stdin:
@@ -107,7 +107,7 @@ for line in sys.stdin:
 
 
 class _Interrupter:
-    """Interrupts the main thread."""
+    """Interrupts the main thread by a signal."""
 
     def __init__(self, orders: int) -> None:
         self._orders = orders
@@ -118,13 +118,13 @@ class _Interrupter:
         raise Interrupted
 
     def interrupt(self, act: Callable[[], Any], delay_s: float) -> Any:
-        """Do something, and have a signal interrupt it if it is not done by then."""
+        """Call `act`, and interrupt it by a signal unless it ends within the delay."""
         self._signalled = False
         os.write(self._orders, b"%f\n" % delay_s)
         try:
             return act()
         finally:
-            # It must not meet what is done next.
+            # The signal must not interrupt the code that follows.
             with suppress(Interrupted):
                 wait_until(lambda: self._signalled, "the signal")
 
@@ -138,7 +138,7 @@ def _interrupting() -> Iterator[_Interrupter]:
         before, hook = signal.signal(_SIGNAL, interrupter.handle), sys.unraisablehook
 
         def report(problem: Any) -> None:
-            # The handler may be called in a finalizer, which raises nothing.
+            # Python reports an exception in a finalizer here, as a finalizer cannot raise.
             if not isinstance(problem.exc_value, Interrupted):
                 hook(problem)
 

@@ -1,4 +1,4 @@
-"""Requests that the network delivers late: after their retries, and after all that was done since."""
+"""Requests that the network delivers late: after their retries, and after everything done since."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,11 +26,11 @@ class _Trial:
     """A call whose first try is late.
 
     Attributes:
-        name: what the call does, and when it is delivered.
-        before: what is done before the call, with a store that reaches the server at once, and a workflow.
-        call: the call.
-        meanwhile: what is done between the first try and the retry.
-        since: what is done after the retry.
+        name: names the call, and the moment at which its first try arrives.
+        before: prepares the workflow, with a store that reaches the server directly.
+        call: makes the call.
+        meanwhile: runs between the first try and the retry.
+        since: runs after the retry.
     """
 
     name: str
@@ -82,7 +82,7 @@ def _acquire(store: Any, workflow_id: str) -> Any:
 
 
 def _hold_and_let_go(store: Any, workflow_id: str) -> None:
-    """Take a lease that nobody else has, and give it back."""
+    """Take a free lease, and give it back."""
     store.release(store.acquire(workflow_id, "me"))
     store.release(store.acquire(workflow_id, "another"))
 
@@ -92,7 +92,7 @@ def _release_mine(store: Any, workflow_id: str) -> None:
 
 
 def _with_own_lease(act: Callable[[Any, Any], Any]) -> Act:
-    """An act by the lease that the workflow was given before, which is passed on in the store."""
+    """Return an act under the lease that the workflow was given before."""
 
     def act_by_lease(store: Any, workflow_id: str) -> Any:
         return act(store, _leases[workflow_id])
@@ -109,7 +109,7 @@ def _take(store: Any, workflow_id: str) -> None:
     _leases[workflow_id] = _acquire(store, workflow_id)
 
 
-# Each call, with what must be there before it, and what may be done after it.
+# Each call: what prepares it, the call, and what can follow it.
 _CALLS: dict[str, tuple[Act, Act, Sequence[Act]]] = {
     "append": (_append, _append, [_append]),
     "append, the first": (_nothing, _append, [_append]),
@@ -155,7 +155,7 @@ _CALLS: dict[str, tuple[Act, Act, Sequence[Act]]] = {
 
 def _trials() -> Iterator[_Trial]:
     for name, (before, call, sequels) in _CALLS.items():
-        # (A lease that is renewed once more lasts for longer, while its holder has it.)
+        # (A second renewal makes a lease last longer while its holder has it, which is allowed.)
         if name != "renew":
             yield _Trial(f"{name}, then its late first try", before, call)
         for number, sequel in enumerate(sequels):
@@ -173,7 +173,7 @@ def _trials() -> Iterator[_Trial]:
     yield from _REFUSED
 
 
-# Calls whose retry is refused, or finds nothing to do, and could be carried out later.
+# Calls whose retry is rejected or finds nothing to do, although the call would work later.
 _REFUSED = [
     _Trial(
         "append at a cursor that is not reached yet",
@@ -233,9 +233,9 @@ _REFUSED = [
 
 @contextmanager
 def late_requests(directory: Path, source: Random) -> Iterator[Rig]:
-    """First tries arrive after their retries, at any later moment; nothing may change by that.
+    """Deliver first tries after their retries, at any later moment. They must change nothing.
 
-    First those of each operation do, one by one, where nothing else is written; then those of clients at work.
+    Each operation is tried alone first, without other writes. Then clients work.
     """
 
     def befall(crew: Crew) -> None:
@@ -253,7 +253,7 @@ def late_requests(directory: Path, source: Random) -> Iterator[Rig]:
 
 
 def _try_out(server: RunningServer, source: Random) -> list[str]:
-    """Try every call once, from a random face; what their late first tries change."""
+    """Try every call once, with a random face. Return what their late first tries changed."""
     found = []
     with ExitStack() as stack:
         proxy = stack.enter_context(late(server))
@@ -280,7 +280,7 @@ def _try_out(server: RunningServer, source: Random) -> list[str]:
             proxy.deliver()
             after = proxy.dump(f"*{ASIDE}*")
             changed = {key.decode() for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
-            # (A fact that is saved again is younger: it stays for longer.)
+            # (A fact that is saved again is younger, so its time may change.)
             changed = {key for key in changed if not key.endswith(":times")}
             if changed:
                 found.append(f"{trial.name} ({told}): its late first try changes {sorted(changed)}")

@@ -1,4 +1,4 @@
-"""Trouble on the way: connections that are cut at every point, and what passes delayed, halved, swallowed, held."""
+"""Faults of the network: connections are cut at every point, and data is delayed, halved, swallowed or held."""
 
 import itertools
 import threading
@@ -20,13 +20,13 @@ from tests.servers import RunningServer, running, valkey_program, wait_until
 
 __all__ = ["cuts", "disturbances", "lost_requests"]
 
-# About how many bytes a request and a reply of the smaller commits have.
+# The approximate bytes of a small commit's request and reply.
 _REQUEST = 600
 _REPLY = 24
 
 
 def _points() -> Iterator[Fault]:
-    """Every point of an exchange: before the request, inside it, before the reply, inside it."""
+    """Yield every point of a round trip: before and inside the request, before and inside the reply."""
     for number in itertools.count():
         yield Fault("request", number % _REQUEST)
         if number % 4 == 0:
@@ -34,7 +34,7 @@ def _points() -> Iterator[Fault]:
 
 
 def cuts(*faces: str, rest_s: float = 0.005) -> Kind:
-    """Connections are cut, at every point in turn."""
+    """Cut connections, at every point in order."""
 
     @contextmanager
     def kind(directory: Path, _: Random) -> Iterator[Rig]:
@@ -42,7 +42,7 @@ def cuts(*faces: str, rest_s: float = 0.005) -> Kind:
 
         def befall(crew: Crew) -> None:
             _happen(proxy, next(points))
-            # Not two in a row: a client that meets nothing else makes longer and longer pauses.
+            # Each client pauses longer with each fault in a row, so let a write succeed in between.
             acknowledged = crew.acknowledged
             wait_until(lambda: crew.acknowledged > acknowledged, "anything to be acknowledged")
 
@@ -60,7 +60,7 @@ def cuts(*faces: str, rest_s: float = 0.005) -> Kind:
 
 @contextmanager
 def disturbances(directory: Path, source: Random) -> Iterator[Rig]:
-    """What passes is delayed, halved or swallowed; or nothing passes for a time, and then arrives late."""
+    """Delay, halve or swallow data; or let nothing pass for a time, so that it arrives late."""
 
     def befall(crew: Crew) -> None:
         if source.random() < 0.3:
@@ -77,9 +77,9 @@ def disturbances(directory: Path, source: Random) -> Iterator[Rig]:
         yield Rig(f"redis://127.0.0.1:{proxy.port}?{QUICK}", befall, lambda: [server])
 
 
-# How many commits the busy workflow has had within the last minute.
+# The busy workflow's commits of the last minute.
 _RECENT = 20_000
-# What the server's longest script may take, whatever the machine is doing: so long, or as many times a reference.
+# The longest script may take so long, or so many times a reference script if the machine is slow.
 _LONGEST_US = 100_000
 _LONGEST_RATIO = 50
 _NAME = b"reference"
@@ -89,7 +89,7 @@ _MOST_ENTRIES = 10_000
 
 @contextmanager
 def lost_requests(directory: Path, source: Random) -> Iterator[Rig]:
-    """Requests of many callers to one busy workflow are lost; no script of the server may take long for that."""
+    """Lose requests of many callers to one busy workflow. No script on the server may take long because of it."""
     busy = View("busy")
     cut = Fault("request", 0)
     swallow = Fault("request", 0, "swallow")
@@ -129,7 +129,7 @@ def lost_requests(directory: Path, source: Random) -> Iterator[Rig]:
 
 
 def _fill(server: RunningServer, busy: View) -> None:
-    """Give a workflow its recent commits."""
+    """Append the recent commits of a workflow."""
     with RedisStore.from_url(server.url(), namespace=NAMESPACE, partitions=PARTITIONS) as store:
         for first in range(0, _RECENT, 2000):
             names = [f"recent-{number}" for number in range(first, first + 2000)]
@@ -143,7 +143,7 @@ def _fill(server: RunningServer, busy: View) -> None:
 
 @contextmanager
 def _bystander(server: RunningServer) -> Iterator[list[str]]:
-    """Somebody else who uses the server for a fixed script; which errors they are told in its place."""
+    """Another user of the server, who calls a fixed script. Collect the errors that this user gets."""
     refusals: list[str] = []
     over = threading.Event()
 
@@ -153,7 +153,7 @@ def _bystander(server: RunningServer) -> Iterator[list[str]]:
                 try:
                     client.eval(_REFERENCE, 1, _NAME)
                 except redis.RedisError as error:
-                    refusals.append(f"a bystander is told: {error}")
+                    refusals.append(f"a bystander got: {error}")
 
     thread = threading.Thread(target=use)
     thread.start()

@@ -1,4 +1,4 @@
-"""What a kind of trouble consists of."""
+"""The parts of a kind of fault."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,34 +15,34 @@ from tests.servers import RunningServer
 __all__ = ["ASIDE", "EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig"]
 
 NAMESPACE = "chaos"
-# Of what a kind of trouble does itself, beside the clients.
+# The namespace of what a kind of fault itself writes, beside the clients.
 ASIDE = "aside"
 PARTITIONS = 16
 SYNCED = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
-# So that what is silent is soon taken for lost.
+# Short timeouts, so a silent connection soon counts as lost.
 QUICK = "socket_timeout=0.4&socket_connect_timeout=0.4"
 EVERY_FACE = ("own", "own", "shared", "shared", "shared", "asyncio", "asyncio", "asyncio")
 
 
 @dataclass
 class Rig:
-    """Servers at work.
+    """Running servers, and a way to cause faults.
 
     Attributes:
-        url: how clients reach them.
-        befall: has one thing befall them while clients are at work, and brings them back.
+        url: the URL that clients use.
+        befall: causes one fault while clients work, and ends it.
         primaries: the servers that hold the data.
-        durability: how durable what clients write is to be.
-        may_lose: whether what is acknowledged may then be lost: each workflow has one writer, which is to notice.
-        may_go_back: whether reads may go back, in what nobody was acknowledged.
-        expects: which errors clients may be told.
-        deadline_s: for how long what they ask for is tried.
-        faces: how each client uses the library: with a store of its "own", with others one that is "shared" by threads,
-            one for "asyncio", or that same one with calls that are "cancelled" at random moments.
-        rest_s: for how long each client rests between what it does: a fault waits for timeouts, restarts and pauses,
-            and clients that did all they could meanwhile would only use up the processor.
-        busy: the one workflow that all clients append to, and do nothing else; None for the usual mixture.
-        found: violations that the kind itself finds, while clients are at work or after that.
+        durability: the durability of the clients' writes.
+        may_lose: acknowledged commits may be lost. Each workflow then has one writer, which must notice.
+        may_go_back: reads may lose unacknowledged commits.
+        expects: the errors that clients may get.
+        deadline_s: the deadline of the clients' stores.
+        faces: how each client uses the library: with a store of its "own", one that is "shared" by threads, one for
+            "asyncio", or the asyncio store with calls "cancelled" at random moments.
+        rest_s: how long each client rests between two calls. A fault waits for timeouts, restarts and pauses; clients
+            without a rest would use up the processor meanwhile.
+        busy: the one workflow to which all clients append, doing nothing else. None for the usual mixture.
+        found: violations that the kind itself finds, while clients work or afterwards.
     """
 
     url: str
@@ -59,5 +59,5 @@ class Rig:
     found: list[str] = field(default_factory=list)
 
 
-# Starts servers in a directory, until the block ends.
+# Runs servers in a directory until the block ends.
 Kind: TypeAlias = Callable[[Path, Random], AbstractContextManager[Rig]]

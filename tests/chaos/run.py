@@ -1,4 +1,4 @@
-"""Has trouble of a kind befall clients at work, for as long as asked, and judges what came of it."""
+"""Causes faults of one kind while clients work, for as long as asked, and judges the result."""
 
 import concurrent.futures
 import tempfile
@@ -24,7 +24,7 @@ KINDS: Mapping[str, Kind] = {
     "cuts": network.cuts(),
     "cuts-sync": network.cuts("own", "own", "own", "own", "own", "own"),
     "cuts-async": network.cuts("asyncio", "asyncio"),
-    # (Calls meet in one round trip where nobody rests.)
+    # (Without rests, calls share round trips.)
     "cuts-grouped": network.cuts("shared", "shared", "shared", "asyncio", "asyncio", "asyncio", rest_s=0.0),
     "disturbances": network.disturbances,
     "kills": server.kills,
@@ -45,14 +45,14 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass
 class Row:
-    """What came of trouble of one kind.
+    """The results of one kind of fault.
 
     Attributes:
-        kind: which.
-        faults: how often something happened.
-        verdict: what was found.
-        errors: what clients were told that they should not have been.
-        longest_outage_s: the longest time without anything being acknowledged.
+        kind: the name of the kind.
+        faults: how many faults happened.
+        verdict: the findings of the judge.
+        errors: the errors that clients should not have got.
+        longest_outage_s: the longest time without an acknowledged write.
     """
 
     kind: str
@@ -62,7 +62,7 @@ class Row:
     longest_outage_s: float = 0.0
 
     def add(self, other: "Row") -> None:
-        """Count another run of the same kind as well."""
+        """Add another run of the same kind."""
         self.faults += other.faults
         self.verdict.add(other.verdict)
         self.errors += other.errors
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def flawless(self) -> bool:
-        """Whether every guarantee held, and nobody was told an error that a retry would have avoided."""
+        """Did every guarantee hold, and did no client get an error that a retry would have avoided?"""
         lost = self.verdict.unnamed if self.kind == "failovers-memory" else self.verdict.lost
         return not (lost or self.verdict.doubled or self.verdict.torn or self.verdict.wrong or self.errors)
 
@@ -83,14 +83,14 @@ def run_kind(
     seed: str = "1",
     tell: Callable[[Row], None] = lambda _: None,
 ) -> Row:
-    """Run a kind of trouble until so much has happened, or so long.
+    """Run one kind of fault until enough faults have happened, or the time is over.
 
     Args:
         name: the kind.
-        faults: how many times something is to happen.
-        seconds: for how long things are to happen.
-        seed: decides what happens when.
-        tell: called after each time.
+        faults: the number of faults to cause.
+        seconds: the time during which to cause faults.
+        seed: the seed of the random choices.
+        tell: called after each fault.
     """
     row = Row(name)
     source = Random(seed)
@@ -114,7 +114,7 @@ def run_kind(
                     row.faults += 1
                     tell(row)
                 crew.await_progress()
-            except AssertionError as error:  # they were waited for in vain
+            except AssertionError as error:  # the clients made no progress
                 row.errors.append(str(error))
             finally:
                 crew.stop()
@@ -126,7 +126,7 @@ def run_kind(
 
 
 class _Asyncio(BlockingStore):
-    """A store for asyncio that threads share; what is read is gathered in its loop, not handed over one by one."""
+    """An asyncio store that threads share. It gathers all records in its event loop before it returns them."""
 
     def stream_records(self, *args: Any, **options: Any) -> Any:
         async def gather() -> list[Any]:
@@ -159,7 +159,7 @@ class _Cancelled(_Asyncio):
 
 
 def _stores(rig: Rig, stack: ExitStack, source: Random) -> list[Any]:
-    """A store for each client."""
+    """Open a store for each client."""
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "partitions": PARTITIONS,
@@ -188,7 +188,7 @@ def _stores(rig: Rig, stack: ExitStack, source: Random) -> list[Any]:
 
 
 def _judge(rig: Rig, crew: Crew) -> Verdict:
-    """Read what is left of every workflow, and hold it against what clients were told; then delete it, key by key."""
+    """Judge the final commits of every workflow. Then delete all workflows, and judge the keys that are left."""
     verdict = Verdict()
     with RedisStore.from_url(rig.url, namespace=NAMESPACE, partitions=PARTITIONS) as store:
         for view in crew.views:
@@ -207,7 +207,7 @@ def _judge(rig: Rig, crew: Crew) -> Verdict:
 
 
 def _left_behind(server: RunningServer) -> list[str]:
-    """What a server holds that it should not, where all workflows were deleted."""
+    """Find keys and counts that a server should not hold after all workflows were deleted."""
     with server.client() as client:
         keys = [key for key in client.scan_iter(match=f"*{NAMESPACE}*") if b"config" not in key]
         states = [key for key in keys if b":partition:" in key]

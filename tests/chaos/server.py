@@ -1,4 +1,4 @@
-"""Trouble with a server: killed, stopped, gone for long, full, sent more than it takes."""
+"""Faults of a server: killed, stopped, gone for long, full, or sent more than it accepts."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +14,13 @@ from tests.servers import RunningServer, running, valkey_program, wait_until
 
 __all__ = ["full", "kills", "outages", "oversized", "stops"]
 
-# Shorter than an outage.
+# Shorter than each outage.
 _DEADLINE_S = 0.5
 
 
 @contextmanager
 def kills(directory: Path, source: Random) -> Iterator[Rig]:
-    """The server is killed at any moment, and started anew."""
+    """Kill the server at any moment, and restart it."""
 
     def befall(crew: Crew) -> None:
         crew.stopping.wait(source.uniform(0.0, 0.2))
@@ -34,7 +34,7 @@ def kills(directory: Path, source: Random) -> Iterator[Rig]:
 
 @contextmanager
 def stops(directory: Path, source: Random) -> Iterator[Rig]:
-    """The server does nothing for longer than clients wait, and then what it was sent meanwhile."""
+    """Stop the server for longer than its clients' timeouts. It then carries out what it was sent meanwhile."""
 
     def befall(crew: Crew) -> None:
         server.stop()
@@ -48,7 +48,7 @@ def stops(directory: Path, source: Random) -> Iterator[Rig]:
 
 @contextmanager
 def outages(directory: Path, source: Random) -> Iterator[Rig]:
-    """The server is gone, or does nothing, for longer than clients try: each is told, and goes on when it is back."""
+    """Kill or stop the server for longer than the deadline. Each client gets an error, and works again afterwards."""
 
     def befall(crew: Crew) -> None:
         stopped = source.random() < 0.5
@@ -75,22 +75,22 @@ def outages(directory: Path, source: Random) -> Iterator[Rig]:
 
 @contextmanager
 def full(directory: Path, source: Random) -> Iterator[Rig]:
-    """The server's memory or its disk is full for a time."""
+    """Fill the server's memory or its disk for a time."""
 
     def befall(crew: Crew) -> None:
         refused = crew.refused
         with server.client() as client:
             if source.random() < 0.5:
                 client.config_set("maxmemory", 1)
-                wait_until(lambda: crew.refused > refused + 10, "writes to be refused")
+                wait_until(lambda: crew.refused > refused + 10, "writes to be rejected")
                 client.config_set("maxmemory", 0)
             else:
                 server.fill_disk()
-                wait_until(lambda: crew.refused > refused + 10, "writes to be refused")
+                wait_until(lambda: crew.refused > refused + 10, "writes to be rejected")
                 server.empty_disk()
         crew.await_progress()
 
-    # (One that syncs every write ends when it cannot.)
+    # (Without --appendfsync always: such a server exits when a write fails.)
     with running(valkey_program(), directory, "--appendonly", "yes") as server:
         yield Rig(
             _url(server),
@@ -100,25 +100,25 @@ def full(directory: Path, source: Random) -> Iterator[Rig]:
         )
 
 
-# What the server takes: it ends a connection that has more in its buffer, and refuses an argument that is larger.
+# The server closes a connection with a larger query buffer, and rejects a larger argument.
 _MOST_QUERY_BYTES = 1_048_576
 _MOST_BULK_BYTES = 2 * _MOST_QUERY_BYTES
-# A refusal does not wait for the deadline.
+# A rejection must come well before the deadline.
 _OVERSIZED_DEADLINE_S = 20.0
 _REFUSED_WITHIN_S = 10.0
 
 
 def _oversized_writes(source: Random) -> list[tuple[str, Callable[[Any], object]]]:
-    """Every way to write more to the workflow "large" than the server takes."""
+    """Return every way to write more to the workflow "large" than the server accepts."""
 
     def large() -> bytes:
-        # (Random, so that it is not compressed.)
+        # (Random bytes cannot be compressed.)
         return source.randbytes(source.choice([_MOST_QUERY_BYTES, _MOST_BULK_BYTES]) * 5 // 4)
 
     def append_many(store: Any) -> None:
         small, error, smaller = store.append_many([("small", [{}]), ("large", [{"data": large()}]), ("small", [{}])])
-        assert isinstance(small, int), f"a small one was refused: {small}"
-        assert isinstance(smaller, int), f"a small one was refused: {smaller}"
+        assert isinstance(small, int), f"a small write was rejected: {small}"
+        assert isinstance(smaller, int), f"a small write was rejected: {smaller}"
         store.delete("small")
         if isinstance(error, StoreError):
             raise error
@@ -137,7 +137,7 @@ def _oversized_writes(source: Random) -> list[tuple[str, Callable[[Any], object]
 
 @contextmanager
 def oversized(directory: Path, source: Random) -> Iterator[Rig]:
-    """Some write more than the server takes, among small writes: each of these is refused alone, and at once."""
+    """Write more than the server accepts, among small writes. Each large write is rejected alone, and at once."""
 
     def befall(crew: Crew) -> None:
         name, write = source.choice(_oversized_writes(source))
@@ -146,7 +146,7 @@ def oversized(directory: Path, source: Random) -> Iterator[Rig]:
         try:
             write(store)
         except StoreUnavailable as error:
-            rig.found.append(f"{name}: StoreUnavailable, as if a retry helped: {error}")
+            rig.found.append(f"{name}: StoreUnavailable, although a retry cannot help: {error}")
         except AssertionError as error:
             rig.found.append(f"{name}: {error}")
         except StoreError:
@@ -154,10 +154,10 @@ def oversized(directory: Path, source: Random) -> Iterator[Rig]:
         else:
             rig.found.append(f"{name}: acknowledged")
         if time.monotonic() - began_s > _REFUSED_WITHIN_S:
-            rig.found.append(f"{name}: answered after {time.monotonic() - began_s:.0f} s")
+            rig.found.append(f"{name}: ended after {time.monotonic() - began_s:.0f} s")
         kept = [store.exists("large"), store.cursor("large")]
         if kept != [False, 0]:
-            rig.found.append(f"{name}: refused, and left something behind: {kept}")
+            rig.found.append(f"{name}: rejected, but left something behind: {kept}")
             store.delete("large")
         crew.await_progress()
 
