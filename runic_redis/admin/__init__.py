@@ -1,4 +1,4 @@
-"""Tools for operators, as operations like those of a store. None of them is a method of a store.
+"""Tools for operators. Each is an operation that ``store.run`` runs, and none is a method of a store.
 
 - `verifying` verifies and repairs a namespace, `workflow_check` one workflow; `keyspace` lists the keys on the server.
 - `doctor` examines the server.

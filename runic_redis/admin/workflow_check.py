@@ -223,7 +223,7 @@ class WorkflowCheck:
             self._step = "pages"
 
     def _pages(self) -> dict[str, Any]:
-        """Return the kinds of keys to read next: the events first, since the script writes what they refer to with them."""
+        """Return the kinds of keys to read next: the events first, then the keys written together with them."""
         return {what: where for what, where in self._left.items() if what in {"events", "log"}} or self._left
 
     def _page(self, what: str, where: Any, most_bytes: int) -> Command:

@@ -1,4 +1,4 @@
-"""The command line: one function for each verb, which prints the result of an operation that is elsewhere.
+"""The command line. Each verb parses its options, runs operations of a store, and prints the result.
 
 - `main` collects the verbs; `options` has the options that verbs share; `output` prints, and sets the exit status.
 - `looking`: workflows, show, facts, stats. `reading`: events. `following`: tail. `filters`: the filters of both.
