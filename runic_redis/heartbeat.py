@@ -16,8 +16,6 @@ from runic_redis.drivers.loops import Home
 from runic_redis.errors import LeaseLost, StoreError
 from runic_redis.operations.leasing import Lease
 
-__all__ = ["AsyncHeldLease", "HeldLease"]
-
 # Renew a lease this many times per `ttl`, so that one renewal may fail.
 _BEATS = 3
 

@@ -10,8 +10,6 @@ from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, checksum
 from runic_redis.codec.value_decoder import decode_value
 from runic_redis.errors import DecodeError, reason
 
-__all__ = ["MAX_METADATA_BYTES", "decode_document", "decode_fact", "decode_log", "decode_metadata", "fact_matches"]
-
 MAX_METADATA_BYTES = 64 * 1024
 
 

@@ -7,9 +7,8 @@ from runic_redis.arguments import check_size
 from runic_redis.codec.compression import compress
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import InvalidArgument
-from runic_redis.events import EventRegistry, Fact, FactRef, checked_ref
-
-__all__ = ["DIGEST_BYTES", "HEAD_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "checksum"]
+from runic_redis.events import EventRegistry, Fact, FactRef
+from runic_redis.events.references import checked_ref
 
 # Two digests precede a stored fact, each the first bytes of a SHA-256. The first covers its hash and its canonical
 # bytes, which equal values share: it detects another value under the same hash. The second covers its hash, the first

@@ -4,20 +4,6 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-__all__ = [
-    "FEW_ALIKE",
-    "MAX_COMMIT_BYTES",
-    "MAX_DEPTH",
-    "MAX_EVENT_BYTES",
-    "MAX_HEADER_BYTES",
-    "MOST_PAIRS",
-    "SHORT_BYTES",
-    "SPLIT_BYTES",
-    "AlikeKeys",
-    "TooDeepError",
-    "nested_allowed",
-]
-
 # How many bytes of extensions a value may hold. Nested extensions count once per level, since each level is a copy.
 _NESTED_BYTES = 64 * 1024 * 1024
 _NESTED_TIMES = 4

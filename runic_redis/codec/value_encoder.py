@@ -23,19 +23,10 @@ from runic_redis.codec.limits import (
     nested_allowed,
 )
 from runic_redis.errors import EncodeError, reason
-from runic_redis.events import (
-    UNSET,
-    EventRegistry,
-    EventType,
-    Fact,
-    FactRef,
-    Schema,
-    UnknownEvent,
-    fields_of,
-    real_type,
-)
-
-__all__ = ["ValueEncoder", "kinds_within"]
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
+from runic_redis.events.event_types import EventType, Schema, fields_of
+from runic_redis.events.kinds import UNSET
+from runic_redis.events.standard import real_type
 
 _BUFFER_BYTES = 16 * 1024
 

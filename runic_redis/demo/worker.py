@@ -24,8 +24,6 @@ from runic_redis import (
 from runic_redis.demo.census import Module, measure, standard_library
 from runic_redis.demo.events import FileMeasured, ModuleClaimed, ModuleFinished, workflow_of
 
-__all__ = ["PARTITIONS", "TTL_S", "work"]
-
 # A claim asks every partition, and the census has few workflows.
 PARTITIONS = 16
 # The lease of a worker that was killed lasts this long at most.
