@@ -30,20 +30,7 @@ from runic_redis.events.standard import real_type
 # MessagePack's packer stops at 511 to 1024 nested lists and dicts, depending on its version.
 _DEEP = 500
 _DEEPEST = 1000
-_SCALARS = {
-    type(None),
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    dt.datetime,
-    dt.date,
-    dt.time,
-    dt.timedelta,
-    Decimal,
-    UUID,
-}
+_SCALARS = {type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID}
 
 
 def encode_error(

@@ -116,6 +116,15 @@ class EntryDecoder:
         except Exception as error:  # the row does not fit, or the class rejects it
             raise DecodeError(f"a row does not fit its schema: {type(error).__name__}: {reason(error)}") from error
 
+    def decode_document(self, data: bytes) -> Any:
+        """Return the value of a document, which stands alone.
+
+        Raises:
+            DecodeError: the document is damaged.
+            UnknownEventType: the value holds an object of an unregistered type.
+        """
+        return decode_value(data, partial(self.find_builder, {}))
+
     def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
         """Return the function that rebuilds the objects of a schema, given by its index or as packed bytes."""
         if type(reference) is int and reference in restorers:

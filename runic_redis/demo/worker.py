@@ -11,16 +11,7 @@ import time
 from dataclasses import astuple
 from typing import Any
 
-from runic_redis import (
-    CursorConflict,
-    EveryEvents,
-    Fact,
-    LeaseLost,
-    RedisStore,
-    Session,
-    WorkflowNotFound,
-    session,
-)
+from runic_redis import CursorConflict, EveryEvents, Fact, LeaseLost, RedisStore, Session, WorkflowNotFound, session
 from runic_redis.demo.census import Module, measure, standard_library
 from runic_redis.demo.events import FileMeasured, ModuleClaimed, ModuleFinished, workflow_of
 
