@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["FACT_BUCKETS", "ImportKeys", "Keys", "WorkflowKeys"]
-
 # Never changed: a fact's bucket is part of the data format.
 FACT_BUCKETS = 4096
 

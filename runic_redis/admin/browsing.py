@@ -21,8 +21,6 @@ from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all, time_us
 
-__all__ = ["KeptFact", "Page", "Shown", "count_leases", "cursor_at", "fact", "fact_previews", "page", "samples"]
-
 _LAST_MS = 2**64 - 1
 # Read at most this much of a workflow in one operation, if all entries are as large as the largest.
 _MOST_BYTES = 8 * 1024 * 1024

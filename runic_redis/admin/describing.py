@@ -16,20 +16,6 @@ from runic_redis.operations.records import Commit, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
 
-__all__ = [
-    "Description",
-    "State",
-    "count_events",
-    "count_unfinished",
-    "count_workflows",
-    "describe",
-    "describe_one",
-    "fact_labels",
-    "read_score",
-    "read_time",
-    "recent_commits",
-]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),

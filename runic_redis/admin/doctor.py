@@ -15,8 +15,6 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer, ask, time_us
 from runic_redis.protocol.resp import pairs
 
-__all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "doctor"]
-
 Verdict = Literal["good", "warning", "bad", "unknown"]
 # A server that uses this share of its memory is nearly full.
 _NEARLY_FULL = 0.8

@@ -22,8 +22,6 @@ from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs, scored_ids
 from runic_redis.protocol.scans import Scans
 
-__all__ = ["KEPT", "Exporter", "is_entry"]
-
 # The exported fields of a meta hash. A lease is not exported: it is valid on its server only.
 KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
 _PAGE_BYTES = 4 * 1024 * 1024

@@ -23,8 +23,6 @@ from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.protocol.refusals import ask, ask_all
 
-__all__ = ["Importer"]
-
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500

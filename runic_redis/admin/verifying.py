@@ -21,8 +21,6 @@ from runic_redis.protocol.refusals import answer_or_foreign, ask, time_us
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
 
-__all__ = ["Finding", "Verified", "Verifier"]
-
 # How many workflows are read in one round trip, and about how many bytes of events.
 _AT_ONCE = 64
 _BYTES = 8 * 1024 * 1024

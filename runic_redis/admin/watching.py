@@ -15,8 +15,6 @@ from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all, time_us
 from runic_redis.protocol.resp import scored_ids
 
-__all__ = ["Change", "Meter", "Reading", "Watcher", "server_time"]
-
 # Remember the cursors of at most this many workflows.
 _REMEMBERED = 100_000
 # Sample at most this many unknown workflows per look and extrapolate the rest.

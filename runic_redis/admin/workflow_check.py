@@ -23,8 +23,6 @@ from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operatio
 from runic_redis.protocol.refusals import ask
 from runic_redis.protocol.resp import pairs
 
-__all__ = ["Finding", "WorkflowCheck"]
-
 # The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192
 _MOST_ENTRIES = 1000
@@ -171,21 +169,14 @@ class WorkflowCheck:
             self._meta.get(b"fence", b""),
             *(part for finding in self.findings for repair in finding.repairs for part in repair),
         ]
-        reply = yield from ask(
-            call_script(
-                "repair",
-                self._repaired_keys(),
-                arguments,
-                workflow_id=self.workflow_id,
-            )
-        )
+        reply = yield from ask(call_script("repair", self._repaired_keys(), arguments, workflow_id=self.workflow_id))
         if reply == 1:
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _repaired_keys(self) -> list[str]:
         keys = self._keys
         return [
-            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
+            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)
         ]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
@@ -387,8 +378,7 @@ class WorkflowCheck:
         before = {name: _number(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
         if self._sizes[b"refs"] < before[b"refs"]:
             self._found(
-                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost",
-                ("count.refs", ""),
+                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost", ("count.refs", "")
             )
         if self._sizes[b"ids"] < before[b"ids"]:
             self._found(

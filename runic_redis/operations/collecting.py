@@ -23,8 +23,6 @@ from runic_redis.protocol.refusals import ask, ask_all, time_us
 from runic_redis.protocol.resp import scored_ids
 from runic_redis.protocol.scans import Scans
 
-__all__ = ["collect"]
-
 # How many candidates one pass over the workflows checks, and how many keys or members are in one round trip.
 _CANDIDATES = 100_000
 _AT_ONCE = 512

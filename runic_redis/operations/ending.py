@@ -15,8 +15,6 @@ from runic_redis.context import Context
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, time_us
 
-__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
-
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
 

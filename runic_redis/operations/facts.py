@@ -11,22 +11,6 @@ from runic_redis.operations.settings import make_namespace
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
 from runic_redis.protocol.refusals import answer, ask_all
 
-__all__ = [
-    "ahead_argument",
-    "count_facts",
-    "crosses_slots",
-    "fact_arguments",
-    "fact_keys",
-    "fact_not_found",
-    "load_fact",
-    "load_facts",
-    "put_fact",
-    "save_encoded",
-    "save_fact",
-    "save_facts",
-    "store_ahead",
-]
-
 Hash = TypeVar("Hash", str, bytes, str | bytes)
 
 

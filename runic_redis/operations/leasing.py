@@ -28,19 +28,6 @@ from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, O
 from runic_redis.protocol.refusals import answer, ask, ask_all, time_us
 from runic_redis.protocol.resp import scored_ids
 
-__all__ = [
-    "Lease",
-    "acquire",
-    "check_lease",
-    "claim",
-    "complete",
-    "expire",
-    "lease_argument",
-    "leased_reply",
-    "release",
-    "renew",
-]
-
 # How many candidates of each partition one round trip reads, and how many leases it requests at most.
 _LOOKED_AT = 16
 _AT_ONCE = 128

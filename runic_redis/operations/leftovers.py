@@ -15,8 +15,6 @@ from runic_redis.operations.ending import is_over
 from runic_redis.protocol.effects import Batch, Command, Operation
 from runic_redis.protocol.refusals import ask_all, checked
 
-__all__ = ["is_behind", "is_left_over", "read_saved", "reject_leftovers"]
-
 # A workflow may be deleted between two reads. It is not deleted and created again this often.
 _LOOKS = 3
 

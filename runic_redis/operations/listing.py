@@ -18,8 +18,6 @@ from runic_redis.protocol.effects import Command, Operation, call_script
 from runic_redis.protocol.refusals import ask_all
 from runic_redis.protocol.resp import scored_ids
 
-__all__ = ["Listing", "Place"]
-
 _FIRST_PAGE = 32
 _LAST_PAGE = 1024
 

@@ -11,8 +11,6 @@ from runic_redis.operations.listing import Listing
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask_all
 
-__all__ = ["delete_namespace", "memory_of", "memory_usage"]
-
 # How many keys are in one round trip.
 _AT_ONCE = 1000
 # The kinds of keys that a partition's workflows share.

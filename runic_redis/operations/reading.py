@@ -31,8 +31,6 @@ from runic_redis.operations.records import (
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, InFlight, Operation
 from runic_redis.protocol.refusals import ask, checked
 
-__all__ = ["Reader", "cursor"]
-
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few events. Later pages aim at a size in bytes. Only the size of the page
 # before is known, so the number of entries is bounded, too; and by the size of the largest entry, if any is large.
@@ -186,8 +184,7 @@ class Reader:
         if created != self._created:
             yield from reject_leftovers(self._context, self.workflow_id)
             raise WorkflowNotFound(
-                f"The workflow {self.workflow_id!r} was deleted while it was being read.",
-                workflow_id=self.workflow_id,
+                f"The workflow {self.workflow_id!r} was deleted while it was being read.", workflow_id=self.workflow_id
             )
         if found < self._opened_at:
             raise commits_lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")

@@ -10,8 +10,6 @@ from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Argument, Command, Operation, call_script
 from runic_redis.protocol.refusals import ask, ask_all
 
-__all__ = ["restore_references"]
-
 # How often a workflow's references must differ from their count to count as lost.
 _LOOKS = 3
 # How often a restore is tried while the workflow changes.
@@ -86,7 +84,7 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     for fact_hash in found:
         arguments += ("refs", fact_hash)
     touched = [
-        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
+        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)
     ]
     repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], workflow_id=workflow_id))
     return bool(repaired == 1)

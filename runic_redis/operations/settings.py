@@ -15,16 +15,6 @@ from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
 from runic_redis.protocol.refusals import ask, ask_all, not_allowed, unreachable
 
-__all__ = [
-    "FORMAT",
-    "count_call",
-    "make_namespace",
-    "open_namespace",
-    "parse_info",
-    "remake_namespace",
-    "with_settings",
-]
-
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
 

@@ -11,8 +11,6 @@ from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
 
-__all__ = ["load_snapshot", "save_snapshot", "trim"]
-
 
 def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, lease: Lease | None) -> Operation[None]:
     """Save a workflow's state as of a cursor."""

@@ -25,8 +25,6 @@ from runic_redis.protocol.effects import Command, ErrorReply, Operation
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import ask_all, checked
 
-__all__ = ["Tailer"]
-
 _LAST_MS = 2**64 - 1
 # How many meta hashes are read at once.
 _AT_ONCE = 1000

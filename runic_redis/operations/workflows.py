@@ -15,8 +15,6 @@ from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Command, ErrorReply, Operation, call_script, own_id
 from runic_redis.protocol.refusals import answer, ask, ask_all
 
-__all__ = ["delete", "exists", "load", "save"]
-
 
 def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | None) -> Operation[None]:
     """Save a whole list of events over the one before."""
