@@ -23,6 +23,7 @@ from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.protocol.refusals import answer, not_durable
 
+
 def _head(
     *,
     workflow_id: str,
