@@ -37,9 +37,7 @@ class Place(NamedTuple):
 
     def is_before(self, time_us: float, partition: int, workflow_id: str) -> bool:
         """Return whether this comes before another place."""
-        if time_us != self.time_us:
-            return time_us < self.time_us
-        return partition > self.partition or (partition == self.partition and workflow_id < self.workflow_id)
+        return (time_us, -partition, workflow_id) < (self.time_us, -self.partition, self.workflow_id)
 
 
 class _Partition:

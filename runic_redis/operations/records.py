@@ -79,15 +79,8 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
             with suppress(DecodeError, ValueError, IndexError):
                 about = fields[fields.index(b"m", 4) + 1]
                 context.observer.received(metadata or context.codec.decode_metadata(about))
-        commit = Commit(
-            int(end) - len(events),
-            int(end),
-            events,
-            type(events) is Multiplied,
-            time,
-            metadata,
-            len(header) + payload_size(payload),
-        )
+        last, size = int(end), len(header) + payload_size(payload)
+        commit = Commit(last - len(events), last, events, type(events) is Multiplied, time, metadata, size)
     except UnknownEventType as error:
         raise type(error)(
             f"{error} It is in the workflow {workflow_id!r}, in the commit that ends at cursor {end.decode()}.",
