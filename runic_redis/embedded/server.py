@@ -310,12 +310,10 @@ def _lock(file: IO[bytes], mode: int, limit_s: float, message: str) -> None:
         TimeoutError: other processes hold the lock until the limit.
     """
     while True:
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(file, mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _pause_until(limit_s, message)
-        else:
             return
+        _pause_until(limit_s, message)
 
 
 def _is_locked(path: Path) -> bool:
