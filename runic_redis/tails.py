@@ -19,8 +19,6 @@ from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import Record
 from runic_redis.operations.tailing import Tailer
 
-__all__ = ["AsyncPages", "AsyncTail", "Tail"]
-
 T = TypeVar("T")
 # Runs an operation on the store.
 _Run = Callable[[Any], Any]

@@ -5,13 +5,13 @@ A workflow that is trimmed or deleted while it is read is started again: its sec
 records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
 from runic_redis.arguments import check_workflow_id, is_cursor
-from runic_redis.codec import count_events, fact_matches
+from runic_redis.codec import event_count, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
@@ -149,12 +149,8 @@ class Exporter:
             digest.add(record)
             give(record)
 
-        score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
-        add(["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None])
-        if snapshot[2] is not None:
-            add(["snapshot", *snapshot])
-        if log is not None:
-            add(["log", log])
+        for record in _first_records(workflow_id, meta, written=written, leased=leased, snapshot=snapshot, log=log):
+            add(record)
         yield from self._export_members("commits", commands[7], commits, add, give=give, cursor=cursor)
         yield from self._export_members("refs", commands[6], refs, add, give=give, cursor=cursor)
         position, count, last = trimmed, 0, b""
@@ -184,7 +180,7 @@ class Exporter:
             if not is_entry(entry):
                 raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
             end = entry_cursor(entry, keys.events)
-            start = end - count_events(entry[1][1])
+            start = end - event_count(entry[1][1])
             if start > position:
                 raise events_missing(self._context, workflow_id, position, start)
             if start < position:
@@ -263,6 +259,24 @@ def is_entry(entry: Any) -> bool:
     """Return whether an entry has the form of a store's: header and payload, commit id, and optional metadata."""
     entry_id, fields = entry
     return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
+
+
+def _first_records(
+    workflow_id: str,
+    meta: Mapping[str, bytes],
+    *,
+    written: Any,
+    leased: Any,
+    snapshot: Sequence[Any],
+    log: bytes | None,
+) -> Iterator[Record]:
+    """Yield the records of a workflow that come before those of its members and entries."""
+    score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
+    yield ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None]
+    if snapshot[2] is not None:
+        yield ["snapshot", *snapshot]
+    if log is not None:
+        yield ["log", log]
 
 
 def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | None]) -> None:

@@ -6,7 +6,7 @@ Writers may be active, and a change in progress is not damage. Therefore the che
 keys and again after them. Data is missing only if the first reading announced it. Data is in excess only if the second
 reading does not account for it. So a workflow may grow, and be trimmed, all the time.
 
-The module is long because reading and judging stay together: each judgement depends on the order of the readings.
+This is one module because reading and judging stay together: each judgement depends on the order of the readings.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -12,19 +12,10 @@ from runic_redis.codec.limits import MAX_EVENT_BYTES, MAX_HEADER_BYTES
 from runic_redis.codec.native import row_reader
 from runic_redis.codec.value_decoder import Builder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, IncompatibleEvent, StoreError, reason
-from runic_redis.events import (
-    FACT_REF,
-    Build,
-    EventRegistry,
-    FactRef,
-    Schema,
-    Several,
-    UnknownEvent,
-    UnknownEvents,
-    checked_ref,
-)
-
-__all__ = ["EntryDecoder", "Multiplied", "count_events", "expanded", "stand_in_event"]
+from runic_redis.events import FACT_REF, EventRegistry, FactRef, UnknownEvent, UnknownEvents
+from runic_redis.events.attributes import Build
+from runic_redis.events.event_types import Schema, Several
+from runic_redis.events.references import checked_ref
 
 # How many headers, and how many bytes of them, the decoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
@@ -125,6 +116,15 @@ class EntryDecoder:
         except Exception as error:  # the row does not fit, or the class rejects it
             raise DecodeError(f"a row does not fit its schema: {type(error).__name__}: {reason(error)}") from error
 
+    def decode_document(self, data: bytes) -> Any:
+        """Return the value of a document, which stands alone.
+
+        Raises:
+            DecodeError: the document is damaged.
+            UnknownEventType: the value holds an object of an unregistered type.
+        """
+        return decode_value(data, partial(self.find_builder, {}))
+
     def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
         """Return the function that rebuilds the objects of a schema, given by its index or as packed bytes."""
         if type(reference) is int and reference in restorers:
@@ -194,7 +194,7 @@ def _several_inside_error(name: str, count: int) -> IncompatibleEvent:
     )
 
 
-def count_events(payload: bytes) -> int:
+def event_count(payload: bytes) -> int:
     """Return the number of events that an entry's payload states, without decoding the events.
 
     Raises:

@@ -15,9 +15,7 @@ from zoneinfo import ZoneInfo
 import msgpack
 
 from runic_redis.errors import UnknownEventType
-from runic_redis.events import real_type, zone_by_key
-
-__all__ = ["FROZENSET", "OBJECT", "SCALAR_DECODERS", "SCALAR_ENCODERS", "SET", "TUPLE"]
+from runic_redis.events.standard import real_type, zone_by_key
 
 BIG_INT = 1
 TUPLE = 2

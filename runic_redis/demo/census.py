@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Module", "Totals", "measure", "report", "standard_library"]
-
 # Installed packages are no part of the library. Its own tests are more than half of it, and would double the time.
 _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 # The fields of a node that hold statements.

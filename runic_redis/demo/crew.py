@@ -14,8 +14,6 @@ from runic_redis.demo.events import ModuleClaimed, takeover_text
 from runic_redis.demo.progress import Bar
 from runic_redis.demo.worker import TTL_S
 
-__all__ = ["WORKERS", "Crew"]
-
 WORKERS = 3
 
 

@@ -9,8 +9,6 @@ from runic_redis.demo.census import Module, Totals
 from runic_redis.demo.errors import DemoError
 from runic_redis.demo.events import PREFIX, FileMeasured, ModuleClaimed, ModuleFinished, takeover_text, workflow_of
 
-__all__ = ["Stock", "take_stock"]
-
 
 @dataclass(slots=True)
 class Stock:

@@ -11,20 +11,9 @@ import time
 from dataclasses import astuple
 from typing import Any
 
-from runic_redis import (
-    CursorConflict,
-    EveryEvents,
-    Fact,
-    LeaseLost,
-    RedisStore,
-    Session,
-    WorkflowNotFound,
-    session,
-)
+from runic_redis import CursorConflict, EveryEvents, Fact, LeaseLost, RedisStore, Session, WorkflowNotFound, session
 from runic_redis.demo.census import Module, measure, standard_library
 from runic_redis.demo.events import FileMeasured, ModuleClaimed, ModuleFinished, workflow_of
-
-__all__ = ["PARTITIONS", "TTL_S", "work"]
 
 # A claim asks every partition, and the census has few workflows.
 PARTITIONS = 16

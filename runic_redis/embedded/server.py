@@ -30,8 +30,6 @@ from typing import IO, Literal, Self
 
 from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable, short_repr
 
-__all__ = ["EmbeddedServer", "server_program"]
-
 _log = logging.getLogger("runic_redis")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")

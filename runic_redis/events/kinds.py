@@ -34,8 +34,6 @@ from runic_redis.events.attributes import (
     slot_names,
 )
 
-__all__ = ["EXTRA_FIELDS", "FIELDS_SET", "UNSET", "Kind", "all_values", "kind_of"]
-
 # Makes a default from the values of the known fields.
 Default = Callable[[Mapping[str, Any]], Any]
 # The value of a field that has none. The field is not stored, and has no value when it is read.

@@ -14,16 +14,6 @@ from runic_redis.events.event_types import MAX_VERSION, EventType, Schema, Unkno
 from runic_redis.events.kinds import kind_of
 from runic_redis.events.upcasting import incompatible_error, older_build
 
-__all__ = [
-    "EventRegistry",
-    "UnknownEvents",
-    "default_registry",
-    "event",
-    "register_built_in",
-    "register_library",
-    "register_type",
-]
-
 T = TypeVar("T")
 UnknownEvents = Literal["raise", "wrap"]
 MAX_NAME_BYTES = 512

@@ -13,20 +13,10 @@ from typing import Any
 
 from runic_redis.arguments import check_count
 from runic_redis.errors import DecodeError, FactNotFound, InvalidType, short_repr
-from runic_redis.events import (
-    EventRegistry,
-    Fact,
-    FactRef,
-    UnknownEvent,
-    checked_ref,
-    default_registry,
-    fields_of,
-    parts_of,
-    refs_in,
-)
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, default_registry, parts_of, refs_in
+from runic_redis.events.event_types import fields_of
+from runic_redis.events.references import checked_ref
 from runic_redis.recovery.steps import Steps, StoreCall, run_steps, run_steps_async
-
-__all__ = ["AsyncFactResolver", "FactResolver"]
 
 Hot = Callable[[Any, FactRef], bool]
 

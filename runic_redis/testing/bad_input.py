@@ -15,8 +15,6 @@ from runic_redis import EncodeError, InvalidArgument, StoreError
 from runic_redis.testing.base import Contract, raised_error
 from runic_redis.testing.examples import OrderPlaced, numbered
 
-__all__ = ["BadInputContract"]
-
 Call = Callable[[Any], Any]
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["Contract", "Elsewhere", "Opener", "raised_error"]
-
 Opener = Callable[[], Any]
 # Runs function(store, *args) without shared memory, concurrently for each of the argument tuples.
 Elsewhere = Callable[..., list[Any]]

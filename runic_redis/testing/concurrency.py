@@ -9,8 +9,6 @@ from runic_redis import CursorConflict
 from runic_redis.testing.base import Contract, Elsewhere, Opener
 from runic_redis.testing.examples import OrderPlaced, numbered
 
-__all__ = ["ConcurrencyContract"]
-
 
 class ConcurrencyContract(Contract):
     """Promises that hold for any number of writers and readers."""

@@ -12,8 +12,6 @@ from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, Work
 from runic_redis.testing.base import Contract, Opener, raised_error
 from runic_redis.testing.examples import append_each, numbered
 
-__all__ = ["TailContract"]
-
 
 class TailContract(Contract):
     """`tail` and `tail_many`."""
