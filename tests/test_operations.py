@@ -137,7 +137,7 @@ def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context
     for answer in (None, *there, [0, 1, 1, 0], [[1, b"0", 3, b"0", 0], [1, None, 1, b"0", 1]]):
         effect = lost.send(answer)
     assert names([effect]) == ["HDEL HDEL"], "the next write finds them lost, too"
-    with pytest.raises(DecodeError, match=r"partition:4'.* is lost, and 3 workflows are in it"):
+    with pytest.raises(DecodeError, match=r"partition:4'.* is lost, and 3 workflows are in the partition"):
         lost.send([1, 1])
     assert not context.made
 
@@ -147,7 +147,7 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
     remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
     assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
-    with pytest.raises(ConfigurationError, match=r"partitions=8;.*Nothing was written"):
+    with pytest.raises(ConfigurationError, match=r"partitions=8\..*Nothing was written"):
         play(append(context, "w", [{"a": 1}]), [[again], [[b"1", b"8"]] * 2])
     assert context.keys.partitions == 8
     late = append(context, "w", [{"a": 1}])
@@ -155,7 +155,7 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
     context.keys = Keys("test", 4)
     for answer in ([again], [[b"1", b"4"]] * 2, [[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [0] * 4, []):
         late.send(answer)
-    with pytest.raises(ConfigurationError, match=r"partitions=4;.*Nothing was written"):
+    with pytest.raises(ConfigurationError, match=r"partitions=4\..*Nothing was written"):
         late.send([])
     context.keys = Keys("test", 4)
     with pytest.raises(StoreError, match="5 times"):

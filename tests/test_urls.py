@@ -326,7 +326,7 @@ def test_a_namespace_made_with_other_settings_is_refused(valkey: RunningServer, 
         for read in (lambda: other.exists("order-1"), lambda: list(other.list()), lambda: other.delete("order-1")):
             with pytest.raises(ConfigurationError, match="was made with partitions=8"):
                 read()
-    with pytest.raises(ConfigurationError, match="pass partitions=8, or another namespace"):
+    with pytest.raises(ConfigurationError, match="Pass partitions=8, or use another namespace"):
         RedisStore.from_url(valkey.url(), namespace=namespace)
     with valkey.client() as client:
         client.hset(f"{{{namespace}}}:config", "format", 99)

@@ -6,7 +6,7 @@ Writers may be active, and a change in progress is not damage. Therefore the che
 keys and again after them. Data is missing only if the first reading announced it. Data is in excess only if the second
 reading does not account for it. So a workflow may grow, and be trimmed, all the time.
 
-The module is long because reading and judging stay together: each judgement depends on the order of the readings.
+This is one module because reading and judging stay together: each judgement depends on the order of the readings.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -223,7 +223,7 @@ class WorkflowCheck:
             self._step = "pages"
 
     def _pages(self) -> dict[str, Any]:
-        """Return the kinds of keys to read next: the events first, since the script writes what they refer to with them."""
+        """Return the kinds of keys to read next: the events first, then the keys written together with them."""
         return {what: where for what, where in self._left.items() if what in {"events", "log"}} or self._left
 
     def _page(self, what: str, where: Any, most_bytes: int) -> Command:

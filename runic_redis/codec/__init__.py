@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, payload_size
-from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, count_events, expanded, stand_in_event
+from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_count, expanded, stand_in_event
 from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder, fact_matches, verified_bytes
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_METADATA_BYTES
@@ -30,7 +30,7 @@ __all__ = [
     "EncodedEvents",
     "Entry",
     "Multiplied",
-    "count_events",
+    "event_count",
     "expanded",
     "fact_matches",
     "payload_size",

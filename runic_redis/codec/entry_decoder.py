@@ -190,7 +190,7 @@ class EntryDecoder:
         known[key] = value
 
 
-def count_events(payload: bytes) -> int:
+def event_count(payload: bytes) -> int:
     """Return the number of events that an entry's payload states, without decoding the events.
 
     Raises:

@@ -2,7 +2,8 @@
 
 `registry` has the decorator and the registered types, and `event_types` their description. `kinds` and `attributes`
 read and rebuild instances, and `upcasting` reads older versions. `standard` has the value types of the standard
-library, `references` the references to facts, `plain` events as text and JSON.
+library, `references` the references to facts, `plain` events as text and JSON. The bytes of events are in
+runic_redis/codec.
 """
 
 from runic_redis.events import standard  # noqa: F401 - registers the types of the standard library

@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
-from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents
+from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import (
     CursorConflict,
@@ -176,22 +176,16 @@ def _command(
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
-    expected = "" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor"))
-    known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
-    if isinstance(commit, EncodedEvents):
-        entries = commit.entries
-        facts.update(commit.facts)
-    else:
-        entries = context.codec.encode_commit(commit, facts) if commit else []
+    entries = _entries(context, commit, facts)
     if context.observer is not None and commit:
         about = _with_observed(context, metadata, about, context.observer.sending(len(commit)))
     args = _head(
         workflow_id=workflow_id,
-        commit_id=known_as,
+        commit_id=own_id() if commit_id is None else check_commit_id(commit_id),
         call_id="" if commit_id is None else own_id(),
         tried="",
-        expected=expected,
+        expected="" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor")),
         metadata=about,
         lease=lease_argument(lease, workflow_id),
         snapshot="" if snapshot is None else "1",
@@ -229,6 +223,14 @@ def _command(
         writes=commit_id is None and size > 0,
         tried=context.seen.get(workflow_id, "1"),
     )
+
+
+def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:
+    """Return the entries of a commit, and add its facts to `facts`."""
+    if isinstance(commit, EncodedEvents):
+        facts.update(commit.facts)
+        return commit.entries
+    return context.codec.encode_commit(commit, facts) if commit else []
 
 
 def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:

@@ -93,7 +93,7 @@ def _check_partitions(context: Context, command: Command) -> None:
     if context.keys.workflow(command.workflow_id).partition not in command.keys:
         raise ConfigurationError(
             f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
-            f"partitions={now}. This call was for another number, and wrote nothing. This store uses "
+            f"partitions={now}. This call was for another number. Nothing was written. This store uses "
             f"partitions={now} from now on: read again and decide."
         )
 
