@@ -61,7 +61,12 @@ class _Restorer(NamedTuple):
         if type(event) is not Several:
             return event
         if len(event) != 1:
-            raise _several_inside_error(self.name, len(event))
+            raise IncompatibleEvent(
+                f"The upcasters of the event type {self.name!r} made {len(event)} events of an event that is part of "
+                "another. Such an event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
+                name=self.name,
+                version=1,
+            )
         return event[0]
 
 
@@ -183,15 +188,6 @@ class EntryDecoder:
             self._forget()
             return
         known[key] = value
-
-
-def _several_inside_error(name: str, count: int) -> IncompatibleEvent:
-    return IncompatibleEvent(
-        f"The upcasters of the event type {name!r} made {count} events of an event that is part of another. Such an "
-        "event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
-        name=name,
-        version=1,
-    )
 
 
 def event_count(payload: bytes) -> int:

@@ -275,11 +275,9 @@ class EmbeddedServer:
         # A relative path: if the directory is replaced, the old server must not touch the new server's socket.
         listens = path.name if path.parent == self.directory else str(path)
         fsync = "always" if _is_locked(self.directory / "always.lock") else "everysec"
+        python = (sys.executable, "-I", "-S", str(_SUPERVISOR))
         subprocess.run(
-            [
-                *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
-                *(task, str(program), str(self.directory), listens, fsync),
-            ],
+            [*python, task, str(program), str(self.directory), listens, fsync],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
