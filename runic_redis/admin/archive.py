@@ -18,8 +18,6 @@ import zstandard
 
 from runic_redis.errors import ConfigurationError, DecodeError
 
-__all__ = ["FORMAT", "ArchiveReader", "ArchiveWriter", "Digest", "Record"]
-
 # A kind, and its values.
 Record = list[Any]
 

@@ -13,22 +13,8 @@ from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
 from runic_redis.operations.leftovers import is_behind, is_left_over
 from runic_redis.operations.records import Commit, decode_commit, entry_cursor
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
-
-__all__ = [
-    "Description",
-    "State",
-    "count_events",
-    "count_unfinished",
-    "count_workflows",
-    "describe",
-    "describe_one",
-    "fact_labels",
-    "read_score",
-    "read_time",
-    "recent_commits",
-]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _META = (
@@ -125,20 +111,20 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
 def count_workflows(context: Context) -> Operation[list[int]]:
     """Return how many workflows each partition has. An expired workflow counts until the next listing deletes it."""
     keys = context.keys.indexes()
-    counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
+    counts: list[int] = yield from ask_all([key_command("ZCARD", key) for key in keys])
     return counts
 
 
 def count_unfinished(context: Context) -> Operation[int]:
     """Return how many workflows are leased or unfinished."""
     keys = context.keys.all_leases()
-    return sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
+    return sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
 
 
 def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:
     """Return how many events workflows have had, and how many of them are not trimmed."""
     keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
-    replies = yield from ask_all([Command(("HMGET", key, "cursor", "trimmed"), key) for key in keys])
+    replies = yield from ask_all([key_command("HMGET", key, "cursor", "trimmed") for key in keys])
     cursors = [(_count(cursor), _count(trimmed)) for cursor, trimmed in replies]
     return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
 
@@ -150,9 +136,9 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     commands = [
-        Command(("HMGET", keys.meta, "created", "cursor"), keys.meta),
-        Command(("XREVRANGE", keys.events, "+", "-", "COUNT", str(count)), keys.events),
-        Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+        key_command("HMGET", keys.meta, "created", "cursor"),
+        key_command("XREVRANGE", keys.events, "+", "-", "COUNT", str(count)),
+        key_command("HMGET", keys.meta, "created", "trimmed"),
     ]
     commits: list[Commit] = []
     damaged: list[str] = []
@@ -179,13 +165,13 @@ def fact_labels(context: Context, hashes: Sequence[str]) -> Operation[dict[str, 
     """Return for each fact its type and size, such as "dict, 24 B"; of a large one only the size, by its hash."""
     raw = [check_hash(fact_hash) for fact_hash in hashes]
     buckets = [context.keys.fact(one)[0] for one in raw]
-    sized = [Command(("HSTRLEN", bucket, one), bucket) for bucket, one in zip(buckets, raw, strict=True)]
+    sized = [key_command("HSTRLEN", bucket, one) for bucket, one in zip(buckets, raw, strict=True)]
     labels: dict[str, str] = {}
     small: list[tuple[str, bytes, Command]] = []
     for fact_hash, one, bucket, size in zip(hashes, raw, buckets, (yield from ask_all(sized)), strict=True):
         labels[fact_hash] = f"{size:,} B" if size else "missing"
         if 0 < size <= _MOST_LABELLED:
-            small.append((fact_hash, one, Command(("HGET", bucket, one), bucket)))
+            small.append((fact_hash, one, key_command("HGET", bucket, one)))
     found = yield from ask_all([command for _, _, command in small])
     for (fact_hash, one, _), data in zip(small, found, strict=True):
         if data is not None:
@@ -220,17 +206,17 @@ def read_score(score: bytes | float) -> datetime | None:
 def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
     keys = context.keys.workflow(workflow_id)
     return [
-        Command(("HMGET", keys.meta, *_META), keys.meta),
-        Command(("HMGET", keys.snapshot, "cursor", "time"), keys.snapshot),
-        Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
-        Command(("XLEN", keys.events), keys.events),
-        Command(("STRLEN", keys.log), keys.log),
-        Command(("SCARD", keys.refs), keys.refs),
-        Command(("HLEN", keys.commits), keys.commits),
-        Command(("ZSCORE", keys.index, workflow_id), keys.index),
-        Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
+        key_command("HMGET", keys.meta, *_META),
+        key_command("HMGET", keys.snapshot, "cursor", "time"),
+        key_command("HSTRLEN", keys.snapshot, "data"),
+        key_command("XLEN", keys.events),
+        key_command("STRLEN", keys.log),
+        key_command("SCARD", keys.refs),
+        key_command("HLEN", keys.commits),
+        key_command("ZSCORE", keys.index, workflow_id),
+        key_command("ZSCORE", keys.leases, workflow_id),
         # If it is as at first, the workflow was not deleted and made again in between.
-        Command(("HGET", keys.meta, "created"), keys.meta),
+        key_command("HGET", keys.meta, "created"),
     ]
 
 

@@ -11,11 +11,9 @@ from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, 
 from runic_redis.operations import workflows
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.settings import parse_info
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, ask, time_us
 from runic_redis.protocol.resp import pairs
-
-__all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "doctor"]
 
 Verdict = Literal["good", "warning", "bad", "unknown"]
 # A server that uses this share of its memory is nearly full.
@@ -226,7 +224,7 @@ def _check_writing(context: Context) -> Operation[Check]:
     """Try a plain write and a script, neither of which changes anything: every write of a store is a script."""
     key = context.keys.workflow(_ABSENT).index
     try:
-        yield from ask(Command(("ZADD", key, "XX", "0", _ABSENT), key))
+        yield from ask(key_command("ZADD", key, "XX", "0", _ABSENT))
         yield from workflows.delete(context, [_ABSENT])
     except StoreError as error:
         return Check("writing", "bad", "the server rejects a write that changes nothing", str(error))
@@ -238,7 +236,7 @@ def _check_latency(context: Context, timer: Callable[[], float]) -> Operation[Ch
     took_ms = []
     for _ in range(_ROUND_TRIPS):
         began_s = timer()
-        yield from ask(Command(("HGET", key, "format"), key))
+        yield from ask(key_command("HGET", key, "format"))
         took_ms.append((timer() - began_s) * 1000)
     usual, nearly_all = median(took_ms), quantiles(took_ms, n=100)[98]
     found = f"{usual:.2f} ms a round trip, 99 of 100 within {nearly_all:.2f} ms, the longest {max(took_ms):.1f} ms"

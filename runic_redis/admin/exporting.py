@@ -17,12 +17,10 @@ from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.leftovers import is_behind, reject_leftovers
 from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
-from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs, scored_ids
 from runic_redis.protocol.scans import Scans
-
-__all__ = ["KEPT", "Exporter", "is_entry"]
 
 # The exported fields of a meta hash. A lease is not exported: it is valid on its server only.
 KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
@@ -88,7 +86,7 @@ class Exporter:
             self.note(record)
 
         config = self._context.keys.config
-        created = yield from ask(Command(("HGET", config, "created"), config))
+        created = yield from ask(key_command("HGET", config, "created"))
         chosen = None if self._ids is None else Digest().add(sorted(self._ids))
         first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
         if self._begun is None:
@@ -104,7 +102,7 @@ class Exporter:
         else:
             # A scan returns every member that is present from its start to its end, however much is written meanwhile.
             indexes = self._context.keys.indexes()
-            scans = Scans(Command(("ZSCAN", index, "0", "COUNT", str(_MEMBERS)), index) for index in indexes)
+            scans = Scans(key_command("ZSCAN", index, "0", "COUNT", str(_MEMBERS)) for index in indexes)
             while scans.more:
                 members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
                 yield from self._export_workflows([workflow_id for workflow_id, _ in members], give)
@@ -225,7 +223,7 @@ class Exporter:
         new = [fact for fact in hashes if fact not in self._facts]
         buckets = [self._context.keys.fact(fact)[0] for fact in new]
         sizes = yield from ask_all(
-            [Command(("HSTRLEN", bucket, fact), bucket) for fact, bucket in zip(new, buckets, strict=True)]
+            [key_command("HSTRLEN", bucket, fact) for fact, bucket in zip(new, buckets, strict=True)]
         )
         at = 0
         while at < len(new):
@@ -233,7 +231,7 @@ class Exporter:
             while end < len(new) and (end == at or total + sizes[end] <= _PAGE_BYTES):
                 total += sizes[end]
                 end += 1
-            commands = [Command(("HGET", buckets[n], new[n]), buckets[n]) for n in range(at, end)]
+            commands = [key_command("HGET", buckets[n], new[n]) for n in range(at, end)]
             for fact, data in zip(new[at:end], (yield from ask_all(commands)), strict=True):
                 self._export_fact(fact, data, give)
             at = end
@@ -249,10 +247,10 @@ class Exporter:
     def _export_other_facts(self, give: Callable[[Record], None]) -> Operation[None]:
         """Export the facts that no workflow refers to."""
         keys = self._context.keys.buckets()
-        counts = yield from ask_all([Command(("HLEN", key), key) for key in keys])
+        counts = yield from ask_all([key_command("HLEN", key) for key in keys])
         for key, count in zip(keys, counts, strict=True):
             if count:
-                yield from self._export_facts((yield from ask(Command(("HKEYS", key), key))), give)
+                yield from self._export_facts((yield from ask(key_command("HKEYS", key))), give)
 
 
 def is_entry(entry: Any) -> bool:
@@ -314,15 +312,15 @@ def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
     """Return the commands that read a workflow, with the first page of its entries."""
     return [
         # Read before the rest and after it: if both are the same, it was not deleted or trimmed in between.
-        Command(("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"), keys.meta),
+        key_command("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"),
         # The snapshot may not be ahead of the meta hash, and so is read before it.
-        Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
-        Command(("HGETALL", keys.meta), keys.meta),
-        Command(("GET", keys.log), keys.log),
-        Command(("ZSCORE", keys.index, workflow_id), keys.index),
-        Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
-        Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
-        Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
+        key_command("HMGET", keys.snapshot, "cursor", "time", "data"),
+        key_command("HGETALL", keys.meta),
+        key_command("GET", keys.log),
+        key_command("ZSCORE", keys.index, workflow_id),
+        key_command("ZSCORE", keys.leases, workflow_id),
+        key_command("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)),
+        key_command("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)),
         *_page(keys, b"-", _FIRST_ENTRIES),
     ]
 
@@ -334,6 +332,6 @@ def _entries_that_fit(largest: int) -> int:
 def _page(keys: WorkflowKeys, bound: bytes, count: int) -> list[Command]:
     """Return commands for a page of entries, and for the fields that tell whether entries were trimmed or deleted."""
     return [
-        Command(("XRANGE", keys.events, bound, "+", "COUNT", str(count)), keys.events),
-        Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+        key_command("XRANGE", keys.events, bound, "+", "COUNT", str(count)),
+        key_command("HMGET", keys.meta, "created", "trimmed"),
     ]

@@ -20,10 +20,8 @@ from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
-from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, key_command, own_id
 from runic_redis.protocol.refusals import ask, ask_all
-
-__all__ = ["Importer"]
 
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
@@ -215,10 +213,7 @@ class Importer:
         if workflow.last is not None:
             last, keys = workflow.last[0], workflow.keys
             found, trimmed = yield from ask_all(
-                [
-                    Command(("XRANGE", keys.events, last, last), keys.events),
-                    Command(("HGET", keys.meta, "trimmed"), keys.meta),
-                ]
+                [key_command("XRANGE", keys.events, last, last), key_command("HGET", keys.meta, "trimmed")]
             )
             gone = read_cursor(trimmed, keys.meta) >= int(workflow.kept.get("cursor", 0))
             if found != [workflow.last] and not gone:

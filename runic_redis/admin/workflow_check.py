@@ -19,11 +19,9 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.events import FACT_REF, refs_in
 from runic_redis.operations.records import decode_commit
-from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask
 from runic_redis.protocol.resp import pairs
-
-__all__ = ["Finding", "WorkflowCheck"]
 
 # The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192
@@ -123,31 +121,29 @@ class WorkflowCheck:
         if self._step == "head":
             # The snapshot may not be ahead of the meta hash, which is read after it, nor behind it, read before it.
             return [
-                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
-                Command(("HGETALL", keys.meta), keys.meta),
-                Command(("HEXISTS", keys.snapshot, "data"), keys.snapshot),
-                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
-                Command(("XLEN", keys.events), keys.events),
-                Command(("STRLEN", keys.log), keys.log),
-                Command(("SCARD", keys.refs), keys.refs),
-                Command(("HLEN", keys.commits), keys.commits),
+                key_command("HGET", keys.snapshot, "cursor"),
+                key_command("HGETALL", keys.meta),
+                key_command("HEXISTS", keys.snapshot, "data"),
+                key_command("HGET", keys.snapshot, "cursor"),
+                key_command("XLEN", keys.events),
+                key_command("STRLEN", keys.log),
+                key_command("SCARD", keys.refs),
+                key_command("HLEN", keys.commits),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
-            return [*pages, Command(("HMGET", keys.meta, "created", "cursor"), keys.meta)]
+            return [*pages, key_command("HMGET", keys.meta, "created", "cursor")]
         if self._step == "facts":
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
-            return [
-                Command((name, bucket, fact), bucket) for fact in some for bucket, _ in [self._context.keys.fact(fact)]
-            ]
+            return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
         if self._step == "end":
             scores = (keys.index, keys.leases, keys.expiring)
             return [
-                Command(("HGETALL", keys.meta), keys.meta),
-                *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
-                *(Command(("PTTL", key), key) for key in self._own),
-                Command(("HGETALL", keys.meta), keys.meta),
+                key_command("HGETALL", keys.meta),
+                *(key_command("ZSCORE", key, self.workflow_id) for key in scores),
+                *(key_command("PTTL", key) for key in self._own),
+                key_command("HGETALL", keys.meta),
             ]
         return []
 
@@ -171,21 +167,14 @@ class WorkflowCheck:
             self._meta.get(b"fence", b""),
             *(part for finding in self.findings for repair in finding.repairs for part in repair),
         ]
-        reply = yield from ask(
-            call_script(
-                "repair",
-                self._repaired_keys(),
-                arguments,
-                workflow_id=self.workflow_id,
-            )
-        )
+        reply = yield from ask(call_script("repair", self._repaired_keys(), arguments, workflow_id=self.workflow_id))
         if reply == 1:
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _repaired_keys(self) -> list[str]:
         keys = self._keys
         return [
-            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
+            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)
         ]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
@@ -230,12 +219,12 @@ class WorkflowCheck:
         keys = self._keys
         if what == "events":
             count = max(1, min(_MOST_ENTRIES, most_bytes // max(self._number("largest"), _LARGE)))
-            return Command(("XRANGE", keys.events, where, "+", "COUNT", str(count)), keys.events)
+            return key_command("XRANGE", keys.events, where, "+", "COUNT", str(count))
         if what == "log":
-            return Command(("GET", keys.log), keys.log)
+            return key_command("GET", keys.log)
         if what == "refs":
-            return Command(("SSCAN", keys.refs, where, "COUNT", str(_MEMBERS)), keys.refs)
-        return Command(("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS)), keys.commits)
+            return key_command("SSCAN", keys.refs, where, "COUNT", str(_MEMBERS))
+        return key_command("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS))
 
     def _take_pages(self, replies: Sequence[Any]) -> None:
         *pages, now = replies
@@ -387,8 +376,7 @@ class WorkflowCheck:
         before = {name: _number(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
         if self._sizes[b"refs"] < before[b"refs"]:
             self._found(
-                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost",
-                ("count.refs", ""),
+                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost", ("count.refs", "")
             )
         if self._sizes[b"ids"] < before[b"ids"]:
             self._found(

@@ -7,14 +7,7 @@ from typing import Any
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
-from runic_redis.errors import (
-    CursorConflict,
-    InvalidArgument,
-    InvalidType,
-    StoreError,
-    StoreUnavailable,
-    short_repr,
-)
+from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.operations.facts import (
     ahead_argument,
     crosses_slots,
@@ -29,8 +22,6 @@ from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.protocol.refusals import answer, not_durable
-
-__all__ = ["append", "append_many", "encode_events"]
 
 
 def _head(

@@ -18,12 +18,10 @@ from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import count_call
-from runic_redis.protocol.effects import Command, Operation, call_script
+from runic_redis.protocol.effects import Command, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask, ask_all, time_us
 from runic_redis.protocol.resp import scored_ids
 from runic_redis.protocol.scans import Scans
-
-__all__ = ["collect"]
 
 # How many candidates one pass over the workflows checks, and how many keys or members are in one round trip.
 _CANDIDATES = 100_000
@@ -63,7 +61,7 @@ def collect(context: Context, grace: float) -> Operation[int]:
 
 def _old_facts(keys: Keys, bucket: int, skip: int, before_us: int) -> Command:
     key = keys.fact_times(bucket)
-    return Command(("ZRANGEBYSCORE", key, "-inf", f"({before_us}", "LIMIT", str(skip), str(_AT_ONCE)), key)
+    return key_command("ZRANGEBYSCORE", key, "-inf", f"({before_us}", "LIMIT", str(skip), str(_AT_ONCE))
 
 
 def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_us: int) -> Operation[dict[int, int]]:
@@ -82,7 +80,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
 
 def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
     """Remove the facts that any workflow refers to from the candidates."""
-    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in context.keys.indexes())
+    scans = Scans(key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in context.keys.indexes())
     while scans.more:
         # A scan returns all workflows that exist from its start to its end, whatever is written. A listing does not.
         members = yield from scans.next_members()
@@ -91,7 +89,7 @@ def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operatio
             some = ids[at : at + _AT_ONCE]
             yield from restore_references(context, some)
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
-            refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
+            refs = Scans(key_command("SSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in keys)
             while refs.more:
                 for fact in (yield from refs.next_members()):
                     candidates.pop(fact, None)

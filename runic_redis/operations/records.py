@@ -11,17 +11,6 @@ from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
-__all__ = [
-    "Commit",
-    "Record",
-    "commits_lost",
-    "decode_commit",
-    "entry_cursor",
-    "events_missing",
-    "events_trimmed",
-    "read_cursor",
-]
-
 _log = logging.getLogger("runic_redis")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

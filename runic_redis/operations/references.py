@@ -7,10 +7,8 @@ from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.events import refs_in
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import read_cursor
-from runic_redis.protocol.effects import Argument, Command, Operation, call_script
+from runic_redis.protocol.effects import Argument, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask, ask_all
-
-__all__ = ["restore_references"]
 
 # How often a workflow's references must differ from their count to count as lost.
 _LOOKS = 3
@@ -43,8 +41,8 @@ def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
     for _ in range(_LOOKS):
         keys = [context.keys.workflow(workflow_id) for workflow_id in left]
         # In this order: a reference that is added in between is in the set, and not in the count that was read.
-        counts = yield from ask_all([Command(("HGET", one.meta, "refs"), one.meta) for one in keys])
-        there = yield from ask_all([Command(("SCARD", one.refs), one.refs) for one in keys])
+        counts = yield from ask_all([key_command("HGET", one.meta, "refs") for one in keys])
+        there = yield from ask_all([key_command("SCARD", one.refs) for one in keys])
         left = [
             workflow_id
             for workflow_id, one, counted, size in zip(left, keys, counts, there, strict=True)
@@ -58,9 +56,9 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     keys = context.keys.workflow(workflow_id)
     plain = without_classes(context)
     commands = [
-        Command(("HMGET", keys.meta, "cursor", "fence"), keys.meta),
-        Command(("XREVRANGE", keys.events, "+", "-", "COUNT", "1"), keys.events),
-        Command(("GET", keys.log), keys.log),
+        key_command("HMGET", keys.meta, "cursor", "fence"),
+        key_command("XREVRANGE", keys.events, "+", "-", "COUNT", "1"),
+        key_command("GET", keys.log),
     ]
     (cursor, fence), last, log = yield from ask_all(commands)
     found: set[str] = set()
@@ -86,7 +84,7 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     for fact_hash in found:
         arguments += ("refs", fact_hash)
     touched = [
-        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
+        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)
     ]
     repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], workflow_id=workflow_id))
     return bool(repaired == 1)

@@ -18,8 +18,6 @@ from runic_redis.operations.settings import remake_namespace
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer
 
-__all__ = ["write", "write_all"]
-
 # Each round settles the rejections of the one before. Only repeated deletes of the namespace cause more rounds.
 _ROUNDS = 5
 
