@@ -162,12 +162,9 @@ class EntryDecoder:
             return _Restorer("dict", 1, _plain_dicts)
         schema: Schema = parse_schema(packed)
         build = self._registry.builder(schema, self._unknown_events)
-        return _Restorer(
-            schema.name,
-            len(schema.fields),
-            partial(_checked_refs, build) if schema.name == FACT_REF else build,
-            self._registry.multiplies(schema),
-        )
+        if schema.name == FACT_REF:
+            build = partial(_checked_refs, build)
+        return _Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
