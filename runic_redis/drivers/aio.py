@@ -11,14 +11,7 @@ from weakref import WeakSet
 
 from runic_redis.drivers.aio_servers import Server
 from runic_redis.drivers.loops import Home
-from runic_redis.drivers.redis_py import (
-    check_open,
-    closed,
-    failed,
-    log,
-    now_s,
-    too_slow,
-)
+from runic_redis.drivers.redis_py import check_open, closed, failed, log, now_s, too_slow
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
 from runic_redis.protocol.following import Follow, Follower

@@ -56,10 +56,7 @@ class Queues:
         queue = self._by_node.get((node, confirmation))
         if queue is None:
             queue = self._by_node[node, confirmation] = Queue(
-                self._deadline_s,
-                by_slot=self._find_node is not None,
-                confirmation=confirmation,
-                wait_s=self._wait_s,
+                self._deadline_s, by_slot=self._find_node is not None, confirmation=confirmation, wait_s=self._wait_s
             )
         return queue
 
