@@ -27,7 +27,6 @@ class GatedServer:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.many_nodes = server.many_nodes
         self.find_node = server.find_node
         self.forget = server.forget
         self.gate = threading.Semaphore(0)
@@ -416,8 +415,6 @@ class WatchedLock:
 
 class ThreeNodes:
     """Answers each call with OK, once it may; but the first one to c is lost."""
-
-    many_nodes = True
 
     def __init__(self) -> None:
         self.gates = {"a": threading.Semaphore(0), "b": threading.Semaphore(0), "c": threading.Semaphore(1)}
