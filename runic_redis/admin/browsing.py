@@ -17,9 +17,9 @@ from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_h
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor
-from runic_redis.protocol.effects import Command, Operation, key_command
-from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.operations.records import Commit, cursor_or_zero, decode_commit, entry_cursor
+from runic_redis.protocol.effects import Operation, key_command
+from runic_redis.protocol.refusals import ask, ask_all, server_us
 
 _LAST_MS = 2**64 - 1
 # Read at most this much of a workflow in one operation, if all entries are as large as the largest.
@@ -151,7 +151,7 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     found = yield from ask(key_command("HMGET", keys.meta, "cursor", "trimmed", "largest"))
-    last, trimmed = map(_cursor, found[:2])
+    last, trimmed = map(cursor_or_zero, found[:2])
     count = max(1, min(check_count(count, "count"), _MOST_BYTES // _entry_bytes(found[2]), last - trimmed))
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
     commands = [key_command("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1") for place in places]
@@ -185,7 +185,7 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
     A binary search: it reads one entry for each doubling of the number of events.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
-    high, low = map(_cursor, (yield from ask(key_command("HMGET", keys.meta, "cursor", "trimmed"))))
+    high, low = map(cursor_or_zero, (yield from ask(key_command("HMGET", keys.meta, "cursor", "trimmed"))))
     while low < high:
         middle = (low + high + 1) // 2
         found = yield from ask(key_command("XRANGE", keys.events, f"{middle}-0", "+", "COUNT", "1"))
@@ -198,7 +198,7 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
 
 def count_leases(context: Context) -> Operation[tuple[int, int]]:
     """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
-    now_ms = time_us((yield from ask(Command(("TIME",), context.keys.config)))) // 1000
+    now_ms = (yield from server_us(context.keys.config)) // 1000
     keys = context.keys.all_leases()
     all_ = sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
     running = sum((yield from ask_all([key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in keys])))
@@ -274,10 +274,6 @@ def _expanded(payload: bytes) -> int:
         return payload_size(payload)
     except Exception:  # any error of the compression
         return 0
-
-
-def _cursor(value: bytes | None) -> int:
-    return int(value) if value is not None and is_cursor(value) else 0
 
 
 def _entry_bytes(largest: bytes | None) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,11 +12,10 @@ from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
 from runic_redis.operations.leftovers import is_behind, is_left_over
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor
+from runic_redis.operations.records import EPOCH, Commit, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
     *("completed", "expires", "fence", "lease_owner", "lease_until"),
@@ -125,7 +124,7 @@ def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tup
     """Return how many events workflows have had, and how many of them are not trimmed."""
     keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
     replies = yield from ask_all([key_command("HMGET", key, "cursor", "trimmed") for key in keys])
-    cursors = [(_count(cursor), _count(trimmed)) for cursor, trimmed in replies]
+    cursors = [(cursor_or_zero(cursor), cursor_or_zero(trimmed)) for cursor, trimmed in replies]
     return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
 
 
@@ -144,11 +143,11 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
     damaged: list[str] = []
     try:
         (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)
-        newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
+        newest = max(entry_cursor(entries[0], keys.events) if entries else 0, cursor_or_zero(trimmed))
     except DecodeError:
         return [], []  # the description names the problem
-    if before == after and newest < _count(cursor):
-        damaged.append(f"events: those from {newest + 1} to {_count(cursor)} are missing")
+    if before == after and newest < cursor_or_zero(cursor):
+        damaged.append(f"events: those from {newest + 1} to {cursor_or_zero(cursor)} are missing")
     for entry in entries:
         try:
             commits.append(decode_commit(context, workflow_id, entry, with_records=True))
@@ -192,7 +191,7 @@ def read_time(value: Any, per_second: int = 1000) -> datetime | None:
     if value is None or not is_cursor(value):
         return None
     try:
-        return _EPOCH + timedelta(microseconds=int(value) * 1_000_000 // per_second)
+        return EPOCH + timedelta(microseconds=int(value) * 1_000_000 // per_second)
     except OverflowError:
         return None
 
@@ -239,7 +238,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     created, cursor, trimmed, saved, logged, completed, expires, _, owner, until = meta
     if created == created_after:
         if snapshot is not None and is_behind(saved, snapshot):
-            damaged.append(f"snapshot: the one at cursor {_count(saved)} is missing")
+            damaged.append(f"snapshot: the one at cursor {cursor_or_zero(saved)} is missing")
         if logged is not None and log_bytes == 0:
             damaged.append("log: it is missing")
     snapshot_cursor, snapshot_time = snapshot or (None, None)
@@ -252,14 +251,14 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     return Description(
         workflow_id=workflow_id,
         state=state,
-        cursor=_count(cursor),
-        trimmed=_count(trimmed),
+        cursor=cursor_or_zero(cursor),
+        trimmed=cursor_or_zero(trimmed),
         entries=entries or 0,
         created=read_time(created, 1_000_000),
         written=None if written is None else read_score(written),
         completed=read_time(completed),
         expires=read_time(expires),
-        snapshot_cursor=None if snapshot_cursor is None else _count(snapshot_cursor),
+        snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),
         snapshot_bytes=snapshot_bytes or 0,
         log_bytes=log_bytes or 0,
@@ -269,7 +268,3 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         commit_ids=commit_ids or 0,
         damaged=tuple(damaged),
     )
-
-
-def _count(value: bytes | None) -> int:
-    return int(value) if value is not None and is_cursor(value) else 0

@@ -12,7 +12,7 @@ from runic_redis.operations import workflows
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.settings import parse_info
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
-from runic_redis.protocol.refusals import answer, ask, time_us
+from runic_redis.protocol.refusals import answer, ask, server_us
 from runic_redis.protocol.resp import pairs
 
 Verdict = Literal["good", "warning", "bad", "unknown"]
@@ -248,10 +248,10 @@ def _check_latency(context: Context, timer: Callable[[], float]) -> Operation[Ch
 
 def _check_clock(context: Context, clock: Callable[[], float]) -> Operation[Check]:
     try:
-        server_us = time_us((yield from ask(Command(("TIME",), context.keys.config))))
+        now_us = yield from server_us(context.keys.config)
     except ConfigurationError:
         return Check("clock", "unknown", "TIME is rejected", "Give the user +time for this check.")
-    apart_s = server_us / 1e6 - clock()
+    apart_s = now_us / 1e6 - clock()
     found = f"the server's clock is {abs(apart_s):.2f} s {'ahead' if apart_s > 0 else 'behind'}"
     if abs(apart_s) > _CLOCKS_APART_S:
         advice = "Times of commits and leases are the server's. Set both clocks by NTP."

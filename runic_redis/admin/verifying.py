@@ -16,8 +16,8 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
 from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, key_command
-from runic_redis.protocol.refusals import answer_or_foreign, ask, time_us
+from runic_redis.protocol.effects import Batch, ErrorReply, Operation, call_script, key_command
+from runic_redis.protocol.refusals import answer_or_foreign, ask, server_us
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
 
@@ -74,7 +74,7 @@ class Verifier:
 
     def open(self) -> Operation[int]:
         """Read the server's time. Return about how many workflows there are to verify."""
-        self._now_ms = time_us((yield from ask(Command(("TIME",), self._context.keys.config)))) // 1000
+        self._now_ms = (yield from server_us(self._context.keys.config)) // 1000
         if self._named is not None:
             return len(self._named)
         keys = self._context.keys.indexes()
@@ -130,7 +130,7 @@ class Verifier:
             replies = iter((yield Batch(commands)))
             for check, some in asked:
                 if some:
-                    check.receive([answer_or_foreign(next(replies), command) for command in some])
+                    check.receive([answer_or_foreign(next(replies), command) for command in some], some)
         if self._repair:
             for check in checks:
                 if any(finding.repairs for finding in check.findings):

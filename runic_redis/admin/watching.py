@@ -6,13 +6,14 @@ again and again. This takes one command for each partition, no memory of the ser
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR, is_cursor
 from runic_redis.context import Context
-from runic_redis.protocol.effects import Command, Operation, key_command
-from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.operations.records import EPOCH, cursor_or_zero
+from runic_redis.protocol.effects import Operation, key_command
+from runic_redis.protocol.refusals import ask_all, server_us
 from runic_redis.protocol.resp import scored_ids
 
 # Remember the cursors of at most this many workflows.
@@ -21,7 +22,6 @@ _REMEMBERED = 100_000
 _MOST_SAMPLED = 200
 # Read at most this many changes of a partition per look. The next look returns the rest.
 _AT_ONCE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Change(NamedTuple):
@@ -40,8 +40,7 @@ class Change(NamedTuple):
 
 def server_time(context: Context) -> Operation[datetime]:
     """Return the time by the server's clock."""
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    return _EPOCH + timedelta(microseconds=time_us(time))
+    return EPOCH + timedelta(microseconds=(yield from server_us(context.keys.config)))
 
 
 class Watcher:
@@ -132,7 +131,7 @@ class Meter:
         counted = 0
         unknown: list[tuple[Change, int]] = []
         for change, (cursor, created) in zip(changes, found, strict=True):
-            now, born_us = (int(value) if value is not None and is_cursor(value) else 0 for value in (cursor, created))
+            now, born_us = cursor_or_zero(cursor), cursor_or_zero(created)
             before = 0 if born_us > change.since_us else self._cursors.get(change.workflow_id)
             if before is None or before > now:
                 unknown.append((change, now))

@@ -59,39 +59,29 @@ def append(
     snapshot: bytes | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
-    facts: dict[str, bytes] = {}
     commit = _event_list(events)
-    command = _command(
-        context,
-        workflow_id,
-        commit,
-        facts,
-        expected_cursor=expected_cursor,
-        commit_id=commit_id,
-        metadata=metadata,
-        lease=lease,
-        snapshot=snapshot,
-    )
-    if command.size:
-        yield from make_namespace(context)
-    if facts:
-        for problem in (yield from store_ahead(context, facts)).values():
-            raise problem
-    (reply,) = yield from write_all(context, (command,))
-    if crosses_slots(context, command, reply):
-        return (
-            yield from append(
-                context,
-                workflow_id,
-                commit,
-                expected_cursor=expected_cursor,
-                commit_id=commit_id,
-                metadata=metadata,
-                lease=lease,
-                snapshot=snapshot,
-            )
+    while True:
+        facts: dict[str, bytes] = {}
+        command = _command(
+            context,
+            workflow_id,
+            commit,
+            facts,
+            expected_cursor=expected_cursor,
+            commit_id=commit_id,
+            metadata=metadata,
+            lease=lease,
+            snapshot=snapshot,
         )
-    return _cursor(context, reply, command)
+        if command.size:
+            yield from make_namespace(context)
+        if facts:
+            for problem in (yield from store_ahead(context, facts)).values():
+                raise problem
+        (reply,) = yield from write_all(context, (command,))
+        # The first rejection tells that the server minds slots, and so that the facts must be stored ahead.
+        if not crosses_slots(context, command, reply):
+            return _cursor(context, reply, command)
 
 
 def append_many(

@@ -19,7 +19,7 @@ from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import count_call
 from runic_redis.protocol.effects import Command, Operation, call_script, key_command
-from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.protocol.refusals import ask_all, server_us
 from runic_redis.protocol.resp import scored_ids
 from runic_redis.protocol.scans import Scans
 
@@ -31,8 +31,7 @@ _AT_ONCE = 512
 def collect(context: Context, grace: float) -> Operation[int]:
     """Delete the facts that no workflow refers to and that are older than the grace period. Return how many."""
     grace_s = check_seconds(grace, "grace")
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    now_us = min(time_us(time), int(context.clock() * 1_000_000))
+    now_us = min((yield from server_us(context.keys.config)), int(context.clock() * 1_000_000))
     yield from sweep_ended(context, now_us // 1000)
     before_us = now_us - round(grace_s * 1_000_000)
     removed = 0

@@ -22,7 +22,7 @@ from runic_redis.protocol.effects import (
     key_command,
     own_id,
 )
-from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, time_us
+from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, server_us
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -35,7 +35,7 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
     """
     if expires is None or not is_cursor(expires) or int(expires) > context.now_ms():
         return False
-    if int(expires) > (yield from _server_ms(context, workflow_id)):
+    if int(expires) > (yield from server_us(context.keys.workflow(workflow_id).meta)) // 1000:
         return False
     yield from delete_ended(context, [workflow_id])
     return True
@@ -48,18 +48,13 @@ def settle_end(context: Context, workflow_id: str) -> Operation[None]:
     if expires is None or not is_cursor(expires):
         return
     left_ms = int(expires) - context.now_ms()
-    if int(expires) > (yield from _server_ms(context, workflow_id)):
+    if int(expires) > (yield from server_us(keys.meta)) // 1000:
         call = expire_call(context, workflow_id, None, in_place_of=expires)
     elif left_ms > 0:
         call = expire_call(context, workflow_id, left_ms, in_place_of=expires)
     else:
         call = delete_call(context, workflow_id, created or b"", expires=expires)
     yield from ask(call)
-
-
-def _server_ms(context: Context, workflow_id: str) -> Operation[int]:
-    """Return the time by the clock of a workflow's server, in milliseconds since 1970."""
-    return time_us((yield from ask(Command(("TIME",), context.keys.workflow(workflow_id).meta)))) // 1000
 
 
 def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:

@@ -1,10 +1,11 @@
 """A workflow's references to facts: comparing them with their count, and restoring lost ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.events import refs_in
+from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Argument, Operation, call_script, key_command
@@ -80,11 +81,27 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
             f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup. "
             "runic-redis verify --repair restores the references that it can find, and forgets the others."
         ) from error
-    arguments: list[Argument] = [workflow_id, cursor or b"", last[0][0] if last else b"", fence or b""]
-    for fact_hash in found:
-        arguments += ("refs", fact_hash)
-    touched = [
-        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)
-    ]
-    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], workflow_id=workflow_id))
-    return bool(repaired == 1)
+    repairs = [*(("refs", fact_hash) for fact_hash in found), ("count.refs", "")]
+    return (yield from repair(context, workflow_id, (cursor, last[0][0] if last else b"", fence), repairs))
+
+
+def repair(
+    context: Context, workflow_id: str, state: Iterable[bytes | None], repairs: Iterable[tuple[str, Argument]]
+) -> Operation[bool]:
+    """Repair a workflow, unless it has changed meanwhile. Return whether that was done.
+
+    Args:
+        context: the store's.
+        workflow_id: the workflow.
+        state: its cursor, the ID of its last entry, and its fencing token.
+        repairs: the repairs, as lua/repair.lua takes them.
+    """
+    arguments = (workflow_id, *(part or b"" for part in state), *(part for one in repairs for part in one))
+    keys = repaired_keys(context.keys.workflow(workflow_id))
+    reply: int = yield from ask(call_script("repair", keys, arguments, workflow_id=workflow_id))
+    return reply == 1
+
+
+def repaired_keys(keys: WorkflowKeys) -> list[str]:
+    """Return the keys of a workflow and its partition that a repair may change or read."""
+    return [*(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)]
