@@ -1,7 +1,7 @@
 """How durable a write must be before it is acknowledged."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
@@ -47,16 +47,7 @@ def check_durability(durability: Any) -> Durability:
     Raises:
         InvalidArgument: it is no durability.
     """
-    if isinstance(durability, Replicated):
-        return durability
-    if not isinstance(durability, str):
-        raise InvalidType(
-            f'durability is "memory", "fsync" or replicated(n), not {short_repr(durability)}; nothing was sent.'
-        )
-    if durability == "memory":
-        return "memory"
-    if durability == "fsync":
-        return "fsync"
-    raise InvalidArgument(
-        f'durability is "memory", "fsync" or replicated(n), not {short_repr(durability)}; nothing was sent.'
-    )
+    if isinstance(durability, Replicated) or (isinstance(durability, str) and durability in {"memory", "fsync"}):
+        return cast("Durability", durability)
+    kind = InvalidArgument if isinstance(durability, str) else InvalidType
+    raise kind(f'durability is "memory", "fsync" or replicated(n), not {short_repr(durability)}; nothing was sent.')

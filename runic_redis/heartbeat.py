@@ -87,7 +87,7 @@ class HeldLease(Lease, _Held):
             return  # the process forked within the block: the lease and its thread belong to the parent
         over.put(copy_context())
         try:
-            failure = outcome.get(timeout=_bounded_s(self.ttl))
+            failure = outcome.get(timeout=min(self.ttl, threading.TIMEOUT_MAX))
         except Empty:
             return  # the lease has ended; the thread releases it if it can
         thread.join()
@@ -124,7 +124,7 @@ def _keep_renewed(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
     """Renew a lease until it ends or is lost, and return the message that ended it, if any."""
     while True:
         with contextlib.suppress(Empty):
-            return over.get(timeout=_bounded_s(lease.ttl / _BEATS))
+            return over.get(timeout=min(lease.ttl / _BEATS, threading.TIMEOUT_MAX))
         try:
             store.renew(lease)
         except LeaseLost:
@@ -187,11 +187,6 @@ def _forget_release(task: asyncio.Task[None]) -> None:
     _releasing.discard(task)
     if not task.cancelled():
         task.exception()  # prevents asyncio's warning about an exception that was never retrieved
-
-
-def _bounded_s(seconds: float) -> float:
-    """Return a time in seconds that a queue can wait."""
-    return min(seconds, threading.TIMEOUT_MAX)
 
 
 def _store_of(lease: Any) -> Any:

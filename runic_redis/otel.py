@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 try:
@@ -37,6 +37,7 @@ from runic_redis.store import RedisStore
 __all__ = ["context_of", "instrument"]
 
 T = TypeVar("T")
+_Store: TypeAlias = RedisStore | AsyncRedisStore
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _MOST_LINKS = 128
@@ -128,10 +129,7 @@ class _Observer:
     """Makes the spans and metrics of one store."""
 
     def __init__(
-        self,
-        store: RedisStore | AsyncRedisStore,
-        tracer_provider: TracerProvider | None,
-        meter_provider: MeterProvider | None,
+        self, store: _Store, tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None
     ) -> None:
         self._store = store
         self._namespace = store.context.keys.namespace
@@ -147,13 +145,14 @@ class _Observer:
         kind = _KINDS.get(name, SpanKind.CLIENT)
         common = self._common(name, kind)
         about = {**common, "runic_redis.workflow_id": workflow_id} if workflow_id else common
+        start_span = partial(self._tracer.start_span, f"{name} {self._namespace}", kind=kind, attributes=about)
         seen = _Observation()
         span = None
         began_ns, began_s = time.time_ns(), time.perf_counter()
         with ExitStack() as stack:
             # A CONSUMER's span is made at the end, because its links are known only then.
             if kind != SpanKind.CONSUMER:
-                span = self._tracer.start_span(f"{name} {self._namespace}", kind=kind, attributes=about)
+                span = start_span()
                 stack.enter_context(trace.use_span(span, record_exception=False, set_status_on_exception=False))
             if kind == SpanKind.PRODUCER:
                 seen.sending = trace.set_span_in_context(trace.get_current_span(), Context())
@@ -168,13 +167,7 @@ class _Observer:
             finally:
                 took_s = time.perf_counter() - began_s
                 if span is None and (seen.messages or seen.failure or name not in _TAILS):
-                    span = self._tracer.start_span(
-                        f"{name} {self._namespace}",
-                        kind=kind,
-                        attributes=about,
-                        links=[Link(context) for context in seen.links.values()],
-                        start_time=began_ns,
-                    )
+                    span = start_span(links=[Link(context) for context in seen.links.values()], start_time=began_ns)
                 self._end(seen, span, kind, common, took_s)
 
     def sending(self, event_count: int) -> Mapping[str, str]:
@@ -237,7 +230,7 @@ def _take(seen: _Observation, result: T) -> T:
     return result
 
 
-def _server(store: RedisStore | AsyncRedisStore) -> dict[str, str | int]:
+def _server(store: _Store) -> dict[str, str | int]:
     """Return the address of the server, if there is a single one."""
     parts = urlsplit(store.url)
     if parts.scheme == "unix":

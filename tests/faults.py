@@ -34,7 +34,6 @@ class FaultyServer:
         self.late: list[Sequence[Call]] = []
         self.after_loss: Callable[[], None] = lambda: None
         self.rounds: list[Sequence[Call]] = []
-        self.many_nodes = server.many_nodes
         self.find_node = server.find_node
         self.forget = server.forget
 

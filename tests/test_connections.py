@@ -136,7 +136,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time_s = 1000.0
         self.tries = 0
-        self.many_nodes = False
+        self.find_node = None
         for module in (sync, sync_reads):
             monkeypatch.setattr(module, "now_s", lambda: self.time_s)
         monkeypatch.setattr(sync.time, "sleep", self.sleep)

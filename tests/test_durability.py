@@ -157,7 +157,7 @@ def test_what_the_server_cannot_confirm_is_refused_before_anything_is_written(
     redis_6_2: RunningServer, valkey: RunningServer, durability: Durability, namespace: str
 ) -> None:
     of_server = {
-        f"memory://{namespace}": "cannot be had",
+        f"memory://{namespace}": "cannot confirm the durability",
         redis_6_2.url(): "appendonly is 'no'" if durability == "fsync" else "WAITAOF",
         valkey.url(): "appendonly is disabled",
     }

@@ -61,7 +61,12 @@ class _Restorer(NamedTuple):
         if type(event) is not Several:
             return event
         if len(event) != 1:
-            raise _several_inside_error(self.name, len(event))
+            raise IncompatibleEvent(
+                f"The upcasters of the event type {self.name!r} made {len(event)} events of an event that is part of "
+                "another. Such an event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
+                name=self.name,
+                version=1,
+            )
         return event[0]
 
 
@@ -157,12 +162,9 @@ class EntryDecoder:
             return _Restorer("dict", 1, _plain_dicts)
         schema: Schema = parse_schema(packed)
         build = self._registry.builder(schema, self._unknown_events)
-        return _Restorer(
-            schema.name,
-            len(schema.fields),
-            partial(_checked_refs, build) if schema.name == FACT_REF else build,
-            self._registry.multiplies(schema),
-        )
+        if schema.name == FACT_REF:
+            build = partial(_checked_refs, build)
+        return _Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -183,15 +185,6 @@ class EntryDecoder:
             self._forget()
             return
         known[key] = value
-
-
-def _several_inside_error(name: str, count: int) -> IncompatibleEvent:
-    return IncompatibleEvent(
-        f"The upcasters of the event type {name!r} made {count} events of an event that is part of another. Such an "
-        "event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
-        name=name,
-        version=1,
-    )
 
 
 def event_count(payload: bytes) -> int:

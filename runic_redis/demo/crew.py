@@ -62,13 +62,10 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
             process.kill()
-        for process in self._processes.values():
-            process.wait()
         for reader in self._readers:
             reader.join()
         for process in self._processes.values():
-            if process.stdout is not None:
-                process.stdout.close()
+            process.communicate()  # waits for its end, and closes the pipe
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():

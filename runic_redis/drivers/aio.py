@@ -6,19 +6,13 @@ the replies and wakes the callers. A cancelled caller leaves no reply half-read,
 
 import asyncio
 import os
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from runic_redis.drivers.aio_servers import Server
 from runic_redis.drivers.loops import Home
-from runic_redis.drivers.redis_py import (
-    check_open,
-    closed,
-    failed,
-    log,
-    now_s,
-    too_slow,
-)
+from runic_redis.drivers.redis_py import check_open, closed, failed, log, now_s, too_slow
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
 from runic_redis.protocol.following import Follow, Follower
@@ -29,6 +23,7 @@ from runic_redis.protocol.rounds import Call, Ticket
 __all__ = ["Sender", "run", "run_within"]
 
 T = TypeVar("T")
+_Send: TypeAlias = Callable[[list[Call]], Coroutine[Any, Any, list[Any]]]
 
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
@@ -106,7 +101,7 @@ class Sender:
     def __init__(self, server: Server, deadline_s: float, wait_s: float) -> None:
         self._server = server
         self._deadline_s = deadline_s
-        self._queues = Queues(deadline_s, server.find_node if server.many_nodes else None, wait_s)
+        self._queues = Queues(deadline_s, server.find_node, wait_s)
         self._drivers: dict[Queue, asyncio.Task[None]] = {}
         # Rounds of large requests; and an event for drivers that can send nothing before one of these ends.
         self._large: set[asyncio.Task[list[Any]]] = set()
@@ -158,11 +153,11 @@ class Sender:
         elif isinstance(batch, Follow):
             self._following_alone += 1
             try:
-                await self._ask_apart(ticket)
+                await self._ask_apart(ticket, self._send_apart)
             finally:
                 self._following_alone -= 1
         elif batch.own_connection:
-            await self._ask_apart(ticket, self._pages)
+            await self._ask_apart(ticket, self._send_page)
         else:
             await self._ask_together(ticket)
         if ticket.error is not None:
@@ -187,14 +182,15 @@ class Sender:
                 queue.abandon(ticket)
             raise
 
-    async def _ask_apart(self, ticket: Ticket, connections: asyncio.Semaphore | None = None) -> None:
+    async def _ask_apart(self, ticket: Ticket, send: _Send) -> None:
         queue = Queue(self._deadline_s)
         queue.add(ticket, range(len(ticket.batch.commands)))
-        await self._drive(queue, own_connection=True, connections=connections)
+        await self._drive(queue, send)
 
     async def _follow(self, ticket: "_TaskTicket", batch: Follow) -> None:
         """Wait for the task that reads for many callers."""
-        nodes = {self._server.find_node(key) for key in batch.after} if self._server.many_nodes else set()
+        find_node = self._server.find_node
+        nodes = {find_node(key) for key in batch.after} if find_node is not None else {""}
         node = nodes.pop() if len(nodes) == 1 else ""
         follower = self._followers.setdefault(node, Follower())
         follower.add(ticket, batch)
@@ -213,7 +209,7 @@ class Sender:
         """Read for many callers, until for a moment none waits."""
         while commands := follower.compose(now_s()):
             ticket = Ticket(Batch(commands, own_connection=True), now_s())
-            await self._ask_apart(ticket)
+            await self._ask_apart(ticket, self._send_apart)
             if ticket.error is not None:
                 follower.fail(ticket.error)
                 return
@@ -247,13 +243,11 @@ class Sender:
     async def _run_driver(self, queue: Queue) -> None:
         """Send the commands of a queue, until for a moment it is idle."""
         while not queue.idle:
-            await self._drive(queue)
+            await self._drive(queue, self._server.send)
             # Callers that just had replies may have more to send: it goes in the next round.
             await asyncio.sleep(0)
 
-    async def _drive(
-        self, queue: Queue, *, own_connection: bool = False, connections: asyncio.Semaphore | None = None
-    ) -> None:
+    async def _drive(self, queue: Queue, send: _Send) -> None:
         """Send rounds of a queue until nothing waits in it."""
         while not queue.idle:
             started_s = now_s()
@@ -263,7 +257,7 @@ class Sender:
             for large in queue.take_large():
                 self._send_large(queue, large)
             if calls:
-                await self._send_round(queue, calls, own_connection=own_connection, connections=connections)
+                await self._send_round(queue, calls, send)
             elif not queue.idle and queue.resume_s > started_s:
                 await asyncio.sleep(queue.resume_s - started_s)
             elif not queue.idle:
@@ -273,7 +267,7 @@ class Sender:
 
     def _send_large(self, queue: Queue, calls: list[Call]) -> None:
         """Start a task that sends a large request."""
-        task = asyncio.create_task(self._server.send(calls, own_connection=True))
+        task = asyncio.create_task(self._send_apart(calls))
         self._large.add(task)
         task.add_done_callback(lambda task: self._large_ended(queue, calls, task))
 
@@ -286,18 +280,11 @@ class Sender:
         elif (error := task.exception()) is None:
             self._take(queue, calls, task.result())
         else:
-            queue.fail(calls, error if isinstance(error, StoreError) else failed(error))
+            queue.fail(calls, failed(error))
 
-    async def _send_round(
-        self, queue: Queue, calls: list[Call], *, own_connection: bool, connections: asyncio.Semaphore | None
-    ) -> None:
+    async def _send_round(self, queue: Queue, calls: list[Call], send: _Send) -> None:
         try:
-            if connections is None:
-                answers = await self._server.send(calls, own_connection=own_connection)
-            else:
-                answers = await self._send_when_free(calls, connections)
-        except StoreError as error:
-            queue.fail(calls, error)
+            answers = await send(calls)
         except asyncio.CancelledError:
             queue.fail(calls, closed())
             raise
@@ -306,17 +293,20 @@ class Sender:
         else:
             self._take(queue, calls, answers)
 
-    async def _send_when_free(self, calls: list[Call], connections: asyncio.Semaphore) -> list[Any]:
+    async def _send_apart(self, calls: list[Call]) -> list[Any]:
+        return await self._server.send(calls, own_connection=True)
+
+    async def _send_page(self, calls: list[Call]) -> list[Any]:
         """Send calls on their own connection, as soon as fewer than the most are in use."""
         try:
             async with asyncio.timeout(self._deadline_s):
-                await connections.acquire()
+                await self._pages.acquire()
         except TimeoutError:
             return [ConnectionLost("all connections for pages of events are in use", sent=False)] * len(calls)
         try:
-            return await self._server.send(calls, own_connection=True)
+            return await self._send_apart(calls)
         finally:
-            connections.release()
+            self._pages.release()
 
     def _take(self, queue: Queue, calls: list[Call], answers: list[Any]) -> None:
         if news := queue.take(calls, answers, now_s()):

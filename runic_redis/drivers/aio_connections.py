@@ -12,14 +12,7 @@ import redis
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.exceptions import BusyLoadingError, ResponseError
 
-from runic_redis.drivers.redis_py import (
-    FAILURES,
-    HOLD_S,
-    no_connection,
-    now_s,
-    outdated,
-    replies_behind,
-)
+from runic_redis.drivers.redis_py import FAILURES, HOLD_S, no_connection, now_s, outdated, replies_behind
 from runic_redis.drivers.shipment import Shipment
 
 __all__ = ["Connections", "drop_connection", "drop_connections", "limit_round_trips"]

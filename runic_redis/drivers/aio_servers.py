@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,11 +21,11 @@ __all__ = ["ClusterServer", "Server", "SingleServer"]
 class Server(Protocol):
     """A single server or a cluster, to which calls are sent."""
 
-    many_nodes: bool
     most_connections: int
 
-    def find_node(self, key: str) -> str:
-        """Return the name of the node that holds a key; called only if there are many nodes."""
+    @property
+    def find_node(self) -> Callable[[str], str] | None:
+        """A function from a key to the name of the node that holds it; None for a single server."""
 
     async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
         """Return the replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without a reply."""
@@ -45,7 +46,7 @@ class SingleServer:
         timeout_s: the timeout of each reply; None to leave that to the client's connections.
     """
 
-    many_nodes = False
+    find_node = None
 
     def __init__(self, client: Any, *, owned: bool, timeout_s: float | None = None) -> None:
         self._client = client
@@ -53,10 +54,6 @@ class SingleServer:
         self._closed = False
         self.most_connections = client.connection_pool.max_connections
         self._connections = Connections(client.connection_pool, hold=owned, timeout_s=timeout_s)
-
-    def find_node(self, _: str) -> str:
-        """Return the name of the only node."""
-        return ""
 
     async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
         """Send the calls on one connection, and return the replies."""
@@ -89,7 +86,6 @@ class ClusterServer:
         timeout_s: the timeout of each reply; None to leave that to the client's connections.
     """
 
-    many_nodes = True
     most_connections = NO_LIMIT
 
     def __init__(self, connect: Callable[[], Any], *, owned: bool, timeout_s: float | None = None) -> None:
@@ -145,12 +141,9 @@ class ClusterServer:
 
     async def _rediscover(self) -> None:
         """Ask the cluster again which node has which slots. A failure shows in the next try."""
-        try:
+        with suppress(*CLUSTER_FAILURES):
             async with asyncio.timeout(self._discovery_s()):
                 await self._client.nodes_manager.initialize()
-        except CLUSTER_FAILURES:
-            pass
-        else:
             log.info(REDISCOVERED)
 
     async def close(self) -> None:

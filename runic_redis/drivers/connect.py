@@ -52,21 +52,19 @@ _REDIS_PORT = 6379
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """The classes for a store for threads, or for one for asyncio: those of redis-py, and ours that use them."""
+    """What a store for threads, or one for asyncio, is made of.
 
-    name: str
-    single_server: Any
-    cluster_server: Any
-    client: Any
-    cluster_client: Any
-    cluster_node: Any
-    sentinel: Any
-    pool: Any
+    Attributes:
+        library: redis-py's package, which has the same names for both.
+        servers: our module of servers.
+        embedded_connection: the class of connections to an embedded server.
+        fake: the name of fakeredis' client.
+    """
+
+    library: Any
+    servers: Any
     embedded_connection: Any
-    retry: Any
-    parse_url: Callable[[str], Any]
     fake: str
-    connects_at_once: bool
 
 
 class _EmbeddedConnection(redis.UnixDomainSocketConnection):
@@ -109,36 +107,8 @@ class _AsyncEmbeddedConnection(redis.asyncio.UnixDomainSocketConnection):
         await super().send_packed_command(*args, **options)
 
 
-SYNC = Flavour(
-    name="redis",
-    single_server=sync_servers.SingleServer,
-    cluster_server=sync_servers.ClusterServer,
-    client=redis.Redis,
-    cluster_client=redis.RedisCluster,
-    cluster_node=redis.cluster.ClusterNode,
-    sentinel=redis.sentinel.Sentinel,
-    pool=redis.ConnectionPool,
-    embedded_connection=_EmbeddedConnection,
-    retry=redis.retry.Retry,
-    parse_url=redis.connection.parse_url,
-    fake="FakeRedis",
-    connects_at_once=True,
-)
-AIO = Flavour(
-    name="redis.asyncio",
-    single_server=aio_servers.SingleServer,
-    cluster_server=aio_servers.ClusterServer,
-    client=redis.asyncio.Redis,
-    cluster_client=redis.asyncio.RedisCluster,
-    cluster_node=redis.asyncio.cluster.ClusterNode,
-    sentinel=redis.asyncio.sentinel.Sentinel,
-    pool=redis.asyncio.ConnectionPool,
-    embedded_connection=_AsyncEmbeddedConnection,
-    retry=redis.asyncio.retry.Retry,
-    parse_url=redis.asyncio.connection.parse_url,
-    fake="FakeAsyncRedis",
-    connects_at_once=False,
-)
+SYNC = Flavour(redis, sync_servers, _EmbeddedConnection, "FakeRedis")
+AIO = Flavour(redis.asyncio, aio_servers, _AsyncEmbeddedConnection, "FakeAsyncRedis")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +140,12 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
         InvalidType: it is no client that can be used here.
     """
     other = AIO if flavour is SYNC else SYNC
-    if isinstance(client, (other.client, other.cluster_client)) and not isinstance(client, flavour.client):
-        raise InvalidType(f"This is a client of {other.name}; this store takes one of {flavour.name}.")
+    library, others = flavour.library, other.library
+    if isinstance(client, (others.Redis, others.RedisCluster)) and not isinstance(client, library.Redis):
+        raise InvalidType(f"This is a client of {others.__name__}; this store takes one of {library.__name__}.")
     if isinstance(client, redis.sentinel.Sentinel | redis.asyncio.sentinel.Sentinel):
         raise InvalidType("This is a Sentinel; pass the client that sentinel.master_for(service) makes.")
-    if not isinstance(client, (flavour.client, flavour.cluster_client)) or hasattr(client, "command_stack"):
+    if not isinstance(client, (library.Redis, library.RedisCluster)) or hasattr(client, "command_stack"):
         raise InvalidType(f"A store takes a client of redis-py, not a {type(client).__qualname__}.")
     if client.get_encoder().decode_responses:
         raise ConfigurationError(
@@ -188,10 +159,10 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
             log.warning(_NO_TIMEOUT)
         else:
             patience = {"timeout_s": _TIMEOUT_S}
-    if isinstance(client, flavour.cluster_client):
-        server = flavour.cluster_server(lambda: client, owned=False, **patience)
+    if isinstance(client, library.RedisCluster):
+        server = flavour.servers.ClusterServer(lambda: client, owned=False, **patience)
         return Connected(server, "a RedisCluster client", _wait_s(options), many_nodes=True)
-    return Connected(flavour.single_server(client, owned=False, **patience), "a Redis client", _wait_s(options))
+    return Connected(flavour.servers.SingleServer(client, owned=False, **patience), "a Redis client", _wait_s(options))
 
 
 def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
@@ -232,14 +203,16 @@ def connect_url(url: str, flavour: Flavour, deadline_s: float) -> Connected:
 
 
 def _connect_redis(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
-    options, patience = _settings(flavour, parse_options(url, flavour.parse_url))
-    client = flavour.client.from_pool(flavour.pool(**options))
-    return Connected(flavour.single_server(client, owned=True, **patience), shown(url), _wait_s(options | patience))
+    options, patience = _settings(flavour, parse_options(url, flavour.library.connection.parse_url))
+    client = flavour.library.Redis.from_pool(flavour.library.ConnectionPool(**options))
+    return Connected(
+        flavour.servers.SingleServer(client, owned=True, **patience), shown(url), _wait_s(options | patience)
+    )
 
 
 def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connected:
     hosts, plain = split_hosts(url, "redis+cluster", _REDIS_PORT)
-    options, patience = _settings(flavour, parse_options(plain, flavour.parse_url))
+    options, patience = _settings(flavour, parse_options(plain, flavour.library.connection.parse_url))
     secure = options.pop("connection_class", None) is not None
     if options.pop("db", 0) != 0:
         raise InvalidArgument("a cluster has no databases but 0")
@@ -247,9 +220,9 @@ def _connect_cluster(url: str, flavour: Flavour, _deadline_s: float) -> Connecte
     for name in ("host", "port", "retry", "redis_connect_func"):
         options.pop(name, None)
     options["socket_timeout"] = patience.get("timeout_s", options["socket_timeout"])
-    nodes = [flavour.cluster_node(host, port) for host, port in hosts]
-    connect = partial(flavour.cluster_client, startup_nodes=nodes, ssl=secure, **options)
-    server = flavour.cluster_server(connect, owned=True, **patience)
+    nodes = [flavour.library.cluster.ClusterNode(host, port) for host, port in hosts]
+    connect = partial(flavour.library.RedisCluster, startup_nodes=nodes, ssl=secure, **options)
+    server = flavour.servers.ClusterServer(connect, owned=True, **patience)
     return Connected(server, shown(url), _wait_s(options | patience), many_nodes=True)
 
 
@@ -260,20 +233,16 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
     if not service or not (database or "0").isdigit():
         raise InvalidArgument("it names no service: write redis+sentinel://host1,host2/service, or …/service/database")
     plain = urlunsplit(parts._replace(path=f"/{database or 0}"))
-    given = parse_options(plain, flavour.parse_url, OPTIONS | SENTINEL_OPTIONS)
+    given = parse_options(plain, flavour.library.connection.parse_url, OPTIONS | SENTINEL_OPTIONS)
     for name in ("host", "port"):
         given.pop(name, None)
-    of_sentinel = {
-        name.removeprefix("sentinel_"): given.pop(name)
-        for name in ("sentinel_username", "sentinel_password")
-        if name in given
-    }
+    of_sentinel = {name.removeprefix("sentinel_"): given.pop(name) for name in SENTINEL_OPTIONS & given.keys()}
     shared = (*TIMEOUTS, "protocol", "retry")
     of_sentinel |= {name: value for name, value in (_defaults(flavour) | given).items() if name in shared}
     options, patience = _settings(flavour, given)
-    sentinel = flavour.sentinel(hosts, sentinel_kwargs=of_sentinel)
+    sentinel = flavour.library.sentinel.Sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
-    server = flavour.single_server(client, owned=True, **patience)
+    server = flavour.servers.SingleServer(client, owned=True, **patience)
     return Connected(server, shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
 
 
@@ -293,8 +262,10 @@ def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connecte
     embedded = EmbeddedServer(directory, fsync=given.get("fsync", "everysec"), deadline_s=deadline_s)
     embedded.start()
     options, patience = _settings(flavour, {"embedded": embedded, "protocol": protocol})
-    client = flavour.client.from_pool(flavour.pool(connection_class=flavour.embedded_connection, **options))
-    server = flavour.single_server(client, owned=True, **patience)
+    client = flavour.library.Redis.from_pool(
+        flavour.library.ConnectionPool(connection_class=flavour.embedded_connection, **options)
+    )
+    server = flavour.servers.SingleServer(client, owned=True, **patience)
     return Connected(server, shown(url), _wait_s(options | patience), stop=embedded.stop)
 
 
@@ -310,7 +281,7 @@ def _connect_memory(url: str, flavour: Flavour, _deadline_s: float) -> Connected
     name = parts.netloc + parts.path
     kept = _memory_servers.setdefault(name, fakeredis.FakeServer()) if name else fakeredis.FakeServer()
     client = getattr(fakeredis, flavour.fake)(server=kept, protocol=protocol, max_connections=NO_LIMIT)
-    return Connected(flavour.single_server(client, owned=True), shown(url), _MEMORY_BLOCK_S)
+    return Connected(flavour.servers.SingleServer(client, owned=True), shown(url), _MEMORY_BLOCK_S)
 
 
 # The memory:// stores of this process, by name.
@@ -334,7 +305,7 @@ def _defaults(flavour: Flavour) -> dict[str, Any]:
     They use RESP2, since some proxies and providers do not have HELLO, and the store needs nothing of RESP3.
     """
     return dict.fromkeys(TIMEOUTS, _TIMEOUT_S) | {
-        "retry": flavour.retry(NoBackoff(), 0),
+        "retry": flavour.library.retry.Retry(NoBackoff(), 0),
         "max_connections": NO_LIMIT,
         "protocol": 2,
     }
@@ -355,7 +326,7 @@ def _wait_s(options: Mapping[str, Any]) -> float:
 def _settings(flavour: Flavour, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the options of connections, and those of their server."""
     options = _defaults(flavour) | given
-    if flavour.connects_at_once:
+    if flavour is SYNC:
         return options, {}
     timeout_s = options["socket_timeout"]
     return limit_round_trips(options, timeout_s), {"timeout_s": timeout_s}

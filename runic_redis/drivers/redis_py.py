@@ -106,7 +106,9 @@ _OUTDATED = frozenset({"LOADING", "MASTERDOWN", "READONLY", "UNBLOCKED"})
 
 
 def failed(error: BaseException) -> StoreError:
-    """Return the error for calls whose connection failed in an unexpected way."""
+    """Return the error for calls that failed for good: a `StoreError` as it is, or one for an unexpected exception."""
+    if isinstance(error, StoreError):
+        return error
     remedy = ""
     if isinstance(error, RuntimeError) and "loop" in str(error):
         # redis-py's connections raise it in another event loop than theirs.

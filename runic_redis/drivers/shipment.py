@@ -48,9 +48,7 @@ class Shipment:
             commands += self._confirming.commands(calls[places[0]].key)
         self.count = len(commands)
         data = b"".join(map(pack_command, commands))
-        self.unsent = [data]
-        if len(data) > _PIECE_BYTES:
-            self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+        self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
     def connection_lost(self, error: Exception) -> ConnectionLost:
         """Return the reply to each call without one, after the connection broke.

@@ -113,18 +113,11 @@ class _ThreadTicket(Ticket):
         self.sends_large = False
         self.is_queued = False
         self.is_done = False
-        self.signal: SimpleQueue[None] | None = None
+        self.signal: SimpleQueue[None] = SimpleQueue()
 
     def wake(self) -> None:
-        """Wake its thread, if that waits: it has its replies, or leads a queue now."""
-        if self.signal is not None:
-            self.signal.put(None)
-
-    def prepare_to_wait(self) -> SimpleQueue[None]:
-        """Return the object that its thread waits on."""
-        if self.signal is None:
-            self.signal = SimpleQueue()
-        return self.signal
+        """Wake its thread, now or when it waits next: it has its replies, or leads a queue now."""
+        self.signal.put(None)
 
 
 # How many signals in a row may interrupt the recovery from the first.
@@ -173,7 +166,7 @@ class Sender:
         self._waiting_for_room: dict[_ThreadTicket, None] = {}
 
     def _new_queues(self) -> Queues:
-        return Queues(self.deadline_s, self.server.find_node if self.server.many_nodes else None, self._wait_s)
+        return Queues(self.deadline_s, self.server.find_node, self._wait_s)
 
     def ask(self, batch: Batch) -> list[Any]:
         """Send a batch and return its replies.
@@ -196,7 +189,7 @@ class Sender:
                 elif ticket.leads:
                     time.sleep(pause_s)
                 else:
-                    ticket.prepare_to_wait().get()
+                    ticket.signal.get()
                 news = ""
                 with self._lock:
                     if rounds:
@@ -237,7 +230,6 @@ class Sender:
     def _next_step(self, ticket: _ThreadTicket) -> tuple[_Rounds, float]:
         """Return the rounds that a call's thread sends now; without any, how long it waits."""
         if not ticket.is_queued and not self._enqueue(ticket):
-            ticket.prepare_to_wait()
             return [], 0.0
         self._wake_those_without_room()
         if ticket.sends_large:
@@ -251,8 +243,6 @@ class Sender:
             rounds = [self._take_large_round(ticket)]
         if not ticket.missing:
             self._finish(ticket)
-        elif not rounds and not ticket.leads:
-            ticket.prepare_to_wait()
         return rounds, pause_s
 
     def _lead(self, ticket: _ThreadTicket) -> tuple[_Rounds, float]:

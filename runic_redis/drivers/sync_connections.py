@@ -164,12 +164,11 @@ class RoundTrip:
                 # (After the first piece, a health check would land in the middle of the request.)
                 self._connection.send_packed_command(unsent[:1], check_health=len(unsent) == pieces)
                 del unsent[0]
-        except FAILURES as error:
+        except BaseException as error:
             self.cancel()
+            if not isinstance(error, FAILURES):
+                raise
             self._lost = shipment.connection_lost(error)
-        except BaseException:
-            self.cancel()
-            raise
 
     def finish(self) -> list[Any]:
         """Return the replies, redis-py's errors among them as values."""
@@ -182,13 +181,12 @@ class RoundTrip:
                         replies.append(read_response())
                     except (ResponseError, BusyLoadingError) as error:
                         replies.append(error)
-            except FAILURES as error:
+            except BaseException as error:
                 self.cancel()
+                if not isinstance(error, FAILURES):
+                    raise
                 replies += replies_behind(error)
                 self._lost = self._shipment.connection_lost(error)
-            except BaseException:
-                self.cancel()
-                raise
         if self._lost is not None:
             return replies + [self._lost] * (self._shipment.count - len(replies))
         connection, self._connection = self._connection, None

@@ -33,10 +33,9 @@ class Pending(Protocol):
 class Server(Protocol):
     """A single server or a cluster, to which calls are sent."""
 
-    many_nodes: bool
-
-    def find_node(self, key: str) -> str:
-        """Return the name of the node that holds a key; called only if there are many nodes."""
+    @property
+    def find_node(self) -> Callable[[str], str] | None:
+        """A function from a key to the name of the node that holds it; None for a single server."""
 
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send calls, and return without waiting for the replies."""
@@ -69,17 +68,13 @@ class SingleServer:
         owned: whether it was made for the store.
     """
 
-    many_nodes = False
+    find_node = None
 
     def __init__(self, client: Any, *, owned: bool) -> None:
         self._client = client
         self._owned = owned
         self._closed = False
         self._connections = Connections(client.connection_pool, owned=owned)
-
-    def find_node(self, _: str) -> str:
-        """Return the name of the only node."""
-        return ""
 
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send the calls on one connection."""
@@ -107,8 +102,6 @@ class ClusterServer:
         owned: whether it is made for the store.
     """
 
-    many_nodes = True
-
     def __init__(self, connect: Callable[[], Any], *, owned: bool) -> None:
         self._connect = connect
         self._client: Any = None
@@ -131,7 +124,8 @@ class ClusterServer:
             if self._closed:  # while this waited
                 self.close()
                 check_open(self._closed)
-        return _ClusterPending(self, calls)
+        make_node = partial(ClusterNode, server_type="primary")
+        return _ClusterPending(self, Redirections(calls, self._client, make_node))
 
     def connections(self, node: ClusterNode) -> Connections:
         """Return a node's connections."""
@@ -140,10 +134,6 @@ class ClusterServer:
         if known is None or known.pool is not pool:
             known = self._connections[node.name] = Connections(pool, owned=self._owned)
         return known
-
-    def redirections(self, calls: Sequence[Call]) -> Redirections:
-        """Return what decides where calls go."""
-        return Redirections(calls, self._client, partial(ClusterNode, server_type="primary"))
 
     def rediscover(self) -> None:
         """Ask the cluster again which node has which slots. A failure shows in the next try."""
@@ -187,9 +177,9 @@ class _Unreached:
 class _ClusterPending:
     """Calls sent to the nodes of a cluster."""
 
-    def __init__(self, server: ClusterServer, calls: Sequence[Call]) -> None:
+    def __init__(self, server: ClusterServer, redirections: Redirections) -> None:
         self._server = server
-        self._redirections = server.redirections(calls)
+        self._redirections = redirections
         self._in_flight: list[tuple[RoundTrip, Shipment]] = []
         # The one whose replies are being read.
         self._reading: RoundTrip | None = None

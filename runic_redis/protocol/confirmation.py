@@ -5,11 +5,12 @@ another connection stored a commit, the retry writes nothing on this one, and th
 So where that is possible, the retry writes something first: see lua/touch.lua.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runic_redis.protocol.effects import TRANSIENT, Argument, Confirmation, ErrorReply
+from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scripts import load_script
 
 __all__ = ["Confirming", "unlike_settings"]
@@ -65,8 +66,7 @@ class Confirming:
 
 def unlike_settings(reply: Any) -> str:
     """Return the settings that a server needs to sync each write to disk before its reply, and does not have."""
-    pairs = reply.items() if isinstance(reply, Mapping) else zip(reply[::2], reply[1::2], strict=True)
-    found = {_text(name): _text(value) for name, value in pairs}
+    found = {_text(name): _text(value) for name, value in pairs(reply)}
     wrong = [f"{name} is {found.get(name)!r}" for name, value in _SETTINGS.items() if found.get(name) != value]
     return " and ".join(wrong)
 

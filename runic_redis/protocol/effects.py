@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from runic_redis.protocol.scripts import Script, load_script
@@ -210,21 +210,20 @@ class Unconfirmed:
     elapsed_s: float = 0.0
 
 
+@dataclass(slots=True)
 class ConnectionLost:
     """In place of a reply: the connection failed. The queue then decides about a retry.
 
-    Args:
+    Attributes:
         reason: how it failed.
         sent: whether the command may have reached the server.
         closed: whether the connection was closed while in use. A server does that to reject a large request.
     """
 
-    __slots__ = ("closed", "reason", "sent")
-
-    def __init__(self, reason: str, *, sent: bool, closed: bool = False) -> None:
-        self.reason = reason
-        self.sent = sent
-        self.closed = closed
+    reason: str
+    _: KW_ONLY
+    sent: bool
+    closed: bool = False
 
 
 Effect: TypeAlias = Batch | Begin | Await

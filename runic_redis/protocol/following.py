@@ -10,6 +10,7 @@ from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Unanswered
+from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.rounds import Ticket
 
 __all__ = ["Follow", "Follower", "Stop", "by_slot", "entries_of", "follow"]
@@ -74,11 +75,7 @@ def by_slot(keys: Iterable[str]) -> list[list[str]]:
 
 def entries_of(reply: Any) -> list[tuple[bytes, Sequence[Any]]]:
     """Return the streams in a reply and their entries: pairs in RESP2, a map in RESP3."""
-    if reply is None:
-        return []
-    if isinstance(reply, dict):
-        return list(reply.items())
-    return [(key, entries) for key, entries in reply]
+    return pairs(reply or ())
 
 
 def _reads(slots: Sequence[Mapping[str, str]], wait_s: float, count: int) -> list[Command]:

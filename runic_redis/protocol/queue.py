@@ -39,14 +39,7 @@ from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.protocol.confirmation import Confirming
-from runic_redis.protocol.effects import (
-    TRANSIENT,
-    Confirmation,
-    ConnectionLost,
-    ErrorReply,
-    Unanswered,
-    Unconfirmed,
-)
+from runic_redis.protocol.effects import TRANSIENT, Confirmation, ConnectionLost, ErrorReply, Unanswered, Unconfirmed
 from runic_redis.protocol.rounds import NO_REPLY, Call, Plan, Request, Ticket
 from runic_redis.protocol.size_limits import limit_questions, size_verdict
 
@@ -332,7 +325,7 @@ class Queue:
         Returns:
             The reply that settles it, and None; or anything, and how the server failed, '' if it did not.
         """
-        failure = None
+        failure: str | None = ""
         if type(reply) is Unconfirmed:
             request.unsure = True
             request.unconfirmed = reply
@@ -340,30 +333,23 @@ class Queue:
             failure = reply.reason if reply.transient else None
         elif type(reply) is ConnectionLost:
             request.unsure = request.unsure or reply.sent
-            failure = reply.reason
             if request.is_large and reply.closed:
                 request.suspicion = reply
-                failure = ""
+            else:
+                failure = reply.reason
         elif request.is_large and reply.code == "Protocol":
             # The code that redis-py leaves of "ERR Protocol error: invalid bulk length".
             request.suspicion = reply
-            failure = ""
         elif reply.code == "NOSCRIPT":
             request.with_text = True
-            failure = ""
         elif request.command.script is not None and not request.with_text and _rejects_evalsha(reply):
             request.with_text = self._only_text = True
-            failure = ""
-        elif reply.code == "LOOK_AGAIN":
-            # The others of its call have used up what a script may look through.
-            failure = ""
         elif reply.code == "CROSSSLOT" and len(call.requests) > 1:
             # A node of a cluster that has all the slots. (One of the requests may cross slots by itself.)
             self._by_slot = request.alone = True
-            failure = ""
         elif reply.code in TRANSIENT:
             failure = reply.text
-        else:
+        elif reply.code != "LOOK_AGAIN":  # by which the others of its call have used up what a script may look through
             return ErrorReply(reply.code, reply.message, request.unsure), None
         return reply, failure
 

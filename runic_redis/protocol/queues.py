@@ -1,7 +1,7 @@
 """The queues of a server: one for each node and each way to confirm writes."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from runic_redis.protocol.effects import Confirmation
 from runic_redis.protocol.queue import Queue
@@ -27,15 +27,13 @@ class Queues:
         wait_s: the longest time that a server may wait for a confirmation.
     """
 
-    def __init__(
-        self, deadline_s: float, find_node: Callable[[str], Hashable] | None, wait_s: float = math.inf
-    ) -> None:
+    def __init__(self, deadline_s: float, find_node: Callable[[str], str] | None, wait_s: float = math.inf) -> None:
         self._deadline_s = deadline_s
         self._find_node = find_node
         self._wait_s = wait_s
         self._only = Queue(deadline_s)
-        self._by_node: dict[Hashable, Queue] = {}
-        self._by_tag: dict[Hashable, Queue] = {}
+        self._by_node: dict[tuple[str, Confirmation | None], Queue] = {}
+        self._by_tag: dict[tuple[str, Confirmation | None], Queue] = {}
 
     def find(self, ticket: Ticket) -> Mapping[Queue, Sequence[int]]:
         """Return the queues of a ticket's commands, each with the places of its commands in the ticket."""
@@ -51,19 +49,16 @@ class Queues:
     def __iter__(self) -> Iterator[Queue]:
         return iter([self._only, *self._by_node.values()])
 
-    def _of_node(self, node: Hashable, confirmation: Confirmation | None) -> Queue:
+    def _of_node(self, node: str, confirmation: Confirmation | None) -> Queue:
         """Return a node's queue for one way to confirm writes: no command waits for the confirmation of others."""
         queue = self._by_node.get((node, confirmation))
         if queue is None:
             queue = self._by_node[node, confirmation] = Queue(
-                self._deadline_s,
-                by_slot=self._find_node is not None,
-                confirmation=confirmation,
-                wait_s=self._wait_s,
+                self._deadline_s, by_slot=self._find_node is not None, confirmation=confirmation, wait_s=self._wait_s
             )
         return queue
 
-    def _of_key(self, key: str, find_node: Callable[[str], Hashable], confirmation: Confirmation | None) -> Queue:
+    def _of_key(self, key: str, find_node: Callable[[str], str], confirmation: Confirmation | None) -> Queue:
         """Return the queue of a key's node.
 
         When a slot has moved to another node, its commands stay in their old queue for as long as any wait there, so

@@ -193,23 +193,14 @@ _CONDITIONS = {
         "The server is loading its data from disk",
         "Wait until it has finished, or open the store with a longer deadline_s.",
     ),
-    "MASTERDOWN": (
-        "The server is a replica that has lost the link to its primary",
-        _USE_PRIMARY,
-    ),
+    "MASTERDOWN": ("The server is a replica that has lost the link to its primary", _USE_PRIMARY),
     "NOREPLICAS": (
         "The server has fewer replicas than min-replicas-to-write requires, and rejects writes",
         "Bring the replicas back, or lower min-replicas-to-write.",
     ),
-    "READONLY": (
-        "The server is a replica, and rejects writes",
-        _USE_PRIMARY,
-    ),
+    "READONLY": ("The server is a replica, and rejects writes", _USE_PRIMARY),
     "TRYAGAIN": ("The cluster is moving the keys to another node", "Wait until the slot has moved."),
-    "UNBLOCKED": (
-        "The server became a replica",
-        _USE_PRIMARY,
-    ),
+    "UNBLOCKED": ("The server became a replica", _USE_PRIMARY),
 }
 # The texts of Valkey and Redis 7.2, and of older versions.
 _NOT_ALLOWED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")

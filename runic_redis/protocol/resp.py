@@ -12,7 +12,7 @@ def pairs(reply: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     """Return the pairs in a reply: flat in RESP2, pairs or a map in RESP3."""
     if isinstance(reply, Mapping):
         return list(reply.items())
-    if reply and isinstance(reply[0], list):
+    if reply and isinstance(reply[0], list | tuple):
         return [(one, other) for one, other in reply]
     return list(zip(reply[::2], reply[1::2], strict=True))
 

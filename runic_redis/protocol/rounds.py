@@ -6,6 +6,7 @@ joined into one call, if the script takes several.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from runic_redis.errors import StoreError
@@ -64,6 +65,7 @@ class Ticket:
             self.wake()
 
 
+@dataclass(slots=True, eq=False)
 class Request:
     """One command of a ticket, until it has a reply.
 
@@ -77,30 +79,16 @@ class Request:
         closed: how often the server has closed the connection on which it was sent.
     """
 
-    __slots__ = (
-        "alone",
-        "closed",
-        "command",
-        "first_s",
-        "place",
-        "suspicion",
-        "ticket",
-        "unconfirmed",
-        "unsure",
-        "with_text",
-    )
-
-    def __init__(self, command: Command, ticket: Ticket, place: int, *, with_text: bool) -> None:
-        self.command = command
-        self.ticket = ticket
-        self.place = place
-        self.first_s: float | None = None
-        self.unsure = False
-        self.unconfirmed: Unconfirmed | None = None
-        self.with_text = with_text
-        self.alone = False
-        self.suspicion: ErrorReply | ConnectionLost | None = None
-        self.closed = 0
+    command: Command
+    ticket: Ticket
+    place: int
+    with_text: bool
+    first_s: float | None = None
+    unsure: bool = False
+    unconfirmed: Unconfirmed | None = None
+    alone: bool = False
+    suspicion: ErrorReply | ConnectionLost | None = None
+    closed: int = 0
 
     @property
     def is_large(self) -> bool:

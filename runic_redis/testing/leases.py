@@ -21,7 +21,7 @@ from runic_redis import (
     WorkflowNotFound,
 )
 from runic_redis.testing.base import Contract, Elsewhere, raised_error
-from runic_redis.testing.examples import numbered
+from runic_redis.testing.examples import append_each, numbered
 
 # So short that the lease has ended by the next call.
 MOMENT_S = 0.001
@@ -156,8 +156,7 @@ class LeaseContract(Contract):
     @pytest.mark.parametrize("write", WRITES)
     def test_a_write_with_a_lease_is_stored(self, store: Any, write: str) -> None:
         for workflow_id in ("w", "as before"):
-            for number in range(1, 4):
-                store.append(workflow_id, numbered(1, number))
+            append_each(store, workflow_id, numbered(3))
             store.save_snapshot(workflow_id, 2, b"two")
             store.save(workflow_id, [])
         brief = store.acquire("w", "me", MOMENT_S)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.requests import Request
 from starlette.responses import Response
@@ -44,9 +44,8 @@ class Metrics:
         except StoreError:
             numbers = {"up": 0}
         numbers["events_seen"], numbers["writes_seen"] = self._live.events, self._live.writes
-        registry = CollectorRegistry()
-        registry.register(_Collector(numbers, context.keys.namespace))
-        return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+        collector = _Collector(numbers, context.keys.namespace)
+        return Response(generate_latest(collector), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 _HELP = {
