@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from runic_redis.admin.describing import read_small_facts
 from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
@@ -237,23 +238,17 @@ def fact_previews(context: Context, fact_hashes: Sequence[str]) -> Operation[Cal
         A function that returns the facts by hash. Those of more than 4 KiB have a size and no value. Facts that are
         missing or damaged are left out.
     """
-    raws = [check_hash(fact_hash) for fact_hash in fact_hashes]
-    places = [(context.keys.fact(raw)[0], raw) for raw in raws]
-    sizes = yield from ask_all([key_command("HSTRLEN", bucket, raw) for bucket, raw in places])
-    small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= _LARGEST_PREVIEW]
-    stored = yield from ask_all([key_command("HGET", bucket, raw) for bucket, raw in small])
+    stored = yield from read_small_facts(context, fact_hashes, _LARGEST_PREVIEW)
 
     def decode() -> dict[str, KeptFact]:
-        found = {
-            raw: KeptFact(None, size, is_too_large=True)
-            for raw, size in zip(raws, sizes, strict=True)
-            if size > _LARGEST_PREVIEW
-        }
-        for (_, raw), data in zip(small, stored, strict=True):
+        found: dict[str, KeptFact] = {}
+        for raw, size, data in stored:
             if data is not None:
                 with suppress(DecodeError):
-                    found[raw] = _fact(context, raw, data, _LARGEST_PREVIEW)
-        return {raw.decode(): one for raw, one in found.items()}
+                    found[raw.decode()] = _fact(context, raw, data, _LARGEST_PREVIEW)
+            elif size > _LARGEST_PREVIEW:
+                found[raw.decode()] = KeptFact(None, size, is_too_large=True)
+        return found
 
     return decode
 

@@ -162,20 +162,28 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
 
 def fact_labels(context: Context, hashes: Sequence[str]) -> Operation[dict[str, str]]:
     """Return for each fact its type and size, such as "dict, 24 B"; of a large one only the size, by its hash."""
-    raw = [check_hash(fact_hash) for fact_hash in hashes]
-    buckets = [context.keys.fact(one)[0] for one in raw]
-    sized = [key_command("HSTRLEN", bucket, one) for bucket, one in zip(buckets, raw, strict=True)]
     labels: dict[str, str] = {}
-    small: list[tuple[str, bytes, Command]] = []
-    for fact_hash, one, bucket, size in zip(hashes, raw, buckets, (yield from ask_all(sized)), strict=True):
+    found = yield from read_small_facts(context, hashes, _MOST_LABELLED)
+    for fact_hash, (raw, size, data) in zip(hashes, found, strict=True):
         labels[fact_hash] = f"{size:,} B" if size else "missing"
-        if 0 < size <= _MOST_LABELLED:
-            small.append((fact_hash, one, key_command("HGET", bucket, one)))
-    found = yield from ask_all([command for _, _, command in small])
-    for (fact_hash, one, _), data in zip(small, found, strict=True):
         if data is not None:
-            labels[fact_hash] = f"{_fact_type(context, one, data)}, {labels[fact_hash]}"
+            labels[fact_hash] = f"{_fact_type(context, raw, data)}, {labels[fact_hash]}"
     return labels
+
+
+def read_small_facts(
+    context: Context, hashes: Sequence[str], most: int
+) -> Operation[list[tuple[bytes, int, bytes | None]]]:
+    """Return for each fact its hash, its size and its data.
+
+    A missing fact has the size 0. A fact of more bytes than `most` has no data.
+    """
+    places = [(context.keys.fact(raw)[0], raw) for raw in map(check_hash, hashes)]
+    sizes = yield from ask_all([key_command("HSTRLEN", *place) for place in places])
+    small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= most]
+    data = yield from ask_all([key_command("HGET", *place) for place in small])
+    found = dict(zip(small, data, strict=True))
+    return [(place[1], size, found.get(place)) for place, size in zip(places, sizes, strict=True)]
 
 
 def _fact_type(context: Context, raw: bytes, data: bytes) -> str:
