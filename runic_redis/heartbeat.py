@@ -12,7 +12,7 @@ from types import MethodType
 from typing import Any, Self
 from weakref import ref
 
-from runic_redis.drivers.loops import Home
+from runic_redis.drivers.event_loop import Home
 from runic_redis.errors import LeaseLost, StoreError
 from runic_redis.operations.leasing import Lease
 

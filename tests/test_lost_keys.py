@@ -348,7 +348,7 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
         other.append("w", [{"by": "other"}], expected_cursor=0)
         before = everything(client, namespace)
-        with pytest.raises(ConfigurationError, match=r"created again with partitions=5.*wrote nothing"):
+        with pytest.raises(ConfigurationError, match=r"created again with partitions=5.*Nothing was written"):
             WRITES[name](store)
         after = everything(client, namespace)
         assert {one: value for one, value in after.items() if b":fact:" not in one} == before

@@ -251,7 +251,7 @@ def test_on_one_node_facts_travel_in_the_script_that_refers_to_them(context: Con
 def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Context) -> None:
     context.slots_matter = True
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[1, 1], [2]])
-    assert names(asked) == ["keep_fact keep_fact", "append"]
+    assert names(asked) == ["store_fact_ahead store_fact_ahead", "append"]
     assert (argument(asked[1], 9), argument(asked[1], 10)) == ("2", "1")
     with pytest.raises(FactNotFound, match="Nothing was stored"):
         play(append(context, "w", [{"a": FactRef("h")}]), [[ErrorReply("FACT_MISSING", "h")]])
@@ -266,7 +266,7 @@ def test_where_slots_matter_a_fact_that_cannot_be_kept_fails_its_own_commits_alo
     items = [("u", [{"a": Fact(1)}]), ("v", [{"a": FactRef("gone")}]), ("w", [{"a": Fact(3)}]), ("x", [{"a": 4}])]
     replies: list[Any] = [[1, ErrorReply("FACT_MISSING", "gone"), UNANSWERED], [1, 1]]
     asked, (first, second, third, fourth) = play(append_many(context, items), replies)
-    assert names(asked) == ["keep_fact keep_fact keep_fact", "append append"]
+    assert names(asked) == ["store_fact_ahead store_fact_ahead store_fact_ahead", "append append"]
     assert (first, fourth) == (1, 1)
     assert isinstance(second, FactNotFound)
     assert isinstance(third, StoreUnavailable)

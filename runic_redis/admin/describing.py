@@ -11,7 +11,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
-from runic_redis.operations.leftovers import is_behind, is_left_over
+from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, Commit, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us

@@ -15,7 +15,7 @@ from runic_redis.codec import event_count, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.leftovers import is_behind, reject_leftovers
+from runic_redis.operations.lost_meta import is_behind, reject_leftovers
 from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all

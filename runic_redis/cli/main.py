@@ -17,7 +17,7 @@ __all__ = ["main"]
 try:
     import typer
 
-    from runic_redis.cli import changing, checking, following, looking, moving, reading, running, showing
+    from runic_redis.cli import changing, checking, following, looking, moving, reading, running, ui
     from runic_redis.cli.output import EXIT_NO, EXIT_PIPE, EXIT_UNAVAILABLE, EXIT_USAGE, prepare_streams, stop
 except ImportError:
     sys.exit("The command line needs an extra: pip install 'runic-redis[cli,embedded]'.")
@@ -35,7 +35,7 @@ for panel, verbs in {
     "Check": (checking.verify, checking.doctor),
     "Move": (moving.export, moving.import_, moving.copy),
     "Remove": (changing.trim, changing.collect, changing.delete),
-    "Run": (showing.ui, running.serve, running.demo, running.bench),
+    "Run": (ui.ui, running.serve, running.demo, running.bench),
 }.items():
     for verb in verbs:
         app.command(verb.__name__.rstrip("_"), rich_help_panel=panel)(verb)

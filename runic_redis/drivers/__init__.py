@@ -9,5 +9,5 @@ The queue in runic_redis/protocol decides when commands are sent and retried.
 - `shipment` makes the bytes of a round trip, and assigns its replies to calls.
 - `redis_py` knows the meaning of redis-py's exceptions.
 - `connect` makes a server from a URL or a client; `urls` parses URLs.
-- `loops` checks that a store is used in its event loop.
+- `event_loop` checks that a store is used in its event loop.
 """

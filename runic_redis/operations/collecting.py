@@ -71,7 +71,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
     left = list(candidates)
     for at in range(0, len(left), _AT_ONCE):
         some = left[at : at + _AT_ONCE]
-        calls = [call_script("sweep", context.keys.fact(fact), [fact, str(before_us)]) for fact in some]
+        calls = [call_script("collect_fact", context.keys.fact(fact), [fact, str(before_us)]) for fact in some]
         for fact, count in zip(some, (yield from ask_all(calls)), strict=True):
             gone[candidates[fact]] = gone.get(candidates[fact], 0) + count
     return gone

@@ -95,7 +95,7 @@ def store_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[
         return problems
     calls = [
         call_script(
-            "keep_fact",
+            "store_fact_ahead",
             context.keys.fact(fact_hash.encode()),
             [fact_hash, data, context.now_us()],
             size=len(data),

@@ -20,7 +20,7 @@ from runic_redis.errors import (
     short_repr,
 )
 from runic_redis.operations.ending import expire_call
-from runic_redis.operations.leftovers import absence
+from runic_redis.operations.lost_meta import absence
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import count_call, make_namespace
 from runic_redis.operations.writing import write, write_all

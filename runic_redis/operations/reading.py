@@ -18,7 +18,7 @@ from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import (
     Commit,
     commits_lost,

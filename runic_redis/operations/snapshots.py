@@ -6,7 +6,7 @@ from runic_redis.arguments import check_count, check_cursor, check_data, check_w
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound
 from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
-from runic_redis.operations.leftovers import absence, read_saved
+from runic_redis.operations.lost_meta import absence, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
 from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_command

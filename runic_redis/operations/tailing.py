@@ -12,7 +12,7 @@ from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import (
     Record,
     commits_lost,

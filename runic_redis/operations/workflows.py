@@ -9,7 +9,7 @@ from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
-from runic_redis.operations.leftovers import is_left_over, read_saved
+from runic_redis.operations.lost_meta import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_command
