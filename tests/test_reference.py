@@ -109,7 +109,9 @@ def test_the_examples_of_a_verb_are_commands_that_it_takes() -> None:
         assert "Exit status" in text, verb
 
 
-CLASSES = {name: kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)}
+CLASSES = {
+    name: kind for name, kind in sorted(vars(errors).items()) if isinstance(kind, type) and issubclass(kind, StoreError)
+}
 FIELDS = ("Bases", "Attributes", "Cause", "Changed", "Remedy")
 
 

@@ -223,7 +223,7 @@ def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
         return partial(KeptFact, None, stored, is_too_large=True)
     data = yield from ask(key_command("HGET", bucket, raw))
     if data is None:
-        raise FactNotFound(f"No fact is kept under {fact_hash!r:.100}.", hashes=[fact_hash])
+        raise FactNotFound(f"No fact is stored under {fact_hash!r:.100}. Check the hash.", hashes=[fact_hash])
     return partial(_fact, context, raw, data, _LARGEST_DECODED)
 
 

@@ -103,7 +103,7 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
     """
     found = yield from describe(context, [workflow_id])
     if not found:
-        raise WorkflowNotFound(f"There is no workflow {workflow_id!r}.", workflow_id=workflow_id)
+        raise WorkflowNotFound(f"There is no workflow {workflow_id!r}. Check the id.", workflow_id=workflow_id)
     return found[0]
 
 

@@ -130,7 +130,7 @@ class Exporter:
                     return
             self.problems.append(f"The workflow {workflow_id!r} changed too often while it was read. Export it again.")
         except (DecodeError, InvalidArgument) as error:
-            self.problems.append(f"The workflow {workflow_id!r:.600} cannot be exported: {error}")
+            self.problems.append(f"The workflow {workflow_id!r:.600} was not exported: {error}")
 
     def _try_workflow(self, workflow_id: str) -> Operation[bool]:
         """Export a workflow. Return False if it was trimmed or deleted meanwhile."""
@@ -142,7 +142,7 @@ class Exporter:
         if not meta:
             yield from reject_leftovers(self._context, workflow_id)
             if self._ids is not None:
-                self.problems.append(f"There is no workflow {workflow_id!r}.")
+                self.problems.append(f"There is no workflow {workflow_id!r}. Check the id.")
             return True  # if it was not named, it was deleted since it was listed
         _check_exportable(keys, meta, snapshot)
         cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
@@ -186,13 +186,17 @@ class Exporter:
         keys = self._context.keys.workflow(workflow_id)
         for entry in entries:
             if not is_entry(entry):
-                raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
+                raise DecodeError(
+                    f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store. Remove it by XDEL."
+                )
             end = entry_cursor(entry, keys.events)
             start = end - event_count(entry[1][1])
             if start > position:
                 raise events_missing(self._context, workflow_id, position, start)
             if start < position:
-                raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events.")
+                raise DecodeError(
+                    f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events. Restore a backup."
+                )
             position = end
 
     def _export_members(self, kind: str, command: Command, reply: Any, cursor: int) -> Operation[None]:
@@ -235,9 +239,8 @@ class Exporter:
 
     def _export_fact(self, fact: bytes, data: bytes | None) -> None:
         if data is None or not fact_matches(fact, data):
-            self.problems.append(
-                f"The fact {fact.decode(errors='backslashreplace')!r} is {'missing' if data is None else 'damaged'}."
-            )
+            name, what = fact.decode(errors="backslashreplace"), "missing" if data is None else "damaged"
+            self.problems.append(f"The fact {name!r} is {what}, and was not exported. Restore it from a backup.")
         elif fact not in self._facts:
             self._give(["fact", fact, data])
 
@@ -268,9 +271,12 @@ def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list
         )
     for name in KEPT:
         if not is_cursor(meta.get(name, b"0")):
-            raise DecodeError(f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}.")
+            raise DecodeError(
+                f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}. Run runic-redis verify."
+            )
     if snapshot[2] is not None and not is_cursor(snapshot[0] or b""):
-        raise DecodeError(f"the cursor of the snapshot at the key {keys.snapshot!r} is damaged: {snapshot[0]!r:.40}.")
+        problem = f"the cursor of the snapshot at the key {keys.snapshot!r} is damaged: {snapshot[0]!r:.40}."
+        raise DecodeError(f"{problem} Restore a backup, or save another.")
 
 
 def _check_saved(
@@ -282,9 +288,10 @@ def _check_saved(
         DecodeError: one is missing.
     """
     if is_behind(*snapshot):
-        raise DecodeError(f"its snapshot at cursor {snapshot[0]!r:.40} is missing at the key {keys.snapshot!r}.")
+        problem = f"its snapshot at cursor {snapshot[0]!r:.40} is missing at the key {keys.snapshot!r}."
+        raise DecodeError(f"{problem} Restore a backup, or save another.")
     if log[0] is not None and log[1] is None:
-        raise DecodeError(f"its log is missing at the key {keys.log!r}.")
+        raise DecodeError(f"its log is missing at the key {keys.log!r}. Restore a backup, or save another.")
 
 
 def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:

@@ -114,7 +114,8 @@ class Importer:
             raise
         except _DAMAGE as error:
             raise DecodeError(
-                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. The records before it are imported."
+                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. The records before it are imported. "
+                "Export again."
             ) from error
         if len(self.problems) > _MOST_PROBLEMS:
             raise DecodeError(
@@ -127,7 +128,8 @@ class Importer:
             case ["archive", version, *_]:
                 if version != FORMAT:
                     raise ConfigurationError(
-                        f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}."
+                        f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}. "
+                        "Nothing was changed. Import it with the version that exported it."
                     )
                 self._begun = True
                 yield from make_namespace(self._context)
@@ -329,7 +331,8 @@ class Importer:
             self._lose(workflow)
         elif reply.code == "WORKFLOW_EXISTS":
             self.problems.append(
-                f"The workflow {name!r} was made by another writer during the import, and was not changed."
+                f"The workflow {name!r} was made by another writer during the import, and was not changed. Delete it "
+                "to import the one in the archive."
             )
         else:
             self.problems.append(
@@ -339,7 +342,7 @@ class Importer:
 
 
 def _damaged(kind: Any, error: Exception) -> str:
-    return f"the archive holds a damaged record of it, {kind!r:.40}: {error}."
+    return f"the archive holds a damaged record of it, {kind!r:.40}: {error}. Export it again."
 
 
 def _bytes(value: Any) -> bytes:

@@ -106,8 +106,8 @@ def leased_reply(reply: Any, workflow_id: str) -> Any:
         if reply.unsure:
             outcome = "An earlier try had no answer, and may have been carried out before the lease was lost"
         raise LeaseLost(
-            f"The lease of the workflow {workflow_id!r} is lost: {now}. {outcome}; what you hold of the workflow is "
-            "outdated.",
+            f"The lease of the workflow {workflow_id!r} is lost: {now}. {outcome}. What you hold of the workflow is "
+            "outdated: acquire or claim it again, and read it again.",
             owner=owner,
         )
     return reply

@@ -78,17 +78,9 @@ def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
         ConfigurationError: some have keys of a namespace with another number of partitions.
     """
     yield from remake_namespace(context)
-    for command in commands:
-        _check_partitions(context, command)
-
-
-def _check_partitions(context: Context, command: Command) -> None:
-    """Raise an error if a command has keys of a namespace with another number of partitions.
-
-    Another call of this store may have noticed first that the namespace was made again.
-    """
     now = context.keys.partitions
-    if context.keys.workflow(command.workflow_id).partition not in command.keys:
+    # Another call of this store may have noticed first that the namespace was made again.
+    if any(context.keys.workflow(command.workflow_id).partition not in command.keys for command in commands):
         raise ConfigurationError(
             f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
             f"partitions={now}. This call was for another number. Nothing was written. This store uses "

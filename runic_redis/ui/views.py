@@ -237,8 +237,8 @@ def _place(text: str | None) -> Place | None:
     partition, _, workflow_id = rest.partition(":")
     try:
         place = Place(float(time_us), int(partition), workflow_id)
-    except ValueError as error:
-        raise InvalidArgument(f"before is the 'next' of another page, not {text!r:.80}.") from error
-    if isnan(place.time_us):
-        raise InvalidArgument("before has no time.")
+    except ValueError:
+        place = None
+    if place is None or isnan(place.time_us):
+        raise InvalidArgument(f"before is the 'next' of another page, not {text!r:.80}.")
     return place
