@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from runic_redis.admin.describing import read_small_facts
+from runic_redis.admin.describing import count_unfinished, read_small_facts
 from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
@@ -200,9 +200,9 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
 def count_leases(context: Context) -> Operation[tuple[int, int]]:
     """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
     now_ms = (yield from server_us(context.keys.config)) // 1000
-    keys = context.keys.all_leases()
-    all_ = sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
-    running = sum((yield from ask_all([key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in keys])))
+    all_ = yield from count_unfinished(context)
+    commands = [key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in context.keys.all_leases()]
+    running = sum((yield from ask_all(commands)))
     return running, max(0, all_ - running)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 from runic_redis.arguments import MAX_CURSOR, check_hash, check_workflow_id, is_cursor
@@ -74,19 +74,12 @@ class Description:
 def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[Description]]:
     """Return descriptions of workflows, read in one round trip; none of a workflow that does not exist."""
     clock = Command(("TIME",), context.keys.config)
-    commands = [clock]
-    for workflow_id in workflow_ids:
-        commands += _describing_commands(context, check_workflow_id(workflow_id))
-    replies = yield Batch(commands)
-    now_ms = time_us(answer(replies[0], clock)) // 1000
-    each = (len(commands) - 1) // len(workflow_ids) if workflow_ids else 1
+    asked = [_describing_commands(context, check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
+    replies = iter((yield Batch([clock, *chain.from_iterable(asked)])))
+    now_ms = time_us(answer(next(replies), clock)) // 1000
     found = []
-    for number, workflow_id in enumerate(workflow_ids):
-        first = 1 + number * each
-        some = [
-            answer_or_foreign(reply, command)
-            for reply, command in zip(replies[first : first + each], commands[first : first + each], strict=True)
-        ]
+    for workflow_id, commands in zip(workflow_ids, asked, strict=True):
+        some = [answer_or_foreign(next(replies), command) for command in commands]
         created = some[0][0] if isinstance(some[0], list) else b""
         left_over = created is None and (yield from is_left_over(context, workflow_id))
         description = _describe(workflow_id, some, now_ms, left_over=left_over)

@@ -56,7 +56,11 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         for workflow_id, its_places in ended.items():
             yield from _settle(settle_end(context, workflow_id), replies, its_places)
         places = [place for place in places if _is_premature(replies[place])]
-        again = [_as_sent(commands[place], replies[place]) for place in places]
+        again = [
+            # An earlier try without a reply may still arrive.
+            replace(commands[place], args=commands[place].as_retry()) if replies[place].unsure else commands[place]
+            for place in places
+        ]
         for place, reply in zip(places, (yield Batch(again)) if again else (), strict=True):
             replies[place] = reply
     return replies
@@ -90,8 +94,3 @@ def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
 
 def _is_premature(reply: Any) -> bool:
     return isinstance(reply, ErrorReply) and reply.code in {"NEW_PARTITION", "END_REACHED"}
-
-
-def _as_sent(command: Command, reply: ErrorReply) -> Command:
-    """Return the command; as a retry if an earlier try had no answer, and may still arrive."""
-    return replace(command, args=command.as_retry()) if reply.unsure else command
