@@ -105,7 +105,7 @@ def test_some_workflows_bring_their_own_facts_alone(store: RedisStore, target: R
     assert (exported.workflows, exported.facts) == (2, 1)
     assert load(target, tmp_path / "a").problems == []
     assert set(target.list()) == {"log", "held"}
-    assert export(store, tmp_path / "b", ["nobody"]).problems == ["There is no workflow 'nobody'."]
+    assert export(store, tmp_path / "b", ["nobody"]).problems == ["There is no workflow 'nobody'. Check the id."]
 
 
 def test_another_workflow_of_the_same_id_stays(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:

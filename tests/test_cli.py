@@ -155,7 +155,7 @@ def test_a_workflow_is_shown_with_all_that_is_kept_of_it(run: Run, shop: RedisSt
         assert words in people
     missing = run("show", "nobody")
     assert missing.status == 1
-    assert missing.err == "runic-redis: There is no workflow 'nobody'.\n"
+    assert missing.err == "runic-redis: There is no workflow 'nobody'. Check the id.\n"
 
 
 def test_damage_is_shown_and_does_not_hide_the_rest(run: Run, shop: RedisStore, valkey: RunningServer) -> None:

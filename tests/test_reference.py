@@ -110,7 +110,7 @@ def test_the_examples_of_a_verb_are_commands_that_it_takes() -> None:
 
 
 CLASSES = {
-    kind.__name__: kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)
+    name: kind for name, kind in sorted(vars(errors).items()) if inspect.isclass(kind) and issubclass(kind, Exception)
 }
 FIELDS = ("Bases", "Attributes", "Cause", "Changed", "Remedy")
 

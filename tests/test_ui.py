@@ -323,7 +323,7 @@ def test_errors_name_the_wrong_argument(page: Page, shop: RedisStore) -> None:
         (f"fact?hash=sha256:{'0' * 64}", 404, "0000"),
         ("workflows?before=x", 400, "before is the 'next'"),
         ("workflows?before=1:x:y", 400, "before is the 'next'"),
-        ("workflows?before=nan:1:y", 400, "no time"),
+        ("workflows?before=nan:1:y", 400, "before is the 'next'"),
         ("workflows?state=asleep", 400, "state is one of open, leased, unfinished, completed"),
         ("workflows?since=yesterday", 400, "since is a time with its zone"),
         ("events?id=few&until=2026-01-31T14:05:00", 400, "until is a time with its zone"),
