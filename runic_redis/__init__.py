@@ -5,7 +5,8 @@
     with RedisStore.from_url("redis://localhost:6379/0", namespace="shop") as store:
         cursor = store.append("order-1", [OrderPlaced("Ada", 3)], expected_cursor=0)
 
-Everything public is here, except the contract suite for stores, which is in `runic_redis.testing`.
+Everything public is here, except Runic's events (`runic_events`, `runic_rehydration`), OpenTelemetry (`otel`) and the
+contract suite for stores (`testing`).
 """
 
 from runic_redis.aio import AsyncRedisStore

@@ -5,27 +5,6 @@ from typing import Any
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
-__all__ = [
-    "MAX_COMMIT_ID_BYTES",
-    "MAX_CURSOR",
-    "MAX_HASH_BYTES",
-    "MAX_ID_BYTES",
-    "MAX_PARTITIONS",
-    "check_commit_id",
-    "check_count",
-    "check_cursor",
-    "check_data",
-    "check_deadline",
-    "check_hash",
-    "check_namespace",
-    "check_owner",
-    "check_partitions",
-    "check_prefix",
-    "check_seconds",
-    "check_workflow_id",
-    "is_cursor",
-]
-
 MAX_ID_BYTES = 512
 MAX_HASH_BYTES = 512
 MAX_COMMIT_ID_BYTES = 512
@@ -51,71 +30,79 @@ def _utf8(text: str, what: str) -> bytes:
         ) from None
 
 
+def _plain_text(text: Any, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidType(f"{what} is a str, not {type(text).__name__}: {short_repr(text)}; nothing was sent.")
+    # A subclass, such as a str Enum, may format as another text.
+    return str.__str__(text)
+
+
+def _raw_bytes(value: Any, what: str, most: int) -> bytes:
+    """Return `bytes`, or the UTF-8 bytes of a `str`: 1 to `most` of them."""
+    if not isinstance(value, str | bytes):
+        raise InvalidType(f"{what} is bytes or str, not {type(value).__name__}: {short_repr(value)}; nothing was sent.")
+    raw = _utf8(value, what) if isinstance(value, str) else value
+    if not 0 < len(raw) <= most:
+        raise InvalidArgument(f"{what} is 1 to {most} bytes, this one is {len(raw)}; nothing was sent.")
+    return raw
+
+
+def _checked_int(value: Any, name: str, first: int, last: int) -> int:
+    if type(value) is not int:
+        raise InvalidType(f"{name} is an int, not {type(value).__name__}: {short_repr(value)}; nothing was sent.")
+    if not first <= value <= last:
+        raise InvalidArgument(f"{name} is from {first} to {last}, not {short_repr(value)}; nothing was sent.")
+    return value
+
+
 def check_workflow_id(workflow_id: Any) -> str:
     """Return a workflow id as a plain `str`: it is not empty, and has at most `MAX_ID_BYTES` UTF-8 bytes."""
-    if not isinstance(workflow_id, str):
-        raise InvalidType(
-            f"A workflow id is a str, not {type(workflow_id).__name__}: {short_repr(workflow_id)}; nothing was sent."
-        )
-    if not workflow_id:
+    text = _plain_text(workflow_id, "A workflow id")
+    if not text:
         raise InvalidArgument("A workflow id may not be empty; nothing was sent.")
-    size = len(_utf8(workflow_id, "The workflow id"))
+    size = len(_utf8(text, "A workflow id"))
     if size > MAX_ID_BYTES:
         raise InvalidArgument(
-            f"A workflow id is at most {MAX_ID_BYTES} UTF-8 bytes, this one ({workflow_id[:40]!r}…) is {size}; "
+            f"A workflow id is at most {MAX_ID_BYTES} UTF-8 bytes, this one ({text[:40]!r}…) is {size}; "
             "nothing was sent."
         )
-    # A subclass, such as a str Enum, may format as another text.
-    return str.__str__(workflow_id)
+    return text
 
 
 def check_deadline(deadline_s: Any) -> None:
     """Check a number of seconds, from 0 to thirty years."""
-    if not isinstance(deadline_s, int | float) or isinstance(deadline_s, bool):
-        raise InvalidType(f"deadline_s is a number of seconds, not {short_repr(deadline_s)}.")
-    if not 0 <= deadline_s <= MAX_DEADLINE_S:
-        raise InvalidArgument(
-            f"deadline_s is a number of seconds from 0 to {MAX_DEADLINE_S}, not {short_repr(deadline_s)}."
-        )
+    check_seconds(deadline_s, "deadline_s", MAX_DEADLINE_S)
 
 
-def check_seconds(seconds: Any, name: str) -> float:
-    """Return a number of seconds, from 0 to some thousand years."""
+def check_seconds(seconds: Any, name: str, most: int = MAX_SECONDS) -> float:
+    """Return a number of seconds, from 0 to some thousand years, or to `most`."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         raise InvalidType(f"{name} is a number of seconds, not {short_repr(seconds)}; nothing was sent.")
-    if not 0 <= seconds <= MAX_SECONDS:
+    if not 0 <= seconds <= most:
         raise InvalidArgument(
-            f"{name} is a number of seconds from 0 to {MAX_SECONDS}, not {short_repr(seconds)}; nothing was sent."
+            f"{name} is a number of seconds from 0 to {most}, not {short_repr(seconds)}; nothing was sent."
         )
     return float(seconds)
 
 
 def check_owner(owner: Any) -> str:
     """Return the owner of a lease: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
-    if not isinstance(owner, str):
-        raise InvalidType(f"An owner is a str, not {type(owner).__name__}: {short_repr(owner)}; nothing was sent.")
-    if not 0 < len(_utf8(owner, "The owner")) <= MAX_ID_BYTES:
-        raise InvalidArgument(
-            f"An owner is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {short_repr(owner)}; nothing was sent."
-        )
-    return str.__str__(owner)
+    text = _plain_text(owner, "An owner")
+    if not 0 < len(_utf8(text, "An owner")) <= MAX_ID_BYTES:
+        raise InvalidArgument(f"An owner is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {short_repr(text)}; nothing was sent.")
+    return text
 
 
 def check_prefix(prefix: Any) -> str:
     """Return a prefix of workflow ids: any `str`, including the empty one."""
-    if not isinstance(prefix, str):
-        raise InvalidType(f"A prefix is a str, not {type(prefix).__name__}: {short_repr(prefix)}; nothing was sent.")
-    _utf8(prefix, "The prefix")
-    return str.__str__(prefix)
+    text = _plain_text(prefix, "A prefix")
+    _utf8(text, "A prefix")
+    return text
 
 
 def check_cursor(cursor: Any, name: str = "cursor") -> int:
     """Return a cursor: an `int` from 0 to `MAX_CURSOR`."""
-    if type(cursor) is not int:
-        raise InvalidType(f"{name} is an int, not {type(cursor).__name__}: {short_repr(cursor)}; nothing was sent.")
-    if not 0 <= cursor <= MAX_CURSOR:
-        raise InvalidArgument(f"{name} is from 0 to {MAX_CURSOR}, not {short_repr(cursor)}; nothing was sent.")
-    return cursor
+    return _checked_int(cursor, name, 0, MAX_CURSOR)
 
 
 def is_cursor(text: bytes) -> bool:
@@ -125,39 +112,17 @@ def is_cursor(text: bytes) -> bool:
 
 def check_count(count: Any, name: str) -> int:
     """Return a count: an `int` from 0 to `MAX_CURSOR`."""
-    return check_cursor(count, name)
+    return _checked_int(count, name, 0, MAX_CURSOR)
 
 
 def check_hash(fact_hash: Any) -> bytes:
     """Return a fact's hash as bytes: from `bytes` or `str` (its UTF-8 bytes), 1 to `MAX_HASH_BYTES` of them."""
-    if isinstance(fact_hash, str):
-        raw = _utf8(fact_hash, "The fact hash")
-    elif isinstance(fact_hash, bytes):
-        raw = fact_hash
-    else:
-        raise InvalidType(
-            f"A fact hash is bytes or str, not {type(fact_hash).__name__}: {short_repr(fact_hash)}; nothing was sent."
-        )
-    if not 0 < len(raw) <= MAX_HASH_BYTES:
-        raise InvalidArgument(f"A fact hash is 1 to {MAX_HASH_BYTES} bytes, this one is {len(raw)}; nothing was sent.")
-    return raw
+    return _raw_bytes(fact_hash, "A fact hash", MAX_HASH_BYTES)
 
 
 def check_commit_id(commit_id: Any) -> bytes:
     """Return a caller's commit id as bytes: from `bytes` or `str` (its UTF-8 bytes), 1 to `MAX_COMMIT_ID_BYTES`."""
-    if isinstance(commit_id, str):
-        raw = _utf8(commit_id, "The commit id")
-    elif isinstance(commit_id, bytes):
-        raw = commit_id
-    else:
-        raise InvalidType(
-            f"A commit id is bytes or str, not {type(commit_id).__name__}: {short_repr(commit_id)}; nothing was sent."
-        )
-    if not 0 < len(raw) <= MAX_COMMIT_ID_BYTES:
-        raise InvalidArgument(
-            f"A commit id is 1 to {MAX_COMMIT_ID_BYTES} bytes, this one is {len(raw)}; nothing was sent."
-        )
-    return raw
+    return _raw_bytes(commit_id, "A commit id", MAX_COMMIT_ID_BYTES)
 
 
 def check_data(data: Any) -> bytes:
@@ -178,19 +143,14 @@ def check_size(size: int, what: str) -> None:
 
 def check_namespace(namespace: Any) -> str:
     """Return a namespace: 1 to 100 letters, digits and ``_ . @ / + -``. So no two namespaces can share a key."""
-    if not isinstance(namespace, str):
-        raise InvalidType(f"A namespace is a str, not {type(namespace).__name__}: {short_repr(namespace)}.")
-    if not _NAMESPACE.fullmatch(namespace):
+    text = _plain_text(namespace, "A namespace")
+    if not _NAMESPACE.fullmatch(text):
         raise InvalidArgument(
-            f"A namespace is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not {short_repr(namespace, 120)}."
+            f"A namespace is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not {short_repr(text, 120)}."
         )
-    return str.__str__(namespace)
+    return text
 
 
 def check_partitions(partitions: Any) -> int:
     """Return a number of partitions: 1 to `MAX_PARTITIONS`."""
-    if type(partitions) is not int:
-        raise InvalidType(f"partitions is an int, not {type(partitions).__name__}: {short_repr(partitions)}.")
-    if not 1 <= partitions <= MAX_PARTITIONS:
-        raise InvalidArgument(f"partitions is from 1 to {MAX_PARTITIONS}, not {short_repr(partitions)}.")
-    return partitions
+    return _checked_int(partitions, "partitions", 1, MAX_PARTITIONS)

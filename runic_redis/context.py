@@ -13,8 +13,6 @@ from runic_redis.events import EventRegistry, UnknownEvents, bare_registry, defa
 from runic_redis.keys import Keys
 from runic_redis.observing import Observer
 
-__all__ = ["DEFAULT_PARTITIONS", "URL_VARIABLE", "Context", "find_url", "make_context", "without_classes"]
-
 URL_VARIABLE = "RUNIC_REDIS_URL"
 DEFAULT_PARTITIONS = 256
 # How many workflows' last entries are kept. They shorten the scan of a retry; nothing depends on them.

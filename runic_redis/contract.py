@@ -9,18 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
-__all__ = [
-    "Capabilities",
-    "CursorStore",
-    "EncodingStore",
-    "FactStore",
-    "SnapshotStore",
-    "Store",
-    "StreamStore",
-    "capabilities",
-    "supports_stream",
-]
-
 
 class Store(Protocol):
     """The minimum of a store. The constructor does the work of Runic's ``init_store``."""

@@ -12,11 +12,9 @@ from types import MethodType
 from typing import Any, Self
 from weakref import ref
 
-from runic_redis.drivers.loops import Home
+from runic_redis.drivers.event_loop import Home
 from runic_redis.errors import LeaseLost, StoreError
 from runic_redis.operations.leasing import Lease
-
-__all__ = ["AsyncHeldLease", "HeldLease"]
 
 # Renew a lease this many times per `ttl`, so that one renewal may fail.
 _BEATS = 3
@@ -63,7 +61,8 @@ class HeldLease(Lease, _Held):
     _store: InitVar[Any] = None
 
     def __post_init__(self, _store: Any) -> None:
-        _set_attributes(self, _store=_store, _beats=[], _exits=[])
+        # Attributes of a frozen instance that are not part of its value.
+        vars(self).update(_store=_store, _beats=[], _exits=[])
 
     def __enter__(self) -> Self:
         store = _store_of(self)
@@ -72,10 +71,9 @@ class HeldLease(Lease, _Held):
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         # An ExitStack looks up `__exit__` on the class. Then the heartbeat lasts as long as the lease object.
         end = ref((self._exits and self._exits.pop()()) or self, over.put)
-        thread = threading.Thread(
-            target=_beat, args=(store, _plain_lease(self), begun, over, outcome, end), name=f"lease {self.workflow_id}"
-        )
-        thread.daemon = True
+        lease = Lease(self.workflow_id, self.owner, self.token, self.ttl)
+        thread = threading.Thread(target=_beat, args=(store, lease, begun, over, outcome, end), daemon=True)
+        thread.name = f"lease {self.workflow_id}"
         self._beats.append((thread, (over, outcome)))
         # `Thread.start` waits on an Event, and an interrupt of this thread could leave its lock locked.
         start_new_thread(thread.start, ())
@@ -89,7 +87,7 @@ class HeldLease(Lease, _Held):
             return  # the process forked within the block: the lease and its thread belong to the parent
         over.put(copy_context())
         try:
-            failure = outcome.get(timeout=_bounded_s(self.ttl))
+            failure = outcome.get(timeout=min(self.ttl, threading.TIMEOUT_MAX))
         except Empty:
             return  # the lease has ended; the thread releases it if it can
         thread.join()
@@ -126,7 +124,7 @@ def _keep_renewed(store: Any, lease: Lease, over: SimpleQueue[Any]) -> Any:
     """Renew a lease until it ends or is lost, and return the message that ended it, if any."""
     while True:
         with contextlib.suppress(Empty):
-            return over.get(timeout=_bounded_s(lease.ttl / _BEATS))
+            return over.get(timeout=min(lease.ttl / _BEATS, threading.TIMEOUT_MAX))
         try:
             store.renew(lease)
         except LeaseLost:
@@ -147,7 +145,7 @@ class AsyncHeldLease(Lease, _Held):
     _home: InitVar[Home | None] = None
 
     def __post_init__(self, _store: Any, _home: Home | None) -> None:
-        _set_attributes(self, _store=_store, _home=_home, _beats=[])
+        vars(self).update(_store=_store, _home=_home, _beats=[])
 
     async def __aenter__(self) -> Self:
         store = _store_of(self)
@@ -189,20 +187,6 @@ def _forget_release(task: asyncio.Task[None]) -> None:
     _releasing.discard(task)
     if not task.cancelled():
         task.exception()  # prevents asyncio's warning about an exception that was never retrieved
-
-
-def _set_attributes(lease: Lease, **attributes: Any) -> None:
-    """Set attributes of a frozen instance that are not part of its value."""
-    vars(lease).update(attributes)
-
-
-def _plain_lease(lease: Lease) -> Lease:
-    return Lease(lease.workflow_id, lease.owner, lease.token, lease.ttl)
-
-
-def _bounded_s(seconds: float) -> float:
-    """Return a time in seconds that a queue can wait."""
-    return min(seconds, threading.TIMEOUT_MAX)
 
 
 def _store_of(lease: Any) -> Any:

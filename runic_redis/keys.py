@@ -8,15 +8,16 @@ from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
-__all__ = ["FACT_BUCKETS", "ImportKeys", "Keys", "WorkflowKeys"]
-
 # Never changed: a fact's bucket is part of the data format.
 FACT_BUCKETS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowKeys:
-    """The keys of one workflow. All share a hash tag, so one script can use them in a cluster."""
+    """The keys of one workflow. All share a hash tag, so one script can use them in a cluster.
+
+    The last four are those of its partition.
+    """
 
     events: str
     meta: str
@@ -97,7 +98,7 @@ class Keys:
         """Return the keys of one workflow."""
         return _workflow_keys(self.namespace, self.partitions, workflow_id)
 
-    def imported(self, workflow_id: str) -> "ImportKeys":
+    def imported(self, workflow_id: str) -> ImportKeys:
         """Return the keys in which an import gathers a workflow."""
         tag = f"{{{self.namespace}:{crc32(workflow_id.encode()) % self.partitions}}}"
         return ImportKeys(*(f"{tag}:import-{kind}:{workflow_id}" for kind in ImportKeys._fields))

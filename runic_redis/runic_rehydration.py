@@ -8,25 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from runic_redis import runic_events as runic
 from runic_redis.errors import DecodeError, InvalidType, short_repr
 from runic_redis.events import FactRef
-from runic_redis.runic_events import (
-    ActivationConsumed,
-    FactProduced,
-    FanInCompleted,
-    FanOutFactEmitted,
-    Hash,
-    JoinCompleted,
-    JoinEdgeRelabeled,
-    JoinFactReceived,
-    ReactionOccurred,
-    RunnableActivated,
-    RunnableCompleted,
-    RunnableDispatched,
-    RunnableFailed,
-    StateInitiated,
-    pending,
-)
+from runic_redis.runic_events import Hash
 
 __all__ = ["Classification", "classify"]
 
@@ -53,7 +38,7 @@ class Classification:
 
     hot: frozenset[Hash]
     cold: frozenset[Hash]
-    dispatched: Mapping[Hash, RunnableDispatched]
+    dispatched: Mapping[Hash, runic.RunnableDispatched]
 
     def is_hot(self, event: Any, ref: FactRef) -> bool:
         """Return whether the value of a reference in an event is needed. Pass this method to `FactResolver.rehydrate`.
@@ -67,11 +52,11 @@ class Classification:
         fact = _fact_of(event)
         if fact is not None:
             return fact[0] in self.hot
-        if isinstance(event, ReactionOccurred):
+        if isinstance(event, runic.ReactionOccurred):
             return ref.hash in self.hot
-        if isinstance(event, RunnableDispatched):
+        if isinstance(event, runic.RunnableDispatched):
             return self.dispatched.get(event.runnable_id) == event
-        return not isinstance(event, RunnableCompleted | RunnableFailed)
+        return not isinstance(event, runic.RunnableCompleted | runic.RunnableFailed)
 
 
 def classify(events: Iterable[Any], meta_targets: Iterable[Hash] = ()) -> Classification:
@@ -98,7 +83,7 @@ def classify(events: Iterable[Any], meta_targets: Iterable[Hash] = ()) -> Classi
     events = list(events)
     graph = _Graph()
     # As in Runic, a log of the whole graph comes before later events.
-    for event in sorted(events, key=lambda event: not isinstance(event, ReactionOccurred)):
+    for event in sorted(events, key=lambda event: not isinstance(event, runic.ReactionOccurred)):
         try:
             graph.apply(event)
         except (TypeError, ValueError) as error:  # reading does not check the types of fields
@@ -112,7 +97,7 @@ def classify(events: Iterable[Any], meta_targets: Iterable[Hash] = ()) -> Classi
     hot.update(fact for node, fact in graph.produced if node in targets)
     hot &= known
     return Classification(
-        frozenset(hot), frozenset(known - hot), {dispatch.runnable_id: dispatch for dispatch in pending(events)}
+        frozenset(hot), frozenset(known - hot), {dispatch.runnable_id: dispatch for dispatch in runic.pending(events)}
     )
 
 
@@ -145,21 +130,21 @@ class _Graph:
                 self.parents.add(parent)
             if label in _PRODUCED and node is not None:
                 self.produced.add((node, fact_hash))
-        elif isinstance(event, ReactionOccurred):
+        elif isinstance(event, runic.ReactionOccurred):
             self._add_reaction(event)
-        elif isinstance(event, RunnableActivated):
+        elif isinstance(event, runic.RunnableActivated):
             self.edges.add((event.fact_hash, event.node_hash, event.activation_kind))
-        elif isinstance(event, ActivationConsumed):
+        elif isinstance(event, runic.ActivationConsumed):
             self.edges.discard((event.fact_hash, event.node_hash, event.from_label))
-        elif isinstance(event, JoinFactReceived):
+        elif isinstance(event, runic.JoinFactReceived):
             self.edges.add((event.fact_hash, event.join_hash, "joined"))
-        elif isinstance(event, JoinEdgeRelabeled):
+        elif isinstance(event, runic.JoinEdgeRelabeled):
             edge = (event.fact_hash, event.join_hash, event.from_label)
             if edge in self.edges:
                 self.edges.remove(edge)
                 self.edges.add((event.fact_hash, event.join_hash, event.to_label))
 
-    def _add_reaction(self, event: ReactionOccurred) -> None:
+    def _add_reaction(self, event: runic.ReactionOccurred) -> None:
         start, end, label = _vertex(event.from_), _vertex(event.to), event.reaction
         if label in _FROM_FACT and start is not None:
             self.known.add(start)
@@ -187,16 +172,16 @@ def _checked_targets(meta_targets: Any) -> set[Hash]:
 
 def _fact_of(event: Any) -> tuple[Hash, tuple[Hash, Hash] | None, Hash | None, str] | None:
     """Return the fact that an event is about: its hash, its ancestry, the node that made it and the edge's label."""
-    if isinstance(event, FactProduced):
+    if isinstance(event, runic.FactProduced):
         node = event.ancestry[0] if event.ancestry is not None else None
         return event.hash, event.ancestry, node, event.producer_label
-    if isinstance(event, StateInitiated):
+    if isinstance(event, runic.StateInitiated):
         return event.init_fact_hash, event.init_ancestry, event.accumulator_hash, "state_initiated"
-    if isinstance(event, JoinCompleted):
+    if isinstance(event, runic.JoinCompleted):
         return event.result_fact_hash, event.result_ancestry, event.join_hash, "produced"
-    if isinstance(event, FanOutFactEmitted):
+    if isinstance(event, runic.FanOutFactEmitted):
         return event.emitted_fact_hash, event.emitted_ancestry, event.fan_out_hash, "fan_out"
-    if isinstance(event, FanInCompleted):
+    if isinstance(event, runic.FanInCompleted):
         return event.result_fact_hash, event.result_ancestry, event.fan_in_hash, "reduced"
     return None
 

@@ -19,8 +19,6 @@ from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import Record
 from runic_redis.operations.tailing import Tailer
 
-__all__ = ["AsyncPages", "AsyncTail", "Tail"]
-
 T = TypeVar("T")
 # Runs an operation on the store.
 _Run = Callable[[Any], Any]
@@ -42,7 +40,7 @@ class Tail(Iterator[T]):
     """
 
     def __init__(
-        self, run: _Run, tailer: Tailer, form: Callable[[tuple[str, Record]], Any], wait_s: float | None
+        self, run: _Run, tailer: Tailer, form: Callable[[tuple[str, Record]], T], wait_s: float | None
     ) -> None:
         self._wait_s = None if wait_s is None else check_seconds(wait_s, "wait_s")
         self._run = run
@@ -57,8 +55,7 @@ class Tail(Iterator[T]):
         with self._lock:
             while not self._tailer.stop.is_set:
                 if self._items:
-                    item: T = self._form(self._items.popleft())
-                    return item
+                    return self._form(self._items.popleft())
                 try:
                     self._items.extend(self._run(self._tailer.next_page(_left_s(until_s))))
                 except StoreError:
@@ -148,7 +145,7 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
         run: _RunAsync,
         check_loop: Callable[[], None],
         tailer: Tailer,
-        form: Callable[[tuple[str, Record]], Any],
+        form: Callable[[tuple[str, Record]], T],
         wait_s: float | None,
     ) -> None:
         super().__init__(run, check_loop)
@@ -162,8 +159,7 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
         until_s = None if self._wait_s is None else began_s + self._wait_s
         while not self._closed:
             if self._items:
-                item: T = self._form(self._items.popleft())
-                return item
+                return self._form(self._items.popleft())
             read_s = await self._await_page(partial(self._read_page, _left_s(until_s)))
             # A page whose reading began before this step may lack newer events.
             if until_s is not None and not self._items and read_s >= began_s and now_s() >= until_s:

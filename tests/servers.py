@@ -203,7 +203,7 @@ def cluster(
 
 @contextlib.contextmanager
 def moving_slot(nodes: Sequence[RunningServer], key: str) -> Iterator[redis.Redis]:
-    """Move a key's slot to the other one of two nodes: first its keys, and the slot at the end of the block."""
+    """Move a key's slot to the other of two nodes: keys first, the slot at the end. Yield a client of the new node."""
     with nodes[0].client() as first, nodes[1].client() as second:
         slot = first.execute_command("CLUSTER", "KEYSLOT", key)
         is_first = first.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)

@@ -425,7 +425,7 @@ def test_what_a_sentinel_asks_for(tmp_path: Path, open_url: Any, namespace: str)
 def test_without_info_a_store_works_and_warns_of_nothing(
     valkey: RunningServer, open_url: Any, namespace: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    info = next(rule for purpose, rule in RULES.items() if purpose.startswith("being told"))
+    info = next(rule for purpose, rule in RULES.items() if purpose.startswith("warnings on opening"))
     for rule, warnings in ((EVERYTHING, []), (f"{EVERYTHING} {info}", ["The server keeps no append-only file"])):
         caplog.clear()
         with (

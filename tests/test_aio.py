@@ -1,4 +1,4 @@
-"""What is asyncio's own: cancellation, the life of a store, clients, errors. The rest is in the contract suite."""
+"""Behaviour that only asyncio has: cancellation, the life of a store, clients, errors. The contract has the rest."""
 
 import asyncio
 import random
@@ -88,7 +88,7 @@ def test_both_kinds_of_store_share_a_namespace(valkey: RunningServer, namespace:
 
 
 def test_a_cancelled_append_is_there_once_or_not(valkey: RunningServer, namespace: str) -> None:
-    """Tasks are cancelled at random moments; what each has appended is there at most once, whole and in order."""
+    """Cancel tasks at random moments. Each append is stored at most once, whole and in order."""
 
     async def main(rng: random.Random) -> None:
         async with opened(valkey, namespace) as store:
@@ -137,7 +137,7 @@ def test_a_cancelled_reader_leaves_no_half_read_connection(valkey: RunningServer
                 await asyncio.gather(task, return_exceptions=True)
                 assert [event async for event in store.stream("small")] == numbered(5)
             assert [event async for event in store.stream("large", after=3800)] == large
-            # One that is left in the middle gives up the page that is on its way.
+            # Closing an iterator early gives up the page that is in flight.
             events = store.stream("large")
             for _ in range(1000):
                 await anext(events)
@@ -206,7 +206,7 @@ def test_a_follower_outlives_the_time_limit_of_its_connection(valkey: RunningSer
     url = valkey.url() + "&socket_timeout=0.2"
 
     def waited(client: redis.Redis, before: int) -> bool:
-        # Each read waits for half the limit.
+        # Each read waits for half of the connection's time limit.
         stats: Any = client.info("commandstats")
         return int(stats["cmdstat_xread"]["calls"]) - before >= 5
 
@@ -258,7 +258,7 @@ def test_commits_survive_connections_that_are_cut_anywhere(proxy: Proxy, namespa
     asyncio.run(main())
 
 
-def test_the_order_within_a_workflow_survives_them_too(proxy: Proxy, namespace: str) -> None:
+def test_the_order_within_a_workflow_survives_cut_connections(proxy: Proxy, namespace: str) -> None:
     async def main() -> None:
         url = f"redis://127.0.0.1:{proxy.port}"
         async with AsyncRedisStore.from_url(url, namespace=namespace) as store:
@@ -288,7 +288,7 @@ def test_a_server_that_does_not_answer_is_unavailable_after_the_deadline(proxy: 
     asyncio.run(main())
 
 
-def test_a_failure_that_nobody_expects_leaves_nobody_without_an_answer(
+def test_an_unexpected_failure_leaves_no_call_without_an_answer(
     valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object, **__: object) -> None:
@@ -309,7 +309,7 @@ def test_a_failure_that_nobody_expects_leaves_nobody_without_an_answer(
     asyncio.run(main())
 
 
-def test_what_waits_when_the_store_is_closed_is_told(proxy: Proxy, namespace: str) -> None:
+def test_a_call_that_waits_when_the_store_is_closed_raises(proxy: Proxy, namespace: str) -> None:
     async def main() -> None:
         store = await AsyncRedisStore.from_url(f"redis://127.0.0.1:{proxy.port}", namespace=namespace).open()
         await store.append("order-1", numbered(1))
@@ -342,7 +342,7 @@ def test_every_kind_of_client_is_used(
                     *range(1, 10)
                 ]
                 assert [event async for event in store.stream("order-1")] == numbered(9, 0)
-            assert await client.ping(), "the client is the caller's, and stays open"
+            assert await client.ping(), "the store closed a client that belongs to the caller"
             await client.aclose()
 
     asyncio.run(main())
@@ -377,8 +377,8 @@ def test_a_store_that_cannot_be_opened_says_so(url: str, error: type[StoreError]
     asyncio.run(main())
 
 
-def test_a_connection_to_what_was_the_primary_is_made_anew(tmp_path: Path) -> None:
-    """Behind one address there may be another server by then."""
+def test_a_connection_to_the_former_primary_is_replaced(tmp_path: Path) -> None:
+    """Another server may have taken over the address."""
 
     async def main(server: RunningServer) -> None:
         with server.client() as client:
@@ -400,7 +400,10 @@ def test_a_connection_to_what_was_the_primary_is_made_anew(tmp_path: Path) -> No
 
 
 def test_the_slots_of_a_cluster_may_move(tmp_path: Path) -> None:
-    """What moved is asked of its new node, over connections to that one; what is just moving, too."""
+    """The store asks the new node for keys of a slot that moved or is just moving.
+
+    It uses connections to that node.
+    """
 
     async def main(nodes: list[RunningServer]) -> None:
         async with AsyncRedisStore.from_url(servers.cluster_url(nodes), namespace="shop", partitions=4) as store:

@@ -113,7 +113,7 @@ def test_another_workflow_of_the_same_id_stays(store: RedisStore, target: RedisS
     target.append("w", [{"mine": True}])
     imported = load(target, tmp_path / "a")
     assert (imported.workflows, len(imported.problems)) == (6, 1)
-    assert "another workflow 'w'" in imported.problems[0]
+    assert "exists with other events" in imported.problems[0]
     assert list(target.stream("w")) == [{"mine": True}]
     target.delete("w")
     assert load(target, tmp_path / "a").workflows == 1
@@ -134,7 +134,7 @@ def test_a_workflow_that_has_gone_on_otherwise_is_not_taken_for_there(
     for _ in range(2):
         imported = load(target, tmp_path / "b")
         assert (imported.there, imported.workflows, len(imported.problems)) == (0, 0, 2)
-        assert all("other events were appended" in problem for problem in imported.problems)
+        assert all("exists with other events" in problem for problem in imported.problems)
         for name in ("w", "trimmed"):
             target.append(name, [{"there": 2}], snapshot=b"s")
     for name in ("w", "trimmed"):
@@ -174,7 +174,7 @@ def test_an_export_that_is_cut_off_anywhere_is_gone_on_with(
     assert not (tmp_path / "a.partial").exists()
     assert load(target, tmp_path / "a").complete
     assert contents(target) == contents(store)
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists already"):
         export(store, tmp_path / "a")
 
 
@@ -272,7 +272,7 @@ def test_an_archive_that_another_run_finishes_meanwhile_stays(
         lock(late)
 
     monkeypatch.setattr(ArchiveWriter, "_lock", lock_late)
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists already"):
         ArchiveWriter(tmp_path / "a")
     with ArchiveReader(tmp_path / "a") as reader:
         assert list(reader)[-1][0] == "end"
@@ -287,7 +287,7 @@ def test_a_file_that_is_no_part_of_an_archive_is_not_overwritten(
     if data == b"runic-redis archive 1":
         assert export(store, tmp_path / "a").problems == [], "it is the begin of ours"
         return
-    with pytest.raises(ConfigurationError, match="no part of an archive"):
+    with pytest.raises(ConfigurationError, match="not a part of an archive"):
         export(store, tmp_path / "a")
     assert partial.read_bytes() == data
     assert not (tmp_path / "a").exists()
@@ -436,7 +436,7 @@ def test_a_workflow_with_a_damaged_record_is_left_out_and_the_next_one_comes(sto
     assert "'new' was not imported" in importer.problems[0]
     assert (importer.workflows, importer.complete) == (1, True)
     assert "new" not in set(store.list())
-    assert not any("of an import" in finding.problem for finding in verify(store).findings)
+    assert not any("to an unfinished import" in finding.problem for finding in verify(store).findings)
 
 
 def test_writers_may_go_on_while_it_is_exported(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
@@ -687,13 +687,13 @@ def test_a_file_of_any_name_is_told_in_text(store: RedisStore, valkey: RunningSe
         env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
     )
     assert ended.returncode == 0, ended
-    assert b"\\udcff\\x1b[31m\\r: 1 workflows" in ended.stdout
+    assert b"\\udcff\\x1b[31m\\r: 1 workflow, " in ended.stdout
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
     for path in (tmp_path / "a", tmp_path):
-        with pytest.raises(ConfigurationError, match="no regular file"):
+        with pytest.raises(ConfigurationError, match="not a regular file"):
             ArchiveReader(path)
 
 
@@ -728,7 +728,7 @@ def test_what_was_gathered_of_a_workflow_that_is_there_by_now_goes(
     """It would be a finding of `verify` for a day, with nobody to go on with it."""
     export(store, tmp_path / "a")
     target.append(gather_one(target, tmp_path / "a"), [{"came": "meanwhile"}])
-    assert any("of an import" in finding.problem for finding in verify(target).findings)
+    assert any("to an unfinished import" in finding.problem for finding in verify(target).findings)
     assert len(load(target, tmp_path / "a").problems) == 1
     assert verify(target).findings == []
 

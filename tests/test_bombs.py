@@ -1,7 +1,7 @@
-"""Small or damaged bytes that would take much memory or time: refused, or read within what they hold.
+"""Small or damaged bytes that could take much memory or time: they are rejected, or take no more than their contents.
 
-Memory is measured by tracemalloc, which sees what Python's own allocators and bytes take; zstandard, which has others,
-is held by a limit on the whole process. Time is bounded by counting: compared keys, pages, passes.
+tracemalloc measures memory that Python's allocators and bytes objects take. zstandard uses other allocators, so a limit
+on the whole process bounds it. Counts bound the time: compared keys, pages, passes.
 """
 
 import resource
@@ -39,7 +39,7 @@ def array(count: int, item: bytes) -> bytes:
 
 
 def in_event(value: bytes) -> bytes:
-    """The rows of one plain dict that holds a value."""
+    """Return the rows of one plain dict that holds a value."""
     return b"\x91\x92\x00\x81\x00" + value
 
 
@@ -51,7 +51,7 @@ def nested(code: int, levels: int) -> bytes:
 
 
 def frame(size: int, *, checksum: int = 0, window: int | None = None, dictionary: int = 0) -> bytes:
-    """The head of a zstd frame that states a size, and what else is asked for."""
+    """Return the head of a zstd frame that claims a size, with options."""
     flags = 0xC0 | (0x20 if window is None else 0) | checksum << 2 | (3 if dictionary else 0)
     descriptor = bytes([flags]) + (b"" if window is None else bytes([window]))
     return (
@@ -67,7 +67,7 @@ def last_block(size: int, kind: int) -> bytes:
 
 
 def zeros(size: int) -> bytes:
-    """A frame of so many zeros that takes nothing but the blocks' heads to write."""
+    """Return a frame of so many zeros, of which only the block headers take space."""
     most = 128 * 1024
     whole, rest = divmod(size, most)
     return (
@@ -78,7 +78,7 @@ def zeros(size: int) -> bytes:
     )
 
 
-# Rows that claim more than they hold, or nest deeper than anything does.
+# Rows that claim more than they hold, or nest deeper than any valid value.
 CLAIMS: dict[str, bytes] = {
     "rows": b"\xdd\xff\xff\xff\xff",
     "row": b"\x91\xdd\xff\xff\xff\xff\x00",
@@ -108,7 +108,7 @@ CLAIMS: dict[str, bytes] = {
 
 
 def peak(run: Callable[[], Any]) -> tuple[Any, int]:
-    """What it returned or raised, and how much memory it took at once."""
+    """Return the result of a call or its `StoreError`, and its peak memory in bytes."""
     tracemalloc.start()
     try:
         outcome = run()
@@ -131,11 +131,11 @@ def test_what_claims_too_much_is_refused_before_it_takes_memory(codec: Codec, cl
     ):
         outcome, most = peak(read)
         assert isinstance(outcome, DecodeError)
-        assert most < 4 * MEGABYTE, "each of 64 levels takes 41 KB"
+        assert most < 4 * MEGABYTE, "took more than 64 levels of 41 KB"
 
 
 SIZE = 32 * 1024
-# The values that take most memory for each byte they are written with.
+# The values that take the most memory for each encoded byte.
 SWELLING: dict[str, bytes] = {
     "lists": in_event(array(SIZE, b"\x90")),
     "maps": in_event(array(SIZE, b"\x80")),
@@ -182,9 +182,9 @@ FRAMES: dict[str, bytes] = {
 
 
 def hold() -> None:
-    """In a process that can get only 64 MiB more: no frame may need it."""
+    """Limit this process to 64 MiB of additional memory. No frame may need more."""
     if sys.platform != "linux":
-        return  # there is no /proc
+        return  # other systems have no /proc
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + 64 * MEGABYTE, resource.RLIM_INFINITY))
     for codec in CODECS:
@@ -195,7 +195,7 @@ def hold() -> None:
 
 
 def nest_in_a_small_thread() -> None:
-    """Read the deepest values in a thread of as little stack as any system gives."""
+    """Read the deepest values in a thread with the smallest stack of any system."""
     threading.stack_size(512 * 1024)
     outcomes: list[Any] = []
 
@@ -225,11 +225,11 @@ def test_what_is_wrong_is_noticed_at_each_level(levels: int) -> None:
                 codec.decode_entry(PLAIN, b"\x00" + in_event(value))
 
 
-MODULUS = 2**61 - 1  # Python's hash of a number is what it leaves when divided by this.
+MODULUS = 2**61 - 1  # Python hashes an integer to its remainder by this number.
 
 
 def alike(kind: str, number: int) -> bytes:
-    """A key whose hash is the same for every number."""
+    """Return an encoded key. All keys of one kind have the same hash."""
     value = (number + 10) * MODULUS
     integer = extension(1, value.to_bytes(20, "big"))
     return {

@@ -1,6 +1,6 @@
-"""Clocks that are set forward or back, on the server or on the client: no data is lost, and nobody waits for a clock.
+"""The clock of the server or of a client is set forward or back: no data is lost, and no call waits for a clock.
 
-An end of a workflow and the age of a fact go by two clocks, the server's and the caller's.
+The end of a workflow and the age of a fact depend on two clocks, the server's and the caller's.
 """
 
 import time
@@ -25,27 +25,27 @@ from tests.faults import make_faulty
 from tests.servers import RunningServer, following, follows, free_ports, running, valkey_program, wait_until
 from tests.test_verifying import verify
 
-# collect and verify ask for each bucket.
+# `collect` and `verify` ask each bucket.
 pytestmark = pytest.mark.usefixtures("few_buckets")
 
 HOUR_S = 3600.0
-# The steps of a clock that no test's own time comes near to.
+# Each step is far longer than a test takes.
 STEPS = pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
 
 
 class Clocks(NamedTuple):
-    """A store, the server's clock as it sees it, and its own."""
+    """A store, and two clocks: the server's as the store sees it, and the caller's."""
 
     store: RedisStore
     server: Clock
 
     def step_caller(self, seconds: float) -> None:
-        """Set the caller's clock forward, or back."""
+        """Set the caller's clock forward, or back if negative."""
         before = self.store.context.clock
         self.store.context.clock = lambda: before() + seconds
 
     def step_both(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass on both clocks."""
         self.server.step(seconds)
         self.step_caller(seconds)
 
@@ -60,7 +60,7 @@ def clocks(valkey: RunningServer, namespace: str) -> Iterator[Clocks]:
 
 
 def end(store: RedisStore, workflow_id: str, after_s: float) -> None:
-    """Make a finished workflow, which ends after so many seconds."""
+    """Make a finished workflow that ends after so many seconds."""
     store.append(workflow_id, [{"n": 1}], snapshot=b"state")
     store.save(workflow_id, [{"n": 1}])
     store.complete(workflow_id)
@@ -109,7 +109,7 @@ def test_a_workflow_is_over_once_both_clocks_have_reached_its_end(clocks: Clocks
     clocks.step_both(-61)
     with pytest.raises(error):
         read(clocks.store)
-    assert not clocks.store.exists("w"), "what was seen to be over stays so"
+    assert not clocks.store.exists("w"), "a workflow that was over is back"
 
 
 def test_each_write_to_a_workflow_that_is_over_begins_another_one(clocks: Clocks) -> None:
@@ -151,7 +151,7 @@ def test_what_is_written_while_the_servers_clock_alone_has_reached_the_end_outla
     assert clocks.store.append("w", [{"n": 2}]) == 2
     clocks.step_both(59)
     assert clocks.store.exists("w")
-    # What was left of it counts from the later clock.
+    # The rest of its time counts from the later clock.
     clocks.step_both(HOUR_S + 2)
     assert list(clocks.store.list()) == []
 
@@ -337,7 +337,7 @@ def test_a_watcher_sees_each_write(clocks: Clocks, step_s: float) -> None:
 
 
 @STEPS
-def test_those_who_follow_see_each_event(clocks: Clocks, step_s: float) -> None:
+def test_followers_see_each_event(clocks: Clocks, step_s: float) -> None:
     store = clocks.store
     store.append("w", [{"n": 1}])
     with closing(store.tail_many({"w": 0, "v": 0})) as items:
@@ -369,7 +369,7 @@ def test_a_commit_is_stored_once_though_the_clock_is_set_before_its_retry(
 # Failovers
 
 
-# A replica that comes is not made to wait for others.
+# The primary must not wait for further replicas before it serves the first.
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
 
@@ -405,5 +405,5 @@ def test_a_server_that_takes_over_with_another_clock(tmp_path: Path, namespace: 
         assert verify(store).findings == []
 
 
-def test_the_clock_that_ends_count_by_is_the_caller_s(clocks: Clocks) -> None:
+def test_the_end_of_a_workflow_counts_by_the_caller_s_clock(clocks: Clocks) -> None:
     assert abs(clocks.store.context.clock() - time.time()) < HOUR_S

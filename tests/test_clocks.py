@@ -1,4 +1,4 @@
-"""The clock that tests set is the one that stores see."""
+"""The clock that tests set is the clock that stores see."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from tests.clocks import ClockProxy, shifted
 from tests.servers import RunningServer, running, valkey_program
 
 HOUR_S = 3600.0
-# No test takes so long.
+# Longer than a test takes.
 NEAR_S = 900.0
 
 
 def commit_time_s(store: RedisStore) -> float:
-    """The server's time, as the scripts see it."""
+    """Return the server's time as scripts see it."""
     store.append("w", [{}])
     *_, record = store.stream_records("w")
     return record.time.timestamp()

@@ -1,4 +1,4 @@
-"""The codec: what goes in comes out, and nothing else gets through."""
+"""The codec returns what was encoded, and rejects everything else."""
 
 import datetime as dt
 import json
@@ -131,7 +131,7 @@ def test_the_encoder_works_on_after_a_failure(codec: Codec) -> None:
 
 
 def damaged_forms(data: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes cut, or with some of them changed."""
+    """Generate the bytes cut, or with some of them changed."""
     cut = st.integers(0, len(data) - 1).map(lambda at: data[:at])
     changed = st.tuples(st.integers(0, len(data) - 1), st.binary(min_size=1, max_size=4)).map(
         lambda change: data[: change[0]] + change[1] + data[change[0] + len(change[1]) :]
@@ -184,7 +184,7 @@ def test_a_bomb_of_zstd_is_refused_before_it_expands() -> None:
     claims_too_much = zstandard.ZstdCompressor().compress(bytes(1000))
     parameters = zstandard.get_frame_parameters(claims_too_much)
     assert parameters.content_size == 1000
-    # Streamed, without its size: whatever it expands to, it does not say so.
+    # A streamed frame does not state the size to which it expands.
     compressor = zstandard.ZstdCompressor().compressobj()
     streamed = compressor.compress(bytes(10_000)) + compressor.flush()
     with pytest.raises(DecodeError, match="claims"):
@@ -210,7 +210,7 @@ def test_what_follows_a_zstd_frame_is_noticed(codec: Codec) -> None:
 
 
 def test_what_is_nested_and_copied_at_each_level_is_bounded(codec: Codec) -> None:
-    size = 1280 * 1024  # 60 times, it is over 64 MiB
+    size = 1280 * 1024  # 60 copies take over 64 MiB
     value: Any = bytes(size)
     for _ in range(60):
         value = (value,)
@@ -232,7 +232,7 @@ def test_an_entry_expands_to_no_more_than_an_event_may_take(codec: Codec) -> Non
 
 
 def test_a_log_that_could_not_be_read_is_refused(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert entry_encoder.MAX_PAYLOAD_BYTES is MAX_PAYLOAD_BYTES, "the reader's limit"
+    assert entry_encoder.MAX_PAYLOAD_BYTES is MAX_PAYLOAD_BYTES, "the writer has another limit than the reader"
     monkeypatch.setattr(entry_encoder, "MAX_PAYLOAD_BYTES", 4 * 1024 * 1024)
     log = [{"data": bytes(2 * 1024 * 1024 - 20)}] * 2
     assert codec.decode_log(codec.encode_log(log)) == log
@@ -294,13 +294,13 @@ def test_rows_that_do_not_fit_are_refused(codec: Codec, rows: Any) -> None:
     "schemas",
     [5, None, {}, [5], [["tests.pair"]], [["tests.pair", "1", []]], [["tests.pair", 1, [5]]], [[None, 1, []]], "text"],
 )
-def test_headers_that_are_none_are_refused(codec: Codec, schemas: Any) -> None:
+def test_malformed_headers_are_refused(codec: Codec, schemas: Any) -> None:
     with pytest.raises(DecodeError):
         codec.decode_entry(msgpack.packb(schemas), b"\x00" + msgpack.packb([[0, 1, 2]]))
 
 
 def golden_commits() -> dict[str, list[Any]]:
-    """The commits whose bytes are kept in tests/golden; new formats add files, none is ever changed."""
+    """Return the commits whose bytes are stored in tests/golden. New formats add files; existing files never change."""
     return {
         "plain": [{"a": 1, "b": [None, True, 2.5, "ü", b"\x00"]}],
         "types": [
@@ -326,7 +326,7 @@ def golden_commits() -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("name", list(golden_commits()))
-def test_bytes_of_format_1_are_read_for_ever(codec: Codec, name: str) -> None:
+def test_bytes_of_format_1_stay_readable(codec: Codec, name: str) -> None:
     kept = json.loads((GOLDEN / f"format-1-{name}.json").read_text())
     decoded = codec.decode_entry(bytes.fromhex(kept["header"]), bytes.fromhex(kept["payload"]))
     assert same(decoded, golden_commits()[name])
@@ -339,14 +339,14 @@ def test_format_1_is_written_to_the_byte(codec: Codec, name: str) -> None:
     assert (entry.header.hex(), entry.payload.hex()) == (kept["header"], kept["payload"])
 
 
-def test_a_content_hash_is_for_ever(codec: Codec) -> None:
+def test_a_content_hash_never_changes(codec: Codec) -> None:
     value = {"b": {3, 1, 2}, "a": [1, 2.5, "x", (1,)], "c": Pair(1, FrozenSlotted(2))}
     fact_hash, _ = codec.encode_own_fact(value)
     assert fact_hash == (GOLDEN / "format-1-hash.txt").read_text().strip()
 
 
 def damaged_by_size(size: int) -> dict[str, bytes]:
-    """Rows of one plain dict each, damaged by something of about so many bytes or digits."""
+    """Return rows of one plain dict, each damaged by a part of about so many bytes or digits."""
 
     def row(value: Any) -> bytes:
         return b"\x00\x91\x92\x00" + msgpack.packb(value)
@@ -405,7 +405,7 @@ def test_a_header_is_bounded_both_ways(codec: Codec) -> None:
         wrapping.decode_entry(entry.header.ljust(1024 * 1024 + 1), entry.payload)
 
 
-def test_what_is_remembered_of_headers_is_bounded() -> None:
+def test_the_cache_of_headers_is_bounded() -> None:
     wrapping = Codec(default_registry, "wrap")
     decoder = wrapping._decoder
     payload = b"\x00" + msgpack.packb([[0, 1]])

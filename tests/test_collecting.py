@@ -1,4 +1,4 @@
-"""`collect` removes facts without references, and never one with a reference, whatever is written meanwhile."""
+"""`collect` removes facts without references, and never one with a reference, even during writes."""
 
 import itertools
 import random

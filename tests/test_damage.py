@@ -1,4 +1,4 @@
-"""Foreign values at our keys, and damaged ones: a clear error, and nothing changed."""
+"""Foreign or damaged values at the store's keys: a clear error, and no change."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def fence(store: RedisStore) -> Command:
     return Command(("HGET", key, "fence"), key)
 
 
-# Which operations come to which keys.
+# Each operation, and the keys that it uses.
 CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
     "append": ({"events", "meta", "index"}, lambda store: store.append("order-1", numbered(1))),
     "append with an id": (
@@ -153,7 +153,7 @@ def test_a_foreign_value_at_a_fact_bucket_is_refused(store: RedisStore, client: 
 def replace_entry(
     client: redis.Redis, key: str, change: Callable[[bytes, dict[bytes, bytes]], dict[bytes, bytes]]
 ) -> None:
-    """Rewrite a stream, its first entry changed."""
+    """Write a stream again, with its first entry changed."""
     entries = client.xrange(key)
     client.delete(key)
     for number, (entry_id, fields) in enumerate(entries):
@@ -214,7 +214,7 @@ def test_foreign_entries_in_the_stream_are_noticed(store: RedisStore, client: re
     client.xadd(keys.events, {"some": "field"})
     with pytest.raises(StoreError, match="equal or smaller"):
         store.append("order-1", numbered(1))
-    assert list(store.stream("order-1")) == numbered(4), "it lies after the workflow's cursor"
+    assert list(store.stream("order-1")) == numbered(4), "returned an entry after the workflow's cursor"
     client.delete(keys.events)
     client.xadd(keys.events, {"some": "field"}, id="1-1")
     with pytest.raises(DecodeError):
@@ -288,12 +288,12 @@ def test_a_damaged_lease_is_noticed(
         store.acquire("order-1", "me")
     assert everything(client, namespace) == before
     if field == "lease_until":
-        assert store.append("order-1", numbered(1), lease=lease) == 5, "it is still the last one given"
+        assert store.append("order-1", numbered(1), lease=lease) == 5, "rejected the newest lease"
         assert int(client.hget(keys.meta, "lease_until")) > 0
 
 
 @pytest.mark.parametrize("damage", [{"lease_owner": b"\xff\xfe"}, {"lease_owner": b""}])
-def test_an_owner_that_is_no_text_is_shown_as_far_as_it_is(
+def test_the_readable_part_of_a_damaged_owner_is_shown(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, damage: dict[str, bytes]
 ) -> None:
     old = Lease("order-1", "me", 5, 30.0)
@@ -368,7 +368,7 @@ def test_a_foreign_name_in_the_index_is_noticed(store: RedisStore, client: redis
         list(store.list())
 
 
-def test_what_is_damaged_keeps_nobody_from_claiming_the_rest(store: RedisStore, client: redis.Redis) -> None:
+def test_a_damaged_workflow_does_not_stop_claims_of_others(store: RedisStore, client: redis.Redis) -> None:
     for workflow_id in ("damaged", "sound"):
         store.release(store.acquire(workflow_id, "me"))
     client.hset(store.context.keys.workflow("damaged").meta, "fence", "what")
@@ -395,7 +395,7 @@ def test_a_token_of_another_age_is_damage_and_spoils_no_other(
     assert store.acquire("another", "you").token < 2**52
 
 
-def test_of_what_is_followed_nothing_is_lost_to_a_damaged_entry(
+def test_a_damaged_entry_hides_no_other_event_from_a_follower(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys
 ) -> None:
     store.append("order-2", numbered(3))

@@ -1,4 +1,4 @@
-"""The errors: the drawing of their hierarchy is the hierarchy."""
+"""The docstring of the errors draws their hierarchy correctly, and each error states a cause and a remedy."""
 
 import inspect
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from runic_redis.errors import StoreError
 
 
 def drawn(kind: type[StoreError], indent: str = "    ") -> Iterator[str]:
-    """The lines below a class in the drawing."""
+    """Yield the lines below a class in the drawing."""
     below = [one for one in kind.__subclasses__() if one.__module__ == errors.__name__]
     for number, one in enumerate(below, 1):
         builtin = next((f" ({base.__name__})" for base in one.__bases__ if base.__module__ == "builtins"), "")

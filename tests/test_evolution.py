@@ -1,4 +1,4 @@
-"""Event classes change, and what was written before is read as they are now."""
+"""Event classes change, and stored events are read as instances of the current classes."""
 
 import enum
 from collections.abc import Callable
@@ -103,9 +103,9 @@ def test_a_class_registered_under_a_second_name_is_read_under_both_and_written_u
 
 
 @pytest.mark.parametrize("aliases", ["order", [5], 5, {"a": 1}, [""], ["\ud800"]])
-def test_aliases_that_are_none_are_refused(aliases: Any) -> None:
+def test_malformed_aliases_are_refused(aliases: Any) -> None:
     if aliases == {"a": 1}:
-        EventRegistry().event("x", aliases=aliases)  # a collection of names, too
+        EventRegistry().event("x", aliases=aliases)  # a dict is also a collection of names
         return
     with pytest.raises(InvalidArgument):
         EventRegistry().event("x", aliases=aliases)
@@ -290,7 +290,7 @@ def test_a_field_that_is_added_was_not_given() -> None:
         size: int = 5
 
     partly, whole = Codec(registry, "raise").decode_entry(entries[0].header, entries[0].payload)
-    # Renamed by the upcaster, and declared by now.
+    # The upcaster renamed one field, and the class has since declared the other.
     assert partly == Patch(label="x", colour="red")
     assert partly.model_fields_set >= {"label"}
     assert "size" not in partly.model_fields_set
@@ -486,7 +486,7 @@ def test_a_snapshot_of_a_class_that_has_changed_is_replayed(namespace: str) -> N
     ):
         one.record(was("a"))
     registry = EventRegistry()
-    # What the state was is no longer readable as one value; the events are.
+    # The upcaster makes two events, so a state cannot be read as one value. The events still can.
     registry.event("placed", version=2, upcasters={1: lambda old: [{"item": old["item"]}] * 2})(Placed)
     with (
         RedisStore.from_url(f"memory://{namespace}", namespace=namespace, registry=registry) as store,
@@ -561,7 +561,7 @@ def test_upcasters_run_one_after_the_other_on_each_of_several() -> None:
     assert several == [Placed("b!"), Placed("b!"), UnknownEvent("x", 1, {})]
 
 
-# What does not fit
+# Events that do not fit their classes
 
 
 def _without_default(registry: EventRegistry) -> None:
@@ -618,7 +618,7 @@ def test_an_event_that_does_not_fit_its_class_is_not_damaged(
             assert "backup" not in text
             assert "The data is unchanged." in text
             assert not isinstance(caught.value, DecodeError)
-    # As the error says.
+    # The remedies of the error work.
     with opener(registry=EventRegistry(), unknown_events="wrap") as store:
         assert next(iter(store.stream("w"))).fields["item"] == "a"
     with opener(registry=old) as store:

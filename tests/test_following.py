@@ -1,4 +1,4 @@
-"""Following many workflows in asyncio: blocking reads are shared, and nobody suffers for others."""
+"""Following many workflows in asyncio: blocking reads are shared, and one follower's problem affects no other."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from tests.servers import RunningServer
 
 
 class Player:
-    """Plays a driver."""
+    """A driver whose clock and replies the test decides."""
 
     def __init__(self) -> None:
         self.follower = Follower()
@@ -38,7 +38,7 @@ class Player:
         return ticket
 
     def read(self, *replies: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
-        """Make the next read; what was sent."""
+        """Make the next read with these replies. Return the commands that were sent."""
         sent = [command.args for command in self.follower.compose(self.now_s)]
         self.now_s += after_s
         self.follower.take(replies, self.now_s)
@@ -60,13 +60,13 @@ def test_one_read_serves_many(player: Player) -> None:
     assert other.replies == [brought(b=4)]
     assert one.missing
     other = player.want(b="4-9")
-    assert "BLOCK" not in player.read(None)[0], "more may be there already"
+    assert "BLOCK" not in player.read(None)[0], "waited although more entries can be there"
     assert "BLOCK" in player.read(dict(brought(a=1, b=5)))[0]
     assert (one.replies, other.replies) == ([brought(a=1)], [brought(b=5)])
     assert player.read() == []
 
 
-def test_nobody_waits_longer_than_they_want(player: Player) -> None:
+def test_no_follower_waits_longer_than_asked(player: Player) -> None:
     soon, later = player.want(0.02, a="0-0"), player.want(b="0-0")
     assert player.read(None, after_s=0.02)[0][4] == "20"
     assert soon.replies == [None]
@@ -75,7 +75,7 @@ def test_nobody_waits_longer_than_they_want(player: Player) -> None:
     assert later.replies == [None]
 
 
-def test_who_was_not_read_for_is_not_told_that_nothing_came(player: Player) -> None:
+def test_a_follower_that_was_not_read_for_gets_no_reply(player: Player) -> None:
     player.want(a="0-0")
     sent = player.follower.compose(0.0)
     late = player.want(0.01, b="0-0")
@@ -136,7 +136,7 @@ def connections(server: RunningServer) -> int:
 
 
 async def opened(tails: Sequence[Any]) -> list[Any]:
-    """The first event of each tail."""
+    """Return the first event of each tail."""
     return list(await asyncio.gather(*map(anext, tails)))
 
 
@@ -152,7 +152,7 @@ def test_many_tails_share_a_few_connections(tmp_path: Path, protocol: int) -> No
             coming = [asyncio.create_task(anext(tail)) for tail in tails]
             servers_connections = await asyncio.to_thread(connections, server)
             assert servers_connections < 50
-            # One is left, two fail, each for itself; and each of the others gets its event.
+            # One tail is cancelled and two fail alone. Each other tail gets its event.
             coming[-1].cancel()
             await store.delete(ids[-2])
             with pytest.raises(WorkflowNotFound):
@@ -166,7 +166,7 @@ def test_many_tails_share_a_few_connections(tmp_path: Path, protocol: int) -> No
             await asyncio.gather(*(store.append(one, [{"n": 2}]) for one in ids[:-3]))
             assert [record.event["n"] for record in await asyncio.gather(*coming[:-3])] == [2] * len(ids[:-3])
             assert await asyncio.to_thread(connections, server) < 50
-            # What waits when the store is closed, is told.
+            # A tail that waits when the store is closed raises an error.
             last = [asyncio.create_task(anext(tail)) for tail in tails[:-3]]
             await asyncio.sleep(0)
         for result in await asyncio.gather(*last, return_exceptions=True):
@@ -250,7 +250,7 @@ def test_many_half_read_streams_share_a_few_connections(tmp_path: Path) -> None:
         asyncio.run(main(server))
 
 
-def test_who_waits_for_a_page_in_vain_is_told(valkey: RunningServer, namespace: str) -> None:
+def test_a_tail_whose_page_does_not_come_raises(valkey: RunningServer, namespace: str) -> None:
     async def main() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace, deadline_s=0.1) as store:
             assert store._sender is not None
@@ -263,7 +263,7 @@ def test_who_waits_for_a_page_in_vain_is_told(valkey: RunningServer, namespace: 
     asyncio.run(main())
 
 
-def test_a_pool_of_the_user_s_own_that_is_exhausted_is_named_at_once(valkey: RunningServer, namespace: str) -> None:
+def test_an_exhausted_pool_of_the_user_is_reported_at_once(valkey: RunningServer, namespace: str) -> None:
     async def main() -> None:
         pool = redis.asyncio.ConnectionPool(
             connection_class=redis.asyncio.UnixDomainSocketConnection, path=str(valkey.socket), max_connections=2
@@ -281,7 +281,7 @@ def test_a_pool_of_the_user_s_own_that_is_exhausted_is_named_at_once(valkey: Run
     asyncio.run(main())
 
 
-def test_a_small_pool_of_the_user_s_own_is_enough(valkey: RunningServer, namespace: str) -> None:
+def test_a_small_pool_of_the_user_is_enough(valkey: RunningServer, namespace: str) -> None:
     async def main() -> None:
         pool = redis.asyncio.ConnectionPool(
             connection_class=redis.asyncio.UnixDomainSocketConnection, path=str(valkey.socket), max_connections=8
@@ -302,7 +302,7 @@ def test_a_small_pool_of_the_user_s_own_is_enough(valkey: RunningServer, namespa
 
 
 def test_a_tail_reads_again_what_may_be_of_an_earlier_life(valkey: RunningServer, namespace: str) -> None:
-    """The entries were read before the workflow was seen for the first time: meanwhile another was made."""
+    """The entries were read before the tail saw the workflow for the first time. Meanwhile another one was made."""
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         tail = store.tail("order")
         store.append("order", [{"life": 1}])

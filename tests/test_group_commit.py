@@ -16,7 +16,7 @@ from runic_redis.drivers.sync import Sender
 from runic_redis.drivers.sync_servers import Pending, Server
 from runic_redis.protocol import queue
 from runic_redis.protocol.effects import Batch, Command, ConnectionLost
-from runic_redis.protocol.queues import Queues, any_full
+from runic_redis.protocol.node_queues import Queues, any_full
 from runic_redis.protocol.rounds import Call
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, running, valkey_program

@@ -14,7 +14,7 @@ from runic_redis import AsyncRedisStore, LeaseHeld, RedisStore, StoreError, asyn
 from tests import servers
 from tests.servers import RunningServer, wait_until
 
-# The time limits of what must not be waited for: the test's own would be over long before.
+# No call may wait for a limit of LONG_S: the time limit of the test would be over long before.
 LONG_S = 1000.0
 SHORT_S = 0.2
 
@@ -66,7 +66,7 @@ def test_a_silent_server_does_not_hold_up_an_error_that_leaves_a_lease(server: R
         wait_until(lambda: not lease_threads(), "the heartbeat to end")
 
 
-def test_nor_one_that_is_left_without_an_error(server: RunningServer) -> None:
+def test_a_silent_server_does_not_hold_up_a_lease_that_is_left_without_an_error(server: RunningServer) -> None:
     with open_store(server) as store:
         with store.acquire("w", "me", SHORT_S):
             server.stop()
@@ -82,7 +82,7 @@ def test_a_heartbeat_that_waits_for_the_server_does_not_hold_it_up(server: Runni
             raise ZeroDivisionError
         server.go_on()
         wait_until(lambda: not lease_threads(), "the heartbeat to end")
-        assert can_be_claimed(store), "it was renewed, and given back after that"
+        assert can_be_claimed(store), "a late renewal kept the lease"
 
 
 def test_a_failure_to_give_a_lease_back_is_raised_where_nothing_else_is(server: RunningServer) -> None:
@@ -169,7 +169,7 @@ def test_for_asyncio_a_silent_server_does_not_hold_up_an_error(server: RunningSe
     asyncio.run(main())
 
 
-def test_for_asyncio_nor_a_lease_that_is_left_without_an_error(server: RunningServer) -> None:
+def test_for_asyncio_a_silent_server_does_not_hold_up_a_lease_that_is_left(server: RunningServer) -> None:
     async def main() -> None:
         async with open_async(server) as store:
             async with await store.acquire("w", "me", SHORT_S):
@@ -182,7 +182,7 @@ def test_for_asyncio_nor_a_lease_that_is_left_without_an_error(server: RunningSe
 
 
 async def in_a_lease(store: AsyncRedisStore) -> asyncio.Task[None]:
-    """A task that holds the lease of a workflow, by now, until it is cancelled."""
+    """Start a task that holds the lease of a workflow until it is cancelled. Return once it holds it."""
     inside = asyncio.Event()
 
     async def work() -> None:
@@ -203,12 +203,12 @@ def test_a_task_that_is_cancelled_again_as_it_leaves_a_lease_ends_at_once(server
             working.cancel()
             while not heartbeat._releasing:
                 await asyncio.sleep(0)
-            assert not working.done(), "the lease is on its way back"
+            assert not working.done(), "the task did not try to give the lease back"
             working.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await working
             server.go_on()
-            # Else it would last for long.
+            # The lease is free although it would last for long.
             while not await store.claim("you"):
                 pass
 

@@ -1,4 +1,4 @@
-"""Leases that are kept up by a heartbeat, and given back at the end."""
+"""Heartbeats renew leases, and leaving a lease gives it back."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from runic_redis.testing.leases import until
 from tests.clocks import Clock, shifted
 from tests.servers import RunningServer
 
-# Far longer than a test takes, so that it can only be held up, and so short that a heartbeat comes soon.
+# So short that heartbeats come soon: a lease outlives it only by renewal.
 SHORT_S = 0.03
 
 
@@ -33,7 +33,7 @@ def test_a_heartbeat_has_a_lease_last_and_leaving_gives_it_back(store: RedisStor
         until(lambda: ends_ms(store) > second)
         store.append("w", [{"n": 1}], lease=lease)
     assert threading.active_count() == 1 or not any(thread.name == "lease w" for thread in threading.enumerate()), (
-        "its thread has ended"
+        "the heartbeat's thread has not ended"
     )
     (claimed,) = store.claim("you")
     assert claimed.token > lease.token
@@ -73,7 +73,7 @@ def test_a_heartbeat_ends_when_the_lease_is_lost(store: RedisStore) -> None:
         with pytest.raises(LeaseLost):
             store.append("w", [{"n": 1}], lease=lease)
     store.append("w", [{"n": 1}], lease=newer)
-    assert store.claim("you") == [], "what was lost is not given back"
+    assert store.claim("you") == [], "gave back a lease that was lost"
 
 
 def test_a_heartbeat_outlives_a_failure(valkey: RunningServer, namespace: str) -> None:
@@ -115,7 +115,7 @@ def test_for_asyncio_a_task_keeps_the_lease_up(valkey: RunningServer, namespace:
                 await store.append("w", [{"n": 1}], lease=lease)
                 with pytest.raises(LeaseHeld):
                     await store.acquire("w", "you")
-            assert len(asyncio.all_tasks()) <= 2, "its task has ended"
+            assert len(asyncio.all_tasks()) <= 2, "the heartbeat's task has not ended"
             (claimed,) = await store.claim("you", ttl=SHORT_S)
             with pytest.raises(RuntimeError):
                 async with claimed:
@@ -138,8 +138,8 @@ def test_many_of_one_partition_can_be_claimed(valkey: RunningServer, namespace: 
         assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 300
 
 
-def test_what_cannot_be_claimed_does_not_stand_before_what_can(valkey: RunningServer, namespace: str) -> None:
-    """As when a server has evicted keys."""
+def test_entries_that_cannot_be_claimed_do_not_block_others(valkey: RunningServer, namespace: str) -> None:
+    """A server that has evicted keys leaves such entries."""
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
         for number in range(40):
             store.release(store.acquire(f"w-{number:02}", "me"))
@@ -149,7 +149,7 @@ def test_what_cannot_be_claimed_does_not_stand_before_what_can(valkey: RunningSe
         assert claimed == {f"w-{number}" for number in range(30, 40)}
 
 
-def test_what_is_complete_is_not_looked_at_again(store: RedisStore) -> None:
+def test_a_complete_workflow_has_no_entry_among_the_leases(store: RedisStore) -> None:
     lease = store.acquire("w", "me", 0.001)
     store.complete("w", lease=lease)
     store.renew(lease)
@@ -160,7 +160,7 @@ def test_what_is_complete_is_not_looked_at_again(store: RedisStore) -> None:
     assert store._sender.ask(Batch([Command(("ZCARD", key), key)])) == [0]
 
 
-def test_what_is_deleted_is_not_looked_at_again(store: RedisStore) -> None:
+def test_a_deleted_workflow_leaves_no_entry_among_the_leases(store: RedisStore) -> None:
     store.acquire("w", "me")
     store.acquire("v", "me")
     for workflow_id in ("w", "v"):
@@ -182,7 +182,7 @@ def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) 
 
 
 def test_a_token_is_higher_than_the_last_one_though_the_clock_went_back(store: RedisStore) -> None:
-    """As after a failover to a server whose clock is an hour behind."""
+    """After a failover, the new server's clock can be an hour behind."""
     ahead = store.acquire("w", "me", 1000).token + 3600 * 10**6
     key = store.context.keys.workflow("w").meta
     store._sender.ask(Batch([Command(("HSET", key, "fence", str(ahead)), key)]))
@@ -211,7 +211,7 @@ def test_a_claim_looks_through_all_leases_only_if_the_clock_was_set_back(memory_
                     replies = store._sender.ask(batch)
                     count += 1
             counts.append(count)
-        # Half a second is what the clocks of two nodes may differ by.
+        # A step of half a second is within the difference that clocks of two nodes may have.
         assert counts[0] == counts[1] < counts[2]
 
 

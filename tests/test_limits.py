@@ -1,6 +1,6 @@
 """The writer rejects what its reader would reject, and nothing else.
 
-Most tests here make the limits small, so that values of a few bytes stand on both sides of each.
+Most tests here make the limits small, so values of a few bytes lie on both sides of each limit.
 """
 
 import datetime as dt
@@ -21,7 +21,7 @@ from runic_redis.events import UnknownEvent, bare_registry, default_registry
 from tests.servers import RunningServer
 from tests.strategies import FrozenSlotted, Plain, events, same
 
-MODULUS = 2**61 - 1  # Python's hash of a number is what it leaves when divided by this.
+MODULUS = 2**61 - 1  # Python hashes an integer to its remainder by this number.
 
 
 @event("tests.alike")
@@ -82,7 +82,7 @@ def _deeper(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
-# Around each limit: keys of one hash, levels, and bytes at each level.
+# Values around each limit: of keys with one hash, of levels, and of bytes at each level.
 limited: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.integers(0, 3), st.binary(max_size=200), st.just(dt.date(2026, 1, 1)), _crowds),
     lambda inner: st.one_of(_deeper(inner), _deeper(_deeper(inner)), st.lists(inner, max_size=3)),
@@ -98,7 +98,7 @@ limited_events = st.one_of(
 
 
 def accepts(run: Callable[[], Any], path: str) -> tuple[bool, Any]:
-    """Whether a writer takes a value, and what it returns."""
+    """Return whether a writer accepts a value, and its result."""
     try:
         return True, run()
     except EncodeError as error:
@@ -131,7 +131,9 @@ def is_taken_exactly_if_it_can_be_read(native: bool, commit: list[Any]) -> None:
         taken, entries = accepts(lambda: codec.encode_commit(commit), "events")
         if taken:
             assert [event for entry in entries for event in codec.decode_entry(*entry[1:])]
-        elif sum(len(entry.payload) for entry in free) < SMALL["SPLIT_BYTES"]:  # else they may be divided otherwise
+        elif (
+            sum(len(entry.payload) for entry in free) < SMALL["SPLIT_BYTES"]
+        ):  # larger ones may be split in another way
             ((_, header, payload),) = free
             assert not (
                 reads(lambda: codec.decode_entry(header, payload))
@@ -189,13 +191,15 @@ def test_a_store_returns_whatever_it_has_accepted(
 
 def _same(store: RedisStore, loaded: Any, event: Any) -> bool:
     if type(event) is dict and type(event.get("fact")) is Fact:
-        return bool(store.load_fact(loaded["fact"].hash) == event["fact"].value)  # in the order of its keys' bytes
+        return bool(
+            store.load_fact(loaded["fact"].hash) == event["fact"].value
+        )  # a fact's hash ignores the order of keys
     return same(loaded, event)
 
 
 @cache
 def crowd(count: int) -> dict[int, int]:
-    """Keys of one hash: making it compares each with each."""
+    """Return a dict of keys with one hash. Making it compares each key with each other."""
     return {number * MODULUS: 1 for number in range(count)}
 
 
@@ -231,7 +235,7 @@ def test_a_commit_of_several_entries_is_held_to_the_limits_of_each() -> None:
         assert [one for entry in entries for one in codec.decode_entry(*entry[1:])] == commit
         with pytest.raises(EncodeError) as caught:
             codec.encode_commit([*commit, {"v": crowd(17), "filler": filler}])
-        assert caught.value.path == "events[3]['v']", "not its place in the entry"
+        assert caught.value.path == "events[3]['v']", "the path counts from the entry, not from the commit"
 
 
 def test_a_set_of_objects_without_their_class_is_read() -> None:

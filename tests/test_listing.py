@@ -20,7 +20,7 @@ def client(valkey: RunningServer) -> Iterator[redis.Redis]:
 
 
 def fill(store: RedisStore, client: redis.Redis, scores: Mapping[str, float]) -> None:
-    """Put workflows into the indexes, with the times of their last writes, as the scripts do."""
+    """Put workflows into the indexes with the times of their last writes, as the scripts do."""
     by_partition: dict[tuple[str, str], dict[str, float]] = {}
     for workflow_id, score in scores.items():
         keys = store.context.keys.workflow(workflow_id)
@@ -68,7 +68,7 @@ def test_scores_that_are_no_times_are_listed_once_each(
 def test_a_hundred_thousand_workflows_are_listed_in_order(
     valkey: RunningServer, client: redis.Redis, namespace: str
 ) -> None:
-    # The newest 1000 are all of one partition: the others must not be read in vain, nor this one too little.
+    # The newest 1000 share a partition. A listing must read enough of it, and little of the others.
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         keys = store.context.keys
         candidates = (f"hot-{number}" for number in range(1_000_000))
@@ -124,7 +124,7 @@ def test_a_caller_whose_clock_is_ahead_sets_no_order(
 ) -> None:
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
         store.context.clock = lambda: time.time() + 3600
-        # By the server's clock, they are written in the same microsecond.
+        # By the server's clock, they have one time of writing.
         store.append_many([(f"w-{number}", [{"n": 1}]) for number in range(100)])
         scores = [score for _, score in client.zrange(store.context.keys.index(0), 0, -1, withscores=True)]
     assert len(set(scores)) == 100

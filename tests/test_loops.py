@@ -48,7 +48,7 @@ async def drain(items: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in items]
 
 
-# Every method, and whatever else calls one.
+# Every method, and everything else that calls one.
 CALLS: dict[str, Call] = {
     "acquire": lambda store, _: store.acquire("w", "you"),
     "append": lambda store, _: store.append("w", numbered(1)),
@@ -112,7 +112,7 @@ async def opened(url: str, namespace: str) -> AsyncIterator[AsyncRedisStore]:
 
 
 def count_sent(store: AsyncRedisStore) -> list[Any]:
-    """What is sent from now on."""
+    """Return a list that grows with everything that is sent from now on."""
     assert store._sender is not None
     sent: list[Any] = []
     server = store._sender._server
@@ -127,7 +127,7 @@ def count_sent(store: AsyncRedisStore) -> list[Any]:
 
 
 async def elsewhere(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run something in an event loop of another thread, while this one goes on."""
+    """Run a coroutine in the event loop of another thread, while this loop continues."""
     await asyncio.to_thread(lambda: asyncio.run(main()))
 
 
@@ -156,7 +156,7 @@ def test_a_call_from_another_loop_is_an_error_at_once_and_sends_nothing(url: str
             await elsewhere(visit)
             assert sent == []
             assert not store.closed
-            # All goes on where it belongs.
+            # In its own loop, everything still works.
             assert [item async for item in begun[0]] == numbered(3)[1:]
             assert (await anext(begun[3])).cursor == 2
             assert await store.append("w", numbered(1), lease=lease) == 4
@@ -192,7 +192,7 @@ def test_a_coroutine_that_another_thread_hands_over_is_carried_out(url: str, nam
 
 
 def test_without_an_event_loop_a_call_is_an_error(url: str, namespace: str) -> None:
-    """As where another library than asyncio runs coroutines."""
+    """Another library than asyncio may run coroutines in this way."""
 
     async def main() -> None:
         async with opened(url, namespace) as store:
@@ -211,7 +211,7 @@ def test_without_an_event_loop_a_call_is_an_error(url: str, namespace: str) -> N
 
 
 def test_a_store_whose_loop_is_closed_says_so_and_can_be_closed(url: str, namespace: str) -> None:
-    """As a store in a global variable, and asyncio.run for each call."""
+    """This happens to a store in a global variable with asyncio.run for each call."""
     kept: list[Any] = []
 
     async def first() -> None:
@@ -238,11 +238,11 @@ def test_a_store_whose_loop_is_closed_says_so_and_can_be_closed(url: str, namesp
     asyncio.run(first())
     asyncio.run(second())
     kept.clear()
-    gc.collect()  # where Python would complain of connections that were left open
+    gc.collect()  # Python would now warn of connections that were left open
 
 
-def test_closing_it_frees_the_connections(tmp_path: Path) -> None:
-    """Those to a Sentinel, too."""
+def test_closing_a_store_whose_loop_is_closed_frees_the_connections(tmp_path: Path) -> None:
+    """This includes connections to a Sentinel."""
 
     async def connect(url: str) -> AsyncRedisStore:
         return await AsyncRedisStore.from_url(url).open()
@@ -317,7 +317,7 @@ def test_a_store_that_is_closed_while_it_is_opened_is_closed(url: str, namespace
 
 
 def test_a_store_whose_loop_does_not_run_now_says_so(url: str, namespace: str) -> None:
-    """The advice for other loops, run_coroutine_threadsafe, would wait for ever."""
+    """The advice for other loops, run_coroutine_threadsafe, would wait for ever here."""
     with asyncio.Runner() as runner:
         store = runner.run(AsyncRedisStore.from_url(url, namespace=namespace, partitions=4).open())
         with (
@@ -329,7 +329,7 @@ def test_a_store_whose_loop_does_not_run_now_says_so(url: str, namespace: str) -
         runner.run(store.close())
 
 
-# (redis-py leaves such connections to the garbage collector.)
+# (redis-py leaves the connections of another loop to the garbage collector.)
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_client_of_another_loop_is_named(valkey: RunningServer, namespace: str) -> None:
     client = redis.asyncio.Redis.from_url(valkey.url())
@@ -405,7 +405,7 @@ def test_a_store_is_not_pickled_and_says_what_to_do(kept: RedisStore, way: Calla
                 way(holder)
 
 
-def test_nor_is_one_for_asyncio(url: str, namespace: str, way: Callable[[Any], Any]) -> None:
+def test_a_store_for_asyncio_is_not_pickled(url: str, namespace: str, way: Callable[[Any], Any]) -> None:
     async def main() -> None:
         async with opened(url, namespace) as store:
             with pytest.raises(InvalidType, match=r"AsyncRedisStore cannot be pickled or copied.*from_url"):

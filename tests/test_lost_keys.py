@@ -1,4 +1,4 @@
-"""A key that is gone, evicted or deleted by hand: it is noticed before it does harm, and what can be restored is.
+"""A key is lost, evicted or deleted by hand: operations notice before they do harm, and repair restores what it can.
 
 Also namespaces that were flushed and made again while stores have them open.
 """
@@ -27,10 +27,10 @@ from runic_redis.operations.namespace import delete_namespace
 from tests.servers import RunningServer
 from tests.test_verifying import verify
 
-# collect and verify ask for each bucket.
+# `collect` and `verify` ask each bucket.
 pytestmark = pytest.mark.usefixtures("few_buckets")
 
-# Of a workflow with all that there can be.
+# The events of a workflow that has data of every kind.
 EVENTS = [{"n": 1}, {"n": 2, "f": Fact("fact")}, {"n": 3}, {"n": 4}]
 FIRST = EVENTS[:2]
 
@@ -95,7 +95,7 @@ READS: dict[str, Call] = {
     "reverse": lambda store: list(store.stream("w", reverse=True)),
     "records": lambda store: list(store.stream_records("w")),
 }
-# For each key, what notices at once that it is gone, and changes nothing.
+# For each key, the operations that notice its loss at once and change nothing.
 NOTICED: dict[str, dict[str, Call]] = {
     "events": READS,
     "meta": {
@@ -125,7 +125,7 @@ NOTICED: dict[str, dict[str, Call]] = {
 
 
 def orphan(store: RedisStore) -> None:
-    """A fact that nobody refers to: a reason to look at all references."""
+    """Save a fact without references, so that collecting looks at all references."""
     store.save_fact("orphan", 1)
 
 
@@ -141,12 +141,12 @@ def test_a_key_that_is_gone_is_noticed_and_nothing_changes(
             NOTICED[kind][name](store)
         assert "othing was" in str(caught.value) or "no fact was removed" in str(caught.value)
         if name != "collect":
-            # (The partition's hash may be there again, with nothing in it that counts.)
+            # (The operation may make the partition's hash again, without counts.)
             after = everything(client, namespace)
             assert {one: after.get(one) for one in before} == before
             assert all(client.type(one) == b"hash" for one in after.keys() - before.keys())
     if name == "collect":
-        assert store.load_fact(fact_of(store)) == "fact", "no fact was removed"
+        assert store.load_fact(fact_of(store)) == "fact", "collect removed a fact with a lost reference"
 
 
 def test_a_workflow_whose_meta_hash_alone_is_gone_exists(store: RedisStore, client: redis.Redis) -> None:
@@ -157,10 +157,10 @@ def test_a_workflow_whose_meta_hash_alone_is_gone_exists(store: RedisStore, clie
     assert store.append("w", [{"n": 1}], expected_cursor=0) == 1
 
 
-# What verify says of each key that is gone, and whether all is sound once it has repaired it.
+# The finding of `verify` for each lost key, and whether a repair restores the key.
 FOUND = {
     "events": ("the events 1 to 4 are missing", False),
-    "meta": ("when it was created is missing", True),
+    "meta": ("the time of its creation is missing", True),
     "snapshot": ("its snapshot, of the cursor 3, is lost", True),
     "log": ("its log is lost", True),
     "commits": ("2 of the commit ids", True),
@@ -191,7 +191,7 @@ def test_verify_notices_each_key_that_is_gone_and_restores_what_it_can(
         return
     assert verify(store).findings == []
     assert [event["n"] for event in store.stream("w")] == [1, 2, 3, 4]
-    assert store.append("w", FIRST, commit_id="first") == 2, "it is known to be stored"
+    assert store.append("w", FIRST, commit_id="first") == 2, "a commit that was already stored was stored again"
     assert store.append("w", EVENTS[3:], commit_id="last") == 4
     assert len(set(store.list())) == 22
     assert len(store.claim("heir", 100)) == 20
@@ -216,7 +216,7 @@ def test_a_commit_id_is_known_though_the_key_of_the_ids_is_gone(store: RedisStor
     assert store.append("w", EVENTS[3:], commit_id="last") == 4
     assert store.append("w", [{"n": 5}], commit_id="new") == 5
     assert store.append("w", [{"n": 5}], commit_id="new") == 5
-    assert store.append("w", FIRST, commit_id="first") == 2, "the new one does not hide that others are lost"
+    assert store.append("w", FIRST, commit_id="first") == 2, "the new commit id hid the loss of the others"
 
 
 def test_a_commit_id_that_may_be_among_the_trimmed_is_damage(store: RedisStore, client: redis.Redis) -> None:
@@ -234,7 +234,7 @@ def test_collect_restores_references_that_are_gone(store: RedisStore, client: re
     for _ in range(2):
         client.delete(key(store, "refs"))
         orphan(store)
-        assert store.collect(0) == 1, "the one that nobody refers to"
+        assert store.collect(0) == 1, "collect did not remove exactly the orphan"
         assert store.load_fact(fact_of(store)) == "fact"
         assert verify(store).findings == []
     client.srem(key(store, "refs"), fact_of(store))
@@ -285,13 +285,13 @@ def test_settings_that_are_lost_are_those_of_the_copy(
         RedisStore.from_url(valkey.url(), namespace=namespace, partitions=None) as late,
     ):
         assert ("are lost" in caplog.text) == (gone == "config")
-        assert late._context.keys.partitions == 1
+        assert late.context.keys.partitions == 1
         assert len(list(late.list())) == 22
         with pytest.raises(CursorConflict):
             late.append("w", [{"n": 5}], expected_cursor=0)
         late.append("w", [{"n": 5}])
     if gone == "config_copy":
-        return  # the settings themselves are there
+        return  # the settings are intact, as only their copy was lost
     assert client.hmget(key(store, gone), "format", "partitions") == kept
     client.delete(key(store, gone))
     for partitions in (256, 2):
@@ -314,7 +314,7 @@ WRITES: dict[str, Call] = {
 
 
 def flush(client: redis.Redis, namespace: str) -> None:
-    """FLUSHALL, as far as one namespace sees it: the server is shared."""
+    """Delete a namespace's keys, as FLUSHALL does. (The server is shared.)"""
     for one in client.scan_iter(match=f"{{{namespace}*", count=10_000):
         client.delete(one)
 
@@ -342,7 +342,7 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
 ) -> None:
     if deleted:
         store.run(delete_namespace(store.context), "delete_namespace")
-        store.context.made = True  # as in a store of another process
+        store.context.made = True  # as if another process had deleted the namespace
     else:
         flush(client, namespace)
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as other:
@@ -361,7 +361,9 @@ def test_a_store_follows_a_namespace_that_was_made_again_with_other_partitions(
         assert [finding for finding in verify(other).findings if finding.kind != "fact"] == []
 
 
-def test_a_store_in_asyncio_follows_too(valkey: RunningServer, client: redis.Redis, namespace: str) -> None:
+def test_a_store_in_asyncio_follows_a_namespace_that_was_made_again(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
     async def follow() -> None:
         async with AsyncRedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
             await store.append("w", [{"n": 1}])
@@ -401,7 +403,7 @@ def test_of_two_stores_with_other_partitions_one_makes_the_namespace_again(
         assert list(one.stream("w")) == list(other.stream("w")) == [{"n": 1}]
 
 
-def test_a_reference_is_not_taken_for_kept_in_a_namespace_that_was_flushed(
+def test_after_a_flush_a_store_does_not_assume_that_a_fact_is_stored(
     store: RedisStore, client: redis.Redis, namespace: str
 ) -> None:
     flush(client, namespace)

@@ -167,7 +167,7 @@ def test_show_and_export_report_what_is_missing(
         assert problems() == []
         return
     exported, *shown = problems()
-    assert "missing" in exported or (lost == "cursor" and "again and again" in exported)
+    assert "missing" in exported or (lost == "cursor" and "changed too often" in exported)
     # The newest commits can be shown without the first one.
     assert bool(shown) == (lost not in {"first", "cursor"}), shown
 

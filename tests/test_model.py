@@ -140,7 +140,7 @@ class StoreMachine(RuleBasedStateMachine):
                     self.facts[self.hash_of(fact)] = fact
 
     def hash_of(self, fact: int) -> str:
-        return self.clients[0]._context.codec.encode_own_fact(fact)[0]
+        return self.clients[0].context.codec.encode_own_fact(fact)[0]
 
     @rule(fact=st.integers(0, 8))
     def put_fact(self, fact: int) -> None:

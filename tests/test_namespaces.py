@@ -1,4 +1,4 @@
-"""Two namespaces have no key in common, whatever they are called, and whatever the ids and hashes in them."""
+"""Two namespaces share no key, whatever their names, and whatever the ids and hashes in them."""
 
 import re
 import string
@@ -19,14 +19,14 @@ from tests.servers import RunningServer
 from tests.test_verifying import verify
 
 names = st.text(string.ascii_letters + string.digits + "_.@/+-", min_size=1, max_size=100)
-# Some that are near each other: one begins or ends with the other, or is called as a part of its keys is.
+# Similar names: one begins or ends with the other, or adds a word that keys contain.
 pairs = st.tuples(names, names) | st.builds(
     lambda name, more, swap: (name + more, name) if swap else (more + name, name),
     st.text("abc", min_size=1, max_size=3),
     st.sampled_from(["2", "-", ".", "fact", "config", "events", "a"]),
     st.booleans(),
 )
-# Pieces of keys, and what means something to patterns, shells and paths.
+# Pieces of keys, and characters with a meaning in patterns, shells and paths.
 pieces = st.sampled_from(
     [
         ":",
@@ -57,13 +57,13 @@ partitions = st.integers(1, 4096)
 
 
 def touched(keys: Keys, workflow_id: str) -> set[str]:
-    """The keys of one workflow, of its partition, of a fact that is called as it is, and of the namespace."""
+    """Return the keys of a workflow, of its partition, of a fact with the same name, and of the namespace."""
     workflow = keys.workflow(workflow_id)
     return {keys.config, *keys.fact(workflow_id.encode()), *(getattr(workflow, kind) for kind in workflow.__slots__)}
 
 
 def matches(pattern: str, key: str) -> bool:
-    """Whether an ACL's pattern is for a key: it ends with a *, and has nothing else that means more than itself."""
+    """Does an ACL pattern match a key? The patterns here end with a *, and have no other special characters."""
     return key.startswith(pattern[:-1]) if pattern.endswith("*") else key == pattern
 
 
@@ -74,7 +74,7 @@ def test_no_key_is_of_two_namespaces(
     one, other = (Keys(check_namespace(name), count) for name, count in zip(pair, counts, strict=True))
     assume(one.namespace != other.namespace)
     of_one = touched(one, pair_of_ids[0])
-    # An id may also be a key of the other namespace.
+    # The id can also be a key of the other namespace.
     of_other = touched(other, pair_of_ids[1]) | touched(other, data.draw(st.sampled_from(sorted(of_one))))
     assert not of_one & of_other
     for keys, own, foreign in ((one, of_one, of_other), (other, of_other, of_one)):
@@ -111,7 +111,7 @@ def test_a_part_of_another_namespace_s_keys_is_no_namespace() -> None:
 
 
 def test_workflows_facts_and_the_namespace_share_no_key() -> None:
-    """Within a namespace too: an id cannot lead to a key of another kind."""
+    """This also holds within a namespace: no id leads to a key of another kind."""
     keys = Keys("a", 1)
     shared = {keys.config, keys.config_copy, keys.index(0), keys.leases(0), keys.expiring(0), keys.partition(0)}
     shared |= {key for number in keys.bucket_numbers() for key in (keys.bucket(number), keys.fact_times(number))}
@@ -135,7 +135,7 @@ def test_workflows_facts_and_the_namespace_share_no_key() -> None:
 
 
 def hostile(other: str) -> list[str]:
-    """Ids that may be taken for something else, by people at least."""
+    """Return ids that people or programs can mistake for something else."""
     keys = Keys(other, 1)
     return [
         "order-1",

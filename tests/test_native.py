@@ -1,4 +1,4 @@
-"""The two codecs, with msgspec and without: the same bytes, the same values, the same errors."""
+"""The codec with msgspec and without it: the same bytes, the same values, the same errors."""
 
 import datetime as dt
 import subprocess
@@ -38,7 +38,7 @@ natives = st.recursive(
     ),
     max_leaves=10,
 )
-# Events of one class, which msgspec reads typed, and of many, which it does not.
+# Events of one class, which msgspec decodes directly, and of several classes, which it does not.
 one_class = [
     st.builds(Pair, values, natives),
     *(st.builds(cls, natives, natives) for cls in (Plain, FrozenSlotted, Struct)),
@@ -47,7 +47,7 @@ commits = st.one_of(*(st.lists(one, min_size=1, max_size=6) for one in (*one_cla
 
 
 def outcome(run: Any, *arguments: Any) -> Any:
-    """What it returned, or the type of its error."""
+    """Return the result of a call, or the type of its error."""
     try:
         return run(*arguments)
     except StoreError as error:
@@ -176,7 +176,7 @@ def test_damaged_entries_are_read_alike(data: st.DataObject) -> None:
     assert same(outcome(by_msgspec.decode_entry, header, payload), outcome(by_msgpack.decode_entry, header, payload))
 
 
-# What others may have written, as far as MessagePack goes: arrays as keys, timestamps, indexes that are none.
+# Valid MessagePack that no writer here makes: arrays as keys, timestamps, invalid indexes.
 foreign = st.recursive(
     scalars.filter(lambda value: type(value) in {int, float, str, bytes, bool, type(None)} and value != 2**70)
     | st.builds(msgpack.Timestamp, st.integers(-(2**34), 2**60), st.integers(0, 10**9 - 1))

@@ -1,4 +1,4 @@
-"""Opening a store: over networks that are late or slow, and at servers that have fewer commands or take no writes."""
+"""Opening a store: over late or slow networks, and at servers that lack commands or reject writes."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def face(request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def without(directory: Path, *commands: str) -> Iterator[RunningServer]:
-    """A server that lacks commands, HELLO perhaps, which the tests' own way to wait for a server needs."""
+    """Run a server without some commands. Without HELLO, `RunningServer.wait` does not work."""
     (port,) = servers.free_ports(1)
     with servers.running(servers.valkey_program(), directory, port=port) as server:
         server.kill()
@@ -91,7 +91,7 @@ def test_no_connection_says_hello_unless_the_url_asks_for_it(
 
 
 def greetings(port: int | None) -> int:
-    """How often a server was sent HELLO."""
+    """Return how often a server received HELLO."""
     with redis.Redis(port=port, protocol=2) as client:
         return int(client.info("commandstats").get("cmdstat_hello", {"calls": 0})["calls"])
 
@@ -147,7 +147,7 @@ def test_opening_waits_for_a_server_that_is_not_there_yet(
 def test_opening_over_a_silent_network_ends_at_the_deadline(
     valkey: RunningServer, namespace: str, face: str, kind: str
 ) -> None:
-    """Not at the connection's time limit, nor at that for each of its steps."""
+    """Neither the connection's time limit nor that of each step applies."""
     with proxied(valkey) as silent:
         silent.hold()
         url = {
@@ -168,7 +168,7 @@ def test_a_file_of_tls_that_does_not_exist_is_an_error_at_once(face: str) -> Non
         open_store(face, "rediss://127.0.0.1:1?ssl_ca_certs=/nowhere/ca.pem", "nowhere")
 
 
-def test_what_is_no_cluster_is_an_error_at_once(valkey: RunningServer, tmp_path: Path, face: str) -> None:
+def test_a_cluster_url_to_a_plain_server_is_an_error_at_once(valkey: RunningServer, tmp_path: Path, face: str) -> None:
     (port,) = servers.free_ports(1)
     with (
         servers.running(servers.valkey_program(), tmp_path, port=port),
@@ -204,7 +204,7 @@ def test_the_command_line_takes_no_url_that_is_not_utf_8() -> None:
 
 
 def test_without_asyncio_an_asyncio_store_says_what_it_needs() -> None:
-    """As under trio: what is awaited is stepped by hand, with no event loop of asyncio."""
+    """This is the case under trio. The test steps the coroutine by hand, without an event loop of asyncio."""
     store = AsyncRedisStore.from_url("memory://")
     with pytest.raises(ConfigurationError, match="trio"):
         store.open().send(None)
@@ -229,7 +229,7 @@ def test_a_replica_is_warned_of_and_read(
             with open_store(face, replica.url(), namespace, deadline_s=0.1) as store:
                 assert "The server is a replica" in caplog.text
                 assert list(store.stream("order-1")) == numbered(1)
-                assert not store.exists("over"), "though nobody can delete it here"
+                assert not store.exists("over"), "an expired workflow exists on a replica, which cannot delete it"
                 assert list(store.list()) == ["order-1"]
                 writes: list[Callable[[], Any]] = [
                     lambda: store.append("order-1", numbered(1)),
@@ -246,7 +246,8 @@ def test_a_replica_is_warned_of_and_read(
             with replica.client() as client:
                 client.config_set("replica-read-only", "no")
             caplog.clear()
-            with open_store(face, replica.url(), namespace):
+            # (A process logs each danger once for each namespace, so this store opens another one.)
+            with open_store(face, replica.url(), f"{namespace}-2"):
                 assert "The server is a replica" in caplog.text
 
 

@@ -147,7 +147,7 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
     remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
     assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
-    with pytest.raises(ConfigurationError, match=r"partitions=8.*wrote nothing"):
+    with pytest.raises(ConfigurationError, match=r"partitions=8\..*Nothing was written"):
         play(append(context, "w", [{"a": 1}]), [[again], [[b"1", b"8"]] * 2])
     assert context.keys.partitions == 8
     late = append(context, "w", [{"a": 1}])
@@ -155,7 +155,7 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
     context.keys = Keys("test", 4)
     for answer in ([again], [[b"1", b"4"]] * 2, [[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [0] * 4, []):
         late.send(answer)
-    with pytest.raises(ConfigurationError, match=r"partitions=4.*wrote nothing"):
+    with pytest.raises(ConfigurationError, match=r"partitions=4\..*Nothing was written"):
         late.send([])
     context.keys = Keys("test", 4)
     with pytest.raises(StoreError, match="5 times"):
@@ -251,7 +251,7 @@ def test_on_one_node_facts_travel_in_the_script_that_refers_to_them(context: Con
 def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Context) -> None:
     context.slots_matter = True
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[1, 1], [2]])
-    assert names(asked) == ["keep_fact keep_fact", "append"]
+    assert names(asked) == ["store_fact_ahead store_fact_ahead", "append"]
     assert (argument(asked[1], 9), argument(asked[1], 10)) == ("2", "1")
     with pytest.raises(FactNotFound, match="Nothing was stored"):
         play(append(context, "w", [{"a": FactRef("h")}]), [[ErrorReply("FACT_MISSING", "h")]])
@@ -266,7 +266,7 @@ def test_where_slots_matter_a_fact_that_cannot_be_kept_fails_its_own_commits_alo
     items = [("u", [{"a": Fact(1)}]), ("v", [{"a": FactRef("gone")}]), ("w", [{"a": Fact(3)}]), ("x", [{"a": 4}])]
     replies: list[Any] = [[1, ErrorReply("FACT_MISSING", "gone"), UNANSWERED], [1, 1]]
     asked, (first, second, third, fourth) = play(append_many(context, items), replies)
-    assert names(asked) == ["keep_fact keep_fact keep_fact", "append append"]
+    assert names(asked) == ["store_fact_ahead store_fact_ahead store_fact_ahead", "append append"]
     assert (first, fourth) == (1, 1)
     assert isinstance(second, FactNotFound)
     assert isinstance(third, StoreUnavailable)

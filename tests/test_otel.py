@@ -1,4 +1,4 @@
-"""Spans, metrics and the trace that is carried from writers to readers; and nothing of it where nobody asks."""
+"""Spans, metrics, and the trace that goes from writers to readers. A store without instrumentation has none of it."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ SECRET = "s3cret-text"
 
 
 class Telemetry:
-    """Keeps all spans and metrics."""
+    """Keeps all spans and metrics in memory."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -58,7 +58,7 @@ class Telemetry:
         )
 
     def spans(self) -> list[ReadableSpan]:
-        """The store's spans that have ended since the last call."""
+        """Return the store's spans that have ended since the last call."""
         found = self._exporter.get_finished_spans()
         self._exporter.clear()
         return [
@@ -66,7 +66,7 @@ class Telemetry:
         ]
 
     def points(self, name: str) -> list[Any]:
-        """The data points of a metric."""
+        """Return the data points of a metric."""
         data = self._reader.get_metrics_data()
         if data is None:
             return []
@@ -165,7 +165,9 @@ def test_a_tail_that_is_cancelled_and_left_has_not_failed(
 
     asyncio.run(main())
     tails = [span for span in telemetry.spans() if span.name == f"tail {namespace}"]
-    assert [span.status.status_code for span in tails] == [StatusCode.UNSET], "of the step that took an event"
+    assert [span.status.status_code for span in tails] == [StatusCode.UNSET], (
+        "expected one span, of the step that got an event, without an error"
+    )
 
 
 def test_an_application_is_the_parent_and_may_have_keys_of_its_own(store: Any, telemetry: Telemetry) -> None:
@@ -179,7 +181,7 @@ def test_an_application_is_the_parent_and_may_have_keys_of_its_own(store: Any, t
     (record,) = store.stream_records("given")
     assert record.metadata == {"traceparent": theirs}
     assert f"{trace.get_current_span(context_of(record)).get_span_context().span_id:x}" == "123456789abcdef"
-    # Metadata up to its limit are kept as they are.
+    # Metadata up to the limit is stored unchanged, with a trace only if it fits.
     for room, has in ((200, True), (20, False)):
         metadata = {"x": "x" * (64 * 1024 - room)}
         store.append("full", [{"n": 1}], metadata=metadata)
@@ -417,7 +419,7 @@ def test_damaged_metadata_fail_only_who_asks_for_them(
 
 def test_what_is_not_used_is_not_imported(valkey: RunningServer, namespace: str) -> None:
     program = (
-        # (redis-py imports an SDK that is installed, for metrics of its own.)
+        # (redis-py imports an installed SDK for its own metrics.)
         "import json, sys, redis.asyncio\n"
         "before = set(sys.modules)\n"
         "from runic_redis import RedisStore\n"

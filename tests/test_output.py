@@ -379,13 +379,14 @@ def test_the_page_answers_in_ascii_and_to_the_last_digit(valkey: RunningServer, 
             assert answer.json
         assert page.ask(f"api/workflow?{urlencode({'id': 'none' + HOSTILE})}").status == 404
         whole = page.get("event", id=HOSTILE, cursor=3)
-        assert _shown(whole["json"])
+        fields = whole["fields"]
+        assert _shown(fields["json"])
         long = {"$int": int_text(LONG)}
-        assert json.loads(whole["json"]) == whole["fields"] == {"$map": [["n", long], [long, _set_of_long()]]}
-        assert whole["metadata"] == {HOSTILE: HOSTILE, "n": long}
-        first = page.get("event", id=HOSTILE, cursor=2)
-        assert json.loads(first["json"])[HOSTILE] == HOSTILE
-        assert _shown(first["json"])
+        assert json.loads(fields["json"]) == fields["value"] == {"$map": [["n", long], [long, _set_of_long()]]}
+        assert whole["metadata"]["value"] == {HOSTILE: HOSTILE, "n": long}
+        first = page.get("event", id=HOSTILE, cursor=2)["fields"]["json"]
+        assert json.loads(first)[HOSTILE] == HOSTILE
+        assert _shown(first)
 
 
 def test_a_host_that_no_host_can_be_is_no_url(namespace: str) -> None:

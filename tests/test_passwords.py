@@ -1,4 +1,4 @@
-"""Passwords go into URLs, and come out nowhere: errors, what is behind them, tracebacks, logs, reprs, processes."""
+"""Passwords go into URLs and come out nowhere: not in errors and their causes, tracebacks, logs, reprs, processes."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ from tests.forking import run_forked
 from tests.portal import BlockingStore
 from tests.servers import RunningServer
 
-# Every character that means something in a URL, between two marks to look for.
+# Every character with a meaning in a URL, between two marks that the tests search for.
 MARKS = ("xq7marks", "zk9marks")
 PASSWORD = f"{MARKS[0]}:/?#[]@!$&'()*+,;=%20 ä\"\\{MARKS[1]}"
 ENCODED = quote(PASSWORD, safe="")
@@ -38,7 +38,7 @@ def open_asyncio(url: str, **options: Any) -> Any:
 
 @pytest.fixture(params=[RedisStore.from_url, open_asyncio], ids=["sync", "asyncio"])
 def open_url(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Opens a URL with one try, unless told otherwise."""
+    """Open a URL with one try, unless the test passes a deadline."""
     return partial(request.param, deadline_s=0)
 
 
@@ -46,7 +46,7 @@ def open_url(request: pytest.FixtureRequest) -> Callable[..., Any]:
 def nothing_shown(
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """See that nothing that was logged, at any level by anybody, warned of, or printed has a mark in it."""
+    """Check that nothing that was logged at any level, warned of, or printed contains a mark."""
     monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True) as warned:
@@ -64,7 +64,7 @@ def assert_without_marks(*texts: str) -> None:
 
 
 def everything_behind(error: BaseException) -> list[BaseException]:
-    """An error, and all that lead to it, shown in a traceback or not."""
+    """Return an error and all errors that led to it, even those that a traceback hides."""
     found: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -76,7 +76,7 @@ def everything_behind(error: BaseException) -> list[BaseException]:
 
 
 def fails(attempt: Callable[[], Any], match: str = "") -> None:
-    """See that something fails with an error of the store's, in which the password is nowhere."""
+    """Check that a call fails with a `StoreError` that does not show the password anywhere."""
     with pytest.raises(StoreError, match=match) as caught:
         attempt()
     for error in everything_behind(caught.value):
@@ -86,7 +86,7 @@ def fails(attempt: Callable[[], Any], match: str = "") -> None:
 
 @contextmanager
 def guarded(directory: Path, *options: str, program: Path | None = None) -> Iterator[RunningServer]:
-    """A Valkey on a loopback port and on a socket, whose default user has the password."""
+    """Run a Valkey on a loopback port and on a socket, whose default user has the password."""
     (port,) = servers.free_ports(1)
     socket = ("--unixsocket", str(directory / "guarded.sock"))
     with servers.running(program or servers.valkey_program(), directory, *socket, *options, port=port) as server:
@@ -96,7 +96,7 @@ def guarded(directory: Path, *options: str, program: Path | None = None) -> Iter
 
 
 def urls(server: RunningServer, password: str) -> dict[str, str]:
-    """The ways to a server."""
+    """Return the URLs of a server."""
     socket = server.directory / "guarded.sock"
     return {
         "redis": f"redis://:{password}@127.0.0.1:{server.port}",
@@ -139,12 +139,12 @@ def test_a_server_that_refuses_or_ends(tmp_path: Path, open_url: Any, namespace:
                 admin.execute_command("ACL", "SETUSER", "default", "-xrange")
                 fails(lambda: list(store.stream("order-1")), "NOPERM")
                 admin.execute_command("ACL", "SETUSER", "default", "+xrange")
-                # The password is another now, and its connections are gone.
+                # The password changes, and the store's connections are cut.
                 admin.config_set("requirepass", "another")
                 admin.client_kill_filter(skipme=True)
                 fails(lambda: [store.cursor("order-1") for _ in range(2)])
                 admin.config_set("requirepass", PASSWORD)
-                # There is no answer, then nobody.
+                # The server first does not answer, and then is gone.
                 server.stop()
                 fails(partial(open_url, f"{url}{mark}socket_timeout=0.05"), "(?i)timeout")
                 server.go_on()
@@ -175,7 +175,7 @@ def test_a_server_that_repeats_what_it_does_not_know(tmp_path: Path, open_url: A
 
 
 def pings(server: RunningServer) -> bool:
-    """Whether a server answers, which may not know HELLO."""
+    """Does a server answer? It may not know HELLO."""
     with redis.Redis(port=server.port, protocol=2) as client:
         try:
             return bool(client.ping())
@@ -308,10 +308,10 @@ def test_the_workers_of_the_demonstration_do_not_show_the_url(tmp_path: Path, na
     with guarded(tmp_path) as server:
         with server_client(server) as admin:
             admin.config_set("requirepass", ONE)
-        with Crew(f"redis://:{ONE}@127.0.0.1:{server.port}", namespace) as crew:
+        with Crew(f"redis://:{ONE}@127.0.0.1:{server.port}", namespace, "") as crew:
             for process in crew._processes.values():
                 assert_without_marks(repr(process.args), repr(process))
-            # A process that has only just been started may have no command line yet.
+            # A process that was just started may have no command line yet.
             seen: list[str] = []
             while sum("runic_redis.demo.worker" in command for command in seen) < 3:
                 seen = list(command_lines())

@@ -21,8 +21,8 @@ from runic_redis.protocol.effects import (
     Unconfirmed,
     call_script,
 )
+from runic_redis.protocol.node_queues import Queues
 from runic_redis.protocol.queue import Queue
-from runic_redis.protocol.queues import Queues
 from runic_redis.protocol.rounds import Call, Ticket
 
 CUT = ConnectionLost("cut", sent=True)

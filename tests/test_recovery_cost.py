@@ -4,7 +4,6 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import redis
 
 from runic_redis import Fact, FactResolver, RedisStore, session
@@ -66,10 +65,8 @@ def peak(replay: Callable[[], list[Any]]) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("size", [100_000])
-def test_lean_replay_needs_a_fiftieth_of_the_memory_of_full_replay(
-    valkey: RunningServer, namespace: str, size: int
-) -> None:
+def test_lean_replay_needs_a_fiftieth_of_the_memory_of_full_replay(valkey: RunningServer, namespace: str) -> None:
+    size = 100_000
     with RedisStore.from_url(valkey.url(), namespace=namespace) as store:
         for first in range(0, 300, 20):
             store.append("w", [{"value": Fact(f"{n:05}" * (size // 5))} for n in range(first, first + 20)])

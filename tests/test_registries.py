@@ -1,4 +1,4 @@
-"""Registries: each store has one, and a class may be defined again where it is the same one."""
+"""Registries: each store has one. A class may be defined again if it is the same class."""
 
 import importlib
 import subprocess
@@ -68,7 +68,7 @@ def test_a_store_knows_the_types_of_its_registry(opener: Callable[..., Any]) -> 
         assert store.load_fact(second["fact"].hash) == Other("y")
         assert type(second["in"].text) is FactRef
         assert store.load_fact(second["in"].text.hash) == Other("z")
-        # What is referred to from inside of a class that only this registry knows is found.
+        # Collecting finds references inside of a class that only this registry knows.
         assert store.collect(0) == 0
     with opener() as store:
         assert store.registry is default_registry
@@ -91,7 +91,7 @@ def test_a_resolver_and_a_session_use_the_registry_of_their_store(namespace: str
 
 
 @pytest.mark.parametrize("registry", ["x", default_registry.event, {}, EventRegistry])
-def test_what_is_no_registry_is_refused(registry: Any) -> None:
+def test_an_object_that_is_no_registry_is_refused(registry: Any) -> None:
     for kind in (RedisStore, AsyncRedisStore):
         with pytest.raises(InvalidArgument, match="registry is an EventRegistry"):
             kind.from_url("memory://", namespace="x", registry=registry)
@@ -168,7 +168,7 @@ def test_a_reloaded_module_is_the_same(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_one_file_imported_under_two_names_is_one(tmp_path: Path) -> None:
-    """As a script that imports itself, and as a package found from two folders."""
+    """This happens to a script that imports itself, and to a package found from two folders."""
     package = tmp_path / "shop"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -209,7 +209,7 @@ def test_a_library_s_types_are_there_for_the_second_thread_too(monkeypatch: pyte
 
     def load() -> None:
         second.start()
-        second.join(0.2)  # it returns at once only if it does not wait for the types
+        second.join(0.2)  # the second thread ends earlier only if it does not wait for the types
         monkeypatch.setitem(registry_module._built_in_by_class, Value, "its type")
 
     monkeypatch.setitem(registry_module._loaders, "some_library", load)

@@ -1,4 +1,4 @@
-"""The values behind references: loaded when they are wanted, cached, and named when they are missing."""
+"""The values behind references: they are loaded on demand, cached, and named if they are missing."""
 
 import asyncio
 import threading
@@ -35,7 +35,7 @@ class StepDone:
 
 
 class Counting:
-    """A store of facts that counts how it is asked."""
+    """A store of facts that counts its calls."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.values = values
@@ -215,7 +215,7 @@ def test_references_are_filled_as_deep_as_values_nest() -> None:
 
 
 def test_threads_may_share_a_resolver(store: RedisStore) -> None:
-    """One that is about to read a cached value, and one that evicts it."""
+    """One thread is about to read a cached value while another evicts it."""
     found, evicted = threading.Event(), threading.Event()
 
     class Cache(OrderedDict[str, Any]):

@@ -1,4 +1,4 @@
-"""Runic's events: they come back as they were, and tell what is pending."""
+"""Runic's events: they come back unchanged, and show what is pending."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -223,7 +223,7 @@ def failed(runnable_id: int | str, attempts: int = 1) -> RunnableFailed:
     return RunnableFailed(runnable_id, 7, "boom", 2000, attempts, "halt")
 
 
-# None of these is the word of a runnable.
+# None of these events is about a runnable.
 OTHERS: list[Any] = [
     {"runnable_id": 1},
     UnknownEvent("runic.runnable_completed", 9, {"runnable_id": 1}),
@@ -280,8 +280,8 @@ STEPS = st.tuples(st.sampled_from("dddcfo"), st.integers(0, 3))
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_pending_is_whose_last_word_is_a_dispatch(steps: list[tuple[str, int]]) -> None:
-    # The attempt is the place in the list, so that no two dispatches are equal.
+def test_a_runnable_is_pending_if_its_last_event_is_a_dispatch(steps: list[tuple[str, int]]) -> None:
+    # The attempt is the index in the list, so no two dispatches are equal.
     make = {"d": dispatched, "c": completed, "f": failed, "o": lambda of, place: OTHERS[(of + place) % len(OTHERS)]}
     past = [make[kind](of, place) for place, (kind, of) in enumerate(steps)]
     last_word = {of: place for place, (kind, of) in enumerate(steps) if kind != "o"}

@@ -1,4 +1,4 @@
-"""Runic's classification: which facts are hot, which are cold, and what is loaded by it."""
+"""Runic's classification: the hot facts, the cold facts, and the loading of hot ones."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -43,7 +43,7 @@ def made(fact: int, node: str, parent: int, label: str = "produced") -> FactProd
 
 
 def ran(fact: int, node: str, result: int, *then: str) -> list[Any]:
-    """What a node's run on a fact leaves behind, and which nodes wait for its result."""
+    """Return the events of a node's run on a fact, and of the nodes that wait for its result."""
     return [
         made(result, node, fact),
         ActivationConsumed(fact, node, "runnable"),
@@ -92,7 +92,7 @@ CASES: dict[str, tuple[list[Any], set[Any], set[Any]]] = {
             JoinEdgeRelabeled(2, JOIN, "joined", "join_satisfied"),
             JoinEdgeRelabeled(3, JOIN, "joined", "join_satisfied"),
         ],
-        {2, 4},  # 2 is nobody's parent: the result's ancestry names the fact that came last
+        {2, 4},  # no fact has 2 as its parent: the result's ancestry names the fact that came last
         {1, 3},
     ),
     "an edge relabeled that is not there": (
@@ -318,7 +318,7 @@ def test_rehydrate_loads_what_is_hot_and_nothing_else(face: Face) -> None:
         None,  # the input
         None,  # the first attempt
         "the last attempt",
-        *(None, None, None),  # what is done
+        *(None, None, None),  # the finished ones
         None,  # the sum, of which the join was made
         "joined",
         "of no fact",
@@ -337,7 +337,7 @@ def _values(events: list[Any]) -> Iterator[Any]:
 
 
 def test_rehydrate_asks_for_no_cold_fact(face: Face) -> None:
-    """The cold one that was never kept is not missed."""
+    """A cold fact that was never stored raises no error."""
     face.store.append("w", [FactProduced(1, "cold", "input"), FactProduced(2, "hot", "produced", (ADD, 1))])
     events = list(face.store.stream("w"))
     lost = [events[0], FactProduced(3, FactRef("sha256:" + "0" * 64), "input"), made(4, ADD, 3), events[1]]

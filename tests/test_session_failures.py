@@ -1,4 +1,4 @@
-"""Sessions fail early: what cannot be stored is rejected at once, and nothing that was recorded is lost for it."""
+"""Sessions fail early: an event that cannot be stored is rejected at once, and no recorded event is lost by it."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ class Noted:
 
 
 class Unregistered:
-    """Of no class that can be stored."""
+    """A class that cannot be stored."""
 
 
 def history(state: list[Any], one: Any) -> list[Any]:
@@ -62,7 +62,7 @@ def count(state: int, _: Any) -> int:
 
 
 def holding(what: Any, *, after: int) -> Any:
-    """An `apply` whose states can be encoded only while few events have been applied."""
+    """Return an `apply` whose states can be encoded only while few events have been applied."""
 
     def apply(state: list[Any], one: Any) -> list[Any]:
         return [*state, what if len(state) >= after else one.value]
@@ -146,12 +146,12 @@ def test_what_does_not_fit_into_one_commit_with_those_pending_is_rejected_by_rec
             one.record(Noted(bytes(1000)))
         assert caught.value.path == "events"
         assert (one.state, len(one.pending), one.cursor) == (9, 9, 0)
-        one.checkpoint()  # as the message says
+        one.checkpoint()  # the remedy of the error
         one.record(Noted(bytes(1000)))
     assert len(stored(face)) == 10
 
 
-def test_what_apply_raises_for_is_not_recorded(face: Face) -> None:
+def test_an_event_for_which_apply_raises_is_not_recorded(face: Face) -> None:
     def apply(state: int, one: Any) -> int:
         return state + one.value
 
@@ -203,7 +203,7 @@ def test_a_state_that_cannot_be_saved_is_rejected_on_entry(face: Face, initial: 
         pytest.raises(EncodeError, match=r"Nothing was recorded\. Pass a dumps and a loads") as caught,
         face.session(history, initial, snapshots=EveryEvents(500)),
     ):
-        pytest.fail("it was entered")
+        pytest.fail("the session was entered")
     assert caught.value.path == path
     assert not face.store.exists("w")
 
@@ -224,22 +224,22 @@ def test_dumps_that_fail_are_noticed_on_entry(face: Face, dumps: Any) -> None:
         pytest.raises(EncodeError, match="cannot be saved as a snapshot"),
         face.session(count, {1, 2}, snapshots=EveryEvents(500), dumps=dumps, loads=json.loads),
     ):
-        pytest.fail("it was entered")
+        pytest.fail("the session was entered")
 
 
 def test_a_recovered_state_that_cannot_be_saved_is_rejected_on_entry(face: Face) -> None:
     face.store.append("w", [Noted(1), Noted(2)])
     apply = holding(threading.Lock(), after=1)
     with pytest.raises(EncodeError, match=r"state\[1\]"), face.session(apply, [], snapshots=EveryEvents(500)):
-        pytest.fail("it was entered")
-    with face.session(apply, []) as one:  # as the message says
+        pytest.fail("the session was entered")
+    with face.session(apply, []) as one:  # the remedy of the error
         one.record(Noted(3))
     assert len(stored(face)) == 3
 
 
 @pytest.mark.parametrize("checkpoint", ["cycle", "completion"])
-def test_the_state_after_the_first_events_is_tried_too(face: Face, checkpoint: Any) -> None:
-    """The initial one is often None, or an empty dict, whatever the states after it are."""
+def test_the_state_after_the_first_events_is_also_tried(face: Face, checkpoint: Any) -> None:
+    """The initial state is often None or an empty dict, and says little about later states."""
 
     def apply(state: Any, one: Noted) -> Any:
         return one.value if isinstance(one.value, int) else Unregistered()
@@ -251,7 +251,7 @@ def test_the_state_after_the_first_events_is_tried_too(face: Face, checkpoint: A
             assert caught.value.path == "state"
             assert (one.state, one.pending, one.cursor) == (None, (), 0)
         one.record(Noted(1))
-        one.record(Noted("two"))  # a state is not tried again before a snapshot is due
+        one.record(Noted("two"))  # no state is encoded again before a snapshot is due
     assert stored(face) == [Noted(1), Noted("two")]
 
 
@@ -279,7 +279,7 @@ def test_on_entry_a_state_is_encoded_unless_it_has_just_been_decoded(face: Face,
 
 @pytest.mark.parametrize("checkpoint", ["cycle", 2, "completion", "manual"])
 def test_events_are_stored_when_the_state_can_no_longer_be_saved(face: Face, checkpoint: Any) -> None:
-    """Whatever the strategy: each event that was recorded is stored, the one that made the state so too."""
+    """With each strategy, every recorded event is stored, including the one that made the state unusable."""
     problems = []
     with face.session(holding(threading.Lock(), after=3), [], snapshots=EveryEvents(2), checkpoint=checkpoint) as one:
         for number in range(6):
@@ -425,7 +425,7 @@ def test_a_trim_that_fails_leaves_no_doubt_about_the_events(store: RedisStore, m
 
 @pytest.mark.parametrize("store_class", [RedisStore, AsyncRedisStore])
 def test_both_stores_encode_without_a_round_trip(store_class: Any) -> None:
-    """Also before they have been opened: nothing of it needs a server."""
+    """This also works before they have been opened, as encoding needs no server."""
     if store_class is RedisStore:
         store = RedisStore.from_url("memory://encoding", namespace="encoding")
     else:
@@ -480,7 +480,7 @@ def test_encoded_events_are_appended_as_they_were(store: RedisStore) -> None:
 def test_a_session_s_facts_and_snapshots_are_stored_elsewhere_too(
     backend: str, asynchronous: bool, namespace: str, request: pytest.FixtureRequest
 ) -> None:
-    """In a cluster, a fact and the events are in different slots: the commit is appended in two steps."""
+    """In a cluster, facts and events are in different slots, so the commit is appended in two steps."""
     server = request.getfixturevalue(backend)
     url = servers.cluster_url(server) if backend == "cluster_nodes" else server.url()
     face = Face(url, namespace, asynchronous=asynchronous)
@@ -537,20 +537,20 @@ def test_a_new_workflow_begins_with_its_build_log(face: Face, checkpoint: Any) -
 
 def test_of_two_that_begin_a_workflow_one_does(face: Face) -> None:
     def apply(state: list[Any], one: Any) -> list[Any]:
-        # The session has recovered, and another begins the workflow.
+        # After the session has recovered, another session begins the workflow.
         if not face.store.exists("w"):
             face.store.append("w", [Noted("theirs")])
         return history(state, one)
 
     with pytest.raises(CursorConflict), face.session(apply, [], build_log=BUILD_LOG):
-        pytest.fail("it was entered")
+        pytest.fail("the session was entered")
     assert stored(face) == [Noted("theirs")]
 
 
 @pytest.mark.parametrize("bad", [[Noted(1), Unregistered()], [[Noted(1)]]])
 def test_a_build_log_that_cannot_be_encoded_begins_no_workflow(face: Face, bad: Any) -> None:
     with pytest.raises(EncodeError, match=r"events\[\d\]"), face.session(history, [], build_log=bad):
-        pytest.fail("it was entered")
+        pytest.fail("the session was entered")
     assert not face.store.exists("w")
 
 
@@ -560,14 +560,14 @@ def test_a_build_log_is_a_list(face: Face, bad: Any) -> None:
         pytest.raises(InvalidArgument, match="build_log is a list of events"),
         face.session(history, [], build_log=bad),
     ):
-        pytest.fail("it was entered")
+        pytest.fail("the session was entered")
 
 
 def test_a_build_log_is_the_lease_holder_s(face: Face) -> None:
     stale = face.store.acquire("w", "me")
     face.store.acquire("w", "me")
     with pytest.raises(LeaseLost), face.session(history, [], build_log=BUILD_LOG, lease=stale):
-        pytest.fail("it was entered")
+        pytest.fail("the session was entered")
     assert face.store.cursor("w") == 0
 
 
@@ -583,7 +583,7 @@ class PlainStore:
 
 
 class LogStore:
-    """A store that has only what it must have, and takes any object."""
+    """A store with only the required methods, which accepts any object."""
 
     def __init__(self) -> None:
         self.logs: dict[str, list[Any]] = {}
@@ -609,7 +609,7 @@ def test_a_store_that_cannot_encode_ahead_will_do(store: RedisStore) -> None:
         assert (one.cursor, store.cursor("v")) == (2, 2)
 
 
-def test_the_least_store_takes_whatever_it_takes() -> None:
+def test_a_session_passes_any_object_to_the_least_store() -> None:
     least = LogStore()
     odd = Unregistered()
     with session(least, "w", history, [threading.Lock()], build_log=BUILD_LOG, snapshots=EveryEvents(1)) as one:
@@ -620,7 +620,7 @@ def test_the_least_store_takes_whatever_it_takes() -> None:
 
 
 class ContractStore(LogStore):
-    """As the contract has it: the least store raises a `LookupError` for a workflow that is not there."""
+    """The smallest store of the contract: it raises a `LookupError` for a missing workflow."""
 
     def load(self, workflow_id: str) -> list[Any]:
         return list(self.logs[workflow_id])
@@ -634,7 +634,7 @@ def test_a_store_that_only_raises_a_lookup_error_begins_a_workflow() -> None:
         assert again.state == [Noted(1)]
 
 
-# What a session is not used for
+# Wrong uses of a session
 
 
 @pytest.mark.parametrize("checkpoint", ["cycle", 3, "completion"])
@@ -653,7 +653,7 @@ def test_threads_that_share_a_session_take_turns(store: RedisStore) -> None:
 
     def apply(state: list[Any], one: Any) -> list[Any]:
         with contextlib.suppress(threading.BrokenBarrierError):
-            met.wait(0.01)  # both threads would be in here, if they could
+            met.wait(0.01)  # without a lock, both threads would meet here
         return [*state, one]
 
     with session(store, "w", apply, []) as one, ThreadPoolExecutor(2) as threads:
@@ -684,7 +684,7 @@ def test_an_error_leaves_a_session_at_once_though_another_task_waits(tmp_path: P
         asyncio.run(main())
 
 
-def test_an_apply_that_records_is_told_so(store: RedisStore) -> None:
+def test_an_apply_that_records_raises(store: RedisStore) -> None:
     def apply(state: list[Any], one: Any) -> list[Any]:
         if one == Noted("cause"):
             entered.record(Noted("effect"))

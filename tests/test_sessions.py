@@ -1,4 +1,4 @@
-"""Sessions: a state that is persisted as it changes, and recovered where it was."""
+"""Sessions: a state that is stored as it changes, and recovered."""
 
 import asyncio
 import itertools
@@ -60,7 +60,7 @@ def history(state: list[Any], event: Any) -> list[Any]:
 
 
 class LogStore:
-    """A store that has only what it must have."""
+    """A store with only the required methods."""
 
     def __init__(self) -> None:
         self.logs: dict[str, list[Any]] = {}
@@ -78,7 +78,7 @@ class LogStore:
 
 
 class StreamOnlyStore(LogStore):
-    """One that appends and streams, and knows no cursors."""
+    """A store that appends and streams, without cursors."""
 
     def append(self, workflow_id: str, events: Any) -> int:
         self.logs.setdefault(workflow_id, []).extend(events)
@@ -198,7 +198,7 @@ def test_an_event_that_cannot_be_applied_is_not_recorded(any_store: Any) -> None
         assert again.state == 4
 
 
-def test_somebody_else_s_events_end_the_session(store: RedisStore) -> None:
+def test_events_of_another_writer_end_the_session(store: RedisStore) -> None:
     with pytest.raises(CursorConflict), session(store, "w", total, 0) as one:
         store.append("w", [Added(1)])
         one.record(Added(2))
@@ -264,7 +264,7 @@ def test_events_since_the_snapshot_count_across_sessions(store: RedisStore) -> N
 
 
 def test_by_bytes_a_snapshot_comes_with_their_sum(store: RedisStore) -> None:
-    data = random.Random(1).randbytes  # what can be compressed counts as what it takes then
+    data = random.Random(1).randbytes  # compressible data counts with its compressed size
     with session(store, "w", history, list, snapshots=EveryBytes(10_000)) as one:
         one.record({"data": data(4_500)})
         one.record({"data": data(4_500)})
@@ -318,7 +318,7 @@ def test_by_recovery_time_a_snapshot_is_due_at_the_event_that_reaches_it(
 
     def slow(state: int, one: Any) -> int:
         nonlocal now_s
-        now_s += 1.0  # what applying an event takes; nothing else takes any time
+        now_s += 1.0  # only applying an event takes time
         return total(state, one)
 
     monkeypatch.setattr("runic_redis.recovery.session_core.time.perf_counter", lambda: now_s)
@@ -421,7 +421,7 @@ _numbers = itertools.count()
 def test_what_is_recovered_is_what_was_persisted(
     numbers: list[list[int]], checkpoint: Any, every: int | None, keep: int | None, crash_after: int | None
 ) -> None:
-    """Whatever the strategy: after a crash the state is the fold of a prefix, that which the cursor tells."""
+    """With each strategy, the state after a crash is the fold of the events up to its cursor."""
     namespace = f"sessions-{next(_numbers)}"
     snapshots = None if every is None else EveryEvents(every)
     recorded = []
@@ -452,7 +452,7 @@ def test_an_unknown_strategy_is_refused(store: RedisStore, checkpoint: Any) -> N
 
 
 class AsyncLogStore:
-    """The least that a store for asyncio can be."""
+    """The smallest store for asyncio."""
 
     def __init__(self) -> None:
         self.store = LogStore()

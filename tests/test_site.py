@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, asks no other site for anything, and has the whole API."""
+"""The documentation site: it builds without a warning, loads nothing from other sites, and has the whole API."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ import runic_redis
 from runic_redis import runic_events, testing
 
 ROOT = Path(__file__).parent.parent
-# What a browser fetches by itself; a link is followed by its reader, who sees where it leads.
+# Attributes that a browser loads by itself. Links are different: a reader sees where they lead.
 FETCHED = {"src", "srcset", "data", "poster"}
 
 
@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """What a page fetches, which places it has, and where its links lead."""
+    """The resources that a page loads, its anchors, and its links."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Tails and other iterators: steps that are cancelled or interrupted, closing, and waiting for a time."""
+"""Tails and other iterators: cancelled and interrupted steps, closing, and waiting for a time."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from tests import servers
 from tests.servers import RunningServer, wait_until
 from tests.test_tls import Papers, proxied
 
-# Never reached: a step that is to wait for it would hang the test.
+# A step that waits so long hangs the test.
 LONG_S = 1000.0
 
 
@@ -39,7 +39,7 @@ async def until(ask: Callable[[], Any]) -> None:
 
 
 async def step_and_cancel(items: AsyncIterator[Any], turns: int) -> list[Any]:
-    """What a step gave that was cancelled after some turns of the event loop, or before: nothing, or an item."""
+    """Cancel a step after some turns of the event loop, or before it begins. Return its item, if it got one."""
     task = asyncio.ensure_future(anext(items))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -77,7 +77,7 @@ def test_a_tail_that_is_cancelled_at_any_moment_loses_and_doubles_nothing(
             writing = asyncio.create_task(write(writer, rng))
             seen: dict[str, list[int]] = {workflow_id: [] for workflow_id in ids}
             while any(len(cursors) < count for cursors in seen.values()):
-                # Sometimes it is cancelled before it has begun.
+                # With 0 turns, the step is cancelled before it begins.
                 items = await step_and_cancel(tail, rng.choice([0, 1, 2, 3, rng.randrange(60)]))
                 cancelled += not items
                 for item in items:
@@ -111,7 +111,7 @@ def test_a_tail_goes_on_after_each_timeout(url: str, namespace: str) -> None:
 
 
 def test_steps_that_give_up_sooner_than_a_page_takes_come_to_an_end(url: str, namespace: str) -> None:
-    """The page that one began is there for a later one."""
+    """A later step gets the page that an earlier one began."""
 
     async def main() -> None:
         async with opened(url, namespace) as store, store.tail("w") as tail:
@@ -192,14 +192,16 @@ def test_a_stream_that_two_tasks_share_gives_each_event_once(url: str, namespace
 
 
 def test_a_tail_goes_on_after_an_error(tmp_path: Path) -> None:
-    with servers.running(servers.valkey_program(), tmp_path, "--appendonly", "yes") as server:
+    # (With appendfsync everysec, a killed server may lose what it acknowledged.)
+    synced = ("--appendonly", "yes", "--appendfsync", "always")
+    with servers.running(servers.valkey_program(), tmp_path, *synced) as server:
 
         async def main() -> None:
             async with AsyncRedisStore.from_url(server.url(), deadline_s=0.2) as store, store.tail("w") as tail:
                 await store.append("w", numbered(2))
                 assert (await anext(tail)).cursor == 1
                 server.kill()
-                assert (await anext(tail)).cursor == 2, "it is there already"
+                assert (await anext(tail)).cursor == 2, "an event that had already arrived was lost"
                 for _ in range(2):
                     with pytest.raises(StoreUnavailable):
                         await anext(tail)
@@ -214,7 +216,7 @@ def test_a_tail_goes_on_after_an_error(tmp_path: Path) -> None:
         asyncio.run(main())
 
 
-def test_a_failure_is_told_though_every_step_gives_up_early(tmp_path: Path) -> None:
+def test_a_failure_is_raised_although_every_step_gives_up_early(tmp_path: Path) -> None:
     with servers.running(servers.valkey_program(), tmp_path) as server:
 
         async def main() -> None:
@@ -234,7 +236,7 @@ def test_a_failure_is_told_though_every_step_gives_up_early(tmp_path: Path) -> N
 
 
 def blocked(server: RunningServer) -> int:
-    """How many clients wait for an event."""
+    """Return how many clients wait for an event."""
     with server.client() as client:
         return int(client.info("clients")["blocked_clients"])
 
@@ -243,7 +245,7 @@ def blocked(server: RunningServer) -> int:
 def test_closing_a_tail_ends_a_wait_and_frees_its_connection(
     tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: str
 ) -> None:
-    # A read waits for longer than the test may take: closing must interrupt it.
+    # A read waits for longer than the test may take, so closing must interrupt it.
     monkeypatch.setattr("runic_redis.drivers.connect._LONGEST_BLOCK_S", LONG_S)
     monkeypatch.setattr("runic_redis.operations.tailing._LOOK_S", LONG_S)
     (port,) = servers.free_ports(1)
@@ -361,7 +363,7 @@ def test_a_step_waits_no_longer_than_asked_and_no_shorter(url: str, namespace: s
 
 
 def test_each_event_begins_the_wait_again(url: str, namespace: str) -> None:
-    """So a long one is not over while events come."""
+    """A long wait does not end while events arrive."""
     with (
         RedisStore.from_url(url, namespace=namespace, partitions=4) as store,
         ThreadPoolExecutor(1) as pool,
@@ -406,7 +408,7 @@ def test_threads_that_share_a_tail_end_when_nothing_comes(url: str, namespace: s
 
 
 def test_an_interrupt_of_a_tail_that_waits_loses_nothing(valkey: RunningServer, namespace: str) -> None:
-    """As Ctrl-C, or a timeout by a signal, in a notebook."""
+    """The interrupt is like Ctrl-C in a notebook, or a timeout by a signal."""
 
     class Interrupted(BaseException):
         pass

@@ -1,7 +1,7 @@
-"""TLS: whom a store trusts, and who it is to a server that asks; for both kinds of store.
+"""TLS: which servers a store trusts, and the certificate that it shows to servers; for both kinds of store.
 
-The wheels' servers speak no TLS: in front of their Valkey stands a proxy that does. A Redis on PATH that was built with
-TLS speaks it itself, and is held to the same.
+The servers of the wheels speak no TLS, so a proxy with TLS stands in front of their Valkey. A Redis on PATH that was
+built with TLS speaks it itself, and passes the same tests.
 """
 
 import re
@@ -29,7 +29,7 @@ from tests.servers import RunningServer
 
 @dataclass
 class Papers:
-    """The files of an authority, of servers, of a client; and of strangers, with an authority of their own."""
+    """The files of an authority, of servers and of a client, and those of strangers with another authority."""
 
     directory: Path
 
@@ -46,11 +46,11 @@ class Papers:
         return self.directory / f"{name}.pem"
 
     def trust(self, name: str = "ours") -> str:
-        """The option of a URL that trusts an authority."""
+        """Return the URL option that trusts an authority."""
         return f"ssl_ca_certs={self.file(f'{name}-ca')}"
 
     def identity(self, name: str = "ours") -> str:
-        """The options of a URL that show a client's certificate."""
+        """Return the URL options that show a client's certificate."""
         return f"ssl_certfile={self.file(f'{name}-client')}&ssl_keyfile={self.file(f'{name}-client-key')}"
 
 
@@ -61,7 +61,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 
 @contextmanager
 def proxied(valkey: RunningServer, papers: Papers, *, asks: bool, who: str = "server") -> Iterator[int]:
-    """A port on loopback that speaks TLS, and passes on to a server."""
+    """Open a port on loopback that speaks TLS and forwards to a server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(papers.file(f"ours-{who}"), papers.file(f"ours-{who}-key"))
     context.load_verify_locations(papers.file("ours-ca"))
@@ -93,7 +93,7 @@ def proxied(valkey: RunningServer, papers: Papers, *, asks: bool, who: str = "se
         daemon_threads = True
 
         def handle_error(self, *_: object) -> None:
-            """A client that refuses the certificate is no error here."""
+            """Ignore errors: a client may reject the certificate."""
 
     with Listener(("127.0.0.1", 0), Handler) as listener:
         thread = threading.Thread(target=listener.serve_forever, args=(0.01,))
@@ -107,7 +107,7 @@ def proxied(valkey: RunningServer, papers: Papers, *, asks: bool, who: str = "se
 
 @contextmanager
 def native(directory: Path, papers: Papers, *, asks: bool) -> Iterator[int]:
-    """A Redis that speaks TLS itself: its port for that."""
+    """Run a Redis that speaks TLS itself, and yield its TLS port."""
     program = servers.path_program()
     if program is None or b"SSL_CTX_new" not in program.read_bytes():
         pytest.skip("no redis-server with TLS on PATH")
@@ -128,7 +128,7 @@ def native(directory: Path, papers: Papers, *, asks: bool) -> Iterator[int]:
 def listening(
     request: pytest.FixtureRequest, valkey: RunningServer, papers: Papers, tmp_path: Path
 ) -> Callable[..., Any]:
-    """Runs a server that speaks TLS, and may ask its clients who they are."""
+    """Run a server that speaks TLS, and may ask its clients for a certificate."""
     if request.param == "proxy":
         return partial(proxied, valkey, papers)
     return partial(native, tmp_path / "server", papers)
@@ -156,7 +156,7 @@ def test_a_server_is_trusted_by_its_authority_and_its_name(
 ) -> None:
     with listening(asks=False) as port:
         works(face, f"rediss://localhost:{port}?{papers.trust()}", namespace)
-        # The system's authorities have never heard of it; nor has a stranger.
+        # Neither the system's authorities nor a stranger's vouch for this server.
         is_refused(face, f"rediss://localhost:{port}", "certificate verify failed")
         is_refused(face, f"rediss://localhost:{port}?{papers.trust('strange')}", "certificate verify failed")
         # The certificate says localhost.
@@ -171,12 +171,12 @@ def test_a_server_that_asks_for_a_certificate_is_shown_one(
     with listening(asks=True) as port:
         url = f"rediss://localhost:{port}?{papers.trust()}"
         works(face, f"{url}&{papers.identity()}", namespace)
-        # By TLS 1.3 a client hears of it after its handshake; in what words, depends on when.
+        # In TLS 1.3, a client gets the rejection after its handshake. The text depends on the moment.
         is_refused(face, url, "cannot be reached")
         is_refused(face, f"{url}&{papers.identity('strange')}", "cannot be reached")
 
 
-def test_a_server_that_speaks_no_tls_is_told_nothing(face: str) -> None:
+def test_a_server_without_tls_gets_no_command(face: str) -> None:
     heard = []
 
     class Plain(socketserver.BaseRequestHandler):
@@ -206,7 +206,7 @@ def test_a_cluster_with_tls(papers: Papers, tmp_path: Path, namespace: str) -> N
         node.client() as client,
         proxied(node, papers, asks=True, who="node") as secure_port,
     ):
-        # The node names itself to its clients by the port that speaks TLS.
+        # The node announces the port that speaks TLS to its clients.
         client.config_set("cluster-announce-port", secure_port)
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         servers.wait_until(lambda: servers.knows_cluster(client, 1), "the cluster to agree")

@@ -145,7 +145,7 @@ def test_events_are_filtered_by_type_text_and_time(page: Page, shop: RedisStore)
 
     assert older(type="page_paid") == list(range(119, 0, -2))
     assert older(containing="ZO\u00cb") == older(containing="zo\u00eb", type="page_paid") == every_third
-    assert older(containing="zo\u00eb", type="dict") == []
+    assert older(containing="zo\u00eb", type="note") == []
     found, rising = page.get("events", id="sifted", limit=7, containing="zo\u00eb", after=0), []
     while True:
         rising += _cursors(found)[::-1]

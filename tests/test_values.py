@@ -1,4 +1,4 @@
-"""Values come back unchanged, of whatever type: on every kind of server, for both stores, in events, facts and logs."""
+"""Values of every type come back unchanged: on every kind of server, for both stores, in events, facts and logs."""
 
 import collections
 import dataclasses
@@ -41,7 +41,7 @@ VALUES: list[Any] = [
     pathlib.PurePosixPath("/a/b"),
     pathlib.PureWindowsPath("c:/a"),
     pathlib.Path("a"),
-    pathlib.Path("name-\udcff"),  # as os.listdir gives a name that is not UTF-8
+    pathlib.Path("name-\udcff"),  # os.listdir returns such a str for a name that is not UTF-8
     collections.deque([1, "x", (2,)], maxlen=5),
     collections.deque(),
     collections.OrderedDict(z=1, a=2),
@@ -70,7 +70,7 @@ VALUES: list[Any] = [
     dt.timezone(dt.timedelta(hours=-3), "BRT"),
     AUTUMN,
     AUTUMN.replace(fold=1),
-    dt.datetime(1890, 1, 1, tzinfo=BERLIN),  # of a local time with seconds in its offset
+    dt.datetime(1890, 1, 1, tzinfo=BERLIN),  # its offset has seconds, as it is a local mean time
     dt.time(9, 30, tzinfo=BERLIN),
     dt.time(9, 30, fold=1, tzinfo=ZoneInfo("UTC")),
     msgspec.UNSET,
@@ -89,7 +89,7 @@ VALUES: list[Any] = [
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether values are equal and of the same type, in their parts too where these tests have any."""
+    """Are values equal and of the same type, including their parts?"""
     if type(one) is not type(other):
         return False
     if isinstance(one, list | tuple | collections.deque):
@@ -119,7 +119,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def through(value: Any, registry: EventRegistry = default_registry) -> Any:
-    """An event, written and read again."""
+    """Write an event, and read it again."""
     return test_events.through(registry, value)
 
 
@@ -131,7 +131,7 @@ def face(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["memory", "valkey", "redis_6_2", "cluster_nodes"])
 def anywhere(request: pytest.FixtureRequest, face: str, namespace: str) -> Callable[..., Any]:
-    """Opens a store of either kind on every kind of server."""
+    """Open a store of either kind on every kind of server."""
     if request.param == "memory":
         request.getfixturevalue("few_buckets")
     return functools.partial(
@@ -141,7 +141,7 @@ def anywhere(request: pytest.FixtureRequest, face: str, namespace: str) -> Calla
 
 @dataclass
 class Made:
-    """A class with all that is hard to restore."""
+    """A class with every feature that is hard to restore."""
 
     stops: list[str]
     __token: str = "none"
@@ -198,7 +198,7 @@ def test_a_value_comes_back_wherever_it_stands(value: Any) -> None:
     fact_hash, data = codec.encode_own_fact(value)
     assert same(codec.decode_fact(fact_hash.encode(), data), value)
     assert same(codec.decode_state(codec.encode_state([value])), [value])
-    # To a tool, without classes.
+    # A tool has no classes, and reads the same value.
     assert same(through({"k": value}, EventRegistry())["k"], value)
 
 
@@ -215,7 +215,7 @@ def test_a_fact_keeps_the_order_of_its_dicts_and_its_hash_has_none(anywhere: Cal
         assert list(store.load_fact("mine")) == ["z", "aa", "b"]
         with pytest.raises(InvalidArgument, match="Another value"):
             store.save_fact("mine", {**value, "z": 2})
-        # The order of these is part of what they are.
+        # The order is part of the value of an OrderedDict.
         ordered = [collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)]
         hashes = [store.put_fact(one) for one in ordered]
         assert hashes[0] != hashes[1]
@@ -286,7 +286,7 @@ def test_dates_that_are_faked_are_stored_as_real_ones(anywhere: Callable[..., An
 
 
 class Positive:
-    """A field that converts and checks what is set, and keeps it elsewhere."""
+    """A field that converts and checks a value, and stores it under another name."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.place = "_checked_" + name
@@ -482,7 +482,7 @@ def _struct_that_appends() -> Any:
 
 
 class Kept:
-    """A field that is kept elsewhere."""
+    """A field that stores its value under another name."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return 1 if instance is None else instance.kept
@@ -710,7 +710,7 @@ def test_keys_that_equal_themselves_only_keep_their_order() -> None:
     assert list(back.values()) == [1, 2, 3, 4]
 
 
-def test_what_is_no_data_is_left_out() -> None:
+def test_fields_that_are_no_data_are_not_stored() -> None:
     registry = EventRegistry()
 
     @registry.event("data", transient=["lock", "_memo", "__secret"])
@@ -787,7 +787,7 @@ def test_a_transient_field_has_a_default() -> None:
 
 
 class Money:
-    """A type of an application that is of no kind that can be registered as an event."""
+    """A class of an application that cannot be registered as an event."""
 
     def __init__(self, cents: int) -> None:
         self.cents = cents
@@ -855,7 +855,7 @@ def test_a_type_that_cannot_be_registered_is_refused(arguments: Any, message: st
 
 
 def _convert(value: Any, error: EncodeError) -> Any:
-    """Do what the error says about converting."""
+    """Convert a value as the error advises."""
     (advice,) = re.findall(r"convert it with (.+?)(?:, or |;)", str(error))
     scope = {"value": value, "datetime": dt.datetime, "date": dt.date, "timedelta": dt.timedelta}
     return eval(advice, scope)
@@ -964,7 +964,7 @@ def test_advice_to_register_works() -> None:
 @pytest.mark.parametrize(
     "value", [lambda: 1, len, threading.Lock(), re, (x for x in "")], ids=lambda v: type(v).__name__
 )
-def test_what_is_no_data_is_said_to_be_none(value: Any) -> None:
+def test_an_object_that_is_no_data_is_reported_as_such(value: Any) -> None:
     with pytest.raises(
         EncodeError, match="which is not data: store the values that can make it again; nothing was sent"
     ):

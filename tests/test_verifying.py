@@ -413,7 +413,7 @@ def test_what_comes_between_two_commands_is_not_taken_for_damage(store: RedisSto
                     change(workflow_id)
                 done += 1
                 replies += store._sender.ask(Batch([command]))
-            check.receive(replies)
+            check.receive(replies, commands)
         assert check.findings == []
 
 

@@ -1,7 +1,7 @@
 """The archive: workflows and facts in one file, as docs/data-format.md specifies it.
 
-A file is a first line and blocks. Each block is checked by itself, so that a file that was cut off can be gone on with
-from its last whole block. What the records in the blocks mean is known to admin/exporting.py and importing.py.
+A file is a first line and blocks. Each block has a checksum, so that an interrupted export can continue after the last
+complete block. The records in the blocks are made in admin/exporting.py and read in admin/importing.py.
 """
 
 import fcntl
@@ -18,23 +18,21 @@ import zstandard
 
 from runic_redis.errors import ConfigurationError, DecodeError
 
-__all__ = ["FORMAT", "ArchiveReader", "ArchiveWriter", "Digest", "Record"]
-
-# A kind, and what belongs to it.
+# A kind, and its values.
 Record = list[Any]
 
 # The version of the records.
 FORMAT = 1
 _FIRST_LINE = b"runic-redis archive 1\n"
 _HEAD = struct.Struct(">II")
-# Of so many bytes, about, is a block; a larger record has one for itself.
+# About the size of a block. A larger record is a block alone.
 _BLOCK_BYTES = 1024 * 1024
-# What the largest record takes: a snapshot, a log or a fact, and something around it.
+# The largest record: a snapshot, a log or a fact, and something around it.
 _MOST_BYTES = 320 * 1024 * 1024
-# A record holds at most this many values: a few bytes of MessagePack may stand for an object of a hundred. The exporter
-# puts at most a thousand entries of nine values into one.
+# A record holds at most this many values, since a few bytes of MessagePack may stand for an object of a hundred bytes.
+# The exporter puts at most a thousand entries of nine values into a record.
 _MOST_VALUES = 16 * 1024
-# The head of a `bin` in MessagePack, and from how many bytes on it has one of this form.
+# The head of a `bin` in MessagePack, and the size from which it has this form.
 _BIN = struct.Struct(">BI")
 _LARGE = 2**16
 _LEVEL = 3
@@ -47,7 +45,7 @@ class Digest:
         self._hash = sha256()
 
     def add(self, record: Record) -> bytes:
-        """Add a record, and return the digest of it and all before it."""
+        """Add a record. Return the digest of all records so far."""
         self._hash.update(msgpack.Packer().pack_array_header(len(record)))
         for part in record:
             # A packer would copy a snapshot of 256 MiB three times.
@@ -59,20 +57,20 @@ class Digest:
 
 
 class ArchiveWriter:
-    """Writes an archive, whole or not at all: it is made under another name, and gets its own when it is finished.
+    """A writer of an archive. The file appears under its name once it is complete.
 
-    If there is a part of it already, from a run that was cut off, it goes on from there.
+    Until then it is named FILE.partial. A writer that finds such a file, from an interrupted run, continues it.
 
     Args:
         path: the file.
 
     Attributes:
-        found: the records that are there already, to be read before the first is written.
-        size: how many bytes the file has by now.
+        found: the records of the interrupted run. Read them before you write the first record.
+        size: the number of bytes in the file so far.
 
     Raises:
-        ConfigurationError: the file is there already, or cannot be written; or another run is writing it; or what has
-            the other name is no part of an archive.
+        ConfigurationError: the file exists already, or cannot be written; another run is writing it; or FILE.partial is
+            not a part of an archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,14 +94,16 @@ class ArchiveWriter:
             self._file.close()
             raise
         self.size = 0
-        self.found = self._go_on()
+        self.found = self._resumed()
 
     def _check_free(self) -> None:
         if self._path.exists():
-            raise ConfigurationError(f"The file {str(self._path)!r} is there already: name another, or remove it.")
+            raise ConfigurationError(
+                f"The file {str(self._path)!r} exists already. Nothing was changed. Remove it, or name another file."
+            )
 
     def _lock(self) -> None:
-        """Keep others from writing it too."""
+        """Lock the file against other writers."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,20 +113,20 @@ class ArchiveWriter:
             ) from None
         except OSError as error:
             raise ConfigurationError(f"The file {str(self._partial)!r} cannot be locked: {error}.") from error
-        # It may have been another run's until now, and been given its name.
+        # Another run may have finished it, and renamed it, just before.
         self._check_free()
 
     def _check_ours(self) -> None:
-        """Refuse to go on with a file that begins as none of ours: it would be overwritten."""
+        """Reject a partial file that is not of an archive: it would be overwritten."""
         self._file.seek(0)
         if not _FIRST_LINE.startswith(self._file.read(len(_FIRST_LINE))):
             raise ConfigurationError(
-                f"The file {str(self._partial)!r} is no part of an archive that this version of runic_redis has begun: "
-                "move it away, or name another file. Nothing was changed."
+                f"The file {str(self._partial)!r} is not a part of an archive that this version of runic_redis began. "
+                "Nothing was changed. Move it away, or name another file."
             )
 
-    def _go_on(self) -> Iterator[Record]:
-        """What is there already; cuts off what is not whole, and the block with the end: what is added comes before."""
+    def _resumed(self) -> Iterator[Record]:
+        """Return the records of an interrupted run. Then cut off an incomplete block, and the block with the end."""
         self._file.seek(0)
         if self._file.read(len(_FIRST_LINE)) == _FIRST_LINE:
             while (block := _read_block(self._file)) is not None:
@@ -134,7 +134,7 @@ class ArchiveWriter:
                     ended = any(record[0] == "end" for record in _records(block))
                 except ValueError as error:
                     raise ConfigurationError(
-                        f"The file {str(self._partial)!r} is damaged behind byte {self.size}: {error}. Remove it, or "
+                        f"The file {str(self._partial)!r} is damaged after byte {self.size}: {error}. Remove it, or "
                         "name another file. Nothing was changed."
                     ) from error
                 if ended:
@@ -155,7 +155,7 @@ class ArchiveWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been added."""
+        """Write the added records as a block."""
         if self._records:
             body = self._compressor.compress(b"".join(self._records))
             self._file.write(_HEAD.pack(len(body), crc32(body)) + body)
@@ -165,10 +165,10 @@ class ArchiveWriter:
             self._pending = 0
 
     def finish(self) -> None:
-        """Give the file its name: it is whole, and on the disk."""
+        """Write the file to disk, and give it its name."""
         self.flush()
         os.fsync(self._file.fileno())
-        # Before it is unlocked by closing it.
+        # Closing the file unlocks it, so rename it before.
         self._partial.rename(self._path)
         self._file.close()
 
@@ -176,22 +176,22 @@ class ArchiveWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave what is whole, to be gone on with."""
+        """Close the file. An unfinished one stays, for the next run to continue."""
         self._file.close()
 
 
 class ArchiveReader:
-    """Reads an archive.
+    """A reader of an archive.
 
     Args:
         path: the file.
 
     Attributes:
-        size: how many bytes it has.
+        size: the number of bytes in the file.
         position: how many of them have been read.
 
     Raises:
-        ConfigurationError: there is no such file, or it is no archive; or it is a pipe, say.
+        ConfigurationError: there is no such file, it is not an archive, or it is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -199,8 +199,8 @@ class ArchiveReader:
         try:
             if path.exists() and not path.is_file():
                 raise ConfigurationError(
-                    f"{str(path)!r} is no regular file, and an archive is read from one alone: save it to a file "
-                    "first. Nothing was changed."
+                    f"{str(path)!r} is not a regular file. Nothing was changed. Save the archive to a file, and import "
+                    "that."
                 )
             self._file = path.open("rb")
             self.size = path.stat().st_size
@@ -208,11 +208,11 @@ class ArchiveReader:
             raise ConfigurationError(f"The file {str(path)!r} cannot be read: {error}.") from error
         if self._file.read(len(_FIRST_LINE)) != _FIRST_LINE:
             self._file.close()
-            raise ConfigurationError(f"The file {str(path)!r} is no archive that this version of runic_redis can read.")
+            raise ConfigurationError(f"The file {str(path)!r} is not an archive of this version of runic_redis.")
         self.position = len(_FIRST_LINE)
 
     def __iter__(self) -> Iterator[Record]:
-        """The records.
+        """Return the records.
 
         Raises:
             DecodeError: the file is damaged.
@@ -221,17 +221,17 @@ class ArchiveReader:
             block = _read_block(self._file)
             if block is None:
                 raise DecodeError(
-                    f"The archive {str(self._path)!r} is damaged, or cut off, behind byte {self.position}. What came "
-                    "before has been read."
+                    f"The archive {str(self._path)!r} is damaged, or cut off, after byte {self.position}. The records "
+                    "before it have been read."
                 )
             records = _records(block)
-            del block  # it may be large, and the records are made of a copy
+            del block  # it may be large, and the unpacker has a copy
             try:
                 yield from records
             except ValueError as error:
                 raise DecodeError(
-                    f"The archive {str(self._path)!r} is damaged behind byte {self.position}: {error}. What came "
-                    "before has been read."
+                    f"The archive {str(self._path)!r} is damaged after byte {self.position}: {error}. The "
+                    "records before it have been read."
                 ) from error
             self.position = self._file.tell()
 
@@ -243,7 +243,7 @@ class ArchiveReader:
 
 
 def _read_block(file: IO[bytes]) -> bytes | None:
-    """The records of the next block; None if it is not whole."""
+    """Return the records of the next block, packed; None if the block is not complete."""
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
@@ -262,7 +262,7 @@ def _read_block(file: IO[bytes]) -> bytes | None:
 
 
 def _records(block: bytes) -> Iterator[Record]:
-    """The records of a block.
+    """Return the records of a block.
 
     Raises:
         ValueError: it holds something else.
@@ -296,5 +296,5 @@ def _records(block: bytes) -> Iterator[Record]:
         except msgpack.UnpackException as error:
             raise ValueError(f"its MessagePack ends too early or nests too deep ({type(error).__name__})") from error
         if type(record) is not list or not record or type(record[0]) is not str:
-            raise ValueError(f"{record!r:.40} is no record")
+            raise ValueError(f"{record!r:.40} is not a record")
         yield record

@@ -17,11 +17,9 @@ from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_h
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor
-from runic_redis.protocol.effects import Command, Operation
-from runic_redis.protocol.refusals import ask, ask_all, time_us
-
-__all__ = ["KeptFact", "Page", "Shown", "count_leases", "cursor_at", "fact", "fact_previews", "page", "samples"]
+from runic_redis.operations.records import Commit, cursor_or_zero, decode_commit, entry_cursor
+from runic_redis.protocol.effects import Operation, key_command
+from runic_redis.protocol.refusals import ask, ask_all, server_us
 
 _LAST_MS = 2**64 - 1
 # Read at most this much of a workflow in one operation, if all entries are as large as the largest.
@@ -103,24 +101,22 @@ def page(
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     count = check_count(count, "count")
     low, high = check_cursor(after or 0, "after"), MAX_CURSOR if upto is None else check_cursor(upto, "upto")
-    largest = yield from ask(Command(("HGET", keys.meta, "largest"), keys.meta))
+    largest = yield from ask(key_command("HGET", keys.meta, "largest"))
     # One more entry tells whether there are more.
     wanted = max(1, min(count, _MOST_BYTES // _entry_bytes(largest))) + 1
     if after is not None:
         found, behind = yield from ask_all(
             [
-                Command(("XRANGE", keys.events, f"{low + 1}-0", "+", "COUNT", str(wanted)), keys.events),
-                Command(("XREVRANGE", keys.events, f"{low}-{_LAST_MS}", "-", "COUNT", "1"), keys.events),
+                key_command("XRANGE", keys.events, f"{low + 1}-0", "+", "COUNT", str(wanted)),
+                key_command("XREVRANGE", keys.events, f"{low}-{_LAST_MS}", "-", "COUNT", "1"),
             ]
         )
     else:
         # The commit that holds the event may end after it.
         above, below = yield from ask_all(
             [
-                Command(("XRANGE", keys.events, f"{high}-0", "+", "COUNT", "2"), keys.events),
-                Command(
-                    ("XREVRANGE", keys.events, f"{max(high, 1) - 1}-{_LAST_MS}", "-", "COUNT", str(wanted)), keys.events
-                ),
+                key_command("XRANGE", keys.events, f"{high}-0", "+", "COUNT", "2"),
+                key_command("XREVRANGE", keys.events, f"{max(high, 1) - 1}-{_LAST_MS}", "-", "COUNT", str(wanted)),
             ]
         )
         found, behind = [*above[:1], *below], above[1:]
@@ -154,11 +150,11 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
         count: read at most this many commits, and fewer if they are large.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
-    found = yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed", "largest"), keys.meta))
-    last, trimmed = map(_cursor, found[:2])
+    found = yield from ask(key_command("HMGET", keys.meta, "cursor", "trimmed", "largest"))
+    last, trimmed = map(cursor_or_zero, found[:2])
     count = max(1, min(check_count(count, "count"), _MOST_BYTES // _entry_bytes(found[2]), last - trimmed))
     places = sorted({trimmed + 1 + (last - trimmed - 1) * number // max(1, count - 1) for number in range(count)})
-    commands = [Command(("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1"), keys.events) for place in places]
+    commands = [key_command("XRANGE", keys.events, f"{place}-0", "+", "COUNT", "1") for place in places]
     replies = yield from ask_all(commands)
     entries = list({entry[0]: entry for reply in replies for entry in reply}.values())
     # Both ends first, then ever finer halves, so samples cover the whole workflow wherever decoding stops.
@@ -189,10 +185,10 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
     A binary search: it reads one entry for each doubling of the number of events.
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
-    high, low = map(_cursor, (yield from ask(Command(("HMGET", keys.meta, "cursor", "trimmed"), keys.meta))))
+    high, low = map(cursor_or_zero, (yield from ask(key_command("HMGET", keys.meta, "cursor", "trimmed"))))
     while low < high:
         middle = (low + high + 1) // 2
-        found = yield from ask(Command(("XRANGE", keys.events, f"{middle}-0", "+", "COUNT", "1"), keys.events))
+        found = yield from ask(key_command("XRANGE", keys.events, f"{middle}-0", "+", "COUNT", "1"))
         if found and int(found[0][0].partition(b"-")[2]) <= time.timestamp() * 1000:
             low = entry_cursor(found[0], keys.events)
         else:
@@ -202,10 +198,10 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
 
 def count_leases(context: Context) -> Operation[tuple[int, int]]:
     """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
-    now_ms = time_us((yield from ask(Command(("TIME",), context.keys.config)))) // 1000
+    now_ms = (yield from server_us(context.keys.config)) // 1000
     keys = context.keys.all_leases()
-    all_ = sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
-    running = sum((yield from ask_all([Command(("ZCOUNT", key, f"({now_ms}", "+inf"), key) for key in keys])))
+    all_ = sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
+    running = sum((yield from ask_all([key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in keys])))
     return running, max(0, all_ - running)
 
 
@@ -221,10 +217,10 @@ def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
     """
     raw = check_hash(fact_hash)
     bucket = context.keys.fact(raw)[0]
-    stored = yield from ask(Command(("HSTRLEN", bucket, raw), bucket))
+    stored = yield from ask(key_command("HSTRLEN", bucket, raw))
     if stored > _MOST_BYTES:
         return partial(KeptFact, None, stored, is_too_large=True)
-    data = yield from ask(Command(("HGET", bucket, raw), bucket))
+    data = yield from ask(key_command("HGET", bucket, raw))
     if data is None:
         raise FactNotFound(f"No fact is kept under {fact_hash!r:.100}.", hashes=[fact_hash])
     return partial(_fact, context, raw, data, _LARGEST_DECODED)
@@ -243,9 +239,9 @@ def fact_previews(context: Context, fact_hashes: Sequence[str]) -> Operation[Cal
     """
     raws = [check_hash(fact_hash) for fact_hash in fact_hashes]
     places = [(context.keys.fact(raw)[0], raw) for raw in raws]
-    sizes = yield from ask_all([Command(("HSTRLEN", bucket, raw), bucket) for bucket, raw in places])
+    sizes = yield from ask_all([key_command("HSTRLEN", bucket, raw) for bucket, raw in places])
     small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= _LARGEST_PREVIEW]
-    stored = yield from ask_all([Command(("HGET", bucket, raw), bucket) for bucket, raw in small])
+    stored = yield from ask_all([key_command("HGET", bucket, raw) for bucket, raw in small])
 
     def decode() -> dict[str, KeptFact]:
         found = {
@@ -278,10 +274,6 @@ def _expanded(payload: bytes) -> int:
         return payload_size(payload)
     except Exception:  # any error of the compression
         return 0
-
-
-def _cursor(value: bytes | None) -> int:
-    return int(value) if value is not None and is_cursor(value) else 0
 
 
 def _entry_bytes(largest: bytes | None) -> int:

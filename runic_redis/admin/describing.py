@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -11,26 +11,11 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
-from runic_redis.operations.leftovers import is_behind, is_left_over
-from runic_redis.operations.records import Commit, decode_commit, entry_cursor
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
+from runic_redis.operations.lost_meta import is_behind, is_left_over
+from runic_redis.operations.records import EPOCH, Commit, cursor_or_zero, decode_commit, entry_cursor
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
 
-__all__ = [
-    "Description",
-    "State",
-    "count_events",
-    "count_unfinished",
-    "count_workflows",
-    "describe",
-    "describe_one",
-    "fact_labels",
-    "read_score",
-    "read_time",
-    "recent_commits",
-]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
     *("completed", "expires", "fence", "lease_owner", "lease_until"),
@@ -125,21 +110,21 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
 def count_workflows(context: Context) -> Operation[list[int]]:
     """Return how many workflows each partition has. An expired workflow counts until the next listing deletes it."""
     keys = context.keys.indexes()
-    counts: list[int] = yield from ask_all([Command(("ZCARD", key), key) for key in keys])
+    counts: list[int] = yield from ask_all([key_command("ZCARD", key) for key in keys])
     return counts
 
 
 def count_unfinished(context: Context) -> Operation[int]:
     """Return how many workflows are leased or unfinished."""
     keys = context.keys.all_leases()
-    return sum((yield from ask_all([Command(("ZCARD", key), key) for key in keys])))
+    return sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
 
 
 def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:
     """Return how many events workflows have had, and how many of them are not trimmed."""
     keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
-    replies = yield from ask_all([Command(("HMGET", key, "cursor", "trimmed"), key) for key in keys])
-    cursors = [(_count(cursor), _count(trimmed)) for cursor, trimmed in replies]
+    replies = yield from ask_all([key_command("HMGET", key, "cursor", "trimmed") for key in keys])
+    cursors = [(cursor_or_zero(cursor), cursor_or_zero(trimmed)) for cursor, trimmed in replies]
     return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
 
 
@@ -150,19 +135,19 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
     """
     keys = context.keys.workflow(check_workflow_id(workflow_id))
     commands = [
-        Command(("HMGET", keys.meta, "created", "cursor"), keys.meta),
-        Command(("XREVRANGE", keys.events, "+", "-", "COUNT", str(count)), keys.events),
-        Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+        key_command("HMGET", keys.meta, "created", "cursor"),
+        key_command("XREVRANGE", keys.events, "+", "-", "COUNT", str(count)),
+        key_command("HMGET", keys.meta, "created", "trimmed"),
     ]
     commits: list[Commit] = []
     damaged: list[str] = []
     try:
         (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)
-        newest = max(entry_cursor(entries[0], keys.events) if entries else 0, _count(trimmed))
+        newest = max(entry_cursor(entries[0], keys.events) if entries else 0, cursor_or_zero(trimmed))
     except DecodeError:
         return [], []  # the description names the problem
-    if before == after and newest < _count(cursor):
-        damaged.append(f"events: those from {newest + 1} to {_count(cursor)} are missing")
+    if before == after and newest < cursor_or_zero(cursor):
+        damaged.append(f"events: those from {newest + 1} to {cursor_or_zero(cursor)} are missing")
     for entry in entries:
         try:
             commits.append(decode_commit(context, workflow_id, entry, with_records=True))
@@ -179,13 +164,13 @@ def fact_labels(context: Context, hashes: Sequence[str]) -> Operation[dict[str, 
     """Return for each fact its type and size, such as "dict, 24 B"; of a large one only the size, by its hash."""
     raw = [check_hash(fact_hash) for fact_hash in hashes]
     buckets = [context.keys.fact(one)[0] for one in raw]
-    sized = [Command(("HSTRLEN", bucket, one), bucket) for bucket, one in zip(buckets, raw, strict=True)]
+    sized = [key_command("HSTRLEN", bucket, one) for bucket, one in zip(buckets, raw, strict=True)]
     labels: dict[str, str] = {}
     small: list[tuple[str, bytes, Command]] = []
     for fact_hash, one, bucket, size in zip(hashes, raw, buckets, (yield from ask_all(sized)), strict=True):
         labels[fact_hash] = f"{size:,} B" if size else "missing"
         if 0 < size <= _MOST_LABELLED:
-            small.append((fact_hash, one, Command(("HGET", bucket, one), bucket)))
+            small.append((fact_hash, one, key_command("HGET", bucket, one)))
     found = yield from ask_all([command for _, _, command in small])
     for (fact_hash, one, _), data in zip(small, found, strict=True):
         if data is not None:
@@ -206,7 +191,7 @@ def read_time(value: Any, per_second: int = 1000) -> datetime | None:
     if value is None or not is_cursor(value):
         return None
     try:
-        return _EPOCH + timedelta(microseconds=int(value) * 1_000_000 // per_second)
+        return EPOCH + timedelta(microseconds=int(value) * 1_000_000 // per_second)
     except OverflowError:
         return None
 
@@ -220,17 +205,17 @@ def read_score(score: bytes | float) -> datetime | None:
 def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
     keys = context.keys.workflow(workflow_id)
     return [
-        Command(("HMGET", keys.meta, *_META), keys.meta),
-        Command(("HMGET", keys.snapshot, "cursor", "time"), keys.snapshot),
-        Command(("HSTRLEN", keys.snapshot, "data"), keys.snapshot),
-        Command(("XLEN", keys.events), keys.events),
-        Command(("STRLEN", keys.log), keys.log),
-        Command(("SCARD", keys.refs), keys.refs),
-        Command(("HLEN", keys.commits), keys.commits),
-        Command(("ZSCORE", keys.index, workflow_id), keys.index),
-        Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
+        key_command("HMGET", keys.meta, *_META),
+        key_command("HMGET", keys.snapshot, "cursor", "time"),
+        key_command("HSTRLEN", keys.snapshot, "data"),
+        key_command("XLEN", keys.events),
+        key_command("STRLEN", keys.log),
+        key_command("SCARD", keys.refs),
+        key_command("HLEN", keys.commits),
+        key_command("ZSCORE", keys.index, workflow_id),
+        key_command("ZSCORE", keys.leases, workflow_id),
         # If it is as at first, the workflow was not deleted and made again in between.
-        Command(("HGET", keys.meta, "created"), keys.meta),
+        key_command("HGET", keys.meta, "created"),
     ]
 
 
@@ -253,7 +238,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     created, cursor, trimmed, saved, logged, completed, expires, _, owner, until = meta
     if created == created_after:
         if snapshot is not None and is_behind(saved, snapshot):
-            damaged.append(f"snapshot: the one at cursor {_count(saved)} is missing")
+            damaged.append(f"snapshot: the one at cursor {cursor_or_zero(saved)} is missing")
         if logged is not None and log_bytes == 0:
             damaged.append("log: it is missing")
     snapshot_cursor, snapshot_time = snapshot or (None, None)
@@ -266,14 +251,14 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     return Description(
         workflow_id=workflow_id,
         state=state,
-        cursor=_count(cursor),
-        trimmed=_count(trimmed),
+        cursor=cursor_or_zero(cursor),
+        trimmed=cursor_or_zero(trimmed),
         entries=entries or 0,
         created=read_time(created, 1_000_000),
         written=None if written is None else read_score(written),
         completed=read_time(completed),
         expires=read_time(expires),
-        snapshot_cursor=None if snapshot_cursor is None else _count(snapshot_cursor),
+        snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),
         snapshot_bytes=snapshot_bytes or 0,
         log_bytes=log_bytes or 0,
@@ -283,7 +268,3 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         commit_ids=commit_ids or 0,
         damaged=tuple(damaged),
     )
-
-
-def _count(value: bytes | None) -> int:
-    return int(value) if value is not None and is_cursor(value) else 0

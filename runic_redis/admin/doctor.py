@@ -11,11 +11,9 @@ from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, 
 from runic_redis.operations import workflows
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.settings import parse_info
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
-from runic_redis.protocol.refusals import answer, ask, time_us
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
+from runic_redis.protocol.refusals import answer, ask, server_us
 from runic_redis.protocol.resp import pairs
-
-__all__ = ["RESTORE_SETTINGS", "Check", "Verdict", "doctor"]
 
 Verdict = Literal["good", "warning", "bad", "unknown"]
 # A server that uses this share of its memory is nearly full.
@@ -226,7 +224,7 @@ def _check_writing(context: Context) -> Operation[Check]:
     """Try a plain write and a script, neither of which changes anything: every write of a store is a script."""
     key = context.keys.workflow(_ABSENT).index
     try:
-        yield from ask(Command(("ZADD", key, "XX", "0", _ABSENT), key))
+        yield from ask(key_command("ZADD", key, "XX", "0", _ABSENT))
         yield from workflows.delete(context, [_ABSENT])
     except StoreError as error:
         return Check("writing", "bad", "the server rejects a write that changes nothing", str(error))
@@ -238,7 +236,7 @@ def _check_latency(context: Context, timer: Callable[[], float]) -> Operation[Ch
     took_ms = []
     for _ in range(_ROUND_TRIPS):
         began_s = timer()
-        yield from ask(Command(("HGET", key, "format"), key))
+        yield from ask(key_command("HGET", key, "format"))
         took_ms.append((timer() - began_s) * 1000)
     usual, nearly_all = median(took_ms), quantiles(took_ms, n=100)[98]
     found = f"{usual:.2f} ms a round trip, 99 of 100 within {nearly_all:.2f} ms, the longest {max(took_ms):.1f} ms"
@@ -250,10 +248,10 @@ def _check_latency(context: Context, timer: Callable[[], float]) -> Operation[Ch
 
 def _check_clock(context: Context, clock: Callable[[], float]) -> Operation[Check]:
     try:
-        server_us = time_us((yield from ask(Command(("TIME",), context.keys.config))))
+        now_us = yield from server_us(context.keys.config)
     except ConfigurationError:
         return Check("clock", "unknown", "TIME is rejected", "Give the user +time for this check.")
-    apart_s = server_us / 1e6 - clock()
+    apart_s = now_us / 1e6 - clock()
     found = f"the server's clock is {abs(apart_s):.2f} s {'ahead' if apart_s > 0 else 'behind'}"
     if abs(apart_s) > _CLOCKS_APART_S:
         advice = "Times of commits and leases are the server's. Set both clocks by NTP."

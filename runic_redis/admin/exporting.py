@@ -1,54 +1,52 @@
-"""Workflows and facts as the records of an archive; what the records are, docs/data-format.md says.
+"""Export workflows and facts as the records of an archive, which docs/data-format.md specifies.
 
-Each workflow is exported as it was at one moment, while writers go on: up to the cursor that it had then, with nothing
-in between missing. One that is trimmed or deleted while it is read is begun anew: a second beginning makes what came
-since the first void. All is taken as it is kept, and so needs no classes.
+Writers may be active. Each workflow is exported as it was at one moment: all events up to the cursor that it had then.
+A workflow that is trimmed or deleted while it is read is started again: its second beginning in the archive voids the
+records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
 from runic_redis.arguments import check_workflow_id, is_cursor
-from runic_redis.codec import count_events, fact_matches
+from runic_redis.codec import event_count, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.leftovers import is_behind, reject_leftovers
+from runic_redis.operations.lost_meta import is_behind, reject_leftovers
 from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
-from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs, scored_ids
 from runic_redis.protocol.scans import Scans
 
-__all__ = ["KEPT", "Exporter", "is_entry"]
-
-# The fields of a meta hash that go with the workflow. A lease does not: it is one of the server's.
+# The exported fields of a meta hash. A lease is not exported: it is valid on its server only.
 KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
 _PAGE_BYTES = 4 * 1024 * 1024
-# Entries of less are not noted as large by the scripts.
+# The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192
 _FIRST_ENTRIES = 8
 _MOST_ENTRIES = 1000
 _MEMBERS = 1000
 _FIELDS = (4, 6)
-# How often a workflow that changes while it is read is begun anew.
+# How often a workflow that changes while it is read is started again.
 _TRIES = 20
 
 
 class Exporter:
-    """Exports workflows and facts.
+    """An export of workflows and facts.
 
     Args:
         context: the store's.
-        workflow_ids: the workflows; None for all of them, and all facts.
+        workflow_ids: the workflows; None for all workflows and all facts.
 
     Attributes:
         workflows: how many workflows have been exported.
-        events: how many events they have had, those that are trimmed aside.
+        events: how many events they have had, without trimmed ones.
         facts: how many facts have been exported.
-        problems: what could not be exported, and why.
+        problems: the failures, with their reasons.
     """
 
     def __init__(self, context: Context, workflow_ids: Iterable[str] | None = None) -> None:
@@ -56,17 +54,17 @@ class Exporter:
         self._ids = None if workflow_ids is None else list(dict.fromkeys(map(check_workflow_id, workflow_ids)))
         self.workflows = self.events = self.facts = 0
         self.problems: list[str] = []
-        # The first record of what there is already.
+        # The first record of the archive.
         self._begun: Record | None = None
         self._workflows: set[str] = set()
         self._facts: set[bytes] = set()
 
     def count(self) -> Operation[int]:
-        """How many workflows are to be exported, about."""
+        """Return about how many workflows are to be exported."""
         return len(self._ids) if self._ids is not None else sum((yield from count_workflows(self._context)))
 
     def note(self, record: Record) -> None:
-        """Take a record for exported: it is in the archive already, from a run that was cut off."""
+        """Note a record that the archive contains already, from an interrupted run."""
         self._begun = self._begun or record
         if record[0] == "fact":
             self.facts += 1
@@ -77,10 +75,10 @@ class Exporter:
             self._workflows.add(record[1])
 
     def run(self, write: Callable[[Record], None]) -> Operation[None]:
-        """Give the records, those that are not there yet, one after the other.
+        """Write the records that the archive does not contain yet.
 
         Raises:
-            ConfigurationError: what is there already is of another namespace, or of other workflows.
+            ConfigurationError: the archive was begun for another namespace, or for other workflows.
         """
 
         def give(record: Record) -> None:
@@ -88,23 +86,23 @@ class Exporter:
             self.note(record)
 
         config = self._context.keys.config
-        created = yield from ask(Command(("HGET", config, "created"), config))
+        created = yield from ask(key_command("HGET", config, "created"))
         chosen = None if self._ids is None else Digest().add(sorted(self._ids))
         first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
         if self._begun is None:
             give(first)
         elif self._begun != first:
             raise ConfigurationError(
-                "The .partial file beside the archive was begun by a run with other workflows, or on another server or "
-                f"namespace, or one made anew: it began with {self._begun!r:.200}, and this one with {first!r:.200}. "
-                "Remove the .partial file, or name another archive. Nothing was changed."
+                "The .partial file beside the archive was begun by a run for other workflows, another server, another "
+                f"namespace, or a namespace that was made again since: it begins with {self._begun!r:.200}, and this "
+                f"run with {first!r:.200}. Nothing was changed. Remove the .partial file, or name another archive."
             )
         if self._ids is not None:
             yield from self._export_workflows(self._ids, give)
         else:
-            # A scan shows all that are there from its begin to its end, also what is written meanwhile.
+            # A scan returns every member that is present from its start to its end, however much is written meanwhile.
             indexes = self._context.keys.indexes()
-            scans = Scans(Command(("ZSCAN", index, "0", "COUNT", str(_MEMBERS)), index) for index in indexes)
+            scans = Scans(key_command("ZSCAN", index, "0", "COUNT", str(_MEMBERS)) for index in indexes)
             while scans.more:
                 members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
                 yield from self._export_workflows([workflow_id for workflow_id, _ in members], give)
@@ -121,26 +119,14 @@ class Exporter:
             for _ in range(_TRIES):
                 if (yield from self._try_workflow(workflow_id, give)):
                     return
-            self.problems.append(f"The workflow {workflow_id!r} changed again and again while it was read.")
+            self.problems.append(f"The workflow {workflow_id!r} changed too often while it was read. Export it again.")
         except (DecodeError, InvalidArgument) as error:
             self.problems.append(f"The workflow {workflow_id!r:.600} cannot be exported: {error}")
 
     def _try_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[bool]:
-        """Export a workflow; whether nothing of it went meanwhile."""
+        """Export a workflow. Return False if it was trimmed or deleted meanwhile."""
         keys = self._context.keys.workflow(check_workflow_id(workflow_id))
-        commands = [
-            # Before the rest and behind it: what is read in between is of one life of the workflow, and untrimmed.
-            Command(("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"), keys.meta),
-            # What may not be ahead of the meta hash is read before it.
-            Command(("HMGET", keys.snapshot, "cursor", "time", "data"), keys.snapshot),
-            Command(("HGETALL", keys.meta), keys.meta),
-            Command(("GET", keys.log), keys.log),
-            Command(("ZSCORE", keys.index, workflow_id), keys.index),
-            Command(("ZSCORE", keys.leases, workflow_id), keys.leases),
-            Command(("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)), keys.refs),
-            Command(("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)), keys.commits),
-            *_page(keys, b"-", _FIRST_ENTRIES),
-        ]
+        commands = _reading_commands(keys, workflow_id)
         replies = yield from ask_all(commands)
         (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
@@ -148,8 +134,8 @@ class Exporter:
             yield from reject_leftovers(self._context, workflow_id)
             if self._ids is not None:
                 self.problems.append(f"There is no workflow {workflow_id!r}.")
-            return True  # else it was deleted since it was listed
-        _check(keys, meta, snapshot)
+            return True  # if it was not named, it was deleted since it was listed
+        _check_exportable(keys, meta, snapshot)
         cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
         life = [meta.get("created"), meta.get("trimmed")]
         if not before == life == after or (entries and not cursor):
@@ -161,12 +147,8 @@ class Exporter:
             digest.add(record)
             give(record)
 
-        score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
-        add(["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None])
-        if snapshot[2] is not None:
-            add(["snapshot", *snapshot])
-        if log is not None:
-            add(["log", log])
+        for record in _first_records(workflow_id, meta, written=written, leased=leased, snapshot=snapshot, log=log):
+            add(record)
         yield from self._export_members("commits", commands[7], commits, add, give=give, cursor=cursor)
         yield from self._export_members("refs", commands[6], refs, add, give=give, cursor=cursor)
         position, count, last = trimmed, 0, b""
@@ -190,13 +172,13 @@ class Exporter:
         return True
 
     def _check_entries(self, workflow_id: str, position: int, entries: Iterable[Any]) -> None:
-        """Check that entries are of this store, and follow each other from a cursor on."""
+        """Check that entries are of this store, and follow each other without a gap from a cursor on."""
         keys = self._context.keys.workflow(workflow_id)
         for entry in entries:
             if not is_entry(entry):
                 raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
             end = entry_cursor(entry, keys.events)
-            start = end - count_events(entry[1][1])
+            start = end - event_count(entry[1][1])
             if start > position:
                 raise events_missing(self._context, workflow_id, position, start)
             if start < position:
@@ -213,7 +195,7 @@ class Exporter:
         give: Callable[[Record], None],
         cursor: int,
     ) -> Operation[None]:
-        """Export a set, page by page, with the facts that it names; or a hash of commit ids, those up to a cursor."""
+        """Export a set page by page, with the facts that it names; or a hash of commit ids, up to a cursor."""
         scans = Scans([])
         page = reply[1]
         if int(reply[0]):
@@ -225,23 +207,23 @@ class Exporter:
                 if kind == "refs":
                     yield from self._export_facts(members, give)
                 else:
-                    # One that came since would stand, where it is imported, for events that are not there.
+                    # A later commit id would stand for events that the archive does not have.
                     members = [
                         [commit_id, place]
                         for commit_id, place in pairs(page)
                         if read_cursor(place, command.key) <= cursor
                     ]
-                # A server may send a small set whole, however many members its settings call small.
+                # A server may send a whole set at once, if its settings call the set small.
                 for first in range(0, len(members), _MEMBERS):
                     add([kind, members[first : first + _MEMBERS]])
             page = (yield from scans.next_members()) if scans.more else []
 
     def _export_facts(self, hashes: Iterable[bytes], give: Callable[[Record], None]) -> Operation[None]:
-        """Export facts that have not been."""
+        """Export the facts that were not exported before."""
         new = [fact for fact in hashes if fact not in self._facts]
         buckets = [self._context.keys.fact(fact)[0] for fact in new]
         sizes = yield from ask_all(
-            [Command(("HSTRLEN", bucket, fact), bucket) for fact, bucket in zip(new, buckets, strict=True)]
+            [key_command("HSTRLEN", bucket, fact) for fact, bucket in zip(new, buckets, strict=True)]
         )
         at = 0
         while at < len(new):
@@ -249,7 +231,7 @@ class Exporter:
             while end < len(new) and (end == at or total + sizes[end] <= _PAGE_BYTES):
                 total += sizes[end]
                 end += 1
-            commands = [Command(("HGET", buckets[n], new[n]), buckets[n]) for n in range(at, end)]
+            commands = [key_command("HGET", buckets[n], new[n]) for n in range(at, end)]
             for fact, data in zip(new[at:end], (yield from ask_all(commands)), strict=True):
                 self._export_fact(fact, data, give)
             at = end
@@ -265,26 +247,46 @@ class Exporter:
     def _export_other_facts(self, give: Callable[[Record], None]) -> Operation[None]:
         """Export the facts that no workflow refers to."""
         keys = self._context.keys.buckets()
-        counts = yield from ask_all([Command(("HLEN", key), key) for key in keys])
+        counts = yield from ask_all([key_command("HLEN", key) for key in keys])
         for key, count in zip(keys, counts, strict=True):
             if count:
-                yield from self._export_facts((yield from ask(Command(("HKEYS", key), key))), give)
+                yield from self._export_facts((yield from ask(key_command("HKEYS", key))), give)
 
 
 def is_entry(entry: Any) -> bool:
-    """Whether an entry looks like one of ours: a header with its payload, the commit's id, and metadata perhaps."""
+    """Return whether an entry has the form of a store's: header and payload, commit id, and optional metadata."""
     entry_id, fields = entry
     return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
 
 
-def _check(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | None]) -> None:
-    """Refuse what no archive may hold: an import would refuse it.
+def _first_records(
+    workflow_id: str,
+    meta: Mapping[str, bytes],
+    *,
+    written: Any,
+    leased: Any,
+    snapshot: Sequence[Any],
+    log: bytes | None,
+) -> Iterator[Record]:
+    """Yield the records of a workflow that come before those of its members and entries."""
+    score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
+    yield ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None]
+    if snapshot[2] is not None:
+        yield ["snapshot", *snapshot]
+    if log is not None:
+        yield ["log", log]
+
+
+def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | None]) -> None:
+    """Reject a workflow that an import would reject.
 
     Raises:
         DecodeError: it is damaged.
     """
     if "created" not in meta:
-        raise DecodeError(f"when it was created is missing at the key {keys.meta!r}: verify it first.")
+        raise DecodeError(
+            f"the time of its creation is missing at the key {keys.meta!r}. Run runic-redis verify --repair."
+        )
     for name in KEPT:
         if not is_cursor(meta.get(name, b"0")):
             raise DecodeError(f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}.")
@@ -295,7 +297,7 @@ def _check(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | No
 def _check_saved(
     keys: WorkflowKeys, snapshot: tuple[bytes | None, list[bytes | None]], log: tuple[bytes | None, bytes | None]
 ) -> None:
-    """Check that a snapshot and a log are there if the meta hash, which stands first in each pair, says so.
+    """Check that a snapshot and a log exist if the meta hash, the first of each pair, has a note of them.
 
     Raises:
         DecodeError: one is missing.
@@ -306,13 +308,30 @@ def _check_saved(
         raise DecodeError(f"its log is missing at the key {keys.log!r}.")
 
 
+def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
+    """Return the commands that read a workflow, with the first page of its entries."""
+    return [
+        # Read before the rest and after it: if both are the same, it was not deleted or trimmed in between.
+        key_command("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"),
+        # The snapshot may not be ahead of the meta hash, and so is read before it.
+        key_command("HMGET", keys.snapshot, "cursor", "time", "data"),
+        key_command("HGETALL", keys.meta),
+        key_command("GET", keys.log),
+        key_command("ZSCORE", keys.index, workflow_id),
+        key_command("ZSCORE", keys.leases, workflow_id),
+        key_command("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)),
+        key_command("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)),
+        *_page(keys, b"-", _FIRST_ENTRIES),
+    ]
+
+
 def _entries_that_fit(largest: int) -> int:
     return max(1, min(_MOST_ENTRIES, _PAGE_BYTES // max(largest, _LARGE)))
 
 
 def _page(keys: WorkflowKeys, bound: bytes, count: int) -> list[Command]:
-    """A page of entries, and what tells whether any have gone from it."""
+    """Return commands for a page of entries, and for the fields that tell whether entries were trimmed or deleted."""
     return [
-        Command(("XRANGE", keys.events, bound, "+", "COUNT", str(count)), keys.events),
-        Command(("HMGET", keys.meta, "created", "trimmed"), keys.meta),
+        key_command("XRANGE", keys.events, bound, "+", "COUNT", str(count)),
+        key_command("HMGET", keys.meta, "created", "trimmed"),
     ]

@@ -1,9 +1,9 @@
-"""The records of an archive as workflows and facts; what the records are, docs/data-format.md says.
+"""Import workflows and facts from the records of an archive, which docs/data-format.md specifies.
 
-A workflow is gathered beside its keys, where nobody reads, and made in one step once all of it is there: so nobody sees
-part of one. What was gathered by an import that was cut off goes when another begins with the workflow, or a day later.
-Of imports at the same time, the last that has begun with a workflow makes it. A workflow that is there already stays as
-it is.
+An import gathers a workflow in temporary keys, and makes it in one step once it is complete. So no reader sees a part
+of a workflow. The temporary keys of an interrupted import are deleted when another import begins with the workflow, or
+a day later. Of several imports at a time, the last that began with a workflow makes it. An existing workflow is not
+changed.
 """
 
 from collections.abc import Sequence
@@ -20,19 +20,17 @@ from runic_redis.operations.facts import save_encoded
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
-from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, key_command, own_id
 from runic_redis.protocol.refusals import ask, ask_all
-
-__all__ = ["Importer"]
 
 _KEPT_FOR_MS = str(24 * 3600 * 1000)
 _SEND_BYTES = 4 * 1024 * 1024
 _SEND_FACTS = 500
-# A command that is queued takes this much beside its data.
+# A queued command takes this much memory beside its data.
 _COMMAND_BYTES = 1024
-# An archive with more problems than this is not read on: they are kept until the end.
+# With more problems than this, the import ends: it keeps them all in memory.
 _MOST_PROBLEMS = 100_000
-# What reading a damaged record raises.
+# The exceptions that reading a damaged record raises.
 _DAMAGE = (TypeError, ValueError, AttributeError, IndexError)
 
 
@@ -43,49 +41,49 @@ class _Workflow:
         try:
             self.workflow_id = check_workflow_id(name)
         except InvalidArgument:
-            raise ValueError(f"{name!r:.80} is no workflow id") from None
+            raise ValueError(f"{name!r:.80} is not a workflow id") from None
         self.keys = context.keys.workflow(self.workflow_id)
         self.gathered = context.keys.imported(self.workflow_id)
-        # What is gathered belongs to this one, until another import begins with the workflow.
+        # Marks the temporary keys as this import's, until another import begins with the workflow.
         self.beginning = own_id()
-        # Whether nothing more of it is wanted: it is there already, or another import has it, or it is damaged.
+        # Whether it is not made: it exists already, or another import has it, or it is damaged.
         self.stays = False
-        # Of its records that were read.
+        # The digest of its records so far.
         self.digest = Digest()
-        # Of one that is there already, as it seems: the last entry that the archive has of it.
+        # Whether it seems to exist already; then, the last entry that the archive has of it.
         self.there = False
         self.last: Any = None
 
     @property
-    def wanted(self) -> bool:
-        """Whether its records are still to be read."""
+    def is_wanted(self) -> bool:
+        """Return whether its records are still to be read."""
         return self.there or not self.stays
 
     def keep(self, kept: dict[str, bytes], written: Any, unfinished: Any) -> None:
-        """Take what the archive says of it at its begin."""
+        """Take the values of its first record."""
         if "created" not in kept or not all(field in KEPT and is_cursor(value) for field, value in kept.items()):
-            raise ValueError("what is kept of the workflow")
+            raise ValueError("the fields of the workflow")
         self.kept = kept
         score = float(kept["created"] if written is None else written)
         if isnan(score):
-            raise ValueError("the time when it was last written to")
+            raise ValueError("the time of its last write")
         self.written = f"{score:.0f}"
         self.unfinished = bool(unfinished)
 
 
 class Importer:
-    """Imports what an archive holds, record by record.
+    """An import of an archive, record by record.
 
     Args:
         context: the store's.
 
     Attributes:
         workflows: how many workflows have been imported.
-        there: how many were there already.
-        events: how many events the imported ones hold.
+        there: how many workflows existed already.
+        events: how many events the imported workflows hold.
         facts: how many facts have been saved.
-        problems: what could not be imported, and why.
-        complete: whether the archive's end was read, and as much came before as that says.
+        problems: the failures, with their reasons.
+        complete: whether the end of the archive was read, and its counts agree with the records before it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -93,10 +91,10 @@ class Importer:
         self.workflows = self.there = self.events = self.facts = 0
         self.problems: list[str] = []
         self.complete = False
-        # Whether the first record was read, which says what version the others are.
+        # Whether the first record was read, which names the version of the others.
         self._begun = False
         self._workflow: _Workflow | None = None
-        # Facts, and what was gathered of the workflow, that are still to be sent; and how many bytes they have.
+        # Facts, and commands for the temporary keys, that are not sent yet; and their size in bytes.
         self._facts: list[tuple[bytes, bytes]] = []
         self._commands: list[Command] = []
         self._size = 0
@@ -107,7 +105,7 @@ class Importer:
         """Import a record.
 
         Raises:
-            DecodeError: it is no record.
+            DecodeError: it is damaged.
             ConfigurationError: the archive is of a later version.
         """
         try:
@@ -116,12 +114,12 @@ class Importer:
             raise
         except _DAMAGE as error:
             raise DecodeError(
-                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. What came before it is imported."
+                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. The records before it are imported."
             ) from error
         if len(self.problems) > _MOST_PROBLEMS:
             raise DecodeError(
-                f"The archive has more than {_MOST_PROBLEMS} problems, the last one: {self.problems[-1]} What came "
-                "before it is imported, without what is damaged."
+                f"The archive has more than {_MOST_PROBLEMS} problems, the last one: {self.problems[-1]} The undamaged "
+                "workflows and facts before it are imported."
             )
 
     def _take(self, record: Record) -> Operation[None]:
@@ -144,18 +142,18 @@ class Importer:
             case ["done", name, int(events), int(entries), bytes(last), bytes(digest)]:
                 yield from self._finish(name, events, entries, last, digest)
             case ["end", int(workflows), int(events), int(facts)]:
-                yield from self._give_up()
+                yield from self._discard()
                 yield from self._send_facts()
                 self.complete = self._read == [workflows, events, facts]
             case [kind, *parts] if self._workflow is not None:
-                if self._workflow.wanted:
+                if self._workflow.is_wanted:
                     self._workflow.digest.add(record)
                     try:
                         yield from self._gather(self._workflow, kind, parts)
                     except _DAMAGE as error:
                         yield from self._leave_out(self._workflow, _damaged(kind, error))
             case _:
-                raise ValueError("it does not belong there")
+                raise ValueError("it is in the wrong place")
 
     def _take_fact(self, fact: bytes, data: bytes) -> Operation[None]:
         self._read[2] += 1
@@ -182,8 +180,8 @@ class Importer:
                 yield from self._send_facts()
 
     def _begin(self, workflow: _Workflow, state: list[Any]) -> Operation[None]:
-        """Begin with a workflow, unless there is one of its id."""
-        yield from self._give_up()
+        """Begin with a workflow, unless it exists already."""
+        yield from self._discard()
         self._workflow = workflow
         try:
             workflow.keep(*state)
@@ -196,51 +194,49 @@ class Importer:
             workflow.stays = True
             reached = read_cursor(cursor, workflow.keys.meta)
             if created != workflow.kept["created"] or reached < int(workflow.kept.get("cursor", 0)):
-                self._differs(workflow)
+                self._report_difference(workflow)
             else:
-                workflow.there = True  # unless it turns out to differ
+                workflow.there = True  # its last entry is compared later
 
-    def _differs(self, workflow: _Workflow) -> None:
+    def _report_difference(self, workflow: _Workflow) -> None:
         self.problems.append(
-            f"There is another workflow {workflow.workflow_id!r}, or an earlier state of it, or other events were "
-            "appended to it there: it stays. Delete it to import the one in the archive."
+            f"The workflow {workflow.workflow_id!r} exists with other events, or in an earlier state, and was not "
+            "changed. Delete it to import the one in the archive."
         )
 
     def _compare(self, workflow: _Workflow) -> Operation[None]:
-        """Whether a workflow that is there already has gone on from what the archive has, as far as that can be seen.
+        """Compare an existing workflow with the archive: it should continue from the last entry in the archive.
 
-        One with other events has another last entry, since an entry has its time and a random id.
+        A workflow with other events has another last entry, since an entry has a time and a random id. If that entry is
+        trimmed, the two cannot be compared, and count as equal.
         """
         if workflow.last is not None:
             last, keys = workflow.last[0], workflow.keys
             found, trimmed = yield from ask_all(
-                [
-                    Command(("XRANGE", keys.events, last, last), keys.events),
-                    Command(("HGET", keys.meta, "trimmed"), keys.meta),
-                ]
+                [key_command("XRANGE", keys.events, last, last), key_command("HGET", keys.meta, "trimmed")]
             )
             gone = read_cursor(trimmed, keys.meta) >= int(workflow.kept.get("cursor", 0))
             if found != [workflow.last] and not gone:
-                self._differs(workflow)
+                self._report_difference(workflow)
                 return
         self.there += 1
 
     def _leave_out(self, workflow: _Workflow, why: str) -> Operation[None]:
-        """Go on without a workflow that is damaged in the archive."""
-        yield from self._give_up()
+        """Skip a workflow that is damaged in the archive."""
+        yield from self._discard()
         self._workflow = workflow
         workflow.stays, workflow.there = True, False
         self.problems.append(f"The workflow {workflow.workflow_id!r} was not imported: {why}")
 
-    def _give_up(self) -> Operation[None]:
-        """Forget what was gathered of a workflow that was not finished: what comes next says that it is void."""
+    def _discard(self) -> Operation[None]:
+        """Delete the temporary keys of an unfinished workflow: the record after it voids it."""
         workflow, self._workflow = self._workflow, None
         self._commands = []
         if workflow is not None and not workflow.stays:
             yield from ask(Command(("UNLINK", *workflow.gathered), workflow.gathered.meta))
 
     def _gather(self, workflow: _Workflow, kind: Any, parts: list[Any]) -> Operation[None]:
-        """Take something of a workflow, to be sent together with more of it."""
+        """Queue the data of a record for the temporary keys."""
         keys = workflow.gathered
         match kind, parts:
             case "entries", [[*_, last]] if workflow.there:
@@ -266,10 +262,10 @@ class Importer:
                         raise ValueError("an entry")
                     arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
                 self._send_later(workflow, keys.events, kind, arguments)
-                # Further ones are not to overtake these.
+                # Later entries must not overtake these.
                 yield from self._send_gathered(workflow)
             case _:
-                raise ValueError("it is of no kind")
+                raise ValueError("its kind is unknown")
         if self._size >= _SEND_BYTES:
             yield from self._send_gathered(workflow)
 
@@ -286,21 +282,21 @@ class Importer:
             self._lose(workflow)
 
     def _lose(self, workflow: _Workflow) -> None:
-        """Leave a workflow to another import."""
+        """Leave a workflow to another import, which began with it later."""
         workflow.stays = True
         self.problems.append(
             f"The workflow {workflow.workflow_id!r} was not imported: another import began with it meanwhile, or this "
-            "one paused for a day. Import again, with one import at a time, to be sure that it is there."
+            "one paused for a day. To make sure that it exists, import again, with one import at a time."
         )
 
     def _finish(self, name: Any, events: int, entries: int, last: bytes, digest: bytes) -> Operation[None]:
-        """Make a workflow of what was gathered."""
+        """Make the workflow from its temporary keys."""
         workflow = self._workflow
         if workflow is None or workflow.workflow_id != name:
             raise ValueError("another workflow was begun")
         self._read[0] += 1
         self._read[1] += events
-        if workflow.wanted and digest != workflow.digest.add(["done", name, events, entries, last]):
+        if workflow.is_wanted and digest != workflow.digest.add(["done", name, events, entries, last]):
             yield from self._leave_out(
                 workflow, "its records in the archive differ from those that were exported. Export it again."
             )
@@ -316,7 +312,7 @@ class Importer:
         kept = dict(workflow.kept)
         created, expires = kept.pop("created"), kept.get("expires", b"")
         if "fence" in kept:
-            kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # no lease of the other server's fits
+            kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
         made = [keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta]
         reply = yield from write(
             self._context,
@@ -336,9 +332,9 @@ class Importer:
                 self._lose(workflow)
                 return
             self.problems.append(
-                f"There is another workflow {name!r} by now: it stays as it is."
+                f"The workflow {name!r} was made by another writer during the import, and was not changed."
                 if reply.code == "WORKFLOW_EXISTS"
-                else f"The workflow {name!r} has {entries} entries, and {reply.message} came: import again."
+                else f"The workflow {name!r} has {entries} entries, and {reply.message} arrived. Import again."
             )
             return
         self.workflows += 1
@@ -351,5 +347,5 @@ def _damaged(kind: Any, error: Exception) -> str:
 
 def _bytes(value: Any) -> bytes:
     if type(value) is not bytes:
-        raise TypeError("there is something else where bytes must be")
+        raise TypeError("a value is not bytes")
     return value

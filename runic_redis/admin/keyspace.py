@@ -11,8 +11,6 @@ from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.scans import AT_ONCE
 
-__all__ = ["KeyScan", "find_key", "find_namespaces"]
-
 _SLOTS = 16384
 _LOOKS = 200
 

@@ -16,12 +16,10 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
 from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script
-from runic_redis.protocol.refusals import answer_or_foreign, ask, time_us
+from runic_redis.protocol.effects import Batch, ErrorReply, Operation, call_script, key_command
+from runic_redis.protocol.refusals import answer_or_foreign, ask, server_us
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
-
-__all__ = ["Finding", "Verified", "Verifier"]
 
 # How many workflows are read in one round trip, and about how many bytes of events.
 _AT_ONCE = 64
@@ -76,11 +74,11 @@ class Verifier:
 
     def open(self) -> Operation[int]:
         """Read the server's time. Return about how many workflows there are to verify."""
-        self._now_ms = time_us((yield from ask(Command(("TIME",), self._context.keys.config)))) // 1000
+        self._now_ms = (yield from server_us(self._context.keys.config)) // 1000
         if self._named is not None:
             return len(self._named)
         keys = self._context.keys.indexes()
-        commands = [Command(("ZCARD", key), key) for key in keys]
+        commands = [key_command("ZCARD", key) for key in keys]
         counts = map(answer_or_foreign, (yield Batch(commands)), commands)
         return sum(count for count in counts if not isinstance(count, ErrorReply))
 
@@ -97,7 +95,7 @@ class Verifier:
         keys = self._context.keys
         # A scan returns every member that is present from its start to its end, however much is written meanwhile.
         scored = Scans(
-            Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key)
+            key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE))
             for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring())
         )
         found: list[str] = []
@@ -113,7 +111,7 @@ class Verifier:
         yield self._find_buckets(buckets)
         for at in range(0, len(buckets), _BUCKETS):
             facts = Scans(
-                Command(("HSCAN", bucket, "0", "COUNT", str(_FACTS)), bucket)
+                key_command("HSCAN", bucket, "0", "COUNT", str(_FACTS))
                 for bucket in map(keys.bucket, buckets[at : at + _BUCKETS])
             )
             while facts.more:
@@ -132,7 +130,7 @@ class Verifier:
             replies = iter((yield Batch(commands)))
             for check, some in asked:
                 if some:
-                    check.receive([answer_or_foreign(next(replies), command) for command in some])
+                    check.receive([answer_or_foreign(next(replies), command) for command in some], some)
         if self._repair:
             for check in checks:
                 if any(finding.repairs for finding in check.findings):
@@ -182,7 +180,7 @@ class Verifier:
         """Report a member that does not belong in a sorted set, and remove it when repairing."""
         self._wrong.add(key)
         if self._repair:
-            yield from ask(Command(("ZREM", key, member), key))
+            yield from ask(key_command("ZREM", key, member))
         return Finding("key", key, problem, (("member", ""),), self._repair)
 
     def _read_keys(self, scan: KeyScan, found: list[str]) -> Operation[Verified]:
@@ -253,7 +251,7 @@ class Verifier:
         """Check that the namespace's settings and their copy exist and agree."""
         keys = self._context.keys
         wanted = [str(value).encode() for value in (FORMAT, keys.partitions)]
-        commands = [Command(("HMGET", key, *SETTINGS), key) for key in (keys.config, keys.config_copy)]
+        commands = [key_command("HMGET", key, *SETTINGS) for key in (keys.config, keys.config_copy)]
         replies = [answer_or_foreign(*pair) for pair in zip((yield Batch(commands)), commands, strict=True)]
         if replies == [[None, None]] * 2:
             return []  # the namespace was never made, or is deleted
@@ -275,7 +273,7 @@ class Verifier:
     def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
         """Find the buckets that hold facts."""
         keys = self._context.keys.buckets()
-        commands = [Command(("HLEN", key), key) for key in keys]
+        commands = [key_command("HLEN", key) for key in keys]
         findings = []
         for number, reply in enumerate((yield Batch(commands))):
             count = answer_or_foreign(reply, commands[number])
@@ -301,7 +299,7 @@ class Verifier:
                         Finding("fact", name, f"it is in the bucket {scan.key}, where no reader looks for it")
                     )
         commands = [
-            Command(("ZSCORE", times, fact), times) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
+            key_command("ZSCORE", times, fact) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
         ]
         for (fact, data), command, reply in zip(facts, commands, (yield Batch(commands)), strict=True):
             age = answer_or_foreign(reply, command)
@@ -324,7 +322,7 @@ class Verifier:
         if not self._repair:
             return False
         _, times = self._context.keys.fact(fact)
-        yield from ask(Command(("ZADD", times, "NX", str(self._now_ms * 1000), fact), times))
+        yield from ask(key_command("ZADD", times, "NX", str(self._now_ms * 1000), fact))
         return True
 
 

@@ -6,16 +6,15 @@ again and again. This takes one command for each partition, no memory of the ser
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR, is_cursor
 from runic_redis.context import Context
-from runic_redis.protocol.effects import Command, Operation
-from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.operations.records import EPOCH, cursor_or_zero
+from runic_redis.protocol.effects import Operation, key_command
+from runic_redis.protocol.refusals import ask_all, server_us
 from runic_redis.protocol.resp import scored_ids
-
-__all__ = ["Change", "Meter", "Reading", "Watcher", "server_time"]
 
 # Remember the cursors of at most this many workflows.
 _REMEMBERED = 100_000
@@ -23,7 +22,6 @@ _REMEMBERED = 100_000
 _MOST_SAMPLED = 200
 # Read at most this many changes of a partition per look. The next look returns the rest.
 _AT_ONCE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Change(NamedTuple):
@@ -42,8 +40,7 @@ class Change(NamedTuple):
 
 def server_time(context: Context) -> Operation[datetime]:
     """Return the time by the server's clock."""
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    return _EPOCH + timedelta(microseconds=time_us(time))
+    return EPOCH + timedelta(microseconds=(yield from server_us(context.keys.config)))
 
 
 class Watcher:
@@ -64,7 +61,7 @@ class Watcher:
     def open(self) -> Operation[None]:
         """Start now."""
         keys = self._context.keys.indexes()
-        commands = [Command(("ZREVRANGE", key, "0", "0", "WITHSCORES"), key) for key in keys]
+        commands = [key_command("ZREVRANGE", key, "0", "0", "WITHSCORES") for key in keys]
         tops = [scored_ids(page, key) for key, page in zip(keys, (yield from ask_all(commands)), strict=True)]
         self._since = [int(min(max(top[0][1], 0), MAX_CURSOR)) if top else 0 for top in tops]
         self._told = [{workflow_id for workflow_id, _ in top} for top in tops]
@@ -75,9 +72,7 @@ class Watcher:
         """Return the changes since the last look, in the order of their times."""
         keys = self._context.keys.indexes()
         commands = [
-            Command(
-                ("ZRANGEBYSCORE", key, str(since), "+inf", "WITHSCORES", "LIMIT", "0", str(_AT_ONCE + len(told))), key
-            )
+            key_command("ZRANGEBYSCORE", key, str(since), "+inf", "WITHSCORES", "LIMIT", "0", str(_AT_ONCE + len(told)))
             for key, since, told in zip(keys, self._since, self._told, strict=True)
         ]
         changes: list[Change] = []
@@ -132,11 +127,11 @@ class Meter:
         if not changes:
             return Reading([], 0)
         keys = [self._context.keys.workflow(change.workflow_id) for change in changes]
-        found = yield from ask_all([Command(("HMGET", one.meta, "cursor", "created"), one.meta) for one in keys])
+        found = yield from ask_all([key_command("HMGET", one.meta, "cursor", "created") for one in keys])
         counted = 0
         unknown: list[tuple[Change, int]] = []
         for change, (cursor, created) in zip(changes, found, strict=True):
-            now, born_us = (int(value) if value is not None and is_cursor(value) else 0 for value in (cursor, created))
+            now, born_us = cursor_or_zero(cursor), cursor_or_zero(created)
             before = 0 if born_us > change.since_us else self._cursors.get(change.workflow_id)
             if before is None or before > now:
                 unknown.append((change, now))
@@ -155,7 +150,7 @@ class Meter:
         if not some:
             return 0
         keys = [self._context.keys.workflow(change.workflow_id).events for change, _ in some]
-        replies = yield from ask_all([Command(("XREVRANGE", key, "+", "-", "COUNT", "2"), key) for key in keys])
+        replies = yield from ask_all([key_command("XREVRANGE", key, "+", "-", "COUNT", "2") for key in keys])
         held = 0
         for (change, now), entries in zip(some, replies, strict=True):
             (_, ms), (before, _) = [entry[0].split(b"-") for entry in (*entries, (b"0-0",), (b"0-0",))][:2]

@@ -6,7 +6,7 @@ Writers may be active, and a change in progress is not damage. Therefore the che
 keys and again after them. Data is missing only if the first reading announced it. Data is in excess only if the second
 reading does not account for it. So a workflow may grow, and be trimmed, all the time.
 
-The module is long because reading and judging stay together: each judgement depends on the order of the readings.
+This is one module because reading and judging stay together: each judgement depends on the order of the readings.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +18,10 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.events import FACT_REF, refs_in
-from runic_redis.operations.records import decode_commit
-from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script
-from runic_redis.protocol.refusals import ask
+from runic_redis.operations.records import cursor_or_zero, decode_commit
+from runic_redis.operations.references import repair, repaired_keys
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.resp import pairs
-
-__all__ = ["Finding", "WorkflowCheck"]
 
 # The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192
@@ -123,36 +121,36 @@ class WorkflowCheck:
         if self._step == "head":
             # The snapshot may not be ahead of the meta hash, which is read after it, nor behind it, read before it.
             return [
-                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
-                Command(("HGETALL", keys.meta), keys.meta),
-                Command(("HEXISTS", keys.snapshot, "data"), keys.snapshot),
-                Command(("HGET", keys.snapshot, "cursor"), keys.snapshot),
-                Command(("XLEN", keys.events), keys.events),
-                Command(("STRLEN", keys.log), keys.log),
-                Command(("SCARD", keys.refs), keys.refs),
-                Command(("HLEN", keys.commits), keys.commits),
+                key_command("HGET", keys.snapshot, "cursor"),
+                key_command("HGETALL", keys.meta),
+                key_command("HEXISTS", keys.snapshot, "data"),
+                key_command("HGET", keys.snapshot, "cursor"),
+                key_command("XLEN", keys.events),
+                key_command("STRLEN", keys.log),
+                key_command("SCARD", keys.refs),
+                key_command("HLEN", keys.commits),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
-            return [*pages, Command(("HMGET", keys.meta, "created", "cursor"), keys.meta)]
+            return [*pages, key_command("HMGET", keys.meta, "created", "cursor")]
         if self._step == "facts":
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
-            return [
-                Command((name, bucket, fact), bucket) for fact in some for bucket, _ in [self._context.keys.fact(fact)]
-            ]
+            return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
         if self._step == "end":
             scores = (keys.index, keys.leases, keys.expiring)
             return [
-                Command(("HGETALL", keys.meta), keys.meta),
-                *(Command(("ZSCORE", key, self.workflow_id), key) for key in scores),
-                *(Command(("PTTL", key), key) for key in self._own),
-                Command(("HGETALL", keys.meta), keys.meta),
+                key_command("HGETALL", keys.meta),
+                *(key_command("ZSCORE", key, self.workflow_id) for key in scores),
+                *(key_command("PTTL", key) for key in self._own),
+                key_command("HGETALL", keys.meta),
             ]
         return []
 
-    def receive(self, replies: Sequence[Any]) -> None:
+    def receive(self, replies: Sequence[Any], commands: Sequence[Command]) -> None:
         """Take the replies to the last commands."""
+        if self._step != "facts":
+            replies = [self._readable(*pair) for pair in zip(replies, commands, strict=True)]
         if self._step == "head":
             self._take_head(replies)
         elif self._step == "pages":
@@ -164,46 +162,26 @@ class WorkflowCheck:
 
     def repair(self) -> Operation[None]:
         """Repair what can be derived, and mark the findings. A workflow that has changed meanwhile is not repaired."""
-        arguments: list[Argument] = [
-            self.workflow_id,
-            self._meta.get(b"cursor", b""),
-            self._last_id,
-            self._meta.get(b"fence", b""),
-            *(part for finding in self.findings for repair in finding.repairs for part in repair),
-        ]
-        reply = yield from ask(
-            call_script(
-                "repair",
-                self._repaired_keys(),
-                arguments,
-                workflow_id=self.workflow_id,
-            )
-        )
-        if reply == 1:
+        repairs = [repair for finding in self.findings for repair in finding.repairs]
+        state = (self._meta.get(b"cursor"), self._last_id, self._meta.get(b"fence"))
+        if (yield from repair(self._context, self.workflow_id, state, repairs)):
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
-
-    def _repaired_keys(self) -> list[str]:
-        keys = self._keys
-        return [
-            *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
-        ]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
         self.findings.append(Finding("workflow", self.workflow_id, problem, repairs))
 
-    def _readable(self, reply: Any, key: str) -> Any:
+    def _readable(self, reply: Any, command: Command) -> Any:
         """Return a reply; None, with a finding, if it is an error."""
-        if isinstance(reply, ErrorReply):
-            if key not in self._foreign:
-                self._foreign.add(key)
-                self._found(f"{key} cannot be read: {reply.code} {reply.message}")
-            return None
-        return reply
+        if not isinstance(reply, ErrorReply):
+            return reply
+        if command.key not in self._foreign:
+            self._foreign.add(command.key)
+            self._found(f"{command.key} cannot be read: {reply.text}")
+        return None
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        of = (keys.snapshot, keys.meta, keys.snapshot, keys.snapshot, keys.events, keys.log, keys.refs, keys.commits)
-        earlier, meta, data, later, entries, log, refs, commits = map(self._readable, replies, of)
+        earlier, meta, data, later, entries, log, refs, commits = replies
         self._meta = self._before = dict(pairs(meta or []))
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
@@ -223,31 +201,30 @@ class WorkflowCheck:
             self._step = "pages"
 
     def _pages(self) -> dict[str, Any]:
-        """Return the kinds of keys to read next: the events first, since the script writes what they refer to with them."""
+        """Return the kinds of keys to read next: the events first, then the keys written together with them."""
         return {what: where for what, where in self._left.items() if what in {"events", "log"}} or self._left
 
     def _page(self, what: str, where: Any, most_bytes: int) -> Command:
         keys = self._keys
         if what == "events":
             count = max(1, min(_MOST_ENTRIES, most_bytes // max(self._number("largest"), _LARGE)))
-            return Command(("XRANGE", keys.events, where, "+", "COUNT", str(count)), keys.events)
+            return key_command("XRANGE", keys.events, where, "+", "COUNT", str(count))
         if what == "log":
-            return Command(("GET", keys.log), keys.log)
+            return key_command("GET", keys.log)
         if what == "refs":
-            return Command(("SSCAN", keys.refs, where, "COUNT", str(_MEMBERS)), keys.refs)
-        return Command(("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS)), keys.commits)
+            return key_command("SSCAN", keys.refs, where, "COUNT", str(_MEMBERS))
+        return key_command("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS))
 
     def _take_pages(self, replies: Sequence[Any]) -> None:
         *pages, now = replies
-        created, cursor = (None, None) if isinstance(now, ErrorReply) else now
+        created, cursor = now or (None, None)
         if created != self._before.get(b"created"):
             # It was deleted and made again. Later entries have later IDs, so that reading on might never end.
             self._look_again()
             return
-        for what, reply in zip(list(self._pages()), pages, strict=True):
-            found = self._readable(reply, getattr(self._keys, what))
+        for what, found in zip(list(self._pages()), pages, strict=True):
             where = getattr(self, f"_take_{what}")(found) if found else None
-            if what == "events" and self._number("cursor") < self._position <= _number(cursor):
+            if what == "events" and self._number("cursor") < self._position <= cursor_or_zero(cursor):
                 where = None  # all entries of the first reading are read; more may be added for ever
             if where is None:
                 del self._left[what]
@@ -328,17 +305,15 @@ class WorkflowCheck:
         trimmed, cursor = self._number("trimmed"), self._number("cursor")
         noted = self._meta.get(b"snapshot")
         if later is None and not has_data and noted is not None:
-            self._found(f"its snapshot, of the cursor {_number(noted)}, is lost", ("meta.snapshot", ""))
-        elif earlier is not None and is_cursor(earlier) and cursor >= int(earlier) > _number(noted):
-            self._found(
-                f"the snapshot's cursor is {int(earlier)}, and {_number(noted)} is noted",
-                ("meta.snapshot", earlier.decode()),
-            )
-        elif later is not None and is_cursor(later) and int(later) < _number(noted):
-            self._found(
-                f"the snapshot's cursor is {int(later)}, and {_number(noted)} is noted",
-                ("meta.snapshot", later.decode()),
-            )
+            self._found(f"its snapshot, of the cursor {cursor_or_zero(noted)}, is lost", ("meta.snapshot", ""))
+        else:
+            is_ahead = cursor >= cursor_or_zero(earlier) > cursor_or_zero(noted)
+            seen = earlier if is_ahead else later
+            if is_ahead or (seen is not None and is_cursor(seen) and int(seen) < cursor_or_zero(noted)):
+                self._found(
+                    f"the snapshot's cursor is {int(seen)}, and {cursor_or_zero(noted)} is noted",
+                    ("meta.snapshot", seen.decode()),
+                )
         if later is None and not has_data:
             if trimmed:
                 self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
@@ -348,7 +323,7 @@ class WorkflowCheck:
             self._found("the snapshot is damaged: its cursor or its data is missing, or no number")
         elif int(later) < trimmed:
             self._found(f"the snapshot's cursor is {int(later)}, and the events up to {trimmed} are trimmed")
-        elif earlier is not None and is_cursor(earlier) and int(earlier) > cursor:
+        elif cursor_or_zero(earlier) > cursor:
             self._snapshot_ahead = int(earlier)
 
     def _judge(self) -> None:
@@ -358,7 +333,7 @@ class WorkflowCheck:
         for first, last in self._gaps:
             if last > trimmed:
                 self._found(f"the events {first} to {last} are missing")
-        end = _number(self._before.get(b"cursor"))
+        end = cursor_or_zero(self._before.get(b"cursor"))
         repairs: list[tuple[str, Argument]] = []
         # A cursor above an unreadable entry would make reading fail that now succeeds below it.
         if self._position > cursor >= self._broken:
@@ -384,11 +359,10 @@ class WorkflowCheck:
 
         Those missing are missing from the first reading, and those in excess exceed the second one.
         """
-        before = {name: _number(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
+        before = {name: cursor_or_zero(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
         if self._sizes[b"refs"] < before[b"refs"]:
             self._found(
-                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost",
-                ("count.refs", ""),
+                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost", ("count.refs", "")
             )
         if self._sizes[b"ids"] < before[b"ids"]:
             self._found(
@@ -482,10 +456,8 @@ class WorkflowCheck:
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        of = (keys.meta, keys.index, keys.leases, keys.expiring)
-        earlier, *scores = map(self._readable, replies[:4], of)
+        earlier, *scores = replies[:4]
         *left, later = replies[4:]
-        later = self._readable(later, keys.meta)
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
         if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
@@ -508,7 +480,7 @@ class WorkflowCheck:
             self._judge_numbers()
         else:
             self._judge_absence(*scores)
-        if self._foreign.intersection(self._repaired_keys()):
+        if self._foreign.intersection(repaired_keys(keys)):
             # The script changes nothing beside a foreign value.
             self.findings = [replace(one, repairs=()) for one in self.findings]
 
@@ -519,8 +491,4 @@ class WorkflowCheck:
             self._step = "done"
 
     def _number(self, name: str) -> int:
-        return _number(self._meta.get(name.encode()))
-
-
-def _number(value: object) -> int:
-    return int(value) if isinstance(value, bytes) and is_cursor(value) else 0
+        return cursor_or_zero(self._meta.get(name.encode()))

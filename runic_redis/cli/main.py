@@ -1,8 +1,8 @@
-"""``runic-redis``: the verbs, and how they end.
+"""``runic-redis``: the verbs and their exit statuses.
 
-Exit status 0: done. 1: what was asked for is not there, or not as it must be. 2: wrong use, or settings that cannot be.
-3: the server cannot be reached, or takes no writes; or a file or the output cannot be written. 130: interrupted.
-141: whoever read the output has seen enough.
+0: done. 1: the thing asked for does not exist, or is damaged. 2: wrong arguments or settings. 3: the server cannot be
+reached or rejects writes, or a file or the output cannot be written. 130: interrupted. 141: the reader of the output
+has closed it.
 """
 
 import os
@@ -17,7 +17,7 @@ __all__ = ["main"]
 try:
     import typer
 
-    from runic_redis.cli import changing, checking, following, looking, moving, reading, running, showing
+    from runic_redis.cli import changing, checking, following, looking, moving, reading, running, ui
     from runic_redis.cli.output import EXIT_NO, EXIT_PIPE, EXIT_UNAVAILABLE, EXIT_USAGE, prepare_streams, stop
 except ImportError:
     sys.exit("The command line needs an extra: pip install 'runic-redis[cli,embedded]'.")
@@ -26,7 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Runic Redis: an event store for workflow engines.",
-    epilog="Exit status: 0 done; 1 not there, or not as it must be; 2 wrong use; 3 no server, or no writing.",
+    epilog="Exit status: 0 done; 1 not found, or damaged; 2 wrong arguments or settings; 3 server or file not usable. "
+    "For completion of verbs, options and IDs in your shell, run runic-redis --install-completion once.",
     pretty_exceptions_enable=False,
 )
 for panel, verbs in {
@@ -34,7 +35,7 @@ for panel, verbs in {
     "Check": (checking.verify, checking.doctor),
     "Move": (moving.export, moving.import_, moving.copy),
     "Remove": (changing.trim, changing.collect, changing.delete),
-    "Run": (showing.ui, running.serve, running.demo, running.bench),
+    "Run": (ui.ui, running.serve, running.demo, running.bench),
 }.items():
     for verb in verbs:
         app.command(verb.__name__.rstrip("_"), rich_help_panel=panel)(verb)
@@ -52,15 +53,15 @@ def options(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Options that stand before the verb."""
+    """Take the options before the verb."""
 
 
-# typer's own errors; by its version these are click's, or those of a copy of click inside of it.
+# The base of typer's errors. It is click's, or that of a copy of click inside typer, depending on typer's version.
 _WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def main() -> None:
-    """Run the command line; errors of the store and of the system are one line, without a traceback."""
+    """Run the command line. Report an error of the store or the system in one line, without a traceback."""
     prepare_streams()
     try:
         try:
@@ -73,7 +74,7 @@ def main() -> None:
     except typer.Abort:
         stop("Aborted. Nothing was changed.", EXIT_NO)
     except SystemExit as ended:
-        # As whatever prints says that nobody reads it any more.
+        # Rich turns a closed output into an exit.
         if isinstance(ended.__context__, BrokenPipeError):
             raise SystemExit(EXIT_PIPE) from None
         raise
@@ -86,11 +87,11 @@ def main() -> None:
     except BrokenPipeError:
         raise SystemExit(EXIT_PIPE) from None
     except OSError as error:
-        stop(f"The system does not let it go on: {error}", EXIT_UNAVAILABLE)
+        stop(f"The operating system reports: {error}", EXIT_UNAVAILABLE)
 
 
 def _explain(error: Any) -> NoReturn:
-    """End with what is wrong with the arguments: typer would print them as they are, control characters too."""
+    """Report wrong arguments. Typer would print them as they are, with their control characters."""
     message, context = error.format_message().strip(), getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":
         raise SystemExit(error.exit_code)  # the help is printed
@@ -100,11 +101,11 @@ def _explain(error: Any) -> NoReturn:
 
 
 def _flush() -> None:
-    """Write what is printed and not yet written: later, nobody could be told that it failed."""
+    """Write the buffered output now, so that a failure is reported."""
     try:
         sys.stdout.flush()
     except OSError:
-        # At its end Python would try again, and complain.
+        # When it exits, Python would try again, and print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
 

@@ -1,4 +1,4 @@
-"""What verbs print: JSON for programs, one object a line, or text for people; and how they end."""
+"""Printing results, as JSON for programs (one object a line) or as text for people, and ending with a status."""
 
 import json
 import os
@@ -38,16 +38,16 @@ __all__ = [
     "time_text",
 ]
 
-# What was asked for is not there, or not as it must be.
+# The thing asked for does not exist, or is damaged.
 EXIT_NO = 1
 # Wrong use: an argument, a URL, a setting.
 EXIT_USAGE = 2
-# The server cannot be reached, or takes no writes; or the system refused to read or write a file or the output.
+# The server cannot be reached, or rejects writes; or the system failed to read or write a file or the output.
 EXIT_UNAVAILABLE = 3
-# Whoever read the output has closed it: as of a program that the signal SIGPIPE has ended.
+# The reader of the output has closed it: the status of a program that the signal SIGPIPE ends.
 EXIT_PIPE = 141
 
-# A table that is narrower would lose columns; and no line is as long as this.
+# A narrower table would lose columns. No line is as long as the second.
 _NARROWEST = 40
 _UNFOLDED = 100_000
 
@@ -58,7 +58,7 @@ _err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wra
 
 
 def prepare_streams() -> None:
-    """Have what the output's encoding lacks written as an escape. An output that is closed takes everything.
+    """Prepare the output: characters that its encoding lacks are escaped, and a closed output accepts everything.
 
     A table in a terminal is as wide as the terminal. Elsewhere no line is folded, so that `grep` finds whole ids.
     """
@@ -77,18 +77,18 @@ def _prepared(stream: TextIO | None) -> TextIO:
 
 
 def stop(message: str, status: int) -> NoReturn:
-    """End with a message on standard error."""
+    """Exit with a status, and a message on standard error."""
     print(f"runic-redis: {printable(message)}", file=sys.stderr)
     raise SystemExit(status)
 
 
 def note(message: str) -> None:
-    """Say something that is no result, on standard error."""
+    """Print a message that is not a result, on standard error."""
     print(printable(message), file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as a line of JSON, in ASCII: so it is the same whatever the output's encoding, and safe to show."""
+    """Print a value as a line of JSON. It is ASCII, and so independent of the output's encoding and safe to show."""
     print(json.dumps(value, default=_json_form))
 
 
@@ -99,7 +99,7 @@ def _json_form(value: Any) -> Any:
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """A table for people; some columns right-aligned."""
+    """Return an empty table; the columns named in `right` are right-aligned."""
     made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -107,7 +107,7 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
-    """Print names and values, those that there are."""
+    """Print names and values. Pairs without a value are left out."""
     made = Table(box=None, pad_edge=False, show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -137,20 +137,20 @@ def bytes_text(size: float) -> str:
 
 
 class Step:
-    """A bar that shows how far something is, on standard error; for people only."""
+    """A progress bar."""
 
     def __init__(self, bar: Progress, task: Any) -> None:
         self._bar = bar
         self._task = task
 
     def to(self, done: float, total: float | None = None) -> None:
-        """Show that so much is done."""
+        """Show how much is done, and of how much if that has changed."""
         self._bar.update(self._task, completed=done, total=total)
 
 
 @contextmanager
 def progress(what: str, total: float | None, *, quiet: bool) -> Iterator[Step]:
-    """A bar; nothing, where nobody looks."""
+    """Show a progress bar on standard error, if that is a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,30 +1,25 @@
 """Encode Python values as the bytes stored in Redis, and decode them; docs/data-format.md specifies the format.
 
 `value_encoder` and `value_decoder` convert values, with the types in `extensions`. `entry_encoder` and `entry_decoder`
-convert the entries of a stream. `facts` encodes facts, and `documents` decodes facts, metadata and logs.
-`compression` has the envelope of a payload, `limits` the limits of sizes and depths. Nothing here knows keys or
-servers.
+convert the entries of a stream. `facts` encodes and verifies facts. `compression` has the envelope of a payload,
+`limits` the limits of sizes and depths. `encode_errors` explains why a value cannot be encoded. `native` uses msgspec
+if it is installed. Nothing here knows keys or servers.
 """
 
 from collections.abc import Mapping, Sequence
 from threading import local
 from typing import Any
 
-from runic_redis.codec.compression import payload_size
-from runic_redis.codec.documents import (
-    MAX_METADATA_BYTES,
-    decode_document,
-    decode_fact,
-    decode_log,
-    decode_metadata,
-    fact_matches,
-)
-from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, count_events, expanded, stand_in_event
+import msgpack
+
+from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, payload_size
+from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_count, expanded, stand_in_event
 from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
-from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder
-from runic_redis.codec.limits import MAX_COMMIT_BYTES
+from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder, fact_matches, verified_bytes
+from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_METADATA_BYTES
 from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.value_encoder import ValueEncoder
+from runic_redis.errors import DecodeError, reason
 from runic_redis.events import EventRegistry, UnknownEvents
 
 __all__ = [
@@ -36,7 +31,7 @@ __all__ = [
     "EncodedEvents",
     "Entry",
     "Multiplied",
-    "count_events",
+    "event_count",
     "expanded",
     "fact_matches",
     "payload_size",
@@ -88,11 +83,11 @@ class Codec:
 
     def decode_state(self, data: bytes) -> Any:
         """Return a session's state from the data of a snapshot."""
-        return decode_document(data, self._decoder)
+        return self._decoder.decode_document(data)
 
     def decode_state_strictly(self, data: bytes) -> Any:
         """Return a session's state, and raise `UnknownEventType` if it holds an object of an unknown type."""
-        return decode_document(data, self._strict_decoder)
+        return self._strict_decoder.decode_document(data)
 
     def encode_log(self, log: Sequence[Any], facts: dict[str, bytes] | None = None) -> bytes:
         """Return a whole list of events, encoded, and add its facts to `facts`."""
@@ -115,13 +110,40 @@ class Codec:
         return stand_in_event(header)
 
     def decode_metadata(self, data: bytes) -> dict[str, Any]:
-        """Return a commit's metadata, decoded."""
-        return decode_metadata(data, self._decoder)
+        """Return a commit's metadata, decoded.
+
+        Raises:
+            DecodeError: the metadata is damaged.
+        """
+        if len(data) > MAX_METADATA_BYTES:
+            raise DecodeError(
+                f"a commit's metadata takes {len(data)} bytes, more than the {MAX_METADATA_BYTES} allowed"
+            )
+        metadata = self._decoder.decode_document(data)
+        if type(metadata) is not dict:
+            raise DecodeError("a commit's metadata is not a map")
+        return metadata
 
     def decode_log(self, data: bytes) -> list[Any]:
-        """Return the events of a log."""
-        return decode_log(data, self._decoder)
+        """Return the events of a log, stored as MessagePack ``[header, payload]``.
+
+        Raises:
+            DecodeError: the log is damaged.
+            UnknownEventType: the log holds an event of an unregistered type.
+        """
+        try:
+            header, payload = msgpack.unpackb(data)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise DecodeError(f"a log is damaged: {reason(error)}") from error
+        if type(header) is not bytes or type(payload) is not bytes:
+            raise DecodeError("a log does not hold a header and a payload")
+        return expanded(self._decoder.decode(header, payload, MAX_PAYLOAD_BYTES))
 
     def decode_fact(self, fact_hash: bytes, data: bytes) -> Any:
-        """Return a fact's value, verified against its hash."""
-        return decode_fact(fact_hash, data, self._decoder)
+        """Return a fact's value, verified against its hash.
+
+        Raises:
+            DecodeError: the fact is damaged, or belongs to another hash.
+            UnknownEventType: the value holds an object of an unregistered type.
+        """
+        return self._decoder.decode_document(verified_bytes(fact_hash, data))

@@ -6,8 +6,6 @@ import zstandard
 
 from runic_redis.errors import DecodeError, reason
 
-__all__ = ["MAX_PAYLOAD_BYTES", "compress", "decompress", "payload_size", "payload_start"]
-
 PLAIN = b"\x00"
 ZSTD = b"\x01"
 # The first bytes of a frame that holds data.

@@ -20,39 +20,17 @@ from zoneinfo import ZoneInfo
 
 from runic_redis.codec.limits import MAX_DEPTH, AlikeKeys
 from runic_redis.errors import EncodeError, StoreError, printable, reason, short_repr
-from runic_redis.events import (
-    ATTRIBUTES,
-    UNSET,
-    EventRegistry,
-    Fact,
-    FactRef,
-    UnknownEvent,
-    checked_ref,
-    default_registry,
-    fields_of,
-    kind_of,
-    real_type,
-)
-
-__all__ = ["encode_error"]
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, default_registry
+from runic_redis.events.attributes import ATTRIBUTES
+from runic_redis.events.event_types import fields_of
+from runic_redis.events.kinds import UNSET, kind_of
+from runic_redis.events.references import checked_ref
+from runic_redis.events.standard import real_type
 
 # MessagePack's packer stops at 511 to 1024 nested lists and dicts, depending on its version.
 _DEEP = 500
 _DEEPEST = 1000
-_SCALARS = {
-    type(None),
-    bool,
-    int,
-    float,
-    str,
-    bytes,
-    dt.datetime,
-    dt.date,
-    dt.time,
-    dt.timedelta,
-    Decimal,
-    UUID,
-}
+_SCALARS = {type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, UUID}
 
 
 def encode_error(

@@ -12,19 +12,10 @@ from runic_redis.codec.limits import MAX_EVENT_BYTES, MAX_HEADER_BYTES
 from runic_redis.codec.native import row_reader
 from runic_redis.codec.value_decoder import Builder, decode_value, parse_schema
 from runic_redis.errors import DecodeError, IncompatibleEvent, StoreError, reason
-from runic_redis.events import (
-    FACT_REF,
-    Build,
-    EventRegistry,
-    FactRef,
-    Schema,
-    Several,
-    UnknownEvent,
-    UnknownEvents,
-    checked_ref,
-)
-
-__all__ = ["EntryDecoder", "Multiplied", "count_events", "expanded", "stand_in_event"]
+from runic_redis.events import FACT_REF, EventRegistry, FactRef, UnknownEvent, UnknownEvents
+from runic_redis.events.attributes import Build
+from runic_redis.events.event_types import Schema, Several
+from runic_redis.events.references import checked_ref
 
 # How many headers, and how many bytes of them, the decoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
@@ -70,7 +61,12 @@ class _Restorer(NamedTuple):
         if type(event) is not Several:
             return event
         if len(event) != 1:
-            raise _several_inside_error(self.name, len(event))
+            raise IncompatibleEvent(
+                f"The upcasters of the event type {self.name!r} made {len(event)} events of an event that is part of "
+                "another. Such an event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
+                name=self.name,
+                version=1,
+            )
         return event[0]
 
 
@@ -125,6 +121,15 @@ class EntryDecoder:
         except Exception as error:  # the row does not fit, or the class rejects it
             raise DecodeError(f"a row does not fit its schema: {type(error).__name__}: {reason(error)}") from error
 
+    def decode_document(self, data: bytes) -> Any:
+        """Return the value of a document, which stands alone.
+
+        Raises:
+            DecodeError: the document is damaged.
+            UnknownEventType: the value holds an object of an unregistered type.
+        """
+        return decode_value(data, partial(self.find_builder, {}))
+
     def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
         """Return the function that rebuilds the objects of a schema, given by its index or as packed bytes."""
         if type(reference) is int and reference in restorers:
@@ -157,12 +162,9 @@ class EntryDecoder:
             return _Restorer("dict", 1, _plain_dicts)
         schema: Schema = parse_schema(packed)
         build = self._registry.builder(schema, self._unknown_events)
-        return _Restorer(
-            schema.name,
-            len(schema.fields),
-            partial(_checked_refs, build) if schema.name == FACT_REF else build,
-            self._registry.multiplies(schema),
-        )
+        if schema.name == FACT_REF:
+            build = partial(_checked_refs, build)
+        return _Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -185,16 +187,7 @@ class EntryDecoder:
         known[key] = value
 
 
-def _several_inside_error(name: str, count: int) -> IncompatibleEvent:
-    return IncompatibleEvent(
-        f"The upcasters of the event type {name!r} made {count} events of an event that is part of another. Such an "
-        "event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
-        name=name,
-        version=1,
-    )
-
-
-def count_events(payload: bytes) -> int:
+def event_count(payload: bytes) -> int:
     """Return the number of events that an entry's payload states, without decoding the events.
 
     Raises:

@@ -18,9 +18,10 @@ from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_EVENT_BYTES, MAX_HEAD
 from runic_redis.codec.native import row_writer
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
-from runic_redis.events import EventRegistry, EventType, Fact, FactRef, Read, Schema, UnknownEvent, checked_ref
-
-__all__ = ["EncodedEvents", "Entry", "EntryEncoder"]
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
+from runic_redis.events.attributes import Read
+from runic_redis.events.event_types import EventType, Schema
+from runic_redis.events.references import checked_ref
 
 # How many headers the encoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024

@@ -15,9 +15,7 @@ from zoneinfo import ZoneInfo
 import msgpack
 
 from runic_redis.errors import UnknownEventType
-from runic_redis.events import real_type, zone_by_key
-
-__all__ = ["FROZENSET", "OBJECT", "SCALAR_DECODERS", "SCALAR_ENCODERS", "SET", "TUPLE"]
+from runic_redis.events.standard import real_type, zone_by_key
 
 BIG_INT = 1
 TUPLE = 2
@@ -39,10 +37,13 @@ def _big_int(value: int) -> tuple[int, bytes]:
     return BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
 
 
-def _datetime(value: dt.datetime) -> tuple[int, bytes]:
-    if value.tzinfo is not None and value.utcoffset() is None:
+def _moment(code: int, value: dt.datetime | dt.time) -> tuple[int, bytes]:
+    """Return the ISO form of a datetime or a time, with marks for its fold and its zone."""
+    mark = _zone_mark(value.tzinfo)
+    # Without a date, a ZoneInfo gives no offset.
+    if value.tzinfo is not None and value.utcoffset() is None and not (mark and code == TIME):
         raise ValueError("its time zone gives no offset")
-    return DATETIME, (value.isoformat() + _FOLD * value.fold + _zone_mark(value.tzinfo)).encode()
+    return code, (value.isoformat() + _FOLD * value.fold + mark).encode()
 
 
 def _zone_mark(zone: dt.tzinfo | None) -> str:
@@ -52,19 +53,12 @@ def _zone_mark(zone: dt.tzinfo | None) -> str:
     return f"[{zone.key}]"
 
 
-def _time(value: dt.time) -> tuple[int, bytes]:
-    mark = _zone_mark(value.tzinfo)
-    if value.tzinfo is not None and value.utcoffset() is None and not mark:
-        raise ValueError("its time zone gives no offset without a date")
-    return TIME, (value.isoformat() + _FOLD * value.fold + mark).encode()
-
-
 # The scalar types. An int arrives here only if it is too large for MessagePack.
 SCALAR_ENCODERS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
     int: _big_int,
-    real_type(dt.datetime): _datetime,
+    real_type(dt.datetime): partial(_moment, DATETIME),
     real_type(dt.date): lambda value: (DATE, value.isoformat().encode()),
-    dt.time: _time,
+    dt.time: partial(_moment, TIME),
     dt.timedelta: lambda value: (TIMEDELTA, msgpack.packb([value.days, value.seconds, value.microseconds])),
     Decimal: lambda value: (DECIMAL, str(value).encode()),
     UUID: lambda value: (UUID_, value.bytes),

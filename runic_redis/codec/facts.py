@@ -1,15 +1,14 @@
-"""Encode facts, which are stored once under their hash, and states, which refer to facts."""
+"""Encode and verify facts, which are stored once under their hash; encode states, which refer to facts."""
 
 from hashlib import sha256
 from typing import Any
 
 from runic_redis.arguments import check_size
-from runic_redis.codec.compression import compress
+from runic_redis.codec.compression import compress, decompress
 from runic_redis.codec.value_encoder import ValueEncoder
-from runic_redis.errors import InvalidArgument
-from runic_redis.events import EventRegistry, Fact, FactRef, checked_ref
-
-__all__ = ["DIGEST_BYTES", "HEAD_BYTES", "OWN_HASH_PREFIX", "FactEncoder", "StateEncoder", "checksum"]
+from runic_redis.errors import DecodeError, InvalidArgument
+from runic_redis.events import EventRegistry, Fact, FactRef
+from runic_redis.events.references import checked_ref
 
 # Two digests precede a stored fact, each the first bytes of a SHA-256. The first covers its hash and its canonical
 # bytes, which equal values share: it detects another value under the same hash. The second covers its hash, the first
@@ -79,6 +78,27 @@ class StateEncoder(ValueEncoder):
 
 def _own_hash(canonical: bytes) -> str:
     return OWN_HASH_PREFIX + sha256(canonical).hexdigest()
+
+
+def fact_matches(fact_hash: bytes, data: bytes) -> bool:
+    """Return whether stored data belongs to a fact's hash; the classes in it need not be registered."""
+    try:
+        verified_bytes(fact_hash, data)
+    except DecodeError:
+        return False
+    return True
+
+
+def verified_bytes(fact_hash: bytes, data: bytes) -> bytes:
+    """Return the encoded value of a stored fact.
+
+    Raises:
+        DecodeError: the fact is damaged, or belongs to another hash.
+    """
+    ordered = decompress(data[HEAD_BYTES:])
+    if checksum(fact_hash, data[:DIGEST_BYTES], ordered) != data[DIGEST_BYTES:HEAD_BYTES]:
+        raise DecodeError("a fact does not match its hash")
+    return ordered
 
 
 def checksum(fact_hash: bytes, identity: bytes, ordered: bytes) -> bytes:

@@ -4,20 +4,6 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-__all__ = [
-    "FEW_ALIKE",
-    "MAX_COMMIT_BYTES",
-    "MAX_DEPTH",
-    "MAX_EVENT_BYTES",
-    "MAX_HEADER_BYTES",
-    "MOST_PAIRS",
-    "SHORT_BYTES",
-    "SPLIT_BYTES",
-    "AlikeKeys",
-    "TooDeepError",
-    "nested_allowed",
-]
-
 # How many bytes of extensions a value may hold. Nested extensions count once per level, since each level is a copy.
 _NESTED_BYTES = 64 * 1024 * 1024
 _NESTED_TIMES = 4
@@ -35,6 +21,7 @@ SPLIT_BYTES = 1024 * 1024
 # Larger data belongs in a fact. The limit is far below that of Redis, so that a request always fits.
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 MAX_COMMIT_BYTES = 256 * 1024 * 1024
+MAX_METADATA_BYTES = 64 * 1024
 # The names of an entry's types and fields. A thousand types fit.
 MAX_HEADER_BYTES = 1024 * 1024
 
@@ -67,3 +54,16 @@ class AlikeKeys:
             self._pairs_left -= sum([count * count for count in counts.values() if count > 1])
             if self._pairs_left < 0:
                 raise ValueError("too many keys have the same hash")
+
+
+def reject_alike(collections: Collection[Collection[Any]]) -> None:
+    """Reject the dicts and sets of one value if too many of their keys have the same hash.
+
+    Raises:
+        ValueError: too many keys have the same hash.
+    """
+    # Counting takes longer than this bound, and few values have as many keys.
+    if sum(len(keys) ** 2 for keys in collections) > MOST_PAIRS:
+        alike = AlikeKeys()
+        for keys in collections:
+            alike.count(keys)

@@ -19,8 +19,6 @@ except ImportError:  # it is optional
 else:
     INSTALLED = True
 
-__all__ = ["INSTALLED", "RowReader", "row_reader", "row_writer"]
-
 # Returns the rows of an entry from their bytes, or None to leave them to msgpack.
 RowReader = Callable[[bytes], list[Any] | None]
 # Returns the bytes of an entry's rows, or None to leave them to msgpack.

@@ -10,9 +10,7 @@ import msgpack
 from runic_redis.codec.extensions import FROZENSET, OBJECT, SCALAR_DECODERS, SET, TUPLE
 from runic_redis.codec.limits import MAX_DEPTH, SHORT_BYTES, AlikeKeys, TooDeepError, nested_allowed
 from runic_redis.errors import DecodeError, StoreError, reason
-from runic_redis.events import Schema
-
-__all__ = ["Builder", "decode_value", "parse_schema"]
+from runic_redis.events.event_types import Schema
 
 # `unpackb` decodes the first levels: it is faster, but takes 45 KB of the thread's stack for each level. All levels
 # would overflow a stack of one megabyte.

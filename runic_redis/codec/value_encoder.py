@@ -13,29 +13,12 @@ import msgpack
 
 from runic_redis.codec.encode_errors import encode_error
 from runic_redis.codec.extensions import FROZENSET, OBJECT, SCALAR_ENCODERS, SET, TUPLE
-from runic_redis.codec.limits import (
-    FEW_ALIKE,
-    MAX_DEPTH,
-    MOST_PAIRS,
-    SHORT_BYTES,
-    AlikeKeys,
-    TooDeepError,
-    nested_allowed,
-)
+from runic_redis.codec.limits import FEW_ALIKE, MAX_DEPTH, SHORT_BYTES, TooDeepError, nested_allowed, reject_alike
 from runic_redis.errors import EncodeError, reason
-from runic_redis.events import (
-    UNSET,
-    EventRegistry,
-    EventType,
-    Fact,
-    FactRef,
-    Schema,
-    UnknownEvent,
-    fields_of,
-    real_type,
-)
-
-__all__ = ["ValueEncoder", "kinds_within"]
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
+from runic_redis.events.event_types import EventType, Schema, fields_of
+from runic_redis.events.kinds import UNSET
+from runic_redis.events.standard import real_type
 
 _BUFFER_BYTES = 16 * 1024
 
@@ -92,11 +75,7 @@ class ValueEncoder:
             return
         if self._nested > nested_allowed(packed):
             raise TooDeepError("it nests too much data; store the inner part as a fact")
-        # Counting takes longer than this bound, and few values have as many keys.
-        if sum(len(keys) ** 2 for keys in self._wide) > MOST_PAIRS:
-            alike = AlikeKeys()
-            for keys in self._wide:
-                alike.count(keys)
+        reject_alike(self._wide)
 
     def pack(self, value: Any) -> bytes:
         """Return the bytes of a value."""

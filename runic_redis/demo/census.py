@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Module", "Totals", "measure", "report", "standard_library"]
-
 # Installed packages are no part of the library. Its own tests are more than half of it, and would double the time.
 _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 # The fields of a node that hold statements.
@@ -38,11 +36,12 @@ class Totals:
 
     def add(self, measured: dict[str, Any]) -> None:
         """Count one file in."""
+        lines, functions, classes, imports = counts_in(measured)
         self.files += 1
-        self.lines += measured["lines"]
-        self.functions += len(measured["functions"])
-        self.classes += len(measured["classes"])
-        self.imports += len(measured["imports"])
+        self.lines += lines
+        self.functions += functions
+        self.classes += classes
+        self.imports += imports
         self.unreadable += measured["error"] is not None
 
 
@@ -96,6 +95,11 @@ def measure(path: str) -> dict[str, Any]:
         elif isinstance(node, ast.ImportFrom):
             measured["imports"].append("." * node.level + (node.module or ""))
     return measured
+
+
+def counts_in(measured: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Return how many lines, functions, classes and imports a measured file has."""
+    return measured["lines"], len(measured["functions"]), len(measured["classes"]), len(measured["imports"])
 
 
 def _parse(source: bytes) -> ast.Module:

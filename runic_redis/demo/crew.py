@@ -14,8 +14,6 @@ from runic_redis.demo.events import ModuleClaimed, takeover_text
 from runic_redis.demo.progress import Bar
 from runic_redis.demo.worker import TTL_S
 
-__all__ = ["WORKERS", "Crew"]
-
 WORKERS = 3
 
 
@@ -64,13 +62,10 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
             process.kill()
-        for process in self._processes.values():
-            process.wait()
         for reader in self._readers:
             reader.join()
         for process in self._processes.values():
-            if process.stdout is not None:
-                process.stdout.close()
+            process.communicate()  # waits for its end, and closes the pipe
 
     def _read(self, name: str, process: subprocess.Popen[str]) -> None:
         for line in process.stdout or ():

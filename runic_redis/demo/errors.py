@@ -1,7 +1,5 @@
 """What can go wrong with the demonstration itself."""
 
-__all__ = ["DemoError"]
-
 
 class DemoError(Exception):
     """The demonstration could not be carried out as it should."""

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from runic_redis.events import Fact, FactRef, event
 
-__all__ = ["PREFIX", "FileMeasured", "ModuleClaimed", "ModuleFinished", "takeover_text", "workflow_of"]
-
 # Each module is a workflow.
 PREFIX = "stdlib/"
 

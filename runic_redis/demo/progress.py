@@ -6,8 +6,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-__all__ = ["Bar"]
-
 _BEGAN_S = time.monotonic()
 
 

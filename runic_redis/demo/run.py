@@ -22,8 +22,6 @@ from runic_redis.demo.progress import Bar
 from runic_redis.demo.stock import Stock, take_stock
 from runic_redis.demo.worker import PARTITIONS, TTL_S
 
-__all__ = ["run_demo"]
-
 # A user who mistyped the URL waits this long.
 _DEADLINE_S = 5.0
 

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runic_redis import Fact, FactRef, FactResolver, RedisStore
-from runic_redis.demo.census import Module, Totals
+from runic_redis.demo.census import Module, Totals, counts_in
 from runic_redis.demo.errors import DemoError
 from runic_redis.demo.events import PREFIX, FileMeasured, ModuleClaimed, ModuleFinished, takeover_text, workflow_of
-
-__all__ = ["Stock", "take_stock"]
 
 
 @dataclass(slots=True)
@@ -40,8 +38,7 @@ def take_stock(store: RedisStore, modules: Sequence[Module]) -> Stock:
         totals = Totals()
         references = [event.record for event in measured]
         for event, record in zip(measured, resolver.resolve_many(references), strict=True):
-            counts = (record["lines"], len(record["functions"]), len(record["classes"]), len(record["imports"]))
-            if counts != (event.lines, event.functions, event.classes, event.imports):
+            if counts_in(record) != (event.lines, event.functions, event.classes, event.imports):
                 raise DemoError(f"the event of {event.path} disagrees with its record")
             totals.add(record)
         stock.counted.append((module.name, totals))

@@ -11,20 +11,9 @@ import time
 from dataclasses import astuple
 from typing import Any
 
-from runic_redis import (
-    CursorConflict,
-    EveryEvents,
-    Fact,
-    LeaseLost,
-    RedisStore,
-    Session,
-    WorkflowNotFound,
-    session,
-)
-from runic_redis.demo.census import Module, measure, standard_library
+from runic_redis import CursorConflict, EveryEvents, Fact, LeaseLost, RedisStore, Session, WorkflowNotFound, session
+from runic_redis.demo.census import Module, counts_in, measure, standard_library
 from runic_redis.demo.events import FileMeasured, ModuleClaimed, ModuleFinished, workflow_of
-
-__all__ = ["PARTITIONS", "TTL_S", "work"]
 
 # A claim asks every partition, and the census has few workflows.
 PARTITIONS = 16
@@ -69,14 +58,7 @@ def _census(one: Session[int], module: Module, name: str) -> None:
         _report("claimed", *astuple(claim))
     for number, path in enumerate(module.paths[done:], done + 1):
         record = measure(path)
-        measured = FileMeasured(
-            path,
-            Fact(record),
-            record["lines"],
-            len(record["functions"]),
-            len(record["classes"]),
-            len(record["imports"]),
-        )
+        measured = FileMeasured(path, Fact(record), *counts_in(record))
         events = (measured,) if number < files else (measured, ModuleFinished(files))
         began_s = time.monotonic()
         one.record(*events)

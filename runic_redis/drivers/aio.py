@@ -11,13 +11,13 @@ from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from runic_redis.drivers.aio_servers import Server
-from runic_redis.drivers.loops import Home
+from runic_redis.drivers.event_loop import Home
 from runic_redis.drivers.redis_py import check_open, closed, failed, log, now_s, too_slow
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
 from runic_redis.protocol.following import Follow, Follower
+from runic_redis.protocol.node_queues import Queues, any_full
 from runic_redis.protocol.queue import Queue
-from runic_redis.protocol.queues import Queues, any_full
 from runic_redis.protocol.rounds import Call, Ticket
 
 __all__ = ["Sender", "run", "run_within"]

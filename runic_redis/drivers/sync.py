@@ -24,8 +24,8 @@ from runic_redis.drivers.sync_reads import BatchInFlight, first_error, read
 from runic_redis.drivers.sync_servers import Server
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Await, Batch, Operation
+from runic_redis.protocol.node_queues import Queues, any_full
 from runic_redis.protocol.queue import Queue
-from runic_redis.protocol.queues import Queues, any_full
 from runic_redis.protocol.rounds import Call, Ticket
 
 __all__ = ["Sender", "run", "run_within"]

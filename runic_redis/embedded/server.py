@@ -30,8 +30,6 @@ from typing import IO, Literal, Self
 
 from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable, short_repr
 
-__all__ = ["EmbeddedServer", "server_program"]
-
 _log = logging.getLogger("runic_redis")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -277,11 +275,9 @@ class EmbeddedServer:
         # A relative path: if the directory is replaced, the old server must not touch the new server's socket.
         listens = path.name if path.parent == self.directory else str(path)
         fsync = "always" if _is_locked(self.directory / "always.lock") else "everysec"
+        python = (sys.executable, "-I", "-S", str(_SUPERVISOR))
         subprocess.run(
-            [
-                *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
-                *(task, str(program), str(self.directory), listens, fsync),
-            ],
+            [*python, task, str(program), str(self.directory), listens, fsync],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -314,12 +310,10 @@ def _lock(file: IO[bytes], mode: int, limit_s: float, message: str) -> None:
         TimeoutError: other processes hold the lock until the limit.
     """
     while True:
-        try:
+        with suppress(BlockingIOError):
             fcntl.flock(file, mode | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _pause_until(limit_s, message)
-        else:
             return
+        _pause_until(limit_s, message)
 
 
 def _is_locked(path: Path) -> bool:

@@ -14,22 +14,6 @@ from typing import Any
 
 from runic_redis.errors import InvalidType
 
-__all__ = [
-    "ATTRIBUTES",
-    "Beside",
-    "Build",
-    "Read",
-    "attribute_name",
-    "attribute_reader",
-    "attributes_beside",
-    "build_each",
-    "is_descriptor",
-    "plain_names",
-    "restoring_build",
-    "set_attributes",
-    "slot_names",
-]
-
 Read = Callable[[Any], Iterable[Any]]
 Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
 # Returns the data of an instance that is not in its fields, by names that no field has.

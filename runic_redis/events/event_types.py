@@ -8,18 +8,6 @@ from typing import Any, NamedTuple
 from runic_redis.errors import reason, short_repr
 from runic_redis.events.kinds import Kind
 
-__all__ = [
-    "MAX_VERSION",
-    "EventType",
-    "Schema",
-    "Several",
-    "UnknownEvent",
-    "Upcaster",
-    "fields_of",
-    "is_utf8",
-    "value_type",
-]
-
 Upcaster = Callable[[dict[str, Any]], dict[str, Any] | list[Any]]
 MAX_VERSION = 2**31 - 1
 

@@ -34,8 +34,6 @@ from runic_redis.events.attributes import (
     slot_names,
 )
 
-__all__ = ["EXTRA_FIELDS", "FIELDS_SET", "UNSET", "Kind", "all_values", "kind_of"]
-
 # Makes a default from the values of the known fields.
 Default = Callable[[Mapping[str, Any]], Any]
 # The value of a field that has none. The field is not stored, and has no value when it is read.
@@ -216,17 +214,10 @@ def _of_attributes(cls: Any, attributes: tuple[str, ...], besides: Mapping[str, 
         is_descriptor(cls, name) for name in attributes
     )
     beside = attributes_beside(cls, attributes, {*hidden, *besides})
-    is_dict_only = not inexact and beside is not None and not slot_names(cls)
-    return Kind(
-        plain_names(cls, attributes),
-        attribute_reader(attributes),
-        restoring_build(cls, attributes, besides),
-        {},
-        beside,
-        partial(set_attributes, cls),
-        held=attributes if is_dict_only else None,
-        inexact=inexact,
-    )
+    names, read = plain_names(cls, attributes), attribute_reader(attributes)
+    build = restoring_build(cls, attributes, besides)
+    held = attributes if not inexact and beside is not None and not slot_names(cls) else None
+    return Kind(names, read, build, {}, beside, partial(set_attributes, cls), held=held, inexact=inexact)
 
 
 def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
@@ -296,7 +287,8 @@ def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
     attributes = (*fields, *private)
     names = plain_names(cls, attributes)
     defaults = _pydantic_defaults(cls.model_fields)
-    for name, attribute in zip(names[len(fields) :], private, strict=True):
+    private_names = names[len(fields) :]
+    for name, attribute in zip(private_names, private, strict=True):
         if _has_default(cls.__private_attributes__[attribute]):
             defaults[name] = _pydantic_default(cls.__private_attributes__[attribute])
     allows_extra = cls.model_config.get("extra") == "allow"
@@ -327,15 +319,8 @@ def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
             given |= extra.keys()
         _set_field(instance, "__pydantic_fields_set__", set(given))
 
-    return Kind(
-        names,
-        _pydantic_reader(fields, private),
-        _pydantic_builder(cls, fields, private),
-        defaults,
-        beside,
-        restore,
-        optional=frozenset(names[len(fields) :]),
-    )
+    read, build = _pydantic_reader(fields, private), _pydantic_builder(cls, fields, private)
+    return Kind(names, read, build, defaults, beside, restore, optional=frozenset(private_names))
 
 
 def _pydantic_reader(fields: Sequence[str], private: Sequence[str]) -> Read:
@@ -370,15 +355,13 @@ def _pydantic_builder(cls: Any, fields: Sequence[str], private: Sequence[str]) -
         own = {name: stored.pop(name) for name in private}
         instance: Any = object.__new__(cls)
         given = {name: value for name, value in own.items() if value is not UNSET}
-        set_state(
-            instance,
-            {
-                "__pydantic_private__": given if private else None,
-                "__dict__": stored,
-                "__pydantic_fields_set__": set(stored),
-                "__pydantic_extra__": {} if allows_extra else None,
-            },
-        )
+        state = {
+            "__pydantic_private__": given if private else None,
+            "__dict__": stored,
+            "__pydantic_fields_set__": set(stored),
+            "__pydantic_extra__": {} if allows_extra else None,
+        }
+        set_state(instance, state)
         return instance
 
     return build_each(make)
@@ -403,16 +386,12 @@ def _pydantic_default(field: Any) -> Default:
 
 def _named_tuple(cls: Any, hidden: Collection[str]) -> Kind:
     defaults = {name: _constant_default(value) for name, value in cls._field_defaults.items()}
-    names = tuple(cls._fields)
     beside = attributes_beside(cls, (), hidden) if cls.__dictoffset__ else None
-    return Kind(
-        names,
-        list,
-        lambda rows: [tuple.__new__(cls, row) for row in rows],
-        defaults,
-        beside,
-        partial(set_attributes, cls),
-    )
+
+    def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
+        return [tuple.__new__(cls, row) for row in rows]
+
+    return Kind(tuple(cls._fields), list, build, defaults, beside, partial(set_attributes, cls))
 
 
 def _enum(cls: Any, renamed: Mapping[str, str]) -> Kind:

@@ -19,9 +19,8 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from runic_redis.events import FactRef, UnknownEvent, default_registry, fields_of
-
-__all__ = ["event_fields", "event_text", "event_type", "int_text", "json_text", "short_hash", "to_json", "value_text"]
+from runic_redis.events import FactRef, UnknownEvent, default_registry
+from runic_redis.events.event_types import fields_of
 
 # A larger int is not written as a JSON number. Every Python reads and writes this size: its limit of digits is at
 # least 640.

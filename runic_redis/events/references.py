@@ -10,8 +10,6 @@ from runic_redis.events.event_types import EventType, Schema, UnknownEvent, fiel
 from runic_redis.events.kinds import kind_of
 from runic_redis.events.registry import EventRegistry, register_built_in
 
-__all__ = ["FACT_REF", "Fact", "FactRef", "bare_registry", "checked_ref", "parts_of", "refs_in"]
-
 # The name of a reference in the data.
 FACT_REF = "runic_redis.fact_ref"
 

@@ -14,16 +14,6 @@ from runic_redis.events.event_types import MAX_VERSION, EventType, Schema, Unkno
 from runic_redis.events.kinds import kind_of
 from runic_redis.events.upcasting import incompatible_error, older_build
 
-__all__ = [
-    "EventRegistry",
-    "UnknownEvents",
-    "default_registry",
-    "event",
-    "register_built_in",
-    "register_library",
-    "register_type",
-]
-
 T = TypeVar("T")
 UnknownEvents = Literal["raise", "wrap"]
 MAX_NAME_BYTES = 512
@@ -141,7 +131,8 @@ class EventRegistry:
         found = self._by_class.get(cls) or _built_in_by_class.get(cls)
         if found is None:
             _load_library(cls.__module__.partition(".")[0])
-            found = _built_in_by_class.get(cls) or self._of_generic(cls)
+            origin = cls.__dict__.get("__pydantic_generic_metadata__", {}).get("origin")
+            found = _built_in_by_class.get(cls) or self._by_class.get(origin)
         return found
 
     def builder(self, schema: Schema, unknown_events: UnknownEvents) -> Build:
@@ -175,10 +166,6 @@ class EventRegistry:
             _load_library(name.partition(".")[0])
             found = _built_in_by_name.get(name)
         return found
-
-    def _of_generic(self, cls: type) -> EventType | None:
-        origin = cls.__dict__.get("__pydantic_generic_metadata__", {}).get("origin")
-        return None if origin is None else self._by_class.get(origin)
 
     def _require_free(self, name: str, cls: type) -> None:
         holder = self._named(name)

@@ -19,8 +19,6 @@ from runic_redis.errors import short_repr
 from runic_redis.events.event_types import value_type
 from runic_redis.events.registry import register_built_in, register_library
 
-__all__ = ["real_type", "zone_by_key"]
-
 # The default factories that are stored by name. No other can be found again by its name.
 _FACTORIES: dict[str, Any] = {
     factory.__name__: factory

@@ -8,8 +8,6 @@ from runic_redis.events.attributes import ATTRIBUTES, Build
 from runic_redis.events.event_types import EventType, Schema, Several, UnknownEvent, Upcaster
 from runic_redis.events.kinds import EXTRA_FIELDS, FIELDS_SET, all_values
 
-__all__ = ["incompatible_error", "older_build"]
-
 # The names in a row that are not names of fields.
 _BESIDE = frozenset({ATTRIBUTES, EXTRA_FIELDS, FIELDS_SET})
 # Returns the registered type of a class.

@@ -5,16 +5,9 @@ from inspect import signature
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
-from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents
+from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
-from runic_redis.errors import (
-    CursorConflict,
-    InvalidArgument,
-    InvalidType,
-    StoreError,
-    StoreUnavailable,
-    short_repr,
-)
+from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.operations.facts import (
     ahead_argument,
     crosses_slots,
@@ -29,8 +22,6 @@ from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
 from runic_redis.protocol.refusals import answer, not_durable
-
-__all__ = ["append", "append_many", "encode_events"]
 
 
 def _head(
@@ -68,39 +59,29 @@ def append(
     snapshot: bytes | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
-    facts: dict[str, bytes] = {}
     commit = _event_list(events)
-    command = _command(
-        context,
-        workflow_id,
-        commit,
-        facts,
-        expected_cursor=expected_cursor,
-        commit_id=commit_id,
-        metadata=metadata,
-        lease=lease,
-        snapshot=snapshot,
-    )
-    if command.size:
-        yield from make_namespace(context)
-    if facts:
-        for problem in (yield from store_ahead(context, facts)).values():
-            raise problem
-    (reply,) = yield from write_all(context, (command,))
-    if crosses_slots(context, command, reply):
-        return (
-            yield from append(
-                context,
-                workflow_id,
-                commit,
-                expected_cursor=expected_cursor,
-                commit_id=commit_id,
-                metadata=metadata,
-                lease=lease,
-                snapshot=snapshot,
-            )
+    while True:
+        facts: dict[str, bytes] = {}
+        command = _command(
+            context,
+            workflow_id,
+            commit,
+            facts,
+            expected_cursor=expected_cursor,
+            commit_id=commit_id,
+            metadata=metadata,
+            lease=lease,
+            snapshot=snapshot,
         )
-    return _cursor(context, reply, command)
+        if command.size:
+            yield from make_namespace(context)
+        if facts:
+            for problem in (yield from store_ahead(context, facts)).values():
+                raise problem
+        (reply,) = yield from write_all(context, (command,))
+        # The first rejection tells that the server minds slots, and so that the facts must be stored ahead.
+        if not crosses_slots(context, command, reply):
+            return _cursor(context, reply, command)
 
 
 def append_many(
@@ -176,22 +157,16 @@ def _command(
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
-    expected = "" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor"))
-    known_as = own_id() if commit_id is None else check_commit_id(commit_id)
     about = b"" if metadata is None else _encode_metadata(context, metadata)
-    if isinstance(commit, EncodedEvents):
-        entries = commit.entries
-        facts.update(commit.facts)
-    else:
-        entries = context.codec.encode_commit(commit, facts) if commit else []
+    entries = _entries(context, commit, facts)
     if context.observer is not None and commit:
         about = _with_observed(context, metadata, about, context.observer.sending(len(commit)))
     args = _head(
         workflow_id=workflow_id,
-        commit_id=known_as,
+        commit_id=own_id() if commit_id is None else check_commit_id(commit_id),
         call_id="" if commit_id is None else own_id(),
         tried="",
-        expected=expected,
+        expected="" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor")),
         metadata=about,
         lease=lease_argument(lease, workflow_id),
         snapshot="" if snapshot is None else "1",
@@ -229,6 +204,14 @@ def _command(
         writes=commit_id is None and size > 0,
         tried=context.seen.get(workflow_id, "1"),
     )
+
+
+def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:
+    """Return the entries of a commit, and add its facts to `facts`."""
+    if isinstance(commit, EncodedEvents):
+        facts.update(commit.facts)
+        return commit.entries
+    return context.codec.encode_commit(commit, facts) if commit else []
 
 
 def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:

@@ -18,12 +18,10 @@ from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import count_call
-from runic_redis.protocol.effects import Command, Operation, call_script
-from runic_redis.protocol.refusals import ask, ask_all, time_us
+from runic_redis.protocol.effects import Command, Operation, call_script, key_command
+from runic_redis.protocol.refusals import ask_all, server_us
 from runic_redis.protocol.resp import scored_ids
 from runic_redis.protocol.scans import Scans
-
-__all__ = ["collect"]
 
 # How many candidates one pass over the workflows checks, and how many keys or members are in one round trip.
 _CANDIDATES = 100_000
@@ -33,8 +31,7 @@ _AT_ONCE = 512
 def collect(context: Context, grace: float) -> Operation[int]:
     """Delete the facts that no workflow refers to and that are older than the grace period. Return how many."""
     grace_s = check_seconds(grace, "grace")
-    time = yield from ask(Command(("TIME",), context.keys.config))
-    now_us = min(time_us(time), int(context.clock() * 1_000_000))
+    now_us = min((yield from server_us(context.keys.config)), int(context.clock() * 1_000_000))
     yield from sweep_ended(context, now_us // 1000)
     before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
@@ -63,7 +60,7 @@ def collect(context: Context, grace: float) -> Operation[int]:
 
 def _old_facts(keys: Keys, bucket: int, skip: int, before_us: int) -> Command:
     key = keys.fact_times(bucket)
-    return Command(("ZRANGEBYSCORE", key, "-inf", f"({before_us}", "LIMIT", str(skip), str(_AT_ONCE)), key)
+    return key_command("ZRANGEBYSCORE", key, "-inf", f"({before_us}", "LIMIT", str(skip), str(_AT_ONCE))
 
 
 def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_us: int) -> Operation[dict[int, int]]:
@@ -74,7 +71,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
     left = list(candidates)
     for at in range(0, len(left), _AT_ONCE):
         some = left[at : at + _AT_ONCE]
-        calls = [call_script("sweep", context.keys.fact(fact), [fact, str(before_us)]) for fact in some]
+        calls = [call_script("collect_fact", context.keys.fact(fact), [fact, str(before_us)]) for fact in some]
         for fact, count in zip(some, (yield from ask_all(calls)), strict=True):
             gone[candidates[fact]] = gone.get(candidates[fact], 0) + count
     return gone
@@ -82,7 +79,7 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
 
 def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
     """Remove the facts that any workflow refers to from the candidates."""
-    scans = Scans(Command(("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in context.keys.indexes())
+    scans = Scans(key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in context.keys.indexes())
     while scans.more:
         # A scan returns all workflows that exist from its start to its end, whatever is written. A listing does not.
         members = yield from scans.next_members()
@@ -91,7 +88,7 @@ def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operatio
             some = ids[at : at + _AT_ONCE]
             yield from restore_references(context, some)
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
-            refs = Scans(Command(("SSCAN", key, "0", "COUNT", str(_AT_ONCE)), key) for key in keys)
+            refs = Scans(key_command("SSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in keys)
             while refs.more:
                 for fact in (yield from refs.next_members()):
                     candidates.pop(fact, None)

@@ -6,17 +6,8 @@ from runic_redis.context import Context
 from runic_redis.durability import Durability, Replicated, check_durability
 from runic_redis.errors import ConfigurationError
 from runic_redis.protocol.confirmation import Confirming, unlike_settings
-from runic_redis.protocol.effects import (
-    Batch,
-    Command,
-    Confirmation,
-    ErrorReply,
-    Operation,
-    Unanswered,
-)
+from runic_redis.protocol.effects import Batch, Command, Confirmation, ErrorReply, Operation, Unanswered
 from runic_redis.protocol.refusals import unavailable
-
-__all__ = ["durably", "prepare_durability"]
 
 T = TypeVar("T")
 

@@ -12,10 +12,17 @@ from collections.abc import Sequence
 
 from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, own_id
-from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, time_us
-
-__all__ = ["delete_call", "delete_ended", "expire_call", "is_over", "settle_end", "sweep_ended"]
+from runic_redis.protocol.effects import (
+    Batch,
+    Command,
+    ErrorReply,
+    Operation,
+    call_once,
+    call_script,
+    key_command,
+    own_id,
+)
+from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, server_us
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -28,7 +35,7 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
     """
     if expires is None or not is_cursor(expires) or int(expires) > context.now_ms():
         return False
-    if int(expires) > (yield from _server_ms(context, workflow_id)):
+    if int(expires) > (yield from server_us(context.keys.workflow(workflow_id).meta)) // 1000:
         return False
     yield from delete_ended(context, [workflow_id])
     return True
@@ -37,22 +44,17 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
 def settle_end(context: Context, workflow_id: str) -> Operation[None]:
     """Delete a workflow that is over. If only one clock has reached its end, move that end."""
     keys = context.keys.workflow(workflow_id)
-    created, expires = yield from ask(Command(("HMGET", keys.meta, "created", "expires"), keys.meta))
+    created, expires = yield from ask(key_command("HMGET", keys.meta, "created", "expires"))
     if expires is None or not is_cursor(expires):
         return
     left_ms = int(expires) - context.now_ms()
-    if int(expires) > (yield from _server_ms(context, workflow_id)):
+    if int(expires) > (yield from server_us(keys.meta)) // 1000:
         call = expire_call(context, workflow_id, None, in_place_of=expires)
     elif left_ms > 0:
         call = expire_call(context, workflow_id, left_ms, in_place_of=expires)
     else:
         call = delete_call(context, workflow_id, created or b"", expires=expires)
     yield from ask(call)
-
-
-def _server_ms(context: Context, workflow_id: str) -> Operation[int]:
-    """Return the time by the clock of a workflow's server, in milliseconds since 1970."""
-    return time_us((yield from ask(Command(("TIME",), context.keys.workflow(workflow_id).meta)))) // 1000
 
 
 def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
@@ -64,7 +66,7 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
     if context.at_replica:
         return
     keys = [context.keys.workflow(workflow_id) for workflow_id in workflow_ids]
-    found = yield from ask_all([Command(("HMGET", one.meta, "created", "expires"), one.meta) for one in keys])
+    found = yield from ask_all([key_command("HMGET", one.meta, "created", "expires") for one in keys])
     calls = [
         delete_call(context, workflow_id, created or b"", expires=expires)
         for workflow_id, (created, expires) in zip(workflow_ids, found, strict=True)
@@ -80,7 +82,7 @@ def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
     keys = context.keys.all_expiring()
     while keys:
         pages = yield from ask_all(
-            [Command(("ZRANGEBYSCORE", key, "-inf", str(ended_ms), "LIMIT", "0", str(_AT_ONCE)), key) for key in keys]
+            [key_command("ZRANGEBYSCORE", key, "-inf", str(ended_ms), "LIMIT", "0", str(_AT_ONCE)) for key in keys]
         )
         yield from delete_ended(context, [one.decode(errors="replace") for page in pages for one in page])
         keys = [key for key, page in zip(keys, pages, strict=True) if len(page) == _AT_ONCE]
@@ -91,25 +93,17 @@ def delete_call(
 ) -> Command:
     """Return the call that deletes a workflow created at one time; with `expires`, only while that is its end."""
     keys = context.keys.workflow(workflow_id)
-    return call_script(
-        "delete",
-        [
-            *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
-            *(keys.index, keys.leases, keys.expiring, keys.partition),
-        ],
-        [workflow_id, created, lease, expires, own_id(), ""],
-        retry_at=5,
-        workflow_id=workflow_id,
-    )
+    touched = [
+        *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
+        *(keys.index, keys.leases, keys.expiring, keys.partition),
+    ]
+    args = (workflow_id, created, lease, expires, own_id(), "")
+    return call_script("delete", touched, args, retry_at=5, workflow_id=workflow_id)
 
 
 def expire_call(context: Context, workflow_id: str, after_ms: int | None, *, in_place_of: bytes = b"") -> Command:
     """Return the call that sets or removes the end of a finished workflow; with `in_place_of`, only that end."""
     keys = context.keys.workflow(workflow_id)
-    return call_script(
-        "expire",
-        [keys.meta, keys.expiring, keys.partition],
-        [workflow_id, own_id(), "", "" if after_ms is None else str(after_ms), context.now_us(), in_place_of],
-        retry_at=2,
-        workflow_id=workflow_id,
-    )
+    after = "" if after_ms is None else str(after_ms)
+    touched = [keys.meta, keys.expiring, keys.partition]
+    return call_once("expire", touched, workflow_id, after, context.now_us(), in_place_of)

@@ -8,24 +8,8 @@ from runic_redis.codec import DIGEST_BYTES
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
 from runic_redis.operations.settings import make_namespace
-from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script
+from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask_all
-
-__all__ = [
-    "ahead_argument",
-    "count_facts",
-    "crosses_slots",
-    "fact_arguments",
-    "fact_keys",
-    "fact_not_found",
-    "load_fact",
-    "load_facts",
-    "put_fact",
-    "save_encoded",
-    "save_fact",
-    "save_facts",
-    "store_ahead",
-]
 
 Hash = TypeVar("Hash", str, bytes, str | bytes)
 
@@ -74,7 +58,7 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
 def count_facts(context: Context) -> Operation[int]:
     """Return how many facts the namespace has."""
     keys = context.keys.buckets()
-    return sum((yield from ask_all([Command(("HLEN", key), key) for key in keys])))
+    return sum((yield from ask_all([key_command("HLEN", key) for key in keys])))
 
 
 def ahead_argument(context: Context) -> str:
@@ -111,7 +95,7 @@ def store_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[
         return problems
     calls = [
         call_script(
-            "keep_fact",
+            "store_fact_ahead",
             context.keys.fact(fact_hash.encode()),
             [fact_hash, data, context.now_us()],
             size=len(data),
@@ -153,7 +137,7 @@ def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, by
     buckets: dict[str, list[bytes]] = {}
     for raw in hashes:
         buckets.setdefault(context.keys.fact(raw)[0], []).append(raw)
-    commands = [Command(("HMGET", bucket, *members), bucket) for bucket, members in buckets.items()]
+    commands = [key_command("HMGET", bucket, *members) for bucket, members in buckets.items()]
     replies = yield from ask_all(commands)
     found: dict[bytes, bytes] = {}
     for members, reply in zip(buckets.values(), replies, strict=True):

@@ -16,30 +16,16 @@ from runic_redis.errors import (
     LeaseLost,
     StoreError,
     StoreUnavailable,
-    WorkflowNotFound,
     short_repr,
 )
 from runic_redis.operations.ending import expire_call
-from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.lost_meta import absence
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import count_call, make_namespace
 from runic_redis.operations.writing import write, write_all
-from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_once, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask, ask_all, time_us
 from runic_redis.protocol.resp import scored_ids
-
-__all__ = [
-    "Lease",
-    "acquire",
-    "check_lease",
-    "claim",
-    "complete",
-    "expire",
-    "lease_argument",
-    "leased_reply",
-    "release",
-    "renew",
-]
 
 # How many candidates of each partition one round trip reads, and how many leases it requests at most.
 _LOOKED_AT = 16
@@ -201,12 +187,11 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     """Mark a workflow as finished."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    arguments: list[Argument] = [workflow_id, own_id(), "", lease_argument(lease, workflow_id), context.now_us()]
+    by_lease = lease_argument(lease, workflow_id)
     touched = [keys.meta, keys.leases, keys.partition]
-    reply = yield from write(context, call_script("complete", touched, arguments, retry_at=2, workflow_id=workflow_id))
+    reply = yield from write(context, call_once("complete", touched, workflow_id, by_lease, context.now_us()))
     if leased_reply(reply, workflow_id) is None:
-        yield from reject_leftovers(context, workflow_id)
-        raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to complete.", workflow_id=workflow_id)
+        raise (yield from absence(context, workflow_id, "complete"))
 
 
 def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
@@ -215,21 +200,15 @@ def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
     after_ms = _milliseconds(check_seconds(after, "after"))
     reply = yield from write(context, expire_call(context, workflow_id, after_ms))
     if reply is None:
-        yield from reject_leftovers(context, workflow_id)
-        raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to expire.", workflow_id=workflow_id)
+        raise (yield from absence(context, workflow_id, "expire"))
     if isinstance(reply, ErrorReply):
         raise InvalidArgument(f"The workflow {workflow_id!r} is not finished. Nothing was changed. Complete it first.")
 
 
 def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: str) -> Command:
     keys = context.keys.workflow(workflow_id)
-    return call_script(
-        "acquire",
-        [keys.meta, keys.index, keys.leases, keys.partition],
-        [workflow_id, own_id(), "", owner, str(_milliseconds(ttl)), context.now_us(), mode],
-        retry_at=2,
-        workflow_id=workflow_id,
-    )
+    touched = [keys.meta, keys.index, keys.leases, keys.partition]
+    return call_once("acquire", touched, workflow_id, owner, str(_milliseconds(ttl)), context.now_us(), mode)
 
 
 def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
@@ -238,8 +217,8 @@ def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[
     commands = [Command(("TIME",), keys.config)]
     for number in keys.partition_numbers():
         commands += [
-            Command(("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"), keys.leases(number)),
-            Command(("HMGET", keys.partition(number), "unfinished", "leased"), keys.partition(number)),
+            key_command("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"),
+            key_command("HMGET", keys.partition(number), "unfinished", "leased"),
         ]
     replies = yield Batch(commands)
     now_ms = time_us(answer(replies[0], commands[0])) // 1000
@@ -286,7 +265,7 @@ def _find_overlong(
     keys = [context.keys.leases(number) for number in partitions]
     while keys:
         bounds = (f"({now_ms}", "+inf", "WITHSCORES", "LIMIT", str(skip), str(_AT_ONCE))
-        commands = [Command(("ZRANGEBYSCORE", key, *bounds), key) for key in keys]
+        commands = [key_command("ZRANGEBYSCORE", key, *bounds) for key in keys]
         held: list[str] = []
         left: list[str] = []
         for key, command, reply in zip(keys, commands, (yield Batch(commands)), strict=True):
@@ -299,7 +278,7 @@ def _find_overlong(
             if len(page) == _AT_ONCE:
                 left.append(key)
         metas = [context.keys.workflow(workflow_id).meta for workflow_id in held]
-        commands = [Command(("HMGET", meta, "lease_until", "lease_ms"), meta) for meta in metas]
+        commands = [key_command("HMGET", meta, "lease_until", "lease_ms") for meta in metas]
         for workflow_id, command, reply in zip(held, commands, (yield Batch(commands)), strict=True):
             try:
                 ends_ms, lasts_ms = (read_cursor(value, command.key) for value in answer(reply, command))

@@ -14,11 +14,9 @@ from runic_redis.arguments import check_count, check_prefix
 from runic_redis.context import Context
 from runic_redis.keys import Keys
 from runic_redis.operations.ending import delete_ended
-from runic_redis.protocol.effects import Command, Operation, call_script
+from runic_redis.protocol.effects import Command, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask_all
 from runic_redis.protocol.resp import scored_ids
-
-__all__ = ["Listing", "Place"]
 
 _FIRST_PAGE = 32
 _LAST_PAGE = 1024
@@ -74,7 +72,7 @@ class _Partition:
         upper = f"{self._score:.17g}"
         count = str(self._count + len(self._at_score))
         if self.by_lease:
-            return Command(("ZREVRANGEBYSCORE", self._key, upper, "-inf", "WITHSCORES", "LIMIT", "0", count), self._key)
+            return key_command("ZREVRANGEBYSCORE", self._key, upper, "-inf", "WITHSCORES", "LIMIT", "0", count)
         return call_script("list", self._touched, [upper, count, str(time_ms)])
 
     def receive(self, page: Sequence[Any], ended: set[str]) -> None:

@@ -1,7 +1,6 @@
 """A namespace as a whole: its memory, and its deletion."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
@@ -11,13 +10,10 @@ from runic_redis.operations.listing import Listing
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask_all
 
-__all__ = ["delete_namespace", "memory_of", "memory_usage"]
-
 # How many keys are in one round trip.
 _AT_ONCE = 1000
-# The kinds of keys that a partition's workflows share.
-_SHARED = ("index", "leases", "expiring", "partition")
-_KINDS = tuple(field.name for field in fields(WorkflowKeys) if field.name not in _SHARED)
+# The kinds of a workflow's keys, and of those that a partition's workflows share.
+_KINDS, _SHARED = WorkflowKeys.__slots__[:-4], WorkflowKeys.__slots__[-4:]
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:

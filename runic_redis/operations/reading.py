@@ -18,7 +18,7 @@ from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import (
     Commit,
     commits_lost,
@@ -28,10 +28,8 @@ from runic_redis.operations.records import (
     events_trimmed,
     read_cursor,
 )
-from runic_redis.protocol.effects import Await, Batch, Begin, Command, InFlight, Operation
+from runic_redis.protocol.effects import Await, Batch, Begin, Command, InFlight, Operation, key_command
 from runic_redis.protocol.refusals import ask, checked
-
-__all__ = ["Reader", "cursor"]
 
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few events. Later pages aim at a size in bytes. Only the size of the page
@@ -47,7 +45,7 @@ def cursor(context: Context, workflow_id: str) -> Operation[int]:
     """Return the workflow's cursor; 0 if there is no workflow."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    reply, created, expires = yield from ask(Command(("HMGET", keys.meta, "cursor", "created", "expires"), keys.meta))
+    reply, created, expires = yield from ask(key_command("HMGET", keys.meta, "cursor", "created", "expires"))
     if created is None:
         yield from reject_leftovers(context, workflow_id)
     if (yield from is_over(context, workflow_id, expires)):
@@ -117,7 +115,7 @@ class Reader:
             bound = None if self._reverse else self._after + 1
             commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
         # Before and after the pages: if both agree, the pages belong to one workflow, not to one and its successor.
-        before = Command(("HMGET", self._keys.meta, "created", "cursor", "expires"), self._keys.meta)
+        before = key_command("HMGET", self._keys.meta, "created", "cursor", "expires")
         commands = [before, *commands, self._meta()]
         while True:
             (created, reached, expires), *pages, meta = checked((yield Batch(commands, all_or_none=True)), commands)
@@ -186,8 +184,7 @@ class Reader:
         if created != self._created:
             yield from reject_leftovers(self._context, self.workflow_id)
             raise WorkflowNotFound(
-                f"The workflow {self.workflow_id!r} was deleted while it was being read.",
-                workflow_id=self.workflow_id,
+                f"The workflow {self.workflow_id!r} was deleted while it was being read.", workflow_id=self.workflow_id
             )
         if found < self._opened_at:
             raise commits_lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
@@ -220,7 +217,7 @@ class Reader:
         return Batch(commands, own_connection=True, all_or_none=True)
 
     def _meta(self) -> Command:
-        return Command(("HMGET", self._keys.meta, "cursor", "trimmed", "created", "largest"), self._keys.meta)
+        return key_command("HMGET", self._keys.meta, "cursor", "trimmed", "created", "largest")
 
     def _note_meta(self, meta: Sequence[bytes | None]) -> tuple[int, bytes | None]:
         """Note the fields of the meta hash. Return the workflow's cursor, and when it was created."""
@@ -234,10 +231,8 @@ class Reader:
         key = self._keys.events
         if newest_first:
             upper = "+" if bound is None else bound if isinstance(bound, bytes) else f"{max(bound, 0)}-{_LAST_MS}"
-            return Command(("XREVRANGE", key, upper, "-", "COUNT", str(count)), key)
-        return Command(
-            ("XRANGE", key, bound if isinstance(bound, bytes) else f"{bound}-0", "+", "COUNT", str(count)), key
-        )
+            return key_command("XREVRANGE", key, upper, "-", "COUNT", str(count))
+        return key_command("XRANGE", key, bound if isinstance(bound, bytes) else f"{bound}-0", "+", "COUNT", str(count))
 
     def _decode_some(self) -> list[Any]:
         """Decode entries, up to a page's size. Return their events that are still to be read."""

@@ -11,19 +11,8 @@ from runic_redis.codec import Multiplied, expanded, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import CommitsLost, DecodeError, EventsTrimmed, UnknownEventType, reason
 
-__all__ = [
-    "Commit",
-    "Record",
-    "commits_lost",
-    "decode_commit",
-    "entry_cursor",
-    "events_missing",
-    "events_trimmed",
-    "read_cursor",
-]
-
 _log = logging.getLogger("runic_redis")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Record(NamedTuple):
@@ -80,9 +69,9 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
         end, _, ms = entry_id.partition(b"-")
         header, payload = fields[0], fields[1]
         events = context.codec.decode_entry(header, payload)
-        metadata, time = None, _EPOCH
+        metadata, time = None, EPOCH
         if with_records:
-            time = _EPOCH + timedelta(milliseconds=int(ms))
+            time = EPOCH + timedelta(milliseconds=int(ms))
             if len(fields) > 4:
                 metadata = context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
         if context.observer is not None and len(fields) > 4:
@@ -131,6 +120,11 @@ def read_cursor(value: bytes | None, key: str) -> int:
     if not is_cursor(value):
         raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.")
     return int(value)
+
+
+def cursor_or_zero(value: object) -> int:
+    """Return a stored cursor as a number; 0 if there is none, or it is damaged."""
+    return int(value) if isinstance(value, bytes) and is_cursor(value) else 0
 
 
 def entry_cursor(entry: Any, key: str) -> int:

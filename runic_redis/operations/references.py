@@ -1,16 +1,15 @@
 """A workflow's references to facts: comparing them with their count, and restoring lost ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.events import refs_in
+from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import read_cursor
-from runic_redis.protocol.effects import Argument, Command, Operation, call_script
+from runic_redis.protocol.effects import Argument, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask, ask_all
-
-__all__ = ["restore_references"]
 
 # How often a workflow's references must differ from their count to count as lost.
 _LOOKS = 3
@@ -43,8 +42,8 @@ def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
     for _ in range(_LOOKS):
         keys = [context.keys.workflow(workflow_id) for workflow_id in left]
         # In this order: a reference that is added in between is in the set, and not in the count that was read.
-        counts = yield from ask_all([Command(("HGET", one.meta, "refs"), one.meta) for one in keys])
-        there = yield from ask_all([Command(("SCARD", one.refs), one.refs) for one in keys])
+        counts = yield from ask_all([key_command("HGET", one.meta, "refs") for one in keys])
+        there = yield from ask_all([key_command("SCARD", one.refs) for one in keys])
         left = [
             workflow_id
             for workflow_id, one, counted, size in zip(left, keys, counts, there, strict=True)
@@ -58,9 +57,9 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     keys = context.keys.workflow(workflow_id)
     plain = without_classes(context)
     commands = [
-        Command(("HMGET", keys.meta, "cursor", "fence"), keys.meta),
-        Command(("XREVRANGE", keys.events, "+", "-", "COUNT", "1"), keys.events),
-        Command(("GET", keys.log), keys.log),
+        key_command("HMGET", keys.meta, "cursor", "fence"),
+        key_command("XREVRANGE", keys.events, "+", "-", "COUNT", "1"),
+        key_command("GET", keys.log),
     ]
     (cursor, fence), last, log = yield from ask_all(commands)
     found: set[str] = set()
@@ -82,11 +81,27 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
             f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup. "
             "runic-redis verify --repair restores the references that it can find, and forgets the others."
         ) from error
-    arguments: list[Argument] = [workflow_id, cursor or b"", last[0][0] if last else b"", fence or b""]
-    for fact_hash in found:
-        arguments += ("refs", fact_hash)
-    touched = [
-        *(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition),
-    ]
-    repaired = yield from ask(call_script("repair", touched, [*arguments, "count.refs", ""], workflow_id=workflow_id))
-    return bool(repaired == 1)
+    repairs = [*(("refs", fact_hash) for fact_hash in found), ("count.refs", "")]
+    return (yield from repair(context, workflow_id, (cursor, last[0][0] if last else b"", fence), repairs))
+
+
+def repair(
+    context: Context, workflow_id: str, state: Iterable[bytes | None], repairs: Iterable[tuple[str, Argument]]
+) -> Operation[bool]:
+    """Repair a workflow, unless it has changed meanwhile. Return whether that was done.
+
+    Args:
+        context: the store's.
+        workflow_id: the workflow.
+        state: its cursor, the ID of its last entry, and its fencing token.
+        repairs: the repairs, as lua/repair.lua takes them.
+    """
+    arguments = (workflow_id, *(part or b"" for part in state), *(part for one in repairs for part in one))
+    keys = repaired_keys(context.keys.workflow(workflow_id))
+    reply: int = yield from ask(call_script("repair", keys, arguments, workflow_id=workflow_id))
+    return reply == 1
+
+
+def repaired_keys(keys: WorkflowKeys) -> list[str]:
+    """Return the keys of a workflow and its partition that a repair may change or read."""
+    return [*(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)]

@@ -12,18 +12,8 @@ from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, DecodeError
 from runic_redis.operations.confirming import prepare_durability
 from runic_redis.operations.records import read_cursor
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script, key_command
 from runic_redis.protocol.refusals import ask, ask_all, not_allowed, unreachable
-
-__all__ = [
-    "FORMAT",
-    "count_call",
-    "make_namespace",
-    "open_namespace",
-    "parse_info",
-    "remake_namespace",
-    "with_settings",
-]
 
 T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
@@ -100,7 +90,7 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
 
 def _read_settings(context: Context) -> list[Command]:
     """Return the commands that read the namespace's settings, and their copy."""
-    return [Command(("HMGET", key, *SETTINGS), key) for key in (context.keys.config, context.keys.config_copy)]
+    return [key_command("HMGET", key, *SETTINGS) for key in (context.keys.config, context.keys.config_copy)]
 
 
 def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes | None]) -> None:
@@ -160,7 +150,7 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
     """
     keys = context.keys
     hashes = [keys.partition(number) for number in keys.partition_numbers()]
-    made = yield from ask_all([Command(("HSETNX", key, "made", "1"), key) for key in hashes])
+    made = yield from ask_all([key_command("HSETNX", key, "made", "1") for key in hashes])
     if fresh:
         return
     numbers = [number for number, is_new in enumerate(made) if is_new]
@@ -170,7 +160,7 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
         for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True)
         if (read_cursor(workflows, hashes[number]), read_cursor(unfinished, hashes[number])) != (indexed, leased)
     ]
-    yield from ask_all([Command(("HDEL", key, "made"), key) for key, _ in lost])
+    yield from ask_all([key_command("HDEL", key, "made") for key, _ in lost])
     for key, indexed in lost:
         raise DecodeError(
             f"The hash of a partition, at the key {key!r}, is lost, and {indexed} workflows are in the partition. "

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, WorkflowNotFound
+from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound
 from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
-from runic_redis.operations.leftovers import read_saved, reject_leftovers
+from runic_redis.operations.lost_meta import absence, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
-from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, call_script, own_id
-
-__all__ = ["load_snapshot", "save_snapshot", "trim"]
+from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_command
 
 
 def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, lease: Lease | None) -> Operation[None]:
@@ -22,18 +20,10 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
     check_data(data)
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
-    reply = yield from write(
-        context,
-        call_script(
-            "save_snapshot",
-            [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition],
-            [workflow_id, own_id(), "", by_lease, str(cursor), data, context.now_us()],
-            retry_at=2,
-            workflow_id=workflow_id,
-            size=len(data),
-            writes=True,
-        ),
-    )
+    touched = [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition]
+    args = (by_lease, str(cursor), data, context.now_us())
+    call = call_once("save_snapshot", touched, workflow_id, *args, size=len(data), writes=True)
+    reply = yield from write(context, call)
     if isinstance(leased_reply(reply, workflow_id), ErrorReply):
         actual = int(reply.message)
         problem = (
@@ -55,7 +45,7 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     """Return a workflow's snapshot: its cursor and its data."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    get = Command(("HMGET", keys.snapshot, "cursor", "data"), keys.snapshot)
+    get = key_command("HMGET", keys.snapshot, "cursor", "data")
     saved = yield from read_saved(context, workflow_id, get, "snapshot", _fits)
     cursor, data = saved[0] if saved else (None, None)
     if cursor is None and data is None:
@@ -80,11 +70,10 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     """Trim the commits that the snapshot covers. Return the cursor of the last trimmed event."""
     workflow_id = check_workflow_id(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
-    arguments: list[Argument] = [workflow_id, own_id(), "", by_lease, str(check_count(keep, "keep")), context.now_us()]
+    args = (by_lease, str(check_count(keep, "keep")), context.now_us())
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
-    reply = yield from write(context, call_script("trim", touched, arguments, retry_at=2, workflow_id=workflow_id))
+    reply = yield from write(context, call_once("trim", touched, workflow_id, *args))
     if leased_reply(reply, workflow_id) is None:
-        yield from reject_leftovers(context, workflow_id)
-        raise WorkflowNotFound(f"There is no workflow {workflow_id!r} to trim.", workflow_id=workflow_id)
+        raise (yield from absence(context, workflow_id, "trim"))
     return int(reply)

@@ -12,7 +12,7 @@ from runic_redis.arguments import check_cursor, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument, InvalidType, StoreError, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.operations.leftovers import reject_leftovers
+from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import (
     Record,
     commits_lost,
@@ -21,11 +21,9 @@ from runic_redis.operations.records import (
     events_trimmed,
     read_cursor,
 )
-from runic_redis.protocol.effects import Command, ErrorReply, Operation
+from runic_redis.protocol.effects import ErrorReply, Operation, key_command
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import ask_all, checked
-
-__all__ = ["Tailer"]
 
 _LAST_MS = 2**64 - 1
 # How many meta hashes are read at once.
@@ -157,7 +155,7 @@ class Tailer:
         for at in range(0, len(followed), _AT_ONCE):
             some = followed[at : at + _AT_ONCE]
             fields = ("created", "trimmed", "cursor", "expires")
-            commands = [Command(("HMGET", one.meta, *fields), one.meta) for one in some]
+            commands = [key_command("HMGET", one.meta, *fields) for one in some]
             for one, meta in zip(some, (yield from ask_all(commands)), strict=True):
                 is_gone = yield from is_over(self._context, one.workflow_id, meta[3])
                 created, trimmed_to, cursor, _ = [None] * 4 if is_gone else meta

@@ -9,13 +9,11 @@ from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.ending import delete_call, is_over
 from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
-from runic_redis.operations.leftovers import is_left_over, read_saved
+from runic_redis.operations.lost_meta import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
-from runic_redis.protocol.effects import Command, ErrorReply, Operation, call_script, own_id
+from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_command
 from runic_redis.protocol.refusals import answer, ask, ask_all
-
-__all__ = ["delete", "exists", "load", "save"]
 
 
 def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | None) -> Operation[None]:
@@ -31,15 +29,12 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     yield from make_namespace(context)
     for problem in (yield from facts.store_ahead(context, found)).values():
         raise problem
-    command = call_script(
+    command = call_once(
         "save_log",
         [keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.refs, *facts.fact_keys(context, found)],
-        [
-            *(workflow_id, own_id(), "", by_lease, encoded, context.now_us()),
-            *(str(len(found)), facts.ahead_argument(context), *facts.fact_arguments(context, found)),
-        ],
-        retry_at=2,
-        workflow_id=workflow_id,
+        workflow_id,
+        *(by_lease, encoded, context.now_us()),
+        *(str(len(found)), facts.ahead_argument(context), *facts.fact_arguments(context, found)),
         size=len(encoded) + sum(map(len, found.values())),
         writes=True,
     )
@@ -55,7 +50,7 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     """Return the saved list of events."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    get = Command(("GET", keys.log), keys.log)
+    get = key_command("GET", keys.log)
     saved = yield from read_saved(context, workflow_id, get, "log", lambda noted, data: bool(noted) == bool(data))
     data = saved and saved[0]
     if data is None:
@@ -73,7 +68,7 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
     """Return whether a workflow exists: a log, events or a snapshot of it are stored, whole or damaged."""
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
-    meta = Command(("HMGET", keys.meta, "created", "expires"), keys.meta)
+    meta = key_command("HMGET", keys.meta, "created", "expires")
     created, expires = yield from ask(meta)
     if created is None:
         return (yield from is_left_over(context, workflow_id))
@@ -85,7 +80,7 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
     by_lease = [lease_argument(lease, workflow_id) for workflow_id in workflow_ids]
     keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
     # The delete names the time of creation. So a retry cannot delete a workflow that was created since.
-    created = yield from ask_all([Command(("HGET", one.meta, "created"), one.meta) for one in keys])
+    created = yield from ask_all([key_command("HGET", one.meta, "created") for one in keys])
     # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
     calls = [
         delete_call(context, workflow_id, when or b"", lease=held)

@@ -18,8 +18,6 @@ from runic_redis.operations.settings import remake_namespace
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer
 
-__all__ = ["write", "write_all"]
-
 # Each round settles the rejections of the one before. Only repeated deletes of the namespace cause more rounds.
 _ROUNDS = 5
 
@@ -93,7 +91,7 @@ def _check_partitions(context: Context, command: Command) -> None:
     if context.keys.workflow(command.workflow_id).partition not in command.keys:
         raise ConfigurationError(
             f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
-            f"partitions={now}. This call was for another number, and wrote nothing. This store uses "
+            f"partitions={now}. This call was for another number. Nothing was written. This store uses "
             f"partitions={now} from now on: read again and decide."
         )
 

@@ -235,6 +235,11 @@ def own_id() -> bytes:
     return os.urandom(_OWN_ID_BYTES)
 
 
+def key_command(name: str, key: str, *args: Argument) -> Command:
+    """Return a command on a key."""
+    return Command((name, key, *args), key)
+
+
 def call_script(
     name: str,
     keys: Sequence[str],
@@ -249,3 +254,11 @@ def call_script(
 ) -> Command:
     """Return a command that calls a script. For the arguments see `Command`."""
     return Command(args, keys[0], load_script(name), keys, retry_at, workflow_id, joins, size, writes, tried)
+
+
+def call_once(
+    name: str, keys: Sequence[str], workflow_id: str, *args: Argument, size: int = 0, writes: bool = False
+) -> Command:
+    """Return a call of a script of a workflow, with an id by which the server recognises a retry."""
+    args = (workflow_id, own_id(), "", *args)
+    return call_script(name, keys, args, retry_at=2, workflow_id=workflow_id, size=size, writes=writes)

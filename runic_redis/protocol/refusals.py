@@ -21,6 +21,7 @@ __all__ = [
     "checked",
     "not_allowed",
     "not_durable",
+    "server_us",
     "time_us",
     "unavailable",
     "unreachable",
@@ -127,6 +128,11 @@ def time_us(reply: Sequence[Any]) -> int:
     """Return the server's time in microseconds since 1970, from its reply to TIME."""
     seconds, micros = reply
     return int(seconds) * 1_000_000 + int(micros)
+
+
+def server_us(key: str) -> Operation[int]:
+    """Return the time by the clock of a key's server, in microseconds since 1970."""
+    return time_us((yield from ask(Command(("TIME",), key))))
 
 
 def not_durable(reply: Unconfirmed, what: str, remedy: str, cursor: int | None) -> DurabilityError:

@@ -2,7 +2,8 @@
 
 `session_core` has the logic of a session, and `sessions` the sessions for threads and for asyncio. `policies` says when
 to save snapshots. `resolving` loads the values of references. `steps` runs the same logic on a store for threads and
-on a store for asyncio. All of it uses only the capabilities of a store, see `runic_redis.contract`.
+on a store for asyncio. All of it uses only the capabilities of a store (see `runic_redis.contract`). Nothing here knows
+Redis.
 """
 
 from runic_redis.recovery.policies import ByRecoveryTime, EveryBytes, EveryEvents, Since, SnapshotPolicy

@@ -5,8 +5,6 @@ from typing import Protocol
 
 from runic_redis.errors import InvalidArgument, short_repr
 
-__all__ = ["ByRecoveryTime", "EveryBytes", "EveryEvents", "Since", "SnapshotPolicy"]
-
 
 @dataclass(slots=True)
 class Since:

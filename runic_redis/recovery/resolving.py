@@ -1,7 +1,6 @@
 """The values of references to facts: loaded on demand, many in one round trip, and cached.
 
 `_Resolver` has the logic; `FactResolver` and `AsyncFactResolver` run it on their kinds of store.
-kind.
 """
 
 import sys
@@ -13,20 +12,10 @@ from typing import Any
 
 from runic_redis.arguments import check_count
 from runic_redis.errors import DecodeError, FactNotFound, InvalidType, short_repr
-from runic_redis.events import (
-    EventRegistry,
-    Fact,
-    FactRef,
-    UnknownEvent,
-    checked_ref,
-    default_registry,
-    fields_of,
-    parts_of,
-    refs_in,
-)
+from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, default_registry, parts_of, refs_in
+from runic_redis.events.event_types import fields_of
+from runic_redis.events.references import checked_ref
 from runic_redis.recovery.steps import Steps, StoreCall, run_steps, run_steps_async
-
-__all__ = ["AsyncFactResolver", "FactResolver"]
 
 Hot = Callable[[Any, FactRef], bool]
 
@@ -62,11 +51,13 @@ class _Resolver:
     def _rehydrate_steps(self, events: Iterable[Any], hot: Hot | None) -> Steps[list[Any]]:
         """Return the events with a `Fact` in place of each hot reference."""
         events = list(events)
+        hot_hashes = [
+            [ref.hash for ref in refs_in(event, self._registry) if hot is None or hot(event, ref)] for event in events
+        ]
         wanted: dict[str, int] = {}
-        for place, event in enumerate(events):
-            for ref in refs_in(event, self._registry):
-                if ref.hash not in wanted and (hot is None or hot(event, ref)):
-                    wanted[ref.hash] = place
+        for place, hashes in enumerate(hot_hashes):
+            for fact_hash in hashes:
+                wanted.setdefault(fact_hash, place)
         try:
             values = yield from self._load(wanted)
         except FactNotFound as error:
@@ -88,16 +79,8 @@ class _Resolver:
                     ) from error
             raise
         return [
-            _filled(
-                event,
-                {
-                    ref.hash: values[ref.hash]
-                    for ref in refs_in(event, self._registry)
-                    if hot is None or hot(event, ref)
-                },
-                self._registry,
-            )
-            for event in events
+            _filled(event, {fact_hash: values[fact_hash] for fact_hash in hashes}, self._registry)
+            for event, hashes in zip(events, hot_hashes, strict=True)
         ]
 
     def _named(self, event: Any, place: int) -> str:

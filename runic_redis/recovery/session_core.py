@@ -31,8 +31,6 @@ from runic_redis.events import default_registry
 from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
 from runic_redis.recovery.steps import Steps, StoreCall
 
-__all__ = ["Checkpoint", "Recovery", "SessionCore", "SessionOptions", "State"]
-
 State = TypeVar("State")
 Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
 _log = logging.getLogger("runic_redis.recovery")

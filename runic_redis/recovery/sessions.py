@@ -13,8 +13,6 @@ from runic_redis.recovery.policies import SnapshotPolicy
 from runic_redis.recovery.session_core import Checkpoint, Recovery, SessionCore, SessionOptions, State
 from runic_redis.recovery.steps import Steps, run_steps, run_steps_async
 
-__all__ = ["AsyncSession", "Session", "async_session", "session"]
-
 
 class _Face(Generic[State]):
     """The attributes of both kinds of session."""

@@ -7,8 +7,6 @@ from typing import Any, TypeAlias, TypeVar
 
 from runic_redis.errors import InvalidType
 
-__all__ = ["Steps", "StoreCall", "run_steps", "run_steps_async"]
-
 T = TypeVar("T")
 
 

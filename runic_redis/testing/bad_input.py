@@ -15,8 +15,6 @@ from runic_redis import EncodeError, InvalidArgument, StoreError
 from runic_redis.testing.base import Contract, raised_error
 from runic_redis.testing.examples import OrderPlaced, numbered
 
-__all__ = ["BadInputContract"]
-
 Call = Callable[[Any], Any]
 
 
@@ -158,7 +156,6 @@ class BadInputContract(Contract):
             raised_error(cursor, partial(call, cursor), InvalidArgument)
 
     def test_a_snapshot_that_is_not_bytes_is_refused(self, guarded: Any) -> None:
-        data: Any
         for data in (None, "text", bytearray(b"x"), memoryview(b"x"), 5, [b"x"]):
             error = raised_error(data, partial(guarded.save_snapshot, "order-1", 2, data), InvalidArgument)
             assert isinstance(error, TypeError)
@@ -188,7 +185,6 @@ class BadInputContract(Contract):
             assert isinstance(error, TypeError)
 
     def test_an_event_is_a_registered_instance_or_a_plain_dict(self, guarded: Any) -> None:
-        event: Any
         for event in (None, 5, "text", b"x", [1], (1, 2), {1}, Unregistered(), OrderedDict(a=1)):
             error = raised_error(event, partial(guarded.append, "order-1", [*numbered(1), event]), EncodeError)
             assert error.path == "events[1]"
@@ -215,19 +211,14 @@ class BadInputContract(Contract):
         assert caught.value.path == "events[3]"
 
     def test_a_bad_commit_id_is_refused(self, guarded: Any) -> None:
-        commit_id: Any
-        for commit_id in ("", b"", "\ud800", 5, "x" * 513, bytearray(b"x")):
-            raised_error(
-                commit_id, partial(guarded.append, "order-1", numbered(1), commit_id=commit_id), InvalidArgument
-            )
+        for given in ("", b"", "\ud800", 5, "x" * 513, bytearray(b"x")):
+            raised_error(given, partial(guarded.append, "order-1", numbered(1), commit_id=given), InvalidArgument)
 
     def test_bad_metadata_is_refused(self, guarded: Any) -> None:
-        metadata: Any
         for metadata in (5, "text", [1], {"large": "x" * 70_000}):
             raised_error(metadata, partial(guarded.append, "order-1", numbered(1), metadata=metadata), InvalidArgument)
 
     def test_a_bad_prefix_is_refused(self, guarded: Any) -> None:
-        prefix: Any
         for prefix in (None, 5, b"x", "\ud800"):
             raised_error(prefix, partial(guarded.list, prefix=prefix), InvalidArgument)
 

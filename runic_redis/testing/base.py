@@ -3,12 +3,11 @@
 import multiprocessing
 import reprlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing, nullcontext
 from typing import Any
 
 import pytest
-
-__all__ = ["Contract", "Elsewhere", "Opener", "raised_error"]
 
 Opener = Callable[[], Any]
 # Runs function(store, *args) without shared memory, concurrently for each of the argument tuples.
@@ -47,40 +46,30 @@ class Contract:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__package__])
             barrier = context.Barrier(len(calls))
-            results = context.SimpleQueue()
-            processes = [
-                context.Process(target=_run_elsewhere, args=(opener, function, call, place, barrier, results))
-                for place, call in enumerate(calls)
-            ]
-            for process in processes:
-                process.start()
-            outcomes = dict(results.get() for _ in processes)
-            for process in processes:
-                process.join()
-                process.close()
-            results.close()
-            for outcome in outcomes.values():
-                if isinstance(outcome, _Failed):
-                    raise outcome.error
-            return [outcomes[place] for place in range(len(calls))]
+            with ProcessPoolExecutor(len(calls), context, _keep_barrier, (barrier,)) as pool:
+                running = [pool.submit(_run_elsewhere, opener, function, call) for call in calls]
+                for ended in as_completed(running):
+                    ended.result()  # raises the first error, not the errors that it causes in the other processes
+                return [ended.result() for ended in running]
 
         return run
 
 
-class _Failed:
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+# The barrier of a process that runs calls.
+_barriers: list[Any] = []
 
 
-def _run_elsewhere(
-    opener: Opener, function: Callable[..., Any], call: tuple[Any, ...], place: int, barrier: Any, results: Any
-) -> None:
-    """Run in the other process: open a store, wait for the other processes, call the function, send the result."""
+def _keep_barrier(barrier: Any) -> None:
+    _barriers.append(barrier)
+
+
+def _run_elsewhere(opener: Opener, function: Callable[..., Any], call: tuple[Any, ...]) -> Any:
+    """Run in the other process: open a store, wait for the other processes, and call the function."""
+    (barrier,) = _barriers
     try:
         with closing(opener()) as store:
             barrier.wait()
-            outcome = function(store, *call)
-    except Exception as error:
+            return function(store, *call)
+    except Exception:
         barrier.abort()
-        outcome = _Failed(error)
-    results.put((place, outcome))
+        raise

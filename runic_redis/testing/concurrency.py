@@ -7,9 +7,7 @@ from typing import Any
 
 from runic_redis import CursorConflict
 from runic_redis.testing.base import Contract, Elsewhere, Opener
-from runic_redis.testing.examples import OrderPlaced, numbered
-
-__all__ = ["ConcurrencyContract"]
+from runic_redis.testing.examples import OrderPlaced, append_each, numbered
 
 
 class ConcurrencyContract(Contract):
@@ -17,8 +15,7 @@ class ConcurrencyContract(Contract):
 
     def test_twenty_writers_write_twenty_workflows(self, store: Any) -> None:
         def write(writer: int) -> None:
-            for number in range(1, 11):
-                store.append(f"order-{writer}", numbered(1, number))
+            append_each(store, f"order-{writer}", numbered(10))
 
         with ThreadPoolExecutor(20) as pool:
             list(pool.map(write, range(20)))
@@ -45,11 +42,10 @@ class ConcurrencyContract(Contract):
         def race(writer: int) -> list[int]:
             outcomes = []
             for number in range(rounds):
+                events = [OrderPlaced(f"w{writer}", number)]
                 barrier.wait()
                 try:
-                    outcomes.append(
-                        store.append("order-1", [OrderPlaced(f"w{writer}", number)], expected_cursor=number)
-                    )
+                    outcomes.append(store.append("order-1", events, expected_cursor=number))
                 except CursorConflict as conflict:
                     assert conflict.actual == number + 1
                     outcomes.append(0)
@@ -92,7 +88,7 @@ class ConcurrencyContract(Contract):
     ) -> None:
         reader = opener()
         with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(lambda: [store.append("order-1", numbered(1, n)) for n in range(1, 151)])
+            writing = pool.submit(append_each, store, "order-1", numbered(150))
             while not writing.done():
                 after = reader.cursor("order-1")
                 try:

@@ -6,8 +6,6 @@ from typing import Any
 
 from runic_redis.events import event
 
-__all__ = ["OrderPaid", "OrderPlaced", "append_each", "numbered"]
-
 
 @event("runic_redis.testing.order_placed")
 @dataclass(frozen=True)

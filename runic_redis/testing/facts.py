@@ -11,8 +11,6 @@ from runic_redis import FactNotFound, InvalidArgument
 from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import OrderPlaced
 
-__all__ = ["FactContract"]
-
 
 class FactContract(Contract):
     """`save_fact`, `load_fact`, `save_facts`, `load_facts` and `put_fact`."""

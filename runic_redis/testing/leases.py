@@ -21,9 +21,7 @@ from runic_redis import (
     WorkflowNotFound,
 )
 from runic_redis.testing.base import Contract, Elsewhere, raised_error
-from runic_redis.testing.examples import numbered
-
-__all__ = ["LeaseContract"]
+from runic_redis.testing.examples import append_each, numbered
 
 # So short that the lease has ended by the next call.
 MOMENT_S = 0.001
@@ -111,11 +109,11 @@ def until(ask: Callable[[], Any]) -> Any:
     return answer
 
 
-def everything(store: Any) -> tuple[Any, ...]:
+def _everything(store: Any) -> tuple[Any, ...]:
     return list(store.stream_records("w")), store.load_snapshot("w"), store.load("w"), store.cursor("w")
 
 
-def claim_one(store: Any, owner: str) -> list[str]:
+def _claim_one(store: Any, owner: str) -> list[str]:
     return [lease.workflow_id for lease in store.claim(owner, 3)]
 
 
@@ -158,8 +156,7 @@ class LeaseContract(Contract):
     @pytest.mark.parametrize("write", WRITES)
     def test_a_write_with_a_lease_is_stored(self, store: Any, write: str) -> None:
         for workflow_id in ("w", "as before"):
-            for number in range(1, 4):
-                store.append(workflow_id, numbered(1, number))
+            append_each(store, workflow_id, numbered(3))
             store.save_snapshot(workflow_id, 2, b"two")
             store.save(workflow_id, [])
         brief = store.acquire("w", "me", MOMENT_S)
@@ -178,12 +175,12 @@ class LeaseContract(Contract):
         store.save("w", numbered(2))
         stale = store.acquire("w", "me", MOMENT_S)
         until(lambda: store.claim("you"))
-        before = everything(store)
+        before = _everything(store)
         for name, write in WRITES.items():
             error = raised_error(name, partial(write, store, stale), LeaseLost)
             assert "Nothing was written" in str(error), name
             assert error.owner == "you", name
-            assert everything(store) == before, name
+            assert _everything(store) == before, name
         assert list(store.list()) == ["w"]
 
     def test_a_write_by_a_lease_that_was_given_back_is_refused(self, store: Any) -> None:
@@ -245,7 +242,7 @@ class LeaseContract(Contract):
         store.append("never leased", numbered(1))
         claimed: set[str] = set()
         while len(claimed) < 3:
-            claimed |= set(claim_one(store, "you"))
+            claimed |= set(_claim_one(store, "you"))
         assert claimed == {"w-0", "w-1", "w-2"}
         assert store.claim("you", 10) == []
 
@@ -264,7 +261,7 @@ class LeaseContract(Contract):
     def test_each_is_claimed_by_one_however_many_ask(self, store: Any, elsewhere: Elsewhere) -> None:
         for number in range(5):
             store.release(store.acquire(f"w-{number}", "me"))
-        claims = elsewhere(claim_one, *((f"claimer-{number}",) for number in range(2)))
+        claims = elsewhere(_claim_one, *((f"claimer-{number}",) for number in range(2)))
         claimed = [workflow_id for claim in claims for workflow_id in claim]
         assert sorted(claimed) == [f"w-{number}" for number in range(5)]
 

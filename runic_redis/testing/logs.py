@@ -7,8 +7,6 @@ import pytest
 from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import OrderPaid, numbered
 
-__all__ = ["LogContract"]
-
 
 class LogContract(Contract):
     """`save` and `load`, which every store must have."""

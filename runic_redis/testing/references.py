@@ -10,8 +10,6 @@ from runic_redis import CursorConflict, EncodeError, Fact, FactNotFound, FactRef
 from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import append_each, numbered
 
-__all__ = ["ReferenceContract"]
-
 
 @event("testing.produced")
 @dataclass(frozen=True)

@@ -9,8 +9,6 @@ from runic_redis import EventsTrimmed, SnapshotConflict, SnapshotNotFound, Workf
 from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import append_each, numbered
 
-__all__ = ["SnapshotContract"]
-
 
 class SnapshotContract(Contract):
     """`save_snapshot`, `load_snapshot` and `trim`."""

@@ -10,8 +10,6 @@ from runic_redis import CursorConflict, EncodeError, WorkflowNotFound, supports_
 from runic_redis.testing.base import Contract, Opener
 from runic_redis.testing.examples import OrderPaid, OrderPlaced, append_each, numbered
 
-__all__ = ["StreamContract"]
-
 
 class StreamContract(Contract):
     """`append`, `stream`, `stream_records`, `cursor` and `append_many`."""

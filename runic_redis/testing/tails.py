@@ -12,8 +12,6 @@ from runic_redis.errors import EventsTrimmed, InvalidArgument, InvalidType, Work
 from runic_redis.testing.base import Contract, Opener, raised_error
 from runic_redis.testing.examples import append_each, numbered
 
-__all__ = ["TailContract"]
-
 
 class TailContract(Contract):
     """`tail` and `tail_many`."""
@@ -151,7 +149,6 @@ class TailContract(Contract):
             store.tail_many({"order-1": 0}, wait_s=wait_s)
 
     def test_bad_input_is_refused_at_the_call(self, store: Any) -> None:
-        after: Any
         for after in ({}, {"": 0}, {"order-1": -1}, {"order-1": "0"}, {5: 0}, ["order-1"], None):
             raised_error(after, partial(store.tail_many, after), (InvalidArgument, InvalidType))
         with pytest.raises((InvalidArgument, InvalidType)):

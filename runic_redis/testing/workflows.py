@@ -9,8 +9,6 @@ from runic_redis import SnapshotNotFound, WorkflowNotFound
 from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import numbered
 
-__all__ = ["WorkflowContract"]
-
 
 class Named(str, Enum):  # noqa: UP042 - not a StrEnum: its text and its str() differ
     """A workflow's id."""

@@ -11,17 +11,6 @@ from runic_redis.operations.records import Commit
 from runic_redis.ui.bounds import json_size, short, short_event, short_type, short_value
 from runic_redis.ui.graph import PREVIEW, fact_graph
 
-__all__ = [
-    "GRAPH_EVENTS",
-    "Filter",
-    "add_previews",
-    "event_form",
-    "fact_form",
-    "graph_form",
-    "sample_form",
-    "time_line_form",
-]
-
 # The graph covers at most this many events, and shows at most this many nodes.
 GRAPH_EVENTS = 1000
 _GRAPH_NODES = 240

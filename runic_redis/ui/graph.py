@@ -12,8 +12,6 @@ from runic_redis.events.plain import event_fields, event_type
 from runic_redis.operations.records import Record
 from runic_redis.ui.bounds import short, short_event, short_type, short_value
 
-__all__ = ["PREVIEW", "fact_graph"]
-
 # Runic's events that produce a fact: the fields with its hash, its value, and the node and the fact that it came from.
 _PRODUCED = {
     "runic.fact_produced": ("hash", "value", "ancestry"),

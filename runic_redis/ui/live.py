@@ -10,8 +10,6 @@ from runic_redis.admin.watching import Meter
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import StoreError
 
-__all__ = ["Live"]
-
 # Look at the namespace this often.
 LOOK_S = 0.25
 # A page gets a message at least this often, so it notices when this process stops.

@@ -34,8 +34,6 @@ from runic_redis.ui.forms import (
 )
 from runic_redis.ui.live import Live
 
-__all__ = ["Views"]
-
 _MOST_WORKFLOWS = 200
 _MOST_EVENTS = 500
 _SAMPLES = 160

@@ -10,12 +10,10 @@ from typing import Any
 
 from runic_redis.arguments import is_cursor
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, WorkflowNotFound
 from runic_redis.operations.ending import is_over
-from runic_redis.protocol.effects import Batch, Command, Operation
+from runic_redis.protocol.effects import Batch, Command, Operation, key_command
 from runic_redis.protocol.refusals import ask_all, checked
-
-__all__ = ["is_behind", "is_left_over", "read_saved", "reject_leftovers"]
 
 # A workflow may be deleted between two reads. It is not deleted and created again this often.
 _LOOKS = 3
@@ -25,8 +23,8 @@ def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
     """Return whether a workflow without a meta hash has other keys."""
     keys = context.keys.workflow(workflow_id)
     # A command for each key: those of several keys wait while a cluster moves their slot.
-    commands = [Command(("EXISTS", key), key) for key in (keys.events, keys.snapshot, keys.log)]
-    commands.append(Command(("HMGET", keys.meta, "created"), keys.meta))
+    commands = [key_command("EXISTS", key) for key in (keys.events, keys.snapshot, keys.log)]
+    commands.append(key_command("HMGET", keys.meta, "created"))
     for _ in range(_LOOKS):
         *there, (created,) = yield from ask_all(commands)
         if created is not None or not any(there):
@@ -49,6 +47,18 @@ def reject_leftovers(context: Context, workflow_id: str) -> Operation[None]:
         )
 
 
+def absence(context: Context, workflow_id: str, purpose: str) -> Operation[WorkflowNotFound]:
+    """Return the error for a workflow that a script has not found.
+
+    Raises:
+        DecodeError: only its meta hash is missing.
+    """
+    yield from reject_leftovers(context, workflow_id)
+    return WorkflowNotFound(
+        f"There is no workflow {workflow_id!r} to {purpose}. Nothing was changed.", workflow_id=workflow_id
+    )
+
+
 def read_saved(
     context: Context, workflow_id: str, command: Command, field: str, fits: Callable[[bytes | None, Any], bool]
 ) -> Operation[tuple[Any, bytes | None] | None]:
@@ -68,7 +78,7 @@ def read_saved(
         DecodeError: the value does not fit the field, or the meta hash is missing.
     """
     keys = context.keys.workflow(workflow_id)
-    meta = Command(("HMGET", keys.meta, "created", field, "expires"), keys.meta)
+    meta = key_command("HMGET", keys.meta, "created", field, "expires")
     commands = [meta, command]
     suspected: tuple[bytes | None, bytes | None] | None = None
     while True:

@@ -16,7 +16,7 @@ __all__ = ["ui"]
 
 TOKEN_VARIABLE = "RUNIC_REDIS_UI_TOKEN"  # noqa: S105 - a name
 _SHORTEST_TOKEN = 16
-# How long the page waits for the server.
+# The deadline of the page's requests to the server.
 _DEADLINE_S = 5.0
 
 
@@ -24,25 +24,25 @@ def ui(
     *,
     url: Url = None,
     namespace: Namespace = "runic",
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 for any that is free.", min=0, max=65535)] = 8600,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free port.", min=0, max=65535)] = 8600,
     token: Annotated[
         str | None,
         typer.Option(
             envvar=TOKEN_VARIABLE,
-            help="What must be shown to see the page. Without one, it is seen from this machine, and elsewhere by one "
-            "that is made up and printed.",
+            help="The token that a browser must present. By default, a page for this machine alone needs none, and for "
+            "another page a random token is printed.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a page to look at the store in a browser, and /metrics for Prometheus, until Ctrl-C. It changes nothing."""
+    """Serve a page that shows the store in a browser, and /metrics for Prometheus, until Ctrl-C. It changes nothing."""
     try:
         from runic_redis.ui import is_loopback, serve  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
         stop(f"The page needs an extra: pip install 'runic-redis[ui]' ({error}).", EXIT_USAGE)
     if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isalnum()):
-        raise InvalidArgument(f"A token is at least {_SHORTEST_TOKEN} letters and digits.")
+        raise InvalidArgument(f"The token is too weak: use at least {_SHORTEST_TOKEN} ASCII letters and digits.")
     if token is None and not is_loopback(host):
         token = secrets.token_hex(_SHORTEST_TOKEN)
 
@@ -54,7 +54,7 @@ def ui(
             out.print(f"{printable(shown)}\nCtrl-C ends it.")
         print(end="", flush=True)
 
-    # What cannot be opened is told as it is by the other verbs.
+    # Opened first like in the other verbs, so that failures are reported alike.
     with opened(url, namespace) as store:
         partitions = store.context.keys.partitions
 
