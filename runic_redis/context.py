@@ -86,9 +86,11 @@ def make_context(
         InvalidArgument: the store does not accept one of them.
     """
     if unknown_events not in ("raise", "wrap"):
-        raise InvalidArgument(f'unknown_events is "raise" or "wrap", not {short_repr(unknown_events)}.')
+        raise InvalidArgument(
+            f'unknown_events is "raise" or "wrap", not {short_repr(unknown_events)}; nothing was sent.'
+        )
     if registry is not None and not isinstance(registry, EventRegistry):
-        raise InvalidType(f"registry is an EventRegistry, not {short_repr(registry)}.")
+        raise InvalidType(f"registry is an EventRegistry, not {short_repr(registry)}; nothing was sent.")
     keys = Keys(check_namespace(namespace), DEFAULT_PARTITIONS if partitions is None else check_partitions(partitions))
     return Context(
         keys,

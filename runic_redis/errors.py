@@ -29,34 +29,6 @@ attributes. Errors can be pickled, so they cross process boundaries whole.
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = [
-    "CommitsLost",
-    "ConfigurationError",
-    "CursorConflict",
-    "DecodeError",
-    "DurabilityError",
-    "EncodeError",
-    "EventsTrimmed",
-    "FactNotFound",
-    "IncompatibleEvent",
-    "InvalidArgument",
-    "InvalidType",
-    "LeaseHeld",
-    "LeaseLost",
-    "SnapshotConflict",
-    "SnapshotNotFound",
-    "SnapshotNotSaved",
-    "StoreError",
-    "StoreUnavailable",
-    "UnknownEventType",
-    "WorkflowNotFound",
-    "WriteRefused",
-    "printable",
-    "reason",
-    "short_repr",
-]
-
-
 _LONGEST_REASON = 1000
 
 

@@ -109,7 +109,9 @@ def test_the_examples_of_a_verb_are_commands_that_it_takes() -> None:
         assert "Exit status" in text, verb
 
 
-CLASSES = {name: kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)}
+CLASSES = {
+    kind.__name__: kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, Exception)
+}
 FIELDS = ("Bases", "Attributes", "Cause", "Changed", "Remedy")
 
 

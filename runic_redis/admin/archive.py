@@ -86,7 +86,9 @@ class ArchiveWriter:
         try:
             self._file = self._partial.open("a+b")
         except OSError as error:
-            raise ConfigurationError(f"The file {str(self._partial)!r} cannot be written: {error}.") from error
+            raise ConfigurationError(
+                f"The file {str(self._partial)!r} cannot be written: {error}. Nothing was changed."
+            ) from error
         try:
             self._lock()
             self._check_ours()
@@ -112,7 +114,9 @@ class ArchiveWriter:
                 "was changed."
             ) from None
         except OSError as error:
-            raise ConfigurationError(f"The file {str(self._partial)!r} cannot be locked: {error}.") from error
+            raise ConfigurationError(
+                f"The file {str(self._partial)!r} cannot be locked: {error}. Nothing was changed."
+            ) from error
         # Another run may have finished it, and renamed it, just before.
         self._check_free()
 
@@ -205,10 +209,13 @@ class ArchiveReader:
             self._file = path.open("rb")
             self.size = path.stat().st_size
         except OSError as error:
-            raise ConfigurationError(f"The file {str(path)!r} cannot be read: {error}.") from error
+            raise ConfigurationError(f"The file {str(path)!r} cannot be read: {error}. Nothing was changed.") from error
         if self._file.read(len(_FIRST_LINE)) != _FIRST_LINE:
             self._file.close()
-            raise ConfigurationError(f"The file {str(path)!r} is not an archive of this version of runic_redis.")
+            raise ConfigurationError(
+                f"The file {str(path)!r} is not an archive of this version of runic_redis. Nothing was changed. Name a "
+                "file that runic-redis export has written."
+            )
         self.position = len(_FIRST_LINE)
 
     def __iter__(self) -> Iterator[Record]:
@@ -222,7 +229,7 @@ class ArchiveReader:
             if block is None:
                 raise DecodeError(
                     f"The archive {str(self._path)!r} is damaged, or cut off, after byte {self.position}. The records "
-                    "before it have been read."
+                    "before it have been read. Copy or export it again."
                 )
             records = _records(block)
             del block  # it may be large, and the unpacker has a copy
@@ -231,7 +238,7 @@ class ArchiveReader:
             except ValueError as error:
                 raise DecodeError(
                     f"The archive {str(self._path)!r} is damaged after byte {self.position}: {error}. The "
-                    "records before it have been read."
+                    "records before it have been read. Copy or export it again."
                 ) from error
             self.position = self._file.tell()
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from runic_redis.admin.describing import count_unfinished, read_small_facts
 from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
@@ -199,9 +200,9 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
 def count_leases(context: Context) -> Operation[tuple[int, int]]:
     """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
     now_ms = (yield from server_us(context.keys.config)) // 1000
-    keys = context.keys.all_leases()
-    all_ = sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
-    running = sum((yield from ask_all([key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in keys])))
+    all_ = yield from count_unfinished(context)
+    commands = [key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in context.keys.all_leases()]
+    running = sum((yield from ask_all(commands)))
     return running, max(0, all_ - running)
 
 
@@ -222,7 +223,7 @@ def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:
         return partial(KeptFact, None, stored, is_too_large=True)
     data = yield from ask(key_command("HGET", bucket, raw))
     if data is None:
-        raise FactNotFound(f"No fact is kept under {fact_hash!r:.100}.", hashes=[fact_hash])
+        raise FactNotFound(f"No fact is stored under {fact_hash!r:.100}. Check the hash.", hashes=[fact_hash])
     return partial(_fact, context, raw, data, _LARGEST_DECODED)
 
 
@@ -237,23 +238,17 @@ def fact_previews(context: Context, fact_hashes: Sequence[str]) -> Operation[Cal
         A function that returns the facts by hash. Those of more than 4 KiB have a size and no value. Facts that are
         missing or damaged are left out.
     """
-    raws = [check_hash(fact_hash) for fact_hash in fact_hashes]
-    places = [(context.keys.fact(raw)[0], raw) for raw in raws]
-    sizes = yield from ask_all([key_command("HSTRLEN", bucket, raw) for bucket, raw in places])
-    small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= _LARGEST_PREVIEW]
-    stored = yield from ask_all([key_command("HGET", bucket, raw) for bucket, raw in small])
+    stored = yield from read_small_facts(context, fact_hashes, _LARGEST_PREVIEW)
 
     def decode() -> dict[str, KeptFact]:
-        found = {
-            raw: KeptFact(None, size, is_too_large=True)
-            for raw, size in zip(raws, sizes, strict=True)
-            if size > _LARGEST_PREVIEW
-        }
-        for (_, raw), data in zip(small, stored, strict=True):
+        found: dict[str, KeptFact] = {}
+        for raw, size, data in stored:
             if data is not None:
                 with suppress(DecodeError):
-                    found[raw] = _fact(context, raw, data, _LARGEST_PREVIEW)
-        return {raw.decode(): one for raw, one in found.items()}
+                    found[raw.decode()] = _fact(context, raw, data, _LARGEST_PREVIEW)
+            elif size > _LARGEST_PREVIEW:
+                found[raw.decode()] = KeptFact(None, size, is_too_large=True)
+        return found
 
     return decode
 

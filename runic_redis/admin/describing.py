@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 from runic_redis.arguments import MAX_CURSOR, check_hash, check_workflow_id, is_cursor
@@ -74,19 +74,12 @@ class Description:
 def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[Description]]:
     """Return descriptions of workflows, read in one round trip; none of a workflow that does not exist."""
     clock = Command(("TIME",), context.keys.config)
-    commands = [clock]
-    for workflow_id in workflow_ids:
-        commands += _describing_commands(context, check_workflow_id(workflow_id))
-    replies = yield Batch(commands)
-    now_ms = time_us(answer(replies[0], clock)) // 1000
-    each = (len(commands) - 1) // len(workflow_ids) if workflow_ids else 1
+    asked = [_describing_commands(context, check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
+    replies = iter((yield Batch([clock, *chain.from_iterable(asked)])))
+    now_ms = time_us(answer(next(replies), clock)) // 1000
     found = []
-    for number, workflow_id in enumerate(workflow_ids):
-        first = 1 + number * each
-        some = [
-            answer_or_foreign(reply, command)
-            for reply, command in zip(replies[first : first + each], commands[first : first + each], strict=True)
-        ]
+    for workflow_id, commands in zip(workflow_ids, asked, strict=True):
+        some = [answer_or_foreign(next(replies), command) for command in commands]
         created = some[0][0] if isinstance(some[0], list) else b""
         left_over = created is None and (yield from is_left_over(context, workflow_id))
         description = _describe(workflow_id, some, now_ms, left_over=left_over)
@@ -103,7 +96,7 @@ def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
     """
     found = yield from describe(context, [workflow_id])
     if not found:
-        raise WorkflowNotFound(f"There is no workflow {workflow_id!r}.", workflow_id=workflow_id)
+        raise WorkflowNotFound(f"There is no workflow {workflow_id!r}. Check the id.", workflow_id=workflow_id)
     return found[0]
 
 
@@ -162,20 +155,28 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
 
 def fact_labels(context: Context, hashes: Sequence[str]) -> Operation[dict[str, str]]:
     """Return for each fact its type and size, such as "dict, 24 B"; of a large one only the size, by its hash."""
-    raw = [check_hash(fact_hash) for fact_hash in hashes]
-    buckets = [context.keys.fact(one)[0] for one in raw]
-    sized = [key_command("HSTRLEN", bucket, one) for bucket, one in zip(buckets, raw, strict=True)]
     labels: dict[str, str] = {}
-    small: list[tuple[str, bytes, Command]] = []
-    for fact_hash, one, bucket, size in zip(hashes, raw, buckets, (yield from ask_all(sized)), strict=True):
+    found = yield from read_small_facts(context, hashes, _MOST_LABELLED)
+    for fact_hash, (raw, size, data) in zip(hashes, found, strict=True):
         labels[fact_hash] = f"{size:,} B" if size else "missing"
-        if 0 < size <= _MOST_LABELLED:
-            small.append((fact_hash, one, key_command("HGET", bucket, one)))
-    found = yield from ask_all([command for _, _, command in small])
-    for (fact_hash, one, _), data in zip(small, found, strict=True):
         if data is not None:
-            labels[fact_hash] = f"{_fact_type(context, one, data)}, {labels[fact_hash]}"
+            labels[fact_hash] = f"{_fact_type(context, raw, data)}, {labels[fact_hash]}"
     return labels
+
+
+def read_small_facts(
+    context: Context, hashes: Sequence[str], most: int
+) -> Operation[list[tuple[bytes, int, bytes | None]]]:
+    """Return for each fact its hash, its size and its data.
+
+    A missing fact has the size 0. A fact of more bytes than `most` has no data.
+    """
+    places = [(context.keys.fact(raw)[0], raw) for raw in map(check_hash, hashes)]
+    sizes = yield from ask_all([key_command("HSTRLEN", *place) for place in places])
+    small = [place for place, size in zip(places, sizes, strict=True) if 0 < size <= most]
+    data = yield from ask_all([key_command("HGET", *place) for place in small])
+    found = dict(zip(small, data, strict=True))
+    return [(place[1], size, found.get(place)) for place, size in zip(places, sizes, strict=True)]
 
 
 def _fact_type(context: Context, raw: bytes, data: bytes) -> str:

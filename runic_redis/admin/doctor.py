@@ -127,23 +127,16 @@ def _check_namespace(context: Context) -> Operation[Check]:
 
 def _persistence(about: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Check]:
     if about.get("aof_enabled") != "1":
-        yield Check(
-            "persistence",
-            "bad",
-            "no append-only file: when the server ends, it loses the writes since its last RDB file",
-            "CONFIG SET appendonly yes, and set it in the server's configuration file.",
-        )
+        found = "no append-only file: when the server ends, it loses the writes since its last RDB file"
+        advice = "CONFIG SET appendonly yes, and set it in the server's configuration file."
+        yield Check("persistence", "bad", found, advice)
         return
     fsync = known.get("appendfsync")
     if fsync is None:
         yield Check("persistence", "good", "an append-only file; this user may not read how often it is synced")
     elif fsync == "no":
-        yield Check(
-            "persistence",
-            "warning",
-            "an append-only file, synced when the system likes: it may lose the writes of half a minute",
-            "CONFIG SET appendfsync everysec, or always.",
-        )
+        found = "an append-only file, synced when the system likes: it may lose the writes of half a minute"
+        yield Check("persistence", "warning", found, "CONFIG SET appendfsync everysec, or always.")
     else:
         yield Check("persistence", "good", f"an append-only file, synced {fsync}")
     if about.get("aof_last_write_status", "ok") != "ok":
@@ -156,17 +149,12 @@ def _memory(about: Mapping[str, str]) -> Check:
     used, most = int(about.get("used_memory", 0)), int(about.get("maxmemory", 0))
     mib = 1024 * 1024
     if not most:
-        return Check(
-            "memory",
-            "warning",
-            f"{used // mib} MiB used, and no maxmemory: when the machine runs out, the system kills the server",
-            "Set maxmemory to what the machine can spare.",
-        )
+        found = f"{used // mib} MiB used, and no maxmemory: when the machine runs out, the system kills the server"
+        return Check("memory", "warning", found, "Set maxmemory to what the machine can spare.")
     found = f"{used // mib} of {most // mib} MiB used"
     if used >= _NEARLY_FULL * most:
-        return Check(
-            "memory", "warning", found, "Trim, complete or expire workflows, collect facts, or raise maxmemory."
-        )
+        advice = "Trim, complete or expire workflows, collect facts, or raise maxmemory."
+        return Check("memory", "warning", found, advice)
     return Check("memory", "good", found)
 
 
@@ -176,32 +164,24 @@ def _eviction(about: Mapping[str, str]) -> Check:
         return Check("eviction", "good", "none: a full server rejects writes")
     evicted = "any key" if policy.startswith("allkeys") else "keys of workflows that expire"
     verdict: Verdict = "bad" if about.get("maxmemory", "0") != "0" else "warning"
-    return Check(
-        "eviction",
-        verdict,
-        f"{policy}: a full server evicts {evicted}, and with it events",
-        "CONFIG SET maxmemory-policy noeviction.",
-    )
+    found = f"{policy}: a full server evicts {evicted}, and with it events"
+    return Check("eviction", verdict, found, "CONFIG SET maxmemory-policy noeviction.")
 
 
 def _replicas(about: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Check]:
     lines = [about[name] for name in sorted(about) if name.startswith("slave") and "state=" in about[name]]
     online = sum("state=online" in line for line in lines)
     if not lines:
-        yield Check(
-            "replicas", "warning", "none: no other server has a copy of the data", "Add a replica, for replicated(1)."
-        )
+        found = "none: no other server has a copy of the data"
+        yield Check("replicas", "warning", found, "Add a replica, for replicated(1).")
         return
     behind = len(lines) - online
     verdict: Verdict = "warning" if behind else "good"
     yield Check("replicas", verdict, f"{online} online" + (f", {behind} not yet" if behind else ""))
     if known.get("min-replicas-to-write") == "0":
-        yield Check(
-            "split brain",
-            "warning",
-            "a replaced primary accepts writes until it notices; with durability memory they are then lost",
-            "Use durability replicated(n), or CONFIG SET min-replicas-to-write 1.",
-        )
+        found = "a replaced primary accepts writes until it notices; with durability memory they are then lost"
+        advice = "Use durability replicated(n), or CONFIG SET min-replicas-to-write 1."
+        yield Check("split brain", "warning", found, advice)
 
 
 def _user(name: str, known: Mapping[str, str]) -> Check:
@@ -210,12 +190,9 @@ def _user(name: str, known: Mapping[str, str]) -> Check:
     if name == "default":
         # A user who can read this setting has logged in, or no login is needed.
         if known.get("requirepass") == "":
-            return Check(
-                "user",
-                "warning",
-                "default, without a password: anyone who reaches the server has all rights",
-                "Give the default user a password, or make a user for this namespace with ACL SETUSER.",
-            )
+            found = "default, without a password: anyone who reaches the server has all rights"
+            advice = "Give the default user a password, or make a user for this namespace with ACL SETUSER."
+            return Check("user", "warning", found, advice)
         return Check("user", "good", "default, with a password; ACL SETUSER makes users with fewer permissions")
     return Check("user", "good", name)
 

@@ -5,7 +5,7 @@ A workflow that is trimmed or deleted while it is read is started again: its sec
 records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
@@ -57,6 +57,10 @@ class Exporter:
         # The first record of the archive.
         self._begun: Record | None = None
         self._workflows: set[str] = set()
+        # While it runs: writes a record.
+        self._write: Callable[[Record], None]
+        # The digest of the present workflow's records.
+        self._digest = Digest()
         self._facts: set[bytes] = set()
 
     def count(self) -> Operation[int]:
@@ -80,17 +84,13 @@ class Exporter:
         Raises:
             ConfigurationError: the archive was begun for another namespace, or for other workflows.
         """
-
-        def give(record: Record) -> None:
-            write(record)
-            self.note(record)
-
+        self._write = write
         config = self._context.keys.config
         created = yield from ask(key_command("HGET", config, "created"))
         chosen = None if self._ids is None else Digest().add(sorted(self._ids))
         first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
         if self._begun is None:
-            give(first)
+            self._give(first)
         elif self._begun != first:
             raise ConfigurationError(
                 "The .partial file beside the archive was begun by a run for other workflows, another server, another "
@@ -98,32 +98,41 @@ class Exporter:
                 f"run with {first!r:.200}. Nothing was changed. Remove the .partial file, or name another archive."
             )
         if self._ids is not None:
-            yield from self._export_workflows(self._ids, give)
+            yield from self._export_workflows(self._ids)
         else:
             # A scan returns every member that is present from its start to its end, however much is written meanwhile.
             indexes = self._context.keys.indexes()
             scans = Scans(key_command("ZSCAN", index, "0", "COUNT", str(_MEMBERS)) for index in indexes)
             while scans.more:
                 members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
-                yield from self._export_workflows([workflow_id for workflow_id, _ in members], give)
-            yield from self._export_other_facts(give)
-        give(["end", self.workflows, self.events, self.facts])
+                yield from self._export_workflows([workflow_id for workflow_id, _ in members])
+            yield from self._export_other_facts()
+        self._give(["end", self.workflows, self.events, self.facts])
 
-    def _export_workflows(self, ids: Iterable[str], give: Callable[[Record], None]) -> Operation[None]:
+    def _give(self, record: Record) -> None:
+        self._write(record)
+        self.note(record)
+
+    def _add(self, record: Record) -> None:
+        """Write a record of the present workflow."""
+        self._digest.add(record)
+        self._give(record)
+
+    def _export_workflows(self, ids: Iterable[str]) -> Operation[None]:
         for workflow_id in ids:
             if workflow_id not in self._workflows:
-                yield from self._export_workflow(workflow_id, give)
+                yield from self._export_workflow(workflow_id)
 
-    def _export_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[None]:
+    def _export_workflow(self, workflow_id: str) -> Operation[None]:
         try:
             for _ in range(_TRIES):
-                if (yield from self._try_workflow(workflow_id, give)):
+                if (yield from self._try_workflow(workflow_id)):
                     return
             self.problems.append(f"The workflow {workflow_id!r} changed too often while it was read. Export it again.")
         except (DecodeError, InvalidArgument) as error:
-            self.problems.append(f"The workflow {workflow_id!r:.600} cannot be exported: {error}")
+            self.problems.append(f"The workflow {workflow_id!r:.600} was not exported: {error}")
 
-    def _try_workflow(self, workflow_id: str, give: Callable[[Record], None]) -> Operation[bool]:
+    def _try_workflow(self, workflow_id: str) -> Operation[bool]:
         """Export a workflow. Return False if it was trimmed or deleted meanwhile."""
         keys = self._context.keys.workflow(check_workflow_id(workflow_id))
         commands = _reading_commands(keys, workflow_id)
@@ -133,7 +142,7 @@ class Exporter:
         if not meta:
             yield from reject_leftovers(self._context, workflow_id)
             if self._ids is not None:
-                self.problems.append(f"There is no workflow {workflow_id!r}.")
+                self.problems.append(f"There is no workflow {workflow_id!r}. Check the id.")
             return True  # if it was not named, it was deleted since it was listed
         _check_exportable(keys, meta, snapshot)
         cursor, trimmed = (read_cursor(meta.get(name), keys.meta) for name in ("cursor", "trimmed"))
@@ -141,25 +150,26 @@ class Exporter:
         if not before == life == after or (entries and not cursor):
             return False
         _check_saved(keys, (saved, snapshot), (logged, log))
-        digest = Digest()
-
-        def add(record: Record) -> None:
-            digest.add(record)
-            give(record)
-
-        for record in _first_records(workflow_id, meta, written=written, leased=leased, snapshot=snapshot, log=log):
-            add(record)
-        yield from self._export_members("commits", commands[7], commits, add, give=give, cursor=cursor)
-        yield from self._export_members("refs", commands[6], refs, add, give=give, cursor=cursor)
+        self._digest = Digest()
+        score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
+        kept = {name: meta[name] for name in KEPT if name in meta}
+        self._add(["workflow", workflow_id, kept, score, leased is not None])
+        if snapshot[2] is not None:
+            self._add(["snapshot", *snapshot])
+        if log is not None:
+            self._add(["log", log])
+        yield from self._export_members("commits", commands[7], commits, cursor)
+        yield from self._export_members("refs", commands[6], refs, cursor)
         position, count, last = trimmed, 0, b""
-        page_entries = _entries_that_fit(read_cursor(meta.get("largest"), keys.meta))
+        largest = max(read_cursor(meta.get("largest"), keys.meta), _LARGE)
+        page_entries = max(1, min(_MOST_ENTRIES, _PAGE_BYTES // largest))
         while True:
             some = [entry for entry in entries if position < entry_cursor(entry, keys.events) <= cursor]
             self._check_entries(workflow_id, position, some)
             if some:
                 last = some[-1][0]
                 position, count = entry_cursor(some[-1], keys.events), count + len(some)
-                add(["entries", some])
+                self._add(["entries", some])
             if position == cursor:
                 break
             if not some:
@@ -168,7 +178,7 @@ class Exporter:
             if created != life[0] or read_cursor(gone, keys.meta) > position:
                 return False
         done = ["done", workflow_id, cursor - trimmed, count, last]
-        give([*done, digest.add(done)])
+        self._give([*done, self._digest.add(done)])
         return True
 
     def _check_entries(self, workflow_id: str, position: int, entries: Iterable[Any]) -> None:
@@ -176,25 +186,20 @@ class Exporter:
         keys = self._context.keys.workflow(workflow_id)
         for entry in entries:
             if not is_entry(entry):
-                raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store.")
+                raise DecodeError(
+                    f"the entry {entry[0]!r:.50} at the key {keys.events!r} is not of this store. Remove it by XDEL."
+                )
             end = entry_cursor(entry, keys.events)
             start = end - event_count(entry[1][1])
             if start > position:
                 raise events_missing(self._context, workflow_id, position, start)
             if start < position:
-                raise DecodeError(f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events.")
+                raise DecodeError(
+                    f"the entry {entry[0]!r:.50} at the key {keys.events!r} holds too many events. Restore a backup."
+                )
             position = end
 
-    def _export_members(
-        self,
-        kind: str,
-        command: Command,
-        reply: Any,
-        add: Callable[[Record], None],
-        *,
-        give: Callable[[Record], None],
-        cursor: int,
-    ) -> Operation[None]:
+    def _export_members(self, kind: str, command: Command, reply: Any, cursor: int) -> Operation[None]:
         """Export a set page by page, with the facts that it names; or a hash of commit ids, up to a cursor."""
         scans = Scans([])
         page = reply[1]
@@ -205,20 +210,16 @@ class Exporter:
             if page:
                 members = list(page)
                 if kind == "refs":
-                    yield from self._export_facts(members, give)
+                    yield from self._export_facts(members)
                 else:
                     # A later commit id would stand for events that the archive does not have.
-                    members = [
-                        [commit_id, place]
-                        for commit_id, place in pairs(page)
-                        if read_cursor(place, command.key) <= cursor
-                    ]
+                    members = [list(pair) for pair in pairs(page) if read_cursor(pair[1], command.key) <= cursor]
                 # A server may send a whole set at once, if its settings call the set small.
                 for first in range(0, len(members), _MEMBERS):
-                    add([kind, members[first : first + _MEMBERS]])
+                    self._add([kind, members[first : first + _MEMBERS]])
             page = (yield from scans.next_members()) if scans.more else []
 
-    def _export_facts(self, hashes: Iterable[bytes], give: Callable[[Record], None]) -> Operation[None]:
+    def _export_facts(self, hashes: Iterable[bytes]) -> Operation[None]:
         """Export the facts that were not exported before."""
         new = [fact for fact in hashes if fact not in self._facts]
         buckets = [self._context.keys.fact(fact)[0] for fact in new]
@@ -233,48 +234,29 @@ class Exporter:
                 end += 1
             commands = [key_command("HGET", buckets[n], new[n]) for n in range(at, end)]
             for fact, data in zip(new[at:end], (yield from ask_all(commands)), strict=True):
-                self._export_fact(fact, data, give)
+                self._export_fact(fact, data)
             at = end
 
-    def _export_fact(self, fact: bytes, data: bytes | None, give: Callable[[Record], None]) -> None:
+    def _export_fact(self, fact: bytes, data: bytes | None) -> None:
         if data is None or not fact_matches(fact, data):
-            self.problems.append(
-                f"The fact {fact.decode(errors='backslashreplace')!r} is {'missing' if data is None else 'damaged'}."
-            )
+            name, what = fact.decode(errors="backslashreplace"), "missing" if data is None else "damaged"
+            self.problems.append(f"The fact {name!r} is {what}, and was not exported. Restore it from a backup.")
         elif fact not in self._facts:
-            give(["fact", fact, data])
+            self._give(["fact", fact, data])
 
-    def _export_other_facts(self, give: Callable[[Record], None]) -> Operation[None]:
+    def _export_other_facts(self) -> Operation[None]:
         """Export the facts that no workflow refers to."""
         keys = self._context.keys.buckets()
         counts = yield from ask_all([key_command("HLEN", key) for key in keys])
         for key, count in zip(keys, counts, strict=True):
             if count:
-                yield from self._export_facts((yield from ask(key_command("HKEYS", key))), give)
+                yield from self._export_facts((yield from ask(key_command("HKEYS", key))))
 
 
 def is_entry(entry: Any) -> bool:
     """Return whether an entry has the form of a store's: header and payload, commit id, and optional metadata."""
     entry_id, fields = entry
     return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
-
-
-def _first_records(
-    workflow_id: str,
-    meta: Mapping[str, bytes],
-    *,
-    written: Any,
-    leased: Any,
-    snapshot: Sequence[Any],
-    log: bytes | None,
-) -> Iterator[Record]:
-    """Yield the records of a workflow that come before those of its members and entries."""
-    score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
-    yield ["workflow", workflow_id, {name: meta[name] for name in KEPT if name in meta}, score, leased is not None]
-    if snapshot[2] is not None:
-        yield ["snapshot", *snapshot]
-    if log is not None:
-        yield ["log", log]
 
 
 def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | None]) -> None:
@@ -289,9 +271,12 @@ def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list
         )
     for name in KEPT:
         if not is_cursor(meta.get(name, b"0")):
-            raise DecodeError(f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}.")
+            raise DecodeError(
+                f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}. Run runic-redis verify."
+            )
     if snapshot[2] is not None and not is_cursor(snapshot[0] or b""):
-        raise DecodeError(f"the cursor of the snapshot at the key {keys.snapshot!r} is damaged: {snapshot[0]!r:.40}.")
+        problem = f"the cursor of the snapshot at the key {keys.snapshot!r} is damaged: {snapshot[0]!r:.40}."
+        raise DecodeError(f"{problem} Restore a backup, or save another.")
 
 
 def _check_saved(
@@ -303,9 +288,10 @@ def _check_saved(
         DecodeError: one is missing.
     """
     if is_behind(*snapshot):
-        raise DecodeError(f"its snapshot at cursor {snapshot[0]!r:.40} is missing at the key {keys.snapshot!r}.")
+        problem = f"its snapshot at cursor {snapshot[0]!r:.40} is missing at the key {keys.snapshot!r}."
+        raise DecodeError(f"{problem} Restore a backup, or save another.")
     if log[0] is not None and log[1] is None:
-        raise DecodeError(f"its log is missing at the key {keys.log!r}.")
+        raise DecodeError(f"its log is missing at the key {keys.log!r}. Restore a backup, or save another.")
 
 
 def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
@@ -323,10 +309,6 @@ def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
         key_command("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)),
         *_page(keys, b"-", _FIRST_ENTRIES),
     ]
-
-
-def _entries_that_fit(largest: int) -> int:
-    return max(1, min(_MOST_ENTRIES, _PAGE_BYTES // max(largest, _LARGE)))
 
 
 def _page(keys: WorkflowKeys, bound: bytes, count: int) -> list[Command]:

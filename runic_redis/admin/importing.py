@@ -114,7 +114,8 @@ class Importer:
             raise
         except _DAMAGE as error:
             raise DecodeError(
-                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. The records before it are imported."
+                f"The archive holds a damaged record, {record[0]!r:.40}: {error}. The records before it are imported. "
+                "Export again."
             ) from error
         if len(self.problems) > _MOST_PROBLEMS:
             raise DecodeError(
@@ -127,7 +128,8 @@ class Importer:
             case ["archive", version, *_]:
                 if version != FORMAT:
                     raise ConfigurationError(
-                        f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}."
+                        f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}. "
+                        "Nothing was changed. Import it with the version that exported it."
                     )
                 self._begun = True
                 yield from make_namespace(self._context)
@@ -313,36 +315,34 @@ class Importer:
         created, expires = kept.pop("created"), kept.get("expires", b"")
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
-        made = [keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta]
-        reply = yield from write(
-            self._context,
-            call_script(
-                "import_workflow",
-                [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.partition],
-                [
-                    *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
-                    *("1" if workflow.unfinished else "", expires, created),
-                    *(part for field in kept.items() for part in field),
-                ],
-                workflow_id=workflow.workflow_id,
-            ),
-        )
-        if isinstance(reply, ErrorReply):
-            if reply.code == "IMPORT_LOST":
-                self._lose(workflow)
-                return
+        made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta)
+        touched = [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.partition]
+        arguments: list[Argument] = [
+            *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
+            *("1" if workflow.unfinished else "", expires, created),
+            *(part for field in kept.items() for part in field),
+        ]
+        call = call_script("import_workflow", touched, arguments, workflow_id=workflow.workflow_id)
+        reply = yield from write(self._context, call)
+        if not isinstance(reply, ErrorReply):
+            self.workflows += 1
+            self.events += events
+        elif reply.code == "IMPORT_LOST":
+            self._lose(workflow)
+        elif reply.code == "WORKFLOW_EXISTS":
             self.problems.append(
-                f"The workflow {name!r} was made by another writer during the import, and was not changed."
-                if reply.code == "WORKFLOW_EXISTS"
-                else f"The workflow {name!r} has {entries} entries, and {reply.message} arrived. Import again."
+                f"The workflow {name!r} was made by another writer during the import, and was not changed. Delete it "
+                "to import the one in the archive."
             )
-            return
-        self.workflows += 1
-        self.events += events
+        else:
+            self.problems.append(
+                f"The workflow {name!r} was not imported: of its {entries} entries, {reply.message} arrived. Import it "
+                "again."
+            )
 
 
 def _damaged(kind: Any, error: Exception) -> str:
-    return f"the archive holds a damaged record of it, {kind!r:.40}: {error}."
+    return f"the archive holds a damaged record of it, {kind!r:.40}: {error}. Export it again."
 
 
 def _bytes(value: Any) -> bytes:

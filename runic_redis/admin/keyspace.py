@@ -1,7 +1,6 @@
 """The keys of a namespace that a server has, listed or not in its indexes."""
 
 from binascii import crc_hqx
-from collections.abc import Iterator
 from typing import Any
 
 from runic_redis.context import Context
@@ -59,13 +58,7 @@ class KeyScan:
 
 def _slots(keys: Keys) -> dict[int, str]:
     """Return the slots in which the namespace may have keys, each with one such key."""
-    return {_slot(key): key for key in _one_of_each_tag(keys)}
-
-
-def _one_of_each_tag(keys: Keys) -> Iterator[str]:
-    yield keys.config
-    yield from keys.indexes()
-    yield from keys.buckets()
+    return {_slot(key): key for key in (keys.config, *keys.indexes(), *keys.buckets())}
 
 
 def _slot(key: str) -> int:

@@ -7,6 +7,7 @@ Writers may be active: a workflow that changed while it was read is read again b
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from zlib import crc32
 
 from runic_redis.admin.keyspace import KeyScan
@@ -16,7 +17,7 @@ from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
 from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
-from runic_redis.protocol.effects import Batch, ErrorReply, Operation, call_script, key_command
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer_or_foreign, ask, server_us
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
@@ -78,9 +79,8 @@ class Verifier:
         if self._named is not None:
             return len(self._named)
         keys = self._context.keys.indexes()
-        commands = [key_command("ZCARD", key) for key in keys]
-        counts = map(answer_or_foreign, (yield Batch(commands)), commands)
-        return sum(count for count in counts if not isinstance(count, ErrorReply))
+        replies = yield from _replies([key_command("ZCARD", key) for key in keys])
+        return sum(count for _, count in _readable(replies, []))
 
     def next_part(self) -> Operation[Verified | None]:
         """Verify the next part; return None after the last."""
@@ -107,12 +107,11 @@ class Verifier:
             yield self._read_keys(scan, found)
             yield from self._some(found)
         yield self._check_partitions()
-        buckets: list[int] = []
+        buckets: list[str] = []
         yield self._find_buckets(buckets)
         for at in range(0, len(buckets), _BUCKETS):
             facts = Scans(
-                key_command("HSCAN", bucket, "0", "COUNT", str(_FACTS))
-                for bucket in map(keys.bucket, buckets[at : at + _BUCKETS])
+                key_command("HSCAN", bucket, "0", "COUNT", str(_FACTS)) for bucket in buckets[at : at + _BUCKETS]
             )
             while facts.more:
                 yield self._check_facts(facts)
@@ -155,11 +154,8 @@ class Verifier:
     def _read_scored(self, scored: Scans, found: list[str]) -> Operation[Verified]:
         """Find the workflows in the partitions' sorted sets, and the members that do not belong there."""
         ids: list[str] = []
-        findings = []
-        for command, page in (yield from scored.next_pages()):
-            if isinstance(page, ErrorReply):
-                findings.append(_unreadable(command.key, page))
-                continue
+        findings: list[Finding] = []
+        for command, page in _readable((yield from scored.next_pages()), findings):
             for member, _ in pairs(page):
                 problem = ""
                 try:
@@ -225,14 +221,11 @@ class Verifier:
     def _check_partitions(self) -> Operation[Verified]:
         """Check that the partitions' counts agree with their sorted sets, and that the settings exist."""
         keys = self._context.keys
-        numbers = keys.partition_numbers()
-        calls = [count_call(self._context, number) for number in numbers]
+        numbers = {keys.partition(number): number for number in range(keys.partitions)}
+        calls = [count_call(self._context, number) for number in numbers.values()]
         findings = yield from self._check_settings()
-        for number, call, reply in zip(numbers, calls, (yield Batch(calls)), strict=True):
-            counts = answer_or_foreign(reply, call)
-            if isinstance(counts, ErrorReply):
-                findings.append(_unreadable(call.key, counts))
-                continue
+        for call, counts in _readable((yield from _replies(calls)), findings):
+            number = numbers[call.key]
             made, workflows, indexed, unfinished, leased = counts
             if not (made or indexed or leased) or [workflows, unfinished] == [b"%d" % indexed, b"%d" % leased]:
                 continue
@@ -244,7 +237,7 @@ class Verifier:
                 f"it counts {workflows.decode(errors='replace')} workflows and {unfinished.decode(errors='replace')} "
                 f"unfinished ones, and has {indexed} and {leased}"
             )
-            findings.append(Finding("key", keys.partition(number), problem, (("count", ""),), self._repair))
+            findings.append(Finding("key", call.key, problem, (("count", ""),), self._repair))
         return Verified(findings=findings)
 
     def _check_settings(self) -> Operation[list[Finding]]:
@@ -252,82 +245,66 @@ class Verifier:
         keys = self._context.keys
         wanted = [str(value).encode() for value in (FORMAT, keys.partitions)]
         commands = [key_command("HMGET", key, *SETTINGS) for key in (keys.config, keys.config_copy)]
-        replies = [answer_or_foreign(*pair) for pair in zip((yield Batch(commands)), commands, strict=True)]
-        if replies == [[None, None]] * 2:
+        replies = yield from _replies(commands)
+        if all(reply == [None, None] for _, reply in replies):
             return []  # the namespace was never made, or is deleted
-        findings = []
-        for command, reply in zip(commands, replies, strict=True):
-            if isinstance(reply, ErrorReply):
-                findings.append(_unreadable(command.key, reply))
-            elif reply == [None, None]:
+        findings: list[Finding] = []
+        for command, reply in _readable(replies, findings):
+            if reply == [None, None]:
                 if self._repair:
                     yield from ask(call_script("make_namespace", [command.key], wanted))
                 problem = "the namespace's settings are missing there"
                 findings.append(Finding("key", command.key, problem, (("settings", ""),), self._repair))
             elif reply != wanted:
-                findings.append(
-                    Finding("key", command.key, f"its format and partitions are {reply!r:.80}, and not {wanted!r}")
-                )
+                problem = f"its format and partitions are {reply!r:.80}, and not {wanted!r}"
+                findings.append(Finding("key", command.key, problem))
         return findings
 
-    def _find_buckets(self, buckets: list[int]) -> Operation[Verified]:
+    def _find_buckets(self, buckets: list[str]) -> Operation[Verified]:
         """Find the buckets that hold facts."""
-        keys = self._context.keys.buckets()
-        commands = [key_command("HLEN", key) for key in keys]
-        findings = []
-        for number, reply in enumerate((yield Batch(commands))):
-            count = answer_or_foreign(reply, commands[number])
-            if isinstance(count, ErrorReply):
-                findings.append(_unreadable(keys[number], count))
-            elif count:
-                buckets.append(number)
+        findings: list[Finding] = []
+        replies = yield from _replies([key_command("HLEN", key) for key in self._context.keys.buckets()])
+        buckets += [command.key for command, count in _readable(replies, findings) if count]
         return Verified(findings=findings)
 
     def _check_facts(self, scans: Scans) -> Operation[Verified]:
         """Check that facts match their hashes, and that their age is known."""
         facts: list[tuple[bytes, bytes]] = []
-        findings = []
-        for scan, page in (yield from scans.next_pages()):
-            if isinstance(page, ErrorReply):
-                findings.append(_unreadable(scan.key, page))
-                continue
+        findings: list[Finding] = []
+        for scan, page in _readable((yield from scans.next_pages()), findings):
             for fact, data in pairs(page):
                 facts.append((fact, data))
                 if self._context.keys.fact(fact)[0] != scan.key:
-                    name = fact.decode(errors="backslashreplace")
-                    findings.append(
-                        Finding("fact", name, f"it is in the bucket {scan.key}, where no reader looks for it")
-                    )
-        commands = [
-            key_command("ZSCORE", times, fact) for fact, _ in facts for _, times in [self._context.keys.fact(fact)]
-        ]
-        for (fact, data), command, reply in zip(facts, commands, (yield Batch(commands)), strict=True):
-            age = answer_or_foreign(reply, command)
+                    problem = f"it is in the bucket {scan.key}, where no reader looks for it"
+                    findings.append(Finding("fact", fact.decode(errors="backslashreplace"), problem))
+        commands = [key_command("ZSCORE", self._context.keys.fact(fact)[1], fact) for fact, _ in facts]
+        for (fact, data), (command, age) in zip(facts, (yield from _replies(commands)), strict=True):
             name = fact.decode(errors="backslashreplace")
             if not fact_matches(fact, data):
                 findings.append(Finding("fact", name, "it is damaged: it does not match its hash"))
             if isinstance(age, ErrorReply):
                 findings.append(Finding("fact", name, f"its age, at {command.key}, cannot be read: {age.message}"))
             elif age is None:
-                repaired = yield from self._give_age(fact)
-                findings.append(
-                    Finding(
-                        "fact", name, "its age is not known, so it is never collected", (("times", "now"),), repaired
-                    )
-                )
+                if self._repair:
+                    yield from ask(key_command("ZADD", command.key, "NX", str(self._now_ms * 1000), fact))
+                problem = "its age is not known, so it is never collected"
+                findings.append(Finding("fact", name, problem, (("times", "now"),), self._repair))
         return Verified(facts=len(facts), findings=findings)
 
-    def _give_age(self, fact: bytes) -> Operation[bool]:
-        """Set the age of a fact to zero, when repairing. Return whether that was done."""
-        if not self._repair:
-            return False
-        _, times = self._context.keys.fact(fact)
-        yield from ask(key_command("ZADD", times, "NX", str(self._now_ms * 1000), fact))
-        return True
+
+def _replies(commands: Sequence[Command]) -> Operation[list[tuple[Command, Any]]]:
+    """Return the replies to commands, each with its command; an `ErrorReply` for a value that is not the store's."""
+    replies = yield Batch(commands)
+    return [(command, answer_or_foreign(reply, command)) for command, reply in zip(commands, replies, strict=True)]
 
 
-def _unreadable(key: str, reply: ErrorReply) -> Finding:
-    return Finding("key", key, f"it cannot be read: {reply.code} {reply.message}")
+def _readable(replies: Iterable[tuple[Command, Any]], findings: list[Finding]) -> Iterator[tuple[Command, Any]]:
+    """Yield the replies that are no errors, each with its command. Report the others."""
+    for command, reply in replies:
+        if isinstance(reply, ErrorReply):
+            findings.append(Finding("key", command.key, f"it cannot be read: {reply.text}"))
+        else:
+            yield command, reply
 
 
 def _is_number_below(text: str, limit: int) -> bool:

@@ -310,10 +310,8 @@ class WorkflowCheck:
             is_ahead = cursor >= cursor_or_zero(earlier) > cursor_or_zero(noted)
             seen = earlier if is_ahead else later
             if is_ahead or (seen is not None and is_cursor(seen) and int(seen) < cursor_or_zero(noted)):
-                self._found(
-                    f"the snapshot's cursor is {int(seen)}, and {cursor_or_zero(noted)} is noted",
-                    ("meta.snapshot", seen.decode()),
-                )
+                problem = f"the snapshot's cursor is {int(seen)}, and {cursor_or_zero(noted)} is noted"
+                self._found(problem, ("meta.snapshot", seen.decode()))
         if later is None and not has_data:
             if trimmed:
                 self._found(f"the events up to {trimmed} are trimmed, and there is no snapshot")
@@ -341,9 +339,8 @@ class WorkflowCheck:
         if self._snapshot_ahead:
             if repairs and self._snapshot_ahead <= self._position:
                 repairs.append(("meta.snapshot", str(self._snapshot_ahead)))
-            self._found(
-                f"the snapshot's cursor is {self._snapshot_ahead}, above the workflow's, {cursor}", *repairs[1:]
-            )
+            problem = f"the snapshot's cursor is {self._snapshot_ahead}, above the workflow's, {cursor}"
+            self._found(problem, *repairs[1:])
         if self._position > cursor:
             self._found(f"the events end at {self._position}, and its cursor is {cursor}", *repairs[:1])
         elif self._position < end and trimmed < end:
@@ -359,19 +356,14 @@ class WorkflowCheck:
 
         Those missing are missing from the first reading, and those in excess exceed the second one.
         """
-        before = {name: cursor_or_zero(self._before.get(name)) for name in (b"refs", b"ids", b"log")}
-        if self._sizes[b"refs"] < before[b"refs"]:
-            self._found(
-                f"{before[b'refs'] - self._sizes[b'refs']} of its references to facts are lost", ("count.refs", "")
-            )
-        if self._sizes[b"ids"] < before[b"ids"]:
-            self._found(
-                f"{before[b'ids'] - self._sizes[b'ids']} of the commit ids that callers gave are lost; those of "
-                "commits that are trimmed cannot be restored",
-                *(("commits", b"%d %b" % (place, commit_id)) for commit_id, place in self._places.items()),
-                ("count.ids", ""),
-            )
-        if before[b"log"] and not self._sizes[b"log"]:
+        refs, ids, log = (cursor_or_zero(self._before.get(name)) - size for name, size in self._sizes.items())
+        if refs > 0:
+            self._found(f"{refs} of its references to facts are lost", ("count.refs", ""))
+        if ids > 0:
+            known = [("commits", b"%d %b" % (place, commit_id)) for commit_id, place in self._places.items()]
+            problem = f"{ids} of the commit ids that callers gave are lost; those of trimmed commits cannot be restored"
+            self._found(problem, *known, ("count.ids", ""))
+        if log > 0 and not self._sizes[b"log"]:
             self._found("its log is lost", ("meta.log", ""))
         for name, what in ((b"refs", "references"), (b"ids", "commit ids")):
             if self._sizes[name] > self._number(name.decode()):
@@ -383,23 +375,16 @@ class WorkflowCheck:
         """Compare the meta hash and the references with the events."""
         first, _ = self._times or (b"", b"")
         if b"created" not in self._meta:
-            self._found(
-                "the time of its creation is missing",
-                *([("meta.created", f"{int(first)}000")] if first.isdigit() else []),
-            )
+            repairs = [("meta.created", f"{int(first)}000")] if first.isdigit() else []
+            self._found("the time of its creation is missing", *repairs)
         if self._largest >= _LARGE and self._largest > self._number("largest"):
-            self._found(
-                f"its largest entry has {self._largest} bytes, and {self._number('largest')} are noted",
-                ("meta.largest", str(self._largest)),
-            )
+            problem = f"its largest entry has {self._largest} bytes, and {self._number('largest')} are noted"
+            self._found(problem, ("meta.largest", str(self._largest)))
         unknown = sorted(self._referred - self._refs)
         if unknown:
-            self._found(
-                f"{len(unknown)} facts that its events refer to are not among its references, such as "
-                f"{unknown[0].decode()!r}",
-                *(("refs", fact.decode()) for fact in unknown),
-                ("count.refs", ""),
-            )
+            names = [fact.decode() for fact in unknown]
+            problem = f"{len(names)} facts that its events refer to are not among its references, such as {names[0]!r}"
+            self._found(problem, *(("refs", name) for name in names), ("count.refs", ""))
 
     def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
         """Judge its scores in those of the partition's sorted sets that can be read."""
@@ -409,22 +394,15 @@ class WorkflowCheck:
             written = f"{int(last)}000" if last.isdigit() else str(self._number("created"))
             problem = "not in the index: listings skip it" if index is None else f"in the index with {index}"
             self._found(f"it is {problem}", ("index", written))
-        wanted = None
-        if b"fence" in self._meta and b"completed" not in self._meta:
-            wanted = float(self._number("lease_until"))
-        leases = scores.get("leases", wanted)
-        if leases != wanted:
-            self._found(
-                f"its time among the unfinished is {leases}, and should be {wanted}",
-                ("leases", "" if wanted is None else f"{wanted:.0f}"),
-            )
-        ends = float(self._number("expires")) if b"expires" in self._meta else None
-        expiring = scores.get("expiring", ends)
-        if expiring != ends:
-            self._found(
-                f"its time among the expiring is {expiring}, and should be {ends}",
-                ("expiring", "" if ends is None else f"{ends:.0f}"),
-            )
+        is_unfinished = b"fence" in self._meta and b"completed" not in self._meta
+        for key, what, field, is_member in (
+            ("leases", "unfinished", "lease_until", is_unfinished),
+            ("expiring", "expiring", "expires", b"expires" in self._meta),
+        ):
+            wanted = float(self._number(field)) if is_member else None
+            if scores.get(key, wanted) != wanted:
+                problem = f"its time among the {what} is {scores[key]}, and should be {wanted}"
+                self._found(problem, (key, "" if wanted is None else f"{wanted:.0f}"))
 
     def _judge_lives(self, left_ms: Sequence[int]) -> None:
         """Find keys that Redis would delete: the store gives no key of a workflow a time to live."""

@@ -10,6 +10,10 @@ from runic_redis.protocol.effects import Batch, Command, Confirmation, ErrorRepl
 from runic_redis.protocol.refusals import unavailable
 
 T = TypeVar("T")
+_FSYNC_NEEDS = (
+    'It takes Redis or Valkey 7.2 or later with appendonly yes; or, for "fsync" before 7.2, a user who may use CONFIG '
+    "GET, and appendonly yes, appendfsync always and no-appendfsync-on-rewrite no."
+)
 
 
 def durably(context: Context, operation: Operation[T], durability: Durability | None) -> Operation[T]:
@@ -61,7 +65,7 @@ def prepare_durability(context: Context, durability: Durability) -> Operation[Co
     if isinstance(reply, ErrorReply):
         raise ConfigurationError(
             f"This server cannot confirm the durability {durability!r} ({reply.text}). Nothing was written. "
-            f"{_advice(fsync=fsync)}"
+            f"{_FSYNC_NEEDS if fsync else 'It takes a Redis or Valkey server, and a user who may use WAIT.'}"
         )
     context.confirmations[durability] = confirmation
     return confirmation
@@ -70,12 +74,3 @@ def prepare_durability(context: Context, durability: Durability) -> Operation[Co
 def _probe(context: Context, confirmation: Confirmation) -> Command:
     (args,) = Confirming(confirmation, 1, touch=False).commands(context.keys.config)
     return Command(args, context.keys.config)
-
-
-def _advice(*, fsync: bool) -> str:
-    if fsync:
-        return (
-            'It takes Redis or Valkey 7.2 or later with appendonly yes; or, for "fsync" before 7.2, a user who may use '
-            "CONFIG GET, and appendonly yes, appendfsync always and no-appendfsync-on-rewrite no."
-        )
-    return "It takes a Redis or Valkey server, and a user who may use WAIT."

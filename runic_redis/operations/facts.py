@@ -51,7 +51,9 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
     if missing:
         named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in missing[:10])
         more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise FactNotFound(f"No fact is stored under {named}{more}. Nothing was changed.", hashes=missing)
+        raise FactNotFound(
+            f"No fact is stored under {named}{more}. Nothing was changed. Save them first.", hashes=missing
+        )
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
 
 
@@ -169,9 +171,10 @@ def save_encoded(context: Context, encoded: Sequence[tuple[bytes, bytes]]) -> Op
     )
     differing = [raw for (raw, _), reply in zip(encoded, replies, strict=True) if isinstance(reply, ErrorReply)]
     if differing:
+        others = " The other facts of this call are stored." if len(encoded) > len(differing) else ""
         raise InvalidArgument(
-            f"Another value is stored under the fact hash {differing[0]!r}, and stays. A hash stands for one value: "
-            "use another hash."
+            f"Another value is stored under the fact hash {differing[0]!r}, and stays.{others} A hash stands for one "
+            "value: use another hash."
         )
 
 
@@ -180,5 +183,6 @@ def _decode(context: Context, raw: bytes, data: bytes) -> Any:
         return context.codec.decode_fact(raw, data)
     except DecodeError as error:
         raise DecodeError(
-            f"The fact {raw!r}, at the key {context.keys.fact(raw)[0]!r}, is damaged: {error}. Nothing was changed."
+            f"The fact {raw!r}, at the key {context.keys.fact(raw)[0]!r}, is damaged: {error}. Nothing was changed. "
+            "Restore it from a backup."
         ) from error

@@ -1,7 +1,8 @@
 """Leases: the right to write a workflow for a time, and claims of unfinished workflows."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import unquote
@@ -105,8 +106,8 @@ def leased_reply(reply: Any, workflow_id: str) -> Any:
         if reply.unsure:
             outcome = "An earlier try had no answer, and may have been carried out before the lease was lost"
         raise LeaseLost(
-            f"The lease of the workflow {workflow_id!r} is lost: {now}. {outcome}; what you hold of the workflow is "
-            "outdated.",
+            f"The lease of the workflow {workflow_id!r} is lost: {now}. {outcome}. What you hold of the workflow is "
+            "outdated: acquire or claim it again, and read it again.",
             owner=owner,
         )
     return reply
@@ -136,7 +137,6 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
     check_seconds(ttl, "ttl")
     claimed: list[tuple[str, int]] = []
     tried: set[str] = set()
-    # Damage, or the loss of a cluster's node, does not keep the other workflows from being claimed.
     problems: list[StoreError] = []
     while len(claimed) < limit and not any(isinstance(problem, StoreUnavailable) for problem in problems):
         left = [
@@ -152,13 +152,10 @@ def claim(context: Context, owner: str, limit: int, ttl: float) -> Operation[lis
             tried.update(some)
             calls = [_acquire(context, workflow_id, owner, ttl, "claim") for workflow_id in some]
             for workflow_id, call, reply in zip(some, calls, (yield from write_all(context, calls)), strict=True):
-                try:
+                with _noting(problems):
                     token = answer(reply, call)
-                except (DecodeError, StoreUnavailable) as error:
-                    problems.append(error)
-                    continue
-                if token is not None:
-                    claimed.append((workflow_id, int(token)))
+                    if token is not None:
+                        claimed.append((workflow_id, int(token)))
     if problems and limit and not claimed:
         raise problems[0]
     return claimed
@@ -215,7 +212,7 @@ def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[
     """Return unfinished workflows whose leases have ended, some of each partition. Add errors to the problems."""
     keys = context.keys
     commands = [Command(("TIME",), keys.config)]
-    for number in keys.partition_numbers():
+    for number in range(keys.partitions):
         commands += [
             key_command("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"),
             key_command("HMGET", keys.partition(number), "unfinished", "leased"),
@@ -225,9 +222,9 @@ def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[
     found: list[str] = []
     lacking: list[int] = []
     ahead: list[int] = []
-    for number in keys.partition_numbers():
+    for number in range(keys.partitions):
         at = 1 + 2 * number
-        try:
+        with _noting(problems):
             page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))
             counted, leased = answer(replies[at + 1], commands[at + 1])
             if len(page) < min(_LOOKED_AT, read_cursor(counted, keys.partition(number))):
@@ -236,10 +233,17 @@ def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[
             # A lease was given later than now: the clock was set back, and a lease may be over before its end.
             if read_cursor(leased, keys.partition(number)) > now_ms + _BEHIND_MS:
                 ahead.append(number)
-        except (DecodeError, StoreUnavailable) as error:
-            problems.append(error)
     yield from _check_lacking(context, lacking, problems)
     return found + (yield from _find_overlong(context, ahead, now_ms, problems))
+
+
+@contextmanager
+def _noting(problems: list[StoreError]) -> Iterator[None]:
+    """Add damage, or the loss of a cluster's node, to the problems: other workflows can still be claimed."""
+    try:
+        yield
+    except (DecodeError, StoreUnavailable) as error:
+        problems.append(error)
 
 
 def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
@@ -247,13 +251,11 @@ def _check_lacking(context: Context, partitions: Sequence[int], problems: list[S
     counts = yield from ask_all([count_call(context, number) for number in partitions])
     for number, (_, _, _, counted, there) in zip(partitions, counts, strict=True):
         if read_cursor(counted, context.keys.partition(number)) != there:
-            problems.append(
-                DecodeError(
-                    f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "
-                    f"{there} of {int(counted)} are in it. Nothing was changed. runic-redis verify --repair restores "
-                    "it."
-                )
+            problem = (
+                f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "
+                f"{there} of {int(counted)} are in it. Nothing was changed. runic-redis verify --repair restores it."
             )
+            problems.append(DecodeError(problem))
 
 
 def _find_overlong(
@@ -269,24 +271,18 @@ def _find_overlong(
         held: list[str] = []
         left: list[str] = []
         for key, command, reply in zip(keys, commands, (yield Batch(commands)), strict=True):
-            try:
+            with _noting(problems):
                 page = [workflow_id for workflow_id, _ in scored_ids(answer(reply, command), key)]
-            except (DecodeError, StoreUnavailable) as error:
-                problems.append(error)
-                continue
-            held += page
-            if len(page) == _AT_ONCE:
-                left.append(key)
+                held += page
+                if len(page) == _AT_ONCE:
+                    left.append(key)
         metas = [context.keys.workflow(workflow_id).meta for workflow_id in held]
         commands = [key_command("HMGET", meta, "lease_until", "lease_ms") for meta in metas]
         for workflow_id, command, reply in zip(held, commands, (yield Batch(commands)), strict=True):
-            try:
+            with _noting(problems):
                 ends_ms, lasts_ms = (read_cursor(value, command.key) for value in answer(reply, command))
-            except (DecodeError, StoreUnavailable) as error:
-                problems.append(error)
-                continue
-            if ends_ms - now_ms > lasts_ms:
-                found.append(workflow_id)
+                if ends_ms - now_ms > lasts_ms:
+                    found.append(workflow_id)
         keys, skip = left, skip + _AT_ONCE
     return found
 

@@ -37,9 +37,7 @@ class Place(NamedTuple):
 
     def is_before(self, time_us: float, partition: int, workflow_id: str) -> bool:
         """Return whether this comes before another place."""
-        if time_us != self.time_us:
-            return time_us < self.time_us
-        return partition > self.partition or (partition == self.partition and workflow_id < self.workflow_id)
+        return (time_us, -partition, workflow_id) < (self.time_us, -self.partition, self.workflow_id)
 
 
 class _Partition:
@@ -130,7 +128,7 @@ class Listing:
         first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
         self._partitions = [
             _Partition(context.keys, number, first_page, below, lowest, by_lease=by_lease)
-            for number in context.keys.partition_numbers()
+            for number in range(context.keys.partitions)
         ]
         # For each partition, its newest workflow that is not listed yet, as (-score, partition, id).
         self._heap: list[tuple[float, int, str]] = []

@@ -133,9 +133,10 @@ class Reader:
                 "events are not. Nothing was changed. Restore a backup, or run 'runic-redis verify --repair'."
             )
         if not found:
-            raise WorkflowNotFound(
-                f"No events are stored for the workflow {self.workflow_id!r}.", workflow_id=self.workflow_id
+            problem = (
+                f"No events are stored for the workflow {self.workflow_id!r}. Check the id, or append events first."
             )
+            raise WorkflowNotFound(problem, workflow_id=self.workflow_id)
         self._low = self._after
         self._opened_at = found
         self._high = found if self._until is None else min(found, self._until)
@@ -183,9 +184,10 @@ class Reader:
         found, created = self._note_meta(meta)
         if created != self._created:
             yield from reject_leftovers(self._context, self.workflow_id)
-            raise WorkflowNotFound(
-                f"The workflow {self.workflow_id!r} was deleted while it was being read.", workflow_id=self.workflow_id
+            problem = (
+                f"The workflow {self.workflow_id!r} was deleted while it was being read. Discard what you have read."
             )
+            raise WorkflowNotFound(problem, workflow_id=self.workflow_id)
         if found < self._opened_at:
             raise commits_lost(self.workflow_id, self._opened_at, found, "Nothing was changed.")
         if not entries:

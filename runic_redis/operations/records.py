@@ -57,7 +57,7 @@ class Commit(NamedTuple):
 
 
 def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_records: bool) -> Commit:
-    """An entry, decoded; its time and metadata too, if they are wanted.
+    """Return an entry, decoded; with its time and metadata, if they are wanted.
 
     Raises:
         UnknownEventType: it holds an event of a type that is not registered.
@@ -75,19 +75,12 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
             if len(fields) > 4:
                 metadata = context.codec.decode_metadata(fields[fields.index(b"m", 4) + 1])
         if context.observer is not None and len(fields) > 4:
-            # Who reads events alone has not asked for metadata, and is not to fail by it.
+            # A reader of events alone has not asked for metadata, so damaged metadata must not stop it.
             with suppress(DecodeError, ValueError, IndexError):
                 about = fields[fields.index(b"m", 4) + 1]
                 context.observer.received(metadata or context.codec.decode_metadata(about))
-        commit = Commit(
-            int(end) - len(events),
-            int(end),
-            events,
-            type(events) is Multiplied,
-            time,
-            metadata,
-            len(header) + payload_size(payload),
-        )
+        last, size = int(end), len(header) + payload_size(payload)
+        commit = Commit(last - len(events), last, events, type(events) is Multiplied, time, metadata, size)
     except UnknownEventType as error:
         raise type(error)(
             f"{error} It is in the workflow {workflow_id!r}, in the commit that ends at cursor {end.decode()}.",
@@ -97,14 +90,14 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
     except (DecodeError, ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise DecodeError(
             f"The entry {entry[0] if entry else entry!r} of the workflow {workflow_id!r} (key "
-            f"{context.keys.workflow(workflow_id).events!r}) is damaged: {reason(error)}. Nothing was changed; restore "
-            "it from a backup, or read around it with after= and until=."
+            f"{context.keys.workflow(workflow_id).events!r}) is damaged: {reason(error)}. Nothing was changed. "
+            "Restore it from a backup, or read around it with after= and until=."
         ) from error
     if not events or commit.start < 0:
         raise DecodeError(
             f"The entry {entry_id!r} of the workflow {workflow_id!r} (key "
             f"{context.keys.workflow(workflow_id).events!r}) holds {len(events)} events, which its cursor does not "
-            "fit. Nothing was changed."
+            "fit. Nothing was changed. Restore it from a backup, or read around it with after= and until=."
         )
     return commit
 
@@ -118,7 +111,10 @@ def read_cursor(value: bytes | None, key: str) -> int:
     if value is None:
         return 0
     if not is_cursor(value):
-        raise DecodeError(f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed.")
+        raise DecodeError(
+            f"A cursor at the key {key!r} is damaged: {value!r:.40}. Nothing was changed. runic-redis verify reports "
+            "the damage; with --repair it restores what other data allows."
+        )
     return int(value)
 
 
@@ -147,13 +143,13 @@ def events_trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
 
 
 def commits_lost(workflow_id: str, expected: int, actual: int, consequence: str) -> CommitsLost:
-    """The error for a workflow that is behind where it has been, or is said to have been."""
+    """Log and return the error for a workflow whose cursor is below an earlier or an expected one."""
     _log.warning("The workflow %r is at cursor %d, and was expected to be at %d.", workflow_id, actual, expected)
     return CommitsLost(
         f"The workflow {workflow_id!r} is at cursor {actual}, and was expected to be at {expected}; cursors never go "
         f"back. Unless it never was there, or was deleted meanwhile, the server has lost up to {expected - actual} "
-        f"events: it failed before its disk or a replica had them. {consequence} Read the workflow anew to go on from "
-        "what is left; a stronger durability prevents it.",
+        f"events: it failed before its disk or a replica had them. {consequence} Read the workflow again, and go on "
+        "from what is left. A stronger durability prevents the loss.",
         expected=expected,
         actual=actual,
     )

@@ -51,11 +51,12 @@ def open_namespace(context: Context) -> Operation[None]:
     _check_scripts(ran)
     context.slots_matter = context.many_nodes
     context.at_replica = about.get("role") == "slave"
-    for reply in (found, copy):
+    for key, reply in ((context.keys.config, found), (context.keys.config_copy, copy)):
         if isinstance(reply, ErrorReply):
+            advice = not_allowed(reply) or "If another application uses this key, choose another namespace."
             raise ConfigurationError(
-                f"The settings of the namespace {context.keys.namespace!r} cannot be read: {reply.code} "
-                f"{reply.message}. {not_allowed(reply)}".rstrip()
+                f"The settings of the namespace {context.keys.namespace!r}, at the key {key!r}, cannot be read: "
+                f"{reply.text}. Nothing was changed. {advice}"
             )
     _take_settings(context, found, copy)
     # From now on, operations rely on the number.
@@ -149,7 +150,7 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
         DecodeError: a partition's hash is lost.
     """
     keys = context.keys
-    hashes = [keys.partition(number) for number in keys.partition_numbers()]
+    hashes = [keys.partition(number) for number in range(keys.partitions)]
     made = yield from ask_all([key_command("HSETNX", key, "made", "1") for key in hashes])
     if fresh:
         return
@@ -204,8 +205,8 @@ def _check_version(about: Mapping[str, str]) -> None:
     match = re.match(r"(\d{1,9})\.(\d{1,9})", version)
     if match and (int(match[1]), int(match[2])) < OLDEST_SERVER:
         raise ConfigurationError(
-            f"The server is Redis {version}, and the store needs Redis 6.2 or Valkey 7.2 or later: "
-            "upgrade it, or use embedded:// (pip install 'runic-redis[embedded]')."
+            f"The server is Redis {version}, and the store needs Redis 6.2 or Valkey 7.2 or later. "
+            "Nothing was changed. Upgrade it, or use embedded:// (pip install 'runic-redis[embedded]')."
         )
 
 
@@ -234,7 +235,8 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
     name = context.keys.namespace
     if not all(value is not None and is_cursor(value) for value in found):
         raise ConfigurationError(
-            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r:.100}."
+            f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r:.100}. "
+            "Nothing was written. Restore the key from a backup."
         )
     data_format, partitions = (int(value or b"") for value in found)
     if data_format != FORMAT:

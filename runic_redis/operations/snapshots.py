@@ -29,7 +29,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
         problem = (
             f"above the workflow's, which is {actual}: append the events first"
             if reply.code == "SNAPSHOT_AHEAD"
-            else f"below that of the stored snapshot, which is {actual}"
+            else f"below that of the stored snapshot, which is {actual}, so there is nothing left to save"
         )
         outcome = "Nothing was stored."
         if reply.code == "SNAPSHOT_BEHIND" and reply.unsure:
@@ -49,7 +49,10 @@ def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, by
     saved = yield from read_saved(context, workflow_id, get, "snapshot", _fits)
     cursor, data = saved[0] if saved else (None, None)
     if cursor is None and data is None:
-        raise SnapshotNotFound(f"The workflow {workflow_id!r} has no snapshot.", workflow_id=workflow_id)
+        problem = (
+            f"The workflow {workflow_id!r} has no snapshot. Read its events from the beginning, or save a snapshot."
+        )
+        raise SnapshotNotFound(problem, workflow_id=workflow_id)
     if data is None or cursor is None or not is_cursor(cursor):
         raise DecodeError(
             f"The snapshot of the workflow {workflow_id!r}, at the key {keys.snapshot!r}, is damaged. Nothing was "

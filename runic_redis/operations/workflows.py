@@ -54,13 +54,14 @@ def load(context: Context, workflow_id: str) -> Operation[list[Any]]:
     saved = yield from read_saved(context, workflow_id, get, "log", lambda noted, data: bool(noted) == bool(data))
     data = saved and saved[0]
     if data is None:
-        raise WorkflowNotFound(f"No log is saved for the workflow {workflow_id!r}.", workflow_id=workflow_id)
+        problem = f"No log is saved for the workflow {workflow_id!r}. Check the id, or read its events."
+        raise WorkflowNotFound(problem, workflow_id=workflow_id)
     try:
         return context.codec.decode_log(data)
     except DecodeError as error:
         raise DecodeError(
             f"The log of the workflow {workflow_id!r}, at the key {keys.log!r}, is damaged: {error}. Nothing was "
-            "changed."
+            "changed. Restore a backup, or save another."
         ) from error
 
 

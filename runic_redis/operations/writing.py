@@ -56,7 +56,11 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         for workflow_id, its_places in ended.items():
             yield from _settle(settle_end(context, workflow_id), replies, its_places)
         places = [place for place in places if _is_premature(replies[place])]
-        again = [_as_sent(commands[place], replies[place]) for place in places]
+        again = [
+            # An earlier try without a reply may still arrive.
+            replace(commands[place], args=commands[place].as_retry()) if replies[place].unsure else commands[place]
+            for place in places
+        ]
         for place, reply in zip(places, (yield Batch(again)) if again else (), strict=True):
             replies[place] = reply
     return replies
@@ -78,17 +82,9 @@ def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
         ConfigurationError: some have keys of a namespace with another number of partitions.
     """
     yield from remake_namespace(context)
-    for command in commands:
-        _check_partitions(context, command)
-
-
-def _check_partitions(context: Context, command: Command) -> None:
-    """Raise an error if a command has keys of a namespace with another number of partitions.
-
-    Another call of this store may have noticed first that the namespace was made again.
-    """
     now = context.keys.partitions
-    if context.keys.workflow(command.workflow_id).partition not in command.keys:
+    # Another call of this store may have noticed first that the namespace was made again.
+    if any(context.keys.workflow(command.workflow_id).partition not in command.keys for command in commands):
         raise ConfigurationError(
             f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
             f"partitions={now}. This call was for another number. Nothing was written. This store uses "
@@ -98,8 +94,3 @@ def _check_partitions(context: Context, command: Command) -> None:
 
 def _is_premature(reply: Any) -> bool:
     return isinstance(reply, ErrorReply) and reply.code in {"NEW_PARTITION", "END_REACHED"}
-
-
-def _as_sent(command: Command, reply: ErrorReply) -> Command:
-    """Return the command; as a retry if an earlier try had no answer, and may still arrive."""
-    return replace(command, args=command.as_retry()) if reply.unsure else command

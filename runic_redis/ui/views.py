@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from math import inf, isnan
 from typing import Any, TypeVar, get_args
 
@@ -104,17 +105,9 @@ class Views:
             lowest = now_ms if state == "leased" else -inf
             if state == "unfinished" and below is None:
                 below = Place(now_ms, -1, "")
-
-        def listing(most: int) -> Listing:
-            return Listing(
-                self._context,
-                containing=part,
-                limit=most,
-                below=below,
-                lowest=lowest,
-                by_lease=by_lease,
-                most_read=_MOST_IDS,
-            )
+        listing = partial(
+            Listing, self._context, containing=part, lowest=lowest, by_lease=by_lease, most_read=_MOST_IDS
+        )
 
         def passes(one: Description) -> bool:
             is_recent = since is None or (one.written is not None and one.written >= since)
@@ -123,14 +116,14 @@ class Views:
         found: list[Description] = []
         described = 0
         while True:
-            ids, below, is_over = await self._listed(listing(limit), below)
+            ids, below, is_over = await self._listed(listing(limit=limit, below=below), below)
             described += len(ids)
             some = await self._store.run(describe(self._context, ids), "describe") if ids else []
             found += filter(passes, some)
             if len(ids) < limit or len(found) >= limit or described >= _MOST_STATES:
                 break
         if not is_over and len(ids) == limit:
-            ids, _, is_over = await self._listed(listing(1), below)
+            ids, _, is_over = await self._listed(listing(limit=1, below=below), below)
             is_over = is_over and not ids
         following = None if is_over or below is None else ":".join(map(str, below))
         return json_response({"workflows": [asdict(one) for one in found], "next": following})
@@ -244,8 +237,8 @@ def _place(text: str | None) -> Place | None:
     partition, _, workflow_id = rest.partition(":")
     try:
         place = Place(float(time_us), int(partition), workflow_id)
-    except ValueError as error:
-        raise InvalidArgument(f"before is the 'next' of another page, not {text!r:.80}.") from error
-    if isnan(place.time_us):
-        raise InvalidArgument("before has no time.")
+    except ValueError:
+        place = None
+    if place is None or isnan(place.time_us):
+        raise InvalidArgument(f"before is the 'next' of another page, not {text!r:.80}.")
     return place
