@@ -15,8 +15,6 @@ from runic_redis.drivers.redis_py import CLUSTER_FAILURES, NO_LIMIT, check_open,
 from runic_redis.drivers.shipment import Shipment
 from runic_redis.protocol.rounds import Call
 
-__all__ = ["ClusterServer", "Server", "SingleServer"]
-
 
 class Server(Protocol):
     """A single server or a cluster, to which calls are sent."""

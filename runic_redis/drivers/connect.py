@@ -30,8 +30,6 @@ from runic_redis.drivers.urls import (
 )
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["AIO", "EXAMPLES", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
-
 # The default of redis-py from version 8 on. Before, it had no timeout.
 _TIMEOUT_S = 5.0
 _NO_TIMEOUT = (

@@ -14,8 +14,6 @@ from runic_redis.drivers.sync_connections import Connections, RoundTrip, replace
 from runic_redis.errors import StoreError
 from runic_redis.protocol.rounds import Call
 
-__all__ = ["ClusterServer", "Pending", "Server", "SingleServer"]
-
 
 class Pending(Protocol):
     """Calls that were sent, and whose replies were not read yet."""
