@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Observer"]
-
 
 class Observer(Protocol):
     """An observer of a store's operations; the store calls it in the thread or task of the operation."""

@@ -241,5 +241,4 @@ def _server(store: _Store) -> dict[str, str | int]:
 
 
 def _seconds(meter: Meter, name: str, buckets_s: Sequence[float]) -> Histogram:
-    about = "Duration of operations."
-    return meter.create_histogram(name, "s", about, explicit_bucket_boundaries_advisory=buckets_s)
+    return meter.create_histogram(name, "s", "Duration of operations.", explicit_bucket_boundaries_advisory=buckets_s)

@@ -7,10 +7,8 @@ import typer
 
 from runic_redis.admin.describing import count_workflows
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, RequiredIds, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, counted, note, out, print_json, printable, progress, stop
-from runic_redis.errors import WorkflowNotFound
-
-__all__ = ["collect", "delete", "trim"]
+from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, counted, note, out, print_json, progress, stop
+from runic_redis.errors import WorkflowNotFound, printable
 
 
 def trim(

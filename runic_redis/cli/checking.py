@@ -11,10 +11,8 @@ from runic_redis.admin.doctor import Verdict
 from runic_redis.admin.doctor import doctor as run_doctor
 from runic_redis.admin.verifying import Verified, Verifier
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, counted, out, print_json, printable, progress, table
-from runic_redis.errors import StoreError
-
-__all__ = ["doctor", "verify"]
+from runic_redis.cli.output import EXIT_NO, counted, out, print_json, progress, table
+from runic_redis.errors import StoreError, printable
 
 # For how long `doctor` waits for the server, and for each durability.
 _DEADLINE_S = 2.0

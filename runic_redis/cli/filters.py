@@ -16,8 +16,6 @@ from runic_redis.events.plain import event_fields, event_type, to_json, value_te
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore
 
-__all__ = ["Kind", "Since", "Until", "Where", "make_filter", "parse_moment", "resolve_moment"]
-
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 # In the name of a field, this stands for the metadata of the event's commit.

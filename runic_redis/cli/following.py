@@ -19,8 +19,6 @@ from runic_redis.errors import EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore
 
-__all__ = ["tail"]
-
 # How often the indexes of a whole namespace are read: an event is shown well within 50 ms.
 _LOOK_S = 0.015
 # Remember the last shown cursor of at most this many workflows. For others, the time of the last look is used.

@@ -28,12 +28,11 @@ from runic_redis.cli.output import (
     out,
     print_json,
     print_pairs,
-    printable,
     progress,
     table,
     time_text,
 )
-from runic_redis.errors import DecodeError, SnapshotNotFound
+from runic_redis.errors import DecodeError, SnapshotNotFound, printable
 from runic_redis.events.plain import event_text, event_type, to_json, value_text
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
@@ -41,8 +40,6 @@ from runic_redis.operations.records import Commit
 from runic_redis.protocol.effects import Command
 from runic_redis.protocol.refusals import ask
 from runic_redis.store import RedisStore
-
-__all__ = ["facts", "show", "stats", "workflows"]
 
 # How many workflows `workflows` reads in one round trip, and `stats`.
 _PAGE = 100

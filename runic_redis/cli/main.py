@@ -12,8 +12,6 @@ from typing import Any, NoReturn
 from runic_redis import __version__
 from runic_redis.errors import ConfigurationError, InvalidArgument, StoreError, StoreUnavailable, WriteRefused
 
-__all__ = ["main"]
-
 try:
     import typer
 

@@ -9,10 +9,9 @@ from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, Step, bytes_text, counted, note, out, print_json, printable, progress
+from runic_redis.cli.output import EXIT_NO, Step, bytes_text, counted, note, out, print_json, progress
 from runic_redis.context import URL_VARIABLE
-
-__all__ = ["copy", "export", "import_"]
+from runic_redis.errors import printable
 
 TARGET_VARIABLE = "RUNIC_REDIS_TO_URL"
 _SHOWN = 20

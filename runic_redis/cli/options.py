@@ -17,20 +17,6 @@ from runic_redis.drivers.urls import EXAMPLES, shown
 from runic_redis.events import bare_registry
 from runic_redis.store import RedisStore
 
-__all__ = [
-    "PATIENT_S",
-    "AsJson",
-    "Namespace",
-    "Partitions",
-    "RequiredIds",
-    "Url",
-    "WorkflowId",
-    "WorkflowIds",
-    "at_most",
-    "opened",
-    "utf_8",
-]
-
 NAMESPACE_VARIABLE = "RUNIC_REDIS_NAMESPACE"
 # The deadline of a short verb, and of one that may run for long and should outlast a failover.
 _DEADLINE_S = 5.0

@@ -18,26 +18,6 @@ from rich.text import Text
 
 from runic_redis.errors import printable
 
-__all__ = [
-    "EXIT_NO",
-    "EXIT_PIPE",
-    "EXIT_UNAVAILABLE",
-    "EXIT_USAGE",
-    "Step",
-    "bytes_text",
-    "counted",
-    "note",
-    "out",
-    "prepare_streams",
-    "print_json",
-    "print_pairs",
-    "printable",
-    "progress",
-    "stop",
-    "table",
-    "time_text",
-]
-
 # The thing asked for does not exist, or is damaged.
 EXIT_NO = 1
 # Wrong use: an argument, a URL, a setting.

@@ -10,14 +10,12 @@ from rich.text import Text
 from runic_redis.admin.describing import describe_one, fact_labels
 from runic_redis.cli.filters import Kind, Since, Until, Where, make_filter, parse_moment, resolve_moment
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened
-from runic_redis.cli.output import note, out, print_json, printable, time_text
-from runic_redis.errors import StoreError
+from runic_redis.cli.output import note, out, print_json, time_text
+from runic_redis.errors import StoreError, printable
 from runic_redis.events import bare_registry, refs_in
 from runic_redis.events.plain import event_fields, event_text, event_type, to_json
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore
-
-__all__ = ["events", "print_records"]
 
 # So many events are printed together, and their facts are looked up in one round trip.
 _PAGE = 100

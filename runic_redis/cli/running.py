@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 
 from runic_redis.cli.options import AsJson, Url
-from runic_redis.cli.output import EXIT_USAGE, out, print_json, printable, stop
-
-__all__ = ["bench", "demo", "serve"]
+from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.errors import printable
 
 
 def serve(

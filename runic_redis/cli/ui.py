@@ -8,11 +8,9 @@ import typer
 
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.cli.options import AsJson, Namespace, Url, opened
-from runic_redis.cli.output import EXIT_USAGE, out, print_json, printable, stop
-from runic_redis.errors import InvalidArgument
+from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.errors import InvalidArgument, printable
 from runic_redis.events import bare_registry
-
-__all__ = ["ui"]
 
 TOKEN_VARIABLE = "RUNIC_REDIS_UI_TOKEN"  # noqa: S105 - a name
 _SHORTEST_TOKEN = 16

@@ -15,8 +15,6 @@ from redis.exceptions import BusyLoadingError, ResponseError
 from runic_redis.drivers.redis_py import FAILURES, HOLD_S, no_connection, now_s, outdated, replies_behind
 from runic_redis.drivers.shipment import Shipment
 
-__all__ = ["Connections", "drop_connection", "drop_connections", "limit_round_trips"]
-
 
 def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
     """Return options of connections that have a time limit for each reply of their handshake, and for no other reply.

@@ -15,8 +15,6 @@ from runic_redis.drivers.redis_py import CLUSTER_FAILURES, NO_LIMIT, check_open,
 from runic_redis.drivers.shipment import Shipment
 from runic_redis.protocol.rounds import Call
 
-__all__ = ["ClusterServer", "Server", "SingleServer"]
-
 
 class Server(Protocol):
     """A single server or a cluster, to which calls are sent."""
@@ -135,9 +133,8 @@ class ClusterServer:
 
     def _discovery_s(self) -> float | None:
         """Return the timeout of asking for the nodes: any of the known nodes may be silent."""
-        return (
-            None if self._timeout_s is None else self._timeout_s * (1 + len(self._client.nodes_manager.startup_nodes))
-        )
+        tries = 1 + len(self._client.nodes_manager.startup_nodes)
+        return None if self._timeout_s is None else self._timeout_s * tries
 
     async def _rediscover(self) -> None:
         """Ask the cluster again which node has which slots. A failure shows in the next try."""

@@ -10,14 +10,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import redis
 import redis.asyncio
-import redis.asyncio.cluster
-import redis.asyncio.connection
-import redis.asyncio.retry
-import redis.asyncio.sentinel
-import redis.cluster
-import redis.connection
-import redis.retry
-import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 
@@ -38,8 +30,6 @@ from runic_redis.drivers.urls import (
 )
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType
 
-__all__ = ["AIO", "EXAMPLES", "SYNC", "Connected", "Flavour", "connect_client", "connect_url", "shown"]
-
 # The default of redis-py from version 8 on. Before, it had no timeout.
 _TIMEOUT_S = 5.0
 _NO_TIMEOUT = (
@@ -55,7 +45,7 @@ class Flavour:
     """What a store for threads, or one for asyncio, is made of.
 
     Attributes:
-        library: redis-py's package, which has the same names for both.
+        library: redis-py's package, which imports its modules and has the same names for both.
         servers: our module of servers.
         embedded_connection: the class of connections to an embedded server.
         fake: the name of fakeredis' client.
@@ -143,7 +133,7 @@ def connect_client(client: Any, flavour: Flavour) -> Connected:
     library, others = flavour.library, other.library
     if isinstance(client, (others.Redis, others.RedisCluster)) and not isinstance(client, library.Redis):
         raise InvalidType(f"This is a client of {others.__name__}; this store takes one of {library.__name__}.")
-    if isinstance(client, redis.sentinel.Sentinel | redis.asyncio.sentinel.Sentinel):
+    if isinstance(client, redis.Sentinel | redis.asyncio.Sentinel):
         raise InvalidType("This is a Sentinel; pass the client that sentinel.master_for(service) makes.")
     if not isinstance(client, (library.Redis, library.RedisCluster)) or hasattr(client, "command_stack"):
         raise InvalidType(f"A store takes a client of redis-py, not a {type(client).__qualname__}.")
@@ -240,7 +230,7 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
     shared = (*TIMEOUTS, "protocol", "retry")
     of_sentinel |= {name: value for name, value in (_defaults(flavour) | given).items() if name in shared}
     options, patience = _settings(flavour, given)
-    sentinel = flavour.library.sentinel.Sentinel(hosts, sentinel_kwargs=of_sentinel)
+    sentinel = flavour.library.Sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
     server = flavour.servers.SingleServer(client, owned=True, **patience)
     return Connected(server, shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))

@@ -5,8 +5,6 @@ import threading
 
 from runic_redis.errors import StoreError
 
-__all__ = ["Home"]
-
 
 class Home:
     """The running event loop, which alone may use the connections made in it.

@@ -19,8 +19,6 @@ from runic_redis.drivers.shipment import Shipment, cluster_reply
 from runic_redis.protocol.effects import ConnectionLost
 from runic_redis.protocol.rounds import Call
 
-__all__ = ["REDISCOVERED", "Redirections", "node_name"]
-
 REDISCOVERED = "The cluster was asked again which node has which slots."
 _MOST_TRIES = 5
 

@@ -26,28 +26,6 @@ from redis.exceptions import (
 from runic_redis.errors import ConfigurationError, StoreError, StoreUnavailable
 from runic_redis.protocol.effects import TRANSIENT, ConnectionLost, ErrorReply
 
-__all__ = [
-    "CLUSTER_FAILURES",
-    "CONNECTION_FAILURES",
-    "FAILURES",
-    "HOLD_S",
-    "NO_LIMIT",
-    "check_open",
-    "closed",
-    "exception_text",
-    "failed",
-    "log",
-    "no_cluster",
-    "no_connection",
-    "now_s",
-    "opening_limit_s",
-    "outdated",
-    "plain_reply",
-    "rejected_login",
-    "replies_behind",
-    "too_slow",
-]
-
 log = logging.getLogger("runic_redis")
 
 # How long a connection is used without a check. A pool checks each connection that leaves it.

@@ -11,8 +11,6 @@ from runic_redis.drivers.redis_py import exception_text, plain_reply, rejected_l
 from runic_redis.protocol.effects import ConnectionLost, ErrorReply, Unconfirmed
 from runic_redis.protocol.rounds import Call
 
-__all__ = ["Shipment", "cluster_reply"]
-
 # The size of a piece: the timeout of a connection is for each piece, and not for a whole large request.
 _PIECE_BYTES = 256 * 1024
 

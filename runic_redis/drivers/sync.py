@@ -28,8 +28,6 @@ from runic_redis.protocol.node_queues import Queues, any_full
 from runic_redis.protocol.queue import Queue
 from runic_redis.protocol.rounds import Call, Ticket
 
-__all__ = ["Sender", "run", "run_within"]
-
 T = TypeVar("T")
 _Rounds: TypeAlias = list[tuple[Queue, list[Call]]]
 

@@ -30,9 +30,6 @@ from runic_redis.drivers.redis_py import (
 from runic_redis.drivers.shipment import Shipment
 from runic_redis.protocol.effects import ConnectionLost
 
-__all__ = ["Connections", "RoundTrip", "replace_locks"]
-
-
 _NEW_LOCKS: dict[type, Callable[[], Any]] = {type(Lock()): Lock, type(RLock()): RLock}
 
 

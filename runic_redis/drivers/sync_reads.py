@@ -15,8 +15,6 @@ from runic_redis.protocol.following import Follow
 from runic_redis.protocol.queue import Queue
 from runic_redis.protocol.rounds import Ticket
 
-__all__ = ["BatchInFlight", "first_error", "read"]
-
 
 def read(batch: Batch, server: Server, deadline_s: float) -> list[Any]:
     """Return the replies to a batch, sent on its own connection."""

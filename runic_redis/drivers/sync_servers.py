@@ -14,8 +14,6 @@ from runic_redis.drivers.sync_connections import Connections, RoundTrip, replace
 from runic_redis.errors import StoreError
 from runic_redis.protocol.rounds import Call
 
-__all__ = ["ClusterServer", "Pending", "Server", "SingleServer"]
-
 
 class Pending(Protocol):
     """Calls that were sent, and whose replies were not read yet."""
@@ -47,17 +45,11 @@ class Server(Protocol):
         """Close the connections that were made for the store."""
 
 
-class _SinglePending:
+class _SinglePending(RoundTrip):
     """Calls sent to one Redis."""
 
-    def __init__(self, connections: Connections, calls: Sequence[Call]) -> None:
-        self._shipment = Shipment(calls, range(len(calls)))
-        self._round_trip = RoundTrip(connections, self._shipment)
-        self.cancel = self._round_trip.cancel
-        self.interrupt = self._round_trip.interrupt
-
     def finish(self) -> list[Any]:
-        return [plain_reply(reply) for reply in self._shipment.replies(self._round_trip.finish())]
+        return [plain_reply(reply) for reply in self._shipment.replies(super().finish())]
 
 
 class SingleServer:
@@ -79,7 +71,7 @@ class SingleServer:
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send the calls on one connection."""
         check_open(self._closed)
-        return _SinglePending(self._connections, calls)
+        return _SinglePending(self._connections, Shipment(calls, range(len(calls))))
 
     def forget(self) -> None:
         """In a child process: forget the connections and the locks of the parent's threads."""

@@ -8,19 +8,6 @@ from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
 
 from runic_redis.errors import InvalidArgument
 
-__all__ = [
-    "EXAMPLES",
-    "OPTIONS",
-    "SENTINEL_OPTIONS",
-    "TIMEOUTS",
-    "check_protocol",
-    "is_utf_8",
-    "own_options",
-    "parse_options",
-    "shown",
-    "split_hosts",
-]
-
 EXAMPLES = (
     "redis://localhost:6379/0, rediss://…, unix:///run/redis.sock, redis+cluster://host1,host2, "
     "redis+sentinel://host1,host2/service/0, embedded:///directory or memory://name"

@@ -13,8 +13,6 @@ from runic_redis.protocol.effects import TRANSIENT, Argument, Confirmation, Erro
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scripts import load_script
 
-__all__ = ["Confirming", "unlike_settings"]
-
 _SETTINGS = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
 

@@ -8,25 +8,6 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from runic_redis.protocol.scripts import Script, load_script
 
-__all__ = [
-    "TRANSIENT",
-    "Argument",
-    "Await",
-    "Batch",
-    "Begin",
-    "Command",
-    "Confirmation",
-    "ConnectionLost",
-    "Effect",
-    "ErrorReply",
-    "InFlight",
-    "Operation",
-    "Unanswered",
-    "Unconfirmed",
-    "call_script",
-    "own_id",
-]
-
 T = TypeVar("T")
 _OWN_ID_BYTES = 8
 # Error codes of a server that has not carried the command out, and may do so soon.

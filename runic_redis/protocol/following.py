@@ -13,8 +13,6 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Unanswered
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.rounds import Ticket
 
-__all__ = ["Follow", "Follower", "Stop", "by_slot", "entries_of", "follow"]
-
 # The most entries that a read brings of each stream; and about the most of all streams together.
 _MOST_ENTRIES = 32
 _MOST_TOGETHER = 512

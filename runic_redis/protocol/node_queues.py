@@ -7,8 +7,6 @@ from runic_redis.protocol.effects import Confirmation
 from runic_redis.protocol.queue import Queue
 from runic_redis.protocol.rounds import Ticket, hash_tag
 
-__all__ = ["Queues", "any_full"]
-
 
 def any_full(queues: Iterable[Queue]) -> bool:
     """Whether a new call must wait until one of the queues has room."""

@@ -43,8 +43,6 @@ from runic_redis.protocol.effects import TRANSIENT, Confirmation, ConnectionLost
 from runic_redis.protocol.rounds import NO_REPLY, Call, Plan, Request, Ticket
 from runic_redis.protocol.size_limits import limit_questions, size_verdict
 
-__all__ = ["Queue"]
-
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 1.0
 # The most calls of a round: enough to share its cost, too few to delay others.

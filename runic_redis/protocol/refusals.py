@@ -13,20 +13,6 @@ from runic_redis.errors import (
 )
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, Unconfirmed
 
-__all__ = [
-    "answer",
-    "answer_or_foreign",
-    "ask",
-    "ask_all",
-    "checked",
-    "not_allowed",
-    "not_durable",
-    "server_us",
-    "time_us",
-    "unavailable",
-    "unreachable",
-]
-
 # The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {

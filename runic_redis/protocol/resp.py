@@ -5,8 +5,6 @@ from typing import Any
 
 from runic_redis.errors import DecodeError
 
-__all__ = ["pairs", "scored_ids"]
-
 
 def pairs(reply: Sequence[Any] | Mapping[Any, Any]) -> list[tuple[Any, Any]]:
     """Return the pairs in a reply: flat in RESP2, pairs or a map in RESP3."""

@@ -13,8 +13,6 @@ from runic_redis.errors import StoreError
 from runic_redis.protocol.confirmation import Confirming
 from runic_redis.protocol.effects import Argument, Batch, Command, ConnectionLost, ErrorReply, Unconfirmed
 
-__all__ = ["LARGE_BYTES", "NO_REPLY", "Call", "Plan", "Request", "Ticket", "hash_tag"]
-
 # The most bytes of a round, and the most requests of one call: enough to share their cost, too few to delay others.
 MOST_BYTES = 4 * 1024 * 1024
 MOST_JOINED = 128

@@ -6,8 +6,6 @@ from typing import Any
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer, answer_or_foreign
 
-__all__ = ["AT_ONCE", "Scans"]
-
 # The most scans that take a step in one round trip.
 AT_ONCE = 512
 

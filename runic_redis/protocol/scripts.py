@@ -10,9 +10,6 @@ from hashlib import sha1
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["Script", "load_script", "scripts_directory"]
-
-
 # A line that includes a part that several scripts share.
 _INCLUDE = re.compile(r"(?m)^--@include (\w+)\n")
 

@@ -11,8 +11,6 @@ from typing import Any
 from runic_redis.protocol.effects import Argument, ConnectionLost, ErrorReply
 from runic_redis.protocol.rounds import Call, Request
 
-__all__ = ["limit_questions", "size_verdict"]
-
 # The limits that a value may exceed, each with the bytes around the value that count towards it.
 _LIMITS = {"proto-max-bulk-len": 0, "client-query-buffer-limit": 2}
 # How often a server that does not tell its limits may close the connection of a large request.

@@ -26,8 +26,6 @@ from runic_redis.ui.live import Live
 from runic_redis.ui.metrics import Metrics
 from runic_redis.ui.views import Views, json_response
 
-__all__ = ["make_app"]
-
 _STATIC = Path(__file__).with_name("static")
 # The only files that are served. No name from a request becomes a path.
 _FILES = {"/": "index.html", **{f"/{path.name}": path.name for path in sorted(_STATIC.iterdir())}}

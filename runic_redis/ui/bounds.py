@@ -7,8 +7,6 @@ from typing import Any
 from runic_redis.events import UnknownEvent, bare_registry, parts_of
 from runic_redis.events.plain import event_text, event_type, value_text
 
-__all__ = ["json_size", "short", "short_event", "short_type", "short_value"]
-
 SUMMARY = 240
 # The characters that a part of a value adds to its text in JSON, roughly, without and per level of indentation.
 _PART = 4

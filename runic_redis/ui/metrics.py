@@ -14,8 +14,6 @@ from runic_redis.errors import StoreError
 from runic_redis.operations.facts import count_facts
 from runic_redis.ui.live import Live
 
-__all__ = ["Metrics"]
-
 
 class Metrics:
     """The metrics of a store, counted at each request.

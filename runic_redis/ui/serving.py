@@ -15,8 +15,6 @@ from runic_redis.errors import ConfigurationError
 from runic_redis.ui.app import make_app
 from runic_redis.ui.live import Live
 
-__all__ = ["is_loopback", "serve"]
-
 # Python collects cycles after every 700 new objects. While it decodes a wide value, that takes most of the time and
 # stops all threads. Decoded values have no cycles.
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
