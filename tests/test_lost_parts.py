@@ -330,7 +330,7 @@ def _show(context: Context) -> Operation[Any]:
 
 def _export(context: Context) -> Operation[Any]:
     exporter = Exporter(context, ["w"])
-    yield from exporter._export_workflows(["w"], lambda _: None)
+    yield from exporter.run(lambda _: None)
     if [problem for problem in exporter.problems if "There is no workflow" not in problem]:
         raise DecodeError(str(exporter.problems))
 
