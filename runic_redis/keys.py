@@ -78,17 +78,21 @@ class Keys:
         """Return the key of one partition's workflows that expire, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:expiring"
 
+    def partition_numbers(self) -> range:
+        """Return the numbers of all partitions."""
+        return range(self.partitions)
+
     def indexes(self) -> list[str]:
         """Return the keys of all partitions' indexes, by the partitions' numbers."""
-        return [self.index(number) for number in range(self.partitions)]
+        return [self.index(number) for number in self.partition_numbers()]
 
     def all_leases(self) -> list[str]:
         """Return the keys of all partitions' unfinished workflows, by the partitions' numbers."""
-        return [self.leases(number) for number in range(self.partitions)]
+        return [self.leases(number) for number in self.partition_numbers()]
 
     def all_expiring(self) -> list[str]:
         """Return the keys of all partitions' workflows that expire, by the partitions' numbers."""
-        return [self.expiring(number) for number in range(self.partitions)]
+        return [self.expiring(number) for number in self.partition_numbers()]
 
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """Return the keys of one workflow."""

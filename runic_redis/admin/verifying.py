@@ -221,7 +221,7 @@ class Verifier:
     def _check_partitions(self) -> Operation[Verified]:
         """Check that the partitions' counts agree with their sorted sets, and that the settings exist."""
         keys = self._context.keys
-        numbers = {keys.partition(number): number for number in range(keys.partitions)}
+        numbers = {keys.partition(number): number for number in keys.partition_numbers()}
         calls = [count_call(self._context, number) for number in numbers.values()]
         findings = yield from self._check_settings()
         for call, counts in _readable((yield from _replies(calls)), findings):

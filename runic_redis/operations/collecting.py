@@ -99,7 +99,7 @@ def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operatio
 
 def _check_indexes(context: Context) -> Operation[None]:
     """Check that no partition has lost its index: the references of its workflows would not have been read."""
-    numbers = range(context.keys.partitions)
+    numbers = context.keys.partition_numbers()
     counts = yield from ask_all([count_call(context, number) for number in numbers])
     for number, (_, counted, there, _, _) in zip(numbers, counts, strict=True):
         if read_cursor(counted, context.keys.partition(number)) != there:

@@ -212,7 +212,7 @@ def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[
     """Return unfinished workflows whose leases have ended, some of each partition. Add errors to the problems."""
     keys = context.keys
     commands = [Command(("TIME",), keys.config)]
-    for number in range(keys.partitions):
+    for number in keys.partition_numbers():
         commands += [
             key_command("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"),
             key_command("HMGET", keys.partition(number), "unfinished", "leased"),
@@ -222,7 +222,7 @@ def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[
     found: list[str] = []
     lacking: list[int] = []
     ahead: list[int] = []
-    for number in range(keys.partitions):
+    for number in keys.partition_numbers():
         at = 1 + 2 * number
         with _noting(problems):
             page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))

@@ -128,7 +128,7 @@ class Listing:
         first_page = _FIRST_PAGE if limit is None else min(_FIRST_PAGE, 4 + 2 * limit // count)
         self._partitions = [
             _Partition(context.keys, number, first_page, below, lowest, by_lease=by_lease)
-            for number in range(context.keys.partitions)
+            for number in context.keys.partition_numbers()
         ]
         # For each partition, its newest workflow that is not listed yet, as (-score, partition, id).
         self._heap: list[tuple[float, int, str]] = []

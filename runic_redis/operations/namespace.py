@@ -24,7 +24,7 @@ def memory_usage(context: Context) -> Operation[dict[str, int]]:
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
-    shared = [one for number in range(context.keys.partitions) for one in _partition_keys(context.keys, number)]
+    shared = [one for number in context.keys.partition_numbers() for one in _partition_keys(context.keys, number)]
     shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):
         yield from _measure(shared[at : at + _AT_ONCE], usage)
@@ -46,7 +46,7 @@ def delete_namespace(context: Context) -> Operation[None]:
         for at in range(0, len(page), _AT_ONCE):
             yield from workflows.delete(context, page[at : at + _AT_ONCE])
     # A partition's keys are deleted in one step. Otherwise a write in between would be in its index, and not counted.
-    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in range(context.keys.partitions)]
+    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in context.keys.partition_numbers()]
     # Each other key has its own command: in a cluster they are on different nodes.
     parts += [[key] for _, key in _other_keys(context.keys)]
     for at in range(0, len(parts), _AT_ONCE):

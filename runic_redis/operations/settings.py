@@ -150,7 +150,7 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
         DecodeError: a partition's hash is lost.
     """
     keys = context.keys
-    hashes = [keys.partition(number) for number in range(keys.partitions)]
+    hashes = [keys.partition(number) for number in keys.partition_numbers()]
     made = yield from ask_all([key_command("HSETNX", key, "made", "1") for key in hashes])
     if fresh:
         return
