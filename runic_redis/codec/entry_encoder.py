@@ -6,7 +6,8 @@ is a compression byte and the rows, as MessagePack ``[[schema index, value, …]
 header by its bytes, and Redis stores the bytes once for many entries.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, Self, cast
 
 import msgpack
@@ -15,7 +16,7 @@ from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, payload_s
 from runic_redis.codec.encode_errors import encode_error
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_EVENT_BYTES, MAX_HEADER_BYTES, SPLIT_BYTES
-from runic_redis.codec.native import row_writer
+from runic_redis.codec.native import write_rows
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
@@ -26,6 +27,8 @@ from runic_redis.events.references import checked_ref
 # How many headers the encoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
 _PLAIN_DICT = (None, 0, ())
+# So few events of a class are read event by event, more of them field by field.
+_FEW = 4
 # How to read the events of a class. A tuple has the schema's index, the function that reads the values, and the names
 # that an event's `__dict__` must have, if that matters. An event type means that each event is read by its content.
 _ReadPlan = tuple[int, Read, tuple[str, ...] | None] | EventType
@@ -112,11 +115,13 @@ class _SchemaTable(ValueEncoder):
 class EntryEncoder:
     """An encoder of commits and logs. Only one thread may use it at a time."""
 
-    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry) -> None:
         self._registry = registry
         self._table = _SchemaTable(registry)
-        self._write_rows = row_writer() if native else None
         self._headers: dict[tuple[Any, ...], bytes] = {}
+        # The classes whose events consist of their fields, as of a number of registrations.
+        self._classes: dict[type, EventType] = {}
+        self._generation = registry.generation
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes]) -> list[Entry]:
         """Return the entries of a commit: one, or several if it is large.
@@ -183,6 +188,71 @@ class EntryEncoder:
         """Return the header and the packed rows of events; `first` is the place of the first event in the path."""
         table = self._table
         table.indexes = {}
+        read = self._read_by_class(events)
+        rows, values = read or (self._read_each(events, path, first),) * 2
+        packed = write_rows(rows, values)
+        if packed is None:
+            packed = self._pack(list(map(list, rows)) if read else rows, events, path, first)
+        schemas = tuple(table.indexes)
+        header = self._headers.get(schemas)
+        if header is None:
+            header = msgpack.packb(schemas)
+            if len(header) <= MAX_HEADER_BYTES:
+                if len(self._headers) >= _REMEMBERED:
+                    self._headers.clear()
+                self._headers[schemas] = header
+        return header, packed
+
+    def _read_by_class(self, events: Sequence[Any]) -> tuple[list[Any], list[Collection[Any]]] | None:
+        """Return the rows of events, and all their values by row or by field; None to read the events one by one.
+
+        Almost all of it runs in C, because it reads the events of each class together.
+        """
+        of_class: dict[type, list[Any]] = {}
+        values: list[Collection[Any]] = []
+        classes = dict.fromkeys(map(type, events))
+        for cls in classes:
+            ours = events if len(classes) == 1 else [event for event in events if type(event) is cls]
+            try:
+                schema, columns = (_PLAIN_DICT, [ours]) if cls is dict else self._fields_of_class(cls, ours)
+            except Exception:  # reading one by one shows which event cannot be read
+                return None
+            index = self._table.schema_reference(schema)
+            rows = list(zip(repeat(index, len(ours)), *columns, strict=True))
+            values += columns if len(columns) < len(rows) else rows
+            of_class[cls] = rows
+        if len(classes) == 1:
+            return rows, values
+        in_turn = {cls: iter(rows) for cls, rows in of_class.items()}
+        return [next(in_turn[type(event)]) for event in events], values
+
+    def _fields_of_class(self, cls: type, events: Sequence[Any]) -> tuple[Schema, Sequence[Collection[Any]]]:
+        """Return the schema of a class, and the values of each field of events that consist of their fields.
+
+        Raises:
+            ValueError: the events do not consist of their fields, or are not of a class of events.
+        """
+        if self._generation != self._registry.generation:
+            self._generation = self._registry.generation
+            self._classes = {}
+        registered = self._classes.get(cls)
+        if registered is None:
+            registered = self._registry.of(cls)
+            if registered is None or registered.is_value or cls is FactRef:
+                raise ValueError("not a class of events")
+            if not registered.is_plain and registered.kind.held is None:
+                raise ValueError("the events do not consist of their fields")
+            self._classes[cls] = registered
+        kind = registered.kind
+        if kind.held is not None and any(tuple(vars(event)) != kind.held for event in events):
+            raise ValueError("an event does not consist of its fields")
+        if kind.read_columns is not None and len(events) > _FEW:
+            return registered.schema, kind.read_columns(events)
+        return registered.schema, list(zip(*map(kind.read, events), strict=True))
+
+    def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[list[Any]]:
+        """Return the rows of events; `first` is the place of the first event in the path."""
+        table = self._table
         known: dict[type, _ReadPlan] = {}
         rows: list[list[Any]] = []
         for event in events:
@@ -211,16 +281,7 @@ class EntryEncoder:
                 raise EncodeError(
                     f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
                 ) from error
-        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path, first)
-        schemas = tuple(table.indexes)
-        header = self._headers.get(schemas)
-        if header is None:
-            header = msgpack.packb(schemas)
-            if len(header) <= MAX_HEADER_BYTES:
-                if len(self._headers) >= _REMEMBERED:
-                    self._headers.clear()
-                self._headers[schemas] = header
-        return header, packed
+        return rows
 
     def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read, None] | EventType:
         """Return how to read the events of this event's class."""

@@ -15,6 +15,8 @@ from typing import Any
 from runic_redis.errors import InvalidType
 
 Read = Callable[[Any], Iterable[Any]]
+# Returns the values of each field of many instances.
+ReadColumns = Callable[[Sequence[Any]], Sequence[Sequence[Any]]]
 Build = Callable[[Iterable[Sequence[Any]]], list[Any]]
 # Returns the data of an instance that is not in its fields, by names that no field has.
 Beside = Callable[[Any], dict[str, Any]]
@@ -28,6 +30,12 @@ def attribute_reader(attributes: tuple[str, ...]) -> Read:
     if len(attributes) > 1:
         return attrgetter(*attributes)
     return lambda instance: [getattr(instance, name) for name in attributes]
+
+
+def column_reader(attributes: tuple[str, ...]) -> ReadColumns:
+    """Return a function that reads each attribute of many instances."""
+    getters = [attrgetter(name) for name in attributes]
+    return lambda instances: [list(map(get, instances)) for get in getters]
 
 
 def build_each(make: Callable[..., Any]) -> Build:
