@@ -171,6 +171,26 @@ def test_one_value_among_many_of_another_type_comes_back(value: Any, wrap: Any) 
     assert by_msgpack.encode_commit(commit) == [entry]
 
 
+def test_every_value_and_key_of_a_dict_comes_back() -> None:
+    class Instance:
+        def __init__(self) -> None:
+            self.number, self.buffer = 1, bytearray(b"x")
+
+    for value in (vars(Instance()), {2: bytearray(b"x")}, {(1,): None}):
+        (entry,) = by_msgspec.encode_commit([{"k": value}])
+        assert same(by_msgspec.decode_entry(entry.header, entry.payload), [{"k": value}])
+
+
+def test_fields_of_any_name_are_read() -> None:
+    registry = EventRegistry()
+    names = ["ﬁ", "größe", "class", "_own"]
+    cls = registry.event("odd")(msgspec.defstruct("Odd", names))
+    commit = [cls(*range(number, number + 4)) for number in range(20)]
+    codec = Codec(registry, "raise")
+    (entry,) = codec.encode_commit(commit)
+    assert codec.decode_entry(entry.header, entry.payload) == commit
+
+
 def test_events_of_several_classes_keep_their_order() -> None:
     commit = [
         [Plain(number), FrozenSlotted(number), {"k": number}, Struct(number)][number % 7 % 4] for number in range(50)

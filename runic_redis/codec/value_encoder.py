@@ -5,7 +5,9 @@ into its base. An instance of a registered class becomes ``[schema, field value,
 an index into a table beside the value. In a document, which must stand alone, it is the packed schema itself.
 """
 
+import sys
 from collections.abc import Collection, Iterable
+from gc import get_referents
 from itertools import chain
 from typing import Any
 
@@ -277,12 +279,21 @@ def kinds_within(level: Iterable[Collection[Any]], wide: list[Collection[Any]] |
                 deeper.append(list(chain.from_iterable(lists)))
             if dict in kinds:
                 dicts = values if len(kinds) == 1 else [value for value in values if type(value) is dict]
-                found.update(map(type, chain.from_iterable(dicts)))
-                deeper.append(list(chain.from_iterable(map(dict.values, dicts))))
+                deeper.append(_contents(dicts))
                 if wide is not None:
                     wide += [keys for keys in dicts if len(keys) > FEW_ALIKE]
         level = deeper
     return found, depth
+
+
+def _contents(dicts: Collection[dict[Any, Any]]) -> list[Any]:
+    """Return the values of dicts, and at least the keys that are not exactly of type str.
+
+    The garbage collector asks a dict for the same in C, in a third of the time that iterating takes. It passes over the
+    keys of a dict only if all are exactly of type str. Since Python 3.13 it also passes over values that an instance
+    shares with its `__dict__`, so the copies are asked.
+    """
+    return get_referents(*(map(dict.copy, dicts) if sys.version_info >= (3, 13) else dicts))
 
 
 def _text_order(key: str) -> tuple[int, bytes]:

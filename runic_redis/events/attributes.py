@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from inspect import getattr_static
 from itertools import starmap
+from keyword import iskeyword
 from operator import attrgetter
 from types import MemberDescriptorType
 from typing import Any
@@ -34,8 +35,12 @@ def attribute_reader(attributes: tuple[str, ...]) -> Read:
 
 def column_reader(attributes: tuple[str, ...]) -> ReadColumns:
     """Return a function that reads each attribute of many instances."""
-    getters = [attrgetter(name) for name in attributes]
-    return lambda instances: [list(map(get, instances)) for get in getters]
+    if not all(name.isidentifier() and name.isascii() and not iskeyword(name) for name in attributes):
+        return lambda instances: [list(map(attrgetter(name), instances)) for name in attributes]
+    # As code, because Python reads a named attribute in half the time that attrgetter takes.
+    columns = ", ".join(f"[instance.{name} for instance in instances]" for name in attributes)
+    reader: ReadColumns = eval(f"lambda instances: [{columns}]")  # noqa: S307 - of the names of a class's attributes
+    return reader
 
 
 def build_each(make: Callable[..., Any]) -> Build:
