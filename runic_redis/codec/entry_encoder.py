@@ -8,7 +8,7 @@ header by its bytes, and Redis stores the bytes once for many entries.
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self
 
 import msgpack
 
@@ -20,7 +20,6 @@ from runic_redis.codec.native import write_rows
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
-from runic_redis.events.attributes import Read
 from runic_redis.events.event_types import EventType, Schema
 from runic_redis.events.references import checked_ref
 
@@ -29,9 +28,10 @@ _REMEMBERED = 1024
 _PLAIN_DICT = (None, 0, ())
 # So few events of a class are read event by event, more of them field by field.
 _FEW = 4
-# How to read the events of a class. A tuple has the schema's index, the function that reads the values, and the names
-# that an event's `__dict__` must have, if that matters. An event type means that each event is read by its content.
-_ReadPlan = tuple[int, Read, tuple[str, ...] | None] | EventType
+
+
+class _NotAnEventError(ValueError):
+    """A class is not one of events."""
 
 
 class Entry(NamedTuple):
@@ -186,14 +186,13 @@ class EntryEncoder:
 
     def _encode(self, events: Sequence[Any], path: str, first: int) -> tuple[bytes, bytes]:
         """Return the header and the packed rows of events; `first` is the place of the first event in the path."""
-        table = self._table
-        table.indexes = {}
+        self._table.indexes = {}
         read = self._read_by_class(events)
         rows, values = read or (self._read_each(events, path, first),) * 2
         packed = write_rows(rows, values)
         if packed is None:
             packed = self._pack(list(map(list, rows)) if read else rows, events, path, first)
-        schemas = tuple(table.indexes)
+        schemas = tuple(self._table.indexes)
         header = self._headers.get(schemas)
         if header is None:
             header = msgpack.packb(schemas)
@@ -208,11 +207,9 @@ class EntryEncoder:
 
         Almost all of it runs in C, because it reads the events of each class together.
         """
-        of_class: dict[type, list[Any]] = {}
+        rows_of: dict[type, list[Any]] = {}
         values: list[Collection[Any]] = []
-        classes = dict.fromkeys(map(type, events))
-        for cls in classes:
-            ours = events if len(classes) == 1 else [event for event in events if type(event) is cls]
+        for cls, ours in _by_class(events).items():
             try:
                 schema, columns = (_PLAIN_DICT, [ours]) if cls is dict else self._fields_of_class(cls, ours)
             except Exception:  # reading one by one shows which event cannot be read
@@ -220,10 +217,10 @@ class EntryEncoder:
             index = self._table.schema_reference(schema)
             rows = list(zip(repeat(index, len(ours)), *columns, strict=True))
             values += columns if len(columns) < len(rows) else rows
-            of_class[cls] = rows
-        if len(classes) == 1:
+            rows_of[cls] = rows
+        if len(rows_of) == 1:
             return rows, values
-        in_turn = {cls: iter(rows) for cls, rows in of_class.items()}
+        in_turn = {cls: iter(rows) for cls, rows in rows_of.items()}
         return [next(in_turn[type(event)]) for event in events], values
 
     def _fields_of_class(self, cls: type, events: Sequence[Any]) -> tuple[Schema, Sequence[Collection[Any]]]:
@@ -237,9 +234,7 @@ class EntryEncoder:
             self._classes = {}
         registered = self._classes.get(cls)
         if registered is None:
-            registered = self._registry.of(cls)
-            if registered is None or registered.is_value or cls is FactRef:
-                raise ValueError("not a class of events")
+            registered = self._event_type(cls)
             if not registered.is_plain and registered.kind.held is None:
                 raise ValueError("the events do not consist of their fields")
             self._classes[cls] = registered
@@ -251,54 +246,45 @@ class EntryEncoder:
         return registered.schema, list(zip(*map(kind.read, events), strict=True))
 
     def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[list[Any]]:
-        """Return the rows of events; `first` is the place of the first event in the path."""
+        """Return the rows of events, read one by one; `first` is the place of the first event in the path."""
         table = self._table
-        known: dict[type, _ReadPlan] = {}
+        table.indexes = {}
         rows: list[list[Any]] = []
         for event in events:
-            kind = type(event)
             try:
-                found = known.get(kind)
-                if found is None:
-                    if kind is UnknownEvent:
-                        rows.append([table.schema_reference(event.schema), *event.fields.values()])
-                        continue
-                    found = known[kind] = self._reader(event, path, first + len(rows))
-                if isinstance(found, tuple):
-                    index, read, held = found
-                    if held is None or tuple(event.__dict__) == held:
-                        rows.append([index, *read(event)])
-                        continue
-                    found = cast("EventType", self._registry.of(kind))
-                schema, values = table.fields_to_write(found, event)
-                index = table.schema_reference(schema)
-                rows.append([index, *values])
-                known[kind] = _read_plan(found, schema, index)
+                schema, values = self._fields_of(event)
+                rows.append([table.schema_reference(schema), *values])
             except StoreError:
                 raise
+            except _NotAnEventError:
+                where = f"{path}[{first + len(rows)}]"
+                raise EncodeError(
+                    f"{where} is a {type(event).__module__}.{type(event).__qualname__}, which is neither a plain dict "
+                    "nor of a class registered with @event; nothing was sent.",
+                    path=where,
+                ) from None
             except Exception as error:  # reading the fields of an event may raise anything
                 where = f"{path}[{first + len(rows)}]"
                 raise EncodeError(
-                    f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
+                    f"{where}, a {type(event).__qualname__}, cannot be read: {error}; nothing was sent.", path=where
                 ) from error
         return rows
 
-    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read, None] | EventType:
-        """Return how to read the events of this event's class."""
+    def _fields_of(self, event: Any) -> tuple[Any, Iterable[Any]]:
+        """Return the schema of an event, and its values."""
         kind = type(event)
-        registered = None if kind is FactRef else self._registry.of(kind)
-        if registered is not None and not registered.is_value:
-            if registered.is_plain:
-                return self._table.schema_reference(registered.schema), registered.kind.read, None
-            return registered
         if kind is dict:
-            return self._table.schema_reference(_PLAIN_DICT), _itself, None
-        where = f"{path}[{number}]"
-        raise EncodeError(
-            f"{where} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
-            "registered with @event; nothing was sent.",
-            path=where,
-        )
+            return _PLAIN_DICT, (event,)
+        if kind is UnknownEvent:
+            return event.schema, event.fields.values()
+        return self._table.fields_to_write(self._event_type(kind), event)
+
+    def _event_type(self, cls: type) -> EventType:
+        """Return the registered type of a class of events."""
+        registered = None if cls is FactRef else self._registry.of(cls)
+        if registered is None or registered.is_value:
+            raise _NotAnEventError
+        return registered
 
     def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str, first: int) -> bytes:
         self._table.divisible = path == "events" and len(events) > 1
@@ -320,11 +306,14 @@ class EntryEncoder:
             ) from error.__cause__
 
 
-def _read_plan(registered: EventType, schema: Schema, index: int) -> _ReadPlan:
-    """Return how to read the next event of a class, after an event that was written with this schema."""
-    kind = registered.kind
-    is_whole = kind.held is not None and schema is registered.schema
-    return (index, kind.read, kind.held) if is_whole else registered
+def _by_class(events: Sequence[Any]) -> dict[type, Sequence[Any]]:
+    """Return the events of each class, in the order in which the classes appear."""
+    if len(set(map(type, events))) == 1:
+        return {type(events[0]): events}
+    of_class: dict[type, list[Any]] = {}
+    for event in events:
+        of_class.setdefault(type(event), []).append(event)
+    return {**of_class}
 
 
 def _header_too_large(header: bytes, path: str) -> EncodeError:
@@ -333,7 +322,3 @@ def _header_too_large(header: bytes, path: str) -> EncodeError:
         f"{MAX_HEADER_BYTES} are stored: append fewer types of events at once; nothing was sent.",
         path=path,
     )
-
-
-def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
-    return (event,)
