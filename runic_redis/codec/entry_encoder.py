@@ -7,7 +7,7 @@ header by its bytes, and Redis stores the bytes once for many entries.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, NamedTuple, Self
 
 import msgpack
@@ -20,7 +20,7 @@ from runic_redis.codec.native import write_rows
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
-from runic_redis.events.event_types import EventType, Schema
+from runic_redis.events.event_types import EventType
 from runic_redis.events.references import checked_ref
 
 # How many headers the encoder remembers before it clears them. A program has far fewer.
@@ -203,7 +203,7 @@ class EntryEncoder:
         return header, packed
 
     def _read_by_class(self, events: Sequence[Any]) -> tuple[list[Any], list[Collection[Any]]] | None:
-        """Return the rows of events, and all their values by row or by field; None to read the events one by one.
+        """Return the rows of events, and all their values in any order; None to read the events one by one.
 
         Almost all of it runs in C, because it reads the events of each class together.
         """
@@ -211,24 +211,25 @@ class EntryEncoder:
         values: list[Collection[Any]] = []
         for cls, ours in _by_class(events).items():
             try:
-                schema, columns = (_PLAIN_DICT, [ours]) if cls is dict else self._fields_of_class(cls, ours)
+                rows, their_values = self._rows_of_class(cls, ours)
             except Exception:  # reading one by one shows which event cannot be read
                 return None
-            index = self._table.schema_reference(schema)
-            rows = list(zip(repeat(index, len(ours)), *columns, strict=True))
-            values += columns if len(columns) < len(rows) else rows
             rows_of[cls] = rows
+            values += their_values
         if len(rows_of) == 1:
             return rows, values
         in_turn = {cls: iter(rows) for cls, rows in rows_of.items()}
         return [next(in_turn[type(event)]) for event in events], values
 
-    def _fields_of_class(self, cls: type, events: Sequence[Any]) -> tuple[Schema, Sequence[Collection[Any]]]:
-        """Return the schema of a class, and the values of each field of events that consist of their fields.
+    def _rows_of_class(self, cls: type, events: Sequence[Any]) -> tuple[list[Any], Sequence[Collection[Any]]]:
+        """Return the rows and the values of events of a class, if they consist of their fields.
 
         Raises:
             ValueError: the events do not consist of their fields, or are not of a class of events.
         """
+        if cls is dict:
+            index = self._table.schema_reference(_PLAIN_DICT)
+            return [(index, event) for event in events], [events]
         if self._generation != self._registry.generation:
             self._generation = self._registry.generation
             self._classes = {}
@@ -239,11 +240,14 @@ class EntryEncoder:
                 raise ValueError("the events do not consist of their fields")
             self._classes[cls] = registered
         kind = registered.kind
-        if kind.held is not None and any(tuple(vars(event)) != kind.held for event in events):
+        if kind.held is not None and set(map(tuple, map(vars, events))) != {kind.held}:
             raise ValueError("an event does not consist of its fields")
+        index = self._table.schema_reference(registered.schema)
         if kind.read_columns is not None and len(events) > _FEW:
-            return registered.schema, kind.read_columns(events)
-        return registered.schema, list(zip(*map(kind.read, events), strict=True))
+            columns = kind.read_columns(events)
+            return list(zip(repeat(index, len(events)), *columns, strict=True)), columns
+        rows = [(index, *kind.read(event)) for event in events]
+        return rows, [list(chain.from_iterable(rows))]
 
     def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[list[Any]]:
         """Return the rows of events, read one by one; `first` is the place of the first event in the path."""

@@ -34,7 +34,7 @@ def write_rows(rows: Sequence[Sequence[Any]], values: Sequence[Collection[Any]])
 
     Args:
         rows: the rows.
-        values: all values of the rows, by row or by column.
+        values: all values of the rows, in any order.
     """
     try:
         packed = _encode(rows)
