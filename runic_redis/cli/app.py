@@ -19,20 +19,10 @@ _VERBS = {
 _WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
-def run_verb(verb: str) -> Any:
-    """Run the command line, whose first argument is given. Report wrong arguments in one line."""
-    try:
-        return make_app(verb)(standalone_mode=False)
-    except _WrongUse as error:
-        _explain(error)
-    except typer.Abort:
-        stop("Aborted. Nothing was changed.", EXIT_NO)
+def make_group(only: str = "") -> Any:
+    """Return the group of all verbs; of `only` that verb, if there is one of this name.
 
-
-def make_app(only: str = "") -> typer.Typer:
-    """Return the application with all verbs; or, for a fast start, with a single one, if there is a verb of that name.
-
-    To import all modules of verbs takes longer than most verbs run.
+    A verb brings modules that the others do not need, so a group of one is made faster.
     """
     app = typer.Typer(
         no_args_is_help=True,
@@ -50,7 +40,17 @@ def make_app(only: str = "") -> typer.Typer:
         place, panel = verbs[verb]
         module, _, function = place.partition(".")
         app.command(verb, rich_help_panel=panel)(getattr(import_module(f"runic_redis.cli.{module}"), function))
-    return app
+    return typer.main.get_command(app)
+
+
+def run_group(group: Any) -> Any:
+    """Run the verb that the arguments name. Return its exit status. Report wrong arguments in one line."""
+    try:
+        return group(standalone_mode=False)
+    except _WrongUse as error:
+        _explain(error)
+    except typer.Abort:
+        stop("Aborted. Nothing was changed.", EXIT_NO)
 
 
 def _options(
