@@ -243,8 +243,8 @@ class EntryEncoder:
         if kind.held is not None and set(map(tuple, map(vars, events))) != {kind.held}:
             raise ValueError("an event does not consist of its fields")
         index = self._table.schema_reference(registered.schema)
-        if kind.read_columns is not None and len(events) > _FEW:
-            columns = kind.read_columns(events)
+        if len(events) > _FEW:
+            columns = list(zip(*map(kind.read, events), strict=True))
             return list(zip(repeat(index, len(events)), *columns, strict=True)), columns
         rows = [(index, *kind.read(event)) for event in events]
         return rows, [list(chain.from_iterable(rows))]
