@@ -94,13 +94,17 @@ class Keys:
         """Return the keys of all partitions' workflows that expire, by the partitions' numbers."""
         return [self.expiring(number) for number in self.partition_numbers()]
 
+    def partition_of(self, workflow_id: str) -> int:
+        """Return the number of the partition of a workflow: CRC-32 of its id, or of the first part in braces."""
+        return _partition_of(self.partitions, workflow_id)
+
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """Return the keys of one workflow."""
         return _workflow_keys(self.namespace, self.partitions, workflow_id)
 
     def imported(self, workflow_id: str) -> ImportKeys:
         """Return the keys in which an import gathers a workflow."""
-        tag = f"{{{self.namespace}:{crc32(workflow_id.encode()) % self.partitions}}}"
+        tag = f"{{{self.namespace}:{self.partition_of(workflow_id)}}}"
         return ImportKeys(*(f"{tag}:import-{kind}:{workflow_id}" for kind in ImportKeys._fields))
 
     def fact(self, fact_hash: bytes) -> tuple[str, str]:
@@ -128,7 +132,7 @@ class Keys:
 # A program uses the same workflows again and again.
 @lru_cache(maxsize=4096)
 def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> WorkflowKeys:
-    tag = f"{{{namespace}:{crc32(workflow_id.encode()) % partitions}}}"
+    tag = f"{{{namespace}:{_partition_of(partitions, workflow_id)}}}"
     return WorkflowKeys(
         events=f"{tag}:events:{workflow_id}",
         meta=f"{tag}:meta:{workflow_id}",
@@ -141,3 +145,9 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> Workflo
         expiring=f"{tag}:expiring",
         partition=f"{tag}:partition:{partitions}",
     )
+
+
+def _partition_of(partitions: int, workflow_id: str) -> int:
+    # The rule of Redis for hash tags: only the first opening brace counts, and an empty part does not.
+    part = workflow_id.partition("{")[2].partition("}")
+    return crc32((part[0] if part[0] and part[1] else workflow_id).encode()) % partitions

@@ -379,7 +379,7 @@ def durable_use(server: RunningServer, namespace: str, durability: Any) -> Calla
 @pytest.mark.usefixtures("few_buckets")
 def test_what_a_cluster_adds(cluster_nodes: list[RunningServer], open_url: Any, namespace: str) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
-    meta = Keys(namespace, 256).workflow("elsewhere").meta
+    meta = Keys(namespace, 64).workflow("elsewhere").meta
     slot = key_slot(meta.encode())
     with ExitStack() as stack:
         admins = [stack.enter_context(node.client()) for node in cluster_nodes]

@@ -2,11 +2,14 @@
 
 import re
 import string
+from collections import defaultdict
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from runic_redis import InvalidArgument, RedisStore
 from runic_redis.arguments import check_namespace
@@ -81,6 +84,21 @@ def test_no_key_is_of_two_namespaces(
         patterns = [f"{{{keys.namespace}}}:config", f"{{{keys.namespace}:*"]
         assert all(any(matches(pattern, key) for pattern in patterns) for key in own)
         assert not any(matches(pattern, key) for pattern in patterns for key in foreign)
+
+
+def test_ids_share_a_partition_as_keys_share_a_slot_of_redis() -> None:
+    ids = ["".join(letters) for length in range(1, 5) for letters in product("a{}", repeat=length)]
+    keys = Keys("a", 4078)  # among these ids, no two different parts meet in a partition
+    of_slots: dict[int, set[str]] = defaultdict(set)
+    of_partitions: dict[int, set[str]] = defaultdict(set)
+    for workflow_id in ids:
+        of_slots[key_slot(workflow_id.encode())].add(workflow_id)
+        of_partitions[keys.partition_of(workflow_id)].add(workflow_id)
+        tag = keys.index(keys.partition_of(workflow_id)).removesuffix(":index")
+        assert keys.workflow(workflow_id).events == f"{tag}:events:{workflow_id}"
+        assert keys.imported(workflow_id).meta == f"{tag}:import-meta:{workflow_id}"
+    assert len(of_slots) < len(ids)
+    assert sorted(map(sorted, of_slots.values())) == sorted(map(sorted, of_partitions.values()))
 
 
 @given(st.text() | st.builds("".join, st.tuples(names, pieces)))

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zlib import crc32
 
 from runic_redis.admin.keyspace import KeyScan
 from runic_redis.admin.workflow_check import Finding, WorkflowCheck
@@ -211,7 +210,7 @@ class Verifier:
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         if match[4] and text not in {keys.config_copy, keys.partition(int(partition))}:
             return "", "it is of a namespace with another number of partitions"
-        its_own = str(crc32(workflow_id.encode()) % keys.partitions) if workflow_id else partition
+        its_own = str(keys.partition_of(workflow_id)) if workflow_id else partition
         if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where no reader looks for it"
         if kind.startswith("import-"):

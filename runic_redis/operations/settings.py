@@ -19,7 +19,7 @@ T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
 
 # The version of the data format, docs/data-format.md.
-FORMAT = 1
+FORMAT = 2
 OLDEST_SERVER = (6, 2)
 SETTINGS = ("format", "partitions")
 
