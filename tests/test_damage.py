@@ -38,6 +38,7 @@ def store(server: RunningServer, namespace: str, few_buckets: None) -> Iterator[
         store.save_fact("h", "value")
         store.acquire("order-1", "me")
         store.complete("order-1")
+        store.acquire("in the same partition {order-1}", "me")
         yield store
 
 

@@ -120,11 +120,10 @@ def make_namespace(context: Context) -> Operation[None]:
     settings = yield from ask_all(_read_settings(context))
     _take_settings(context, *settings)
     context.made = False
-    fresh = settings == [[None, None], [None, None]]
     for config in (keys.config, keys.config_copy):
         found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
         _check_settings(context, found)
-    yield from _make_partitions(context, fresh=fresh)
+    yield from _make_partitions(context)
     context.made = True
 
 
@@ -143,25 +142,27 @@ def remake_namespace(context: Context) -> Operation[None]:
     yield from make_namespace(context)
 
 
-def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
+def _make_partitions(context: Context) -> Operation[None]:
     """Mark the partitions as made, for the scripts. A partition that was lost is not marked.
+
+    So the counts of a marked partition are right: `claim` relies on that.
 
     Raises:
         DecodeError: a partition's hash is lost.
     """
     keys = context.keys
     hashes = [keys.partition(number) for number in keys.partition_numbers()]
-    made = yield from ask_all([key_command("HSETNX", key, "made", "1") for key in hashes])
-    if fresh:
-        return
-    numbers = [number for number, is_new in enumerate(made) if is_new]
-    counts = yield from ask_all([count_call(context, number) for number in numbers])
-    lost = [
-        (hashes[number], indexed)
-        for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True)
-        if (read_cursor(workflows, hashes[number]), read_cursor(unfinished, hashes[number])) != (indexed, leased)
-    ]
-    yield from ask_all([key_command("HDEL", key, "made") for key, _ in lost])
+    counts = yield from ask_all([count_call(context, number) for number in keys.partition_numbers()])
+    new: list[str] = []
+    lost: list[tuple[str, int]] = []
+    for key, (made, workflows, indexed, unfinished, leased) in zip(hashes, counts, strict=True):
+        if made:
+            continue
+        if (read_cursor(workflows, key), read_cursor(unfinished, key)) == (indexed, leased):
+            new.append(key)
+        else:
+            lost.append((key, indexed))
+    yield from ask_all([key_command("HSETNX", key, "made", "1") for key in new])
     for key, indexed in lost:
         raise DecodeError(
             f"The hash of a partition, at the key {key!r}, is lost, and {indexed} workflows are in the partition. "
