@@ -16,7 +16,7 @@ FACT_BUCKETS = 4096
 class WorkflowKeys:
     """The keys of one workflow. All share a hash tag, so one script can use them in a cluster.
 
-    The last four are those of its partition.
+    The last five are those of its partition.
     """
 
     events: str
@@ -28,6 +28,7 @@ class WorkflowKeys:
     index: str
     leases: str
     expiring: str
+    completed: str
     partition: str
 
 
@@ -78,6 +79,10 @@ class Keys:
         """Return the key of one partition's workflows that expire, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:expiring"
 
+    def completed(self, partition: int) -> str:
+        """Return the key of one partition's completed workflows, by the time of that."""
+        return f"{{{self.namespace}:{partition}}}:completed"
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)
@@ -93,6 +98,10 @@ class Keys:
     def all_expiring(self) -> list[str]:
         """Return the keys of all partitions' workflows that expire, by the partitions' numbers."""
         return [self.expiring(number) for number in self.partition_numbers()]
+
+    def all_completed(self) -> list[str]:
+        """Return the keys of all partitions' completed workflows, by the partitions' numbers."""
+        return [self.completed(number) for number in self.partition_numbers()]
 
     def partition_of(self, workflow_id: str) -> int:
         """Return the number of the partition of a workflow: CRC-32 of its id, or of the first part in braces."""
@@ -143,6 +152,7 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> Workflo
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         expiring=f"{tag}:expiring",
+        completed=f"{tag}:completed",
         partition=f"{tag}:partition:{partitions}",
     )
 

@@ -692,7 +692,7 @@ class RedisStore:
 
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
-            ``expiring``, ``facts`` and ``config``.
+            ``expiring``, ``completed``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

@@ -200,6 +200,7 @@ def write_fixture(store: RedisStore) -> None:
     store.append("raw state", [{"n": 1}], snapshot=b"\x05\x00raw")
     store.append_many([(f"{kind}-{{42}}", [{"n": 1}]) for kind in ("order", "payment", "}{refund")])
     store.save("a log", [Pair(1, Fact("in a log")), {"n": 2}])
+    store.complete("a log")
 
 
 # The fixture's times: those of the server are replaced by this one.
@@ -210,7 +211,7 @@ def _fixed(key: str, name: bytes, value: bytes) -> bytes:
     """Return the value of a field of a hash, with a time that is the same in every run."""
     if name == b"created":
         return b"%d" % (_MS * 1000)
-    if name == b"trimmed_ms" or (":snapshot:" in key and name == b"time"):
+    if (name in {b"trimmed_ms", b"completed"} and ":meta:" in key) or (":snapshot:" in key and name == b"time"):
         return b"%d" % _MS
     return value
 
@@ -225,7 +226,7 @@ def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
                 yield "SADD", key, member
         case b"zset":
             for place, member in enumerate(client.zrange(key, 0, -1)):
-                yield "ZADD", key, str(_MS * 1000 + place), member
+                yield "ZADD", key, str(_MS if key.endswith(":completed") else _MS * 1000 + place), member
         case b"string":
             yield "SET", key, client.get(key)
         case b"stream":

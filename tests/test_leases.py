@@ -139,6 +139,9 @@ def test_many_of_one_partition_can_be_claimed(valkey: RunningServer, namespace: 
         assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 300
 
 
+SETS = ("leases", "expiring", "completed")
+
+
 @pytest.fixture
 def client(valkey: RunningServer) -> Iterator[redis.Redis]:
     with valkey.client() as client:
@@ -176,8 +179,8 @@ def test_a_deleted_workflow_leaves_no_entry_among_the_leases(store: RedisStore) 
     store.acquire("u", "me")
     for workflow_id in ("u", "v", "w"):
         store.delete(workflow_id)
-    keys = [getattr(store.context.keys.workflow(which), kind) for which in "uvw" for kind in ("leases", "expiring")]
-    assert store._sender.ask(Batch([Command(("ZCARD", key), key) for key in keys])) == [0] * 6
+    keys = [getattr(store.context.keys.workflow(which), kind) for which in "uvw" for kind in SETS]
+    assert store._sender.ask(Batch([Command(("ZCARD", key), key) for key in keys])) == [0] * 9
 
 
 def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:

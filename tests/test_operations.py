@@ -44,7 +44,7 @@ UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 # Two fields of a hash that is not there.
 NOT_THERE = [None, None]
 # What lua/count.lua replies of an empty partition.
-NEW = [0, b"0", 0, b"0", 0]
+NEW = [0, b"0", 0, b"0", 0, b"0", 0, 0, 0]
 MADE = [1, *NEW[1:]]
 
 
@@ -140,7 +140,7 @@ def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context
     assert names(asked)[-2:] == ["HSETNX", "append"], "it had no workflows"
     context.made = False
     lost = append(context, "w", [{"a": 1}])
-    for answer in (None, *there, [MADE, [0, b"0", 3, b"0", 0], NEW, [0, None, 1, b"0", 1]]):
+    for answer in (None, *there, [MADE, [0, b"0", 3, *NEW[3:]], NEW, [0, b"0", 1, b"0", 1, *NEW[5:]]]):
         effect = lost.send(answer)
     assert names([effect]) == ["HSETNX"], "the next write finds the others lost, too"
     with pytest.raises(DecodeError, match=r"partition:4'.* is lost, and 3 workflows are in the partition"):

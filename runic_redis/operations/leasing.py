@@ -22,7 +22,7 @@ from runic_redis.errors import (
 from runic_redis.operations.ending import expire_call
 from runic_redis.operations.lost_meta import absence
 from runic_redis.operations.records import read_cursor
-from runic_redis.operations.settings import count_call, make_namespace
+from runic_redis.operations.settings import PartitionCounts, count_call, make_namespace
 from runic_redis.operations.writing import write, write_all
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_once, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask, ask_all, time_us
@@ -185,7 +185,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
-    touched = [keys.meta, keys.leases, keys.partition]
+    touched = [keys.meta, keys.leases, keys.completed, keys.partition]
     reply = yield from write(context, call_once("complete", touched, workflow_id, by_lease, context.now_us()))
     if leased_reply(reply, workflow_id) is None:
         raise (yield from absence(context, workflow_id, "complete"))
@@ -270,7 +270,8 @@ def _noting(problems: list[StoreError]) -> Iterator[None]:
 def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
     """Add an error for each partition that counts unfinished workflows and has lost the set of them."""
     counts = yield from ask_all([count_call(context, number) for number in partitions])
-    for number, (_, _, _, counted, there) in zip(partitions, counts, strict=True):
+    for number, reply in zip(partitions, counts, strict=True):
+        _, _, _, counted, there, *_ = PartitionCounts(*reply)
         if read_cursor(counted, context.keys.partition(number)) != there:
             problem = (
                 f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "
