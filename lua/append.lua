@@ -41,27 +41,13 @@
 -- Every key of a commit is read before it is written, by `try`. So a foreign value at one of them changes nothing,
 -- and only its own commit fails.
 
--- How many entries, and bytes of entries, the scans of one call read together. The bound limits the script's time.
-local MOST_SCANNED = 8192
-local MOST_SCANNED_BYTES = 8388608
 -- From how many bytes on an entry counts as large. The size of the largest one bounds the pages of readers.
 local LARGE = 8192
 
-local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
--- The server's time, put together from its digits: Lua would take longer to write the numbers.
-local time = call('TIME')
-local fraction = string.sub('00000' .. time[2], -6)
-local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3)
-
--- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
--- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
--- in this call; an error.
-local workflow, events, meta_key, index, partition
-local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
-
 -- Return the functions that a plain commit does not need. They are made when a commit needs one, because making them
--- takes about as long as a plain commit.
-local function make_rare_functions()
+-- takes about as long as a plain commit. For the same reason they use no local variable of the script. `w` is the
+-- workflow: its `id`; its keys `events`, `meta`, `index` and `partition`; the size of its `largest` entry.
+local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
@@ -70,35 +56,41 @@ local function make_rare_functions()
 --@include owner
 --@include lease
 --@include facts
+  -- How many entries, and bytes of entries, the scans of one call read together. The bound limits the script's time.
+  local MOST_SCANNED, MOST_SCANNED_BYTES = 8192, 8388608
+  local call, try = redis.call, redis.pcall
   local micros, ms = tonumber(now_us), tonumber(now_ms)
 
-  -- Return the error that keeps the workflow from being created, or from its first commit; or nothing.
-  local function start_error()
-    local length = try('XLEN', events)
-    if type(length) == 'table' then return length.err end
-    if length > 0 then return 'DAMAGED cursor' end
-    if not is_new then return nil end
-    local reason = meta_error(index, workflow)
-    if reason then return reason end
-    reason, retried = partition_error(partition)
-    return reason
+  local function workflow_of(id, events, meta, index, partition, largest)
+    return {id = id, events = events, meta = meta, index = index, partition = partition, largest = largest}
   end
 
-  -- Read a workflow that is not plain, from the values of its meta hash.
-  local function read_workflow(meta, failure, time_us)
-    local top = not meta.err and try('ZREVRANGE', index, 0, 0, 'WITHSCORES')
-    problem = meta.err or top.err or failure
-    cursor = not problem and as_count(meta[1])
+  -- Return the error that keeps the workflow from being created, or from its first commit. Without one, return nil,
+  -- and whether replies to retries are kept for it.
+  local function start_error(w, is_new, retried)
+    local length = try('XLEN', w.events)
+    if type(length) == 'table' then return length.err end
+    if length > 0 then return 'DAMAGED cursor' end
+    if not is_new then return nil, retried end
+    local reason = meta_error(w.index, w.id)
+    if reason then return reason end
+    return partition_error(w.partition)
+  end
+
+  -- Read a workflow that is not plain, from the values of its meta hash. Return an error; or nil, its cursor, the
+  -- score of this write, whether it is new, and whether replies to retries are kept for it.
+  local function read_workflow(w, meta, failure, time_us)
+    local top = not meta.err and try('ZREVRANGE', w.index, 0, 0, 'WITHSCORES')
+    local problem = meta.err or top.err or failure
+    local cursor = not problem and as_count(meta[1])
     if not cursor then problem = problem or 'DAMAGED cursor' end
     -- These would fail only after much is written, and other commits with it.
     if not (as_count(meta[4]) and as_count(meta[5])) then problem = problem or 'DAMAGED meta hash' end
-    if problem then return end
-    is_new, retried, score = not meta[2], meta[3], next_score(top, micros, time_us)
-    if is_over(meta[5], math.max(micros, tonumber(time_us))) then
-      problem = 'END_REACHED '
-    elseif cursor == 0 then
-      problem = start_error()
-    end
+    if problem then return problem end
+    local is_new, retried = not meta[2], meta[3]
+    if is_over(meta[5], math.max(micros, tonumber(time_us))) then return 'END_REACHED ', cursor end
+    if cursor == 0 then problem, retried = start_error(w, is_new, retried) end
+    return problem, cursor, next_score(top, micros, time_us), is_new, retried
   end
 
   -- The scans through the entries of each workflow, newest first: the cursors of the commits by id, and the entries'
@@ -107,10 +99,10 @@ local function make_rare_functions()
   local entries_left, bytes_left = MOST_SCANNED, MOST_SCANNED_BYTES
 
   -- Scan the next entries of the workflow.
-  local function scan_more(scan)
-    local fitting = math.floor(1048576 / math.max(1, tonumber(known_largest)))
+  local function scan_more(w, scan)
+    local fitting = math.floor(1048576 / math.max(1, tonumber(w.largest)))
     local count = math.min(scan.count, entries_left, math.max(1, fitting))
-    local page = call('XREVRANGE', events, scan.upper, '-', 'COUNT', count)
+    local page = call('XREVRANGE', w.events, scan.upper, '-', 'COUNT', count)
     for _, entry in ipairs(page) do
       local commit_id = entry[2][4]
       scan.cursors[commit_id] = scan.cursors[commit_id] or tonumber(string.match(entry[1], '^%d+'))
@@ -125,47 +117,47 @@ local function make_rare_functions()
 
   -- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
   -- commit's first try. Return false if it is not among them; nil and an error if that cannot be known.
-  local function find_commit(commit_id, floor)
-    local scan = scans[events]
+  local function find_commit(w, commit_id, floor)
+    local scan = scans[w.events]
     if not scan then
       scan = {cursors = {}, ids = {}, upper = '+', count = 16}
-      scans[events] = scan
+      scans[w.events] = scan
     end
     while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do
       if entries_left <= 0 or bytes_left <= 0 then
         -- The scans of other workflows have used up a part of the bound. If it is sent again, this one may come first.
-        return nil, next(scans) == events and not next(scans, events) and 'COMMIT_UNSURE ' or 'LOOK_AGAIN '
+        return nil, next(scans) == w.events and not next(scans, w.events) and 'COMMIT_UNSURE ' or 'LOOK_AGAIN '
       end
-      scan_more(scan)
+      scan_more(w, scan)
     end
     if scan.cursors[commit_id] then return scan.cursors[commit_id] end
     if scan.ids[floor] then return false end
     -- The trimmed entries may have held the commit, unless the last one of them is the entry before its first try.
-    local trim = call('HMGET', meta_key, 'trimmed', 'trimmed_ms')
+    local trim = call('HMGET', w.meta, 'trimmed', 'trimmed_ms')
     if not trim[1] or trim[1] .. '-' .. (trim[2] or '') == floor then return false end
     return nil, 'COMMIT_UNSURE '
   end
 
   -- Return the cursor of a commit that was stored before, or an error; and whether a retry of it got that reply.
-  local function earlier_reply(commit_id, call_id, tried, expected, commits, first, last)
+  local function earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
     if tried == '' and call_id == '' and not retried then return nil end
     if tried ~= '' or retried then
-      local reply = try('HGET', partition, 'c' .. (call_id == '' and commit_id or call_id))
+      local reply = try('HGET', w.partition, 'c' .. (call_id == '' and commit_id or call_id))
       if reply then return reply.err or tonumber(reply) or reply, true end
     end
     if call_id ~= '' then
       local stored = try('HGET', commits, commit_id)
       if stored then return stored.err or as_count(stored) or 'DAMAGED commits' end
-      if call('HLEN', commits) >= (as_count(call('HGET', meta_key, 'ids')) or 0) then return nil end
+      if call('HLEN', commits) >= (as_count(call('HGET', w.meta, 'ids')) or 0) then return nil end
       -- Some ids are lost. The entries that are not trimmed have them, too.
-      local found, failure = find_commit(commit_id, '')
+      local found, failure = find_commit(w, commit_id, '')
       return found or failure == 'LOOK_AGAIN ' and failure or failure and 'DAMAGED commits' or nil
     end
     if tried == '' or first > last then return nil end
-    local length = try('XLEN', events)
+    local length = try('XLEN', w.events)
     if type(length) == 'table' then return length.err end
     if expected == '' then
-      local found, failure = find_commit(commit_id, tried)
+      local found, failure = find_commit(w, commit_id, tried)
       return found or failure or nil
     end
     -- With an expected cursor, the commit can be in one place only.
@@ -174,9 +166,9 @@ local function make_rare_functions()
       local count = ARGV[at]
       place = place + count
     end
-    local entry = call('XRANGE', events, int(place), int(place))[1]
+    local entry = call('XRANGE', w.events, int(place), int(place))[1]
     if entry and entry[2][4] == commit_id then return place end
-    if place <= (as_count(call('HGET', meta_key, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
+    if place <= (as_count(call('HGET', w.meta, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
   end
 
   -- Return what a commit has besides its entries. `at` and `key` are the places of the first argument and of the first
@@ -194,35 +186,47 @@ local function make_rare_functions()
   end
 
   -- Return the error that keeps the extras from being stored, or nothing.
-  local function extras_error(extras)
-    local found = extras.facts > 0 and try('XLEN', events)
+  local function extras_error(w, extras)
+    local found = extras.facts > 0 and try('XLEN', w.events)
     if type(found) == 'table' then return found.err end
     found = extras.snapshot and try('HLEN', extras.snapshot)
     if type(found) == 'table' then return found.err end
-    return facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, meta_key)
+    return facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
   end
 
-  local function store_extras(extras, lease)
+  local function store_extras(w, cursor, extras, lease)
     local fact_us = math.max(micros, extras.time_us)
-    store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, meta_key)
+    store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta)
     if extras.snapshot then
       call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
-      call('HSET', meta_key, 'snapshot', int(cursor))
+      call('HSET', w.meta, 'snapshot', int(cursor))
     end
-    extend_used_lease(lease, ms, workflow, meta_key, extras.leases, partition)
+    extend_used_lease(lease, ms, w.id, w.meta, extras.leases, w.partition)
   end
 
   return {
-    read_workflow = read_workflow, earlier_reply = earlier_reply,
-    extras_of = extras_of, lease_error = lease_error, extras_error = extras_error, store_extras = store_extras,
-    keep_reply = keep_reply,
+    workflow_of = workflow_of, read_workflow = read_workflow, earlier_reply = earlier_reply, extras_of = extras_of,
+    lease_error = lease_error, extras_error = extras_error, store_extras = store_extras, keep_reply = keep_reply,
   }
 end
+
+local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
+-- The server's time, put together from its digits: Lua would take longer to write the numbers.
+local time = call('TIME')
+local fraction = string.sub('00000' .. time[2], -6)
+local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3)
+
+-- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
+-- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
+-- in this call; an error.
+local workflow, events, meta_key, index, partition
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
 
 local replies, at, key = {}, 1, 1
 -- Workflows with a commit that is to be sent again: no later commit may overtake it.
 local waiting = {}
-local rare
+-- The functions for what is rare, and the workflow as they take it.
+local rare, w
 while true do
   local stream, its_meta, its_index, its_partition, commits = unpack(KEYS, key, key + 4)
   local workflow_id, commit_id, call_id, tried, expected, metadata, lease, snapshot, facts, ahead, time_us, entries =
@@ -244,6 +248,7 @@ while true do
     local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
     local text, size, newer = meta[1], meta[4] or '0', nil
     cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
+    w = nil
     if
       text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
       and meta[2] and not meta[3] and not meta[5]
@@ -253,8 +258,10 @@ while true do
       cursor = tonumber(text)
     end
     if newer ~= 0 then
-      rare = rare or make_rare_functions()
-      rare.read_workflow(meta, type(newer) == 'table' and newer.err, time_us)
+      rare = rare or make_rare_functions(now_us, now_ms)
+      w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
+      problem, cursor, score, is_new, retried =
+        rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
       -- An error of a replica is one of the whole call: the sender must look for the primary.
       if problem and string.find(problem, 'READONLY', 1, true) then return redis.error_reply(problem) end
     end
@@ -263,7 +270,10 @@ while true do
   local next_at, next_key = last + 1, key + (call_id == '' and 4 or 5)
   local extras = lease ~= '' or snapshot ~= '' or facts ~= '0'
   local is_plain = not (extras or problem or retried) and tried == '' and call_id == ''
-  if not is_plain then rare = rare or make_rare_functions() end
+  if not is_plain then
+    rare = rare or make_rare_functions(now_us, now_ms)
+    w = w or rare.workflow_of(workflow, events, meta_key, index, partition, known_largest)
+  end
   if extras then
     extras = rare.extras_of(next_at, next_key, snapshot, facts, ahead, time_us)
     next_at, next_key = extras.next_at, extras.next_key
@@ -272,7 +282,7 @@ while true do
   local reply = not (first > last and problem == 'NEW_PARTITION ') and problem or waiting[events]
   local was_answered = reply and true
   if not (reply or is_plain) then
-    reply, was_answered = rare.earlier_reply(commit_id, call_id, tried, expected, commits, first, last)
+    reply, was_answered = rare.earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
     if reply == 'LOOK_AGAIN ' then waiting[events] = reply end
   end
   local is_stored = type(reply) == 'number'
@@ -281,7 +291,7 @@ while true do
     if not reply and expected ~= '' and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
-    if not reply and extras then reply = rare.extras_error(extras) end
+    if not reply and extras then reply = rare.extras_error(w, extras) end
     if not reply then
       reply = cursor
       for place = first, last, 3 do
@@ -302,7 +312,7 @@ while true do
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then rare.store_extras(extras, lease) end
+        if extras then rare.store_extras(w, cursor, extras, lease) end
       end
     end
   end
