@@ -24,7 +24,7 @@
 --@include meta
 --@include partition
 --@include index
---@include unfinished
+--@include members
 --@include calls
 --@include replies
 --@include owner
@@ -68,7 +68,7 @@ local function act()
   local left = time_left()
   if is_claim then
     -- A workflow that cannot be claimed must not stand before those that can.
-    if not meta[1] or meta[5] then remove_unfinished(leases, partition, workflow) end
+    if not meta[1] or meta[5] then remove_member(leases, workflow, partition, 'unfinished') end
     if not meta[1] or meta[5] or left > 0 then return false end
   elseif left > 0 and meta[3] ~= owner then
     return 'LEASE_HELD ' .. int(left) .. ' ' .. percent_encoded(meta[3])
@@ -93,7 +93,7 @@ local function act()
     'lease_until', lease_ends, 'lease_ms', ttl_ms)
   redis.call('HSET', partition, 'fence', int(token))
   note_lease_time(partition, ms)
-  if not meta[5] then add_unfinished(leases, partition, lease_ends, workflow) end
+  if not meta[5] then add_member(leases, lease_ends, workflow, partition, 'unfinished') end
   return token
 end
 

@@ -3,7 +3,8 @@
 -- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_owner, completed (Unix milliseconds),
 --          expires
 -- KEYS[2]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[3]  partition  hash of the partition: counts, and the replies to retries
+-- KEYS[3]  completed  sorted set of the partition's completed workflows by the time of that
+-- KEYS[4]  partition  hash of the partition: counts, and the replies to retries
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -14,13 +15,13 @@
 
 --@include numbers
 --@include clock
---@include unfinished
+--@include members
 --@include calls
 --@include replies
 --@include owner
 --@include lease
 
-local meta_key, leases, partition = KEYS[1], KEYS[2], KEYS[3]
+local meta_key, leases, completed, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local workflow, call_id, retry, lease, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local meta = redis.call('HMGET', meta_key, 'created', 'fence', 'completed', 'retried', 'expires')
@@ -37,9 +38,11 @@ local function act()
   if problem then return problem end
   if not meta[1] then return false end
   redis.call('ZCARD', leases)
+  redis.call('ZCARD', completed)
   -- HSET first: if the user may not use it, nothing is changed.
   redis.call('HSET', meta_key, 'completed', int(ms))
-  remove_unfinished(leases, partition, workflow)
+  remove_member(leases, workflow, partition, 'unfinished')
+  add_member(completed, int(ms), workflow, partition, 'completed')
   return 1
 end
 

@@ -1,19 +1,36 @@
 -- Return how many workflows a partition has: as its hash counts them, and as its sorted sets hold them.
 --
--- KEYS[1]  partition  hash of the partition: made, workflows, unfinished
+-- KEYS[1]  partition  hash of the partition: made, workflows, unfinished, completed
 -- KEYS[2]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[3]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- ARGV[1]  'repair' to set the counts to the sizes of the sorted sets, or ''
+-- KEYS[4]  completed  sorted set of the partition's completed workflows by the time of that
+-- KEYS[5]  expiring   sorted set of the partition's workflows that expire, by when
+-- ARGV[1]  'repair' to set the counts to the sizes of the sorted sets, 'states' to count by time too, or ''
+-- ARGV[2]  the caller's time (Unix milliseconds)
 -- Reply    array: 1 if the partition was made, else 0; workflows counted, and in the index; unfinished counted, and in
---          the sorted set
+--          the sorted set; completed counted, and in the sorted set; and with 'states', how many leases run, and how
+--          many workflows are over
 -- Errors   none of its own
 
-local partition, index, leases = KEYS[1], KEYS[2], KEYS[3]
-local mode = ARGV[1]
+--@include numbers
+--@include clock
+
+local partition, index, leases, completed, expiring = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local mode, caller_ms = ARGV[1], tonumber(ARGV[2])
 
 local indexed, leased = redis.call('ZCARD', index), redis.call('ZCARD', leases)
-local counted = redis.call('HMGET', partition, 'made', 'workflows', 'unfinished')
+local done = redis.call('ZCARD', completed)
+local counted = redis.call('HMGET', partition, 'made', 'workflows', 'unfinished', 'completed')
 if mode == 'repair' then
-  redis.call('HSET', partition, 'made', '1', 'workflows', indexed, 'unfinished', leased)
+  redis.call('HSET', partition, 'made', '1', 'workflows', indexed, 'unfinished', leased, 'completed', done)
 end
-return {counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', leased}
+local running, over = 0, 0
+if mode == 'states' then
+  local _, ms = now()
+  running = redis.call('ZCOUNT', leases, '(' .. int(ms), '+inf')
+  -- Both clocks must have reached an end, see lua/expire.lua.
+  over = redis.call('ZCOUNT', expiring, '-inf', int(math.min(ms, caller_ms)))
+end
+return {
+  counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', leased, counted[4] or '0', done, running, over
+}

@@ -9,7 +9,8 @@
 -- KEYS[7]   index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[8]   leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[9]   expiring   sorted set of the partition's workflows that expire, by when
--- KEYS[10]  partition  hash of the partition: counts, and the replies to retries
+-- KEYS[10]  completed  sorted set of the partition's completed workflows by the time of that
+-- KEYS[11]  partition  hash of the partition: counts, and the replies to retries
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -22,14 +23,14 @@
 -- Errors    LEASE_LOST <owner, percent-encoded>
 
 --@include numbers
---@include unfinished
+--@include members
 --@include calls
 --@include replies
 --@include owner
 --@include lease
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local index, leases, expiring, partition = KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local index, leases, expiring, completed, partition = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local workflow, created, lease, expires, call_id, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local meta = redis.call('HMGET', meta_key, 'created', 'fence', 'expires', 'retried')
@@ -51,11 +52,13 @@ local function act()
   redis.call('ZCARD', index)
   redis.call('ZCARD', leases)
   redis.call('ZCARD', expiring)
+  redis.call('ZCARD', completed)
   redis.call('HLEN', partition)
   -- UNLINK first: if the user may not use it, nothing is changed.
   redis.call('UNLINK', events, meta_key, snapshot, log, commits, refs)
   if redis.call('ZREM', index, workflow) == 1 then redis.call('HINCRBY', partition, 'workflows', -1) end
-  remove_unfinished(leases, partition, workflow)
+  remove_member(leases, workflow, partition, 'unfinished')
+  remove_member(completed, workflow, partition, 'completed')
   redis.call('ZREM', expiring, workflow)
   return 1
 end

@@ -15,7 +15,8 @@
 -- KEYS[13]  index     sorted set of the partition's workflows by the time of their last write
 -- KEYS[14]  leases    sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
--- KEYS[16]  partition hash of the partition: made, counts
+-- KEYS[16]  completed sorted set of the partition's completed workflows by the time of that
+-- KEYS[17]  partition hash of the partition: made, counts
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
@@ -31,12 +32,12 @@
 
 --@include partition
 --@include index
---@include unfinished
+--@include members
 
 local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]
 local gathered_commits, gathered_refs, gathered = KEYS[4], KEYS[5], KEYS[6]
 local events, snapshot, log, commits, refs, meta_key = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local index, leases, expiring, partition = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local index, leases, expiring, completed, partition = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
 local workflow, import_id, wanted, last_id, written_us = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local is_unfinished, expires, created = ARGV[6] == '1', ARGV[7], ARGV[8]
 
@@ -46,6 +47,7 @@ local targets = {events, snapshot, log, commits, refs, meta_key}
 redis.call('ZCARD', index)
 redis.call('ZCARD', leases)
 redis.call('ZCARD', expiring)
+redis.call('ZCARD', completed)
 local problem, retried = partition_error(partition)
 if problem then return redis.error_reply(problem) end
 local is_current = redis.call('HGET', gathered, 'begun') == import_id
@@ -81,6 +83,11 @@ if snapshot_cursor then redis.call('HSET', meta_key, 'snapshot', snapshot_cursor
 if redis.call('STRLEN', log) > 0 then redis.call('HSET', meta_key, 'log', '1') end
 if retried then redis.call('HSET', meta_key, 'retried', '1') end
 touch_index(index, partition, written_us, workflow)
-if is_unfinished then add_unfinished(leases, partition, 0, workflow) end
+local completed_ms = redis.call('HGET', meta_key, 'completed')
+if completed_ms then
+  add_member(completed, completed_ms, workflow, partition, 'completed')
+elseif is_unfinished then
+  add_member(leases, 0, workflow, partition, 'unfinished')
+end
 if expires ~= '' then redis.call('ZADD', expiring, expires, workflow) end
 return 1

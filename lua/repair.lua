@@ -5,9 +5,10 @@
 -- KEYS[3]  index     sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases    sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[5]  expiring  sorted set of the partition's workflows that expire, by when
--- KEYS[6]  events    stream
--- KEYS[7]  commits   hash of the commit ids that callers gave
--- KEYS[8]  partition hash of the partition: counts
+-- KEYS[6]  completed sorted set of the partition's completed workflows by the time of that
+-- KEYS[7]  events    stream
+-- KEYS[8]  commits   hash of the commit ids that callers gave
+-- KEYS[9]  partition hash of the partition: counts
 -- ARGV[1]  workflow id
 -- ARGV[2]  the verified cursor of the meta hash, '' if there was none
 -- ARGV[3]  the verified ID of the stream's last entry, '' if there was none
@@ -15,7 +16,7 @@
 -- ARGV[5…] pairs of what to set and to what:
 --          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log   fields of the meta hash; '' removes one
 --          count.refs, count.ids                     '': count the references, or the commit ids
---          index, leases, expiring                   the workflow's score there, '' to remove it
+--          index, leases, expiring, completed        the workflow's score there, '' to remove it
 --          refs                                      a hash to add
 --          commits                                   a cursor, a space, and a commit id to add
 -- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
@@ -26,8 +27,8 @@
 
 --@include numbers
 
-local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[6], KEYS[7], KEYS[8]
-local index, leases, expiring = KEYS[3], KEYS[4], KEYS[5]
+local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[7], KEYS[8], KEYS[9]
+local index, leases, expiring, completed = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
@@ -36,9 +37,9 @@ if (meta[1] or '') ~= cursor or (last and last[1] or '') ~= last_id or (meta[2] 
 -- Reject a foreign value before the first change.
 redis.call('SCARD', refs)
 redis.call('HLEN', commits)
-local sets = {index = index, leases = leases, expiring = expiring}
+local sets = {index = index, leases = leases, expiring = expiring, completed = completed}
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
-local counts = {index = 'workflows', leases = 'unfinished'}
+local counts = {index = 'workflows', leases = 'unfinished', completed = 'completed'}
 
 -- Set the workflow's score in a sorted set, or remove the workflow from it.
 local function set_score(name, score)

@@ -14,7 +14,7 @@ from runic_redis.keys import Keys
 from runic_redis.observing import Observer
 
 URL_VARIABLE = "RUNIC_REDIS_URL"
-DEFAULT_PARTITIONS = 256
+DEFAULT_PARTITIONS = 64
 # How many workflows' last entries are kept. They shorten the scan of a retry; nothing depends on them.
 _MOST_SEEN = 16_384
 

@@ -16,7 +16,7 @@ FACT_BUCKETS = 4096
 class WorkflowKeys:
     """The keys of one workflow. All share a hash tag, so one script can use them in a cluster.
 
-    The last four are those of its partition.
+    The last five are those of its partition.
     """
 
     events: str
@@ -28,6 +28,7 @@ class WorkflowKeys:
     index: str
     leases: str
     expiring: str
+    completed: str
     partition: str
 
 
@@ -78,6 +79,10 @@ class Keys:
         """Return the key of one partition's workflows that expire, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:expiring"
 
+    def completed(self, partition: int) -> str:
+        """Return the key of one partition's completed workflows, by the time of that."""
+        return f"{{{self.namespace}:{partition}}}:completed"
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)
@@ -94,13 +99,21 @@ class Keys:
         """Return the keys of all partitions' workflows that expire, by the partitions' numbers."""
         return [self.expiring(number) for number in self.partition_numbers()]
 
+    def all_completed(self) -> list[str]:
+        """Return the keys of all partitions' completed workflows, by the partitions' numbers."""
+        return [self.completed(number) for number in self.partition_numbers()]
+
+    def partition_of(self, workflow_id: str) -> int:
+        """Return the number of the partition of a workflow: CRC-32 of its id, or of the first part in braces."""
+        return _partition_of(self.partitions, workflow_id)
+
     def workflow(self, workflow_id: str) -> WorkflowKeys:
         """Return the keys of one workflow."""
         return _workflow_keys(self.namespace, self.partitions, workflow_id)
 
     def imported(self, workflow_id: str) -> ImportKeys:
         """Return the keys in which an import gathers a workflow."""
-        tag = f"{{{self.namespace}:{crc32(workflow_id.encode()) % self.partitions}}}"
+        tag = f"{{{self.namespace}:{self.partition_of(workflow_id)}}}"
         return ImportKeys(*(f"{tag}:import-{kind}:{workflow_id}" for kind in ImportKeys._fields))
 
     def fact(self, fact_hash: bytes) -> tuple[str, str]:
@@ -128,7 +141,7 @@ class Keys:
 # A program uses the same workflows again and again.
 @lru_cache(maxsize=4096)
 def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> WorkflowKeys:
-    tag = f"{{{namespace}:{crc32(workflow_id.encode()) % partitions}}}"
+    tag = f"{{{namespace}:{_partition_of(partitions, workflow_id)}}}"
     return WorkflowKeys(
         events=f"{tag}:events:{workflow_id}",
         meta=f"{tag}:meta:{workflow_id}",
@@ -139,5 +152,12 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> Workflo
         index=f"{tag}:index",
         leases=f"{tag}:leases",
         expiring=f"{tag}:expiring",
+        completed=f"{tag}:completed",
         partition=f"{tag}:partition:{partitions}",
     )
+
+
+def _partition_of(partitions: int, workflow_id: str) -> int:
+    # The rule of Redis for hash tags: only the first opening brace counts, and an empty part does not.
+    part = workflow_id.partition("{")[2].partition("}")
+    return crc32((part[0] if part[0] and part[1] else workflow_id).encode()) % partitions

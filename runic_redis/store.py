@@ -69,7 +69,7 @@ class RedisStore:
             uses it, and neither changes nor closes it.
         namespace: the name under which this application's data is stored, separate from all else in the server.
         partitions: over how many parts the namespace spreads its workflows; fixed by the first write. None for the
-            number that the namespace has, or 256 for a new one.
+            number that the namespace has, or 64 for a new one.
         deadline_s: how many seconds the store retries an operation, or queues it while the server fails, before it
             raises `StoreUnavailable`.
         unknown_events: how to read an event of a type that is not registered: "raise" `UnknownEventType`, or "wrap"
@@ -91,7 +91,7 @@ class RedisStore:
         client: Any,
         *,
         namespace: str = "runic",
-        partitions: int | None = 256,
+        partitions: int | None = 64,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
@@ -107,7 +107,7 @@ class RedisStore:
         url: str | None = None,
         *,
         namespace: str = "runic",
-        partitions: int | None = 256,
+        partitions: int | None = 64,
         deadline_s: float = 30.0,
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
@@ -692,7 +692,7 @@ class RedisStore:
 
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
-            ``expiring``, ``facts`` and ``config``.
+            ``expiring``, ``completed``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

@@ -5,6 +5,7 @@ It imports nothing of runic_redis, which a test looks after.
 
 import datetime as dt
 import hashlib
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ class Reader:
         self._client = client
         self._namespace = namespace
         config = client.hgetall(f"{{{namespace}}}:config")
-        if config[b"format"] != b"1":
+        if config[b"format"] != b"2":
             raise Damaged(f"format {config[b'format']!r}")
         self.partitions = int(config[b"partitions"])
 
@@ -155,7 +156,9 @@ class Reader:
         return found
 
     def _key(self, kind: str, workflow: str) -> str:
-        partition = zlib.crc32(workflow.encode()) % self.partitions
+        braced = re.search(r"\{([^}]*)\}", workflow, re.DOTALL)
+        part = braced[1] if braced and braced[1] else workflow
+        partition = zlib.crc32(part.encode()) % self.partitions
         return f"{{{self._namespace}:{partition}}}:{kind}:{workflow}"
 
 

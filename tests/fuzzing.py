@@ -280,13 +280,14 @@ def _reply_of_script(command: Command, source: Source) -> Any:
     if source.left and source.number(3) == 0:
         return _refusal(command, () if claim else REFUSALS.get(name, ()), source)
     if name == "make_namespace":
-        return [b"1", b"1"] if source.number(4) else [source.text(), source.text()]
+        return [b"2", b"1"] if source.number(4) else [source.text(), source.text()]
     if name == "import_begin":
         return [source.nil_or_text(), source.nil_or_text()]
     if name == "list":
         return [source.scored(40), source.some(source.text)]
     if name == "count":
-        return [source.number(2), source.text(), source.number(3), source.text(), source.number(3)]
+        counts = [part for _ in range(3) for part in (source.text(), source.number(3))]
+        return [source.number(2), *counts, source.number(3), source.number(3)]
     if name == "append" and source.number(2):
         return b"%d-5" % source.number(1000)
     if (name in NIL or claim) and source.number(2):
@@ -397,6 +398,7 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "describe": lambda context, source: run(describing.describe(context, ["w", "v"]), source),
     "recent commits": lambda context, source: run(describing.recent_commits(context, "w", 9), source),
     "count events": lambda context, source: run(describing.count_events(context, ["w", "v"]), source),
+    "count states": lambda context, source: run(describing.count_states(context), source),
     "watch": _watch,
     "verify": lambda context, source: _verify(context, source, ["w", "v"]),
     "verify and repair": lambda context, source: _verify(context, source, ["w"], repair=True),

@@ -15,7 +15,7 @@ import redis
 from redis.crc import key_slot
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreError, StoreUnavailable, replicated
-from runic_redis.admin.describing import describe_one
+from runic_redis.admin.describing import count_states, describe_one
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from runic_redis.keys import Keys
@@ -33,7 +33,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
 # The purpose of each rule, and the rule without the name of its user.
 RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
-COMMAND_LINE = "the command line: show, stats, verify, export, import, copy"
+COMMAND_LINE = "the command line: show, stats, workflows --count, verify, export, import, copy"
 PARTS: dict[str, Sequence[Callable[[Any, str], None]]] = {
     "everything": (tour.writes, tour.reads, tour.lists, tour.removes),
     "everything but trim, collect, delete, delete_namespace and memory_usage": (tour.writes, tour.reads, tour.lists),
@@ -298,6 +298,7 @@ def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> No
             assert store.run(describe_one(store.context, "order-1"), "describe").damaged == ()
             assert store.run(memory_of(store.context, "order-1"), "memory_usage")["events"] > 0
             assert store.run(count_facts(store.context), "count_facts") > 0
+            assert sum(store.run(count_states(store.context), "count_states").values()) > 0
 
     with server.client() as admin:
         needs(COMMAND_LINE, use, [admin], namespace)
@@ -379,7 +380,7 @@ def durable_use(server: RunningServer, namespace: str, durability: Any) -> Calla
 @pytest.mark.usefixtures("few_buckets")
 def test_what_a_cluster_adds(cluster_nodes: list[RunningServer], open_url: Any, namespace: str) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster_nodes)
-    meta = Keys(namespace, 256).workflow("elsewhere").meta
+    meta = Keys(namespace, 64).workflow("elsewhere").meta
     slot = key_slot(meta.encode())
     with ExitStack() as stack:
         admins = [stack.enter_context(node.client()) for node in cluster_nodes]

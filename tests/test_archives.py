@@ -58,6 +58,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
             with_redis.zscore(keys.index, workflow_id),
             with_redis.zscore(keys.leases, workflow_id) is not None,
             with_redis.zscore(keys.expiring, workflow_id),
+            with_redis.zscore(keys.completed, workflow_id),
             [with_redis.pttl(key) > 0 for key in (keys.meta, keys.events)],
         )
     return found

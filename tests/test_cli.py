@@ -789,7 +789,7 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     (found,) = [one for one in examined.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
-        client.hset(shop.context.keys.config, mapping={"format": 1, "partitions": 7})
+        client.hset(shop.context.keys.config, mapping={"format": 2, "partitions": 7})
     assert run("verify").status == 0, "what it says, helps"
 
 

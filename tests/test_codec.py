@@ -327,15 +327,15 @@ def golden_commits() -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("name", list(golden_commits()))
-def test_bytes_of_format_1_stay_readable(codec: Codec, name: str) -> None:
-    kept = json.loads((GOLDEN / f"format-1-{name}.json").read_text())
+def test_bytes_of_format_2_stay_readable(codec: Codec, name: str) -> None:
+    kept = json.loads((GOLDEN / f"format-2-{name}.json").read_text())
     decoded = codec.decode_entry(bytes.fromhex(kept["header"]), bytes.fromhex(kept["payload"]))
     assert same(decoded, golden_commits()[name])
 
 
 @pytest.mark.parametrize("name", ["plain", "types", "classes"])
-def test_format_1_is_written_to_the_byte(codec: Codec, name: str) -> None:
-    kept = json.loads((GOLDEN / f"format-1-{name}.json").read_text())
+def test_format_2_is_written_to_the_byte(codec: Codec, name: str) -> None:
+    kept = json.loads((GOLDEN / f"format-2-{name}.json").read_text())
     (entry,) = codec.encode_commit(golden_commits()[name])
     assert (entry.header.hex(), entry.payload.hex()) == (kept["header"], kept["payload"])
 
@@ -343,7 +343,7 @@ def test_format_1_is_written_to_the_byte(codec: Codec, name: str) -> None:
 def test_a_content_hash_never_changes(codec: Codec) -> None:
     value = {"b": {3, 1, 2}, "a": [1, 2.5, "x", (1,)], "c": Pair(1, FrozenSlotted(2))}
     fact_hash, _ = codec.encode_own_fact(value)
-    assert fact_hash == (GOLDEN / "format-1-hash.txt").read_text().strip()
+    assert fact_hash == (GOLDEN / "format-2-hash.txt").read_text().strip()
 
 
 def damaged_by_size(size: int) -> dict[str, bytes]:

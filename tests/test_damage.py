@@ -38,6 +38,7 @@ def store(server: RunningServer, namespace: str, few_buckets: None) -> Iterator[
         store.save_fact("h", "value")
         store.acquire("order-1", "me")
         store.complete("order-1")
+        store.acquire("in the same partition {order-1}", "me")
         yield store
 
 
@@ -67,8 +68,10 @@ OURS = {
     "index": "zset",
     "leases": "zset",
     "expiring": "zset",
+    "completed": "zset",
     "partition": "hash",
 }
+SETS = {"index", "leases", "expiring", "completed"}
 ALL = {"events", "meta", "snapshot", "log", "commits", "refs"}
 
 
@@ -114,9 +117,10 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
     "renew": ({"leases", "partition"}, lambda store: store.renew(held(store))),
     "release": ({"leases"}, lambda store: store.release(held(store))),
     "complete": ({"meta"}, lambda store: store.complete("order-1")),
+    "complete another": ({"completed"}, lambda store: store.complete("in the same partition {order-1}")),
     "expire": ({"meta", "expiring"}, lambda store: store.expire("order-1", 60)),
     "collect": ({"index", "refs", "expiring"}, lambda store: store.collect(0)),
-    "delete": ({*ALL, "index", "leases", "expiring", "partition"}, lambda store: store.delete("order-1")),
+    "delete": ({*ALL, *SETS, "partition"}, lambda store: store.delete("order-1")),
 }
 
 

@@ -175,7 +175,10 @@ damages: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
     st.tuples(st.just("SADD"), st.just("refs"), texts),
     st.tuples(st.just("FACT"), st.just("fact"), kept_facts | texts),
     st.tuples(
-        st.just("ZADD"), st.sampled_from(["index", "leases", "expiring"]), st.sampled_from(["0", "-inf", "1.5"]), texts
+        st.just("ZADD"),
+        st.sampled_from(["index", "leases", "expiring", "completed"]),
+        st.sampled_from(["0", "-inf", "1.5"]),
+        texts,
     ),
     st.tuples(st.just("DEL"), st.sampled_from(KEYS)),
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from runic_redis import AsyncRedisStore, Lease, LeaseHeld, LeaseLost, RedisStore, StoreError
 from runic_redis.operations import leasing
@@ -138,6 +139,15 @@ def test_many_of_one_partition_can_be_claimed(valkey: RunningServer, namespace: 
         assert len({lease.workflow_id for lease in store.claim("you", 1000)}) == 300
 
 
+SETS = ("leases", "expiring", "completed")
+
+
+@pytest.fixture
+def client(valkey: RunningServer) -> Iterator[redis.Redis]:
+    with valkey.client() as client:
+        yield client
+
+
 def test_entries_that_cannot_be_claimed_do_not_block_others(valkey: RunningServer, namespace: str) -> None:
     """A server that has evicted keys leaves such entries."""
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
@@ -169,8 +179,8 @@ def test_a_deleted_workflow_leaves_no_entry_among_the_leases(store: RedisStore) 
     store.acquire("u", "me")
     for workflow_id in ("u", "v", "w"):
         store.delete(workflow_id)
-    keys = [getattr(store.context.keys.workflow(which), kind) for which in "uvw" for kind in ("leases", "expiring")]
-    assert store._sender.ask(Batch([Command(("ZCARD", key), key) for key in keys])) == [0] * 6
+    keys = [getattr(store.context.keys.workflow(which), kind) for which in "uvw" for kind in SETS]
+    assert store._sender.ask(Batch([Command(("ZCARD", key), key) for key in keys])) == [0] * 9
 
 
 def test_a_call_that_is_delivered_twice_gives_the_same_token(store: RedisStore) -> None:
@@ -194,6 +204,31 @@ def test_a_token_is_higher_than_the_last_one_though_the_clock_went_back(store: R
     assert claimed.token > later.token
     with pytest.raises(LeaseLost):
         store.append("w", [{"n": 2}], lease=later)
+
+
+def test_a_claim_that_finds_nothing_sends_one_command_for_each_partition(
+    valkey: RunningServer, namespace: str, client: redis.Redis
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=16) as store:
+        for number in range(100):
+            store.complete(f"w-{number}", lease=store.acquire(f"w-{number}", "me"))
+        client.config_resetstat()
+        assert store.claim("you") == []
+        calls = {name: one["calls"] for name, one in client.info("commandstats").items()}
+        assert calls == {"cmdstat_hmget": 16, "cmdstat_config|resetstat": 1}
+
+
+def test_a_partition_that_was_lost_and_counts_again_still_hands_out_its_workflows(
+    valkey: RunningServer, namespace: str, client: redis.Redis
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        store.append("made before", [{"n": 1}])
+        for name in ("a", "b"):
+            store.release(store.acquire(name, "me"))
+        client.delete(store.context.keys.partition(0))
+        store.complete("made before", lease=store.acquire("made before", "me"))
+        assert client.hget(store.context.keys.partition(0), "unfinished") == b"0"
+        assert {lease.workflow_id for lease in store.claim("you", 10)} == {"a", "b"}
 
 
 def test_a_claim_looks_through_all_leases_only_if_the_clock_was_set_back(memory_clock: Clock, namespace: str) -> None:

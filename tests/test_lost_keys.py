@@ -168,6 +168,7 @@ FOUND = {
     "index": ("not in the index", True),
     "leases": ("among the unfinished", True),
     "expiring": ("among the expiring", True),
+    "completed": ("among the completed", True),
     "partition": ("it counts 0 workflows", True),
     "config": ("settings are missing", True),
     "config_copy": ("settings are missing", True),

@@ -2,11 +2,14 @@
 
 import re
 import string
+from collections import defaultdict
+from itertools import product
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from redis.crc import key_slot
 
 from runic_redis import InvalidArgument, RedisStore
 from runic_redis.arguments import check_namespace
@@ -83,6 +86,21 @@ def test_no_key_is_of_two_namespaces(
         assert not any(matches(pattern, key) for pattern in patterns for key in foreign)
 
 
+def test_ids_share_a_partition_as_keys_share_a_slot_of_redis() -> None:
+    ids = ["".join(letters) for length in range(1, 5) for letters in product("a{}", repeat=length)]
+    keys = Keys("a", 4078)  # among these ids, no two different parts meet in a partition
+    of_slots: dict[int, set[str]] = defaultdict(set)
+    of_partitions: dict[int, set[str]] = defaultdict(set)
+    for workflow_id in ids:
+        of_slots[key_slot(workflow_id.encode())].add(workflow_id)
+        of_partitions[keys.partition_of(workflow_id)].add(workflow_id)
+        tag = keys.index(keys.partition_of(workflow_id)).removesuffix(":index")
+        assert keys.workflow(workflow_id).events == f"{tag}:events:{workflow_id}"
+        assert keys.imported(workflow_id).meta == f"{tag}:import-meta:{workflow_id}"
+    assert len(of_slots) < len(ids)
+    assert sorted(map(sorted, of_slots.values())) == sorted(map(sorted, of_partitions.values()))
+
+
 @given(st.text() | st.builds("".join, st.tuples(names, pieces)))
 def test_a_namespace_is_called_by_what_stands_for_itself(name: str) -> None:
     if re.search(r"[^A-Za-z0-9_.@/+-]", name) or not 0 < len(name) <= 100:
@@ -113,7 +131,8 @@ def test_a_part_of_another_namespace_s_keys_is_no_namespace() -> None:
 def test_workflows_facts_and_the_namespace_share_no_key() -> None:
     """This also holds within a namespace: no id leads to a key of another kind."""
     keys = Keys("a", 1)
-    shared = {keys.config, keys.config_copy, keys.index(0), keys.leases(0), keys.expiring(0), keys.partition(0)}
+    shared = {keys.config, keys.config_copy, keys.index(0), keys.leases(0), keys.expiring(0), keys.completed(0)}
+    shared.add(keys.partition(0))
     shared |= {key for number in keys.bucket_numbers() for key in (keys.bucket(number), keys.fact_times(number))}
     own: set[str] = set()
     for workflow_id in (
@@ -129,7 +148,7 @@ def test_workflows_facts_and_the_namespace_share_no_key() -> None:
     ):
         workflow = keys.workflow(workflow_id)
         kinds = {getattr(workflow, kind) for kind in workflow.__slots__} - shared
-        assert len(kinds) == len(workflow.__slots__) - 4
+        assert len(kinds) == len(workflow.__slots__) - 5
         assert not own & kinds
         own |= kinds
 

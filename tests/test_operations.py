@@ -43,6 +43,9 @@ from runic_redis.protocol.refusals import unavailable, unreachable
 UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 # Two fields of a hash that is not there.
 NOT_THERE = [None, None]
+# What lua/count.lua replies of an empty partition.
+NEW = [0, b"0", 0, b"0", 0, b"0", 0, 0, 0]
+MADE = [1, *NEW[1:]]
 
 
 @pytest.fixture
@@ -111,49 +114,52 @@ def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Conte
     assert names(asked) == ["HMGET HMGET", "HMGET", "EXISTS EXISTS EXISTS HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(with_settings(context, workflows.exists(context, "w")), [[[b"1", b"8"]] * 2])
+        play(with_settings(context, workflows.exists(context, "w")), [[[b"2", b"8"]] * 2])
     with pytest.raises(StoreError):
         next(with_settings(context, workflows.exists(context, "")))
-    play(with_settings(context, workflows.exists(context, "w")), [[[b"1", b"4"]] * 2, [NOT_THERE], [0, 0, 0, [None]]])
+    play(with_settings(context, workflows.exists(context, "w")), [[[b"2", b"4"]] * 2, [NOT_THERE], [0, 0, 0, [None]]])
     assert context.made
 
 
 def test_the_first_write_makes_the_namespace_once(context: Context) -> None:
     context.made = False
-    making: list[Any] = [[NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
+    making: list[Any] = [[NOT_THERE] * 2, [[b"2", b"4"]], [[b"2", b"4"]], [NEW] * 4, [1, 1, 1, 1]]
     asked, _ = play(append(context, "w", [{"a": 1}]), [*making, [1]])
-    assert names(asked) == ["HMGET HMGET", "make_namespace", "make_namespace", " ".join(["HSETNX"] * 4), "append"]
+    assert names(asked) == [
+        *("HMGET HMGET", "make_namespace", "make_namespace"),
+        *(" ".join(["count"] * 4), " ".join(["HSETNX"] * 4), "append"),
+    ]
     assert context.made
     assert names(play(append(context, "w", [{"a": 1}]), [[2]])[0]) == ["append"]
 
 
 def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context) -> None:
     context.made = False
-    there: list[Any] = [[[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]]]
-    asked, _ = play(append(context, "w", [{"a": 1}]), [*there, [0, 0, 1, 0], [[1, b"0", 0, b"0", 0]], [], [1]])
-    assert names(asked)[-3:] == ["count", "", "append"], "it had no workflows"
+    there: list[Any] = [[[b"2", b"4"]] * 2, [[b"2", b"4"]], [[b"2", b"4"]]]
+    asked, _ = play(append(context, "w", [{"a": 1}]), [*there, [MADE, MADE, NEW, MADE], [1], [1]])
+    assert names(asked)[-2:] == ["HSETNX", "append"], "it had no workflows"
     context.made = False
     lost = append(context, "w", [{"a": 1}])
-    for answer in (None, *there, [0, 1, 1, 0], [[1, b"0", 3, b"0", 0], [1, None, 1, b"0", 1]]):
+    for answer in (None, *there, [MADE, [0, b"0", 3, *NEW[3:]], NEW, [0, b"0", 1, b"0", 1, *NEW[5:]]]):
         effect = lost.send(answer)
-    assert names([effect]) == ["HDEL HDEL"], "the next write finds them lost, too"
+    assert names([effect]) == ["HSETNX"], "the next write finds the others lost, too"
     with pytest.raises(DecodeError, match=r"partition:4'.* is lost, and 3 workflows are in the partition"):
-        lost.send([1, 1])
+        lost.send([1])
     assert not context.made
 
 
 def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> None:
     again = ErrorReply("NEW_PARTITION", "")
-    remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [1, 1, 1, 1]]
+    remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"2", b"4"]], [[b"2", b"4"]], [NEW] * 4, [1] * 4]
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
     assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
     with pytest.raises(ConfigurationError, match=r"partitions=8\..*Nothing was written"):
-        play(append(context, "w", [{"a": 1}]), [[again], [[b"1", b"8"]] * 2])
+        play(append(context, "w", [{"a": 1}]), [[again], [[b"2", b"8"]] * 2])
     assert context.keys.partitions == 8
     late = append(context, "w", [{"a": 1}])
     next(late)
     context.keys = Keys("test", 4)
-    for answer in ([again], [[b"1", b"4"]] * 2, [[b"1", b"4"]] * 2, [[b"1", b"4"]], [[b"1", b"4"]], [0] * 4, []):
+    for answer in ([again], [[b"2", b"4"]] * 2, [[b"2", b"4"]] * 2, [[b"2", b"4"]], [[b"2", b"4"]], [MADE] * 4):
         late.send(answer)
     with pytest.raises(ConfigurationError, match=r"partitions=4\..*Nothing was written"):
         late.send([])
@@ -394,18 +400,18 @@ def test_each_passing_refusal_has_a_condition() -> None:
 @pytest.mark.parametrize("bad", [b"", b"what", b"-1", b"1_6", b" 16", b"9" * 5000, None])
 def test_damaged_settings_are_named_in_short(context: Context, bad: bytes | None) -> None:
     with pytest.raises(ConfigurationError, match="are damaged") as caught:
-        play(open_namespace(context), [[b"redis_version:7.0.0", [b"1", bad], NOT_THERE, HAS_SCRIPTS]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", [b"2", bad], NOT_THERE, HAS_SCRIPTS]])
     assert len(str(caught.value)) < 500
     with pytest.raises(ConfigurationError, match="are damaged"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", bad], HAS_SCRIPTS]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"2", bad], HAS_SCRIPTS]])
 
 
 def test_lost_settings_are_taken_from_their_copy(context: Context) -> None:
     context.made = False
-    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"4"], HAS_SCRIPTS]])
+    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"2", b"4"], HAS_SCRIPTS]])
     assert not context.made, "the first write restores them"
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"1", b"8"], HAS_SCRIPTS]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"2", b"8"], HAS_SCRIPTS]])
 
 
 def test_a_version_that_is_no_number_is_passed_over(context: Context) -> None:

@@ -102,6 +102,18 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "held, with another end": ("held", lambda c, s, k: c.zadd(k.leases, {"held": 1}), "among the unfinished"),
     "completed, and claimed": ("completed", lambda c, s, k: c.zadd(k.leases, {"completed": 0}), "among the unfinished"),
     "does not leave": ("completed", lambda c, s, k: c.zrem(k.expiring, "completed"), "among the expiring"),
+    "completed, and not counted": (
+        "completed",
+        lambda c, s, k: c.zrem(k.completed, "completed"),
+        "among the completed",
+    ),
+    "completed at another time": ("completed", lambda c, s, k: c.zadd(k.completed, {"completed": 1}), "the completed"),
+    "counted, and not completed": ("w", lambda c, s, k: c.zadd(k.completed, {"w": 5}), "among the completed"),
+    "nothing behind it, and completed": (
+        "ghost",
+        lambda c, s, k: c.zadd(k.completed, {"ghost": 5}),
+        "is listed in the completed",
+    ),
     "no time in the index": ("w", lambda c, s, k: c.zadd(k.index, {"w": "inf"}), "in the index with inf"),
     "nothing behind it, and unfinished": (
         "ghost",
@@ -257,7 +269,7 @@ def test_a_foreign_value_is_found_and_hides_nothing_else(store: RedisStore, clie
     assert verify(store, ["large"]).findings == []
 
 
-@pytest.mark.parametrize("kind", ["index", "leases", "expiring"])
+@pytest.mark.parametrize("kind", ["index", "leases", "expiring", "completed"])
 @pytest.mark.parametrize("workflow_id", ["w", "nobody"])
 def test_who_stands_in_the_wrong_partition_is_taken_out(
     store: RedisStore, client: redis.Redis, kind: str, workflow_id: str

@@ -69,7 +69,7 @@ def test_a_namespace_is_opened_in_as_many_partitions_as_it_was_made_with(valkey:
     with RedisStore.from_url(url, namespace=namespace, partitions=3) as store:
         store.append("w", [{"n": 1}])
     with early, pytest.raises(ConfigurationError, match="partitions=3"):
-        early.stream("w")  # it was not there when this was opened: 256
+        early.stream("w")  # it was not there when this was opened: 64
     for opened in (RedisStore.from_url, lambda *a, **o: BlockingStore(AsyncRedisStore.from_url(*a, **o))):
         with opened(url, namespace=namespace, partitions=None) as store:
             assert list(store.stream("w")) == [{"n": 1}]

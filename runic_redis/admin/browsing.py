@@ -13,14 +13,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from runic_redis.admin.describing import count_unfinished, read_small_facts
+from runic_redis.admin.describing import read_small_facts
 from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_hash, check_workflow_id, is_cursor
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
 from runic_redis.operations.records import Commit, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Operation, key_command
-from runic_redis.protocol.refusals import ask, ask_all, server_us
+from runic_redis.protocol.refusals import ask, ask_all
 
 _LAST_MS = 2**64 - 1
 # Read at most this much of a workflow in one operation, if all entries are as large as the largest.
@@ -195,15 +195,6 @@ def cursor_at(context: Context, workflow_id: str, time: datetime) -> Operation[i
         else:
             high = middle - 1
     return low
-
-
-def count_leases(context: Context) -> Operation[tuple[int, int]]:
-    """Return how many workflows have a lease that runs, and how many have one that ended and was not given back."""
-    now_ms = (yield from server_us(context.keys.config)) // 1000
-    all_ = yield from count_unfinished(context)
-    commands = [key_command("ZCOUNT", key, f"({now_ms}", "+inf") for key in context.keys.all_leases()]
-    running = sum((yield from ask_all(commands)))
-    return running, max(0, all_ - running)
 
 
 def fact(context: Context, fact_hash: str) -> Operation[Callable[[], KeptFact]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from runic_redis.arguments import MAX_CURSOR, check_hash, check_workflow_id, is_cursor
 from runic_redis.context import Context
@@ -13,6 +13,7 @@ from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
 from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, Commit, cursor_or_zero, decode_commit, entry_cursor
+from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
 
@@ -111,6 +112,32 @@ def count_unfinished(context: Context) -> Operation[int]:
     """Return how many workflows are leased or unfinished."""
     keys = context.keys.all_leases()
     return sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
+
+
+def count_states(context: Context) -> Operation[dict[State, int]]:
+    """Return how many workflows are in each state, without reading them.
+
+    Each partition is counted in one step. Workflows that have reached their end are not counted.
+
+    Raises:
+        DecodeError: a partition has lost a sorted set, or its counts.
+    """
+    keys = context.keys
+    totals: dict[State, int] = dict.fromkeys(get_args(State), 0)
+    calls = [count_call(context, number, "states") for number in keys.partition_numbers()]
+    for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
+        counts = PartitionCounts(*reply)
+        if not counts.agree:
+            raise DecodeError(
+                f"The workflows of a partition cannot be counted: its counts, at the key {call.key!r}, differ from its "
+                "sorted sets, and one of them is lost or altered. Nothing was changed. runic-redis verify --repair "
+                "restores it."
+            )
+        totals["open"] += counts.indexed - counts.leases - counts.done
+        totals["leased"] += counts.running
+        totals["unfinished"] += counts.leases - counts.running
+        totals["completed"] += counts.done - counts.over
+    return totals
 
 
 def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:

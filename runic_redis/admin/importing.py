@@ -316,7 +316,7 @@ class Importer:
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
         made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta)
-        touched = [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.partition]
+        touched = [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.completed, keys.partition]
         arguments: list[Argument] = [
             *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
             *("1" if workflow.unfinished else "", expires, created),

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from zlib import crc32
 
 from runic_redis.admin.keyspace import KeyScan
 from runic_redis.admin.workflow_check import Finding, WorkflowCheck
@@ -16,7 +15,7 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
-from runic_redis.operations.settings import FORMAT, SETTINGS, count_call
+from runic_redis.operations.settings import FORMAT, SETTINGS, PartitionCounts, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer_or_foreign, ask, server_us
 from runic_redis.protocol.resp import pairs
@@ -32,7 +31,7 @@ _FACTS = 16
 # The keys of facts, and those of workflows and partitions, behind the name of the namespace.
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
-    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring|(config|partition:\d{1,4}))",
+    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring|completed|(config|partition:\d{1,4}))",
     re.DOTALL,
 )
 
@@ -96,7 +95,7 @@ class Verifier:
         # A scan returns every member that is present from its start to its end, however much is written meanwhile.
         scored = Scans(
             key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE))
-            for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring())
+            for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring(), *keys.all_completed())
         )
         found: list[str] = []
         while scored.more:
@@ -138,7 +137,7 @@ class Verifier:
         for finding in findings:
             of_it = self._context.keys.workflow(finding.name)
             kinds = {kind for kind, _ in finding.repairs}
-            self._wrong.update(key for kind, key in (("index", of_it.index), ("leases", of_it.leases)) if kind in kinds)
+            self._wrong.update(getattr(of_it, kind) for kind in kinds & {"index", "leases", "completed"})
         if self._named is not None:
             findings += [
                 Finding("workflow", check.workflow_id, "there is no such workflow")
@@ -165,7 +164,7 @@ class Verifier:
                 else:
                     ids.append(workflow_id)
                     keys = self._context.keys.workflow(workflow_id)
-                    if command.key not in (keys.index, keys.leases, keys.expiring):
+                    if command.key not in (keys.index, keys.leases, keys.expiring, keys.completed):
                         problem = f"it holds {workflow_id!r:.80}, which belongs to another partition"
                 if problem:
                     findings.append((yield from self._remove_member(command.key, member, problem)))
@@ -211,7 +210,7 @@ class Verifier:
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         if match[4] and text not in {keys.config_copy, keys.partition(int(partition))}:
             return "", "it is of a namespace with another number of partitions"
-        its_own = str(crc32(workflow_id.encode()) % keys.partitions) if workflow_id else partition
+        its_own = str(keys.partition_of(workflow_id)) if workflow_id else partition
         if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where no reader looks for it"
         if kind.startswith("import-"):
@@ -224,18 +223,19 @@ class Verifier:
         numbers = {keys.partition(number): number for number in keys.partition_numbers()}
         calls = [count_call(self._context, number) for number in numbers.values()]
         findings = yield from self._check_settings()
-        for call, counts in _readable((yield from _replies(calls)), findings):
+        for call, reply in _readable((yield from _replies(calls)), findings):
             number = numbers[call.key]
-            made, workflows, indexed, unfinished, leased = counts
-            if not (made or indexed or leased) or [workflows, unfinished] == [b"%d" % indexed, b"%d" % leased]:
+            counts = PartitionCounts(*reply)
+            if counts.agree or not (counts.made or counts.indexed or counts.leases or counts.done):
                 continue
             if self._repair:
-                yield from ask(count_call(self._context, number, repair=True))
-            if self._wrong & {keys.index(number), keys.leases(number)}:
+                yield from ask(count_call(self._context, number, "repair"))
+            if self._wrong & {keys.index(number), keys.leases(number), keys.completed(number)}:
                 continue
+            counted = [one.decode(errors="replace") for one in (counts.workflows, counts.unfinished, counts.completed)]
             problem = (
-                f"it counts {workflows.decode(errors='replace')} workflows and {unfinished.decode(errors='replace')} "
-                f"unfinished ones, and has {indexed} and {leased}"
+                f"it counts {counted[0]} workflows, {counted[1]} unfinished and {counted[2]} completed ones, and has "
+                f"{counts.indexed}, {counts.leases} and {counts.done}"
             )
             findings.append(Finding("key", call.key, problem, (("count", ""),), self._repair))
         return Verified(findings=findings)

@@ -138,7 +138,7 @@ class WorkflowCheck:
             name = "HGET" if self._facts_too else "HSTRLEN"
             return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
         if self._step == "end":
-            scores = (keys.index, keys.leases, keys.expiring)
+            scores = (keys.index, keys.leases, keys.expiring, keys.completed)
             return [
                 key_command("HGETALL", keys.meta),
                 *(key_command("ZSCORE", key, self.workflow_id) for key in scores),
@@ -293,9 +293,9 @@ class WorkflowCheck:
         self._commits += [one for one in pairs(page[1]) if not is_cursor(one[1]) or int(one[1]) > known]
         return page[0] if int(page[0]) else None
 
-    def _judge_absence(self, index: Any, leases: Any, expiring: Any) -> None:
+    def _judge_absence(self, index: Any, leases: Any, expiring: Any, completed: Any) -> None:
         """Find a workflow without data in the sorted sets."""
-        scores = {"index": index, "leases": leases, "expiring": expiring}
+        scores = {"index": index, "leases": leases, "expiring": expiring, "completed": completed}
         repairs = [(name, "") for name, score in scores.items() if score is not None]
         if repairs:
             self._found(f"it has no data, and is listed in the {', '.join(name for name, _ in repairs)}", *repairs)
@@ -398,6 +398,7 @@ class WorkflowCheck:
         for key, what, field, is_member in (
             ("leases", "unfinished", "lease_until", is_unfinished),
             ("expiring", "expiring", "expires", b"expires" in self._meta),
+            ("completed", "completed", "completed", b"completed" in self._meta),
         ):
             wanted = float(self._number(field)) if is_member else None
             if scores.get(key, wanted) != wanted:
@@ -434,8 +435,8 @@ class WorkflowCheck:
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, *scores = replies[:4]
-        *left, later = replies[4:]
+        earlier, *scores = replies[:5]
+        *left, later = replies[5:]
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = self._before.get(b"created") != self._meta.get(b"created")
         if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
@@ -450,7 +451,7 @@ class WorkflowCheck:
             self._judge_scores(
                 {
                     name: None if score is None else float(score)
-                    for name, score in zip(("index", "leases", "expiring"), scores, strict=True)
+                    for name, score in zip(("index", "leases", "expiring", "completed"), scores, strict=True)
                     if getattr(keys, name) not in self._foreign
                 }
             )

@@ -14,6 +14,7 @@ from runic_redis.admin.describing import (
     Description,
     State,
     count_events,
+    count_states,
     count_workflows,
     describe,
     describe_one,
@@ -85,8 +86,10 @@ def workflows(
 
 
 def _print_count(store: RedisStore, prefix: str, state: State | None, *, as_json: bool) -> None:
-    if prefix or state:
+    if prefix:
         number = sum(1 for _ in (_described(store, prefix, state, None) if state else store.list(prefix=prefix)))
+    elif state:
+        number = store.run(count_states(store.context), "workflows")[state]
     else:
         number = sum(store.run(count_workflows(store.context), "workflows"))
     if as_json:

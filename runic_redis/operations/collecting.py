@@ -17,7 +17,7 @@ from runic_redis.keys import Keys
 from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import restore_references
-from runic_redis.operations.settings import count_call
+from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Command, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask_all, server_us
 from runic_redis.protocol.resp import scored_ids
@@ -101,7 +101,8 @@ def _check_indexes(context: Context) -> Operation[None]:
     """Check that no partition has lost its index: the references of its workflows would not have been read."""
     numbers = context.keys.partition_numbers()
     counts = yield from ask_all([count_call(context, number) for number in numbers])
-    for number, (_, counted, there, _, _) in zip(numbers, counts, strict=True):
+    for number, reply in zip(numbers, counts, strict=True):
+        counted, there = PartitionCounts(*reply)[1:3]
         if read_cursor(counted, context.keys.partition(number)) != there:
             raise DecodeError(
                 f"The index at the key {context.keys.index(number)!r} is lost or altered: {there} of {int(counted)} "

@@ -22,7 +22,7 @@ from runic_redis.errors import (
 from runic_redis.operations.ending import expire_call
 from runic_redis.operations.lost_meta import absence
 from runic_redis.operations.records import read_cursor
-from runic_redis.operations.settings import count_call, make_namespace
+from runic_redis.operations.settings import PartitionCounts, count_call, make_namespace
 from runic_redis.operations.writing import write, write_all
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_once, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask, ask_all, time_us
@@ -185,7 +185,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
     workflow_id = check_workflow_id(workflow_id)
     keys = context.keys.workflow(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
-    touched = [keys.meta, keys.leases, keys.partition]
+    touched = [keys.meta, keys.leases, keys.completed, keys.partition]
     reply = yield from write(context, call_once("complete", touched, workflow_id, by_lease, context.now_us()))
     if leased_reply(reply, workflow_id) is None:
         raise (yield from absence(context, workflow_id, "complete"))
@@ -211,30 +211,51 @@ def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: s
 def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
     """Return unfinished workflows whose leases have ended, some of each partition. Add errors to the problems."""
     keys = context.keys
+    counts = yield from _count_unfinished(context, problems)
+    if not counts:
+        return []
     commands = [Command(("TIME",), keys.config)]
-    for number in keys.partition_numbers():
-        commands += [
-            key_command("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES"),
-            key_command("HMGET", keys.partition(number), "unfinished", "leased"),
-        ]
-    replies = yield Batch(commands)
-    now_ms = time_us(answer(replies[0], commands[0])) // 1000
+    commands += [
+        key_command("ZRANGE", keys.leases(number), "0", str(_LOOKED_AT - 1), "WITHSCORES") for number in counts
+    ]
+    clock, *replies = yield Batch(commands)
+    now_ms = time_us(answer(clock, commands[0])) // 1000
     found: list[str] = []
     lacking: list[int] = []
     ahead: list[int] = []
-    for number in keys.partition_numbers():
-        at = 1 + 2 * number
+    for (number, (unfinished, leased_ms)), command, reply in zip(counts.items(), commands[1:], replies, strict=True):
         with _noting(problems):
-            page = scored_ids(answer(replies[at], commands[at]), keys.leases(number))
-            counted, leased = answer(replies[at + 1], commands[at + 1])
-            if len(page) < min(_LOOKED_AT, read_cursor(counted, keys.partition(number))):
+            page = scored_ids(answer(reply, command), command.key)
+            if len(page) < min(_LOOKED_AT, unfinished):
                 lacking.append(number)
             found += [workflow_id for workflow_id, ends_ms in page if ends_ms <= now_ms]
             # A lease was given later than now: the clock was set back, and a lease may be over before its end.
-            if read_cursor(leased, keys.partition(number)) > now_ms + _BEHIND_MS:
+            if leased_ms > now_ms + _BEHIND_MS:
                 ahead.append(number)
     yield from _check_lacking(context, lacking, problems)
     return found + (yield from _find_overlong(context, ahead, now_ms, problems))
+
+
+def _count_unfinished(context: Context, problems: list[StoreError]) -> Operation[dict[int, tuple[int, int]]]:
+    """Return the partitions that may have unfinished workflows. Add errors to the problems.
+
+    Each comes with the number of these workflows, and the time when a lease was last given or extended. Most claims
+    find nothing, so they send one command for each partition.
+    """
+    keys = context.keys
+    commands = [
+        key_command("HMGET", keys.partition(number), "made", "unfinished", "leased")
+        for number in keys.partition_numbers()
+    ]
+    counts: dict[int, tuple[int, int]] = {}
+    for number, command, reply in zip(keys.partition_numbers(), commands, (yield Batch(commands)), strict=True):
+        with _noting(problems):
+            made, *numbers = answer(reply, command)
+            unfinished, leased_ms = (read_cursor(value, command.key) for value in numbers)
+            # A partition whose hash was lost does not count all of its workflows.
+            if unfinished or made is None:
+                counts[number] = unfinished, leased_ms
+    return counts
 
 
 @contextmanager
@@ -249,7 +270,8 @@ def _noting(problems: list[StoreError]) -> Iterator[None]:
 def _check_lacking(context: Context, partitions: Sequence[int], problems: list[StoreError]) -> Operation[None]:
     """Add an error for each partition that counts unfinished workflows and has lost the set of them."""
     counts = yield from ask_all([count_call(context, number) for number in partitions])
-    for number, (_, _, _, counted, there) in zip(partitions, counts, strict=True):
+    for number, reply in zip(partitions, counts, strict=True):
+        _, _, _, counted, there, *_ = PartitionCounts(*reply)
         if read_cursor(counted, context.keys.partition(number)) != there:
             problem = (
                 f"The set of unfinished workflows at the key {context.keys.leases(number)!r} is lost or altered: "

@@ -13,7 +13,7 @@ from runic_redis.protocol.refusals import ask_all
 # How many keys are in one round trip.
 _AT_ONCE = 1000
 # The kinds of a workflow's keys, and of those that a partition's workflows share.
-_KINDS, _SHARED = WorkflowKeys.__slots__[:-4], WorkflowKeys.__slots__[-4:]
+_KINDS, _SHARED = WorkflowKeys.__slots__[:-5], WorkflowKeys.__slots__[-5:]
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
@@ -63,7 +63,7 @@ def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[No
 
 def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
     """Return the keys that the workflows of a partition share, each with its kind."""
-    kinds = (keys.index, keys.leases, keys.expiring, keys.partition)
+    kinds = (keys.index, keys.leases, keys.expiring, keys.completed, keys.partition)
     return [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=True)]
 
 

@@ -104,4 +104,5 @@ def repair(
 
 def repaired_keys(keys: WorkflowKeys) -> list[str]:
     """Return the keys of a workflow and its partition that a repair may change or read."""
-    return [*(keys.meta, keys.refs, keys.index, keys.leases, keys.expiring, keys.events, keys.commits, keys.partition)]
+    sets = (keys.index, keys.leases, keys.expiring, keys.completed)
+    return [keys.meta, keys.refs, *sets, keys.events, keys.commits, keys.partition]

@@ -4,14 +4,13 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from runic_redis.arguments import MAX_PARTITIONS, is_cursor
 from runic_redis.context import Context
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, DecodeError
 from runic_redis.operations.confirming import prepare_durability
-from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unanswered, call_script, key_command
 from runic_redis.protocol.refusals import ask, ask_all, not_allowed, unreachable
 
@@ -19,7 +18,7 @@ T = TypeVar("T")
 _log = logging.getLogger("runic_redis")
 
 # The version of the data format, docs/data-format.md.
-FORMAT = 1
+FORMAT = 2
 OLDEST_SERVER = (6, 2)
 SETTINGS = ("format", "partitions")
 
@@ -120,11 +119,10 @@ def make_namespace(context: Context) -> Operation[None]:
     settings = yield from ask_all(_read_settings(context))
     _take_settings(context, *settings)
     context.made = False
-    fresh = settings == [[None, None], [None, None]]
     for config in (keys.config, keys.config_copy):
         found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
         _check_settings(context, found)
-    yield from _make_partitions(context, fresh=fresh)
+    yield from _make_partitions(context)
     context.made = True
 
 
@@ -143,25 +141,26 @@ def remake_namespace(context: Context) -> Operation[None]:
     yield from make_namespace(context)
 
 
-def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
+def _make_partitions(context: Context) -> Operation[None]:
     """Mark the partitions as made, for the scripts. A partition that was lost is not marked.
+
+    So the counts of a marked partition are right: `claim` relies on that.
 
     Raises:
         DecodeError: a partition's hash is lost.
     """
     keys = context.keys
     hashes = [keys.partition(number) for number in keys.partition_numbers()]
-    made = yield from ask_all([key_command("HSETNX", key, "made", "1") for key in hashes])
-    if fresh:
-        return
-    numbers = [number for number, is_new in enumerate(made) if is_new]
-    counts = yield from ask_all([count_call(context, number) for number in numbers])
-    lost = [
-        (hashes[number], indexed)
-        for number, (_, workflows, indexed, unfinished, leased) in zip(numbers, counts, strict=True)
-        if (read_cursor(workflows, hashes[number]), read_cursor(unfinished, hashes[number])) != (indexed, leased)
-    ]
-    yield from ask_all([key_command("HDEL", key, "made") for key, _ in lost])
+    counts = yield from ask_all([count_call(context, number) for number in keys.partition_numbers()])
+    new: list[str] = []
+    lost: list[tuple[str, int]] = []
+    for key, reply in zip(hashes, counts, strict=True):
+        of_it = PartitionCounts(*reply)
+        if not of_it.made and of_it.agree:
+            new.append(key)
+        elif not of_it.made:
+            lost.append((key, of_it.indexed))
+    yield from ask_all([key_command("HSETNX", key, "made", "1") for key in new])
     for key, indexed in lost:
         raise DecodeError(
             f"The hash of a partition, at the key {key!r}, is lost, and {indexed} workflows are in the partition. "
@@ -169,11 +168,49 @@ def _make_partitions(context: Context, *, fresh: bool) -> Operation[None]:
         )
 
 
-def count_call(context: Context, number: int, *, repair: bool = False) -> Command:
-    """Return the call that counts a partition's workflows; with `repair`, it stores the counts."""
+class PartitionCounts(NamedTuple):
+    """What lua/count.lua replies: each count as the partition's hash has it, then the size of the sorted set.
+
+    Attributes:
+        made: whether the partition was made.
+        workflows: how many workflows it counts.
+        indexed: how many are in the index.
+        unfinished: how many unfinished workflows it counts.
+        leases: how many are in the set of these.
+        completed: how many completed workflows it counts.
+        done: how many are in the set of these.
+        running: with "states", how many leases run.
+        over: with "states", how many workflows have reached their end and are not deleted yet. All are completed.
+    """
+
+    made: int
+    workflows: bytes
+    indexed: int
+    unfinished: bytes
+    leases: int
+    completed: bytes
+    done: int
+    running: int
+    over: int
+
+    @property
+    def agree(self) -> bool:
+        """Whether the counts are the sizes of the sets."""
+        sizes = (self.indexed, self.leases, self.done)
+        return [self.workflows, self.unfinished, self.completed] == [b"%d" % size for size in sizes]
+
+
+def count_call(context: Context, number: int, mode: Literal["", "repair", "states"] = "") -> Command:
+    """Return the call that counts a partition's workflows.
+
+    Args:
+        context: the store's.
+        number: the partition.
+        mode: "repair" to store the counts, "states" to count also those that depend on the time.
+    """
     keys = context.keys
-    touched = [keys.partition(number), keys.index(number), keys.leases(number)]
-    return call_script("count", touched, ["repair" if repair else ""])
+    sets = [keys.index(number), keys.leases(number), keys.completed(number), keys.expiring(number)]
+    return call_script("count", [keys.partition(number), *sets], [mode, str(context.now_ms())])
 
 
 def parse_info(info: str | bytes) -> dict[str, str]:

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from runic_redis import __version__
-from runic_redis.admin.browsing import count_leases, cursor_at, fact, fact_previews, page, samples
-from runic_redis.admin.describing import Description, State, count_workflows, describe, describe_one
+from runic_redis.admin.browsing import cursor_at, fact, fact_previews, page, samples
+from runic_redis.admin.describing import Description, State, count_states, count_workflows, describe, describe_one
 from runic_redis.admin.watching import server_time
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import InvalidArgument
@@ -74,7 +74,7 @@ class Views:
     async def summary(self, _: Request) -> Response:
         """Answer with the store's name and the numbers of its workflows."""
         counts = await self._store.run(count_workflows(self._context), "count_workflows")
-        leased, unfinished = await self._store.run(count_leases(self._context), "count_unfinished")
+        states = await self._store.run(count_states(self._context), "count_states")
         return json_response(
             {
                 "version": __version__,
@@ -82,8 +82,8 @@ class Views:
                 "namespace": self._context.keys.namespace,
                 "partitions": len(counts),
                 "workflows": sum(counts),
-                "leased": leased,
-                "unfinished": unfinished,
+                "leased": states["leased"],
+                "unfinished": states["unfinished"],
             }
         )
 
