@@ -41,261 +41,288 @@
 -- Every key of a commit is read before it is written, by `try`. So a foreign value at one of them changes nothing,
 -- and only its own commit fails.
 
--- How many entries, and bytes of entries, the scans of one call read together. The bound limits the script's time.
-local MOST_SCANNED = 8192
-local MOST_SCANNED_BYTES = 8388608
 -- From how many bytes on an entry counts as large. The size of the largest one bounds the pages of readers.
 local LARGE = 8192
 
+-- Return the functions that a plain commit does not need. They are made when a commit needs one, because making them
+-- takes about as long as a plain commit. For the same reason they use no local variable of the script. `w` is the
+-- workflow: its `id`; its keys `events`, `meta`, `index` and `partition`; the size of its `largest` entry.
+local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
 --@include partition
---@include index
 --@include calls
 --@include owner
 --@include lease
 --@include facts
+  -- How many entries, and bytes of entries, the scans of one call read together. The bound limits the script's time.
+  local MOST_SCANNED, MOST_SCANNED_BYTES = 8192, 8388608
+  local call, try = redis.call, redis.pcall
+  local micros, ms = tonumber(now_us), tonumber(now_ms)
 
-local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
-local micros, ms = now()
-local suffix = '-' .. ms
-
--- The workflow to which commits are appended now.
-local workflow, events, meta_key, index, partition
-local meta, cursor, start, score, retried, largest, problem
-
--- Return the error that keeps the workflow from being created, or from its first commit; or nothing.
-local function start_error()
-  local length = try('XLEN', events)
-  if type(length) == 'table' then return length.err end
-  if length > 0 then return 'DAMAGED cursor' end
-  if meta[2] then return nil end
-  local reason = meta_error(index, workflow)
-  if reason then return reason end
-  reason, retried = partition_error(partition)
-  return reason
-end
-
--- Read the next workflow, and every key that all commits to it write.
-local function read_workflow(workflow_id, key, time_us)
-  workflow, events, meta_key, index, partition = workflow_id, unpack(KEYS, key, key + 3)
-  meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'fence', 'expires')
-  local top = not meta.err and try('ZREVRANGE', index, 0, 0, 'WITHSCORES')
-  problem = meta.err or top.err
-  cursor = not problem and as_count(meta[1])
-  if not cursor then problem = problem or 'DAMAGED cursor' end
-  -- These would fail only after much is written, and other commits with it.
-  if not (as_count(meta[4]) and as_count(meta[6])) then problem = problem or 'DAMAGED meta hash' end
-  start, largest = cursor, 0
-  if problem then return end
-  retried, score = meta[3], next_score(top, micros, time_us)
-  if is_over(meta[6], math.max(micros, tonumber(time_us))) then
-    problem = 'END_REACHED '
-  elseif cursor == 0 then
-    problem = start_error()
+  local function workflow_of(id, events, meta, index, partition, largest)
+    return {id = id, events = events, meta = meta, index = index, partition = partition, largest = largest}
   end
-end
 
--- Save the cursor of the workflow, and the time of this write.
-local function save_cursor()
-  if not workflow or problem or cursor == start then return end
-  call('HSET', meta_key, 'cursor', int(cursor))
-  if largest >= LARGE and largest > tonumber(meta[4] or 0) then call('HSET', meta_key, 'largest', largest) end
-  if not meta[2] then
-    call('HSET', meta_key, 'created', int(micros))
-    if retried then call('HSET', meta_key, 'retried', '1') end
+  -- Return the error that keeps the workflow from being created, or from its first commit. Without one, return nil,
+  -- and whether replies to retries are kept for it.
+  local function start_error(w, is_new, retried)
+    local length = try('XLEN', w.events)
+    if type(length) == 'table' then return length.err end
+    if length > 0 then return 'DAMAGED cursor' end
+    if not is_new then return nil, retried end
+    local reason = meta_error(w.index, w.id)
+    if reason then return reason end
+    return partition_error(w.partition)
   end
-  touch_index(index, partition, score, workflow)
-end
 
--- Whether an error comes from a replica. Then the whole call fails: the sender must look for the primary.
-local function is_from_replica(failure)
-  return type(failure) == 'string' and string.find(failure, 'READONLY', 1, true)
-end
-
--- The scans through the entries of each workflow, newest first: the cursors of the commits by id, and the entries'
--- IDs.
-local scans = {}
-local entries_left, bytes_left = MOST_SCANNED, MOST_SCANNED_BYTES
-
--- Scan the next entries of the workflow.
-local function scan_more(scan)
-  local fitting = math.floor(1048576 / math.max(1, tonumber(meta[4] or 0)))
-  local count = math.min(scan.count, entries_left, math.max(1, fitting))
-  local page = call('XREVRANGE', events, scan.upper, '-', 'COUNT', count)
-  for _, entry in ipairs(page) do
-    local commit_id = entry[2][4]
-    scan.cursors[commit_id] = scan.cursors[commit_id] or tonumber(string.match(entry[1], '^%d+'))
-    scan.ids[entry[1]] = true
-    scan.upper = '(' .. entry[1]
-    bytes_left = bytes_left - #entry[2][1] - #entry[2][2]
+  -- Read a workflow that is not plain, from the values of its meta hash. Return an error; or nil, its cursor, the
+  -- score of this write, whether it is new, and whether replies to retries are kept for it.
+  local function read_workflow(w, meta, failure, time_us)
+    local top = not meta.err and try('ZREVRANGE', w.index, 0, 0, 'WITHSCORES')
+    local problem = meta.err or top.err or failure
+    local cursor = not problem and as_count(meta[1])
+    if not cursor then problem = problem or 'DAMAGED cursor' end
+    -- These would fail only after much is written, and other commits with it.
+    if not (as_count(meta[4]) and as_count(meta[5])) then problem = problem or 'DAMAGED meta hash' end
+    if problem then return problem end
+    local is_new, retried = not meta[2], meta[3]
+    if is_over(meta[5], math.max(micros, tonumber(time_us))) then return 'END_REACHED ', cursor end
+    if cursor == 0 then problem, retried = start_error(w, is_new, retried) end
+    return problem, cursor, next_score(top, micros, time_us), is_new, retried
   end
-  entries_left = entries_left - #page
-  scan.is_done = #page < count
-  scan.count = 256
-end
 
--- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
--- commit's first try. Return false if it is not among them; nil and an error if that cannot be known.
-local function find_commit(commit_id, floor)
-  local scan = scans[events]
-  if not scan then
-    scan = {cursors = {}, ids = {}, upper = '+', count = 16}
-    scans[events] = scan
-  end
-  while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do
-    if entries_left <= 0 or bytes_left <= 0 then
-      -- The scans of other workflows have used up a part of the bound. If it is sent again, this one may come first.
-      return nil, next(scans) == events and not next(scans, events) and 'COMMIT_UNSURE ' or 'LOOK_AGAIN '
+  -- The scans through the entries of each workflow, newest first: the cursors of the commits by id, and the entries'
+  -- IDs.
+  local scans = {}
+  local entries_left, bytes_left = MOST_SCANNED, MOST_SCANNED_BYTES
+
+  -- Scan the next entries of the workflow.
+  local function scan_more(w, scan)
+    local fitting = math.floor(1048576 / math.max(1, tonumber(w.largest)))
+    local count = math.min(scan.count, entries_left, math.max(1, fitting))
+    local page = call('XREVRANGE', w.events, scan.upper, '-', 'COUNT', count)
+    for _, entry in ipairs(page) do
+      local commit_id = entry[2][4]
+      scan.cursors[commit_id] = scan.cursors[commit_id] or tonumber(string.match(entry[1], '^%d+'))
+      scan.ids[entry[1]] = true
+      scan.upper = '(' .. entry[1]
+      bytes_left = bytes_left - #entry[2][1] - #entry[2][2]
     end
-    scan_more(scan)
+    entries_left = entries_left - #page
+    scan.is_done = #page < count
+    scan.count = 256
   end
-  if scan.cursors[commit_id] then return scan.cursors[commit_id] end
-  if scan.ids[floor] then return false end
-  -- The trimmed entries may have held the commit, unless the last one of them is the very entry before its first try.
-  local trim = call('HMGET', meta_key, 'trimmed', 'trimmed_ms')
-  if not trim[1] or trim[1] .. '-' .. (trim[2] or '') == floor then return false end
-  return nil, 'COMMIT_UNSURE '
-end
 
--- Return the cursor of a commit that was stored before, or an error; and whether a retry of it was answered with that.
-local function earlier_reply(commit_id, call_id, tried, expected, commits, first, last)
-  if tried == '' and call_id == '' and not retried then return nil end
-  if tried ~= '' or retried then
-    local reply = try('HGET', partition, 'c' .. (call_id == '' and commit_id or call_id))
-    if reply then return reply.err or tonumber(reply) or reply, true end
-  end
-  if call_id ~= '' then
-    local stored = try('HGET', commits, commit_id)
-    if stored then return stored.err or as_count(stored) or 'DAMAGED commits' end
-    if call('HLEN', commits) >= (as_count(call('HGET', meta_key, 'ids')) or 0) then return nil end
-    -- Some ids are lost. The entries that are not trimmed have them, too.
-    local found, failure = find_commit(commit_id, '')
-    return found or failure == 'LOOK_AGAIN ' and failure or failure and 'DAMAGED commits' or nil
-  end
-  if tried == '' or first > last then return nil end
-  local length = try('XLEN', events)
-  if type(length) == 'table' then return length.err end
-  if expected == '' then
-    local found, failure = find_commit(commit_id, tried)
-    return found or failure or nil
-  end
-  -- With an expected cursor, the commit can be in one place only.
-  local place = tonumber(expected)
-  for at = first, last, 3 do
-    local count = ARGV[at]
-    place = place + count
-  end
-  local entry = call('XRANGE', events, int(place), int(place))[1]
-  if entry and entry[2][4] == commit_id then return place end
-  if place <= (as_count(call('HGET', meta_key, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
-end
-
--- Add a commit's entries. Return the ID of the last one, or nil and an error.
-local function add_entries(commit_id, call_id, metadata, commits, first, last)
-  local entry_id
-  for at = first, last, 3 do
-    local count, header, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-    local after = cursor + count
-    entry_id = (after < 1e14 and after or int(after)) .. suffix
-    local added
-    if metadata == '' then
-      added = try('XADD', events, entry_id, header, payload, 'i', commit_id)
-    else
-      added = try('XADD', events, entry_id, header, payload, 'i', commit_id, 'm', metadata)
+  -- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
+  -- commit's first try. Return false if it is not among them; nil and an error if that cannot be known.
+  local function find_commit(w, commit_id, floor)
+    local scan = scans[w.events]
+    if not scan then
+      scan = {cursors = {}, ids = {}, upper = '+', count = 16}
+      scans[w.events] = scan
     end
-    if added.err then return nil, added.err end
-    cursor = after
-    largest = math.max(largest, #header + #payload)
+    while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do
+      if entries_left <= 0 or bytes_left <= 0 then
+        -- The scans of other workflows have used up a part of the bound. If it is sent again, this one may come first.
+        return nil, next(scans) == w.events and not next(scans, w.events) and 'COMMIT_UNSURE ' or 'LOOK_AGAIN '
+      end
+      scan_more(w, scan)
+    end
+    if scan.cursors[commit_id] then return scan.cursors[commit_id] end
+    if scan.ids[floor] then return false end
+    -- The trimmed entries may have held the commit, unless the last one of them is the entry before its first try.
+    local trim = call('HMGET', w.meta, 'trimmed', 'trimmed_ms')
+    if not trim[1] or trim[1] .. '-' .. (trim[2] or '') == floor then return false end
+    return nil, 'COMMIT_UNSURE '
   end
-  if call_id ~= '' and entry_id then
-    call('HSET', commits, commit_id, int(cursor))
-    call('HINCRBY', meta_key, 'ids', 1)
-  end
-  return entry_id or cursor
-end
 
--- Return what a commit has besides its entries. `at` and `key` are the places of the first argument and of the first
--- key of it.
-local function extras_of(at, key, snapshot, facts, ahead, time_us)
-  local leases, snapshot_key, data = KEYS[key], KEYS[key + 1], ARGV[at]
-  local snapshots, count = snapshot == '' and 0 or 1, tonumber(facts)
-  local refs = key + 1 + snapshots
+  -- Return the cursor of a commit that was stored before, or an error; and whether a retry of it got that reply.
+  local function earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
+    if tried == '' and call_id == '' and not retried then return nil end
+    if tried ~= '' or retried then
+      local reply = try('HGET', w.partition, 'c' .. (call_id == '' and commit_id or call_id))
+      if reply then return reply.err or tonumber(reply) or reply, true end
+    end
+    if call_id ~= '' then
+      local stored = try('HGET', commits, commit_id)
+      if stored then return stored.err or as_count(stored) or 'DAMAGED commits' end
+      if call('HLEN', commits) >= (as_count(call('HGET', w.meta, 'ids')) or 0) then return nil end
+      -- Some ids are lost. The entries that are not trimmed have them, too.
+      local found, failure = find_commit(w, commit_id, '')
+      return found or failure == 'LOOK_AGAIN ' and failure or failure and 'DAMAGED commits' or nil
+    end
+    if tried == '' or first > last then return nil end
+    local length = try('XLEN', w.events)
+    if type(length) == 'table' then return length.err end
+    if expected == '' then
+      local found, failure = find_commit(w, commit_id, tried)
+      return found or failure or nil
+    end
+    -- With an expected cursor, the commit can be in one place only.
+    local place = tonumber(expected)
+    for at = first, last, 3 do
+      local count = ARGV[at]
+      place = place + count
+    end
+    local entry = call('XRANGE', w.events, int(place), int(place))[1]
+    if entry and entry[2][4] == commit_id then return place end
+    if place <= (as_count(call('HGET', w.meta, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
+  end
+
+  -- Return what a commit has besides its entries. `at` and `key` are the places of the first argument and of the first
+  -- key of it.
+  local function extras_of(at, key, snapshot, facts, ahead, time_us)
+    local leases, snapshot_key, data = KEYS[key], KEYS[key + 1], ARGV[at]
+    local snapshots, count = snapshot == '' and 0 or 1, tonumber(facts)
+    local refs = key + 1 + snapshots
+    return {
+      leases = leases, snapshot = snapshots == 1 and snapshot_key, data = data, refs = refs, facts = count,
+      ahead = ahead ~= '', time_us = tonumber(time_us), first_fact = at + snapshots,
+      next_at = at + snapshots + 2 * count,
+      next_key = refs + (count == 0 and 0 or ahead ~= '' and 1 or 1 + 2 * count),
+    }
+  end
+
+  -- Return the error that keeps the extras from being stored, or nothing.
+  local function extras_error(w, extras)
+    local found = extras.facts > 0 and try('XLEN', w.events)
+    if type(found) == 'table' then return found.err end
+    found = extras.snapshot and try('HLEN', extras.snapshot)
+    if type(found) == 'table' then return found.err end
+    return facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
+  end
+
+  local function store_extras(w, cursor, extras, lease)
+    local fact_us = math.max(micros, extras.time_us)
+    store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta)
+    if extras.snapshot then
+      call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
+      call('HSET', w.meta, 'snapshot', int(cursor))
+    end
+    extend_used_lease(lease, ms, w.id, w.meta, extras.leases, w.partition)
+  end
+
   return {
-    leases = leases, snapshot = snapshots == 1 and snapshot_key, data = data, refs = refs, facts = count,
-    ahead = ahead ~= '', time_us = tonumber(time_us), first_fact = at + snapshots,
-    next_at = at + snapshots + 2 * count,
-    next_key = refs + (count == 0 and 0 or ahead ~= '' and 1 or 1 + 2 * count),
+    workflow_of = workflow_of, read_workflow = read_workflow, earlier_reply = earlier_reply, extras_of = extras_of,
+    lease_error = lease_error, extras_error = extras_error, store_extras = store_extras, keep_reply = keep_reply,
   }
 end
 
--- Return the error that keeps the extras from being stored, or nothing.
-local function extras_error(extras)
-  local found = extras.facts > 0 and try('XLEN', events)
-  if type(found) == 'table' then return found.err end
-  found = extras.snapshot and try('HLEN', extras.snapshot)
-  if type(found) == 'table' then return found.err end
-  return facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, meta_key)
-end
+local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
+-- The server's time, put together from its digits: Lua would take longer to write the numbers.
+local time = call('TIME')
+local fraction = string.sub('00000' .. time[2], -6)
+local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3)
 
-local function store_extras(extras, lease)
-  local fact_us = math.max(micros, extras.time_us)
-  store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, meta_key)
-  if extras.snapshot then
-    call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
-    call('HSET', meta_key, 'snapshot', int(cursor))
-  end
-  extend_used_lease(lease, ms, workflow, meta_key, extras.leases, partition)
-end
+-- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
+-- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
+-- in this call; an error.
+local workflow, events, meta_key, index, partition
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
 
 local replies, at, key = {}, 1, 1
 -- Workflows with a commit that is to be sent again: no later commit may overtake it.
 local waiting = {}
-while at < #ARGV do
+-- The functions for what is rare, and the workflow as they take it.
+local rare, w
+while true do
+  local stream, its_meta, its_index, its_partition, commits = unpack(KEYS, key, key + 4)
   local workflow_id, commit_id, call_id, tried, expected, metadata, lease, snapshot, facts, ahead, time_us, entries =
     unpack(ARGV, at, at + 11)
-  local stream, commits = KEYS[key], call_id ~= '' and KEYS[key + 4] or nil
   if stream ~= events then
-    save_cursor()
-    read_workflow(workflow_id, key, time_us)
-    if is_from_replica(problem) then return redis.error_reply(problem) end
+    -- Save the cursor of the workflow before, and the time of this write.
+    if cursor_text then
+      call('HSET', meta_key, 'cursor', cursor_text)
+      if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
+      if is_new then
+        call('HSET', meta_key, 'created', now_us)
+        if retried then call('HSET', meta_key, 'retried', '1') end
+      end
+      if call('ZADD', index, score, workflow) == 1 then try('HINCRBY', partition, 'workflows', 1) end
+    end
+    if not stream then break end
+    -- Read the next workflow, and every key that all commits to it write.
+    workflow, events, meta_key, index, partition = workflow_id, stream, its_meta, its_index, its_partition
+    local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
+    local text, size, newer = meta[1], meta[4] or '0', nil
+    cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
+    w = nil
+    if
+      text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
+      and meta[2] and not meta[3] and not meta[5]
+    then
+      -- The score is the time, unless other writes have a later one.
+      newer = try('ZCOUNT', index, now_us, '+inf')
+      cursor = tonumber(text)
+    end
+    if newer ~= 0 then
+      rare = rare or make_rare_functions(now_us, now_ms)
+      w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
+      problem, cursor, score, is_new, retried =
+        rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
+      -- An error of a replica is one of the whole call: the sender must look for the primary.
+      if problem and string.find(problem, 'READONLY', 1, true) then return redis.error_reply(problem) end
+    end
   end
   local first, last = at + 12, at + 11 + 3 * entries
-  local next_key = key + (commits and 5 or 4)
-  -- Most commits have no extras.
-  local extras = (lease ~= '' or snapshot ~= '' or facts ~= '0')
-    and extras_of(last + 1, next_key, snapshot, facts, ahead, time_us)
+  local next_at, next_key = last + 1, key + (call_id == '' and 4 or 5)
+  local extras = lease ~= '' or snapshot ~= '' or facts ~= '0'
+  local is_plain = not (extras or problem or retried) and tried == '' and call_id == ''
+  if not is_plain then
+    rare = rare or make_rare_functions(now_us, now_ms)
+    w = w or rare.workflow_of(workflow, events, meta_key, index, partition, known_largest)
+  end
+  if extras then
+    extras = rare.extras_of(next_at, next_key, snapshot, facts, ahead, time_us)
+    next_at, next_key = extras.next_at, extras.next_key
+  end
   -- A commit without events creates nothing.
   local reply = not (first > last and problem == 'NEW_PARTITION ') and problem or waiting[events]
   local was_answered = reply and true
-  if not reply then
-    reply, was_answered = earlier_reply(commit_id, call_id, tried, expected, commits, first, last)
+  if not (reply or is_plain) then
+    reply, was_answered = rare.earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
+    if reply == 'LOOK_AGAIN ' then waiting[events] = reply end
   end
-  if reply == 'LOOK_AGAIN ' then waiting[events] = reply end
   local is_stored = type(reply) == 'number'
   if not reply then
-    if extras then reply = lease_error(lease, meta[5], meta_key, extras.leases) end
+    if extras then reply = rare.lease_error(lease, call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
     if not reply and expected ~= '' and cursor ~= tonumber(expected) then
-      reply = 'CURSOR_CONFLICT ' .. int(cursor)
+      reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
-    if not reply and extras then reply = extras_error(extras) end
+    if not reply and extras then reply = rare.extras_error(w, extras) end
     if not reply then
-      local failure
-      reply, failure = add_entries(commit_id, call_id, metadata, commits, first, last)
-      if is_from_replica(failure) then return redis.error_reply(failure) end
-      if extras and reply then store_extras(extras, lease) end
-      is_stored, reply = reply and true or false, reply or failure
+      reply = cursor
+      for place = first, last, 3 do
+        local count, header, payload = unpack(ARGV, place, place + 2)
+        local after = cursor + count
+        local text = string.format('%d', after)
+        reply = metadata == '' and try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id)
+          or try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id, 'm', metadata)
+        if reply.err then break end
+        cursor, cursor_text, largest = after, text, math.max(largest, #header + #payload)
+      end
+      is_stored = type(reply) ~= 'table'
+      if not is_stored then
+        reply = reply.err
+        if string.find(reply, 'READONLY', 1, true) then return redis.error_reply(reply) end
+      else
+        if call_id ~= '' and first <= last then
+          call('HSET', commits, commit_id, cursor_text)
+          call('HINCRBY', meta_key, 'ids', 1)
+        end
+        if extras then rare.store_extras(w, cursor, extras, lease) end
+      end
     end
   end
   -- A commit that was found is kept, too: another retry may arrive when it can no longer be found.
   if tried ~= '' and first <= last and not was_answered and reply ~= 'LOOK_AGAIN ' then
     local kept = type(reply) == 'string' and is_stored and cursor or reply
-    keep_reply(partition, call_id == '' and commit_id or call_id, kept, meta_key, meta[2] or is_stored)
+    rare.keep_reply(partition, call_id == '' and commit_id or call_id, kept, meta_key, not is_new or is_stored)
     retried = '1'
   end
   replies[#replies + 1] = reply
-  at, key = extras and extras.next_at or last + 1, extras and extras.next_key or next_key
+  at, key = next_at, next_key
 end
-save_cursor()
 return replies

@@ -52,7 +52,7 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
         # Of each of many: named by the loop that goes through them.
         assert "-- KEYS[1…]" in head
         assert "-- ARGV[1…]" in head
-        assert re.search(r"while at < #ARGV do", body)
+        assert re.search(r"while true do\n.*unpack\(KEYS, key,", body)
     declared = set(re.findall(r"\b[A-Z]+_[A-Z]+\b|\bDAMAGED\b", head.partition("-- Errors")[2]))
     assert declared == set(re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", body))
 

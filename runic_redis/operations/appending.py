@@ -250,7 +250,7 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "
             "search. It is not known whether the commit was stored, and it was not stored again. Read the workflow to "
-            "see. Pass a commit_id or an expected_cursor, and the store can tell in future."
+            "see. With a commit_id or an expected_cursor, the store can tell."
         )
     actual, expected = int(refusal.message), int(command.args[_HEAD.index("expected")])
     if actual < expected:

@@ -40,7 +40,7 @@ class Interrupted(BaseException):
 def is_by_design(error: StoreError) -> bool:
     """Is this error allowed in every run? It is for a retry without a commit id among trimmed commits."""
     return (
-        isinstance(error, StoreUnavailable) and "trimmed or too much to search" in str(error) and _TRIMMED in str(error)
+        isinstance(error, StoreUnavailable) and "trimmed or too many to search" in str(error) and _TRIMMED in str(error)
     )
 
 
