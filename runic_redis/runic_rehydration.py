@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runic_redis import runic_events as runic
+import runic_redis.runic_events as runic
 from runic_redis.errors import DecodeError, InvalidType, short_repr
 from runic_redis.events import FactRef
 from runic_redis.runic_events import Hash

@@ -25,7 +25,10 @@ from typing import IO, Any, Self
 __all__ = ["Forked", "run_forked"]
 
 _ROOT = Path(__file__).parent.parent
-_PRELOADED = ("runic_redis.store", "runic_redis.aio", "runic_redis.cli.main", "runic_redis.ui.serving", "uvicorn")
+_PRELOADED = (
+    *("runic_redis.store", "runic_redis.aio", "runic_redis.ui.serving", "uvicorn", "runic_redis.cli.main"),
+    *("runic_redis.cli.app", "runic_redis.cli.following", "runic_redis.cli.looking", "runic_redis.cli.running"),
+)
 _NUMBER = struct.Struct("=i")
 
 

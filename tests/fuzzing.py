@@ -11,7 +11,6 @@ from typing import Any
 import msgpack
 
 from runic_redis.admin import describing, exporting, importing, verifying, watching
-from runic_redis.codec import Codec
 from runic_redis.codec.compression import compress, decompress
 from runic_redis.codec.facts import DIGEST_BYTES, checksum
 from runic_redis.context import Context
@@ -22,6 +21,7 @@ from runic_redis.operations import appending, facts, leasing, listing, reading, 
 from runic_redis.operations.records import decode_commit
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, Operation
 from tests import strategies
+from tests.codecs import BOTH
 
 __all__ = ["OPERATIONS", "TARGETS", "Source", "attempt", "seeds", "split"]
 
@@ -32,11 +32,7 @@ LONGEST_MESSAGE = 4000
 # An operation that needs more round trips is in an endless loop.
 MOST_ROUNDS = 2000
 
-CODECS = [
-    Codec(default_registry, unknown_events, native=native)
-    for native in (True, False)
-    for unknown_events in ("raise", "wrap")
-]
+CODECS = [codec(default_registry, unknown_events) for codec in BOTH for unknown_events in ("raise", "wrap")]
 EVENTS: list[Any] = [
     {"a": 1, "b": [None, True, 2.5, "ü", b"\x00"]},
     strategies.Plain(1, {"k": [1.5]}),

@@ -23,9 +23,10 @@ from runic_redis.codec.limits import MOST_PAIRS
 from runic_redis.errors import DecodeError, StoreError
 from runic_redis.events import default_registry
 from tests import strategies
+from tests.codecs import BOTH
 from tests.fuzzing import attempt
 
-CODECS = [Codec(default_registry, "wrap", native=native) for native in (True, False)]
+CODECS = [codec(default_registry, "wrap") for codec in BOTH]
 PLAIN = CODECS[0].encode_commit([{}])[0].header
 MEGABYTE = 1024 * 1024
 

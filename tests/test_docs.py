@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer.main
 
-from runic_redis.cli.main import app
+from runic_redis.cli.app import make_group
 from tests.forking import run_forked
 from tests.servers import RunningServer
 
@@ -102,7 +101,7 @@ def test_the_verbs_of_the_command_line_that_the_docs_name_are_there() -> None:
     # (An archive begins with a line that looks like one.)
     pattern = r"\brunic-redis (?!archive 1)([a-z][a-z-]*)"
     named = {verb for page in PAGES for verb in re.findall(pattern, code_of(page))}
-    assert named <= set(typer.main.get_group(app).commands)
+    assert named <= set(make_group().commands)
     assert {"bench", "doctor", "events"} <= named
 
 

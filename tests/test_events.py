@@ -4,6 +4,7 @@ import dataclasses
 import gc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import InitVar, dataclass, field
 from datetime import datetime, tzinfo
 from enum import Enum
@@ -24,12 +25,12 @@ from runic_redis import (
 )
 from runic_redis.codec import Codec
 from runic_redis.events import EventRegistry, UnknownEvents
+from tests.codecs import rows_by_msgpack
 
 
 @pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["msgspec", "msgpack"])
 def _each_codec(request: pytest.FixtureRequest) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runic_redis.codec.INSTALLED", request.param)
+    with nullcontext() if request.param else rows_by_msgpack():
         yield
 
 

@@ -18,6 +18,7 @@ from runic_redis import Fact, FactRef, RedisStore, event, session
 from runic_redis.codec import Codec, encode_errors, entry_decoder, entry_encoder, limits, value_decoder, value_encoder
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import UnknownEvent, bare_registry, default_registry
+from tests.codecs import BOTH
 from tests.servers import RunningServer
 from tests.strategies import FrozenSlotted, Plain, events, same
 
@@ -119,15 +120,15 @@ def reads(run: Callable[[], Any]) -> bool:
 @settings(max_examples=100)
 @given(commit=st.lists(limited_events, min_size=1, max_size=3))
 def test_a_commit_is_taken_exactly_if_it_can_be_read(commit: list[Any]) -> None:
-    for native in (True, False):
-        is_taken_exactly_if_it_can_be_read(native, commit)
+    for make in BOTH:
+        is_taken_exactly_if_it_can_be_read(make, commit)
 
 
-def is_taken_exactly_if_it_can_be_read(native: bool, commit: list[Any]) -> None:
+def is_taken_exactly_if_it_can_be_read(make: Callable[..., Codec], commit: list[Any]) -> None:
     free_facts: dict[str, bytes] = {}
-    free = Codec(default_registry, "wrap", native=native).encode_commit(commit, free_facts)
+    free = make(default_registry, "wrap").encode_commit(commit, free_facts)
     with small_limits():
-        codec = Codec(default_registry, "wrap", native=native)
+        codec = make(default_registry, "wrap")
         taken, entries = accepts(lambda: codec.encode_commit(commit), "events")
         if taken:
             assert [event for entry in entries for event in codec.decode_entry(*entry[1:])]

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import typer.main
 
 import runic_redis
 from runic_redis import RedisStore
-from runic_redis.cli.main import app
+from runic_redis.cli.app import make_group
 from tests.servers import RunningServer
 from tests.test_docs import PAGES, ROOT, examples, run
 
@@ -56,7 +55,7 @@ def _public_docstrings() -> Iterator[str]:
         thing = getattr(runic_redis, name)
         for one in (thing, *vars(thing).values()) if isinstance(thing, type) else (thing,):
             yield getattr(one, "__doc__", None) or ""
-    for verb in typer.main.get_group(app).commands.values():
+    for verb in make_group().commands.values():
         yield verb.help or ""
         yield from (getattr(option, "help", None) or "" for option in verb.params)
 

@@ -12,16 +12,16 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-import typer.main
+import typer
 
 from runic_redis import errors
-from runic_redis.cli.main import app
+from runic_redis.cli.app import make_group
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 CLI = REFERENCE / "cli.md"
 ERRORS = (REFERENCE / "errors.md").read_text()
 
-VERBS: dict[str, Any] = dict(typer.main.get_group(app).commands)
+VERBS: dict[str, Any] = dict(make_group().commands)
 # The page explains these once.
 COMMON = ("--url", "--namespace", "--json")
 PLACEHOLDERS = {int: "N", float: "NUMBER", str: "TEXT", Path: "PATH"}

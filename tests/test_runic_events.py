@@ -1,6 +1,7 @@
 """Runic's events: they come back unchanged, and show what is pending."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from runic_redis.runic_events import (
     StateInitiated,
     pending,
 )
+from tests.codecs import rows_by_msgpack
 
 REF = FactRef("sha256:" + "0f" * 32)
 
@@ -133,8 +135,7 @@ NAMES = [name for name, _, _ in VOCABULARY]
 
 @pytest.fixture(autouse=True, scope="module", params=[True, False], ids=["msgspec", "msgpack"])
 def _each_codec(request: pytest.FixtureRequest) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runic_redis.codec.INSTALLED", request.param)
+    with nullcontext() if request.param else rows_by_msgpack():
         yield
 
 

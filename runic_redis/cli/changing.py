@@ -7,7 +7,7 @@ import typer
 
 from runic_redis.admin.describing import count_workflows
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, RequiredIds, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, counted, note, out, print_json, progress, stop
+from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, counted, note, print_json, progress, stop
 from runic_redis.errors import WorkflowNotFound, printable
 
 
@@ -38,7 +38,7 @@ def trim(
                 if as_json:
                     print_json({"workflow": workflow_id, "trimmed": cursor})
                 elif not every:
-                    out.print(printable(f"{workflow_id}: trimmed to {cursor}"))
+                    print(printable(f"{workflow_id}: trimmed to {cursor}"))
     if missing:
         raise typer.Exit(EXIT_NO)
 
@@ -62,7 +62,7 @@ def collect(
         if as_json:
             print_json({"removed": removed})
         else:
-            out.print(f"{counted(removed, 'fact')} removed")
+            print(f"{counted(removed, 'fact')} removed")
 
 
 def delete(
@@ -92,4 +92,4 @@ def delete(
             if as_json:
                 print_json({"workflow": workflow_id, "deleted": True})
             else:
-                out.print(printable(f"{workflow_id}: deleted"))
+                print(printable(f"{workflow_id}: deleted"))

@@ -5,13 +5,12 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from runic_redis.admin.doctor import Verdict
 from runic_redis.admin.doctor import doctor as run_doctor
 from runic_redis.admin.verifying import Verified, Verifier
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, counted, out, print_json, progress, table
+from runic_redis.cli.output import EXIT_NO, console, counted, print_json, progress, styled, table
 from runic_redis.errors import StoreError, printable
 
 # For how long `doctor` waits for the server, and for each durability.
@@ -64,10 +63,11 @@ def _report(all_of_it: Verified, *, named: bool, complete: bool, as_json: bool) 
     if as_json:
         print_json({**asdict(all_of_it), "sound": sound})
     else:
+        out = console()
         for finding in all_of_it.findings:
             mark = "repaired" if finding.repaired else "can be repaired" if finding.repairs else "damaged"
             style = "green" if finding.repaired else "yellow" if finding.repairs else "red"
-            out.print(Text.assemble((mark, style), printable(f" {finding.kind} {finding.name}: {finding.problem}")))
+            out.print(styled((mark, style), printable(f" {finding.kind} {finding.name}: {finding.problem}")))
         counts = [counted(all_of_it.workflows, "workflow"), counted(all_of_it.events, "event")]
         if not named:
             counts.append(counted(all_of_it.facts, "fact"))
@@ -91,11 +91,11 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
     else:
         shown = table("", "", "")
         for check in checks:
-            found = Text(printable(check.found))
-            if check.advice:
-                found.append(f"\n→ {printable(check.advice)}", "bold")
-            shown.add_row(check.name, Text(check.verdict, _STYLES[check.verdict]), found)
+            advice = f"\n→ {printable(check.advice)}" if check.advice else ""
+            found = styled(printable(check.found), (advice, "bold"))
+            shown.add_row(check.name, styled((check.verdict, _STYLES[check.verdict])), found)
         shown.show_header = False
+        out = console()
         out.print(shown, width=min(out.width, _WIDTH))
     if any(check.verdict == "bad" for check in checks):
         raise typer.Exit(EXIT_NO)

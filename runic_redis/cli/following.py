@@ -1,6 +1,5 @@
 """The verb `tail`: events as they are appended."""
 
-import gc
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -46,8 +45,6 @@ def tail(
     if last and not workflow_ids:
         stop("--last takes IDs: events of different workflows have no common order.", EXIT_USAGE)
     is_wanted = make_filter(kind, where)
-    # Keep the imported modules out of garbage collection, which would now and then delay an event by 40 ms.
-    gc.freeze()
     with opened(url, namespace, may_be_new=True, deadline_s=PATIENT_S) as store:
         found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
         wanted = ((workflow_id, record) for workflow_id, record in found if is_wanted(record))

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.text import Text
 
 from runic_redis.admin.describing import (
     Description,
@@ -24,11 +23,12 @@ from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most,
 from runic_redis.cli.output import (
     EXIT_NO,
     bytes_text,
+    console,
     counted,
-    out,
     print_json,
     print_pairs,
     progress,
+    styled,
     table,
     time_text,
 )
@@ -71,17 +71,17 @@ def workflows(
         if count:
             _print_count(store, prefix, state, as_json=as_json)
             return
-        shown = table("workflow", "state", "cursor", "last write", "snapshot", right=("cursor", "snapshot"))
-        for one in islice(_described(store, prefix, state, at_most(limit)), at_most(limit)):
-            if as_json:
+        found = islice(_described(store, prefix, state, at_most(limit)), at_most(limit))
+        if as_json:
+            for one in found:
                 print_json(asdict(one))
-                continue
+            return
+        shown = table("workflow", "state", "cursor", "last write", "snapshot", right=("cursor", "snapshot"))
+        for one in found:
+            state_text = styled((one.state, _STYLES[one.state]))
             snapshot = "" if one.snapshot_cursor is None else str(one.snapshot_cursor)
-            shown.add_row(
-                Text(printable(one.workflow_id)), _state_text(one), str(one.cursor), time_text(one.written), snapshot
-            )
-        if not as_json:
-            out.print(shown)
+            shown.add_row(printable(one.workflow_id), state_text, str(one.cursor), time_text(one.written), snapshot)
+        console().print(shown)
 
 
 def _print_count(store: RedisStore, prefix: str, state: State | None, *, as_json: bool) -> None:
@@ -174,7 +174,7 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
     print_pairs(
         [
             ("workflow", printable(one.workflow_id)),
-            ("state", _state_text(one)),
+            ("state", styled((one.state, _STYLES[one.state]))),
             ("cursor", one.cursor),
             ("created", time_text(one.created)),
             ("last write", time_text(one.written)),
@@ -209,9 +209,9 @@ def _print_commits(commits: list[Commit]) -> None:
             ", ".join(f"{name} {count}" if count > 1 else name for name, count in types.items()),
             *([_shortened(event_text(commit.metadata or {}))] if with_metadata else []),
         ]
-        shown.add_row(*(Text(printable(text)) for text in texts))
-    out.print()
-    out.print(shown)
+        shown.add_row(*map(printable, texts))
+    print()
+    console().print(shown)
 
 
 def _commit_json(commit: Commit) -> dict[str, Any]:
@@ -222,10 +222,6 @@ def _commit_json(commit: Commit) -> dict[str, Any]:
         "types": dict(Counter(map(event_type, commit.events))),
         "metadata": to_json(commit.metadata),
     }
-
-
-def _state_text(one: Description) -> Text:
-    return Text(one.state, style=_STYLES[one.state])
 
 
 def _snapshot_text(one: Description) -> str | None:
@@ -248,7 +244,7 @@ def facts(
         if as_json:
             print_json({"hash": fact_hash, "value": to_json(values[fact_hash])})
         else:
-            out.print(printable(value_text(values[fact_hash])))
+            print(printable(value_text(values[fact_hash])))
 
 
 def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:

@@ -9,7 +9,7 @@ from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
-from runic_redis.cli.output import EXIT_NO, Step, bytes_text, counted, note, out, print_json, progress
+from runic_redis.cli.output import EXIT_NO, Step, bytes_text, counted, note, print_json, progress
 from runic_redis.context import URL_VARIABLE
 from runic_redis.errors import printable
 
@@ -44,7 +44,7 @@ def export(
         print_json({**found, "problems": exporter.problems})
     else:
         resumed = f" ({gone_on:,} of them by an earlier run)" if gone_on else ""
-        out.print(f"{printable(str(file))}: {_text(exporter)}{resumed}, {bytes_text(size)}")
+        print(f"{printable(str(file))}: {_text(exporter)}{resumed}, {bytes_text(size)}")
     _end(exporter.problems)
 
 
@@ -123,7 +123,7 @@ def _report_import(importer: Importer, *, as_json: bool) -> None:
         print_json({**_counts(importer), "there_already": importer.there, "problems": importer.problems})
     else:
         there = f"; {counted(importer.there, 'workflow')} existed already" if importer.there else ""
-        out.print(f"imported: {_text(importer)}{there}")
+        print(f"imported: {_text(importer)}{there}")
     _end(importer.problems)
 
 

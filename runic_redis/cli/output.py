@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from runic_redis.errors import printable
+
+# Rich is slow to import, so only what prints with it does.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
 # The thing asked for does not exist, or is damaged.
 EXIT_NO = 1
@@ -33,19 +35,12 @@ _UNFOLDED = 100_000
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
-out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
 
 def prepare_streams() -> None:
-    """Prepare the output: characters that its encoding lacks are escaped, and a closed output accepts everything.
-
-    A table in a terminal is as wide as the terminal. Elsewhere no line is folded, so that `grep` finds whole ids.
-    """
+    """Prepare the output: characters that its encoding lacks are escaped, and a closed output accepts everything."""
     sys.stdout, sys.stderr = _prepared(sys.stdout), _prepared(sys.stderr)
     if os.environ.get("COLUMNS", "").isdecimal() and int(os.environ["COLUMNS"]) < _NARROWEST:
         os.environ["COLUMNS"] = str(_NARROWEST)  # for the help, too
-    out.width = max(shutil.get_terminal_size().columns, _NARROWEST) if out.is_terminal else _UNFOLDED
 
 
 def _prepared(stream: TextIO | None) -> TextIO:
@@ -78,8 +73,29 @@ def _json_form(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no form in JSON")
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> Table:
+def console(*, stderr: bool = False) -> "Console":
+    """Return a console that prints tables and styled texts. It is as wide as the terminal.
+
+    Elsewhere than in a terminal, no line is folded, so that `grep` finds whole ids.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    made.width = max(shutil.get_terminal_size().columns, _NARROWEST) if made.is_terminal else _UNFOLDED
+    return made
+
+
+def styled(*parts: str | tuple[str, str]) -> "Text":
+    """Return a text of parts, each plain or with its style."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text.assemble(*parts)
+
+
+def table(*columns: str, right: Sequence[str] = ()) -> "Table":
     """Return an empty table; the columns named in `right` are right-aligned."""
+    from rich.table import Table  # noqa: PLC0415
+
     made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
@@ -88,13 +104,16 @@ def table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 def print_pairs(items: Sequence[tuple[str, Any]]) -> None:
     """Print names and values. Pairs without a value are left out."""
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     made = Table(box=None, pad_edge=False, show_header=False)
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for name, value in items:
         if value not in (None, ""):
             made.add_row(name, value if isinstance(value, Text) else printable(str(value)))
-    out.print(made)
+    console().print(made)
 
 
 def time_text(time: datetime | None) -> str:
@@ -117,26 +136,32 @@ def bytes_text(size: float) -> str:
 
 
 class Step:
-    """A progress bar."""
+    """A progress bar, or none."""
 
-    def __init__(self, bar: Progress, task: Any) -> None:
+    def __init__(self, bar: "Progress | None" = None, task: Any = None) -> None:
         self._bar = bar
         self._task = task
 
     def to(self, done: float, total: float | None = None) -> None:
         """Show how much is done, and of how much if that has changed."""
-        self._bar.update(self._task, completed=done, total=total)
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total)
 
 
 @contextmanager
 def progress(what: str, total: float | None, *, quiet: bool) -> Iterator[Step]:
     """Show a progress bar on standard error, if that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield Step()
+        return
+    from rich import progress as bars  # noqa: PLC0415
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_err, transient=True, disable=quiet or not _err.is_terminal) as bar:
+    with bars.Progress(*columns, console=console(stderr=True), transient=True) as bar:
         yield Step(bar, bar.add_task(what, total=total))

@@ -5,12 +5,11 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
 
 from runic_redis.admin.describing import describe_one, fact_labels
 from runic_redis.cli.filters import Kind, Since, Until, Where, make_filter, parse_moment, resolve_moment
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened
-from runic_redis.cli.output import note, out, print_json, time_text
+from runic_redis.cli.output import console, note, print_json, styled, time_text
 from runic_redis.errors import StoreError, printable
 from runic_redis.events import bare_registry, refs_in
 from runic_redis.events.plain import event_fields, event_text, event_type, to_json
@@ -71,10 +70,11 @@ def print_records(
         for workflow_id, record in records:
             print_json(_record_json(workflow_id, record))
         return
+    out = console()
     labels = _labels(store, [event for _, record in records for event in (record.event, record.metadata)])
     for workflow_id, record in records:
         metadata = event_text(record.metadata, labels) if record.metadata else ""
-        line = Text.assemble(
+        line = styled(
             (f"{printable(workflow_id)} " if named else "", "cyan"),
             (f"{record.cursor:>8} ", "bold"),
             (f"{time_text(record.time)} ", "dim"),

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from runic_redis.cli.options import AsJson, Url
-from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.cli.output import EXIT_USAGE, print_json, stop
 from runic_redis.errors import printable
 
 
@@ -41,7 +41,7 @@ def serve(
         if as_json:
             print_json(urls)
         else:
-            out.print(f"{printable(urls['url'])}\n{printable(urls['socket'])}\nCtrl-C ends it.")
+            print(f"{printable(urls['url'])}\n{printable(urls['socket'])}\nCtrl-C ends it.")
         sys.stdout.flush()
         signal.sigwait(ends)
 

@@ -8,7 +8,7 @@ import typer
 
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.cli.options import AsJson, Namespace, Url, opened
-from runic_redis.cli.output import EXIT_USAGE, out, print_json, stop
+from runic_redis.cli.output import EXIT_USAGE, print_json, stop
 from runic_redis.errors import InvalidArgument, printable
 from runic_redis.events import bare_registry
 
@@ -49,7 +49,7 @@ def ui(
         if as_json:
             print_json({"url": shown})
         else:
-            out.print(f"{printable(shown)}\nCtrl-C ends it.")
+            print(f"{printable(shown)}\nCtrl-C ends it.")
         print(end="", flush=True)
 
     # Opened first like in the other verbs, so that failures are reported alike.

@@ -2,8 +2,8 @@
 
 `value_encoder` and `value_decoder` convert values, with the types in `extensions`. `entry_encoder` and `entry_decoder`
 convert the entries of a stream. `facts` encodes and verifies facts. `compression` has the envelope of a payload,
-`limits` the limits of sizes and depths. `encode_errors` explains why a value cannot be encoded. `native` uses msgspec
-if it is installed. Nothing here knows keys or servers.
+`limits` the limits of sizes and depths. `encode_errors` explains why a value cannot be encoded. `native` reads and
+writes rows with msgspec. Nothing here knows keys or servers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,6 @@ from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_coun
 from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder, fact_matches, verified_bytes
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_METADATA_BYTES
-from runic_redis.codec.native import INSTALLED
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import DecodeError, reason
 from runic_redis.events import EventRegistry, UnknownEvents
@@ -41,8 +40,8 @@ __all__ = [
 class _Encoders(local):
     """A set of encoders for each thread, because encoders reuse their buffers."""
 
-    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
-        self.entries = EntryEncoder(registry, native=native)
+    def __init__(self, registry: EventRegistry) -> None:
+        self.entries = EntryEncoder(registry)
         self.facts = FactEncoder(registry)
         self.values = ValueEncoder(registry)
         self.states = StateEncoder(registry)
@@ -54,15 +53,13 @@ class Codec:
     Args:
         registry: the event types.
         unknown_events: how to read events of other types: "raise" or "wrap".
-        native: whether to use msgspec; None to use it if it is installed.
     """
 
-    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents, *, native: bool | None = None) -> None:
-        native = native if native is not None else INSTALLED
+    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents) -> None:
         self.registry = registry
-        self._encoders = _Encoders(registry, native=native)
-        self._decoder = EntryDecoder(registry, unknown_events, native=native)
-        self._strict_decoder = EntryDecoder(registry, "raise", native=native)
+        self._encoders = _Encoders(registry)
+        self._decoder = EntryDecoder(registry, unknown_events)
+        self._strict_decoder = EntryDecoder(registry, "raise")
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes] | None = None) -> list[Entry]:
         """Return the entries of a commit, one or several if it is large, and add its facts to `facts`."""

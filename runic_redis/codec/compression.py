@@ -12,8 +12,8 @@ ZSTD = b"\x01"
 _FRAME = zstandard.FRAME_HEADER
 # Compressing a smaller payload costs more time than it is worth.
 COMPRESS_FROM_BYTES = 1024
-# On events, a higher level costs more time than it saves memory; see docs/performance.md.
-LEVEL = 1
+# A higher level costs more time than it saves memory, and a lower one the other way round: see docs/performance.md.
+LEVEL = -1
 # Writers never exceed this size, so readers never expand a payload beyond it.
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
 

@@ -73,10 +73,11 @@ class _Restorer(NamedTuple):
 class _Schemas:
     """A decoded header: what rebuilds its events, and reads their rows if they have one schema."""
 
-    def __init__(self, restorers: dict[int, _Restorer], *, native: bool) -> None:
+    def __init__(self, restorers: dict[int, _Restorer]) -> None:
         self.restorers = restorers
         self.multiplies = any(restorer.multiplies for restorer in restorers.values())
-        self._read_rows = row_reader(restorers[0].field_count) if native and len(restorers) == 1 else None
+        self._holds_bytes = (False,) * restorers[0].field_count if len(restorers) == 1 else ()
+        self._read_rows = row_reader(self._holds_bytes) if len(restorers) == 1 else None
         self._failures = 0
 
     def typed_rows(self, packed: bytes) -> list[Any] | None:
@@ -87,14 +88,20 @@ class _Schemas:
         self._failures = 0 if rows is not None else self._failures + 1
         return rows
 
+    def learn(self, row: Sequence[Any]) -> None:
+        """Prepare to read rows whose fields hold bytes where this row's do."""
+        holds_bytes = tuple([type(value) is bytes for value in row[1:]])
+        if self._read_rows is not None and holds_bytes != self._holds_bytes and self._failures <= _TRIES:
+            self._holds_bytes = holds_bytes
+            self._read_rows = row_reader(holds_bytes)
+
 
 class EntryDecoder:
     """A decoder of entries and of the objects in them. Threads may share it."""
 
-    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry, unknown_events: UnknownEvents) -> None:
         self._registry = registry
         self._unknown_events = unknown_events
-        self._native = native
         self._generation = registry.generation
         self._by_header: dict[bytes, _Schemas] = {}
         self._by_schema: dict[bytes, _Restorer] = {}
@@ -115,6 +122,8 @@ class EntryDecoder:
         rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
         try:
             events = schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
+            if rows:
+                schemas.learn(rows[0])
             return Multiplied(events) if schemas.multiplies and Several in set(map(type, events)) else events
         except StoreError:
             raise
@@ -153,7 +162,7 @@ class EntryDecoder:
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
-            known = _Schemas(restorers, native=self._native)
+            known = _Schemas(restorers)
             self._remember(self._by_header, header, known)
         return known
 

@@ -6,8 +6,9 @@ is a compression byte and the rows, as MessagePack ``[[schema index, value, …]
 header by its bytes, and Redis stores the bytes once for many entries.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Self, cast
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, repeat
+from typing import Any, NamedTuple, Self
 
 import msgpack
 
@@ -15,20 +16,22 @@ from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, payload_s
 from runic_redis.codec.encode_errors import encode_error
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_EVENT_BYTES, MAX_HEADER_BYTES, SPLIT_BYTES
-from runic_redis.codec.native import row_writer
+from runic_redis.codec.native import write_rows
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
-from runic_redis.events.attributes import Read
-from runic_redis.events.event_types import EventType, Schema
+from runic_redis.events.event_types import EventType
 from runic_redis.events.references import checked_ref
 
 # How many headers the encoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
 _PLAIN_DICT = (None, 0, ())
-# How to read the events of a class. A tuple has the schema's index, the function that reads the values, and the names
-# that an event's `__dict__` must have, if that matters. An event type means that each event is read by its content.
-_ReadPlan = tuple[int, Read, tuple[str, ...] | None] | EventType
+# So few events of a class are read event by event, more of them field by field.
+_FEW = 4
+
+
+class _NotAnEventError(ValueError):
+    """A class is not one of events."""
 
 
 class Entry(NamedTuple):
@@ -112,11 +115,13 @@ class _SchemaTable(ValueEncoder):
 class EntryEncoder:
     """An encoder of commits and logs. Only one thread may use it at a time."""
 
-    def __init__(self, registry: EventRegistry, *, native: bool) -> None:
+    def __init__(self, registry: EventRegistry) -> None:
         self._registry = registry
         self._table = _SchemaTable(registry)
-        self._write_rows = row_writer() if native else None
         self._headers: dict[tuple[Any, ...], bytes] = {}
+        # The classes whose events consist of their fields, as of a number of registrations.
+        self._classes: dict[type, EventType] = {}
+        self._generation = registry.generation
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes]) -> list[Entry]:
         """Return the entries of a commit: one, or several if it is large.
@@ -181,38 +186,13 @@ class EntryEncoder:
 
     def _encode(self, events: Sequence[Any], path: str, first: int) -> tuple[bytes, bytes]:
         """Return the header and the packed rows of events; `first` is the place of the first event in the path."""
-        table = self._table
-        table.indexes = {}
-        known: dict[type, _ReadPlan] = {}
-        rows: list[list[Any]] = []
-        for event in events:
-            kind = type(event)
-            try:
-                found = known.get(kind)
-                if found is None:
-                    if kind is UnknownEvent:
-                        rows.append([table.schema_reference(event.schema), *event.fields.values()])
-                        continue
-                    found = known[kind] = self._reader(event, path, first + len(rows))
-                if isinstance(found, tuple):
-                    index, read, held = found
-                    if held is None or tuple(event.__dict__) == held:
-                        rows.append([index, *read(event)])
-                        continue
-                    found = cast("EventType", self._registry.of(kind))
-                schema, values = table.fields_to_write(found, event)
-                index = table.schema_reference(schema)
-                rows.append([index, *values])
-                known[kind] = _read_plan(found, schema, index)
-            except StoreError:
-                raise
-            except Exception as error:  # reading the fields of an event may raise anything
-                where = f"{path}[{first + len(rows)}]"
-                raise EncodeError(
-                    f"{where}, a {kind.__qualname__}, cannot be read: {error}; nothing was sent.", path=where
-                ) from error
-        packed = (self._write_rows and self._write_rows(rows)) or self._pack(rows, events, path, first)
-        schemas = tuple(table.indexes)
+        self._table.indexes = {}
+        read = self._read_by_class(events)
+        rows, values = read or (self._read_each(events, path, first),) * 2
+        packed = write_rows(rows, values)
+        if packed is None:
+            packed = self._pack(list(map(list, rows)) if read else rows, events, path, first)
+        schemas = tuple(self._table.indexes)
         header = self._headers.get(schemas)
         if header is None:
             header = msgpack.packb(schemas)
@@ -222,22 +202,93 @@ class EntryEncoder:
                 self._headers[schemas] = header
         return header, packed
 
-    def _reader(self, event: Any, path: str, number: int) -> tuple[int, Read, None] | EventType:
-        """Return how to read the events of this event's class."""
+    def _read_by_class(self, events: Sequence[Any]) -> tuple[list[Any], list[Collection[Any]]] | None:
+        """Return the rows of events, and all their values in any order; None to read the events one by one.
+
+        Almost all of it runs in C, because it reads the events of each class together.
+        """
+        rows_of: dict[type, list[Any]] = {}
+        values: list[Collection[Any]] = []
+        for cls, ours in _by_class(events).items():
+            try:
+                rows, their_values = self._rows_of_class(cls, ours)
+            except Exception:  # reading one by one shows which event cannot be read
+                return None
+            rows_of[cls] = rows
+            values += their_values
+        if len(rows_of) == 1:
+            return rows, values
+        in_turn = {cls: iter(rows) for cls, rows in rows_of.items()}
+        return [next(in_turn[type(event)]) for event in events], values
+
+    def _rows_of_class(self, cls: type, events: Sequence[Any]) -> tuple[list[Any], Sequence[Collection[Any]]]:
+        """Return the rows and the values of events of a class, if they consist of their fields.
+
+        Raises:
+            ValueError: the events do not consist of their fields, or are not of a class of events.
+        """
+        if cls is dict:
+            index = self._table.schema_reference(_PLAIN_DICT)
+            return [(index, event) for event in events], [events]
+        if self._generation != self._registry.generation:
+            self._generation = self._registry.generation
+            self._classes = {}
+        registered = self._classes.get(cls)
+        if registered is None:
+            registered = self._event_type(cls)
+            if not registered.is_plain and registered.kind.held is None:
+                raise ValueError("the events do not consist of their fields")
+            self._classes[cls] = registered
+        kind = registered.kind
+        if kind.held is not None and set(map(tuple, map(vars, events))) != {kind.held}:
+            raise ValueError("an event does not consist of its fields")
+        index = self._table.schema_reference(registered.schema)
+        if kind.read_columns is not None and len(events) > _FEW:
+            columns = kind.read_columns(events)
+            return list(zip(repeat(index, len(events)), *columns, strict=True)), columns
+        rows = [(index, *kind.read(event)) for event in events]
+        return rows, [list(chain.from_iterable(rows))]
+
+    def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[list[Any]]:
+        """Return the rows of events, read one by one; `first` is the place of the first event in the path."""
+        table = self._table
+        table.indexes = {}
+        rows: list[list[Any]] = []
+        for event in events:
+            try:
+                schema, values = self._fields_of(event)
+                rows.append([table.schema_reference(schema), *values])
+            except StoreError:
+                raise
+            except _NotAnEventError:
+                where = f"{path}[{first + len(rows)}]"
+                raise EncodeError(
+                    f"{where} is a {type(event).__module__}.{type(event).__qualname__}, which is neither a plain dict "
+                    "nor of a class registered with @event; nothing was sent.",
+                    path=where,
+                ) from None
+            except Exception as error:  # reading the fields of an event may raise anything
+                where = f"{path}[{first + len(rows)}]"
+                raise EncodeError(
+                    f"{where}, a {type(event).__qualname__}, cannot be read: {error}; nothing was sent.", path=where
+                ) from error
+        return rows
+
+    def _fields_of(self, event: Any) -> tuple[Any, Iterable[Any]]:
+        """Return the schema of an event, and its values."""
         kind = type(event)
-        registered = None if kind is FactRef else self._registry.of(kind)
-        if registered is not None and not registered.is_value:
-            if registered.is_plain:
-                return self._table.schema_reference(registered.schema), registered.kind.read, None
-            return registered
         if kind is dict:
-            return self._table.schema_reference(_PLAIN_DICT), _itself, None
-        where = f"{path}[{number}]"
-        raise EncodeError(
-            f"{where} is a {kind.__module__}.{kind.__qualname__}, which is neither a plain dict nor of a class "
-            "registered with @event; nothing was sent.",
-            path=where,
-        )
+            return _PLAIN_DICT, (event,)
+        if kind is UnknownEvent:
+            return event.schema, event.fields.values()
+        return self._table.fields_to_write(self._event_type(kind), event)
+
+    def _event_type(self, cls: type) -> EventType:
+        """Return the registered type of a class of events."""
+        registered = None if cls is FactRef else self._registry.of(cls)
+        if registered is None or registered.is_value:
+            raise _NotAnEventError
+        return registered
 
     def _pack(self, rows: list[list[Any]], events: Sequence[Any], path: str, first: int) -> bytes:
         self._table.divisible = path == "events" and len(events) > 1
@@ -259,11 +310,14 @@ class EntryEncoder:
             ) from error.__cause__
 
 
-def _read_plan(registered: EventType, schema: Schema, index: int) -> _ReadPlan:
-    """Return how to read the next event of a class, after an event that was written with this schema."""
-    kind = registered.kind
-    is_whole = kind.held is not None and schema is registered.schema
-    return (index, kind.read, kind.held) if is_whole else registered
+def _by_class(events: Sequence[Any]) -> dict[type, Sequence[Any]]:
+    """Return the events of each class, in the order in which the classes appear."""
+    if len(set(map(type, events))) == 1:
+        return {type(events[0]): events}
+    of_class: dict[type, list[Any]] = {}
+    for event in events:
+        of_class.setdefault(type(event), []).append(event)
+    return {**of_class}
 
 
 def _header_too_large(header: bytes, path: str) -> EncodeError:
@@ -272,7 +326,3 @@ def _header_too_large(header: bytes, path: str) -> EncodeError:
         f"{MAX_HEADER_BYTES} are stored: append fewer types of events at once; nothing was sent.",
         path=path,
     )
-
-
-def _itself(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
-    return (event,)

@@ -23,10 +23,12 @@ from runic_redis.events.attributes import (
     Beside,
     Build,
     Read,
+    ReadColumns,
     attribute_name,
     attribute_reader,
     attributes_beside,
     build_each,
+    column_reader,
     is_descriptor,
     plain_names,
     restoring_build,
@@ -63,6 +65,7 @@ class Kind:
         optional: the fields that may be left out: a field without a value, or a field with a default whose value cannot
             be encoded. It comes back with its default, or without a value.
         inexact: whether an instance may come back different, so that the writer must try each instance.
+        read_columns: the same as `read`, for many instances at once and by field; None if `read` is the only way.
     """
 
     fields: tuple[str, ...]
@@ -74,6 +77,7 @@ class Kind:
     held: tuple[str, ...] | None = None
     optional: frozenset[str] = frozenset()
     inexact: bool = False
+    read_columns: ReadColumns | None = None
 
     def may_leave_out(self, name: str) -> bool:
         """Return whether a field is left out if its value cannot be encoded."""
@@ -165,7 +169,7 @@ def _without_transient(kind: Kind, cls: type, transient: Collection[str]) -> Kin
     def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
         return kind.build([all_values(kind, dict(zip(stored, row, strict=True))) for row in rows])
 
-    return dataclasses.replace(kind, fields=stored, read=read, build=build, held=None)
+    return dataclasses.replace(kind, fields=stored, read=read, build=build, held=None, read_columns=None)
 
 
 def all_values(kind: Kind, known: dict[str, Any]) -> list[Any]:
@@ -217,7 +221,8 @@ def _of_attributes(cls: Any, attributes: tuple[str, ...], besides: Mapping[str, 
     names, read = plain_names(cls, attributes), attribute_reader(attributes)
     build = restoring_build(cls, attributes, besides)
     held = attributes if not inexact and beside is not None and not slot_names(cls) else None
-    return Kind(names, read, build, {}, beside, partial(set_attributes, cls), held=held, inexact=inexact)
+    kind = Kind(names, read, build, {}, beside, partial(set_attributes, cls), held=held, inexact=inexact)
+    return dataclasses.replace(kind, read_columns=column_reader(attributes))
 
 
 def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
@@ -277,7 +282,8 @@ def _msgspec_struct(cls: Any, hidden: Collection[str]) -> Kind:
     beside = attributes_beside(cls, attributes, hidden) if cls.__dictoffset__ else None
     defaults = _field_defaults(names, fields, msgspec.NODEFAULT)
     restore = partial(set_attributes, cls)
-    return Kind(names, attribute_reader(attributes), build, defaults, beside, restore, inexact=hooked)
+    kind = Kind(names, attribute_reader(attributes), build, defaults, beside, restore, inexact=hooked)
+    return dataclasses.replace(kind, read_columns=column_reader(attributes))
 
 
 def _pydantic_model(cls: Any, hidden: Collection[str]) -> Kind:
