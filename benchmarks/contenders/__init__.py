@@ -18,6 +18,7 @@ MODULES = {
     "event_sourcing_sqlite": "eventsourcing",
     "event_sourcing_postgres": "'eventsourcing[postgres]' 'psycopg[binary]'",
     "langgraph_sqlite": "langgraph-checkpoint-sqlite",
+    "langgraph_postgres": "langgraph-checkpoint-postgres 'psycopg[binary]'",
     "dbos_steps": "dbos",
 }
 

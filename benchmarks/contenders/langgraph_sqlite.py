@@ -39,19 +39,21 @@ class LangGraphSQLite(Contender):
 
         def superstep(number: int, event: Any) -> None:
             values = dataclasses.asdict(event)
-            self._at = self._saver.put_writes(self._at, [("event", values)], f"task-{number}") or self._at
-            checkpoint = empty_checkpoint()
-            checkpoint["channel_values"] = {"event": values}
-            self._at = self._saver.put(self._at, checkpoint, {"source": "loop", "step": number, "parents": {}}, {})
+            self._saver.put_writes(self._at, [("event", values)], f"task-{number}")
+            self._at = self._put(self._at, {"event": values}, number)
 
-        self.save_snapshot(key, 0, {})
-        self._at = self._saver.get_tuple(_config(key)).config
+        self._at = self._put(_config(key), {}, 0)
         return one_by_one([functools.partial(superstep, *one) for one in enumerate(some_events(count), 1)], count)
 
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
+        return self._put(_config(key), state, mark)
+
+    def _put(self, config: Any, state: dict[str, Any], step: int) -> Any:
+        """Save a checkpoint in which every channel is new, and return its configuration."""
         checkpoint = empty_checkpoint()
-        checkpoint["channel_values"] = state
-        return self._saver.put(_config(key), checkpoint, {"source": "loop", "step": mark, "parents": {}}, {})
+        versions = dict.fromkeys(state, checkpoint["id"])
+        checkpoint["channel_values"], checkpoint["channel_versions"] = state, versions
+        return self._saver.put(config, checkpoint, {"source": "loop", "step": step, "parents": {}}, versions)
 
     def load_snapshot(self, key: str) -> tuple[Any, dict[str, Any]]:
         found = self._saver.get_tuple(_config(key))
