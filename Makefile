@@ -77,4 +77,7 @@ $(VENV)/fuzz: pyproject.toml
 $(VENV)/bench: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	for package in umadb salamander-db dbos; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check $$package || echo "$$package: not measured"; \
+	done
 	touch $@

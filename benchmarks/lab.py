@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import servers
-from .contenders import MODULES, open_contenders
+from .contenders import open_contenders
 from .contenders.base import Contender, Missing, Place
 from .contenders.ours import Ours
 from .scale import Scale
@@ -28,7 +28,7 @@ class Lab:
     # A case keeps things for later cases here. They are closed with the lab, in reverse order.
     stack: contextlib.ExitStack
     grown: dict[int, str] = field(default_factory=dict)
-    _always: "Lab | None" = None
+    _synced: "Lab | None" = None
 
     @property
     def ours(self) -> Ours:
@@ -36,23 +36,26 @@ class Lab:
         assert isinstance(ours, Ours)
         return ours
 
-    def always(self) -> "Lab":
-        """Return the lab whose server syncs its file before each reply, and open it at the first call."""
+    def synced(self) -> "Lab":
+        """Return the lab with fsync, and open it at the first call."""
         if not self.place.server.embedded:
             raise Missing("only on the embedded server, which can sync before each reply")
-        if self._always is None:
-            directory = self.place.directory / "always"
+        if self._synced is None:
+            directory = self.place.directory / "synced"
             server = self.stack.enter_context(servers.embedded(directory, fsync="always"))
-            place = Place(server, directory, self.place.runner)
-            self._always = self.stack.enter_context(_opened(place, self.scale, ("ours", "by_hand")))
-        return self._always
+            place = Place(server, directory, self.place.runner, fsync=True)
+            self._synced = self.stack.enter_context(_opened(place, self.scale))
+        return self._synced
+
+    def labs(self) -> "list[Lab]":
+        """Return this lab, and the one with fsync if it is open."""
+        return [self] if self._synced is None else [self, self._synced]
 
     def forget(self) -> None:
         """Delete what a case has written."""
-        for contender in self.contenders.values():
-            contender.forget()
-        if self._always is not None:
-            self._always.forget()
+        for lab in self.labs():
+            for contender in lab.contenders.values():
+                contender.forget()
 
 
 @contextlib.contextmanager
@@ -61,13 +64,13 @@ def open_lab(url: str | None, scale: Scale) -> Iterator[Lab]:
     with tempfile.TemporaryDirectory(prefix="runic-bench-") as temporary, asyncio.Runner() as runner:
         directory = Path(temporary)
         opened = servers.embedded(directory / "server") if url is None else servers.reached(url)
-        with opened as server, _opened(Place(server, directory, runner), scale, MODULES) as lab:
+        with opened as server, _opened(Place(server, directory, runner, fsync=False), scale) as lab:
             yield lab
 
 
 @contextlib.contextmanager
-def _opened(place: Place, scale: Scale, modules: tuple[str, ...]) -> Iterator[Lab]:
-    contenders, missing = open_contenders(place, modules)
+def _opened(place: Place, scale: Scale) -> Iterator[Lab]:
+    contenders, missing = open_contenders(place)
     with contextlib.ExitStack() as stack:
         for contender in contenders.values():
             stack.callback(contender.close)

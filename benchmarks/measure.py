@@ -83,7 +83,7 @@ def one_by_one(calls: Calls, items: int) -> Turn:
     """Time calls one after the other. The cost is in µs an item."""
     latencies: list[float] = []
     seconds = timed(lambda: latencies.extend(map(timed, calls)))
-    return _turn(seconds, latencies, items)
+    return turn_of(seconds, latencies, items)
 
 
 def from_threads(callers: Sequence[Calls], items: int) -> Turn:
@@ -99,7 +99,7 @@ def from_threads(callers: Sequence[Calls], items: int) -> Turn:
         ready.wait()
         began = time.perf_counter()
         latencies = [latency for future in futures for latency in future.result()]
-        return _turn(time.perf_counter() - began, latencies, items)
+        return turn_of(time.perf_counter() - began, latencies, items)
 
 
 async def from_tasks(callers: Sequence[AsyncCalls], items: int) -> Turn:
@@ -114,10 +114,11 @@ async def from_tasks(callers: Sequence[AsyncCalls], items: int) -> Turn:
 
     began = time.perf_counter()
     await asyncio.gather(*map(work, callers))
-    return _turn(time.perf_counter() - began, latencies, items)
+    return turn_of(time.perf_counter() - began, latencies, items)
 
 
-def _turn(seconds: float, latencies: Sequence[float], items: int) -> Turn:
+def turn_of(seconds: float, latencies: Sequence[float], items: int) -> Turn:
+    """Return a turn of some seconds. The cost is in µs an item."""
     return Turn(seconds / items * 1e6, percentiles([latency * 1e6 for latency in latencies]))
 
 

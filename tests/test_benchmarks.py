@@ -9,12 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import msgpack
 import pytest
 from rich.console import Console
 
 from benchmarks import contenders
-from benchmarks.cases import Case, Goal, all_cases
+from benchmarks.cases import Case, all_cases
 from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
+from benchmarks.events import KINDS, Kind, some_events
 from benchmarks.figures import Spread, Turn, percentile, percentiles, ratios, spread
 from benchmarks.measure import Budget, Side, Taken, take_turns
 from benchmarks.results import Report, result_of
@@ -29,7 +31,6 @@ TINY = dataclasses.replace(
     budget=Budget(warm_up=1, rounds=2, least=1, seconds=0),
     effort=0.01,
     tasks=(2, 4),
-    most_tasks=8,
     read=(300, 200),
     weighed=200,
     workflow_sizes=(10, 1000),
@@ -72,12 +73,24 @@ def test_every_case_has_figures_or_says_why_not(report: Report) -> None:
                 assert all(value > 0 for value in figure.latencies_us.values())
 
 
-def test_ours_and_by_hand_are_compared(report: Report) -> None:
+def test_ours_is_compared_with_packing_by_hand(report: Report) -> None:
     by_name = {result.name: result for result in report.results}
-    for name in ("append/1", "append/1000", "append/1/threads/16", "read/large/100", "recover", "memory/1", "list"):
-        (compared,) = (one for one in by_name[name].comparisons if one.against == "redis-py by hand")
-        assert compared.ratio is not None
+    names = [f"append/{kind.name}/{batch}" for kind in KINDS for batch in (1, 10, 100, 1000)]
+    names += ["append/mixed/1/threads/16", "read/flat", "read/mixed-structs", "memory/flat/1", "recover", "list"]
+    for name in names:
+        (compared,) = (one for one in by_name[name].comparisons if one.against == "packed by hand")
         assert compared.ratio.median > 0
+    assert {one.against for one in by_name["append/mixed/100"].comparisons} >= {"one XADD per event"}
+
+
+def test_both_durabilities_are_compared_with_other_stores(report: Report) -> None:
+    by_name = {result.name: result for result in report.results}
+    for durability in ("everysec", "fsync"):
+        (compared,) = (
+            one for one in by_name[f"stores/{durability}/append/100"].comparisons if one.against == "bare SQLite"
+        )
+        assert compared.ratio.median > 0
+        assert by_name[f"step/{durability}"].figures[0].name == "runic_redis"
 
 
 def test_it_says_what_was_measured_on(report: Report) -> None:
@@ -89,11 +102,18 @@ def test_it_says_what_was_measured_on(report: Report) -> None:
 
 def test_the_reports(run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "SHORT", TINY)
-    console = Console(width=200, record=True)
-    run.run_bench(None, full=False, only="append/1/p50", out=tmp_path / "new", console=console)
+    console = Console(width=80, record=True)
+    run.run_bench(None, full=False, only="append/mixed/10", out=tmp_path / "new", console=console)
     written = json.loads((tmp_path / "new" / "bench.json").read_text())
-    assert "append/1/p50" in {result["name"] for result in written["results"]}
-    assert "append 1 event, one caller" in console.export_text()
+    assert "append/mixed/10" in {result["name"] for result in written["results"]}
+    assert "append 10, mixed events" in console.export_text()
+
+
+def test_the_text_fits_a_terminal(run: ModuleType, report: Report) -> None:
+    lines = run.text.render(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    headlines = lines[lines.index("runic_redis against packed by hand") :]
+    assert any(re.match(r"append 1,000, rich events +\d\S* \(\S+ to \S+\)$", line) for line in headlines)
 
 
 def test_the_html_is_one_file(run: ModuleType, report: Report) -> None:
@@ -112,20 +132,21 @@ def test_nothing_stays_on_the_server(run: ModuleType, valkey: RunningServer) -> 
     with valkey.client() as client:
         client.set("somebody's", "value")
         before = set(client.keys())
-        for only in ("append/1/", "snapshot", "facts/1000", "growth", "memory/1"):
+        for only in ("append/mixed/1", "snapshot", "facts/1000", "growth", "memory/flat", "step/everysec"):
             run.measure(valkey.url(), TINY, only=only)
         assert set(client.keys()) == before
 
 
 def test_what_needs_a_server_of_its_own_says_so(run: ModuleType, valkey: RunningServer) -> None:
-    (result,) = run.measure(valkey.url(), TINY, only="append/1/fsync-always").results
-    assert {figure.cost for figure in result.figures} == {None}
-    assert "embedded" in str(result.comparisons[0].missing)
+    (result,) = run.measure(valkey.url(), TINY, only="step/fsync").results
+    (figure,) = result.figures
+    assert figure.cost is None
+    assert "embedded" in str(figure.missing)
 
 
 def test_what_is_not_there_is_told(run: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     class Absent(Contender):
-        name = "redis-benchmark"
+        name = "salamander-db"
 
         def open(self) -> None:
             raise Missing("it is not here")
@@ -136,18 +157,16 @@ def test_what_is_not_there_is_told(run: ModuleType, monkeypatch: pytest.MonkeyPa
     load = contenders.import_module
 
     def import_module(name: str, package: str) -> object:
-        if name == ".event_sourcing_sqlite":
-            raise ModuleNotFoundError("No module named 'eventsourcing'")
-        return Module if name == ".redis_benchmark" else load(name, package)
+        if name == ".uma_db":
+            raise ModuleNotFoundError("No module named 'umadb'")
+        return Module if name == ".salamander_db" else load(name, package)
 
     monkeypatch.setattr(contenders, "import_module", import_module)
-    report = run.measure(None, TINY, only="append/1/p50")
+    report = run.measure(None, TINY, only="append/flat/10")
     missing = {one.name: one.missing for one in report.contenders if one.missing}
-    assert missing["redis-benchmark"] == "it is not here"
-    assert "runic-redis[bench]" in missing["event_sourcing_sqlite"]
-    (compared,) = (one for one in report.results[0].comparisons if one.against == "redis-benchmark")
-    assert (compared.ratio, compared.reached) == (None, None)
-    assert "it is not here" in run.table.ratio(compared)
+    assert missing["salamander-db"] == "it is not here"
+    assert missing["uma_db"] == "No module named 'umadb': pip install umadb"
+    assert re.search(r"^uma_db +No module named 'umadb': pip install umadb$", run.text.render(report), re.MULTILINE)
 
 
 def test_a_beginning_that_no_case_has_is_rejected(run: ModuleType) -> None:
@@ -198,12 +217,23 @@ def test_turns_are_taken_in_order() -> None:
     assert len(seen) == 3
 
 
-def test_goals_are_of_the_ratio_that_they_mean() -> None:
-    goals = {"fast": Goal(2), "lean": Goal(0.5, at_most=True), "gone": Goal(3)}
-    case = Case("case", "a case", "µs", lambda _: [], goals)
-    turns = {"us": [Turn(10.0)], "fast": [Turn(30.0)], "lean": [Turn(15.0)]}
-    result = result_of(case, Taken(["us", "fast", "lean"], turns, {}), {"gone": "not here"}, 1.0)
-    fast, lean, gone = result.comparisons
-    assert (fast.ratio, fast.goal, fast.reached) == (Spread(3, 3, 3), "≥ 2", True)
-    assert (lean.ratio, lean.goal, lean.reached) == (Spread(10 / 15, 10 / 15, 10 / 15), "≤ 0.5", False)
-    assert (gone.ratio, gone.reached, gone.missing) == (None, None, "gone: not here")
+def test_a_ratio_is_of_speed_or_of_memory() -> None:
+    turns = {"us": [Turn(10.0)], "them": [Turn(30.0)]}
+    taken = Taken(["us", "them", "gone"], turns, {"gone": "not here"})
+    for memory, expected in ((False, 3.0), (True, 1 / 3)):
+        result = result_of(Case("case", "a case", "µs", lambda _: [], memory=memory), taken, 1.0)
+        (compared,) = result.comparisons
+        assert (compared.against, compared.ratio) == ("them", Spread(expected, expected, expected))
+        assert [(one.name, one.missing) for one in result.figures] == [
+            ("us", None),
+            ("them", None),
+            ("gone", "not here"),
+        ]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_rows_by_hand_keep_the_events(kind: Kind) -> None:
+    events = some_events(50, kind)
+    assert [kind.build(msgpack.unpackb(msgpack.packb(kind.row(event)))) for event in events] == events
+    assert len({repr(event) for event in events}) == 50
+    assert len({repr(event) for event in some_events(50, kind, alike=True)}) == 8

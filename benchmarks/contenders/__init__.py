@@ -7,27 +7,31 @@ from importlib import import_module
 
 from .base import Contender, Missing, Place
 
-# In the order of the reports.
-MODULES = (
-    "ours",
-    "by_hand",
-    "by_hand_msgspec",
-    "redis_benchmark",
-    "event_sourcing_sqlite",
-    "event_sourcing_postgres",
-    "langgraph_sqlite",
-)
+# The files in the order of the reports, with the packages to install for each.
+MODULES = {
+    "ours": "runic-redis",
+    "by_hand": "redis",
+    "by_hand_msgspec": "msgspec",
+    "sqlite_table": "",
+    "uma_db": "umadb",
+    "salamander_db": "salamander-db",
+    "event_sourcing_sqlite": "eventsourcing",
+    "event_sourcing_postgres": "'eventsourcing[postgres]' 'psycopg[binary]'",
+    "langgraph_sqlite": "langgraph-checkpoint-sqlite",
+    "langgraph_postgres": "langgraph-checkpoint-postgres 'psycopg[binary]'",
+    "dbos_steps": "dbos",
+}
 
 
-def open_contenders(place: Place, modules: tuple[str, ...] = MODULES) -> tuple[dict[str, Contender], dict[str, str]]:
+def open_contenders(place: Place) -> tuple[dict[str, Contender], dict[str, str]]:
     """Return the open contenders by name, and the reasons of those that could not be opened."""
     here: dict[str, Contender] = {}
     missing: dict[str, str] = {}
-    for module in modules:
+    for module, packages in MODULES.items():
         try:
             kinds: list[type[Contender]] = import_module(f".{module}", __name__).CONTENDERS
         except ImportError as error:
-            missing[module] = f"{error} (pip install 'runic-redis[bench]')"
+            missing[module] = f"{error}: pip install {packages}"
             continue
         for kind in kinds:
             contender = kind(place)

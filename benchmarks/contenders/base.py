@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..events import OrderPlaced
+from ..events import Kind
 from ..figures import Turn
 from ..servers import Server
 
@@ -25,11 +25,21 @@ class Mismatch(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """The place of the contenders: the server, a directory on the same disk, and the event loop for tasks."""
+    """The place of the contenders: the server, a directory on the same disk, and the event loop for tasks.
+
+    With `fsync`, each commit is on the disk before the call returns. Without it, a crash of the machine may lose the
+    last moments, as with the server's fsync everysec, and a crash of the program loses nothing.
+    """
 
     server: Server
     directory: Path
     runner: asyncio.Runner
+    fsync: bool
+
+    @property
+    def sqlite_synchronous(self) -> str:
+        """Return the value of SQLite's PRAGMA synchronous, for a database with a write-ahead log."""
+        return "FULL" if self.fsync else "NORMAL"
 
 
 class Contender:
@@ -78,7 +88,7 @@ class Contender:
 
     # The verbs
 
-    def prepare(self, key: str, at: int, events: Sequence[Any]) -> Any:  # noqa: ARG002
+    def prepare(self, key: str, at: int, events: Sequence[Any], kind: Kind) -> Any:  # noqa: ARG002
         """Return what `append` takes for these events; the first is number `at` of its workflow. Not measured."""
         return events
 
@@ -93,25 +103,25 @@ class Contender:
         """Append one commit from one of many tasks."""
         raise NotImplementedError
 
-    def run_appends(self, key: str, event: Any, calls: int, callers: int) -> Turn:
-        """Append one event again and again from `callers` connections. For a program that measures itself."""
-        raise NotImplementedError
-
-    def read(self, key: str, kind: type[Any] = OrderPlaced) -> list[Any]:
-        """Return the events of a whole workflow, as objects of a class."""
+    def read(self, key: str, kind: Kind) -> list[Any]:
+        """Return the events of a whole workflow, as objects of their kind."""
         raise NotImplementedError
 
     def mark(self, key: str, cursor: int) -> Any:
         """Return the contender's name for the place after `cursor` events, for `read_after`. Not measured."""
         raise NotImplementedError
 
-    def read_after(self, key: str, mark: Any) -> list[Any]:
+    def read_after(self, key: str, mark: Any, kind: Kind) -> list[Any]:
         """Return the events after a place."""
         raise NotImplementedError
 
     def plain(self, events: Sequence[Any]) -> list[Any]:
         """Return events that were read in the form in which they were written, for a comparison. Not measured."""
         return list(events)
+
+    def run_steps(self, key: str, count: int) -> Turn:
+        """Run one workflow of `count` durable steps, one after the other. A step stores the event that it returns."""
+        raise NotImplementedError
 
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
         """Save a state as of a place in the workflow."""
@@ -137,6 +147,6 @@ class Contender:
         """Return the keys of all workflows with a prefix."""
         raise NotImplementedError
 
-    def weigh(self, workflows: int, batches: Sequence[Sequence[Any]]) -> int:
+    def weigh(self, workflows: int, batches: Sequence[Sequence[Any]], kind: Kind) -> int:
         """Return the bytes of Redis's memory for `workflows` workflows of these commits, everything included."""
         raise NotImplementedError

@@ -1,14 +1,11 @@
-"""The `eventsourcing` library on SQLite, in a file on the same disk as the embedded server's file.
-
-synchronous=NORMAL equals fsync everysec: a crash of the program loses nothing, a crash of the machine may.
-"""
+"""The `eventsourcing` library on SQLite, in a file on the same disk as the embedded server's file."""
 
 from .event_sourcing import EventSourcing
 
 
 class EventSourcingSQLite(EventSourcing):
     name = "eventsourcing, SQLite"
-    about = "its EventStore and JSON transcoder; a file, journal_mode=WAL, synchronous=NORMAL"
+    about = "its EventStore, JSON; WAL, synchronous=NORMAL, with fsync FULL"
 
     def open(self) -> None:
         self.connect(
@@ -19,7 +16,7 @@ class EventSourcingSQLite(EventSourcing):
         )
         # The one caller uses this connection of the pool.
         with self.factory.datastore.get_connection(commit=True) as connection:
-            connection.cursor().execute("PRAGMA synchronous=NORMAL")
+            connection.cursor().execute(f"PRAGMA synchronous={self.place.sqlite_synchronous}")
 
 
 CONTENDERS = [EventSourcingSQLite]

@@ -1,25 +1,30 @@
-"""LangGraph's checkpointer on SQLite: it saves and loads a state as a whole, so it takes part in those cases.
+"""LangGraph's checkpointer on SQLite. It saves and loads a state as a whole, and a superstep of one task.
 
-Its file is on the same disk as the embedded server's file, and as durable as fsync everysec.
+Its file is on the same disk as the embedded server's file.
 """
 
+import dataclasses
+import functools
 import sqlite3
 from typing import Any
 
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from ..events import some_events
+from ..figures import Turn
+from ..measure import one_by_one
 from .base import Contender
 
 
 class LangGraphSQLite(Contender):
     name = "LangGraph, SQLite"
-    about = "SqliteSaver.put and get_tuple, the state in channel_values; a file, journal_mode=WAL, synchronous=NORMAL"
+    about = "SqliteSaver; WAL, synchronous=NORMAL, with fsync FULL"
 
     def open(self) -> None:
         # The saver has a lock, so threads may share the connection. Its documentation opens it in the same way.
         self._connection = sqlite3.connect(self.place.directory / "langgraph.sqlite", check_same_thread=False)
-        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(f"PRAGMA synchronous={self.place.sqlite_synchronous}")
         self._saver = SqliteSaver(self._connection)
         self._saver.setup()
 
@@ -29,10 +34,26 @@ class LangGraphSQLite(Contender):
     def delete(self, key: str) -> None:
         self._saver.delete_thread(key)
 
+    def run_steps(self, key: str, count: int) -> Turn:
+        """Save a superstep for each step: the write of its one task, and the checkpoint after it."""
+
+        def superstep(number: int, event: Any) -> None:
+            values = dataclasses.asdict(event)
+            self._saver.put_writes(self._at, [("event", values)], f"task-{number}")
+            self._at = self._put(self._at, {"event": values}, number)
+
+        self._at = self._put(_config(key), {}, 0)
+        return one_by_one([functools.partial(superstep, *one) for one in enumerate(some_events(count), 1)], count)
+
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
+        return self._put(_config(key), state, mark)
+
+    def _put(self, config: Any, state: dict[str, Any], step: int) -> Any:
+        """Save a checkpoint in which every channel is new, and return its configuration."""
         checkpoint = empty_checkpoint()
-        checkpoint["channel_values"] = state
-        return self._saver.put(_config(key), checkpoint, {"source": "loop", "step": mark, "parents": {}}, {})
+        versions = dict.fromkeys(state, checkpoint["id"])
+        checkpoint["channel_values"], checkpoint["channel_versions"] = state, versions
+        return self._saver.put(config, checkpoint, {"source": "loop", "step": step, "parents": {}}, versions)
 
     def load_snapshot(self, key: str) -> tuple[Any, dict[str, Any]]:
         found = self._saver.get_tuple(_config(key))

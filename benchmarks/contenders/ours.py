@@ -8,7 +8,9 @@ import msgpack
 
 from runic_redis import AsyncRedisStore, RedisStore
 
-from ..events import OrderPlaced
+from ..events import Kind, some_events
+from ..figures import Turn
+from ..measure import one_by_one
 from .base import Contender
 
 
@@ -41,14 +43,22 @@ class Ours(Contender):
     async def append_from_task(self, key: str, prepared: Any) -> object:
         return await self._task_store.append(key, prepared)
 
-    def read(self, key: str, kind: type[Any] = OrderPlaced) -> list[Any]:  # noqa: ARG002 - its events know their types
+    def read(self, key: str, kind: Kind) -> list[Any]:  # noqa: ARG002 - its events know their types
         return list(self.store.stream(key))
 
     def mark(self, key: str, cursor: int) -> Any:  # noqa: ARG002
         return cursor
 
-    def read_after(self, key: str, mark: Any) -> list[Any]:
+    def read_after(self, key: str, mark: Any, kind: Kind) -> list[Any]:  # noqa: ARG002
         return list(self.store.stream(key, after=mark))
+
+    def run_steps(self, key: str, count: int) -> Turn:
+        lease = self.store.acquire(key, "bench")
+        taken = one_by_one(
+            [lambda one=one: self.store.append(key, [one], lease=lease) for one in some_events(count)], count
+        )
+        self.store.release(lease)
+        return taken
 
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
         return self.store.save_snapshot(key, mark, msgpack.packb(state))
@@ -69,7 +79,7 @@ class Ours(Contender):
     def list_workflows(self, prefix: str) -> list[str]:
         return list(self.store.list(prefix=prefix))
 
-    def weigh(self, workflows: int, batches: Sequence[Sequence[Any]]) -> int:
+    def weigh(self, workflows: int, batches: Sequence[Sequence[Any]], kind: Kind) -> int:  # noqa: ARG002
         # A separate namespace, so that the cursors, the index and the settings count too.
         with self.namespace(f"weigh-{workflows}-{len(batches)}") as store:
             for number in range(workflows):

@@ -1,6 +1,6 @@
 """The report for people: one HTML file that loads nothing else, for light and dark screens.
 
-The goals come first, then the plots, then every figure.
+The headlines come first, then the plots, then every figure.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,13 @@ from html import escape
 
 from ..results import Report
 from .plots import plots
-from .table import number, ratio, spread, verdict
+from .text import headlines, number, ratio_head, ratios, spread
 
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid #8884; }
-td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.reached { color: #2f9e5f; } .not { color: #d9534f; } .open { color: #b8860b; }
 figure { display: inline-block; width: min(100%, 34rem); margin: 0 1rem 1.5rem 0; }
 figure svg { width: 100%; height: auto; }
 figcaption { font-weight: 600; }
@@ -35,8 +33,11 @@ def render(report: Report) -> str:
         "highest in parentheses.</p>",
         _table([], [*report.server.items(), *report.machine.items(), *report.versions.items()]),
         _table(["contender", "how"], [(one.name, one.missing or one.about) for one in report.contenders]),
-        "<h2>Goals</h2>",
-        _goals(report),
+        "<h2>Against packed by hand</h2>",
+        _table(
+            ["case", "runic_redis: median (lowest to highest)", ""],
+            [(result.title, spread(ratio), ratio_head(result)) for result, ratio in headlines(report)],
+        ),
         "<h2>Plots</h2>",
         *(f"<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>" for title, svg in plots(report)),
         "<h2>Every figure</h2>",
@@ -46,41 +47,25 @@ def render(report: Report) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _goals(report: Report) -> str:
-    colour = {True: "reached", False: "not", None: "open"}
-    rows = [
-        f"<tr><td>{escape(result.title)}<td>{escape(one.against)}<td class=number>{escape(one.goal)}"
-        f"<td>{escape(ratio(one))}<td class={colour[one.reached]}>{verdict(one)}</tr>"
-        for result in report.results
-        for one in result.comparisons
-        if one.goal is not None
-    ]
-    return _open_table(["case", "against", "wanted", "measured", ""]) + "".join(rows) + "</table>"
-
-
 def _cases(report: Report) -> str:
     rows = []
     for result in report.results:
-        comparisons = {one.against: one for one in result.comparisons}
+        compared = ratios(result)
         for index, figure in enumerate(result.figures):
-            compared = comparisons.get(figure.name)
             rows.append(
                 (
                     f"{result.title}, {result.unit}" if index == 0 else "",
                     figure.name,
-                    figure.missing or spread(figure.cost),
+                    spread(figure.cost) if figure.cost else figure.missing or "",
                     " / ".join(map(number, figure.latencies_us.values())),
                     str(figure.turns or ""),
-                    ratio(compared) if compared and compared.ratio else "",
+                    f"{compared[figure.name]} {ratio_head(result)}" if figure.name in compared else "",
                 )
             )
     return _table(["case", "contender", "cost", "p50 / p95 / p99, µs", "turns", "ours against it"], rows)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "<tr>" + "".join(f"<th>{escape(cell)}" for cell in heads) + "</tr>" if heads else ""
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) + "</tr>" for row in rows)
-    return _open_table(heads) + body + "</table>"
-
-
-def _open_table(heads: Sequence[str]) -> str:
-    return "<table>" + ("<tr>" + "".join(f"<th>{escape(head)}" for head in heads) + "</tr>" if heads else "")
+    return f"<table>{head}{body}</table>"

@@ -52,12 +52,10 @@ def plots(report: Report) -> Iterator[tuple[str, str]]:
             draw(canvas.add_subplot())
             yield title, _svg(canvas, title)
 
-    for group, who in (("append", "one caller"), ("tasks-8", "8 tasks"), ("tasks-64", "64 tasks")):
-        if group in groups:
-            yield from plot(
-                f"Throughput by batch size, {who}", lambda axes, at=group: _throughput(axes, groups[at], colour)
-            )
-    for name in ("append/1/p50", "append/1/tasks/64"):
+    for group in (group for group in groups if group.startswith("append-")):
+        title = f"Throughput by batch size, one caller, {_kind(group)} events"
+        yield from plot(title, lambda axes, at=group: _throughput(axes, groups[at], colour))
+    for name in ("append/mixed/1", "append/mixed/1/tasks/64"):
         if name in names:
             yield from plot(
                 f"Latency: {names[name].title}", lambda axes, at=name: _percentiles(axes, names[at].figures, colour)
@@ -66,8 +64,13 @@ def plots(report: Report) -> Iterator[tuple[str, str]]:
         if group in groups:
             (result,) = groups[group]
             yield from plot(_upper(result.title), lambda axes, at=result, by=what: _growth(axes, at, by))
-    if "memory" in groups:
-        yield from plot("Redis memory an event", lambda axes: _memory(axes, groups["memory"], colour))
+    for group in (group for group in groups if group.startswith("memory-")):
+        title = f"Redis memory an event, {_kind(group)} events"
+        yield from plot(title, lambda axes, at=group: _memory(axes, groups[at], colour))
+
+
+def _kind(group: str) -> str:
+    return group.rpartition("-")[2]
 
 
 Colour = Callable[[str], str]

@@ -69,7 +69,9 @@ def bench(
     ] = False,
     only: Annotated[
         str,
-        typer.Option("--only", metavar="CASE", help="Run only cases whose names begin with this, such as append/1/."),
+        typer.Option(
+            "--only", metavar="CASE", help="Run only cases whose names begin with this, such as append/mixed/."
+        ),
     ] = "",
     directory: Annotated[Path, typer.Option("--out", help="The directory for bench.json and bench.html.")] = Path(
         "bench-report"

@@ -1,0 +1,42 @@
+"""The process of DBOS: python dbos_worker.py URL [SYNCHRONOUS]. It reads numbers of steps, and writes their seconds.
+
+SYNCHRONOUS is the value of SQLite's PRAGMA synchronous.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import sqlalchemy
+from dbos import DBOS
+
+url, *pragma = sys.argv[1:]
+
+
+@sqlalchemy.event.listens_for(sqlalchemy.Engine, "connect")
+def synchronize(connection: Any, _: object) -> None:
+    for value in pragma:
+        connection.execute(f"PRAGMA synchronous={value}")
+
+
+@DBOS.step()
+def step(event: dict[str, Any]) -> dict[str, Any]:
+    return event
+
+
+@DBOS.workflow()
+def work(count: int) -> list[float]:
+    seconds = []
+    for number in range(count):
+        began = time.perf_counter()
+        step({"step": f"step-{number}", "attempt": 1, "hash": "0" * 64, "labels": {"tenant": "t1", "region": "eu"}})
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+DBOS(config={"name": "bench", "system_database_url": url, "run_admin_server": False, "log_level": "ERROR"})
+DBOS.launch()
+for line in sys.stdin:
+    print(json.dumps(work(int(line))), flush=True)
+DBOS.destroy()

@@ -1,0 +1,160 @@
+"""The cost of a plain append of one event, counted and not timed. A count above its limit fails the test.
+
+The limits are the counts of today. Lower a limit in the commit that lowers its count.
+"""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import pytest
+import redis
+
+from runic_redis import AsyncRedisStore, RedisStore, event
+from tests.servers import RunningServer, valkey_program
+
+COMMANDS_SENT = 1
+COMMANDS_OF_THE_SCRIPT = 6
+KEYS = 4
+BYTES_SENT = 364
+PYTHON_CALLS = 106
+PYTHON_CALLS_OF_ASYNCIO = 109
+# The counts of instructions vary by a hundredth from run to run, because the server also works on a clock.
+SERVER_INSTRUCTIONS = 128_000
+
+# The name is as long in each run, because the bytes count.
+NAMESPACE = "costs"
+
+
+@event("costs.step_done")
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    step: str
+    attempt: int
+    score: float
+    final: bool
+
+
+EVENT = StepDone("charge", 1, 0.5, True)
+
+
+@pytest.fixture
+def store(valkey: RunningServer) -> Iterator[RedisStore]:
+    """Return a store that has appended to its workflow before, because the first append costs more."""
+    with RedisStore.from_url(valkey.url(), namespace=NAMESPACE) as store:
+        store.append("w", [EVENT])
+        yield store
+        store.delete_namespace()
+
+
+@contextlib.contextmanager
+def counted_calls() -> Iterator[Counter[str]]:
+    """Count the calls of this package's functions in this thread, by name. Resuming a generator counts as a call."""
+    calls: Counter[str] = Counter()
+
+    def count(frame: FrameType, what: str, _: object) -> None:
+        module = frame.f_globals.get("__name__", "")
+        if what == "call" and module.startswith("runic_redis."):
+            calls[f"{module}.{frame.f_code.co_qualname}"] += 1
+
+    sys.setprofile(count)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
+def commands(client: redis.Redis) -> dict[str, int]:
+    """Return how often the server ran each command, the tests' own left out."""
+    stats = client.info("commandstats")
+    names = {name: name.removeprefix("cmdstat_") for name in stats}
+    return {
+        short: stats[name]["calls"]
+        for name, short in names.items()
+        if not short.startswith(("client", "config", "hello", "info"))
+    }
+
+
+def test_the_commands(store: RedisStore, valkey: RunningServer) -> None:
+    with valkey.client() as client:
+        client.config_resetstat()
+        store.append("w", [EVENT])
+        ran = commands(client)
+    assert ran.pop("evalsha") <= COMMANDS_SENT
+    assert 0 < sum(ran.values()) <= COMMANDS_OF_THE_SCRIPT, ran
+
+
+def test_the_keys(store: RedisStore, valkey: RunningServer) -> None:
+    with valkey.client() as client, client.monitor() as monitor:
+        store.append("w", [EVENT])
+        sent = next(words for one in monitor.listen() if (words := one["command"].split(" "))[0] == "EVALSHA")
+    # After the hash of the script comes the number of keys.
+    assert 0 < int(sent[2]) <= KEYS
+
+
+def test_the_bytes_sent(store: RedisStore, valkey: RunningServer) -> None:
+    def received() -> int:
+        return client.info("stats")["total_net_input_bytes"]
+
+    with valkey.client() as client:
+        before, again = received(), received()
+        store.append("w", [EVENT])
+        sent = received() - again - (again - before)
+    assert 0 < sent <= BYTES_SENT
+
+
+def test_the_calls_of_python_functions(store: RedisStore) -> None:
+    with counted_calls() as calls:
+        store.append("w", [EVENT])
+    assert 0 < calls.total() <= PYTHON_CALLS, calls
+
+
+def test_the_calls_of_python_functions_in_asyncio(valkey: RunningServer) -> None:
+    async def append() -> Counter[str]:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=NAMESPACE) as tasks:
+            try:
+                await tasks.append("w", [EVENT])
+                with counted_calls() as calls:
+                    await tasks.append("w", [EVENT])
+            finally:
+                await tasks.delete_namespace()
+            return calls
+
+    calls = asyncio.run(append())
+    assert 0 < calls.total() <= PYTHON_CALLS_OF_ASYNCIO, calls
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
+def test_the_instructions_of_the_server(tmp_path: Path) -> None:
+    fewer, more = (instructions(tmp_path / str(appends), appends) for appends in (20, 120))
+    assert 0 < (more - fewer) / 100 <= SERVER_INSTRUCTIONS * 1.02
+
+
+def instructions(directory: Path, appends: int) -> int:
+    """Return how many instructions a server executes from its start to its end, with some appends in between."""
+    directory.mkdir()
+    socket, counts = directory / "server.sock", directory / "counts"
+    command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={counts}"]
+    command += [str(valkey_program()), "--port", "0", "--unixsocket", str(socket), "--dir", str(directory)]
+    command += ["--save", "", "--hz", "1"]
+    server = RunningServer(command, directory, socket, None)
+    server.restart()
+    try:
+        with RedisStore.from_url(server.url(), namespace=NAMESPACE) as store:
+            for _ in range(appends):
+                store.append("w", [EVENT])
+        with server.client() as client:
+            client.shutdown(nosave=True)
+        server.process.wait(60)
+    finally:
+        server.kill()
+    found = re.search(r"^summary:\s*(\d+)", counts.read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
