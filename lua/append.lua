@@ -93,6 +93,11 @@ local function make_rare_functions(now_us, now_ms)
     return problem, cursor, next_score(top, micros, time_us), is_new, retried
   end
 
+  -- Whether an error comes from a replica. Then the whole call fails: the sender must look for the primary.
+  local function is_from_replica(failure)
+    return type(failure) == 'string' and string.find(failure, 'READONLY', 1, true)
+  end
+
   -- The scans through the entries of each workflow, newest first: the cursors of the commits by id, and the entries'
   -- IDs.
   local scans = {}
@@ -205,8 +210,9 @@ local function make_rare_functions(now_us, now_ms)
   end
 
   return {
-    workflow_of = workflow_of, read_workflow = read_workflow, earlier_reply = earlier_reply, extras_of = extras_of,
-    lease_error = lease_error, extras_error = extras_error, store_extras = store_extras, keep_reply = keep_reply,
+    workflow_of = workflow_of, read_workflow = read_workflow, is_from_replica = is_from_replica,
+    earlier_reply = earlier_reply, extras_of = extras_of, lease_error = lease_error, extras_error = extras_error,
+    store_extras = store_extras, keep_reply = keep_reply,
   }
 end
 
@@ -262,8 +268,7 @@ while true do
       w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
       problem, cursor, score, is_new, retried =
         rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
-      -- An error of a replica is one of the whole call: the sender must look for the primary.
-      if problem and string.find(problem, 'READONLY', 1, true) then return redis.error_reply(problem) end
+      if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
   end
   local first, last = at + 12, at + 11 + 3 * entries
@@ -306,7 +311,8 @@ while true do
       is_stored = type(reply) ~= 'table'
       if not is_stored then
         reply = reply.err
-        if string.find(reply, 'READONLY', 1, true) then return redis.error_reply(reply) end
+        rare = rare or make_rare_functions(now_us, now_ms)
+        if rare.is_from_replica(reply) then return redis.error_reply(reply) end
       else
         if call_id ~= '' and first <= last then
           call('HSET', commits, commit_id, cursor_text)
