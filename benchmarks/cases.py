@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 
 from . import turns
-from .contenders.base import Missing
-from .events import FLAT, KINDS, MIXED, RICH
+from .events import FLAT, KINDS, MIXED, MIXED_STRUCT, RICH
 from .lab import Lab
 from .measure import Side
 from .scale import Scale
@@ -90,16 +89,15 @@ def _by_hand(scale: Scale) -> list[Case]:
         *(reads(kind.title, kind.name, large, turns.reading, kind=kind, only=THE_TWO) for kind in (FLAT, MIXED)),
         reads(RICH.title, RICH.name, small, turns.reading, kind=RICH, only=THE_TWO),
         reads("mixed events that compress", "mixed-alike", small, turns.reading, alike=True, only=THE_TWO),
-        reads("mixed events as msgspec Structs", "mixed-structs", large, _reading_structs),
+        reads(
+            MIXED_STRUCT.title,
+            MIXED_STRUCT.name,
+            large,
+            turns.reading,
+            kind=MIXED_STRUCT,
+            only=(*THE_TWO, PACKED_BY_MSGSPEC),
+        ),
     ]
-
-
-def _reading_structs(lab: Lab, count: int, batch: int) -> list[Side]:
-    try:
-        from .structs import MIXED_STRUCT  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise Missing(str(error)) from error
-    return turns.reading(lab, count, batch, kind=MIXED_STRUCT, only=(*THE_TWO, PACKED_BY_MSGSPEC))
 
 
 def _memory(scale: Scale) -> list[Case]:

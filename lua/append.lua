@@ -44,6 +44,8 @@
 -- From how many bytes on an entry counts as large. The size of the largest one bounds the pages of readers.
 local LARGE = 8192
 
+--@include index
+
 -- Return the functions that a plain commit does not need. They are made when a commit needs one, because making them
 -- takes about as long as a plain commit. For the same reason they use no local variable of the script. `w` is the
 -- workflow: its `id`; its keys `events`, `meta`, `index` and `partition`; the size of its `largest` entry.
@@ -246,7 +248,7 @@ while true do
         call('HSET', meta_key, 'created', now_us)
         if retried then call('HSET', meta_key, 'retried', '1') end
       end
-      if call('ZADD', index, score, workflow) == 1 then try('HINCRBY', partition, 'workflows', 1) end
+      touch_index(index, partition, score, workflow)
     end
     if not stream then break end
     -- Read the next workflow, and every key that all commits to it write.

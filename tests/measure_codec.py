@@ -1,53 +1,19 @@
 """The codec against MessagePack by hand, without a server: ``python -m tests.measure_codec``."""
 
-import os
-import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgpack
 
-from runic_redis import EventRegistry
+from benchmarks.events import FLAT, MIXED, Kind, some_events
+from benchmarks.figures import ratios, spread
 from runic_redis.codec import Codec
+from runic_redis.events import default_registry
 
 TURNS = 7
 TURN_S = 0.05
-registry = EventRegistry()
-
-
-@registry.event("mixed")
-@dataclass(frozen=True, slots=True)
-class Mixed:
-    """Half of it cannot be compressed."""
-
-    left: bytes
-    right: bytes
-    node: dict[str, Any]
-    attempt: dict[str, Any]
-    order: str
-    number: int
-
-
-@registry.event("flat")
-@dataclass(frozen=True, slots=True)
-class Flat:
-    """Scalars only."""
-
-    order: str
-    number: int
-    amount: float
-    is_even: bool
-
-
-def mixed(n: int) -> Mixed:
-    node, attempt = {"node": n, "name": "step"}, {"attempt": 1, "worker": f"w-{n % 7}"}
-    return Mixed(os.urandom(32), os.urandom(32), node, attempt, f"order-{n}", n)
-
-
-def flat(n: int) -> Flat:
-    return Flat(f"order-{n}", n, n * 1.25, n % 2 == 0)
 
 
 def cpu_us(work: Callable[[], Any]) -> float:
@@ -62,37 +28,34 @@ def cpu_us(work: Callable[[], Any]) -> float:
 def compare(name: str, by_hand: Callable[[], Any], ours: Callable[[], Any]) -> None:
     """Measure both in turns, and print the ratio with its spread."""
     took = [(cpu_us(by_hand), cpu_us(ours)) for _ in range(TURNS)]
-    ratios = sorted(hand / us for hand, us in took)
-    hand, us = (statistics.median(times) for times in zip(*took, strict=True))
+    hand_us, ours_us = zip(*took, strict=True)
+    faster = ratios(hand_us, ours_us)
     print(
-        f"{name:26} by hand {hand:7.1f} us  here {us:7.1f} us  {statistics.median(ratios):.2f} times as fast ", end=""
+        f"{name:18} by hand {spread(hand_us).median:7.1f} us  here {spread(ours_us).median:7.1f} us  "
+        f"{faster.median:.2f} times as fast ({faster.lowest:.2f} to {faster.highest:.2f})"
     )
-    print(f"({ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+def pack(kind: Kind, events: list[Any]) -> bytes:
+    packed: bytes = msgpack.packb([kind.row(event) for event in events])
+    return packed
+
+
+def unpack(kind: Kind, packed: bytes) -> list[Any]:
+    return [kind.build(row) for row in msgpack.unpackb(packed)]
 
 
 def main() -> None:
     """Print what encoding and decoding take."""
-    codec = Codec(registry, "raise")
-    rows: dict[str, tuple[Callable[[int], Any], Callable[[Any], Any]]] = {
-        "mixed": (mixed, lambda e: (e.left, e.right, e.node, e.attempt, e.order, e.number)),
-        "flat": (flat, lambda e: (e.order, e.number, e.amount, e.is_even)),
-    }
-    for name, (make, row) in rows.items():
+    codec = Codec(default_registry, "raise")
+    for kind in (MIXED, FLAT):
         for count in (1, 10, 100, 1000):
-            events = [make(n) for n in range(count)]
-            compare(
-                f"{name}, encode {count}",
-                lambda events=events, row=row: msgpack.packb([row(event) for event in events]),
-                lambda events=events: codec.encode_commit(events),
-            )
-        events = [make(n) for n in range(100)]
-        kind, packed = type(events[0]), msgpack.packb([row(event) for event in events])
+            events = some_events(count, kind)
+            compare(f"{kind.name}, encode {count}", partial(pack, kind, events), partial(codec.encode_commit, events))
+        events = some_events(100, kind)
         (entry,) = codec.encode_commit(events)
-        compare(
-            f"{name}, decode 100",
-            lambda kind=kind, packed=packed: [kind(*values) for values in msgpack.unpackb(packed)],
-            lambda entry=entry: codec.decode_entry(entry.header, entry.payload),
-        )
+        theirs = partial(unpack, kind, pack(kind, events))
+        compare(f"{kind.name}, decode 100", theirs, partial(codec.decode_entry, entry.header, entry.payload))
 
 
 if __name__ == "__main__":

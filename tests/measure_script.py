@@ -4,12 +4,12 @@ The straight script does what an append must do at least, as a good engineer wou
 cursor, adds an entry, and writes the cursor and an index. It has no fencing, no retries and no checks.
 """
 
-import statistics
 import tempfile
 from pathlib import Path
 
 import redis
 
+from benchmarks.figures import ratios, spread
 from runic_redis import RedisStore
 from tests.servers import running, valkey_program
 
@@ -65,10 +65,11 @@ def main() -> None:
                 turn()
                 pair.append(server_us(client))
             took.append((pair[0], pair[1]))
-    ratios = sorted(ours_us / straight_us for ours_us, straight_us in took)
-    print(f"append: {statistics.median(one for one, _ in took):.1f} us a call")
-    print(f"straight script: {statistics.median(one for _, one in took):.1f} us a call")
-    print(f"ratio: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    ours_us, straight_us = zip(*took, strict=True)
+    ratio = ratios(ours_us, straight_us)
+    print(f"append: {spread(ours_us).median:.1f} us a call")
+    print(f"straight script: {spread(straight_us).median:.1f} us a call")
+    print(f"ratio: {ratio.median:.2f} ({ratio.lowest:.2f} to {ratio.highest:.2f})")
 
 
 if __name__ == "__main__":

@@ -360,7 +360,7 @@ def _require_private(directory: Path) -> None:
     if status.st_uid != os.geteuid():
         raise ConfigurationError(
             f"The directory {str(directory)!r} belongs to another user (uid {status.st_uid}), who could change its "
-            "data. Nothing was opened. Use a directory of yours."
+            "data. Nothing was opened. Use a directory that you own."
         )
     if mode & 0o022:
         raise ConfigurationError(
