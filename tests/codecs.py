@@ -12,7 +12,7 @@ from runic_redis.codec import Codec, Entry, entry_decoder, entry_encoder
 def rows_by_msgpack() -> Iterator[None]:
     """Leave all rows to msgpack."""
     with (
-        patch.object(entry_encoder, "write_rows", lambda rows, values: None),
+        patch.object(entry_encoder, "write_rows", lambda rows, groups: None),
         patch.object(entry_decoder, "row_reader", lambda field_count: None),
     ):
         yield

@@ -303,17 +303,19 @@ def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
     read, read_bytes = row_reader((False, False)), row_reader((False, True))
     assert read is not None
     assert read_bytes is not None
-    for rows in ([[0, 1, "x"], [0, None, -0.0]], [[0, [1, {"k": True}], {"k": [1.5]}]]):
+    for rows in ([[1, "x"], [None, -0.0]], [[[1, {"k": True}], {"k": [1.5]}]]):
         assert read(msgpack.packb(rows)) == [tuple(row) for row in rows]
-        assert write_rows(rows, rows) == msgpack.packb(rows)
-    for rows in ([[0, 1, b"x"], [0, "x", None], [0, [1.5], 2**64 - 1]],):
+        assert write_rows(rows, [rows]) == msgpack.packb(rows)
+    for rows in ([[1, b"x"], ["x", None], [[1.5], 2**64 - 1]],):
         assert read_bytes(msgpack.packb(rows)) == [tuple(row) for row in rows]
-    for left in ([[0, 1, "x"]], [[0, b"x", b"x"]], [[0, 1, [b"x"]]]):
+    for left in ([[1, "x"]], [[b"x", b"x"]], [[1, [b"x"]]]):
         assert read_bytes(msgpack.packb(left)) is None
-    for left in ([[0, 1, b"x"]], [[0, 1]], [[1, 1, 2]], [[0, 1, {1: 2}]], [[0, 1, msgpack.Timestamp(1)]], [5]):
+    for left in ([[1, b"x"]], [[1]], [[1, 1, 2]], [[1, {1: 2}]], [[1, msgpack.Timestamp(1)]], [5]):
         assert read(msgpack.packb(left)) is None
-    for left in ([[0, (1,)]], [[0, dt.date(2026, 1, 2)]], [[0, {"k": [Text("x")]}]], [[0, 2**64]]):
-        assert write_rows(left, left) is None
+    for left in ([[(1,)]], [[dt.date(2026, 1, 2)]], [[{"k": [Text("x")]}]], [[{Text("k"): 1}]], [[2**64]]):
+        assert write_rows(left, [left]) is None
+        assert write_rows([*left, [1]], [[*left, [1]]]) is None
+        assert write_rows([[0, 1], [1, *left[0]]], [[[1]], left]) is None
     assert row_reader((False,) * 1000) is None
 
 

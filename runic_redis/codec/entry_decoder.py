@@ -24,9 +24,8 @@ _REMEMBERED_BYTES = 1024 * 1024
 _ARRAY_HEAD_BYTES = 5
 # Stop reading typed rows after this many failures in a row. A type with dates usually has them in each event.
 _TRIES = 100
-# A row's schema index, and its values.
+# A row's schema index, where rows have one.
 _INDEX = itemgetter(0)
-_VALUES = itemgetter(slice(1, None))
 
 
 class Multiplied(list[Any]):
@@ -71,13 +70,14 @@ class _Restorer(NamedTuple):
 
 
 class _Schemas:
-    """A decoded header: what rebuilds its events, and reads their rows if they have one schema."""
+    """A decoded header: what rebuilds its events, and reads their rows if all are of the first schema."""
 
-    def __init__(self, restorers: dict[int, _Restorer]) -> None:
+    def __init__(self, restorers: dict[int, _Restorer], *, indexed: bool) -> None:
         self.restorers = restorers
         self.multiplies = any(restorer.multiplies for restorer in restorers.values())
-        self._holds_bytes = (False,) * restorers[0].field_count if len(restorers) == 1 else ()
-        self._read_rows = row_reader(self._holds_bytes) if len(restorers) == 1 else None
+        self._indexed = indexed
+        self._holds_bytes = () if indexed else (False,) * restorers[0].field_count
+        self._read_rows = None if indexed else row_reader(self._holds_bytes)
         self._failures = 0
 
     def typed_rows(self, packed: bytes) -> list[Any] | None:
@@ -88,9 +88,20 @@ class _Schemas:
         self._failures = 0 if rows is not None else self._failures + 1
         return rows
 
-    def learn(self, row: Sequence[Any]) -> None:
+    def rebuild(self, rows: Any) -> list[Any]:
+        """Return the events of rows, in order."""
+        if type(rows) is not list or not set(map(type, rows)) <= {list}:
+            raise DecodeError("an entry does not hold rows")
+        if not rows:
+            return []
+        if self._indexed:
+            return _rebuild_indexed(rows, self.restorers)
+        self._learn(rows[0])
+        return self.restorers[0].many(rows)
+
+    def _learn(self, row: Sequence[Any]) -> None:
         """Prepare to read rows whose fields hold bytes where this row's do."""
-        holds_bytes = tuple([type(value) is bytes for value in row[1:]])
+        holds_bytes = tuple([type(value) is bytes for value in row])
         if self._read_rows is not None and holds_bytes != self._holds_bytes and self._failures <= _TRIES:
             self._holds_bytes = holds_bytes
             self._read_rows = row_reader(holds_bytes)
@@ -121,9 +132,7 @@ class EntryDecoder:
         typed = schemas.typed_rows(packed)
         rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
         try:
-            events = schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
-            if rows:
-                schemas.learn(rows[0])
+            events = schemas.restorers[0].build(typed) if typed else schemas.rebuild(rows)
             return Multiplied(events) if schemas.multiplies and Several in set(map(type, events)) else events
         except StoreError:
             raise
@@ -159,10 +168,11 @@ class EntryDecoder:
             if len(header) > MAX_HEADER_BYTES:
                 raise DecodeError(f"an entry's header takes {len(header)} bytes, more than {MAX_HEADER_BYTES}")
             try:
-                restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
-            except (ValueError, TypeError, msgpack.UnpackException) as error:
+                schemas, indexed = _unpacked(header)
+                restorers = {index: self._restorer(schema) for index, schema in enumerate(schemas)}
+                known = _Schemas(restorers, indexed=indexed)
+            except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
-            known = _Schemas(restorers)
             self._remember(self._by_header, header, known)
         return known
 
@@ -218,7 +228,7 @@ def stand_in_event(header: bytes) -> Any:
         DecodeError: the header is damaged.
     """
     try:
-        packed = msgpack.unpackb(header)[0]
+        packed = _unpacked(header)[0][0]
         if packed == [None, 0, []]:
             return {}
         schema = parse_schema(packed)
@@ -227,16 +237,18 @@ def stand_in_event(header: bytes) -> Any:
     return UnknownEvent(schema.name, schema.version, {})
 
 
-def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
+def _unpacked(header: bytes) -> tuple[list[Any], bool]:
+    """Return the schemas in a header, and whether each row begins with the index of its schema."""
+    schemas = msgpack.unpackb(header)
+    if type(schemas) is not list:
+        raise ValueError("it is not an array")
+    indexed = schemas[0] is None
+    return schemas[indexed:], indexed
+
+
+def _rebuild_indexed(rows: Sequence[Any], restorers: Mapping[int, _Restorer]) -> list[Any]:
     """Return the events of rows in order; all rows of one schema are rebuilt together."""
-    if type(rows) is not list or not set(map(type, rows)) <= {list}:
-        raise DecodeError("an entry does not hold rows")
-    if len(rows) == 1:  # a shortcut, since many commits have one event
-        return restorers[rows[0][0]].many([rows[0][1:]])
-    indexes = set(map(_INDEX, rows))
-    if len(indexes) == 1:
-        return restorers[indexes.pop()].many(list(map(_VALUES, rows)))
-    by_schema: dict[int, list[Any]] = {index: [] for index in indexes}
+    by_schema: dict[int, list[Any]] = {index: [] for index in set(map(_INDEX, rows))}
     for row in rows:
         by_schema[row[0]].append(row[1:])
     in_turn = {index: iter(restorers[index].many(values)) for index, values in by_schema.items()}

@@ -1,13 +1,13 @@
 """Encode a commit as stream entries, each of which describes itself.
 
 An entry's header lists the schemas used in it, as MessagePack ``[[type name, version, [field names]], …]``. Its payload
-is a compression byte and the rows, as MessagePack ``[[schema index, value, …], …]``. A plain dict has the schema
-``[nil, 0, []]`` and the row ``[schema index, map]``. Headers repeat from entry to entry. So a reader keeps the decoded
+is a compression byte and the rows, as MessagePack ``[[value, …], …]``: all of the first schema. If the events have
+several schemas, the header starts with nil, and each row starts with the index of its schema. A plain dict has the
+schema ``[nil, 0, []]``, and its one value is the map. Headers repeat from entry to entry. So a reader keeps the decoded
 header by its bytes, and Redis stores the bytes once for many entries.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import chain, repeat
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import msgpack
@@ -20,14 +20,13 @@ from runic_redis.codec.native import write_rows
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
+from runic_redis.events.attributes import Read
 from runic_redis.events.event_types import EventType
 from runic_redis.events.references import checked_ref
 
 # How many headers the encoder remembers before it clears them. A program has far fewer.
 _REMEMBERED = 1024
 _PLAIN_DICT = (None, 0, ())
-# So few events of a class are read event by event, more of them field by field.
-_FEW = 4
 
 
 class _NotAnEventError(ValueError):
@@ -112,16 +111,43 @@ class _SchemaTable(ValueEncoder):
         return self.indexes.setdefault(schema, len(self.indexes))
 
 
+class _Reader:
+    """Reads the events of a class that consist of their fields.
+
+    Attributes:
+        schema: the schema of its events.
+        header: the header of an entry that holds no other events.
+    """
+
+    __slots__ = ("_held", "_read", "header", "schema")
+
+    def __init__(self, schema: Any, read: Read, held: tuple[str, ...] | None) -> None:
+        self._read = read
+        self._held = held
+        self.schema = schema
+        self.header: bytes = msgpack.packb((schema,))
+
+    def rows(self, events: Sequence[Any]) -> list[Any]:
+        """Return the field values of each event.
+
+        Raises:
+            ValueError: an event does not consist of its fields.
+        """
+        if self._held is not None and set(map(tuple, map(vars, events))) != {self._held}:
+            raise ValueError("an event does not consist of its fields")
+        return list(map(self._read, events))
+
+
 class EntryEncoder:
     """An encoder of commits and logs. Only one thread may use it at a time."""
 
     def __init__(self, registry: EventRegistry) -> None:
         self._registry = registry
         self._table = _SchemaTable(registry)
-        self._headers: dict[tuple[Any, ...], bytes] = {}
-        # The classes whose events consist of their fields, as of a number of registrations.
-        self._classes: dict[type, EventType] = {}
+        # Of a class whose events consist of their fields, as of a number of registrations.
+        self._readers: dict[type, _Reader] = {}
         self._generation = registry.generation
+        self._headers: dict[tuple[Any, ...], bytes] = {}
 
     def encode_commit(self, events: Sequence[Any], facts: dict[str, bytes]) -> list[Entry]:
         """Return the entries of a commit: one, or several if it is large.
@@ -167,6 +193,7 @@ class EntryEncoder:
         return packed
 
     def _entries(self, events: Sequence[Any], header: bytes, rows: bytes, first: int) -> list[Entry]:
+        """Return the entries of events; `first` is the place of the first event in the commit."""
         if len(rows) <= SPLIT_BYTES or len(events) == 1:
             if len(rows) > MAX_EVENT_BYTES:
                 raise EncodeError(
@@ -186,93 +213,95 @@ class EntryEncoder:
 
     def _encode(self, events: Sequence[Any], path: str, first: int) -> tuple[bytes, bytes]:
         """Return the header and the packed rows of events; `first` is the place of the first event in the path."""
-        self._table.indexes = {}
-        read = self._read_by_class(events)
-        rows, values = read or (self._read_each(events, path, first),) * 2
-        packed = write_rows(rows, values)
-        if packed is None:
-            packed = self._pack(list(map(list, rows)) if read else rows, events, path, first)
-        schemas = tuple(self._table.indexes)
-        header = self._headers.get(schemas)
-        if header is None:
-            header = msgpack.packb(schemas)
-            if len(header) <= MAX_HEADER_BYTES:
-                if len(self._headers) >= _REMEMBERED:
-                    self._headers.clear()
-                self._headers[schemas] = header
-        return header, packed
+        return self._encode_native(events) or self._encode_each(events, path, first)
 
-    def _read_by_class(self, events: Sequence[Any]) -> tuple[list[Any], list[Collection[Any]]] | None:
-        """Return the rows of events, and all their values in any order; None to read the events one by one.
+    def _encode_native(self, events: Sequence[Any]) -> tuple[bytes, bytes] | None:
+        """Return the header and the packed rows of events that hold only native values; None for other events.
 
         Almost all of it runs in C, because it reads the events of each class together.
         """
-        rows_of: dict[type, list[Any]] = {}
-        values: list[Collection[Any]] = []
-        for cls, ours in _by_class(events).items():
-            try:
-                rows, their_values = self._rows_of_class(cls, ours)
-            except Exception:  # reading one by one shows which event cannot be read
-                return None
-            rows_of[cls] = rows
-            values += their_values
-        if len(rows_of) == 1:
-            return rows, values
-        in_turn = {cls: iter(rows) for cls, rows in rows_of.items()}
-        return [next(in_turn[type(event)]) for event in events], values
+        try:
+            classes = set(map(type, events))
+            if len(classes) == 1:
+                reader = self._reader(classes.pop())
+                rows = reader.rows(events)
+                packed = write_rows(rows, [rows])
+                return None if packed is None else (reader.header, packed)
+            readers = {cls: self._reader(cls) for cls in dict.fromkeys(map(type, events))}
+            groups = {cls: reader.rows([one for one in events if type(one) is cls]) for cls, reader in readers.items()}
+        except Exception:  # reading one by one shows which event cannot be read
+            return None
+        numbers = {cls: number for number, cls in enumerate(readers)}
+        in_turn = {cls: iter(rows) for cls, rows in groups.items()}
+        packed = write_rows([(numbers[type(one)], *next(in_turn[type(one)])) for one in events], groups.values())
+        return None if packed is None else (self._header([None, *(one.schema for one in readers.values())]), packed)
 
-    def _rows_of_class(self, cls: type, events: Sequence[Any]) -> tuple[list[Any], Sequence[Collection[Any]]]:
-        """Return the rows and the values of events of a class, if they consist of their fields.
+    def _reader(self, cls: type) -> _Reader:
+        """Return the reader of a class.
 
         Raises:
-            ValueError: the events do not consist of their fields, or are not of a class of events.
+            ValueError: its events do not consist of their fields, or it is not a class of events.
         """
-        if cls is dict:
-            index = self._table.schema_reference(_PLAIN_DICT)
-            return [(index, event) for event in events], [events]
         if self._generation != self._registry.generation:
             self._generation = self._registry.generation
-            self._classes = {}
-        registered = self._classes.get(cls)
-        if registered is None:
-            registered = self._event_type(cls)
-            if not registered.is_plain and registered.kind.held is None:
-                raise ValueError("the events do not consist of their fields")
-            self._classes[cls] = registered
-        kind = registered.kind
-        if kind.held is not None and set(map(tuple, map(vars, events))) != {kind.held}:
-            raise ValueError("an event does not consist of its fields")
-        index = self._table.schema_reference(registered.schema)
-        if len(events) > _FEW:
-            columns = list(zip(*map(kind.read, events), strict=True))
-            return list(zip(repeat(index, len(events)), *columns, strict=True)), columns
-        rows = [(index, *kind.read(event)) for event in events]
-        return rows, [list(chain.from_iterable(rows))]
+            self._readers = {}
+        reader = self._readers.get(cls)
+        if reader is None:
+            if cls is dict:
+                reader = _Reader(_PLAIN_DICT, _alone, None)
+            else:
+                registered = self._event_type(cls)
+                if not registered.is_plain and registered.kind.held is None:
+                    raise ValueError("the events do not consist of their fields")
+                reader = _Reader(registered.schema, registered.kind.read, registered.kind.held)
+            self._readers[cls] = reader
+        return reader
 
-    def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[list[Any]]:
-        """Return the rows of events, read one by one; `first` is the place of the first event in the path."""
+    def _encode_each(self, events: Sequence[Any], path: str, first: int) -> tuple[bytes, bytes]:
+        """Return the header and the packed rows of events of any kind."""
         table = self._table
         table.indexes = {}
-        rows: list[list[Any]] = []
-        for event in events:
+        numbered = self._read_each(events, path, first)
+        if len(table.indexes) == 1:
+            packed = self._pack([list(values) for _, values in numbered], events, path, first)
+            return self._header(table.indexes), packed
+        packed = self._pack([[number, *values] for number, values in numbered], events, path, first)
+        return self._header([None, *table.indexes]), packed
+
+    def _header(self, schemas: Iterable[Any]) -> bytes:
+        """Return the header of these schemas. With None in front, each row begins with the number of its schema."""
+        key = tuple(schemas)
+        header = self._headers.get(key)
+        if header is None:
+            header = msgpack.packb(key)
+            if len(header) <= MAX_HEADER_BYTES:
+                if len(self._headers) >= _REMEMBERED:
+                    self._headers.clear()
+                self._headers[key] = header
+        return header
+
+    def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[tuple[int, Iterable[Any]]]:
+        """Return the schema's number and the values of each event; `first` is the place of the first event."""
+        numbered: list[tuple[int, Iterable[Any]]] = []
+        for place, event in enumerate(events, first):
             try:
                 schema, values = self._fields_of(event)
-                rows.append([table.schema_reference(schema), *values])
+                numbered.append((self._table.schema_reference(schema), values))
             except StoreError:
                 raise
             except _NotAnEventError:
-                where = f"{path}[{first + len(rows)}]"
+                where = f"{path}[{place}]"
                 raise EncodeError(
                     f"{where} is a {type(event).__module__}.{type(event).__qualname__}, which is neither a plain dict "
                     "nor of a class registered with @event; nothing was sent.",
                     path=where,
                 ) from None
             except Exception as error:  # reading the fields of an event may raise anything
-                where = f"{path}[{first + len(rows)}]"
+                where = f"{path}[{place}]"
                 raise EncodeError(
                     f"{where}, a {type(event).__qualname__}, cannot be read: {error}; nothing was sent.", path=where
                 ) from error
-        return rows
+        return numbered
 
     def _fields_of(self, event: Any) -> tuple[Any, Iterable[Any]]:
         """Return the schema of an event, and its values."""
@@ -310,14 +339,9 @@ class EntryEncoder:
             ) from error.__cause__
 
 
-def _by_class(events: Sequence[Any]) -> dict[type, Sequence[Any]]:
-    """Return the events of each class, in the order in which the classes appear."""
-    if len(set(map(type, events))) == 1:
-        return {type(events[0]): events}
-    of_class: dict[type, list[Any]] = {}
-    for event in events:
-        of_class.setdefault(type(event), []).append(event)
-    return {**of_class}
+def _alone(event: dict[Any, Any]) -> tuple[dict[Any, Any]]:
+    """Return the row of a plain dict."""
+    return (event,)
 
 
 def _header_too_large(header: bytes, path: str) -> EncodeError:

@@ -4,17 +4,19 @@ These functions return a result only if msgpack would return the same result. Th
 including damaged bytes. No value is converted to the type that annotates its field.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from itertools import chain
+from typing import Any
 
 import msgspec
 
-from runic_redis.codec.value_encoder import kinds_within
+from runic_redis.codec.value_encoder import contents
 
 # Returns the rows of an entry from their bytes, or None to leave them to msgpack.
 RowReader = Callable[[bytes], list[Any] | None]
-_NATIVE = frozenset({type(None), bool, int, float, str, bytes, list, dict})
+_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+_NATIVE = _SCALARS | {list, dict}
 _encode = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
 _DEEPEST = 100
@@ -29,20 +31,42 @@ _Value = _Scalar | list[_Part] | dict[str, _Part]
 _Bytes = None | bool | int | float | bytes
 
 
-def write_rows(rows: Sequence[Sequence[Any]], values: Sequence[Collection[Any]]) -> bytes | None:
+def write_rows(rows: Sequence[Sequence[Any]], groups: Iterable[Sequence[Sequence[Any]]]) -> bytes | None:
     """Return the bytes of an entry's rows, or None to leave them to msgpack.
 
     Args:
         rows: the rows.
-        values: all values of the rows, in any order.
+        groups: the rows of each schema, without the schema's index.
     """
     try:
         packed = _encode(rows)
     except Exception:  # such as too large an int, or a lone surrogate
         return None
     # msgspec writes other types in its own way. Walk the values now: only values that it has written are finite.
-    kinds, depth = kinds_within(values)
-    return packed if kinds <= _NATIVE and depth < _DEEPEST else None
+    for group in groups:
+        if not (_is_native(group[0]) if len(group) == 1 else all(map(_is_native, zip(*group, strict=True)))):
+            return None
+    return packed
+
+
+def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
+    """Return whether values, and all values within them, are of the types that msgspec reads as it writes them.
+
+    Almost all of it runs in C, because it takes the lists, and the dicts, of a collection together.
+    """
+    kinds = set(map(type, values))
+    if kinds <= _SCALARS:
+        return True
+    if not depth or not kinds <= _NATIVE:
+        return False
+    if list in kinds:
+        lists = values if len(kinds) == 1 else [value for value in values if type(value) is list]
+        if not _is_native(list(chain.from_iterable(lists)), depth - 1):
+            return False
+    if dict not in kinds:
+        return True
+    dicts = values if len(kinds) == 1 else [value for value in values if type(value) is dict]
+    return _is_native(contents(dicts), depth - 1)
 
 
 @lru_cache(maxsize=1024)
@@ -54,7 +78,7 @@ def row_reader(holds_bytes: tuple[bool, ...]) -> RowReader | None:
     """
     if len(holds_bytes) > _MOST_FIELDS:
         return None
-    row: Any = tuple[(Literal[0], *[_Bytes if one else _Value for one in holds_bytes])]  # type: ignore[misc]
+    row: Any = tuple[tuple(_Bytes if one else _Value for one in holds_bytes)]  # type: ignore[misc]
     decode = msgspec.msgpack.Decoder(list[row]).decode
 
     def read(packed: bytes) -> list[Any] | None:

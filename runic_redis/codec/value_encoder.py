@@ -94,7 +94,7 @@ class ValueEncoder:
             packed: bytes = self._packers[depth].pack(ordered)
         finally:
             self._depth = depth
-        kinds, _ = kinds_within([value if type(value) is list else [value]], self._wide)
+        kinds = _kinds_within(value, self._wide)
         if not kinds.isdisjoint(_IMPOSTORS):
             raise TypeError("a value is of a type that would come back as another")
         if bytearray in kinds:  # the packer treats it as bytes
@@ -255,38 +255,30 @@ _FEW_KEYS = 64
 _IMPOSTORS = frozenset({memoryview, msgpack.ExtType, msgpack.Timestamp})
 
 
-def kinds_within(level: Iterable[Collection[Any]], wide: list[Collection[Any]] | None = None) -> tuple[set[type], int]:
-    """Return the types within collections of values, and how deep lists and dicts nest in them.
+def _kinds_within(value: Any, wide: list[Collection[Any]]) -> set[type]:
+    """Return the types within a packed value, and add its dicts with many keys to `wide`.
 
     It enters lists and dicts only: every other container goes through `ValueEncoder.pack` separately. Almost all of it
-    runs in C, because it takes the lists, and the dicts, of one collection together. Pass packed values only, because
+    runs in C, because it takes the lists, and the dicts, of one level together. Pass packed values only, because
     packing bounds their depth and size.
-
-    Args:
-        level: the collections, such as the columns or the rows of a table.
-        wide: receives the dicts with many keys.
     """
     found: set[type] = set()
-    depth = -1
+    level: list[Any] = value if type(value) is list else [value]
     while level:
-        depth += 1
-        deeper: list[list[Any]] = []
-        for values in level:
-            kinds = set(map(type, values))
-            found |= kinds
-            if list in kinds:
-                lists = values if len(kinds) == 1 else [value for value in values if type(value) is list]
-                deeper.append(list(chain.from_iterable(lists)))
-            if dict in kinds:
-                dicts = values if len(kinds) == 1 else [value for value in values if type(value) is dict]
-                deeper.append(_contents(dicts))
-                if wide is not None:
-                    wide += [keys for keys in dicts if len(keys) > FEW_ALIKE]
+        kinds = set(map(type, level))
+        found |= kinds
+        deeper: list[Any] = []
+        if list in kinds:
+            deeper += chain.from_iterable([each for each in level if type(each) is list])
+        if dict in kinds:
+            dicts = [each for each in level if type(each) is dict]
+            deeper += contents(dicts)
+            wide += [keys for keys in dicts if len(keys) > FEW_ALIKE]
         level = deeper
-    return found, depth
+    return found
 
 
-def _contents(dicts: Collection[dict[Any, Any]]) -> list[Any]:
+def contents(dicts: Collection[dict[Any, Any]]) -> list[Any]:
     """Return the values of dicts, and at least the keys that are not exactly of type str.
 
     The garbage collector asks a dict for the same in C, in a third of the time that iterating takes. It passes over the
