@@ -187,8 +187,10 @@ def _expanded(data: bytes) -> bytes:
 
 def _rows(header: bytes, payload: bytes) -> list[Any]:
     schemas = msgpack.unpackb(header)
-    rows = _value(_expanded(payload), schemas)
-    return [_object(schemas[index], values) for index, *values in rows]
+    if schemas[0] is None:
+        del schemas[0]
+        return [_object(schemas[index], values) for index, *values in _value(_expanded(payload), schemas)]
+    return [_object(schemas[0], values) for values in _value(_expanded(payload), schemas)]
 
 
 def _object(schema: Any, values: list[Any]) -> Any:

@@ -81,7 +81,8 @@ def rows(data: bytes) -> None:
 
 def header(data: bytes) -> None:
     for codec in CODECS:
-        attempt(codec.decode_entry, data, b"\x00\x91\x92\x00\x80")
+        for payload in (b"\x00\x91\x91\x80", b"\x00\x91\x92\x00\x80"):
+            attempt(codec.decode_entry, data, payload)
 
 
 def envelope(data: bytes) -> None:
@@ -431,13 +432,14 @@ TARGETS: dict[str, Target] = {
 def seeds(name: str) -> Iterator[bytes]:
     """Yield valid bytes for a target to start from."""
     codec = CODECS[0]
-    for number, event in enumerate(EVENTS):
-        (one,) = codec.encode_commit([event])
+    for number, events in enumerate([*([event] for event in EVENTS), EVENTS]):
+        (one,) = codec.encode_commit(events)
         plain = decompress(one.payload)
+        event = events[0]
         value = codec.encode_state(event)
         yield {
             "entry": join(one.header, one.payload),
-            "rows": (bytes([HEADERS.index(one.header)]) if one.header in HEADERS else b"\x00") + plain,
+            "rows": bytes([number]) + plain,
             "header": one.header,
             "envelope": b"\x01" + _compressed(plain),
             "log": codec.encode_log(EVENTS[number:]),

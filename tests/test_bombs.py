@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 import zstandard
 
+from runic_redis import event
 from runic_redis.codec import Codec, limits
 from runic_redis.codec.limits import MOST_PAIRS
 from runic_redis.errors import DecodeError, StoreError
@@ -27,8 +29,14 @@ from tests.codecs import BOTH
 from tests.fuzzing import attempt
 
 CODECS = [codec(default_registry, "wrap") for codec in BOTH]
-PLAIN = CODECS[0].encode_commit([{}])[0].header
+PLAIN = msgpack.packb([[None, 0, []]])
+INDEXED = msgpack.packb([None, [None, 0, []]])
 MEGABYTE = 1024 * 1024
+
+
+@event("tests.bombs.empty")
+class Empty(msgspec.Struct):
+    """An event without fields."""
 
 
 def extension(code: int, data: bytes) -> bytes:
@@ -41,7 +49,7 @@ def array(count: int, item: bytes) -> bytes:
 
 def in_event(value: bytes) -> bytes:
     """Return the rows of one plain dict that holds a value."""
-    return b"\x91\x92\x00\x81\x00" + value
+    return b"\x91\x91\x81\x00" + value
 
 
 def nested(code: int, levels: int) -> bytes:
@@ -83,8 +91,8 @@ def zeros(size: int) -> bytes:
 CLAIMS: dict[str, bytes] = {
     "rows": b"\xdd\xff\xff\xff\xff",
     "row": b"\x91\xdd\xff\xff\xff\xff\x00",
-    "map": b"\x91\x92\x00\xdf\xff\xff\xff\xff",
-    "map of maps": b"\x91\x92\x00" + b"\xdf\xff\xff\xff\xff" * 400,
+    "map": b"\x91\x91\xdf\xff\xff\xff\xff",
+    "map of maps": b"\x91\x91" + b"\xdf\xff\xff\xff\xff" * 400,
     "array of arrays": in_event(b"\xdd\x00\x0f\xff\xff" * 400),
     "text": in_event(b"\xdb\xff\xff\xff\xff"),
     "bytes": in_event(b"\xc6\xff\xff\xff\xff"),
@@ -126,6 +134,7 @@ def peak(run: Callable[[], Any]) -> tuple[Any, int]:
 def test_what_claims_too_much_is_refused_before_it_takes_memory(codec: Codec, claim: str) -> None:
     for read in (
         lambda: codec.decode_entry(PLAIN, b"\x00" + CLAIMS[claim]),
+        lambda: codec.decode_entry(INDEXED, b"\x00" + CLAIMS[claim]),
         lambda: codec.decode_log(msgpack.packb([PLAIN, b"\x00" + CLAIMS[claim]])),
         lambda: codec.decode_state(CLAIMS[claim] + b"\xc1"),
         lambda: codec.decode_metadata(CLAIMS[claim] + b"\xc1"),
@@ -143,7 +152,6 @@ SWELLING: dict[str, bytes] = {
     "maps of one": in_event(array(SIZE // 3, b"\x81\xc0\xc0")),
     "sets": in_event(array(SIZE // 3, b"\xd4\x03\x90")),
     "rows of nothing": array(SIZE, b"\x90"),
-    "events": array(SIZE // 3, b"\x92\x00\x80"),
     "decimals": in_event(array(SIZE // 3, b"\xd4\x091")),
     "digits": in_event(extension(9, b"1" * SIZE)),
     "integer": in_event(extension(1, b"\x7f" * SIZE)),
@@ -159,10 +167,36 @@ def test_what_is_read_takes_memory_for_what_it_holds(codec: Codec, value: str) -
     assert most < MOST_PER_BYTE * len(SWELLING[value])
 
 
+# Many small events: a header, and one row. An event without fields takes the most memory for its only byte.
+MOST_PER_BYTE_OF_EVENTS = 220
+EMPTY, UNKNOWN = ["tests.bombs.empty", 1, []], ["tests.bombs.unknown", 1, []]
+SMALL_EVENTS: dict[str, tuple[bytes, bytes]] = {
+    "dicts": (PLAIN, b"\x91\x80"),
+    "dicts with an index": (INDEXED, b"\x92\x00\x80"),
+    "objects": (msgpack.packb([EMPTY]), b"\x90"),
+    "objects with an index": (msgpack.packb([None, EMPTY]), b"\x91\x00"),
+    "unknown": (msgpack.packb([UNKNOWN]), b"\x90"),
+    "unknown with an index": (msgpack.packb([None, UNKNOWN]), b"\x91\x00"),
+}
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=["msgspec", "msgpack"])
+@pytest.mark.parametrize("name", SMALL_EVENTS)
+def test_small_events_take_memory_for_what_they_hold(codec: Codec, name: str) -> None:
+    header, row = SMALL_EVENTS[name]
+    rows = array(SIZE // len(row), row)
+    payload = b"\x01" + zstandard.ZstdCompressor().compress(rows)
+    for _ in range(2):  # msgspec may read them the second time
+        decoded, most = peak(lambda: codec.decode_entry(header, payload))
+        assert len(decoded) == SIZE // len(row)
+        del decoded
+        assert most < MOST_PER_BYTE_OF_EVENTS * len(rows)
+
+
 def test_a_header_of_many_schemas_takes_memory_for_what_it_holds() -> None:
     for schema in (b"\x93\xa1a\x01\x90", b"\x93\xc0\x00\x90", b"\x93\xa1a\x01\xdc\x03\xe8" + b"\xa0" * 1000):
         header = array(SIZE // len(schema) - 10, schema)
-        _, most = peak(lambda header=header: CODECS[0].decode_entry(header, b"\x00\x91\x92\x00\x80"))
+        _, most = peak(lambda header=header: CODECS[0].decode_entry(header, b"\x00\x91\x91\x80"))
         assert most < 200 * len(header)
 
 

@@ -315,4 +315,4 @@ def test_a_damaged_workflow_in_memory_harms_no_other(inflicted: list[tuple[Any, 
 
 def test_an_entry_ahead_of_the_cursor_in_memory_harms_no_other() -> None:
     """The error that the entry causes in a script of fakeredis is an object of Python, and not a string."""
-    suffer("memory://fuzzing", [("XADD", "events", "6-0", b"\x91\x93\xc0\x00\x90", b"\x00\x91\x92\x00\x80")])
+    suffer("memory://fuzzing", [("XADD", "events", "6-0", b"\x91\x93\xc0\x00\x90", b"\x00\x91\x91\x80")])

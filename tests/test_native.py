@@ -240,34 +240,76 @@ foreign = st.recursive(
     max_leaves=6,
 )
 indexes = st.sampled_from([0, 0, 0, 0, 1, -1, True, False, None, "0", 0.0, b"\x00"])
-foreign_rows = st.lists(st.tuples(indexes, foreign, foreign) | st.tuples(indexes, foreign) | foreign, max_size=4)
+# Rows of one schema, and rows that begin with the index of theirs.
+plain_rows = st.lists(st.tuples(foreign, foreign) | st.tuples(foreign) | foreign, max_size=4)
+indexed_rows = st.lists(st.tuples(indexes, foreign, foreign) | st.tuples(indexes, foreign) | foreign, max_size=4)
+ONE_OF_EACH = [Plain(1, 2), Struct(1, 2), Pair(1, 2), {}]
 
 
 def packed(value: Any) -> bytes:
     return msgpack.packb(value, default=lambda big: msgpack.ExtType(1, str(big).encode()))
 
 
-@given(st.sampled_from([Plain(1, 2), Struct(1, 2), Pair(1, 2), {}]), foreign_rows)
-@example(Plain(1, 2), [[0, {(1,): 2}, 0]])
-@example(Plain(1, 2), [[0, msgpack.Timestamp(5, 6999), 0]])
-@example(Plain(1, 2), [[0, [[msgpack.Timestamp(-5, 6999)]], 0]])
-@example(Struct(1, 2), [[0, 1]])
-@example(Struct(1, 2), [[0, 1, 2], [0, 1]])
-@example(Struct(1, 2), [[0, 1, 2, 3]])
-@example(Struct(1, 2), [b"\x00\x01\x02"])
-@example(Struct(1, 2), [[True, 1, 2]])
-def test_foreign_rows_are_read_alike(event: Any, rows: Any) -> None:
+def read_alike(header: bytes, rows: Any) -> None:
+    """Assert that both codecs read rows alike, before and after they have learned from them."""
     try:
         payload = b"\x00" + packed(rows)
     except (OverflowError, ValueError):
         return
-    header = by_msgpack.encode_commit([event])[0].header
-    assert same(outcome(by_msgspec.decode_entry, header, payload), outcome(by_msgpack.decode_entry, header, payload))
+    for _ in range(2):
+        by_both = [outcome(codec.decode_entry, header, payload) for codec in (by_msgspec, by_msgpack)]
+        assert same(*by_both)
 
 
-@pytest.mark.parametrize("rows", [b"\xdd\xff\xff\xff\xff", b"\x91\x93\x00\xdd\xff\xff\xff\xff\x01", b"\x91" * 100_000])
-def test_rows_that_claim_too_much_are_refused(rows: bytes) -> None:
-    header = by_msgpack.encode_commit([Plain(1, 2)])[0].header
+@given(st.sampled_from(ONE_OF_EACH), plain_rows)
+@example(Plain(1, 2), [[{(1,): 2}, 0]])
+@example(Plain(1, 2), [[msgpack.Timestamp(5, 6999), 0]])
+@example(Plain(1, 2), [[[[msgpack.Timestamp(-5, 6999)]], 0]])
+@example(Plain(1, 2), [[0, 1, 2]])
+@example(Struct(1, 2), [[1]])
+@example(Struct(1, 2), [[1, 2], [1]])
+@example(Struct(1, 2), [[1, 2, 3]])
+@example(Struct(1, 2), [[b"x", 2, 3]])
+@example(Pair(1, 2), [[b"x"]])
+@example(Struct(1, 2), [b"\x01\x02"])
+@example({}, [[0, {}]])
+def test_foreign_rows_are_read_alike(event: Any, rows: Any) -> None:
+    read_alike(by_msgpack.encode_commit([event])[0].header, rows)
+
+
+@given(indexed_rows)
+@example([[0, {(1,): 2}, 0]])
+@example([[0, msgpack.Timestamp(5, 6999), 0], [3, {}]])
+@example([[1, 1]])
+@example([[1, 1, 2], [1, 1]])
+@example([[1, 1, 2, 3]])
+@example([[4, 1, 2]])
+@example([b"\x00\x01\x02"])
+@example([[True, 1, 2]])
+@example([[{}]])
+def test_foreign_rows_with_indexes_are_read_alike(rows: Any) -> None:
+    read_alike(by_msgpack.encode_commit(ONE_OF_EACH)[0].header, rows)
+
+
+@pytest.mark.parametrize("event", ONE_OF_EACH)
+@pytest.mark.parametrize("rows", [[[0, 1, 2]], [[0, {}]], [[0, 1, 2]] * 20, [[0, 1, 2], [0, 1]], [[1, 2]], [[{}]], []])
+def test_rows_of_the_only_schema_with_an_index_are_read_alike(event: Any, rows: Any) -> None:
+    schemas = msgpack.unpackb(by_msgpack.encode_commit([event])[0].header)
+    read_alike(msgpack.packb([None, *schemas]), rows)
+
+
+@pytest.mark.parametrize("commit", [[Plain(1, 2)], [Plain(1, 2), {}]], ids=["plain", "indexed"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91\x92\xdd\xff\xff\xff\xff\x01",
+        b"\x91\x93\x00\xdd\xff\xff\xff\xff\x01",
+        b"\x91" * 100_000,
+    ],
+)
+def test_rows_that_claim_too_much_are_refused(rows: bytes, commit: list[Any]) -> None:
+    header = by_msgpack.encode_commit(commit)[0].header
     for codec in (by_msgspec, by_msgpack):
         with pytest.raises(DecodeError):
             codec.decode_entry(header, b"\x00" + rows)

@@ -51,7 +51,7 @@ def ext(code: int, data: bytes) -> bytes:
 
 def held(value: bytes) -> bytes:
     """The rows of a plain event that holds a value under "k"."""
-    return b"\x91\x92\x00\x81\xa1k" + value
+    return b"\x91\x91\x81\xa1k" + value
 
 
 # Entries that no store of ours writes, or that are as large as one may be: a header and rows.
@@ -69,17 +69,17 @@ SHAPES = {
     "a set with a long int": (PLAIN, held(ext(3, b"\x91" + ext(1, b"\x80" * 5000)))),
     "a decimal of a megabyte": (PLAIN, held(ext(9, b"9" * MB))),
     "odd texts": (PLAIN, held(msgpack.packb("\u2028\0\r\n\u202e\x9b\x1b[31m"))),
-    "a long name": (msgpack.packb([["n" * 900_000, 1, ["f" * 90_000]]]), b"\x91\x92\x00\xc0"),
-    "many fields": (msgpack.packb([["n", 1, [f"f{n:05}" for n in range(70_000)]]]), b"\x91" + many(70_001, b"\x00")),
-    "a reference to bytes": (REFERENCE, b"\x91\x92\x00" + ext(11, b"\x92\x01\xc4\x01a")),
-    "a reference to a long int": (REFERENCE, b"\x91\x92\x00" + ext(11, b"\x92\x01" + ext(1, b"\x7f" * 5000))),
-    "a reference to much": (REFERENCE, b"\x91\x92\x00" + ext(11, b"\x92\x01" + many(200_000, b"\x80"))),
-    "a reference to nothing": (REFERENCE, b"\x91\x92\x00" + ext(11, b"\x91\x01")),
-    "a reference as an event": (msgpack.packb([["runic_redis.fact_ref", 1, ["hash"]]]), b"\x91\x92\x00\x01"),
-    "a reference by a long name": (REFERENCE, b"\x91\x92\x00" + ext(11, b"\x92\x01" + msgpack.packb("h" * MB))),
-    "a fact of a long number": (PRODUCED, b"\x91\x96\x00" + ext(1, b"\x7f" * 5000) + b"\xc0\xc0\x92\xa1n\xa1f\x01"),
-    "a fact by a long number": (PRODUCED, b"\x91\x96\x00\xa1f\xc0\xc0\x92" + ext(1, b"\x7f" * 5000) + b"\xa1f\x01"),
-    "a fact by a long name": (PRODUCED, b"\x91\x96\x00" + msgpack.packb("h" * MB) + b"\xc0\xc0\xc0\x01"),
+    "a long name": (msgpack.packb([["n" * 900_000, 1, ["f" * 90_000]]]), b"\x91\x91\xc0"),
+    "many fields": (msgpack.packb([["n", 1, [f"f{n:05}" for n in range(70_000)]]]), b"\x91" + many(70_000, b"\x00")),
+    "a reference to bytes": (REFERENCE, b"\x91\x91" + ext(11, b"\x92\x01\xc4\x01a")),
+    "a reference to a long int": (REFERENCE, b"\x91\x91" + ext(11, b"\x92\x01" + ext(1, b"\x7f" * 5000))),
+    "a reference to much": (REFERENCE, b"\x91\x91" + ext(11, b"\x92\x01" + many(200_000, b"\x80"))),
+    "a reference to nothing": (REFERENCE, b"\x91\x91" + ext(11, b"\x91\x01")),
+    "a reference as an event": (msgpack.packb([["runic_redis.fact_ref", 1, ["hash"]]]), b"\x91\x91\x01"),
+    "a reference by a long name": (REFERENCE, b"\x91\x91" + ext(11, b"\x92\x01" + msgpack.packb("h" * MB))),
+    "a fact of a long number": (PRODUCED, b"\x91\x95" + ext(1, b"\x7f" * 5000) + b"\xc0\xc0\x92\xa1n\xa1f\x01"),
+    "a fact by a long number": (PRODUCED, b"\x91\x95\xa1f\xc0\xc0\x92" + ext(1, b"\x7f" * 5000) + b"\xa1f\x01"),
+    "a fact by a long name": (PRODUCED, b"\x91\x95" + msgpack.packb("h" * MB) + b"\xc0\xc0\xc0\x01"),
     "no rows": (PLAIN, b"\x90"),
     "a header of nothing, beyond decoding": (b"\x90", held(many(3 * MB, b"\x90"))),
     "a damaged header, beyond decoding": (b"\xc1", held(many(3 * MB, b"\x90"))),

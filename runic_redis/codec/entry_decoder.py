@@ -96,11 +96,12 @@ class _Schemas:
             return []
         if self._indexed:
             return _rebuild_indexed(rows, self.restorers)
+        events = self.restorers[0].many(rows)
         self._learn(rows[0])
-        return self.restorers[0].many(rows)
+        return events
 
     def _learn(self, row: Sequence[Any]) -> None:
-        """Prepare to read rows whose fields hold bytes where this row's do."""
+        """Prepare to read rows whose fields hold bytes where this row's do. The row must have all its values."""
         holds_bytes = tuple([type(value) is bytes for value in row])
         if self._read_rows is not None and holds_bytes != self._holds_bytes and self._failures <= _TRIES:
             self._holds_bytes = holds_bytes
@@ -171,7 +172,7 @@ class EntryDecoder:
                 schemas, indexed = _unpacked(header)
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(schemas)}
                 known = _Schemas(restorers, indexed=indexed)
-            except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+            except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
             self._remember(self._by_header, header, known)
         return known
@@ -240,15 +241,18 @@ def stand_in_event(header: bytes) -> Any:
 def _unpacked(header: bytes) -> tuple[list[Any], bool]:
     """Return the schemas in a header, and whether each row begins with the index of its schema."""
     schemas = msgpack.unpackb(header)
-    if type(schemas) is not list:
-        raise ValueError("it is not an array")
+    if type(schemas) is not list or not schemas:
+        raise ValueError("it is not an array of schemas")
     indexed = schemas[0] is None
     return schemas[indexed:], indexed
 
 
 def _rebuild_indexed(rows: Sequence[Any], restorers: Mapping[int, _Restorer]) -> list[Any]:
     """Return the events of rows in order; all rows of one schema are rebuilt together."""
-    by_schema: dict[int, list[Any]] = {index: [] for index in set(map(_INDEX, rows))}
+    indexes = list(map(_INDEX, rows))
+    if set(map(type, indexes)) != {int}:  # True and 1.0 would find the schema 1
+        raise ValueError("a row does not begin with the index of its schema")
+    by_schema: dict[int, list[Any]] = {index: [] for index in indexes}
     for row in rows:
         by_schema[row[0]].append(row[1:])
     in_turn = {index: iter(restorers[index].many(values)) for index, values in by_schema.items()}

@@ -263,7 +263,7 @@ class EntryEncoder:
         table.indexes = {}
         numbered = self._read_each(events, path, first)
         if len(table.indexes) == 1:
-            packed = self._pack([list(values) for _, values in numbered], events, path, first)
+            packed = self._pack([values for _, values in numbered], events, path, first)
             return self._header(table.indexes), packed
         packed = self._pack([[number, *values] for number, values in numbered], events, path, first)
         return self._header([None, *table.indexes]), packed
@@ -280,13 +280,13 @@ class EntryEncoder:
                 self._headers[key] = header
         return header
 
-    def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[tuple[int, Iterable[Any]]]:
+    def _read_each(self, events: Sequence[Any], path: str, first: int) -> list[tuple[int, list[Any]]]:
         """Return the schema's number and the values of each event; `first` is the place of the first event."""
-        numbered: list[tuple[int, Iterable[Any]]] = []
+        numbered: list[tuple[int, list[Any]]] = []
         for place, event in enumerate(events, first):
             try:
                 schema, values = self._fields_of(event)
-                numbered.append((self._table.schema_reference(schema), values))
+                numbered.append((self._table.schema_reference(schema), list(values)))
             except StoreError:
                 raise
             except _NotAnEventError:

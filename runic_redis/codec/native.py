@@ -69,15 +69,18 @@ def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
     return _is_native(contents(dicts), depth - 1)
 
 
-@lru_cache(maxsize=1024)
 def row_reader(holds_bytes: tuple[bool, ...]) -> RowReader | None:
     """Return a function that reads the rows of an entry with one schema.
 
     Args:
         holds_bytes: for each field, whether it holds bytes. The other fields hold text and all other native types.
     """
-    if len(holds_bytes) > _MOST_FIELDS:
-        return None
+    # Check this before the cache, which would keep the long tuple.
+    return _row_reader(holds_bytes) if len(holds_bytes) <= _MOST_FIELDS else None
+
+
+@lru_cache(maxsize=1024)
+def _row_reader(holds_bytes: tuple[bool, ...]) -> RowReader:
     row: Any = tuple[tuple(_Bytes if one else _Value for one in holds_bytes)]  # type: ignore[misc]
     decode = msgspec.msgpack.Decoder(list[row]).decode
 
