@@ -14,7 +14,7 @@ with atheris.instrument_imports(include=["runic_redis.codec", "runic_redis.event
     from tests import fuzzing
 
 DIRECTORY = Path(".fuzz")
-# A value may take a hundred times as much memory as its encoded bytes.
+# A value may take a hundred times as much memory as its encoded bytes, and an event two hundred times as much.
 LIMITS = ("-max_len=65536", "-rss_limit_mb=4096", "-timeout=60")
 
 

@@ -354,6 +354,17 @@ def test_each_entry_of_a_large_commit_has_an_index_only_if_it_needs_one(codec: C
     assert codec.decode_log(codec.encode_log(commit)) == commit
 
 
+def test_an_event_whose_fields_cannot_be_read_is_named(codec: Codec) -> None:
+    class Unreadable(dict[str, Any]):
+        def values(self) -> Any:
+            yield 1
+            raise RuntimeError("gone")
+
+    with pytest.raises(EncodeError, match=r"events\[1\], a UnknownEvent, cannot be read: gone") as caught:
+        codec.encode_commit([{}, UnknownEvent("many", 1, Unreadable(a=1, b=2))])
+    assert caught.value.path == "events[1]"
+
+
 def test_a_log_of_nothing_comes_back(codec: Codec) -> None:
     data = codec.encode_log([])
     assert msgpack.unpackb(data) == [msgpack.packb([None]), b"\x00" + msgpack.packb([])]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from runic_redis.codec import Codec, Entry
 from runic_redis.codec.compression import decompress
-from runic_redis.codec.native import row_reader, write_rows
+from runic_redis.codec.native import _row_reader, row_reader, write_rows
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import EventRegistry, default_registry
 from tests.codecs import MsgpackCodec
@@ -358,7 +358,9 @@ def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
         assert write_rows(left, [left]) is None
         assert write_rows([*left, [1]], [[*left, [1]]]) is None
         assert write_rows([[0, 1], [1, *left[0]]], [[[1]], left]) is None
+    kept = _row_reader.cache_info().currsize
     assert row_reader((False,) * 1000) is None
+    assert _row_reader.cache_info().currsize == kept
 
 
 def test_entries_that_msgspec_cannot_read_do_not_keep_it_from_others() -> None:

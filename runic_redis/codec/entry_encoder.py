@@ -2,9 +2,9 @@
 
 An entry's header lists the schemas used in it, as MessagePack ``[[type name, version, [field names]], …]``. Its payload
 is a compression byte and the rows, as MessagePack ``[[value, …], …]``: all of the first schema. If the events have
-several schemas, the header starts with nil, and each row starts with the index of its schema. A plain dict has the
-schema ``[nil, 0, []]``, and its one value is the map. Headers repeat from entry to entry. So a reader keeps the decoded
-header by its bytes, and Redis stores the bytes once for many entries.
+several schemas, the header starts with nil, and each row starts with the index of its schema. (The header of an empty
+log is ``[nil]``.) A plain dict has the schema ``[nil, 0, []]``, and its one value is the map. Headers repeat from entry
+to entry. So a reader keeps the decoded header by its bytes, and Redis stores the bytes once for many entries.
 """
 
 from collections.abc import Iterable, Sequence
