@@ -200,6 +200,12 @@ def test_events_of_several_classes_keep_their_order() -> None:
     assert same(by_msgspec.decode_entry(entry.header, entry.payload), commit)
 
 
+def test_named_tuples_of_another_length_are_written_alike() -> None:
+    odd = tuple.__new__(Pair, (1, 2, 3))
+    for commit in ([odd], [Pair(1), odd], [Pair(1), odd, {}]):
+        assert same(outcome(by_msgspec.encode_commit, commit), outcome(by_msgpack.encode_commit, commit))
+
+
 @pytest.mark.parametrize("levels", [1, 50, 98, 99, 100, 101, 500])
 def test_deep_values_are_written_and_read_alike(levels: int) -> None:
     commit = [{"value": nested(levels)}]
