@@ -17,19 +17,20 @@
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
---           call_id    id of the call, if the caller gave the commit's id; else ''
 --           tried      '' on a first try; on a retry the ID of an entry that the workflow had before the first try,
 --                      or '1'
---           expected   expected cursor, or ''
---           metadata   or ''
---           lease      '<fencing token> <milliseconds>', or ''
---           snapshot   '1' if the commit has a snapshot, or ''
---           facts      how many facts it has
---           ahead      '1' if these are stored already, or ''
 --           time_us    the caller's time (Unix microseconds)
---           entries    how many entries it has
---           and for each entry, how many events it holds, its header, its payload; the snapshot's data; and for each
---           fact, its hash, and its value, or '' for a fact that must be stored already
+--           options    letters; for each of them an argument follows, in the same order:
+--                      c  id of the call, if the caller gave the commit's id
+--                      e  expected cursor
+--                      m  metadata
+--                      l  lease: '<fencing token> <milliseconds>'
+--                      s  snapshot's data
+--                      f  how many facts it has
+--                      a  (instead of f) how many facts it has, if all are stored already
+--                      n  how many entries it has, if not one
+--           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
+--           its value, or '' for a fact that must be stored already
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
@@ -147,12 +148,12 @@ local function make_rare_functions(now_us, now_ms)
 
   -- Return the cursor of a commit that was stored before, or an error; and whether a retry of it got that reply.
   local function earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
-    if tried == '' and call_id == '' and not retried then return nil end
+    if tried == '' and not (call_id or retried) then return nil end
     if tried ~= '' or retried then
-      local reply = try('HGET', w.partition, 'c' .. (call_id == '' and commit_id or call_id))
+      local reply = try('HGET', w.partition, 'c' .. (call_id or commit_id))
       if reply then return reply.err or tonumber(reply) or reply, true end
     end
-    if call_id ~= '' then
+    if call_id then
       local stored = try('HGET', commits, commit_id)
       if stored then return stored.err or as_count(stored) or 'DAMAGED commits' end
       if call('HLEN', commits) >= (as_count(call('HGET', w.meta, 'ids')) or 0) then return nil end
@@ -163,7 +164,7 @@ local function make_rare_functions(now_us, now_ms)
     if tried == '' or first > last then return nil end
     local length = try('XLEN', w.events)
     if type(length) == 'table' then return length.err end
-    if expected == '' then
+    if not expected then
       local found, failure = find_commit(w, commit_id, tried)
       return found or failure or nil
     end
@@ -178,17 +179,14 @@ local function make_rare_functions(now_us, now_ms)
     if place <= (as_count(call('HGET', w.meta, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
   end
 
-  -- Return what a commit has besides its entries. `at` and `key` are the places of the first argument and of the first
-  -- key of it.
-  local function extras_of(at, key, snapshot, facts, ahead, time_us)
-    local leases, snapshot_key, data = KEYS[key], KEYS[key + 1], ARGV[at]
-    local snapshots, count = snapshot == '' and 0 or 1, tonumber(facts)
-    local refs = key + 1 + snapshots
+  -- Return what a commit has besides its entries. `at` and `key` are the places of its first fact and of its first key.
+  local function extras_of(at, key, given, time_us)
+    local leases, snapshot = KEYS[key], KEYS[key + 1]
+    local count, refs = tonumber(given.f or given.a or 0), key + (given.s and 2 or 1)
     return {
-      leases = leases, snapshot = snapshots == 1 and snapshot_key, data = data, refs = refs, facts = count,
-      ahead = ahead ~= '', time_us = tonumber(time_us), first_fact = at + snapshots,
-      next_at = at + snapshots + 2 * count,
-      next_key = refs + (count == 0 and 0 or ahead ~= '' and 1 or 1 + 2 * count),
+      leases = leases, snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
+      time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count,
+      next_key = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count),
     }
   end
 
@@ -231,14 +229,14 @@ local workflow, events, meta_key, index, partition
 local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
 
 local replies, at, key = {}, 1, 1
+local NONE = {}
 -- Workflows with a commit that is to be sent again: no later commit may overtake it.
 local waiting = {}
 -- The functions for what is rare, and the workflow as they take it.
 local rare, w
 while true do
   local stream, its_meta, its_index, its_partition, commits = unpack(KEYS, key, key + 4)
-  local workflow_id, commit_id, call_id, tried, expected, metadata, lease, snapshot, facts, ahead, time_us, entries =
-    unpack(ARGV, at, at + 11)
+  local workflow_id, commit_id, tried, time_us, options = unpack(ARGV, at, at + 4)
   if stream ~= events then
     -- Save the cursor of the workflow before, and the time of this write.
     if cursor_text then
@@ -273,16 +271,24 @@ while true do
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
   end
-  local first, last = at + 12, at + 11 + 3 * entries
-  local next_at, next_key = last + 1, key + (call_id == '' and 4 or 5)
-  local extras = lease ~= '' or snapshot ~= '' or facts ~= '0'
-  local is_plain = not (extras or problem or retried) and tried == '' and call_id == ''
+  local given, first = NONE, at + 5
+  if options ~= '' then
+    given = {}
+    for letter in string.gmatch(options, '.') do
+      local value = ARGV[first]
+      given[letter], first = value, first + 1
+    end
+  end
+  local call_id, expected, metadata, last = given.c, given.e, given.m, first - 1 + 3 * (given.n or 1)
+  local next_at, next_key = last + 1, key + (call_id and 5 or 4)
+  local extras = given.l or given.s or given.f or given.a
+  local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)
     w = w or rare.workflow_of(workflow, events, meta_key, index, partition, known_largest)
   end
   if extras then
-    extras = rare.extras_of(next_at, next_key, snapshot, facts, ahead, time_us)
+    extras = rare.extras_of(next_at, next_key, given, time_us)
     next_at, next_key = extras.next_at, extras.next_key
   end
   -- A commit without events creates nothing.
@@ -294,8 +300,8 @@ while true do
   end
   local is_stored = type(reply) == 'number'
   if not reply then
-    if extras then reply = rare.lease_error(lease, call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
-    if not reply and expected ~= '' and cursor ~= tonumber(expected) then
+    if extras then reply = rare.lease_error(given.l or '', call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
+    if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
     if not reply and extras then reply = rare.extras_error(w, extras) end
@@ -305,8 +311,8 @@ while true do
         local count, header, payload = unpack(ARGV, place, place + 2)
         local after = cursor + count
         local text = string.format('%d', after)
-        reply = metadata == '' and try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id)
-          or try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id, 'm', metadata)
+        reply = metadata and try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id, 'm', metadata)
+          or try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id)
         if reply.err then break end
         cursor, cursor_text, largest = after, text, math.max(largest, #header + #payload)
       end
@@ -316,18 +322,18 @@ while true do
         rare = rare or make_rare_functions(now_us, now_ms)
         if rare.is_from_replica(reply) then return redis.error_reply(reply) end
       else
-        if call_id ~= '' and first <= last then
+        if call_id and first <= last then
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then rare.store_extras(w, cursor, extras, lease) end
+        if extras then rare.store_extras(w, cursor, extras, given.l or '') end
       end
     end
   end
   -- A commit that was found is kept, too: another retry may arrive when it can no longer be found.
   if tried ~= '' and first <= last and not was_answered and reply ~= 'LOOK_AGAIN ' then
     local kept = type(reply) == 'string' and is_stored and cursor or reply
-    rare.keep_reply(partition, call_id == '' and commit_id or call_id, kept, meta_key, not is_new or is_stored)
+    rare.keep_reply(partition, call_id or commit_id, kept, meta_key, not is_new or is_stored)
     retried = '1'
   end
   replies[#replies + 1] = reply

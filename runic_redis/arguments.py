@@ -57,6 +57,8 @@ def _checked_int(value: Any, name: str, first: int, last: int) -> int:
 
 def check_workflow_id(workflow_id: Any) -> str:
     """Return a workflow id as a plain `str`: it is not empty, and has at most `MAX_ID_BYTES` UTF-8 bytes."""
+    if type(workflow_id) is str and workflow_id.isascii() and 0 < len(workflow_id) <= MAX_ID_BYTES:
+        return workflow_id
     text = _plain_text(workflow_id, "A workflow id")
     if not text:
         raise InvalidArgument("A workflow id may not be empty; nothing was sent.")

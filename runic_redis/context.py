@@ -56,7 +56,7 @@ class Context:
     at_replica: bool = False
     observer: Observer | None = None
     clock: Callable[[], float] = float
-    seen: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, bytes] = field(default_factory=dict)
 
     def now_ms(self) -> int:
         """Return the caller's time in milliseconds since 1970."""
@@ -70,7 +70,7 @@ class Context:
         """Note the ID of the last known entry of a workflow."""
         if len(self.seen) >= _MOST_SEEN:
             self.seen.clear()
-        self.seen[workflow_id] = entry_id.decode()
+        self.seen[workflow_id] = entry_id
 
 
 def make_context(

@@ -162,6 +162,8 @@ class EntryEncoder:
         """
         self._table.facts = facts
         header, rows = self._encode(events, "events", 0)
+        if len(rows) <= SPLIT_BYTES and len(header) <= MAX_HEADER_BYTES:
+            return [Entry(len(events), header, compress(rows))]
         if len(rows) > MAX_COMMIT_BYTES:
             raise EncodeError(
                 f"events take {len(rows)} bytes encoded, and a commit at most {MAX_COMMIT_BYTES}: append them in "

@@ -6,7 +6,6 @@ including damaged bytes. No value is converted to the type that annotates its fi
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -52,21 +51,12 @@ def write_rows(rows: Sequence[Sequence[Any]], groups: Iterable[Sequence[Sequence
 def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
     """Return whether values, and all values within them, are of the types that msgspec reads as it writes them.
 
-    Almost all of it runs in C, because it takes the lists, and the dicts, of a collection together.
+    Almost all of it runs in C, because it takes what the lists and dicts of a collection hold together.
     """
     kinds = set(map(type, values))
     if kinds <= _SCALARS:
         return True
-    if not depth or not kinds <= _NATIVE:
-        return False
-    if list in kinds:
-        lists = values if len(kinds) == 1 else [value for value in values if type(value) is list]
-        if not _is_native(list(chain.from_iterable(lists)), depth - 1):
-            return False
-    if dict not in kinds:
-        return True
-    dicts = values if len(kinds) == 1 else [value for value in values if type(value) is dict]
-    return _is_native(contents(dicts), depth - 1)
+    return depth > 0 and kinds <= _NATIVE and _is_native(contents(values), depth - 1)
 
 
 def row_reader(holds_bytes: tuple[bool, ...]) -> RowReader | None:

@@ -8,7 +8,6 @@ an index into a table beside the value. In a document, which must stand alone, i
 import sys
 from collections.abc import Collection, Iterable
 from gc import get_referents
-from itertools import chain
 from typing import Any
 
 import msgpack
@@ -263,29 +262,26 @@ def _kinds_within(value: Any, wide: list[Collection[Any]]) -> set[type]:
     packing bounds their depth and size.
     """
     found: set[type] = set()
-    level: list[Any] = value if type(value) is list else [value]
+    level: Collection[Any] = value if type(value) is list else [value]
     while level:
         kinds = set(map(type, level))
         found |= kinds
-        deeper: list[Any] = []
-        if list in kinds:
-            deeper += chain.from_iterable([each for each in level if type(each) is list])
         if dict in kinds:
-            dicts = [each for each in level if type(each) is dict]
-            deeper += contents(dicts)
-            wide += [keys for keys in dicts if len(keys) > FEW_ALIKE]
-        level = deeper
+            wide += [keys for keys in level if type(keys) is dict and len(keys) > FEW_ALIKE]
+        level = contents([each for each in level if type(each) in _ORDERED]) if kinds & _ORDERED else ()
     return found
 
 
-def contents(dicts: Collection[dict[Any, Any]]) -> list[Any]:
-    """Return the values of dicts, and at least the keys that are not exactly of type str.
+def contents(values: Collection[Any]) -> list[Any]:
+    """Return the items of lists, the values of dicts, and at least the keys that are not exactly of type str.
 
-    The garbage collector asks a dict for the same in C, in a third of the time that iterating takes. It passes over the
-    keys of a dict only if all are exactly of type str. Since Python 3.13 it also passes over values that an instance
-    shares with its `__dict__`, so the copies are asked.
+    Other native values hold nothing. The garbage collector gives the same in C, in a third of the time that iterating
+    takes. It passes over the keys of a dict only if all are exactly of type str. Since Python 3.13 it also passes over
+    values that an instance shares with its `__dict__`, so the copies are asked.
     """
-    return get_referents(*(map(dict.copy, dicts) if sys.version_info >= (3, 13) else dicts))
+    if sys.version_info >= (3, 13):
+        values = [value.copy() if type(value) is dict else value for value in values]
+    return get_referents(*values)
 
 
 def _text_order(key: str) -> tuple[int, bytes]:

@@ -33,20 +33,21 @@ class Shipment:
 
     def __init__(self, calls: Sequence[Call], places: Sequence[int], asking: Container[int] = ()) -> None:
         self.places = places
-        commands: list[tuple[Any, ...]] = []
-        self._answered_by: list[int] = []
-        for place in places:
-            if place in asking:
-                commands.append(("ASKING",))
-            self._answered_by.append(len(commands))
-            commands.append(calls[place].args)
-        self._large = calls[places[0]].own_connection
-        self._confirming = calls[places[0]].confirming
+        first = calls[places[0]]
+        self._large = first.own_connection
+        self._confirming = first.confirming
+        commands = [calls[place].args for place in places]
+        # For each call, the place of its reply among the answers.
+        self._answered_by: Sequence[int] = range(len(commands))
+        if asking:
+            commands, self._answered_by = _with_asking(commands, [place in asking for place in places])
         if self._confirming is not None:
-            commands += self._confirming.commands(calls[places[0]].key)
+            commands += self._confirming.commands(first.key)
         self.count = len(commands)
-        data = b"".join(map(pack_command, commands))
-        self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
+        data = pack_command(commands[0]) if self.count == 1 else b"".join(map(pack_command, commands))
+        self.unsent = [data]
+        if len(data) > _PIECE_BYTES:
+            self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]
 
     def connection_lost(self, error: Exception) -> ConnectionLost:
         """Return the reply to each call without one, after the connection broke.
@@ -64,8 +65,10 @@ class Shipment:
             exception_text(error) if str(error) else "Timeout reading from socket", sent=sent, closed=closed
         )
 
-    def replies(self, answers: Sequence[Any]) -> list[Any]:
+    def replies(self, answers: list[Any]) -> list[Any]:
         """Return the replies to the calls from those to the commands, errors still as redis-py's exceptions."""
+        if len(answers) == len(self._answered_by):
+            return answers
         replies = [answers[at] for at in self._answered_by]
         if self._confirming is None:
             return replies
@@ -81,6 +84,20 @@ class Shipment:
             reply if isinstance(reply, Exception | ConnectionLost) else Unconfirmed(reply, reason, transient)
             for reply in replies
         ]
+
+
+def _with_asking(
+    commands: Sequence[tuple[Any, ...]], asking: Sequence[bool]
+) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """Return commands, those that are `asking` behind an ASKING; and the place of each of them."""
+    sent: list[tuple[Any, ...]] = []
+    places = []
+    for command, asks in zip(commands, asking, strict=True):
+        if asks:
+            sent.append(("ASKING",))
+        places.append(len(sent))
+        sent.append(command)
+    return sent, places
 
 
 def cluster_reply(reply: Any) -> Any:

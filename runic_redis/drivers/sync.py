@@ -10,7 +10,7 @@ nothing here waits on a `Condition` or an `Event`, whose locks an interrupt can 
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -21,7 +21,7 @@ from weakref import WeakSet
 
 from runic_redis.drivers.redis_py import log, now_s, too_slow
 from runic_redis.drivers.sync_reads import BatchInFlight, first_error, read
-from runic_redis.drivers.sync_servers import Server
+from runic_redis.drivers.sync_servers import Pending, Server
 from runic_redis.errors import StoreError
 from runic_redis.protocol.effects import Await, Batch, Operation
 from runic_redis.protocol.node_queues import Queues, any_full
@@ -88,6 +88,16 @@ def _raise(error: BaseException) -> NoReturn:
     raise error
 
 
+def _finish(pending: Pending | StoreError) -> list[Any] | StoreError:
+    """Return the answers to the calls that were sent, or the error that stands for all of them."""
+    if isinstance(pending, StoreError):
+        return pending
+    try:
+        return pending.finish()
+    except StoreError as error:
+        return error
+
+
 class _ThreadTicket(Ticket):
     """A call of one thread, and the queues that the thread leads.
 
@@ -112,6 +122,12 @@ class _ThreadTicket(Ticket):
         self.is_queued = False
         self.is_done = False
         self.signal: SimpleQueue[None] = SimpleQueue()
+
+    def adopt(self, queue: Queue, calls: Sequence[Call]) -> None:
+        """Take over a round that was sent for it alone, and the queue that its thread leads by that."""
+        self.is_queued = True
+        self.leads.append(queue)
+        calls[0].requests[0].ticket = self
 
     def wake(self) -> None:
         """Wake its thread, now or when it waits next: it has its replies, or leads a queue now."""
@@ -176,14 +192,22 @@ class Sender:
             return []
         if batch.own_connection:
             return read(batch, self.server, self.deadline_s)
-        ticket = _ThreadTicket(batch)
+        ticket: _ThreadTicket | None = None
         try:
+            rounds, pending = self._begin_alone(batch)
+            # The server works on it while this thread prepares to wait.
+            ticket = _ThreadTicket(batch)
+            pause_s = 0.0
             with self._lock:
                 self._tickets.add(ticket)
-                rounds, pause_s = self._next_step(ticket)
+                if rounds:
+                    ticket.adopt(*rounds[0])
+                else:
+                    rounds, pause_s = self._next_step(ticket)
             while not ticket.is_done:
                 if rounds:
-                    outcome = self._send_rounds(rounds)
+                    outcome = _finish(self._begin(rounds) if pending is None else pending)
+                    pending = None
                 elif ticket.leads:
                     time.sleep(pause_s)
                 else:
@@ -211,6 +235,22 @@ class Sender:
             raise ticket.error
         return ticket.replies
 
+    def _begin_alone(self, batch: Batch) -> tuple[_Rounds, Pending | StoreError | None]:
+        """Send the one command of a batch, and return its round, if nothing else uses its queue."""
+        if len(batch.commands) != 1:
+            return [], None
+        (command,) = batch.commands
+        with self._lock:
+            queue = self._queues.find_one(command, batch.confirmation)
+            if queue in self._led:
+                return [], None
+            calls = queue.start_alone(command, now_s())
+            if not calls:
+                return [], None
+            self._led.add(queue)
+        rounds = [(queue, calls)]
+        return rounds, self._begin(rounds)
+
     def _enqueue(self, ticket: _ThreadTicket) -> bool:
         """Put a call in the queues, and let it lead those without a leader; whether there was room."""
         found = self._queues.find(ticket)
@@ -229,7 +269,8 @@ class Sender:
         """Return the rounds that a call's thread sends now; without any, how long it waits."""
         if not ticket.is_queued and not self._enqueue(ticket):
             return [], 0.0
-        self._wake_those_without_room()
+        if self._waiting_for_room:
+            self._wake_those_without_room()
         if ticket.sends_large:
             ticket.sends_large = False
             self._choose_leaders()
@@ -274,7 +315,10 @@ class Sender:
         ticket.is_done = True
         self._tickets.discard(ticket)
         for queue in ticket.leads:
-            self._choose_leader(queue)
+            if queue.idle:
+                self._led.discard(queue)
+            else:
+                self._choose_leader(queue)
         if ticket.large:
             for queue, calls in ticket.large:
                 queue.end_round(calls)
@@ -288,11 +332,11 @@ class Sender:
                 owner.large.append((queue, calls))
                 owner.wake()
 
-    def _send_rounds(self, rounds: _Rounds) -> list[Any] | StoreError:
-        """Send rounds and return the answers to all their calls, or the error that stands for all of them."""
+    def _begin(self, rounds: _Rounds) -> Pending | StoreError:
+        """Send rounds. Return what waits for their answers, or the error that stands for all of these."""
         calls = rounds[0][1] if len(rounds) == 1 else [call for _, some in rounds for call in some]
         try:
-            return self.server.begin(calls).finish()
+            return self.server.begin(calls)
         except StoreError as error:
             return error
 
@@ -302,7 +346,10 @@ class Sender:
         at = 0
         news = ""
         for queue, calls in rounds:
-            answers = [outcome] * len(calls) if isinstance(outcome, StoreError) else outcome[at : at + len(calls)]
+            if isinstance(outcome, StoreError):
+                queue.fail(calls, outcome)
+                continue
+            answers = outcome if len(rounds) == 1 else outcome[at : at + len(calls)]
             at += len(calls)
             # A node that rejects the login does so for its own calls alone.
             if error := first_error(answers):
@@ -333,14 +380,15 @@ class Sender:
         for ticket in woken:
             ticket.wake()
 
-    def _recover(self, interrupted: _ThreadTicket) -> None:
+    def _recover(self, interrupted: _ThreadTicket | None) -> None:
         """Restart with all calls but the interrupted one, as if all their commands had been sent and lost."""
         with suppress(RuntimeError):
             # Raised if this thread does not have it: it was interrupted elsewhere.
             self._lock.release()
         with self._lock:
-            interrupted.abandoned = True
-            self._tickets.discard(interrupted)
+            if interrupted is not None:
+                interrupted.abandoned = True
+                self._tickets.discard(interrupted)
             self._queues = self._new_queues()
             self._led = set()
             for ticket in self._tickets:

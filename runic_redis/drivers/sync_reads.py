@@ -34,7 +34,10 @@ def read(batch: Batch, server: Server, deadline_s: float) -> list[Any]:
 
 def first_error(answers: Sequence[Any]) -> StoreError | None:
     """Return the first error that stands for an answer, if there is one."""
-    return next((answer for answer in answers if isinstance(answer, StoreError)), None)
+    for answer in answers:
+        if isinstance(answer, StoreError):
+            return answer
+    return None
 
 
 def _stopped() -> StoreError:

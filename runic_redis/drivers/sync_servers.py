@@ -49,7 +49,7 @@ class _SinglePending(RoundTrip):
     """Calls sent to one Redis."""
 
     def finish(self) -> list[Any]:
-        return [plain_reply(reply) for reply in self._shipment.replies(super().finish())]
+        return list(map(plain_reply, self._shipment.replies(super().finish())))
 
 
 class SingleServer:

@@ -1,7 +1,6 @@
 """Appending commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
@@ -9,7 +8,6 @@ from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
 from runic_redis.operations.facts import (
-    ahead_argument,
     crosses_slots,
     fact_arguments,
     fact_keys,
@@ -20,31 +18,13 @@ from runic_redis.operations.leasing import Lease, check_lease, lease_argument, l
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
-from runic_redis.protocol.effects import Argument, Command, Operation, Unconfirmed, call_script, own_id
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, Unconfirmed, call_script, own_id
 from runic_redis.protocol.refusals import answer, not_durable
 
-
-def _head(
-    *,
-    workflow_id: str,
-    commit_id: bytes,
-    call_id: str | bytes,
-    tried: str,
-    expected: str,
-    metadata: bytes,
-    lease: str,
-    snapshot: str,
-    facts: str,
-    ahead: str,
-    time_us: str,
-    entries: str,
-) -> list[Argument]:
-    """Return the first arguments of a commit: one for each name in lua/append.lua, and in its order."""
-    return [workflow_id, commit_id, call_id, tried, expected, metadata, lease, snapshot, facts, ahead, time_us, entries]
-
-
-_HEAD = tuple(signature(_head).parameters)
+# The places of a commit's first arguments, in lua/append.lua.
+_HEAD = ("workflow_id", "commit_id", "tried", "time_us", "options")
 _RETRY_AT = _HEAD.index("tried")
+_OPTIONS_AT = _HEAD.index("options")
 
 
 def append(
@@ -80,7 +60,7 @@ def append(
                 raise problem
         (reply,) = yield from write_all(context, (command,))
         # The first rejection tells that the server minds slots, and so that the facts must be stored ahead.
-        if not crosses_slots(context, command, reply):
+        if type(reply) is not ErrorReply or not crosses_slots(context, command, reply):
             return _cursor(context, reply, command)
 
 
@@ -161,38 +141,48 @@ def _command(
     entries = _entries(context, commit, facts)
     if context.observer is not None and commit:
         about = _with_observed(context, metadata, about, context.observer.sending(len(commit)))
-    args = _head(
-        workflow_id=workflow_id,
-        commit_id=own_id() if commit_id is None else check_commit_id(commit_id),
-        call_id="" if commit_id is None else own_id(),
-        tried="",
-        expected="" if expected_cursor is None else str(check_cursor(expected_cursor, "expected_cursor")),
-        metadata=about,
-        lease=lease_argument(lease, workflow_id),
-        snapshot="" if snapshot is None else "1",
-        facts=str(len(facts)),
-        ahead=ahead_argument(context),
-        time_us=context.now_us(),
-        entries=str(len(entries)),
-    )
+    keys = context.keys.workflow(workflow_id)
+    touched = [keys.events, keys.meta, keys.index, keys.partition]
+    args: list[Argument] = [workflow_id, b"", "", context.now_us(), ""]
+    options = ""
     size = 0
+    if commit_id is None:
+        args[1] = own_id()
+    else:
+        args[1] = check_commit_id(commit_id)
+        touched.append(keys.commits)
+        options = "c"
+        args.append(own_id())
+    if expected_cursor is not None:
+        options += "e"
+        args.append(str(check_cursor(expected_cursor, "expected_cursor")))
+    if about:
+        options += "m"
+        args.append(about)
+    if lease is not None or snapshot is not None or facts:
+        touched.append(keys.leases)
+    if lease is not None:
+        options += "l"
+        args.append(lease_argument(lease, workflow_id))
+    if snapshot is not None:
+        options += "s"
+        args.append(_check_snapshot(snapshot, commit))
+        touched.append(keys.snapshot)
+        size = len(snapshot)
+    if facts:
+        options += "a" if context.slots_matter else "f"
+        args.append(str(len(facts)))
+        touched += (keys.refs, *fact_keys(context, facts))
+        size += sum(map(len, facts.values()))
+    if len(entries) != 1:
+        options += "n"
+        args.append(str(len(entries)))
+    args[_OPTIONS_AT] = options
     for entry in entries:
         args += (str(entry.event_count), entry.header, entry.payload)
         size += len(entry.header) + len(entry.payload)
-    keys = context.keys.workflow(workflow_id)
-    touched = [keys.events, keys.meta, keys.index, keys.partition]
-    if commit_id is not None:
-        touched.append(keys.commits)
-    if lease is not None or snapshot is not None or facts:
-        touched.append(keys.leases)
-    if snapshot is not None:
-        size += len(_check_snapshot(snapshot, commit))
-        touched.append(keys.snapshot)
-        args.append(snapshot)
     if facts:
-        touched += (keys.refs, *fact_keys(context, facts))
         args += fact_arguments(context, facts)
-        size += sum(map(len, facts.values()))
     return call_script(
         "append",
         touched,
@@ -202,7 +192,7 @@ def _command(
         joins=True,
         size=size,
         writes=commit_id is None and size > 0,
-        tried=context.seen.get(workflow_id, "1"),
+        tried=context.seen.get(workflow_id, b"1"),
     )
 
 
@@ -252,7 +242,8 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
             "search. It is not known whether the commit was stored, and it was not stored again. Read the workflow to "
             "see. With a commit_id or an expected_cursor, the store can tell."
         )
-    actual, expected = int(refusal.message), int(command.args[_HEAD.index("expected")])
+    options = str(command.args[_OPTIONS_AT])
+    actual, expected = int(refusal.message), int(command.args[len(_HEAD) + options.index("e")])
     if actual < expected:
         raise commits_lost(workflow_id, expected, actual, "Nothing was stored.")
     raise CursorConflict(

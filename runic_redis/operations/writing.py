@@ -34,7 +34,10 @@ def write(context: Context, command: Command) -> Operation[Any]:
 
 def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[Any]]:
     """Return the raw replies to commands that write to workflows; or errors, for `answer` to raise."""
-    replies = list((yield Batch(commands)))
+    replies: list[Any] = yield Batch(commands)
+    if ErrorReply not in set(map(type, replies)):
+        return replies
+    replies = list(replies)
     rounds = 0
     while places := [place for place, reply in enumerate(replies) if _is_premature(reply)]:
         if rounds == _ROUNDS:

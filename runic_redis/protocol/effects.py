@@ -54,7 +54,7 @@ class Command:
     joins: bool = False
     size: int = 0
     writes: bool = False
-    tried: str = "1"
+    tried: Argument = "1"
 
     def as_retry(self) -> Sequence[Argument]:
         """Return its arguments for a retry, after a try that may have been carried out."""
@@ -231,7 +231,7 @@ def call_script(
     joins: bool = False,
     size: int = 0,
     writes: bool = False,
-    tried: str = "1",
+    tried: Argument = "1",
 ) -> Command:
     """Return a command that calls a script. For the arguments see `Command`."""
     return Command(args, keys[0], load_script(name), keys, retry_at, workflow_id, joins, size, writes, tried)

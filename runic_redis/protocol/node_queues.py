@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from runic_redis.protocol.effects import Confirmation
+from runic_redis.protocol.effects import Command, Confirmation
 from runic_redis.protocol.queue import Queue
 from runic_redis.protocol.rounds import Ticket, hash_tag
 
@@ -36,13 +36,19 @@ class Queues:
     def find(self, ticket: Ticket) -> Mapping[Queue, Sequence[int]]:
         """Return the queues of a ticket's commands, each with the places of its commands in the ticket."""
         confirmation = ticket.batch.confirmation
+        commands = ticket.batch.commands
         if self._find_node is None:
-            queue = self._only if confirmation is None else self._of_node("", confirmation)
-            return {queue: range(len(ticket.batch.commands))}
+            return {self.find_one(commands[0], confirmation): range(len(commands))}
         found: dict[Queue, list[int]] = {}
-        for place, command in enumerate(ticket.batch.commands):
-            found.setdefault(self._of_key(command.key, self._find_node, confirmation), []).append(place)
+        for place, command in enumerate(commands):
+            found.setdefault(self.find_one(command, confirmation), []).append(place)
         return found
+
+    def find_one(self, command: Command, confirmation: Confirmation | None) -> Queue:
+        """Return the queue of a command."""
+        if self._find_node is None:
+            return self._only if confirmation is None else self._of_node("", confirmation)
+        return self._of_key(command.key, self._find_node, confirmation)
 
     def __iter__(self) -> Iterator[Queue]:
         return iter([self._only, *self._by_node.values()])

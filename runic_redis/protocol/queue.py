@@ -39,8 +39,16 @@ from typing import Any
 
 from runic_redis.errors import StoreError
 from runic_redis.protocol.confirmation import Confirming
-from runic_redis.protocol.effects import TRANSIENT, Confirmation, ConnectionLost, ErrorReply, Unanswered, Unconfirmed
-from runic_redis.protocol.rounds import NO_REPLY, Call, Plan, Request, Ticket
+from runic_redis.protocol.effects import (
+    TRANSIENT,
+    Command,
+    Confirmation,
+    ConnectionLost,
+    ErrorReply,
+    Unanswered,
+    Unconfirmed,
+)
+from runic_redis.protocol.rounds import LARGE_BYTES, NO_REPLY, NO_TICKET, Call, Plan, Request, Ticket
 from runic_redis.protocol.size_limits import limit_questions, size_verdict
 
 _FIRST_PAUSE_S = 0.02
@@ -167,6 +175,27 @@ class Queue:
             request.ticket.settle(request.place, request.unconfirmed or unanswered)
         self._replace_waiting(left)
 
+    def start_alone(self, command: Command, now_s: float) -> list[Call]:
+        """Put a command in flight, as `add` and `next_round` would; return nothing if others come first.
+
+        Most calls of a program meet no others. The driver creates the ticket while the server works, and sets it as
+        that of the request.
+        """
+        if (
+            self._waiting
+            or self._round_in_flight
+            or self._large_in_flight
+            or now_s < self.resume_s
+            or command.size >= LARGE_BYTES
+        ):
+            return []
+        calls = [Call(Request(command, NO_TICKET, 0, self._only_text, now_s))]
+        self._round_in_flight = True
+        self._sent_s = now_s
+        if self._confirmation is not None:
+            self._add_confirmation(calls, self._confirmation, now_s)
+        return calls
+
     def next_round(self, now_s: float) -> list[Call]:
         """Return the calls to send now; empty if nothing waits, or none of it may go yet (see `resume_s`).
 
@@ -263,18 +292,18 @@ class Queue:
         self.end_round(sent)
         reason = ""
         again: list[Request] = []
+        (first, *_) = sent[0].requests
         if not sent[0].own_connection:
-            answered = sum([len(call.requests) for call in sent])
+            answered = sum(map(len, [call.requests for call in sent]))
             self._about = answered + len(self._waiting)
             self._each_s = (now_s - self._sent_s) / answered
-        (request, *_) = sent[0].requests
-        if request.suspicion is not None:
-            error, reason = size_verdict(request, request.suspicion, answers)
-            request.suspicion = None
+        if first.suspicion is not None:
+            error, reason = size_verdict(first, first.suspicion, answers)
+            first.suspicion = None
             if error is not None:
-                request.ticket.settle(request.place, error)
+                first.ticket.settle(first.place, error)
             else:
-                again.append(request)
+                again.append(first)
             sent = answers = ()
         for call, answer in zip(sent, answers, strict=True):
             for request, reply in zip(call.requests, call.replies(answer), strict=True):
@@ -286,6 +315,8 @@ class Queue:
                         again.append(request)
                         continue
                 request.ticket.settle(request.place, settled)
+        if not (again or self._failures):
+            return ""
         news = self._note_health(reason, again, now_s)
         if again:
             again = [request for request in _with_rest_of_batch(sent, again) if not request.ticket.abandoned]

@@ -63,6 +63,10 @@ class Ticket:
             self.wake()
 
 
+# The ticket of a request until its driver has created one.
+NO_TICKET = Ticket(Batch(()), 0.0)
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One command of a ticket, until it has a reply.
@@ -114,28 +118,35 @@ class Call:
         own_connection: whether its round has its own connection.
     """
 
-    __slots__ = ("_args", "_keys", "_script", "_size", "_with_text", "confirming", "key", "own_connection", "requests")
+    __slots__ = ("_script", "_size", "_with_text", "confirming", "key", "own_connection", "requests")
 
     def __init__(self, request: Request) -> None:
         command = request.command
         self.key = command.key
         self.requests = [request]
         self.confirming: Confirming | None = None
-        self.own_connection = request.is_large
+        self._size = command.size
+        self.own_connection = self._size >= LARGE_BYTES
         self._script = command.script
         self._with_text = request.with_text
-        self._keys = list(command.keys)
-        self._args = list(request.args)
-        self._size = command.size
 
     @property
     def args(self) -> tuple[Argument, ...]:
         """The command to send."""
         script = self._script
         if script is None:
-            return tuple(self._args)
+            return tuple(self.requests[0].args)
         name, what = ("EVAL", script.text) if self._with_text else ("EVALSHA", script.sha)
-        return (name, what, str(len(self._keys)), *self._keys, *self._args)
+        if len(self.requests) == 1:
+            (request,) = self.requests
+            names = request.command.keys
+            return (name, what, str(len(names)), *names, *request.args)
+        keys: list[str] = []
+        args: list[Argument] = []
+        for request in self.requests:
+            keys += request.command.keys
+            args += request.args
+        return (name, what, str(len(keys)), *keys, *args)
 
     def can_join(self, request: Request) -> bool:
         """Whether a request may become a part of this call: it calls the same script, and there is room."""
@@ -149,8 +160,6 @@ class Call:
 
     def join(self, request: Request) -> None:
         """Make a request a part of this call."""
-        self._keys += request.command.keys
-        self._args += request.args
         self._size += request.command.size
         self.requests.append(request)
 
