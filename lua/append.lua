@@ -179,7 +179,8 @@ local function make_rare_functions(now_us, now_ms)
     if place <= (as_count(call('HGET', w.meta, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
   end
 
-  -- Return what a commit has besides its entries. `at` and `key` are the places of its first fact and of its first key.
+  -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
+  -- further key.
   local function extras_of(at, key, given, time_us)
     local leases, snapshot = KEYS[key], KEYS[key + 1]
     local count, refs = tonumber(given.f or given.a or 0), key + (given.s and 2 or 1)
@@ -300,7 +301,7 @@ while true do
   end
   local is_stored = type(reply) == 'number'
   if not reply then
-    if extras then reply = rare.lease_error(given.l or '', call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
+    if given.l then reply = rare.lease_error(given.l, call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
     if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end

@@ -36,15 +36,33 @@ class GatedServer:
 
     def begin(self, calls: Sequence[Call]) -> Pending:
         self.rounds.append(sum(len(call.requests) for call in calls))
+        return GatedPending(self, calls)
+
+    def pass_gate(self, calls: Sequence[Call]) -> list[Any]:
         self.arrived.release()
         self.gate.acquire()
         if self.interrupt is not None:
             error, self.interrupt = self.interrupt, None
             raise error
-        return self._server.begin(calls)
+        return self._server.begin(calls).finish()
 
     def close(self) -> None:
         self._server.close()
+
+
+class GatedPending:
+    """A round that waits at the gate before it is sent, where a thread otherwise waits for the replies."""
+
+    def __init__(self, server: GatedServer, calls: Sequence[Call]) -> None:
+        self._server = server
+        self._calls = calls
+
+    def finish(self) -> list[Any]:
+        return self._server.pass_gate(self._calls)
+
+    def cancel(self) -> None: ...
+
+    def interrupt(self) -> None: ...
 
 
 @pytest.fixture

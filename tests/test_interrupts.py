@@ -87,7 +87,7 @@ class Interruption:
         chain: list[Any] = [event]
         caller: FrameType | None = frame
         while caller is not None and (code := caller.f_code).co_filename != __file__:
-            if code.co_name in {"__del__", "_remove"} or code is GatedServer.begin.__code__:
+            if code.co_name in {"__del__", "_remove"} or code is GatedServer.pass_gate.__code__:
                 return
             chain += (code.co_filename, caller.f_lineno)
             caller = caller.f_back

@@ -87,7 +87,7 @@ def test_an_append_is_one_script_call(context: Context) -> None:
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[1]])
     assert names(asked) == ["append"]
     assert cursor == 1
-    assert argument(asked[0], 4) == "", "a first try looks at nothing"
+    assert argument(asked[0], 3) == "", "a first try looks at nothing"
 
 
 def test_what_was_never_answered_is_unavailable_and_a_write_s_fate_unknown(context: Context) -> None:
@@ -189,7 +189,7 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
             "what is left of it by the caller's clock; none, if only that has reached it"
         )
         assert argument(asked[3], 6) == end
-        assert argument(asked[4], 4) == "1", "an earlier try may still arrive"
+        assert argument(asked[4], 3) == "1", "an earlier try may still arrive"
 
 
 def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
@@ -251,14 +251,14 @@ def test_many_facts_are_one_round_trip(context: Context) -> None:
 def test_on_one_node_facts_travel_in_the_script_that_refers_to_them(context: Context) -> None:
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[2]])
     assert names(asked) == ["append"]
-    assert (argument(asked[0], 9), argument(asked[0], 10)) == ("2", "")
+    assert (argument(asked[0], 5), argument(asked[0], 6)) == ("f", "2")
 
 
 def test_where_slots_matter_facts_are_kept_before_the_commit_is_sent(context: Context) -> None:
     context.slots_matter = True
     asked, _ = play(append(context, "w", [{"a": Fact(1)}, {"b": Fact(2)}]), [[1, 1], [2]])
     assert names(asked) == ["store_fact_ahead store_fact_ahead", "append"]
-    assert (argument(asked[1], 9), argument(asked[1], 10)) == ("2", "1")
+    assert (argument(asked[1], 5), argument(asked[1], 6)) == ("a", "2")
     with pytest.raises(FactNotFound, match="Nothing was stored"):
         play(append(context, "w", [{"a": FactRef("h")}]), [[ErrorReply("FACT_MISSING", "h")]])
     with pytest.raises(StoreUnavailable):

@@ -88,9 +88,10 @@ class Player:
         self.now_s = max(self.now_s + after_s, self.queue.resume_s)
         self.queue.enforce_deadlines(self.now_s)
         calls = self.queue.next_round(self.now_s)
+        sent = [call.args for call in calls]
         if calls:
             self.queue.take(calls, answers, self.now_s)
-        return [call.args for call in calls]
+        return sent
 
     def send_and_answer(self, each_s: float, answer: Any = 1) -> list[Call]:
         """Send the next round as soon as it may go, and answer it at this speed; return what was sent."""

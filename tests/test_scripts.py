@@ -1,5 +1,6 @@
 """The Lua scripts: what a head declares is what its script uses."""
 
+import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -156,14 +157,16 @@ def test_keys_and_arguments_are_named_at_the_top_of_a_block(path: Path) -> None:
 
 def test_the_arguments_of_a_commit_have_the_same_names_and_order_everywhere() -> None:
     text = (scripts_directory() / "append.lua").read_text()
-    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, at, at \+ (\d+)\)", text)
+    unpacked = re.search(r"local ([\w, ]+) = unpack\(ARGV, at, at \+ (\d+)\)", text)
     assert unpacked is not None
     assert tuple(unpacked[1].split(", ")) == _HEAD
     assert int(unpacked[2]) == len(_HEAD) - 1
-    described = re.findall(
-        r"(?m)^--           (\w+)(?:  .*)?$", text.partition("ARGV[1…]")[2].partition("and for each")[0]
-    )
-    assert tuple(described) == _HEAD
+    head = text.partition("ARGV[1…]")[2].partition("and for each")[0]
+    assert tuple(re.findall(r"(?m)^--           (\w+)(?:  .*)?$", head)) == _HEAD
+    # Each letter that the script reads is described, and is sent by the only function that sends any.
+    described = set(re.findall(r"(?m)^--                      (\w)  ", head))
+    assert described == set(re.findall(r"given\.(\w)\b", text))
+    assert described == set(re.findall(r'"(\w)"', inspect.getsource(_command)))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

@@ -36,7 +36,7 @@ class Shipment:
         first = calls[places[0]]
         self._large = first.own_connection
         self._confirming = first.confirming
-        commands = [calls[place].args for place in places]
+        commands: list[tuple[Any, ...]] = [calls[place].args for place in places]
         # For each call, the place of its reply among the answers.
         self._answered_by: Sequence[int] = range(len(commands))
         if asking:

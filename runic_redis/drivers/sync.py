@@ -10,7 +10,7 @@ nothing here waits on a `Condition` or an `Event`, whose locks an interrupt can 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -99,7 +99,7 @@ def _finish(pending: Pending | StoreError) -> list[Any] | StoreError:
 
 
 class _ThreadTicket(Ticket):
-    """A call of one thread, and the queues that the thread leads.
+    """A call of one thread, and the queues that the thread leads: at first those of the rounds that it has sent.
 
     Call its methods, and read the fields that other threads write, only while holding the sender's lock.
 
@@ -114,20 +114,14 @@ class _ThreadTicket(Ticket):
 
     __slots__ = ("is_done", "is_queued", "large", "leads", "sends_large", "signal")
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, sent: _Rounds) -> None:
         super().__init__(batch, now_s())
-        self.leads: list[Queue] = []
+        self.leads = [queue for queue, _ in sent]
         self.large: _Rounds = []
         self.sends_large = False
-        self.is_queued = False
+        self.is_queued = bool(sent)
         self.is_done = False
         self.signal: SimpleQueue[None] = SimpleQueue()
-
-    def adopt(self, queue: Queue, calls: Sequence[Call]) -> None:
-        """Take over a round that was sent for it alone, and the queue that its thread leads by that."""
-        self.is_queued = True
-        self.leads.append(queue)
-        calls[0].requests[0].ticket = self
 
     def wake(self) -> None:
         """Wake its thread, now or when it waits next: it has its replies, or leads a queue now."""
@@ -196,29 +190,8 @@ class Sender:
         try:
             rounds, pending = self._begin_alone(batch)
             # The server works on it while this thread prepares to wait.
-            ticket = _ThreadTicket(batch)
-            pause_s = 0.0
-            with self._lock:
-                self._tickets.add(ticket)
-                if rounds:
-                    ticket.adopt(*rounds[0])
-                else:
-                    rounds, pause_s = self._next_step(ticket)
-            while not ticket.is_done:
-                if rounds:
-                    outcome = _finish(self._begin(rounds) if pending is None else pending)
-                    pending = None
-                elif ticket.leads:
-                    time.sleep(pause_s)
-                else:
-                    ticket.signal.get()
-                news = ""
-                with self._lock:
-                    if rounds:
-                        news = self._settle(rounds, outcome)
-                    rounds, pause_s = self._next_step(ticket)
-                if news:
-                    log.info("%s", news)
+            ticket = _ThreadTicket(batch, rounds)
+            self._conduct(ticket, rounds, pending)
         except BaseException:
             # A signal handler has raised, perhaps in the middle of anything, and another may interrupt the recovery.
             # (Handlers run where functions are called: none is before the try.)
@@ -234,6 +207,31 @@ class Sender:
         if ticket.error is not None:
             raise ticket.error
         return ticket.replies
+
+    def _conduct(self, ticket: _ThreadTicket, rounds: _Rounds, pending: Pending | StoreError | None) -> None:
+        """Send rounds and wait until a call has its replies. Its first round may have been sent."""
+        pause_s = 0.0
+        with self._lock:
+            self._tickets.add(ticket)
+            if rounds:
+                rounds[0][1][0].requests[0].ticket = ticket
+            else:
+                rounds, pause_s = self._next_step(ticket)
+        while not ticket.is_done:
+            if rounds:
+                outcome = _finish(self._begin(rounds) if pending is None else pending)
+                pending = None
+            elif ticket.leads:
+                time.sleep(pause_s)
+            else:
+                ticket.signal.get()
+            news = ""
+            with self._lock:
+                if rounds:
+                    news = self._settle(rounds, outcome)
+                rounds, pause_s = self._next_step(ticket)
+            if news:
+                log.info("%s", news)
 
     def _begin_alone(self, batch: Batch) -> tuple[_Rounds, Pending | StoreError | None]:
         """Send the one command of a batch, and return its round, if nothing else uses its queue."""
@@ -349,7 +347,7 @@ class Sender:
             if isinstance(outcome, StoreError):
                 queue.fail(calls, outcome)
                 continue
-            answers = outcome if len(rounds) == 1 else outcome[at : at + len(calls)]
+            answers = outcome if len(calls) == len(outcome) else outcome[at : at + len(calls)]
             at += len(calls)
             # A node that rejects the login does so for its own calls alone.
             if error := first_error(answers):

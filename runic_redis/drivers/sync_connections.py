@@ -156,10 +156,11 @@ class RoundTrip:
             return
         try:
             unsent = shipment.unsent
-            pieces = len(unsent)
+            self._connection.send_packed_command(unsent[:1])
+            del unsent[0]
             while unsent:
-                # (After the first piece, a health check would land in the middle of the request.)
-                self._connection.send_packed_command(unsent[:1], check_health=len(unsent) == pieces)
+                # (A health check would land in the middle of the request.)
+                self._connection.send_packed_command(unsent[:1], check_health=False)
                 del unsent[0]
         except BaseException as error:
             self.cancel()

@@ -18,10 +18,14 @@ from runic_redis.operations.leasing import Lease, check_lease, lease_argument, l
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
-from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, Unconfirmed, call_script, own_id
+from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, Unconfirmed, own_id
 from runic_redis.protocol.refusals import answer, not_durable
+from runic_redis.protocol.scripts import load_script
 
-# The places of a commit's first arguments, in lua/append.lua.
+_SCRIPT = load_script("append")
+# In place of the ID of an entry that the workflow is known to have.
+_NONE_SEEN = b"1"
+# A commit's first arguments, in lua/append.lua.
 _HEAD = ("workflow_id", "commit_id", "tried", "time_us", "options")
 _RETRY_AT = _HEAD.index("tried")
 _OPTIONS_AT = _HEAD.index("options")
@@ -143,57 +147,40 @@ def _command(
         about = _with_observed(context, metadata, about, context.observer.sending(len(commit)))
     keys = context.keys.workflow(workflow_id)
     touched = [keys.events, keys.meta, keys.index, keys.partition]
-    args: list[Argument] = [workflow_id, b"", "", context.now_us(), ""]
-    options = ""
-    size = 0
-    if commit_id is None:
-        args[1] = own_id()
-    else:
-        args[1] = check_commit_id(commit_id)
+    # The arguments by their letters, see lua/append.lua.
+    options: dict[str, Argument] = {}
+    if commit_id is not None:
+        options["c"] = own_id()
         touched.append(keys.commits)
-        options = "c"
-        args.append(own_id())
     if expected_cursor is not None:
-        options += "e"
-        args.append(str(check_cursor(expected_cursor, "expected_cursor")))
+        options["e"] = str(check_cursor(expected_cursor, "expected_cursor"))
     if about:
-        options += "m"
-        args.append(about)
+        options["m"] = about
+    size = 0
     if lease is not None or snapshot is not None or facts:
         touched.append(keys.leases)
-    if lease is not None:
-        options += "l"
-        args.append(lease_argument(lease, workflow_id))
-    if snapshot is not None:
-        options += "s"
-        args.append(_check_snapshot(snapshot, commit))
-        touched.append(keys.snapshot)
-        size = len(snapshot)
-    if facts:
-        options += "a" if context.slots_matter else "f"
-        args.append(str(len(facts)))
-        touched += (keys.refs, *fact_keys(context, facts))
-        size += sum(map(len, facts.values()))
+        if lease is not None:
+            options["l"] = lease_argument(lease, workflow_id)
+        if snapshot is not None:
+            options["s"] = _check_snapshot(snapshot, commit)
+            touched.append(keys.snapshot)
+            size = len(snapshot)
+        if facts:
+            options["a" if context.slots_matter else "f"] = str(len(facts))
+            touched += (keys.refs, *fact_keys(context, facts))
+            size += sum(map(len, facts.values()))
     if len(entries) != 1:
-        options += "n"
-        args.append(str(len(entries)))
-    args[_OPTIONS_AT] = options
-    for entry in entries:
-        args += (str(entry.event_count), entry.header, entry.payload)
-        size += len(entry.header) + len(entry.payload)
+        options["n"] = str(len(entries))
+    own = own_id() if commit_id is None else check_commit_id(commit_id)
+    args: list[Argument] = [workflow_id, own, "", context.now_us(), "".join(options), *options.values()]
+    for event_count, header, payload in entries:
+        args += (str(event_count), header, payload)
+        size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
-    return call_script(
-        "append",
-        touched,
-        args,
-        retry_at=_RETRY_AT,
-        workflow_id=workflow_id,
-        joins=True,
-        size=size,
-        writes=commit_id is None and size > 0,
-        tried=context.seen.get(workflow_id, b"1"),
-    )
+    writes = commit_id is None and size > 0
+    tried = context.seen.get(workflow_id, _NONE_SEEN)
+    return Command(args, keys.events, _SCRIPT, touched, _RETRY_AT, workflow_id, True, size, writes, tried)
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:

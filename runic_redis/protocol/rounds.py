@@ -165,17 +165,19 @@ class Call:
 
     def replies(self, answer: Any) -> Sequence[Any]:
         """Return the reply to each of its requests, from the server's answer to the call."""
+        if type(answer) is list and self.requests[0].command.joins:
+            return [_joined_reply(reply) for reply in answer]
         if type(answer) is Unconfirmed:
             return [
                 reply if type(reply) is ErrorReply else Unconfirmed(reply, answer.reason, answer.transient)
                 for reply in self.replies(answer.reply)
             ]
-        if type(answer) is not list or not self.requests[0].command.joins:
-            return [answer] * len(self.requests)
-        return [
-            reply if type(reply) is int or reply[:1].isdigit() else ErrorReply.parse(reply.decode(errors="replace"))
-            for reply in answer
-        ]
+        return [answer] * len(self.requests)
+
+
+def _joined_reply(reply: Any) -> Any:
+    """Return a reply in the array of a joined call: an error comes as a string, which does not begin with a digit."""
+    return reply if type(reply) is int or reply[:1].isdigit() else ErrorReply.parse(reply.decode(errors="replace"))
 
 
 class Plan:
