@@ -341,7 +341,9 @@ def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:
 
 def grow(store: RedisStore) -> None:
     store.append(
-        "w", [{"n": 0}, {"f": Fact(os.urandom(4))}, {"large": os.urandom(9000)}], commit_id=os.urandom(8).hex()
+        "w",
+        [{"n": 0}, {"f": [Fact(os.urandom(4)), Fact(1)]}, {"large": os.urandom(9000)}],
+        commit_id=os.urandom(8).hex(),
     )
 
 
@@ -351,7 +353,7 @@ def grow_and_trim(store: RedisStore) -> None:
 
 
 def log(store: RedisStore) -> None:
-    store.save("w", [{"f": Fact(os.urandom(4))}])
+    store.save("w", [{"f": [Fact(os.urandom(4)), Fact(1)]}])
 
 
 def work(store: RedisStore) -> None:
