@@ -41,7 +41,7 @@ def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
     # A workflow may be deleted between the two reads. It is not deleted and created again this often.
     for _ in range(_LOOKS):
         keys = [context.keys.workflow(workflow_id) for workflow_id in left]
-        # In this order: a reference that is added in between is in the set, and not in the count that was read.
+        # In this order: a reference that is added in between is there, and not in the count that was read.
         counts = yield from ask_all([key_command("HGET", one.meta, "refs") for one in keys])
         there = yield from ask_all([key_command("ZCARD", one.refs) for one in keys])
         left = [
