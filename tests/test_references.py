@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from runic_redis import Fact, FactRef, RedisStore
+from runic_redis.admin.archive import Record
+from runic_redis.admin.exporting import Exporter
+from runic_redis.admin.importing import Importer
 from runic_redis.admin.verifying import Verifier
 from runic_redis.protocol.effects import Batch, Command
 from runic_redis.protocol.resp import pairs
@@ -99,6 +102,24 @@ def test_the_scores_arrive_with_a_copy_of_a_copy(store: RedisStore, tmp_path: Pa
     assert verify(store).findings == []
     store.append("w", [{"f": [Fact("b"), Fact("c")]}])
     assert scores(store) == {"a": 4, "b": 5, "c": inf}
+
+
+def test_an_export_has_no_score_above_its_cursor(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runic_redis.admin.exporting._MEMBERS", 2)
+    events = [{"f": [Fact(number) for number in range(30)]}]
+    store.append("w", events)
+    records: list[Record] = []
+    run_while(store, Exporter(store.context, ["w"]).run(records.append), lambda store: store.append("w", events))
+    assert store.cursor("w") > 4
+    store.delete("w")
+    importer = Importer(store.context)
+    for record in records:
+        store.run(importer.take(record), "import")
+    assert importer.problems == []
+    # (The first round trip reads the settings.)
+    assert store.cursor("w") == 2
+    assert scores(store) == dict.fromkeys(range(30), 2)
+    assert verify(store).findings == []
 
 
 DAMAGED: dict[str, tuple[str, str, float]] = {
