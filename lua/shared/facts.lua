@@ -2,9 +2,9 @@
 --
 -- The facts that a write refers to. `at` is the place in ARGV of the first of `count` facts. Each fact is a hash and
 -- a value; the value is '' for a fact that must be stored already. `key` is the place in KEYS of the workflow's sorted
--- set of references. Two keys follow it for each fact: its bucket, and the bucket's sorted set of times. None follow if
--- the facts were stored `ahead` of the write. The meta hash counts the references, so that the loss of the sorted set
--- is noticed.
+-- set of references. Two keys follow it for each fact: its bucket, and the bucket's sorted set of times. None follow
+-- if the facts were stored `ahead` of the write. The meta hash counts the references, so that the loss of the sorted
+-- set is noticed.
 
 -- Return the error that keeps the facts from being stored, or nothing.
 local function facts_error(at, key, count, ahead, meta_key)
@@ -24,8 +24,8 @@ local function facts_error(at, key, count, ahead, meta_key)
   end
 end
 
--- Store the facts, and the workflow's references to them, by the cursor that refers to them: 'inf' for a log's. A later
--- cursor replaces an earlier one. A fact's time is the later one of the server's and the caller's.
+-- Store the facts, and the workflow's references to them, by the cursor that refers to them: 'inf' for a log's. A
+-- later cursor replaces an earlier one. A fact's time is the later one of the server's and the caller's.
 local function store_facts(at, key, count, ahead, micros, meta_key, cursor)
   local refs = KEYS[key]
   local added = 0
