@@ -11,9 +11,9 @@
 --           and if the commit has a lease, a snapshot or facts
 --           leases    sorted set of the partition's unfinished workflows by the end of their leases
 --           snapshot  (with a snapshot) hash: cursor, time, data
---           refs      (with facts) set of the hashes of the facts that the workflow refers to; and for each fact that
---                     is not stored already, its bucket, hash, and the bucket's times, sorted set of its facts by the
---                     time when they were last written
+--           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
+--                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
+--                     bucket's times, sorted set of its facts by the time when they were last written
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -202,7 +202,7 @@ local function make_rare_functions(now_us, now_ms)
 
   local function store_extras(w, cursor, extras, lease)
     local fact_us = math.max(micros, extras.time_us)
-    store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta)
+    store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta, int(cursor))
     if extras.snapshot then
       call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
       call('HSET', w.meta, 'snapshot', int(cursor))

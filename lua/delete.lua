@@ -5,7 +5,7 @@
 -- KEYS[3]   snapshot
 -- KEYS[4]   log
 -- KEYS[5]   commits
--- KEYS[6]   refs       set of the hashes of the facts that it refers to
+-- KEYS[6]   refs       sorted set of the hashes of the facts that it refers to, by the last cursor that does
 -- KEYS[7]   index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[8]   leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[9]   expiring   sorted set of the partition's workflows that expire, by when
@@ -48,7 +48,7 @@ local function act()
   redis.call('HLEN', snapshot)
   redis.call('STRLEN', log)
   redis.call('HLEN', commits)
-  redis.call('SCARD', refs)
+  redis.call('ZCARD', refs)
   redis.call('ZCARD', index)
   redis.call('ZCARD', leases)
   redis.call('ZCARD', expiring)

@@ -4,7 +4,7 @@
 -- KEYS[2]  snapshot  a hash,
 -- KEYS[3]  log       a string,
 -- KEYS[4]  commits   a hash,
--- KEYS[5]  refs      a set,
+-- KEYS[5]  refs      a sorted set,
 -- KEYS[6]  gathered  a hash: begun, the id of the import that the others belong to
 -- KEYS[7]  meta      hash of the workflow
 -- ARGV[1]  id of this import

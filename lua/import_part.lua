@@ -1,12 +1,12 @@
 -- Add to what an import has gathered of a workflow, unless another import of it has begun since.
 --
--- KEYS[1]  part      where it is added: a stream, a hash, a string or a set, beside the workflow's keys
+-- KEYS[1]  part      where it is added: a stream, a hash, a string or a sorted set, beside the workflow's keys
 -- KEYS[2]  gathered  a hash: begun, the id of the import that the part belongs to
 -- ARGV[1]  id of the import
 -- ARGV[2]  how many milliseconds the gathered keys are kept if the import does not go on
 -- ARGV[3]  kind      entries, refs, log, or else a hash
--- ARGV[4…] for each entry its ID, how many fields and values it has, and those; or the members; or the log; or fields
---          and values
+-- ARGV[4…] for each entry its ID, how many fields and values it has, and those; or members and scores; or the log; or
+--          fields and values
 -- Reply    integer: 1
 -- Errors   IMPORT_LOST, if another import has begun, or this one paused for too long
 
@@ -27,9 +27,9 @@ if kind == 'entries' then
     at = at + 2 + count
   end
 elseif kind == 'refs' then
-  for place = at, #ARGV do
-    local member = ARGV[place]
-    redis.call('SADD', part, member)
+  for place = at, #ARGV, 2 do
+    local member, score = ARGV[place], ARGV[place + 1]
+    redis.call('ZADD', part, score, member)
   end
 elseif kind == 'log' then
   local log = ARGV[at]

@@ -4,7 +4,7 @@
 -- KEYS[2]   snapshot  a hash,
 -- KEYS[3]   log       a string,
 -- KEYS[4]   commits   a hash,
--- KEYS[5]   refs      a set,
+-- KEYS[5]   refs      a sorted set,
 -- KEYS[6]   gathered  a hash: begun, the id of the import that the others belong to
 -- KEYS[7]   events    stream of the workflow, from the entries
 -- KEYS[8]   snapshot  the others of the workflow, by the same names
@@ -75,7 +75,7 @@ end
 redis.call('UNLINK', gathered)
 redis.call('HSET', meta_key, 'created', created, unpack(ARGV, 9))
 -- The fields of the meta hash that depend on the other keys.
-local id_count, ref_count = redis.call('HLEN', commits), redis.call('SCARD', refs)
+local id_count, ref_count = redis.call('HLEN', commits), redis.call('ZCARD', refs)
 if id_count > 0 then redis.call('HSET', meta_key, 'ids', id_count) end
 if ref_count > 0 then redis.call('HSET', meta_key, 'refs', ref_count) end
 local snapshot_cursor = redis.call('HGET', snapshot, 'cursor')

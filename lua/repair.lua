@@ -1,7 +1,7 @@
 -- Repair the parts of a workflow that follow from its other parts, if it has not changed since it was verified.
 --
 -- KEYS[1]  meta      hash of the workflow
--- KEYS[2]  refs      set of the hashes of the facts that it refers to
+-- KEYS[2]  refs      sorted set of the hashes of the facts that it refers to, by the last cursor that does
 -- KEYS[3]  index     sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases    sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[5]  expiring  sorted set of the partition's workflows that expire, by when
@@ -17,13 +17,15 @@
 --          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log   fields of the meta hash; '' removes one
 --          count.refs, count.ids                     '': count the references, or the commit ids
 --          index, leases, expiring, completed        the workflow's score there, '' to remove it
---          refs                                      a hash to add
+--          refs                                      a score, a space, and the hash to give it to
 --          commits                                   a cursor, a space, and a commit id to add
 -- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
 -- Errors   none of its own
 --
 -- A workflow that was lost from a sorted set is still counted. A workflow that was added to one by hand never was. So
 -- the partition's count changes only where it would differ from the set otherwise.
+--
+-- A log may have been saved since the workflow was verified. So a reference with the score inf keeps it.
 
 --@include numbers
 
@@ -35,7 +37,7 @@ local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
 local last = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]
 if (meta[1] or '') ~= cursor or (last and last[1] or '') ~= last_id or (meta[2] or '') ~= fence then return 0 end
 -- Reject a foreign value before the first change.
-redis.call('SCARD', refs)
+redis.call('ZCARD', refs)
 redis.call('HLEN', commits)
 local sets = {index = index, leases = leases, expiring = expiring, completed = completed}
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
@@ -60,9 +62,10 @@ for at = 5, #ARGV, 2 do
   elseif field then
     redis.call('HSET', meta_key, field, value)
   elseif what == 'refs' then
-    redis.call('SADD', refs, value)
+    local place, hash = string.match(value, '^(%w+) (.*)$')
+    if redis.call('ZSCORE', refs, hash) ~= 'inf' then redis.call('ZADD', refs, place, hash) end
   elseif what == 'count.refs' then
-    redis.call('HSET', meta_key, 'refs', redis.call('SCARD', refs))
+    redis.call('HSET', meta_key, 'refs', redis.call('ZCARD', refs))
   elseif what == 'commits' then
     local place, id = string.match(value, '^(%d+) (.*)$')
     redis.call('HSETNX', commits, id, place)

@@ -5,8 +5,8 @@
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[5]  partition  hash of the partition: made, counts, leased, and the replies to retries
--- KEYS[6]  refs       set of the hashes of the facts that the workflow refers to; then, for each fact that is not
---          stored already, its bucket, and the bucket's sorted set of times
+-- KEYS[6]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does;
+--          then, for each fact that is not stored already, its bucket, and the bucket's sorted set of times
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -34,7 +34,7 @@ local log, meta_key, index, leases, partition, refs = KEYS[1], KEYS[2], KEYS[3],
 local workflow, call_id, retry, lease, data, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local facts, ahead = tonumber(ARGV[7]), ARGV[8] ~= ''
 
--- The places of the first fact, and of the set of references.
+-- The places of the first fact, and of the sorted set of references.
 local FIRST_FACT, REFS = 9, 6
 
 local meta = redis.call('HMGET', meta_key, 'created', 'retried', 'fence', 'expires')
@@ -50,7 +50,7 @@ local function act()
   local problem = lease_error(lease, meta[3], meta_key, leases)
   -- SET replaces a value of any type. Reading each key first rejects a foreign value.
   redis.call('STRLEN', log)
-  redis.call('SCARD', refs)
+  redis.call('ZCARD', refs)
   local top = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
   problem = problem or not meta[1] and meta_error(index, workflow)
   problem = problem or facts_error(FIRST_FACT, REFS, facts, ahead, meta_key)
@@ -62,7 +62,7 @@ local function act()
   if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[1] = true
   redis.call('SET', log, data)
-  store_facts(FIRST_FACT, REFS, facts, ahead, math.max(micros, tonumber(caller_us)), meta_key)
+  store_facts(FIRST_FACT, REFS, facts, ahead, math.max(micros, tonumber(caller_us)), meta_key, 'inf')
   touch_index(index, partition, next_score(top, micros, caller_us), workflow)
   extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
   return 1

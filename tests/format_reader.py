@@ -106,9 +106,9 @@ class Reader:
         """The commit ids that are known for good, with their cursors."""
         return {key: int(value) for key, value in self._client.hgetall(self._key("commits", workflow)).items()}
 
-    def refs(self, workflow: str) -> set[bytes]:
-        """The hashes of the facts that a workflow refers to."""
-        return self._client.smembers(self._key("refs", workflow))
+    def refs(self, workflow: str) -> dict[bytes, float]:
+        """The hashes of the facts that a workflow refers to, by the last cursor that does; infinite for a log."""
+        return dict(self._client.zrange(self._key("refs", workflow), 0, -1, withscores=True))
 
     def fact(self, fact_hash: bytes) -> Any:
         """A fact, checked against its hash."""
@@ -152,7 +152,7 @@ class Reader:
         if "log" in meta:
             found["log"] = tagged(self.log(workflow))
         found["commit_ids"] = {key.decode(): cursor for key, cursor in sorted(self.commit_ids(workflow).items())}
-        found["refs"] = sorted(fact_hash.decode() for fact_hash in self.refs(workflow))
+        found["refs"] = {key.decode(): f"{score:.0f}" for key, score in sorted(self.refs(workflow).items())}
         return found
 
     def _key(self, kind: str, workflow: str) -> str:

@@ -232,13 +232,12 @@ OF_ANY_KEY: dict[str, Callable[[Source], Any]] = {
 }
 # Replies whose form does not depend on the arguments.
 OF_ALL_KINDS: dict[str, Callable[[Source], Any]] = {
-    **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "SCARD", "HLEN", "ZCARD"), lambda source: source.number(5)),
+    **dict.fromkeys(("HSTRLEN", "XLEN", "STRLEN", "HLEN", "ZCARD"), lambda source: source.number(5)),
     "ZSCORE": lambda source: (None, b"0", b"1.5", b"-inf", b"inf", b"1e308", b"1700000000000000")[source.number(7)],
     **dict.fromkeys(("ZREM", "HDEL", "HEXISTS", "HSETNX"), lambda source: source.number(2)),
     "HGETALL": lambda source: _flat(source, lambda: META[source.number(len(META))], 9),
     "HKEYS": lambda source: source.some(source.text),
     "SCAN": lambda source: _page(source, source.some(lambda: _key(source))),
-    "SSCAN": lambda source: _page(source, source.some(source.text)),
     "HSCAN": lambda source: _page(source, _flat(source, source.text, 4)),
     "ZSCAN": lambda source: _page(source, source.scored(5)),
 }

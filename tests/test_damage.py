@@ -64,7 +64,7 @@ OURS = {
     "snapshot": "hash",
     "log": "string",
     "commits": "hash",
-    "refs": "set",
+    "refs": "zset",
     "index": "zset",
     "leases": "zset",
     "expiring": "zset",

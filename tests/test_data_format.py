@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -58,7 +59,8 @@ def test_the_example_is_so_to_the_byte(valkey: RunningServer, tmp_path: Path) ->
         assert fields == {header: payload, b"i": fields[b"i"], b"m": metadata}
         assert len(fields[b"i"]) == 8
         assert client.hvals("{shop:fact:1877}") == [fact]
-        (fact_hash,) = client.smembers("{shop:47}:refs:order-1")
+        ((fact_hash, score),) = client.zrange("{shop:47}:refs:order-1", 0, -1, withscores=True)
+        assert score == 2
     assert crc32(b"order-1") % 64 == 47
     assert crc32(fact_hash) % 4096 == 1877
     assert fact_hash in payload
@@ -135,7 +137,8 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
 
         assert reader.snapshot("w") == (4, b"state")
         assert reader.commit_ids("w") == {b"mine": 4}
-        assert reader.refs("w") == {fact_hash.encode()}
+        assert reader.refs("w") == {fact_hash.encode(): 4}
+        assert set(reader.refs("logged").values()) == {inf}
         assert reader.fact(fact_hash.encode()) == found
         assert reader.fact(b"\xff mine") == "under a hash of its own"
         assert reader.log("logged")[1] == found
@@ -221,9 +224,9 @@ def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
         case b"hash":
             for name, value in sorted(client.hgetall(key).items()):
                 yield "HSET", key, name, _fixed(key, name, value)
-        case b"set":
-            for member in sorted(client.smembers(key)):
-                yield "SADD", key, member
+        case b"zset" if ":refs:" in key:
+            for member, score in client.zrange(key, 0, -1, withscores=True):
+                yield "ZADD", key, f"{score:.0f}", member
         case b"zset":
             for place, member in enumerate(client.zrange(key, 0, -1)):
                 yield "ZADD", key, str(_MS if key.endswith(":completed") else _MS * 1000 + place), member

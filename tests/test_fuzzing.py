@@ -172,7 +172,7 @@ damages: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
     st.tuples(st.just("HDEL"), st.just("snapshot"), st.sampled_from(["cursor", "data", "time"])),
     st.tuples(st.just("SET"), st.just("log"), logs | texts),
     st.tuples(st.just("HSET"), st.just("commits"), st.just("known"), texts),
-    st.tuples(st.just("SADD"), st.just("refs"), texts),
+    st.tuples(st.just("ZADD"), st.just("refs"), st.sampled_from(["0", "-inf", "inf", "1.5"]), texts),
     st.tuples(st.just("FACT"), st.just("fact"), kept_facts | texts),
     st.tuples(
         st.just("ZADD"),

@@ -238,7 +238,7 @@ def test_collect_restores_references_that_are_gone(store: RedisStore, client: re
         assert store.collect(0) == 1, "collect did not remove exactly the orphan"
         assert store.load_fact(fact_of(store)) == "fact"
         assert verify(store).findings == []
-    client.srem(key(store, "refs"), fact_of(store))
+    client.zrem(key(store, "refs"), fact_of(store))
     orphan(store)
     assert store.collect(0) == 1
     assert store.load_fact(fact_of(store)) == "fact"

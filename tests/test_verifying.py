@@ -91,7 +91,7 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "a size that is no number": ("large", lambda c, s, k: c.hset(k.meta, "largest", "big"), "largest is b'big'"),
     "no cursor": ("w", lambda c, s, k: c.hdel(k.meta, "cursor"), "its cursor is 0"),
     "no meta hash": ("w", lambda c, s, k: c.delete(k.meta), "the time of its creation is missing"),
-    "a reference is missing": ("w", lambda c, s, k: c.srem(k.refs, fact_of(s)), "not among its references"),
+    "a reference is missing": ("w", lambda c, s, k: c.zrem(k.refs, fact_of(s)), "not among its references"),
     "no references": ("w", lambda c, s, k: c.delete(k.refs), "3 facts that its events refer to"),
     "largest not noted": ("large", lambda c, s, k: c.hdel(k.meta, "largest"), "its largest entry"),
     "unfinished, and not claimed": (
@@ -188,7 +188,7 @@ LOST: dict[str, tuple[str, Damage, str]] = {
         lambda c, s, k: c.delete(k.events, k.meta, k.commits),
         "only references to facts or commit ids are left",
     ),
-    "references of nobody": ("w0", lambda c, s, k: c.sadd(k.refs, fact_of(s)), "only references to facts"),
+    "references of nobody": ("w0", lambda c, s, k: c.zadd(k.refs, {fact_of(s): 1}), "only references to facts"),
     "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "or commit ids are left"),
     "it will vanish": ("w", lambda c, s, k: c.expire(k.events, 5000), "have a time to live"),
     "it goes too early": ("completed", lambda c, s, k: c.expire(k.meta, 60), "have a time to live"),
@@ -341,7 +341,9 @@ def test_writers_that_go_on_are_not_taken_for_damage(store: RedisStore) -> None:
 
 def grow(store: RedisStore) -> None:
     store.append(
-        "w", [{"n": 0}, {"f": Fact(os.urandom(4))}, {"large": os.urandom(9000)}], commit_id=os.urandom(8).hex()
+        "w",
+        [{"n": 0}, {"f": [Fact(os.urandom(4)), Fact(1)]}, {"large": os.urandom(9000)}],
+        commit_id=os.urandom(8).hex(),
     )
 
 
@@ -351,7 +353,7 @@ def grow_and_trim(store: RedisStore) -> None:
 
 
 def log(store: RedisStore) -> None:
-    store.save("w", [{"f": Fact(os.urandom(4))}])
+    store.save("w", [{"f": [Fact(os.urandom(4)), Fact(1)]}])
 
 
 def work(store: RedisStore) -> None:

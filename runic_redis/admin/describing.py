@@ -238,7 +238,7 @@ def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
         key_command("HSTRLEN", keys.snapshot, "data"),
         key_command("XLEN", keys.events),
         key_command("STRLEN", keys.log),
-        key_command("SCARD", keys.refs),
+        key_command("ZCARD", keys.refs),
         key_command("HLEN", keys.commits),
         key_command("ZSCORE", keys.index, workflow_id),
         key_command("ZSCORE", keys.leases, workflow_id),

@@ -6,6 +6,7 @@ records since the first. Data is exported as it is stored, so that no classes ar
 """
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
@@ -200,7 +201,7 @@ class Exporter:
             position = end
 
     def _export_members(self, kind: str, command: Command, reply: Any, cursor: int) -> Operation[None]:
-        """Export a set page by page, with the facts that it names; or a hash of commit ids, up to a cursor."""
+        """Export the references or the commit ids up to a cursor page by page, the facts before the references."""
         scans = Scans([])
         page = reply[1]
         if int(reply[0]):
@@ -208,13 +209,13 @@ class Exporter:
             scans = Scans([Command((name, key, reply[0], *options), command.key)])
         while page or scans.more:
             if page:
-                members = list(page)
                 if kind == "refs":
-                    yield from self._export_facts(members)
+                    members = [[fact, _reference_score(score, cursor)] for fact, score in pairs(page)]
+                    yield from self._export_facts(fact for fact, _ in members)
                 else:
                     # A later commit id would stand for events that the archive does not have.
                     members = [list(pair) for pair in pairs(page) if read_cursor(pair[1], command.key) <= cursor]
-                # A server may send a whole set at once, if its settings call the set small.
+                # A server may send all members at once, if its settings call their number small.
                 for first in range(0, len(members), _MEMBERS):
                     self._add([kind, members[first : first + _MEMBERS]])
             page = (yield from scans.next_members()) if scans.more else []
@@ -257,6 +258,12 @@ def is_entry(entry: Any) -> bool:
     """Return whether an entry has the form of a store's: header and payload, commit id, and optional metadata."""
     entry_id, fields = entry
     return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
+
+
+def _reference_score(score: bytes | float, cursor: int) -> bytes:
+    """Return the score of a reference as it is exported: a commit after the cursor may have raised it."""
+    number = float(score)
+    return b"inf" if number == inf else b"%.0f" % max(0, min(number, cursor))
 
 
 def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list[bytes | None]) -> None:
@@ -305,7 +312,7 @@ def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
         key_command("GET", keys.log),
         key_command("ZSCORE", keys.index, workflow_id),
         key_command("ZSCORE", keys.leases, workflow_id),
-        key_command("SSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)),
+        key_command("ZSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)),
         key_command("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)),
         *_page(keys, b"-", _FIRST_ENTRIES),
     ]

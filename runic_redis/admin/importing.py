@@ -252,11 +252,9 @@ class Importer:
                 self._send_later(workflow, keys.snapshot, kind, snapshot)
             case "log", [bytes(data)]:
                 self._send_later(workflow, keys.log, kind, [data])
-            case "refs", [[*hashes]]:
-                self._send_later(workflow, keys.refs, kind, list(map(_bytes, hashes)))
-            case "commits", [[*members]]:
-                places = [_bytes(part) for commit_id, cursor in members for part in (commit_id, cursor)]
-                self._send_later(workflow, keys.commits, kind, places)
+            case "refs" | "commits", [[*members]]:
+                key = keys.refs if kind == "refs" else keys.commits
+                self._send_later(workflow, key, kind, _with_cursors(kind, members))
             case "entries", [[*entries]]:
                 arguments: list[Argument] = []
                 for entry_id, fields in entries:
@@ -343,6 +341,13 @@ class Importer:
 
 def _damaged(kind: Any, error: Exception) -> str:
     return f"the archive holds a damaged record of it, {kind!r:.40}: {error}. Export it again."
+
+
+def _with_cursors(kind: str, members: list[Any]) -> list[bytes]:
+    """Return references or commit ids with their cursors, flat."""
+    if not all(is_cursor(cursor) or (kind == "refs" and cursor == b"inf") for _, cursor in members):
+        raise ValueError("a cursor")
+    return [_bytes(part) for member in members for part in member]
 
 
 def _bytes(value: Any) -> bytes:

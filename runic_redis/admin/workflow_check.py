@@ -11,6 +11,7 @@ This is one module because reading and judging stay together: each judgement dep
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 from runic_redis.arguments import MAX_CURSOR, is_cursor
@@ -96,8 +97,9 @@ class WorkflowCheck:
         self._last_id = b""
         self._times: tuple[bytes, bytes] | None = None
         self._largest = 0
-        self._referred: set[bytes] = set()
-        self._refs: set[bytes] = set()
+        # The facts by the last cursor that refers to them, infinite for a log: as found, and as stored.
+        self._referred: dict[bytes, float] = {}
+        self._refs: dict[bytes, float] = {}
         self._commits: list[tuple[bytes, bytes]] = []
         # For each kind of key that is still to be read, the place where to continue.
         self._left: dict[str, Any] = {}
@@ -127,7 +129,7 @@ class WorkflowCheck:
                 key_command("HGET", keys.snapshot, "cursor"),
                 key_command("XLEN", keys.events),
                 key_command("STRLEN", keys.log),
-                key_command("SCARD", keys.refs),
+                key_command("ZCARD", keys.refs),
                 key_command("HLEN", keys.commits),
             ]
         if self._step == "pages":
@@ -212,7 +214,7 @@ class WorkflowCheck:
         if what == "log":
             return key_command("GET", keys.log)
         if what == "refs":
-            return key_command("SSCAN", keys.refs, where, "COUNT", str(_MEMBERS))
+            return key_command("ZSCAN", keys.refs, where, "COUNT", str(_MEMBERS))
         return key_command("HSCAN", keys.commits, where, "COUNT", str(_MEMBERS))
 
     def _take_pages(self, replies: Sequence[Any]) -> None:
@@ -231,7 +233,7 @@ class WorkflowCheck:
             else:
                 self._left[what] = where
         if not self._left:
-            self._facts = sorted(self._refs | self._referred)
+            self._facts = sorted(self._refs.keys() | self._referred)
             self._step = "facts" if self._facts else "end"
 
     def _take_events(self, entries: Sequence[Any]) -> bytes:
@@ -262,30 +264,35 @@ class WorkflowCheck:
                 f"the entry {entry_id.decode()} begins with event {commit.start + 1}, but those up to "
                 f"{self._position} are {'trimmed' if not self.events else 'in others'}"
             )
+        # The cursors of an entry that overlaps others are wrong.
+        in_place = commit.start >= self._position
         self._position = commit.end
         self.events += len(commit.events)
         self._largest = max(self._largest, len(fields[0]) + len(fields[1]))
         if self._sizes[b"ids"] < self._number("ids"):
             self._places[fields[3]] = commit.end
         if FACT_REF.encode() in fields[0]:
-            self._refer(commit.events)
+            places = enumerate(commit.events, commit.start + 1)
+            self._refer((place if in_place else 0, event) for place, event in places)
 
     def _take_log(self, data: bytes) -> None:
         try:
-            self._refer(self._context.codec.decode_log(data))
+            self._refer((inf, event) for event in self._context.codec.decode_log(data))
         except DecodeError as error:
             self._found(f"the log is damaged: {error}")
 
-    def _refer(self, events: Iterable[Any]) -> None:
+    def _refer(self, events: Iterable[tuple[float, Any]]) -> None:
+        """Note the facts to which events refer, by the cursors of the events."""
         try:
-            self._referred.update(
-                ref.hash.encode() for event in events for ref in refs_in(event, self._context.codec.registry)
-            )
+            for cursor, event in events:
+                for ref in refs_in(event, self._context.codec.registry):
+                    fact = ref.hash.encode()
+                    self._referred[fact] = max(cursor, self._referred.get(fact, 0))
         except (DecodeError, UnicodeEncodeError) as error:
             self._found(str(error))
 
     def _take_refs(self, page: Any) -> bytes | None:
-        self._refs.update(page[1])
+        self._refs.update((fact, float(score)) for fact, score in pairs(page[1]))
         return page[0] if int(page[0]) else None
 
     def _take_commits(self, page: Any) -> bytes | None:
@@ -380,11 +387,28 @@ class WorkflowCheck:
         if self._largest >= _LARGE and self._largest > self._number("largest"):
             problem = f"its largest entry has {self._largest} bytes, and {self._number('largest')} are noted"
             self._found(problem, ("meta.largest", str(self._largest)))
-        unknown = sorted(self._referred - self._refs)
+        unknown = sorted(self._referred.keys() - self._refs.keys())
         if unknown:
-            names = [fact.decode() for fact in unknown]
-            problem = f"{len(names)} facts that its events refer to are not among its references, such as {names[0]!r}"
-            self._found(problem, *(("refs", name) for name in names), ("count.refs", ""))
+            name = unknown[0].decode()
+            problem = f"{len(unknown)} facts that its events refer to are not among its references, such as {name!r}"
+            self._found(problem, *(_scored(fact, self._referred[fact]) for fact in unknown), ("count.refs", ""))
+        self._judge_references()
+
+    def _judge_references(self) -> None:
+        """Find references whose score is below the last cursor that refers to the fact, or one that never was."""
+        most = max(self._number("cursor"), self._position)
+        wrong = {
+            fact: self._referred.get(fact, most)
+            for fact, score in sorted(self._refs.items())
+            if not (self._referred.get(fact, 0) <= score <= most or score == inf)
+        }
+        if wrong:
+            fact = next(iter(wrong))
+            self._found(
+                f"the scores of {len(wrong)} of its references are wrong, such as {self._refs[fact]:.0f} for "
+                f"{fact.decode(errors='replace')!r} instead of {wrong[fact]:.0f}",
+                *(_scored(fact, score) for fact, score in wrong.items()),
+            )
 
     def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
         """Judge its scores in those of the partition's sorted sets that can be read."""
@@ -471,3 +495,8 @@ class WorkflowCheck:
 
     def _number(self, name: str) -> int:
         return cursor_or_zero(self._meta.get(name.encode()))
+
+
+def _scored(fact: bytes, score: float) -> tuple[str, Argument]:
+    """Return the repair that gives a reference its score."""
+    return "refs", b"%.0f %b" % (score, fact)

@@ -20,7 +20,7 @@ from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Command, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask_all, server_us
-from runic_redis.protocol.resp import scored_ids
+from runic_redis.protocol.resp import pairs, scored_ids
 from runic_redis.protocol.scans import Scans
 
 # How many candidates one pass over the workflows checks, and how many keys or members are in one round trip.
@@ -88,9 +88,9 @@ def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operatio
             some = ids[at : at + _AT_ONCE]
             yield from restore_references(context, some)
             keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
-            refs = Scans(key_command("SSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in keys)
+            refs = Scans(key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in keys)
             while refs.more:
-                for fact in (yield from refs.next_members()):
+                for fact, _ in pairs((yield from refs.next_members())):
                     candidates.pop(fact, None)
         if not candidates:
             return

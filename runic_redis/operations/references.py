@@ -41,9 +41,9 @@ def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
     # A workflow may be deleted between the two reads. It is not deleted and created again this often.
     for _ in range(_LOOKS):
         keys = [context.keys.workflow(workflow_id) for workflow_id in left]
-        # In this order: a reference that is added in between is in the set, and not in the count that was read.
+        # In this order: a reference that is added in between is there, and not in the count that was read.
         counts = yield from ask_all([key_command("HGET", one.meta, "refs") for one in keys])
-        there = yield from ask_all([key_command("SCARD", one.refs) for one in keys])
+        there = yield from ask_all([key_command("ZCARD", one.refs) for one in keys])
         left = [
             workflow_id
             for workflow_id, one, counted, size in zip(left, keys, counts, there, strict=True)
@@ -62,17 +62,23 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
         key_command("GET", keys.log),
     ]
     (cursor, fence), last, log = yield from ask_all(commands)
-    found: set[str] = set()
+    # The facts by the last cursor that refers to them: "inf" for those of the log.
+    found: dict[str, str] = {}
+    read = 0
     try:
-        if log is not None:
-            found.update(
-                ref.hash for event in plain.codec.decode_log(log) for ref in refs_in(event, plain.codec.registry)
-            )
         if cursor is not None:
             reader = Reader(plain, workflow_id)
             yield from reader.open()
             while page := (yield from reader.next_page()):
-                found.update(ref.hash for event in page for ref in refs_in(event, plain.codec.registry))
+                for at, event in enumerate(page, read + 1):
+                    found.update((ref.hash, str(at)) for ref in refs_in(event, plain.codec.registry))
+                read += len(page)
+        if log is not None:
+            found.update(
+                (ref.hash, "inf")
+                for event in plain.codec.decode_log(log)
+                for ref in refs_in(event, plain.codec.registry)
+            )
     except WorkflowNotFound:
         return True  # it was deleted since
     except (EventsTrimmed, DecodeError) as error:
@@ -81,7 +87,7 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
             f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup. "
             "runic-redis verify --repair restores the references that it can find, and forgets the others."
         ) from error
-    repairs = [*(("refs", fact_hash) for fact_hash in found), ("count.refs", "")]
+    repairs = [*(("refs", f"{score} {fact_hash}") for fact_hash, score in found.items()), ("count.refs", "")]
     return (yield from repair(context, workflow_id, (cursor, last[0][0] if last else b"", fence), repairs))
 
 
