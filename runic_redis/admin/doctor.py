@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from statistics import median, quantiles
 from typing import Any, Literal, NamedTuple
 
-from runic_redis.admin.keyspace import find_key
+from runic_redis.admin.keyspace import RESTORE_SETTINGS, find_key
 from runic_redis.context import Context
 from runic_redis.durability import Durability, replicated
 from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, WriteRefused
@@ -36,11 +36,6 @@ _DURABILITIES: dict[str, Durability] = {
 }
 # No workflow has this id. Deleting it changes nothing, and the server confirms it like any write.
 _ABSENT = "runic-redis doctor"
-
-RESTORE_SETTINGS = (
-    "Stop all writers. Restore that key from a backup, or by HSET with the fields format (1) and partitions (the "
-    "number that the namespace was made with)."
-)
 
 
 class Check(NamedTuple):
