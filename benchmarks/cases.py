@@ -101,8 +101,15 @@ def _by_hand(scale: Scale) -> list[Case]:
 
 
 def _memory(scale: Scale) -> list[Case]:
-    def weighed(name: str, title: str, batch: int, group: tuple[str, int] | None = None, **more: Any) -> Case:
-        sides = partial(turns.weighing, batch=batch, **{"events": scale.weighed, **more})
+    def weighed(
+        name: str,
+        title: str,
+        batch: int,
+        group: tuple[str, int] | None = None,
+        measure: Callable[..., list[Side]] = turns.weighing,
+        **more: Any,
+    ) -> Case:
+        sides = partial(measure, batch=batch, **{"events": scale.weighed, **more})
         return Case(f"memory/{name}", title, "bytes an event", sides, group, once=True, memory=True)
 
     def kinds(batch: int, *, alike: bool) -> list[Case]:
@@ -127,6 +134,14 @@ def _memory(scale: Scale) -> list[Case]:
         *kinds(100, alike=True),
         weighed("many", f"Redis memory, {few:,} workflows of 10 mixed events", 1, events=10, workflows=few),
         weighed("small", f"Redis memory, {few:,} workflows of one mixed event", 1, events=1, workflows=few),
+        weighed(
+            "small-default",
+            f"Redis memory, {few:,} workflows of one event, by default",
+            1,
+            measure=turns.weighing_by_default,
+            events=1,
+            workflows=few,
+        ),
     ]
 
 

@@ -18,6 +18,8 @@ from redis.connection import parse_url
 from runic_redis import RedisStore
 from runic_redis.embedded import EmbeddedServer
 
+# It decides how large a small stream is.
+NODE_SETTING = "stream-node-max-bytes"
 # redis.asyncio uses a connection for each task, and the largest case has this many tasks at most.
 _CONNECTIONS = 1024
 
@@ -79,18 +81,20 @@ def reached(url: str) -> Iterator[Server]:
 
 
 def describe(server: Server) -> dict[str, str]:
-    """Return the server's name, transport and durability, for people."""
+    """Return the server's name, transport, durability and the setting of its streams, for people."""
     if server.plain_url is None:
-        return {"server": server.scheme, "transport": server.transport, "durability": "as the server is set up"}
+        unknown = "as the server is set up"
+        return {"server": server.scheme, "transport": server.transport, "durability": unknown, "streams": unknown}
     with server.client() as client:
         info: dict[str, Any] = client.info("server")
         version = info.get("valkey_version")
         name = f"Valkey {version}" if version else f"Redis {info.get('redis_version', '?')}"
         try:
-            settings: dict[str, str] = client.config_get("append*")
+            settings: dict[str, str] = client.config_get("*")
         except redis.ResponseError:
-            durability = "as the server is set up (it does not permit CONFIG GET)"
+            durability = streams = "as the server is set up (it does not permit CONFIG GET)"
         else:
             on = settings.get("appendonly") == "yes"
             durability = f"append-only file, fsync {settings.get('appendfsync')}" if on else "no append-only file"
-    return {"server": name, "transport": server.transport, "durability": durability}
+            streams = f"{NODE_SETTING} {settings.get(NODE_SETTING)}"
+    return {"server": name, "transport": server.transport, "durability": durability, "streams": streams}

@@ -5,15 +5,17 @@ Each function returns the sides of a case. Written data is read back and compare
 
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from runic_redis import Fact, FactResolver, session
 
-from .contenders.base import Contender, Mismatch
+from .contenders.base import Contender, Mismatch, Missing
 from .events import MIXED, Kind, some_events, some_value
 from .figures import Turn
 from .lab import Lab
 from .measure import Side, bound, from_tasks, from_threads, one_by_one
+from .servers import NODE_SETTING
 
 # With "callers", a contender that has tasks uses tasks, and any other uses threads.
 Way = Literal["calls", "threads", "tasks", "callers"]
@@ -320,6 +322,23 @@ def weighing(
         return Turn(one.weigh(workflows, batches, kind) / events / workflows)
 
     return [Side(one.name, lambda _, one=one: turn(one)) for one in taking_part(lab, "weigh", only=only)]
+
+
+def weighing_by_default(lab: Lab, batch: int, **more: Any) -> list[Side]:
+    """Weigh as `weighing` does, with the default of a server for the size of a stream's nodes."""
+    if not lab.place.server.embedded:
+        raise Missing("only on the embedded server, whose setting it changes")
+
+    def turn(weigh: Callable[[int], Turn], number: int) -> Turn:
+        with lab.place.server.client() as client:
+            before: dict[str, str] = client.config_get(NODE_SETTING)
+            client.config_set(NODE_SETTING, 4096)
+            try:
+                return weigh(number)
+            finally:
+                client.config_set(NODE_SETTING, before[NODE_SETTING])
+
+    return [Side(side.name, partial(turn, side.turn)) for side in weighing(lab, batch, **more)]
 
 
 # Growth: this store against itself

@@ -83,6 +83,14 @@ def test_ours_is_compared_with_packing_by_hand(report: Report) -> None:
     assert {one.against for one in by_name["append/mixed/100"].comparisons} >= {"one XADD per event"}
 
 
+def test_a_workflow_of_one_event_is_weighed_with_both_settings(report: Report) -> None:
+    costs = {result.name: result.figures[0].cost for result in report.results}
+    embedded, default = costs["memory/small"], costs["memory/small-default"]
+    assert embedded is not None
+    assert default is not None
+    assert default.median - embedded.median > 3000
+
+
 def test_both_durabilities_are_compared_with_other_stores(report: Report) -> None:
     by_name = {result.name: result for result in report.results}
     for durability in ("everysec", "fsync"):
@@ -96,6 +104,7 @@ def test_both_durabilities_are_compared_with_other_stores(report: Report) -> Non
 def test_it_says_what_was_measured_on(report: Report) -> None:
     assert report.server["durability"] == "append-only file, fsync everysec"
     assert report.server["transport"] == "unix socket"
+    assert report.server["streams"] == "stream-node-max-bytes 640"
     assert report.server["server"].startswith("Valkey ")
     assert {"redis", "runic-redis"} <= set(report.versions)
 

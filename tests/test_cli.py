@@ -631,6 +631,29 @@ def test_the_doctor_says_what_is_to_be_had_and_what_to_change(runs: Run, tmp_pat
         assert mute.status == 1
 
 
+def test_the_doctor_tells_what_a_small_workflow_takes(runs: Run, tmp_path: Path) -> None:
+    with running(valkey_program(), tmp_path, "--appendonly", "yes") as server, server.client() as client:
+
+        def small_workflows(options: str = "") -> dict[str, str]:
+            done = runs("doctor", "--url", server.url() + options, "--namespace", "none", "--json")
+            (found,) = [one for one in done.lines if one["name"] == "small workflows"]
+            assert found["verdict"] == "good", "it is no fault"
+            return found
+
+        default = small_workflows()
+        assert "takes about 4.5 kB, by stream-node-max-bytes 4096" in default["found"]
+        assert "CONFIG SET stream-node-max-bytes 640: about 1.0 kB." in default["advice"]
+        client.config_set("stream-node-max-bytes", 0)
+        assert "about 4.5 kB" in small_workflows()["found"], "Redis takes 0 for no limit"
+        client.config_set("stream-node-max-bytes", 640)
+        assert "about 1.0 kB" in small_workflows()["found"]
+        assert small_workflows()["advice"] == ""
+        client.execute_command("ACL", "SETUSER", "managed", "on", ">s", "~*", "+@all", "-config")
+        managed = small_workflows("&username=managed&password=s")
+        assert "may not read stream-node-max-bytes" in managed["found"]
+        assert managed["advice"] == ""
+
+
 def test_the_doctor_says_that_a_server_takes_no_writes(runs: Run, tmp_path: Path) -> None:
     with running(valkey_program(), tmp_path, "--appendonly", "yes", "--appendfsync", "everysec") as server:
 

@@ -14,9 +14,9 @@ import redis
 
 from runic_redis import ConfigurationError, RedisStore, StoreUnavailable
 from runic_redis.embedded import EmbeddedServer
-from runic_redis.testing.examples import numbered
+from runic_redis.testing.examples import append_each, numbered
 from tests.forking import Forked
-from tests.servers import wait_until
+from tests.servers import running, valkey_program, wait_until
 
 # Opens the directory and appends. Then it appends once more for each line that it reads. It prints each cursor.
 USER = """
@@ -173,6 +173,31 @@ def test_the_append_only_file_is_on_and_fsync_as_asked(tmp_path: Path) -> None:
             )
     with RedisStore.from_url(f"embedded://{tmp_path}/new?fsync=always"), client_of(tmp_path / "new") as client:
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
+
+
+def test_a_workflow_with_one_event_takes_a_kilobyte(tmp_path: Path) -> None:
+    count = 640
+    with RedisStore.from_url(f"embedded://{tmp_path}") as store, client_of(tmp_path) as client:
+        for number in range(count):
+            store.append(f"order-{number:06}", numbered(1))
+        used = sum(client.memory_usage(key, samples=0) for key in client.scan_iter(count=1000))
+    assert used / count < 1100
+
+
+def test_a_directory_of_a_server_with_other_settings_is_read_and_written(tmp_path: Path) -> None:
+    with (
+        running(valkey_program(), tmp_path, "--appendonly", "yes") as server,
+        RedisStore.from_url(server.url()) as store,
+    ):
+        append_each(store, "order-1", numbered(30))
+        store.append("order-2", numbered(1))
+        with server.client() as client:
+            assert client.config_get("stream-node-max-bytes") == {"stream-node-max-bytes": "4096"}
+            client.shutdown()
+    with RedisStore.from_url(f"embedded://{tmp_path}") as store:
+        assert store.append("order-1", numbered(1, 31)) == 31
+        assert list(store.stream("order-1")) == numbered(31)
+        assert list(store.stream("order-2")) == numbered(1)
 
 
 def test_an_acknowledged_commit_survives_the_server_s_death_with_fsync_always(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """Describe workflows without their contents, and count workflows and events."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from runic_redis.arguments import MAX_CURSOR, check_hash, check_workflow_id, is_cursor
 from runic_redis.context import Context
@@ -26,8 +25,7 @@ _MOST_LABELLED = 64 * 1024
 State = Literal["open", "leased", "unfinished", "completed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(NamedTuple):
     """A workflow without its contents.
 
     Attributes:

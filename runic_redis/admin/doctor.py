@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from statistics import median, quantiles
 from typing import Any, Literal, NamedTuple
 
-from runic_redis.admin.keyspace import find_key
+from runic_redis.admin.keyspace import RESTORE_SETTINGS, find_key
 from runic_redis.context import Context
 from runic_redis.durability import Durability, replicated
 from runic_redis.errors import ConfigurationError, DurabilityError, StoreError, WriteRefused
@@ -18,7 +18,14 @@ from runic_redis.protocol.resp import pairs
 Verdict = Literal["good", "warning", "bad", "unknown"]
 # A server that uses this share of its memory is nearly full.
 _NEARLY_FULL = 0.8
-_SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write", "requirepass")
+_NODE_SETTING = "stream-node-max-bytes"
+_SETTINGS = ("appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write", "requirepass", _NODE_SETTING)
+# A stream begins with a node of that many bytes, and of at most so many. The other keys of a workflow take the rest.
+_LARGEST_FIRST_NODE = 4096
+_REST_OF_WORKFLOW = 400
+# The setting of the embedded server, and the least setting from which this check advises to lower it.
+_SMALL_NODE = 640
+_LARGE_NODE = 2048
 _ROUND_TRIPS = 200
 _SLOW_MS = 5.0
 _CLOCKS_APART_S = 1.0
@@ -30,18 +37,14 @@ _DURABILITIES: dict[str, Durability] = {
 # No workflow has this id. Deleting it changes nothing, and the server confirms it like any write.
 _ABSENT = "runic-redis doctor"
 
-RESTORE_SETTINGS = (
-    "Stop all writers. Restore that key from a backup, or by HSET with the fields format (1) and partitions (the "
-    "number that the namespace was made with)."
-)
-
 
 class Check(NamedTuple):
     """The result of one check.
 
     Attributes:
         name: the subject.
-        verdict: "good"; "warning", data or availability may be lost some day; "bad", it is at risk now; or "unknown".
+        verdict: "good", and its advice, if any, depends on the use; "warning", data or availability may be lost some
+            day; "bad", it is at risk now; or "unknown".
         found: the state of the subject.
         advice: what to change; empty if nothing.
     """
@@ -98,6 +101,7 @@ def _check_server(context: Context) -> Operation[list[Check]]:
         namespace,
         *_persistence(about, known),
         _memory(about),
+        _small_workflows(known),
         _eviction(about),
         *_replicas(about, known),
         about_user,
@@ -156,6 +160,27 @@ def _memory(about: Mapping[str, str]) -> Check:
         advice = "Trim, complete or expire workflows, collect facts, or raise maxmemory."
         return Check("memory", "warning", found, advice)
     return Check("memory", "good", found)
+
+
+def _small_workflows(known: Mapping[str, str]) -> Check:
+    """Tell the memory of a workflow with one event. A setting that suits long workflows is no fault of a server."""
+    name, setting = "small workflows", known.get(_NODE_SETTING)
+    if setting is None:
+        found = f"this user may not read {_NODE_SETTING}; by default a workflow with one event takes about 4.5 kB"
+        return Check(name, "good", found)
+    node = min(int(setting) or _LARGEST_FIRST_NODE, _LARGEST_FIRST_NODE)
+    found = f"a workflow with one event takes about {_kilobytes(node)}, by {_NODE_SETTING} {setting}"
+    if node < _LARGE_NODE:
+        return Check(name, "good", found)
+    advice = (
+        f"If most workflows are short, CONFIG SET {_NODE_SETTING} {_SMALL_NODE}: about {_kilobytes(_SMALL_NODE)}. Long "
+        "workflows of single events then take up to 40 % more."
+    )
+    return Check(name, "good", found, advice)
+
+
+def _kilobytes(node: int) -> str:
+    return f"{(node + _REST_OF_WORKFLOW) / 1000:.1f} kB"
 
 
 def _eviction(about: Mapping[str, str]) -> Check:

@@ -6,12 +6,18 @@ from typing import Any
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError
 from runic_redis.keys import Keys
+from runic_redis.operations.settings import FORMAT
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.scans import AT_ONCE
 
 _SLOTS = 16384
 _LOOKS = 200
+
+RESTORE_SETTINGS = (
+    f"Stop all writers. Restore that key from a backup, or by HSET with the fields format ({FORMAT}) and partitions "
+    "(the number that the namespace was made with)."
+)
 
 
 class KeyScan:

@@ -79,7 +79,7 @@ def _report(all_of_it: Verified, *, named: bool, complete: bool, as_json: bool) 
 
 
 def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
-    """Examine the server: version, persistence, eviction, replicas, user, latency, clock, and each durability.
+    """Examine the server: version, persistence, memory, replicas, user, latency, clock, and each durability.
 
     Advises what to change. Stores nothing. Ends with exit status 1 if anything is bad.
     """
@@ -94,7 +94,6 @@ def doctor(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson =
             advice = f"\n→ {printable(check.advice)}" if check.advice else ""
             found = styled(printable(check.found), (advice, "bold"))
             shown.add_row(check.name, styled((check.verdict, _STYLES[check.verdict])), found)
-        shown.show_header = False
         out = console()
         out.print(shown, width=min(out.width, _WIDTH))
     if any(check.verdict == "bad" for check in checks):

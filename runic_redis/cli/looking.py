@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import islice
 from statistics import median
 from time import perf_counter
@@ -75,7 +74,7 @@ def workflows(
         found = islice(_described(store, prefix, state, at_most(limit)), at_most(limit))
         if as_json:
             for one in found:
-                print_json(asdict(one))
+                print_json(one._asdict())
             return
         shown = table("workflow", "state", "cursor", "last write", "snapshot", right=("cursor", "snapshot"))
         for one in found:
@@ -127,7 +126,7 @@ def show(
     if as_json:
         state = snapshot.json_form() if snapshot else None
         line = [_commit_json(commit) for commit in commits]
-        print_json({**asdict(one), "snapshot": state, "damaged": damaged, "memory": sizes, "commits": line})
+        print_json({**one._asdict(), "snapshot": state, "damaged": damaged, "memory": sizes, "commits": line})
     else:
         _print_shown(one, snapshot, damaged, sizes)
         _print_commits(commits)

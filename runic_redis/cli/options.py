@@ -9,8 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from runic_redis.admin.doctor import RESTORE_SETTINGS
-from runic_redis.admin.keyspace import find_key, find_namespaces
+from runic_redis.admin.keyspace import RESTORE_SETTINGS, find_key, find_namespaces
 from runic_redis.cli.output import EXIT_NO, note, stop
 from runic_redis.context import URL_VARIABLE, find_url
 from runic_redis.drivers.urls import EXAMPLES, shown

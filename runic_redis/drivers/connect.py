@@ -1,11 +1,10 @@
 """Makes a server from a URL or from a user's client."""
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import redis
@@ -40,8 +39,7 @@ _SENTINEL_PORT = 26379
 _REDIS_PORT = 6379
 
 
-@dataclass(frozen=True, slots=True)
-class Flavour:
+class Flavour(NamedTuple):
     """What a store for threads, or one for asyncio, is made of.
 
     Attributes:
@@ -101,8 +99,7 @@ SYNC = Flavour(redis, sync_servers, _EmbeddedConnection, "FakeRedis")
 AIO = Flavour(redis.asyncio, aio_servers, _AsyncEmbeddedConnection, "FakeAsyncRedis")
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(NamedTuple):
     """A server, with what a store needs to name and to close it.
 
     Attributes:
@@ -118,7 +115,7 @@ class Connected:
     label: str
     wait_s: float
     many_nodes: bool = False
-    others: list[Any] = field(default_factory=list)
+    others: Sequence[Any] = ()
     stop: Callable[[], None] = lambda: None
 
 
@@ -233,7 +230,7 @@ def _connect_sentinel(url: str, flavour: Flavour, _deadline_s: float) -> Connect
     sentinel = flavour.library.Sentinel(hosts, sentinel_kwargs=of_sentinel)
     client = sentinel.master_for(unquote(service), **options)
     server = flavour.servers.SingleServer(client, owned=True, **patience)
-    return Connected(server, shown(url), _wait_s(options | patience), others=list(sentinel.sentinels))
+    return Connected(server, shown(url), _wait_s(options | patience), others=sentinel.sentinels)
 
 
 def _connect_embedded(url: str, flavour: Flavour, deadline_s: float) -> Connected:

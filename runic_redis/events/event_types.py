@@ -67,8 +67,7 @@ class UnknownEvent:
         return Schema(self.name, self.version, tuple(self.fields))
 
 
-@dataclass(frozen=True, slots=True)
-class EventType:
+class EventType(NamedTuple):
     """A registered class under one of its names.
 
     Attributes:

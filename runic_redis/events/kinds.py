@@ -10,12 +10,11 @@ The attributes of a class show which optional library it uses. No other library 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from enum import Enum, Flag
 from functools import partial
 from itertools import starmap
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.events.attributes import (
@@ -46,8 +45,7 @@ FIELDS_SET = "__pydantic_fields_set__"
 EXTRA_FIELDS = "__pydantic_extra__"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """How to read and rebuild the instances of a class.
 
     Attributes:
@@ -165,7 +163,7 @@ def _without_transient(kind: Kind, cls: type, transient: Collection[str]) -> Kin
     def build(rows: Iterable[Sequence[Any]]) -> list[Any]:
         return kind.build([all_values(kind, dict(zip(stored, row, strict=True))) for row in rows])
 
-    return dataclasses.replace(kind, fields=stored, read=read, build=build, held=None)
+    return kind._replace(fields=stored, read=read, build=build, held=None)
 
 
 def all_values(kind: Kind, known: dict[str, Any]) -> list[Any]:
@@ -194,7 +192,7 @@ def _dataclass(cls: Any, hidden: Collection[str]) -> Kind:
     defaults = _field_defaults(kind.fields, fields, dataclasses.MISSING)
     # A pydantic dataclass declares its defaults differently.
     defaults |= _pydantic_defaults(getattr(cls, "__pydantic_fields__", {}))
-    return dataclasses.replace(kind, defaults=defaults)
+    return kind._replace(defaults=defaults)
 
 
 def _field_defaults(names: Sequence[str], fields: Iterable[Any], missing: Any) -> dict[str, Default]:
@@ -239,7 +237,7 @@ def _attrs(cls: Any, hidden: Collection[str]) -> Kind:
             defaults[name] = partial(_default_from_self, cls, dict(zip(kind.fields, attributes, strict=True)), factory)
         else:
             defaults[name] = _factory_default(factory)
-    return dataclasses.replace(kind, defaults=defaults)
+    return kind._replace(defaults=defaults)
 
 
 def _default_from_self(

@@ -6,8 +6,7 @@ So where that is possible, the retry writes something first: see lua/touch.lua.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from runic_redis.protocol.effects import TRANSIENT, Argument, Confirmation, ErrorReply
 from runic_redis.protocol.resp import pairs
@@ -16,8 +15,7 @@ from runic_redis.protocol.scripts import load_script
 _SETTINGS = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
 
 
-@dataclass(frozen=True, slots=True)
-class Confirming:
+class Confirming(NamedTuple):
     """The commands that confirm a round, sent behind it on the same connection, and the meaning of their replies.
 
     Attributes:

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from runic_redis.protocol.scripts import Script, load_script
 
@@ -63,8 +63,7 @@ class Command:
         return (*self.args[: self.retry_at], self.tried, *self.args[self.retry_at + 1 :])
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
+class Confirmation(NamedTuple):
     """What has to confirm writes before they are acknowledged.
 
     Attributes:

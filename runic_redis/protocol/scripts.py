@@ -4,18 +4,16 @@ Nothing here talks to a server. A script's file describes what it does; the modu
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from hashlib import sha1
-from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 # A line that includes a part that several scripts share.
 _INCLUDE = re.compile(r"(?m)^--@include (\w+)\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """One script: its name, its text, and the SHA-1 by which a server knows it."""
 
     name: str
@@ -25,7 +23,7 @@ class Script:
 
 def scripts_directory() -> Path:
     """Return the directory of the scripts: inside an installed package, beside the package in a checkout."""
-    installed = Path(str(files("runic_redis") / "lua"))
+    installed = Path(__file__).parent.parent / "lua"
     return installed if installed.is_dir() else installed.parent.parent / "lua"
 
 

@@ -6,7 +6,6 @@ docs/operating.md describes the forms of values.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from math import inf, isnan
@@ -126,7 +125,7 @@ class Views:
             ids, _, is_over = await self._listed(listing(limit=1, below=below), below)
             is_over = is_over and not ids
         following = None if is_over or below is None else ":".join(map(str, below))
-        return json_response({"workflows": [asdict(one) for one in found], "next": following})
+        return json_response({"workflows": [one._asdict() for one in found], "next": following})
 
     async def _listed(self, listing: Listing, below: Place | None) -> tuple[list[str], Place | None, bool]:
         """Return the ids of a listing, the place where it ended, and whether nothing comes after that."""
@@ -137,7 +136,7 @@ class Views:
 
     async def workflow(self, request: Request) -> Response:
         """Answer with a description of a workflow."""
-        return json_response(asdict(await self._store.run(describe_one(self._context, _id(request)), "describe")))
+        return json_response((await self._store.run(describe_one(self._context, _id(request)), "describe"))._asdict())
 
     async def memory(self, request: Request) -> Response:
         """Answer with the bytes of the server's memory that a workflow takes, by kind of key."""
