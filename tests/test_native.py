@@ -3,8 +3,12 @@
 import datetime as dt
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
+from unittest.mock import Mock
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
 import msgspec
@@ -12,9 +16,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runic_redis.codec import Codec, Entry
+from runic_redis.codec import Codec, Entry, entry_decoder, schemas
 from runic_redis.codec.compression import decompress
-from runic_redis.codec.native import row_reader, write_rows
+from runic_redis.codec.native import BYTES, EXTENSIONS, VALUES, row_reader, write_rows
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import EventRegistry, default_registry
 from tests.codecs import MsgpackCodec
@@ -300,21 +304,73 @@ def test_nothing_is_converted_to_what_a_field_is_annotated_with() -> None:
 
 
 def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
-    read, read_bytes = row_reader((False, False)), row_reader((False, True))
-    assert read is not None
-    assert read_bytes is not None
+    values, with_bytes, dated = (row_reader(0, (VALUES, form)) for form in (VALUES, BYTES, EXTENSIONS))
+    assert values is not None
+    assert with_bytes is not None
+    assert dated is not None
     for rows in ([[0, 1, "x"], [0, None, -0.0]], [[0, [1, {"k": True}], {"k": [1.5]}]]):
-        assert read(msgpack.packb(rows)) == [tuple(row) for row in rows]
+        for reader in (values, dated):
+            assert reader.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
+            assert [reader.one(msgpack.packb(row)) for row in rows] == [tuple(row) for row in rows]
         assert write_rows(rows, rows) == msgpack.packb(rows)
     for rows in ([[0, 1, b"x"], [0, "x", None], [0, [1.5], 2**64 - 1]],):
-        assert read_bytes(msgpack.packb(rows)) == [tuple(row) for row in rows]
-    for left in ([[0, 1, "x"]], [[0, b"x", b"x"]], [[0, 1, [b"x"]]]):
-        assert read_bytes(msgpack.packb(left)) is None
-    for left in ([[0, 1, b"x"]], [[0, 1]], [[1, 1, 2]], [[0, 1, {1: 2}]], [[0, 1, msgpack.Timestamp(1)]], [5]):
-        assert read(msgpack.packb(left)) is None
+        assert with_bytes.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
+    ((_, one, found),) = dated.many(msgpack.packb([[0, 1, msgpack.ExtType(5, b"x")]]))
+    assert (one, found.code, found.data, dated.extended) == (1, 5, b"x", (2,))
+    for reader, left in [
+        *((with_bytes, rows) for rows in ([[0, 1, "x"]], [[0, b"x", b"x"]], [[0, 1, [b"x"]]])),
+        *((values, rows) for rows in ([[0, 1, b"x"]], [[0, 1]], [[1, 1, 2]], [[0, 1, {1: 2}]], [5])),
+        (values, [[0, 1, msgpack.Timestamp(1)]]),
+        (dated, [[0, 1, [msgpack.ExtType(5, b"x")]]]),
+    ]:
+        with pytest.raises(msgspec.DecodeError):
+            reader.many(msgpack.packb(left))
     for left in ([[0, (1,)]], [[0, dt.date(2026, 1, 2)]], [[0, {"k": [Text("x")]}]], [[0, 2**64]]):
         assert write_rows(left, left) is None
-    assert row_reader((False,) * 1000) is None
+    assert row_reader(0, (VALUES,) * 1000) is None
+
+
+BERLIN, FOLDED = ZoneInfo("Europe/Berlin"), dt.datetime(2026, 10, 25, 2, 30, fold=1)
+SHORT_OFFSET = dt.timezone(dt.timedelta(microseconds=1))
+MOMENTS: list[Any] = [
+    *(FOLDED.replace(tzinfo=zone, microsecond=6) for zone in (None, dt.UTC, BERLIN, SHORT_OFFSET)),
+    *(dt.datetime(2026, 1, 2, 3, 4, 5, 678, zone) for zone in (None, dt.UTC, BERLIN, SHORT_OFFSET)),
+    *(dt.time(3, 4, 5, 678, zone, fold=fold) for zone in (None, dt.UTC, SHORT_OFFSET) for fold in (0, 1)),
+]
+EXTENDED: list[list[Any]] = [
+    *([moment] for moment in MOMENTS),
+    MOMENTS,
+    [dt.date(2026, 1, 2), dt.timedelta(1, 2, 3), UUID(int=5), 2**70, Decimal("NaN"), Decimal("-0.00")],
+    [Decimal(1), Decimal("1.50"), Decimal("Infinity")],
+    [None, 1, "x", [1], {"k": 1}, dt.date(2026, 1, 2), dt.datetime(2026, 1, 2)],
+    [(1, "x"), (), {1, 2}, frozenset({"x"}), Colour.RED],
+    [Plain(1), Plain(b"x", dt.date(2026, 1, 2)), Plain(None, Plain([1]))],
+    [Plain(1), Pair(1, 2), None],
+    [Plain(Pair(Plain(Pair(Plain(Pair(Plain(1)))))))],
+]
+
+
+@pytest.mark.parametrize("column", EXTENDED, ids=lambda column: f"{column!r:.50}")
+@pytest.mark.parametrize("cls", [FrozenSlotted, Struct, Pair])
+def test_extensions_in_fields_are_read_alike(cls: Any, column: list[Any]) -> None:
+    codec = Codec(default_registry, "raise")
+    commit = [cls(value, 1) for value in column]
+    (entry,) = codec.encode_commit(commit)
+    for _ in range(4):  # the reader learns the forms of the fields, level by level
+        assert same(codec.decode_entry(entry.header, entry.payload), commit)
+
+
+def test_extensions_and_objects_in_fields_are_left_to_msgpack_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec(default_registry, "raise")
+    commit = [FrozenSlotted(None, Pair(b"x", dt.date(2026, 1, day))) for day in (1, 2)]
+    commit.append(FrozenSlotted(Decimal(1), Pair(b"y", None)))
+    (entry,) = codec.encode_commit(commit)
+    for _ in range(2):
+        assert codec.decode_entry(entry.header, entry.payload) == commit
+    left = Mock(side_effect=AssertionError("left to msgpack"))
+    monkeypatch.setattr(entry_decoder, "decode_value", left)
+    monkeypatch.setattr(schemas, "extended", left)
+    assert same(codec.decode_entry(entry.header, entry.payload), commit)
 
 
 def test_entries_that_msgspec_cannot_read_do_not_keep_it_from_others() -> None:

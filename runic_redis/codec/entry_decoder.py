@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
 from runic_redis.codec.compression import decompress, payload_start
 from runic_redis.codec.limits import MAX_EVENT_BYTES, MAX_HEADER_BYTES
-from runic_redis.codec.native import row_reader
+from runic_redis.codec.schemas import Restorer, Schemas
 from runic_redis.codec.value_decoder import Builder, decode_value, parse_schema
-from runic_redis.errors import DecodeError, IncompatibleEvent, StoreError, reason
+from runic_redis.errors import DecodeError, StoreError, reason
 from runic_redis.events import FACT_REF, EventRegistry, FactRef, UnknownEvent, UnknownEvents
 from runic_redis.events.attributes import Build
 from runic_redis.events.event_types import Schema, Several
@@ -22,8 +22,6 @@ _REMEMBERED = 1024
 _REMEMBERED_BYTES = 1024 * 1024
 # The largest head of a MessagePack array.
 _ARRAY_HEAD_BYTES = 5
-# Stop reading typed rows after this many failures in a row. A type with dates usually has them in each event.
-_TRIES = 100
 # A row's schema index, and its values.
 _INDEX = itemgetter(0)
 _VALUES = itemgetter(slice(1, None))
@@ -41,61 +39,6 @@ def expanded(events: Sequence[Any]) -> list[Any]:
     return flat
 
 
-class _Restorer(NamedTuple):
-    """The function that rebuilds objects of one schema."""
-
-    name: str
-    field_count: int
-    build: Build
-    multiplies: bool = False
-
-    def many(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return an object for each row of field values."""
-        if set(map(len, rows)) != {self.field_count}:
-            raise ValueError(f"a row does not have the {self.field_count} values that its schema names")
-        return self.build(rows)
-
-    def one(self, values: Sequence[Any]) -> Any:
-        """Return an object from its field values."""
-        (event,) = self.many((values,))
-        if type(event) is not Several:
-            return event
-        if len(event) != 1:
-            raise IncompatibleEvent(
-                f"The upcasters of the event type {self.name!r} made {len(event)} events of an event that is part of "
-                "another. Such an event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
-                name=self.name,
-                version=1,
-            )
-        return event[0]
-
-
-class _Schemas:
-    """A decoded header: what rebuilds its events, and reads their rows if they have one schema."""
-
-    def __init__(self, restorers: dict[int, _Restorer]) -> None:
-        self.restorers = restorers
-        self.multiplies = any(restorer.multiplies for restorer in restorers.values())
-        self._holds_bytes = (False,) * restorers[0].field_count if len(restorers) == 1 else ()
-        self._read_rows = row_reader(self._holds_bytes) if len(restorers) == 1 else None
-        self._failures = 0
-
-    def typed_rows(self, packed: bytes) -> list[Any] | None:
-        """Return the rows if all are of one schema and complete; None if they must be read one by one."""
-        if self._read_rows is None or self._failures > _TRIES:
-            return None
-        rows = self._read_rows(packed)
-        self._failures = 0 if rows is not None else self._failures + 1
-        return rows
-
-    def learn(self, row: Sequence[Any]) -> None:
-        """Prepare to read rows whose fields hold bytes where this row's do."""
-        holds_bytes = tuple([type(value) is bytes for value in row[1:]])
-        if self._read_rows is not None and holds_bytes != self._holds_bytes and self._failures <= _TRIES:
-            self._holds_bytes = holds_bytes
-            self._read_rows = row_reader(holds_bytes)
-
-
 class EntryDecoder:
     """A decoder of entries and of the objects in them. Threads may share it."""
 
@@ -103,8 +46,8 @@ class EntryDecoder:
         self._registry = registry
         self._unknown_events = unknown_events
         self._generation = registry.generation
-        self._by_header: dict[bytes, _Schemas] = {}
-        self._by_schema: dict[bytes, _Restorer] = {}
+        self._by_header: dict[bytes, Schemas] = {}
+        self._by_schema: dict[bytes, Restorer] = {}
         self._remembered_bytes = 0
 
     def decode(self, header: bytes, payload: bytes, most: int = MAX_EVENT_BYTES) -> list[Any]:
@@ -118,12 +61,13 @@ class EntryDecoder:
         """
         schemas = self._schemas(header)
         packed = decompress(payload, most)
-        typed = schemas.typed_rows(packed)
-        rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
+        find_builder = partial(self.find_builder, schemas.restorers)
+        typed = schemas.typed_rows(packed, find_builder)
+        rows = None if typed else decode_value(packed, find_builder)
         try:
-            events = schemas.restorers[0].build(map(_VALUES, typed)) if typed else _rebuild(rows, schemas.restorers)
+            events = typed[0].build(typed[1]) if typed else _rebuild(rows, schemas.restorers)
             if rows:
-                schemas.learn(rows[0])
+                schemas.learn(rows)
             return Multiplied(events) if schemas.multiplies and Several in set(map(type, events)) else events
         except StoreError:
             raise
@@ -139,7 +83,7 @@ class EntryDecoder:
         """
         return decode_value(data, partial(self.find_builder, {}))
 
-    def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
+    def find_builder(self, restorers: Mapping[int, Restorer], reference: Any) -> Builder:
         """Return the function that rebuilds the objects of a schema, given by its index or as packed bytes."""
         if type(reference) is int and reference in restorers:
             return restorers[reference].one
@@ -152,7 +96,7 @@ class EntryDecoder:
             self._remember(self._by_schema, reference, restorer)
         return restorer.one
 
-    def _schemas(self, header: bytes) -> _Schemas:
+    def _schemas(self, header: bytes) -> Schemas:
         self._forget_if_outdated()
         known = self._by_header.get(header)
         if known is None:
@@ -162,18 +106,18 @@ class EntryDecoder:
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
-            known = _Schemas(restorers)
+            known = Schemas(restorers)
             self._remember(self._by_header, header, known)
         return known
 
-    def _restorer(self, packed: Any) -> _Restorer:
+    def _restorer(self, packed: Any) -> Restorer:
         if packed == [None, 0, []]:
-            return _Restorer("dict", 1, _plain_dicts)
+            return Restorer("dict", 1, _plain_dicts)
         schema: Schema = parse_schema(packed)
         build = self._registry.builder(schema, self._unknown_events)
         if schema.name == FACT_REF:
             build = partial(_checked_refs, build)
-        return _Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
+        return Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -227,7 +171,7 @@ def stand_in_event(header: bytes) -> Any:
     return UnknownEvent(schema.name, schema.version, {})
 
 
-def _rebuild(rows: Any, restorers: Mapping[int, _Restorer]) -> list[Any]:
+def _rebuild(rows: Any, restorers: Mapping[int, Restorer]) -> list[Any]:
     """Return the events of rows in order; all rows of one schema are rebuilt together."""
     if type(rows) is not list or not set(map(type, rows)) <= {list}:
         raise DecodeError("an entry does not hold rows")
