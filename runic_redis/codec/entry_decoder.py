@@ -61,9 +61,8 @@ class EntryDecoder:
         """
         schemas = self._schemas(header)
         packed = decompress(payload, most)
-        find_builder = partial(self.find_builder, schemas.restorers)
-        typed = schemas.typed_rows(packed, find_builder)
-        rows = None if typed else decode_value(packed, find_builder)
+        typed = schemas.typed_rows(packed)
+        rows = None if typed else decode_value(packed, schemas.find_builder)
         try:
             events = typed[0].build(typed[1]) if typed else _rebuild(rows, schemas.restorers)
             if rows:
@@ -106,7 +105,7 @@ class EntryDecoder:
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(msgpack.unpackb(header))}
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
-            known = Schemas(restorers)
+            known = Schemas(restorers, partial(self.find_builder, restorers))
             self._remember(self._by_header, header, known)
         return known
 

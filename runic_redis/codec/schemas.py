@@ -4,7 +4,7 @@ msgspec reads the rows of an entry whose events have one type. Extensions, such 
 then restored field by field for all rows. Other rows are left to msgpack, and so are rows that cannot be read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from runic_redis.events.event_types import Several
 _TRIES = 100
 # How deep in objects msgspec reads objects. At each level, the extensions hold no more bytes than the whole entry.
 _DEEPEST = 3
+# With fewer rows, restoring the values one by one takes less time.
+_MANY = 4
 _SHORT_ARRAY, _SHORT_ARRAYS = 0x90, 0xF0
 _INDEX = itemgetter(0)
 _FIELDS = itemgetter(slice(1, None))
@@ -60,29 +62,37 @@ class Restorer(NamedTuple):
 
 
 class _TypedRows:
-    """A reader of the rows of one schema. It learns from rows that it could not read."""
+    """How to read the rows of one schema. It learns from rows that msgpack had to read.
 
-    def __init__(self, index: int, field_count: int) -> None:
+    Attributes:
+        restorer: rebuilds the objects of the schema.
+        reader: reads rows; None if it fails too often, or the schema has too many fields.
+        failures: how many failures in a row there were.
+    """
+
+    __slots__ = ("_index", "failures", "reader", "restorer")
+
+    def __init__(self, index: int, restorer: Restorer) -> None:
         self._index = index
-        self._reader = row_reader(index, (VALUES,) * field_count)
-        self._failures = 0
+        self.restorer = restorer
+        self.reader = row_reader(index, (VALUES,) * restorer.field_count)
+        self.failures = 0
 
-    def reader(self) -> RowReader | None:
-        """Return the reader, or None if it fails too often."""
-        return None if self._failures > _TRIES else self._reader
-
-    def note(self, *, failed: bool) -> None:
-        self._failures = self._failures + 1 if failed else 0
+    def note_failure(self) -> None:
+        self.failures += 1
+        if self.failures > _TRIES:
+            self.reader = None
 
     def learn(self, rows: Sequence[Sequence[Any]]) -> None:
         """Prepare to read rows whose fields hold bytes and extensions where these rows do."""
-        if self._reader is None or self._failures > _TRIES:
+        reader = self.reader
+        if reader is None:
             return
-        fields = zip(self._reader.forms, list(zip(*rows, strict=True))[1:], strict=True)
+        fields = zip(reader.forms, list(zip(*rows, strict=True))[1:], strict=True)
         # A field that is None in these rows may hold extensions in others.
         forms = tuple([known & EXTENSIONS | _form(values) for known, values in fields])
-        if forms != self._reader.forms:
-            self._reader = row_reader(self._index, forms)
+        if forms != reader.forms:
+            self.reader = row_reader(self._index, forms)
 
 
 class Schemas:
@@ -90,48 +100,49 @@ class Schemas:
 
     Args:
         restorers: by the index of each schema.
+        find_builder: returns the function that rebuilds an object in an event.
     """
 
-    def __init__(self, restorers: dict[int, Restorer]) -> None:
+    def __init__(self, restorers: Mapping[int, Restorer], find_builder: FindBuilder) -> None:
         self.restorers = restorers
+        self.find_builder = find_builder
         self.multiplies = any(restorer.multiplies for restorer in restorers.values())
         self._typed: dict[int, _TypedRows] = {}
-        # The schema that the rows of an entry probably have.
-        self._index = 0
+        # The schema that the rows of the next entry probably have.
+        self._expected = self._typed_of(0)
 
-    def typed_rows(self, packed: bytes, find_builder: FindBuilder) -> tuple[Restorer, Iterable[Sequence[Any]]] | None:
+    def typed_rows(self, packed: bytes) -> tuple[Restorer, Iterable[Sequence[Any]]] | None:
         """Return the restorer and the values of the rows; None if they must be read one by one."""
-        index = self._index
-        typed = self._typed_of(index)
-        reader = None if typed is None else typed.reader()
+        typed = self._expected
+        reader = None if typed is None else typed.reader
         if typed is None or reader is None:
             return None
         try:
             rows = reader.many(packed)
-            # Extensions that msgspec reads count as much as they may hold at most.
-            left = nested_allowed(packed) - (_DEEPEST + 1) * len(packed)
-            decoding = Decoding(find_builder, left, text_keys=True)
-            values = self._restored(rows, reader, decoding, 0)
+            values: Iterable[Sequence[Any]] = map(_FIELDS, rows)
+            if reader.extended:
+                # Extensions that msgspec reads count as much as they may hold at most.
+                left = nested_allowed(packed) - (_DEEPEST + 1) * len(packed)
+                values = self._restored(rows, reader, Decoding(self.find_builder, left, text_keys=True), 0)
         except Exception:  # another type, or damage: msgpack finds out which
-            rows = []
-        typed.note(failed=not rows)
-        return (self.restorers[index], values) if rows else None
+            typed.note_failure()
+            return None
+        typed.failures = 0
+        return (typed.restorer, values) if rows else None
 
     def learn(self, rows: Sequence[Sequence[Any]]) -> None:
         """Prepare to read rows like these, which msgpack has read."""
         indexes = set(map(_INDEX, rows))
         index = indexes.pop()
-        if indexes or type(index) is not int:
-            return
-        self._index = index
-        typed = self._typed_of(index)
+        typed = self._typed_of(index) if type(index) is int and not indexes else None
         if typed is not None:
+            self._expected = typed
             typed.learn(rows)
 
     def _typed_of(self, index: int) -> _TypedRows | None:
         typed = self._typed.get(index)
         if typed is None and index in self.restorers:
-            typed = self._typed[index] = _TypedRows(index, self.restorers[index].field_count)
+            typed = self._typed[index] = _TypedRows(index, self.restorers[index])
         return typed
 
     def _restored(
@@ -140,6 +151,8 @@ class Schemas:
         """Return the field values of rows, with values in place of extensions."""
         if not reader.extended:
             return map(_FIELDS, rows)
+        if len(rows) < _MANY:
+            return [_one_by_one(row[1:], decoding, depth) for row in rows]
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
         for place in reader.extended:
             columns[place] = self._column(columns[place], decoding, depth)
@@ -162,7 +175,7 @@ class Schemas:
             objects = self._objects(parts, decoding, depth) if code == OBJECT else None
             if objects is not None:
                 return objects
-        return [extended(decoding, depth, one.code, bytes(one.data)) for one in extensions]
+        return _one_by_one(extensions, decoding, depth)
 
     def _objects(self, parts: Sequence[bytes], decoding: Decoding, depth: int) -> list[Any] | None:
         """Return the objects of extensions; None if they must be read one by one."""
@@ -170,17 +183,21 @@ class Schemas:
         # An object is an array that begins with the index of its schema.
         index = first[1] if len(first) > 1 and first[0] & _SHORT_ARRAYS == _SHORT_ARRAY else -1
         typed = self._typed_of(index)
-        reader = None if typed is None else typed.reader()
-        if typed is None or reader is None or self.restorers[index].multiplies or depth == _DEEPEST:
+        reader = None if typed is None else typed.reader
+        if typed is None or reader is None or typed.restorer.multiplies or depth == _DEEPEST:
             return None
         try:
             rows = list(map(reader.one, parts))
         except Exception:  # such as objects of several classes
-            typed.note(failed=True)
+            typed.note_failure()
             typed.learn([msgpack.unpackb(first)])
             return None
-        typed.note(failed=False)
-        return self.restorers[index].build(self._restored(rows, reader, decoding, depth + 1))
+        typed.failures = 0
+        return typed.restorer.build(self._restored(rows, reader, decoding, depth + 1))
+
+
+def _one_by_one(values: Iterable[Any], decoding: Decoding, depth: int) -> list[Any]:
+    return [extended(decoding, depth, one.code, bytes(one.data)) if type(one) is Ext else one for one in values]
 
 
 def _form(values: Iterable[Any]) -> int:
