@@ -438,6 +438,19 @@ def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Con
     assert names(asked) == ["Await"], "a page that is not full is the last one"
 
 
+def test_entries_are_decoded_when_their_events_are_needed(context: Context) -> None:
+    payloads = [context.codec.encode_commit([{"n": n}] * 100)[0][1:] for n in range(8)]
+    entries: list[Any] = [[f"{n}00-1".encode(), [*payload]] for n, payload in enumerate(payloads, 1)]
+    entries[-1][1][1] = b"damaged"
+    reader = Reader(context, "w")
+    play(reader.open(), [[[b"1", b"800", None], entries, [b"800", None, b"1", None]]])
+    for first in (0, 3):
+        _, page = play(reader.next_page(), [])
+        assert page == [{"n": n} for n in range(first, first + 3) for _ in range(100)]
+    with pytest.raises(DecodeError, match="800-1"):
+        play(reader.next_page(), [])
+
+
 def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:
     entries = [
         [f"{n}-1".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in range(1, 90)
