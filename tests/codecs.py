@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from runic_redis.codec import Codec, Entry, entry_decoder, entry_encoder
+from runic_redis.codec import Codec, Entry, entry_encoder, schemas
 
 
 @contextmanager
@@ -13,7 +13,7 @@ def rows_by_msgpack() -> Iterator[None]:
     """Leave all rows to msgpack."""
     with (
         patch.object(entry_encoder, "write_rows", lambda rows, groups: None),
-        patch.object(entry_decoder, "row_reader", lambda field_count: None),
+        patch.object(schemas, "row_reader", lambda index, forms: None),
     ):
         yield
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgpack
 
-from benchmarks.events import FLAT, MIXED, Kind, some_events
+from benchmarks.events import FLAT, MIXED, RICH, Kind, some_events
 from benchmarks.figures import ratios, spread
 from runic_redis.codec import Codec
 from runic_redis.events import default_registry
@@ -52,6 +52,7 @@ def main() -> None:
         for count in (1, 10, 100, 1000):
             events = some_events(count, kind)
             compare(f"{kind.name}, encode {count}", partial(pack, kind, events), partial(codec.encode_commit, events))
+    for kind in (MIXED, FLAT, RICH):
         events = some_events(100, kind)
         (entry,) = codec.encode_commit(events)
         theirs = partial(unpack, kind, pack(kind, events))

@@ -1,4 +1,4 @@
-"""The cost of a plain append of one event, counted and not timed. A count above its limit fails the test.
+"""The cost of a plain append of one event, and of decoding: counted and not timed. A count above its limit fails.
 
 The limits are the counts of today. Lower a limit in the commit that lowers its count.
 """
@@ -11,6 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +28,8 @@ KEYS = 4
 BYTES_SENT = 364
 PYTHON_CALLS = 108
 PYTHON_CALLS_OF_ASYNCIO = 111
+# Those that decode a commit of 100 events with dates, Decimals and objects.
+PYTHON_CALLS_TO_DECODE = 28
 # The counts of instructions vary by a hundredth from run to run, because the server also works on a clock.
 SERVER_INSTRUCTIONS = 128_000
 
@@ -40,6 +44,15 @@ class StepDone:
     attempt: int
     score: float
     final: bool
+
+
+@event("costs.priced")
+@dataclass(frozen=True, slots=True)
+class Priced:
+    at: datetime
+    due: date | None
+    price: Decimal
+    step: StepDone
 
 
 EVENT = StepDone("charge", 1, 0.5, True)
@@ -129,6 +142,17 @@ def test_the_calls_of_python_functions_in_asyncio(valkey: RunningServer) -> None
 
     calls = asyncio.run(append())
     assert 0 < calls.total() <= PYTHON_CALLS_OF_ASYNCIO, str(calls)
+
+
+def test_the_calls_of_python_functions_that_decode_a_commit(store: RedisStore) -> None:
+    commit = [Priced(datetime(2026, 1, 2, 3, number % 60), None, Decimal(number), EVENT) for number in range(100)]
+    for _ in range(40):
+        store.append("read", commit)
+    list(store.stream("read", until=2000))  # the decoder learns the types of the fields
+    with counted_calls() as calls:
+        assert list(store.stream("read", after=2000)) == commit * 20
+    decoding = Counter({name: count for name, count in calls.items() if ".codec." in name or ".events." in name})
+    assert 0 < decoding.total() / 20 <= PYTHON_CALLS_TO_DECODE, str(decoding)
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")

@@ -3,8 +3,12 @@
 import datetime as dt
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
+from unittest.mock import Mock
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgpack
 import msgspec
@@ -12,9 +16,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runic_redis.codec import Codec, Entry
+from runic_redis.codec import Codec, Entry, entry_decoder, schemas
 from runic_redis.codec.compression import decompress
-from runic_redis.codec.native import _row_reader, row_reader, write_rows
+from runic_redis.codec.native import BYTES, EXTENSIONS, VALUES, _row_reader, row_reader, write_rows
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import EventRegistry, default_registry
 from tests.codecs import MsgpackCodec
@@ -348,25 +352,82 @@ def test_nothing_is_converted_to_what_a_field_is_annotated_with() -> None:
 
 
 def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
-    read, read_bytes = row_reader((False, False)), row_reader((False, True))
-    assert read is not None
-    assert read_bytes is not None
+    values, with_bytes, dated = (row_reader(None, (VALUES, form)) for form in (VALUES, BYTES, EXTENSIONS))
+    numbered = row_reader(5, (VALUES, EXTENSIONS))
+    assert values is not None
+    assert with_bytes is not None
+    assert dated is not None
+    assert numbered is not None
     for rows in ([[1, "x"], [None, -0.0]], [[[1, {"k": True}], {"k": [1.5]}]]):
-        assert read(msgpack.packb(rows)) == [tuple(row) for row in rows]
+        for reader in (values, dated):
+            assert reader.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
+            assert [reader.one(msgpack.packb(row)) for row in rows] == [tuple(row) for row in rows]
+        assert numbered.many(msgpack.packb([[5, *row] for row in rows])) == [(5, *row) for row in rows]
         assert write_rows(rows, [rows]) == msgpack.packb(rows)
     for rows in ([[1, b"x"], ["x", None], [[1.5], 2**64 - 1]],):
-        assert read_bytes(msgpack.packb(rows)) == [tuple(row) for row in rows]
-    for left in ([[1, "x"]], [[b"x", b"x"]], [[1, [b"x"]]]):
-        assert read_bytes(msgpack.packb(left)) is None
-    for left in ([[1, b"x"]], [[1]], [[1, 1, 2]], [[1, {1: 2}]], [[1, msgpack.Timestamp(1)]], [5]):
-        assert read(msgpack.packb(left)) is None
+        assert with_bytes.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
+    ((one, found),) = dated.many(msgpack.packb([[1, msgpack.ExtType(5, b"x")]]))
+    assert (one, found.code, found.data, dated.extended, numbered.extended) == (1, 5, b"x", (1,), (2,))
+    for reader, left in [
+        *((with_bytes, rows) for rows in ([[1, "x"]], [[b"x", b"x"]], [[1, [b"x"]]])),
+        *((values, rows) for rows in ([[1, b"x"]], [[1]], [[1, 1, 2]], [[1, {1: 2}]], [5])),
+        (values, [[1, msgpack.Timestamp(1)]]),
+        (dated, [[1, [msgpack.ExtType(5, b"x")]]]),
+        *((numbered, rows) for rows in ([[1, 2]], [[4, 1, 2]], [[5, 1]])),
+    ]:
+        with pytest.raises(msgspec.DecodeError):
+            reader.many(msgpack.packb(left))
     for left in ([[(1,)]], [[dt.date(2026, 1, 2)]], [[{"k": [Text("x")]}]], [[{Text("k"): 1}]], [[2**64]]):
         assert write_rows(left, [left]) is None
         assert write_rows([*left, [1]], [[*left, [1]]]) is None
         assert write_rows([[0, 1], [1, *left[0]]], [[[1]], left]) is None
     kept = _row_reader.cache_info().currsize
-    assert row_reader((False,) * 1000) is None
+    assert row_reader(None, (VALUES,) * 1000) is None
     assert _row_reader.cache_info().currsize == kept
+
+
+BERLIN, FOLDED = ZoneInfo("Europe/Berlin"), dt.datetime(2026, 10, 25, 2, 30, fold=1)
+SHORT_OFFSET = dt.timezone(dt.timedelta(microseconds=1))
+MOMENTS: list[Any] = [
+    *(FOLDED.replace(tzinfo=zone, microsecond=6) for zone in (None, dt.UTC, BERLIN, SHORT_OFFSET)),
+    *(dt.datetime(2026, 1, 2, 3, 4, 5, 678, zone) for zone in (None, dt.UTC, BERLIN, SHORT_OFFSET)),
+    *(dt.time(3, 4, 5, 678, zone, fold=fold) for zone in (None, dt.UTC, SHORT_OFFSET) for fold in (0, 1)),
+]
+EXTENDED: list[list[Any]] = [
+    *([moment] for moment in MOMENTS),
+    MOMENTS,
+    [dt.date(2026, 1, 2), dt.timedelta(1, 2, 3), UUID(int=5), 2**70, Decimal("NaN"), Decimal("-0.00")],
+    [Decimal(1), Decimal("1.50"), Decimal("Infinity")],
+    [None, 1, "x", [1], {"k": 1}, dt.date(2026, 1, 2), dt.datetime(2026, 1, 2)],
+    [(1, "x"), (), {1, 2}, frozenset({"x"}), Colour.RED],
+    [Plain(1), Plain(b"x", dt.date(2026, 1, 2)), Plain(None, Plain([1]))],
+    [Plain(1), Pair(1, 2), None],
+    [Plain(Pair(Plain(Pair(Plain(Pair(Plain(1)))))))],
+]
+
+
+@pytest.mark.parametrize("column", EXTENDED, ids=lambda column: f"{column!r:.50}")
+@pytest.mark.parametrize("cls", [FrozenSlotted, Struct, Pair])
+def test_extensions_in_fields_are_read_alike(cls: Any, column: list[Any]) -> None:
+    codec = Codec(default_registry, "raise")
+    for times in (1, 4):  # few rows are restored one by one
+        commit = [cls(value, 1) for value in column * times]
+        (entry,) = codec.encode_commit(commit)
+        for _ in range(4):  # the reader learns the forms of the fields, level by level
+            assert same(codec.decode_entry(entry.header, entry.payload), commit)
+
+
+def test_extensions_and_objects_in_fields_are_left_to_msgpack_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec(default_registry, "raise")
+    commit = [FrozenSlotted(None, Pair(b"x", dt.date(2026, 1, day))) for day in range(1, 9)]
+    commit.append(FrozenSlotted(Decimal(1), Pair(b"y", None)))
+    (entry,) = codec.encode_commit(commit)
+    for _ in range(2):
+        assert codec.decode_entry(entry.header, entry.payload) == commit
+    left = Mock(side_effect=AssertionError("left to msgpack"))
+    monkeypatch.setattr(entry_decoder, "decode_value", left)
+    monkeypatch.setattr(schemas, "extended", left)
+    assert same(codec.decode_entry(entry.header, entry.payload), commit)
 
 
 def test_entries_that_msgspec_cannot_read_do_not_keep_it_from_others() -> None:

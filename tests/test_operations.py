@@ -189,7 +189,7 @@ def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Contex
             "what is left of it by the caller's clock; none, if only that has reached it"
         )
         assert argument(asked[3], 6) == end
-        assert argument(asked[4], 3) == "1", "an earlier try may still arrive"
+        assert argument(asked[4], 3) == b"1", "an earlier try may still arrive"
 
 
 def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
@@ -436,6 +436,19 @@ def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Con
     assert isinstance(asked[0], Await)
     assert asked[0].in_flight is in_flight
     assert names(asked) == ["Await"], "a page that is not full is the last one"
+
+
+def test_entries_are_decoded_when_their_events_are_needed(context: Context) -> None:
+    payloads = [context.codec.encode_commit([{"n": n}] * 100)[0][1:] for n in range(8)]
+    entries: list[Any] = [[f"{n}00-1".encode(), [*payload]] for n, payload in enumerate(payloads, 1)]
+    entries[-1][1][1] = b"damaged"
+    reader = Reader(context, "w")
+    play(reader.open(), [[[b"1", b"800", None], entries, [b"800", None, b"1", None]]])
+    for first in (0, 3):
+        _, page = play(reader.next_page(), [])
+        assert page == [{"n": n} for n in range(first, first + 3) for _ in range(100)]
+    with pytest.raises(DecodeError, match="800-1"):
+        play(reader.next_page(), [])
 
 
 def test_a_reader_that_is_closed_gives_up_its_page(context: Context) -> None:

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 
 from runic_redis.codec.compression import decompress, payload_start
 from runic_redis.codec.limits import MAX_EVENT_BYTES, MAX_HEADER_BYTES
-from runic_redis.codec.native import row_reader
+from runic_redis.codec.schemas import Restorer, Schemas
 from runic_redis.codec.value_decoder import Builder, decode_value, parse_schema
-from runic_redis.errors import DecodeError, IncompatibleEvent, StoreError, reason
+from runic_redis.errors import DecodeError, StoreError, reason
 from runic_redis.events import FACT_REF, EventRegistry, FactRef, UnknownEvent, UnknownEvents
 from runic_redis.events.attributes import Build
 from runic_redis.events.event_types import Schema, Several
@@ -22,10 +21,6 @@ _REMEMBERED = 1024
 _REMEMBERED_BYTES = 1024 * 1024
 # The largest head of a MessagePack array.
 _ARRAY_HEAD_BYTES = 5
-# Stop reading typed rows after this many failures in a row. A type with dates usually has them in each event.
-_TRIES = 100
-# A row's schema index, where rows have one.
-_INDEX = itemgetter(0)
 
 
 class Multiplied(list[Any]):
@@ -40,74 +35,6 @@ def expanded(events: Sequence[Any]) -> list[Any]:
     return flat
 
 
-class _Restorer(NamedTuple):
-    """The function that rebuilds objects of one schema."""
-
-    name: str
-    field_count: int
-    build: Build
-    multiplies: bool = False
-
-    def many(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return an object for each row of field values."""
-        if set(map(len, rows)) != {self.field_count}:
-            raise ValueError(f"a row does not have the {self.field_count} values that its schema names")
-        return self.build(rows)
-
-    def one(self, values: Sequence[Any]) -> Any:
-        """Return an object from its field values."""
-        (event,) = self.many((values,))
-        if type(event) is not Several:
-            return event
-        if len(event) != 1:
-            raise IncompatibleEvent(
-                f"The upcasters of the event type {self.name!r} made {len(event)} events of an event that is part of "
-                "another. Such an event must stay one. The data is unchanged. Return a dict, or a list of one, for it.",
-                name=self.name,
-                version=1,
-            )
-        return event[0]
-
-
-class _Schemas:
-    """A decoded header: what rebuilds its events, and reads their rows if all are of the first schema."""
-
-    def __init__(self, restorers: dict[int, _Restorer], *, indexed: bool) -> None:
-        self.restorers = restorers
-        self.multiplies = any(restorer.multiplies for restorer in restorers.values())
-        self._indexed = indexed
-        self._holds_bytes = () if indexed else (False,) * restorers[0].field_count
-        self._read_rows = None if indexed else row_reader(self._holds_bytes)
-        self._failures = 0
-
-    def typed_rows(self, packed: bytes) -> list[Any] | None:
-        """Return the rows if all are of one schema and complete; None if they must be read one by one."""
-        if self._read_rows is None or self._failures > _TRIES:
-            return None
-        rows = self._read_rows(packed)
-        self._failures = 0 if rows is not None else self._failures + 1
-        return rows
-
-    def rebuild(self, rows: Any) -> list[Any]:
-        """Return the events of rows, in order."""
-        if type(rows) is not list or not set(map(type, rows)) <= {list}:
-            raise DecodeError("an entry does not hold rows")
-        if not rows:
-            return []
-        if self._indexed:
-            return _rebuild_indexed(rows, self.restorers)
-        events = self.restorers[0].many(rows)
-        self._learn(rows[0])
-        return events
-
-    def _learn(self, row: Sequence[Any]) -> None:
-        """Prepare to read rows whose fields hold bytes where this row's do. The row must have all its values."""
-        holds_bytes = tuple([type(value) is bytes for value in row])
-        if self._read_rows is not None and holds_bytes != self._holds_bytes and self._failures <= _TRIES:
-            self._holds_bytes = holds_bytes
-            self._read_rows = row_reader(holds_bytes)
-
-
 class EntryDecoder:
     """A decoder of entries and of the objects in them. Threads may share it."""
 
@@ -115,8 +42,8 @@ class EntryDecoder:
         self._registry = registry
         self._unknown_events = unknown_events
         self._generation = registry.generation
-        self._by_header: dict[bytes, _Schemas] = {}
-        self._by_schema: dict[bytes, _Restorer] = {}
+        self._by_header: dict[bytes, Schemas] = {}
+        self._by_schema: dict[bytes, Restorer] = {}
         self._remembered_bytes = 0
 
     def decode(self, header: bytes, payload: bytes, most: int = MAX_EVENT_BYTES) -> list[Any]:
@@ -131,9 +58,9 @@ class EntryDecoder:
         schemas = self._schemas(header)
         packed = decompress(payload, most)
         typed = schemas.typed_rows(packed)
-        rows = None if typed else decode_value(packed, partial(self.find_builder, schemas.restorers))
+        rows = None if typed else decode_value(packed, schemas.find_builder)
         try:
-            events = schemas.restorers[0].build(typed) if typed else schemas.rebuild(rows)
+            events = typed[0].build(typed[1]) if typed else schemas.rebuild(rows)
             return Multiplied(events) if schemas.multiplies and Several in set(map(type, events)) else events
         except StoreError:
             raise
@@ -149,7 +76,7 @@ class EntryDecoder:
         """
         return decode_value(data, partial(self.find_builder, {}))
 
-    def find_builder(self, restorers: Mapping[int, _Restorer], reference: Any) -> Builder:
+    def find_builder(self, restorers: Mapping[int, Restorer], reference: Any) -> Builder:
         """Return the function that rebuilds the objects of a schema, given by its index or as packed bytes."""
         if type(reference) is int and reference in restorers:
             return restorers[reference].one
@@ -162,7 +89,7 @@ class EntryDecoder:
             self._remember(self._by_schema, reference, restorer)
         return restorer.one
 
-    def _schemas(self, header: bytes) -> _Schemas:
+    def _schemas(self, header: bytes) -> Schemas:
         self._forget_if_outdated()
         known = self._by_header.get(header)
         if known is None:
@@ -171,20 +98,20 @@ class EntryDecoder:
             try:
                 schemas, indexed = _unpacked(header)
                 restorers = {index: self._restorer(schema) for index, schema in enumerate(schemas)}
-                known = _Schemas(restorers, indexed=indexed)
+                known = Schemas(restorers, partial(self.find_builder, restorers), indexed=indexed)
             except (ValueError, TypeError, msgpack.UnpackException) as error:
                 raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
             self._remember(self._by_header, header, known)
         return known
 
-    def _restorer(self, packed: Any) -> _Restorer:
+    def _restorer(self, packed: Any) -> Restorer:
         if packed == [None, 0, []]:
-            return _Restorer("dict", 1, _plain_dicts)
+            return Restorer("dict", 1, _plain_dicts)
         schema: Schema = parse_schema(packed)
         build = self._registry.builder(schema, self._unknown_events)
         if schema.name == FACT_REF:
             build = partial(_checked_refs, build)
-        return _Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
+        return Restorer(schema.name, len(schema.fields), build, self._registry.multiplies(schema))
 
     def _forget_if_outdated(self) -> None:
         if self._generation != self._registry.generation:
@@ -245,18 +172,6 @@ def _unpacked(header: bytes) -> tuple[list[Any], bool]:
         raise ValueError("it is not an array of schemas")
     indexed = schemas[0] is None
     return schemas[indexed:], indexed
-
-
-def _rebuild_indexed(rows: Sequence[Any], restorers: Mapping[int, _Restorer]) -> list[Any]:
-    """Return the events of rows in order; all rows of one schema are rebuilt together."""
-    indexes = list(map(_INDEX, rows))
-    if set(map(type, indexes)) != {int}:  # True and 1.0 would find the schema 1
-        raise ValueError("a row does not begin with the index of its schema")
-    by_schema: dict[int, list[Any]] = {index: [] for index in indexes}
-    for row in rows:
-        by_schema[row[0]].append(row[1:])
-    in_turn = {index: iter(restorers[index].many(values)) for index, values in by_schema.items()}
-    return [next(in_turn[row[0]]) for row in rows]
 
 
 def _checked_refs(build: Build, rows: Iterable[Sequence[Any]]) -> list[Any]:

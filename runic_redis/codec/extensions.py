@@ -5,7 +5,7 @@ The codes are part of the data format, see docs/data-format.md.
 
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ UUID_ = 10
 OBJECT = 11
 _FOLD = "~"
 _ZONE = re.compile(r"\[([^\]]*)\]$")
+_SIGNS = frozenset("+-")
 _FRACTIONAL_OFFSET = re.compile(r"([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})$")
 
 
@@ -68,6 +69,9 @@ SCALAR_ENCODERS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
 def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:
     """Return a datetime or a time from its ISO form and a mark for its fold."""
     text = data.decode("ascii")
+    # Most have no zone, no fold, and no offset with a fraction of a second.
+    if text[-1:].isdigit() and text[-16:-15] not in _SIGNS:
+        return parse(text)
     named = _ZONE.search(text)
     if named is not None:
         moment = _decode_moment(parse, data[: named.start()])
@@ -115,3 +119,26 @@ SCALAR_DECODERS: Mapping[int, Callable[[bytes], Any]] = {
     DECIMAL: lambda data: Decimal(data.decode("ascii")),
     UUID_: lambda data: UUID(bytes=data),
 }
+_PARSERS: Mapping[int, Callable[[str], Any]] = {
+    DATETIME: _parse_datetime,
+    DATE: _parse_date,
+    TIME: dt.time.fromisoformat,
+    DECIMAL: Decimal,
+}
+
+
+def decode_scalars(code: int, parts: Sequence[bytes]) -> list[Any]:
+    """Return the values of extensions of one scalar type, as the decoder of the type returns them, in less time."""
+    parse = _PARSERS.get(code)
+    if parse is not None:
+        text = b"\n".join(parts).decode("ascii")
+        texts = text.split("\n")
+        is_moment = code in {DATETIME, TIME}
+        if len(texts) == len(parts) and not (is_moment and _has_marks(text, texts)):
+            return list(map(parse, texts))
+    return list(map(SCALAR_DECODERS[code], parts))
+
+
+def _has_marks(text: str, texts: Sequence[str]) -> bool:
+    """Return whether a datetime or a time may have a fold, a zone, or an offset with a fraction of a second."""
+    return _FOLD in text or "]" in text or not _SIGNS.isdisjoint([one[-16:-15] for one in texts])

@@ -1,21 +1,19 @@
 """Read and write rows of MessagePack's own types with msgspec: the same result as with msgpack, in less time.
 
 These functions return a result only if msgpack would return the same result. They leave everything else to msgpack,
-including damaged bytes. No value is converted to the type that annotates its field.
+including damaged bytes and extensions. No value is converted to the type that annotates its field.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from runic_redis.codec.value_encoder import contents
 
-# Returns the rows of an entry from their bytes, or None to leave them to msgpack.
-RowReader = Callable[[bytes], list[Any] | None]
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-_NATIVE = _SCALARS | {list, dict}
+NATIVE = _SCALARS | {list, dict}
 _encode = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
 _DEEPEST = 100
@@ -28,6 +26,27 @@ _Scalar = None | bool | int | float | str
 _Part = _Scalar | list[_Scalar] | dict[str, _Scalar]
 _Value = _Scalar | list[_Part] | dict[str, _Part]
 _Bytes = None | bool | int | float | bytes
+# The forms of a field: text and all other native types, or bytes in place of text; and extensions beside these.
+VALUES, BYTES, EXTENSIONS = 0, 1, 2
+_TYPES: tuple[Any, ...] = (_Value, _Bytes, _Value | msgspec.msgpack.Ext, _Bytes | msgspec.msgpack.Ext)
+
+
+class RowReader(NamedTuple):
+    """A reader of rows of one schema. It raises an error for rows that are left to msgpack.
+
+    Attributes:
+        forms: the form of each field.
+        many: returns the rows of an entry from their bytes.
+        one: returns one row.
+        first: the place of the first field in a row.
+        extended: the places in a row that may hold extensions, which stay as they are.
+    """
+
+    forms: tuple[int, ...]
+    many: Callable[[bytes], list[Any]]
+    one: Callable[[bytes], Any]
+    first: int
+    extended: tuple[int, ...]
 
 
 def write_rows(rows: Sequence[Sequence[Any]], groups: Iterable[Sequence[Sequence[Any]]]) -> bytes | None:
@@ -56,28 +75,25 @@ def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
     kinds = set(map(type, values))
     if kinds <= _SCALARS:
         return True
-    return depth > 0 and kinds <= _NATIVE and _is_native(contents(values), depth - 1)
+    return depth > 0 and kinds <= NATIVE and _is_native(contents(values), depth - 1)
 
 
-def row_reader(holds_bytes: tuple[bool, ...]) -> RowReader | None:
-    """Return a function that reads the rows of an entry with one schema.
+def row_reader(index: int | None, forms: tuple[int, ...]) -> RowReader | None:
+    """Return a reader of rows with one schema; None if there are too many fields.
 
     Args:
-        holds_bytes: for each field, whether it holds bytes. The other fields hold text and all other native types.
+        index: the index of the schema, with which each row begins; None for rows without it.
+        forms: for each field, the values that it holds: `VALUES` or `BYTES`, and `EXTENSIONS` if it also holds these.
     """
     # Check this before the cache, which would keep the long tuple.
-    return _row_reader(holds_bytes) if len(holds_bytes) <= _MOST_FIELDS else None
+    return _row_reader(index, forms) if len(forms) <= _MOST_FIELDS else None
 
 
 @lru_cache(maxsize=1024)
-def _row_reader(holds_bytes: tuple[bool, ...]) -> RowReader:
-    row: Any = tuple[tuple(_Bytes if one else _Value for one in holds_bytes)]  # type: ignore[misc]
-    decode = msgspec.msgpack.Decoder(list[row]).decode
-
-    def read(packed: bytes) -> list[Any] | None:
-        try:
-            return decode(packed)
-        except Exception:  # another type, or damage: msgpack finds out which
-            return None
-
-    return read
+def _row_reader(index: int | None, forms: tuple[int, ...]) -> RowReader:
+    first = 0 if index is None else 1
+    heads: tuple[Any, ...] = () if index is None else (Literal[index],)
+    row: Any = tuple[(*heads, *map(_TYPES.__getitem__, forms))]  # type: ignore[misc, valid-type]
+    extended = tuple([place for place, form in enumerate(forms, first) if form & EXTENSIONS])
+    many, one = msgspec.msgpack.Decoder(list[row]).decode, msgspec.msgpack.Decoder(row).decode
+    return RowReader(forms, many, one, first, extended)

@@ -31,19 +31,19 @@ def decode_value(data: bytes, find_builder: FindBuilder) -> Any:
         if len(data) > SHORT_BYTES:
             # Counting the keys of each dict doubles the time. Almost all dicts have text keys only, or few extensions.
             try:
-                return _unpack(data, _Decoding(find_builder, allowed, text_keys=True), 0)
+                return _unpack(data, Decoding(find_builder, allowed, text_keys=True), 0)
             except ValueError:
                 with suppress(ValueError):
-                    return _unpack(data, _Decoding(find_builder, SHORT_BYTES), 0)
-            return _unpack(data, _Decoding(find_builder, allowed, count_keys=True), 0)
-        return _unpack(data, _Decoding(find_builder, allowed), 0)
+                    return _unpack(data, Decoding(find_builder, SHORT_BYTES), 0)
+            return _unpack(data, Decoding(find_builder, allowed, count_keys=True), 0)
+        return _unpack(data, Decoding(find_builder, allowed), 0)
     except StoreError:
         raise
     except Exception as error:  # damaged bytes fail in many ways, and so do the classes that receive them
         raise DecodeError(f"a value is damaged: {reason(error)}") from error
 
 
-class _Decoding:
+class Decoding:
     """The state of decoding one value.
 
     Args:
@@ -69,7 +69,7 @@ class _Decoding:
         return dict(items)
 
 
-def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
+def _unpack(data: bytes, decoding: Decoding, depth: int) -> Any:
     if depth >= _ON_THE_STACK:
         return _unpack_deep(data, decoding, depth)
     # MessagePack's own timestamps, which the encoder never writes, become datetimes.
@@ -77,18 +77,18 @@ def _unpack(data: bytes, decoding: _Decoding, depth: int) -> Any:
         data,
         strict_map_key=decoding.text_keys,
         timestamp=3,
-        ext_hook=partial(_extended, decoding, depth),
+        ext_hook=partial(extended, decoding, depth),
         object_pairs_hook=decoding.make_dict,
     )
 
 
-def _unpack_deep(data: bytes, decoding: _Decoding, depth: int) -> Any:
+def _unpack_deep(data: bytes, decoding: Decoding, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
     unpacker = msgpack.Unpacker(
         strict_map_key=decoding.text_keys,
         timestamp=3,
-        ext_hook=partial(_extended, decoding, depth),
+        ext_hook=partial(extended, decoding, depth),
         object_pairs_hook=decoding.make_dict,
         read_size=len(data),
         max_buffer_size=len(data),
@@ -100,7 +100,8 @@ def _unpack_deep(data: bytes, decoding: _Decoding, depth: int) -> Any:
     return value
 
 
-def _extended(decoding: _Decoding, depth: int, code: int, data: bytes) -> Any:
+def extended(decoding: Decoding, depth: int, code: int, data: bytes) -> Any:
+    """Return the value of an extension."""
     decoding.nested_left -= len(data)
     if decoding.nested_left < 0:
         raise TooDeepError("nests too much data")

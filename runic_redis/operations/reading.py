@@ -39,6 +39,9 @@ _PAGE_BYTES = 1024 * 1024
 _MOST_PAGE_BYTES = 8 * 1024 * 1024
 _PAGE_GROWTH = 8
 _MOST_ENTRIES = 1000
+# Entries are decoded as their events are needed. More events at once would leave the processor's caches, and Python's
+# garbage collector would visit them all.
+_EVENTS_AT_ONCE = 256
 
 
 def cursor(context: Context, workflow_id: str) -> Operation[int]:
@@ -91,6 +94,8 @@ class Reader:
         self._begun = False
         # Entries that are read and not decoded yet: a decoded page may be far larger.
         self._entries: deque[Any] = deque()
+        # How many entries of the page are decoded, and their size.
+        self._decoded = self._decoded_bytes = 0
         self._last_id: bytes | None = None
         # The page in flight.
         self._ahead: tuple[Batch, InFlight] | None = None
@@ -237,13 +242,13 @@ class Reader:
         return key_command("XRANGE", key, bound if isinstance(bound, bytes) else f"{bound}-0", "+", "COUNT", str(count))
 
     def _decode_some(self) -> list[Any]:
-        """Decode entries, up to a page's size. Return their events that are still to be read."""
+        """Decode entries. Return their events that are still to be read."""
         taken: list[Any] = []
-        size = count = 0
-        while self._entries and self._low < self._high and size < _PAGE_BYTES:
+        size = 0
+        while self._entries and self._low < self._high and size < _PAGE_BYTES and len(taken) < _EVENTS_AT_ONCE:
             commit = decode_commit(self._context, self.workflow_id, self._entries.popleft(), with_records=self._records)
             size += commit.size
-            count += 1
+            self._decoded += 1
             if self._reverse and commit.start >= self._high:
                 continue  # it was appended after the reader was opened
             if self._reverse and commit.end < self._high:
@@ -255,10 +260,16 @@ class Reader:
                 raise commits_lost(self.workflow_id, self._opened_at, commit.start, "Nothing was changed.")
             self._begun = True
             taken += self._cut(commit)
-        if count:
-            fitting = max(1, _PAGE_BYTES * count // max(size, 1))
-            self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
+        self._decoded_bytes += size
+        if not self._entries:
+            self._fit_next_page()
         return taken
+
+    def _fit_next_page(self) -> None:
+        """Set the number of entries of the next page, by the size of the decoded one."""
+        fitting = max(1, _PAGE_BYTES * self._decoded // max(self._decoded_bytes, 1))
+        self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
+        self._decoded = self._decoded_bytes = 0
 
     def _cut(self, commit: Commit) -> list[Any]:
         """Return the part of a commit that is still to be read, and move past it."""
