@@ -18,6 +18,9 @@ _encode = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
 _DEEPEST = 100
 
+# From how many values on they are many.
+_MANY = 16
+
 # With more fields, making the reader takes longer than it saves. And a damaged header may name very many.
 _MOST_FIELDS = 100
 # Types that both libraries return alike. No deeper nesting, no `bytes` beside `str`, and no keys but `str`: msgspec has
@@ -72,10 +75,16 @@ def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
 
     Almost all of it runs in C, because it takes what the lists and dicts of a collection hold together.
     """
-    kinds = set(map(type, values))
+    kinds = set(map(type, values)) if len(values) < _MANY else _kinds_of_many(values)
     if kinds <= _SCALARS:
         return True
     return depth > 0 and kinds <= NATIVE and _is_native(contents(values), depth - 1)
+
+
+def _kinds_of_many(values: Collection[Any]) -> set[type]:
+    """Return the types of many values: counting the first is faster than a set if it is the only one, as in a field."""
+    types = list(map(type, values))
+    return {types[0]} if types.count(types[0]) == len(types) else set(types)
 
 
 def row_reader(index: int | None, forms: tuple[int, ...]) -> RowReader | None:
