@@ -6,6 +6,7 @@ including damaged bytes and extensions. No value is converted to the type that a
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ _encode = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
 _DEEPEST = 100
 
-# From how many values on they are many.
+# From how many rows, or values, on they are many.
 _MANY = 16
 
 # With more fields, making the reader takes longer than it saves. And a damaged header may name very many.
@@ -65,7 +66,12 @@ def write_rows(rows: Sequence[Sequence[Any]], groups: Iterable[Sequence[Sequence
         return None
     # msgspec writes other types in its own way. Walk the values now: only values that it has written are finite.
     for group in groups:
-        if not (_is_native(group[0]) if len(group) == 1 else all(map(_is_native, zip(*group, strict=True)))):
+        if len(group) >= _MANY:
+            # The values of a field mostly have one type.
+            found = all(map(_is_native, zip(*group, strict=True)))
+        else:
+            found = _is_native(group[0] if len(group) == 1 else list(chain.from_iterable(group)))
+        if not found:
             return None
     return packed
 
