@@ -13,7 +13,7 @@ _FRAME = zstandard.FRAME_HEADER
 # Compressing a smaller payload costs more time than it is worth.
 COMPRESS_FROM_BYTES = 1024
 # A higher level costs more time than it saves memory, and a lower one the other way round: see docs/performance.md.
-LEVEL = -2
+LEVEL = -1
 # Writers never exceed this size, so readers never expand a payload beyond it.
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
 
