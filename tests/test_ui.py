@@ -388,8 +388,12 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     with _listening(page, "api/live") as words:
         next(words)
         shop.append("measured", [{"n": 1}] * 25)
-        while "measured" not in next(words)["changed"]:
-            pass
+        # The first word may be about the append before.
+        while (
+            _numbers(page.ask("metrics"))["runic_redis_events_seen_total"]
+            < before["runic_redis_events_seen_total"] + 25
+        ):
+            next(words)
     after = _numbers(page.ask("metrics"))
     assert after["runic_redis_up"] == 1
     assert after["runic_redis_workflows"] == page.get("summary")["workflows"]
@@ -397,7 +401,6 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     assert after["runic_redis_workflows_unfinished"] == summary["leased"] + summary["unfinished"]
     assert after["runic_redis_facts"] >= 1
     assert 0 < after["runic_redis_question_seconds"] < 60
-    assert after["runic_redis_events_seen_total"] >= before["runic_redis_events_seen_total"] + 25
     assert after["runic_redis_writes_seen_total"] >= before["runic_redis_writes_seen_total"] + 1
     assert page.ask("metrics").headers["content-type"].startswith("text/plain")
 
