@@ -241,12 +241,13 @@ while true do
   if stream ~= events then
     -- Save the cursor of the workflow before, and the time of this write.
     if cursor_text then
-      call('HSET', meta_key, 'cursor', cursor_text)
-      if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       if is_new then
-        call('HSET', meta_key, 'created', now_us)
+        call('HSET', meta_key, 'cursor', cursor_text, 'created', now_us)
         if retried then call('HSET', meta_key, 'retried', '1') end
+      else
+        call('HSET', meta_key, 'cursor', cursor_text)
       end
+      if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       touch_index(index, partition, score, workflow)
     end
     if not stream then break end
