@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from runic_redis import Fact, FactRef, Lease, RedisStore
+from runic_redis import Fact, FactNotFound, FactRef, Lease, LeaseLost, RedisStore
 from runic_redis.codec import EncodedEvents
 from runic_redis.operations.appending import _RETRY_AT, _command
 from runic_redis.protocol.effects import Batch, Command, ErrorReply
@@ -19,6 +19,7 @@ from tests.servers import RunningServer
 # In one partition: their calls share keys.
 IDS = ["w-{1}", "v-{1}", "new-{1}"]
 FACTS = ["a", "b", "c"]
+_names = itertools.count()
 MISSING = FactRef("sha256:" + 64 * "0")
 
 
@@ -179,8 +180,10 @@ def ids_of(sent: Sent, *, is_retry: bool) -> tuple[Any, ...]:
     return args[1], args[5 + options.index("c")] if "c" in options else None, is_retry
 
 
-def send(store: RedisStore, sent: list[tuple[Sent, bool]]) -> list[Any]:
-    """Send commits in one call of the script."""
+def send(store: RedisStore, sent: list[tuple[Sent, bool]], *, by_driver: bool) -> list[Any]:
+    """Send commits in one call of the script, which the driver joins if it can: retries it makes by itself only."""
+    if by_driver and not any(is_retry for _, is_retry in sent):
+        return list(store._sender.ask(Batch([one.command for one, _ in sent])))
     keys: list[Any] = []
     args: list[Any] = []
     for one, is_retry in sent:
@@ -252,7 +255,6 @@ def test_commits_with_any_options_in_one_call_do_what_each_does(
 ) -> None:
     numbers = itertools.count()
 
-    @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(calls)
     def check(calls: list[list[Any]]) -> None:
         with RedisStore.from_url(valkey.url(), namespace=f"{namespace}-{next(numbers)}", partitions=1) as store:
@@ -269,7 +271,7 @@ def run_calls(store: RedisStore, calls: list[list[Any]], model: Model) -> None:
     model.workflows[IDS[0]].is_there = True
     store.context.slots_matter = model.ahead
     history: list[Sent] = []
-    for call in calls:
+    for number, call in enumerate(calls):
         sent: list[tuple[Sent, bool]] = []
         for step in call:
             if isinstance(step, Commit):
@@ -282,10 +284,48 @@ def run_calls(store: RedisStore, calls: list[list[Any]], model: Model) -> None:
                 model.append(one.commit, one.events, one.facts, ids_of(one, is_retry=is_retry))
                 for one, is_retry in sent
             ]
-            assert list(map(simple, send(store, sent))) == expected
+            assert list(map(simple, send(store, sent, by_driver=number % 2 == 0))) == expected
     for workflow_id, workflow in model.workflows.items():
         compare(store, workflow_id, workflow)
     if not model.ahead:
         hashes = [store.context.codec.encode_own_fact(value)[0] for value in FACTS]
         facts = {one for one in hashes if tell(store, "HEXISTS", store.context.keys.fact(one.encode())[0], one)}
         assert facts == model.facts
+
+
+items = st.lists(
+    st.tuples(st.sampled_from(IDS), st.lists(st.lists(st.sampled_from([*FACTS, MISSING]), max_size=1), max_size=3)),
+    max_size=8,
+)
+
+
+@given(items, st.sets(st.sampled_from(IDS)), st.sampled_from([*IDS, None]))
+def test_each_item_of_append_many_is_checked_by_the_lease_of_its_workflow(
+    valkey: RunningServer, items: list[tuple[str, list[list[Any]]]], held: set[str], lost: str | None
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=f"test-many-{next(_names)}", partitions=1) as store:
+        leases = [store.acquire(workflow_id, "me") for workflow_id in sorted(held)]
+        if lost in held:
+            store.release(next(lease for lease in leases if lease.workflow_id == lost))
+            store.acquire(lost, "another")
+        cursors = dict.fromkeys(IDS, 0)
+        expected: list[Any] = []
+        for workflow_id, events in items:
+            if workflow_id == lost and lost in held:
+                expected.append(LeaseLost)
+            elif any(MISSING in facts for facts in events):
+                expected.append(FactNotFound)
+            else:
+                cursors[workflow_id] += len(events)
+                expected.append(cursors[workflow_id])
+        results = store.append_many(
+            [
+                (name, [{"facts": [one if one is MISSING else Fact(one) for one in facts]} for facts in events])
+                for name, events in items
+            ],
+            leases=leases,
+        )
+        assert [one if type(one) is int else type(one) for one in results] == expected
+        assert {name: store.cursor(name) for name in IDS if cursors[name]} == {
+            name: cursor for name, cursor in cursors.items() if cursor
+        }
