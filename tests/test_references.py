@@ -17,7 +17,7 @@ from runic_redis.admin.verifying import Verifier
 from runic_redis.protocol.effects import Batch, Command
 from runic_redis.protocol.resp import pairs
 from tests.servers import url_on
-from tests.test_archives import export, load
+from tests.test_archives import export, load, whole
 from tests.test_verifying import run_while, verify
 
 
@@ -120,6 +120,26 @@ def test_an_export_has_no_score_above_its_cursor(store: RedisStore, monkeypatch:
     assert store.cursor("w") == 2
     assert scores(store) == dict.fromkeys(range(30), 2)
     assert verify(store).findings == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "cursor"), [("refs", b"2"), ("refs", b"-inf"), ("commits", b"2"), ("commits", b"inf")]
+)
+def test_an_import_takes_no_cursor_above_that_of_its_workflow(store: RedisStore, kind: str, cursor: bytes) -> None:
+    store.append("w", [{"f": Fact("a")}], commit_id="c")
+    records: list[Record] = []
+    store.run(Exporter(store.context, ["w"]).run(records.append), "export")
+    store.delete("w")
+    (begun,) = [at for at, record in enumerate(records) if record[0] == "workflow"]
+    facts = [record for record in records[begun:-2] if record[0] == "fact"]
+    state = [record for record in records[begun:-2] if record[0] != "fact"]
+    changed = [[kind, [[record[1][0][0], cursor]]] if record[0] == kind else record for record in state]
+    assert changed != state
+    importer = Importer(store.context)
+    for record in [*records[:begun], *facts, *whole(*changed, records[-2][:-1]), records[-1]]:
+        store.run(importer.take(record), "import")
+    (problem,) = importer.problems
+    assert f"damaged record of it, '{kind}': a cursor" in problem
 
 
 DAMAGED: dict[str, tuple[str, str, float]] = {

@@ -149,3 +149,24 @@ def test_each_reader_finds_the_events_and_indexes_are_there_only_if_needed(commi
         for found in (codec.decode_entry(entry.header, entry.payload), codec.decode_log(log)):
             assert list(map(type, found)) == list(map(type, commit))
             assert tagged(as_stored(found, locks=True)) == tagged(as_stored(commit, locks=True))
+
+
+def test_classes_that_share_a_schema_count_as_one() -> None:
+    registry = EventRegistry()
+
+    def defined() -> type:
+        @registry.event("rows.defined_again")
+        @dataclass(frozen=True, slots=True)
+        class Again:
+            value: Any
+
+        return Again
+
+    first, second = defined(), defined()
+    for commit, values, schemas in (([first(1), second(2)], [1, 2], 1), ([first(1), {}, second(3)], [1, {}, 3], 2)):
+        for codec in (kind(registry, "raise") for kind in BOTH):
+            (entry,) = codec.encode_commit(commit)
+            header = msgpack.unpackb(entry.header)
+            assert (len(header), header[0] is None) == (schemas + (schemas > 1), schemas > 1)
+            read = codec.decode_entry(entry.header, entry.payload)
+            assert [event if type(event) is dict else event.value for event in read] == values

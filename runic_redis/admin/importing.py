@@ -70,6 +70,14 @@ class _Workflow:
         self.written = f"{score:.0f}"
         self.unfinished = bool(unfinished)
 
+    def with_cursors(self, kind: str, members: list[Any]) -> list[bytes]:
+        """Return references or commit ids with their cursors, flat."""
+        most = int(self.kept.get("cursor", 0))
+        for _, cursor in members:
+            if not (is_cursor(cursor) and int(cursor) <= most) and (kind, cursor) != ("refs", b"inf"):
+                raise ValueError("a cursor")
+        return [_bytes(part) for member in members for part in member]
+
 
 class Importer:
     """An import of an archive, record by record.
@@ -254,7 +262,7 @@ class Importer:
                 self._send_later(workflow, keys.log, kind, [data])
             case "refs" | "commits", [[*members]]:
                 key = keys.refs if kind == "refs" else keys.commits
-                self._send_later(workflow, key, kind, _with_cursors(kind, members))
+                self._send_later(workflow, key, kind, workflow.with_cursors(kind, members))
             case "entries", [[*entries]]:
                 arguments: list[Argument] = []
                 for entry_id, fields in entries:
@@ -341,13 +349,6 @@ class Importer:
 
 def _damaged(kind: Any, error: Exception) -> str:
     return f"the archive holds a damaged record of it, {kind!r:.40}: {error}. Export it again."
-
-
-def _with_cursors(kind: str, members: list[Any]) -> list[bytes]:
-    """Return references or commit ids with their cursors, flat."""
-    if not all(is_cursor(cursor) or (kind == "refs" and cursor == b"inf") for _, cursor in members):
-        raise ValueError("a cursor")
-    return [_bytes(part) for member in members for part in member]
 
 
 def _bytes(value: Any) -> bytes:

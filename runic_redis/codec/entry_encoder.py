@@ -230,13 +230,16 @@ class EntryEncoder:
                 packed = write_rows(rows, [rows])
                 return None if packed is None else (reader.header, packed)
             readers = {cls: self._reader(cls) for cls in dict.fromkeys(map(type, events))}
+            schemas = dict.fromkeys([reader.schema for reader in readers.values()])
+            if len(schemas) < len(readers):
+                return None  # a class was defined again, and instances of both are here
             groups = {cls: reader.rows([one for one in events if type(one) is cls]) for cls, reader in readers.items()}
             numbers = {cls: number for number, cls in enumerate(readers)}
             in_turn = {cls: iter(rows) for cls, rows in groups.items()}
             packed = write_rows([(numbers[type(one)], *next(in_turn[type(one)])) for one in events], groups.values())
         except Exception:  # reading one by one shows which event cannot be read
             return None
-        return None if packed is None else (self._header([None, *(one.schema for one in readers.values())]), packed)
+        return None if packed is None else (self._header([None, *schemas]), packed)
 
     def _reader(self, cls: type) -> _Reader:
         """Return the reader of a class.
