@@ -16,7 +16,8 @@ The states of a request, and the methods of `Queue` that move it between them::
         +-----------------> settled <-----------+
 
 - **Waiting.** Requests that arrive during a round trip go in the next round. There are no timers. A queue has one round
-  in flight, and beside it a few large requests, each on its own connection.
+  in flight, and beside it a few large requests, each on its own connection. A request that meets no others does not
+  wait (`start_alone`).
 - **In flight.** The commands of a workflow keep their order, whatever fails. Two of them share a round only as parts of
   one call. Otherwise the second waits until the first is settled.
 - **Retried.** A request whose reply was lost may have been carried out. `_judge` marks it `unsure`. From then on it is
