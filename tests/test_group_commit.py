@@ -281,6 +281,27 @@ def test_a_call_that_is_interrupted_behind_a_lone_call_is_not_sent_later(
     assert list(store.stream("order-1")) == numbered(1, 2)
 
 
+def test_a_call_that_has_failed_is_not_sent_again_after_the_interrupt_of_another_thread(
+    store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
+) -> None:
+    slow.answer = StoreError("no login")
+    failing = pool.submit(store.append, "order-0", numbered(1))
+    slow.began.acquire()
+    others = [pool.submit(store.append, "order-1", numbered(1))]
+    wait_for(lambda: waiting(store) == 1)
+    assert isinstance(pool.submit(store.append, "apart", numbered(1)).exception(), KeyboardInterrupt)
+    slow.arrived.acquire()
+    others.append(pool.submit(store.append, "order-2", numbered(1)))
+    wait_for(lambda: waiting(store) == 2)
+    slow.may_begin.release()
+    with pytest.raises(StoreError, match="no login"):
+        failing.result(60)
+    slow.gate.release(20)
+    assert [future.result(60) for future in others] == [1] * 2
+    assert slow.rounds == [1, 1]
+    assert store.cursor("order-0") == 0
+
+
 def test_a_lone_call_that_fails_for_good_leaves_its_queue_to_those_behind_it(
     store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
 ) -> None:

@@ -213,6 +213,10 @@ class Queue:
         ticket = waiting[0].ticket
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
+            if not request.ticket.missing:
+                # Added again by `add_lost`, and settled since, or failed, by the round that was thought lost.
+                self._waiting_bytes -= request.command.size
+                continue
             room -= 1
             if (room < 0 and request.ticket is not ticket) or not plan.has_room(request):
                 left.append(request)
