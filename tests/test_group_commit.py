@@ -199,7 +199,7 @@ def test_an_interruption_may_be_interrupted(
 
 
 class SlowToBegin(GatedServer):
-    """Calls to order-0 wait before they are sent, as at a connect, and then have the reply that is set.
+    """A call to order-0 waits before it is sent, as at a connect, and then has the answer or the error that is set.
 
     The other calls wait at the gate; those to "apart" are of another node, and interrupted when they are sent.
     """
@@ -209,6 +209,7 @@ class SlowToBegin(GatedServer):
         self.find_node = lambda key: "apart" if "apart" in key else ""
         self.began = threading.Semaphore(0)
         self.may_begin = threading.Semaphore(0)
+        self.may_finish = threading.Semaphore(1)
         self.answer: Any = None
 
     def begin(self, calls: Sequence[Call]) -> Pending:
@@ -221,7 +222,7 @@ class SlowToBegin(GatedServer):
         self.may_begin.acquire()
         if isinstance(answer, StoreError):
             raise answer
-        return _Answering(threading.Semaphore(1), [answer])
+        return _Answering(self.may_finish, answer)
 
 
 @pytest.fixture
@@ -236,7 +237,7 @@ def test_a_lone_call_survives_the_interrupt_of_another_thread_while_it_connects(
     store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
 ) -> None:
     """It and the calls behind it are sent once each, although its old queue has them, too."""
-    slow.answer = ConnectionLost("cut", sent=False)
+    slow.answer = [ConnectionLost("cut", sent=False)]
     alone = pool.submit(store.append, "order-0", numbered(1))
     slow.began.acquire()
     behind = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in (1, 2)]
@@ -265,7 +266,7 @@ def test_a_call_that_is_interrupted_behind_a_lone_call_is_not_sent_later(
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        slow.answer = ConnectionLost("cut", sent=False)
+        slow.answer = [ConnectionLost("cut", sent=False)]
         alone = pool.submit(store.append, "order-0", numbered(1))
         slow.began.acquire()
         interrupting = pool.submit(interrupt_main)
@@ -281,11 +282,13 @@ def test_a_call_that_is_interrupted_behind_a_lone_call_is_not_sent_later(
     assert list(store.stream("order-1")) == numbered(1, 2)
 
 
-def test_a_call_that_has_failed_is_not_sent_again_after_the_interrupt_of_another_thread(
+def test_the_error_of_a_round_that_was_given_up_fails_no_call(
     store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
 ) -> None:
-    slow.answer = StoreError("no login")
-    failing = pool.submit(store.append, "order-0", numbered(1))
+    """Its calls may be in flight again, and be carried out."""
+    slow.answer = [StoreError("no login")]
+    slow.may_finish.acquire()
+    alone = pool.submit(store.append, "order-0", numbered(1))
     slow.began.acquire()
     others = [pool.submit(store.append, "order-1", numbered(1))]
     wait_for(lambda: waiting(store) == 1)
@@ -294,12 +297,16 @@ def test_a_call_that_has_failed_is_not_sent_again_after_the_interrupt_of_another
     others.append(pool.submit(store.append, "order-2", numbered(1)))
     wait_for(lambda: waiting(store) == 2)
     slow.may_begin.release()
-    with pytest.raises(StoreError, match="no login"):
-        failing.result(60)
+    wait_for(lambda: waiting(store) == 3)
+    slow.gate.release()
+    slow.arrived.acquire()
+    (ticket,) = [one for one in store._sender._tickets if "order-0" in one.batch.commands[0].key]
+    ticket.wake()
+    slow.may_finish.release()
+    wait_for(lambda: ticket.signal.empty() or alone.done())
     slow.gate.release(20)
-    assert [future.result(60) for future in others] == [1] * 2
-    assert slow.rounds == [1, 1]
-    assert store.cursor("order-0") == 0
+    assert [future.result(60) for future in [alone, *others]] == [1] * 3
+    assert slow.rounds == [1, 2]
 
 
 def test_a_lone_call_that_fails_for_good_leaves_its_queue_to_those_behind_it(

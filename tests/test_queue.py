@@ -621,6 +621,19 @@ def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Play
     assert next(player.queue.waiting_tickets(), None) is None
 
 
+def test_what_failed_at_one_node_is_not_sent_to_another(player: Player) -> None:
+    other = Queue(30.0)
+    waiting = player.ask(read("k"))
+    ticket = Ticket(Batch([read("a"), read("b")]), 0.0)
+    other.add(ticket, [0])
+    player.queue.add(ticket, [1])
+    calls = other.next_round(0.0)
+    other.fail(calls, StoreError("no login"))
+    assert player.round(1) == [("GET", "k")]
+    assert waiting.replies == [1]
+    assert player.queue.idle
+
+
 def test_who_asked_before_is_told_that_it_may_have_been_done(player: Player) -> None:
     before = player.ask(append("w", "1"))
     player.round(CUT)

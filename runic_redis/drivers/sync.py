@@ -351,16 +351,21 @@ class Sender:
         news = ""
         for queue, calls in rounds:
             if isinstance(outcome, StoreError):
-                queue.fail(calls, outcome)
+                self._fail(queue, calls, outcome)
                 continue
             answers = outcome if len(calls) == len(outcome) else outcome[at : at + len(calls)]
             at += len(calls)
             # A node that rejects the login does so for its own calls alone.
             if error := first_error(answers):
-                queue.fail(calls, error)
+                self._fail(queue, calls, error)
             else:
                 news = queue.take(calls, answers, ended_s) or news
         return news
+
+    def _fail(self, queue: Queue, calls: list[Call], error: StoreError) -> None:
+        """Fail a round for good; but not one of before a recovery, whose calls are in the new queues."""
+        if queue in self._queues:
+            queue.fail(calls, error)
 
     def _choose_leader(self, queue: Queue) -> None:
         tickets = queue.waiting_tickets()

@@ -214,7 +214,7 @@ class Queue:
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
             if not request.ticket.missing:
-                # Added again by `add_lost`, and settled since, or failed, by the round that was thought lost.
+                # It has failed at another node; or was added again by `add_lost`, and settled since.
                 self._waiting_bytes -= request.command.size
                 continue
             room -= 1
