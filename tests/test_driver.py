@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
 from runic_redis import ConfigurationError, InvalidType, RedisStore, StoreUnavailable
+from runic_redis.drivers import sync
 from runic_redis.drivers.sync_servers import SingleServer
 from runic_redis.protocol.effects import Batch, Command, ErrorReply
 from runic_redis.protocol.queue import Queue
@@ -113,6 +115,23 @@ def test_an_interrupted_connection_is_closed_before_it_goes_back_to_the_pool() -
     with pytest.raises(KeyboardInterrupt):
         pending.finish()
     assert pool.events == ["sent", "disconnected", "released"]
+
+
+def test_an_interrupt_between_sending_and_waiting_gives_the_connection_back(
+    valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        closing(redis.Redis.from_url(valkey.url(), max_connections=1)) as client,
+        RedisStore(client, namespace=namespace, deadline_s=1.0) as store,
+    ):
+        store.append("w", numbered(1))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sync, "_ThreadTicket", interrupt)
+            store.append("w", numbered(1))
+        assert store.append("w", numbered(1)) > 1
 
 
 def scripts_seen(proxy: Proxy) -> int:

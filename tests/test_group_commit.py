@@ -198,6 +198,136 @@ def test_an_interruption_may_be_interrupted(
     assert [future.result() for future in others] == [1] * 10
 
 
+class SlowToBegin(GatedServer):
+    """A call to order-0 waits before it is sent, as at a connect, and then has the answer or the error that is set.
+
+    The other calls wait at the gate; those to "apart" are of another node, and interrupted when they are sent.
+    """
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self.find_node = lambda key: "apart" if "apart" in key else ""
+        self.began = threading.Semaphore(0)
+        self.may_begin = threading.Semaphore(0)
+        self.may_finish = threading.Semaphore(1)
+        self.answer: Any = None
+
+    def begin(self, calls: Sequence[Call]) -> Pending:
+        if "apart" in calls[0].key:
+            raise KeyboardInterrupt
+        if "order-0" not in calls[0].key or self.answer is None:
+            return super().begin(calls)
+        answer, self.answer = self.answer, None
+        self.began.release()
+        self.may_begin.acquire()
+        if isinstance(answer, StoreError):
+            raise answer
+        return _Answering(self.may_finish, answer)
+
+
+@pytest.fixture
+def slow(store: RedisStore) -> SlowToBegin:
+    store.append("other", numbered(1))
+    slow = SlowToBegin(store._sender.server)
+    store._sender = Sender(slow, 30.0, wait_s=1.0)
+    return slow
+
+
+def test_a_lone_call_survives_the_interrupt_of_another_thread_while_it_connects(
+    store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
+) -> None:
+    """It and the calls behind it are sent once each, although its old queue has them, too."""
+    slow.answer = [ConnectionLost("cut", sent=False)]
+    alone = pool.submit(store.append, "order-0", numbered(1))
+    slow.began.acquire()
+    behind = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in (1, 2)]
+    wait_for(lambda: waiting(store) == 2)
+    assert isinstance(pool.submit(store.append, "apart", numbered(1)).exception(), KeyboardInterrupt)
+    slow.arrived.acquire()  # those behind it, on their way in the new queue
+    slow.may_begin.release()
+    wait_for(lambda: waiting(store) == 3 or alone.done())
+    slow.gate.release(20)
+    assert [future.result(60) for future in [alone, *behind]] == [1] * 3
+    assert slow.rounds == [2, 1]
+    assert not store._sender._tickets
+    assert not store._sender._led
+    assert all(queue.idle for queue in store._sender._queues)
+
+
+def test_a_call_that_is_interrupted_behind_a_lone_call_is_not_sent_later(
+    store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupt_main() -> None:
+        wait_for(lambda: waiting(store) == 1)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        slow.answer = [ConnectionLost("cut", sent=False)]
+        alone = pool.submit(store.append, "order-0", numbered(1))
+        slow.began.acquire()
+        interrupting = pool.submit(interrupt_main)
+        with pytest.raises(KeyboardInterrupt):
+            store.append("order-1", numbered(1, 1))
+        interrupting.result(60)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    slow.gate.release(20)
+    assert store.append("order-1", numbered(1, 2)) == 1
+    slow.may_begin.release()
+    assert alone.result(60) == 1
+    assert list(store.stream("order-1")) == numbered(1, 2)
+
+
+def test_the_error_of_a_round_that_was_given_up_fails_no_call(
+    store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
+) -> None:
+    """Its calls may be in flight again, and be carried out."""
+    slow.answer = [StoreError("no login")]
+    slow.may_finish.acquire()
+    alone = pool.submit(store.append, "order-0", numbered(1))
+    slow.began.acquire()
+    others = [pool.submit(store.append, "order-1", numbered(1))]
+    wait_for(lambda: waiting(store) == 1)
+    assert isinstance(pool.submit(store.append, "apart", numbered(1)).exception(), KeyboardInterrupt)
+    slow.arrived.acquire()
+    others.append(pool.submit(store.append, "order-2", numbered(1)))
+    wait_for(lambda: waiting(store) == 2)
+    slow.may_begin.release()
+    wait_for(lambda: waiting(store) == 3)
+    slow.gate.release()
+    slow.arrived.acquire()
+    (ticket,) = [one for one in store._sender._tickets if "order-0" in one.batch.commands[0].key]
+    ticket.wake()
+    slow.may_finish.release()
+    wait_for(lambda: ticket.signal.empty() or alone.done())
+    slow.gate.release(20)
+    assert [future.result(60) for future in [alone, *others]] == [1] * 3
+    assert slow.rounds == [1, 2]
+
+
+def test_a_lone_call_that_fails_for_good_leaves_its_queue_to_those_behind_it(
+    store: RedisStore, slow: SlowToBegin, pool: ThreadPoolExecutor
+) -> None:
+    slow.answer = StoreError("no login")
+    alone = pool.submit(store.append, "order-0", numbered(1))
+    slow.began.acquire()
+    behind = [pool.submit(store.append, f"order-{number}", numbered(1)) for number in (1, 2)]
+    wait_for(lambda: waiting(store) == 2)
+    slow.gate.release(20)
+    slow.may_begin.release()
+    with pytest.raises(StoreError, match="no login"):
+        alone.result(60)
+    assert [future.result(60) for future in behind] == [1] * 2
+    assert slow.rounds[0] == 2
+    assert store.append("order-0", numbered(1)) == 1
+    assert not store._sender._led
+    assert all(queue.idle for queue in store._sender._queues)
+
+
 def test_a_full_queue_pushes_back(
     store: RedisStore, gated: GatedServer, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,24 @@ class Player:
         self.queue.add(ticket, range(len(commands)))
         return ticket
 
+    def start_alone(self, command: Command) -> tuple[list[Call], Ticket]:
+        """Put a command in flight, if it can be sent before it has a ticket."""
+        calls = self.queue.start_alone(command, self.now_s)
+        ticket = Woken(Batch([command]), self.now_s, self.woken)
+        for call in calls:
+            call.requests[0].ticket = ticket
+        return calls, ticket
+
+    def next_round(self, waiting: list[Command], arriving: int, *, alone: bool) -> list[Call]:
+        """Let some commands arrive, the first of them `alone` if that can be; return the next round."""
+        self.now_s = max(self.now_s, self.queue.resume_s)
+        calls = self.start_alone(waiting[0])[0] if waiting and alone else []
+        del waiting[: len(calls)]
+        for command in waiting[:arriving]:
+            self.ask(command)
+        del waiting[:arriving]
+        return calls or self.queue.next_round(self.now_s)
+
     def round(self, *answers: Any, after_s: float = 0.0) -> list[Sequence[Any]]:
         """Send the next round as soon as it may go, and answer it; return what was sent."""
         self.now_s = max(self.now_s + after_s, self.queue.resume_s)
@@ -155,6 +173,69 @@ def test_a_commit_that_the_server_refuses_for_now_is_sent_again_without_the_othe
     (sent,) = player.round([2])
     assert sent[3:] == (key("v"), "v", "1", "")
     assert tickets[1].replies == [2]
+
+
+def test_a_lone_command_is_sent_as_one_that_waited(player: Player) -> None:
+    for command in (append("w", "1"), save("w", "2"), read("k")):
+        (call,), ticket = player.start_alone(command)
+        assert not player.queue.idle
+        assert player.queue.next_round(0.0) == []
+        sent = call.args
+        player.queue.take([call], [CUT], 0.0)
+        assert ticket.missing == 1
+        (retried,) = player.round([1] if command.joins else 1)
+        assert ticket.replies == [1]
+        assert player.queue.idle
+        player.ask(command)
+        assert player.round([1] if command.joins else 1) == [sent]
+        assert [a == b for a, b in zip(sent, retried, strict=True)].count(False) == (command.retry_at is not None)
+
+
+def test_a_lone_command_waits_for_others(player: Player) -> None:
+    command = append("w", "1")
+    assert player.start_alone(large("w", "1"))[0] == [], "it has its own connection"
+    waiting = player.ask(append("v", "1"))
+    assert player.start_alone(command)[0] == [], "another one waits"
+    calls = player.queue.next_round(0.0)
+    assert player.start_alone(command)[0] == [], "a round is in flight"
+    player.queue.take(calls, [CUT], 0.0)
+    player.queue.abandon(waiting)
+    assert player.queue.idle
+    assert player.start_alone(command)[0] == [], "the queue is paused"
+    player.now_s = player.queue.resume_s
+    player.ask(large("u", "1"))
+    assert player.round() == []
+    assert player.start_alone(command)[0] == [], "a large request is in flight"
+    ((sent,),) = player.queue.take_large()
+    player.queue.take([sent], [[1]], player.now_s)
+    (call,), ticket = player.start_alone(command)
+    player.queue.take([call], [[1]], player.now_s)
+    assert ticket.replies == [1]
+
+
+def test_a_lone_command_has_a_deadline_from_its_sending(player: Player) -> None:
+    player.now_s = 5.0
+    (call,), ticket = player.start_alone(read("k"))
+    ticket.asked_s = 8.0  # the ticket is made later
+    player.queue.take([call], [REFUSED], 8.0)
+    player.queue.enforce_deadlines(34.9)
+    assert ticket.missing == 1
+    player.queue.enforce_deadlines(35.0)
+    (reply,) = ticket.replies
+    assert reply == Unanswered("refused", 30.0, unsure=False, refused=True)
+    assert player.queue.idle
+
+
+def test_a_lone_command_is_confirmed(player: Player) -> None:
+    confirmed(player)
+    (call,), ticket = player.start_alone(append("w", "1"))
+    assert call.confirming == Confirming(Confirmation(1, fsync=False), 2000, touch=False)
+    player.queue.take([call], [Unconfirmed([1], "behind", transient=True)], 1.0)
+    (call,) = player.queue.next_round(player.queue.resume_s)
+    assert call.confirming is not None
+    assert call.confirming.touch
+    player.queue.take([call], [[1]], 2.0)
+    assert ticket.replies == [1]
 
 
 def confirmed(player: Player, deadline_s: float = 30.0) -> None:
@@ -540,6 +621,19 @@ def test_a_round_that_fails_for_good_fails_all_that_it_is_a_part_of(player: Play
     assert next(player.queue.waiting_tickets(), None) is None
 
 
+def test_what_failed_at_one_node_is_not_sent_to_another(player: Player) -> None:
+    other = Queue(30.0)
+    waiting = player.ask(read("k"))
+    ticket = Ticket(Batch([read("a"), read("b")]), 0.0)
+    other.add(ticket, [0])
+    player.queue.add(ticket, [1])
+    calls = other.next_round(0.0)
+    other.fail(calls, StoreError("no login"))
+    assert player.round(1) == [("GET", "k")]
+    assert waiting.replies == [1]
+    assert player.queue.idle
+
+
 def test_who_asked_before_is_told_that_it_may_have_been_done(player: Player) -> None:
     before = player.ask(append("w", "1"))
     player.round(CUT)
@@ -822,9 +916,10 @@ ANSWERS = st.sampled_from(["ok", "cut", "refused", "loading", "noscript", "uncon
     alone=st.lists(st.booleans(), min_size=12, max_size=12),
     faults=st.lists(ANSWERS, max_size=30),
     arrivals=st.lists(st.integers(1, 4), min_size=12, max_size=12),
+    early=st.lists(st.booleans(), min_size=12, max_size=12),
 )
 def test_the_commands_of_a_workflow_are_carried_out_in_order_and_each_once(
-    workflows: list[str], alone: list[bool], faults: list[str], arrivals: list[int]
+    workflows: list[str], alone: list[bool], faults: list[str], arrivals: list[int], early: list[bool]
 ) -> None:
     """Against a server that carries out what it answers, and may have carried out what it loses."""
     player = Player(deadline_s=1e9)
@@ -849,11 +944,7 @@ def test_the_commands_of_a_workflow_are_carried_out_in_order_and_each_once(
 
     fates = iter(faults)
     while waiting or not player.queue.idle:
-        for command in waiting[: arrivals[len(waiting) - 1]]:
-            player.ask(command)
-            waiting.remove(command)
-        player.now_s = max(player.now_s, player.queue.resume_s)
-        calls = player.queue.next_round(player.now_s)
+        calls = player.next_round(waiting, arrivals[len(waiting) - 1], alone=early[len(waiting) - 1])
         answers: list[Any] = []
         for at, call in enumerate(calls):
             fate = next(fates, "ok")

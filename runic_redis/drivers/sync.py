@@ -187,6 +187,7 @@ class Sender:
         if batch.own_connection:
             return read(batch, self.server, self.deadline_s)
         ticket: _ThreadTicket | None = None
+        pending: Pending | StoreError | None = None
         try:
             rounds, pending = self._begin_alone(batch)
             # The server works on it while this thread prepares to wait.
@@ -199,7 +200,7 @@ class Sender:
             while tries:
                 tries -= 1
                 try:
-                    self._recover(ticket)
+                    self._recover(ticket, pending)
                 except BaseException:  # noqa: S112 - the first is raised below
                     continue
                 break
@@ -214,7 +215,12 @@ class Sender:
         with self._lock:
             self._tickets.add(ticket)
             if rounds:
-                rounds[0][1][0].requests[0].ticket = ticket
+                ((queue, calls),) = rounds
+                calls[0].requests[0].ticket = ticket
+                if queue not in self._led:
+                    # Another thread was interrupted meanwhile, and its recovery did not see this call.
+                    self._add_lost(ticket)
+                    self._choose_leaders()
             else:
                 rounds, pause_s = self._next_step(ticket)
         while not ticket.is_done:
@@ -345,16 +351,21 @@ class Sender:
         news = ""
         for queue, calls in rounds:
             if isinstance(outcome, StoreError):
-                queue.fail(calls, outcome)
+                self._fail(queue, calls, outcome)
                 continue
             answers = outcome if len(calls) == len(outcome) else outcome[at : at + len(calls)]
             at += len(calls)
             # A node that rejects the login does so for its own calls alone.
             if error := first_error(answers):
-                queue.fail(calls, error)
+                self._fail(queue, calls, error)
             else:
                 news = queue.take(calls, answers, ended_s) or news
         return news
+
+    def _fail(self, queue: Queue, calls: list[Call], error: StoreError) -> None:
+        """Fail a round for good; but not one of before a recovery, whose calls are in the new queues."""
+        if queue in self._queues:
+            queue.fail(calls, error)
 
     def _choose_leader(self, queue: Queue) -> None:
         tickets = queue.waiting_tickets()
@@ -378,11 +389,13 @@ class Sender:
         for ticket in woken:
             ticket.wake()
 
-    def _recover(self, interrupted: _ThreadTicket | None) -> None:
+    def _recover(self, interrupted: _ThreadTicket | None, pending: Pending | StoreError | None) -> None:
         """Restart with all calls but the interrupted one, as if all their commands had been sent and lost."""
         with suppress(RuntimeError):
             # Raised if this thread does not have it: it was interrupted elsewhere.
             self._lock.release()
+        if not (pending is None or isinstance(pending, StoreError)):
+            pending.cancel()
         with self._lock:
             if interrupted is not None:
                 interrupted.abandoned = True
@@ -390,14 +403,17 @@ class Sender:
             self._queues = self._new_queues()
             self._led = set()
             for ticket in self._tickets:
-                ticket.leads = []
-                ticket.large = []
-                if ticket.error is None and ticket.is_queued:
-                    waiting = ticket.unanswered()
-                    ticket.missing = len(waiting)
-                    for queue, places in self._queues.find(ticket).items():
-                        queue.add_lost(ticket, [place for place in places if place in waiting])
-            for queue in self._queues:
-                self._choose_leader(queue)
+                self._add_lost(ticket)
+            self._choose_leaders()
             for ticket in self._tickets:
                 ticket.wake()
+
+    def _add_lost(self, ticket: _ThreadTicket) -> None:
+        """Put a call in the new queues, as if all its commands had been sent and lost. It leads none of the old."""
+        ticket.leads = []
+        ticket.large = []
+        if ticket.error is None and ticket.is_queued:
+            waiting = ticket.unanswered()
+            ticket.missing = len(waiting)
+            for queue, places in self._queues.find(ticket).items():
+                queue.add_lost(ticket, [place for place in places if place in waiting])

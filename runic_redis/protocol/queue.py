@@ -16,7 +16,8 @@ The states of a request, and the methods of `Queue` that move it between them::
         +-----------------> settled <-----------+
 
 - **Waiting.** Requests that arrive during a round trip go in the next round. There are no timers. A queue has one round
-  in flight, and beside it a few large requests, each on its own connection.
+  in flight, and beside it a few large requests, each on its own connection. A request that meets no others does not
+  wait (`start_alone`).
 - **In flight.** The commands of a workflow keep their order, whatever fails. Two of them share a round only as parts of
   one call. Otherwise the second waits until the first is settled.
 - **Retried.** A request whose reply was lost may have been carried out. `_judge` marks it `unsure`. From then on it is
@@ -212,6 +213,10 @@ class Queue:
         ticket = waiting[0].ticket
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
+            if not request.ticket.missing:
+                # It has failed at another node; or was added again by `add_lost`, and settled since.
+                self._waiting_bytes -= request.command.size
+                continue
             room -= 1
             if (room < 0 and request.ticket is not ticket) or not plan.has_room(request):
                 left.append(request)
