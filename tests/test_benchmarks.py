@@ -17,6 +17,7 @@ from benchmarks import contenders
 from benchmarks.cases import Case, all_cases
 from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
 from benchmarks.events import KINDS, Kind, some_events
+from benchmarks.figures import Spread
 from benchmarks.figures import Spread, Turn, percentile, percentiles, ratios, spread
 from benchmarks.measure import Budget, Side, Taken, take_turns
 from benchmarks.results import Report, result_of
@@ -123,6 +124,12 @@ def test_the_text_fits_a_terminal(run: ModuleType, report: Report) -> None:
     assert max(map(len, lines)) <= 80
     headlines = lines[lines.index("runic_redis against packed by hand") :]
     assert any(re.match(r"append 1,000, rich events +\d\S* \(\S+ to \S+\)$", line) for line in headlines)
+
+
+@pytest.mark.parametrize("value", [0.001, 9.994, 999.6, 9_999.4, 9_999.6, 99_999.6, 999_499.0, 999_501.0, 1e8])
+def test_a_figure_with_its_spread_fits_its_column(run: ModuleType, value: float) -> None:
+    line = run.text._line("name", run.text.spread(Spread(value, value, value)), "0.61 (0.58 to 0.64)")
+    assert len(line) <= 78
 
 
 def test_the_html_is_one_file(run: ModuleType, report: Report) -> None:

@@ -20,7 +20,11 @@ is twice as fast, at 0.5 half as fast. "The memory" is the same for memory: at
 
 
 def number(value: float) -> str:
-    """Return a number with three significant digits and no exponent."""
+    """Return a number with at least three significant digits and no exponent, in at most five characters."""
+    if value >= 999_500:
+        return f"{value / 1_000_000:.3g}M"
+    if value >= 9_999.5:
+        return f"{value / 1_000:.3g}k"
     if value >= 100:
         return f"{value:,.0f}".replace(",", " ")
     return f"{value:.3g}" if value >= 1 else f"{value:.2f}"
