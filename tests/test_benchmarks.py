@@ -17,7 +17,6 @@ from benchmarks import contenders
 from benchmarks.cases import Case, all_cases
 from benchmarks.contenders.base import Contender, Mismatch, Missing, Place
 from benchmarks.events import KINDS, Kind, some_events
-from benchmarks.figures import Spread
 from benchmarks.figures import Spread, Turn, percentile, percentiles, ratios, spread
 from benchmarks.measure import Budget, Side, Taken, take_turns
 from benchmarks.results import Report, result_of
