@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runic_redis import Fact, FactRef, RedisStore, event, session
-from runic_redis.codec import Codec, encode_errors, entry_decoder, entry_encoder, limits, value_decoder, value_encoder
+from runic_redis.codec import (
+    Codec,
+    encode_errors,
+    entry_decoder,
+    entry_encoder,
+    limits,
+    native,
+    value_decoder,
+    value_encoder,
+)
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import UnknownEvent, bare_registry, default_registry
 from tests.codecs import BOTH
@@ -50,7 +59,7 @@ SMALL = {
 @contextmanager
 def small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (limits, value_encoder, value_decoder, encode_errors, entry_encoder, entry_decoder):
+        for module in (limits, native, value_encoder, value_decoder, encode_errors, entry_encoder, entry_decoder):
             for name, value in SMALL.items():
                 if hasattr(module, name):
                     patch.setattr(module, name, value)

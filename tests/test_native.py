@@ -363,7 +363,7 @@ def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
             assert reader.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
             assert [reader.one(msgpack.packb(row)) for row in rows] == [tuple(row) for row in rows]
         assert numbered.many(msgpack.packb([[5, *row] for row in rows])) == [(5, *row) for row in rows]
-        assert write_rows(rows, [rows]) == msgpack.packb(rows)
+        assert write_rows(rows, rows) == msgpack.packb(rows)
     for rows in ([[1, b"x"], ["x", None], [[1.5], 2**64 - 1]],):
         assert with_bytes.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
     ((one, found),) = dated.many(msgpack.packb([[1, msgpack.ExtType(5, b"x")]]))

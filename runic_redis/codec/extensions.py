@@ -8,11 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from itertools import repeat, starmap
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgpack
+from msgspec.msgpack import Ext
 
 from runic_redis.errors import UnknownEventType
 from runic_redis.events.standard import real_type, zone_by_key
@@ -29,6 +32,7 @@ DECIMAL = 9
 UUID_ = 10
 OBJECT = 11
 _FOLD = "~"
+_FOLD_OF, _TZINFO = attrgetter("fold"), attrgetter("tzinfo")
 _ZONE = re.compile(r"\[([^\]]*)\]$")
 _SIGNS = frozenset("+-")
 _FRACTIONAL_OFFSET = re.compile(r"([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})$")
@@ -64,6 +68,28 @@ SCALAR_ENCODERS: dict[type, Callable[[Any], tuple[int, bytes]]] = {
     Decimal: lambda value: (DECIMAL, str(value).encode()),
     UUID: lambda value: (UUID_, value.bytes),
 }
+
+# The same, if a moment has no marks: the form of a value as text, and its code.
+_TEXTS: Mapping[type, tuple[int, Callable[[Any], str]]] = {
+    real_type(dt.datetime): (DATETIME, real_type(dt.datetime).isoformat),  # type: ignore[attr-defined]
+    real_type(dt.date): (DATE, real_type(dt.date).isoformat),  # type: ignore[attr-defined]
+    dt.time: (TIME, dt.time.isoformat),
+    Decimal: (DECIMAL, str),
+}
+_UNMARKED_ZONES = frozenset({type(None), dt.timezone})
+
+
+def encode_scalars(kind: type, values: Sequence[Any]) -> list[Ext]:
+    """Return the extensions of values of one scalar type, as the encoder of the type returns them, in less time."""
+    code, text = _TEXTS.get(kind, (0, None))
+    if text is not None and not (code in {DATETIME, TIME} and _need_marks(values)):
+        return list(map(Ext, repeat(code), map(str.encode, map(text, values))))
+    return list(starmap(Ext, map(SCALAR_ENCODERS[kind], values)))
+
+
+def _need_marks(moments: Sequence[Any]) -> bool:
+    """Return whether datetimes or times may need a mark for their fold or their zone."""
+    return any(map(_FOLD_OF, moments)) or not _UNMARKED_ZONES.issuperset(map(type, map(_TZINFO, moments)))
 
 
 def _decode_moment(parse: Callable[[str], Any], data: bytes) -> Any:

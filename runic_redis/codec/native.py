@@ -11,16 +11,17 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from runic_redis.codec.limits import FEW_ALIKE
 from runic_redis.codec.value_encoder import contents
 
-_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-NATIVE = _SCALARS | {list, dict}
-_encode = msgspec.msgpack.Encoder().encode
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+NATIVE = SCALARS | {list, dict}
+pack = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
 _DEEPEST = 100
 
 # From how many rows, or values, on they are many.
-_MANY = 16
+MANY = 16
 
 # With more fields, making the reader takes longer than it saves. And a damaged header may name very many.
 _MOST_FIELDS = 100
@@ -53,42 +54,57 @@ class RowReader(NamedTuple):
     extended: tuple[int, ...]
 
 
-def write_rows(rows: Sequence[Sequence[Any]], groups: Iterable[Sequence[Sequence[Any]]]) -> bytes | None:
+def containers(rows: Sequence[Sequence[Any]]) -> list[Collection[Any]] | None:
+    """Return the fields of rows that hold lists or dicts, to walk; None if a field holds a value of another type."""
+    if len(rows) >= MANY:
+        # The values of a field mostly have one type.
+        fields: Sequence[Collection[Any]] = list(zip(*rows, strict=True))
+    else:
+        fields = (rows[0] if len(rows) == 1 else list(chain.from_iterable(rows)),)
+    found = []
+    for values in fields:
+        kinds = kinds_of(values)
+        if not kinds <= SCALARS:
+            if not kinds <= NATIVE:
+                return None
+            found.append(values)
+    return found
+
+
+def write_rows(rows: Sequence[Any], walked: Iterable[Collection[Any]], *, narrow: bool = False) -> bytes | None:
     """Return the bytes of an entry's rows, or None to leave them to msgpack.
 
     Args:
         rows: the rows.
-        groups: the rows of each schema, without the schema's index.
+        walked: the values that may hold others.
+        narrow: leave dicts with more than `FEW_ALIKE` keys to msgpack.
     """
     try:
-        packed = _encode(rows)
+        packed = pack(rows)
     except Exception:  # such as too large an int, or a lone surrogate
         return None
     # msgspec writes other types in its own way. Walk the values now: only values that it has written are finite.
-    for group in groups:
-        if len(group) >= _MANY:
-            # The values of a field mostly have one type.
-            found = all(map(_is_native, zip(*group, strict=True)))
-        else:
-            found = _is_native(group[0] if len(group) == 1 else list(chain.from_iterable(group)))
-        if not found:
-            return None
-    return packed
+    return packed if all(_is_native(values, narrow=narrow) for values in walked) else None
 
 
-def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
+def _is_native(values: Collection[Any], depth: int = _DEEPEST, *, narrow: bool) -> bool:
     """Return whether values, and all values within them, are of the types that msgspec reads as it writes them.
 
     Almost all of it runs in C, because it takes what the lists and dicts of a collection hold together.
     """
-    kinds = set(map(type, values)) if len(values) < _MANY else _kinds_of_many(values)
-    if kinds <= _SCALARS:
+    kinds = kinds_of(values)
+    if kinds <= SCALARS:
         return True
-    return depth > 0 and kinds <= NATIVE and _is_native(contents(values), depth - 1)
+    if narrow and dict in kinds and max([len(value) for value in values if type(value) is dict]) > FEW_ALIKE:
+        return False
+    return depth > 0 and kinds <= NATIVE and _is_native(contents(values), depth - 1, narrow=narrow)
 
 
-def _kinds_of_many(values: Collection[Any]) -> set[type]:
-    """Return the types of many values: counting the first is faster than a set if it is the only one, as in a field."""
+def kinds_of(values: Collection[Any]) -> set[type]:
+    """Return the types of values."""
+    if len(values) < MANY:
+        return set(map(type, values))
+    # Counting the first type is faster than a set if it is the only one, as in a field.
     types = list(map(type, values))
     return {types[0]} if types.count(types[0]) == len(types) else set(types)
 
