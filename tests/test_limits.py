@@ -127,7 +127,10 @@ def reads(run: Callable[[], Any]) -> bool:
 
 
 @settings(max_examples=100)
-@given(commit=st.lists(limited_events, min_size=1, max_size=3))
+@given(
+    commit=st.lists(limited_events, min_size=1, max_size=3)
+    | st.lists(st.builds(Plain, limited), min_size=4, max_size=6)
+)
 def test_a_commit_is_taken_exactly_if_it_can_be_read(commit: list[Any]) -> None:
     for make in BOTH:
         is_taken_exactly_if_it_can_be_read(make, commit)
@@ -246,6 +249,25 @@ def test_a_commit_of_several_entries_is_held_to_the_limits_of_each() -> None:
         with pytest.raises(EncodeError) as caught:
             codec.encode_commit([*commit, {"v": crowd(17), "filler": filler}])
         assert caught.value.path == "events[3]['v']", "the path counts from the entry, not from the commit"
+
+
+@pytest.mark.parametrize("make", BOTH)
+@pytest.mark.parametrize("count", [1, 5])
+def test_extensions_in_fields_are_held_to_the_limits(make: Callable[..., Codec], count: int) -> None:
+    day = dt.date(2026, 1, 1)
+    # The only numbers of MessagePack with this hash that a dict can have.
+    alike = {number * MODULUS: 1 for number in range(-4, 8)}
+    with small_limits():
+        codec = make(default_registry, "raise")
+        for taken in (Plain(Plain(bytes(100))), Plain(day, alike)):
+            assert codec.encode_commit([taken])
+        for refused in (
+            Plain(Plain(Plain(bytes(200)))),
+            Plain(Plain(day, [alike, alike])),
+            Plain(Plain(day), {1: alike, 2: dict(alike)}),
+        ):
+            with pytest.raises(EncodeError):
+                codec.encode_commit([refused] * count)
 
 
 def test_a_set_of_objects_without_their_class_is_read() -> None:

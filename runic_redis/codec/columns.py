@@ -1,7 +1,7 @@
 """Write rows with values that MessagePack has no types for, such as dates and objects of registered classes.
 
 It converts these values to extensions field by field for all rows, and msgspec writes the rows: the same result as with
-msgpack, in less time. It leaves to msgpack what is rare: facts, tuples and sets, and fields of values of several types.
+msgpack, in less time. It leaves other values to msgpack, such as facts, tuples, sets, and dates in lists and dicts.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -69,8 +69,8 @@ def write_columns(
         converted = convert.each(rows, 0)
     else:
         converted = convert.together(rows, 0)
+        # The indexes follow the order in which the rows use the schemas, row by row.
         if len(convert.indexes) > 2 and list(convert.indexes) != _used(rows[0], schema, find_reader):
-            # The schemas have their indexes in the order in which the rows use them.
             convert = _Converter(schema, find_reader)
             converted = convert.each(rows, 0)
     packed = write_rows(converted, convert.walked, narrow=True)
@@ -102,17 +102,18 @@ class _Converter:
 
     def each(self, rows: Sequence[Sequence[Any]], depth: int, *head: int) -> list[Sequence[Any]]:
         """Return rows converted value by value, with a head before the values of each."""
-        return [[*head, *[self._value(value, depth) for value in row]] for row in rows]
+        return [[*head, *self._values(row, depth)] for row in rows]
 
     def together(self, rows: Sequence[Sequence[Any]], depth: int, *head: int) -> list[Sequence[Any]]:
         """Return rows converted field by field."""
         columns = [self._column(column, depth) for column in zip(*rows, strict=True)]
         return list(zip(*[[one] * len(rows) for one in head], *columns, strict=True))
 
+    def _values(self, values: Sequence[Any], depth: int) -> list[Any]:
+        return [value if type(value) in SCALARS else self._value(value, depth) for value in values]
+
     def _value(self, value: Any, depth: int) -> Any:
         kind = type(value)
-        if kind in SCALARS:
-            return value
         encode = SCALAR_ENCODERS.get(kind)
         if encode is not None:
             return Ext(*encode(value))
@@ -129,7 +130,7 @@ class _Converter:
             self.walked.append(column)
             return column
         if len(kinds) > 1:
-            return [self._value(value, depth) for value in column]
+            return self._values(column, depth)
         (kind,) = kinds
         return encode_scalars(kind, column) if kind in SCALAR_ENCODERS else self._objects(kind, column, depth)
 

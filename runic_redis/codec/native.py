@@ -1,7 +1,8 @@
 """Read and write rows of MessagePack's own types with msgspec: the same result as with msgpack, in less time.
 
 These functions return a result only if msgpack would return the same result. They leave everything else to msgpack,
-including damaged bytes and extensions. No value is converted to the type that annotates its field.
+including damaged bytes. They take extensions as they are: `columns` and `schemas` convert them. No value is converted
+to the type that annotates its field.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
