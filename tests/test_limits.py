@@ -257,16 +257,15 @@ def test_extensions_in_fields_are_held_to_the_limits(make: Callable[..., Codec],
     day = dt.date(2026, 1, 1)
     # The only numbers of MessagePack with this hash that a dict can have.
     alike = {number * MODULUS: 1 for number in range(-4, 8)}
-    with small_limits():
+    with small_limits(), pytest.MonkeyPatch.context() as patch:
         codec = make(default_registry, "raise")
-        for taken in (Plain(Plain(bytes(100))), Plain(day, alike)):
-            assert codec.encode_commit([taken])
-        for refused in (
-            Plain(Plain(Plain(bytes(200)))),
-            Plain(Plain(day, [alike, alike])),
-            Plain(Plain(day), {1: alike, 2: dict(alike)}),
-        ):
-            with pytest.raises(EncodeError):
+        assert codec.encode_commit([Plain(Plain(bytes(100)))])
+        with pytest.raises(EncodeError, match=r"nests too much data|nested in"):
+            codec.encode_commit([Plain(Plain(Plain(bytes(200))))] * count)
+        patch.setattr(limits, "_NESTED_BYTES", 10**6)
+        assert codec.encode_commit([Plain(Plain(day), alike)])
+        for refused in (Plain(Plain(day, [alike, alike])), Plain(Plain(day), {1: alike, 2: dict(alike)})):
+            with pytest.raises(EncodeError, match="same hash"):
                 codec.encode_commit([refused] * count)
 
 

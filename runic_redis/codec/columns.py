@@ -92,7 +92,7 @@ class _Converter:
 
     Attributes:
         indexes: the index of each schema that it has used.
-        walked: the values that may hold others.
+        walked: the native values that may hold others.
     """
 
     def __init__(self, schema: Any, find_reader: FindReader) -> None:

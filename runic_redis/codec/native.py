@@ -19,7 +19,7 @@ SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 NATIVE = SCALARS | {list, dict}
 pack = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
-_DEEPEST = 100
+_DEEPEST = 99
 
 # From how many rows, or values, on they are many.
 MANY = 16
@@ -57,13 +57,15 @@ class RowReader(NamedTuple):
 
 def containers(rows: Sequence[Sequence[Any]]) -> list[Collection[Any]] | None:
     """Return the fields of rows that hold lists or dicts, to walk; None if a field holds a value of another type."""
-    if len(rows) >= MANY:
-        # The values of a field mostly have one type.
-        fields: Sequence[Collection[Any]] = list(zip(*rows, strict=True))
-    else:
-        fields = (rows[0] if len(rows) == 1 else list(chain.from_iterable(rows)),)
-    found = []
-    for values in fields:
+    if len(rows) < MANY:
+        values = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+        kinds = set(map(type, values))
+        if kinds <= SCALARS:
+            return []
+        return [values] if kinds <= NATIVE else None
+    found: list[Collection[Any]] = []
+    # The values of a field mostly have one type.
+    for values in zip(*rows, strict=True):
         kinds = kinds_of(values)
         if not kinds <= SCALARS:
             if not kinds <= NATIVE:
@@ -77,7 +79,7 @@ def write_rows(rows: Sequence[Any], walked: Iterable[Collection[Any]], *, narrow
 
     Args:
         rows: the rows.
-        walked: the values that may hold others.
+        walked: native values that may hold others.
         narrow: leave dicts with more than `FEW_ALIKE` keys to msgpack.
     """
     try:
@@ -85,20 +87,22 @@ def write_rows(rows: Sequence[Any], walked: Iterable[Collection[Any]], *, narrow
     except Exception:  # such as too large an int, or a lone surrogate
         return None
     # msgspec writes other types in its own way. Walk the values now: only values that it has written are finite.
-    return packed if all(_is_native(values, narrow=narrow) for values in walked) else None
+    for values in walked:
+        if not _hold_native(values, narrow):
+            return None
+    return packed
 
 
-def _is_native(values: Collection[Any], depth: int = _DEEPEST, *, narrow: bool) -> bool:
-    """Return whether values, and all values within them, are of the types that msgspec reads as it writes them.
+def _hold_native(values: Collection[Any], narrow: bool, depth: int = _DEEPEST) -> bool:
+    """Return whether all values within native values are of the types that msgspec reads as it writes them.
 
     Almost all of it runs in C, because it takes what the lists and dicts of a collection hold together.
     """
-    kinds = kinds_of(values)
-    if kinds <= SCALARS:
-        return True
-    if narrow and dict in kinds and max([len(value) for value in values if type(value) is dict]) > FEW_ALIKE:
+    if narrow and any(type(value) is dict and len(value) > FEW_ALIKE for value in values):
         return False
-    return depth > 0 and kinds <= NATIVE and _is_native(contents(values), depth - 1, narrow=narrow)
+    held = contents(values)
+    kinds = kinds_of(held)
+    return kinds <= SCALARS or (depth > 0 and kinds <= NATIVE and _hold_native(held, narrow, depth - 1))
 
 
 def kinds_of(values: Collection[Any]) -> set[type]:
