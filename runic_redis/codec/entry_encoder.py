@@ -197,33 +197,34 @@ class EntryEncoder:
         """
         try:
             classes = set(map(type, events))
-            if len(classes) == 1:
-                return self._encode_alike(self._reader(classes.pop()), events)
-            readers = {cls: self._reader(cls) for cls in dict.fromkeys(map(type, events))}
-            groups = {cls: reader.rows([one for one in events if type(one) is cls]) for cls, reader in readers.items()}
-            numbers = {cls: number for number, cls in enumerate(readers)}
-            in_turn = {cls: iter(rows) for cls, rows in groups.items()}
-            numbered = [(numbers[type(one)], *next(in_turn[type(one)])) for one in events]
-            walked: list[Any] = []
-            for group in groups.values():
-                found = containers(group)
-                if found is None:
-                    return None
-                walked += found
-            packed = write_rows(numbered, walked)
+            if len(classes) > 1:
+                return self._encode_several(events)
+            reader = self._reader(classes.pop())
+            rows = reader.rows(events)
+            walked = containers(rows)
+            if walked is not None:
+                packed = write_rows(rows, walked)
+                return None if packed is None else (reader.header, packed)
+            written = write_columns(rows, reader.schema, self._reader)
+            return None if written is None else (self._header(written[1]), written[0])
         except Exception:  # reading one by one shows which event cannot be read
             return None
-        return None if packed is None else (self._header([None, *(one.schema for one in readers.values())]), packed)
 
-    def _encode_alike(self, reader: Reader, events: Sequence[Any]) -> tuple[bytes, bytes] | None:
-        """Return the same for events of one class."""
-        rows = reader.rows(events)
-        walked = containers(rows)
-        if walked is not None:
-            packed = write_rows(rows, walked)
-            return None if packed is None else (reader.header, packed)
-        written = write_columns(rows, reader.schema, self._reader)
-        return None if written is None else (self._header(written[1]), written[0])
+    def _encode_several(self, events: Sequence[Any]) -> tuple[bytes, bytes] | None:
+        """Return the same for events of several classes."""
+        readers = {cls: self._reader(cls) for cls in dict.fromkeys(map(type, events))}
+        groups = {cls: reader.rows([one for one in events if type(one) is cls]) for cls, reader in readers.items()}
+        numbers = {cls: number for number, cls in enumerate(readers)}
+        in_turn = {cls: iter(rows) for cls, rows in groups.items()}
+        numbered = [(numbers[type(one)], *next(in_turn[type(one)])) for one in events]
+        walked: list[Any] = []
+        for group in groups.values():
+            found = containers(group)
+            if found is None:
+                return None
+            walked += found
+        packed = write_rows(numbered, walked)
+        return None if packed is None else (self._header([None, *(one.schema for one in readers.values())]), packed)
 
     def _reader(self, cls: type) -> Reader:
         """Return the reader of a class.
