@@ -12,7 +12,8 @@ from runic_redis.codec import Codec, Entry, entry_encoder, schemas
 def rows_by_msgpack() -> Iterator[None]:
     """Leave all rows to msgpack."""
     with (
-        patch.object(entry_encoder, "write_rows", lambda rows, groups: None),
+        patch.object(entry_encoder, "write_rows", lambda rows, walked: None),
+        patch.object(entry_encoder, "write_columns", lambda rows, schema, find_reader: None),
         patch.object(schemas, "row_reader", lambda index, forms: None),
     ):
         yield

@@ -48,7 +48,7 @@ def unpack(kind: Kind, packed: bytes) -> list[Any]:
 def main() -> None:
     """Print what encoding and decoding take."""
     codec = Codec(default_registry, "raise")
-    for kind in (MIXED, FLAT):
+    for kind in (MIXED, FLAT, RICH):
         for count in (1, 10, 100, 1000):
             events = some_events(count, kind)
             compare(f"{kind.name}, encode {count}", partial(pack, kind, events), partial(codec.encode_commit, events))

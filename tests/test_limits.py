@@ -15,7 +15,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runic_redis import Fact, FactRef, RedisStore, event, session
-from runic_redis.codec import Codec, encode_errors, entry_decoder, entry_encoder, limits, value_decoder, value_encoder
+from runic_redis.codec import (
+    Codec,
+    encode_errors,
+    entry_decoder,
+    entry_encoder,
+    limits,
+    native,
+    value_decoder,
+    value_encoder,
+)
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import UnknownEvent, bare_registry, default_registry
 from tests.codecs import BOTH
@@ -50,7 +59,7 @@ SMALL = {
 @contextmanager
 def small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (limits, value_encoder, value_decoder, encode_errors, entry_encoder, entry_decoder):
+        for module in (limits, native, value_encoder, value_decoder, encode_errors, entry_encoder, entry_decoder):
             for name, value in SMALL.items():
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
@@ -118,7 +127,10 @@ def reads(run: Callable[[], Any]) -> bool:
 
 
 @settings(max_examples=100)
-@given(commit=st.lists(limited_events, min_size=1, max_size=3))
+@given(
+    commit=st.lists(limited_events, min_size=1, max_size=3)
+    | st.lists(st.builds(Plain, limited), min_size=4, max_size=6)
+)
 def test_a_commit_is_taken_exactly_if_it_can_be_read(commit: list[Any]) -> None:
     for make in BOTH:
         is_taken_exactly_if_it_can_be_read(make, commit)
@@ -237,6 +249,24 @@ def test_a_commit_of_several_entries_is_held_to_the_limits_of_each() -> None:
         with pytest.raises(EncodeError) as caught:
             codec.encode_commit([*commit, {"v": crowd(17), "filler": filler}])
         assert caught.value.path == "events[3]['v']", "the path counts from the entry, not from the commit"
+
+
+@pytest.mark.parametrize("make", BOTH)
+@pytest.mark.parametrize("count", [1, 5])
+def test_extensions_in_fields_are_held_to_the_limits(make: Callable[..., Codec], count: int) -> None:
+    day = dt.date(2026, 1, 1)
+    # The only numbers of MessagePack with this hash that a dict can have.
+    alike = {number * MODULUS: 1 for number in range(-4, 8)}
+    with small_limits(), pytest.MonkeyPatch.context() as patch:
+        codec = make(default_registry, "raise")
+        assert codec.encode_commit([Plain(Plain(bytes(100)))])
+        with pytest.raises(EncodeError, match=r"nests too much data|nested in"):
+            codec.encode_commit([Plain(Plain(Plain(bytes(200))))] * count)
+        patch.setattr(limits, "_NESTED_BYTES", 10**6)
+        assert codec.encode_commit([Plain(Plain(day), alike)])
+        for refused in (Plain(Plain(day, [alike, alike])), Plain(Plain(day), {1: alike, 2: dict(alike)})):
+            with pytest.raises(EncodeError, match="same hash"):
+                codec.encode_commit([refused] * count)
 
 
 def test_a_set_of_objects_without_their_class_is_read() -> None:

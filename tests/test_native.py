@@ -16,9 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runic_redis.codec import Codec, Entry, entry_decoder, schemas
+from runic_redis.codec import Codec, Entry, entry_decoder, entry_encoder, schemas
 from runic_redis.codec.compression import decompress
-from runic_redis.codec.native import BYTES, EXTENSIONS, VALUES, _row_reader, row_reader, write_rows
+from runic_redis.codec.extensions import SCALAR_ENCODERS, encode_scalars
+from runic_redis.codec.native import BYTES, EXTENSIONS, VALUES, _row_reader, containers, row_reader, write_rows
 from runic_redis.errors import DecodeError, EncodeError, StoreError
 from runic_redis.events import EventRegistry, default_registry
 from tests.codecs import MsgpackCodec
@@ -363,7 +364,7 @@ def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
             assert reader.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
             assert [reader.one(msgpack.packb(row)) for row in rows] == [tuple(row) for row in rows]
         assert numbered.many(msgpack.packb([[5, *row] for row in rows])) == [(5, *row) for row in rows]
-        assert write_rows(rows, [rows]) == msgpack.packb(rows)
+        assert write_rows(rows, containers(rows) or ()) == msgpack.packb(rows)
     for rows in ([[1, b"x"], ["x", None], [[1.5], 2**64 - 1]],):
         assert with_bytes.many(msgpack.packb(rows)) == [tuple(row) for row in rows]
     ((one, found),) = dated.many(msgpack.packb([[1, msgpack.ExtType(5, b"x")]]))
@@ -377,10 +378,16 @@ def test_what_msgspec_takes_over_and_what_it_leaves() -> None:
     ]:
         with pytest.raises(msgspec.DecodeError):
             reader.many(msgpack.packb(left))
-    for left in ([[(1,)]], [[dt.date(2026, 1, 2)]], [[{"k": [Text("x")]}]], [[{Text("k"): 1}]], [[2**64]]):
-        assert write_rows(left, [left]) is None
-        assert write_rows([*left, [1]], [[*left, [1]]]) is None
-        assert write_rows([[0, 1], [1, *left[0]]], [[[1]], left]) is None
+    for left in ([[(1,)]], [[dt.date(2026, 1, 2)]]):
+        assert containers(left) is None
+        assert containers([*left, [1]] * 20) is None
+    for left in ([[{"k": [Text("x")]}]], [[{Text("k"): 1}]], [[{"k": 2**64}]], [[[dt.date(2026, 1, 2)]]]):
+        for rows in (left, [*left, [1]], [*left, [1]] * 20):
+            assert write_rows(rows, containers(rows) or ()) is None
+    assert write_rows([[2**64]], ()) is None
+    wide = [[dict.fromkeys(range(65))]]
+    assert write_rows(wide, containers(wide) or ()) == msgpack.packb(wide)
+    assert write_rows(wide, containers(wide) or (), narrow=True) is None
     kept = _row_reader.cache_info().currsize
     assert row_reader(None, (VALUES,) * 1000) is None
     assert _row_reader.cache_info().currsize == kept
@@ -428,6 +435,99 @@ def test_extensions_and_objects_in_fields_are_left_to_msgpack_once(monkeypatch: 
     monkeypatch.setattr(entry_decoder, "decode_value", left)
     monkeypatch.setattr(schemas, "extended", left)
     assert same(codec.decode_entry(entry.header, entry.payload), commit)
+
+
+zones = st.none() | st.sampled_from([dt.UTC, BERLIN, SHORT_OFFSET, dt.timezone(dt.timedelta(hours=2))])
+# The values of a field: of one type, or some of them None.
+of_one_type: list[st.SearchStrategy[Any]] = [
+    *(st.datetimes(), st.datetimes(timezones=st.just(dt.UTC)), st.datetimes(timezones=zones, allow_imaginary=False)),
+    *(st.dates(), st.times(), st.times(timezones=zones), st.timedeltas(), st.decimals(), st.uuids(), natives),
+]
+inner = [st.builds(Pair, values, values) for values in of_one_type]
+inner += [st.builds(cls, one, two) for cls in (Plain, Struct) for one in inner[:4] for two in (natives, inner[5])]
+one_field = st.sampled_from([*of_one_type, *inner, st.tuples(natives), st.sampled_from(Colour)])
+fields = st.one_of(one_field, one_field.map(lambda values: st.none() | values)).flatmap(
+    lambda values: st.lists(values, min_size=20, max_size=20)
+)
+
+
+@given(st.sampled_from([Plain, FrozenSlotted, Struct, Pair]), st.integers(1, 20), fields, fields)
+@example(Plain, 5, [None, Pair(1), Pair(1), None, None], [Struct(Pair(1)), Struct(1), None, None, None])
+@example(Plain, 5, [Plain(None), Plain(Pair(1)), None, None, None], [Struct(1)] * 5)
+@example(Plain, 5, [Plain(Pair(1))] * 5, [Struct(None), Struct(Struct(1)), Struct(Colour.RED), None, None])
+@example(Pair, 4, [Pair(Pair(Pair(Pair(1))))] * 4, [Pair(Pair(Pair(Pair(dt.date(2026, 1, 2)))))] * 4)
+@example(Pair, 4, [Plain({"k": 1}, b"x")] * 4, [None, 1, [1], dt.date(2026, 1, 2)])
+@example(Pair, 4, [Plain([dt.date(2026, 1, 2)])] * 4, [1] * 4)
+@example(Pair, 4, [1] * 4, [None, {"k": (1,)}, [1], dt.date(2026, 1, 2)])
+@example(Pair, 4, [Plain(dict.fromkeys(range(70)))] * 4, [dt.date(2026, 1, 2)] * 4)
+def test_fields_of_extensions_are_written_alike(cls: Any, count: int, some: list[Any], others: list[Any]) -> None:
+    commit = list(map(cls, some[:count], others[:count]))
+    entries, log = by_msgpack.encode_commit(commit), by_msgpack.encode_log(commit)
+    assert by_msgspec.encode_commit(commit) == entries
+    assert by_msgspec.encode_log(commit) == log
+    assert same([one for entry in entries for one in by_msgspec.decode_entry(*entry[1:])], commit)
+
+
+@given(st.sampled_from(of_one_type[:-1]).flatmap(lambda values: st.lists(values, min_size=1, max_size=6)))
+@example(list(map(Decimal, ["NaN", "sNaN", "-NaN5", "-Infinity", "1E+30", "-0E-10"])))
+@example([dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, 0, 0, 0, 1)])
+@example([dt.date(1, 1, 1)])
+@example([FOLDED, FOLDED.replace(tzinfo=BERLIN)])
+def test_scalars_of_one_type_are_encoded_as_each_alone(column: list[Any]) -> None:
+    encode = SCALAR_ENCODERS[type(column[0])]
+    assert [(one.code, one.data) for one in encode_scalars(type(column[0]), column)] == list(map(encode, column))
+
+
+def test_fields_of_extensions_are_not_left_to_msgpack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry_encoder.EntryEncoder, "_encode_each", Mock(side_effect=AssertionError("left to msgpack")))
+    codec, day = Codec(default_registry, "raise"), dt.date(2026, 1, 2)
+    for count in (1, 4, 20):
+        for value in (day, Pair(day, {"k": [1]}), Pair(Pair(Plain(Decimal(1)), b"x"), day)):
+            for commit in ([FrozenSlotted(value, 1)] * count, [FrozenSlotted(other, value) for other in (None, value)]):
+                (entry,) = codec.encode_commit(commit)
+                assert codec.decode_entry(entry.header, entry.payload) == commit
+
+
+class Day(dt.date):
+    pass
+
+
+class Moment(dt.datetime):
+    pass
+
+
+class Amount(Decimal):
+    pass
+
+
+class NoOffset(dt.tzinfo):
+    def utcoffset(self, _: dt.datetime | None) -> None:
+        return None
+
+
+OUTSIDE = [Day(2026, 1, 2), Moment(2026, 1, 2), Amount(1), dt.datetime(2026, 1, 2, tzinfo=NoOffset()), Foreign(1)]
+
+
+@pytest.mark.parametrize("value", OUTSIDE, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: Pair(1, value)], ids=["bare", "inside"])
+def test_values_among_extensions_are_refused(value: Any, wrap: Any) -> None:
+    for before in (0, 1, 20):
+        commit = [Plain(dt.date(2026, 1, 2), wrap(Decimal(1)))] * before + [Plain(dt.date(2026, 1, 2), wrap(value))]
+        problems = []
+        for codec in (by_msgspec, by_msgpack):
+            with pytest.raises(EncodeError) as caught:
+                codec.encode_commit(commit)
+            problems.append(str(caught.value))
+        assert problems[0] == problems[1]
+        assert f"events[{before}].other" in problems[0]
+
+
+def test_an_event_that_holds_itself_is_refused() -> None:
+    event = Plain(dt.date(2026, 1, 2))
+    event.other = event
+    for count in (1, 20):
+        with pytest.raises(EncodeError, match="contains itself"):
+            by_msgspec.encode_commit([event] * count)
 
 
 def test_entries_that_msgspec_cannot_read_do_not_keep_it_from_others() -> None:

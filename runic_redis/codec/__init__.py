@@ -3,7 +3,8 @@
 `value_encoder` and `value_decoder` convert values, with the types in `extensions`. `entry_encoder` and `entry_decoder`
 convert the entries of a stream. `facts` encodes and verifies facts. `compression` has the envelope of a payload,
 `limits` the limits of sizes and depths. `encode_errors` explains why a value cannot be encoded. `native` reads and
-writes rows with msgspec, and `schemas` restores the objects in them. Nothing here knows keys or servers.
+writes rows with msgspec. `columns` converts the dates and objects in them for it, and `schemas` restores them. Nothing
+here knows keys or servers.
 """
 
 from collections.abc import Mapping, Sequence

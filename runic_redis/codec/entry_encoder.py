@@ -12,15 +12,15 @@ from typing import Any, NamedTuple, Self
 
 import msgpack
 
+from runic_redis.codec.columns import Reader, write_columns
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, compress, payload_size
 from runic_redis.codec.encode_errors import encode_error
 from runic_redis.codec.facts import FactEncoder
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_EVENT_BYTES, MAX_HEADER_BYTES, SPLIT_BYTES
-from runic_redis.codec.native import write_rows
+from runic_redis.codec.native import containers, write_rows
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import EncodeError, StoreError, reason
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent
-from runic_redis.events.attributes import Read
 from runic_redis.events.event_types import EventType
 from runic_redis.events.references import checked_ref
 
@@ -111,33 +111,6 @@ class _SchemaTable(ValueEncoder):
         return self.indexes.setdefault(schema, len(self.indexes))
 
 
-class _Reader:
-    """Reads the events of a class that consist of their fields.
-
-    Attributes:
-        schema: the schema of its events.
-        header: the header of an entry that holds no other events.
-    """
-
-    __slots__ = ("_held", "_read", "header", "schema")
-
-    def __init__(self, schema: Any, read: Read, held: tuple[str, ...] | None) -> None:
-        self._read = read
-        self._held = held
-        self.schema = schema
-        self.header: bytes = msgpack.packb((schema,))
-
-    def rows(self, events: Sequence[Any]) -> list[Any]:
-        """Return the field values of each event.
-
-        Raises:
-            ValueError: an event does not consist of its fields.
-        """
-        if self._held is not None and set(map(tuple, map(vars, events))) != {self._held}:
-            raise ValueError("an event does not consist of its fields")
-        return list(map(self._read, events))
-
-
 class EntryEncoder:
     """An encoder of commits and logs. Only one thread may use it at a time."""
 
@@ -145,7 +118,7 @@ class EntryEncoder:
         self._registry = registry
         self._table = _SchemaTable(registry)
         # Of a class whose events consist of their fields, as of a number of registrations.
-        self._readers: dict[type, _Reader] = {}
+        self._readers: dict[type, Reader] = {}
         self._generation = registry.generation
         self._headers: dict[tuple[Any, ...], bytes] = {}
 
@@ -218,30 +191,45 @@ class EntryEncoder:
         return self._encode_native(events) or self._encode_each(events, path, first)
 
     def _encode_native(self, events: Sequence[Any]) -> tuple[bytes, bytes] | None:
-        """Return the header and the packed rows of events that hold only native values; None for other events.
+        """Return the header and the packed rows of events that msgspec can write; None for other events.
 
         Almost all of it runs in C, because it reads the events of each class together.
         """
         try:
             classes = set(map(type, events))
-            if len(classes) == 1:
-                reader = self._reader(classes.pop())
-                rows = reader.rows(events)
-                packed = write_rows(rows, [rows])
+            if len(classes) > 1:
+                return self._encode_several(events)
+            reader = self._reader(classes.pop())
+            rows = reader.rows(events)
+            walked = containers(rows)
+            if walked is not None:
+                packed = write_rows(rows, walked)
                 return None if packed is None else (reader.header, packed)
-            readers = {cls: self._reader(cls) for cls in dict.fromkeys(map(type, events))}
-            schemas = dict.fromkeys([reader.schema for reader in readers.values()])
-            if len(schemas) < len(readers):
-                return None  # a class was defined again, and instances of both are here
-            groups = {cls: reader.rows([one for one in events if type(one) is cls]) for cls, reader in readers.items()}
-            numbers = {cls: number for number, cls in enumerate(readers)}
-            in_turn = {cls: iter(rows) for cls, rows in groups.items()}
-            packed = write_rows([(numbers[type(one)], *next(in_turn[type(one)])) for one in events], groups.values())
+            written = write_columns(rows, reader.schema, self._reader)
+            return None if written is None else (self._header(written[1]), written[0])
         except Exception:  # reading one by one shows which event cannot be read
             return None
+
+    def _encode_several(self, events: Sequence[Any]) -> tuple[bytes, bytes] | None:
+        """Return the same for events of several classes."""
+        readers = {cls: self._reader(cls) for cls in dict.fromkeys(map(type, events))}
+        schemas = dict.fromkeys([reader.schema for reader in readers.values()])
+        if len(schemas) < len(readers):
+            return None  # a class was defined again, and instances of both are here
+        groups = {cls: reader.rows([one for one in events if type(one) is cls]) for cls, reader in readers.items()}
+        numbers = {cls: number for number, cls in enumerate(readers)}
+        in_turn = {cls: iter(rows) for cls, rows in groups.items()}
+        numbered = [(numbers[type(one)], *next(in_turn[type(one)])) for one in events]
+        walked: list[Any] = []
+        for group in groups.values():
+            found = containers(group)
+            if found is None:
+                return None
+            walked += found
+        packed = write_rows(numbered, walked)
         return None if packed is None else (self._header([None, *schemas]), packed)
 
-    def _reader(self, cls: type) -> _Reader:
+    def _reader(self, cls: type) -> Reader:
         """Return the reader of a class.
 
         Raises:
@@ -253,12 +241,12 @@ class EntryEncoder:
         reader = self._readers.get(cls)
         if reader is None:
             if cls is dict:
-                reader = _Reader(_PLAIN_DICT, _alone, None)
+                reader = Reader(_PLAIN_DICT, _alone, None)
             else:
                 registered = self._event_type(cls)
                 if not registered.is_plain and registered.kind.held is None:
                     raise ValueError("the events do not consist of their fields")
-                reader = _Reader(registered.schema, registered.kind.read, registered.kind.held)
+                reader = Reader(registered.schema, registered.kind.read, registered.kind.held)
             self._readers[cls] = reader
         return reader
 

@@ -1,7 +1,8 @@
 """Read and write rows of MessagePack's own types with msgspec: the same result as with msgpack, in less time.
 
 These functions return a result only if msgpack would return the same result. They leave everything else to msgpack,
-including damaged bytes and extensions. No value is converted to the type that annotates its field.
+including damaged bytes. They take extensions as they are: `columns` and `schemas` convert them. No value is converted
+to the type that annotates its field.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -11,16 +12,17 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from runic_redis.codec.limits import FEW_ALIKE
 from runic_redis.codec.value_encoder import contents
 
-_SCALARS = frozenset({type(None), bool, int, float, str, bytes})
-NATIVE = _SCALARS | {list, dict}
-_encode = msgspec.msgpack.Encoder().encode
+SCALARS = frozenset({type(None), bool, int, float, str, bytes})
+NATIVE = SCALARS | {list, dict}
+pack = msgspec.msgpack.Encoder().encode
 # The libraries have different limits of depth. Neither reaches its limit at this depth.
-_DEEPEST = 100
+_DEEPEST = 99
 
 # From how many rows, or values, on they are many.
-_MANY = 16
+MANY = 16
 
 # With more fields, making the reader takes longer than it saves. And a damaged header may name very many.
 _MOST_FIELDS = 100
@@ -53,42 +55,61 @@ class RowReader(NamedTuple):
     extended: tuple[int, ...]
 
 
-def write_rows(rows: Sequence[Sequence[Any]], groups: Iterable[Sequence[Sequence[Any]]]) -> bytes | None:
+def containers(rows: Sequence[Sequence[Any]]) -> list[Collection[Any]] | None:
+    """Return the fields of rows that hold lists or dicts, to walk; None if a field holds a value of another type."""
+    if len(rows) < MANY:
+        values = rows[0] if len(rows) == 1 else list(chain.from_iterable(rows))
+        kinds = set(map(type, values))
+        if kinds <= SCALARS:
+            return []
+        return [values] if kinds <= NATIVE else None
+    found: list[Collection[Any]] = []
+    # The values of a field mostly have one type.
+    for values in zip(*rows, strict=True):
+        kinds = kinds_of(values)
+        if not kinds <= SCALARS:
+            if not kinds <= NATIVE:
+                return None
+            found.append(values)
+    return found
+
+
+def write_rows(rows: Sequence[Any], walked: Iterable[Collection[Any]], *, narrow: bool = False) -> bytes | None:
     """Return the bytes of an entry's rows, or None to leave them to msgpack.
 
     Args:
         rows: the rows.
-        groups: the rows of each schema, without the schema's index.
+        walked: native values that may hold others.
+        narrow: leave dicts with more than `FEW_ALIKE` keys to msgpack.
     """
     try:
-        packed = _encode(rows)
+        packed = pack(rows)
     except Exception:  # such as too large an int, or a lone surrogate
         return None
     # msgspec writes other types in its own way. Walk the values now: only values that it has written are finite.
-    for group in groups:
-        if len(group) >= _MANY:
-            # The values of a field mostly have one type.
-            found = all(map(_is_native, zip(*group, strict=True)))
-        else:
-            found = _is_native(group[0] if len(group) == 1 else list(chain.from_iterable(group)))
-        if not found:
+    for values in walked:
+        if not _hold_native(values, narrow):
             return None
     return packed
 
 
-def _is_native(values: Collection[Any], depth: int = _DEEPEST) -> bool:
-    """Return whether values, and all values within them, are of the types that msgspec reads as it writes them.
+def _hold_native(values: Collection[Any], narrow: bool, depth: int = _DEEPEST) -> bool:
+    """Return whether all values within native values are of the types that msgspec reads as it writes them.
 
     Almost all of it runs in C, because it takes what the lists and dicts of a collection hold together.
     """
-    kinds = set(map(type, values)) if len(values) < _MANY else _kinds_of_many(values)
-    if kinds <= _SCALARS:
-        return True
-    return depth > 0 and kinds <= NATIVE and _is_native(contents(values), depth - 1)
+    if narrow and any(type(value) is dict and len(value) > FEW_ALIKE for value in values):
+        return False
+    held = contents(values)
+    kinds = kinds_of(held)
+    return kinds <= SCALARS or (depth > 0 and kinds <= NATIVE and _hold_native(held, narrow, depth - 1))
 
 
-def _kinds_of_many(values: Collection[Any]) -> set[type]:
-    """Return the types of many values: counting the first is faster than a set if it is the only one, as in a field."""
+def kinds_of(values: Collection[Any]) -> set[type]:
+    """Return the types of values."""
+    if len(values) < MANY:
+        return set(map(type, values))
+    # Counting the first type is faster than a set if it is the only one, as in a field.
     types = list(map(type, values))
     return {types[0]} if types.count(types[0]) == len(types) else set(types)
 
