@@ -47,7 +47,7 @@ class Scale:
 
 SHORT = Scale(
     name="short",
-    budget=Budget(warm_up=1, rounds=15, least=3, seconds=0.8),
+    budget=Budget(warm_up=1, rounds=15, least=3, seconds=0.6),
     effort=1.0,
     tasks=(64, 256),
     read=(100_000, 10_000),
