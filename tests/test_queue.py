@@ -846,22 +846,41 @@ def test_a_joined_call_is_bounded(player: Player) -> None:
     assert len(sent) == 3 + 4
 
 
+def ask_again(player: Player, caller_s: float, count: int = 64) -> None:
+    """Let callers ask after their replies, each of which takes some time for that."""
+    player.now_s += caller_s * count
+    for number in range(count):
+        player.ask(read(str(number)))
+
+
 def test_of_many_half_go_while_the_others_get_ready_if_the_server_is_quick(player: Player) -> None:
-    each_s = queue._QUICK_S / 2
-    for number in range(64):
-        player.ask(read(str(number)))
-    assert len(player.send_and_answer(each_s)) == 64, "nobody knows yet how quick it is"
-    for number in range(64):
-        player.ask(read(str(number)))
-    assert len(player.send_and_answer(each_s)) == 32
-    assert len(player.send_and_answer(each_s)) == 32, "the other half, and not a half of that"
-    for number in range(64):
-        player.ask(read(str(number)))
-    assert len(player.send_and_answer(4 * each_s)) == 32
-    assert len(player.send_and_answer(4 * each_s)) == 32
-    for number in range(64):
-        player.ask(read(str(number)))
-    assert len(player.send_and_answer(4 * each_s)) == 64, "it has become slow"
+    caller_s = queue._SLOWEST_CALLER_S / 4
+    ask_again(player, caller_s)
+    assert len(player.send_and_answer(caller_s)) == 64, "nobody knows yet how quick it is"
+    ask_again(player, caller_s)
+    assert len(player.send_and_answer(caller_s)) == 32
+    assert len(player.send_and_answer(caller_s)) == 32, "the other half, and not a half of that"
+    ask_again(player, caller_s)
+    assert len(player.send_and_answer(4 * caller_s)) == 32
+    assert len(player.send_and_answer(4 * caller_s)) == 32
+    ask_again(player, caller_s)
+    assert len(player.send_and_answer(4 * caller_s)) == 64, "it has become slow"
+
+
+@pytest.mark.parametrize(("caller_us", "server_us", "sent"), [(80, 50, 32), (80, 170, 64), (15, 12, 32), (15, 50, 64)])
+def test_how_quick_a_server_must_be_depends_on_the_callers(
+    player: Player, caller_us: float, server_us: float, sent: int
+) -> None:
+    for expected in (64, sent):
+        ask_again(player, caller_us / 1e6)
+        assert len(player.send_and_answer(server_us / 1e6)) == expected
+
+
+def test_a_pause_of_the_callers_does_not_make_them_slow(player: Player) -> None:
+    for pause_s in (0.0, 0.0, 60.0, 0.0):
+        player.now_s += pause_s
+        ask_again(player, 0.000015)
+        assert len(player.send_and_answer(0.00005)) == 64
 
 
 def test_few_and_what_one_caller_asks_together_are_not_halved(player: Player) -> None:

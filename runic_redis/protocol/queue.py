@@ -58,9 +58,9 @@ _LONGEST_PAUSE_S = 1.0
 _MOST_CALLS = 512
 # The shortest time that a server waits for a confirmation, also when the deadline is near.
 _SHORTEST_WAIT_S = 0.05
-# From how many requests on a round is halved, and how fast a server must answer each for that.
+# From how many requests on a round may be halved. Callers that seem slower than this were not at work in between.
 _FEW = 16
-_QUICK_S = 0.00005
+_SLOWEST_CALLER_S = 0.0001
 # When this much waits for a node, new calls wait until there is room.
 _FULL_COMMANDS = 4096
 _FULL_BYTES = 64 * 1024 * 1024
@@ -106,10 +106,15 @@ class Queue:
         self._large_rounds: list[list[Call]] = []
         # Whether the server rejects EVALSHA.
         self._only_text = False
-        # The last round: when it was sent, how many requests were in it or waited then, and the time for each in it.
+        # The last round: when it was sent and answered, how many requests were in it or waited then, whether it took
+        # all of them, and the time for each in it.
         self._sent_s = 0.0
+        self._answered_s = 0.0
         self._about = 0
+        self._was_whole = False
         self._each_s = math.inf
+        # The time that the callers take for each request.
+        self._caller_s = 0.0
         # Since when the server has failed, how many rounds in a row, and how.
         self._failing_s = 0.0
         self._failures = 0
@@ -209,7 +214,7 @@ class Queue:
         for request in self._large_in_flight:
             plan.hold(request.command.workflow_id)
         left: list[Request] = []
-        room = self._round_size()
+        most = room = self._round_size(now_s)
         ticket = waiting[0].ticket
         while waiting and len(plan.calls) < _MOST_CALLS:
             request = waiting.popleft()
@@ -229,6 +234,7 @@ class Queue:
             waiting.extendleft(reversed(left))
         if plan.calls:
             self._round_in_flight = True
+            self._was_whole = not waiting and most - room >= self._about
             self._sent_s = now_s
             if self._confirmation is not None:
                 self._add_confirmation(plan.calls, self._confirmation, now_s)
@@ -278,15 +284,20 @@ class Queue:
         for call in calls:
             call.confirming = confirming
 
-    def _round_size(self) -> int:
+    def _round_size(self, now_s: float) -> int:
         """Return the number of requests that the next round takes.
 
         It is half of them if they are many: while the server works on one half, the callers that just had their
-        replies make up the other. This pays only if the server answers about as fast as they ask. A longer time, of the
-        network or the disk, is better shared by all.
+        replies make up the other. This pays unless a round trip takes longer than the callers, since one of all takes
+        its time only once. After a round of all, the next one begins when all callers are done, which shows their time.
         """
         about = max(len(self._waiting), self._about)
-        return about if about < _FEW or self._each_s > _QUICK_S else (about + 1) // 2
+        if about < _FEW:
+            return about
+        caller_s = (now_s - self._answered_s) / about
+        if self._was_whole and caller_s < _SLOWEST_CALLER_S:
+            self._caller_s = caller_s
+        return about if self._each_s > 2 * self._caller_s else (about + 1) // 2
 
     def take(self, sent: Sequence[Call], answers: Sequence[Any], now_s: float) -> str:
         """Settle the requests of a round by the answers to it; those that failed for now wait to be retried.
@@ -302,6 +313,7 @@ class Queue:
             answered = sum(map(len, [call.requests for call in sent]))
             self._about = answered + len(self._waiting)
             self._each_s = (now_s - self._sent_s) / answered
+            self._answered_s = now_s
         if first.suspicion is not None:
             error, reason = size_verdict(first, first.suspicion, answers)
             first.suspicion = None
