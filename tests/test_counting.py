@@ -108,7 +108,7 @@ def test_the_counts_are_those_of_the_described_workflows(clock: Clock, calls: li
         for number, (name, workflow_id) in enumerate(calls, 1):
             with suppress(StoreError):
                 CALLS[name](worker, workflow_id)
-            # What lasts for a millisecond is over by both clocks.
+            # A workflow that expires after a millisecond has reached its end by both clocks.
             clock.step(1)
             store.context.clock = partial(_later, callers, number)
             # Counting comes first: the description deletes workflows that are over.

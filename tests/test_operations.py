@@ -43,7 +43,7 @@ from runic_redis.protocol.refusals import unavailable, unreachable
 UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 # Two fields of a hash that is not there.
 NOT_THERE = [None, None]
-# What lua/count.lua replies of an empty partition.
+# The reply of lua/count.lua for an empty partition.
 NEW = [0, b"0", 0, b"0", 0, b"0", 0, 0, 0]
 MADE = [1, *NEW[1:]]
 

@@ -33,17 +33,8 @@ NOSCRIPT = ErrorReply("NOSCRIPT", "")
 def append(workflow_id: str, name: str, size: int = 100, tried: str = "1") -> Command:
     """Return a call that others may be joined with."""
     args = [workflow_id, name, ""]
-    return call_script(
-        "append",
-        (key(workflow_id),),
-        args,
-        retry_at=2,
-        workflow_id=workflow_id,
-        joins=True,
-        size=size,
-        writes=True,
-        tried=tried,
-    )
+    call = call_script("append", (key(workflow_id),), args, retry_at=2, workflow_id=workflow_id, size=size, writes=True)
+    return replace(call, joins=True, tried=tried)
 
 
 def key(workflow_id: str) -> str:
@@ -683,10 +674,8 @@ def test_a_deadline_counts_from_the_sending_of_what_failed(player: Player) -> No
 
 
 def large(workflow_id: str, name: str, size: int = rounds.LARGE_BYTES) -> Command:
-    args = [workflow_id, name, "", b"x" * size]
-    return call_script(
-        "append", (key(workflow_id),), args, retry_at=2, workflow_id=workflow_id, joins=True, size=size, writes=True
-    )
+    call = append(workflow_id, name, size)
+    return replace(call, args=[*call.args, b"x" * size])
 
 
 CLOSED = ConnectionLost("closed", sent=True, closed=True)

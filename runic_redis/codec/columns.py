@@ -11,12 +11,10 @@ import msgpack
 from msgspec.msgpack import Ext
 
 from runic_redis.codec.extensions import OBJECT, SCALAR_ENCODERS, encode_scalars
-from runic_redis.codec.limits import nested_allowed
+from runic_redis.codec.limits import OBJECT_LEVELS, nested_allowed
 from runic_redis.codec.native import NATIVE, SCALARS, kinds_of, pack, write_rows
 from runic_redis.events.attributes import Read
 
-# How deep objects may hold objects. At each level, the extensions hold no more bytes than the whole entry.
-_DEEPEST = 3
 # With fewer rows, converting the values one by one takes less time.
 _MANY = 4
 
@@ -75,7 +73,7 @@ def write_columns(
             converted = convert.each(rows, 0)
     packed = write_rows(converted, convert.walked, narrow=True)
     # Extensions count as much as they may hold at most.
-    if packed is None or (_DEEPEST + 1) * len(packed) > nested_allowed(packed):
+    if packed is None or nested_allowed(packed, OBJECT_LEVELS + 1) < 0:
         return None
     return packed, list(convert.indexes)
 
@@ -135,7 +133,7 @@ class _Converter:
         return encode_scalars(kind, column) if kind in SCALAR_ENCODERS else self._objects(kind, column, depth)
 
     def _objects(self, kind: type, objects: Sequence[Any], depth: int) -> Sequence[Ext]:
-        if depth == _DEEPEST:
+        if depth == OBJECT_LEVELS:
             raise ValueError("it is too deep in other objects")
         reader = self._find_reader(kind)
         rows = reader.rows(objects)

@@ -9,6 +9,8 @@ _NESTED_BYTES = 64 * 1024 * 1024
 _NESTED_TIMES = 4
 # How deep extensions may nest. It bounds the recursion of the writer and of a reader of damaged bytes.
 MAX_DEPTH = 64
+# How deep msgspec writes and reads objects in objects.
+OBJECT_LEVELS = 3
 # How many pairs of keys with the same hash a value may have: a dict or a set compares each pair. Python hashes text
 # with a secret. But anyone can choose a million numbers with the same hash, and comparing those takes hours.
 MOST_PAIRS = 4096 * 4096
@@ -30,9 +32,14 @@ class TooDeepError(ValueError):
     """A value nests deeper than `MAX_DEPTH`, or nests too much data."""
 
 
-def nested_allowed(packed: bytes) -> int:
-    """Return how many bytes of extensions a value of these bytes may hold."""
-    return max(_NESTED_BYTES, _NESTED_TIMES * len(packed))
+def nested_allowed(packed: bytes, levels: int = 0) -> int:
+    """Return how many bytes of extensions a value of these bytes may hold.
+
+    Args:
+        packed: the value.
+        levels: count the extensions at so many levels ahead. At each, they hold no more bytes than the whole value.
+    """
+    return max(_NESTED_BYTES, _NESTED_TIMES * len(packed)) - levels * len(packed)
 
 
 class AlikeKeys:

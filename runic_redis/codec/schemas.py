@@ -12,8 +12,8 @@ import msgpack
 from msgspec.msgpack import Ext
 
 from runic_redis.codec.extensions import OBJECT, SCALAR_DECODERS, decode_scalars
-from runic_redis.codec.limits import nested_allowed
-from runic_redis.codec.native import BYTES, EXTENSIONS, NATIVE, VALUES, RowReader, row_reader
+from runic_redis.codec.limits import OBJECT_LEVELS, nested_allowed
+from runic_redis.codec.native import BYTES, EXTENSIONS, NATIVE, VALUES, RowReader, kinds_of, row_reader
 from runic_redis.codec.value_decoder import Decoding, FindBuilder, extended
 from runic_redis.errors import DecodeError, IncompatibleEvent
 from runic_redis.events.attributes import Build
@@ -21,8 +21,6 @@ from runic_redis.events.event_types import Several
 
 # Stop reading typed rows after this many failures in a row. A type that msgspec cannot read usually fails each time.
 _TRIES = 100
-# How deep in objects msgspec reads objects. At each level, the extensions hold no more bytes than the whole entry.
-_DEEPEST = 3
 # With fewer rows, restoring the values one by one takes less time.
 _MANY = 4
 _SHORT_ARRAY, _SHORT_ARRAYS = 0x90, 0xF0
@@ -122,8 +120,9 @@ class Schemas:
             values: Iterable[Sequence[Any]] = rows
             if reader.extended:
                 # Extensions that msgspec reads count as much as they may hold at most.
-                left = nested_allowed(packed) - (_DEEPEST + 1) * len(packed)
-                values = self._restored(rows, reader, Decoding(self.find_builder, left, text_keys=True), 0)
+                left = nested_allowed(packed, OBJECT_LEVELS + 1)
+                decoding = Decoding(self.find_builder, left, text_keys=True)
+                values = self._restored(rows, reader, decoding, 0)
         except Exception:  # another type, or damage: msgpack finds out which
             typed.note_failure()
             return None
@@ -188,7 +187,7 @@ class Schemas:
         index = first[1] if len(first) > 1 and first[0] & _SHORT_ARRAYS == _SHORT_ARRAY else -1
         typed = self._typed_of(index)
         reader = None if typed is None else typed.reader
-        if typed is None or reader is None or typed.restorer.multiplies or depth == _DEEPEST:
+        if typed is None or reader is None or typed.restorer.multiplies or depth == OBJECT_LEVELS:
             return None
         try:
             rows = list(map(reader.one, parts))
@@ -216,6 +215,6 @@ def _one_by_one(values: Iterable[Any], decoding: Decoding, depth: int) -> list[A
     return [extended(decoding, depth, one.code, bytes(one.data)) if type(one) is Ext else one for one in values]
 
 
-def _form(values: Iterable[Any]) -> int:
-    kinds = set(map(type, values))
+def _form(values: Sequence[Any]) -> int:
+    kinds = kinds_of(values)
     return (BYTES if bytes in kinds else VALUES) | (VALUES if kinds <= NATIVE else EXTENSIONS)

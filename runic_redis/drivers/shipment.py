@@ -44,7 +44,7 @@ class Shipment:
         if self._confirming is not None:
             commands += self._confirming.commands(first.key)
         self.count = len(commands)
-        data = pack_command(commands[0]) if self.count == 1 else b"".join(map(pack_command, commands))
+        data = b"".join(map(pack_command, commands))
         self.unsent = [data]
         if len(data) > _PIECE_BYTES:
             self.unsent = [data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES)]

@@ -353,7 +353,7 @@ class Sender:
             if isinstance(outcome, StoreError):
                 self._fail(queue, calls, outcome)
                 continue
-            answers = outcome if len(calls) == len(outcome) else outcome[at : at + len(calls)]
+            answers = outcome[at : at + len(calls)]
             at += len(calls)
             # A node that rejects the login does so for its own calls alone.
             if error := first_error(answers):

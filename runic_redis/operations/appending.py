@@ -22,7 +22,6 @@ from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operatio
 from runic_redis.protocol.refusals import answer, not_durable
 from runic_redis.protocol.scripts import load_script
 
-_SCRIPT = load_script("append")
 # In place of the ID of an entry that the workflow is known to have.
 _NONE_SEEN = b"1"
 # A commit's first arguments, in lua/append.lua.
@@ -180,7 +179,7 @@ def _command(
         args += fact_arguments(context, facts)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
-    return Command(args, keys.events, _SCRIPT, touched, _RETRY_AT, workflow_id, True, size, writes, tried)
+    return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:

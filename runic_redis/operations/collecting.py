@@ -102,7 +102,8 @@ def _check_indexes(context: Context) -> Operation[None]:
     numbers = context.keys.partition_numbers()
     counts = yield from ask_all([count_call(context, number) for number in numbers])
     for number, reply in zip(numbers, counts, strict=True):
-        counted, there = PartitionCounts(*reply)[1:3]
+        counts_of_it = PartitionCounts(*reply)
+        counted, there = counts_of_it.workflows, counts_of_it.indexed
         if read_cursor(counted, context.keys.partition(number)) != there:
             raise DecodeError(
                 f"The index at the key {context.keys.index(number)!r} is lost or altered: {there} of {int(counted)} "

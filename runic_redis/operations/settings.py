@@ -169,7 +169,7 @@ def _make_partitions(context: Context) -> Operation[None]:
 
 
 class PartitionCounts(NamedTuple):
-    """What lua/count.lua replies: each count as the partition's hash has it, then the size of the sorted set.
+    """The reply of lua/count.lua: each count as the partition's hash has it, then the size of the sorted set.
 
     Attributes:
         made: whether the partition was made.

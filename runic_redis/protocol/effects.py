@@ -227,13 +227,11 @@ def call_script(
     *,
     retry_at: int | None = None,
     workflow_id: str = "",
-    joins: bool = False,
     size: int = 0,
     writes: bool = False,
-    tried: Argument = "1",
 ) -> Command:
     """Return a command that calls a script. For the arguments see `Command`."""
-    return Command(args, keys[0], load_script(name), keys, retry_at, workflow_id, joins, size, writes, tried)
+    return Command(args, keys[0], load_script(name), keys, retry_at, workflow_id, size=size, writes=writes)
 
 
 def call_once(

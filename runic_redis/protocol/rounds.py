@@ -137,10 +137,6 @@ class Call:
         if script is None:
             return tuple(self.requests[0].args)
         name, what = ("EVAL", script.text) if self._with_text else ("EVALSHA", script.sha)
-        if len(self.requests) == 1:
-            (request,) = self.requests
-            names = request.command.keys
-            return (name, what, str(len(names)), *names, *request.args)
         keys: list[str] = []
         args: list[Argument] = []
         for request in self.requests:
