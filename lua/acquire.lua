@@ -4,7 +4,8 @@
 --                     completed, expires
 -- KEYS[2]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[3]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[4]  partition  hash of the partition: made, counts, fence, leased, and the replies to retries
+-- KEYS[4]  partition  hash of the partition: made, counts, position, fence, leased, and the replies to retries
+-- KEYS[5]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -25,11 +26,12 @@
 --@include partition
 --@include index
 --@include members
+--@include feed
 --@include calls
 --@include replies
 --@include owner
 
-local meta_key, index, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local meta_key, index, leases, partition, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local workflow, call_id, retry, owner, ttl_ms, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local is_claim = ARGV[7] == 'claim'
 
@@ -77,6 +79,7 @@ local function act()
   redis.call('ZCARD', leases)
   local problem, retried = not meta[6] and meta_error(index, workflow)
   if not meta[6] and not problem then problem, retried = partition_error(partition) end
+  if not meta[6] and not problem then problem = feed_error(feed, index, partition) end
   if problem then return problem end
 
   -- A user who may not count is rejected before anything is written.
@@ -87,6 +90,7 @@ local function act()
     redis.call('HSET', meta_key, 'created', int(micros))
     if retried then redis.call('HSET', meta_key, 'retried', '1') end
     touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+    add_to_feed(feed, index, partition, ms, 1, '0', 0, workflow)
     meta[6] = micros
   end
   redis.call('HSET', meta_key, 'fence', int(token), 'lease_id', call_id, 'lease_owner', owner,

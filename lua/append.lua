@@ -5,7 +5,9 @@
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
 --                     lease_until, expires
 --           index     sorted set of the partition's workflows by the time of their last write
---           partition hash of the partition: made, counts, leased, and the replies to retries
+--           partition hash of the partition: made, counts, position, leased, and the replies to retries
+--           and if the namespace has a feed
+--           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
 --           and if the commit has a lease, a snapshot or facts
@@ -21,6 +23,7 @@
 --                      or '1'
 --           time_us    the caller's time (Unix microseconds)
 --           options    letters; for each of them an argument follows, in the same order:
+--                      p  how many events it has, if the namespace has a feed and the commit takes a position
 --                      c  id of the call, if the caller gave the commit's id
 --                      e  expected cursor
 --                      m  metadata
@@ -78,6 +81,19 @@ local function make_rare_functions(now_us, now_ms)
     local reason = meta_error(w.index, w.id)
     if reason then return reason end
     return partition_error(w.partition)
+  end
+
+  -- Take back a position after the feed has rejected its entry. Return the error.
+  local function take_back(partition, position, count, failure)
+    call('HINCRBY', partition, 'position', -count)
+    if position == tonumber(count) then call('HDEL', partition, 'position') end
+    return string.find(failure, 'equal or smaller', 1, true) and 'DAMAGED position' or failure
+  end
+
+  -- Replace the feed's entry of a commit that was not stored: positions have no gaps.
+  local function void_entry(feed, position, count)
+    call('XDEL', feed, int(position) .. '-' .. now_ms)
+    call('XADD', feed, int(position) .. '-' .. int(ms + 1), 'void ' .. count, '0 ')
   end
 
   -- Read a workflow that is not plain, from the values of its meta hash. Return an error; or nil, its cursor, the
@@ -213,7 +229,7 @@ local function make_rare_functions(now_us, now_ms)
   return {
     workflow_of = workflow_of, read_workflow = read_workflow, is_from_replica = is_from_replica,
     earlier_reply = earlier_reply, extras_of = extras_of, lease_error = lease_error, extras_error = extras_error,
-    store_extras = store_extras, keep_reply = keep_reply,
+    store_extras = store_extras, keep_reply = keep_reply, take_back = take_back, void_entry = void_entry,
   }
 end
 
@@ -236,7 +252,7 @@ local waiting = {}
 -- The functions for what is rare, and the workflow as they take it.
 local rare, w
 while true do
-  local stream, its_meta, its_index, its_partition, commits = unpack(KEYS, key, key + 4)
+  local stream, its_meta, its_index, its_partition, feed = unpack(KEYS, key, key + 4)
   local workflow_id, commit_id, tried, time_us, options = unpack(ARGV, at, at + 4)
   if stream ~= events then
     -- Save the cursor of the workflow before, and the time of this write.
@@ -273,8 +289,11 @@ while true do
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
   end
-  local given, first = NONE, at + 5
-  if options ~= '' then
+  local given, first, feed_count = NONE, at + 5, nil
+  if options == 'p' then
+    -- A plain commit of a namespace with a feed. The general way would take a twentieth longer.
+    feed_count, first = ARGV[first], first + 1
+  elseif options ~= '' then
     given = {}
     for letter in string.gmatch(options, '.') do
       local value = ARGV[first]
@@ -282,7 +301,11 @@ while true do
     end
   end
   local call_id, expected, metadata, last = given.c, given.e, given.m, first - 1 + 3 * (given.n or 1)
-  local next_at, next_key = last + 1, key + (call_id and 5 or 4)
+  local next_at, next_key = last + 1, key + 4
+  feed_count = feed_count or given.p
+  if feed_count then next_key = next_key + 1 end
+  local commits = KEYS[next_key]
+  if call_id then next_key = next_key + 1 end
   local extras = given.l or given.s or given.f or given.a
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
@@ -309,13 +332,42 @@ while true do
     if not reply and extras then reply = rare.extras_error(w, extras) end
     if not reply then
       reply = cursor
+      local position, refused
+      if feed_count then
+        -- The entry of the feed comes first: if the feed rejects it, nothing is changed.
+        position = try('HINCRBY', partition, 'position', feed_count)
+        if type(position) == 'table' then
+          refused = position
+        else
+          local id, commit = string.format('%d-%s', position, now_ms), string.format('%d ', cursor + feed_count)
+          local what = feed_count
+          if given.n or #ARGV[last] >= LARGE then
+            -- Readers bound their pages by the sizes of large commits.
+            local size = 0
+            for place = first, last, 3 do size = size + #ARGV[place + 1] + #ARGV[place + 2] end
+            what = what .. ' ' .. size
+          end
+          refused = try('XADD', feed, id, what, commit .. workflow)
+          if refused.err then
+            rare = rare or make_rare_functions(now_us, now_ms)
+            refused.err = rare.take_back(partition, position, feed_count, refused.err)
+          end
+        end
+        if refused.err then reply, last = refused, first - 1 end
+      end
       for place = first, last, 3 do
         local count, header, payload = unpack(ARGV, place, place + 2)
         local after = cursor + count
         local text = string.format('%d', after)
         reply = metadata and try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id, 'm', metadata)
           or try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id)
-        if reply.err then break end
+        if reply.err then
+          if position then
+            rare = rare or make_rare_functions(now_us, now_ms)
+            rare.void_entry(feed, position, feed_count)
+          end
+          break
+        end
         cursor, cursor_text, largest = after, text, math.max(largest, #header + #payload)
       end
       is_stored = type(reply) ~= 'table'

@@ -10,7 +10,8 @@
 -- KEYS[8]   leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[9]   expiring   sorted set of the partition's workflows that expire, by when
 -- KEYS[10]  completed  sorted set of the partition's completed workflows by the time of that
--- KEYS[11]  partition  hash of the partition: counts, and the replies to retries
+-- KEYS[11]  partition  hash of the partition: counts, position, and the replies to retries
+-- KEYS[12]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -20,17 +21,19 @@
 -- ARGV[5]   id of this call: an imported workflow has the time of creation that it had before
 -- ARGV[6]   '' on a first try
 -- Reply     integer: 1 if it was deleted, 0 if there was none to delete
--- Errors    LEASE_LOST <owner, percent-encoded>
+-- Errors    LEASE_LOST <owner, percent-encoded>; DAMAGED <what>
 
 --@include numbers
 --@include members
 --@include calls
 --@include replies
 --@include owner
+--@include clock
 --@include lease
+--@include feed
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local index, leases, expiring, completed, partition = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local index, leases, expiring, completed, partition, feed = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local workflow, created, lease, expires, call_id, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local meta = redis.call('HMGET', meta_key, 'created', 'fence', 'expires', 'retried')
@@ -42,6 +45,7 @@ end
 local function act()
   if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
   local problem = meta[1] and lease_error(lease, meta[2], meta_key, leases)
+  problem = problem or feed_error(feed, index, partition)
   if problem then return problem end
   -- UNLINK deletes a value of any type. Reading each key first rejects a foreign value.
   redis.call('XLEN', events)
@@ -56,7 +60,12 @@ local function act()
   redis.call('HLEN', partition)
   -- UNLINK first: if the user may not use it, nothing is changed.
   redis.call('UNLINK', events, meta_key, snapshot, log, commits, refs)
-  if redis.call('ZREM', index, workflow) == 1 then redis.call('HINCRBY', partition, 'workflows', -1) end
+  local was_indexed = redis.call('ZREM', index, workflow) == 1
+  if was_indexed then redis.call('HINCRBY', partition, 'workflows', -1) end
+  if meta[1] or was_indexed then
+    local _, ms = now()
+    add_to_feed(feed, index, partition, ms, 1, 'deleted', 0, workflow)
+  end
   remove_member(leases, workflow, partition, 'unfinished')
   remove_member(completed, workflow, partition, 'completed')
   redis.call('ZREM', expiring, workflow)

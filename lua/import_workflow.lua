@@ -16,7 +16,8 @@
 -- KEYS[14]  leases    sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
 -- KEYS[16]  completed sorted set of the partition's completed workflows by the time of that
--- KEYS[17]  partition hash of the partition: made, counts
+-- KEYS[17]  partition hash of the partition: made, counts, position
+-- KEYS[18]  feed      stream of the partition's commits; the index again, if the namespace has no feed
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
@@ -28,16 +29,20 @@
 -- ARGV[9…]  the other fields of its meta hash
 -- Reply     integer: 1
 -- Errors    WORKFLOW_EXISTS, if there is another of this id; IMPORT_LOST, if another import of it has begun since;
---           IMPORT_INCOMPLETE <how many entries there are>; NEW_PARTITION
+--           IMPORT_INCOMPLETE <how many entries there are>; DAMAGED <what>; NEW_PARTITION
 
 --@include partition
 --@include index
 --@include members
+--@include numbers
+--@include clock
+--@include feed
 
 local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]
 local gathered_commits, gathered_refs, gathered = KEYS[4], KEYS[5], KEYS[6]
 local events, snapshot, log, commits, refs, meta_key = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local index, leases, expiring, completed, partition = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
+local index, leases, expiring, completed = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local partition, feed = KEYS[17], KEYS[18]
 local workflow, import_id, wanted, last_id, written_us = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local is_unfinished, expires, created = ARGV[6] == '1', ARGV[7], ARGV[8]
 
@@ -49,6 +54,7 @@ redis.call('ZCARD', leases)
 redis.call('ZCARD', expiring)
 redis.call('ZCARD', completed)
 local problem, retried = partition_error(partition)
+problem = problem or feed_error(feed, index, partition)
 if problem then return redis.error_reply(problem) end
 local is_current = redis.call('HGET', gathered, 'begun') == import_id
 -- Return an error, and delete what this import has gathered.
@@ -83,6 +89,13 @@ if snapshot_cursor then redis.call('HSET', meta_key, 'snapshot', snapshot_cursor
 if redis.call('STRLEN', log) > 0 then redis.call('HSET', meta_key, 'log', '1') end
 if retried then redis.call('HSET', meta_key, 'retried', '1') end
 touch_index(index, partition, written_us, workflow)
+-- One entry of the feed stands for all of its events. The meta hash notes which: their times are from another server.
+local cursor, trimmed = unpack(redis.call('HMGET', meta_key, 'cursor', 'trimmed'))
+local held = (as_count(cursor) or 0) - (as_count(trimmed) or 0)
+local _, ms = now()
+local position = held > 0 and add_to_feed(feed, index, partition, ms, held, '+' .. int(held), cursor, workflow)
+  or add_to_feed(feed, index, partition, ms, 1, '0', 0, workflow)
+if position then redis.call('HSET', meta_key, 'imported', int(position)) end
 local completed_ms = redis.call('HGET', meta_key, 'completed')
 if completed_ms then
   add_member(completed, completed_ms, workflow, partition, 'completed')

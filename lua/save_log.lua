@@ -4,8 +4,9 @@
 -- KEYS[2]  meta       hash of the workflow: created, retried, log, refs, fence, lease_until, expires
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[5]  partition  hash of the partition: made, counts, leased, and the replies to retries
--- KEYS[6]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does;
+-- KEYS[5]  partition  hash of the partition: made, counts, position, leased, and the replies to retries
+-- KEYS[6]  feed       stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[7]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does;
 --          then, for each fact that is not stored already, its bucket, and the bucket's sorted set of times
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
@@ -29,13 +30,15 @@
 --@include owner
 --@include lease
 --@include facts
+--@include feed
 
-local log, meta_key, index, leases, partition, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local log, meta_key, index, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local feed, refs = KEYS[6], KEYS[7]
 local workflow, call_id, retry, lease, data, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local facts, ahead = tonumber(ARGV[7]), ARGV[8] ~= ''
 
 -- The places of the first fact, and of the sorted set of references.
-local FIRST_FACT, REFS = 9, 6
+local FIRST_FACT, REFS = 9, 7
 
 local meta = redis.call('HMGET', meta_key, 'created', 'retried', 'fence', 'expires')
 if retry ~= '' or meta[2] or not meta[1] then
@@ -56,8 +59,12 @@ local function act()
   problem = problem or facts_error(FIRST_FACT, REFS, facts, ahead, meta_key)
   local retried
   if not problem and not meta[1] then problem, retried = partition_error(partition) end
+  if not problem and not meta[1] then problem = feed_error(feed, index, partition) end
   if problem then return problem end
-  redis.call('HSETNX', meta_key, 'created', int(micros))
+  if not meta[1] then
+    redis.call('HSET', meta_key, 'created', int(micros))
+    add_to_feed(feed, index, partition, ms, 1, '0', 0, workflow)
+  end
   redis.call('HSET', meta_key, 'log', '1')
   if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[1] = true

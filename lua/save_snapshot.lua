@@ -4,7 +4,8 @@
 -- KEYS[2]  meta       hash of the workflow: cursor, created, retried, snapshot, fence, lease_until, expires
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[5]  partition  hash of the partition: made, counts, leased, and the replies to retries
+-- KEYS[5]  partition  hash of the partition: made, counts, position, leased, and the replies to retries
+-- KEYS[6]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -28,8 +29,9 @@
 --@include replies
 --@include owner
 --@include lease
+--@include feed
 
-local snapshot, meta_key, index, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local snapshot, meta_key, index, leases, partition, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local workflow, call_id, retry, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local wanted, data, caller_us = ARGV[5], ARGV[6], ARGV[7]
 
@@ -55,11 +57,15 @@ local function act()
   local top = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
   local retried
   if not meta[2] then problem, retried = partition_error(partition) end
+  if not meta[2] and not problem then problem = feed_error(feed, index, partition) end
   if problem then return problem end
 
   redis.call('HSET', snapshot, 'cursor', wanted, 'time', int(ms), 'data', data)
   redis.call('HSET', meta_key, 'snapshot', wanted)
-  if not meta[2] then redis.call('HSET', meta_key, 'created', int(micros)) end
+  if not meta[2] then
+    redis.call('HSET', meta_key, 'created', int(micros))
+    add_to_feed(feed, index, partition, ms, 1, '0', 0, workflow)
+  end
   if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[2] = true
   touch_index(index, partition, next_score(top, micros, caller_us), workflow)

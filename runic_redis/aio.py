@@ -78,6 +78,8 @@ class AsyncRedisStore:
         unknown_events: as for `RedisStore`.
         durability: as for `RedisStore`.
         registry: as for `RedisStore`.
+        feed: as for `RedisStore`.
+        feed_days: as for `RedisStore`.
 
     Attributes:
         closed: whether the store has been closed.
@@ -97,8 +99,12 @@ class AsyncRedisStore:
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
+        feed: bool | None = None,
+        feed_days: float | None = 7.0,
     ) -> None:
-        self._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
+        self._prepare(
+            make_context(namespace, partitions, unknown_events, durability, registry, feed, feed_days), deadline_s
+        )
         self._connected: Connected | None = connect_client(client, AIO)
 
     @classmethod
@@ -112,13 +118,17 @@ class AsyncRedisStore:
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
+        feed: bool | None = None,
+        feed_days: float | None = 7.0,
     ) -> Self:
         """Return a store that connects to a URL, and closes the connection when it is closed.
 
         It connects when it is opened. See `RedisStore.from_url`.
         """
         store = cls.__new__(cls)
-        store._prepare(make_context(namespace, partitions, unknown_events, durability, registry), deadline_s)
+        store._prepare(
+            make_context(namespace, partitions, unknown_events, durability, registry, feed, feed_days), deadline_s
+        )
         store._url = find_url(url)
         return store
 

@@ -13,6 +13,7 @@ MAX_CURSOR = 2**53 - 1
 MAX_PARTITIONS = 4096
 # No time in Redis overflows.
 MAX_SECONDS = 10**11
+MAX_DAYS = 365_000
 # Threads and event loops cannot wait for longer than some centuries.
 MAX_DEADLINE_S = 10**9
 # Of a snapshot, a fact or a log: half of a Redis string's limit, so a request always fits the server's limits.
@@ -85,6 +86,17 @@ def check_seconds(seconds: Any, name: str, most: int = MAX_SECONDS) -> float:
             f"{name} is a number of seconds from 0 to {most}, not {short_repr(seconds)}; nothing was sent."
         )
     return float(seconds)
+
+
+def check_days(days: Any, name: str) -> float:
+    """Return a number of days, from 0 to a thousand years."""
+    if not isinstance(days, int | float) or isinstance(days, bool):
+        raise InvalidType(f"{name} is a number of days, not {short_repr(days)}; nothing was sent.")
+    if not 0 <= days <= MAX_DAYS:
+        raise InvalidArgument(
+            f"{name} is a number of days from 0 to {MAX_DAYS}, not {short_repr(days)}; nothing was sent."
+        )
+    return float(days)
 
 
 def check_owner(owner: Any) -> str:

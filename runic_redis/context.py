@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runic_redis.arguments import check_namespace, check_partitions
+from runic_redis.arguments import check_days, check_namespace, check_partitions
 from runic_redis.codec import Codec
 from runic_redis.durability import Durability, check_durability
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, short_repr
@@ -15,6 +15,8 @@ from runic_redis.observing import Observer
 
 URL_VARIABLE = "RUNIC_REDIS_URL"
 DEFAULT_PARTITIONS = 64
+DEFAULT_FEED = False
+DEFAULT_FEED_DAYS = 7.0
 # How many workflows' last entries are kept. They shorten the scan of a retry; nothing depends on them.
 _MOST_SEEN = 16_384
 
@@ -29,6 +31,9 @@ class Context:
         url: where the store is connected, without a password.
         made: whether the namespace is known to exist with these settings.
         any_partitions: whether to use the namespace with the number of partitions that it has.
+        any_feed: whether to use the namespace with or without a feed, as it was made.
+        feed_days: for how many days the feed of a namespace keeps its entries if this store makes the namespace; None
+            for ever.
         durability: the durability of writes whose call names none.
         confirmations: how the server confirms each durability, once that is known.
         wait_s: how long a blocking command may wait on the server.
@@ -48,6 +53,8 @@ class Context:
     url: str = ""
     made: bool = False
     any_partitions: bool = False
+    any_feed: bool = False
+    feed_days: float | None = None
     durability: Durability = "memory"
     confirmations: dict[Durability, Any] = field(default_factory=dict)
     wait_s: float = 1.0
@@ -79,6 +86,8 @@ def make_context(
     unknown_events: UnknownEvents,
     durability: Durability = "memory",
     registry: EventRegistry | None = None,
+    feed: bool | None = None,
+    feed_days: float | None = DEFAULT_FEED_DAYS,
 ) -> Context:
     """Return the context of a store with these settings.
 
@@ -91,11 +100,19 @@ def make_context(
         )
     if registry is not None and not isinstance(registry, EventRegistry):
         raise InvalidType(f"registry is an EventRegistry, not {short_repr(registry)}; nothing was sent.")
-    keys = Keys(check_namespace(namespace), DEFAULT_PARTITIONS if partitions is None else check_partitions(partitions))
+    if feed is not None and not isinstance(feed, bool):
+        raise InvalidType(f"feed is True, False or None, not {short_repr(feed)}; nothing was sent.")
+    keys = Keys(
+        check_namespace(namespace),
+        DEFAULT_PARTITIONS if partitions is None else check_partitions(partitions),
+        DEFAULT_FEED if feed is None else feed,
+    )
     return Context(
         keys,
         Codec(default_registry if registry is None else registry, unknown_events),
         any_partitions=partitions is None,
+        any_feed=feed is None,
+        feed_days=None if feed_days is None else check_days(feed_days, "feed_days"),
         durability=check_durability(durability),
     )
 

@@ -5,6 +5,7 @@
     ├── SnapshotNotFound (LookupError)
     ├── FactNotFound (LookupError)
     ├── EventsTrimmed
+    ├── FeedTrimmed
     ├── CursorConflict
     │   └── CommitsLost
     ├── SnapshotConflict
@@ -131,6 +132,23 @@ class EventsTrimmed(StoreError):
 
     def __init__(self, message: str, *, first: int) -> None:
         super().__init__(message)
+        self.first = first
+
+
+class FeedTrimmed(StoreError):
+    """Requested commits have been trimmed from the feed. Nothing was changed.
+
+    The feed keeps commits for `feed_days`; the workflows still hold their events. Begin again with
+    ``start="rebuild"``: it reads everything that the workflows hold now, and then goes on with the feed.
+
+    Attributes:
+        partition: the partition.
+        first: the first position that the feed of this partition still has.
+    """
+
+    def __init__(self, message: str, *, partition: int, first: int) -> None:
+        super().__init__(message)
+        self.partition = partition
         self.first = first
 
 

@@ -16,7 +16,7 @@ FACT_BUCKETS = 4096
 class WorkflowKeys:
     """The keys of one workflow. All share a hash tag, so one script can use them in a cluster.
 
-    The last five are those of its partition.
+    The last six are those of its partition.
     """
 
     events: str
@@ -30,6 +30,7 @@ class WorkflowKeys:
     expiring: str
     completed: str
     partition: str
+    feed: str
 
 
 class ImportKeys(NamedTuple):
@@ -45,10 +46,11 @@ class ImportKeys(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The key names of a namespace with a number of partitions."""
+    """The key names of a namespace with a number of partitions, and with or without a feed."""
 
     namespace: str
     partitions: int
+    has_feed: bool = False
 
     @property
     def config(self) -> str:
@@ -83,6 +85,14 @@ class Keys:
         """Return the key of one partition's completed workflows, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:completed"
 
+    def feed(self, partition: int) -> str:
+        """Return the key of one partition's feed: an entry for each commit."""
+        return f"{{{self.namespace}:{partition}}}:feed"
+
+    def feeds(self) -> list[str]:
+        """Return the keys of all partitions' feeds, by the partitions' numbers."""
+        return [self.feed(number) for number in self.partition_numbers()]
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)
@@ -108,8 +118,8 @@ class Keys:
         return _partition_of(self.partitions, workflow_id)
 
     def workflow(self, workflow_id: str) -> WorkflowKeys:
-        """Return the keys of one workflow."""
-        return _workflow_keys(self.namespace, self.partitions, workflow_id)
+        """Return the keys of one workflow. Without a feed, its index stands in the place of the feed, for the scripts."""
+        return _workflow_keys(self.namespace, self.partitions, workflow_id, self.has_feed)
 
     def imported(self, workflow_id: str) -> ImportKeys:
         """Return the keys in which an import gathers a workflow."""
@@ -140,7 +150,7 @@ class Keys:
 
 # A program uses the same workflows again and again.
 @lru_cache(maxsize=4096)
-def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> WorkflowKeys:
+def _workflow_keys(namespace: str, partitions: int, workflow_id: str, has_feed: bool) -> WorkflowKeys:
     tag = f"{{{namespace}:{_partition_of(partitions, workflow_id)}}}"
     return WorkflowKeys(
         events=f"{tag}:events:{workflow_id}",
@@ -154,6 +164,7 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str) -> Workflo
         expiring=f"{tag}:expiring",
         completed=f"{tag}:completed",
         partition=f"{tag}:partition:{partitions}",
+        feed=f"{tag}:feed" if has_feed else f"{tag}:index",
     )
 
 

@@ -76,6 +76,10 @@ class RedisStore:
             it in an `UnknownEvent`.
         durability: how durable a write must be before its call returns, unless the call says otherwise.
         registry: the event types of this store; None for those registered by the package's `event`.
+        feed: whether the namespace has a feed, which lists every commit; fixed by the first write. None for what the
+            namespace has, or a feed for a new one.
+        feed_days: for how many days the feed of a new namespace lists a commit; None for ever. `set_feed_days` changes
+            it.
 
     Attributes:
         closed: whether the store has been closed.
@@ -96,8 +100,10 @@ class RedisStore:
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
+        feed: bool | None = None,
+        feed_days: float | None = 7.0,
     ) -> None:
-        context = make_context(namespace, partitions, unknown_events, durability, registry)
+        context = make_context(namespace, partitions, unknown_events, durability, registry, feed, feed_days)
         check_deadline(deadline_s)
         self._open(connect_client(client, SYNC), context, deadline_s)
 
@@ -112,6 +118,8 @@ class RedisStore:
         unknown_events: UnknownEvents = "raise",
         durability: Durability = "memory",
         registry: EventRegistry | None = None,
+        feed: bool | None = None,
+        feed_days: float | None = 7.0,
     ) -> Self:
         """Return a store that connects to a URL, and closes the connection when it is closed.
 
@@ -125,12 +133,14 @@ class RedisStore:
             unknown_events: as for the class.
             durability: as for the class.
             registry: as for the class.
+            feed: as for the class.
+            feed_days: as for the class.
 
         Raises:
             ConfigurationError: the URL, the server or the settings cannot be used; the message says what to do.
             StoreUnavailable: the server cannot be reached.
         """
-        context = make_context(namespace, partitions, unknown_events, durability, registry)
+        context = make_context(namespace, partitions, unknown_events, durability, registry, feed, feed_days)
         check_deadline(deadline_s)
         store = cls.__new__(cls)
         store._open(connect_url(find_url(url), SYNC, deadline_s), context, deadline_s)

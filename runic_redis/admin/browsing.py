@@ -18,7 +18,7 @@ from runic_redis.arguments import MAX_CURSOR, check_count, check_cursor, check_h
 from runic_redis.codec import HEAD_BYTES, payload_size
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, StoreError
-from runic_redis.operations.records import Commit, cursor_or_zero, decode_commit, entry_cursor
+from runic_redis.operations.records import DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.protocol.effects import Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
 
@@ -53,7 +53,7 @@ class Shown(NamedTuple):
 
     end: int
     commit_id: bytes
-    commit: Commit | None
+    commit: DecodedEntry | None
     problem: str
     size: int
     is_too_large: bool
@@ -140,7 +140,7 @@ def page(
     return decode
 
 
-def samples(context: Context, workflow_id: str, count: int) -> Operation[Callable[[], list[Commit]]]:
+def samples(context: Context, workflow_id: str, count: int) -> Operation[Callable[[], list[DecodedEntry]]]:
     """Read commits at even distances, and return a function that decodes them, from the oldest to the newest.
 
     Damaged commits are left out. A workflow of few commits is read whole.
@@ -164,8 +164,8 @@ def samples(context: Context, workflow_id: str, count: int) -> Operation[Callabl
         range(len(entries)), key=lambda place: (place == newest, place & -place or len(entries)), reverse=True
     )
 
-    def decode() -> list[Commit]:
-        taken: dict[int, Commit] = {}
+    def decode() -> list[DecodedEntry]:
+        taken: dict[int, DecodedEntry] = {}
         events, room = 0, _MOST_DECODED
         for place in coarse_to_fine:
             room -= _decoded_bytes(entries[place])

@@ -11,7 +11,7 @@ from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
 from runic_redis.operations.lost_meta import is_behind, is_left_over
-from runic_redis.operations.records import EPOCH, Commit, cursor_or_zero, decode_commit, entry_cursor
+from runic_redis.operations.records import EPOCH, DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
@@ -146,7 +146,7 @@ def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tup
     return sum(cursor for cursor, _ in cursors), sum(cursor - trimmed for cursor, trimmed in cursors)
 
 
-def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[tuple[list[Commit], list[str]]]:
+def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[tuple[list[DecodedEntry], list[str]]]:
     """Return the last entries of a workflow, the newest first, and their problems.
 
     Each entry is a commit, or a part of a large commit.
@@ -157,7 +157,7 @@ def recent_commits(context: Context, workflow_id: str, count: int) -> Operation[
         key_command("XREVRANGE", keys.events, "+", "-", "COUNT", str(count)),
         key_command("HMGET", keys.meta, "created", "trimmed"),
     ]
-    commits: list[Commit] = []
+    commits: list[DecodedEntry] = []
     damaged: list[str] = []
     try:
         (before, cursor), entries, (after, trimmed) = checked((yield Batch(commands, all_or_none=True)), commands)

@@ -322,7 +322,8 @@ class Importer:
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
         made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta)
-        touched = [*workflow.gathered, *made, keys.index, keys.leases, keys.expiring, keys.completed, keys.partition]
+        sets = (keys.index, keys.leases, keys.expiring, keys.completed)
+        touched = [*workflow.gathered, *made, *sets, keys.partition, keys.feed]
         arguments: list[Argument] = [
             *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
             *("1" if workflow.unfinished else "", expires, created),

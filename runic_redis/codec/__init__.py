@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, payload_size
-from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_count, expanded, stand_in_event
+from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_count, expanded, stand_in_event, type_names
 from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
 from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder, fact_matches, verified_bytes
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_METADATA_BYTES
@@ -102,6 +102,10 @@ class Codec:
     def decode_entry(self, header: bytes, payload: bytes) -> list[Any]:
         """Return the events of one entry, an item for each stored event; `Multiplied` if some are read as several."""
         return self._decoder.decode(header, payload)
+
+    def type_names(self, header: bytes) -> frozenset[str]:
+        """Return the names of the types that an entry's header has schemas for; "dict" for plain dicts."""
+        return type_names(header)
 
     def stand_in_event(self, header: bytes) -> Any:
         """Return an event without fields, of the first type that an entry's header names."""

@@ -1,7 +1,7 @@
 """Decode stream entries, and rebuild the objects in them; `entry_encoder` describes the format."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import msgpack
@@ -163,6 +163,19 @@ def stand_in_event(header: bytes) -> Any:
     except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
         raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
     return UnknownEvent(schema.name, schema.version, {})
+
+
+@lru_cache(maxsize=1024)
+def type_names(header: bytes) -> frozenset[str]:
+    """Return the names of the types that a header has schemas for; "dict" for plain dicts.
+
+    Raises:
+        DecodeError: the header is damaged.
+    """
+    try:
+        return frozenset("dict" if one == [None, 0, []] else parse_schema(one).name for one in _unpacked(header)[0])
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as error:
+        raise DecodeError(f"an entry's header is damaged: {reason(error)}") from error
 
 
 def _unpacked(header: bytes) -> tuple[list[Any], bool]:

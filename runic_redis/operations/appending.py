@@ -148,6 +148,9 @@ def _command(
     touched = [keys.events, keys.meta, keys.index, keys.partition]
     # The arguments by their letters, see lua/append.lua.
     options: dict[str, Argument] = {}
+    if context.keys.has_feed and entries:
+        options["p"] = str(sum(entry[0] for entry in entries))
+        touched.append(keys.feed)
     if commit_id is not None:
         options["c"] = own_id()
         touched.append(keys.commits)

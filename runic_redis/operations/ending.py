@@ -95,7 +95,7 @@ def delete_call(
     keys = context.keys.workflow(workflow_id)
     touched = [
         *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
-        *(keys.index, keys.leases, keys.expiring, keys.completed, keys.partition),
+        *(keys.index, keys.leases, keys.expiring, keys.completed, keys.partition, keys.feed),
     ]
     args = (workflow_id, created, lease, expires, own_id(), "")
     return call_script("delete", touched, args, retry_at=5, workflow_id=workflow_id)

@@ -204,7 +204,7 @@ def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
 
 def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: str) -> Command:
     keys = context.keys.workflow(workflow_id)
-    touched = [keys.meta, keys.index, keys.leases, keys.partition]
+    touched = [keys.meta, keys.index, keys.leases, keys.partition, keys.feed]
     return call_once("acquire", touched, workflow_id, owner, str(_milliseconds(ttl)), context.now_us(), mode)
 
 

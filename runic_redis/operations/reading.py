@@ -20,7 +20,7 @@ from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.lost_meta import reject_leftovers
 from runic_redis.operations.records import (
-    Commit,
+    DecodedEntry,
     commits_lost,
     decode_commit,
     entry_cursor,
@@ -271,7 +271,7 @@ class Reader:
         self._count = min(fitting, self._count * _PAGE_GROWTH, _MOST_ENTRIES)
         self._decoded = self._decoded_bytes = 0
 
-    def _cut(self, commit: Commit) -> list[Any]:
+    def _cut(self, commit: DecodedEntry) -> list[Any]:
         """Return the part of a commit that is still to be read, and move past it."""
         first, last = max(commit.start, self._low), min(commit.end, self._high)
         events = commit.events

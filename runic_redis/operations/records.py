@@ -31,7 +31,7 @@ class Record(NamedTuple):
     metadata: dict[str, Any] | None
 
 
-class Commit(NamedTuple):
+class DecodedEntry(NamedTuple):
     """One decoded entry: a commit or a part of one. Its events have the cursors from `start` + 1 to `end`.
 
     `events` has one element for each cursor. It is `multiplied` if upcasters have made `Several` events of one.
@@ -56,7 +56,7 @@ class Commit(NamedTuple):
         return [Record(place, self.time, event, self.metadata) for place, event in enumerate(events, after + 1)]
 
 
-def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_records: bool) -> Commit:
+def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_records: bool) -> DecodedEntry:
     """Return an entry, decoded; with its time and metadata, if they are wanted.
 
     Raises:
@@ -80,7 +80,7 @@ def decode_commit(context: Context, workflow_id: str, entry: Any, *, with_record
                 about = fields[fields.index(b"m", 4) + 1]
                 context.observer.received(metadata or context.codec.decode_metadata(about))
         last, size = int(end), len(header) + payload_size(payload)
-        commit = Commit(last - len(events), last, events, type(events) is Multiplied, time, metadata, size)
+        commit = DecodedEntry(last - len(events), last, events, type(events) is Multiplied, time, metadata, size)
     except UnknownEventType as error:
         raise type(error)(
             f"{error} It is in the workflow {workflow_id!r}, in the commit that ends at cursor {end.decode()}.",
@@ -133,11 +133,11 @@ def entry_cursor(entry: Any, key: str) -> int:
     return read_cursor(end, key)
 
 
-def events_trimmed(workflow_id: str, upto: int) -> EventsTrimmed:
+def events_trimmed(workflow_id: str, upto: int, remedy: str = "") -> EventsTrimmed:
     """Return the error for events up to a cursor that are trimmed."""
+    remedy = remedy or f"Load the snapshot, and read after its cursor (or after={upto})."
     return EventsTrimmed(
-        f"The events of the workflow {workflow_id!r} up to cursor {upto} have been trimmed: load the snapshot, and "
-        f"read after its cursor (or after={upto}).",
+        f"The events of the workflow {workflow_id!r} up to cursor {upto} have been trimmed. {remedy}",
         first=upto + 1,
     )
 

@@ -20,7 +20,7 @@ _log = logging.getLogger("runic_redis")
 # The version of the data format, docs/data-format.md.
 FORMAT = 2
 OLDEST_SERVER = (6, 2)
-SETTINGS = ("format", "partitions")
+SETTINGS = ("format", "partitions", "feed")
 
 
 # The warnings that this process has logged, each with the URL and the namespace of its store.
@@ -94,10 +94,10 @@ def _read_settings(context: Context) -> list[Command]:
 
 
 def _take_settings(context: Context, found: list[bytes | None], copy: list[bytes | None]) -> None:
-    if found != [None, None]:
+    if any(found):
         _check_settings(context, found)
         context.made = True
-    elif copy != [None, None]:
+    elif any(copy):
         _log.warning(
             "The settings of the namespace %r, at the key %r, are lost. The store uses their copy, and its first write "
             "restores them.",
@@ -120,7 +120,7 @@ def make_namespace(context: Context) -> Operation[None]:
     _take_settings(context, *settings)
     context.made = False
     for config in (keys.config, keys.config_copy):
-        found = yield from ask(call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions)]))
+        found = yield from ask(make_call(context, config))
         _check_settings(context, found)
     yield from _make_partitions(context)
     context.made = True
@@ -131,14 +131,22 @@ def remake_namespace(context: Context) -> Operation[None]:
 
     If another store has created it again with other partitions, this store uses these from now on.
     """
-    settings, _ = yield from ask_all(_read_settings(context))
-    partitions = settings[1] if settings[0] == str(FORMAT).encode() and settings[1] is not None else b""
-    if is_cursor(partitions) and int(partitions) not in {0, context.keys.partitions}:
-        context.keys = replace(context.keys, partitions=int(partitions))
+    (data_format, partitions, feed), _ = yield from ask_all(_read_settings(context))
+    is_known = data_format == str(FORMAT).encode() and partitions is not None and is_cursor(partitions)
+    has_feed = feed == b"1"
+    if is_known and int(partitions) and (int(partitions), has_feed) != (context.keys.partitions, context.keys.has_feed):
+        context.keys = replace(context.keys, partitions=int(partitions), has_feed=has_feed)
         context.made = True
         return
     context.made = False
     yield from make_namespace(context)
+
+
+def make_call(context: Context, config: str) -> Command:
+    """Return the call that creates the namespace's settings, or their copy, unless they exist."""
+    keys = context.keys
+    days = "" if context.feed_days is None else f"{context.feed_days:g}"
+    return call_script("make_namespace", [config], [str(FORMAT), str(keys.partitions), str(int(keys.has_feed)), days])
 
 
 def _make_partitions(context: Context) -> Operation[None]:
@@ -275,7 +283,7 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
             f"The settings of the namespace {name!r}, at the key {context.keys.config!r}, are damaged: {found!r:.100}. "
             "Nothing was written. Restore the key from a backup."
         )
-    data_format, partitions = (int(value or b"") for value in found)
+    data_format, partitions, feed = (int(value or b"") for value in found)
     if data_format != FORMAT:
         raise ConfigurationError(
             f"The namespace {name!r} has the data format {data_format}, and this version of runic_redis uses format "
@@ -283,6 +291,13 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
         )
     if context.any_partitions and 1 <= partitions <= MAX_PARTITIONS:
         context.keys = replace(context.keys, partitions=partitions)
+    if context.any_feed:
+        context.keys = replace(context.keys, has_feed=bool(feed))
+    if bool(feed) != context.keys.has_feed:
+        raise ConfigurationError(
+            f"The namespace {name!r} was made with feed={bool(feed)}, and this store asks for "
+            f"feed={context.keys.has_feed}. Nothing was written. Leave the argument out, or use another namespace."
+        )
     if partitions != context.keys.partitions:
         raise ConfigurationError(
             f"The namespace {name!r} was made with partitions={partitions}, and this store asks for "

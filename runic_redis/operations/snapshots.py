@@ -20,7 +20,7 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
     check_data(data)
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
-    touched = [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition]
+    touched = [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition, keys.feed]
     args = (by_lease, str(cursor), data, context.now_us())
     call = call_once("save_snapshot", touched, workflow_id, *args, size=len(data), writes=True)
     reply = yield from write(context, call)

@@ -31,7 +31,10 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
         raise problem
     command = call_once(
         "save_log",
-        [keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.refs, *facts.fact_keys(context, found)],
+        [
+            *(keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.feed, keys.refs),
+            *facts.fact_keys(context, found),
+        ],
         workflow_id,
         *(by_lease, encoded, context.now_us()),
         *(str(len(found)), facts.ahead_argument(context), *facts.fact_arguments(context, found)),

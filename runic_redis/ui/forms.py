@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from runic_redis.admin.browsing import KeptFact, Page, Shown
 from runic_redis.errors import DecodeError, WorkflowNotFound
 from runic_redis.events.plain import event_fields, int_text, json_text, to_json
-from runic_redis.operations.records import Commit
+from runic_redis.operations.records import DecodedEntry
 from runic_redis.ui.bounds import json_size, short, short_event, short_type, short_value
 from runic_redis.ui.graph import PREVIEW, fact_graph
 
@@ -48,7 +48,7 @@ class Filter(NamedTuple):
         return self.containing.casefold() in short_event(event, _SEARCHED).casefold()
 
 
-def sample_form(commit: Commit) -> dict[str, Any]:
+def sample_form(commit: DecodedEntry) -> dict[str, Any]:
     """Return the form of a commit that stands for its surroundings: how many events it has of which type."""
     return {
         "start": commit.start,
@@ -198,7 +198,7 @@ def _commit(entry: Shown, low: int, high: int | None, most: int, wanted: Filter,
     }
 
 
-def _metadata_texts(commit: Commit) -> dict[str, str]:
+def _metadata_texts(commit: DecodedEntry) -> dict[str, str]:
     """Return a text for each item of a commit's metadata, or its size if it is long."""
     size = json_size(commit.metadata, _LONGEST_IN_LIST)
     if size > _LONGEST_IN_LIST:

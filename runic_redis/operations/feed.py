@@ -1,0 +1,424 @@
+"""Reading the feed: the commits of all workflows, in the order of each partition, merged by their times.
+
+A page is read in two steps. The entries of the feeds come first, ahead of their need. The events of a page's commits
+come next, with one XRANGE for each workflow. That batch also asks for the last entry of the page in each feed: if it is
+still there, every entry before it is, too, so the page is the server's present history. The batch for the next page is
+in flight while the last one is decoded.
+
+Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
+"""
+
+import heapq
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from runic_redis.codec import expanded
+from runic_redis.context import Context
+from runic_redis.errors import StoreError
+from runic_redis.operations.commits import Commit, Track
+from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry
+from runic_redis.operations.feed_losses import Missing, check_places
+from runic_redis.operations.feed_pages import Page, Run, Source
+from runic_redis.operations.feed_types import TypeFilter
+from runic_redis.operations.records import EPOCH, decode_commit, entry_cursor, read_cursor
+from runic_redis.positions import Place, Positions
+from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, InFlight, Operation, key_command
+from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
+from runic_redis.protocol.refusals import checked
+
+_LAST_MS = 2**64 - 1
+# The first page is small, for readers of a few commits. Later ones hold more, up to a size in bytes.
+_FIRST_COMMITS = 64
+_MOST_COMMITS = 4096
+_PAGE_GROWTH = 8
+_PAGE_BYTES = 4 * 1024 * 1024
+# An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
+_IMPORT_ENTRIES = 256
+_IMPORT_BYTES = 8 * 1024 * 1024
+# Every so many pages, the feeds that had no more entries are read again.
+_POLL_PAGES = 8
+# How long a read waits for new entries before the partitions are checked for losses.
+_LOOK_S = 1.0
+
+
+class FeedReader:
+    """A reader of the feed in some partitions, from a place in each on.
+
+    Args:
+        context: the store's.
+        places: where to begin, by the number of each partition to read.
+        until: where to end.
+        prefix: return only commits of workflows whose ids start with this.
+        types: return only commits with an event of one of these types: classes, or names of types. None for all.
+
+    Attributes:
+        stop: ends a read that waits.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        places: Mapping[int, Place],
+        *,
+        until: Positions | None = None,
+        prefix: str = "",
+        types: Collection[str | type] | None = None,
+    ) -> None:
+        self._context = context
+        self._sources = {number: Source(number, context.keys.feed(number), place) for number, place in places.items()}
+        self._until = until
+        self._prefix = prefix
+        self._types = None if types is None else TypeFilter(context, types)
+        self._limit = _FIRST_COMMITS
+        self._ahead: tuple[Page, InFlight] | None = None
+        self._missing = Missing(context)
+        self._pages = 0
+        # Whether all that was there is read, so that new entries come from reads that wait.
+        self._follows = False
+        # In a cluster, the feed that the last read waited for.
+        self._turn = 0
+        self.stop = Stop()
+
+    @property
+    def places(self) -> dict[int, Place]:
+        """The place after the last commit that was returned, by partition."""
+        return {source.number: source.place for source in self._sources.values()}
+
+    @property
+    def positions(self) -> Positions:
+        """The positions after the last commit that was returned."""
+        return Positions(tuple(self._all_places()))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the reader's last positions are reached."""
+        return all(source.is_done and not source.entries for source in self._sources.values())
+
+    def open(self) -> Operation[None]:
+        """Check that the feed can be read from the first places on.
+
+        Raises:
+            FeedTrimmed: commits after them were trimmed from the feed.
+            CommitsLost: the server has lost commits before them.
+        """
+        yield from check_places(self._context, self.places)
+
+    def add(self, partition: int, place: Place) -> None:
+        """Read one more partition from now on."""
+        self._restart()
+        self._sources[partition] = Source(partition, self._context.keys.feed(partition), place)
+
+    def remove(self, partition: int) -> None:
+        """Read a partition no more."""
+        self._restart()
+        del self._sources[partition]
+
+    def close(self) -> None:
+        """Cancel the page in flight, if there is one."""
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+            self._ahead = None
+
+    def next_page(self, wait_s: float | None = 0.0) -> Operation[list[Commit]]:
+        """Return the next commits; none if there are none for some time.
+
+        Args:
+            wait_s: how long to wait at most for a commit; None for as long as a read waits.
+
+        Raises:
+            EventsTrimmed: events of a commit were trimmed before they were read.
+            FeedTrimmed: commits were trimmed from the feed before they were read.
+            CommitsLost: the server has lost commits.
+            UnknownEventType: a commit holds an event of a type that is not registered.
+            DecodeError: the stored data is damaged.
+        """
+        has_waited = False
+        while not self.is_done:
+            if self._ahead is not None:
+                (page, in_flight), self._ahead = self._ahead, None
+                answers = yield Await(in_flight)
+            else:
+                steps = yield from self._next_steps()
+                if not steps:
+                    if has_waited or wait_s == 0:
+                        # The next call begins with what is there now.
+                        self._follows = self._follows and wait_s != 0
+                        break
+                    yield from self._wait(wait_s)
+                    has_waited = True
+                    continue
+                if steps[0][1].kind == IMPORTED:
+                    if commits := (yield from self._read_import(*steps[0])):
+                        return commits
+                    continue
+                page = self._page(steps)
+                answers = yield page.batch
+            if commits := (yield from self._finish(page, checked(answers, page.batch.commands))):
+                return commits
+        return []
+
+    def _restart(self) -> None:
+        """Drop all that was read ahead."""
+        self.close()
+        self._follows = False
+        for source in self._sources.values():
+            source.reset(source.place)
+
+    def _all_places(self) -> list[Place]:
+        places = [Place()] * self._context.keys.partitions
+        for number, source in self._sources.items():
+            places[number] = source.place
+        return places
+
+    def _fill_size(self) -> int:
+        """Return how many entries to read ahead of each source."""
+        return max(16, 2 * self._limit // max(1, len(self._sources)))
+
+    def _fill(self, source: Source) -> Command:
+        """Return the command that reads entries ahead."""
+        return key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(self._fill_size()))
+
+    def _take_fills(self, sources: Sequence[Source], replies: Sequence[Sequence[Any]]) -> Operation[None]:
+        for source, reply in zip(sources, replies, strict=True):
+            source.at_end = len(reply) < self._fill_size()
+            is_whole = source.take(reply, self._last_position(source))
+            # A gap is explained once the entries before it are returned.
+            if not is_whole and not source.entries and source.read_to == source.place.position:
+                yield from check_places(self._context, {source.number: source.place})
+
+    def _next_steps(self) -> Operation[list[tuple[Source, FeedEntry]]]:
+        """Return the entries of the next page; none if there are no more, or a read that waits is to find them."""
+        if (steps := self._plan()) or self._follows:
+            return steps
+        empty = [source for source in self._sources.values() if not source.entries and not source.is_done]
+        commands = [self._fill(source) for source in empty]
+        batch = Batch(commands, own_connection=True)
+        yield from self._take_fills(empty, checked((yield batch), commands))
+        steps = self._plan()
+        self._follows = not steps
+        return steps
+
+    def _plan(self) -> list[tuple[Source, FeedEntry]]:
+        """Take the entries of the next page from the sources, in the order of their times.
+
+        The entry of an import is a page by itself, and stays in its source until it is read to its end.
+        """
+        sources = self._sources
+        if any(not source.entries and not source.at_end and not source.is_done for source in sources.values()):
+            return []
+        heads = [(source.entries[0].ms, number) for number, source in sources.items() if source.entries]
+        heapq.heapify(heads)
+        steps: list[tuple[Source, FeedEntry]] = []
+        size = 0
+        while heads and len(steps) < self._limit and size < _PAGE_BYTES:
+            number = heads[0][1]
+            source = sources[number]
+            entry = source.entries[0]
+            if entry.kind == IMPORTED:
+                return steps or [(source, entry)]
+            source.entries.popleft()
+            steps.append((source, entry))
+            size += entry.size
+            if source.entries:
+                heapq.heapreplace(heads, (source.entries[0].ms, number))
+            elif source.at_end or source.is_done:
+                heapq.heappop(heads)
+            else:
+                break
+        if steps:
+            self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS)
+        return steps
+
+    def _page(self, steps: list[tuple[Source, FeedEntry]]) -> Page:
+        runs: dict[str, Run] = {}
+        closed: list[Run] = []
+        lasts: dict[Source, FeedEntry] = {}
+        prefix = self._prefix
+        for step, (source, entry) in enumerate(steps):
+            lasts[source] = entry
+            workflow_id = entry.workflow_id
+            if entry.kind == COMMIT and workflow_id.startswith(prefix):
+                run = runs.get(workflow_id)
+                if run is not None and run.end == entry.cursor - entry.span:
+                    run.end = entry.cursor
+                    run.entries.append((step, entry))
+                    continue
+                if run is not None:
+                    closed.append(run)
+                runs[workflow_id] = Run(step, entry)
+            elif entry.kind == DELETED:
+                # The events before it in the page are gone.
+                runs.pop(workflow_id, None)
+        closed += runs.values()
+        commands = [run.command(self._context) for run in closed]
+        commands += [
+            key_command("XRANGE", source.key, entry.entry_id, entry.entry_id) for source, entry in lasts.items()
+        ]
+        few = self._fill_size() // 2
+        # A feed that had no more entries may have some by now, and must not wait until all others have none.
+        self._pages += 1
+        is_poll = self._pages % _POLL_PAGES == 0
+        fills = [
+            source
+            for source in self._sources.values()
+            if len(source.entries) < few and (is_poll or not source.at_end) and not source.is_done
+        ]
+        commands += [self._fill(source) for source in fills]
+        return Page(steps, closed, lasts, fills, Batch(commands, own_connection=True, all_or_none=True))
+
+    def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
+        """Return the commits of a page that was read, and begin the next one."""
+        at = len(page.runs)
+        still_there = replies[at : at + len(page.lasts)]
+        if not all(still_there):
+            # Another history, or none: from where the reader is, it must be the same.
+            self._restart()
+            yield from self.open()
+            return []
+        yield from self._take_fills(page.fills, replies[at + len(page.lasts) :])
+        steps = self._plan()
+        if steps and steps[0][1].kind != IMPORTED:
+            following = self._page(steps)
+            self._ahead = following, (yield Begin(following.batch))
+        found: list[Sequence[Any]] = [()] * len(page.steps)
+        for run, reply in zip(page.runs, replies[:at], strict=True):
+            run.take(reply, found)
+        return (yield from self._commits(page.steps, found))
+
+    def _commits(
+        self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Sequence[Any]]
+    ) -> Operation[list[Commit]]:
+        """Return the commits of a page, and move past them."""
+        passed: list[tuple[int, Place]] = []
+        track = Track(self._all_places(), passed)
+        commits: list[Commit] = []
+        for step, (source, entry) in enumerate(steps):
+            entries = found[step]
+            try:
+                if entry.kind == COMMIT:
+                    if entries:
+                        if (commit := self._commit(source, entry, entries, track, step)) is not None:
+                            commits.append(commit)
+                    elif entry.workflow_id.startswith(self._prefix):
+                        yield from self._missing.settle(source.number, entry)
+                elif self._is_wanted_change(entry):
+                    commits.append(_change(source, entry, track, step))
+            except StoreError:
+                # The commits before it come first, so that none is lost. The next page begins here.
+                _move(steps, passed)
+                self._restart()
+                if commits:
+                    break
+                raise
+            passed.append((source.number, Place(entry.position, entry.ms)))
+        else:
+            _move(steps, passed)
+        return commits
+
+    def _commit(
+        self, source: Source, entry: FeedEntry, entries: Sequence[Any], track: Track, step: int
+    ) -> Commit | None:
+        """Return a commit from the entries of its workflow's stream; None if it has no event of a wanted type."""
+        if self._types is not None and not any(self._types.may_fit(one[1][0]) for one in entries):
+            return None
+        workflow_id = entry.workflow_id
+        decoded = decode_commit(self._context, workflow_id, entries[0], with_records=True)
+        events = expanded(decoded.events) if decoded.multiplied else decoded.events
+        for other in entries[1:]:
+            more = decode_commit(self._context, workflow_id, other, with_records=True)
+            events = events + (expanded(more.events) if more.multiplied else more.events)
+        if self._types is not None and not self._types.fits(events):
+            return None
+        return Commit(
+            *(workflow_id, entry.cursor, events, decoded.time, decoded.metadata),
+            *(source.number, entry.position, False, track, step),
+        )
+
+    def _is_wanted_change(self, entry: FeedEntry) -> bool:
+        """Return whether a change without events is returned."""
+        return entry.kind != VOID and self._types is None and entry.workflow_id.startswith(self._prefix)
+
+    def _read_import(self, source: Source, entry: FeedEntry) -> Operation[list[Commit]]:
+        """Return the next commits of an imported workflow, which has one entry for all of them."""
+        workflow_id = entry.workflow_id
+        keys = self._context.keys.workflow(workflow_id)
+        after = entry.cursor - entry.span + max(0, source.place.position - entry.start)
+        count = source.import_entries
+        commands = [
+            key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
+            key_command("HMGET", keys.meta, "imported", "trimmed", "largest"),
+        ]
+        replies = yield Batch(commands, own_connection=True, all_or_none=True)
+        found, (imported, trimmed, largest) = checked(replies, commands)
+        is_same = imported is not None and imported == b"%d" % entry.position
+        if not (is_same and found) and workflow_id.startswith(self._prefix):
+            yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
+        if not (is_same and found):
+            source.entries.popleft()
+            source.place = Place(entry.position, entry.ms)
+            return []
+        largest_bytes = max(1, read_cursor(largest, keys.meta))
+        source.import_entries = max(1, min(_IMPORT_ENTRIES, _IMPORT_BYTES // largest_bytes))
+        steps: list[tuple[Source, FeedEntry]] = []
+        parts: list[Sequence[Any]] = []
+        for some in whole_commits(found, is_last=len(found) <= count):
+            cursor = entry_cursor(some[-1], keys.events)
+            position = entry.position - (entry.cursor - cursor)
+            is_end = position == entry.position
+            ms = entry.ms if is_end else 0
+            steps.append((source, FeedEntry(position, ms, COMMIT, cursor - after, cursor, workflow_id, 0)))
+            parts.append(some)
+            after = cursor
+            if is_end:
+                source.entries.popleft()
+        return (yield from self._commits(steps, parts))
+
+    def _wait(self, wait_s: float | None) -> Operation[None]:
+        """Wait for new entries."""
+        wait_s = min(self._context.wait_s, _LOOK_S, _LOOK_S if wait_s is None else wait_s)
+        waiting = {source.key: source for source in self._sources.values() if not source.is_done}
+        slots = by_slot(waiting) if self._context.slots_matter else [list(waiting)]
+        self._turn = (self._turn + 1) % len(slots)
+        slots = slots[self._turn :] + slots[: self._turn]
+        batch = follow(
+            [{key: f"{waiting[key].read_to}-{_LAST_MS}" for key in slot} for slot in slots], wait_s, self.stop
+        )
+        answers = yield batch
+        if any(isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT" for reply in answers):
+            # The server is a cluster's node that has all the slots.
+            self._context.slots_matter = True
+            return
+        news = [(key.decode(), page) for reply in checked(answers, batch.commands) for key, page in entries_of(reply)]
+        for key, page in news:
+            if not waiting[key].take(page, self._last_position(waiting[key])):
+                self._restart()
+        if not news:
+            yield from self.open()
+
+    def _last_position(self, source: Source) -> int | None:
+        return None if self._until is None else self._until.places[source.number].position
+
+
+def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
+    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
+    begin = 0
+    for at in range(1, len(entries)):
+        if entries[at][1][3] != entries[at - 1][1][3]:
+            yield entries[begin:at]
+            begin = at
+    if is_last:
+        yield entries[begin:]
+
+
+def _change(source: Source, entry: FeedEntry, track: Track, step: int) -> Commit:
+    """Return the commit that stands for a change without events."""
+    time = EPOCH + timedelta(milliseconds=entry.ms)
+    is_deletion = entry.kind == DELETED
+    return Commit(entry.workflow_id, 0, [], time, None, source.number, entry.position, is_deletion, track, step)
+
+
+def _move(steps: Sequence[tuple[Source, FeedEntry]], passed: Sequence[tuple[int, Place]]) -> None:
+    """Move the sources to the places after the steps that were passed."""
+    for (source, _), (_, place) in zip(steps, passed, strict=False):
+        source.place = place

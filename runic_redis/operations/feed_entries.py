@@ -1,0 +1,86 @@
+"""The entries of a partition's feed, one for each commit. docs/data-format.md describes them."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from runic_redis.arguments import is_cursor
+from runic_redis.errors import DecodeError
+
+# What an entry stands for.
+COMMIT, CREATED, IMPORTED, DELETED, VOID = "commit", "created", "imported", "deleted", "void"
+# The size of commits whose entry does not give it: it is less than the `LARGE` of lua/append.lua.
+_SMALL = 1024
+
+
+class FeedEntry(NamedTuple):
+    """An entry of a feed.
+
+    Attributes:
+        position: the partition's position after it.
+        ms: its time, in Unix milliseconds.
+        kind: what it stands for.
+        span: how many positions it takes: one for each event, and one for any other change.
+        cursor: the workflow's cursor after it.
+        workflow_id: the workflow.
+        size: about how many bytes its events take, encoded.
+    """
+
+    position: int
+    ms: int
+    kind: str
+    span: int
+    cursor: int
+    workflow_id: str
+    size: int
+
+    @property
+    def start(self) -> int:
+        """The partition's position before it."""
+        return self.position - self.span
+
+    @property
+    def entry_id(self) -> str:
+        """Its ID in the stream."""
+        return f"{self.position}-{self.ms}"
+
+
+def read_entry(entry: Any, key: str) -> FeedEntry:
+    """Return an entry of the feed at a key.
+
+    Raises:
+        DecodeError: it is damaged.
+    """
+    try:
+        entry_id, (name, value) = entry
+        position, _, ms = entry_id.partition(b"-")
+        kind, span, size = _change(name)
+        cursor, _, workflow_id = value.partition(b" ")
+        return FeedEntry(int(position), int(ms), kind, span, int(cursor), workflow_id.decode(), size)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DecodeError(
+            f"The entry {short_id(entry)} of the feed at the key {key!r} is damaged. Nothing was changed. "
+            "runic-redis verify reports the damage; with --repair it begins the feed again."
+        ) from error
+
+
+def short_id(entry: Any) -> str:
+    """Return the ID of an entry for a message."""
+    return repr(entry[0] if isinstance(entry, list | tuple) and entry else entry)[:60]
+
+
+@lru_cache(maxsize=4096)
+def _change(name: bytes) -> tuple[str, int, int]:
+    """Return what the name of an entry's field says: the kind of change, its positions, its size in bytes."""
+    if name == b"0":
+        return CREATED, 1, 0
+    if name == b"deleted":
+        return DELETED, 1, 0
+    kind, rest = COMMIT, name
+    if name[:1] == b"+":
+        kind, rest = IMPORTED, name[1:]
+    elif name[:5] == b"void ":
+        kind, rest = VOID, name[5:]
+    count, _, size = rest.partition(b" ")
+    if not is_cursor(count) or not int(count) or not (not size or is_cursor(size)):
+        raise ValueError(f"{name!r:.40} names no change")
+    return kind, int(count), int(size) if size else _SMALL
