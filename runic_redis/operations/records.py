@@ -143,7 +143,7 @@ def entry_ms(entry: Any, key: str) -> int:
     if not is_cursor(ms):
         raise DecodeError(
             f"The ID of an entry at the key {key!r} has no time of the store: {entry[0]!r:.60}. Nothing was changed. "
-            "Restore a backup; until then, read by cursors instead of times."
+            "Restore a backup; until then, read with after= instead of since=."
         )
     return int(ms)
 
