@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, NoReturn, Self, TypeVar
@@ -103,7 +104,8 @@ class AsyncRedisStore:
         feed_days: float | None = 7.0,
     ) -> None:
         self._prepare(
-            make_context(namespace, partitions, unknown_events, durability, registry, feed, feed_days), deadline_s
+            make_context(namespace, partitions, unknown_events, durability, registry, feed=feed, feed_days=feed_days),
+            deadline_s,
         )
         self._connected: Connected | None = connect_client(client, AIO)
 
@@ -127,7 +129,8 @@ class AsyncRedisStore:
         """
         store = cls.__new__(cls)
         store._prepare(
-            make_context(namespace, partitions, unknown_events, durability, registry, feed, feed_days), deadline_s
+            make_context(namespace, partitions, unknown_events, durability, registry, feed=feed, feed_days=feed_days),
+            deadline_s,
         )
         store._url = find_url(url)
         return store
@@ -329,25 +332,41 @@ class AsyncRedisStore:
         return self.context.codec.decode_state_strictly(data)
 
     def stream(
-        self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
+        self,
+        workflow_id: str,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        since: datetime | None = None,
+        reverse: bool = False,
     ) -> AsyncIterator[Any]:
         """Return an iterator over a workflow's events, up to its present cursor.
 
         See `RedisStore.stream`.
         """
         return self._read(
-            reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse), "stream", workflow_id
+            reading.Reader(self.context, workflow_id, after=after, until=until, since=since, reverse=reverse),
+            "stream",
+            workflow_id,
         )
 
     def stream_records(
-        self, workflow_id: str, *, after: int = 0, until: int | None = None, reverse: bool = False
+        self,
+        workflow_id: str,
+        *,
+        after: int = 0,
+        until: int | None = None,
+        since: datetime | None = None,
+        reverse: bool = False,
     ) -> AsyncIterator[Record]:
         """Return an iterator like `stream`, with each event in a `Record`.
 
         See `RedisStore.stream_records`.
         """
         return self._read(
-            reading.Reader(self.context, workflow_id, after=after, until=until, reverse=reverse, records=True),
+            reading.Reader(
+                self.context, workflow_id, after=after, until=until, since=since, reverse=reverse, records=True
+            ),
             "stream",
             workflow_id,
         )

@@ -1,6 +1,7 @@
 """Checks of callers' arguments. Each returns the argument as the store uses it, or raises before anything is sent."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
@@ -19,6 +20,7 @@ MAX_DEADLINE_S = 10**9
 # Of a snapshot, a fact or a log: half of a Redis string's limit, so a request always fits the server's limits.
 MAX_DATA_BYTES = 256 * 1024 * 1024
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.@/+-]{1,100}")
 
 
@@ -117,6 +119,18 @@ def check_prefix(prefix: Any) -> str:
 def check_cursor(cursor: Any, name: str = "cursor") -> int:
     """Return a cursor: an `int` from 0 to `MAX_CURSOR`."""
     return _checked_int(cursor, name, 0, MAX_CURSOR)
+
+
+def check_since(since: Any) -> int:
+    """Return an aware `datetime` in Unix milliseconds, rounded up: times of commits are whole milliseconds."""
+    if not isinstance(since, datetime):
+        raise InvalidType(f"since is a datetime, not {type(since).__name__}: {short_repr(since)}; nothing was sent.")
+    if since.utcoffset() is None:
+        raise InvalidArgument(
+            f"since is a datetime with a time zone, such as datetime.now(UTC), not {short_repr(since)}; nothing was "
+            "sent."
+        )
+    return -((_EPOCH - since) // timedelta(milliseconds=1))
 
 
 def is_cursor(text: bytes) -> bool:

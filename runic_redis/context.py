@@ -86,6 +86,7 @@ def make_context(
     unknown_events: UnknownEvents,
     durability: Durability = "memory",
     registry: EventRegistry | None = None,
+    *,
     feed: bool | None = None,
     feed_days: float | None = DEFAULT_FEED_DAYS,
 ) -> Context:

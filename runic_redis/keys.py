@@ -118,7 +118,7 @@ class Keys:
         return _partition_of(self.partitions, workflow_id)
 
     def workflow(self, workflow_id: str) -> WorkflowKeys:
-        """Return the keys of one workflow. Without a feed, its index stands in the place of the feed, for the scripts."""
+        """Return the keys of one workflow. If there is no feed, the index takes its place in calls of scripts."""
         return _workflow_keys(self.namespace, self.partitions, workflow_id, self.has_feed)
 
     def imported(self, workflow_id: str) -> ImportKeys:

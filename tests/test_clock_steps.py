@@ -6,6 +6,7 @@ The end of a workflow and the age of a fact depend on two clocks, the server's a
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +74,26 @@ READS: dict[str, tuple[Any, type[Exception]]] = {
     "load": (lambda store: store.load("w"), WorkflowNotFound),
     "load_snapshot": (lambda store: store.load_snapshot("w"), SnapshotNotFound),
 }
+
+
+# Times
+
+
+def test_a_time_over_which_the_clock_was_set_back_begins_at_one_of_its_places(clocks: Clocks) -> None:
+    store = clocks.store
+    for step_s in (0, HOUR_S, -HOUR_S / 2, HOUR_S):
+        clocks.server.step(step_s)
+        for n in range(3):
+            store.append("w", [{"n": n}])
+    records = list(store.stream_records("w"))
+    # The groups are at 0 h, 1 h, 1/2 h and 1 1/2 h.
+    start = records[0].time
+    for hours, first in ((-1, 1), (0.25, 4), (1.25, 10), (2, 13)):
+        found = list(store.stream_records("w", since=start + timedelta(hours=hours)))
+        assert found == records[first - 1 :], hours
+    found = list(store.stream_records("w", since=start + timedelta(hours=0.75)))
+    assert found in (records[3:], records[9:])
+    assert list(store.stream_records("w", since=start + timedelta(hours=0.75), reverse=True)) == found[::-1]
 
 
 # Ends

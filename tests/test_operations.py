@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from runic_redis import (
     ConfigurationError,
     CursorConflict,
     DecodeError,
+    EventsTrimmed,
     Fact,
     FactNotFound,
     FactRef,
@@ -495,6 +497,34 @@ def test_a_first_page_of_another_life_is_read_again(context: Context) -> None:
     gone = Reader(context, "w")
     with pytest.raises(WorkflowNotFound):
         play(gone.open(), [[[b"1", b"8", None], old, [None] * 4], [[None] * 3, [], [None] * 4], [0, 0, 0, [None]]])
+
+
+def test_a_time_is_searched_again_in_another_life(context: Context) -> None:
+    """The workflow was deleted and made again between the search and the first page."""
+    old, new = ([b"1-5000", [*context.codec.encode_commit([{"life": life}])[0][1:], b"i", b"id"]] for life in (1, 2))
+    page = [[b"2", b"1", None], [new], [b"1", None, b"2", None]]
+    reader = Reader(context, "w", since=datetime.fromtimestamp(5, UTC))
+    replies = [[[b"1", b"1", None, None]], [[old]], page, [[b"2", b"1", None, None]], [[new]], page]
+    assert names(play(reader.open(), replies)[0]) == ["HMGET", "XRANGE", "HMGET XRANGE HMGET"] * 2
+    assert play(reader.next_page(), [])[1] == [{"life": 2}]
+
+
+def test_commits_trimmed_after_the_search_are_not_skipped(context: Context) -> None:
+    first, second, third = (
+        [f"{n}-{n}000".encode(), [*context.codec.encode_commit([{"n": n}])[0][1:], b"i", b"id"]] for n in (1, 2, 3)
+    )
+    page = [[b"1", b"3", None], [third], [b"3", b"2", b"1", None]]
+    reader = Reader(context, "w", since=datetime.fromtimestamp(2, UTC))
+    with pytest.raises(EventsTrimmed) as caught:
+        play(reader.open(), [[[b"1", b"3", None, None]], [[second]], [[first]], page])
+    assert caught.value.first == 3
+
+
+def test_a_trim_without_a_time_may_have_taken_commits_from_any_time_on(context: Context) -> None:
+    reader = Reader(context, "w", since=datetime.fromtimestamp(6, UTC))
+    page = [[b"1", b"3", None], [], [b"3", b"2", b"1", None]]
+    with pytest.raises(EventsTrimmed):
+        play(reader.open(), [[[b"1", b"3", b"2", None]], page])
 
 
 class InFlight:

@@ -36,7 +36,7 @@ from runic_redis.errors import DecodeError, SnapshotNotFound, printable
 from runic_redis.events.plain import event_text, event_type, to_json, value_text
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
-from runic_redis.operations.records import Commit
+from runic_redis.operations.records import DecodedEntry
 from runic_redis.protocol.effects import Command
 from runic_redis.protocol.refusals import ask
 from runic_redis.store import RedisStore
@@ -196,7 +196,7 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
     )
 
 
-def _print_commits(commits: list[Commit]) -> None:
+def _print_commits(commits: list[DecodedEntry]) -> None:
     if not commits:
         return
     columns = ["cursor", "time", "events", "types"]
@@ -216,7 +216,7 @@ def _print_commits(commits: list[Commit]) -> None:
     console().print(shown)
 
 
-def _commit_json(commit: Commit) -> dict[str, Any]:
+def _commit_json(commit: DecodedEntry) -> dict[str, Any]:
     return {
         "cursor": commit.end,
         "time": commit.time,

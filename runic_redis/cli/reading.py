@@ -49,11 +49,10 @@ def events(
         after = max(trimmed, (first or 1) - 1)
         if trimmed >= (first or 1):
             note(f"The events up to {trimmed} are trimmed.")
-        records: Iterator[Record] = store.stream_records(workflow_id, after=after, until=last, reverse=reverse)
-        # A server's clock may be set back, so that cursors do not tell where a time begins.
-        if begin is not None:
-            earliest = resolve_moment(store, begin)
-            records = (record for record in records if record.time >= earliest)
+        earliest = None if begin is None else resolve_moment(store, begin)
+        records: Iterator[Record] = store.stream_records(
+            workflow_id, after=after, until=last, since=earliest, reverse=reverse
+        )
         if end is not None:
             latest = resolve_moment(store, end)
             records = (record for record in records if record.time < latest)

@@ -14,15 +14,17 @@ from datetime import timedelta
 from typing import Any
 
 from runic_redis.codec import expanded
+from runic_redis.arguments import check_prefix
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commits import Commit, Track
 from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry
 from runic_redis.operations.feed_losses import Missing, check_places
 from runic_redis.operations.feed_pages import Page, Run, Source
+from runic_redis.operations.feed_starts import Start, check_start, find_places
 from runic_redis.operations.feed_types import TypeFilter
 from runic_redis.operations.records import EPOCH, decode_commit, entry_cursor, read_cursor
-from runic_redis.positions import Place, Positions
+from runic_redis.positions import Place, Positions, check_positions
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, InFlight, Operation, key_command
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import checked
@@ -47,7 +49,7 @@ class FeedReader:
 
     Args:
         context: the store's.
-        places: where to begin, by the number of each partition to read.
+        start: where to begin; or the place in each partition to read, by its number.
         until: where to end.
         prefix: return only commits of workflows whose ids start with this.
         types: return only commits with an event of one of these types: classes, or names of types. None for all.
@@ -59,16 +61,18 @@ class FeedReader:
     def __init__(
         self,
         context: Context,
-        places: Mapping[int, Place],
+        start: Start | Mapping[int, Place],
         *,
-        until: Positions | None = None,
+        until: Positions | int | None = None,
         prefix: str = "",
         types: Collection[str | type] | None = None,
     ) -> None:
         self._context = context
-        self._sources = {number: Source(number, context.keys.feed(number), place) for number, place in places.items()}
-        self._until = until
-        self._prefix = prefix
+        self._start = start if isinstance(start, Mapping) else check_start(start)
+        self._sources: dict[int, Source] = {}
+        self._wanted_until = until
+        self._until: Positions | None = None
+        self._prefix = check_prefix(prefix)
         self._types = None if types is None else TypeFilter(context, types)
         self._limit = _FIRST_COMMITS
         self._ahead: tuple[Page, InFlight] | None = None
@@ -96,12 +100,23 @@ class FeedReader:
         return all(source.is_done and not source.entries for source in self._sources.values())
 
     def open(self) -> Operation[None]:
-        """Check that the feed can be read from the first places on.
+        """Find the first places, and check that the feed can be read from there on.
 
         Raises:
+            ConfigurationError: the namespace has no feed.
             FeedTrimmed: commits after them were trimmed from the feed.
             CommitsLost: the server has lost commits before them.
         """
+        partitions = self._context.keys.partitions
+        if self._wanted_until is not None:
+            self._until = check_positions(self._wanted_until, partitions, "until")
+        if not isinstance(self._start, Mapping):
+            self._start = yield from find_places(self._context, self._start)
+        for number, place in self._start.items():
+            self._sources[number] = Source(number, self._context.keys.feed(number), place)
+        yield from self._check()
+
+    def _check(self) -> Operation[None]:
         yield from check_places(self._context, self.places)
 
     def add(self, partition: int, place: Place) -> None:
@@ -215,7 +230,7 @@ class FeedReader:
             number = heads[0][1]
             source = sources[number]
             entry = source.entries[0]
-            if entry.kind == IMPORTED:
+            if entry.kind == IMPORTED and entry.workflow_id.startswith(self._prefix):
                 return steps or [(source, entry)]
             source.entries.popleft()
             steps.append((source, entry))
@@ -274,7 +289,7 @@ class FeedReader:
         if not all(still_there):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
-            yield from self.open()
+            yield from self._check()
             return []
         yield from self._take_fills(page.fills, replies[at + len(page.lasts) :])
         steps = self._plan()
@@ -347,19 +362,16 @@ class FeedReader:
         count = source.import_entries
         commands = [
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
-            key_command("HMGET", keys.meta, "imported", "trimmed", "largest"),
+            key_command("HMGET", keys.meta, "imported", "largest"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, trimmed, largest) = checked(replies, commands)
+        found, (imported, largest) = checked(replies, commands)
         is_same = imported is not None and imported == b"%d" % entry.position
-        if not (is_same and found) and workflow_id.startswith(self._prefix):
-            yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
         if not (is_same and found):
+            yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
             source.entries.popleft()
             source.place = Place(entry.position, entry.ms)
             return []
-        largest_bytes = max(1, read_cursor(largest, keys.meta))
-        source.import_entries = max(1, min(_IMPORT_ENTRIES, _IMPORT_BYTES // largest_bytes))
         steps: list[tuple[Source, FeedEntry]] = []
         parts: list[Sequence[Any]] = []
         for some in whole_commits(found, is_last=len(found) <= count):
@@ -372,6 +384,9 @@ class FeedReader:
             after = cursor
             if is_end:
                 source.entries.popleft()
+        # A commit of many entries may not have fit.
+        fitting = min(_IMPORT_ENTRIES, _IMPORT_BYTES // max(1, read_cursor(largest, keys.meta)))
+        source.import_entries = max(1, fitting) if parts else 2 * count
         return (yield from self._commits(steps, parts))
 
     def _wait(self, wait_s: float | None) -> Operation[None]:
@@ -394,7 +409,7 @@ class FeedReader:
             if not waiting[key].take(page, self._last_position(waiting[key])):
                 self._restart()
         if not news:
-            yield from self.open()
+            yield from self._check()
 
     def _last_position(self, source: Source) -> int | None:
         return None if self._until is None else self._until.places[source.number].position

@@ -41,7 +41,7 @@ def check_places(context: Context, places: Mapping[int, Place]) -> Operation[Non
         last = read_cursor(position, keys.partition(number))
         horizon = read_horizon(trimmed, keys.partition(number))
         if place.position < horizon.position:
-            raise _feed_trimmed(number, place, horizon)
+            raise feed_trimmed(number, horizon, f"The commits after position {place.position}")
         is_there = not place.ms or place == horizon or bool(own_entry)
         expected = read_entry(following[0], keys.feed(number)).start if following else last
         if last < place.position or not is_there or expected > place.position:
@@ -76,9 +76,10 @@ def positions_lost(partition: int, expected: int, actual: int) -> CommitsLost:
     )
 
 
-def _feed_trimmed(partition: int, place: Place, horizon: Place) -> FeedTrimmed:
+def feed_trimmed(partition: int, horizon: Place, wanted: str) -> FeedTrimmed:
+    """Return the error for commits that were trimmed from a feed."""
     return FeedTrimmed(
-        f"The feed of partition {partition} was to be read after position {place.position}, and is trimmed up to "
+        f"{wanted} were requested from the feed of partition {partition}, which is trimmed up to position "
         f"{horizon.position}. Nothing was changed. Begin again with start='rebuild', which reads everything that the "
         "workflows hold now and then goes on with the feed.",
         partition=partition,

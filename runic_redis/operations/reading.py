@@ -11,9 +11,10 @@ events that existed when it was requested.
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from runic_redis.arguments import check_cursor, check_workflow_id
+from runic_redis.arguments import check_cursor, check_since, check_workflow_id
 from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
@@ -28,6 +29,7 @@ from runic_redis.operations.records import (
     events_trimmed,
     read_cursor,
 )
+from runic_redis.operations.time_search import find_positions
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, InFlight, Operation, key_command
 from runic_redis.protocol.refusals import ask, checked
 
@@ -64,6 +66,7 @@ class Reader:
         workflow_id: the workflow to read.
         after: read only events with a higher cursor.
         until: read only events with at most this cursor; None for all.
+        since: read only commits from this time on; None for all.
         reverse: read the newest event first.
         records: return `Record`s instead of events.
     """
@@ -75,6 +78,7 @@ class Reader:
         *,
         after: int = 0,
         until: int | None = None,
+        since: datetime | None = None,
         reverse: bool = False,
         records: bool = False,
     ) -> None:
@@ -83,6 +87,7 @@ class Reader:
         self._keys = context.keys.workflow(self.workflow_id)
         self._after = check_cursor(after, "after")
         self._until = None if until is None else check_cursor(until, "until")
+        self._since_ms = None if since is None else check_since(since)
         self._reverse = reverse
         self._records = records
         self._created: bytes | None = None
@@ -110,22 +115,15 @@ class Reader:
             EventsTrimmed: some of the requested events are trimmed.
             DecodeError: the stored data is damaged.
         """
-        if self._reverse and self._until is not None:
-            # The commit that holds the event may end after it; the page below starts at that commit.
-            commands = [
-                self._range(self._until, newest_first=False, count=1),
-                self._range(self._until - 1, newest_first=True, count=self._count),
-            ]
-        else:
-            bound = None if self._reverse else self._after + 1
-            commands = [self._range(bound, newest_first=self._reverse, count=self._count)]
-        # Before and after the pages: if both agree, the pages belong to one workflow, not to one and its successor.
+        # Before and after the pages: if both agree, the pages belong to one workflow, not to one and its successor. The
+        # same goes for a search.
         before = key_command("HMGET", self._keys.meta, "created", "cursor", "expires")
-        commands = [before, *commands, self._meta()]
         while True:
+            searched = yield from self._find_start()
+            commands = [before, *self._first_pages(), self._meta()]
             (created, reached, expires), *pages, meta = checked((yield Batch(commands, all_or_none=True)), commands)
             found, self._created = self._note_meta(meta)
-            if created == self._created:
+            if created == self._created and (self._since_ms is None or created == searched):
                 break
         entries = [entry for page in pages for entry in page]
         if created is None:
@@ -142,7 +140,6 @@ class Reader:
                 f"No events are stored for the workflow {self.workflow_id!r}. Check the id, or append events first."
             )
             raise WorkflowNotFound(problem, workflow_id=self.workflow_id)
-        self._low = self._after
         self._opened_at = found
         self._high = found if self._until is None else min(found, self._until)
         if not self._reverse and self._low < min(self._trimmed_to, self._high):
@@ -153,6 +150,32 @@ class Reader:
             # events from before.
             newest = entry_cursor(entries[0], self._keys.events)
             self._high = min(self._high, max(newest, read_cursor(reached, self._keys.meta)))
+
+    def _find_start(self) -> Operation[bytes | None]:
+        """Set the cursor after which to read. Return when the workflow was created whose entries were searched."""
+        self._low = self._after
+        if self._since_ms is None:
+            return None
+        key, meta = self._keys.events, self._keys.meta
+        created: bytes | None
+        fields = ("created", "cursor", "trimmed", "trimmed_ms")
+        created, reached, trimmed, trimmed_ms = yield from ask(key_command("HMGET", meta, *fields))
+        first, last = read_cursor(trimmed, meta), read_cursor(reached, meta)
+        # If the last trimmed commit is from the time on, the reader must notice that it is missing.
+        if self._after >= first or (trimmed_ms is not None and read_cursor(trimmed_ms, meta) < self._since_ms):
+            bounds = max(self._after, first), last if self._until is None else min(last, self._until)
+            self._low = (yield from find_positions({key: bounds}, self._since_ms))[key]
+        return created
+
+    def _first_pages(self) -> list[Command]:
+        if self._reverse and self._until is not None:
+            # The commit that holds the event may end after it; the page below starts at that commit.
+            return [
+                self._range(self._until, newest_first=False, count=1),
+                self._range(self._until - 1, newest_first=True, count=self._count),
+            ]
+        bound = None if self._reverse else self._low + 1
+        return [self._range(bound, newest_first=self._reverse, count=self._count)]
 
     def next_page(self) -> Operation[list[Any]]:
         """Return the next events: at least one, or none when all are read.

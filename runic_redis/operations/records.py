@@ -133,6 +133,21 @@ def entry_cursor(entry: Any, key: str) -> int:
     return read_cursor(end, key)
 
 
+def entry_ms(entry: Any, key: str) -> int:
+    """Return the time of an entry, in Unix milliseconds.
+
+    Raises:
+        DecodeError: its ID is not one of the store.
+    """
+    ms: bytes = entry[0].partition(b"-")[2]
+    if not is_cursor(ms):
+        raise DecodeError(
+            f"The ID of an entry at the key {key!r} has no time of the store: {entry[0]!r:.60}. Nothing was changed. "
+            "Restore a backup; until then, read with after= instead of since=."
+        )
+    return int(ms)
+
+
 def events_trimmed(workflow_id: str, upto: int, remedy: str = "") -> EventsTrimmed:
     """Return the error for events up to a cursor that are trimmed."""
     remedy = remedy or f"Load the snapshot, and read after its cursor (or after={upto})."

@@ -80,6 +80,10 @@ class _Unsure(dt.tzinfo):
 
 _BAD_IDS: list[Any] = ["", "x" * 513, "é" * 257, "\ud800", None, 5, b"order-1", ["order-1"]]
 _BAD_CURSORS: list[Any] = [-1, 2**53, 1.0, "1", True]
+_BAD_TIMES: list[Any] = [
+    *(dt.datetime(2026, 1, 31), dt.datetime.max, dt.date(2026, 1, 31), dt.timedelta(hours=1)),
+    *(0, 1.5, True, "2026-01-31T12:00:00+00:00", b"now"),
+]
 _BAD_HASHES: list[Any] = ["", b"", "\ud800", "x" * 513, None, 5, bytearray(b"x")]
 
 # Values that cannot be stored, each with the path of the bad part within the value.
@@ -154,6 +158,15 @@ class BadInputContract(Contract):
         ]
         for cursor, call in product(_BAD_CURSORS, calls):
             raised_error(cursor, partial(call, cursor), InvalidArgument)
+
+    def test_a_bad_time_is_refused_everywhere(self, guarded: Any) -> None:
+        calls: list[Call] = [
+            lambda since: guarded.stream("order-1", since=since),
+            lambda since: guarded.stream_records("order-1", since=since, reverse=True),
+        ]
+        for since, call in product(_BAD_TIMES, calls):
+            error = raised_error(since, partial(call, since), InvalidArgument)
+            assert isinstance(error, TypeError) == (not isinstance(since, dt.datetime))
 
     def test_a_snapshot_that_is_not_bytes_is_refused(self, guarded: Any) -> None:
         for data in (None, "text", bytearray(b"x"), memoryview(b"x"), 5, [b"x"]):

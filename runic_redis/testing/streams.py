@@ -1,14 +1,25 @@
 """Streams: commits that are appended and streamed back."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import islice, product
 from typing import Any
 
 import pytest
 
-from runic_redis import CursorConflict, EncodeError, WorkflowNotFound, supports_stream
+from runic_redis import CursorConflict, EncodeError, EventsTrimmed, Record, WorkflowNotFound, supports_stream
 from runic_redis.testing.base import Contract, Opener
 from runic_redis.testing.examples import OrderPaid, OrderPlaced, append_each, numbered
+
+
+def _append_over_time(store: Any, workflow_id: str) -> list[Record]:
+    """Append commits of one to three events until they have three times. Return all records."""
+    while True:
+        for _ in range(4):
+            cursor = store.cursor(workflow_id)
+            store.append(workflow_id, numbered(cursor % 3 + 1, cursor + 1))
+        records = list(store.stream_records(workflow_id))
+        if len({record.time for record in records}) >= 3:
+            return records
 
 
 class StreamContract(Contract):
@@ -138,6 +149,67 @@ class StreamContract(Contract):
         records = list(store.stream_records("order-1", after=2, until=6, reverse=True))
         assert [(record.cursor, record.event.quantity) for record in records] == [(6, 6), (5, 5), (4, 4), (3, 3)]
         assert [record.metadata for record in records] == [{"second": True}] * 2 + [None] * 2
+
+    def test_a_stream_starts_from_a_time(self, store: Any) -> None:
+        records = _append_over_time(store, "order-1")
+        times = sorted({record.time for record in records})
+        just_after = timedelta(microseconds=1)
+        for since in (*times, *(time + just_after for time in times), *(time - just_after for time in times)):
+            wanted = [record for record in records if record.time >= since]
+            assert list(store.stream_records("order-1", since=since)) == wanted
+            assert list(store.stream("order-1", since=since, reverse=True)) == [one.event for one in wanted][::-1]
+        in_another_zone = times[1].astimezone(timezone(timedelta(hours=-5)))
+        expected = [one.event for one in records if one.time >= times[1]]
+        assert list(store.stream("order-1", since=in_another_zone)) == expected
+
+    def test_a_time_before_all_commits_returns_all_and_a_later_one_none(self, store: Any) -> None:
+        store.append("order-1", numbered(3))
+        store.append("order-1", numbered(2, 4))
+        for since in (datetime.min, datetime(1969, 7, 20, 20, 17)):
+            assert list(store.stream("order-1", since=since.replace(tzinfo=UTC))) == numbered(5)
+        for reverse in (False, True):
+            latest = datetime.max.replace(tzinfo=UTC)
+            assert list(store.stream("order-1", since=latest, reverse=reverse)) == []
+
+    def test_a_time_and_cursors_narrow_a_stream_together(self, store: Any) -> None:
+        records = _append_over_time(store, "order-1")
+        since = sorted({record.time for record in records})[1]
+        last = len(records)
+        for after, until in product(
+            (0, 1, last // 2, last - 1, last, last + 1), (None, 0, 2, last // 2, last - 1, last)
+        ):
+            wanted = [
+                record
+                for record in records
+                if record.time >= since and after < record.cursor <= (last if until is None else until)
+            ]
+            for reverse in (False, True):
+                found = list(store.stream_records("order-1", after=after, until=until, since=since, reverse=reverse))
+                assert found == (wanted[::-1] if reverse else wanted), (after, until, reverse)
+
+    def test_a_time_on_a_workflow_that_is_not_there_fails_at_the_call(self, store: Any) -> None:
+        with pytest.raises(WorkflowNotFound):
+            store.stream("nobody", since=datetime.now(UTC))
+
+    def test_a_time_after_the_trimmed_commits_can_be_read_from(self, store: Any) -> None:
+        records = _append_over_time(store, "order-1")
+        earlier, last_trimmed, since = sorted({record.time for record in records})[:3]
+        kept = [record for record in records if record.time >= since]
+        trimmed_to = kept[0].cursor - 1
+        store.save_snapshot("order-1", trimmed_to, b"state")
+        assert store.trim("order-1") == trimmed_to
+        for time in (since, last_trimmed + timedelta(microseconds=1)):
+            assert list(store.stream_records("order-1", since=time)) == kept
+            assert list(store.stream_records("order-1", since=time, reverse=True)) == kept[::-1]
+        for time in (last_trimmed, earlier):
+            with pytest.raises(EventsTrimmed) as caught:
+                store.stream("order-1", since=time)
+            assert caught.value.first == trimmed_to + 1
+            backwards = store.stream_records("order-1", since=time, reverse=True)
+            assert [next(backwards) for _ in kept] == kept[::-1]
+            with pytest.raises(EventsTrimmed):
+                next(backwards)
+            assert list(store.stream_records("order-1", since=time, after=trimmed_to)) == kept
 
     def test_metadata_stays_with_every_event_of_a_large_commit(self, store: Any) -> None:
         store.append("order-1", [{"text": "x" * 100_000, "n": n} for n in range(30)], metadata={"k": 1})
