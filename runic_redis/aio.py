@@ -6,12 +6,12 @@ whole API is one module because users read it from top to bottom.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
@@ -23,11 +23,14 @@ from runic_redis.drivers.redis_py import check_open, opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
+from runic_redis.feeds import AsyncFeed
 from runic_redis.heartbeat import AsyncHeldLease
 from runic_redis.operations import (
     appending,
     collecting,
     facts,
+    feed,
+    feed_starts,
     leasing,
     listing,
     namespace,
@@ -40,6 +43,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.tails import AsyncPages, AsyncTail
 
@@ -386,6 +390,26 @@ class AsyncRedisStore:
         See `RedisStore.tail_many`.
         """
         return self._tail(tailing.Tailer(self.context, after), tuple, wait_s, "tail_many")
+
+    def feed(
+        self,
+        *,
+        after: Positions | int | None = None,
+        since: datetime | None = None,
+        start: Literal["beginning", "now", "rebuild"] = "beginning",
+        until: Positions | int | None = None,
+        prefix: str = "",
+        types: Collection[str | type] | None = None,
+        wait_s: float | None = 0.0,
+    ) -> AsyncFeed:
+        """Return an iterator over the commits of all workflows, and follow them as they are stored.
+
+        See `RedisStore.feed`.
+        """
+        reader = feed.FeedReader(
+            self.context, feed_starts.choose_start(after, since, start), until=until, prefix=prefix, types=types
+        )
+        return AsyncFeed(partial(self.run, name="feed"), self._check_loop, reader, wait_s)
 
     async def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""

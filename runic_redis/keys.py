@@ -65,9 +65,9 @@ class Keys:
     def partition(self, partition: int) -> str:
         """Return the key of one partition's hash: its counts, and the replies to retries.
 
-        The name has the number of partitions, so a store that uses another number does not find the hash.
+        The name has the settings of the namespace, so a store that uses others does not find the hash.
         """
-        return f"{{{self.namespace}:{partition}}}:partition:{self.partitions}"
+        return f"{{{self.namespace}:{partition}}}:partition:{_settings(self.partitions, self.has_feed)}"
 
     def index(self, partition: int) -> str:
         """Return the key of one partition's index: its workflows by the time of their last write."""
@@ -163,9 +163,13 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str, has_feed: 
         leases=f"{tag}:leases",
         expiring=f"{tag}:expiring",
         completed=f"{tag}:completed",
-        partition=f"{tag}:partition:{partitions}",
+        partition=f"{tag}:partition:{_settings(partitions, has_feed)}",
         feed=f"{tag}:feed" if has_feed else f"{tag}:index",
     )
+
+
+def _settings(partitions: int, has_feed: bool) -> str:
+    return f"{partitions}:feed" if has_feed else str(partitions)
 
 
 def _partition_of(partitions: int, workflow_id: str) -> int:

@@ -5,11 +5,11 @@ themselves are in operations/, and drivers/ sends them to Redis.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
@@ -20,11 +20,14 @@ from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
+from runic_redis.feeds import Feed
 from runic_redis.heartbeat import HeldLease
 from runic_redis.operations import (
     appending,
     collecting,
     facts,
+    feed,
+    feed_starts,
     leasing,
     listing,
     namespace,
@@ -37,6 +40,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.tails import Tail
 
@@ -445,6 +449,56 @@ class RedisStore:
             An iterator of pairs, a workflow id and a `Record`, which is also a context manager.
         """
         return self._tail(tailing.Tailer(self.context, after), tuple, wait_s, "tail_many")
+
+    def feed(
+        self,
+        *,
+        after: Positions | int | None = None,
+        since: datetime | None = None,
+        start: Literal["beginning", "now", "rebuild"] = "beginning",
+        until: Positions | int | None = None,
+        prefix: str = "",
+        types: Collection[str | type] | None = None,
+        wait_s: float | None = 0.0,
+    ) -> Feed:
+        """Return an iterator over the commits of all workflows, and follow them as they are stored.
+
+        Commits of a partition come in the order of their positions, which is the order in which the server stored
+        them. So the commits of a workflow come in order. Commits of several partitions are merged by the time of the
+        server; while you follow, those that arrive together are. A namespace with partitions=1 has one total order.
+
+        Each commit is returned once, whole, and with its positions: pass those as `after` to go on later. Positions
+        have no gaps, so a commit that was trimmed or lost raises an error and is never passed over silently. The events
+        of a workflow that was deleted since are gone: the feed passes over them, and returns the deletion.
+
+        Args:
+            after: go on after these positions; a number does if the namespace has one partition.
+            since: begin with the first commit from this time on, an aware datetime.
+            start: where to begin without `after` and `since`: at the "beginning"; "now"; or "rebuild", which first
+                reads everything that the workflows hold now, in no particular order of workflows, and then goes on with
+                the feed from there. It returns each commit once, and also works if the feed was trimmed.
+            until: end after these positions.
+            prefix: only commits of workflows whose ids start with this.
+            types: only commits with an event of one of these types: registered classes, or names. They come whole.
+                Without it, commits without events tell of the deletion of workflows, and of the creation of workflows
+                by something other than an append.
+            wait_s: how many seconds a step waits for the next commit before iteration ends; None for no limit, 0 for
+                the stored commits only. While the server is unreachable, a step waits until the store's deadline and
+                then raises `StoreUnavailable`.
+
+        Returns:
+            An iterator of `Commit`s, which is also a context manager and has `positions`.
+
+        Raises:
+            ConfigurationError: the namespace has no feed.
+            FeedTrimmed: commits in the range were trimmed from the feed; raised by the call, or while you iterate.
+            EventsTrimmed: the events of a commit were trimmed from their workflow before they were read.
+            CommitsLost: the server lost commits that you have read, or that the feed has.
+        """
+        reader = feed.FeedReader(
+            self.context, feed_starts.choose_start(after, since, start), until=until, prefix=prefix, types=types
+        )
+        return Feed(partial(self.run, name="feed"), reader, wait_s)
 
     def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""

@@ -14,15 +14,17 @@ from typing import Any, NoReturn, Self, TypeVar
 from runic_redis.arguments import check_seconds
 from runic_redis.drivers.redis_py import now_s
 from runic_redis.errors import InvalidType, StoreError
+from runic_redis.operations.feed import FeedReader
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.reading import Reader
-from runic_redis.operations.records import Record
 from runic_redis.operations.tailing import Tailer
 
 T = TypeVar("T")
 # Runs an operation on the store.
 _Run = Callable[[Any], Any]
 _RunAsync = Callable[[Any], Coroutine[Any, Any, Any]]
+# Reads pages, and follows what it has read.
+_Source = Tailer | FeedReader
 
 
 def _left_s(until_s: float | None) -> float | None:
@@ -39,14 +41,12 @@ class Tail(Iterator[T]):
     event goes to one of them.
     """
 
-    def __init__(
-        self, run: _Run, tailer: Tailer, form: Callable[[tuple[str, Record]], T], wait_s: float | None
-    ) -> None:
+    def __init__(self, run: _Run, tailer: _Source, form: Callable[[Any], T], wait_s: float | None) -> None:
         self._wait_s = None if wait_s is None else check_seconds(wait_s, "wait_s")
         self._run = run
         self._tailer = tailer
         self._form = form
-        self._items: deque[tuple[str, Record]] = deque()
+        self._items: deque[Any] = deque()
         self._lock = Lock()
         run(tailer.open())
 
@@ -61,7 +61,8 @@ class Tail(Iterator[T]):
                 except StoreError:
                     if not self._tailer.stop.is_set:
                         raise
-                if until_s is not None and not self._items and now_s() >= until_s:
+                is_late = until_s is not None and now_s() >= until_s
+                if not self._items and (is_late or self._tailer.is_done):
                     break
             raise StopIteration
 
@@ -144,8 +145,8 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
         self,
         run: _RunAsync,
         check_loop: Callable[[], None],
-        tailer: Tailer,
-        form: Callable[[tuple[str, Record]], T],
+        tailer: _Source,
+        form: Callable[[Any], T],
         wait_s: float | None,
     ) -> None:
         super().__init__(run, check_loop)
@@ -162,7 +163,8 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
                 return self._form(self._items.popleft())
             read_s = await self._await_page(partial(self._read_page, _left_s(until_s)))
             # A page whose reading began before this step may lack newer events.
-            if until_s is not None and not self._items and read_s >= began_s and now_s() >= until_s:
+            is_late = until_s is not None and read_s >= began_s and now_s() >= until_s
+            if not self._items and (is_late or self._tailer.is_done):
                 break
         raise StopAsyncIteration
 

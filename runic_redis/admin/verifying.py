@@ -15,8 +15,8 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
-from runic_redis.operations.settings import FORMAT, SETTINGS, PartitionCounts, count_call
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, key_command
+from runic_redis.operations.settings import FORMAT, SETTINGS, PartitionCounts, count_call, make_call
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer_or_foreign, ask, server_us
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
@@ -243,20 +243,20 @@ class Verifier:
     def _check_settings(self) -> Operation[list[Finding]]:
         """Check that the namespace's settings and their copy exist and agree."""
         keys = self._context.keys
-        wanted = [str(value).encode() for value in (FORMAT, keys.partitions)]
+        wanted = [str(value).encode() for value in (FORMAT, keys.partitions, int(keys.has_feed))]
         commands = [key_command("HMGET", key, *SETTINGS) for key in (keys.config, keys.config_copy)]
         replies = yield from _replies(commands)
-        if all(reply == [None, None] for _, reply in replies):
+        if not any(isinstance(reply, ErrorReply) or any(reply) for _, reply in replies):
             return []  # the namespace was never made, or is deleted
         findings: list[Finding] = []
         for command, reply in _readable(replies, findings):
-            if reply == [None, None]:
+            if not any(reply):
                 if self._repair:
-                    yield from ask(call_script("make_namespace", [command.key], wanted))
+                    yield from ask(make_call(self._context, command.key))
                 problem = "the namespace's settings are missing there"
                 findings.append(Finding("key", command.key, problem, (("settings", ""),), self._repair))
             elif reply != wanted:
-                problem = f"its format and partitions are {reply!r:.80}, and not {wanted!r}"
+                problem = f"its format, partitions and feed are {reply!r:.80}, and not {wanted!r}"
                 findings.append(Finding("key", command.key, problem))
         return findings
 

@@ -45,6 +45,7 @@ def append(
     commit = _event_list(events)
     while True:
         facts: dict[str, bytes] = {}
+        keys = context.keys
         command = _command(
             context,
             workflow_id,
@@ -58,6 +59,8 @@ def append(
         )
         if command.size:
             yield from make_namespace(context)
+            if context.keys is not keys:
+                continue  # another store has created the namespace, with other settings
         if facts:
             for problem in (yield from store_ahead(context, facts)).values():
                 raise problem
@@ -76,6 +79,7 @@ def append_many(
     commands: dict[int, Command] = {}
     referred: dict[int, dict[str, bytes]] = {}
     pairs = _pairs(items)
+    keys = context.keys
     for place, (workflow_id, events) in enumerate(pairs):
         results.append(0)
         facts: dict[str, bytes] = {}
@@ -87,16 +91,11 @@ def append_many(
     if not commands:
         return results
     yield from make_namespace(context)
-    together: dict[str, bytes] = {}
-    for facts in referred.values():
-        for fact_hash, data in facts.items():
-            # One commit may have the value of a fact that another only refers to.
-            together[fact_hash] = data or together.get(fact_hash, b"")
-    problems = yield from store_ahead(context, together)
-    for place, facts in referred.items():
-        if found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems]:
-            del commands[place]
-            results[place] = found[0]
+    if context.keys is not keys:
+        return (yield from append_many(context, pairs, held.values()))
+    for place, problem in (yield from _store_all_ahead(context, referred)).items():
+        del commands[place]
+        results[place] = problem
     replies = yield from write_all(context, list(commands.values()))
     again = []
     for (place, command), reply in zip(commands.items(), replies, strict=True):
@@ -111,6 +110,21 @@ def append_many(
     for place, result in zip(again, redone, strict=True):
         results[place] = result
     return results
+
+
+def _store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) -> Operation[dict[int, StoreError]]:
+    """Store the facts of many commits ahead, if that is needed. Return the error of each commit that failed."""
+    together: dict[str, bytes] = {}
+    for facts in referred.values():
+        for fact_hash, data in facts.items():
+            # One commit may have the value of a fact that another only refers to.
+            together[fact_hash] = data or together.get(fact_hash, b"")
+    problems = yield from store_ahead(context, together)
+    return {
+        place: found[0]
+        for place, facts in referred.items()
+        if (found := [problems[fact_hash] for fact_hash in facts if fact_hash in problems])
+    }
 
 
 def encode_events(context: Context, events: Iterable[Any]) -> EncodedEvents:
@@ -160,17 +174,8 @@ def _command(
         options["m"] = about
     size = 0
     if lease is not None or snapshot is not None or facts:
-        touched.append(keys.leases)
-        if lease is not None:
-            options["l"] = lease_argument(lease, workflow_id)
-        if snapshot is not None:
-            options["s"] = _check_snapshot(snapshot, commit)
-            touched.append(keys.snapshot)
-            size = len(snapshot)
-        if facts:
-            options["a" if context.slots_matter else "f"] = str(len(facts))
-            touched += (keys.refs, *fact_keys(context, facts))
-            size += sum(map(len, facts.values()))
+        data = None if snapshot is None else _check_snapshot(snapshot, commit)
+        size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts)
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -183,6 +188,33 @@ def _command(
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
+
+
+def _add_extras(
+    context: Context,
+    workflow_id: str,
+    options: dict[str, Argument],
+    touched: list[str],
+    *,
+    lease: Lease | None,
+    snapshot: bytes | None,
+    facts: dict[str, bytes],
+) -> int:
+    """Add what a commit has besides its entries to its options and keys. Return its size in bytes."""
+    keys = context.keys.workflow(workflow_id)
+    touched.append(keys.leases)
+    size = 0
+    if lease is not None:
+        options["l"] = lease_argument(lease, workflow_id)
+    if snapshot is not None:
+        options["s"] = snapshot
+        touched.append(keys.snapshot)
+        size = len(snapshot)
+    if facts:
+        options["a" if context.slots_matter else "f"] = str(len(facts))
+        touched += (keys.refs, *fact_keys(context, facts))
+        size += sum(map(len, facts.values()))
+    return size
 
 
 def _entries(context: Context, commit: Sequence[Any], facts: dict[str, bytes]) -> Sequence[Entry]:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from runic_redis.codec import expanded
 from runic_redis.arguments import check_prefix
+from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commits import Commit, Track

@@ -38,6 +38,20 @@ def check_start(start: Start) -> Start:
     return start
 
 
+def choose_start(after: Positions | int | None, since: datetime | None, start: Start) -> Start:
+    """Return where to begin, from the arguments that say so.
+
+    Raises:
+        InvalidArgument: more than one of them does.
+    """
+    given = [one for one in (after, since, None if start == "beginning" else start) if one is not None]
+    if len(given) > 1:
+        raise InvalidArgument("Pass one of after, since and start; nothing was sent.")
+    if since is not None:
+        check_since(since)
+    return given[0] if given else start
+
+
 def find_places(context: Context, start: Start) -> Operation[dict[int, Place]]:
     """Return the places, by partition, from which to read.
 

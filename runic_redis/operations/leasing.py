@@ -115,9 +115,11 @@ def leased_reply(reply: Any, workflow_id: str) -> Any:
 
 def acquire(context: Context, workflow_id: str, owner: str, ttl: float) -> Operation[int]:
     """Acquire a workflow's lease. Return its fencing token."""
-    call = _acquire(context, check_workflow_id(workflow_id), check_owner(owner), check_seconds(ttl, "ttl"), "")
+    check_workflow_id(workflow_id)
+    check_owner(owner)
+    check_seconds(ttl, "ttl")
     yield from make_namespace(context)
-    reply = yield from write(context, call)
+    reply = yield from write(context, _acquire(context, workflow_id, owner, ttl, ""))
     if isinstance(reply, ErrorReply):
         left_ms, _, spelled = reply.message.partition(" ")
         holder = unquote(spelled, errors="replace")

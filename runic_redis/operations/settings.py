@@ -289,9 +289,9 @@ def _check_settings(context: Context, found: list[bytes | None]) -> None:
             f"The namespace {name!r} has the data format {data_format}, and this version of runic_redis uses format "
             f"{FORMAT}. Nothing was written. Use the version that made it, or another namespace."
         )
-    if context.any_partitions and 1 <= partitions <= MAX_PARTITIONS:
+    if context.any_partitions and 1 <= partitions <= MAX_PARTITIONS and partitions != context.keys.partitions:
         context.keys = replace(context.keys, partitions=partitions)
-    if context.any_feed:
+    if context.any_feed and bool(feed) != context.keys.has_feed:
         context.keys = replace(context.keys, has_feed=bool(feed))
     if bool(feed) != context.keys.has_feed:
         raise ConfigurationError(

@@ -15,11 +15,11 @@ from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_c
 def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, lease: Lease | None) -> Operation[None]:
     """Save a workflow's state as of a cursor."""
     workflow_id = check_workflow_id(workflow_id)
-    keys = context.keys.workflow(workflow_id)
     check_cursor(cursor)
     check_data(data)
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
+    keys = context.keys.workflow(workflow_id)
     touched = [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition, keys.feed]
     args = (by_lease, str(cursor), data, context.now_us())
     call = call_once("save_snapshot", touched, workflow_id, *args, size=len(data), writes=True)

@@ -58,7 +58,10 @@ class Tailer:
 
     Attributes:
         stop: ends a read that waits.
+        is_done: whether nothing more can come: never.
     """
+
+    is_done = False
 
     def __init__(self, context: Context, after: Mapping[str, int]) -> None:
         if not isinstance(after, Mapping):

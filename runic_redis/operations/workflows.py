@@ -19,7 +19,6 @@ from runic_redis.protocol.refusals import answer, ask, ask_all
 def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | None) -> Operation[None]:
     """Save a whole list of events over the one before."""
     workflow_id = check_workflow_id(workflow_id)
-    keys = context.keys.workflow(workflow_id)
     if not isinstance(log, list):
         raise InvalidType(f"A log is a list of events, not a {type(log).__qualname__}; nothing was sent.")
     by_lease = lease_argument(lease, workflow_id)
@@ -29,6 +28,7 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     yield from make_namespace(context)
     for problem in (yield from facts.store_ahead(context, found)).values():
         raise problem
+    keys = context.keys.workflow(workflow_id)
     command = call_once(
         "save_log",
         [
