@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from runic_redis.context import Context
 from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry, read_entry
+from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, call_script
 
@@ -22,10 +23,14 @@ class Source:
         at_end: whether the last read of entries found no more.
         is_done: whether the reader's last position is reached.
         import_entries: how many entries of an imported workflow to read at once.
+        rebuilder: reads what the workflows hold, during a rebuild.
         events_prefix: what the keys of its workflows' streams begin with.
     """
 
-    __slots__ = ("at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number", "place", "read_to")
+    __slots__ = (
+        *("at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number", "place", "read_to"),
+        "rebuilder",
+    )
 
     def __init__(self, context: Context, number: int, place: Place) -> None:
         self.number = number
@@ -40,6 +45,7 @@ class Source:
         self.read_to = place.position
         self.at_end = self.is_done = False
         self.import_entries = 1
+        self.rebuilder: Rebuilder | None = None
 
     def take(self, reply: Sequence[Any], until: int | None) -> bool:
         """Add entries that were read. Return whether they follow those before them without a gap."""
