@@ -38,6 +38,15 @@ def positions_in(store: Any, workflow_id: str) -> tuple[int, list[bytes]]:
     return int(position or 0), [entry_id for entry_id, _ in entries]
 
 
+def read_until_lost(store: Any, **options: Any) -> list[Any]:
+    """Return the commits that a feed has before it raises `CommitsLost`."""
+    found: list[Any] = []
+    with pytest.raises(CommitsLost), closing(store.feed(**options)) as feed:
+        for one in feed:
+            found.append(one)  # noqa: PERF402 - the error ends it
+    return found
+
+
 class FeedDamage(Contract):
     """Losses and foreign values."""
 
@@ -71,20 +80,21 @@ class FeedDamage(Contract):
                 next(feed)
         assert read(store, after=commits[1].positions) == commits[2:]
 
-    def test_lost_entries_of_the_feed_are_not_passed_over(self, store: Any) -> None:
-        append_each(store, "order-1", numbered(6))
+    @pytest.mark.parametrize("lost", range(4))
+    def test_lost_entries_of_the_feed_are_not_passed_over(self, store: Any, lost: int) -> None:
+        append_each(store, "order-1", numbered(4))
         commits = read(store)
         _, entries = positions_in(store, "order-1")
-        for lost, after, first in ((3, 0, 3), (0, 0, 0), (5, 0, 5)):
-            run(store, ("XDEL", feed_of(store, "order-1"), entries[lost].decode()))
-            for _ in range(2):
-                feed = store.feed(after=after) if after else None
-                del feed
-            with pytest.raises(CommitsLost):
-                read(store)
-            assert read(store, after=commits[0].positions, until=commits[min(2, first)].positions) == (
-                commits[1:3] if lost == 3 else []
-            )
+        run(store, ("XDEL", feed_of(store, "order-1"), entries[lost].decode()))
+        assert read_until_lost(store) == commits[:lost]
+        for number, one in enumerate(commits[:-1]):
+            if number < lost:
+                assert read_until_lost(store, after=one.positions) == commits[number + 1 : lost]
+            elif number > lost:
+                assert read(store, after=one.positions) == commits[number + 1 :]
+        if lost < 3:
+            # It cannot be told whether the reader's commit is the same.
+            assert len(read_until_lost(store, after=commits[lost].positions)) == 0
 
     def test_a_lost_feed_is_noticed_at_every_position(self, store: Any) -> None:
         append_each(store, "order-1", numbered(4))
@@ -146,9 +156,6 @@ class FeedDamage(Contract):
         ):
             with pytest.raises(StoreError):
                 write()
-        if key == "feed":
-            with pytest.raises(StoreError):
-                store.acquire("order-1b" if store.context.keys.partitions == 1 else "order-1", "w") and read(store)
         run(store, ("DEL", name), ("RENAME", f"{name}:aside", name))
         assert list(store.stream("order-1")) == numbered(2)
         assert read(store) == before
@@ -159,6 +166,30 @@ class FeedDamage(Contract):
             assert [one.events for one in feed] == [numbered(1, 3)]
         position, _ = positions_in(store, "order-1")
         assert position == found[-1].positions.places[found[-1].partition].position
+
+    @pytest.mark.parametrize("key", ["feed", "partition"])
+    def test_a_workflow_is_not_created_at_a_foreign_value(self, store: Any, key: str) -> None:
+        # All are of one partition.
+        store.append("order-{1}", numbered(2))
+        before = read(store)
+        name = getattr(store.context.keys.workflow("order-{1}"), key)
+        run(store, ("RENAME", name, f"{name}:aside"), ("SET", name, "foreign"))
+        for number, write in enumerate(
+            (
+                lambda one: store.append(one, numbered(1)),
+                lambda one: store.acquire(one, "worker"),
+                lambda one: store.save(one, numbered(1)),
+                lambda one: store.save_snapshot(one, 0, b"state"),
+            )
+        ):
+            with pytest.raises(StoreError):
+                write(f"new-{number}-{{1}}")
+        run(store, ("DEL", name), ("RENAME", f"{name}:aside", name))
+        assert list(store.list()) == ["order-{1}"]
+        assert read(store) == before
+        assert positions_in(store, "order-{1}")[0] == 2
+        store.append("new-{1}", numbered(1))
+        assert_no_gaps(read(store))
 
     def test_a_lost_partition_hash_stops_writes_and_readers(self, store: Any) -> None:
         store.append("order-1", numbered(2))

@@ -1,15 +1,16 @@
 """Reading the feed: the commits of all workflows, in the order of each partition, merged by their times.
 
 A page is read in two steps. The entries of the feeds come first, ahead of their need. The events of a page's commits
-come next, with one XRANGE for each workflow. That batch also asks for the last entry of the page in each feed: if it is
-still there, every entry before it is, too, so the page is the server's present history. The batch for the next page is
-in flight while the last one is decoded.
+come next, with one XRANGE for each workflow. That batch also asks for the entry before the page in each feed, and for
+the last one of the page. If both are still there, so is every entry between them: the page continues the history that
+was read before, and is the server's present one. The batch for the next page is in flight while the last one is
+decoded.
 
 Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,8 +20,8 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commits import Commit, Track
 from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry
-from runic_redis.operations.feed_losses import Missing, check_places
-from runic_redis.operations.feed_pages import Page, Run, Source
+from runic_redis.operations.feed_losses import Missing, check_places, events_lost
+from runic_redis.operations.feed_pages import Page, Run, Source, whole_commits
 from runic_redis.operations.feed_starts import Start, check_start, find_places
 from runic_redis.operations.feed_types import TypeFilter
 from runic_redis.operations.records import EPOCH, decode_commit, entry_cursor, read_cursor
@@ -78,6 +79,8 @@ class FeedReader:
         self._ahead: tuple[Page, InFlight] | None = None
         self._missing = Missing(context)
         self._pages = 0
+        # Whether a call of next_page has not returned.
+        self._in_page = False
         # Whether all that was there is read, so that new entries come from reads that wait.
         self._follows = False
         # In a cluster, the feed that the last read waited for.
@@ -113,7 +116,7 @@ class FeedReader:
         if not isinstance(self._start, Mapping):
             self._start = yield from find_places(self._context, self._start)
         for number, place in self._start.items():
-            self._sources[number] = Source(self._context, number, place)
+            self._add(number, place)
         yield from self._check()
 
     def _check(self) -> Operation[None]:
@@ -122,7 +125,11 @@ class FeedReader:
     def add(self, partition: int, place: Place) -> None:
         """Read one more partition from now on."""
         self._restart()
-        self._sources[partition] = Source(self._context, partition, place)
+        self._add(partition, place)
+
+    def _add(self, number: int, place: Place) -> None:
+        until = None if self._until is None else self._until.places[number].position
+        self._sources[number] = Source(self._context, number, place, until)
 
     def remove(self, partition: int) -> None:
         """Read a partition no more."""
@@ -148,12 +155,13 @@ class FeedReader:
             UnknownEventType: a commit holds an event of a type that is not registered.
             DecodeError: the stored data is damaged.
         """
-        try:
-            return (yield from self._next_commits(wait_s))
-        except BaseException:
-            # The next page begins after the last commit that was returned.
+        if self._in_page:
+            # The last call failed or was interrupted: the next page begins after the last commit that was returned.
             self._restart()
-            raise
+        self._in_page = True
+        commits = yield from self._next_commits(wait_s)
+        self._in_page = False
+        return commits
 
     def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
@@ -164,9 +172,11 @@ class FeedReader:
             else:
                 steps = yield from self._next_steps()
                 if not steps:
-                    if has_waited or wait_s == 0:
+                    if wait_s == 0:
                         # The next call begins with what is there then.
-                        self._follows = self._follows and wait_s != 0
+                        self._follows = False
+                        yield from self._check()
+                    if has_waited or wait_s == 0:
                         break
                     yield from self._wait(wait_s)
                     has_waited = True
@@ -205,7 +215,7 @@ class FeedReader:
     def _take_fills(self, sources: Sequence[Source], replies: Sequence[Sequence[Any]], count: int) -> Operation[None]:
         for source, reply in zip(sources, replies, strict=True):
             source.at_end = len(reply) < count
-            is_whole = source.take(reply, self._last_position(source))
+            is_whole = source.take(reply)
             # A gap is explained once the commits before it are returned.
             if not is_whole and not source.entries and source.read_to == source.place.position:
                 yield from check_places(self._context, {source.number: source.place})
@@ -276,9 +286,11 @@ class FeedReader:
                 runs.pop(workflow_id, None)
         closed += runs.values()
         commands = [run.command(steps[run.steps[-1]][1]) for run in closed]
+        ends = [(source, source.paged.entry_id) for source in lasts if source.paged.ms]
         for source, entry in lasts.items():
-            entry_id = entry.place.entry_id
-            commands.append(key_command("XRANGE", source.key, entry_id, entry_id))
+            source.paged = entry.place
+            ends.append((source, entry.place.entry_id))
+        commands += [key_command("XRANGE", source.key, entry_id, entry_id) for source, entry_id in ends]
         # A feed that had no more entries may have some by now, and must not wait until all others have none.
         self._pages += 1
         is_poll = self._pages % _POLL_PAGES == 0
@@ -289,17 +301,20 @@ class FeedReader:
             if len(source.entries) < count // 2 and (is_poll or not source.at_end) and not source.is_done
         ]
         commands += [self._fill(source, count) for source in fills]
-        return Page(steps, closed, lasts, fills, count, Batch(commands, own_connection=True, all_or_none=True))
+        return Page(steps, closed, ends, fills, count, Batch(commands, own_connection=True, all_or_none=True))
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
         at = len(page.runs)
-        if not all(replies[at : at + len(page.lasts)]):
+        if not all(replies[at : at + len(page.ends)]):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
             yield from self._check()
+            for source, _ in page.ends:
+                # Its entry may have been trimmed, and cannot be asked for again.
+                source.reset(source.place._replace(ms=0))
             return []
-        yield from self._take_fills(page.fills, replies[at + len(page.lasts) :], page.fill_size)
+        yield from self._take_fills(page.fills, replies[at + len(page.ends) :], page.fill_size)
         steps = self._plan()
         if steps and steps[0][1].kind is not IMPORTED:
             following = self._page(steps)
@@ -329,11 +344,11 @@ class FeedReader:
                     raise
                 # The commits before it come first, so that none is lost. The next page begins here.
                 for before, its_entry in steps[:step]:
-                    before.place = its_entry.place
+                    before.move(its_entry.place)
                 self._restart()
                 return commits
         for source, entry in steps:
-            source.place = entry.place
+            source.move(entry.place)
         self._limit = min(
             self._limit * _PAGE_GROWTH, _MOST_COMMITS, max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
         )
@@ -347,10 +362,14 @@ class FeedReader:
             return None
         workflow_id = entry.workflow_id
         decoded = decode_commit(self._context, workflow_id, entries[0], with_records=True)
+        count = len(decoded.events)
         events = expanded(decoded.events) if decoded.multiplied else decoded.events
         for one in entries[1:]:
             more = decode_commit(self._context, workflow_id, one, with_records=True)
+            count += len(more.events)
             events = events + (expanded(more.events) if more.multiplied else more.events)
+        if count != entry.span:
+            raise events_lost(source.number, entry, entry.cursor - count)
         if self._types is not None and not self._types.fits(events):
             return None
         return Commit(
@@ -370,15 +389,15 @@ class FeedReader:
         count = source.import_entries
         commands = [
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
-            key_command("HMGET", keys.meta, "imported", "largest"),
+            key_command("HMGET", keys.meta, "imported", "largest", "trimmed"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, largest) = checked(replies, commands)
+        found, (imported, largest, trimmed) = checked(replies, commands)
         is_same = imported is not None and imported == b"%d" % entry.position
-        if not (is_same and found):
+        if not (is_same and found) or read_cursor(trimmed, keys.meta) > after:
             yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
             source.entries.popleft()
-            source.place = Place(entry.position, entry.ms)
+            source.move(entry.place)
             return []
         steps: list[tuple[Source, FeedEntry]] = []
         parts: list[Sequence[Any]] = []
@@ -414,24 +433,10 @@ class FeedReader:
             return
         news = [(key.decode(), page) for reply in checked(answers, batch.commands) for key, page in entries_of(reply)]
         for key, page in news:
-            if not waiting[key].take(page, self._last_position(waiting[key])):
+            if not waiting[key].take(page):
                 self._restart()
         if not news:
             yield from self._check()
-
-    def _last_position(self, source: Source) -> int | None:
-        return None if self._until is None else self._until.places[source.number].position
-
-
-def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
-    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
-    begin = 0
-    for at in range(1, len(entries)):
-        if entries[at][1][3] != entries[at - 1][1][3]:
-            yield entries[begin:at]
-            begin = at
-    if is_last:
-        yield entries[begin:]
 
 
 def _change(source: Source, entry: FeedEntry, track: Track, step: int) -> Commit:

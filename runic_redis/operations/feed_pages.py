@@ -1,7 +1,7 @@
 """The parts of a page of the feed: its sources, and the commits that one command reads."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
@@ -17,6 +17,7 @@ class Source:
         number: the partition's number.
         key: the key of its feed.
         place: the place after the last commit that was returned.
+        paged: the place after the last entry that is in a page.
         entries: entries that were read ahead.
         read_to: the position up to which entries were read.
         at_end: whether the last read of entries found no more.
@@ -25,25 +26,36 @@ class Source:
         events_prefix: what the keys of its workflows' streams begin with.
     """
 
-    __slots__ = ("at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number", "place", "read_to")
+    __slots__ = (
+        *("_until", "at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number"),
+        *("paged", "place", "read_to"),
+    )
 
-    def __init__(self, context: Context, number: int, place: Place) -> None:
+    def __init__(self, context: Context, number: int, place: Place, until: int | None) -> None:
         self.number = number
+        self._until = until
         self.key = context.keys.feed(number)
         self.events_prefix = context.keys.events(number, "")
         self.reset(place)
 
     def reset(self, place: Place) -> None:
         """Go back to a place."""
-        self.place = place
+        self.place = self.paged = place
         self.entries: deque[FeedEntry] = deque()
         self.read_to = place.position
-        self.at_end = self.is_done = False
+        self.at_end = False
+        self.is_done = self._until is not None and place.position >= self._until
         self.import_entries = 1
 
-    def take(self, reply: Sequence[Any], until: int | None) -> bool:
+    def move(self, place: Place) -> None:
+        """Note that the commits up to a place were returned."""
+        self.place = place
+        if self.paged.position < place.position:
+            self.paged = place
+
+    def take(self, reply: Sequence[Any]) -> bool:
         """Add entries that were read. Return whether they follow those before them without a gap."""
-        key, entries, read_to = self.key, self.entries, self.read_to
+        key, entries, read_to, until = self.key, self.entries, self.read_to, self._until
         for raw in reply:
             entry = read_entry(raw, key)
             position = entry.position
@@ -56,6 +68,7 @@ class Source:
                 return False
             entries.append(entry)
             self.read_to = read_to = position
+            self.is_done = position == until
         return True
 
 
@@ -82,15 +95,15 @@ class Page(NamedTuple):
     Attributes:
         steps: its entries, each with its source, in the order in which they are returned.
         runs: the commits to read.
-        lasts: the last entry of each source in it.
+        ends: the ID of the entry before the page in each source of it, if known, and that of the last one in the page.
         fills: the sources that are read ahead with it.
         fill_size: how many entries are read ahead of each of them.
-        batch: the commands that read it: those of the runs, of the lasts, of the fills.
+        batch: the commands that read it: those of the runs, of the ends, of the fills.
     """
 
     steps: list[tuple[Source, FeedEntry]]
     runs: list[Run]
-    lasts: dict[Source, FeedEntry]
+    ends: list[tuple[Source, str]]
     fills: list[Source]
     fill_size: int
     batch: Batch
@@ -109,3 +122,14 @@ class Page(NamedTuple):
                         at = place + 1
                         break
         return found
+
+
+def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
+    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
+    begin = 0
+    for at in range(1, len(entries)):
+        if entries[at][1][3] != entries[at - 1][1][3]:
+            yield entries[begin:at]
+            begin = at
+    if is_last:
+        yield entries[begin:]
