@@ -306,17 +306,17 @@ class FeedContract(Contract):
         assert read(store, prefix="other") == []
 
     def test_commits_before_an_error_come_first(self, store: Any) -> None:
-        append_each(store, "order-1", numbered(6))
-        store.append("order-2", numbered(1))
-        store.append("order-1", numbered(1))
-        store.save_snapshot("order-2", 1, b"state")
-        store.trim("order-2")
+        append_each(store, "order-{1}", numbered(6))
+        store.append("other-{1}", numbered(1))
+        store.append("order-{1}", numbered(1))
+        store.save_snapshot("other-{1}", 1, b"state")
+        store.trim("other-{1}")
         with closing(store.feed()) as feed:
             found = list(islice(feed, 6))
             with pytest.raises(EventsTrimmed):
                 next(feed)
             assert feed.positions == found[-1].positions
-        assert by_workflow(found) == {"order-1": [(n, numbered(1, n), False) for n in range(1, 7)]}
+        assert by_workflow(found) == {"order-{1}": [(n, numbered(1, n), False) for n in range(1, 7)]}
 
     def test_without_waiting_it_gives_the_commits_that_are_there_and_goes_on_later(self, store: Any) -> None:
         with closing(store.feed()) as feed:
