@@ -9,6 +9,7 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commits import Commit, Track
 from runic_redis.operations.feed_entries import DELETED, VOID, FeedEntry
+from runic_redis.operations.feed_losses import events_lost
 from runic_redis.operations.feed_pages import Source
 from runic_redis.operations.feed_types import TypeFilter
 from runic_redis.operations.records import EPOCH, decode_commit
@@ -67,12 +68,16 @@ class CommitDecoder:
         if self._types is not None and not any(self._types.may_fit(header) for _, header, _, _ in parts):
             return None
         events: list[Any] = []
+        count = 0
         time, metadata = EPOCH, None
         for entry_id, header, payload, about in parts:
             raw = entry_id, (header, payload, b"i", b"", b"m", about) if about else (header, payload, b"i", b"")
             decoded = decode_commit(self._context, entry.workflow_id, raw, with_records=True)
+            count += len(decoded.events)
             events += expanded(decoded.events) if decoded.multiplied else decoded.events
             time, metadata = decoded.time, decoded.metadata
+        if count != entry.span:
+            raise events_lost(source.number, entry, entry.cursor - count)
         if self._types is not None and not self._types.fits(events):
             return None
         return Commit(

@@ -1,9 +1,10 @@
 """Reading the feed: the commits of all workflows, in the order of each partition, merged by their times.
 
 A page is read in two steps. The entries of the feeds come first, ahead of their need. The events of a page's commits
-come next, with one XRANGE for each workflow. That batch also asks for the last entry of the page in each feed: if it is
-still there, every entry before it is, too, so the page is the server's present history. The batch for the next page is
-in flight while the last one is decoded.
+come next, by one call of lua/read_commits.lua for each partition, which also reads entries ahead. The call checks that
+the feed still has the entry before the page, and the last one of the page. If both are there, so is every entry between
+them: the page continues the history that was read before, and is the server's present one. The batch for the next page
+is in flight while the last one is decoded.
 
 Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
 """
@@ -77,6 +78,8 @@ class FeedReader:
         self._ahead: tuple[Page, InFlight] | None = None
         self._missing = Missing(context)
         self._pages = 0
+        # Whether a call of next_page has not returned.
+        self._in_page = False
         # Whether all that was there is read, so that new entries come from reads that wait.
         self._follows = False
         # In a cluster, the feed that the last read waited for.
@@ -112,7 +115,7 @@ class FeedReader:
         if not isinstance(self._start, Mapping):
             self._start = yield from find_places(self._context, self._start)
         for number, place in self._start.items():
-            self._sources[number] = Source(self._context, number, place)
+            self._add(number, place)
         yield from self._check()
 
     def _check(self) -> Operation[None]:
@@ -121,7 +124,11 @@ class FeedReader:
     def add(self, partition: int, place: Place) -> None:
         """Read one more partition from now on."""
         self._restart()
-        self._sources[partition] = Source(self._context, partition, place)
+        self._add(partition, place)
+
+    def _add(self, number: int, place: Place) -> None:
+        until = None if self._until is None else self._until.places[number].position
+        self._sources[number] = Source(self._context, number, place, until)
 
     def remove(self, partition: int) -> None:
         """Read a partition no more."""
@@ -147,12 +154,13 @@ class FeedReader:
             UnknownEventType: a commit holds an event of a type that is not registered.
             DecodeError: the stored data is damaged.
         """
-        try:
-            return (yield from self._next_commits(wait_s))
-        except BaseException:
-            # The next page begins after the last commit that was returned.
+        if self._in_page:
+            # The last call failed or was interrupted: the next page begins after the last commit that was returned.
             self._restart()
-            raise
+        self._in_page = True
+        commits = yield from self._next_commits(wait_s)
+        self._in_page = False
+        return commits
 
     def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
@@ -167,9 +175,11 @@ class FeedReader:
             else:
                 steps = yield from self._next_steps()
                 if not steps:
-                    if has_waited or wait_s == 0:
+                    if wait_s == 0:
                         # The next call begins with what is there then.
-                        self._follows = self._follows and wait_s != 0
+                        self._follows = False
+                        yield from self._check()
+                    if has_waited or wait_s == 0:
                         break
                     yield from self._wait(wait_s)
                     has_waited = True
@@ -204,7 +214,7 @@ class FeedReader:
     def _take_ahead(self, source: Source, entries: Sequence[Any], wanted: int) -> Operation[None]:
         """Take entries that were read ahead: so many, if there are as many."""
         source.at_end = len(entries) < wanted
-        is_whole = source.take(entries, self._last_position(source))
+        is_whole = source.take(entries)
         # A gap is explained once the commits before it are returned.
         if not is_whole and not source.entries and source.read_to == source.place.position:
             yield from check_places(self._context, {source.number: source.place})
@@ -276,10 +286,13 @@ class FeedReader:
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
-        if any(part.last is not None and not reply[0] for part, reply in zip(page.parts, replies, strict=True)):
+        if not all(reply[0] for reply in replies):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
             yield from self._check()
+            for part in page.parts:
+                # Its entry may have been trimmed, and cannot be asked for again.
+                part.source.reset(part.source.place._replace(ms=0))
             return []
         found: list[Any] = [()] * len(page.steps)
         for part, reply in zip(page.parts, replies, strict=True):
@@ -314,11 +327,11 @@ class FeedReader:
                     raise
                 # The commits before it come first, so that none is lost. The next page begins here.
                 for before, its_entry in steps[:step]:
-                    before.place = its_entry.place
+                    before.move(its_entry.place)
                 self._restart()
                 return commits
         for source, entry in steps:
-            source.place = entry.place
+            source.move(entry.place)
         fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
         self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
         return commits
@@ -346,15 +359,15 @@ class FeedReader:
         count = source.import_entries
         commands = [
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
-            key_command("HMGET", keys.meta, "imported", "largest"),
+            key_command("HMGET", keys.meta, "imported", "largest", "trimmed"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, largest) = checked(replies, commands)
+        found, (imported, largest, trimmed) = checked(replies, commands)
         is_same = imported is not None and imported == b"%d" % entry.position
-        if not (is_same and found):
+        if not (is_same and found) or read_cursor(trimmed, keys.meta) > after:
             yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
             source.entries.popleft()
-            source.place = Place(entry.position, entry.ms)
+            source.move(entry.place)
             return []
         steps: list[tuple[Source, FeedEntry]] = []
         parts: list[list[Any]] = []
@@ -390,10 +403,7 @@ class FeedReader:
             return
         news = [(key.decode(), page) for reply in checked(answers, batch.commands) for key, page in entries_of(reply)]
         for key, page in news:
-            if not waiting[key].take(page, self._last_position(waiting[key])):
+            if not waiting[key].take(page):
                 self._restart()
         if not news:
             yield from self._check()
-
-    def _last_position(self, source: Source) -> int | None:
-        return None if self._until is None else self._until.places[source.number].position
