@@ -32,7 +32,7 @@ from runic_redis.protocol.refusals import checked
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few commits. Later ones hold more, up to a size in bytes.
 _FIRST_COMMITS = 64
-_MOST_COMMITS = 4096
+_MOST_COMMITS = 16_384
 _PAGE_GROWTH = 8
 _PAGE_BYTES = 4 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
@@ -113,7 +113,7 @@ class FeedReader:
         if not isinstance(self._start, Mapping):
             self._start = yield from find_places(self._context, self._start)
         for number, place in self._start.items():
-            self._sources[number] = Source(number, self._context.keys.feed(number), place)
+            self._sources[number] = Source(self._context, number, place)
         yield from self._check()
 
     def _check(self) -> Operation[None]:
@@ -122,7 +122,7 @@ class FeedReader:
     def add(self, partition: int, place: Place) -> None:
         """Read one more partition from now on."""
         self._restart()
-        self._sources[partition] = Source(partition, self._context.keys.feed(partition), place)
+        self._sources[partition] = Source(self._context, partition, place)
 
     def remove(self, partition: int) -> None:
         """Read a partition no more."""
@@ -148,6 +148,14 @@ class FeedReader:
             UnknownEventType: a commit holds an event of a type that is not registered.
             DecodeError: the stored data is damaged.
         """
+        try:
+            return (yield from self._next_commits(wait_s))
+        except BaseException:
+            # The next page begins after the last commit that was returned.
+            self._restart()
+            raise
+
+    def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
         while not self.is_done:
             if self._ahead is not None:
@@ -157,7 +165,7 @@ class FeedReader:
                 steps = yield from self._next_steps()
                 if not steps:
                     if has_waited or wait_s == 0:
-                        # The next call begins with what is there now.
+                        # The next call begins with what is there then.
                         self._follows = self._follows and wait_s != 0
                         break
                     yield from self._wait(wait_s)
@@ -190,15 +198,15 @@ class FeedReader:
         """Return how many entries to read ahead of each source."""
         return max(16, 2 * self._limit // max(1, len(self._sources)))
 
-    def _fill(self, source: Source) -> Command:
+    def _fill(self, source: Source, count: int) -> Command:
         """Return the command that reads entries ahead."""
-        return key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(self._fill_size()))
+        return key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(count))
 
-    def _take_fills(self, sources: Sequence[Source], replies: Sequence[Sequence[Any]]) -> Operation[None]:
+    def _take_fills(self, sources: Sequence[Source], replies: Sequence[Sequence[Any]], count: int) -> Operation[None]:
         for source, reply in zip(sources, replies, strict=True):
-            source.at_end = len(reply) < self._fill_size()
+            source.at_end = len(reply) < count
             is_whole = source.take(reply, self._last_position(source))
-            # A gap is explained once the entries before it are returned.
+            # A gap is explained once the commits before it are returned.
             if not is_whole and not source.entries and source.read_to == source.place.position:
                 yield from check_places(self._context, {source.number: source.place})
 
@@ -207,9 +215,10 @@ class FeedReader:
         if (steps := self._plan()) or self._follows:
             return steps
         empty = [source for source in self._sources.values() if not source.entries and not source.is_done]
-        commands = [self._fill(source) for source in empty]
-        batch = Batch(commands, own_connection=True)
-        yield from self._take_fills(empty, checked((yield batch), commands))
+        count = self._fill_size()
+        commands = [self._fill(source, count) for source in empty]
+        replies = yield Batch(commands, own_connection=True)
+        yield from self._take_fills(empty, checked(replies, commands), count)
         steps = self._plan()
         self._follows = not steps
         return steps
@@ -225,24 +234,23 @@ class FeedReader:
         heads = [(source.entries[0].ms, number) for number, source in sources.items() if source.entries]
         heapq.heapify(heads)
         steps: list[tuple[Source, FeedEntry]] = []
-        size = 0
-        while heads and len(steps) < self._limit and size < _PAGE_BYTES:
+        limit, bytes_left = self._limit, _PAGE_BYTES
+        while heads and len(steps) < limit and bytes_left > 0:
             number = heads[0][1]
             source = sources[number]
-            entry = source.entries[0]
-            if entry.kind == IMPORTED and entry.workflow_id.startswith(self._prefix):
+            entries = source.entries
+            entry = entries[0]
+            if entry.kind is IMPORTED and entry.workflow_id.startswith(self._prefix):
                 return steps or [(source, entry)]
-            source.entries.popleft()
+            entries.popleft()
             steps.append((source, entry))
-            size += entry.size
-            if source.entries:
-                heapq.heapreplace(heads, (source.entries[0].ms, number))
+            bytes_left -= entry.size
+            if entries:
+                heapq.heapreplace(heads, (entries[0].ms, number))
             elif source.at_end or source.is_done:
                 heapq.heappop(heads)
             else:
                 break
-        if steps:
-            self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS)
         return steps
 
     def _page(self, steps: list[tuple[Source, FeedEntry]]) -> Page:
@@ -253,82 +261,82 @@ class FeedReader:
         for step, (source, entry) in enumerate(steps):
             lasts[source] = entry
             workflow_id = entry.workflow_id
-            if entry.kind == COMMIT and workflow_id.startswith(prefix):
+            if entry.kind is COMMIT and workflow_id.startswith(prefix):
                 run = runs.get(workflow_id)
-                if run is not None and run.end == entry.cursor - entry.span:
-                    run.end = entry.cursor
-                    run.entries.append((step, entry))
-                    continue
-                if run is not None:
+                if run is None:
+                    runs[workflow_id] = Run(source, entry, step)
+                elif run.cursor == entry.cursor - entry.span:
+                    run.cursor = entry.cursor
+                    run.steps.append(step)
+                else:
                     closed.append(run)
-                runs[workflow_id] = Run(step, entry)
-            elif entry.kind == DELETED:
+                    runs[workflow_id] = Run(source, entry, step)
+            elif entry.kind is DELETED:
                 # The events before it in the page are gone.
                 runs.pop(workflow_id, None)
         closed += runs.values()
-        commands = [run.command(self._context) for run in closed]
-        commands += [
-            key_command("XRANGE", source.key, entry.entry_id, entry.entry_id) for source, entry in lasts.items()
-        ]
-        few = self._fill_size() // 2
+        commands = [run.command(steps[run.steps[-1]][1]) for run in closed]
+        for source, entry in lasts.items():
+            entry_id = entry.place.entry_id
+            commands.append(key_command("XRANGE", source.key, entry_id, entry_id))
         # A feed that had no more entries may have some by now, and must not wait until all others have none.
         self._pages += 1
         is_poll = self._pages % _POLL_PAGES == 0
+        count = self._fill_size()
         fills = [
             source
             for source in self._sources.values()
-            if len(source.entries) < few and (is_poll or not source.at_end) and not source.is_done
+            if len(source.entries) < count // 2 and (is_poll or not source.at_end) and not source.is_done
         ]
-        commands += [self._fill(source) for source in fills]
-        return Page(steps, closed, lasts, fills, Batch(commands, own_connection=True, all_or_none=True))
+        commands += [self._fill(source, count) for source in fills]
+        return Page(steps, closed, lasts, fills, count, Batch(commands, own_connection=True, all_or_none=True))
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
         at = len(page.runs)
-        still_there = replies[at : at + len(page.lasts)]
-        if not all(still_there):
+        if not all(replies[at : at + len(page.lasts)]):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
             yield from self._check()
             return []
-        yield from self._take_fills(page.fills, replies[at + len(page.lasts) :])
+        yield from self._take_fills(page.fills, replies[at + len(page.lasts) :], page.fill_size)
         steps = self._plan()
-        if steps and steps[0][1].kind != IMPORTED:
+        if steps and steps[0][1].kind is not IMPORTED:
             following = self._page(steps)
             self._ahead = following, (yield Begin(following.batch))
-        found: list[Sequence[Any]] = [()] * len(page.steps)
-        for run, reply in zip(page.runs, replies[:at], strict=True):
-            run.take(reply, found)
-        return (yield from self._commits(page.steps, found))
+        return (yield from self._commits(page.steps, page.take(replies)))
 
     def _commits(
         self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Sequence[Any]]
     ) -> Operation[list[Commit]]:
         """Return the commits of a page, and move past them."""
-        passed: list[tuple[int, Place]] = []
-        track = Track(self._all_places(), passed)
+        track = Track(self._all_places(), steps)
         commits: list[Commit] = []
+        size = 0
         for step, (source, entry) in enumerate(steps):
-            entries = found[step]
             try:
-                if entry.kind == COMMIT:
-                    if entries:
-                        if (commit := self._commit(source, entry, entries, track, step)) is not None:
-                            commits.append(commit)
-                    elif entry.workflow_id.startswith(self._prefix):
-                        yield from self._missing.settle(source.number, entry)
-                elif self._is_wanted_change(entry):
-                    commits.append(_change(source, entry, track, step))
+                if entry.kind is not COMMIT:
+                    if self._is_wanted_change(entry):
+                        commits.append(_change(source, entry, track, step))
+                elif entries := found[step]:
+                    size += len(entries[0][1][1])
+                    if (commit := self._commit(source, entry, entries, track, step)) is not None:
+                        commits.append(commit)
+                elif entry.workflow_id.startswith(self._prefix):
+                    yield from self._missing.settle(source.number, entry)
             except StoreError:
+                if not commits:
+                    raise
                 # The commits before it come first, so that none is lost. The next page begins here.
-                _move(steps, passed)
+                for before, its_entry in steps[:step]:
+                    before.place = its_entry.place
                 self._restart()
-                if commits:
-                    break
-                raise
-            passed.append((source.number, Place(entry.position, entry.ms)))
-        else:
-            _move(steps, passed)
+                return commits
+        for source, entry in steps:
+            source.place = entry.place
+        self._limit = min(
+            self._limit * _PAGE_GROWTH, _MOST_COMMITS, max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
+        )
         return commits
 
     def _commit(
@@ -340,8 +348,8 @@ class FeedReader:
         workflow_id = entry.workflow_id
         decoded = decode_commit(self._context, workflow_id, entries[0], with_records=True)
         events = expanded(decoded.events) if decoded.multiplied else decoded.events
-        for other in entries[1:]:
-            more = decode_commit(self._context, workflow_id, other, with_records=True)
+        for one in entries[1:]:
+            more = decode_commit(self._context, workflow_id, one, with_records=True)
             events = events + (expanded(more.events) if more.multiplied else more.events)
         if self._types is not None and not self._types.fits(events):
             return None
@@ -431,9 +439,3 @@ def _change(source: Source, entry: FeedEntry, track: Track, step: int) -> Commit
     time = EPOCH + timedelta(milliseconds=entry.ms)
     is_deletion = entry.kind == DELETED
     return Commit(entry.workflow_id, 0, [], time, None, source.number, entry.position, is_deletion, track, step)
-
-
-def _move(steps: Sequence[tuple[Source, FeedEntry]], passed: Sequence[tuple[int, Place]]) -> None:
-    """Move the sources to the places after the steps that were passed."""
-    for (source, _), (_, place) in zip(steps, passed, strict=False):
-        source.place = place

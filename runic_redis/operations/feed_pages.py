@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from runic_redis.context import Context
 from runic_redis.operations.feed_entries import FeedEntry, read_entry
 from runic_redis.positions import Place
-from runic_redis.protocol.effects import Batch, Command, key_command
+from runic_redis.protocol.effects import Batch, Command
 
 
 class Source:
@@ -21,13 +21,16 @@ class Source:
         read_to: the position up to which entries were read.
         at_end: whether the last read of entries found no more.
         is_done: whether the reader's last position is reached.
+        import_entries: how many entries of an imported workflow to read at once.
+        events_prefix: what the keys of its workflows' streams begin with.
     """
 
-    __slots__ = ("at_end", "entries", "import_entries", "is_done", "key", "number", "place", "read_to")
+    __slots__ = ("at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number", "place", "read_to")
 
-    def __init__(self, number: int, key: str, place: Place) -> None:
+    def __init__(self, context: Context, number: int, place: Place) -> None:
         self.number = number
-        self.key = key
+        self.key = context.keys.feed(number)
+        self.events_prefix = context.keys.events(number, "")
         self.reset(place)
 
     def reset(self, place: Place) -> None:
@@ -39,47 +42,38 @@ class Source:
         self.import_entries = 1
 
     def take(self, reply: Sequence[Any], until: int | None) -> bool:
-        """Add entries that were read. Return whether they fit those before them without a gap."""
+        """Add entries that were read. Return whether they follow those before them without a gap."""
+        key, entries, read_to = self.key, self.entries, self.read_to
         for raw in reply:
-            entry = read_entry(raw, self.key)
-            if until is not None and entry.position > until:
+            entry = read_entry(raw, key)
+            position = entry.position
+            if until is not None and position > until:
                 self.is_done = True
                 break
-            is_inside = not self.entries and self.read_to == self.place.position and entry.start < self.read_to
-            if entry.start != self.read_to and not is_inside:
+            start = position - entry.span
+            # The reader's place may be inside an import, which has one entry.
+            if start != read_to and not (start < read_to == self.place.position and not entries):
                 return False
-            self.entries.append(entry)
-            self.read_to = entry.position
+            entries.append(entry)
+            self.read_to = read_to = position
         return True
 
 
 class Run:
     """Commits of a workflow that follow each other in a page: one XRANGE reads them."""
 
-    __slots__ = ("end", "entries", "start", "workflow_id")
+    __slots__ = ("cursor", "source", "start", "steps")
 
-    def __init__(self, step: int, entry: FeedEntry) -> None:
-        self.workflow_id = entry.workflow_id
+    def __init__(self, source: Source, entry: FeedEntry, step: int) -> None:
+        self.source = source
         self.start = entry.cursor - entry.span
-        self.end = entry.cursor
-        # Each with the step of the page that it is.
-        self.entries = [(step, entry)]
+        self.cursor = entry.cursor
+        self.steps = [step]
 
-    def command(self, context: Context) -> Command:
-        """Return the command that reads their events."""
-        key = context.keys.workflow(self.workflow_id).events
-        return key_command("XRANGE", key, f"{self.start + 1}-0", f"{self.end}-{self.entries[-1][1].ms}")
-
-    def take(self, reply: Sequence[Any], found: list[Sequence[Any]]) -> None:
-        """Set the found entries of each commit's step; none if the last one of the commit is not in the reply."""
-        at = 0
-        for step, entry in self.entries:
-            wanted = b"%d-%d" % (entry.cursor, entry.ms)
-            for place in range(at, len(reply)):
-                if reply[place][0] == wanted:
-                    found[step] = reply[at : place + 1]
-                    at = place + 1
-                    break
+    def command(self, last: FeedEntry) -> Command:
+        """Return the command that reads their events, up to the last commit."""
+        key = self.source.events_prefix + last.workflow_id
+        return Command(("XRANGE", key, f"{self.start + 1}-0", f"{self.cursor}-{last.ms}"), key)
 
 
 class Page(NamedTuple):
@@ -90,11 +84,28 @@ class Page(NamedTuple):
         runs: the commits to read.
         lasts: the last entry of each source in it.
         fills: the sources that are read ahead with it.
-        batch: the commands that read it.
+        fill_size: how many entries are read ahead of each of them.
+        batch: the commands that read it: those of the runs, of the lasts, of the fills.
     """
 
     steps: list[tuple[Source, FeedEntry]]
     runs: list[Run]
     lasts: dict[Source, FeedEntry]
     fills: list[Source]
+    fill_size: int
     batch: Batch
+
+    def take(self, replies: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return for each step the entries of its commit's stream; none if the last one of the commit is missing."""
+        found: list[Sequence[Any]] = [()] * len(self.steps)
+        for run, reply in zip(self.runs, replies, strict=False):
+            at = 0
+            for step in run.steps:
+                entry = self.steps[step][1]
+                wanted = b"%d-%d" % (entry.cursor, entry.ms)
+                for place in range(at, len(reply)):
+                    if reply[place][0] == wanted:
+                        found[step] = reply[at : place + 1]
+                        at = place + 1
+                        break
+        return found
