@@ -43,4 +43,4 @@ if owner ~= consumer then
 end
 redis.call('HSET', subscription, 'until', int(ms + tonumber(ttl_ms)), 'lease_ms', ttl_ms)
 local texts = redis.call('HMGET', subscription, 'reason', 'changes')
-return {int(fence), position, int(attempts), texts[1] or '', texts[2] or '0', size}
+return {fence, position, attempts, texts[1] or '', texts[2] or '0', size}

@@ -2,81 +2,24 @@
 
 import asyncio
 import logging
-import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, NoReturn, Self
 from weakref import ref
 
-from runic_redis.arguments import check_count, check_seconds
+from runic_redis.arguments import check_seconds
 from runic_redis.drivers.redis_py import now_s
-from runic_redis.errors import InvalidArgument, InvalidType, LeaseLost, StoreError, reason, short_repr
+from runic_redis.errors import InvalidType, LeaseLost, StoreError
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.consuming import Consumer
+from runic_redis.retries import OnFailure, Retries, death_text, failure_text, log_failure
 from runic_redis.tails import PageReader
 
 _log = logging.getLogger("runic_redis")
 # Renew the leases this many times per `ttl`, so that one renewal may fail.
 _BEATS = 3
-# The longest pause between attempts.
-_LONGEST_S = 60.0
-
-OnFailure = Literal["stop", "park"]
-
-
-class _Retries:
-    """What happens to a commit whose handler fails.
-
-    Args:
-        attempts: how often it is tried; None for no limit.
-        on_failure: what happens then.
-        first_delay: how many seconds to wait after the first failure.
-    """
-
-    def __init__(self, attempts: int | None, on_failure: OnFailure, first_delay: float) -> None:
-        if attempts is not None and not check_count(attempts, "attempts"):
-            raise InvalidArgument("attempts is 0, so no commit would be handled; nothing was sent.")
-        if on_failure not in ("stop", "park"):
-            raise InvalidArgument(f'on_failure is "stop" or "park", not {short_repr(on_failure)}; nothing was sent.')
-        if attempts is None and on_failure == "park":
-            raise InvalidArgument(
-                'on_failure="park" takes a number of attempts, after which to park; nothing was sent.'
-            )
-        self._attempts = attempts
-        self._parks = on_failure == "park"
-        self._first_delay = check_seconds(first_delay, "first_delay")
-
-    def parks(self, count: int) -> bool:
-        """Return whether a commit that has failed so often is parked."""
-        return self._parks and self._attempts is not None and count >= self._attempts
-
-    def stops(self, count: int) -> bool:
-        """Return whether the failure of a commit that has failed so often is raised."""
-        return not self._parks and self._attempts is not None and count >= self._attempts
-
-    def delay_s(self, count: int) -> float:
-        """Return how long to wait after so many failures: it doubles with each, up to a limit, and has jitter."""
-        return min(_LONGEST_S, self._first_delay * 2.0 ** min(count - 1, 60)) * random.uniform(0.5, 1)
-
-
-def _failure(error: Exception) -> str:
-    return f"{type(error).__name__}: {reason(error)}"
-
-
-def _died(count: int) -> str:
-    return f"Consumers died {count} times before they acknowledged it."
-
-
-def _log_failure(name: str, commit: Commit, count: int, error: Exception) -> None:
-    _log.warning(
-        "The handler of the subscription %r failed %d times for the workflow %r at cursor %d: %s",
-        *(name, count, commit.workflow_id, commit.cursor, _failure(error)),
-    )
-
-
-def _log_lost(error: LeaseLost) -> None:
-    _log.warning("%s", error)
 
 
 class Subscription(Iterator[Commit]):
@@ -228,40 +171,47 @@ class Subscription(Iterator[Commit]):
         Raises:
             Exception: the handler raised it in the last attempt.
         """
-        retries = _Retries(attempts, on_failure, first_delay)
+        retries = Retries(attempts, on_failure, first_delay)
         while True:
             try:
                 commit = next(self)
             except StopIteration:
                 return
             except LeaseLost as error:
-                _log_lost(error)
+                _log.warning("%s", error)
                 continue
-            try:
-                self._handle(commit, handler, retries)
-            except LeaseLost as error:
-                _log_lost(error)
+            self._handle(commit, handler, retries)
 
-    def _handle(self, commit: Commit, handler: Callable[[Commit], object], retries: _Retries) -> None:
+    def _handle(self, commit: Commit, handler: Callable[[Commit], object], retries: Retries) -> None:
         consumer = self._consumer
         count, why = consumer.failures(commit)
         while not self._over.is_set():
             if retries.parks(count):
-                self.park(commit, why or _died(count))
+                self._tolerate(self.park, commit, why or death_text(count))
                 return
             try:
                 handler(commit)
             except Exception as error:
-                count, why = consumer.fail(commit, _failure(error)), _failure(error)
-                _log_failure(self.name, commit, count, error)
-                self._flush()
+                count, why = consumer.fail(commit, failure_text(error)), failure_text(error)
+                log_failure(self.name, commit, count, error)
+                if not self._tolerate(self._flush):
+                    return
                 if retries.stops(count):
                     raise
                 if not retries.parks(count):
                     self._over.wait(retries.delay_s(count))
                 continue
-            self.ack(commit)
+            self._tolerate(self.ack, commit)
             return
+
+    def _tolerate(self, call: Callable[..., None], *args: Any) -> bool:
+        """Store something in `run`. Return whether this consumer still has the partition of the commit."""
+        try:
+            call(*args)
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            return False
+        return True
 
     def close(self) -> None:
         """Store what is acknowledged, release the partitions, and end iteration.
@@ -310,7 +260,6 @@ def _beat(subscription: "ref[Subscription]", over: threading.Event, pause_s: flo
 
 class AsyncSubscription(PageReader, AsyncIterator[Commit]):
     """An async iterator over the commits of a subscription, as one of its consumers.
-
 
     `AsyncRedisStore.subscribe` makes it. A task renews its leases until it is closed. It opens at the first step, or as
     an async context manager. Otherwise it is as `Subscription`. A step that was cancelled loses no commit.
@@ -377,7 +326,7 @@ class AsyncSubscription(PageReader, AsyncIterator[Commit]):
             await self._flush()
         self._news.clear()
         if consumer.is_idle:
-            await asyncio.wait([asyncio.ensure_future(self._news.wait())], timeout=wait_s)
+            await _wait(self._news, wait_s)
             return
         found = await self._run(consumer.next_page(0.0 if consumer.is_unsaved else wait_s))
         if not found and consumer.is_unsaved:
@@ -425,40 +374,47 @@ class AsyncSubscription(PageReader, AsyncIterator[Commit]):
 
         The handler is a coroutine function. See `Subscription.run`.
         """
-        retries = _Retries(attempts, on_failure, first_delay)
+        retries = Retries(attempts, on_failure, first_delay)
         while True:
             try:
                 commit = await anext(self)
             except StopAsyncIteration:
                 return
             except LeaseLost as error:
-                _log_lost(error)
+                _log.warning("%s", error)
                 continue
-            try:
-                await self._handle(commit, handler, retries)
-            except LeaseLost as error:
-                _log_lost(error)
+            await self._handle(commit, handler, retries)
 
-    async def _handle(self, commit: Commit, handler: Callable[[Commit], Awaitable[object]], retries: _Retries) -> None:
+    async def _handle(self, commit: Commit, handler: Callable[[Commit], Awaitable[object]], retries: Retries) -> None:
         consumer = self._consumer
         count, why = consumer.failures(commit)
         while not self._closed:
             if retries.parks(count):
-                await self.park(commit, why or _died(count))
+                await self._tolerate(self.park(commit, why or death_text(count)))
                 return
             try:
                 await handler(commit)
             except Exception as error:
-                count, why = consumer.fail(commit, _failure(error)), _failure(error)
-                _log_failure(self.name, commit, count, error)
-                await self._flush()
+                count, why = consumer.fail(commit, failure_text(error)), failure_text(error)
+                log_failure(self.name, commit, count, error)
+                if not await self._tolerate(self._flush()):
+                    return
                 if retries.stops(count):
                     raise
                 if not retries.parks(count):
-                    await asyncio.wait([asyncio.ensure_future(self._over.wait())], timeout=retries.delay_s(count))
+                    await _wait(self._over, retries.delay_s(count))
                 continue
-            await self.ack(commit)
+            await self._tolerate(self.ack(commit))
             return
+
+    async def _tolerate(self, storing: Coroutine[Any, Any, None]) -> bool:
+        """Store something in `run`. Return whether this consumer still has the partition of the commit."""
+        try:
+            await storing
+        except LeaseLost as error:
+            _log.warning("%s", error)
+            return False
+        return True
 
     async def aclose(self) -> None:
         """Store what is acknowledged, release the partitions, and end iteration.
@@ -494,6 +450,11 @@ class AsyncSubscription(PageReader, AsyncIterator[Commit]):
 
     def __reduce__(self) -> NoReturn:
         raise _not_copyable_error(self)
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 async def _beat_async(subscription: "ref[AsyncSubscription]", pause_s: float) -> None:

@@ -1,15 +1,13 @@
 """A consumer of a subscription: what it gives out of its partitions, and what is acknowledged.
 
-Each commit that is given out, or put aside behind a parked one, is a step. `settle` merges the steps up to a commit into
-what is to be stored of each partition, and `flush` stores that. Everything but the place of the lease is lost with the
-consumer, and is given out again.
+Each commit that is given out, or put aside behind a parked one, is a step. `settle` merges the steps up to a commit
+into what is to be stored of each partition, and `flush` stores that.
 """
 
 import logging
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -20,7 +18,6 @@ from runic_redis.errors import (
     EventsTrimmed,
     FeedTrimmed,
     InvalidArgument,
-    LeaseLost,
     StoreError,
     short_repr,
 )
@@ -29,7 +26,7 @@ from runic_redis.operations.feed import FeedReader
 from runic_redis.operations.feed_losses import check_places
 from runic_redis.operations.feed_starts import Start, check_start
 from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again, read_parked
-from runic_redis.operations.shares import Save, Share, Step, overlaid
+from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost, overlaid
 from runic_redis.operations.sharing import Leases
 from runic_redis.operations.subscriptions import make_settings
 from runic_redis.positions import Place
@@ -39,10 +36,7 @@ from runic_redis.protocol.refusals import answer, checked
 _log = logging.getLogger("runic_redis")
 # How many commits may be put aside before that is stored.
 _MOST_ASIDE = 256
-# How many commits of a workflow are read again at once.
-_REPLAYED = 64
 _BEHIND = "An earlier commit of this workflow is parked."
-_GONE = "Its events were trimmed or deleted, so it cannot be delivered. Drop it."
 
 
 class Consumer:
@@ -172,7 +166,8 @@ class Consumer:
     def _put_behind(self, share: Share, commit: Commit, place: Place) -> None:
         """Put a commit aside behind others of its workflow."""
         state = self._later if share.is_blocked(commit.workflow_id) else "waiting"
-        record = put_aside(commit, place, self._context.now_ms(), state, _BEHIND if state == "parked" else "", 0)
+        why = _BEHIND if state == "parked" else ""
+        record = put_aside(commit, place, self._context.now_ms(), state=state, why=why, attempts=0)
         share.records[commit.workflow_id].append(record)
         step = Step(share, None, place, {str(place): record.encode()})
         if share.given:
@@ -297,37 +292,13 @@ class Consumer:
         shares = [share for share in self._reading.values() if share.records]
         if not shares:
             return
-        keys = self._context.keys
-        commands = [key_command("HGET", keys.subscription(self.name, share.partition), "changes") for share in shares]
-        changes = checked((yield Batch(commands)), commands)
-        yield from self._read_aside(
-            [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
-        )
+        yield from self._read_aside((yield from find_changed(self._context, self.name, shares)))
         for share in shares:
             for workflow_id in [one for one in share.records if not share.is_blocked(one)]:
-                yield from self._replay(share, workflow_id)
-
-    def _replay(self, share: Share, workflow_id: str) -> Operation[None]:
-        records = share.records[workflow_id]
-        some = records[:_REPLAYED]
-        places = self._reader.positions.places
-        commits = yield from read_again(self._context, some, places)
-        is_deleted_later = any(record.deleted for record in records)
-        with self._lock:
-            del records[: len(some)]
-            ready: list[tuple[Share, Commit, Parked | None]] = []
-            for record, commit in zip(some, commits, strict=True):
-                if commit is not None:
-                    ready.append((share, commit, record))
-                elif is_deleted_later:
-                    share.merge(None, {str(record.place): ""})
-                else:
-                    lacking = replace(record, state="parked", reason=_GONE)
-                    share.merge(None, {str(record.place): lacking.encode()})
-                    insort(records, lacking, key=lambda one: one.order)
-            if not records:
-                del share.records[workflow_id]
-            self._buffer.extendleft(reversed(ready))
+                found = yield from read_again(self._context, share.records[workflow_id], self._reader.positions.places)
+                with self._lock:
+                    ready = share.take_ready(workflow_id, found)
+                    self._buffer.extendleft((share, commit, record) for record, commit in reversed(ready))
 
     # Acknowledging
 
@@ -354,7 +325,7 @@ class Consumer:
         done = [self._steps.popleft() for _ in range(count)]
         if lost := [step for step in done if step.share.is_lost and step.commit is not None]:
             self._steps.extendleft(step for step in reversed(done) if not step.share.is_lost)
-            raise self._lease_lost([step.share.partition for step in lost], None)
+            raise lease_lost(self.name, [step.share.partition for step in lost], None)
         for step in done:
             share = step.share
             parked = step.parked
@@ -377,7 +348,8 @@ class Consumer:
         """Return the change that parks a commit which was given out."""
         share = step.share
         place = step.place if step.place is not None else Place.parse(next(iter(step.parked)))
-        record = put_aside(commit, place, self._context.now_ms(), "parked", why, share.attempts)
+        now_ms = self._context.now_ms()
+        record = put_aside(commit, place, now_ms, state="parked", why=why, attempts=share.attempts)
         insort(share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
         return {str(place): record.encode()}
 
@@ -446,23 +418,12 @@ class Consumer:
         if errors:
             raise errors[0]
         if lost:
-            raise self._lease_lost(lost, owner)
+            raise lease_lost(self.name, lost, owner)
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable
         parked = dict(share.next_parked)
         return Save(share, share.next_place, parked, share.acked, share.attempts, share.reason, is_release)
-
-    def _lease_lost(self, partitions: list[int], owner: str | None) -> LeaseLost:
-        numbers = ", ".join(map(str, sorted(set(partitions))))
-        now = "it has no owner now" if owner is None else f"the consumer {owner} has it now"
-        return LeaseLost(
-            f"This consumer of the subscription {self.name!r} has lost partition {numbers}: {now}. The commits there "
-            "that were not acknowledged before are delivered again, also those of this call. Nothing was changed in "
-            "this partition. Go on with the next commit. A handler that may take longer than the ttl of "
-            f"{self.ttl:g} s must let the heartbeat run.",
-            owner=owner,
-        )
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""

@@ -19,12 +19,14 @@ from runic_redis.operations.commits import Commit, Track
 from runic_redis.operations.records import EPOCH, decode_commit
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Operation, call_script, key_command
-from runic_redis.protocol.refusals import ask, ask_all, checked
+from runic_redis.protocol.refusals import ask, checked
 from runic_redis.protocol.resp import pairs
 
 # "parked": it failed, or is parked behind one that did. "waiting": it comes again once none of its workflow is parked.
 State: TypeAlias = Literal["parked", "waiting"]
 _AT_ONCE = 1000
+# How many commits of a workflow are read again at once.
+_REPLAYED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Parked:
         return json.dumps([*values, self.state], separators=(",", ":"))
 
 
-def put_aside(commit: Commit, place: Place, now_ms: int, state: State, why: str, attempts: int) -> Parked:
+def put_aside(commit: Commit, place: Place, now_ms: int, *, state: State, why: str, attempts: int) -> Parked:
     """Return a commit of the feed as it is put aside."""
     return Parked(
         *(commit.workflow_id, commit.cursor, len(commit.events), commit.time, commit.partition, commit.position),
@@ -132,11 +134,11 @@ def settle_parked(context: Context, name: str, workflow_id: str, what: Literal["
 
 
 def read_again(context: Context, records: Sequence[Parked], places: Sequence[Place]) -> Operation[list[Commit | None]]:
-    """Return commits that were put aside, with their events; None for one whose events are no longer stored.
+    """Return the first commits of a workflow that were put aside; None for one whose events are no longer stored.
 
     Args:
         context: the store's.
-        records: the commits.
+        records: the commits, in order.
         places: the positions of the reader, which the commits carry.
 
     Raises:
@@ -150,10 +152,10 @@ def read_again(context: Context, records: Sequence[Parked], places: Sequence[Pla
             f"{max(1, one.cursor - one.events + 1)}-0",
             f"{one.cursor}-{_ms(one.time)}",
         )
-        for one in records
+        for one in records[:_REPLAYED]
     ]
     replies = checked((yield Batch(commands, own_connection=True)), commands)
-    return [_commit(context, one, entries, places) for one, entries in zip(records, replies, strict=True)]
+    return [_commit(context, one, entries, places) for one, entries in zip(records, replies, strict=False)]
 
 
 def _commit(context: Context, one: Parked, entries: Sequence[Any], places: Sequence[Place]) -> Commit | None:

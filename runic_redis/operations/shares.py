@@ -1,15 +1,20 @@
 """The partitions that a consumer of a subscription has: their leases, and what is to be stored of each."""
 
+from bisect import insort
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
+from runic_redis.errors import LeaseLost
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.records import read_cursor
 from runic_redis.positions import Place
-from runic_redis.protocol.effects import Command, call_script, key_command
+from runic_redis.protocol.effects import Batch, Command, Operation, call_script, key_command
+from runic_redis.protocol.refusals import checked
+
+_GONE = "Its events were trimmed, so it cannot be delivered. Drop it."
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +48,7 @@ class Share:
     reason: str
     changes: bytes
     parked: int
-    next_place: Place = Place()
+    next_place: Place = field(init=False)
     next_parked: dict[str, str] = field(default_factory=dict)
     records: dict[str, list[Parked]] = field(default_factory=dict)
     given: int = 0
@@ -74,6 +79,29 @@ class Share:
         if place is not None:
             self.next_place = place
         self.next_parked.update(parked)
+
+    def take_ready(self, workflow_id: str, found: Sequence[Commit | None]) -> list[tuple[Parked, Commit]]:
+        """Take the first commits of a workflow that waited, as they were read again.
+
+        One without events is passed over if its workflow was deleted later, as in the feed. Otherwise it is parked.
+        """
+        records = self.records[workflow_id]
+        some = records[: len(found)]
+        is_deleted_later = any(record.deleted for record in records)
+        del records[: len(found)]
+        ready: list[tuple[Parked, Commit]] = []
+        for record, commit in zip(some, found, strict=True):
+            if commit is not None:
+                ready.append((record, commit))
+            elif is_deleted_later:
+                self.merge(None, {str(record.place): ""})
+            else:
+                lacking = replace(record, state="parked", reason=_GONE)
+                self.merge(None, {str(record.place): lacking.encode()})
+                insort(records, lacking, key=lambda one: one.order)
+        if not records:
+            del self.records[workflow_id]
+        return ready
 
 
 class Step(NamedTuple):
@@ -122,13 +150,24 @@ class Save(NamedTuple):
                 del share.next_parked[place]
 
 
-def lease_call(
-    context: Context, name: str, partition: int, consumer: str, ttl_ms: int, seen: int, start: Place
-) -> Command:
-    """Return the call that leases a partition, or renews its lease."""
-    keys = context.keys
-    touched = [keys.subscription(name, partition), keys.parked(name, partition), keys.partition(partition)]
-    return call_script("lease_subscription", touched, [consumer, str(ttl_ms), str(seen), str(start)])
+def find_changed(context: Context, name: str, shares: Sequence[Share]) -> Operation[list[Share]]:
+    """Return the partitions whose parked commits were replayed or dropped since they were read."""
+    keys = [context.keys.subscription(name, share.partition) for share in shares]
+    commands = [key_command("HGET", key, "changes") for key in keys]
+    changes = checked((yield Batch(commands)), commands)
+    return [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
+
+
+def lease_lost(name: str, partitions: Sequence[int], owner: str | None) -> LeaseLost:
+    """Return the error for acknowledgements in partitions that another consumer has."""
+    numbers = ", ".join(map(str, sorted(set(partitions))))
+    now = "nobody has it now" if owner is None else f"the consumer {owner} has it now"
+    return LeaseLost(
+        f"This consumer of the subscription {name!r} has lost partition {numbers}: {now}. Its acknowledgements there "
+        "that were not stored are lost, those of this call included: these commits are delivered again. Nothing was "
+        "changed in that partition. Go on with the next commit. Choose a longer ttl if the process may pause.",
+        owner=owner,
+    )
 
 
 def read_lease(partition: int, reply: Sequence[Any], valid_until_s: float) -> Share:

@@ -15,7 +15,7 @@ from runic_redis.context import Context
 from runic_redis.operations.feed_starts import Start, find_places
 from runic_redis.operations.leasing import milliseconds
 from runic_redis.operations.settings import make_namespace
-from runic_redis.operations.shares import Share, free_fence, lease_call, look_call, read_lease
+from runic_redis.operations.shares import Share, free_fence, look_call, read_lease
 from runic_redis.operations.subscriptions import Settings, check_same, read_settings
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, Operation, call_script, key_command
@@ -140,7 +140,13 @@ class Leases:
 
     def _lease(self, partition: int, seen: int) -> Command:
         start = self._starts.get(partition, Place())
-        return lease_call(self._context, self._name, partition, self.consumer_id, self._ttl_ms, seen, start)
+        keys = self._context.keys
+        touched = [
+            keys.subscription(self._name, partition),
+            keys.parked(self._name, partition),
+            keys.partition(partition),
+        ]
+        return call_script("lease_subscription", touched, [self.consumer_id, str(self._ttl_ms), str(seen), str(start)])
 
     def leave(self) -> Operation[None]:
         """Count this consumer among the live ones no more."""
