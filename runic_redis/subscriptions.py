@@ -1,4 +1,7 @@
-"""Subscriptions: iterators over the feed whose positions are kept in the store, and handlers that are run for them."""
+"""Subscriptions: iterators over the feed whose positions are kept in the store, and handlers that are run for them.
+
+Both faces are one module because a change of one is a change of the other.
+"""
 
 import asyncio
 import logging
@@ -22,34 +25,12 @@ _log = logging.getLogger("runic_redis")
 _BEATS = 3
 
 
-class Subscription(Iterator[Commit]):
-    """An iterator over the commits of a subscription, as one of its consumers. `RedisStore.subscribe` makes it.
+class _Named:
+    """What both kinds of subscription say of themselves."""
 
-    A thread renews its leases until it is closed. Use it as a context manager, or call `close`. It ends when no commit
-    comes for `wait_s` seconds; a later step goes on from there, and so does a step after an error.
-
-    Acknowledge commits in the order in which you get them: an acknowledgement covers all that came before. So take the
-    commits of one subscription in one thread, and open another one for each further thread or process.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[Any], Any],
-        write: Callable[[Any], Any],
-        consumer: Consumer,
-        wait_s: float | None,
-    ) -> None:
-        self._wait_s = None if wait_s is None else check_seconds(wait_s, "wait_s")
-        self._run = run
-        self._write = write
+    def __init__(self, consumer: Consumer, wait_s: float | None) -> None:
         self._consumer = consumer
-        # Held by a step; while leases change; and while something is stored.
-        self._lock, self._leasing, self._storing = threading.Lock(), threading.Lock(), threading.Lock()
-        self._over, self._news = threading.Event(), threading.Event()
-        self._is_closed = False
-        run(consumer.open())
-        beat = partial(_beat, ref(self), self._over, consumer.ttl / _BEATS)
-        threading.Thread(target=beat, name=f"subscription {consumer.name}", daemon=True).start()
+        self._wait_s = None if wait_s is None else check_seconds(wait_s, "wait_s")
 
     @property
     def name(self) -> str:
@@ -66,6 +47,46 @@ class Subscription(Iterator[Commit]):
         """The numbers of the partitions that this consumer has now."""
         return self._consumer.partitions
 
+    def __reduce__(self) -> NoReturn:
+        raise InvalidType(
+            f"This {type(self).__name__} cannot be pickled or copied: its leases and its connection belong to this "
+            "process. Nothing was changed. Subscribe again under the same name there."
+        )
+
+    def _wait_limit_s(self, until_s: float | None) -> float:
+        """Return how long a read may wait: no longer than until the next beat, which may bring partitions."""
+        pause_s = self._consumer.ttl / _BEATS
+        return pause_s if until_s is None else min(pause_s, max(0.0, until_s - now_s()))
+
+
+class Subscription(_Named, Iterator[Commit]):
+    """An iterator over the commits of a subscription, as one of its consumers. `RedisStore.subscribe` makes it.
+
+    A thread renews its leases until it is closed. Use it as a context manager, or call `close`. It ends when no commit
+    comes for `wait_s` seconds; a later step goes on from there, and so does a step after an error.
+
+    Acknowledge commits in the order in which you get them: an acknowledgement covers all that came before. So take the
+    commits of one subscription in one thread, and open another one for each further thread or process.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Any], Any],
+        write: Callable[[Any], Any],
+        consumer: Consumer,
+        wait_s: float | None,
+    ) -> None:
+        super().__init__(consumer, wait_s)
+        self._run = run
+        self._write = write
+        # Held by a step; while leases change; and while something is stored.
+        self._lock, self._leasing, self._storing = threading.Lock(), threading.Lock(), threading.Lock()
+        self._over, self._news = threading.Event(), threading.Event()
+        self._is_closed = False
+        run(consumer.open())
+        beat = partial(_beat, ref(self), self._over, consumer.ttl / _BEATS)
+        threading.Thread(target=beat, name=f"subscription {consumer.name}", daemon=True).start()
+
     def __next__(self) -> Commit:
         until_s = None if self._wait_s is None else now_s() + self._wait_s
         consumer = self._consumer
@@ -76,9 +97,8 @@ class Subscription(Iterator[Commit]):
                     return commit
                 if has_read and until_s is not None and now_s() >= until_s:
                     break
-                left_s = consumer.ttl / _BEATS if until_s is None else max(0.0, until_s - now_s())
                 try:
-                    self._read(min(left_s, consumer.ttl / _BEATS))
+                    self._read(self._wait_limit_s(until_s))
                 except StoreError:
                     if not self._over.is_set():
                         raise
@@ -241,9 +261,6 @@ class Subscription(Iterator[Commit]):
             if not kind:
                 raise
 
-    def __reduce__(self) -> NoReturn:
-        raise _not_copyable_error(self)
-
 
 def _beat(subscription: "ref[Subscription]", over: threading.Event, pause_s: float) -> None:
     """Renew the leases of a subscription until it is closed or dropped."""
@@ -258,7 +275,7 @@ def _beat(subscription: "ref[Subscription]", over: threading.Event, pause_s: flo
         del one
 
 
-class AsyncSubscription(PageReader, AsyncIterator[Commit]):
+class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
     """An async iterator over the commits of a subscription, as one of its consumers.
 
     `AsyncRedisStore.subscribe` makes it. A task renews its leases until it is closed. It opens at the first step, or as
@@ -273,28 +290,12 @@ class AsyncSubscription(PageReader, AsyncIterator[Commit]):
         consumer: Consumer,
         wait_s: float | None,
     ) -> None:
-        super().__init__(run, check_loop)
-        self._wait_s = None if wait_s is None else check_seconds(wait_s, "wait_s")
+        _Named.__init__(self, consumer, wait_s)
+        PageReader.__init__(self, run, check_loop)
         self._write = write
-        self._consumer = consumer
         self._leasing, self._storing = asyncio.Lock(), asyncio.Lock()
         self._over, self._news = asyncio.Event(), asyncio.Event()
         self._beats: asyncio.Task[None] | None = None
-
-    @property
-    def name(self) -> str:
-        """The subscription's name."""
-        return self._consumer.name
-
-    @property
-    def consumer_id(self) -> str:
-        """The id of this consumer, which `RedisStore.subscriptions` shows."""
-        return self._consumer.consumer_id
-
-    @property
-    def partitions(self) -> list[int]:
-        """The numbers of the partitions that this consumer has now."""
-        return self._consumer.partitions
 
     async def _open(self) -> None:
         if self._beats is None and not self._closed:
@@ -313,8 +314,7 @@ class AsyncSubscription(PageReader, AsyncIterator[Commit]):
                 return commit
             if has_read and until_s is not None and now_s() >= until_s:
                 break
-            left_s = consumer.ttl / _BEATS if until_s is None else max(0.0, until_s - now_s())
-            read_s = await self._await_page(partial(self._read, min(left_s, consumer.ttl / _BEATS)))
+            read_s = await self._await_page(partial(self._read, self._wait_limit_s(until_s)))
             has_read = has_read or read_s >= began_s
         raise StopAsyncIteration
 
@@ -448,9 +448,6 @@ class AsyncSubscription(PageReader, AsyncIterator[Commit]):
             if not kind:
                 raise
 
-    def __reduce__(self) -> NoReturn:
-        raise _not_copyable_error(self)
-
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
@@ -469,10 +466,3 @@ async def _beat_async(subscription: "ref[AsyncSubscription]", pause_s: float) ->
         except StoreError as error:
             _log.info("The subscription %r could not renew its leases: %s", one.name, error)
         del one
-
-
-def _not_copyable_error(subscription: object) -> InvalidType:
-    return InvalidType(
-        f"This {type(subscription).__name__} cannot be pickled or copied: its leases and its connection belong to this "
-        "process. Nothing was changed. Subscribe again under the same name there."
-    )

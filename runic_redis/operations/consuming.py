@@ -110,7 +110,8 @@ class Consumer:
     @property
     def is_idle(self) -> bool:
         """Whether it has no partition to read."""
-        return not self._leases.shares and not self._reading
+        with self._lock:
+            return not self._reading and all(share.is_leaving for share in self._leases.shares.values())
 
     @property
     def is_unsaved(self) -> bool:
