@@ -95,7 +95,7 @@ class Subscription(_Named, Iterator[Commit]):
             while not self._over.is_set():
                 if (commit := consumer.take()) is not None:
                     return commit
-                if has_read and until_s is not None and now_s() >= until_s:
+                if has_read and consumer.at_end and until_s is not None and now_s() >= until_s:
                     break
                 try:
                     self._read(self._wait_limit_s(until_s))
@@ -312,7 +312,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
         while not self._closed:
             if (commit := consumer.take()) is not None:
                 return commit
-            if has_read and until_s is not None and now_s() >= until_s:
+            if has_read and consumer.at_end and until_s is not None and now_s() >= until_s:
                 break
             read_s = await self._await_page(partial(self._read, self._wait_limit_s(until_s)))
             has_read = has_read or read_s >= began_s

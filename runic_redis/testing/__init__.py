@@ -33,6 +33,7 @@ from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
+from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
@@ -46,6 +47,7 @@ __all__ = [
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
+    "SubscriptionContract",
     "TailContract",
     "WorkflowContract",
 ]
@@ -59,6 +61,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     TailContract,
+    SubscriptionContract,
     WorkflowContract,
     BadInputContract,
     ConcurrencyContract,
