@@ -41,7 +41,9 @@ from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.parking import Parked
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
@@ -57,6 +59,7 @@ from runic_redis.recovery import (
     session,
 )
 from runic_redis.store import RedisStore, init_store
+from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
@@ -65,6 +68,7 @@ __all__ = [
     "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
+    "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
     "Commit",
@@ -95,6 +99,7 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Parked",
     "Positions",
     "Record",
     "Recovery",
@@ -110,6 +115,8 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamStore",
+    "Subscription",
+    "SubscriptionStatus",
     "Tail",
     "UnknownEvent",
     "UnknownEventType",

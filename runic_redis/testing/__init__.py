@@ -34,6 +34,7 @@ from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
+from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
@@ -48,6 +49,7 @@ __all__ = [
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
+    "SubscriptionContract",
     "TailContract",
     "WorkflowContract",
 ]
@@ -62,6 +64,7 @@ class StoreContract(
     LeaseContract,
     TailContract,
     FeedContract,
+    SubscriptionContract,
     WorkflowContract,
     BadInputContract,
     ConcurrencyContract,
