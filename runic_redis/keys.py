@@ -93,6 +93,15 @@ class Keys:
         """Return the keys of all partitions' feeds, by the partitions' numbers."""
         return [self.feed(number) for number in self.partition_numbers()]
 
+    @property
+    def subscriptions(self) -> str:
+        """The key of the namespace's subscriptions, by their names."""
+        return f"{{{self.namespace}}}:subscriptions"
+
+    def subscription(self, partition: int, name: str) -> str:
+        """Return the key of a subscription's position in one partition."""
+        return f"{{{self.namespace}:{partition}}}:subscription:{name}"
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)
