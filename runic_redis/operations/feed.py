@@ -362,12 +362,12 @@ class FeedReader:
         count = source.import_entries
         commands = [
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
-            key_command("HMGET", keys.meta, "imported", "largest"),
+            key_command("HMGET", keys.meta, "imported", "largest", "trimmed"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, largest) = checked(replies, commands)
+        found, (imported, largest, trimmed) = checked(replies, commands)
         is_same = imported is not None and imported == b"%d" % entry.position
-        if not (is_same and found):
+        if not (is_same and found) or read_cursor(trimmed, keys.meta) > after:
             yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
             source.entries.popleft()
             source.place = Place(entry.position, entry.ms)
