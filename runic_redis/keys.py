@@ -85,6 +85,10 @@ class Keys:
         """Return the key of one partition's completed workflows, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:completed"
 
+    def events(self, partition: int, workflow_id: str) -> str:
+        """Return the key of the stream of one workflow of a partition."""
+        return f"{{{self.namespace}:{partition}}}:events:{workflow_id}"
+
     def feed(self, partition: int) -> str:
         """Return the key of one partition's feed: an entry for each commit."""
         return f"{{{self.namespace}:{partition}}}:feed"
