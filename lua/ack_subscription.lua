@@ -1,7 +1,7 @@
 -- Move a consumer's partition of a subscription: store its position, what is parked, and how often a commit failed.
 --
--- KEYS[1]   subscription  hash of the partition in the subscription: position, owner, fence, until, lease_ms, attempts,
---                         reason, sequence
+-- KEYS[1]   subscription  hash of the partition in the subscription: position, owner, fence, until, lease_ms,
+--                         attempts, reason, sequence
 -- KEYS[2]   parked        hash of the partition's parked commits in the subscription, by their place in the feed
 -- ARGV[1]   fencing token
 -- ARGV[2]   number of this call under the token
