@@ -21,6 +21,7 @@ from runic_redis.errors import (
     EncodeError,
     EventsTrimmed,
     FactNotFound,
+    FeedTrimmed,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -36,9 +37,12 @@ from runic_redis.errors import (
     WriteRefused,
 )
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
+from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
+from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.records import Record
+from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
     AsyncSession,
@@ -57,11 +61,13 @@ from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "AsyncFactResolver",
+    "AsyncFeed",
     "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
     "AsyncTail",
     "ByRecoveryTime",
+    "Commit",
     "CommitsLost",
     "ConfigurationError",
     "CursorConflict",
@@ -80,6 +86,8 @@ __all__ = [
     "FactRef",
     "FactResolver",
     "FactStore",
+    "Feed",
+    "FeedTrimmed",
     "HeldLease",
     "IncompatibleEvent",
     "InvalidArgument",
@@ -87,6 +95,7 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Positions",
     "Record",
     "Recovery",
     "RedisStore",
