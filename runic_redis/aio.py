@@ -34,6 +34,7 @@ from runic_redis.operations import (
     leasing,
     listing,
     namespace,
+    projections,
     reading,
     settings,
     snapshots,
@@ -42,6 +43,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
@@ -410,6 +412,20 @@ class AsyncRedisStore:
             self.context, feed_starts.choose_start(after, since, start), until=until, prefix=prefix, types=types
         )
         return AsyncFeed(partial(self.run, name="feed"), self._check_loop, reader, wait_s)
+
+    async def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        See `RedisStore.load_projection`.
+        """
+        return await self.run(projections.load_projection(self.context, name), "load_projection")
+
+    async def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        See `RedisStore.delete_projection`.
+        """
+        await self.run(projections.delete_projection(self.context, name), "delete_projection")
 
     async def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""

@@ -93,6 +93,19 @@ class Keys:
         """Return the keys of all partitions' feeds, by the partitions' numbers."""
         return [self.feed(number) for number in self.partition_numbers()]
 
+    @property
+    def subscriptions(self) -> str:
+        """The key of the settings of all subscriptions and projections, by name."""
+        return f"{{{self.namespace}}}:subscriptions"
+
+    def projection(self, name: str) -> str:
+        """Return the key of a projection: its state, and its positions."""
+        return f"{{{self.namespace}:{crc32(name.encode()) % self.partitions}}}:projection:{name}"
+
+    def next_projection(self, name: str) -> str:
+        """Return the key of a version of a projection that is built beside it. (No name has a colon.)"""
+        return f"{self.projection(name)}:next"
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)

@@ -38,18 +38,23 @@ from runic_redis.errors import (
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.recovery import (
     AsyncFactResolver,
+    AsyncProjection,
     AsyncSession,
     ByRecoveryTime,
     EveryBytes,
     EveryEvents,
     FactResolver,
+    Projection,
     Recovery,
     Session,
     SnapshotPolicy,
+    async_projection,
     async_session,
+    projection,
     session,
 )
 from runic_redis.store import RedisStore, init_store
@@ -58,6 +63,7 @@ from runic_redis.tails import AsyncTail, Tail
 __all__ = [
     "AsyncFactResolver",
     "AsyncHeldLease",
+    "AsyncProjection",
     "AsyncRedisStore",
     "AsyncSession",
     "AsyncTail",
@@ -87,10 +93,12 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Projection",
     "Record",
     "Recovery",
     "RedisStore",
     "Replicated",
+    "SavedProjection",
     "Session",
     "SnapshotConflict",
     "SnapshotNotFound",
@@ -106,10 +114,12 @@ __all__ = [
     "UnknownEventType",
     "WorkflowNotFound",
     "WriteRefused",
+    "async_projection",
     "async_session",
     "capabilities",
     "event",
     "init_store",
+    "projection",
     "register_type",
     "replicated",
     "session",

@@ -31,6 +31,7 @@ from runic_redis.operations import (
     leasing,
     listing,
     namespace,
+    projections,
     reading,
     settings,
     snapshots,
@@ -39,6 +40,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
@@ -499,6 +501,27 @@ class RedisStore:
             self.context, feed_starts.choose_start(after, since, start), until=until, prefix=prefix, types=types
         )
         return Feed(partial(self.run, name="feed"), reader, wait_s)
+
+    def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        Any process may call it; it takes no lease. It returns the version that is current: while another version is
+        built, or the same one is rebuilt, that is the one before.
+
+        Args:
+            name: the name of the projection.
+
+        Raises:
+            UnknownEventType: the state holds an object of a type that is not registered.
+        """
+        return self.run(projections.load_projection(self.context, name), "load_projection")
+
+    def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        A process that runs it gets `LeaseLost` at its next save. Nothing happens if there is none.
+        """
+        self.run(projections.delete_projection(self.context, name), "delete_projection")
 
     def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""
