@@ -103,7 +103,7 @@ class Keys:
         return f"{{{self.namespace}:{crc32(name.encode()) % self.partitions}}}:projection:{name}"
 
     def next_projection(self, name: str) -> str:
-        """Return the key of a version of a projection that is built beside it. (No name has a colon.)"""
+        """Return the key of a version of a projection that is built beside it; no name has a colon."""
         return f"{self.projection(name)}:next"
 
     def partition_numbers(self) -> range:

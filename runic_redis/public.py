@@ -21,6 +21,7 @@ from runic_redis.errors import (
     EncodeError,
     EventsTrimmed,
     FactNotFound,
+    FeedTrimmed,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -36,10 +37,13 @@ from runic_redis.errors import (
     WriteRefused,
 )
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
+from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
+from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
     AsyncProjection,
@@ -62,12 +66,14 @@ from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "AsyncFactResolver",
+    "AsyncFeed",
     "AsyncHeldLease",
     "AsyncProjection",
     "AsyncRedisStore",
     "AsyncSession",
     "AsyncTail",
     "ByRecoveryTime",
+    "Commit",
     "CommitsLost",
     "ConfigurationError",
     "CursorConflict",
@@ -86,6 +92,8 @@ __all__ = [
     "FactRef",
     "FactResolver",
     "FactStore",
+    "Feed",
+    "FeedTrimmed",
     "HeldLease",
     "IncompatibleEvent",
     "InvalidArgument",
@@ -93,6 +101,7 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Positions",
     "Projection",
     "Record",
     "Recovery",

@@ -30,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 # Listing, claiming and collecting ask each partition. Fewer than the default keep most servers' runs quick.
-FEW = {"partitions": 16}
+FEW = {"partitions": 16, "feed": True}
 
 
 class TestMemory(StoreContract):
@@ -61,7 +61,7 @@ class TestEmbedded(StoreContract):
     @pytest.fixture
     def opener(self, embedded: str, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
         face, protocol = variant
-        return partial(open_store, face, f"{embedded}?protocol={protocol}", namespace)
+        return partial(open_store, face, f"{embedded}?protocol={protocol}", namespace, feed=True)
 
 
 class TestRedis62(StoreContract):
@@ -82,7 +82,7 @@ else:
         @pytest.fixture
         def opener(self, redis_on_path: Any, namespace: str, variant: tuple[str, int]) -> Callable[[], Any]:
             face, protocol = variant
-            return partial(open_store, face, redis_on_path.url(protocol), namespace)
+            return partial(open_store, face, redis_on_path.url(protocol), namespace, feed=True)
 
 
 class TestCluster(StoreContract):

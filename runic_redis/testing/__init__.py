@@ -3,7 +3,7 @@
 Subclass the contracts that a store fulfils, and give the `opener` fixture. It returns a callable without arguments that
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
-`elsewhere` fixture.
+`elsewhere` fixture. For `ProjectionContract`, the opener makes a namespace with a feed.
 
     from functools import partial
     import pytest
@@ -30,6 +30,7 @@ from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
+from runic_redis.testing.projections import ProjectionContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
@@ -42,6 +43,7 @@ __all__ = [
     "FactContract",
     "LeaseContract",
     "LogContract",
+    "ProjectionContract",
     "ReferenceContract",
     "SnapshotContract",
     "StoreContract",
@@ -59,6 +61,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     TailContract,
+    ProjectionContract,
     WorkflowContract,
     BadInputContract,
     ConcurrencyContract,
