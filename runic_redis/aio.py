@@ -37,6 +37,7 @@ from runic_redis.operations import (
     listing,
     namespace,
     parking,
+    projections,
     reading,
     settings,
     snapshots,
@@ -47,6 +48,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
@@ -486,6 +488,20 @@ class AsyncRedisStore:
         return await self._write(
             parking.settle_parked(self.context, name, workflow_id, "drop"), None, "drop_parked", workflow_id
         )
+
+    async def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        See `RedisStore.load_projection`.
+        """
+        return await self.run(projections.load_projection(self.context, name), "load_projection")
+
+    async def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        See `RedisStore.delete_projection`.
+        """
+        await self.run(projections.delete_projection(self.context, name), "delete_projection")
 
     async def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""

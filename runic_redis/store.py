@@ -34,6 +34,7 @@ from runic_redis.operations import (
     listing,
     namespace,
     parking,
+    projections,
     reading,
     settings,
     snapshots,
@@ -44,6 +45,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
@@ -618,6 +620,27 @@ class RedisStore:
         return self._write(
             parking.settle_parked(self.context, name, workflow_id, "drop"), None, "drop_parked", workflow_id
         )
+
+    def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        Any process may call it; it takes no lease. It returns the version that is current: while another version is
+        built, or the same one is rebuilt, that is the one before.
+
+        Args:
+            name: the name of the projection.
+
+        Raises:
+            UnknownEventType: the state holds an object of a type that is not registered.
+        """
+        return self.run(projections.load_projection(self.context, name), "load_projection")
+
+    def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        A process that runs it gets `LeaseLost` at its next save. Nothing happens if there is none.
+        """
+        self.run(projections.delete_projection(self.context, name), "delete_projection")
 
     def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""

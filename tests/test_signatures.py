@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from runic_redis import AsyncRedisStore, AsyncSession, AsyncTail, RedisStore, Session, Tail
+from runic_redis import (
+    AsyncProjection,
+    AsyncRedisStore,
+    AsyncSession,
+    AsyncTail,
+    Projection,
+    RedisStore,
+    Session,
+    Tail,
+)
 
-PAIRS = [(RedisStore, AsyncRedisStore), (Session, AsyncSession), (Tail, AsyncTail)]
+PAIRS = [(RedisStore, AsyncRedisStore), (Session, AsyncSession), (Projection, AsyncProjection), (Tail, AsyncTail)]
 # An asynchronous store connects when it is opened, and an asynchronous iterator is closed as Python's are.
 ASYNC_ONLY = {AsyncRedisStore: {"open"}, AsyncTail: {"aclose"}}
 SYNC_ONLY = {Tail: {"close"}}

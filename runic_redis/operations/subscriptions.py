@@ -154,7 +154,7 @@ def lowest_places(context: Context) -> Operation[dict[int, Place]]:
 
 def delete_subscription(context: Context, name: str) -> Operation[None]:
     """Delete a subscription, with its positions and its parked commits."""
-    name = check_name(name)
+    name = check_name(name, "The name of a subscription")
     keys = context.keys
     commands = [
         key_command("HGET", keys.subscriptions, name),
