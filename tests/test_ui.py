@@ -382,6 +382,31 @@ def test_news_are_streamed(page: Page, shop: RedisStore) -> None:
         assert len(changed) <= 202
 
 
+def test_with_a_feed_the_news_are_exact(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=4, feed=True) as store:
+        store.append("unseen", [{"n": 1}])
+        store.append("gone", [{"n": 1}])
+        with serving(valkey.url(), namespace) as page, _listening(page, "api/live") as words:
+            # It watches once it has told of a write.
+            while "beat" not in next(words)["changed"]:
+                store.append("beat", [{"n": 1}])
+            store.append("mark", [{"n": 1}])
+            while "mark" not in next(words)["changed"]:
+                pass
+            before = _numbers(page.ask("metrics"))["runic_redis_events_seen_total"]
+            # The last entry alone would tell of 3 events.
+            for number in range(20):
+                store.append("unseen", [{"n": number}] * 3)
+            store.delete("gone")
+            while "gone" not in (word := next(words))["changed"]:
+                pass
+            assert word["problem"] is None
+            # A look may read the partition of one just before the write to it, and that of the other just after.
+            while (seen := _numbers(page.ask("metrics"))["runic_redis_events_seen_total"]) < before + 60:
+                next(words)
+            assert seen == before + 60
+
+
 def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     shop.append("measured", [{"n": 0, "fact": Fact("of the measured")}])
     before = _numbers(page.ask("metrics"))
@@ -489,6 +514,29 @@ def test_with_a_token_only_requests_that_carry_it_pass(valkey: RunningServer, ma
                 assert page.ask("api/summary", {"Cookie": carried}).status == 200, carried
         elsewhere = page.ask(f"/evil.example?token={TOKEN}")
         assert elsewhere.headers["location"] == "/evil.example"
+
+
+def test_a_page_that_may_change_something_is_closed_to_other_sites(valkey: RunningServer, made: str) -> None:
+    with serving(valkey.url(), made, "--allow-changes") as page:
+        token = page.url.partition("?token=")[2]
+        assert len(token) == 32, "also for this machine alone"
+        carried = {"Authorization": f"Bearer {token}"}
+        assert page.ask("api/summary").status == 401
+        assert page.ask("api/summary", carried).status == 200
+        own = {"X-Runic-Redis": "1"}
+        path = "api/no/such/address"
+        assert page.ask(path, {**carried, **own}, method="POST").status == 404
+        assert page.ask(path, own, method="POST").status == 401
+        for header in ({}, {"X-Runic-Redis": ""}, {"X-Runic-Redis": "0"}, {"Origin": "http://evil.example"}):
+            assert page.ask(path, {**carried, **header}, method="POST").status == 403, header
+        # A browser asks first whether another site may send the header.
+        asks = {"Origin": "http://evil.example", "Access-Control-Request-Headers": "x-runic-redis", **carried}
+        refused = page.ask(path, asks, method="OPTIONS")
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+        assert not [name for name in refused.headers if name.startswith("access-control")]
+        for method in ("PUT", "PATCH", "DELETE", "TRACE"):
+            assert page.ask(path, {**carried, **own}, method=method).status == 405
+        assert page.ask("api/summary", {**carried, **own}, method="POST").status == 405, "it only reads"
 
 
 def test_pages_at_one_host_do_not_log_each_other_out(valkey: RunningServer, made: str) -> None:

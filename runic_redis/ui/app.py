@@ -38,13 +38,14 @@ _STATUS = (
 )
 
 
-def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette:
+def make_app(store: AsyncRedisStore, live: Live, token: str | None, *, allow_changes: bool) -> Starlette:
     """Return the application for a store.
 
     Args:
         store: an open store, to which every event is without its class.
         live: the watch over the store. It runs as long as the application does.
         token: the token that requests must carry; None to accept the loopback interface only.
+        allow_changes: whether requests may replay and drop parked commits.
     """
     views = Views(store, live)
 
@@ -73,7 +74,10 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette
     routes += [Route(path, _file(name)) for path, name in _FILES.items()]
     failed: dict[type[Exception], ExceptionHandler] = {StoreError: _failed}
     return Starlette(
-        routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers=failed, lifespan=lifespan
+        routes=routes,
+        middleware=[Middleware(Guard, token=token, allow_changes=allow_changes)],
+        exception_handlers=failed,
+        lifespan=lifespan,
     )
 
 
