@@ -179,6 +179,17 @@ def check_namespace(namespace: Any) -> str:
     return text
 
 
+def check_name(name: Any) -> str:
+    """Return the name of a subscription or projection: 1 to 100 letters, digits and ``_ . @ / + -``."""
+    text = _plain_text(name, "A name")
+    if not _NAMESPACE.fullmatch(text):
+        raise InvalidArgument(
+            f"The name of a subscription is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not "
+            f"{short_repr(text, 120)}; nothing was sent."
+        )
+    return text
+
+
 def check_partitions(partitions: Any) -> int:
     """Return a number of partitions: 1 to `MAX_PARTITIONS`."""
     return _checked_int(partitions, "partitions", 1, MAX_PARTITIONS)

@@ -38,7 +38,9 @@ from runic_redis.errors import (
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.parking import Parked
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.recovery import (
     AsyncFactResolver,
     AsyncSession,
@@ -53,6 +55,7 @@ from runic_redis.recovery import (
     session,
 )
 from runic_redis.store import RedisStore, init_store
+from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
+    "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
     "CommitsLost",
@@ -87,6 +91,7 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Parked",
     "Record",
     "Recovery",
     "RedisStore",
@@ -101,6 +106,8 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamStore",
+    "Subscription",
+    "SubscriptionStatus",
     "Tail",
     "UnknownEvent",
     "UnknownEventType",

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 from runic_redis.arguments import is_cursor
 from runic_redis.errors import DecodeError
+from runic_redis.positions import Place
 
 # What an entry stands for.
 COMMIT, CREATED, IMPORTED, DELETED, VOID = "commit", "created", "imported", "deleted", "void"
-# The size of commits whose entry does not give it: it is less than the `LARGE` of lua/append.lua.
-_SMALL = 1024
 
 
 class FeedEntry(NamedTuple):
@@ -22,7 +21,7 @@ class FeedEntry(NamedTuple):
         span: how many positions it takes: one for each event, and one for any other change.
         cursor: the workflow's cursor after it.
         workflow_id: the workflow.
-        size: about how many bytes its events take, encoded.
+        size: how many bytes its events take, encoded; 0 if that is little.
     """
 
     position: int
@@ -39,9 +38,9 @@ class FeedEntry(NamedTuple):
         return self.position - self.span
 
     @property
-    def entry_id(self) -> str:
-        """Its ID in the stream."""
-        return f"{self.position}-{self.ms}"
+    def place(self) -> Place:
+        """The place of a reader after it."""
+        return Place(self.position, self.ms)
 
 
 def read_entry(entry: Any, key: str) -> FeedEntry:
@@ -83,4 +82,4 @@ def _change(name: bytes) -> tuple[str, int, int]:
     count, _, size = rest.partition(b" ")
     if not is_cursor(count) or not int(count) or not (not size or is_cursor(size)):
         raise ValueError(f"{name!r:.40} names no change")
-    return kind, int(count), int(size) if size else _SMALL
+    return kind, int(count), int(size or 0)

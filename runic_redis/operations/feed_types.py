@@ -18,24 +18,27 @@ class TypeFilter:
         context: the store's.
         types: registered classes, or names of types. The type of a plain dict is in its field type, kind or event; or
             it is "dict".
+
+    Attributes:
+        names: the names of the types.
     """
 
     def __init__(self, context: Context, types: Collection[str | type]) -> None:
         if isinstance(types, str | type) or not isinstance(types, Collection):
             raise InvalidType(f"types is a list of event types, not {short_repr(types)}; nothing was sent.")
         self._context = context
-        self._names = frozenset(map(self._name, types))
-        if not self._names:
+        self.names = frozenset(map(self._name, types))
+        if not self.names:
             raise InvalidArgument("types is empty, so no commit would fit; nothing was sent. Leave it out for all.")
 
     def may_fit(self, header: bytes) -> bool:
         """Return whether an entry with this header may hold such an event."""
         named = self._context.codec.type_names(header)
-        return _DICT in named or not self._names.isdisjoint(named)
+        return _DICT in named or not self.names.isdisjoint(named)
 
     def fits(self, events: Sequence[Any]) -> bool:
         """Return whether one of the events is of such a type."""
-        return any(self._type_of(event) in self._names for event in events)
+        return any(self._type_of(event) in self.names for event in events)
 
     def _name(self, wanted: str | type) -> str:
         if isinstance(wanted, str):
