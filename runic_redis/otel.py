@@ -54,9 +54,10 @@ _KINDS = {
     "tail": SpanKind.CONSUMER,
     "tail_many": SpanKind.CONSUMER,
     "feed": SpanKind.CONSUMER,
+    "subscribe": SpanKind.CONSUMER,
 }
 # A page of these that brought nothing makes no span.
-_FOLLOWING = {"tail", "tail_many", "feed"}
+_FOLLOWING = {"tail", "tail_many", "feed", "subscribe"}
 
 
 def instrument(

@@ -38,7 +38,22 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 main()
 """
 VERBS = {
-    *("workflows", "show", "events", "tail", "feed", "facts", "stats", "verify", "doctor", "export", "import", "copy"),
+    *(
+        "workflows",
+        "show",
+        "events",
+        "tail",
+        "feed",
+        "subscriptions",
+        "parked",
+        "facts",
+        "stats",
+        "verify",
+        "doctor",
+        "export",
+        "import",
+        "copy",
+    ),
     *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
 }
 
@@ -676,6 +691,85 @@ def test_the_tail_of_a_workflow_begins_at_a_time(run: Run, fed: RedisStore) -> N
     ]
     found = run("tail", "order-1", "--since", "1h", "--last", 2, "--limit", 2, "--json").lines
     assert [one["cursor"] for one in found] == [4, 5]
+
+
+def park_orders(store: RedisStore, name: str) -> None:
+    """Have a subscription park two commits of order-1, and put aside one behind each that waits."""
+    with store.subscribe(name, wait_s=0, prefix="order-") as subscription:
+        subscription.park(next(subscription), "Declined: card")
+        for commit in subscription:
+            subscription.ack(commit)
+
+
+def test_subscriptions_are_listed_with_their_lag(run: Run, fed: RedisStore) -> None:
+    assert run("subscriptions", "--json").lines == []
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        mailer.ack(next(mailer))
+        fed.append("order-3", [{"n": 1}] * 10)
+        (one,) = run("subscriptions", "--json").lines
+        assert (one["name"], one["kind"], one["prefix"], one["types"]) == ("mailer", "subscription", "order-", None)
+        assert (one["lag_events"], one["positions"].partition("-")[0]) == (14, "2")
+        assert 0 <= one["lag_seconds"] < 60
+        assert list(one["consumers"].values()) == [1]
+        assert (one["parked"], one["failing"]) == (0, {})
+        with pytest.raises(ZeroDivisionError):
+            mailer.run(lambda commit: 1 / 0, attempts=1)
+    park_orders(fed, "archive")
+    found = {one["name"]: one for one in run("subscriptions", "--json").lines}
+    assert found["mailer"]["consumers"] == {}
+    assert found["mailer"]["failing"] == {"0": {"attempts": 1, "reason": "ZeroDivisionError: division by zero"}}
+    assert (found["archive"]["lag_events"], found["archive"]["lag_seconds"], found["archive"]["parked"]) == (0, 0, 1)
+    lines = [line.split() for line in run("subscriptions").out.splitlines()]
+    assert lines[0] == ["name", "kind", "lag", "seconds", "consumers", "parked", "failing"]
+    assert [line[:3] for line in lines[1:]] == [["archive", "subscription", "0"], ["mailer", "subscription", "14"]]
+    assert lines[1][4:] == ["0", "1"]
+    assert " ".join(lines[2][6:]) == "partition 0: 1 attempt, ZeroDivisionError: division by zero"
+
+
+def test_parked_commits_are_listed_replayed_and_dropped(run: Run, fed: RedisStore) -> None:
+    park_orders(fed, "mailer")
+    fed.append("order-1", [{"n": 1}])
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        assert list(mailer) == [], "it waits behind the parked one"
+    parked, waiting = run("parked", "mailer", "--json").lines
+    assert (parked["workflow"], parked["cursor"], parked["events"], parked["position"]) == ("order-1", 2, 2, 2)
+    assert (parked["state"], parked["reason"], parked["deleted"]) == ("parked", "Declined: card", False)
+    assert (waiting["workflow"], waiting["cursor"], waiting["state"]) == ("order-1", 3, "waiting")
+    lines = run("parked", "mailer").out.splitlines()
+    assert lines[0].split() == ["workflow", "cursor", "events", "time", "state", "attempts", "reason"]
+    assert lines[1].split()[:3] == ["order-1", "2", "2"]
+    assert lines[1].endswith("Declined: card")
+    assert run("parked", "mailer", "--replay", "order-1", "--json").lines == [{"workflow": "order-1", "replayed": 1}]
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        again = next(mailer)
+        assert (again.workflow_id, again.cursor) == ("order-1", 2)
+        mailer.park(again, "declined again")
+    unasked = run("parked", "mailer", "--drop", "order-1")
+    assert (unasked.status, "Nothing was dropped. Pass --yes." in unasked.err) == (2, True)
+    assert len(fed.parked("mailer")) == 2
+    dropped = run("parked", "mailer", "--drop", "order-1", "--yes")
+    assert (dropped.status, dropped.out) == (0, "order-1: 1 commit dropped\n")
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        assert [commit.cursor for commit in mailer] == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("nobody",), 1, "There is no subscription 'nobody': pass one of mailer."),
+        (("mailer", "--replay", "order-1", "--drop", "order-1"), 2, "Pass one of --replay and --drop."),
+        (("mailer", "--replay", "order-2"), 1, "has no parked commit of 'order-2'. Nothing was changed."),
+        (("mailer", "--drop", "order-2", "--yes"), 1, "has no parked commit of 'order-2'. Nothing was changed."),
+        (("no name",), 2, "The name of a subscription is"),
+    ],
+)
+def test_what_is_not_parked_is_said(
+    run: Run, fed: RedisStore, options: tuple[str, ...], status: int, said: str
+) -> None:
+    park_orders(fed, "mailer")
+    done = run("parked", *options)
+    assert (done.status, said in done.err) == (status, True), done.err
+    assert len(fed.parked("mailer")) == 1
 
 
 @pytest.mark.parametrize("verb", [("tail",), ("feed", "--follow", "--start", "now")])

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -405,6 +405,72 @@ def test_with_a_feed_the_news_are_exact(valkey: RunningServer, namespace: str) -
             while (seen := _numbers(page.ask("metrics"))["runic_redis_events_seen_total"]) < before + 60:
                 next(words)
             assert seen == before + 60
+
+
+@pytest.fixture
+def fed(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """A store with a feed. Its subscription "mailer" has acknowledged 1 of 4 commits, and parked 2."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        for workflow_id in ("order-1", ODD, "order-2"):
+            store.append(workflow_id, [{"n": 1}, {"n": 2}])
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            mailer.ack(next(mailer))
+            for _ in range(2):
+                mailer.park(next(mailer), "Declined: " + "x" * 1000)
+            store.append("order-3", [{"n": 3}])
+            with pytest.raises(ZeroDivisionError):
+                mailer.run(lambda commit: 1 / 0, attempts=1)
+            yield store
+
+
+def test_subscriptions_and_their_parked_commits_are_shown(
+    valkey: RunningServer, namespace: str, fed: RedisStore
+) -> None:
+    with serving(valkey.url(), namespace) as page:
+        assert page.get("summary")["feed"] is True
+        (one,) = page.get("subscriptions")["subscriptions"]
+        assert (one["name"], one["kind"], one["prefix"], one["types"]) == ("mailer", "subscription", "", None)
+        assert (one["lag_events"], one["parked"], list(one["consumers"].values())) == (1, 2, [1])
+        assert 0 <= one["lag_s"] < 60
+        assert one["failing"] == [{"partition": 0, "attempts": 1, "reason": "ZeroDivisionError: division by zero"}]
+        found = page.get("parked", name="mailer")
+        assert (found["total"], found["changes"]) == (2, False)
+        first = found["parked"][0]
+        assert (first["workflow_id"], first["cursor"], first["events"], first["state"]) == (ODD, 2, 2, "parked")
+        assert first["reason"].startswith("Declined: x")
+        assert len(first["reason"]) == 240
+        assert page.get("parked", name="nobody") == {"parked": [], "total": 0, "changes": False}
+        assert page.ask("api/parked?name=no%20name").status == 400
+        for path in ("replay", "drop"):
+            assert page.ask(f"api/parked/{path}?name=mailer&id=order-2", {"X-Runic-Redis": "1"}, "POST").status == 405
+        numbers = _numbers(page.ask("metrics"))
+        assert (numbers["runic_redis_subscription_lag_events"], numbers["runic_redis_subscription_parked"]) == (1, 2)
+        assert numbers["runic_redis_subscription_consumers"] == 1
+        assert 0 <= numbers["runic_redis_subscription_lag_seconds"] < 60
+        assert b'runic_redis_subscription_parked{namespace="%s",subscription="mailer"} 2.0' % namespace.encode() in (
+            page.ask("metrics").body
+        )
+    assert len(fed.parked("mailer")) == 2
+
+
+def test_parked_commits_are_replayed_and_dropped(valkey: RunningServer, namespace: str, fed: RedisStore) -> None:
+    with serving(valkey.url(), namespace, "--allow-changes") as page:
+        carried = {"Authorization": f"Bearer {page.url.partition('?token=')[2]}"}
+        own = {**carried, "X-Runic-Redis": "1"}
+        assert page.ask("api/parked?name=mailer", carried).json["changes"] is True
+        for what in ("replay", "drop"):
+            path = f"api/parked/{what}?{urlencode({'name': 'mailer', 'id': 'order-2'})}"
+            assert page.ask(path, own).status == 405, "a link changes nothing"
+            assert page.ask(path, carried, "POST").status == 403
+            assert page.ask(path, {"X-Runic-Redis": "1"}, "POST").status == 401
+            assert len(fed.parked("mailer")) == 2, "nothing has happened yet"
+        dropped = page.ask(f"api/parked/drop?{urlencode({'name': 'mailer', 'id': ODD})}", own, "POST")
+        assert (dropped.status, dropped.json) == (200, {"dropped": 1})
+        replayed = page.ask("api/parked/replay?name=mailer&id=order-2", own, "POST")
+        assert (replayed.status, replayed.json) == (200, {"replayed": 1})
+        assert page.ask("api/parked/drop?name=mailer&id=order-2", own, "POST").json == {"dropped": 0}
+        assert page.ask("api/parked/drop?name=mailer", own, "POST").status == 400
+    assert [(one.workflow_id, one.state) for one in fed.parked("mailer")] == [("order-2", "waiting")]
 
 
 def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:

@@ -131,10 +131,10 @@ class FeedWatcher:
         replies = yield from ask_all(commands)
         for (number, place), reply in zip(list(self._places.items()), replies, strict=True):
             entries = [read_entry(raw, keys.feed(number)) for raw in reply]
-            if place.ms and (not entries or entries.pop(0).entry_id != place.entry_id):
+            if place.ms and (not entries or entries.pop(0).place != place):
                 elsewhere.append(number)
             elif entries:
-                self._places[number] = Place(entries[-1].position, entries[-1].ms)
+                self._places[number] = entries[-1].place
                 found += entries
         if elsewhere:
             yield from self._restart(elsewhere)
@@ -148,8 +148,7 @@ class FeedWatcher:
         replies = yield from ask_all(commands)
         for number, last, position in zip(numbers, replies[: len(numbers)], replies[len(numbers) :], strict=True):
             if last:
-                entry = read_entry(last[0], keys.feed(number))
-                self._places[number] = Place(entry.position, entry.ms)
+                self._places[number] = read_entry(last[0], keys.feed(number)).place
             else:
                 self._places[number] = Place(cursor_or_zero(position))
 

@@ -11,7 +11,7 @@ from runic_redis.cli.output import EXIT_NO, stop
 _VERBS = {
     "Look": (
         *("looking.workflows", "looking.show", "reading.events", "following.tail", "feeds.feed"),
-        *("looking.facts", "looking.stats"),
+        *("subscriptions.subscriptions", "subscriptions.parked", "looking.facts", "looking.stats"),
     ),
     "Check": ("checking.verify", "checking.doctor"),
     "Move": ("moving.export", "moving.import_", "moving.copy"),

@@ -24,6 +24,7 @@ from runic_redis.errors import (
 from runic_redis.ui.guard import Guard
 from runic_redis.ui.live import Live
 from runic_redis.ui.metrics import Metrics
+from runic_redis.ui.subscriptions import Subscriptions
 from runic_redis.ui.views import Views, json_response
 
 _STATIC = Path(__file__).with_name("static")
@@ -48,6 +49,7 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None, *, allow_cha
         allow_changes: whether requests may replay and drop parked commits.
     """
     views = Views(store, live)
+    subscriptions = Subscriptions(store, allow_changes=allow_changes)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -57,7 +59,7 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None, *, allow_cha
         with contextlib.suppress(asyncio.CancelledError):
             await watch
 
-    endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
+    reading: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/api/summary": views.summary,
         "/api/workflows": views.workflows,
         "/api/workflow": views.workflow,
@@ -67,10 +69,14 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None, *, allow_cha
         "/api/event": views.event,
         "/api/graph": views.graph,
         "/api/fact": views.fact,
+        "/api/subscriptions": subscriptions.list,
+        "/api/parked": subscriptions.parked,
         "/api/live": views.live,
         "/metrics": Metrics(store, live).scrape,
     }
-    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    changing = {"/api/parked/replay": subscriptions.replay, "/api/parked/drop": subscriptions.drop}
+    routes = [Route(path, endpoint) for path, endpoint in reading.items()]
+    routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in changing.items()]
     routes += [Route(path, _file(name)) for path, name in _FILES.items()]
     failed: dict[type[Exception], ExceptionHandler] = {StoreError: _failed}
     return Starlette(
