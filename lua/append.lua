@@ -87,7 +87,7 @@ local function make_rare_functions(now_us, now_ms)
   local function take_back(partition, position, count, failure)
     call('HINCRBY', partition, 'position', -count)
     if position == tonumber(count) then call('HDEL', partition, 'position') end
-    return string.find(failure, 'equal or smaller', 1, true) and 'DAMAGED position' or failure
+    return string.find(tostring(failure), 'equal or smaller', 1, true) and 'DAMAGED position' or failure
   end
 
   -- Replace the feed's entry of a commit that was not stored: positions have no gaps.

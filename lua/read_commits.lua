@@ -2,23 +2,27 @@
 --
 -- KEYS[1]   feed    stream of the partition's commits
 -- KEYS[2…]  events  streams of workflows
--- ARGV[1]   the ID of the last entry of the feed whose commit is read
--- ARGV[2]   the ID from which to read entries of the feed
--- ARGV[3]   how many entries to read at most, or '0'
--- ARGV[4…]  for each stream: the ID from which to read, how many commits, and the ID of the last entry of each of them
--- Reply     array: 1 if the feed has the entry of ARGV[1], else 0; how many entries of the feed follow; of each of them
---           its ID, the name of its field, and the value. Then for each commit: the header, the payload and the metadata
---           ('' for none) of its entry; for a commit with another number of entries, first that number, and then also
---           the ID of each. The number is 0 if the stream does not have the last entry of the commit
+-- ARGV[1]   the ID of the entry before those whose commits are read, or '' if it is not known
+-- ARGV[2]   the ID of the last entry whose commit is read, or ''
+-- ARGV[3]   the ID from which to read entries of the feed
+-- ARGV[4]   how many entries to read at most, or '0'
+-- ARGV[5…]  for each stream: the ID from which to read, how many commits, and the ID of the last entry of each of them
+-- Reply     array: 1 if the feed has the entries of ARGV[1] and ARGV[2], else 0; how many entries of the feed follow; of
+--           each of them its ID, the name of its field, and the value. Then for each commit: the header, the payload and
+--           the metadata ('' for none) of its entry; for a commit with another number of entries, first that number, and
+--           then also the ID of each. The number is 0 if the stream does not have the last entry of the commit
 -- Errors    none of its own
 --
 -- The reply is flat, because each array in a reply costs the reader more than the data in it.
 
 local feed = KEYS[1]
-local last_id, next_id, count = ARGV[1], ARGV[2], ARGV[3]
+local before_id, last_id, next_id, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local call = redis.call
 
-local reply = {#call('XRANGE', feed, last_id, last_id), 0}
+-- Return whether the feed has an entry.
+local function has(id) return id == '' or #call('XRANGE', feed, id, id) > 0 end
+
+local reply = {has(before_id) and has(last_id) and 1 or 0, 0}
 local size = 2
 if count ~= '0' then
   local entries = call('XRANGE', feed, next_id, '+', 'COUNT', count)
@@ -29,7 +33,7 @@ if count ~= '0' then
   end
 end
 
-local at = 4
+local at = 5
 for key = 2, #KEYS do
   local commits = tonumber(ARGV[at + 1])
   local entries = call('XRANGE', KEYS[key], ARGV[at], ARGV[at + 1 + commits])

@@ -21,6 +21,7 @@ from runic_redis.errors import (
     EncodeError,
     EventsTrimmed,
     FactNotFound,
+    FeedTrimmed,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -36,11 +37,14 @@ from runic_redis.errors import (
     WriteRefused,
 )
 from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
+from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
+from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
     AsyncSession,
@@ -60,12 +64,14 @@ from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "AsyncFactResolver",
+    "AsyncFeed",
     "AsyncHeldLease",
     "AsyncRedisStore",
     "AsyncSession",
     "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
+    "Commit",
     "CommitsLost",
     "ConfigurationError",
     "CursorConflict",
@@ -84,6 +90,8 @@ __all__ = [
     "FactRef",
     "FactResolver",
     "FactStore",
+    "Feed",
+    "FeedTrimmed",
     "HeldLease",
     "IncompatibleEvent",
     "InvalidArgument",
@@ -92,6 +100,7 @@ __all__ = [
     "LeaseHeld",
     "LeaseLost",
     "Parked",
+    "Positions",
     "Record",
     "Recovery",
     "RedisStore",

@@ -6,7 +6,7 @@ Both faces are one module because a change of one is a change of the other.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, Self
@@ -95,7 +95,7 @@ class Subscription(_Named, Iterator[Commit]):
             while not self._over.is_set():
                 if (commit := consumer.take()) is not None:
                     return commit
-                if has_read and until_s is not None and now_s() >= until_s:
+                if has_read and consumer.at_end and until_s is not None and now_s() >= until_s:
                     break
                 try:
                     self._read(self._wait_limit_s(until_s))
@@ -312,7 +312,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
         while not self._closed:
             if (commit := consumer.take()) is not None:
                 return commit
-            if has_read and until_s is not None and now_s() >= until_s:
+            if has_read and consumer.at_end and until_s is not None and now_s() >= until_s:
                 break
             read_s = await self._await_page(partial(self._read, self._wait_limit_s(until_s)))
             has_read = has_read or read_s >= began_s
@@ -364,7 +364,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
 
     async def run(
         self,
-        handler: Callable[[Commit], Awaitable[object]],
+        handler: Callable[[Commit], Coroutine[Any, Any, object]],
         *,
         attempts: int | None = None,
         on_failure: OnFailure = "stop",
@@ -385,7 +385,9 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
                 continue
             await self._handle(commit, handler, retries)
 
-    async def _handle(self, commit: Commit, handler: Callable[[Commit], Awaitable[object]], retries: Retries) -> None:
+    async def _handle(
+        self, commit: Commit, handler: Callable[[Commit], Coroutine[Any, Any, object]], retries: Retries
+    ) -> None:
         consumer = self._consumer
         count, why = consumer.failures(commit)
         while not self._closed:

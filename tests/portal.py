@@ -47,6 +47,12 @@ class BlockingStore:
     def stream(self, *args: Any, **options: Any) -> Any:
         return self.__getattr__("stream")(*args, **options)
 
+    def run(self, operation: Any, name: str) -> Any:
+        async def wait() -> Any:
+            return await self._store.run(operation, name)
+
+        return self._wait(wait())
+
     def encode_events(self, events: Any) -> Any:
         return self._store.encode_events(events)
 
@@ -121,6 +127,10 @@ class BlockingTail:
         if item is _END:
             raise StopIteration
         return item
+
+    @property
+    def positions(self) -> Any:
+        return self._tail.positions  # type: ignore[attr-defined]
 
     def close(self) -> None:
         self._wait(self._tail.aclose())

@@ -58,6 +58,14 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
     assert declared == set(re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", body))
 
 
+def consume(store: RedisStore) -> None:
+    """Call the scripts of subscriptions."""
+    store.append("w", [{"n": 1}])
+    with store.subscribe("reader", wait_s=0) as subscription:
+        subscription.park(next(subscription), "not now")
+    store.drop_parked("reader", "w")
+
+
 def call_every_script(store: RedisStore, directory: Path) -> None:
     """Run operations that call them all."""
     client, keys = store._connected.server._client, store.context.keys
@@ -101,7 +109,11 @@ def calls(
         with pytest.raises(DurabilityError):
             store.append("w", [], durability=replicated(1))
         store.delete_namespace()
-    for call in (call for sent in (*rounds, *faulty.rounds) for call in sent):
+    with RedisStore.from_url(valkey.url(), namespace="every-script-with-feed", partitions=3, feed=True) as store:
+        with_feed = make_faulty(store)
+        consume(store)
+        store.delete_namespace()
+    for call in (call for sent in (*rounds, *faulty.rounds, *with_feed.rounds) for call in sent):
         for command in (call.args, *(call.confirming.commands(call.key) if call.confirming else ())):
             if command[0] in {"EVAL", "EVALSHA"}:
                 first = 3 + int(command[2])

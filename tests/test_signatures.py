@@ -7,12 +7,26 @@ from typing import Any
 
 import pytest
 
-from runic_redis import AsyncRedisStore, AsyncSession, AsyncTail, RedisStore, Session, Tail
+from runic_redis import (
+    AsyncRedisStore,
+    AsyncSession,
+    AsyncSubscription,
+    AsyncTail,
+    RedisStore,
+    Session,
+    Subscription,
+    Tail,
+)
 
-PAIRS = [(RedisStore, AsyncRedisStore), (Session, AsyncSession), (Tail, AsyncTail)]
+PAIRS = [
+    (RedisStore, AsyncRedisStore),
+    (Session, AsyncSession),
+    (Subscription, AsyncSubscription),
+    (Tail, AsyncTail),
+]
 # An asynchronous store connects when it is opened, and an asynchronous iterator is closed as Python's are.
-ASYNC_ONLY = {AsyncRedisStore: {"open"}, AsyncTail: {"aclose"}}
-SYNC_ONLY = {Tail: {"close"}}
+ASYNC_ONLY = {AsyncRedisStore: {"open"}, AsyncSubscription: {"aclose"}, AsyncTail: {"aclose"}}
+SYNC_ONLY = {Subscription: {"close"}, Tail: {"close"}}
 # How an asynchronous type is written: the name of the plain one with Async before it, or what a coroutine returns.
 PLAIN = re.compile(r"\bAsync(?=[A-Z])|collections\.abc\.Coroutine\[typing\.Any, typing\.Any, ([^\[\]]*)\]")
 

@@ -56,6 +56,7 @@ class Consumer:
     Attributes:
         name: the subscription's name.
         ttl: how many seconds a lease lasts.
+        at_end: whether the last read found no commits.
         stop: ends a read that waits.
     """
 
@@ -96,6 +97,7 @@ class Consumer:
         self._steps: deque[Step] = deque()
         self._aside = 0
         self._calls = 0
+        self.at_end = True
 
     @property
     def consumer_id(self) -> str:
@@ -190,10 +192,12 @@ class Consumer:
             UnknownEventType: a commit holds an event of a type that is not registered.
             DecodeError: the stored data is damaged.
         """
+        self.at_end = False
         yield from self._take_up()
         yield from self._read_replayed()
         if self._buffer or not self._reading:
-            return bool(self._buffer)
+            self.at_end = not self._buffer
+            return not self.at_end
         try:
             commits = yield from self._reader.next_page(wait_s)
         except CommitsLost as error:
@@ -205,7 +209,8 @@ class Consumer:
             self._buffer.extend((self._reading[commit.partition], commit, None) for commit in commits)
             if not commits:
                 self._pass_over()
-        return bool(commits)
+        self.at_end = not commits
+        return not self.at_end
 
     def _take_up(self) -> Operation[None]:
         """Have the reader read what this consumer has now.

@@ -1,29 +1,29 @@
 """Reading the feed: the commits of all workflows, in the order of each partition, merged by their times.
 
 A page is read in two steps. The entries of the feeds come first, ahead of their need. The events of a page's commits
-come next, with one XRANGE for each workflow. That batch also asks for the last entry of the page in each feed: if it is
-still there, every entry before it is, too, so the page is the server's present history. The batch for the next page is
-in flight while the last one is decoded.
+come next, by one call of lua/read_commits.lua for each partition, which also reads entries ahead. The call checks that
+the feed still has the entry before the page, and the last one of the page. If both are there, so is every entry between
+them: the page continues the history that was read before, and is the server's present one. The batch for the next page
+is in flight while the last one is decoded.
 
 Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runic_redis.arguments import check_prefix
-from runic_redis.codec import Multiplied, expanded
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
+from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry
+from runic_redis.operations.feed_entries import COMMIT, IMPORTED, FeedEntry, entry_parts, whole_commits
 from runic_redis.operations.feed_losses import Missing, check_places
 from runic_redis.operations.feed_pages import Page, Part, Source
 from runic_redis.operations.feed_starts import Start, check_start, find_places
-from runic_redis.operations.feed_types import TypeFilter
-from runic_redis.operations.records import EPOCH, decode_commit, entry_cursor, read_cursor
+from runic_redis.operations.rebuilding import Rebuilder
+from runic_redis.operations.records import entry_cursor, read_cursor
 from runic_redis.positions import Place, Positions, check_positions
 from runic_redis.protocol.effects import Await, Batch, Begin, ErrorReply, InFlight, Operation, key_command
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
@@ -32,7 +32,7 @@ from runic_redis.protocol.refusals import checked
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few commits. Later ones hold more, up to a size in bytes.
 _FIRST_COMMITS = 64
-_MOST_COMMITS = 16_384
+_MOST_COMMITS = 4096
 _PAGE_GROWTH = 8
 _PAGE_BYTES = 4 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
@@ -73,13 +73,13 @@ class FeedReader:
         self._wanted_until = until
         self._until: Positions | None = None
         self._prefix = check_prefix(prefix)
-        self._types = None if types is None else TypeFilter(context, types)
+        self._decoder = CommitDecoder(context, self._prefix, types)
         self._limit = _FIRST_COMMITS
         self._ahead: tuple[Page, InFlight] | None = None
         self._missing = Missing(context)
-        # The time of the last commit: others often have the same.
-        self._ms, self._time = 0, EPOCH
         self._pages = 0
+        # Whether a call of next_page has not returned.
+        self._in_page = False
         # Whether all that was there is read, so that new entries come from reads that wait.
         self._follows = False
         # In a cluster, the feed that the last read waited for.
@@ -115,7 +115,7 @@ class FeedReader:
         if not isinstance(self._start, Mapping):
             self._start = yield from find_places(self._context, self._start)
         for number, place in self._start.items():
-            self._sources[number] = Source(self._context, number, place)
+            self._add(number, place)
         yield from self._check()
 
     def _check(self) -> Operation[None]:
@@ -124,7 +124,11 @@ class FeedReader:
     def add(self, partition: int, place: Place) -> None:
         """Read one more partition from now on."""
         self._restart()
-        self._sources[partition] = Source(self._context, partition, place)
+        self._add(partition, place)
+
+    def _add(self, number: int, place: Place) -> None:
+        until = None if self._until is None else self._until.places[number].position
+        self._sources[number] = Source(self._context, number, place, until)
 
     def remove(self, partition: int) -> None:
         """Read a partition no more."""
@@ -150,25 +154,32 @@ class FeedReader:
             UnknownEventType: a commit holds an event of a type that is not registered.
             DecodeError: the stored data is damaged.
         """
-        try:
-            return (yield from self._next_commits(wait_s))
-        except BaseException:
-            # The next page begins after the last commit that was returned.
+        if self._in_page:
+            # The last call failed or was interrupted: the next page begins after the last commit that was returned.
             self._restart()
-            raise
+        self._in_page = True
+        commits = yield from self._next_commits(wait_s)
+        self._in_page = False
+        return commits
 
     def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
         while not self.is_done:
+            if (source := self._rebuilt()) is not None:
+                if commits := (yield from self._rebuild(source)):
+                    return commits
+                continue
             if self._ahead is not None:
                 (page, in_flight), self._ahead = self._ahead, None
                 answers = yield Await(in_flight)
             else:
                 steps = yield from self._next_steps()
                 if not steps:
-                    if has_waited or wait_s == 0:
+                    if wait_s == 0:
                         # The next call begins with what is there then.
-                        self._follows = self._follows and wait_s != 0
+                        self._follows = False
+                        yield from self._check()
+                    if has_waited or wait_s == 0:
                         break
                     yield from self._wait(wait_s)
                     has_waited = True
@@ -203,7 +214,7 @@ class FeedReader:
     def _take_ahead(self, source: Source, entries: Sequence[Any], wanted: int) -> Operation[None]:
         """Take entries that were read ahead: so many, if there are as many."""
         source.at_end = len(entries) < wanted
-        is_whole = source.take(entries, self._last_position(source))
+        is_whole = source.take(entries)
         # A gap is explained once the commits before it are returned.
         if not is_whole and not source.entries and source.read_to == source.place.position:
             yield from check_places(self._context, {source.number: source.place})
@@ -275,10 +286,13 @@ class FeedReader:
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
-        if any(part.last is not None and not reply[0] for part, reply in zip(page.parts, replies, strict=True)):
+        if not all(reply[0] for reply in replies):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
             yield from self._check()
+            for part in page.parts:
+                # Its entry may have been trimmed, and cannot be asked for again.
+                part.source.reset(part.source.place._replace(ms=0))
             return []
         found: list[Any] = [()] * len(page.steps)
         for part, reply in zip(page.parts, replies, strict=True):
@@ -298,82 +312,44 @@ class FeedReader:
         size = 0
         for step, (source, entry) in enumerate(steps):
             try:
+                commit = None
                 if entry.kind is not COMMIT:
-                    if self._is_wanted_change(entry):
-                        commits.append(_change(source, entry, track, step))
+                    commit = self._decoder.change(source, entry, track, step)
                 elif parts := found[step]:
-                    size += len(parts[1])
-                    if (commit := self._commit(source, entry, parts, track, step)) is not None:
-                        commits.append(commit)
+                    size += len(parts[1]) if type(parts) is tuple else entry.size
+                    commit = self._decoder.commit(source, entry, parts, track, step)
                 elif entry.workflow_id.startswith(self._prefix):
                     yield from self._missing.settle(source.number, entry)
+                if commit is not None:
+                    commits.append(commit)
             except StoreError:
                 if not commits:
                     raise
                 # The commits before it come first, so that none is lost. The next page begins here.
                 for before, its_entry in steps[:step]:
-                    before.place = its_entry.place
+                    before.move(its_entry.place)
                 self._restart()
                 return commits
         for source, entry in steps:
-            source.place = entry.place
+            source.move(entry.place)
         fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
         self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
         return commits
 
-    def _commit(self, source: Source, entry: FeedEntry, parts: Any, track: Track, step: int) -> Commit | None:
-        """Return a commit from its entry, or its entries; None if it has no event of a wanted type."""
-        if type(parts) is list:
-            return self._large_commit(source, entry, parts, track, step)
-        header, payload, about = parts
-        if self._types is not None and not self._types.may_fit(header):
-            return None
-        metadata = None
-        try:
-            events = self._context.codec.decode_entry(header, payload)
-            if about:
-                metadata = self._context.codec.decode_metadata(about)
-            is_right = len(events) == entry.span
-        except StoreError:
-            is_right = False
-        if not is_right or (about and self._context.observer is not None):
-            whole = [b"%d-%d" % (entry.cursor, entry.ms), header, payload, about]
-            return self._large_commit(source, entry, [whole], track, step)
-        if type(events) is Multiplied:
-            events = expanded(events)
-        if self._types is not None and not self._types.fits(events):
-            return None
-        if entry.ms != self._ms:
-            self._ms = entry.ms
-            self._time = EPOCH + timedelta(milliseconds=entry.ms)
-        return Commit(
-            *(entry.workflow_id, entry.cursor, events, self._time, metadata),
-            *(source.number, entry.position, False, track, step),
-        )
+    def _rebuilt(self) -> Source | None:
+        """Return a source whose rebuild is not complete, if there is one."""
+        return next((one for one in self._sources.values() if one.place.rebuilding is not None), None)
 
-    def _large_commit(
-        self, source: Source, entry: FeedEntry, parts: Sequence[Sequence[Any]], track: Track, step: int
-    ) -> Commit | None:
-        """Return a commit of several entries; or of one that is damaged, by the error that says so."""
-        if self._types is not None and not any(self._types.may_fit(header) for _, header, _, _ in parts):
-            return None
-        events: list[Any] = []
-        time, metadata = EPOCH, None
-        for entry_id, header, payload, about in parts:
-            raw = entry_id, (header, payload, b"i", b"", b"m", about) if about else (header, payload, b"i", b"")
-            decoded = decode_commit(self._context, entry.workflow_id, raw, with_records=True)
-            events += expanded(decoded.events) if decoded.multiplied else decoded.events
-            time, metadata = decoded.time, decoded.metadata
-        if self._types is not None and not self._types.fits(events):
-            return None
-        return Commit(
-            *(entry.workflow_id, entry.cursor, events, time, metadata),
-            *(source.number, entry.position, False, track, step),
-        )
-
-    def _is_wanted_change(self, entry: FeedEntry) -> bool:
-        """Return whether a change without events is returned."""
-        return entry.kind != VOID and self._types is None and entry.workflow_id.startswith(self._prefix)
+    def _rebuild(self, source: Source) -> Operation[list[Commit]]:
+        """Return the next commits that the workflows of a source hold."""
+        if source.rebuilder is None:
+            source.rebuilder = Rebuilder(self._context, source.number, source.place, self._prefix)
+        found = yield from source.rebuilder.next_commits()
+        if not found:
+            source.reset(source.place._replace(rebuilding=None))
+            return []
+        steps = [(source, one.entry) for one in found]
+        return (yield from self._commits(steps, [one.parts for one in found]))
 
     def _read_import(self, source: Source, entry: FeedEntry) -> Operation[list[Commit]]:
         """Return the next commits of an imported workflow, which has one entry for all of them."""
@@ -383,15 +359,15 @@ class FeedReader:
         count = source.import_entries
         commands = [
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
-            key_command("HMGET", keys.meta, "imported", "largest"),
+            key_command("HMGET", keys.meta, "imported", "largest", "trimmed"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, largest) = checked(replies, commands)
+        found, (imported, largest, trimmed) = checked(replies, commands)
         is_same = imported is not None and imported == b"%d" % entry.position
-        if not (is_same and found):
+        if not (is_same and found) or read_cursor(trimmed, keys.meta) > after:
             yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
             source.entries.popleft()
-            source.place = Place(entry.position, entry.ms)
+            source.move(entry.place)
             return []
         steps: list[tuple[Source, FeedEntry]] = []
         parts: list[list[Any]] = []
@@ -401,7 +377,7 @@ class FeedReader:
             is_end = position == entry.position
             ms = entry.ms if is_end else 0
             steps.append((source, FeedEntry(position, ms, COMMIT, cursor - after, cursor, workflow_id, 0)))
-            parts.append([(one[0], one[1][0], one[1][1], one[1][5] if len(one[1]) > 5 else b"") for one in some])
+            parts.append([entry_parts(one) for one in some])
             after = cursor
             if is_end:
                 source.entries.popleft()
@@ -427,28 +403,7 @@ class FeedReader:
             return
         news = [(key.decode(), page) for reply in checked(answers, batch.commands) for key, page in entries_of(reply)]
         for key, page in news:
-            if not waiting[key].take(page, self._last_position(waiting[key])):
+            if not waiting[key].take(page):
                 self._restart()
         if not news:
             yield from self._check()
-
-    def _last_position(self, source: Source) -> int | None:
-        return None if self._until is None else self._until.places[source.number].position
-
-
-def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
-    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
-    begin = 0
-    for at in range(1, len(entries)):
-        if entries[at][1][3] != entries[at - 1][1][3]:
-            yield entries[begin:at]
-            begin = at
-    if is_last:
-        yield entries[begin:]
-
-
-def _change(source: Source, entry: FeedEntry, track: Track, step: int) -> Commit:
-    """Return the commit that stands for a change without events."""
-    time = EPOCH + timedelta(milliseconds=entry.ms)
-    is_deletion = entry.kind == DELETED
-    return Commit(entry.workflow_id, 0, [], time, None, source.number, entry.position, is_deletion, track, step)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from runic_redis.context import Context
 from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry, read_entry
+from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, call_script
 
@@ -17,33 +18,47 @@ class Source:
         number: the partition's number.
         key: the key of its feed.
         place: the place after the last commit that was returned.
+        paged: the place after the last entry that is in a page.
         entries: entries that were read ahead.
         read_to: the position up to which entries were read.
         at_end: whether the last read of entries found no more.
         is_done: whether the reader's last position is reached.
         import_entries: how many entries of an imported workflow to read at once.
+        rebuilder: reads what the workflows hold, during a rebuild.
         events_prefix: what the keys of its workflows' streams begin with.
     """
 
-    __slots__ = ("at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number", "place", "read_to")
+    __slots__ = (
+        *("_until", "at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number"),
+        *("paged", "place", "read_to", "rebuilder"),
+    )
 
-    def __init__(self, context: Context, number: int, place: Place) -> None:
+    def __init__(self, context: Context, number: int, place: Place, until: int | None) -> None:
         self.number = number
+        self._until = until
         self.key = context.keys.feed(number)
         self.events_prefix = context.keys.events(number, "")
         self.reset(place)
 
     def reset(self, place: Place) -> None:
         """Go back to a place."""
-        self.place = place
+        self.place = self.paged = place
         self.entries: deque[FeedEntry] = deque()
         self.read_to = place.position
-        self.at_end = self.is_done = False
+        self.at_end = False
+        self.is_done = self._until is not None and place.position >= self._until and place.rebuilding is None
         self.import_entries = 1
+        self.rebuilder: Rebuilder | None = None
 
-    def take(self, reply: Sequence[Any], until: int | None) -> bool:
+    def move(self, place: Place) -> None:
+        """Note that the commits up to a place were returned."""
+        self.place = place
+        if self.paged.position < place.position:
+            self.paged = place
+
+    def take(self, reply: Sequence[Any]) -> bool:
         """Add entries that were read. Return whether they follow those before them without a gap."""
-        key, entries, read_to = self.key, self.entries, self.read_to
+        key, entries, read_to, until = self.key, self.entries, self.read_to, self._until
         for raw in reply:
             entry = read_entry(raw, key)
             position = entry.position
@@ -56,6 +71,7 @@ class Source:
                 return False
             entries.append(entry)
             self.read_to = read_to = position
+            self.is_done = position == until
         return True
 
 
@@ -81,15 +97,17 @@ class Part:
 
     Attributes:
         source: the source.
+        before: the place before its first entry in the page.
         last: its last entry in the page.
         runs: the commits to read.
         fill_size: how many entries are read ahead, if any.
     """
 
-    __slots__ = ("_open", "fill_size", "last", "runs", "source")
+    __slots__ = ("_open", "before", "fill_size", "last", "runs", "source")
 
     def __init__(self, source: Source) -> None:
         self.source = source
+        self.before = source.paged
         self.last: FeedEntry | None = None
         self.runs: list[Run] = []
         self._open: dict[str, Run] = {}
@@ -115,8 +133,10 @@ class Part:
         """Return the call that reads it."""
         source = self.source
         keys = [source.key]
-        last_id = source.place.entry_id if self.last is None else self.last.place.entry_id
-        args = [last_id, f"{source.read_to + 1}-0", str(self.fill_size)]
+        if self.last is not None:
+            source.paged = self.last.place
+        before_id = self.before.entry_id if self.before.ms else ""
+        args = [before_id, source.paged.entry_id if self.last else "", f"{source.read_to + 1}-0", str(self.fill_size)]
         for run in self.runs:
             keys.append(source.events_prefix + steps[run.steps[0]][1].workflow_id)
             args += (f"{run.start + 1}-0", str(len(run.steps)))

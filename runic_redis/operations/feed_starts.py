@@ -100,7 +100,7 @@ def _places_at(
     places: dict[int, Place] = {}
     for number, horizon in horizons.items():
         position = found[keys.feed(number)]
-        if position == horizon.position and horizon.ms >= since_ms:
+        if position == horizon.position > 0 and horizon.ms >= since_ms:
             raise feed_trimmed(number, horizon, "The commits from that time on")
         places[number] = horizon if position == horizon.position else Place(position)
     return places

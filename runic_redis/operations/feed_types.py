@@ -34,7 +34,7 @@ class TypeFilter:
     def may_fit(self, header: bytes) -> bool:
         """Return whether an entry with this header may hold such an event."""
         named = self._context.codec.type_names(header)
-        return _DICT in named or not self.names.isdisjoint(named)
+        return _DICT in named or any(map(self._may_become, named))
 
     def fits(self, events: Sequence[Any]) -> bool:
         """Return whether one of the events is of such a type."""
@@ -42,16 +42,21 @@ class TypeFilter:
 
     def _name(self, wanted: str | type) -> str:
         if isinstance(wanted, str):
-            return wanted
+            return self._context.codec.registry.current_name(wanted)
         registered = self._context.codec.registry.of(wanted) if isinstance(wanted, type) else None
         if registered is None:
             raise InvalidArgument(f"{short_repr(wanted)} is not registered as an event; nothing was sent.")
         return registered.schema.name
 
+    def _may_become(self, name: str) -> bool:
+        """Return whether an event that was written under a name may be read as one of a wanted type."""
+        registry = self._context.codec.registry
+        return registry.current_name(name) in self.names or registry.has_upcasters(name)
+
     def _type_of(self, event: Any) -> str:
         if type(event) is dict:
             return event_type(event)
         if type(event) is UnknownEvent:
-            return event.name
+            return self._context.codec.registry.current_name(event.name)
         registered = self._context.codec.registry.of(type(event))
         return "" if registered is None else registered.schema.name

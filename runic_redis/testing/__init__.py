@@ -3,7 +3,8 @@
 Subclass the contracts that a store fulfils, and give the `opener` fixture. It returns a callable without arguments that
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
-`elsewhere` fixture.
+`elsewhere` fixture. For `FeedContract` and `SubscriptionContract`, the opener
+makes a namespace with a feed.
 
     from functools import partial
     import pytest
@@ -28,11 +29,13 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_
 from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
+from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
+from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
@@ -40,12 +43,14 @@ __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
     "FactContract",
+    "FeedContract",
     "LeaseContract",
     "LogContract",
     "ReferenceContract",
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
+    "SubscriptionContract",
     "TailContract",
     "WorkflowContract",
 ]
@@ -59,6 +64,8 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     TailContract,
+    FeedContract,
+    SubscriptionContract,
     WorkflowContract,
     BadInputContract,
     ConcurrencyContract,
