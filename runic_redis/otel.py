@@ -33,6 +33,7 @@ from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import InvalidArgument, StoreError
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.store import RedisStore
 
 __all__ = ["context_of", "instrument"]
@@ -72,9 +73,11 @@ def instrument(
 
     - `append` and `append_many` make spans of kind PRODUCER. Their context goes into the metadata of each commit, as
       ``traceparent`` and ``tracestate``, unless your metadata has keys of those names or the metadata has no room.
-    - `stream`, `tail`, `tail_many` and `feed` make spans of kind CONSUMER, one for each page. A span has links to the
-      spans that wrote its events, 128 at most.
+    - `stream`, `tail`, `tail_many`, `feed` and `subscribe` make spans of kind CONSUMER, one for each page. A span has
+      links to the spans that wrote its events, 128 at most.
     - All other operations make spans of kind CLIENT.
+
+    Each call of `subscriptions` sets the gauges of the subscriptions and projections that it returns.
 
     Spans hold ids of workflows. They hold nothing of an event, a fact, a snapshot or an error's text.
 
@@ -95,7 +98,7 @@ def context_of(record: Record | Commit) -> Context:
     """Return the OpenTelemetry context of the writer of a commit, or of a record's commit.
 
     Args:
-        record: from `stream_records`, `tail` or `feed`.
+        record: from `stream_records`, `tail`, `feed` or `subscribe`.
 
     Returns:
         A context, to link a span to or to make a child of; empty if the writer had none.
@@ -147,6 +150,11 @@ class _Observer:
         self._lag_s = _seconds(meter, "runic_redis.feed.lag", "Age of the last commit of a page.", _LAG_BUCKETS_S)
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Events sent.")
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
+        gauge = meter.create_gauge
+        self._behind = gauge("runic_redis.subscription.lag.events", "{event}", "Positions that are not acknowledged.")
+        self._behind_s = gauge("runic_redis.subscription.lag", "s", "Age of the oldest commit of these.")
+        self._consumers = gauge("runic_redis.subscription.consumers", "{consumer}", "Live consumers.")
+        self._parked = gauge("runic_redis.subscription.parked", "{commit}", "Commits that are put aside.")
 
     @contextmanager
     def observing(self, name: str, workflow_id: str) -> Iterator[Callable[[T], T]]:
@@ -166,7 +174,7 @@ class _Observer:
                 seen.sending = trace.set_span_in_context(trace.get_current_span(), Context())
             stack.callback(_current.reset, _current.set(seen))
             try:
-                yield partial(_take, seen)
+                yield partial(self._take, seen)
             except BaseException as error:
                 # A caller that leaves a tail cancels it; that is no failure.
                 if name not in _FOLLOWING or isinstance(error, Exception):
@@ -228,19 +236,34 @@ class _Observer:
         if seen.messages:
             (self._sent if kind == SpanKind.PRODUCER else self._consumed).add(seen.messages, {**common, **failed})
 
-
-def _take(seen: _Observation, result: T) -> T:
-    """Note the result of an operation, and return it."""
-    if isinstance(result, list):
-        if result and type(result[-1]) is Commit:
-            seen.messages = sum(len(commit.events) for commit in result)
-            seen.lag_s = max(0.0, time.time() - result[-1].time.timestamp())
-        elif seen.sending is None:
-            seen.messages = len(result)
-        else:
+    def _take(self, seen: _Observation, result: T) -> T:
+        """Note the result of an operation, and return it."""
+        if not isinstance(result, list):
+            return result
+        if seen.sending is not None:
             # Each commit of an append_many stands alone.
             seen.failure = next((one for one in result if isinstance(one, StoreError)), None)
-    return result
+        elif result and type(result[-1]) is Commit:
+            seen.messages = sum(len(commit.events) for commit in result)
+            seen.lag_s = max(0.0, time.time() - result[-1].time.timestamp())
+        elif result and type(result[-1]) is SubscriptionStatus:
+            for status in result:
+                self._note_status(status)
+        else:
+            seen.messages = len(result)
+        return result
+
+    def _note_status(self, status: SubscriptionStatus) -> None:
+        about = {
+            "messaging.system": "redis",
+            "messaging.destination.name": self._namespace,
+            "messaging.consumer.group.name": status.name,
+            **_server(self._store),
+        }
+        self._behind.set(status.lag_events, about)
+        self._behind_s.set(status.lag_s, about)
+        self._consumers.set(len(status.consumers), about)
+        self._parked.set(status.parked, about)
 
 
 def _server(store: _Store) -> dict[str, str | int]:

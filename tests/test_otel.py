@@ -488,6 +488,47 @@ def test_a_feed_is_received_by_pages(
     assert 0 <= lag.min <= lag.max < 60
 
 
+@pytest.mark.parametrize(
+    "open_store",
+    [RedisStore.from_url, lambda url, **options: BlockingStore(AsyncRedisStore.from_url(url, **options))],
+    ids=["sync", "asyncio"],
+)
+def test_a_subscription_receives_and_acknowledges(
+    open_store: Callable[..., Any], valkey: RunningServer, namespace: str, telemetry: Telemetry
+) -> None:
+    with open_store(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        telemetry.instrument(store)
+        store.append("w", [{"n": 1}, {"n": 2}])
+        (sent,) = telemetry.spans()
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            (commit,) = mailer
+            (read,) = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+            assert (read.name, links(read)) == (f"subscribe {namespace}", [context_id(sent)])
+            assert read.attributes and read.attributes["messaging.batch.message_count"] == 2  # noqa: PT018
+            mailer.ack(commit)
+            assert [span.name for span in telemetry.spans()] == [f"ack {namespace}"]
+            assert list(mailer) == []
+            assert telemetry.spans() == [], "a page that brought nothing"
+            # A commit that is delivered again is received again.
+            store.append("w", [{"n": 3}])
+            mailer.park(next(mailer), "declined")
+            store.replay_parked("mailer", "w")
+            telemetry.spans()
+            (commit,) = mailer
+            (read,) = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+            assert (read.attributes or {})["messaging.batch.message_count"] == 1
+            store.append("w", [{"n": 4}] * 7)
+            assert telemetry.points("runic_redis.subscription.parked") == [], "nothing asks by itself"
+            (status,) = store.subscriptions()
+            for name, value in (("lag.events", 7), ("lag", status.lag_s), ("consumers", 1), ("parked", 1)):
+                (point,) = telemetry.points(f"runic_redis.subscription.{name}")
+                assert (point.value, point.attributes["messaging.consumer.group.name"]) == (value, "mailer"), name
+                assert point.attributes["messaging.destination.name"] == namespace
+    (lag,) = telemetry.points("runic_redis.feed.lag")
+    assert lag.attributes["messaging.operation.name"] == "subscribe"
+    assert lag.count == 3
+
+
 def test_the_lag_of_a_feed_is_the_age_of_the_last_commit(
     valkey: RunningServer, namespace: str, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
