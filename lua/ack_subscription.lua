@@ -21,8 +21,6 @@
 
 local subscription, parked = KEYS[1], KEYS[2]
 local token, number, position, attempts, reason, is_released = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local at = 7
-local changes = {unpack(ARGV, at)}
 
 local state = redis.call('HMGET', subscription, 'fence', 'owner', 'sequence')
 local sequence = as_count(state[3])
@@ -40,12 +38,9 @@ if attempts == '0' then
 else
   redis.call('HSET', subscription, 'attempts', attempts, 'reason', reason)
 end
-for place = 1, #changes, 2 do
-  if changes[place + 1] == '' then
-    redis.call('HDEL', parked, changes[place])
-  else
-    redis.call('HSET', parked, changes[place], changes[place + 1])
-  end
+for at = 7, #ARGV, 2 do
+  local place, commit = ARGV[at], ARGV[at + 1]
+  if commit == '' then redis.call('HDEL', parked, place) else redis.call('HSET', parked, place, commit) end
 end
 if is_released == '1' then
   -- The token no longer fits, so nothing more is stored under it.

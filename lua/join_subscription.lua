@@ -1,8 +1,7 @@
 -- Keep a consumer among the live ones of its subscription, or remove it, and count those that are alive.
 --
 -- KEYS[1]  subscriptions  hash of the namespace's subscriptions and projections: the settings of each, by name
--- KEYS[2]  consumers      sorted set of the subscription's consumers, '<id>-<ttl in ms>', by when they are over
---                         (Unix milliseconds)
+-- KEYS[2]  consumers      sorted set of the subscription's live consumers, '<id>-<ttl in ms>', by when they end
 -- ARGV[1]  name of the subscription
 -- ARGV[2]  its settings, for the case that it is new
 -- ARGV[3]  consumer, '<id>-<ttl in ms>'

@@ -11,12 +11,11 @@
 
 local subscription, parked = KEYS[1], KEYS[2]
 local what = ARGV[1]
-local at = 2
-local places = {unpack(ARGV, at)}
 
 redis.call('HLEN', subscription)
 local count = 0
-for _, place in ipairs(places) do
+for at = 2, #ARGV do
+  local place = ARGV[at]
   local commit = redis.call('HGET', parked, place)
   if commit and string.find(commit, '"parked"]', -9, true) then
     count = count + 1

@@ -6,7 +6,7 @@ Both faces are one module because a change of one is a change of the other.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, Self
@@ -364,7 +364,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
 
     async def run(
         self,
-        handler: Callable[[Commit], Awaitable[object]],
+        handler: Callable[[Commit], Coroutine[Any, Any, object]],
         *,
         attempts: int | None = None,
         on_failure: OnFailure = "stop",
@@ -385,7 +385,9 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
                 continue
             await self._handle(commit, handler, retries)
 
-    async def _handle(self, commit: Commit, handler: Callable[[Commit], Awaitable[object]], retries: Retries) -> None:
+    async def _handle(
+        self, commit: Commit, handler: Callable[[Commit], Coroutine[Any, Any, object]], retries: Retries
+    ) -> None:
         consumer = self._consumer
         count, why = consumer.failures(commit)
         while not self._closed:

@@ -58,6 +58,14 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
     assert declared == set(re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", body))
 
 
+def consume(store: RedisStore) -> None:
+    """Call the scripts of subscriptions."""
+    store.append("w", [{"n": 1}])
+    with store.subscribe("reader", wait_s=0) as subscription:
+        subscription.park(next(subscription), "not now")
+    store.drop_parked("reader", "w")
+
+
 def call_every_script(store: RedisStore, directory: Path) -> None:
     """Run operations that call them all."""
     client, keys = store._connected.server._client, store.context.keys
@@ -94,6 +102,7 @@ def call_every_script_of_the_feed(store: RedisStore) -> None:
         client, key = store._connected.server._client, store.context.keys.projection("board")
         saved = client.hget(key, "until")
         wait_until(lambda: client.hget(key, "until") > saved, "the heartbeat to renew the lease")
+    assert store.trim_feed(keep=0, older_than=0.0) > 0
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +121,10 @@ def calls(
         with pytest.raises(DurabilityError):
             store.append("w", [], durability=replicated(1))
         store.delete_namespace()
-    with RedisStore.from_url(valkey.url(), namespace="every-script", partitions=3, feed=True) as store:
+    with RedisStore.from_url(valkey.url(), namespace="every-script-with-feed", partitions=3, feed=True) as store:
         follower = make_faulty(store)
         call_every_script_of_the_feed(store)
+        consume(store)
         store.delete_namespace()
     for call in (call for sent in (*rounds, *faulty.rounds, *follower.rounds) for call in sent):
         for command in (call.args, *(call.confirming.commands(call.key) if call.confirming else ())):

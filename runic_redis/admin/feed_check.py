@@ -189,7 +189,9 @@ class FeedCheck:
             self._found(f"the positions {expected + 1} to {entry.start} are missing")
         elif entry.start < expected:
             self._sound_from = Place(entry.position, entry.ms)
-            self._found(f"the entry {entry.place.entry_id} takes {entry.span} positions, and {expected} are taken before it")
+            self._found(
+                f"the entry {entry.place.entry_id} takes {entry.span} positions, and {expected} are taken before it"
+            )
 
     def _note(self, entry: FeedEntry) -> None:
         """Note the last commit of a workflow."""

@@ -3,8 +3,8 @@
 Subclass the contracts that a store fulfils, and give the `opener` fixture. It returns a callable without arguments that
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
-`elsewhere` fixture. For `FeedContract`, the opener makes a namespace with a feed.
-`elsewhere` fixture. For `ProjectionContract`, the opener makes a namespace with a feed.
+`elsewhere` fixture. For `FeedContract`, `SubscriptionContract` and `ProjectionContract`, the opener makes a namespace
+with a feed.
 
     from functools import partial
     import pytest

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-Opener = Callable[..., Any]
+Opener = Callable[[], Any]
 # Runs function(store, *args) without shared memory, concurrently for each of the argument tuples.
 Elsewhere = Callable[..., list[Any]]
 

@@ -1,9 +1,8 @@
 """Subscriptions: named readers of the feed, whose consumers share it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -62,29 +61,19 @@ class Failing:
 
 
 class SubscriptionContract(Contract):
-    """`subscribe`, `subscriptions`, `parked`, and what belongs to them. The opener must take ``feed=True``."""
+    """`subscribe`, `subscriptions`, `parked`, and what belongs to them. The namespace has a feed."""
 
     @pytest.fixture
-    def feed_opener(self, opener: Opener) -> Opener:
-        return partial(opener, feed=True)
-
-    @pytest.fixture
-    def fed(self, feed_opener: Opener) -> Iterator[Any]:
-        """A store with a feed."""
-        with closing(feed_opener()) as store:
-            yield store
-
-    @pytest.fixture
-    def subscribe(self, fed: Any) -> Callable[..., Any]:
+    def subscribe(self, store: Any) -> Callable[..., Any]:
         """Return a function that subscribes under the name "mailer", without waiting for commits."""
 
         def call(**options: Any) -> Any:
-            return fed.subscribe("mailer", **{"wait_s": 0, "ttl": _LONG, **options})
+            return store.subscribe("mailer", **{"wait_s": 0, "ttl": _LONG, **options})
 
         return call
 
-    def test_each_commit_is_delivered_until_it_is_acknowledged(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a", "b"], 1, 3)
+    def test_each_commit_is_delivered_until_it_is_acknowledged(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a", "b"], 1, 3)
         with subscribe() as subscription:
             first = [handled(commit) for commit in subscription]
             assert sorted(first) == [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("b", 3)]
@@ -100,8 +89,8 @@ class SubscriptionContract(Contract):
         assert [n for one, n in left if one == "a"] == [3]
         assert sorted(set(first) - set(left)) == sorted(set(first[: first.index(("a", 2)) + 1]))
 
-    def test_an_acknowledgement_covers_all_that_came_before_it(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a", "b", "c"], 1, 4)
+    def test_an_acknowledgement_covers_all_that_came_before_it(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a", "b", "c"], 1, 4)
         with subscribe() as subscription:
             commits = list(islice(subscription, 7))
             subscription.ack(commits[-1])
@@ -109,8 +98,8 @@ class SubscriptionContract(Contract):
         with subscribe() as subscription:
             assert len(list(subscription)) == 5
 
-    def test_new_commits_are_waited_for(self, feed_opener: Opener, subscribe: Any) -> None:
-        with closing(feed_opener()) as writer, subscribe(wait_s=None) as subscription, ThreadPoolExecutor(1) as pool:
+    def test_new_commits_are_waited_for(self, opener: Opener, subscribe: Any) -> None:
+        with closing(opener()) as writer, subscribe(wait_s=None) as subscription, ThreadPoolExecutor(1) as pool:
             for number in range(3):
                 coming = pool.submit(next, subscription)
                 writer.append("a", [{"n": number}])
@@ -124,29 +113,29 @@ class SubscriptionContract(Contract):
             subscription.close()
             assert rest.result() == []
 
-    def test_the_start_counts_for_the_first_call(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a", "b"], 1, 1)
+    def test_the_start_counts_for_the_first_call(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a", "b"], 1, 1)
         with subscribe(start="now") as subscription:
             assert list(subscription) == []
-        append_numbers(fed, ["a", "b"], 2, 1)
+        append_numbers(store, ["a", "b"], 2, 1)
         with subscribe(start="beginning") as subscription:
             assert sorted(map(handled, subscription)) == [("a", 2), ("b", 2)]
-        positions = next(iter(fed.feed())).positions
-        with fed.subscribe("other", start=positions, wait_s=0) as subscription:
+        positions = next(iter(store.feed())).positions
+        with store.subscribe("other", start=positions, wait_s=0) as subscription:
             assert len(list(subscription)) == 3
 
-    def test_only_wanted_commits_are_delivered(self, fed: Any, subscribe: Any) -> None:
-        fed.append("order-1", numbered(2))
-        fed.append("order-1", [{"type": "noted"}])
-        fed.append("other-1", numbered(1))
-        fed.append("order-2", [OrderPaid(1.0)])
+    def test_only_wanted_commits_are_delivered(self, store: Any, subscribe: Any) -> None:
+        store.append("order-1", numbered(2))
+        store.append("order-1", [{"type": "noted"}])
+        store.append("other-1", numbered(1))
+        store.append("order-2", [OrderPaid(1.0)])
         with subscribe(prefix="order-", types=[OrderPlaced, "noted"]) as subscription:
             assert [(commit.workflow_id, commit.cursor) for commit in subscription] == [("order-1", 2), ("order-1", 3)]
         with subscribe(prefix="order-", types=["noted", OrderPlaced]) as subscription:
             for commit in subscription:
                 subscription.ack(commit)
             # The positions have moved past the others, too.
-            (status,) = fed.subscriptions()
+            (status,) = store.subscriptions()
             assert (status.prefix, status.types, status.lag_events) == (
                 *("order-", ("noted", "runic_redis.testing.order_placed")),
                 0,
@@ -155,11 +144,11 @@ class SubscriptionContract(Contract):
             with pytest.raises(InvalidArgument, match="fixed by the first subscribe"):
                 subscribe(**other)
 
-    def test_a_batch_is_stored_once_it_is_full_and_before_a_wait(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 5)
+    def test_a_batch_is_stored_once_it_is_full_and_before_a_wait(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 5)
 
         def stored() -> int:
-            return int(fed.subscriptions()[0].lag_events)
+            return int(store.subscriptions()[0].lag_events)
 
         with subscribe(batch=2) as subscription:
             lags = []
@@ -169,14 +158,14 @@ class SubscriptionContract(Contract):
             assert lags == [5, 3, 3, 1, 1]
             assert list(subscription) == []
             assert stored() == 0
-            append_numbers(fed, ["a"], 6, 1)
+            append_numbers(store, ["a"], 6, 1)
             subscription.ack(next(subscription))
             assert stored() == 1
         assert stored() == 0
 
-    def test_deletions_are_delivered(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 2)
-        fed.delete("a")
+    def test_deletions_are_delivered(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 2)
+        store.delete("a")
         with subscribe() as subscription:
             (commit,) = subscription
             assert (commit.workflow_id, commit.deleted, commit.events) == ("a", True, [])
@@ -185,9 +174,9 @@ class SubscriptionContract(Contract):
 
     # Sharing
 
-    def test_consumers_share_the_partitions_and_each_commit_goes_to_one(self, fed: Any, feed_opener: Opener) -> None:
-        count = fed.context.keys.partitions
-        with closing(feed_opener()) as other, fed.subscribe("mailer", ttl=3.0, wait_s=0.2) as one:
+    def test_consumers_share_the_partitions_and_each_commit_goes_to_one(self, store: Any, opener: Opener) -> None:
+        count = store.context.keys.partitions
+        with closing(opener()) as other, store.subscribe("mailer", ttl=3.0, wait_s=0.2) as one:
             assert len(one.partitions) == count
             with other.subscribe("mailer", ttl=3.0, wait_s=0.2) as two:
                 ids = [f"w-{number}" for number in range(40)]
@@ -197,7 +186,7 @@ class SubscriptionContract(Contract):
                 rounds = 0
                 while rounds < 3:
                     rounds += len(one.partitions) == len(two.partitions) == count // 2
-                    append_numbers(fed, ids, number, 1)
+                    append_numbers(store, ids, number, 1)
                     number += 1
                     for subscription in (one, two):
                         for commit in subscription:
@@ -205,30 +194,30 @@ class SubscriptionContract(Contract):
                             subscription.ack(commit)
                 assert not set(one.partitions) & set(two.partitions)
                 consumers = {one.consumer_id: count // 2, two.consumer_id: count // 2}
-                assert fed.subscriptions()[0].consumers == consumers
+                assert store.subscriptions()[0].consumers == consumers
             # What is left when the second one is closed comes to the first.
             while len(one.partitions) < count:
                 for commit in one:
                     done.append(handled(commit))
                     one.ack(commit)
-        with fed.subscribe("mailer", wait_s=0) as one:
+        with store.subscribe("mailer", wait_s=0) as one:
             done += map(handled, one)
         assert sorted(done) == sorted((workflow_id, n) for workflow_id in ids for n in range(number))
         for workflow_id in ids:
             assert [n for one, n in done if one == workflow_id] == list(range(number))
 
-    def test_processes_share_a_subscription(self, fed: Any, elsewhere: Elsewhere) -> None:
+    def test_processes_share_a_subscription(self, store: Any, elsewhere: Elsewhere) -> None:
         ids = [f"w-{number}" for number in range(30)]
-        append_numbers(fed, ids, 0, 10)
+        append_numbers(store, ids, 0, 10)
         done = elsewhere(consume, (), ())
         assert sorted(one for some in done for one in some) == sorted((one, n) for one in ids for n in range(10))
 
-    def test_a_partition_moves_once_its_commits_are_acknowledged(self, fed: Any, feed_opener: Opener) -> None:
-        append_numbers(fed, ["a"], 1, 2)
-        with closing(feed_opener()) as other, fed.subscribe("mailer", ttl=1.0, wait_s=0.1) as one:
+    def test_a_partition_moves_once_its_commits_are_acknowledged(self, store: Any, opener: Opener) -> None:
+        append_numbers(store, ["a"], 1, 2)
+        with closing(opener()) as other, store.subscribe("mailer", ttl=1.0, wait_s=0.1) as one:
             first = next(one)
             with other.subscribe("mailer", ttl=1.0, wait_s=0.1) as two:
-                half = fed.context.keys.partitions // 2
+                half = store.context.keys.partitions // 2
                 while len(two.partitions) < half:
                     list(two)
                 while len(one.partitions) > half:
@@ -240,23 +229,23 @@ class SubscriptionContract(Contract):
 
     # Failing handlers
 
-    def test_a_handler_is_called_again_until_it_succeeds(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 3)
+    def test_a_handler_is_called_again_until_it_succeeds(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 3)
         handler = Failing({("a", 2): 3})
         with subscribe() as subscription:
             subscription.run(handler, first_delay=0.001)
             assert handler.seen == [("a", 1)] + [("a", 2)] * 4 + [("a", 3)]
-            assert fed.subscriptions()[0].lag_events == 0
-            assert fed.subscriptions()[0].failing == {}
+            assert store.subscriptions()[0].lag_events == 0
+            assert store.subscriptions()[0].failing == {}
 
     def test_after_the_last_attempt_the_error_is_raised_and_nothing_is_acknowledged(
-        self, fed: Any, subscribe: Any
+        self, store: Any, subscribe: Any
     ) -> None:
-        append_numbers(fed, ["a"], 1, 2)
+        append_numbers(store, ["a"], 1, 2)
         handler = Failing({("a", 1): 4})
         with subscribe() as subscription, pytest.raises(ValueError, match="no 1"):
             subscription.run(handler, attempts=2, first_delay=0.001)
-        (failing,) = fed.subscriptions()[0].failing.values()
+        (failing,) = store.subscriptions()[0].failing.values()
         assert failing == (2, "ValueError: no 1")
         # The attempts are counted across restarts.
         with subscribe() as subscription, pytest.raises(ValueError, match="no 1"):
@@ -266,145 +255,145 @@ class SubscriptionContract(Contract):
             subscription.run(handler, attempts=4, first_delay=0.001)
         assert handler.done == [("a", 1), ("a", 2)]
 
-    def test_a_parked_commit_holds_back_its_workflow_and_no_other(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a", "b"], 1, 3)
+    def test_a_parked_commit_holds_back_its_workflow_and_no_other(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a", "b"], 1, 3)
         handler = Failing({("a", 2): 2})
         with subscribe() as subscription:
             subscription.run(handler, attempts=2, on_failure="park", first_delay=0.001)
             assert (handler.of("a"), handler.of("b")) == ([1], [1, 2, 3])
-            parked, waiting = fed.parked("mailer")
+            parked, waiting = store.parked("mailer")
             assert (parked.workflow_id, parked.cursor, parked.state) == ("a", 2, "parked")
             assert (parked.reason, parked.attempts) == ("ValueError: no 2", 2)
             assert (waiting.workflow_id, waiting.cursor, waiting.state, waiting.reason) == ("a", 3, "waiting", "")
-            assert fed.subscriptions()[0].parked == 2
-            assert fed.subscriptions()[0].lag_events == 0
+            assert store.subscriptions()[0].parked == 2
+            assert store.subscriptions()[0].lag_events == 0
             # Also those that come later, and after a restart.
-            append_numbers(fed, ["a"], 4, 1)
+            append_numbers(store, ["a"], 4, 1)
         with subscribe() as subscription:
             subscription.run(handler)
             assert handler.of("a") == [1]
-            append_numbers(fed, ["a", "b"], 5, 1)
-            assert fed.replay_parked("mailer", "a") == 1
+            append_numbers(store, ["a", "b"], 5, 1)
+            assert store.replay_parked("mailer", "a") == 1
             subscription.run(handler)
             assert (handler.of("a"), handler.of("b")) == ([1, 2, 3, 4, 5], [1, 2, 3, 5])
-            assert fed.parked("mailer") == []
-            append_numbers(fed, ["a"], 6, 1)
+            assert store.parked("mailer") == []
+            append_numbers(store, ["a"], 6, 1)
             subscription.run(handler)
         assert handler.of("a") == [1, 2, 3, 4, 5, 6]
-        assert fed.subscriptions()[0].parked == 0
+        assert store.subscriptions()[0].parked == 0
 
-    def test_a_dropped_commit_is_not_delivered_and_those_behind_it_are(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 4)
+    def test_a_dropped_commit_is_not_delivered_and_those_behind_it_are(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 4)
         handler = Failing({("a", 2): 1})
         with subscribe() as subscription:
             subscription.run(handler, attempts=1, on_failure="park")
-            assert fed.drop_parked("mailer", "b") == 0
-            assert fed.drop_parked("mailer", "a") == 1
+            assert store.drop_parked("mailer", "b") == 0
+            assert store.drop_parked("mailer", "a") == 1
             subscription.run(handler)
         assert handler.of("a") == [1, 3, 4]
-        assert fed.parked("mailer") == []
+        assert store.parked("mailer") == []
 
-    def test_a_replayed_commit_may_be_parked_again(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 3)
+    def test_a_replayed_commit_may_be_parked_again(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 3)
         handler = Failing({("a", 1): 2, ("a", 2): 1})
         with subscribe() as subscription:
             for _ in range(3):
                 subscription.run(handler, attempts=1, on_failure="park")
-                (parked, *_) = fed.parked("mailer")
-                assert fed.replay_parked("mailer", "a") == 1
+                (parked, *_) = store.parked("mailer")
+                assert store.replay_parked("mailer", "a") == 1
             assert parked.cursor == 2
             subscription.run(handler, attempts=1, on_failure="park")
         assert handler.seen == [("a", 1), ("a", 1), ("a", 1), ("a", 2), ("a", 2), ("a", 3)]
         assert handler.of("a") == [1, 2, 3]
 
-    def test_later_commits_may_be_parked_too(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 4)
+    def test_later_commits_may_be_parked_too(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 4)
         handler = Failing({("a", 2): 1})
         with subscribe(later="park") as subscription:
             subscription.run(handler, attempts=1, on_failure="park")
-            assert [(one.cursor, one.state, one.attempts) for one in fed.parked("mailer")] == [
+            assert [(one.cursor, one.state, one.attempts) for one in store.parked("mailer")] == [
                 (2, "parked", 1),
                 (3, "parked", 0),
                 (4, "parked", 0),
             ]
-            assert fed.replay_parked("mailer", "a") == 3
+            assert store.replay_parked("mailer", "a") == 3
             subscription.run(handler)
             assert handler.of("a") == [1, 2, 3, 4]
             subscription.run(handler)
-            append_numbers(fed, ["a"], 5, 2)
+            append_numbers(store, ["a"], 5, 2)
             handler.left = {("a", 5): 1}
             subscription.run(handler, attempts=1, on_failure="park")
-            assert fed.drop_parked("mailer", "a") == 2
-            append_numbers(fed, ["a"], 7, 1)
+            assert store.drop_parked("mailer", "a") == 2
+            append_numbers(store, ["a"], 7, 1)
             subscription.run(handler)
         assert handler.of("a") == [1, 2, 3, 4, 7]
 
-    def test_an_iterator_can_park(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a", "b"], 1, 2)
+    def test_an_iterator_can_park(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a", "b"], 1, 2)
         with subscribe() as subscription:
             commit = next(subscription)
             subscription.park(commit, "not now")
             rest = list(subscription)
             assert {one.workflow_id for one in rest} == {"a", "b"} - {commit.workflow_id}
-            assert [one.reason for one in fed.parked("mailer")] == ["not now", ""]
+            assert [one.reason for one in store.parked("mailer")] == ["not now", ""]
 
-    def test_many_commits_wait_in_order_behind_a_parked_one(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 0, 1)
+    def test_many_commits_wait_in_order_behind_a_parked_one(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 0, 1)
         handler = Failing({("a", 0): 1})
         with subscribe() as subscription:
             subscription.run(handler, attempts=1, on_failure="park")
-            fed.append_many([("a", [{"n": number}]) for number in range(1, 400)])
+            store.append_many([("a", [{"n": number}]) for number in range(1, 400)])
             subscription.run(handler)
-            assert len(fed.parked("mailer")) == 400
-            fed.replay_parked("mailer", "a")
-            fed.append("a", [{"n": 400}])
+            assert len(store.parked("mailer")) == 400
+            store.replay_parked("mailer", "a")
+            store.append("a", [{"n": 400}])
             subscription.run(handler)
         assert handler.of("a") == list(range(401))
-        assert fed.parked("mailer") == []
+        assert store.parked("mailer") == []
 
-    def test_a_deleted_workflow_is_passed_over_when_it_is_replayed(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 2)
+    def test_a_deleted_workflow_is_passed_over_when_it_is_replayed(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 2)
         with subscribe() as subscription:
             subscription.park(next(subscription), "no")
-            fed.delete("a")
-            append_numbers(fed, ["a"], 3, 1)
+            store.delete("a")
+            append_numbers(store, ["a"], 3, 1)
             list(subscription)
-            fed.replay_parked("mailer", "a")
+            store.replay_parked("mailer", "a")
             assert [(commit.deleted, commit.events) for commit in subscription] == [(True, []), (False, [{"n": 3}])]
 
     # As a whole
 
-    def test_a_subscription_is_deleted_once_it_has_no_consumers(self, fed: Any, subscribe: Any) -> None:
-        append_numbers(fed, ["a"], 1, 1)
+    def test_a_subscription_is_deleted_once_it_has_no_consumers(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["a"], 1, 1)
         with subscribe() as subscription:
             subscription.park(next(subscription), "no")
             with pytest.raises(LeaseHeld, match="live consumers"):
-                fed.delete_subscription("mailer")
-        assert [status.name for status in fed.subscriptions()] == ["mailer"]
-        fed.delete_subscription("mailer")
-        fed.delete_subscription("mailer")
-        assert (fed.subscriptions(), fed.parked("mailer")) == ([], [])
+                store.delete_subscription("mailer")
+        assert [status.name for status in store.subscriptions()] == ["mailer"]
+        store.delete_subscription("mailer")
+        store.delete_subscription("mailer")
+        assert (store.subscriptions(), store.parked("mailer")) == ([], [])
         with subscribe(prefix="a") as subscription:
             assert len(list(subscription)) == 1
 
-    def test_the_lag_counts_what_is_not_acknowledged(self, fed: Any, subscribe: Any) -> None:
-        assert fed.subscriptions() == []
+    def test_the_lag_counts_what_is_not_acknowledged(self, store: Any, subscribe: Any) -> None:
+        assert store.subscriptions() == []
         with subscribe() as subscription:
-            assert [(one.lag_events, one.lag_s) for one in fed.subscriptions()] == [(0, 0.0)]
-            fed.append("a", [{"n": 1}, {"n": 2}])
-            (status,) = fed.subscriptions()
+            assert [(one.lag_events, one.lag_s) for one in store.subscriptions()] == [(0, 0.0)]
+            store.append("a", [{"n": 1}, {"n": 2}])
+            (status,) = store.subscriptions()
             assert status.lag_events == 2
             assert status.lag_s >= 0
             assert status.name == subscription.name == "mailer"
             commit = next(subscription)
             subscription.ack(commit)
-            (status,) = fed.subscriptions()
+            (status,) = store.subscriptions()
             assert (status.lag_events, status.lag_s) == (0, 0.0)
             assert status.positions.places[commit.partition].position == commit.position == 2
 
     @pytest.mark.parametrize("name", ["", "a b", "a:b", "ä", "x" * 101, 5, None], ids=repr)
-    def test_a_name_that_is_none_is_refused(self, fed: Any, name: Any) -> None:
-        for call in (fed.subscribe, fed.parked, fed.delete_subscription):
+    def test_a_name_that_is_none_is_refused(self, store: Any, name: Any) -> None:
+        for call in (store.subscribe, store.parked, store.delete_subscription):
             with pytest.raises(InvalidArgument):
                 call(name)
 
@@ -425,8 +414,8 @@ class SubscriptionContract(Contract):
         [{"attempts": 0}, {"attempts": -1}, {"on_failure": "x"}, {"on_failure": "park"}, {"first_delay": -1}],
         ids=repr,
     )
-    def test_bad_options_of_run_are_refused(self, fed: Any, subscribe: Any, options: Any) -> None:
-        append_numbers(fed, ["a"], 1, 1)
+    def test_bad_options_of_run_are_refused(self, store: Any, subscribe: Any, options: Any) -> None:
+        append_numbers(store, ["a"], 1, 1)
         with subscribe() as subscription:
             with pytest.raises(InvalidArgument, match=next(iter(options))):
                 subscription.run(print, **options)
