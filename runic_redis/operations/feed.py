@@ -1,39 +1,38 @@
 """Reading the feed: the commits of all workflows, in the order of each partition, merged by their times.
 
 A page is read in two steps. The entries of the feeds come first, ahead of their need. The events of a page's commits
-come next, with one XRANGE for each workflow. That batch also asks for the entry before the page in each feed, and for
-the last one of the page. If both are still there, so is every entry between them: the page continues the history that
-was read before, and is the server's present one. The batch for the next page is in flight while the last one is
-decoded.
+come next, by one call of lua/read_commits.lua for each partition, which also reads entries ahead. The call checks that
+the feed still has the entry before the page, and the last one of the page. If both are there, so is every entry between
+them: the page continues the history that was read before, and is the server's present one. The batch for the next page
+is in flight while the last one is decoded.
 
 Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
 """
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from runic_redis.arguments import check_prefix
-from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
+from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry
-from runic_redis.operations.feed_losses import Missing, check_places, events_lost
-from runic_redis.operations.feed_pages import Page, Run, Source, whole_commits
+from runic_redis.operations.feed_entries import COMMIT, IMPORTED, FeedEntry, entry_parts, whole_commits
+from runic_redis.operations.feed_losses import Missing, check_places
+from runic_redis.operations.feed_pages import Page, Part, Source
 from runic_redis.operations.feed_starts import Start, check_start, find_places
-from runic_redis.operations.feed_types import TypeFilter
-from runic_redis.operations.records import EPOCH, decode_commit, entry_cursor, read_cursor
+from runic_redis.operations.rebuilding import Rebuilder
+from runic_redis.operations.records import entry_cursor, read_cursor
 from runic_redis.positions import Place, Positions, check_positions
-from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, InFlight, Operation, key_command
+from runic_redis.protocol.effects import Await, Batch, Begin, ErrorReply, InFlight, Operation, key_command
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import checked
 
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few commits. Later ones hold more, up to a size in bytes.
 _FIRST_COMMITS = 64
-_MOST_COMMITS = 16_384
+_MOST_COMMITS = 4096
 _PAGE_GROWTH = 8
 _PAGE_BYTES = 4 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
@@ -74,7 +73,7 @@ class FeedReader:
         self._wanted_until = until
         self._until: Positions | None = None
         self._prefix = check_prefix(prefix)
-        self._types = None if types is None else TypeFilter(context, types)
+        self._decoder = CommitDecoder(context, self._prefix, types)
         self._limit = _FIRST_COMMITS
         self._ahead: tuple[Page, InFlight] | None = None
         self._missing = Missing(context)
@@ -166,6 +165,10 @@ class FeedReader:
     def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
         while not self.is_done:
+            if (source := self._rebuilt()) is not None:
+                if commits := (yield from self._rebuild(source)):
+                    return commits
+                continue
             if self._ahead is not None:
                 (page, in_flight), self._ahead = self._ahead, None
                 answers = yield Await(in_flight)
@@ -208,17 +211,13 @@ class FeedReader:
         """Return how many entries to read ahead of each source."""
         return max(16, 2 * self._limit // max(1, len(self._sources)))
 
-    def _fill(self, source: Source, count: int) -> Command:
-        """Return the command that reads entries ahead."""
-        return key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(count))
-
-    def _take_fills(self, sources: Sequence[Source], replies: Sequence[Sequence[Any]], count: int) -> Operation[None]:
-        for source, reply in zip(sources, replies, strict=True):
-            source.at_end = len(reply) < count
-            is_whole = source.take(reply)
-            # A gap is explained once the commits before it are returned.
-            if not is_whole and not source.entries and source.read_to == source.place.position:
-                yield from check_places(self._context, {source.number: source.place})
+    def _take_ahead(self, source: Source, entries: Sequence[Any], wanted: int) -> Operation[None]:
+        """Take entries that were read ahead: so many, if there are as many."""
+        source.at_end = len(entries) < wanted
+        is_whole = source.take(entries)
+        # A gap is explained once the commits before it are returned.
+        if not is_whole and not source.entries and source.read_to == source.place.position:
+            yield from check_places(self._context, {source.number: source.place})
 
     def _next_steps(self) -> Operation[list[tuple[Source, FeedEntry]]]:
         """Return the entries of the next page; none if there are no more, or a read that waits is to find them."""
@@ -226,9 +225,12 @@ class FeedReader:
             return steps
         empty = [source for source in self._sources.values() if not source.entries and not source.is_done]
         count = self._fill_size()
-        commands = [self._fill(source, count) for source in empty]
+        commands = [
+            key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(count)) for source in empty
+        ]
         replies = yield Batch(commands, own_connection=True)
-        yield from self._take_fills(empty, checked(replies, commands), count)
+        for source, entries in zip(empty, checked(replies, commands), strict=True):
+            yield from self._take_ahead(source, entries, count)
         steps = self._plan()
         self._follows = not steps
         return steps
@@ -264,81 +266,62 @@ class FeedReader:
         return steps
 
     def _page(self, steps: list[tuple[Source, FeedEntry]]) -> Page:
-        runs: dict[str, Run] = {}
-        closed: list[Run] = []
-        lasts: dict[Source, FeedEntry] = {}
-        prefix = self._prefix
+        parts: dict[Source, Part] = {}
         for step, (source, entry) in enumerate(steps):
-            lasts[source] = entry
-            workflow_id = entry.workflow_id
-            if entry.kind is COMMIT and workflow_id.startswith(prefix):
-                run = runs.get(workflow_id)
-                if run is None:
-                    runs[workflow_id] = Run(source, entry, step)
-                elif run.cursor == entry.cursor - entry.span:
-                    run.cursor = entry.cursor
-                    run.steps.append(step)
-                else:
-                    closed.append(run)
-                    runs[workflow_id] = Run(source, entry, step)
-            elif entry.kind is DELETED:
-                # The events before it in the page are gone.
-                runs.pop(workflow_id, None)
-        closed += runs.values()
-        commands = [run.command(steps[run.steps[-1]][1]) for run in closed]
-        ends = [(source, source.paged.entry_id) for source in lasts if source.paged.ms]
-        for source, entry in lasts.items():
-            source.paged = entry.place
-            ends.append((source, entry.place.entry_id))
-        commands += [key_command("XRANGE", source.key, entry_id, entry_id) for source, entry_id in ends]
+            part = parts.get(source)
+            if part is None:
+                part = parts[source] = Part(source)
+            part.add(entry, step, self._prefix)
         # A feed that had no more entries may have some by now, and must not wait until all others have none.
         self._pages += 1
         is_poll = self._pages % _POLL_PAGES == 0
         count = self._fill_size()
-        fills = [
-            source
-            for source in self._sources.values()
-            if len(source.entries) < count // 2 and (is_poll or not source.at_end) and not source.is_done
-        ]
-        commands += [self._fill(source, count) for source in fills]
-        return Page(steps, closed, ends, fills, count, Batch(commands, own_connection=True, all_or_none=True))
+        for source in self._sources.values():
+            if len(source.entries) < count // 2 and (is_poll or not source.at_end) and not source.is_done:
+                if source not in parts:
+                    parts[source] = Part(source)
+                parts[source].fill_size = count
+        commands = [part.command(steps) for part in parts.values()]
+        return Page(steps, list(parts.values()), Batch(commands, own_connection=True, all_or_none=True))
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
-        at = len(page.runs)
-        if not all(replies[at : at + len(page.ends)]):
+        if not all(reply[0] for reply in replies):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
             yield from self._check()
-            for source, _ in page.ends:
+            for part in page.parts:
                 # Its entry may have been trimmed, and cannot be asked for again.
-                source.reset(source.place._replace(ms=0))
+                part.source.reset(part.source.place._replace(ms=0))
             return []
-        yield from self._take_fills(page.fills, replies[at + len(page.ends) :], page.fill_size)
+        found: list[Any] = [()] * len(page.steps)
+        for part, reply in zip(page.parts, replies, strict=True):
+            ahead = part.take(reply, found)
+            if part.fill_size:
+                yield from self._take_ahead(part.source, ahead, part.fill_size)
         steps = self._plan()
         if steps and steps[0][1].kind is not IMPORTED:
             following = self._page(steps)
             self._ahead = following, (yield Begin(following.batch))
-        return (yield from self._commits(page.steps, page.take(replies)))
+        return (yield from self._commits(page.steps, found))
 
-    def _commits(
-        self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Sequence[Any]]
-    ) -> Operation[list[Commit]]:
+    def _commits(self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page, and move past them."""
         track = Track(self._all_places(), steps)
         commits: list[Commit] = []
         size = 0
         for step, (source, entry) in enumerate(steps):
             try:
+                commit = None
                 if entry.kind is not COMMIT:
-                    if self._is_wanted_change(entry):
-                        commits.append(_change(source, entry, track, step))
-                elif entries := found[step]:
-                    size += len(entries[0][1][1])
-                    if (commit := self._commit(source, entry, entries, track, step)) is not None:
-                        commits.append(commit)
+                    commit = self._decoder.change(source, entry, track, step)
+                elif parts := found[step]:
+                    size += len(parts[1]) if type(parts) is tuple else entry.size
+                    commit = self._decoder.commit(source, entry, parts, track, step)
                 elif entry.workflow_id.startswith(self._prefix):
                     yield from self._missing.settle(source.number, entry)
+                if commit is not None:
+                    commits.append(commit)
             except StoreError:
                 if not commits:
                     raise
@@ -349,37 +332,24 @@ class FeedReader:
                 return commits
         for source, entry in steps:
             source.move(entry.place)
-        self._limit = min(
-            self._limit * _PAGE_GROWTH, _MOST_COMMITS, max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
-        )
+        fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
+        self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
         return commits
 
-    def _commit(
-        self, source: Source, entry: FeedEntry, entries: Sequence[Any], track: Track, step: int
-    ) -> Commit | None:
-        """Return a commit from the entries of its workflow's stream; None if it has no event of a wanted type."""
-        if self._types is not None and not any(self._types.may_fit(one[1][0]) for one in entries):
-            return None
-        workflow_id = entry.workflow_id
-        decoded = decode_commit(self._context, workflow_id, entries[0], with_records=True)
-        count = len(decoded.events)
-        events = expanded(decoded.events) if decoded.multiplied else decoded.events
-        for one in entries[1:]:
-            more = decode_commit(self._context, workflow_id, one, with_records=True)
-            count += len(more.events)
-            events = events + (expanded(more.events) if more.multiplied else more.events)
-        if count != entry.span:
-            raise events_lost(source.number, entry, entry.cursor - count)
-        if self._types is not None and not self._types.fits(events):
-            return None
-        return Commit(
-            *(workflow_id, entry.cursor, events, decoded.time, decoded.metadata),
-            *(source.number, entry.position, False, track, step),
-        )
+    def _rebuilt(self) -> Source | None:
+        """Return a source whose rebuild is not complete, if there is one."""
+        return next((one for one in self._sources.values() if one.place.rebuilding is not None), None)
 
-    def _is_wanted_change(self, entry: FeedEntry) -> bool:
-        """Return whether a change without events is returned."""
-        return entry.kind != VOID and self._types is None and entry.workflow_id.startswith(self._prefix)
+    def _rebuild(self, source: Source) -> Operation[list[Commit]]:
+        """Return the next commits that the workflows of a source hold."""
+        if source.rebuilder is None:
+            source.rebuilder = Rebuilder(self._context, source.number, source.place, self._prefix)
+        found = yield from source.rebuilder.next_commits()
+        if not found:
+            source.reset(source.place._replace(rebuilding=None))
+            return []
+        steps = [(source, one.entry) for one in found]
+        return (yield from self._commits(steps, [one.parts for one in found]))
 
     def _read_import(self, source: Source, entry: FeedEntry) -> Operation[list[Commit]]:
         """Return the next commits of an imported workflow, which has one entry for all of them."""
@@ -400,14 +370,14 @@ class FeedReader:
             source.move(entry.place)
             return []
         steps: list[tuple[Source, FeedEntry]] = []
-        parts: list[Sequence[Any]] = []
+        parts: list[list[Any]] = []
         for some in whole_commits(found, is_last=len(found) <= count):
             cursor = entry_cursor(some[-1], keys.events)
             position = entry.position - (entry.cursor - cursor)
             is_end = position == entry.position
             ms = entry.ms if is_end else 0
             steps.append((source, FeedEntry(position, ms, COMMIT, cursor - after, cursor, workflow_id, 0)))
-            parts.append(some)
+            parts.append([entry_parts(one) for one in some])
             after = cursor
             if is_end:
                 source.entries.popleft()
@@ -437,10 +407,3 @@ class FeedReader:
                 self._restart()
         if not news:
             yield from self._check()
-
-
-def _change(source: Source, entry: FeedEntry, track: Track, step: int) -> Commit:
-    """Return the commit that stands for a change without events."""
-    time = EPOCH + timedelta(milliseconds=entry.ms)
-    is_deletion = entry.kind == DELETED
-    return Commit(entry.workflow_id, 0, [], time, None, source.number, entry.position, is_deletion, track, step)

@@ -1,13 +1,14 @@
 """The parts of a page of the feed: its sources, and the commits that one command reads."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.operations.feed_entries import FeedEntry, read_entry
+from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry, read_entry
+from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
-from runic_redis.protocol.effects import Batch, Command
+from runic_redis.protocol.effects import Batch, Command, call_script
 
 
 class Source:
@@ -23,12 +24,13 @@ class Source:
         at_end: whether the last read of entries found no more.
         is_done: whether the reader's last position is reached.
         import_entries: how many entries of an imported workflow to read at once.
+        rebuilder: reads what the workflows hold, during a rebuild.
         events_prefix: what the keys of its workflows' streams begin with.
     """
 
     __slots__ = (
         *("_until", "at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number"),
-        *("paged", "place", "read_to"),
+        *("paged", "place", "read_to", "rebuilder"),
     )
 
     def __init__(self, context: Context, number: int, place: Place, until: int | None) -> None:
@@ -44,8 +46,9 @@ class Source:
         self.entries: deque[FeedEntry] = deque()
         self.read_to = place.position
         self.at_end = False
-        self.is_done = self._until is not None and place.position >= self._until
+        self.is_done = self._until is not None and place.position >= self._until and place.rebuilding is None
         self.import_entries = 1
+        self.rebuilder: Rebuilder | None = None
 
     def move(self, place: Place) -> None:
         """Note that the commits up to a place were returned."""
@@ -73,20 +76,89 @@ class Source:
 
 
 class Run:
-    """Commits of a workflow that follow each other in a page: one XRANGE reads them."""
+    """Commits of a workflow that follow each other in a page. They are read together.
 
-    __slots__ = ("cursor", "source", "start", "steps")
+    Attributes:
+        start: the workflow's cursor before them.
+        cursor: the cursor after them.
+        steps: their places in the page.
+    """
 
-    def __init__(self, source: Source, entry: FeedEntry, step: int) -> None:
-        self.source = source
+    __slots__ = ("cursor", "start", "steps")
+
+    def __init__(self, entry: FeedEntry, step: int) -> None:
         self.start = entry.cursor - entry.span
         self.cursor = entry.cursor
         self.steps = [step]
 
-    def command(self, last: FeedEntry) -> Command:
-        """Return the command that reads their events, up to the last commit."""
-        key = self.source.events_prefix + last.workflow_id
-        return Command(("XRANGE", key, f"{self.start + 1}-0", f"{self.cursor}-{last.ms}"), key)
+
+class Part:
+    """The part of a page that comes from one source: one call of lua/read_commits.lua reads it.
+
+    Attributes:
+        source: the source.
+        before: the place before its first entry in the page.
+        last: its last entry in the page.
+        runs: the commits to read.
+        fill_size: how many entries are read ahead, if any.
+    """
+
+    __slots__ = ("_open", "before", "fill_size", "last", "runs", "source")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.before = source.paged
+        self.last: FeedEntry | None = None
+        self.runs: list[Run] = []
+        self._open: dict[str, Run] = {}
+        self.fill_size = 0
+
+    def add(self, entry: FeedEntry, step: int, prefix: str) -> None:
+        """Add an entry. Its commit is read if its workflow's id begins with the prefix."""
+        self.last = entry
+        workflow_id = entry.workflow_id
+        if entry.kind is COMMIT and workflow_id.startswith(prefix):
+            run = self._open.get(workflow_id)
+            if run is not None and run.cursor == entry.cursor - entry.span:
+                run.cursor = entry.cursor
+                run.steps.append(step)
+                return
+            self._open[workflow_id] = run = Run(entry, step)
+            self.runs.append(run)
+        elif entry.kind is DELETED and workflow_id in self._open:
+            # The events before it in the page are gone.
+            del self._open[workflow_id]
+
+    def command(self, steps: Sequence[tuple[Source, FeedEntry]]) -> Command:
+        """Return the call that reads it."""
+        source = self.source
+        keys = [source.key]
+        if self.last is not None:
+            source.paged = self.last.place
+        before_id = self.before.entry_id if self.before.ms else ""
+        args = [before_id, source.paged.entry_id if self.last else "", f"{source.read_to + 1}-0", str(self.fill_size)]
+        for run in self.runs:
+            keys.append(source.events_prefix + steps[run.steps[0]][1].workflow_id)
+            args += (f"{run.start + 1}-0", str(len(run.steps)))
+            for step in run.steps:
+                entry = steps[step][1]
+                args.append(f"{entry.cursor}-{entry.ms}")
+        return call_script("read_commits", keys, args)
+
+    def take(self, reply: Sequence[Any], found: list[Any]) -> list[Any]:
+        """Note what was found of each step's commit. Return the entries that were read ahead."""
+        at = 2 + 3 * reply[1]
+        ahead = [(reply[place], reply[place + 1 : place + 3]) for place in range(2, at, 3)]
+        for run in self.runs:
+            for step in run.steps:
+                count = reply[at]
+                if type(count) is not int:
+                    found[step] = count, reply[at + 1], reply[at + 2]
+                    at += 3
+                else:
+                    found[step] = [reply[place : place + 4] for place in range(at + 1, at + 1 + 4 * count, 4)]
+                    at += 1 + 4 * count
+        return ahead
 
 
 class Page(NamedTuple):
@@ -94,42 +166,10 @@ class Page(NamedTuple):
 
     Attributes:
         steps: its entries, each with its source, in the order in which they are returned.
-        runs: the commits to read.
-        ends: the ID of the entry before the page in each source of it, if known, and that of the last one in the page.
-        fills: the sources that are read ahead with it.
-        fill_size: how many entries are read ahead of each of them.
-        batch: the commands that read it: those of the runs, of the ends, of the fills.
+        parts: what is read from each source.
+        batch: the commands that read the parts.
     """
 
     steps: list[tuple[Source, FeedEntry]]
-    runs: list[Run]
-    ends: list[tuple[Source, str]]
-    fills: list[Source]
-    fill_size: int
+    parts: list[Part]
     batch: Batch
-
-    def take(self, replies: Sequence[Any]) -> list[Sequence[Any]]:
-        """Return for each step the entries of its commit's stream; none if the last one of the commit is missing."""
-        found: list[Sequence[Any]] = [()] * len(self.steps)
-        for run, reply in zip(self.runs, replies, strict=False):
-            at = 0
-            for step in run.steps:
-                entry = self.steps[step][1]
-                wanted = b"%d-%d" % (entry.cursor, entry.ms)
-                for place in range(at, len(reply)):
-                    if reply[place][0] == wanted:
-                        found[step] = reply[at : place + 1]
-                        at = place + 1
-                        break
-        return found
-
-
-def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
-    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
-    begin = 0
-    for at in range(1, len(entries)):
-        if entries[at][1][3] != entries[at - 1][1][3]:
-            yield entries[begin:at]
-            begin = at
-    if is_last:
-        yield entries[begin:]
