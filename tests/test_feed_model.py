@@ -183,7 +183,9 @@ def page_limits() -> Iterator[None]:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+)
 def test_readers_agree_with_the_model(data: st.DataObject, page_limits: None) -> None:
     feed._FIRST_COMMITS = data.draw(st.sampled_from([1, 2, 3, 64]), "first page")
     feed._MOST_COMMITS = feed._FIRST_COMMITS * data.draw(st.integers(1, 4), "growth")
