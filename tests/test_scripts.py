@@ -77,6 +77,7 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.save("w", [{"n": 1}])
     store.save("w", [{"f": Fact("in a log")}, {"f": Fact("and another")}], lease=lease)
     store.save_snapshot("w", 2, b"two", lease=lease)
+    assert len(list(store.feed(wait_s=0))) == 3
     store.trim("w", lease=lease)
     store.release(lease)
     assert sorted(store.list()) == ["v", "w"]

@@ -118,7 +118,7 @@ TRIMMED: dict[str, tuple[Damage, str]] = {
     "the first entry is lost": (lambda feed: feed.remove(0), "the positions 1 to 2 are missing"),
     "two gaps": (lambda feed: (feed.remove(2), feed.remove(6)), "are missing"),
     "a damaged entry": (lambda feed: feed.replace(4, "nonsense", "x"), "is damaged"),
-    "an entry that takes too much": (lambda feed: feed.replace(7, "40", "14 w"), "are taken before it"),
+    "an entry that takes too much": (lambda feed: feed.replace(7, "40", "14 w"), "before the last one ends"),
     "an entry that takes too little": (lambda feed: feed.replace(7, "1", "16 w"), "are missing"),
     "no place": (lambda feed: feed.client.hset(feed.hash, "feed_trimmed", "soon"), "and no place"),
 }

@@ -189,9 +189,7 @@ class FeedCheck:
             self._found(f"the positions {expected + 1} to {entry.start} are missing")
         elif entry.start < expected:
             self._sound_from = Place(entry.position, entry.ms)
-            self._found(
-                f"the entry {entry.place.entry_id} takes {entry.span} positions, and {expected} are taken before it"
-            )
+            self._found(f"the entry at position {entry.position} begins at {entry.start + 1}, before the last one ends")
 
     def _note(self, entry: FeedEntry) -> None:
         """Note the last commit of a workflow."""
