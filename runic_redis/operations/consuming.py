@@ -24,7 +24,7 @@ from runic_redis.errors import (
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed import FeedReader
 from runic_redis.operations.feed_losses import check_places
-from runic_redis.operations.feed_starts import Start, check_start
+from runic_redis.operations.feed_starts import Start, check_start, find_places
 from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again, read_parked
 from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost, overlaid
 from runic_redis.operations.sharing import Leases
@@ -232,10 +232,15 @@ class Consumer:
             del self._reading[number]
         if not new:
             return
-        try:
-            yield from check_places(self._context, {share.partition: share.place for share in new})
-        except (CommitsLost, FeedTrimmed) as error:
-            raise self._with_remedy(error) from error
+        for share in new:
+            try:
+                yield from check_places(self._context, {share.partition: share.place})
+            except FeedTrimmed as error:
+                if self._start != "rebuild":
+                    raise self._with_remedy(error) from error
+                share.place = share.next_place = (yield from find_places(self._context, "rebuild"))[share.partition]
+            except CommitsLost as error:
+                raise self._with_remedy(error) from error
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -260,10 +265,9 @@ class Consumer:
         yield from self._leases.beat()
 
     def _with_remedy(self, error: StoreError) -> StoreError:
-        message = (
-            f"The subscription {self.name!r} cannot go on from its stored positions. {error} A subscription begins "
-            "again after store.delete_subscription."
-        )
+        message = f"The subscription {self.name!r} cannot go on from its stored positions. {error}"
+        if not isinstance(error, FeedTrimmed):
+            message += " A subscription begins again after store.delete_subscription."
         return type(error)(message, **vars(error))
 
     # Parked commits
@@ -405,6 +409,7 @@ class Consumer:
         errors: list[StoreError] = []
         lost: list[int] = []
         owner = None
+        feed_has_changed = False
         with self._lock:
             for save, command, reply in zip(saves, commands, replies, strict=True):
                 try:
@@ -419,12 +424,13 @@ class Consumer:
                     if save.acked:
                         lost.append(save.share.partition)
                         owner = result.message or None
+                        feed_has_changed = feed_has_changed or result.code == "FEED_CHANGED"
                 else:
                     save.settle()
         if errors:
             raise errors[0]
         if lost:
-            raise lease_lost(self.name, lost, owner)
+            raise lease_lost(self.name, lost, owner, feed_has_changed=feed_has_changed)
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable

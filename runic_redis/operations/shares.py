@@ -136,8 +136,14 @@ class Save(NamedTuple):
         share = self.share
         place = "" if self.place == share.place else str(self.place)
         head = [str(share.token), str(number), place, str(self.attempts), self.reason, str(int(self.is_release))]
-        keys = [context.keys.subscription(name, share.partition), context.keys.parked(name, share.partition)]
-        return call_script("ack_subscription", keys, [*head, *(text for pair in self.parked.items() for text in pair)])
+        keys = context.keys
+        touched = [
+            *(keys.subscription(name, share.partition), keys.parked(name, share.partition)),
+            *(keys.feed(share.partition), keys.partition(share.partition)),
+        ]
+        return call_script(
+            "ack_subscription", touched, [*head, *(text for pair in self.parked.items() for text in pair)]
+        )
 
     def settle(self) -> None:
         """Note that it is stored."""
@@ -158,10 +164,12 @@ def find_changed(context: Context, name: str, shares: Sequence[Share]) -> Operat
     return [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
 
 
-def lease_lost(name: str, partitions: Sequence[int], owner: str | None) -> LeaseLost:
-    """Return the error for acknowledgements in partitions that another consumer has."""
+def lease_lost(name: str, partitions: Sequence[int], owner: str | None, *, feed_has_changed: bool = False) -> LeaseLost:
+    """Return the error for acknowledgements in partitions that the consumer has lost."""
     numbers = ", ".join(map(str, sorted(set(partitions))))
     now = "nobody has it now" if owner is None else f"the consumer {owner} has it now"
+    if feed_has_changed:
+        now = "the server has lost commits there that were read, by a failover"
     return LeaseLost(
         f"This consumer of the subscription {name!r} has lost partition {numbers}: {now}. Its acknowledgements there "
         "that were not stored are lost, those of this call included: these commits are delivered again. Nothing was "
