@@ -118,6 +118,10 @@ class Keys:
         """Return the key of a projection: its state, and its positions."""
         return f"{{{self.namespace}:{crc32(name.encode()) % self.partitions}}}:projection:{name}"
 
+    def next_projection(self, name: str) -> str:
+        """Return the key of a version of a projection that is built beside it; no name has a colon."""
+        return f"{self.projection(name)}:next"
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)

@@ -959,6 +959,32 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
     assert "cut off" in cut.err
 
 
+@pytest.mark.parametrize("option", ["--feed", "--no-feed", None])
+@pytest.mark.parametrize("has_feed", [True, False])
+def test_import_and_copy_take_the_feed_as_an_option(
+    run: Run, valkey: RunningServer, namespace: str, tmp_path: Path, option: str | None, has_feed: bool
+) -> None:
+    """Without it a new namespace has a feed if the source has one, for as many days."""
+    wanted = {"--feed": b"1", "--no-feed": b"0", None: b"%d" % has_feed}[option]
+    given, url = [option] if option else [], valkey.url()
+    with (
+        RedisStore.from_url(url, namespace=namespace, partitions=2, feed=has_feed, feed_days=9) as store,
+        valkey.client() as client,
+    ):
+        store.append("w", [{"n": 1}])
+        assert run("export", tmp_path / "a").status == 0
+        assert run("import", tmp_path / "a", "--namespace", f"{namespace}-0", *given).status == 0
+        assert run("copy", url, url, "--to-namespace", f"{namespace}-1", *given).status == 0
+        for number in range(2):
+            feed, days = client.hmget(f"{{{namespace}-{number}}}:config", "feed", "feed_days")
+            assert feed == wanted
+            assert wanted == b"0" or days == (b"9" if has_feed else b"7")
+        # A namespace that exists keeps its setting, and another one is rejected.
+        other = "--no-feed" if wanted == b"1" else "--feed"
+        assert run("import", tmp_path / "a", "--namespace", f"{namespace}-0").status == 0
+        assert run("import", tmp_path / "a", "--namespace", f"{namespace}-0", other).status == 2
+
+
 def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
     there = f"{shop.context.keys.namespace}-there"
     url = valkey.url()
@@ -1052,7 +1078,7 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     (found,) = [one for one in examined.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
-        client.hset(shop.context.keys.config, mapping={"format": 2, "partitions": 7})
+        client.hset(shop.context.keys.config, mapping={"format": 2, "partitions": 7, "feed": 0})
     assert run("verify").status == 0, "what it says, helps"
 
 

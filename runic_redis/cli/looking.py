@@ -16,6 +16,7 @@ from runic_redis.admin.describing import (
     count_workflows,
     describe,
     describe_one,
+    measure_feed,
     recent_commits,
 )
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened, utf_8
@@ -248,7 +249,10 @@ def facts(
 
 
 def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
-    """Count workflows, events and facts, measure their memory, and find the slowest and the largest partition."""
+    """Count workflows, events and facts, measure their memory, and find the slowest and the largest partition.
+
+    Tells whether the namespace has a feed, how many entries it has, and for how long it keeps them.
+    """
     with opened(url, namespace) as store:
         counts = store.run(count_workflows(store.context), "stats")
         total = sum(counts)
@@ -261,6 +265,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
                 step.to(seen)
         kept = store.run(count_facts(store.context), "stats")
         memory = store.memory_usage()
+        feed = store.run(measure_feed(store.context), "stats")
         times = _partition_times(store)
     slowest = max(range(len(times)), key=times.__getitem__)
     largest = max(range(len(counts)), key=counts.__getitem__)
@@ -271,6 +276,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
         "events": had,
         "events_kept": there,
         "facts": kept,
+        "feed": None if feed is None else feed._asdict(),
         "memory_bytes": memory,
         "slowest_partition": {"number": slowest, "milliseconds": round(times[slowest] * 1000, 3)},
         "median_partition_milliseconds": round(median(times) * 1000, 3),
@@ -285,6 +291,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
             ("workflows", f"{seen:,}"),
             ("events", f"{had:,}" + (f", of which {there:,} are stored" if there != had else "")),
             ("facts", f"{kept:,}"),
+            ("feed", "none" if feed is None else str(feed)),
             ("memory", bytes_text(sum(memory.values()))),
             *((f"  {kind}", bytes_text(size)) for kind, size in memory.items() if size),
             (

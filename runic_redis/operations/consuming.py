@@ -74,7 +74,7 @@ class Consumer:
         clock: Callable[[], float],
     ) -> None:
         self._context = context
-        self.name = check_name(name)
+        self.name = check_name(name, "The name of a subscription")
         self._start = check_start(start)
         settings = make_settings(context, "subscription", start, prefix, types)
         self._batch = check_count(batch, "batch")

@@ -116,7 +116,9 @@ def load_parked(context: Context, name: str, partitions: Sequence[int]) -> Opera
 
 def list_parked(context: Context, name: str) -> Operation[list[Parked]]:
     """Return all commits that a subscription has put aside, by partition and position."""
-    found = yield from load_parked(context, check_name(name), context.keys.partition_numbers())
+    found = yield from load_parked(
+        context, check_name(name, "The name of a subscription"), context.keys.partition_numbers()
+    )
     return [one for some in found.values() for one in some]
 
 
@@ -124,7 +126,7 @@ def settle_parked(context: Context, name: str, workflow_id: str, what: Literal["
     """Replay or drop the parked commits of a workflow. Return how many there were."""
     workflow_id = check_workflow_id(workflow_id)
     number = context.keys.partition_of(workflow_id)
-    found = (yield from load_parked(context, check_name(name), [number]))[number]
+    found = (yield from load_parked(context, check_name(name, "The name of a subscription"), [number]))[number]
     places = [str(one.place) for one in found if one.workflow_id == workflow_id and one.state == "parked"]
     keys = [context.keys.subscription(name, number), context.keys.parked(name, number)]
     count = 0

@@ -66,11 +66,12 @@ def read_settings(name: str, text: bytes, key: str) -> Settings:
     """
     try:
         given = json.loads(text)
-        types = given["types"]
+        types = given.get("types")
         return Settings(
-            given["kind"], given["start"], given["prefix"], None if types is None else tuple(types), given["created"]
+            *(given["kind"], given.get("start", ""), given.get("prefix", "")),
+            *(None if types is None else tuple(types), given["created"]),
         )
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DecodeError(
             f"The settings of the subscription {name!r}, at the key {key!r}, are damaged: {short_repr(text)}. Nothing "
             "was changed. Restore them from a backup, or delete the subscription and subscribe again."
@@ -146,15 +147,19 @@ def lowest_places(context: Context) -> Operation[dict[int, Place]]:
     """
     lowest: dict[int, Place] = {}
     for name, settings in (yield from _registered(context)).items():
-        places = (yield from _read_stored(context, name, settings.kind)).places
-        for number, place in enumerate(places):
-            lowest[number] = min(lowest.get(number, place), place, key=lambda one: one.position)
+        known = [(yield from _read_stored(context, name, settings.kind)).places]
+        if settings.kind == "projection":
+            text = yield from ask(key_command("HGET", context.keys.next_projection(name), "positions"))
+            known += [] if text is None else [Positions.parse(text.decode()).places]
+        for places in known:
+            for number, place in enumerate(places):
+                lowest[number] = min(lowest.get(number, place), place, key=lambda one: one.position)
     return lowest
 
 
 def delete_subscription(context: Context, name: str) -> Operation[None]:
     """Delete a subscription, with its positions and its parked commits."""
-    name = check_name(name)
+    name = check_name(name, "The name of a subscription")
     keys = context.keys
     commands = [
         key_command("HGET", keys.subscriptions, name),
@@ -183,6 +188,21 @@ def delete_subscription(context: Context, name: str) -> Operation[None]:
     yield from ask(key_command("HDEL", keys.subscriptions, name))
 
 
+def keys_of_subscriptions(context: Context) -> Operation[list[str]]:
+    """Return the keys of all subscriptions and projections. That of their settings comes last, so a delete can resume.
+
+    Those of both kinds are returned for each name. Nothing is at the keys of the other kind.
+    """
+    keys = context.keys
+    names = [name.decode() for name in (yield from ask(key_command("HKEYS", keys.subscriptions)))]
+    found: list[str] = []
+    for name in names:
+        found += [keys.projection(name), keys.next_projection(name), keys.consumers(name)]
+        for number in keys.partition_numbers():
+            found += [keys.subscription(name, number), keys.parked(name, number)]
+    return [*found, keys.subscriptions]
+
+
 class _Stored(NamedTuple):
     """What is stored of a subscription: where it is in each partition, who has it, and what is put aside."""
 
@@ -205,7 +225,7 @@ def _read_stored(context: Context, name: str, kind: Kind) -> Operation[_Stored]:
     if kind == "projection":
         key = keys.projection(name)
         text, owner = yield from ask(key_command("HMGET", key, "positions", "owner"))
-        places = (Place(),) * keys.partitions if text is None else tuple(map(Place.parse, text.decode().split(",")))
+        places = (Place(),) * keys.partitions if text is None else Positions.parse(text.decode()).places
         owners = (None if owner is None else owner.decode(errors="replace"),)
         return _Stored(places, owners, (), 0, {})
     numbers = keys.partition_numbers()
