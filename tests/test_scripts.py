@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from runic_redis import DurabilityError, Fact, RedisStore, replicated
+from runic_redis import DurabilityError, Fact, RedisStore, projection, replicated
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.appending import _HEAD, _add_extras, _command
 from runic_redis.protocol import refusals
@@ -16,7 +16,7 @@ from runic_redis.protocol.effects import Argument
 from runic_redis.protocol.scripts import load_script, scripts_directory
 from tests import servers
 from tests.faults import make_faulty
-from tests.servers import RunningServer
+from tests.servers import RunningServer, wait_until
 from tests.test_archives import export, load
 from tests.test_verifying import verify
 
@@ -58,6 +58,14 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
     assert declared == set(re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", body))
 
 
+def consume(store: RedisStore) -> None:
+    """Call the scripts of subscriptions."""
+    store.append("w", [{"n": 1}])
+    with store.subscribe("reader", wait_s=0) as subscription:
+        subscription.park(next(subscription), "not now")
+    store.drop_parked("reader", "w")
+
+
 def call_every_script(store: RedisStore, directory: Path) -> None:
     """Run operations that call them all."""
     client, keys = store._connected.server._client, store.context.keys
@@ -87,6 +95,16 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.save("w", [{"f": Fact("elsewhere too")}])
 
 
+def call_every_script_of_the_feed(store: RedisStore) -> None:
+    """Run operations that call those of a namespace with a feed."""
+    store.append("w", [{"n": 1}])
+    with projection(store, "board", lambda state, commit: state + 1, 0, ttl=0.1) as board:
+        board.catch_up()
+        client, key = store._connected.server._client, store.context.keys.projection("board")
+        saved = client.hget(key, "until")
+        wait_until(lambda: client.hget(key, "until") > saved, "the heartbeat to renew the lease")
+
+
 @pytest.fixture(scope="module")
 def calls(
     valkey: RunningServer, tmp_path_factory: pytest.TempPathFactory
@@ -103,7 +121,13 @@ def calls(
         with pytest.raises(DurabilityError):
             store.append("w", [], durability=replicated(1))
         store.delete_namespace()
-    for call in (call for sent in (*rounds, *faulty.rounds) for call in sent):
+    with RedisStore.from_url(valkey.url(), namespace="every-script-with-feed", partitions=3, feed=True) as store:
+        follower = make_faulty(store)
+        call_every_script_of_the_feed(store)
+        consume(store)
+        assert store.trim_feed(keep=1, force=True) > 0
+        store.delete_namespace()
+    for call in (call for sent in (*rounds, *faulty.rounds, *follower.rounds) for call in sent):
         for command in (call.args, *(call.confirming.commands(call.key) if call.confirming else ())):
             if command[0] in {"EVAL", "EVALSHA"}:
                 first = 3 + int(command[2])

@@ -303,7 +303,7 @@ class FeedCheck:
         keys = self._context.keys
         names = yield from _readable([key_command("HKEYS", keys.subscriptions)])
         commands = [
-            key_command("HGET", keys.subscription(self._number, name.decode(errors="replace")), "position")
+            key_command("HGET", keys.subscription(name.decode(errors="replace"), self._number), "position")
             for name in (() if isinstance(names[0], ErrorReply) else names[0])
         ]
         highest = 0

@@ -1,6 +1,5 @@
 """The verbs that inspect: `workflows`, `show`, `facts` and `stats`."""
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from statistics import median
@@ -34,7 +33,7 @@ from runic_redis.cli.output import (
     time_text,
 )
 from runic_redis.errors import DecodeError, SnapshotNotFound, printable
-from runic_redis.events.plain import event_text, event_type, to_json, value_text
+from runic_redis.events.plain import event_text, to_json, type_counts, types_text, value_text
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import DecodedEntry
@@ -204,12 +203,11 @@ def _print_commits(commits: list[DecodedEntry]) -> None:
     with_metadata = any(commit.metadata for commit in commits)
     shown = table(*columns, *(["metadata"] if with_metadata else []), right=("cursor", "events"))
     for commit in commits:
-        types = Counter(map(event_type, commit.events))
         texts = [
             str(commit.end),
             time_text(commit.time),
             str(len(commit.events)),
-            ", ".join(f"{name} {count}" if count > 1 else name for name, count in types.items()),
+            types_text(commit.events),
             *([_shortened(event_text(commit.metadata or {}))] if with_metadata else []),
         ]
         shown.add_row(*map(printable, texts))
@@ -222,7 +220,7 @@ def _commit_json(commit: DecodedEntry) -> dict[str, Any]:
         "cursor": commit.end,
         "time": commit.time,
         "events": len(commit.events),
-        "types": dict(Counter(map(event_type, commit.events))),
+        "types": type_counts(commit.events),
         "metadata": to_json(commit.metadata),
     }
 
