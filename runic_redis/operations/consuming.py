@@ -18,6 +18,7 @@ from runic_redis.errors import (
     EventsTrimmed,
     FeedTrimmed,
     InvalidArgument,
+    LeaseLost,
     StoreError,
     short_repr,
 )
@@ -340,7 +341,7 @@ class Consumer:
                 share.acked += 1
                 if step.commit is commit and why is not None:
                     parked = self._parked(step, commit, why)
-                share.attempts, share.reason = 0, ""
+                share.attempts, share.reason, share.died = 0, "", ""
             share.merge(step.place, parked)
         # Those that were put aside after the last commit that is acknowledged.
         if self._aside:
@@ -362,21 +363,33 @@ class Consumer:
     def failures(self, commit: Commit) -> tuple[int, str]:
         """Return how often a commit that was given out has failed, and the last reason."""
         with self._lock:
-            for step in self._steps:
-                if step.commit is commit:
-                    return step.share.attempts, step.share.reason
-        return 0, ""
+            share = self._share_of(commit)
+            return (0, "") if share is None else (share.attempts, share.reason)
+
+    def begin(self, commit: Commit) -> bool:
+        """Note that a commit is tried. Return whether that is to be stored first, as a consumer may have died of it."""
+        with self._lock:
+            share = self._share_of(commit)
+            if share is None or share.died != "suspect":
+                return False
+            share.died = "trying"
+            share.has_tried = True
+            return True
 
     def fail(self, commit: Commit, why: str) -> int:
         """Count a failed attempt of a commit that was given out. Return how often it has failed."""
         with self._lock:
-            for step in self._steps:
-                if step.commit is commit:
-                    step.share.attempts += 1
-                    step.share.reason = why
-                    step.share.has_failed = True
-                    return step.share.attempts
-        return 0
+            share = self._share_of(commit)
+            if share is None:
+                return 0
+            share.attempts += 1
+            share.reason = why
+            share.died = share.died and "suspect"
+            share.has_tried = True
+            return share.attempts
+
+    def _share_of(self, commit: Commit) -> Share | None:
+        return next((step.share for step in self._steps if step.commit is commit), None)
 
     def flush(self, *, is_last: bool = False) -> Operation[None]:
         """Store what is acknowledged, put aside or failed; release partitions that are to be released.
@@ -395,9 +408,8 @@ class Consumer:
                 self._calls += 1
                 commands.append(save.command(self._context, self.name, self._calls))
                 if save.is_release:
-                    # It is given out and renewed no more. If the release fails, the lease ends by itself.
-                    save.share.is_leaving = True
-                    self._leases.shares.pop(save.share.partition, None)
+                    # Nothing more is given out, and it is not renewed. If this fails, the lease ends by itself.
+                    self._leases.lose(save.share)
             self._aside = 0
         if not commands:
             return
@@ -412,7 +424,7 @@ class Consumer:
                 except StoreError as error:
                     errors.append(error)
                     if save.is_release and not is_last:
-                        self._leases.shares.setdefault(save.share.partition, save.share)
+                        self._leases.keep(save.share)
                     continue
                 if isinstance(result, ErrorReply):
                     self._leases.lose(save.share)
@@ -429,7 +441,9 @@ class Consumer:
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable
         parked = dict(share.next_parked)
-        return Save(share, share.next_place, parked, share.acked, share.attempts, share.reason, is_release)
+        return Save(
+            *(share, share.next_place, parked, share.acked, share.attempts, share.reason, share.died, is_release)
+        )
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""
@@ -437,10 +451,14 @@ class Consumer:
         self._reader.close()
         with self._lock:
             self._buffer.clear()
+        lost: LeaseLost | None = None
         try:
             yield from self.flush(is_last=True)
-        finally:
-            yield from self._leases.leave()
+        except LeaseLost as error:
+            lost = error
+        yield from self._leases.leave()
+        if lost is not None:
+            raise lost
 
 
 def _read_text(partition: int, key: str, place: str, text: str) -> Parked:

@@ -28,6 +28,8 @@ class Share:
         place: the place that is stored.
         attempts: how often the commit after it has failed.
         reason: why it failed last.
+        died: "suspect" if a consumer has died since the place was reached; "trying" once this one tries the commit
+            after it, and that is to be known if it dies; else empty.
         changes: how often parked commits had been changed from outside, when they were read.
         parked: how many commits were put aside when the lease was given.
         next_place: the place to store.
@@ -35,7 +37,7 @@ class Share:
         records: the commits that are put aside and not given out, by workflow, each in order.
         given: how many commits were given out and are not acknowledged.
         acked: how many acknowledgements are not stored.
-        has_failed: whether a failure is not stored.
+        has_tried: whether a failure, or an attempt, is not stored.
         is_leaving: whether it is to be released, and nothing more of it is given out.
         is_lost: whether the lease is no longer the consumer's.
     """
@@ -46,6 +48,7 @@ class Share:
     place: Place
     attempts: int
     reason: str
+    died: str
     changes: bytes
     parked: int
     next_place: Place = field(init=False)
@@ -53,7 +56,7 @@ class Share:
     records: dict[str, list[Parked]] = field(default_factory=dict)
     given: int = 0
     acked: int = 0
-    has_failed: bool = False
+    has_tried: bool = False
     is_leaving: bool = False
     is_lost: bool = False
 
@@ -63,7 +66,7 @@ class Share:
     @property
     def is_unsaved(self) -> bool:
         """Whether something is to be stored."""
-        return self.next_place != self.place or bool(self.next_parked) or self.has_failed
+        return self.next_place != self.place or bool(self.next_parked) or self.has_tried
 
     @property
     def is_releasable(self) -> bool:
@@ -129,13 +132,15 @@ class Save(NamedTuple):
     acked: int
     attempts: int
     reason: str
+    died: str
     is_release: bool
 
     def command(self, context: Context, name: str, number: int) -> Command:
         """Return the call, the `number`th of its consumer."""
         share = self.share
         place = "" if self.place == share.place else str(self.place)
-        head = [str(share.token), str(number), place, str(self.attempts), self.reason, str(int(self.is_release))]
+        head = [str(share.token), str(number), place, str(self.attempts), self.reason, self.died]
+        head.append(str(int(self.is_release)))
         keys = [context.keys.subscription(name, share.partition), context.keys.parked(name, share.partition)]
         return call_script("ack_subscription", keys, [*head, *(text for pair in self.parked.items() for text in pair)])
 
@@ -144,7 +149,8 @@ class Save(NamedTuple):
         share = self.share
         share.place = self.place
         share.acked -= self.acked
-        share.has_failed = share.has_failed and (share.attempts, share.reason) != (self.attempts, self.reason)
+        is_stored = (share.attempts, share.reason, share.died) == (self.attempts, self.reason, self.died)
+        share.has_tried = share.has_tried and not is_stored
         for place, text in self.parked.items():
             if share.next_parked.get(place) == text:
                 del share.next_parked[place]
@@ -172,9 +178,21 @@ def lease_lost(name: str, partitions: Sequence[int], owner: str | None) -> Lease
 
 def read_lease(partition: int, reply: Sequence[Any], valid_until_s: float) -> Share:
     """Return the partition that a lease was given for."""
-    token, position, attempts, reason, changes, parked = reply
+    token, position, attempts, reason, died, changes, parked = reply
     place = Place.parse(position.decode())
-    return Share(*(partition, token, valid_until_s, place, attempts, reason.decode(errors="replace"), changes, parked))
+    return Share(
+        *(
+            partition,
+            token,
+            valid_until_s,
+            place,
+            attempts,
+            reason.decode(errors="replace"),
+            died.decode(errors="replace"),
+            changes,
+            parked,
+        )
+    )
 
 
 def look_call(context: Context, name: str, partition: int) -> Command:

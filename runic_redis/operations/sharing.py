@@ -148,6 +148,10 @@ class Leases:
         ]
         return call_script("lease_subscription", touched, [self.consumer_id, str(self._ttl_ms), str(seen), str(start)])
 
+    def keep(self, share: Share) -> None:
+        """Note that a lease is not lost. The lock is held."""
+        share.is_lost = self.shares.setdefault(share.partition, share) is not share
+
     def leave(self) -> Operation[None]:
         """Count this consumer among the live ones no more."""
         yield from ask(self._join(""))
