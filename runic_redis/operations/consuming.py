@@ -8,7 +8,6 @@ import logging
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Literal
 
 from runic_redis.arguments import check_count, check_name, check_seconds
@@ -26,10 +25,10 @@ from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed import FeedReader
 from runic_redis.operations.feed_losses import check_places
 from runic_redis.operations.feed_starts import Start, check_start
-from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again, read_parked
-from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost, overlaid
+from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again
+from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost
 from runic_redis.operations.sharing import Leases
-from runic_redis.operations.subscriptions import make_settings
+from runic_redis.operations.subscriptions import cannot_go_on, make_settings
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, checked
@@ -82,8 +81,6 @@ class Consumer:
         if not batch:
             raise InvalidArgument("batch is 0 acknowledgements, so none would be stored; nothing was sent.")
         self.ttl = check_seconds(ttl, "ttl")
-        if not ttl:
-            raise InvalidArgument("ttl is 0 seconds, so no lease would last; nothing was sent.")
         if later not in ("wait", "park"):
             raise InvalidArgument(f'later is "wait" or "park", not {short_repr(later)}; nothing was sent.')
         self._later: State = "parked" if later == "park" else "waiting"
@@ -205,7 +202,7 @@ class Consumer:
             yield from self._recover(error)
             return False
         except (FeedTrimmed, EventsTrimmed) as error:
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         with self._lock:
             self._buffer.extend((self._reading[commit.partition], commit, None) for commit in commits)
             if not commits:
@@ -236,7 +233,7 @@ class Consumer:
         try:
             yield from check_places(self._context, {share.partition: share.place for share in new})
         except (CommitsLost, FeedTrimmed) as error:
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -260,13 +257,6 @@ class Consumer:
                     self._leases.lose(self._reading[number])
         yield from self._leases.beat()
 
-    def _with_remedy(self, error: StoreError) -> StoreError:
-        message = (
-            f"The subscription {self.name!r} cannot go on from its stored positions. {error} A subscription begins "
-            "again after store.delete_subscription."
-        )
-        return type(error)(message, **vars(error))
-
     # Parked commits
 
     def _read_aside(self, shares: list[Share]) -> Operation[None]:
@@ -284,10 +274,8 @@ class Consumer:
             for share, count in zip(shares, changes, strict=True):
                 # What is to be given out again is read again.
                 self._buffer = deque(one for one in self._buffer if one[0] is not share or one[2] is None)
-                key = keys.parked(self.name, share.partition)
-                read = partial(_read_text, share.partition, key)
                 later = [*before[share], *self._changes(share)]
-                share.records = overlaid(found[share.partition], later, read)
+                share.take_records(found[share.partition], later, keys.parked(self.name, share.partition))
                 share.changes = count or b"0"
 
     def _changes(self, share: Share) -> list[dict[str, str]]:
@@ -459,7 +447,3 @@ class Consumer:
         yield from self._leases.leave()
         if lost is not None:
             raise lost
-
-
-def _read_text(partition: int, key: str, place: str, text: str) -> Parked:
-    return read_parked(partition, key, place.encode(), text.encode())

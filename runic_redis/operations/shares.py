@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from runic_redis.context import Context
 from runic_redis.errors import LeaseLost
 from runic_redis.operations.commits import Commit
-from runic_redis.operations.parking import Parked
+from runic_redis.operations.parking import Parked, read_parked
 from runic_redis.operations.records import read_cursor
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, Operation, call_script, key_command
@@ -82,6 +82,19 @@ class Share:
         if place is not None:
             self.next_place = place
         self.next_parked.update(parked)
+
+    def take_records(self, records: Sequence[Parked], changes: Iterable[dict[str, str]], key: str) -> None:
+        """Note what is put aside: the stored records, with later changes, as for `next_parked`, in their order."""
+        found = {str(record.place): record for record in records}
+        for change in changes:
+            for place, text in change.items():
+                if text:
+                    found[place] = read_parked(self.partition, key, place.encode(), text.encode())
+                else:
+                    found.pop(place, None)
+        self.records = {}
+        for record in sorted(found.values(), key=lambda one: one.order):
+            self.records.setdefault(record.workflow_id, []).append(record)
 
     def take_ready(self, workflow_id: str, found: Sequence[Commit | None]) -> list[tuple[Parked, Commit]]:
         """Take the first commits of a workflow that waited, as they were read again.
@@ -207,24 +220,3 @@ def free_fence(reply: Sequence[Any], consumer: str, now_ms: int, key: str) -> in
     left_ms = ends_ms - now_ms
     is_free = owner is None or owner == consumer.encode() or not 0 < left_ms <= lasts_ms
     return fence if is_free else None
-
-
-def overlaid(records: Iterable[Parked], changes: Iterable[dict[str, str]], read: Any) -> dict[str, list[Parked]]:
-    """Return stored records with later changes, by workflow, each in order.
-
-    Args:
-        records: the stored ones.
-        changes: as for `Share.next_parked`, in their order.
-        read: returns the record that a place and a text stand for.
-    """
-    found = {str(record.place): record for record in records}
-    for change in changes:
-        for place, text in change.items():
-            if text:
-                found[place] = read(place, text)
-            else:
-                found.pop(place, None)
-    by_workflow: dict[str, list[Parked]] = {}
-    for record in sorted(found.values(), key=lambda one: one.order):
-        by_workflow.setdefault(record.workflow_id, []).append(record)
-    return by_workflow
