@@ -32,10 +32,12 @@ from runic_redis.operations import (
     facts,
     feed,
     feed_starts,
+    feed_trimming,
     leasing,
     listing,
     namespace,
     parking,
+    projections,
     reading,
     settings,
     snapshots,
@@ -46,6 +48,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
@@ -486,6 +489,20 @@ class AsyncRedisStore:
             parking.settle_parked(self.context, name, workflow_id, "drop"), None, "drop_parked", workflow_id
         )
 
+    async def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        See `RedisStore.load_projection`.
+        """
+        return await self.run(projections.load_projection(self.context, name), "load_projection")
+
+    async def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        See `RedisStore.delete_projection`.
+        """
+        await self.run(projections.delete_projection(self.context, name), "delete_projection")
+
     async def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""
         return await self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
@@ -674,6 +691,20 @@ class AsyncRedisStore:
         See `RedisStore.collect`.
         """
         return await self.run(collecting.collect(self.context, grace), "collect")
+
+    async def trim_feed(self, *, keep: int | None = None, older_than: float | None = None, force: bool = False) -> int:
+        """Trim the oldest commits from the feed. The workflows keep their events.
+
+        See `RedisStore.trim_feed`.
+        """
+        return await self.run(feed_trimming.trim_feed(self.context, keep, older_than, force=force), "trim_feed")
+
+    async def set_feed_days(self, days: float | None) -> None:
+        """Set for how many days the feed of the namespace lists a commit; None for ever. `collect` trims the others.
+
+        See `RedisStore.set_feed_days`.
+        """
+        await self.run(feed_trimming.set_feed_days(self.context, days), "set_feed_days")
 
     async def memory_usage(self) -> dict[str, int]:
         """Return how many bytes of the server's memory the namespace takes, by kind of key.

@@ -190,6 +190,11 @@ def check_name(name: Any, what: str) -> str:
     return text
 
 
+def check_version(version: Any) -> int:
+    """Return a version: an `int` from 1 to `MAX_CURSOR`."""
+    return _checked_int(version, "version", 1, MAX_CURSOR)
+
+
 def check_partitions(partitions: Any) -> int:
     """Return a number of partitions: 1 to `MAX_PARTITIONS`."""
     return _checked_int(partitions, "partitions", 1, MAX_PARTITIONS)

@@ -42,20 +42,25 @@ from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
+    AsyncProjection,
     AsyncSession,
     ByRecoveryTime,
     EveryBytes,
     EveryEvents,
     FactResolver,
+    Projection,
     Recovery,
     Session,
     SnapshotPolicy,
+    async_projection,
     async_session,
+    projection,
     session,
 )
 from runic_redis.store import RedisStore, init_store
@@ -66,6 +71,7 @@ __all__ = [
     "AsyncFactResolver",
     "AsyncFeed",
     "AsyncHeldLease",
+    "AsyncProjection",
     "AsyncRedisStore",
     "AsyncSession",
     "AsyncSubscription",
@@ -101,10 +107,12 @@ __all__ = [
     "LeaseLost",
     "Parked",
     "Positions",
+    "Projection",
     "Record",
     "Recovery",
     "RedisStore",
     "Replicated",
+    "SavedProjection",
     "Session",
     "SnapshotConflict",
     "SnapshotNotFound",
@@ -122,10 +130,12 @@ __all__ = [
     "UnknownEventType",
     "WorkflowNotFound",
     "WriteRefused",
+    "async_projection",
     "async_session",
     "capabilities",
     "event",
     "init_store",
+    "projection",
     "register_type",
     "replicated",
     "session",

@@ -29,10 +29,12 @@ from runic_redis.operations import (
     facts,
     feed,
     feed_starts,
+    feed_trimming,
     leasing,
     listing,
     namespace,
     parking,
+    projections,
     reading,
     settings,
     snapshots,
@@ -43,6 +45,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
@@ -618,6 +621,27 @@ class RedisStore:
             parking.settle_parked(self.context, name, workflow_id, "drop"), None, "drop_parked", workflow_id
         )
 
+    def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        Any process may call it; it takes no lease. It returns the version that is current: while another version is
+        built, or the same one is rebuilt, that is the one before.
+
+        Args:
+            name: the name of the projection.
+
+        Raises:
+            UnknownEventType: the state holds an object of a type that is not registered.
+        """
+        return self.run(projections.load_projection(self.context, name), "load_projection")
+
+    def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        A process that runs it gets `LeaseLost` at its next save. Nothing happens if there is none.
+        """
+        self.run(projections.delete_projection(self.context, name), "delete_projection")
+
     def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""
         return self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
@@ -877,6 +901,8 @@ class RedisStore:
     def collect(self, grace: float = 3600.0) -> int:
         """Remove facts that no workflow refers to, in bounded steps, while writers are active.
 
+        It also deletes workflows that have expired, and trims the feed to the days of the namespace.
+
         A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the workflow is deleted or
         expires, also after the event is trimmed. A hash that a program stores in another way, such as in a str, is not
         a reference.
@@ -890,6 +916,35 @@ class RedisStore:
             The number of facts removed.
         """
         return self.run(collecting.collect(self.context, grace), "collect")
+
+    def trim_feed(self, *, keep: int | None = None, older_than: float | None = None, force: bool = False) -> int:
+        """Trim the oldest commits from the feed. The workflows keep their events.
+
+        A commit is trimmed only if it is older than `older_than` and is not among the last `keep`. Commits that a
+        subscription or a projection has not read stay: `delete_subscription` gives up one that is not used any more.
+        A reader that comes too late gets `FeedTrimmed`.
+
+        Args:
+            keep: how many of each partition's last commits to keep; None to go by age alone.
+            older_than: trim only commits that are older, in seconds, by both the server's and the caller's clock; None
+                to go by number alone.
+            force: trim commits that a subscription has not read, too.
+
+        Returns:
+            The number of commits that were trimmed.
+
+        Raises:
+            ConfigurationError: the namespace has no feed.
+        """
+        return self.run(feed_trimming.trim_feed(self.context, keep, older_than, force=force), "trim_feed")
+
+    def set_feed_days(self, days: float | None) -> None:
+        """Set for how many days the feed of the namespace lists a commit; None for ever. `collect` trims the others.
+
+        Raises:
+            ConfigurationError: the namespace has no feed.
+        """
+        self.run(feed_trimming.set_feed_days(self.context, days), "set_feed_days")
 
     def memory_usage(self) -> dict[str, int]:
         """Return how many bytes of the server's memory the namespace takes, by kind of key.

@@ -177,8 +177,8 @@ class Consumer:
             share.merge(step.place, step.parked)
         self._aside += 1
 
-    def next_page(self, wait_s: float | None) -> Operation[bool]:
-        """Read the next commits. Return whether there are some.
+    def next_page(self, wait_s: float | None) -> Operation[list[Commit]]:
+        """Read the next commits, for `take` to give out, and return them.
 
         Args:
             wait_s: how long to wait at most for a commit; None for as long as a read waits.
@@ -195,12 +195,12 @@ class Consumer:
         yield from self._read_replayed()
         if self._buffer or not self._reading:
             self.at_end = not self._buffer
-            return not self.at_end
+            return [commit for _, commit, _ in self._buffer]
         try:
             commits = yield from self._reader.next_page(wait_s)
         except CommitsLost as error:
             yield from self._recover(error)
-            return False
+            return []
         except (FeedTrimmed, EventsTrimmed) as error:
             raise cannot_go_on(self.name, error) from error
         with self._lock:
@@ -208,7 +208,7 @@ class Consumer:
             if not commits:
                 self._pass_over()
         self.at_end = not commits
-        return not self.at_end
+        return commits
 
     def _take_up(self) -> Operation[None]:
         """Have the reader read what this consumer has now.

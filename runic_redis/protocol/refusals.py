@@ -30,6 +30,7 @@ _NAMED = frozenset(
         "NOT_COMPLETE",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
+        "VERSION_OUTDATED",
         "WORKFLOW_EXISTS",
     }
 )
