@@ -86,10 +86,6 @@ class ProjectionCore(Generic[State]):
                     f"{what} is a coroutine function. A projection does not await it, so the state would be a "
                     "coroutine. Nothing was sent. Pass a plain function, which returns the state."
                 )
-        if not hasattr(store, "context"):
-            raise InvalidType(
-                f"The {type(store).__name__} has no feed. Nothing was sent. Use a RedisStore or an AsyncRedisStore."
-            )
         self.name = check_name(name, "The name of a projection")
         self.version = check_version(options.version)
         self.ttl = check_seconds(options.ttl, "ttl")
