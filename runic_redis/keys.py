@@ -85,6 +85,10 @@ class Keys:
         """Return the key of one partition's completed workflows, by the time of that."""
         return f"{{{self.namespace}:{partition}}}:completed"
 
+    def events(self, partition: int, workflow_id: str) -> str:
+        """Return the key of the stream of one workflow of a partition."""
+        return f"{{{self.namespace}:{partition}}}:events:{workflow_id}"
+
     def feed(self, partition: int) -> str:
         """Return the key of one partition's feed: an entry for each commit."""
         return f"{{{self.namespace}:{partition}}}:feed"
@@ -97,6 +101,18 @@ class Keys:
     def subscriptions(self) -> str:
         """The key of the settings of all subscriptions and projections, by name."""
         return f"{{{self.namespace}}}:subscriptions"
+
+    def consumers(self, name: str) -> str:
+        """Return the key of the live consumers of a subscription."""
+        return f"{{{self.namespace}}}:consumers:{name}"
+
+    def subscription(self, name: str, partition: int) -> str:
+        """Return the key of one partition in a subscription: its position, and its lease."""
+        return f"{{{self.namespace}:{partition}}}:subscription:{name}"
+
+    def parked(self, name: str, partition: int) -> str:
+        """Return the key of one partition's parked commits in a subscription."""
+        return f"{{{self.namespace}:{partition}}}:parked:{name}"
 
     def projection(self, name: str) -> str:
         """Return the key of a projection: its state, and its positions."""

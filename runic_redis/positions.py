@@ -1,7 +1,6 @@
 """Positions in the feed of a namespace: how far a reader has read in each partition."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, unquote
@@ -9,7 +8,7 @@ from urllib.parse import quote, unquote
 from runic_redis.arguments import MAX_CURSOR
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
-_PLACE = re.compile(r"(\d{1,16})(?:-(\d{1,16}))?(?:~(\d{1,16})~([^~,\s]*))?")
+_PLACE = re.compile(r"(\d{1,16})(?:-(\d{1,16}))?(?:~(\d{1,16})~([^,\s]*))?", re.ASCII)
 
 
 class Place(NamedTuple):
@@ -91,7 +90,7 @@ class Positions:
         Raises:
             InvalidArgument: the value is not one of positions.
         """
-        if not isinstance(value, Sequence) or not value or not all(isinstance(place, str) for place in value):
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(place, str) for place in value):
             raise InvalidArgument(f"The JSON form of positions is a list of texts, not {short_repr(value)}.")
         return cls(tuple(map(Place.parse, value)))
 

@@ -41,8 +41,10 @@ from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
@@ -62,6 +64,7 @@ from runic_redis.recovery import (
     session,
 )
 from runic_redis.store import RedisStore, init_store
+from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "AsyncProjection",
     "AsyncRedisStore",
     "AsyncSession",
+    "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
     "Commit",
@@ -101,6 +105,7 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Parked",
     "Positions",
     "Projection",
     "Record",
@@ -118,6 +123,8 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamStore",
+    "Subscription",
+    "SubscriptionStatus",
     "Tail",
     "UnknownEvent",
     "UnknownEventType",

@@ -43,8 +43,9 @@ from runic_redis.protocol.effects import (
 from runic_redis.protocol.refusals import unavailable, unreachable
 
 UNANSWERED = Unanswered("cut", 30.0, unsure=True)
-# Two fields of a hash that is not there.
+# Fields of a hash that is not there: two, and the settings of a namespace.
 NOT_THERE = [None, None]
+NO_SETTINGS = [None, None, None]
 # The reply of lua/count.lua for an empty partition.
 NEW = [0, b"0", 0, b"0", 0, b"0", 0, 0, 0]
 MADE = [1, *NEW[1:]]
@@ -111,21 +112,24 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
     asked, _ = play(
-        with_settings(context, workflows.exists(context, "w")), [[NOT_THERE] * 2, [NOT_THERE], [0, 0, 0, [None]]]
+        with_settings(context, workflows.exists(context, "w")), [[NO_SETTINGS] * 2, [NOT_THERE], [0, 0, 0, [None]]]
     )
     assert names(asked) == ["HMGET HMGET", "HMGET", "EXISTS EXISTS EXISTS HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(with_settings(context, workflows.exists(context, "w")), [[[b"2", b"8"]] * 2])
+        play(with_settings(context, workflows.exists(context, "w")), [[[b"2", b"8", b"0"]] * 2])
     with pytest.raises(StoreError):
         next(with_settings(context, workflows.exists(context, "")))
-    play(with_settings(context, workflows.exists(context, "w")), [[[b"2", b"4"]] * 2, [NOT_THERE], [0, 0, 0, [None]]])
+    play(
+        with_settings(context, workflows.exists(context, "w")),
+        [[[b"2", b"4", b"0"]] * 2, [NOT_THERE], [0, 0, 0, [None]]],
+    )
     assert context.made
 
 
 def test_the_first_write_makes_the_namespace_once(context: Context) -> None:
     context.made = False
-    making: list[Any] = [[NOT_THERE] * 2, [[b"2", b"4"]], [[b"2", b"4"]], [NEW] * 4, [1, 1, 1, 1]]
+    making: list[Any] = [[NO_SETTINGS] * 2, [[b"2", b"4", b"0"]], [[b"2", b"4", b"0"]], [NEW] * 4, [1, 1, 1, 1]]
     asked, _ = play(append(context, "w", [{"a": 1}]), [*making, [1]])
     assert names(asked) == [
         *("HMGET HMGET", "make_namespace", "make_namespace"),
@@ -137,7 +141,7 @@ def test_the_first_write_makes_the_namespace_once(context: Context) -> None:
 
 def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context) -> None:
     context.made = False
-    there: list[Any] = [[[b"2", b"4"]] * 2, [[b"2", b"4"]], [[b"2", b"4"]]]
+    there: list[Any] = [[[b"2", b"4", b"0"]] * 2, [[b"2", b"4", b"0"]], [[b"2", b"4", b"0"]]]
     asked, _ = play(append(context, "w", [{"a": 1}]), [*there, [MADE, MADE, NEW, MADE], [1], [1]])
     assert names(asked)[-2:] == ["HSETNX", "append"], "it had no workflows"
     context.made = False
@@ -152,16 +156,30 @@ def test_a_partition_that_was_lost_is_not_made_again_by_a_write(context: Context
 
 def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> None:
     again = ErrorReply("NEW_PARTITION", "")
-    remade: list[Any] = [[NOT_THERE] * 2, [NOT_THERE] * 2, [[b"2", b"4"]], [[b"2", b"4"]], [NEW] * 4, [1] * 4]
+    remade: list[Any] = [
+        [NO_SETTINGS] * 2,
+        [NO_SETTINGS] * 2,
+        [[b"2", b"4", b"0"]],
+        [[b"2", b"4", b"0"]],
+        [NEW] * 4,
+        [1] * 4,
+    ]
     asked, cursor = play(append(context, "w", [{"a": 1}]), [[again], *remade, [1]])
     assert (names(asked)[0], names(asked)[-1], cursor) == ("append", "append", 1)
     with pytest.raises(ConfigurationError, match=r"partitions=8\..*Nothing was written"):
-        play(append(context, "w", [{"a": 1}]), [[again], [[b"2", b"8"]] * 2])
+        play(append(context, "w", [{"a": 1}]), [[again], [[b"2", b"8", b"0"]] * 2])
     assert context.keys.partitions == 8
     late = append(context, "w", [{"a": 1}])
     next(late)
     context.keys = Keys("test", 4)
-    for answer in ([again], [[b"2", b"4"]] * 2, [[b"2", b"4"]] * 2, [[b"2", b"4"]], [[b"2", b"4"]], [MADE] * 4):
+    for answer in (
+        [again],
+        [[b"2", b"4", b"0"]] * 2,
+        [[b"2", b"4", b"0"]] * 2,
+        [[b"2", b"4", b"0"]],
+        [[b"2", b"4", b"0"]],
+        [MADE] * 4,
+    ):
         late.send(answer)
     with pytest.raises(ConfigurationError, match=r"partitions=4\..*Nothing was written"):
         late.send([])
@@ -323,7 +341,7 @@ def test_opening_takes_one_round_trip_and_says_what_is_wrong(context: Context) -
     refused = Unanswered("refused", 0.0, unsure=False)
     with pytest.raises(StoreUnavailable, match="cannot be reached: refused"):
         play(open_namespace(context), [[refused] * 4])
-    asked, _ = play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, HAS_SCRIPTS]])
+    asked, _ = play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS]])
     assert names(asked) == ["INFO HMGET HMGET EVAL"]
     assert not context.made
 
@@ -340,24 +358,30 @@ def test_opening_takes_one_round_trip_and_says_what_is_wrong(context: Context) -
 )
 def test_a_server_without_scripts_is_not_opened(context: Context, rejection: str) -> None:
     with pytest.raises(ConfigurationError, match="Scripts are required") as caught:
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, ErrorReply.parse(rejection)]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, NO_SETTINGS, ErrorReply.parse(rejection)]])
     assert "return 1" not in str(caught.value)
 
 
 def test_a_user_without_scripts_may_open_and_read(context: Context) -> None:
     denied = ErrorReply("NOPERM", "User reader has no permissions to run the 'eval' command")
-    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, NOT_THERE, denied]])
+    play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, NO_SETTINGS, denied]])
 
 
 @pytest.mark.parametrize(
     ("replies", "warns"),
     [
-        ([[b"role:slave\r\nslave_read_only:1", NOT_THERE, NOT_THERE, HAS_SCRIPTS]], True),
-        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [[b"slave", b"127.0.0.1", 6379]]], True),
-        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [["slave", "127.0.0.1", 6379]]], True),
-        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [ErrorReply("NOPERM", "role")]], False),
-        ([[ErrorReply("NOPERM", "info"), NOT_THERE, NOT_THERE, HAS_SCRIPTS], [[b"master", 0, []]]], False),
-        ([[b"role:master", NOT_THERE, NOT_THERE, HAS_SCRIPTS]], False),
+        ([[b"role:slave\r\nslave_read_only:1", NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS]], True),
+        (
+            [[ErrorReply("NOPERM", "info"), NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS], [[b"slave", b"127.0.0.1", 6379]]],
+            True,
+        ),
+        ([[ErrorReply("NOPERM", "info"), NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS], [["slave", "127.0.0.1", 6379]]], True),
+        (
+            [[ErrorReply("NOPERM", "info"), NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS], [ErrorReply("NOPERM", "role")]],
+            False,
+        ),
+        ([[ErrorReply("NOPERM", "info"), NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS], [[b"master", 0, []]]], False),
+        ([[b"role:master", NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS]], False),
     ],
 )
 def test_a_replica_is_warned_of(
@@ -402,23 +426,23 @@ def test_each_passing_refusal_has_a_condition() -> None:
 @pytest.mark.parametrize("bad", [b"", b"what", b"-1", b"1_6", b" 16", b"9" * 5000, None])
 def test_damaged_settings_are_named_in_short(context: Context, bad: bytes | None) -> None:
     with pytest.raises(ConfigurationError, match="are damaged") as caught:
-        play(open_namespace(context), [[b"redis_version:7.0.0", [b"2", bad], NOT_THERE, HAS_SCRIPTS]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", [b"2", bad, b"0"], NO_SETTINGS, HAS_SCRIPTS]])
     assert len(str(caught.value)) < 500
     with pytest.raises(ConfigurationError, match="are damaged"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"2", bad], HAS_SCRIPTS]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, [b"2", bad, b"0"], HAS_SCRIPTS]])
 
 
 def test_lost_settings_are_taken_from_their_copy(context: Context) -> None:
     context.made = False
-    play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"2", b"4"], HAS_SCRIPTS]])
+    play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, [b"2", b"4", b"0"], HAS_SCRIPTS]])
     assert not context.made, "the first write restores them"
     with pytest.raises(ConfigurationError, match="partitions=8"):
-        play(open_namespace(context), [[b"redis_version:7.0.0", NOT_THERE, [b"2", b"8"], HAS_SCRIPTS]])
+        play(open_namespace(context), [[b"redis_version:7.0.0", NO_SETTINGS, [b"2", b"8", b"0"], HAS_SCRIPTS]])
 
 
 def test_a_version_that_is_no_number_is_passed_over(context: Context) -> None:
     for info in (b"redis_version:" + b"9" * 5000 + b".0", b"redis_version:x", b"\xff", b""):
-        play(open_namespace(context), [[info, NOT_THERE, NOT_THERE, HAS_SCRIPTS]])
+        play(open_namespace(context), [[info, NO_SETTINGS, NO_SETTINGS, HAS_SCRIPTS]])
 
 
 def test_the_next_page_is_on_its_way_before_the_last_one_is_decoded(context: Context) -> None:

@@ -1,14 +1,12 @@
 -- Include `numbers` before this part. A namespace without a feed passes the index in place of the feed.
 
--- Return the error that keeps an entry from being added to a partition's feed, or nothing. A user who may not count is
--- rejected here, before anything is written.
+-- Return the error that keeps an entry from being added to a partition's feed, or nothing. A foreign value at a key,
+-- and a user who may not count, are rejected here, before anything is written.
 local function feed_error(feed, index, partition)
   if feed == index then return nil end
-  local last = redis.pcall('XREVRANGE', feed, '+', '-', 'COUNT', 1)
-  if last.err then return last.err end
-  local position = redis.pcall('HINCRBY', partition, 'position', 0)
-  if type(position) == 'table' then return position.err end
-  if last[1] and tonumber(string.match(last[1][1], '^%d+')) > position then return 'DAMAGED position' end
+  local last = redis.call('XREVRANGE', feed, '+', '-', 'COUNT', 1)[1]
+  local position = redis.call('HINCRBY', partition, 'position', 0)
+  if last and tonumber(string.match(last[1], '^%d+')) > position then return 'DAMAGED position' end
 end
 
 -- Add an entry to a partition's feed: for a change of a workflow that takes so many positions. Return the position.

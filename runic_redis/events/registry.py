@@ -160,6 +160,17 @@ class EventRegistry:
         registered = self._named(schema.name)
         return registered is not None and schema.version in registered.upcasters
 
+    def current_name(self, name: str) -> str:
+        """Return the name under which events of a name are written now: another one for an alias."""
+        registered = self._named(name)
+        current = None if registered is None else self.of(registered.cls)
+        return name if current is None else current.schema.name
+
+    def has_upcasters(self, name: str) -> bool:
+        """Return whether events of a name may be read as events of other types."""
+        registered = self._named(name)
+        return registered is not None and bool(registered.upcasters)
+
     def _named(self, name: str) -> EventType | None:
         found = self._by_name.get(name) or _built_in_by_name.get(name)
         if found is None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from runic_redis.operations.feed_entries import FeedEntry
+from runic_redis.operations.feed_pages import Source
 from runic_redis.positions import Place, Positions
 
 
@@ -13,12 +15,12 @@ class Track:
 
     Args:
         places: the reader's place in each partition before the first step.
-        steps: for each step, the partition and the place after it.
+        steps: for each step, the source with its partition's number, and the entry with the place after it.
     """
 
     __slots__ = ("_at", "_current", "_places", "_steps")
 
-    def __init__(self, places: Sequence[Place], steps: Sequence[tuple[int, Place]]) -> None:
+    def __init__(self, places: Sequence[Place], steps: Sequence[tuple[Source, FeedEntry]]) -> None:
         self._places = places
         self._steps = steps
         # The places after some steps: a caller usually asks for one commit after the other.
@@ -28,8 +30,8 @@ class Track:
     def after(self, step: int) -> Positions:
         """Return the positions after a step."""
         at, current = (self._at, self._current) if self._at <= step + 1 else (0, list(self._places))
-        for partition, place in self._steps[at : step + 1]:
-            current[partition] = place
+        for source, entry in self._steps[at : step + 1]:
+            current[source.number] = entry.place
         self._at, self._current = step + 1, current
         return Positions(tuple(current))
 

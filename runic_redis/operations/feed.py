@@ -1,31 +1,31 @@
 """Reading the feed: the commits of all workflows, in the order of each partition, merged by their times.
 
 A page is read in two steps. The entries of the feeds come first, ahead of their need. The events of a page's commits
-come next, with one XRANGE for each workflow. That batch also asks for the last entry of the page in each feed: if it is
-still there, every entry before it is, too, so the page is the server's present history. The batch for the next page is
-in flight while the last one is decoded.
+come next, by one call of lua/read_commits.lua for each partition, which also reads entries ahead. The call checks that
+the feed still has the entry before the page, and the last one of the page. If both are there, so is every entry between
+them: the page continues the history that was read before, and is the server's present one. The batch for the next page
+is in flight while the last one is decoded.
 
 Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
 """
 
 import heapq
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runic_redis.arguments import check_prefix
-from runic_redis.codec import expanded
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
+from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry
+from runic_redis.operations.feed_entries import COMMIT, IMPORTED, VOID, FeedEntry, entry_parts, whole_commits
 from runic_redis.operations.feed_losses import Missing, check_places
-from runic_redis.operations.feed_pages import Page, Run, Source
+from runic_redis.operations.feed_pages import Page, Part, Source
 from runic_redis.operations.feed_starts import Start, check_start, find_places
-from runic_redis.operations.feed_types import TypeFilter
-from runic_redis.operations.records import EPOCH, decode_commit, entry_cursor, read_cursor
+from runic_redis.operations.rebuilding import Rebuilder
+from runic_redis.operations.records import entry_cursor, read_cursor
 from runic_redis.positions import Place, Positions, check_positions
-from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, InFlight, Operation, key_command
+from runic_redis.protocol.effects import Await, Batch, Begin, ErrorReply, InFlight, Operation, key_command
 from runic_redis.protocol.following import Stop, by_slot, entries_of, follow
 from runic_redis.protocol.refusals import checked
 
@@ -73,11 +73,13 @@ class FeedReader:
         self._wanted_until = until
         self._until: Positions | None = None
         self._prefix = check_prefix(prefix)
-        self._types = None if types is None else TypeFilter(context, types)
+        self._decoder = CommitDecoder(context, self._prefix, types)
         self._limit = _FIRST_COMMITS
         self._ahead: tuple[Page, InFlight] | None = None
         self._missing = Missing(context)
         self._pages = 0
+        # Whether a call of next_page has not returned.
+        self._in_page = False
         # Whether all that was there is read, so that new entries come from reads that wait.
         self._follows = False
         # In a cluster, the feed that the last read waited for.
@@ -113,7 +115,7 @@ class FeedReader:
         if not isinstance(self._start, Mapping):
             self._start = yield from find_places(self._context, self._start)
         for number, place in self._start.items():
-            self._sources[number] = Source(number, self._context.keys.feed(number), place)
+            self._add(number, place)
         yield from self._check()
 
     def _check(self) -> Operation[None]:
@@ -122,7 +124,11 @@ class FeedReader:
     def add(self, partition: int, place: Place) -> None:
         """Read one more partition from now on."""
         self._restart()
-        self._sources[partition] = Source(partition, self._context.keys.feed(partition), place)
+        self._add(partition, place)
+
+    def _add(self, number: int, place: Place) -> None:
+        until = None if self._until is None else self._until.places[number].position
+        self._sources[number] = Source(self._context, number, place, until)
 
     def remove(self, partition: int) -> None:
         """Read a partition no more."""
@@ -148,17 +154,32 @@ class FeedReader:
             UnknownEventType: a commit holds an event of a type that is not registered.
             DecodeError: the stored data is damaged.
         """
+        if self._in_page:
+            # The last call failed or was interrupted: the next page begins after the last commit that was returned.
+            self._restart()
+        self._in_page = True
+        commits = yield from self._next_commits(wait_s)
+        self._in_page = False
+        return commits
+
+    def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
         while not self.is_done:
+            if (source := self._rebuilt()) is not None:
+                if commits := (yield from self._rebuild(source)):
+                    return commits
+                continue
             if self._ahead is not None:
                 (page, in_flight), self._ahead = self._ahead, None
                 answers = yield Await(in_flight)
             else:
                 steps = yield from self._next_steps()
                 if not steps:
+                    if wait_s == 0:
+                        # The next call begins with what is there then.
+                        self._follows = False
+                        yield from self._check()
                     if has_waited or wait_s == 0:
-                        # The next call begins with what is there now.
-                        self._follows = self._follows and wait_s != 0
                         break
                     yield from self._wait(wait_s)
                     has_waited = True
@@ -190,26 +211,26 @@ class FeedReader:
         """Return how many entries to read ahead of each source."""
         return max(16, 2 * self._limit // max(1, len(self._sources)))
 
-    def _fill(self, source: Source) -> Command:
-        """Return the command that reads entries ahead."""
-        return key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(self._fill_size()))
-
-    def _take_fills(self, sources: Sequence[Source], replies: Sequence[Sequence[Any]]) -> Operation[None]:
-        for source, reply in zip(sources, replies, strict=True):
-            source.at_end = len(reply) < self._fill_size()
-            is_whole = source.take(reply, self._last_position(source))
-            # A gap is explained once the entries before it are returned.
-            if not is_whole and not source.entries and source.read_to == source.place.position:
-                yield from check_places(self._context, {source.number: source.place})
+    def _take_ahead(self, source: Source, entries: Sequence[Any], wanted: int) -> Operation[None]:
+        """Take entries that were read ahead: so many, if there are as many."""
+        source.at_end = len(entries) < wanted
+        is_whole = source.take(entries)
+        # A gap is explained once the commits before it are returned.
+        if not is_whole and not source.entries and source.read_to == source.place.position:
+            yield from check_places(self._context, {source.number: source.place})
 
     def _next_steps(self) -> Operation[list[tuple[Source, FeedEntry]]]:
         """Return the entries of the next page; none if there are no more, or a read that waits is to find them."""
         if (steps := self._plan()) or self._follows:
             return steps
         empty = [source for source in self._sources.values() if not source.entries and not source.is_done]
-        commands = [self._fill(source) for source in empty]
-        batch = Batch(commands, own_connection=True)
-        yield from self._take_fills(empty, checked((yield batch), commands))
+        count = self._fill_size()
+        commands = [
+            key_command("XRANGE", source.key, f"{source.read_to + 1}-0", "+", "COUNT", str(count)) for source in empty
+        ]
+        replies = yield Batch(commands, own_connection=True)
+        for source, entries in zip(empty, checked(replies, commands), strict=True):
+            yield from self._take_ahead(source, entries, count)
         steps = self._plan()
         self._follows = not steps
         return steps
@@ -225,134 +246,113 @@ class FeedReader:
         heads = [(source.entries[0].ms, number) for number, source in sources.items() if source.entries]
         heapq.heapify(heads)
         steps: list[tuple[Source, FeedEntry]] = []
-        size = 0
-        while heads and len(steps) < self._limit and size < _PAGE_BYTES:
+        limit, bytes_left = self._limit, _PAGE_BYTES
+        while heads and len(steps) < limit and bytes_left > 0:
             number = heads[0][1]
             source = sources[number]
-            entry = source.entries[0]
-            if entry.kind == IMPORTED and entry.workflow_id.startswith(self._prefix):
-                return steps or [(source, entry)]
-            source.entries.popleft()
+            entries = source.entries
+            entry = entries[0]
+            if entry.kind is IMPORTED:
+                if entry.workflow_id.startswith(self._prefix):
+                    return steps or [(source, entry)]
+                # The reader passes over it, and a page may begin with it.
+                entry = entry._replace(kind=VOID)
+            entries.popleft()
             steps.append((source, entry))
-            size += entry.size
-            if source.entries:
-                heapq.heapreplace(heads, (source.entries[0].ms, number))
+            bytes_left -= entry.size
+            if entries:
+                heapq.heapreplace(heads, (entries[0].ms, number))
             elif source.at_end or source.is_done:
                 heapq.heappop(heads)
             else:
                 break
-        if steps:
-            self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS)
         return steps
 
     def _page(self, steps: list[tuple[Source, FeedEntry]]) -> Page:
-        runs: dict[str, Run] = {}
-        closed: list[Run] = []
-        lasts: dict[Source, FeedEntry] = {}
-        prefix = self._prefix
+        parts: dict[Source, Part] = {}
         for step, (source, entry) in enumerate(steps):
-            lasts[source] = entry
-            workflow_id = entry.workflow_id
-            if entry.kind == COMMIT and workflow_id.startswith(prefix):
-                run = runs.get(workflow_id)
-                if run is not None and run.end == entry.cursor - entry.span:
-                    run.end = entry.cursor
-                    run.entries.append((step, entry))
-                    continue
-                if run is not None:
-                    closed.append(run)
-                runs[workflow_id] = Run(step, entry)
-            elif entry.kind == DELETED:
-                # The events before it in the page are gone.
-                runs.pop(workflow_id, None)
-        closed += runs.values()
-        commands = [run.command(self._context) for run in closed]
-        commands += [
-            key_command("XRANGE", source.key, entry.entry_id, entry.entry_id) for source, entry in lasts.items()
-        ]
-        few = self._fill_size() // 2
+            part = parts.get(source)
+            if part is None:
+                part = parts[source] = Part(source)
+            part.add(entry, step, self._prefix)
         # A feed that had no more entries may have some by now, and must not wait until all others have none.
         self._pages += 1
         is_poll = self._pages % _POLL_PAGES == 0
-        fills = [
-            source
-            for source in self._sources.values()
-            if len(source.entries) < few and (is_poll or not source.at_end) and not source.is_done
-        ]
-        commands += [self._fill(source) for source in fills]
-        return Page(steps, closed, lasts, fills, Batch(commands, own_connection=True, all_or_none=True))
+        count = self._fill_size()
+        for source in self._sources.values():
+            if len(source.entries) < count // 2 and (is_poll or not source.at_end) and not source.is_done:
+                if source not in parts:
+                    parts[source] = Part(source)
+                parts[source].fill_size = count
+        commands = [part.command(steps) for part in parts.values()]
+        return Page(steps, list(parts.values()), Batch(commands, own_connection=True, all_or_none=True))
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
-        at = len(page.runs)
-        still_there = replies[at : at + len(page.lasts)]
-        if not all(still_there):
+        if not all(reply[0] for reply in replies):
             # Another history, or none: from where the reader is, it must be the same.
             self._restart()
             yield from self._check()
+            for part in page.parts:
+                # Its entry may have been trimmed, and cannot be asked for again.
+                part.source.reset(part.source.place._replace(ms=0))
             return []
-        yield from self._take_fills(page.fills, replies[at + len(page.lasts) :])
+        found: list[Any] = [()] * len(page.steps)
+        for part, reply in zip(page.parts, replies, strict=True):
+            ahead = part.take(reply, found)
+            if part.fill_size:
+                yield from self._take_ahead(part.source, ahead, part.fill_size)
         steps = self._plan()
-        if steps and steps[0][1].kind != IMPORTED:
+        if steps and steps[0][1].kind is not IMPORTED:
             following = self._page(steps)
             self._ahead = following, (yield Begin(following.batch))
-        found: list[Sequence[Any]] = [()] * len(page.steps)
-        for run, reply in zip(page.runs, replies[:at], strict=True):
-            run.take(reply, found)
         return (yield from self._commits(page.steps, found))
 
-    def _commits(
-        self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Sequence[Any]]
-    ) -> Operation[list[Commit]]:
+    def _commits(self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page, and move past them."""
-        passed: list[tuple[int, Place]] = []
-        track = Track(self._all_places(), passed)
+        track = Track(self._all_places(), steps)
         commits: list[Commit] = []
+        size = 0
         for step, (source, entry) in enumerate(steps):
-            entries = found[step]
             try:
-                if entry.kind == COMMIT:
-                    if entries:
-                        if (commit := self._commit(source, entry, entries, track, step)) is not None:
-                            commits.append(commit)
-                    elif entry.workflow_id.startswith(self._prefix):
-                        yield from self._missing.settle(source.number, entry)
-                elif self._is_wanted_change(entry):
-                    commits.append(_change(source, entry, track, step))
+                commit = None
+                if entry.kind is not COMMIT:
+                    commit = self._decoder.change(source, entry, track, step)
+                elif parts := found[step]:
+                    size += len(parts[1]) if type(parts) is tuple else entry.size
+                    commit = self._decoder.commit(source, entry, parts, track, step)
+                elif entry.workflow_id.startswith(self._prefix):
+                    yield from self._missing.settle(source.number, entry)
+                if commit is not None:
+                    commits.append(commit)
             except StoreError:
+                if not commits:
+                    raise
                 # The commits before it come first, so that none is lost. The next page begins here.
-                _move(steps, passed)
+                for before, its_entry in steps[:step]:
+                    before.move(its_entry.place)
                 self._restart()
-                if commits:
-                    break
-                raise
-            passed.append((source.number, Place(entry.position, entry.ms)))
-        else:
-            _move(steps, passed)
+                return commits
+        for source, entry in steps:
+            source.move(entry.place)
+        fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
+        self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
         return commits
 
-    def _commit(
-        self, source: Source, entry: FeedEntry, entries: Sequence[Any], track: Track, step: int
-    ) -> Commit | None:
-        """Return a commit from the entries of its workflow's stream; None if it has no event of a wanted type."""
-        if self._types is not None and not any(self._types.may_fit(one[1][0]) for one in entries):
-            return None
-        workflow_id = entry.workflow_id
-        decoded = decode_commit(self._context, workflow_id, entries[0], with_records=True)
-        events = expanded(decoded.events) if decoded.multiplied else decoded.events
-        for other in entries[1:]:
-            more = decode_commit(self._context, workflow_id, other, with_records=True)
-            events = events + (expanded(more.events) if more.multiplied else more.events)
-        if self._types is not None and not self._types.fits(events):
-            return None
-        return Commit(
-            *(workflow_id, entry.cursor, events, decoded.time, decoded.metadata),
-            *(source.number, entry.position, False, track, step),
-        )
+    def _rebuilt(self) -> Source | None:
+        """Return a source whose rebuild is not complete, if there is one."""
+        return next((one for one in self._sources.values() if one.place.rebuilding is not None), None)
 
-    def _is_wanted_change(self, entry: FeedEntry) -> bool:
-        """Return whether a change without events is returned."""
-        return entry.kind != VOID and self._types is None and entry.workflow_id.startswith(self._prefix)
+    def _rebuild(self, source: Source) -> Operation[list[Commit]]:
+        """Return the next commits that the workflows of a source hold."""
+        if source.rebuilder is None:
+            source.rebuilder = Rebuilder(self._context, source.number, source.place, self._prefix)
+        found = yield from source.rebuilder.next_commits()
+        if not found:
+            source.reset(source.place._replace(rebuilding=None))
+            return []
+        steps = [(source, one.entry) for one in found]
+        return (yield from self._commits(steps, [one.parts for one in found]))
 
     def _read_import(self, source: Source, entry: FeedEntry) -> Operation[list[Commit]]:
         """Return the next commits of an imported workflow, which has one entry for all of them."""
@@ -362,25 +362,25 @@ class FeedReader:
         count = source.import_entries
         commands = [
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
-            key_command("HMGET", keys.meta, "imported", "largest"),
+            key_command("HMGET", keys.meta, "imported", "largest", "trimmed"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, largest) = checked(replies, commands)
+        found, (imported, largest, trimmed) = checked(replies, commands)
         is_same = imported is not None and imported == b"%d" % entry.position
-        if not (is_same and found):
+        if not (is_same and found) or read_cursor(trimmed, keys.meta) > after:
             yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))
             source.entries.popleft()
-            source.place = Place(entry.position, entry.ms)
+            source.move(entry.place)
             return []
         steps: list[tuple[Source, FeedEntry]] = []
-        parts: list[Sequence[Any]] = []
+        parts: list[list[Any]] = []
         for some in whole_commits(found, is_last=len(found) <= count):
             cursor = entry_cursor(some[-1], keys.events)
             position = entry.position - (entry.cursor - cursor)
             is_end = position == entry.position
             ms = entry.ms if is_end else 0
             steps.append((source, FeedEntry(position, ms, COMMIT, cursor - after, cursor, workflow_id, 0)))
-            parts.append(some)
+            parts.append([entry_parts(one) for one in some])
             after = cursor
             if is_end:
                 source.entries.popleft()
@@ -406,34 +406,7 @@ class FeedReader:
             return
         news = [(key.decode(), page) for reply in checked(answers, batch.commands) for key, page in entries_of(reply)]
         for key, page in news:
-            if not waiting[key].take(page, self._last_position(waiting[key])):
+            if not waiting[key].take(page):
                 self._restart()
         if not news:
             yield from self._check()
-
-    def _last_position(self, source: Source) -> int | None:
-        return None if self._until is None else self._until.places[source.number].position
-
-
-def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
-    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
-    begin = 0
-    for at in range(1, len(entries)):
-        if entries[at][1][3] != entries[at - 1][1][3]:
-            yield entries[begin:at]
-            begin = at
-    if is_last:
-        yield entries[begin:]
-
-
-def _change(source: Source, entry: FeedEntry, track: Track, step: int) -> Commit:
-    """Return the commit that stands for a change without events."""
-    time = EPOCH + timedelta(milliseconds=entry.ms)
-    is_deletion = entry.kind == DELETED
-    return Commit(entry.workflow_id, 0, [], time, None, source.number, entry.position, is_deletion, track, step)
-
-
-def _move(steps: Sequence[tuple[Source, FeedEntry]], passed: Sequence[tuple[int, Place]]) -> None:
-    """Move the sources to the places after the steps that were passed."""
-    for (source, _), (_, place) in zip(steps, passed, strict=False):
-        source.place = place

@@ -1,15 +1,15 @@
 """The entries of a partition's feed, one for each commit. docs/data-format.md describes them."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import is_cursor
 from runic_redis.errors import DecodeError
+from runic_redis.positions import Place
 
 # What an entry stands for.
 COMMIT, CREATED, IMPORTED, DELETED, VOID = "commit", "created", "imported", "deleted", "void"
-# The size of commits whose entry does not give it: it is less than the `LARGE` of lua/append.lua.
-_SMALL = 1024
 
 
 class FeedEntry(NamedTuple):
@@ -22,7 +22,8 @@ class FeedEntry(NamedTuple):
         span: how many positions it takes: one for each event, and one for any other change.
         cursor: the workflow's cursor after it.
         workflow_id: the workflow.
-        size: about how many bytes its events take, encoded.
+        size: how many bytes its events take, encoded; 0 if that is little.
+        rebuilding: how far a rebuild is with it, as in `Place`; None for an entry of the feed.
     """
 
     position: int
@@ -32,6 +33,7 @@ class FeedEntry(NamedTuple):
     cursor: int
     workflow_id: str
     size: int
+    rebuilding: tuple[int, str] | None = None
 
     @property
     def start(self) -> int:
@@ -39,9 +41,9 @@ class FeedEntry(NamedTuple):
         return self.position - self.span
 
     @property
-    def entry_id(self) -> str:
-        """Its ID in the stream."""
-        return f"{self.position}-{self.ms}"
+    def place(self) -> Place:
+        """The place of a reader after it."""
+        return Place(self.position, self.ms, self.rebuilding)
 
 
 def read_entry(entry: Any, key: str) -> FeedEntry:
@@ -61,6 +63,23 @@ def read_entry(entry: Any, key: str) -> FeedEntry:
             f"The entry {short_id(entry)} of the feed at the key {key!r} is damaged. Nothing was changed. "
             "runic-redis verify reports the damage; with --repair it begins the feed again."
         ) from error
+
+
+def whole_commits(entries: Sequence[Any], *, is_last: bool) -> Iterator[Sequence[Any]]:
+    """Yield the entries of each whole commit. Without `is_last`, those of the last commit may not all be there."""
+    begin = 0
+    for at in range(1, len(entries)):
+        if entries[at][1][3] != entries[at - 1][1][3]:
+            yield entries[begin:at]
+            begin = at
+    if is_last and entries:
+        yield entries[begin:]
+
+
+def entry_parts(entry: Any) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the ID, the header, the payload and the metadata of an entry of a workflow's stream; b"" for none."""
+    fields = entry[1]
+    return entry[0], fields[0], fields[1], fields[5] if len(fields) > 5 else b""
 
 
 def short_id(entry: Any) -> str:
@@ -83,4 +102,4 @@ def _change(name: bytes) -> tuple[str, int, int]:
     count, _, size = rest.partition(b" ")
     if not is_cursor(count) or not int(count) or not (not size or is_cursor(size)):
         raise ValueError(f"{name!r:.40} names no change")
-    return kind, int(count), int(size) if size else _SMALL
+    return kind, int(count), int(size or 0)

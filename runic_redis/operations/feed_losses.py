@@ -76,6 +76,17 @@ def positions_lost(partition: int, expected: int, actual: int) -> CommitsLost:
     )
 
 
+def events_lost(partition: int, entry: FeedEntry, actual: int) -> CommitsLost:
+    """Return the error for a commit in the feed without all of its events; `actual` is the cursor before them."""
+    return CommitsLost(
+        f"Events of the workflow {entry.workflow_id!r} up to cursor {entry.cursor} are missing, and the feed has their "
+        f"commit at position {entry.position} of partition {partition}. They were neither trimmed nor deleted: the "
+        "server has lost them. Nothing was changed. runic-redis verify reports what is lost.",
+        expected=entry.cursor,
+        actual=actual,
+    )
+
+
 def feed_trimmed(partition: int, horizon: Place, wanted: str) -> FeedTrimmed:
     """Return the error for commits that were trimmed from a feed."""
     return FeedTrimmed(
@@ -111,13 +122,7 @@ class Missing:
             raise events_trimmed(entry.workflow_id, trimmed, remedy="Begin again with start='rebuild'.")
         if (yield from self.is_deleted(partition, entry)):
             return
-        raise CommitsLost(
-            f"The events of the workflow {entry.workflow_id!r} up to cursor {entry.cursor} are missing, and the feed "
-            f"has their commit at position {entry.position} of partition {partition}. They were neither trimmed nor "
-            "deleted: the server has lost them. Nothing was changed. runic-redis verify reports what is lost.",
-            expected=entry.cursor,
-            actual=trimmed,
-        )
+        raise events_lost(partition, entry, trimmed)
 
     def is_deleted(self, partition: int, entry: FeedEntry) -> Operation[bool]:
         """Return whether the feed has a deletion of the workflow after an entry."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.operations.feed_entries import FeedEntry, read_entry
+from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry, read_entry
+from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
-from runic_redis.protocol.effects import Batch, Command, key_command
+from runic_redis.protocol.effects import Batch, Command, call_script
 
 
 class Source:
@@ -17,69 +18,147 @@ class Source:
         number: the partition's number.
         key: the key of its feed.
         place: the place after the last commit that was returned.
+        paged: the place after the last entry that is in a page.
         entries: entries that were read ahead.
         read_to: the position up to which entries were read.
         at_end: whether the last read of entries found no more.
         is_done: whether the reader's last position is reached.
+        import_entries: how many entries of an imported workflow to read at once.
+        rebuilder: reads what the workflows hold, during a rebuild.
+        events_prefix: what the keys of its workflows' streams begin with.
     """
 
-    __slots__ = ("at_end", "entries", "import_entries", "is_done", "key", "number", "place", "read_to")
+    __slots__ = (
+        *("_until", "at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number"),
+        *("paged", "place", "read_to", "rebuilder"),
+    )
 
-    def __init__(self, number: int, key: str, place: Place) -> None:
+    def __init__(self, context: Context, number: int, place: Place, until: int | None) -> None:
         self.number = number
-        self.key = key
+        self._until = until
+        self.key = context.keys.feed(number)
+        self.events_prefix = context.keys.events(number, "")
         self.reset(place)
 
     def reset(self, place: Place) -> None:
         """Go back to a place."""
-        self.place = place
+        self.place = self.paged = place
         self.entries: deque[FeedEntry] = deque()
         self.read_to = place.position
-        self.at_end = self.is_done = False
+        self.at_end = False
+        self.is_done = self._until is not None and place.position >= self._until and place.rebuilding is None
         self.import_entries = 1
+        self.rebuilder: Rebuilder | None = None
 
-    def take(self, reply: Sequence[Any], until: int | None) -> bool:
-        """Add entries that were read. Return whether they fit those before them without a gap."""
+    def move(self, place: Place) -> None:
+        """Note that the commits up to a place were returned."""
+        self.place = place
+        if self.paged.position < place.position:
+            self.paged = place
+
+    def take(self, reply: Sequence[Any]) -> bool:
+        """Add entries that were read. Return whether they follow those before them without a gap."""
+        key, entries, read_to, until = self.key, self.entries, self.read_to, self._until
         for raw in reply:
-            entry = read_entry(raw, self.key)
-            if until is not None and entry.position > until:
+            entry = read_entry(raw, key)
+            position = entry.position
+            if until is not None and position > until:
                 self.is_done = True
                 break
-            is_inside = not self.entries and self.read_to == self.place.position and entry.start < self.read_to
-            if entry.start != self.read_to and not is_inside:
+            start = position - entry.span
+            # The reader's place may be inside an import, which has one entry.
+            if start != read_to and not (start < read_to == self.place.position and not entries):
                 return False
-            self.entries.append(entry)
-            self.read_to = entry.position
+            entries.append(entry)
+            self.read_to = read_to = position
+            self.is_done = position == until
         return True
 
 
 class Run:
-    """Commits of a workflow that follow each other in a page: one XRANGE reads them."""
+    """Commits of a workflow that follow each other in a page. They are read together.
 
-    __slots__ = ("end", "entries", "start", "workflow_id")
+    Attributes:
+        start: the workflow's cursor before them.
+        cursor: the cursor after them.
+        steps: their places in the page.
+    """
 
-    def __init__(self, step: int, entry: FeedEntry) -> None:
-        self.workflow_id = entry.workflow_id
+    __slots__ = ("cursor", "start", "steps")
+
+    def __init__(self, entry: FeedEntry, step: int) -> None:
         self.start = entry.cursor - entry.span
-        self.end = entry.cursor
-        # Each with the step of the page that it is.
-        self.entries = [(step, entry)]
+        self.cursor = entry.cursor
+        self.steps = [step]
 
-    def command(self, context: Context) -> Command:
-        """Return the command that reads their events."""
-        key = context.keys.workflow(self.workflow_id).events
-        return key_command("XRANGE", key, f"{self.start + 1}-0", f"{self.end}-{self.entries[-1][1].ms}")
 
-    def take(self, reply: Sequence[Any], found: list[Sequence[Any]]) -> None:
-        """Set the found entries of each commit's step; none if the last one of the commit is not in the reply."""
-        at = 0
-        for step, entry in self.entries:
-            wanted = b"%d-%d" % (entry.cursor, entry.ms)
-            for place in range(at, len(reply)):
-                if reply[place][0] == wanted:
-                    found[step] = reply[at : place + 1]
-                    at = place + 1
-                    break
+class Part:
+    """The part of a page that comes from one source: one call of lua/read_commits.lua reads it.
+
+    Attributes:
+        source: the source.
+        before: the place before its first entry in the page.
+        last: its last entry in the page.
+        runs: the commits to read.
+        fill_size: how many entries are read ahead, if any.
+    """
+
+    __slots__ = ("_open", "before", "fill_size", "last", "runs", "source")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.before = source.paged
+        self.last: FeedEntry | None = None
+        self.runs: list[Run] = []
+        self._open: dict[str, Run] = {}
+        self.fill_size = 0
+
+    def add(self, entry: FeedEntry, step: int, prefix: str) -> None:
+        """Add an entry. Its commit is read if its workflow's id begins with the prefix."""
+        self.last = entry
+        workflow_id = entry.workflow_id
+        if entry.kind is COMMIT and workflow_id.startswith(prefix):
+            run = self._open.get(workflow_id)
+            if run is not None and run.cursor == entry.cursor - entry.span:
+                run.cursor = entry.cursor
+                run.steps.append(step)
+                return
+            self._open[workflow_id] = run = Run(entry, step)
+            self.runs.append(run)
+        elif entry.kind is DELETED and workflow_id in self._open:
+            # The events before it in the page are gone.
+            del self._open[workflow_id]
+
+    def command(self, steps: Sequence[tuple[Source, FeedEntry]]) -> Command:
+        """Return the call that reads it."""
+        source = self.source
+        keys = [source.key]
+        if self.last is not None:
+            source.paged = self.last.place
+        before_id = self.before.entry_id if self.before.ms else ""
+        args = [before_id, source.paged.entry_id if self.last else "", f"{source.read_to + 1}-0", str(self.fill_size)]
+        for run in self.runs:
+            keys.append(source.events_prefix + steps[run.steps[0]][1].workflow_id)
+            args += (f"{run.start + 1}-0", str(len(run.steps)))
+            for step in run.steps:
+                entry = steps[step][1]
+                args.append(f"{entry.cursor}-{entry.ms}")
+        return call_script("read_commits", keys, args)
+
+    def take(self, reply: Sequence[Any], found: list[Any]) -> list[Any]:
+        """Note what was found of each step's commit. Return the entries that were read ahead."""
+        at = 2 + 3 * reply[1]
+        ahead = [(reply[place], reply[place + 1 : place + 3]) for place in range(2, at, 3)]
+        for run in self.runs:
+            for step in run.steps:
+                count = reply[at]
+                if type(count) is not int:
+                    found[step] = count, reply[at + 1], reply[at + 2]
+                    at += 3
+                else:
+                    found[step] = [reply[place : place + 4] for place in range(at + 1, at + 1 + 4 * count, 4)]
+                    at += 1 + 4 * count
+        return ahead
 
 
 class Page(NamedTuple):
@@ -87,14 +166,10 @@ class Page(NamedTuple):
 
     Attributes:
         steps: its entries, each with its source, in the order in which they are returned.
-        runs: the commits to read.
-        lasts: the last entry of each source in it.
-        fills: the sources that are read ahead with it.
-        batch: the commands that read it.
+        parts: what is read from each source.
+        batch: the commands that read the parts.
     """
 
     steps: list[tuple[Source, FeedEntry]]
-    runs: list[Run]
-    lasts: dict[Source, FeedEntry]
-    fills: list[Source]
+    parts: list[Part]
     batch: Batch

@@ -3,7 +3,8 @@
 Subclass the contracts that a store fulfils, and give the `opener` fixture. It returns a callable without arguments that
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
-`elsewhere` fixture. For `ProjectionContract`, the opener makes a namespace with a feed.
+`elsewhere` fixture. For `FeedContract`, `SubscriptionContract` and `ProjectionContract`, the opener makes a namespace
+with a feed.
 
     from functools import partial
     import pytest
@@ -28,12 +29,14 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_
 from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
+from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
+from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
@@ -41,6 +44,7 @@ __all__ = [
     "BadInputContract",
     "ConcurrencyContract",
     "FactContract",
+    "FeedContract",
     "LeaseContract",
     "LogContract",
     "ProjectionContract",
@@ -48,6 +52,7 @@ __all__ = [
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
+    "SubscriptionContract",
     "TailContract",
     "WorkflowContract",
 ]
@@ -61,6 +66,8 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     TailContract,
+    FeedContract,
+    SubscriptionContract,
     ProjectionContract,
     WorkflowContract,
     BadInputContract,

@@ -40,7 +40,7 @@ def stopping(store: Any, name: str, **options: Any) -> Any:
     return made[0]
 
 
-def write(store: Any, commits: int = 30) -> dict[str, int]:
+def append_counts(store: Any, commits: int = 30) -> dict[str, int]:
     """Append commits of one to three events to some workflows. Return the sum of the numbers in each."""
     sums: dict[str, int] = {}
     for number in range(commits):
@@ -60,7 +60,7 @@ class ProjectionContract(Contract):
     """`projection`, in a namespace that has a feed: the opener makes it so."""
 
     def test_each_event_is_in_the_state_once(self, store: Any) -> None:
-        sums = write(store)
+        sums = append_counts(store)
         with projection(store, "totals", total, {}) as totals:
             totals.catch_up()
             assert totals.state == sums
@@ -71,7 +71,7 @@ class ProjectionContract(Contract):
             assert totals.state == {**sums, "order-1": sums["order-1"] + 3}
 
     def test_the_next_entry_goes_on_from_what_is_saved(self, store: Any) -> None:
-        sums = write(store)
+        sums = append_counts(store)
         with projection(store, "totals", total, {}) as totals:
             totals.catch_up()
         store.append("order-1", numbered(2))
@@ -89,7 +89,7 @@ class ProjectionContract(Contract):
 
     def test_any_process_reads_the_saved_state(self, store: Any, opener: Opener) -> None:
         assert store.load_projection("totals") is None
-        sums = write(store)
+        sums = append_counts(store)
         with projection(store, "totals", total, {}, version=3) as totals:
             assert store.load_projection("totals") is None
             totals.catch_up()
@@ -99,7 +99,7 @@ class ProjectionContract(Contract):
             assert abs(saved.time - datetime.now(UTC)) < timedelta(hours=1)
 
     def test_the_positions_are_those_of_the_state(self, store: Any) -> None:
-        write(store)
+        append_counts(store)
         with projection(store, "count", count, 0) as counted:
             counted.catch_up()
             positions = counted.positions
@@ -108,7 +108,7 @@ class ProjectionContract(Contract):
         assert [one.workflow_id for one in store.feed(after=positions)] == ["order-1"]
 
     def test_the_initial_state_is_not_changed(self, store: Any) -> None:
-        write(store)
+        append_counts(store)
         initial: dict[str, int] = {}
         with projection(store, "totals", total, initial) as totals:
             totals.catch_up()
@@ -223,7 +223,7 @@ class ProjectionContract(Contract):
         assert store.load_projection("count").state == 3
 
     def test_a_newer_version_takes_over_once_it_has_caught_up(self, store: Any) -> None:
-        sums = write(store)
+        sums = append_counts(store)
         with projection(store, "p", count, 0) as old:
             old.catch_up()
         with (
@@ -259,7 +259,7 @@ class ProjectionContract(Contract):
         assert store.load_projection("p").state == 10
 
     def test_a_third_version_replaces_one_that_is_built(self, store: Any) -> None:
-        write(store)
+        append_counts(store)
         with projection(store, "p", count, 0) as first:
             first.catch_up()
         with projection(store, "p", count, 1000, version=2) as second:
@@ -312,7 +312,7 @@ class ProjectionContract(Contract):
         assert store.load_projection("count").state == 3
 
     def test_a_runner_that_was_replaced_saves_nothing(self, store: Any) -> None:
-        write(store)
+        append_counts(store)
         with projection(store, "count", count, 0) as counted:
             counted.catch_up()
             store.delete_projection("count")
@@ -395,7 +395,7 @@ class ProjectionContract(Contract):
         store.delete_projection("count")
 
     def test_projections_do_not_know_each_other(self, store: Any) -> None:
-        write(store)
+        append_counts(store)
         with projection(store, "a", count, 0) as a, projection(store, "b", count, 5) as b:
             a.catch_up()
             b.catch_up()
