@@ -408,7 +408,7 @@ class FeedContract(Contract):
     )
     def test_a_bad_argument_of_a_feed_is_refused(self, store: Any, options: dict[str, Any]) -> None:
         store.append("order-1", numbered(1))
-        error = raised_error(options, partial(read, store, **options), InvalidArgument)
+        error = raised_error(options, partial(read_feed, store, **options), InvalidArgument)
         assert isinstance(error, StoreError)
 
 
