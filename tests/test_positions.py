@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import FrozenInstanceError
 from typing import Any
 
@@ -40,11 +41,8 @@ def test_texts_are_equal_only_if_the_positions_are(one: Positions, other: Positi
 
 @given(st.text("0123456789-~,% a", max_size=12))
 def test_a_text_is_positions_in_their_form_or_an_error(text: str) -> None:
-    try:
+    with suppress(InvalidArgument):
         read = Positions.parse(text)
-    except InvalidArgument as error:
-        assert len(str(error)) < 200
-    else:
         assert Positions.parse(str(read)) == read
 
 

@@ -18,7 +18,7 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, IMPORTED, FeedEntry, entry_parts, whole_commits
+from runic_redis.operations.feed_entries import COMMIT, IMPORTED, VOID, FeedEntry, entry_parts, whole_commits
 from runic_redis.operations.feed_losses import Missing, check_places
 from runic_redis.operations.feed_pages import Page, Part, Source
 from runic_redis.operations.feed_starts import Start, check_start, find_places
@@ -252,8 +252,11 @@ class FeedReader:
             source = sources[number]
             entries = source.entries
             entry = entries[0]
-            if entry.kind is IMPORTED and entry.workflow_id.startswith(self._prefix):
-                return steps or [(source, entry)]
+            if entry.kind is IMPORTED:
+                if entry.workflow_id.startswith(self._prefix):
+                    return steps or [(source, entry)]
+                # The reader passes over it, and a page may begin with it.
+                entry = entry._replace(kind=VOID)
             entries.popleft()
             steps.append((source, entry))
             bytes_left -= entry.size

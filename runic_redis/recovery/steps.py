@@ -1,5 +1,7 @@
 """Run the same logic on both kinds of store: a generator yields calls of the store and receives their results."""
 
+import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from inspect import isawaitable, iscoroutine
@@ -27,7 +29,14 @@ class StoreCall:
     take: Callable[[Any], None] | None = None
 
 
-Steps: TypeAlias = Generator[StoreCall, Any, T]
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause of some seconds, between calls of the store."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator[StoreCall | Pause, Any, T]
 
 
 def run_steps(steps: Steps[T], store: Any) -> T:
@@ -36,6 +45,10 @@ def run_steps(steps: Steps[T], store: Any) -> T:
         step = next(steps)
         while True:
             result = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                step = next(steps)
+                continue
             try:
                 called = getattr(store, step.method)(*step.args, **step.kwargs)
                 if isawaitable(called) or hasattr(called, "__aiter__"):
@@ -60,6 +73,10 @@ async def run_steps_async(steps: Steps[T], store: Any) -> T:
         step = next(steps)
         while True:
             result = None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                step = next(steps)
+                continue
             try:
                 called = _started_call(store, step)
                 if step.take is None:
@@ -93,13 +110,14 @@ def _for_asyncio(store: Any, called: Any) -> InvalidType:
     if iscoroutine(called):
         called.close()  # prevents Python's warning that it was never awaited
     return InvalidType(
-        f"The {type(store).__name__} is for asyncio: use async_session or AsyncFactResolver with it. Nothing was sent."
+        f"The {type(store).__name__} is for asyncio: use async_session, async_projection or AsyncFactResolver with "
+        "it. Nothing was sent."
     )
 
 
 def _not_for_asyncio(store: Any, method: str) -> InvalidType:
     done = "Nothing was changed." if method.startswith(("load", "stream")) else "The call took effect."
     return InvalidType(
-        f"The {type(store).__name__} is not for asyncio: its method {method} cannot be awaited. {done} Use session or "
-        "FactResolver with it, or an AsyncRedisStore."
+        f"The {type(store).__name__} is not for asyncio: its method {method} cannot be awaited. {done} Use session, "
+        "projection or FactResolver with it, or an AsyncRedisStore."
     )
