@@ -1,7 +1,7 @@
 -- Move a consumer's partition of a subscription: store its position, what is parked, and how often a commit failed.
 --
 -- KEYS[1]   subscription  hash of the partition in the subscription: position, owner, fence, until, lease_ms,
---                         attempts, reason, sequence
+--                         attempts, reason, died, sequence
 -- KEYS[2]   parked        hash of the partition's parked commits in the subscription, by their place in the feed
 -- KEYS[3]   feed          stream of the partition's commits
 -- KEYS[4]   partition     hash of the partition: feed_trimmed
@@ -10,21 +10,24 @@
 -- ARGV[3]   the new position, or '' if it stays
 -- ARGV[4]   how often the next commit has failed
 -- ARGV[5]   the reason of its last failure
--- ARGV[6]   '1' to release the lease
--- ARGV[7…]  parked commits: for each its place, and the commit; '' to remove it
+-- ARGV[6]   'suspect' if a consumer has died since the position was reached, 'trying' if this one tries the next
+--           commit then; else ''
+-- ARGV[7]   '1' to release the lease
+-- ARGV[8…]  parked commits: for each its place, and the commit; '' to remove it
 -- Reply     integer: 1
 -- Errors    LEASE_LOST <owner, percent-encoded>; FEED_CHANGED, if the feed does not have the new position; DAMAGED
 --           <what>
 --
 -- A call that is sent twice, or delivered late, changes nothing: a later one has a higher number. So the position
--- never goes back. After a failover the feed may lack commits that were read, and have others at their positions. Their
--- acknowledgement is rejected, so a stored position always belongs to the history that the server has.
+-- never goes back. After a failover the feed may lack commits that were read, and have others at their positions.
+-- Their acknowledgement is rejected, so a stored position always belongs to the history that the server has.
 
 --@include numbers
 --@include owner
 
 local subscription, parked, feed, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local token, number, position, attempts, reason, is_released = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local token, number, position, attempts, reason, died = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local is_released = ARGV[7]
 
 local state = redis.call('HMGET', subscription, 'fence', 'owner', 'sequence')
 local sequence = as_count(state[3])
@@ -47,7 +50,8 @@ if attempts == '0' then
 else
   redis.call('HSET', subscription, 'attempts', attempts, 'reason', reason)
 end
-for at = 7, #ARGV, 2 do
+if died == '' then redis.call('HDEL', subscription, 'died') else redis.call('HSET', subscription, 'died', died) end
+for at = 8, #ARGV, 2 do
   local place, commit = ARGV[at], ARGV[at + 1]
   if commit == '' then redis.call('HDEL', parked, place) else redis.call('HSET', parked, place, commit) end
 end
