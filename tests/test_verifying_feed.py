@@ -179,7 +179,9 @@ def test_a_feed_that_cannot_go_on_begins_again(store: RedisStore, feed: Feed, na
     for after in (end, Positions.parse("0"), Positions.parse("1")):
         with pytest.raises(FeedTrimmed, match="rebuild"):
             read(store, after=after)
-    # Writers go on, and so does who begins now.
+    # The remedy reads all that is there. Writers go on, and so does who begins now.
+    rebuilt = [cursor for _, cursor in read(store, start="rebuild")]
+    assert rebuilt == [*range(2, 9, 2), *range(10, store.cursor("last") + 1)]
     now = read(store, start="now")
     assert now == []
     cursor = store.append("last", [{"n": "after"}])
