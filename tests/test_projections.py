@@ -205,7 +205,7 @@ def test_if_the_commits_of_the_saved_state_are_lost_it_says_so_and_what_helps(bo
         saved = {key: dumped for key, dumped in keys_of(board).items() if b"projection" in key}
         set_back(board, {**feeds, **saved})
         for _ in range(2):
-            with pytest.raises(CommitsLost, match="'count' cannot go on from its saved state. Call its method rebuild"):
+            with pytest.raises(CommitsLost, match=r"'count' cannot go on .* Call its method rebuild"):
                 counted.catch_up()
     found = store.load_projection("count")
     assert found is not None
@@ -234,20 +234,10 @@ def test_a_projection_needs_a_feed(namespace: str) -> None:
 
 
 def test_a_projection_has_the_kind_of_store_of_its_flavour(namespace: str) -> None:
-    store = AsyncRedisStore.from_url(f"memory://{namespace}", feed=True)
-
-    async def main() -> None:
-        async with store:
-            with (
-                pytest.raises(InvalidType, match="use async_session, async_projection"),
-                projection(store, "count", count, 0),
-            ):
-                pass
-        with RedisStore.from_url(f"memory://{namespace}") as other:
-            with pytest.raises(InvalidType, match="not for asyncio"):
-                await async_projection(other, "count", count, 0).__aenter__()
-
-    asyncio.run(main())
+    with pytest.raises(InvalidType, match=r"for asyncio: use async_projection"):
+        projection(AsyncRedisStore.from_url(f"memory://{namespace}"), "count", count, 0)
+    with RedisStore.from_url(f"memory://{namespace}") as store, pytest.raises(InvalidType, match="not for asyncio"):
+        async_projection(store, "count", count, 0)
 
 
 def test_the_name_of_a_subscription_is_taken(board: Board) -> None:
@@ -368,7 +358,7 @@ def test_a_projection_that_is_killed_has_the_correct_sum(valkey: RunningServer, 
             worker.wait()
             said, errors = worker.stdout.read(), worker.stderr.read()
             entered += [line for line in said.splitlines() if line.startswith("entered")]
-            assert not errors
+            assert "Traceback" not in errors, errors
             worker.close()
         expected = sum(writer.last for writer in writers)  # type: ignore[attr-defined]
         for worker in workers:

@@ -1,6 +1,5 @@
 """Projections in the store: their leases, and their states with their positions."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument,
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.records import EPOCH, read_cursor
 from runic_redis.operations.settings import make_namespace
+from runic_redis.operations.subscriptions import Settings, check_same, read_settings
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import (
     Argument,
@@ -27,7 +27,6 @@ from runic_redis.protocol.effects import (
 from runic_redis.protocol.refusals import ask, checked
 
 _WHAT = "The name of a projection"
-_KIND = "projection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Saved(NamedTuple):
 
 
 def acquire_projection(
-    context: Context, name: str, version: int, owner: str, ttl_ms: int
+    context: Context, name: str, version: int, settings: Settings, owner: str, ttl_ms: int
 ) -> Operation[tuple[Runner, Saved]]:
     """Register a projection, acquire the lease of its runner, and return what is saved of this version.
 
@@ -85,7 +84,7 @@ def acquire_projection(
             "was changed. Make a namespace with feed=True, and copy the workflows with 'runic-redis copy'."
         )
     yield from make_namespace(context)
-    yield from _register(context, name)
+    yield from _register(context, name, settings)
     # The id of the call is among the arguments, so a retry has the same.
     arguments: list[Argument] = [own_id(), owner, str(ttl_ms), str(version)]
     reply = yield from ask(call_script("acquire_projection", _both_keys(context, name), arguments))
@@ -95,24 +94,16 @@ def acquire_projection(
     return Runner(name, version, int(token)), _read_saved(context, name, int(number), positions, data)
 
 
-def _register(context: Context, name: str) -> Operation[None]:
+def _register(context: Context, name: str, settings: Settings) -> Operation[None]:
     """Add a projection to the readers of the feed. From then on, no trimming passes its positions."""
     key = context.keys.subscriptions
-    settings = json.dumps({"kind": _KIND, "created": context.now_ms()})
-    commands = [key_command("HSETNX", key, name, settings), key_command("HGET", key, name)]
+    commands = [key_command("HSETNX", key, name, settings.encode()), key_command("HGET", key, name)]
     _, found = checked((yield Batch(commands)), commands)
-    try:
-        kind = json.loads(found)["kind"]
-    except (ValueError, TypeError, KeyError):
-        raise DecodeError(
-            f"The settings of the projection {name!r}, in the key {key!r}, are damaged: {found!r:.80}. Nothing was "
-            f"changed. Delete the field {name!r} there; the projection then writes it again."
-        ) from None
-    if kind != _KIND:
-        raise InvalidArgument(
-            f"{name!r} is the name of a {kind} of this namespace. Nothing was changed. Give the projection another "
-            "name."
-        )
+    stored = read_settings(name, found, key)
+    if stored.kind != settings.kind:
+        check_same(name, settings, stored)
+    elif stored.filter != settings.filter:  # of another version
+        yield from ask(key_command("HSET", key, name, settings._replace(created=stored.created).encode()))
 
 
 def _not_acquired(reply: ErrorReply, name: str, version: int) -> LeaseHeld | InvalidArgument:

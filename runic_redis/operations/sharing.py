@@ -12,6 +12,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from runic_redis.context import Context
+from runic_redis.errors import InvalidArgument
 from runic_redis.operations.feed_starts import Start, find_places
 from runic_redis.operations.leasing import milliseconds
 from runic_redis.operations.settings import make_namespace
@@ -34,6 +35,9 @@ class Leases:
         ttl: how many seconds a lease lasts.
         clock: the monotonic time of this process, in seconds.
 
+    Raises:
+        InvalidArgument: no lease would last.
+
     Attributes:
         lock: held while the shares, or what is to be stored of them, are used.
         consumer_id: the id of the consumer.
@@ -42,6 +46,8 @@ class Leases:
     """
 
     def __init__(self, context: Context, name: str, settings: Settings, ttl: float, clock: Callable[[], float]) -> None:
+        if not ttl:
+            raise InvalidArgument("ttl is 0 seconds, so no lease would last; nothing was sent.")
         self._context = context
         self._name = name
         self._settings = settings
@@ -147,6 +153,10 @@ class Leases:
             keys.partition(partition),
         ]
         return call_script("lease_subscription", touched, [self.consumer_id, str(self._ttl_ms), str(seen), str(start)])
+
+    def keep(self, share: Share) -> None:
+        """Note that a lease is not lost. The lock is held."""
+        share.is_lost = self.shares.setdefault(share.partition, share) is not share
 
     def leave(self) -> Operation[None]:
         """Count this consumer among the live ones no more."""

@@ -30,6 +30,7 @@ from runic_redis.operations.projections import (
     reload_projection,
     save_projection,
 )
+from runic_redis.operations.subscriptions import make_settings
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.protocol.following import Stop
@@ -86,10 +87,6 @@ class ProjectionCore(Generic[State]):
                     f"{what} is a coroutine function. A projection does not await it, so the state would be a "
                     "coroutine. Nothing was sent. Pass a plain function, which returns the state."
                 )
-        if not hasattr(store, "context"):
-            raise InvalidType(
-                f"The {type(store).__name__} has no feed. Nothing was sent. Use a RedisStore or an AsyncRedisStore."
-            )
         self.name = check_name(name, "The name of a projection")
         self.version = check_version(options.version)
         self.ttl = check_seconds(options.ttl, "ttl")
@@ -132,10 +129,13 @@ class ProjectionCore(Generic[State]):
     def acquire(self) -> Steps[Runner]:
         """Acquire the lease, when no other runner has it, and load what is saved."""
         until_s = None if self._wait_s is None else monotonic() + self._wait_s
-        arguments = (self._store.context, self.name, self.version, self.owner, max(1, round(self.ttl * 1000)))
+        context, ttl_ms = self._store.context, max(1, round(self.ttl * 1000))
+        settings = make_settings(context, "projection", "beginning", self._prefix, self._types)
         while True:
             try:
-                self._runner, saved = yield self._call(acquire_projection(*arguments))
+                self._runner, saved = yield self._call(
+                    acquire_projection(context, self.name, self.version, settings, self.owner, ttl_ms)
+                )
                 break
             except LeaseHeld as error:
                 left_s = None if until_s is None else until_s - monotonic()

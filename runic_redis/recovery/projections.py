@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from threading import RLock
 from typing import Any, Generic, Self
 
+from runic_redis.errors import InvalidType
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
@@ -18,6 +19,16 @@ from runic_redis.recovery.projection_core import ProjectionCore, ProjectionOptio
 from runic_redis.recovery.steps import Steps, run_steps, run_steps_async
 
 _EVERY_1000 = EveryEvents(1000)
+
+
+def _check_store(store: Any, *, asynchronous: bool) -> None:
+    if not hasattr(store, "context"):
+        raise InvalidType(
+            f"The {type(store).__name__} has no feed. Nothing was sent. Use a RedisStore or an AsyncRedisStore."
+        )
+    if hasattr(store, "__aenter__") is not asynchronous:
+        kind, function = ("not for asyncio", "projection") if asynchronous else ("for asyncio", "async_projection")
+        raise InvalidType(f"The {type(store).__name__} is {kind}: use {function} with it. Nothing was sent.")
 
 
 class _RunnerLeases:
@@ -245,6 +256,7 @@ def projection(
         LeaseHeld: on entry, another process runs this version, and still did after `wait_s` seconds.
         UnknownEventType: on entry, the saved state holds an object of a type that is not registered.
     """
+    _check_store(store, asynchronous=False)
     options = ProjectionOptions(version, prefix, types, policy, ttl, wait_s)
     return Projection(store, ProjectionCore(store, name, apply, initial, options))
 
@@ -263,5 +275,6 @@ def async_projection(
     wait_s: float | None = None,
 ) -> AsyncProjection[State]:
     """Return a projection on a store for asyncio; the parameters are those of `projection`."""
+    _check_store(store, asynchronous=True)
     options = ProjectionOptions(version, prefix, types, policy, ttl, wait_s)
     return AsyncProjection(store, ProjectionCore(store, name, apply, initial, options))

@@ -110,14 +110,13 @@ def _for_asyncio(store: Any, called: Any) -> InvalidType:
     if iscoroutine(called):
         called.close()  # prevents Python's warning that it was never awaited
     return InvalidType(
-        f"The {type(store).__name__} is for asyncio: use async_session, async_projection or AsyncFactResolver with "
-        "it. Nothing was sent."
+        f"The {type(store).__name__} is for asyncio: use async_session or AsyncFactResolver with it. Nothing was sent."
     )
 
 
 def _not_for_asyncio(store: Any, method: str) -> InvalidType:
     done = "Nothing was changed." if method.startswith(("load", "stream")) else "The call took effect."
     return InvalidType(
-        f"The {type(store).__name__} is not for asyncio: its method {method} cannot be awaited. {done} Use session, "
-        "projection or FactResolver with it, or an AsyncRedisStore."
+        f"The {type(store).__name__} is not for asyncio: its method {method} cannot be awaited. {done} Use session or "
+        "FactResolver with it, or an AsyncRedisStore."
     )

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from runic_redis.errors import EncodeError, InvalidArgument, InvalidType, LeaseHeld, LeaseLost, StoreError
+from runic_redis.errors import EncodeError, FeedTrimmed, InvalidArgument, InvalidType, LeaseHeld, LeaseLost, StoreError
 from runic_redis.operations.projections import Runner, Saved, acquire_projection, save_projection
+from runic_redis.operations.subscriptions import Settings
 from runic_redis.positions import Positions
 from runic_redis.recovery import ByRecoveryTime, EveryBytes, EveryEvents, SnapshotPolicy, projection
 from runic_redis.testing.base import Contract, Elsewhere, Opener, raised_error
 from runic_redis.testing.examples import OrderPaid, OrderPlaced, numbered
+
+SETTINGS = Settings("projection", "beginning", "", None, 0)
 
 
 def total(state: dict[str, int], commit: Any) -> dict[str, int]:
@@ -302,7 +305,7 @@ class ProjectionContract(Contract):
 
     def test_another_process_takes_over_when_the_lease_of_the_first_one_has_ended(self, store: Any) -> None:
         store.append("order-1", numbered(3))
-        dead, _ = store.run(acquire_projection(store.context, "count", 1, "dead", 1), "projection")
+        dead, _ = store.run(acquire_projection(store.context, "count", 1, SETTINGS, "dead", 1), "projection")
         with projection(store, "count", count, 0, wait_s=60) as counted:
             counted.catch_up()
             save = Saved(1, Positions.start(store.context.keys.partitions), store.encode_state(99))
@@ -328,7 +331,7 @@ class ProjectionContract(Contract):
         assert store.load_projection("count").state == another.state
 
     def test_a_save_that_arrives_late_changes_nothing(self, store: Any) -> None:
-        runner, _ = store.run(acquire_projection(store.context, "p", 1, "me", 10_000), "projection")
+        runner, _ = store.run(acquire_projection(store.context, "p", 1, SETTINGS, "me", 10_000), "projection")
         start = Positions.start(store.context.keys.partitions)
         saves = [Saved(number, start, store.encode_state(number)) for number in (1, 2, 3)]
         for save in (saves[0], saves[2], saves[1], saves[2]):
@@ -393,6 +396,73 @@ class ProjectionContract(Contract):
             store.delete_projection("count")
             assert store.load_projection("count") is None
         store.delete_projection("count")
+
+    def test_a_rebuild_computes_the_state_again_beside_the_saved_one(self, store: Any) -> None:
+        sums = append_counts(store)
+        with projection(store, "totals", total, {"before": 1}) as totals:
+            totals.catch_up()
+        seen = []
+
+        def apply(state: dict[str, int], commit: Any) -> dict[str, int]:
+            seen.append(store.load_projection("totals").state)
+            return total(state, commit)
+
+        with projection(store, "totals", apply, {}, policy=EveryEvents(5)) as totals:
+            totals.rebuild()
+            assert totals.state == sums
+            store.append("order-1", numbered(1))
+            totals.catch_up()
+        assert seen == [{**sums, "before": 1}] * (len(seen) - 1) + [sums]
+        assert store.load_projection("totals").state == {**sums, "order-1": sums["order-1"] + 1}
+
+    def test_a_rebuild_that_was_interrupted_goes_on(self, store: Any) -> None:
+        sums = append_counts(store)
+        with projection(store, "count", count, 1000) as counted:
+            counted.catch_up()
+        with stopping(store, "count") as half:
+            half.rebuild()
+            assert half.state < 10
+        assert store.load_projection("count").state > 1000
+        store.append("order-1", numbered(1))
+        with projection(store, "count", count, 2000) as counted:
+            assert counted.state == half.state
+            counted.catch_up()
+        assert store.load_projection("count").state == counted.state == sum(store.cursor(one) for one in sums)
+
+    def test_a_feed_that_was_trimmed_asks_for_a_rebuild(self, store: Any) -> None:
+        sums = append_counts(store)
+        store.trim_feed(keep=0)
+        with projection(store, "totals", total, {}) as totals:
+            with pytest.raises(FeedTrimmed, match=r"'totals' cannot go on .* Call its method rebuild"):
+                totals.catch_up()
+            totals.rebuild()
+            assert totals.state == sums
+
+    def test_a_feed_is_not_trimmed_past_a_projection(self, store: Any) -> None:
+        with projection(store, "count", count, 0) as counted:
+            append_counts(store)
+            store.trim_feed(keep=0)
+            counted.catch_up()
+            saved = store.load_projection("count").state
+            assert saved == sum(store.cursor(f"order-{number}") for number in range(7))
+            store.trim_feed(keep=0)
+            store.append("order-1", numbered(1))
+            counted.catch_up()
+            assert counted.state == saved + 1
+
+    def test_a_projection_is_listed_with_its_lag(self, store: Any) -> None:
+        with projection(store, "count", count, 0, prefix="order-") as counted:
+            counted.catch_up()
+            append_counts(store)
+            (status,) = store.subscriptions()
+            events = sum(store.cursor(f"order-{number}") for number in range(7))
+            assert (status.name, status.kind, status.prefix) == ("count", "projection", "order-")
+            assert status.lag_events == events
+            counted.catch_up()
+            (status,) = store.subscriptions()
+            assert (status.lag_events, status.positions) == (0, counted.positions)
+        store.delete_projection("count")
+        assert store.subscriptions() == []
 
     def test_projections_do_not_know_each_other(self, store: Any) -> None:
         append_counts(store)
