@@ -14,7 +14,7 @@ from runic_redis.protocol.effects import Operation, key_command
 from runic_redis.protocol.refusals import ask_all
 from runic_redis.testing.base import Contract
 from runic_redis.testing.examples import append_each, numbered
-from runic_redis.testing.feed import assert_no_gaps, by_workflow, read
+from runic_redis.testing.feed import assert_no_gaps, by_workflow, read_feed
 
 
 def run(store: Any, *commands: tuple[str, ...]) -> list[Any]:
@@ -52,7 +52,7 @@ class FeedDamage(Contract):
 
     def test_lost_events_are_not_passed_over(self, store: Any) -> None:
         append_each(store, "order-1", numbered(6))
-        commits = read(store)
+        commits = read_feed(store)
         events = store.context.keys.workflow("order-1").events
         (entries,) = run(store, ("XRANGE", events, "-", "+"))
         run(store, ("XDEL", events, entries[3][0]))
@@ -61,15 +61,15 @@ class FeedDamage(Contract):
                 with pytest.raises(CommitsLost, match="order-1") as caught:
                     list(feed)
                 assert caught.value.expected == 4
-            assert read(store, until=feed.positions) == commits[:3]
-        assert read(store, after=commits[3].positions) == commits[4:]
+            assert read_feed(store, until=feed.positions) == commits[:3]
+        assert read_feed(store, after=commits[3].positions) == commits[4:]
 
     @pytest.mark.parametrize("place", [0, 1, -1], ids=["first", "middle", "last"])
     def test_a_part_of_a_large_commit_is_not_returned(self, store: Any, place: int) -> None:
         store.append("order-1", numbered(1))
         store.append("order-1", [{"n": n, "text": "x" * 400_000} for n in range(10)])
         store.append("order-1", numbered(1))
-        commits = read(store)
+        commits = read_feed(store)
         events = store.context.keys.workflow("order-1").events
         (entries,) = run(store, ("XRANGE", events, "2-0", "11-9999999999999"))
         assert len(entries) > 2
@@ -78,12 +78,12 @@ class FeedDamage(Contract):
             assert next(feed) == commits[0]
             with pytest.raises((CommitsLost, DecodeError)):
                 next(feed)
-        assert read(store, after=commits[1].positions) == commits[2:]
+        assert read_feed(store, after=commits[1].positions) == commits[2:]
 
     @pytest.mark.parametrize("lost", range(4))
     def test_lost_entries_of_the_feed_are_not_passed_over(self, store: Any, lost: int) -> None:
         append_each(store, "order-1", numbered(4))
-        commits = read(store)
+        commits = read_feed(store)
         _, entries = positions_in(store, "order-1")
         run(store, ("XDEL", feed_of(store, "order-1"), entries[lost].decode()))
         assert read_until_lost(store) == commits[:lost]
@@ -91,14 +91,14 @@ class FeedDamage(Contract):
             if number < lost:
                 assert read_until_lost(store, after=one.positions) == commits[number + 1 : lost]
             elif number > lost:
-                assert read(store, after=one.positions) == commits[number + 1 :]
+                assert read_feed(store, after=one.positions) == commits[number + 1 :]
         if lost < 3:
             # It cannot be told whether the reader's commit is the same.
             assert len(read_until_lost(store, after=commits[lost].positions)) == 0
 
     def test_a_lost_feed_is_noticed_at_every_position(self, store: Any) -> None:
         append_each(store, "order-1", numbered(4))
-        commits = read(store)
+        commits = read_feed(store)
         with closing(store.feed()) as feed:
             assert list(feed) == commits
             run(store, ("DEL", feed_of(store, "order-1")))
@@ -107,9 +107,9 @@ class FeedDamage(Contract):
                 list(feed)
         for one in commits:
             with pytest.raises(CommitsLost):
-                read(store, after=one.positions)
+                read_feed(store, after=one.positions)
         with pytest.raises(CommitsLost):
-            read(store)
+            read_feed(store)
 
     def test_a_flushed_server_is_noticed(self, store: Any) -> None:
         append_each(store, "order-1", numbered(4))
@@ -127,24 +127,24 @@ class FeedDamage(Contract):
                 for reader in (feed, follower):
                     with pytest.raises(CommitsLost):
                         next(reader)
-        assert [one.events for one in read(store)] == [[event] for event in numbered(4, 10) + numbered(4, 20)]
+        assert [one.events for one in read_feed(store)] == [[event] for event in numbered(4, 10) + numbered(4, 20)]
 
     def test_positions_above_the_server_s_are_lost(self, store: Any) -> None:
         store.append("order-1", numbered(2))
-        (commit,) = read(store)
+        (commit,) = read_feed(store)
         places = list(commit.positions.places)
         for place in (Place(3), Place(3, commit.positions.places[commit.partition].ms), Place(2, 1)):
             places[commit.partition] = place
             with pytest.raises(CommitsLost):
-                read(store, after=Positions(tuple(places)))
+                read_feed(store, after=Positions(tuple(places)))
         places[commit.partition] = Place(2)
-        assert read(store, after=Positions(tuple(places))) == []
+        assert read_feed(store, after=Positions(tuple(places))) == []
 
     @pytest.mark.parametrize("key", ["feed", "events", "partition", "meta", "index"])
     def test_a_foreign_value_changes_nothing_and_leaves_no_gap(self, store: Any, key: str) -> None:
         store.append("order-1", numbered(2))
         store.append("order-2", numbered(1))
-        before = read(store)
+        before = read_feed(store)
         keys = store.context.keys.workflow("order-1")
         name = getattr(keys, key)
         run(store, ("RENAME", name, f"{name}:aside"), ("SET", name, "foreign"))
@@ -158,9 +158,9 @@ class FeedDamage(Contract):
                 write()
         run(store, ("DEL", name), ("RENAME", f"{name}:aside", name))
         assert list(store.stream("order-1")) == numbered(2)
-        assert read(store) == before
+        assert read_feed(store) == before
         store.append("order-1", numbered(1, 3))
-        found = read(store)
+        found = read_feed(store)
         assert by_workflow(found)["order-1"] == [(2, numbered(2), False), (3, numbered(1, 3), False)]
         with closing(store.feed(after=before[-1].positions)) as feed:
             assert [one.events for one in feed] == [numbered(1, 3)]
@@ -171,7 +171,7 @@ class FeedDamage(Contract):
     def test_a_workflow_is_not_created_at_a_foreign_value(self, store: Any, key: str) -> None:
         # All are of one partition.
         store.append("order-{1}", numbered(2))
-        before = read(store)
+        before = read_feed(store)
         name = getattr(store.context.keys.workflow("order-{1}"), key)
         run(store, ("RENAME", name, f"{name}:aside"), ("SET", name, "foreign"))
         for number, write in enumerate(
@@ -186,24 +186,24 @@ class FeedDamage(Contract):
                 write(f"new-{number}-{{1}}")
         run(store, ("DEL", name), ("RENAME", f"{name}:aside", name))
         assert list(store.list()) == ["order-{1}"]
-        assert read(store) == before
+        assert read_feed(store) == before
         assert positions_in(store, "order-{1}")[0] == 2
         store.append("new-{1}", numbered(1))
-        assert_no_gaps(read(store))
+        assert_no_gaps(read_feed(store))
 
     def test_a_lost_partition_hash_stops_writes_and_readers(self, store: Any) -> None:
         store.append("order-1", numbered(2))
-        commits = read(store)
+        commits = read_feed(store)
         keys = store.context.keys.workflow("order-1")
         run(store, ("RENAME", keys.partition, f"{keys.partition}:aside"))
         with pytest.raises(StoreError):
             store.append("order-1", numbered(1))
         with pytest.raises(CommitsLost):
-            read(store, after=commits[0].positions)
+            read_feed(store, after=commits[0].positions)
         run(store, ("DEL", keys.partition), ("RENAME", f"{keys.partition}:aside", keys.partition))
-        assert read(store) == commits
+        assert read_feed(store) == commits
         store.append("order-1", numbered(1, 3))
-        assert_no_gaps(read(store))
+        assert_no_gaps(read_feed(store))
 
     @pytest.mark.parametrize(
         "fields",
@@ -213,4 +213,4 @@ class FeedDamage(Contract):
         store.append("order-1", numbered(2))
         run(store, ("XADD", feed_of(store, "order-1"), "3-9999999999999", *fields))
         with pytest.raises(DecodeError, match=r"9999999999999.*damaged"):
-            read(store)
+            read_feed(store)

@@ -1,7 +1,7 @@
 -- Include `numbers` before this part. A namespace without a feed passes the index in place of the feed.
 
--- Return the error that keeps an entry from being added to a partition's feed, or nothing. A foreign value at a key, and
--- a user who may not count, are rejected here, before anything is written.
+-- Return the error that keeps an entry from being added to a partition's feed, or nothing. A foreign value at a key,
+-- and a user who may not count, are rejected here, before anything is written.
 local function feed_error(feed, index, partition)
   if feed == index then return nil end
   local last = redis.call('XREVRANGE', feed, '+', '-', 'COUNT', 1)[1]

@@ -20,7 +20,7 @@ from runic_redis.testing.examples import OrderPaid, OrderPlaced, append_each, nu
 ORDERS = [f"order-{number}" for number in range(5)]
 
 
-def read(store: Any, **options: Any) -> list[Any]:
+def read_feed(store: Any, **options: Any) -> list[Any]:
     """Return the commits that a feed has now."""
     with closing(store.feed(**options)) as feed:
         return list(feed)
@@ -66,7 +66,7 @@ class FeedContract(Contract):
 
     def test_each_commit_comes_once_and_whole_and_those_of_a_workflow_in_order(self, store: Any) -> None:
         written = write_orders(store)
-        commits = read(store)
+        commits = read_feed(store)
         assert sorted(without_place(commits), key=repr) == sorted(written, key=repr)
         for workflow_id in ORDERS:
             expected = [one for one in written if one[0] == workflow_id]
@@ -77,7 +77,7 @@ class FeedContract(Contract):
     def test_a_commit_has_the_times_and_events_of_its_stream(self, store: Any) -> None:
         write_orders(store)
         found: dict[str, list[tuple[Any, ...]]] = {}
-        for one in read(store):
+        for one in read_feed(store):
             found.setdefault(one.workflow_id, []).extend((one.time, event, one.metadata) for event in one.events)
         for workflow_id in ORDERS:
             records = [(one.time, one.event, one.metadata) for one in store.stream_records(workflow_id)]
@@ -87,51 +87,51 @@ class FeedContract(Contract):
         write_orders(store, 20)
         store.delete(ORDERS[0])
         store.save("log-1", numbered(1))
-        commits = read(store)
+        commits = read_feed(store)
         with closing(opener()) as other:
-            assert read(other) == commits
+            assert read_feed(other) == commits
             for number, one in enumerate(commits, 1):
                 text = Positions.parse(str(one.positions))
                 stored = Positions.from_json(json.loads(json.dumps(one.positions.to_json())))
                 assert text == stored == one.positions
-                assert read(other, after=stored) == commits[number:]
+                assert read_feed(other, after=stored) == commits[number:]
 
     def test_a_feed_knows_its_positions_at_each_step(self, store: Any) -> None:
         write_orders(store, 20)
-        commits = read(store)
+        commits = read_feed(store)
         with closing(store.feed()) as feed:
             for one in feed:
                 assert feed.positions == one.positions
-            assert read(store, after=feed.positions) == []
+            assert read_feed(store, after=feed.positions) == []
         with closing(store.feed(prefix="nobody")) as feed:
             assert list(feed) == []
             assert feed.positions == commits[-1].positions, "it also passes over commits that do not fit"
 
     def test_reading_ends_after_every_commit(self, store: Any) -> None:
         write_orders(store, 20)
-        commits = read(store)
+        commits = read_feed(store)
         for number, one in enumerate(commits, 1):
             # Without a limit of time: it ends because the positions are reached.
-            assert read(store, until=one.positions, wait_s=None) == commits[:number]
+            assert read_feed(store, until=one.positions, wait_s=None) == commits[:number]
         middle = commits[9].positions
         append_each(store, ORDERS[0], numbered(3))
-        assert read(store, after=middle, until=commits[-1].positions, wait_s=None) == commits[10:]
-        assert read(store, until=0, wait_s=None) == []
-        assert read(store, after=commits[-1].positions, until=middle, wait_s=None) == []
+        assert read_feed(store, after=middle, until=commits[-1].positions, wait_s=None) == commits[10:]
+        assert read_feed(store, until=0, wait_s=None) == []
+        assert read_feed(store, after=commits[-1].positions, until=middle, wait_s=None) == []
 
     def test_reading_starts_from_a_time(self, store: Any) -> None:
         times: list[datetime] = []
         while len(times) < 3:
             write_orders(store, 5)
-            commits = read(store)
+            commits = read_feed(store)
             times = sorted({one.time for one in commits})
         just_after = timedelta(microseconds=1)
         for time in (*times, times[0] - just_after, *(time + just_after for time in times)):
-            assert read(store, since=time) == [one for one in commits if one.time >= time]
+            assert read_feed(store, since=time) == [one for one in commits if one.time >= time]
         in_another_zone = times[1].astimezone(timezone(timedelta(hours=-5)))
-        assert read(store, since=in_another_zone) == read(store, since=times[1])
-        assert read(store, since=datetime.min.replace(tzinfo=UTC)) == commits
-        assert read(store, since=datetime.max.replace(tzinfo=UTC)) == []
+        assert read_feed(store, since=in_another_zone) == read_feed(store, since=times[1])
+        assert read_feed(store, since=datetime.min.replace(tzinfo=UTC)) == commits
+        assert read_feed(store, since=datetime.max.replace(tzinfo=UTC)) == []
 
     def test_reading_starts_now(self, store: Any) -> None:
         with closing(store.feed(start="now")) as feed:
@@ -139,16 +139,16 @@ class FeedContract(Contract):
             assert list(feed) == []
             store.append("order-1", numbered(2))
             assert by_workflow(feed) == {"order-1": [(2, numbered(2), False)]}
-        assert read(store, start="now") == []
+        assert read_feed(store, start="now") == []
 
     def test_only_workflows_with_a_prefix_can_be_read(self, store: Any) -> None:
         write_orders(store)
         store.append("payment-1", numbered(2))
         store.save("payment-2", numbered(1))
         store.delete("payment-1")
-        commits = read(store)
+        commits = read_feed(store)
         for prefix in ("order-", "order-3", "payment-", "nobody", ""):
-            assert read(store, prefix=prefix) == [one for one in commits if one.workflow_id.startswith(prefix)]
+            assert read_feed(store, prefix=prefix) == [one for one in commits if one.workflow_id.startswith(prefix)]
 
     def test_only_commits_with_events_of_some_types_can_be_read_and_come_whole(self, store: Any) -> None:
         placed, paid, note = OrderPlaced("Ada"), OrderPaid(1.5), {"type": "note", "n": 1}
@@ -158,7 +158,7 @@ class FeedContract(Contract):
             store.append(workflow_id, events)
         store.save("log-1", [paid])
         store.delete("log-1")
-        commits = read(store)
+        commits = read_feed(store)
         paid_name = "runic_redis.testing.order_paid"
 
         def of(*wanted: Any) -> list[Any]:
@@ -174,23 +174,23 @@ class FeedContract(Contract):
             (("dict", OrderPaid), [{"n": 2}, paid]),
             (["of no event"], []),
         ):
-            assert read(store, types=types) == of(*wanted)
+            assert read_feed(store, types=types) == of(*wanted)
         fitting = [one for one in of(paid) if one.workflow_id.startswith("pay")]
-        assert read(store, types=[OrderPaid], prefix="pay") == fitting
+        assert read_feed(store, types=[OrderPaid], prefix="pay") == fitting
         for number, one in enumerate(fitting, 1):
-            assert read(store, types=[OrderPaid], prefix="pay", after=one.positions) == fitting[number:]
+            assert read_feed(store, types=[OrderPaid], prefix="pay", after=one.positions) == fitting[number:]
 
     def test_the_feed_has_large_commits_whole(self, store: Any) -> None:
         large = [{"n": n, "text": f"{n:08}" * 12_500} for n in range(40)]
         for number in range(3):
             store.append("order-1", large, metadata={"n": number})
             store.append("order-2", numbered(2))
-        commits = read(store)
+        commits = read_feed(store)
         assert_no_gaps(commits)
         assert by_workflow(commits)["order-1"] == [(40 * (number + 1), large, False) for number in range(3)]
         assert [one.metadata for one in commits if one.workflow_id == "order-1"] == [{"n": n} for n in range(3)]
         for number, one in enumerate(commits, 1):
-            assert read(store, after=one.positions) == commits[number:]
+            assert read_feed(store, after=one.positions) == commits[number:]
 
     def test_each_way_to_append_is_one_commit(self, store: Any) -> None:
         lease = store.acquire("order-1", "worker")
@@ -199,7 +199,7 @@ class FeedContract(Contract):
         assert store.append("order-1", [{"fact": Fact("value")}], commit_id="a") == 2
         store.append("order-1", numbered(2), expected_cursor=2)
         store.append_many([("order-1", numbered(1)), ("order-2", numbered(3)), ("order-1", numbered(2))])
-        commits = read(store)
+        commits = read_feed(store)
         assert_no_gaps(commits)
         found = by_workflow(commits)
         assert [cursor for cursor, _, _ in found["order-1"]] == [0, 1, 2, 4, 5, 7], "and one for the lease before"
@@ -222,7 +222,7 @@ class FeedContract(Contract):
         store.append("order-1", [])
         store.delete("nobody")
         store.append("order-1", numbered(1, 3))
-        commits = read(store)
+        commits = read_feed(store)
         assert by_workflow(commits) == {"order-1": [(2, numbered(2), False), (3, numbered(1, 3), False)]}
         assert_no_gaps(commits)
 
@@ -230,7 +230,7 @@ class FeedContract(Contract):
         store.acquire("leased", "worker")
         store.save("saved", numbered(2))
         store.save_snapshot("snapped", 0, b"state")
-        created = read(store)
+        created = read_feed(store)
         assert by_workflow(created) == {one: [(0, [], False)] for one in ("leased", "saved", "snapped")}
         assert all(abs(one.time - datetime.now(UTC)) < timedelta(minutes=5) for one in created)
         # Further such writes are none.
@@ -240,22 +240,22 @@ class FeedContract(Contract):
         store.complete("leased")
         store.claim("worker")
         store.put_fact("value")
-        assert read(store) == created
+        assert read_feed(store) == created
         store.append("saved", numbered(2))
-        commits = read(store)
+        commits = read_feed(store)
         assert by_workflow(commits)["saved"] == [(0, [], False), (2, numbered(2), False)]
         assert_no_gaps(commits)
 
     def test_a_deletion_comes_and_the_events_before_it_are_passed_over(self, store: Any) -> None:
         append_each(store, "order-1", numbered(5))
         store.append("order-2", numbered(1))
-        before = read(store)
+        before = read_feed(store)
         store.delete("order-1")
-        commits = read(store)
+        commits = read_feed(store)
         assert by_workflow(commits) == {"order-2": [(1, numbered(1), False)], "order-1": [(0, [], True)]}
         # Whatever was read before: the deletion comes.
         for one in before:
-            assert by_workflow(read(store, after=one.positions))["order-1"] == [(0, [], True)]
+            assert by_workflow(read_feed(store, after=one.positions))["order-1"] == [(0, [], True)]
         deletion = next(one for one in commits if one.deleted)
         places = [one.positions.places[deletion.partition].position for one in before if one.workflow_id == "order-1"]
         assert deletion.position > max(places), "the events that are gone keep their positions"
@@ -266,7 +266,7 @@ class FeedContract(Contract):
             store.append("order-2", numbered(1))
             if life < 2:
                 store.delete("order-1")
-        commits = read(store)
+        commits = read_feed(store)
         last = [(cursor, numbered(1, 19 + cursor), False) for cursor in (1, 2, 3)]
         assert by_workflow(commits)["order-1"] == [(0, [], True), (0, [], True), *last]
 
@@ -289,11 +289,11 @@ class FeedContract(Contract):
         store.expire("order-1", 0)
         store.collect(0)
         assert not store.exists("order-1")
-        assert by_workflow(read(store)) == {"order-1": [(0, [], True)]}
+        assert by_workflow(read_feed(store)) == {"order-1": [(0, [], True)]}
 
     def test_the_feed_does_not_skip_trimmed_events(self, store: Any) -> None:
         append_each(store, "order-1", numbered(6))
-        commits = read(store)
+        commits = read_feed(store)
         store.save_snapshot("order-1", 4, b"state")
         assert store.trim("order-1") == 4
         for after in (0, *(one.positions for one in commits[:3])):
@@ -302,8 +302,8 @@ class FeedContract(Contract):
                     with pytest.raises(EventsTrimmed) as caught:
                         list(feed)
                     assert caught.value.first == 5
-        assert read(store, after=commits[3].positions) == commits[4:]
-        assert read(store, prefix="other") == []
+        assert read_feed(store, after=commits[3].positions) == commits[4:]
+        assert read_feed(store, prefix="other") == []
 
     def test_commits_before_an_error_come_first(self, store: Any) -> None:
         append_each(store, "order-{1}", numbered(6))
@@ -388,7 +388,7 @@ class FeedContract(Contract):
         assert [cursor for cursor, _, _ in found["shared"]] == list(range(1, writers * commits + 1))
         assert [event for _, events, _ in found["shared"] for event in events] == list(store.stream("shared"))
         assert sorted(found) == ["shared", *(f"writer-{writer}" for writer in range(writers))]
-        assert sorted(without_place(read(store)), key=repr) == sorted(without_place(followed), key=repr)
+        assert sorted(without_place(read_feed(store)), key=repr) == sorted(without_place(followed), key=repr)
 
     @pytest.mark.parametrize(
         "options",
@@ -408,7 +408,7 @@ class FeedContract(Contract):
     )
     def test_a_bad_argument_of_a_feed_is_refused(self, store: Any, options: dict[str, Any]) -> None:
         store.append("order-1", numbered(1))
-        error = raised_error(options, partial(read, store, **options), InvalidArgument)
+        error = raised_error(options, partial(read_feed, store, **options), InvalidArgument)
         assert isinstance(error, StoreError)
 
 
