@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import turns
+from . import feed_turns, turns
 from .events import FLAT, KINDS, MIXED, MIXED_STRUCT, RICH
 from .lab import Lab
 from .measure import Side
 from .scale import Scale
 
 OURS = "runic_redis"
+WITH_FEED = "runic_redis, feed"
 PACKED = "packed by hand"
 ONE_BY_ONE = "one XADD per event"
 PACKED_BY_MSGSPEC = "packed with msgspec"
@@ -60,6 +61,7 @@ def all_cases(scale: Scale) -> list[Case]:
         *_recovering(scale),
         *_facts(),
         Case("list", f"list {scale.listed:,} workflows", "µs a workflow", partial(turns.listing, count=scale.listed)),
+        *_feed(scale),
         *_growing(scale),
     ]
 
@@ -258,6 +260,57 @@ def _facts() -> list[Case]:
         ]
 
     return [*facts(1_000, "1 KB"), *facts(100_000, "100 KB")]
+
+
+def _feed(scale: Scale) -> list[Case]:
+    """Return the cases of the feed: what it costs, and what it is for."""
+    callers = scale.tasks[0]
+    commits, workflows = scale.followed
+    rate = 1_000
+    return [
+        Case(
+            "feed/append/1",
+            "append 1 with a feed, mixed events",
+            "µs an event",
+            partial(turns.appending, batch=1, only=(WITH_FEED, OURS)),
+        ),
+        Case(
+            f"feed/append/1/tasks/{callers}",
+            f"append 1 with a feed, mixed events, {callers} asyncio tasks",
+            "µs an event",
+            partial(turns.appending, batch=1, callers=callers, way="tasks", only=(WITH_FEED, OURS)),
+        ),
+        *(
+            Case(
+                f"feed/catch-up/{kind.name}",
+                f"read {commits:,} commits of {workflows:,} workflows, {kind.title}",
+                "µs an event",
+                partial(
+                    feed_turns.catching_up,
+                    commits=commits,
+                    workflows=workflows,
+                    kind=kind,
+                    only=(WITH_FEED, EVENT_SOURCING[1]),
+                ),
+            )
+            for kind in (FLAT, MIXED)
+        ),
+        *(
+            Case(
+                f"feed/follow/p{percent}",
+                f"follow {rate:,} commits a second: the latency at p{percent}",
+                "µs",
+                partial(feed_turns.following, commits=scale.paced, rate=rate, percent=percent),
+            )
+            for percent in (50, 99)
+        ),
+        Case(
+            "feed/consumers",
+            f"handle {scale.consumed:,} commits in 1 ms of the processor each",
+            "µs a commit",
+            partial(feed_turns.consuming, commits=scale.consumed, consumers=(4, 1)),
+        ),
+    ]
 
 
 def _growing(scale: Scale) -> list[Case]:

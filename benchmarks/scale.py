@@ -25,6 +25,9 @@ class Scale:
         kept_facts: the number of events that are replayed, each with a large fact.
         namespace_sizes: the numbers of workflows in the namespaces that are appended to.
         listed: the number of workflows that are listed.
+        followed: the number of commits in a feed that is read from its beginning, and of their workflows.
+        consumed: the number of commits that consumers share.
+        paced: the number of commits that a follower is given at a steady pace, in a turn.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Scale:
     kept_facts: int
     namespace_sizes: tuple[int, ...]
     listed: int
+    followed: tuple[int, int]
+    consumed: int
+    paced: int
 
     def calls(self, usual: int) -> int:
         return max(2, round(usual * self.effort))
@@ -59,6 +65,9 @@ SHORT = Scale(
     kept_facts=100,
     namespace_sizes=(1, 10_000),
     listed=2_000,
+    followed=(50_000, 10_000),
+    consumed=1_000,
+    paced=1_000,
 )
 
 FULL = replace(
@@ -72,4 +81,7 @@ FULL = replace(
     kept_facts=10_000,
     namespace_sizes=(1, 100, 1_000, 10_000, 100_000, 1_000_000),
     listed=100_000,
+    followed=(1_000_000, 10_000),
+    consumed=10_000,
+    paced=10_000,
 )

@@ -252,7 +252,7 @@ local waiting = {}
 -- The functions for what is rare, and the workflow as they take it.
 local rare, w
 while true do
-  local stream, its_meta, its_index, its_partition, feed = unpack(KEYS, key, key + 4)
+  local stream, its_meta, its_index, its_partition, feed, after_feed = unpack(KEYS, key, key + 5)
   local workflow_id, commit_id, tried, time_us, options = unpack(ARGV, at, at + 4)
   if stream ~= events then
     -- Save the cursor of the workflow before, and the time of this write.
@@ -292,7 +292,8 @@ while true do
   local given, first, feed_count = NONE, at + 5, nil
   if options == 'p' then
     -- A plain commit of a namespace with a feed. The general way would take a twentieth longer.
-    feed_count, first = ARGV[first], first + 1
+    local count = ARGV[first]
+    feed_count, first = count, first + 1
   elseif options ~= '' then
     given = {}
     for letter in string.gmatch(options, '.') do
@@ -304,7 +305,7 @@ while true do
   local next_at, next_key = last + 1, key + 4
   feed_count = feed_count or given.p
   if feed_count then next_key = next_key + 1 end
-  local commits = KEYS[next_key]
+  local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
   local extras = given.l or given.s or given.f or given.a
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
@@ -339,12 +340,16 @@ while true do
         if type(position) == 'table' then
           refused = position
         else
+          local payload = ARGV[last]
           local id, commit = string.format('%d-%s', position, now_ms), string.format('%d ', cursor + feed_count)
           local what = feed_count
-          if given.n or #ARGV[last] >= LARGE then
+          if given.n or #payload >= LARGE then
             -- Readers bound their pages by the sizes of large commits.
             local size = 0
-            for place = first, last, 3 do size = size + #ARGV[place + 1] + #ARGV[place + 2] end
+            for place = first, last, 3 do
+              local _, header, rows = unpack(ARGV, place, place + 2)
+              size = size + #header + #rows
+            end
             what = what .. ' ' .. size
           end
           refused = try('XADD', feed, id, what, commit .. workflow)

@@ -7,10 +7,10 @@
 -- ARGV[3]   the ID from which to read entries of the feed
 -- ARGV[4]   how many entries to read at most, or '0'
 -- ARGV[5…]  for each stream: the ID from which to read, how many commits, and the ID of the last entry of each of them
--- Reply     array: 1 if the feed has the entries of ARGV[1] and ARGV[2], else 0; how many entries of the feed follow; of
---           each of them its ID, the name of its field, and the value. Then for each commit: the header, the payload and
---           the metadata ('' for none) of its entry; for a commit with another number of entries, first that number, and
---           then also the ID of each. The number is 0 if the stream does not have the last entry of the commit
+-- Reply     array: 1 if the feed has the entries of ARGV[1] and ARGV[2], else 0; how many entries of the feed follow;
+--           of each of them its ID, the name of its field, and the value. Then for each commit: the header, the
+--           payload and the metadata ('' for none) of its entry; for a commit with another number of entries, first
+--           that number, and then also the ID of each. It is 0 if the commit's last entry is not in the stream
 -- Errors    none of its own
 --
 -- The reply is flat, because each array in a reply costs the reader more than the data in it.

@@ -19,7 +19,7 @@ from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.aio_connections import drop_connections
 from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_url
-from runic_redis.drivers.redis_py import check_open, opening_limit_s
+from runic_redis.drivers.redis_py import check_open, now_s, opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, InvalidType, StoreError
 from runic_redis.events import EventRegistry, UnknownEvents
@@ -28,23 +28,32 @@ from runic_redis.heartbeat import AsyncHeldLease
 from runic_redis.operations import (
     appending,
     collecting,
+    consuming,
     facts,
     feed,
     feed_starts,
+    feed_trimming,
     leasing,
     listing,
     namespace,
+    parking,
+    projections,
     reading,
     settings,
     snapshots,
+    subscriptions,
     tailing,
     workflows,
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
+from runic_redis.subscriptions import AsyncSubscription
 from runic_redis.tails import AsyncPages, AsyncTail
 
 __all__ = ["AsyncRedisStore"]
@@ -411,6 +420,89 @@ class AsyncRedisStore:
         )
         return AsyncFeed(partial(self.run, name="feed"), self._check_loop, reader, wait_s)
 
+    def subscribe(
+        self,
+        name: str,
+        *,
+        start: Literal["beginning", "now", "rebuild"] | datetime | Positions | int = "beginning",
+        prefix: str = "",
+        types: Collection[str | type] | None = None,
+        batch: int = 1,
+        ttl: float = 30.0,
+        later: Literal["wait", "park"] = "wait",
+        wait_s: float | None = None,
+    ) -> AsyncSubscription:
+        """Return an iterator over the commits of the feed whose positions are kept in the store under a name.
+
+        See `RedisStore.subscribe`.
+        """
+        consumer = consuming.Consumer(
+            self.context,
+            name,
+            start=start,
+            prefix=prefix,
+            types=types,
+            batch=batch,
+            ttl=ttl,
+            later=later,
+            clock=now_s,
+        )
+        run, write = partial(self.run, name="subscribe"), partial(self._write, durability=None, name="ack")
+        return AsyncSubscription(run, write, self._check_loop, consumer, wait_s)
+
+    async def subscriptions(self) -> list[SubscriptionStatus]:
+        """Return where each subscription and each projection is: its positions, its lag, its consumers.
+
+        See `RedisStore.subscriptions`.
+        """
+        return await self.run(subscriptions.list_subscriptions(self.context), "subscriptions")
+
+    async def delete_subscription(self, name: str) -> None:
+        """Delete a subscription, with its positions and its parked commits.
+
+        See `RedisStore.delete_subscription`.
+        """
+        await self.run(subscriptions.delete_subscription(self.context, name), "delete_subscription")
+
+    async def parked(self, name: str) -> list[Parked]:
+        """Return the commits that a subscription has put aside, by partition and position.
+
+        See `RedisStore.parked`.
+        """
+        return await self.run(parking.list_parked(self.context, name), "parked")
+
+    async def replay_parked(self, name: str, workflow_id: str) -> int:
+        """Have the parked commits of a workflow delivered again, before later commits of the workflow.
+
+        See `RedisStore.replay_parked`.
+        """
+        return await self._write(
+            parking.settle_parked(self.context, name, workflow_id, "replay"), None, "replay_parked", workflow_id
+        )
+
+    async def drop_parked(self, name: str, workflow_id: str) -> int:
+        """Drop the parked commits of a workflow: they are not delivered again.
+
+        See `RedisStore.drop_parked`.
+        """
+        return await self._write(
+            parking.settle_parked(self.context, name, workflow_id, "drop"), None, "drop_parked", workflow_id
+        )
+
+    async def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        See `RedisStore.load_projection`.
+        """
+        return await self.run(projections.load_projection(self.context, name), "load_projection")
+
+    async def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        See `RedisStore.delete_projection`.
+        """
+        await self.run(projections.delete_projection(self.context, name), "delete_projection")
+
     async def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""
         return await self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
@@ -599,6 +691,20 @@ class AsyncRedisStore:
         See `RedisStore.collect`.
         """
         return await self.run(collecting.collect(self.context, grace), "collect")
+
+    async def trim_feed(self, *, keep: int | None = None, older_than: float | None = None, force: bool = False) -> int:
+        """Trim the oldest commits from the feed. The workflows keep their events.
+
+        See `RedisStore.trim_feed`.
+        """
+        return await self.run(feed_trimming.trim_feed(self.context, keep, older_than, force=force), "trim_feed")
+
+    async def set_feed_days(self, days: float | None) -> None:
+        """Set for how many days the feed of the namespace lists a commit; None for ever. `collect` trims the others.
+
+        See `RedisStore.set_feed_days`.
+        """
+        await self.run(feed_trimming.set_feed_days(self.context, days), "set_feed_days")
 
     async def memory_usage(self) -> dict[str, int]:
         """Return how many bytes of the server's memory the namespace takes, by kind of key.

@@ -179,6 +179,22 @@ def check_namespace(namespace: Any) -> str:
     return text
 
 
+def check_name(name: Any, what: str) -> str:
+    """Return the name of a subscription or a projection: 1 to 100 letters, digits and ``_ . @ / + -``."""
+    text = _plain_text(name, what)
+    if not _NAMESPACE.fullmatch(text):
+        raise InvalidArgument(
+            f"{what} is 1 to 100 ASCII letters, digits and any of _ . @ / + -, not {short_repr(text, 120)}; nothing "
+            "was sent."
+        )
+    return text
+
+
+def check_version(version: Any) -> int:
+    """Return a version: an `int` from 1 to `MAX_CURSOR`."""
+    return _checked_int(version, "version", 1, MAX_CURSOR)
+
+
 def check_partitions(partitions: Any) -> int:
     """Return a number of partitions: 1 to `MAX_PARTITIONS`."""
     return _checked_int(partitions, "partitions", 1, MAX_PARTITIONS)

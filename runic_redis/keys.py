@@ -97,6 +97,31 @@ class Keys:
         """Return the keys of all partitions' feeds, by the partitions' numbers."""
         return [self.feed(number) for number in self.partition_numbers()]
 
+    @property
+    def subscriptions(self) -> str:
+        """The key of the settings of all subscriptions and projections, by name."""
+        return f"{{{self.namespace}}}:subscriptions"
+
+    def consumers(self, name: str) -> str:
+        """Return the key of the live consumers of a subscription."""
+        return f"{{{self.namespace}}}:consumers:{name}"
+
+    def subscription(self, name: str, partition: int) -> str:
+        """Return the key of one partition in a subscription: its position, and its lease."""
+        return f"{{{self.namespace}:{partition}}}:subscription:{name}"
+
+    def parked(self, name: str, partition: int) -> str:
+        """Return the key of one partition's parked commits in a subscription."""
+        return f"{{{self.namespace}:{partition}}}:parked:{name}"
+
+    def projection(self, name: str) -> str:
+        """Return the key of a projection: its state, and its positions."""
+        return f"{{{self.namespace}:{crc32(name.encode()) % self.partitions}}}:projection:{name}"
+
+    def next_projection(self, name: str) -> str:
+        """Return the key of a version of a projection that is built beside it; no name has a colon."""
+        return f"{self.projection(name)}:next"
+
     def partition_numbers(self) -> range:
         """Return the numbers of all partitions."""
         return range(self.partitions)

@@ -31,7 +31,9 @@ except ImportError as error:
 from runic_redis import __version__
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import InvalidArgument, StoreError
+from runic_redis.operations.commits import Commit
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.store import RedisStore
 
 __all__ = ["context_of", "instrument"]
@@ -41,8 +43,9 @@ _Store: TypeAlias = RedisStore | AsyncRedisStore
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 _MOST_LINKS = 128
-# The conventions' bucket boundaries, in seconds.
+# Bucket boundaries, in seconds; those of operations are the conventions'.
 _MESSAGING_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_LAG_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0)
 _DATABASE_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 # The kinds of spans, by the public names of operations; all others are CLIENT.
 _KINDS = {
@@ -51,9 +54,11 @@ _KINDS = {
     "stream": SpanKind.CONSUMER,
     "tail": SpanKind.CONSUMER,
     "tail_many": SpanKind.CONSUMER,
+    "feed": SpanKind.CONSUMER,
+    "subscribe": SpanKind.CONSUMER,
 }
 # A page of these that brought nothing makes no span.
-_TAILS = {"tail", "tail_many"}
+_FOLLOWING = {"tail", "tail_many", "feed", "subscribe"}
 
 
 def instrument(
@@ -68,9 +73,11 @@ def instrument(
 
     - `append` and `append_many` make spans of kind PRODUCER. Their context goes into the metadata of each commit, as
       ``traceparent`` and ``tracestate``, unless your metadata has keys of those names or the metadata has no room.
-    - `stream`, `tail` and `tail_many` make spans of kind CONSUMER, one for each page. A span has links to the spans
-      that wrote its events, 128 at most.
+    - `stream`, `tail`, `tail_many`, `feed` and `subscribe` make spans of kind CONSUMER, one for each page. A span has
+      links to the spans that wrote its events, 128 at most.
     - All other operations make spans of kind CLIENT.
+
+    Each call of `subscriptions` sets the gauges of the subscriptions and projections that it returns.
 
     Spans hold ids of workflows. They hold nothing of an event, a fact, a snapshot or an error's text.
 
@@ -87,11 +94,11 @@ def instrument(
     store.context.observer = _Observer(store, tracer_provider, meter_provider)
 
 
-def context_of(record: Record) -> Context:
-    """Return the OpenTelemetry context of the writer of a record's commit.
+def context_of(record: Record | Commit) -> Context:
+    """Return the OpenTelemetry context of the writer of a commit, or of a record's commit.
 
     Args:
-        record: from `stream_records` or `tail`.
+        record: from `stream_records`, `tail`, `feed` or `subscribe`.
 
     Returns:
         A context, to link a span to or to make a child of; empty if the writer had none.
@@ -112,12 +119,14 @@ class _Observation:
         sending: the context to store with commits, for an append.
         messages: how many events were sent or received.
         links: the contexts of the spans that wrote the received events, by their `traceparent`s.
+        lag_s: how old the last received commit of a feed is.
         failure: the error of the operation, or of a part of it.
     """
 
     sending: Context | None = None
     messages: int = 0
     links: dict[str, SpanContext] = field(default_factory=dict)
+    lag_s: float | None = None
     failure: BaseException | None = None
 
 
@@ -135,10 +144,17 @@ class _Observer:
         self._namespace = store.context.keys.namespace
         self._tracer = trace.get_tracer("runic_redis", __version__, tracer_provider)
         meter = metrics.get_meter("runic_redis", __version__, meter_provider)
-        self._messaging_s = _seconds(meter, "messaging.client.operation.duration", _MESSAGING_BUCKETS_S)
-        self._database_s = _seconds(meter, "db.client.operation.duration", _DATABASE_BUCKETS_S)
+        took = "Duration of operations."
+        self._messaging_s = _seconds(meter, "messaging.client.operation.duration", took, _MESSAGING_BUCKETS_S)
+        self._database_s = _seconds(meter, "db.client.operation.duration", took, _DATABASE_BUCKETS_S)
+        self._lag_s = _seconds(meter, "runic_redis.feed.lag", "Age of the last commit of a page.", _LAG_BUCKETS_S)
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Events sent.")
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
+        gauge = meter.create_gauge
+        self._behind = gauge("runic_redis.subscription.lag.events", "{event}", "Positions that are not acknowledged.")
+        self._behind_s = gauge("runic_redis.subscription.lag", "s", "Age of the oldest commit of these.")
+        self._consumers = gauge("runic_redis.subscription.consumers", "{consumer}", "Live consumers.")
+        self._parked = gauge("runic_redis.subscription.parked", "{commit}", "Commits that are put aside.")
 
     @contextmanager
     def observing(self, name: str, workflow_id: str) -> Iterator[Callable[[T], T]]:
@@ -158,15 +174,15 @@ class _Observer:
                 seen.sending = trace.set_span_in_context(trace.get_current_span(), Context())
             stack.callback(_current.reset, _current.set(seen))
             try:
-                yield partial(_take, seen)
+                yield partial(self._take, seen)
             except BaseException as error:
                 # A caller that leaves a tail cancels it; that is no failure.
-                if name not in _TAILS or isinstance(error, Exception):
+                if name not in _FOLLOWING or isinstance(error, Exception):
                     seen.failure = error
                 raise
             finally:
                 took_s = time.perf_counter() - began_s
-                if span is None and (seen.messages or seen.failure or name not in _TAILS):
+                if span is None and (seen.messages or seen.failure or name not in _FOLLOWING):
                     span = start_span(links=[Link(context) for context in seen.links.values()], start_time=began_ns)
                 self._end(seen, span, kind, common, took_s)
 
@@ -215,19 +231,39 @@ class _Observer:
             self._database_s.record(took_s, {**common, **failed})
             return
         self._messaging_s.record(took_s, {**common, **failed})
+        if seen.lag_s is not None:
+            self._lag_s.record(seen.lag_s, common)
         if seen.messages:
             (self._sent if kind == SpanKind.PRODUCER else self._consumed).add(seen.messages, {**common, **failed})
 
-
-def _take(seen: _Observation, result: T) -> T:
-    """Note the result of an operation, and return it."""
-    if isinstance(result, list):
-        if seen.sending is None:
-            seen.messages = len(result)
-        else:
+    def _take(self, seen: _Observation, result: T) -> T:
+        """Note the result of an operation, and return it."""
+        if not isinstance(result, list):
+            return result
+        if seen.sending is not None:
             # Each commit of an append_many stands alone.
             seen.failure = next((one for one in result if isinstance(one, StoreError)), None)
-    return result
+        elif result and type(result[-1]) is Commit:
+            seen.messages = sum(len(commit.events) for commit in result)
+            seen.lag_s = max(0.0, time.time() - result[-1].time.timestamp())
+        elif result and type(result[-1]) is SubscriptionStatus:
+            for status in result:
+                self._note_status(status)
+        else:
+            seen.messages = len(result)
+        return result
+
+    def _note_status(self, status: SubscriptionStatus) -> None:
+        about = {
+            "messaging.system": "redis",
+            "messaging.destination.name": self._namespace,
+            "messaging.consumer.group.name": status.name,
+            **_server(self._store),
+        }
+        self._behind.set(status.lag_events, about)
+        self._behind_s.set(status.lag_s, about)
+        self._consumers.set(len(status.consumers), about)
+        self._parked.set(status.parked, about)
 
 
 def _server(store: _Store) -> dict[str, str | int]:
@@ -240,5 +276,5 @@ def _server(store: _Store) -> dict[str, str | int]:
     return {"server.address": parts.hostname, "server.port": parts.port or 6379}
 
 
-def _seconds(meter: Meter, name: str, buckets_s: Sequence[float]) -> Histogram:
-    return meter.create_histogram(name, "s", "Duration of operations.", explicit_bucket_boundaries_advisory=buckets_s)
+def _seconds(meter: Meter, name: str, description: str, buckets_s: Sequence[float]) -> Histogram:
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets_s)

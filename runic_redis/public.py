@@ -41,30 +41,40 @@ from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
     AsyncFactResolver,
+    AsyncProjection,
     AsyncSession,
     ByRecoveryTime,
     EveryBytes,
     EveryEvents,
     FactResolver,
+    Projection,
     Recovery,
     Session,
     SnapshotPolicy,
+    async_projection,
     async_session,
+    projection,
     session,
 )
 from runic_redis.store import RedisStore, init_store
+from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
     "AsyncFactResolver",
     "AsyncFeed",
     "AsyncHeldLease",
+    "AsyncProjection",
     "AsyncRedisStore",
     "AsyncSession",
+    "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
     "Commit",
@@ -95,11 +105,14 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Parked",
     "Positions",
+    "Projection",
     "Record",
     "Recovery",
     "RedisStore",
     "Replicated",
+    "SavedProjection",
     "Session",
     "SnapshotConflict",
     "SnapshotNotFound",
@@ -110,15 +123,19 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "StreamStore",
+    "Subscription",
+    "SubscriptionStatus",
     "Tail",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowNotFound",
     "WriteRefused",
+    "async_projection",
     "async_session",
     "capabilities",
     "event",
     "init_store",
+    "projection",
     "register_type",
     "replicated",
     "session",

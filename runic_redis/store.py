@@ -15,7 +15,7 @@ from runic_redis.arguments import check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
-from runic_redis.drivers.redis_py import opening_limit_s
+from runic_redis.drivers.redis_py import now_s, opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import InvalidType, StoreError
@@ -25,23 +25,32 @@ from runic_redis.heartbeat import HeldLease
 from runic_redis.operations import (
     appending,
     collecting,
+    consuming,
     facts,
     feed,
     feed_starts,
+    feed_trimming,
     leasing,
     listing,
     namespace,
+    parking,
+    projections,
     reading,
     settings,
     snapshots,
+    subscriptions,
     tailing,
     workflows,
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.parking import Parked
+from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
+from runic_redis.subscriptions import Subscription
 from runic_redis.tails import Tail
 
 __all__ = ["RedisStore", "init_store"]
@@ -500,6 +509,140 @@ class RedisStore:
         )
         return Feed(partial(self.run, name="feed"), reader, wait_s)
 
+    def subscribe(
+        self,
+        name: str,
+        *,
+        start: Literal["beginning", "now", "rebuild"] | datetime | Positions | int = "beginning",
+        prefix: str = "",
+        types: Collection[str | type] | None = None,
+        batch: int = 1,
+        ttl: float = 30.0,
+        later: Literal["wait", "park"] = "wait",
+        wait_s: float | None = None,
+    ) -> Subscription:
+        """Return an iterator over the commits of the feed whose positions are kept in the store under a name.
+
+        Each commit after the start is delivered to one of the consumers of the name, in the order of its partition, so
+        also in the order of its workflow. `Subscription.ack` stores that it was handled. A commit that was not
+        acknowledged when its consumer ended or crashed is delivered to another one. The same consumer gets it again
+        after a failover that took the acknowledgement back.
+
+        Consumers of one name share the partitions: each call makes one consumer, in any thread or process. A new one
+        gets its share within the time of a lease, once the others have acknowledged what they have in hand. The
+        partitions of one that crashed move to the others when its leases have ended.
+
+        Args:
+            name: the name: 1 to 100 letters, digits and ``_ . @ / + -``. The first call registers it.
+            start: where to begin: at the "beginning"; "now"; with "rebuild", which first reads everything that the
+                workflows hold now; with the first commit from a time on, an aware datetime; or after positions. It
+                counts only for partitions that have no position stored yet, so for the first call.
+            prefix: only commits of workflows whose ids start with this; fixed by the first call.
+            types: only commits with an event of one of these types, as for `feed`; fixed by the first call.
+            batch: store the positions once for so many acknowledgements. Up to so many acknowledged commits are
+                delivered again if the consumer crashes.
+            ttl: how many seconds the leases last. They are renewed three times in that time.
+            later: what happens to the later commits of a workflow that has a parked commit. They "wait", and are
+                delivered after it is replayed or dropped. Or "park" parks them, too.
+            wait_s: how many seconds a step waits for the next commit before iteration ends; None for no limit, 0 for
+                the stored commits only.
+
+        Returns:
+            An iterator of `Commit`s, which is also a context manager, and has `ack`, `park` and `run`.
+
+        Raises:
+            ConfigurationError: the namespace has no feed.
+            InvalidArgument: the name is registered with another prefix or other types.
+            FeedTrimmed: commits after the stored positions were trimmed from the feed; raised by the call, or while
+                you iterate. With start="rebuild" they do not raise it: the subscription begins such a partition again
+                with what the workflows hold now.
+            EventsTrimmed: the events of a commit were trimmed from their workflow before they were read.
+            CommitsLost: the server has lost the commits at the stored positions.
+        """
+        consumer = consuming.Consumer(
+            self.context,
+            name,
+            start=start,
+            prefix=prefix,
+            types=types,
+            batch=batch,
+            ttl=ttl,
+            later=later,
+            clock=now_s,
+        )
+        run, write = partial(self.run, name="subscribe"), partial(self._write, durability=None, name="ack")
+        return Subscription(run, write, consumer, wait_s)
+
+    def subscriptions(self) -> list[SubscriptionStatus]:
+        """Return where each subscription and each projection is: its positions, its lag, its consumers.
+
+        They are in the order of their names.
+        """
+        return self.run(subscriptions.list_subscriptions(self.context), "subscriptions")
+
+    def delete_subscription(self, name: str) -> None:
+        """Delete a subscription, with its positions and its parked commits.
+
+        Close its consumers first. If there is no such subscription, nothing happens.
+
+        Raises:
+            LeaseHeld: it has live consumers; nothing was deleted.
+            InvalidArgument: the name is of a projection.
+        """
+        self.run(subscriptions.delete_subscription(self.context, name), "delete_subscription")
+
+    def parked(self, name: str) -> list[Parked]:
+        """Return the commits that a subscription has put aside, by partition and position.
+
+        Those that wait behind a parked commit of their workflow are among them, see `Parked.state`.
+        """
+        return self.run(parking.list_parked(self.context, name), "parked")
+
+    def replay_parked(self, name: str, workflow_id: str) -> int:
+        """Have the parked commits of a workflow delivered again, before later commits of the workflow.
+
+        The consumer that has their partition gets them, within a second if it waits for commits.
+
+        Returns:
+            The number of parked commits. Those that wait behind them come after them, and do not count.
+        """
+        return self._write(
+            parking.settle_parked(self.context, name, workflow_id, "replay"), None, "replay_parked", workflow_id
+        )
+
+    def drop_parked(self, name: str, workflow_id: str) -> int:
+        """Drop the parked commits of a workflow: they are not delivered again.
+
+        Its commits that wait behind them are delivered then.
+
+        Returns:
+            The number of dropped commits.
+        """
+        return self._write(
+            parking.settle_parked(self.context, name, workflow_id, "drop"), None, "drop_parked", workflow_id
+        )
+
+    def load_projection(self, name: str) -> SavedProjection | None:
+        """Return the saved state of a projection; None if none is saved.
+
+        Any process may call it; it takes no lease. It returns the version that is current: while another version is
+        built, or the same one is rebuilt, that is the one before.
+
+        Args:
+            name: the name of the projection.
+
+        Raises:
+            UnknownEventType: the state holds an object of a type that is not registered.
+        """
+        return self.run(projections.load_projection(self.context, name), "load_projection")
+
+    def delete_projection(self, name: str) -> None:
+        """Delete a projection: its saved states, and its place in the feed, which trimming does not pass.
+
+        A process that runs it gets `LeaseLost` at its next save. Nothing happens if there is none.
+        """
+        self.run(projections.delete_projection(self.context, name), "delete_projection")
+
     def cursor(self, workflow_id: str) -> int:
         """Return how many events the workflow has had since it was created; 0 if there is none."""
         return self.run(reading.cursor(self.context, workflow_id), "cursor", workflow_id)
@@ -759,6 +902,8 @@ class RedisStore:
     def collect(self, grace: float = 3600.0) -> int:
         """Remove facts that no workflow refers to, in bounded steps, while writers are active.
 
+        It also deletes workflows that have expired, and trims the feed to the days of the namespace.
+
         A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the workflow is deleted or
         expires, also after the event is trimmed. A hash that a program stores in another way, such as in a str, is not
         a reference.
@@ -773,6 +918,35 @@ class RedisStore:
         """
         return self.run(collecting.collect(self.context, grace), "collect")
 
+    def trim_feed(self, *, keep: int | None = None, older_than: float | None = None, force: bool = False) -> int:
+        """Trim the oldest commits from the feed. The workflows keep their events.
+
+        A commit is trimmed only if it is older than `older_than` and is not among the last `keep`. Commits that a
+        subscription or a projection has not read stay: `delete_subscription` gives up one that is not used any more.
+        A reader that comes too late gets `FeedTrimmed`.
+
+        Args:
+            keep: how many of each partition's last commits to keep; None to go by age alone.
+            older_than: trim only commits that are older, in seconds, by both the server's and the caller's clock; None
+                to go by number alone.
+            force: trim commits that a subscription has not read, too.
+
+        Returns:
+            The number of commits that were trimmed.
+
+        Raises:
+            ConfigurationError: the namespace has no feed.
+        """
+        return self.run(feed_trimming.trim_feed(self.context, keep, older_than, force=force), "trim_feed")
+
+    def set_feed_days(self, days: float | None) -> None:
+        """Set for how many days the feed of the namespace lists a commit; None for ever. `collect` trims the others.
+
+        Raises:
+            ConfigurationError: the namespace has no feed.
+        """
+        self.run(feed_trimming.set_feed_days(self.context, days), "set_feed_days")
+
     def memory_usage(self) -> dict[str, int]:
         """Return how many bytes of the server's memory the namespace takes, by kind of key.
 
@@ -781,7 +955,7 @@ class RedisStore:
 
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
-            ``expiring``, ``completed``, ``facts`` and ``config``.
+            ``expiring``, ``completed``, ``subscriptions``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

@@ -80,7 +80,7 @@ class Tail(Iterator[T]):
         raise _not_copyable_error(self)
 
 
-class _PageReader:
+class PageReader:
     """A reader of pages in a task, so that steps can be cancelled.
 
     Args:
@@ -130,7 +130,7 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-class AsyncTail(_PageReader, AsyncIterator[T]):
+class AsyncTail(PageReader, AsyncIterator[T]):
     """An async iterator over the events of workflows: first the stored events, then new events as they are appended.
 
     `AsyncRedisStore.tail` and `AsyncRedisStore.tail_many` make it. Iteration waits for the next event. It ends when no
@@ -185,7 +185,7 @@ class AsyncTail(_PageReader, AsyncIterator[T]):
         raise _not_copyable_error(self)
 
 
-class AsyncPages(_PageReader, AsyncIterator[T]):
+class AsyncPages(PageReader, AsyncIterator[T]):
     """An async iterator over a stream or a listing. After a cancelled step, it continues from there.
 
     Args:

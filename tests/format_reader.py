@@ -18,7 +18,7 @@ import msgpack
 import redis
 import zstandard
 
-__all__ = ["Damaged", "Event", "Object", "Reader", "tagged"]
+__all__ = ["Change", "Damaged", "Event", "Object", "Reader", "tagged"]
 
 _FACT_BUCKETS = 4096
 
@@ -45,6 +45,23 @@ class Event(NamedTuple):
     metadata: dict[Any, Any] | None
 
 
+class Change(NamedTuple):
+    """An entry of the feed."""
+
+    position: int
+    ms: int
+    change: str
+    cursor: int
+    workflow: str
+
+    @property
+    def span(self) -> int:
+        """How many positions it takes."""
+        if self.change in {"0", "deleted"}:
+            return 1
+        return int(self.change.removeprefix("+").removeprefix("void ").partition(" ")[0])
+
+
 class Reader:
     """Reads one namespace.
 
@@ -60,6 +77,7 @@ class Reader:
         if config[b"format"] != b"2":
             raise Damaged(f"format {config[b'format']!r}")
         self.partitions = int(config[b"partitions"])
+        self.has_feed = config[b"feed"] == b"1"
 
     def workflows(self) -> set[str]:
         """The ids of all workflows."""
@@ -122,6 +140,23 @@ class Reader:
             raise Damaged("a fact's hash")
         return _value(stored)
 
+    def feed(self, partition: int) -> Iterator[Change]:
+        """The entries of a partition's feed."""
+        tag = f"{{{self._namespace}:{partition}}}"
+        about = self._client.hgetall(f"{tag}:partition:{self.partitions}:feed")
+        position = int(about.get(b"feed_trimmed", b"0-0").partition(b"-")[0])
+        for entry_id, fields in self._client.xrange(f"{tag}:feed", f"{position + 1}-0"):
+            ((change, value),) = fields.items()
+            last, ms = map(int, entry_id.split(b"-"))
+            cursor, _, workflow = value.decode().partition(" ")
+            found = Change(last, ms, change.decode(), int(cursor), workflow)
+            if found.position - found.span != position:
+                raise Damaged(f"position {position + 1} is not there")
+            position = found.position
+            yield found
+        if position != int(about.get(b"position", 0)):
+            raise Damaged(f"position {position + 1} is not there")
+
     def tagged(self) -> dict[str, Any]:
         """The whole namespace, as the fixture's JSON has it."""
         workflows = sorted(self.workflows())
@@ -130,7 +165,11 @@ class Reader:
             "partitions": self.partitions,
             "workflows": {workflow: self._tagged_workflow(workflow) for workflow in workflows},
             "facts": {fact_hash.decode(): tagged(self.fact(fact_hash)) for fact_hash in sorted(facts)},
+            "feeds": [[change._asdict() for change in self.feed(partition)] for partition in self._feeds()],
         }
+
+    def _feeds(self) -> range:
+        return range(self.partitions if self.has_feed else 0)
 
     def _tagged_workflow(self, workflow: str) -> dict[str, Any]:
         meta = self.meta(workflow)

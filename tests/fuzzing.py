@@ -341,10 +341,10 @@ def _tail(context: Context, source: Source) -> None:
 
 
 def _watch(context: Context, source: Source) -> None:
-    watcher = watching.Watcher(context)
-    run(watcher.open(), source)
-    for _ in range(3):
-        run(watcher.look(), source)
+    for watcher in (watching.Watcher(context), watching.FeedWatcher(context)):
+        run(watcher.open(), source)
+        for _ in range(3):
+            run(watcher.look(), source)
 
 
 def _verify(context: Context, source: Source, workflow_ids: list[str] | None, *, repair: bool = False) -> None:

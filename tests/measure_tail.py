@@ -1,7 +1,7 @@
 """The time from a commit until its event is shown: ``python -m tests.measure_tail``.
 
-`runic-redis tail` runs in a separate process, following one workflow or a whole namespace, on an embedded server. Each
-event is appended alone, and timed until its line has been read.
+`runic-redis tail` runs in a separate process, following one workflow or a whole namespace, without and with a feed, on
+an embedded server. Each event is appended alone, and timed until its line has been read.
 """
 
 import json
@@ -20,9 +20,13 @@ def main() -> None:
     """Measure, and print milliseconds."""
     with tempfile.TemporaryDirectory(prefix="runic-redis-") as directory:
         url = f"embedded://{directory}"
-        with RedisStore.from_url(url, namespace="measured") as store:
-            store.append_many([(f"w-{n}", [{"n": 0}]) for n in range(10_000)])
-            for what, ids in (("one workflow", ["w-1"]), ("the namespace, of 10 000 workflows", [])):
+        for what, ids, feed in (
+            ("one workflow", ["w-1"], False),
+            ("the namespace, of 10 000 workflows", [], False),
+            ("the namespace, from its feed", [], True),
+        ):
+            with RedisStore.from_url(url, namespace="fed" if feed else "measured", feed=feed) as store:
+                store.append_many([(f"w-{n}", [{"n": 0}]) for n in range(10_000)])
                 took_ms = measure(store, url, ids)
                 nearly_all = quantiles(took_ms, n=100)[98]
                 print(
@@ -33,7 +37,8 @@ def main() -> None:
 
 def measure(store: RedisStore, url: str, ids: list[str]) -> list[float]:
     """Return the times of many events, in milliseconds."""
-    command = [sys.executable, "-m", "runic_redis.cli.main", "tail", *ids, "--json", "-u", url, "-n", "measured"]
+    namespace = store.context.keys.namespace
+    command = [sys.executable, "-m", "runic_redis.cli.main", "tail", *ids, "--json", "-u", url, "-n", namespace]
     took_ms = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
         assert tail.stdout is not None

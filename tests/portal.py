@@ -8,9 +8,9 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
-from runic_redis import AsyncRedisStore, AsyncTail, RedisStore
+from runic_redis import AsyncRedisStore, AsyncSubscription, AsyncTail, RedisStore
 
 _END = object()
 
@@ -76,6 +76,8 @@ class BlockingStore:
                 return self._wait(result)
             if isinstance(result, AsyncTail):
                 return BlockingTail(result, self._wait)
+            if isinstance(result, AsyncSubscription):
+                return BlockingSubscription(result, self._wait)
             return self._iterate(result)
 
         return call
@@ -110,11 +112,11 @@ class BlockingStore:
 class BlockingTail:
     """A tail of an asyncio store for synchronous tests. It takes no step at the call."""
 
-    def __init__(self, tail: AsyncTail[Any], wait: Callable[[Any], Any]) -> None:
+    def __init__(self, tail: Any, wait: Callable[[Any], Any]) -> None:
         self._tail = tail
         self._wait = wait
 
-    def __iter__(self) -> "BlockingTail":
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Any:
@@ -133,12 +135,36 @@ class BlockingTail:
     def close(self) -> None:
         self._wait(self._tail.aclose())
 
-    def __enter__(self) -> "BlockingTail":
+    def __enter__(self) -> Self:
         self._wait(self._tail.__aenter__())
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._wait(self._tail.__aexit__(*error))
+
+
+class BlockingSubscription(BlockingTail):
+    """A subscription of an asyncio store for synchronous tests. It is open after the call, as a synchronous one is."""
+
+    def __init__(self, subscription: AsyncSubscription, wait: Callable[[Any], Any]) -> None:
+        super().__init__(subscription, wait)
+        self._wait(subscription.__aenter__())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tail, name)
+
+    def ack(self, commit: Any) -> None:
+        self._wait(self._tail.ack(commit))
+
+    def park(self, commit: Any, reason: str) -> None:
+        self._wait(self._tail.park(commit, reason))
+
+    def run(self, handler: Callable[[Any], Any], **options: Any) -> None:
+        async def handle(commit: Any) -> None:
+            # In a thread, because it may call the store.
+            await asyncio.to_thread(handler, commit)
+
+        self._wait(self._tail.run(handle, **options))
 
 
 def open_store(face: str, url: str, namespace: str, **options: Any) -> Any:

@@ -34,6 +34,8 @@ PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
 RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
 COMMAND_LINE = "the command line: show, stats, workflows --count, verify, export, import, copy"
+FEED = "appending in a namespace with a feed, if a stream is damaged"
+REBUILDING = 'the feed with start="rebuild", for one who may list'
 PARTS: dict[str, Sequence[Callable[[Any, str], None]]] = {
     "everything": (tour.writes, tour.reads, tour.lists, tour.removes),
     "everything but trim, collect, delete, delete_namespace and memory_usage": (tour.writes, tour.reads, tour.lists),
@@ -82,7 +84,7 @@ def user(admins: Sequence[redis.Redis], rule: str, namespace: str) -> Iterator[s
 def prepare(server: RunningServer, namespace: str, parts: Sequence[Any]) -> None:
     """Write the data that these parts need, as a user with all permissions."""
     if tour.writes not in parts:
-        with RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as store:
+        with RedisStore.from_url(server.url(), namespace=namespace, partitions=1, feed=True) as store:
             tour.writes(store, "order-1")
 
 
@@ -93,7 +95,7 @@ def test_a_rule_suffices(server: RunningServer, open_url: Any, namespace: str, p
     with (
         server.client() as admin,
         user([admin], RULES[purpose], namespace) as login,
-        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
     ):
         for part in PARTS[purpose]:
             part(store, "order-1")
@@ -111,7 +113,7 @@ def test_with_any_permission_less_something_fails(server: RunningServer, namespa
             with (
                 user([admin], without(RULES[purpose], permission), name) as login,
                 pytest.raises(ConfigurationError, match=NOT_ALLOWED) as caught,
-                RedisStore.from_url(f"{server.url()}&{login}", namespace=name, partitions=1) as store,
+                RedisStore.from_url(f"{server.url()}&{login}", namespace=name, partitions=1, feed=True) as store,
             ):
                 for part in PARTS[purpose]:
                     part(store, "order-1")
@@ -127,7 +129,7 @@ def test_without_evalsha_everything_works(server: RunningServer, namespace: str)
     with (
         server.client() as admin,
         user([admin], without(RULES[purpose], "+evalsha"), namespace) as login,
-        RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+        RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
     ):
         for part in PARTS[purpose]:
             part(store, "order-1")
@@ -155,7 +157,9 @@ def test_the_tour_calls_every_method_of_a_store() -> None:
 
 def test_the_rule_names_every_command_of_the_scripts() -> None:
     allowed = set(
-        re.findall(r"\+(\S+)", " ".join((EVERYTHING, RULES["durability replicated(n)"], RULES[COMMAND_LINE])))
+        re.findall(
+            r"\+(\S+)", " ".join((EVERYTHING, *map(RULES.get, ("durability replicated(n)", FEED, COMMAND_LINE))))
+        )
     )
     for path in scripts_directory().glob("*.lua"):
         called = re.findall(r"(?:\bcall|\bpcall|\btry)\('(\w+)'", load_script(path.stem).text)
@@ -189,9 +193,9 @@ def test_what_is_refused_changes_nothing(server: RunningServer, open_url: Any, n
     prepare(server, namespace, ())
     with (
         server.client() as admin,
-        RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner,
+        RedisStore.from_url(server.url(), namespace=namespace, partitions=1, feed=True) as owner,
         user([admin], RULES[purpose], namespace) as login,
-        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
     ):
         tour.lists(owner, "order-1")
         owner.acquire("left", "nobody")
@@ -284,7 +288,7 @@ def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> No
     def use(login: str) -> None:
         for key in admin.scan_iter(f"{{{namespace}[:}}]*"):
             admin.delete(key)
-        with RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=2) as store:
+        with RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=2, feed=True) as store:
             tour.writes(store, "order-1")
             assert verify(store).findings == []
             records: list[Any] = []
@@ -304,10 +308,51 @@ def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> No
         needs(COMMAND_LINE, use, [admin], namespace)
 
 
+def test_what_a_feed_adds_where_a_stream_is_damaged(server: RunningServer, open_url: Any, namespace: str) -> None:
+    """The entry of a commit that the stream rejects is taken out of the feed again."""
+
+    def use(login: str) -> None:
+        with open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store:
+            store.append("order-1", numbered(1))
+            keys = store.context.keys.workflow("order-1")
+            admin.xadd(keys.events, {"a": "b"}, id="1000-0")
+            with pytest.raises(StoreError) as caught:
+                store.append("order-1", numbered(1))
+            if "equal or smaller" not in str(caught.value):
+                raise caught.value
+            ((_, fields),) = admin.xrevrange(keys.feed, count=1)
+            assert fields == {b"void 1": b"0 "}
+            store.delete("order-1")
+
+    with server.client() as admin:
+        needs(FEED, use, [admin], namespace)
+
+
+def test_what_rebuilding_from_the_feed_adds(server: RunningServer, open_url: Any, namespace: str) -> None:
+    lister, adds = RULES["the same, and listing"], RULES[REBUILDING]
+    prepare(server, namespace, ())
+    with server.client() as admin:
+        for permission in ["", *permissions(adds)]:
+            with (
+                user([admin], without(f"{lister} {adds}", permission), namespace) as login,
+                open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
+            ):
+                if permission:
+                    with pytest.raises(ConfigurationError, match=NOT_ALLOWED):
+                        list(store.feed(start="rebuild", wait_s=0))
+                else:
+                    assert ("order-1", 3) in [
+                        (one.workflow_id, one.cursor) for one in store.feed(start="rebuild", wait_s=0)
+                    ]
+
+
 def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
     lister = RULES["the same, and listing"]
     adds = RULES["the web page, for one who may list"]
-    with valkey.client() as admin, RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2) as store:
+    with (
+        valkey.client() as admin,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store,
+    ):
         tour.writes(store, "order-1")
         ref = store.put_fact("looked at")
         views = [f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph")]
@@ -387,7 +432,7 @@ def test_what_a_cluster_adds(cluster_nodes: list[RunningServer], open_url: Any, 
         here, there = admins[at := min(slot // (16384 // 3), 2)], admins[(at + 1) % 3]
 
         def use(login: str) -> None:
-            with open_url(f"redis+cluster://{hosts}?{login}", namespace=namespace, deadline_s=1) as store:
+            with open_url(f"redis+cluster://{hosts}?{login}", namespace=namespace, deadline_s=1, feed=True) as store:
                 for part in PARTS["everything"]:
                     part(store, "order-1")
                 # While a slot moves to another node, the store asks that node for keys that this one lacks.
@@ -459,11 +504,14 @@ def test_a_login_that_is_refused_says_so(server: RunningServer, open_url: Any, n
     ids=["append", "save", "save_snapshot", "acquire", "acquire what is there"],
 )
 def test_a_user_without_hincrby_leaves_no_count_wrong(server: RunningServer, namespace: str, write: Any) -> None:
-    with server.client() as admin, RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner:
+    with (
+        server.client() as admin,
+        RedisStore.from_url(server.url(), namespace=namespace, partitions=1, feed=True) as owner,
+    ):
         owner.append("order-1", numbered(1))
         with (
             user([admin], without(EVERYTHING, "+hincrby"), namespace) as login,
-            RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+            RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
             pytest.raises(ConfigurationError, match=NOT_ALLOWED),
         ):
             write(store)
@@ -475,9 +523,9 @@ def test_a_user_without_hincrby_leaves_no_count_wrong(server: RunningServer, nam
 def test_an_end_that_a_worker_may_not_settle_fails_its_own_write_alone(server: RunningServer, namespace: str) -> None:
     with (
         server.client() as admin,
-        RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as owner,
+        RedisStore.from_url(server.url(), namespace=namespace, partitions=1, feed=True) as owner,
         user([admin], RULES[list(PARTS)[1]], namespace) as login,
-        RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1) as store,
+        RedisStore.from_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
     ):
         owner.append("over", numbered(1))
         owner.complete("over")

@@ -49,7 +49,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
         keys = store.context.keys.workflow(workflow_id)
         meta = {name: value for name, value in with_redis.hgetall(keys.meta).items() if not name.startswith(b"lease_")}
         found[workflow_id] = (
-            {name: value for name, value in meta.items() if name != b"fence"},
+            {name: value for name, value in meta.items() if name not in {b"fence", b"imported"}},
             with_redis.xrange(keys.events),
             with_redis.hgetall(keys.snapshot),
             with_redis.get(keys.log),
@@ -66,7 +66,7 @@ def contents(store: RedisStore) -> dict[str, Any]:
 
 @pytest.fixture
 def store(valkey: RunningServer, namespace: str, few_buckets: None) -> Iterator[RedisStore]:
-    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5) as store:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=5, feed=True) as store:
         fill(store)
         yield store
 
@@ -551,7 +551,7 @@ def test_records_are_of_the_types_of_the_specification(
     with ArchiveReader(tmp_path / "a") as archive:
         records = {record[0]: record for record in archive}
     types = {kind: [type(part) for part in parts] for kind, (_, *parts) in records.items()}
-    assert types["archive"] == [int, str, bytes, type(None)]
+    assert types["archive"] == [int, str, bytes, type(None), bool, bytes]
     assert types["workflow"] == [str, dict, bytes, bool]
     assert types["snapshot"] == [bytes, bytes, bytes]
     assert types["done"] == [str, int, int, bytes, bytes]

@@ -40,6 +40,9 @@ TINY = dataclasses.replace(
     kept_facts=20,
     namespace_sizes=(1, 20),
     listed=20,
+    followed=(200, 20),
+    consumed=50,
+    paced=20,
 )
 
 
@@ -99,6 +102,15 @@ def test_both_durabilities_are_compared_with_other_stores(report: Report) -> Non
         )
         assert compared.ratio.median > 0
         assert by_name[f"step/{durability}"].figures[0].name == "runic_redis"
+
+
+def test_the_feed_is_compared(report: Report) -> None:
+    by_name = {result.name: result for result in report.results}
+    for name in ("feed/append/1", "feed/append/1/tasks/2"):
+        (compared,) = by_name[name].comparisons
+        assert compared.against == "runic_redis"
+    for name in ("feed/catch-up/flat", "feed/catch-up/mixed"):
+        assert by_name[name].figures[0].name == "runic_redis, feed"
 
 
 def test_it_says_what_was_measured_on(report: Report) -> None:

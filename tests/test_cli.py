@@ -38,7 +38,22 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 main()
 """
 VERBS = {
-    *("workflows", "show", "events", "tail", "facts", "stats", "verify", "doctor", "export", "import", "copy"),
+    *(
+        "workflows",
+        "show",
+        "events",
+        "tail",
+        "feed",
+        "subscriptions",
+        "parked",
+        "facts",
+        "stats",
+        "verify",
+        "doctor",
+        "export",
+        "import",
+        "copy",
+    ),
     *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
 }
 
@@ -579,6 +594,230 @@ def test_a_whole_namespace_is_followed(shop: RedisStore, valkey: RunningServer) 
     assert not [one for one in seen if one["workflow"] == "order-1"]
 
 
+@pytest.fixture
+def fed(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """A store with a feed, in one partition: its commits have one order."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        store.append("order-1", [Opened("Ada"), {"note": "plain"}], metadata={"correlation": "r-1"})
+        store.append("basket-1", [Opened("Eve"), Opened("Eve")])
+        store.append("order-2", [{"note": "other"}])
+        store.delete("basket-1")
+        yield store
+
+
+def test_the_feed_prints_the_commits_of_all_workflows(run: Run, fed: RedisStore) -> None:
+    found = run("feed", "--json")
+    assert found.status == 0
+    assert [(one["position"], one["workflow"], one["cursor"], one["deleted"]) for one in found.lines] == [
+        (2, "order-1", 2, False),
+        (5, "order-2", 1, False),
+        (6, "basket-1", 0, True),
+    ], "the events of a deleted workflow are gone"
+    first = found.lines[0]
+    assert (first["events"], first["types"]) == (2, {"cli_opened": 1, "dict": 1})
+    assert (first["metadata"], first["partition"]) == ({"correlation": "r-1"}, 0)
+    shown = run("feed")
+    text = shown.out.splitlines()
+    assert [" ".join(line.split()[:1] + line.split()[2:]) for line in text] == [
+        "2 order-1 2 cli_opened, dict [correlation='r-1']",
+        "5 order-2 1 dict",
+        "6 basket-1 deleted",
+    ]
+    # Every commit, and the end, says where to go on.
+    assert [one["position"] for one in run("feed", "--after", first["positions"], "--json").lines] == [5, 6]
+    at_end = shown.err.split()[-1]
+    assert run("feed", "--after", at_end, "--json").lines == []
+    fed.append("order-3", [{"n": 1}])
+    assert [one["workflow"] for one in run("feed", "--after", at_end, "--json").lines] == ["order-3"]
+    assert [one["position"] for one in run("feed", "--after", 2, "--limit", 1, "--json").lines] == [5]
+    assert run("feed", "--start", "now").out == ""
+
+
+def test_the_feed_is_filtered_by_workflow_type_and_time(run: Run, fed: RedisStore) -> None:
+    assert [one["position"] for one in run("feed", "--prefix", "order-", "--json").lines] == [2, 5]
+    assert [one["position"] for one in run("feed", "--type", "cli_opened", "--json").lines] == [2]
+    for time_ in ("2h", "2020-01-01T00:00:00Z"):
+        assert len(run("feed", "--since", time_, "--json").lines) == 3
+        assert run("feed", "--until", time_, "--json").lines == []
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert run("feed", "--since", later, "--json").lines == []
+    assert len(run("feed", "--until", later, "--json").lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("--after", "x"), 2, "not a position in a feed"),
+        (("--after", "1,2"), 2, "after is of 2 partitions, and the namespace has 1"),
+        (("--after", 1, "--since", "1h"), 2, "Pass one of after, since and start"),
+        (("--since", "soon"), 2, "--since takes a time"),
+        (("--follow", "--until", "1h"), 2, "pass one of them"),
+        (("--after", 7), 1, "it has lost commits"),
+    ],
+)
+def test_what_the_feed_cannot_do_is_said(
+    run: Run, fed: RedisStore, options: tuple[object, ...], status: int, said: str
+) -> None:
+    done = run("feed", *options)
+    assert (done.status, said in done.err) == (status, True), done.err
+    assert not done.out
+
+
+def test_a_namespace_without_a_feed_has_none_to_print(run: Run, shop: RedisStore) -> None:
+    done = run("feed")
+    assert (done.status, "has no feed" in done.err) == (2, True)
+    done = run("tail", "--since", "1h")
+    assert (done.status, "a namespace with a feed" in done.err) == (2, True)
+
+
+def test_a_tail_begins_at_a_time(run: Run, fed: RedisStore) -> None:
+    found = run("tail", "--since", "1h", "--limit", 3, "--json").lines
+    assert [(one["workflow"], one["cursor"]) for one in found] == [("order-1", 1), ("order-1", 2), ("order-2", 1)]
+    found = run("tail", "--since", "1h", "--type", "dict", "--limit", 2, "--json").lines
+    assert [(one["workflow"], one["fields"]) for one in found] == [
+        ("order-1", {"note": "plain"}),
+        ("order-2", {"note": "other"}),
+    ]
+
+
+def test_the_tail_of_a_workflow_begins_at_a_time(run: Run, fed: RedisStore) -> None:
+    fed.save_snapshot("order-1", 2, b"s")
+    fed.trim("order-1")
+    fed.append("order-1", [{"n": n} for n in range(3)])
+    found = run("tail", "order-2", "order-1", "nobody", "--since", "1h", "--limit", 4, "--json").lines
+    assert [(one["workflow"], one["cursor"]) for one in found] == [
+        ("order-2", 1),
+        *(("order-1", cursor) for cursor in (3, 4, 5)),
+    ]
+    found = run("tail", "order-1", "--since", "1h", "--last", 2, "--limit", 2, "--json").lines
+    assert [one["cursor"] for one in found] == [4, 5]
+
+
+def park_orders(store: RedisStore, name: str) -> None:
+    """Have a subscription park two commits of order-1, and put aside one behind each that waits."""
+    with store.subscribe(name, wait_s=0, prefix="order-") as subscription:
+        subscription.park(next(subscription), "Declined: card")
+        for commit in subscription:
+            subscription.ack(commit)
+
+
+def test_subscriptions_are_listed_with_their_lag(run: Run, fed: RedisStore) -> None:
+    assert run("subscriptions", "--json").lines == []
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        mailer.ack(next(mailer))
+        fed.append("order-3", [{"n": 1}] * 10)
+        (one,) = run("subscriptions", "--json").lines
+        assert (one["name"], one["kind"], one["prefix"], one["types"]) == ("mailer", "subscription", "order-", None)
+        assert (one["lag_events"], one["positions"].partition("-")[0]) == (14, "2")
+        assert 0 <= one["lag_seconds"] < 60
+        assert list(one["consumers"].values()) == [1]
+        assert (one["parked"], one["failing"]) == (0, {})
+        with pytest.raises(ZeroDivisionError):
+            mailer.run(lambda commit: 1 / 0, attempts=1)
+    park_orders(fed, "archive")
+    found = {one["name"]: one for one in run("subscriptions", "--json").lines}
+    assert found["mailer"]["consumers"] == {}
+    assert found["mailer"]["failing"] == {"0": {"attempts": 1, "reason": "ZeroDivisionError: division by zero"}}
+    assert (found["archive"]["lag_events"], found["archive"]["lag_seconds"], found["archive"]["parked"]) == (0, 0, 1)
+    lines = [line.split() for line in run("subscriptions").out.splitlines()]
+    assert lines[0] == ["name", "kind", "lag", "seconds", "consumers", "parked", "failing"]
+    assert [line[:3] for line in lines[1:]] == [["archive", "subscription", "0"], ["mailer", "subscription", "14"]]
+    assert lines[1][4:] == ["0", "1"]
+    assert " ".join(lines[2][6:]) == "partition 0: 1 attempt, ZeroDivisionError: division by zero"
+
+
+def test_parked_commits_are_listed_replayed_and_dropped(run: Run, fed: RedisStore) -> None:
+    park_orders(fed, "mailer")
+    fed.append("order-1", [{"n": 1}])
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        assert list(mailer) == [], "it waits behind the parked one"
+    parked, waiting = run("parked", "mailer", "--json").lines
+    assert (parked["workflow"], parked["cursor"], parked["events"], parked["position"]) == ("order-1", 2, 2, 2)
+    assert (parked["state"], parked["reason"], parked["deleted"]) == ("parked", "Declined: card", False)
+    assert (waiting["workflow"], waiting["cursor"], waiting["state"]) == ("order-1", 3, "waiting")
+    lines = run("parked", "mailer").out.splitlines()
+    assert lines[0].split() == ["workflow", "cursor", "events", "time", "state", "attempts", "reason"]
+    assert lines[1].split()[:3] == ["order-1", "2", "2"]
+    assert lines[1].endswith("Declined: card")
+    assert run("parked", "mailer", "--replay", "order-1", "--json").lines == [{"workflow": "order-1", "replayed": 1}]
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        again = next(mailer)
+        assert (again.workflow_id, again.cursor) == ("order-1", 2)
+        mailer.park(again, "declined again")
+    unasked = run("parked", "mailer", "--drop", "order-1")
+    assert (unasked.status, "Nothing was dropped. Pass --yes." in unasked.err) == (2, True)
+    assert len(fed.parked("mailer")) == 2
+    dropped = run("parked", "mailer", "--drop", "order-1", "--yes")
+    assert (dropped.status, dropped.out) == (0, "order-1: 1 commit dropped\n")
+    with fed.subscribe("mailer", wait_s=0, prefix="order-") as mailer:
+        assert [commit.cursor for commit in mailer] == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("nobody",), 1, "There is no subscription 'nobody': pass one of mailer."),
+        (("mailer", "--replay", "order-1", "--drop", "order-1"), 2, "Pass one of --replay and --drop."),
+        (("mailer", "--replay", "order-2"), 1, "has no parked commit of 'order-2'. Nothing was changed."),
+        (("mailer", "--drop", "order-2", "--yes"), 1, "has no parked commit of 'order-2'. Nothing was changed."),
+        (("no name",), 2, "The name of a subscription is"),
+    ],
+)
+def test_what_is_not_parked_is_said(
+    run: Run, fed: RedisStore, options: tuple[str, ...], status: int, said: str
+) -> None:
+    park_orders(fed, "mailer")
+    done = run("parked", *options)
+    assert (done.status, said in done.err) == (status, True), done.err
+    assert len(fed.parked("mailer")) == 1
+
+
+@pytest.mark.parametrize("verb", [("tail",), ("feed", "--follow", "--start", "now")])
+def test_a_namespace_with_a_feed_is_followed_exactly(
+    fed: RedisStore, valkey: RunningServer, namespace: str, verb: tuple[str, ...]
+) -> None:
+    environment = {**os.environ, "RUNIC_REDIS_URL": valkey.url(), "RUNIC_REDIS_NAMESPACE": namespace}
+    with Forked(None, *verb, "--json", environment=environment) as follower:
+        beats = 0
+        while not select.select([follower.stdout], [], [], 0.1)[0]:
+            beats += 1
+            fed.append("beat", [{"beat": beats}])
+        # A workflow that is made again with as many events is not mistaken for the one before.
+        for number in range(50):
+            fed.append("again", [{"n": number}])
+            fed.delete("again")
+        fed.append("again", [{"n": 50}])
+        fed.append("last", [{"n": 51}])
+        seen = []
+        while not seen or seen[-1]["workflow"] != "last":
+            seen.append(json.loads(follower.stdout.readline()))
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(30) == 130
+    shown = [one["cursor"] for one in seen if one["workflow"] == "beat"]
+    assert shown == list(range(shown[0], beats + 1))
+    assert [one["workflow"] for one in seen][-2:] == ["again", "last"]
+
+
+def test_a_tail_goes_on_after_a_loss(fed: RedisStore, valkey: RunningServer, namespace: str) -> None:
+    environment = {**os.environ, "RUNIC_REDIS_URL": valkey.url(), "RUNIC_REDIS_NAMESPACE": namespace}
+    with Forked(None, "tail", "--json", environment=environment) as tail:
+        beats = 0
+        while not select.select([tail.stdout], [], [], 0.1)[0]:
+            beats += 1
+            fed.append("beat", [{"beat": beats}])
+        _until(tail.stdout, {"beat": beats})
+        with valkey.client() as client:
+            client.delete(fed.context.keys.feed(0))
+            client.hset(fed.context.keys.partition(0), "position", 1)
+        # It notices within a second that the server has another history, and says so.
+        assert "lost by the server" in tail.stderr.readline()
+        while not select.select([tail.stdout], [], [], 0.1)[0]:
+            fed.append("beat", [{"after": "the loss"}])
+        assert json.loads(tail.stdout.readline())["fields"] == {"after": "the loss"}
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(30) == 130
+
+
 def _until(lines: IO[str], *awaited: dict[str, Any]) -> list[Any]:
     seen: list[Any] = []
     while not all(any(one["fields"] == fields for one in seen) for fields in awaited):
@@ -720,6 +959,32 @@ def test_what_is_exported_is_imported_elsewhere(run: Run, shop: RedisStore, tmp_
     assert "cut off" in cut.err
 
 
+@pytest.mark.parametrize("option", ["--feed", "--no-feed", None])
+@pytest.mark.parametrize("has_feed", [True, False])
+def test_import_and_copy_take_the_feed_as_an_option(
+    run: Run, valkey: RunningServer, namespace: str, tmp_path: Path, option: str | None, has_feed: bool
+) -> None:
+    """Without it a new namespace has a feed if the source has one, for as many days."""
+    wanted = {"--feed": b"1", "--no-feed": b"0", None: b"%d" % has_feed}[option]
+    given, url = [option] if option else [], valkey.url()
+    with (
+        RedisStore.from_url(url, namespace=namespace, partitions=2, feed=has_feed, feed_days=9) as store,
+        valkey.client() as client,
+    ):
+        store.append("w", [{"n": 1}])
+        assert run("export", tmp_path / "a").status == 0
+        assert run("import", tmp_path / "a", "--namespace", f"{namespace}-0", *given).status == 0
+        assert run("copy", url, url, "--to-namespace", f"{namespace}-1", *given).status == 0
+        for number in range(2):
+            feed, days = client.hmget(f"{{{namespace}-{number}}}:config", "feed", "feed_days")
+            assert feed == wanted
+            assert wanted == b"0" or days == (b"9" if has_feed else b"7")
+        # A namespace that exists keeps its setting, and another one is rejected.
+        other = "--no-feed" if wanted == b"1" else "--feed"
+        assert run("import", tmp_path / "a", "--namespace", f"{namespace}-0").status == 0
+        assert run("import", tmp_path / "a", "--namespace", f"{namespace}-0", other).status == 2
+
+
 def test_a_namespace_is_copied(run: Run, shop: RedisStore, valkey: RunningServer) -> None:
     there = f"{shop.context.keys.namespace}-there"
     url = valkey.url()
@@ -813,7 +1078,7 @@ def test_settings_that_are_lost_are_damage(run: Run, shop: RedisStore, valkey: R
     (found,) = [one for one in examined.lines if one["name"] == "namespace"]
     assert (found["verdict"], "its settings are lost" in found["found"]) == ("bad", True)
     with valkey.client() as client:
-        client.hset(shop.context.keys.config, mapping={"format": 2, "partitions": 7})
+        client.hset(shop.context.keys.config, mapping={"format": 2, "partitions": 7, "feed": 0})
     assert run("verify").status == 0, "what it says, helps"
 
 

@@ -9,12 +9,13 @@ from zlib import crc32
 
 import pytest
 
-from runic_redis.testing import FeedContract, StoreContract
+from runic_redis.testing import FeedContract, ProjectionContract, StoreContract, SubscriptionContract
 from tests import servers
 from tests.feed_damage import FeedDamage
 from tests.portal import open_store
 
 FACES = [("sync", 2), ("asyncio", 3), ("sync", 3), ("asyncio", 2)]
+NEED_FEED = (FeedContract, ProjectionContract, SubscriptionContract, FeedDamage)
 SERVERS = ("TestMemory", "TestEmbedded", "TestRedis62", "TestCluster", "TestRedisOnPath")
 
 
@@ -40,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         name = metafunc.function.__name__
         turn = SERVERS.index(metafunc.cls.__name__) + crc32(name.encode())
         face, protocol = FACES[turn % len(FACES)]
-        has_feed = hasattr(FeedContract, name) or hasattr(FeedDamage, name) or turn % len(SERVERS) > 0
+        has_feed = any(hasattr(one, name) for one in NEED_FEED) or turn % len(SERVERS) > 0
         label = f"{face}-resp{protocol}{'' if has_feed else '-no-feed'}"
         metafunc.parametrize("variant", [Variant(face, protocol, has_feed)], ids=[label])
 

@@ -1,5 +1,6 @@
-"""The cost of a plain append of one event, and of decoding: counted and not timed. A count above its limit fails.
+"""The cost of a plain append of one event with and without a feed, and of decoding: counted and not timed.
 
+A count above its limit fails.
 The limits are the counts of today. Lower a limit in the commit that lowers its count.
 """
 
@@ -23,15 +24,37 @@ from runic_redis import AsyncRedisStore, RedisStore, event
 from tests.servers import RunningServer, valkey_program
 
 COMMANDS_SENT = 1
-COMMANDS_OF_THE_SCRIPT = 6
-KEYS = 4
-BYTES_SENT = 318
-PYTHON_CALLS = 73
-PYTHON_CALLS_OF_ASYNCIO = 96
 # Those that decode a commit of 100 events with dates, Decimals and objects.
 PYTHON_CALLS_TO_DECODE = 28
-# The counts of instructions vary by a hundredth from run to run, because the server also works on a clock.
-SERVER_INSTRUCTIONS = 122_000
+# The bytes of Redis' memory that the feed takes for a commit, where ids have 12 bytes.
+FEED_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of an append.
+
+    Attributes:
+        commands: the commands that the script runs.
+        keys: the keys that the script is called with.
+        bytes_sent: the bytes that the client sends.
+        python_calls: the calls of this package's functions.
+        asyncio_calls: the same in asyncio.
+        instructions: those of the server. They vary by a hundredth from run to run, because it also works on a clock.
+    """
+
+    commands: int
+    keys: int
+    bytes_sent: int
+    python_calls: int
+    asyncio_calls: int
+    instructions: int
+
+
+LIMITS = {
+    False: Limits(6, 4, 318, 73, 96, 122_000),
+    True: Limits(8, 5, 353, 75, 98, 152_000),
+}
 
 # The name is as long in each run, because the bytes count.
 NAMESPACE = "costs"
@@ -58,10 +81,21 @@ class Priced:
 EVENT = StepDone("charge", 1, 0.5, True)
 
 
+@pytest.fixture(params=[False, True], ids=["no-feed", "feed"])
+def feed(request: pytest.FixtureRequest) -> bool:
+    """Return whether the namespace has a feed."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def store(valkey: RunningServer) -> Iterator[RedisStore]:
+def limits(feed: bool) -> Limits:
+    return LIMITS[feed]
+
+
+@pytest.fixture
+def store(valkey: RunningServer, feed: bool) -> Iterator[RedisStore]:
     """Return a store that has appended to its workflow before, because the first append costs more."""
-    with RedisStore.from_url(valkey.url(), namespace=NAMESPACE) as store:
+    with RedisStore.from_url(valkey.url(), namespace=NAMESPACE, feed=feed) as store:
         store.append("w", [EVENT])
         yield store
         store.delete_namespace()
@@ -95,24 +129,24 @@ def commands(client: redis.Redis) -> dict[str, int]:
     }
 
 
-def test_the_commands(store: RedisStore, valkey: RunningServer) -> None:
+def test_the_commands(store: RedisStore, limits: Limits, valkey: RunningServer) -> None:
     with valkey.client() as client:
         client.config_resetstat()
         store.append("w", [EVENT])
         ran = commands(client)
     assert ran.pop("evalsha") <= COMMANDS_SENT
-    assert 0 < sum(ran.values()) <= COMMANDS_OF_THE_SCRIPT, str(ran)
+    assert 0 < sum(ran.values()) <= limits.commands, str(ran)
 
 
-def test_the_keys(store: RedisStore, valkey: RunningServer) -> None:
+def test_the_keys(store: RedisStore, limits: Limits, valkey: RunningServer) -> None:
     with valkey.client() as client, client.monitor() as monitor:
         store.append("w", [EVENT])
         sent = next(words for one in monitor.listen() if (words := one["command"].split(" "))[0] == "EVALSHA")
     # After the hash of the script comes the number of keys.
-    assert 0 < int(sent[2]) <= KEYS
+    assert 0 < int(sent[2]) <= limits.keys
 
 
-def test_the_bytes_sent(store: RedisStore, valkey: RunningServer) -> None:
+def test_the_bytes_sent(store: RedisStore, limits: Limits, valkey: RunningServer) -> None:
     def received() -> int:
         return client.info("stats")["total_net_input_bytes"]
 
@@ -120,18 +154,18 @@ def test_the_bytes_sent(store: RedisStore, valkey: RunningServer) -> None:
         before, again = received(), received()
         store.append("w", [EVENT])
         sent = received() - again - (again - before)
-    assert 0 < sent <= BYTES_SENT
+    assert 0 < sent <= limits.bytes_sent
 
 
-def test_the_calls_of_python_functions(store: RedisStore) -> None:
+def test_the_calls_of_python_functions(store: RedisStore, limits: Limits) -> None:
     with counted_calls() as calls:
         store.append("w", [EVENT])
-    assert 0 < calls.total() <= PYTHON_CALLS, str(calls)
+    assert 0 < calls.total() <= limits.python_calls, str(calls)
 
 
-def test_the_calls_of_python_functions_in_asyncio(valkey: RunningServer) -> None:
+def test_the_calls_of_python_functions_in_asyncio(valkey: RunningServer, feed: bool, limits: Limits) -> None:
     async def append() -> Counter[str]:
-        async with AsyncRedisStore.from_url(valkey.url(), namespace=NAMESPACE) as tasks:
+        async with AsyncRedisStore.from_url(valkey.url(), namespace=NAMESPACE, feed=feed) as tasks:
             try:
                 await tasks.append("w", [EVENT])
                 with counted_calls() as calls:
@@ -141,7 +175,7 @@ def test_the_calls_of_python_functions_in_asyncio(valkey: RunningServer) -> None
             return calls
 
     calls = asyncio.run(append())
-    assert 0 < calls.total() <= PYTHON_CALLS_OF_ASYNCIO, str(calls)
+    assert 0 < calls.total() <= limits.asyncio_calls, str(calls)
 
 
 def test_the_calls_of_python_functions_that_decode_a_commit(store: RedisStore) -> None:
@@ -155,13 +189,26 @@ def test_the_calls_of_python_functions_that_decode_a_commit(store: RedisStore) -
     assert 0 < decoding.total() / 20 <= PYTHON_CALLS_TO_DECODE, str(decoding)
 
 
+def test_the_bytes_of_the_feed(valkey: RunningServer) -> None:
+    ids = [f"order-{number:06}" for number in range(200)]
+    with RedisStore.from_url(valkey.url(), namespace=NAMESPACE, feed=True, partitions=1) as store:
+        try:
+            for _ in range(50):
+                store.append_many([(workflow_id, [EVENT]) for workflow_id in ids])
+            with valkey.client() as client:
+                used = client.memory_usage(store.context.keys.feed(0), samples=0)
+        finally:
+            store.delete_namespace()
+    assert 0 < used / (50 * len(ids)) <= FEED_BYTES
+
+
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
-def test_the_instructions_of_the_server(tmp_path: Path) -> None:
-    fewer, more = (instructions(tmp_path / str(appends), appends) for appends in (20, 120))
-    assert 0 < (more - fewer) / 100 <= SERVER_INSTRUCTIONS * 1.02
+def test_the_instructions_of_the_server(tmp_path: Path, feed: bool, limits: Limits) -> None:
+    fewer, more = (instructions(tmp_path / str(appends), appends, feed=feed) for appends in (20, 120))
+    assert 0 < (more - fewer) / 100 <= limits.instructions * 1.02
 
 
-def instructions(directory: Path, appends: int) -> int:
+def instructions(directory: Path, appends: int, *, feed: bool) -> int:
     """Return how many instructions a server executes from its start to its end, with some appends in between."""
     directory.mkdir()
     socket, counts = directory / "server.sock", directory / "counts"
@@ -171,7 +218,7 @@ def instructions(directory: Path, appends: int) -> int:
     server = RunningServer(command, directory, socket, None)
     server.restart()
     try:
-        with RedisStore.from_url(server.url(), namespace=NAMESPACE) as store:
+        with RedisStore.from_url(server.url(), namespace=NAMESPACE, feed=feed) as store:
             for _ in range(appends):
                 store.append("w", [EVENT])
         with server.client() as client:

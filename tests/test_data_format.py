@@ -105,7 +105,10 @@ def server(request: pytest.FixtureRequest) -> RunningServer:
 def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: RunningServer, namespace: str) -> None:
     kept = {name: value for name, (value, _) in VALUES.items()}
     found = {name: value for name, (_, value) in VALUES.items()}
-    with RedisStore.from_url(server.url(), namespace=namespace, partitions=7) as store, server.client() as client:
+    with (
+        RedisStore.from_url(server.url(), namespace=namespace, partitions=7, feed=True) as store,
+        server.client() as client,
+    ):
         store.append("w", [Pair(1, "a"), kept], metadata={"by": Pair("us")})
         store.append("w", [{"text": "runic " * 1000}, Pair(3, Fact(kept))], commit_id="mine", snapshot=b"state")
         # A commit of several entries, and more of them than the reader takes at once.
@@ -146,6 +149,14 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         assert int(reader.meta("w")["cursor"]) == store.cursor("w")
         assert int(reader.meta("w")["largest"]) > 8192
         assert reader.workflows() == set(store.list())
+        store.delete("logged")
+        changes = [change for number in range(7) for change in reader.feed(number)]
+        assert [change.change.partition(" ")[0] for change in changes if change.workflow == "w"] == ["2", "2", "30"]
+        assert [change.change for change in changes if change.workflow == "logged"] == ["0", "deleted"]
+        (large,) = [change for change in changes if change.span == 30]
+        assert int(large.change.partition(" ")[2]) > 30 * 150_000
+        assert f"{large.cursor}-{large.ms}" == client.xrevrange(reader._key("events", "w"), count=1)[0][0].decode()
+        assert sum(change.span for change in changes) == 34 + 2 + 20
 
 
 def test_a_reader_by_the_specification_can_tell_what_is_trimmed_from_what_is_lost(
@@ -204,6 +215,8 @@ def write_fixture(store: RedisStore) -> None:
     store.append_many([(f"{kind}-{{42}}", [{"n": 1}]) for kind in ("order", "payment", "}{refund")])
     store.save("a log", [Pair(1, Fact("in a log")), {"n": 2}])
     store.complete("a log")
+    store.append("deleted", [{"n": 1}, {"n": 2}])
+    store.delete("deleted")
 
 
 # The fixture's times: those of the server are replaced by this one.
@@ -216,6 +229,8 @@ def _fixed(key: str, name: bytes, value: bytes) -> bytes:
         return b"%d" % (_MS * 1000)
     if (name in {b"trimmed_ms", b"completed"} and ":meta:" in key) or (":snapshot:" in key and name == b"time"):
         return b"%d" % _MS
+    if name == b"feed_trimmed":
+        return b"%s-%d" % (value.partition(b"-")[0], _MS)
     return value
 
 
@@ -235,7 +250,7 @@ def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
         case b"stream":
             for entry_id, fields in client.xrange(key):
                 cursor = entry_id.partition(b"-")[0]
-                if len(fields[b"i"]) == 8:  # random
+                if len(fields.get(b"i", b"")) == 8:  # random
                     fields[b"i"] = sha256(key.encode() + cursor).digest()[:8]
                 yield "XADD", key, b"%s-%d" % (cursor, _MS), *(part for pair in fields.items() for part in pair)
 
@@ -269,7 +284,10 @@ _COMPRESSED = r"\x01(\xb5/\xfd"
 
 
 def test_the_fixture_is_what_the_store_writes(valkey: RunningServer) -> None:
-    with RedisStore.from_url(valkey.url(), namespace=FIXTURE, partitions=4) as store, valkey.client() as client:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=FIXTURE, partitions=4, feed=True) as store,
+        valkey.client() as client,
+    ):
         store.delete_namespace()
         write_fixture(store)
         written, kept = dumped_fixture(client).splitlines(), COMMANDS.read_text().splitlines()
@@ -281,7 +299,10 @@ def test_the_fixture_is_what_the_store_writes(valkey: RunningServer) -> None:
 
 
 def test_a_reader_by_the_specification_finds_in_the_fixture_what_is_published(server: RunningServer) -> None:
-    with RedisStore.from_url(server.url(), namespace=FIXTURE, partitions=4) as store, server.client() as client:
+    with (
+        RedisStore.from_url(server.url(), namespace=FIXTURE, partitions=4, feed=True) as store,
+        server.client() as client,
+    ):
         store.delete_namespace()
         load_fixture(client)
         assert json_text(Reader(client, FIXTURE).tagged()) == FOUND.read_text()
@@ -294,7 +315,7 @@ if __name__ == "__main__":
         tempfile.TemporaryDirectory() as directory,
         running(valkey_program(), Path(directory)) as made,
         made.client() as there,
-        RedisStore.from_url(made.url(), namespace=FIXTURE, partitions=4) as writer,
+        RedisStore.from_url(made.url(), namespace=FIXTURE, partitions=4, feed=True) as writer,
     ):
         write_fixture(writer)
         COMMANDS.write_text(dumped_fixture(there))

@@ -130,9 +130,9 @@ def test_a_part_of_another_namespace_s_keys_is_no_namespace() -> None:
 
 def test_workflows_facts_and_the_namespace_share_no_key() -> None:
     """This also holds within a namespace: no id leads to a key of another kind."""
-    keys = Keys("a", 1)
+    keys = Keys("a", 1, has_feed=True)
     shared = {keys.config, keys.config_copy, keys.index(0), keys.leases(0), keys.expiring(0), keys.completed(0)}
-    shared.add(keys.partition(0))
+    shared |= {keys.partition(0), keys.feed(0)}
     shared |= {key for number in keys.bucket_numbers() for key in (keys.bucket(number), keys.fact_times(number))}
     own: set[str] = set()
     for workflow_id in (
@@ -175,7 +175,7 @@ def test_whatever_is_done_in_one_namespace_another_does_not_notice(
     other = near.format(namespace)
 
     def open_one(name: str) -> Any:
-        return RedisStore.from_url(valkey.url(), namespace=name, partitions=1)
+        return RedisStore.from_url(valkey.url(), namespace=name, partitions=1, feed=True)
 
     def kept() -> dict[bytes, bytes]:
         return {key: data for key in theirs if (data := admin.dump(key)) is not None}
@@ -218,8 +218,8 @@ def test_what_is_written_while_a_namespace_is_deleted_damages_no_partition(
     valkey: RunningServer, namespace: str, few_buckets: None
 ) -> None:
     with (
-        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store,
-        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as other,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as other,
     ):
         store.append("before", numbered(1))
         operation, replies, commands = delete_namespace(store.context), None, 0

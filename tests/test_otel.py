@@ -449,3 +449,99 @@ def test_what_is_not_used_is_not_imported(valkey: RunningServer, namespace: str)
 def _address(store: Any) -> dict[str, Any]:
     label = (store._store if isinstance(store, BlockingStore) else store)._connected.label
     return {"server.address": label.removeprefix("unix://")}
+
+
+@pytest.mark.parametrize(
+    "open_store",
+    [RedisStore.from_url, lambda url, **options: BlockingStore(AsyncRedisStore.from_url(url, **options))],
+    ids=["sync", "asyncio"],
+)
+def test_a_feed_is_received_by_pages(
+    open_store: Callable[..., Any], valkey: RunningServer, namespace: str, telemetry: Telemetry
+) -> None:
+    with open_store(valkey.url(), namespace=namespace, partitions=4, feed=True) as store:
+        telemetry.instrument(store)
+        store.append("v", [{"n": 1}, {"n": 2}])
+        store.append("w", [{"n": 3}])
+        store.delete("v")
+        telemetry.spans()
+        with store.feed(wait_s=0) as feed:
+            commits = list(feed)
+            assert [span.name for span in telemetry.spans()] == [f"feed {namespace}"]
+            # A page that brought nothing makes no span, and has no lag.
+            assert list(feed) == []
+            assert telemetry.spans() == []
+            store.append("w", [{"n": 4}] * 5)
+            (three,) = telemetry.spans()
+            (last,) = feed
+        (read,) = telemetry.spans()
+    assert sorted(commit.workflow_id for commit in commits) == ["v", "w"], "the events of a deleted workflow are gone"
+    assert (read.kind, links(read)) == (SpanKind.CONSUMER, [context_id(three)])
+    assert read.attributes is not None
+    assert read.attributes["messaging.operation.name"] == "feed"
+    assert read.attributes["messaging.batch.message_count"] == 5, "the events, not the commits"
+    assert trace.get_current_span(context_of(last)).get_span_context().span_id == context_id(three)[1]
+    consumed = telemetry.points("messaging.client.consumed.messages")
+    assert sum(point.value for point in consumed if point.attributes["messaging.operation.name"] == "feed") == 6
+    (lag,) = telemetry.points("runic_redis.feed.lag")
+    assert (lag.count, lag.attributes["messaging.destination.name"]) == (2, namespace)
+    assert 0 <= lag.min <= lag.max < 60
+
+
+@pytest.mark.parametrize(
+    "open_store",
+    [RedisStore.from_url, lambda url, **options: BlockingStore(AsyncRedisStore.from_url(url, **options))],
+    ids=["sync", "asyncio"],
+)
+def test_a_subscription_receives_and_acknowledges(
+    open_store: Callable[..., Any], valkey: RunningServer, namespace: str, telemetry: Telemetry
+) -> None:
+    with open_store(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        telemetry.instrument(store)
+        store.append("w", [{"n": 1}, {"n": 2}])
+        (sent,) = telemetry.spans()
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            (commit,) = mailer
+            (read,) = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+            assert (read.name, links(read)) == (f"subscribe {namespace}", [context_id(sent)])
+            assert read.attributes and read.attributes["messaging.batch.message_count"] == 2  # noqa: PT018
+            mailer.ack(commit)
+            assert [span.name for span in telemetry.spans()] == [f"ack {namespace}"]
+            assert list(mailer) == []
+            assert telemetry.spans() == [], "a page that brought nothing"
+            # A commit that is delivered again is received again.
+            store.append("w", [{"n": 3}])
+            mailer.park(next(mailer), "declined")
+            store.replay_parked("mailer", "w")
+            telemetry.spans()
+            (commit,) = mailer
+            (read,) = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+            assert (read.attributes or {})["messaging.batch.message_count"] == 1
+            store.append("w", [{"n": 4}] * 7)
+            assert telemetry.points("runic_redis.subscription.parked") == [], "nothing asks by itself"
+            (status,) = store.subscriptions()
+            for name, value in (("lag.events", 7), ("lag", status.lag_s), ("consumers", 1), ("parked", 1)):
+                (point,) = telemetry.points(f"runic_redis.subscription.{name}")
+                assert (point.value, point.attributes["messaging.consumer.group.name"]) == (value, "mailer"), name
+                assert point.attributes["messaging.destination.name"] == namespace
+    (lag,) = telemetry.points("runic_redis.feed.lag")
+    assert lag.attributes["messaging.operation.name"] == "subscribe"
+    assert lag.count == 3
+
+
+def test_the_lag_of_a_feed_is_the_age_of_the_last_commit(
+    valkey: RunningServer, namespace: str, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        telemetry.instrument(store)
+        store.append("w", [{"n": 1}])
+        store.append("w", [{"n": 2}])
+        commits = list(store.feed())
+        ahead_s = commits[-1].time.timestamp() + 3000
+        monkeypatch.setattr("runic_redis.otel.time.time", lambda: ahead_s)
+        list(store.feed())
+        # A clock that is behind the server's makes no lag below zero.
+        monkeypatch.setattr("runic_redis.otel.time.time", lambda: ahead_s - 9000)
+        list(store.feed())
+    (lag,) = telemetry.points("runic_redis.feed.lag")
+    assert (lag.count, lag.max, lag.min) == (3, 3000, 0)

@@ -92,11 +92,13 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Run:
 def shop(valkey: RunningServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisStore]:
     monkeypatch.setenv("RUNIC_REDIS_URL", valkey.url())
     monkeypatch.setenv("RUNIC_REDIS_NAMESPACE", namespace)
-    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=4) as store:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=4, feed=True) as store:
         events = [{HOSTILE: HOSTILE, "report": Fact({"text": HOSTILE})}, {"n": LONG, LONG: {LONG}}, {"x": float("nan")}]
         store.append(HOSTILE, [Placed(HOSTILE)])
         store.append(HOSTILE, events, metadata={HOSTILE: HOSTILE, "n": LONG}, snapshot=b"\xff")
         store.release(store.acquire(HOSTILE, f"worker {HOSTILE}"))
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            mailer.park(next(mailer), HOSTILE)
         yield store
 
 
@@ -116,6 +118,11 @@ def test_every_verb_writes_in_any_encoding_what_is_safe_to_show(
         (0, ("events", HOSTILE)),
         (0, ("events", HOSTILE, "--type", f"placed{UNSEEN}")),
         (0, ("tail", HOSTILE, "--last", "3", "--limit", "3")),
+        (0, ("feed", "--type", f"placed{UNSEEN}")),
+        (0, ("subscriptions",)),
+        (0, ("parked", "mailer")),
+        (2, ("parked", HOSTILE)),
+        (1, ("parked", "mailer", "--replay", f"none {HOSTILE}")),
         (0, ("facts", past["report"].hash)),
         (1, ("facts", HOSTILE)),
         (0, ("stats",)),

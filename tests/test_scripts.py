@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from runic_redis import DurabilityError, Fact, RedisStore, replicated
+from runic_redis import DurabilityError, Fact, RedisStore, projection, replicated
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.appending import _HEAD, _command
+from runic_redis.operations.appending import _HEAD, _add_extras, _command
 from runic_redis.protocol import refusals
 from runic_redis.protocol.effects import Argument
 from runic_redis.protocol.scripts import load_script, scripts_directory
 from tests import servers
 from tests.faults import make_faulty
-from tests.servers import RunningServer
+from tests.servers import RunningServer, wait_until
 from tests.test_archives import export, load
 from tests.test_verifying import verify
 
@@ -58,6 +58,14 @@ def test_the_head_declares_what_the_script_uses(path: Path) -> None:
     assert declared == set(re.findall(r"'([A-Z]+_[A-Z]+|DAMAGED)\b", body))
 
 
+def consume(store: RedisStore) -> None:
+    """Call the scripts of subscriptions."""
+    store.append("w", [{"n": 1}])
+    with store.subscribe("reader", wait_s=0) as subscription:
+        subscription.park(next(subscription), "not now")
+    store.drop_parked("reader", "w")
+
+
 def call_every_script(store: RedisStore, directory: Path) -> None:
     """Run operations that call them all."""
     client, keys = store._connected.server._client, store.context.keys
@@ -69,12 +77,14 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.save("w", [{"n": 1}])
     store.save("w", [{"f": Fact("in a log")}, {"f": Fact("and another")}], lease=lease)
     store.save_snapshot("w", 2, b"two", lease=lease)
+    assert len(list(store.feed(wait_s=0))) == 3
     store.trim("w", lease=lease)
     store.release(lease)
     assert sorted(store.list()) == ["v", "w"]
     export(store, directory / "archive")
     client.zrem(keys.workflow("v").index, "v")
-    assert [one.repaired for one in verify(store, repair=True).findings] == [True]
+    client.delete(keys.workflow("v").feed)
+    assert {one.repaired for one in verify(store, repair=True).findings} == {True}
     store.complete("w")
     store.expire("w", 1000)
     store.delete("w")
@@ -85,6 +95,16 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.save("w", [{"f": Fact("elsewhere too")}])
 
 
+def call_every_script_of_the_feed(store: RedisStore) -> None:
+    """Run operations that call those of a namespace with a feed."""
+    store.append("w", [{"n": 1}])
+    with projection(store, "board", lambda state, commit: state + 1, 0, ttl=0.1) as board:
+        board.catch_up()
+        client, key = store._connected.server._client, store.context.keys.projection("board")
+        saved = client.hget(key, "until")
+        wait_until(lambda: client.hget(key, "until") > saved, "the heartbeat to renew the lease")
+
+
 @pytest.fixture(scope="module")
 def calls(
     valkey: RunningServer, tmp_path_factory: pytest.TempPathFactory
@@ -93,7 +113,7 @@ def calls(
     found: dict[str, list[tuple[list[str], list[Argument]]]] = {path.stem: [] for path in SCRIPTS}
     scripts = [load_script(name) for name in found]
     names = {script.sha: script.name for script in scripts} | {script.text: script.name for script in scripts}
-    with RedisStore.from_url(valkey.url(), namespace="every-script", partitions=3) as store:
+    with RedisStore.from_url(valkey.url(), namespace="every-script", partitions=3, feed=True) as store:
         faulty = make_faulty(store)
         call_every_script(store, tmp_path_factory.mktemp("scripts"))
         rounds = faulty.rounds
@@ -101,7 +121,13 @@ def calls(
         with pytest.raises(DurabilityError):
             store.append("w", [], durability=replicated(1))
         store.delete_namespace()
-    for call in (call for sent in (*rounds, *faulty.rounds) for call in sent):
+    with RedisStore.from_url(valkey.url(), namespace="every-script-with-feed", partitions=3, feed=True) as store:
+        follower = make_faulty(store)
+        call_every_script_of_the_feed(store)
+        consume(store)
+        assert store.trim_feed(keep=1, force=True) > 0
+        store.delete_namespace()
+    for call in (call for sent in (*rounds, *faulty.rounds, *follower.rounds) for call in sent):
         for command in (call.args, *(call.confirming.commands(call.key) if call.confirming else ())):
             if command[0] in {"EVAL", "EVALSHA"}:
                 first = 3 + int(command[2])
@@ -163,10 +189,11 @@ def test_the_arguments_of_a_commit_have_the_same_names_and_order_everywhere() ->
     assert int(unpacked[2]) == len(_HEAD) - 1
     head = text.partition("ARGV[1…]")[2].partition("and for each")[0]
     assert tuple(re.findall(r"(?m)^--           (\w+)(?:  .*)?$", head)) == _HEAD
-    # Each letter that the script reads is described, and is sent by the only function that sends any.
+    # Each letter that the script reads is described, and is sent by the only functions that send any.
     described = set(re.findall(r"(?m)^--                      (\w)  ", head))
     assert described == set(re.findall(r"given\.(\w)\b", text))
-    assert described == set(re.findall(r'"(\w)"', inspect.getsource(_command)))
+    sending = inspect.getsource(_command) + inspect.getsource(_add_extras)
+    assert described == set(re.findall(r'"(\w)"', sending))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

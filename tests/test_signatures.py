@@ -7,12 +7,32 @@ from typing import Any
 
 import pytest
 
-from runic_redis import AsyncRedisStore, AsyncSession, AsyncTail, RedisStore, Session, Tail
+from runic_redis import (
+    AsyncFeed,
+    AsyncProjection,
+    AsyncRedisStore,
+    AsyncSession,
+    AsyncSubscription,
+    AsyncTail,
+    Feed,
+    Projection,
+    RedisStore,
+    Session,
+    Subscription,
+    Tail,
+)
 
-PAIRS = [(RedisStore, AsyncRedisStore), (Session, AsyncSession), (Tail, AsyncTail)]
+PAIRS = [
+    (RedisStore, AsyncRedisStore),
+    (Session, AsyncSession),
+    (Subscription, AsyncSubscription),
+    (Projection, AsyncProjection),
+    (Tail, AsyncTail),
+    (Feed, AsyncFeed),
+]
 # An asynchronous store connects when it is opened, and an asynchronous iterator is closed as Python's are.
-ASYNC_ONLY = {AsyncRedisStore: {"open"}, AsyncTail: {"aclose"}}
-SYNC_ONLY = {Tail: {"close"}}
+ASYNC_ONLY = {AsyncRedisStore: {"open"}, AsyncSubscription: {"aclose"}, AsyncTail: {"aclose"}, AsyncFeed: {"aclose"}}
+SYNC_ONLY = {Subscription: {"close"}, Tail: {"close"}, Feed: {"close"}}
 # How an asynchronous type is written: the name of the plain one with Async before it, or what a coroutine returns.
 PLAIN = re.compile(r"\bAsync(?=[A-Z])|collections\.abc\.Coroutine\[typing\.Any, typing\.Any, ([^\[\]]*)\]")
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -382,6 +382,97 @@ def test_news_are_streamed(page: Page, shop: RedisStore) -> None:
         assert len(changed) <= 202
 
 
+def test_with_a_feed_the_news_are_exact(valkey: RunningServer, namespace: str) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=4, feed=True) as store:
+        store.append("unseen", [{"n": 1}])
+        store.append("gone", [{"n": 1}])
+        with serving(valkey.url(), namespace) as page, _listening(page, "api/live") as words:
+            # It watches once it has told of a write.
+            while "beat" not in next(words)["changed"]:
+                store.append("beat", [{"n": 1}])
+            store.append("mark", [{"n": 1}])
+            while "mark" not in next(words)["changed"]:
+                pass
+            before = _numbers(page.ask("metrics"))["runic_redis_events_seen_total"]
+            # The last entry alone would tell of 3 events.
+            for number in range(20):
+                store.append("unseen", [{"n": number}] * 3)
+            store.delete("gone")
+            while "gone" not in (word := next(words))["changed"]:
+                pass
+            assert word["problem"] is None
+            # A look may read the partition of one just before the write to it, and that of the other just after.
+            while (seen := _numbers(page.ask("metrics"))["runic_redis_events_seen_total"]) < before + 60:
+                next(words)
+            assert seen == before + 60
+
+
+@pytest.fixture
+def fed(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """A store with a feed. Its subscription "mailer" has acknowledged 1 of 4 commits, and parked 2."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        for workflow_id in ("order-1", ODD, "order-2"):
+            store.append(workflow_id, [{"n": 1}, {"n": 2}])
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            mailer.ack(next(mailer))
+            for _ in range(2):
+                mailer.park(next(mailer), "Declined: " + "x" * 1000)
+            store.append("order-3", [{"n": 3}])
+            with pytest.raises(ZeroDivisionError):
+                mailer.run(lambda commit: 1 / 0, attempts=1)
+            yield store
+
+
+def test_subscriptions_and_their_parked_commits_are_shown(
+    valkey: RunningServer, namespace: str, fed: RedisStore
+) -> None:
+    with serving(valkey.url(), namespace) as page:
+        assert page.get("summary")["feed"] is True
+        (one,) = page.get("subscriptions")["subscriptions"]
+        assert (one["name"], one["kind"], one["prefix"], one["types"]) == ("mailer", "subscription", "", None)
+        assert (one["lag_events"], one["parked"], list(one["consumers"].values())) == (1, 2, [1])
+        assert 0 <= one["lag_s"] < 60
+        assert one["failing"] == [{"partition": 0, "attempts": 1, "reason": "ZeroDivisionError: division by zero"}]
+        found = page.get("parked", name="mailer")
+        assert (found["total"], found["changes"]) == (2, False)
+        first = found["parked"][0]
+        assert (first["workflow_id"], first["cursor"], first["events"], first["state"]) == (ODD, 2, 2, "parked")
+        assert first["reason"].startswith("Declined: x")
+        assert len(first["reason"]) == 240
+        assert page.get("parked", name="nobody") == {"parked": [], "total": 0, "changes": False}
+        assert page.ask("api/parked?name=no%20name").status == 400
+        for path in ("replay", "drop"):
+            assert page.ask(f"api/parked/{path}?name=mailer&id=order-2", {"X-Runic-Redis": "1"}, "POST").status == 405
+        numbers = _numbers(page.ask("metrics"))
+        assert (numbers["runic_redis_subscription_lag_events"], numbers["runic_redis_subscription_parked"]) == (1, 2)
+        assert numbers["runic_redis_subscription_consumers"] == 1
+        assert 0 <= numbers["runic_redis_subscription_lag_seconds"] < 60
+        assert b'runic_redis_subscription_parked{namespace="%s",subscription="mailer"} 2.0' % namespace.encode() in (
+            page.ask("metrics").body
+        )
+    assert len(fed.parked("mailer")) == 2
+
+
+def test_parked_commits_are_replayed_and_dropped(valkey: RunningServer, namespace: str, fed: RedisStore) -> None:
+    with serving(valkey.url(), namespace, "--allow-changes") as page:
+        carried = {"Authorization": f"Bearer {page.url.partition('?token=')[2]}"}
+        own = {**carried, "X-Runic-Redis": "1"}
+        assert page.ask("api/parked?name=mailer", carried).json["changes"] is True
+        for what in ("replay", "drop"):
+            path = f"api/parked/{what}?{urlencode({'name': 'mailer', 'id': 'order-2'})}"
+            assert page.ask(path, own).status == 405, "a link changes nothing"
+            assert page.ask(path, carried, "POST").status == 403
+            assert page.ask(path, {"X-Runic-Redis": "1"}, "POST").status == 401
+            assert len(fed.parked("mailer")) == 2, "nothing has happened yet"
+        dropped = page.ask(f"api/parked/drop?{urlencode({'name': 'mailer', 'id': ODD})}", own, "POST")
+        assert (dropped.status, dropped.json) == (200, {"dropped": 1})
+        replayed = page.ask("api/parked/replay?name=mailer&id=order-2", own, "POST")
+        assert (replayed.status, replayed.json) == (200, {"replayed": 1})
+        assert page.ask("api/parked/drop?name=mailer&id=order-2", own, "POST").json == {"dropped": 0}
+        assert page.ask("api/parked/drop?name=mailer", own, "POST").status == 400
+    assert [(one.workflow_id, one.state) for one in fed.parked("mailer")] == [("order-2", "waiting")]
+
+
 def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     shop.append("measured", [{"n": 0, "fact": Fact("of the measured")}])
     before = _numbers(page.ask("metrics"))
@@ -489,6 +580,29 @@ def test_with_a_token_only_requests_that_carry_it_pass(valkey: RunningServer, ma
                 assert page.ask("api/summary", {"Cookie": carried}).status == 200, carried
         elsewhere = page.ask(f"/evil.example?token={TOKEN}")
         assert elsewhere.headers["location"] == "/evil.example"
+
+
+def test_a_page_that_may_change_something_is_closed_to_other_sites(valkey: RunningServer, made: str) -> None:
+    with serving(valkey.url(), made, "--allow-changes") as page:
+        token = page.url.partition("?token=")[2]
+        assert len(token) == 32, "also for this machine alone"
+        carried = {"Authorization": f"Bearer {token}"}
+        assert page.ask("api/summary").status == 401
+        assert page.ask("api/summary", carried).status == 200
+        own = {"X-Runic-Redis": "1"}
+        path = "api/no/such/address"
+        assert page.ask(path, {**carried, **own}, method="POST").status == 404
+        assert page.ask(path, own, method="POST").status == 401
+        for header in ({}, {"X-Runic-Redis": ""}, {"X-Runic-Redis": "0"}, {"Origin": "http://evil.example"}):
+            assert page.ask(path, {**carried, **header}, method="POST").status == 403, header
+        # A browser asks first whether another site may send the header.
+        asks = {"Origin": "http://evil.example", "Access-Control-Request-Headers": "x-runic-redis", **carried}
+        refused = page.ask(path, asks, method="OPTIONS")
+        assert (refused.status, refused.headers["allow"]) == (405, "GET, HEAD, POST")
+        assert not [name for name in refused.headers if name.startswith("access-control")]
+        for method in ("PUT", "PATCH", "DELETE", "TRACE"):
+            assert page.ask(path, {**carried, **own}, method=method).status == 405
+        assert page.ask("api/summary", {**carried, **own}, method="POST").status == 405, "it only reads"
 
 
 def test_pages_at_one_host_do_not_log_each_other_out(valkey: RunningServer, made: str) -> None:

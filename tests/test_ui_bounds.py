@@ -388,7 +388,9 @@ def test_a_view_that_fails_says_what_is_damaged(odd: RedisStore, valkey: Running
         return [await views.events(request(id="meta")), await views.overview(request(id="meta"))]
 
     assert [answer.status_code for answer in asked(valkey.url(), look)] == [200, 200]
-    failed = make_app(SimpleNamespace(context=None), SimpleNamespace(), None).exception_handlers[StoreError]  # type: ignore[arg-type]
+    failed = make_app(SimpleNamespace(context=None), SimpleNamespace(), None, allow_changes=False).exception_handlers[
+        StoreError
+    ]  # type: ignore[arg-type]
 
     async def fail(views: Views) -> Any:
         with pytest.raises(StoreError) as raised:

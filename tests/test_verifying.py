@@ -32,7 +32,9 @@ def store(
     request: pytest.FixtureRequest, valkey: RunningServer, namespace: str, few_buckets: None
 ) -> Iterator[RedisStore]:
     """A store with whatever a workflow can be, by both protocols. (In the cluster, below, all buckets are asked.)"""
-    with RedisStore.from_url(valkey.url(int(request.param)), namespace=namespace, partitions=5) as store:
+    with RedisStore.from_url(
+        valkey.url(int(request.param)), namespace=namespace, partitions=5, feed=request.param == "3"
+    ) as store:
         fill(store)
         yield store
 
@@ -142,7 +144,8 @@ def test_what_can_be_derived_is_found_and_set_right(store: RedisStore, client: r
     before = list(store.stream("w"))
     damage(client, store, keys(store, workflow_id))
     found = verify(store)
-    assert {one.name for one in found.findings} == {workflow_id}
+    # The feed may have commits whose events are missing now.
+    assert {one.name for one in found.findings} - {keys(store, workflow_id).feed} == {workflow_id}
     assert any(words in one.problem for one in found.findings), found.findings
     assert all(one.repairs and not one.repaired for one in found.findings)
     assert verify(store).findings == found.findings, "to look changes nothing"
@@ -206,7 +209,8 @@ def test_what_cannot_be_derived_is_found_and_left(store: RedisStore, client: red
     workflow_id, damage, words = LOST[name]
     damage(client, store, keys(store, workflow_id))
     found = verify(store)
-    assert {one.name for one in found.findings} == {workflow_id}
+    # The feed may have commits whose events are missing now.
+    assert {one.name for one in found.findings} - {keys(store, workflow_id).feed} == {workflow_id}
     assert any(words in one.problem for one in found.findings), found.findings
     left = verify(store, repair=True).findings
     assert any(words in one.problem and not one.repaired for one in left)
@@ -489,7 +493,7 @@ def test_a_repair_of_one_workflow_leaves_its_partition_sound(
 
 def test_a_cluster_is_looked_through_slot_by_slot(cluster_nodes: list[RunningServer], namespace: str) -> None:
     url = cluster_url(cluster_nodes)
-    with RedisStore.from_url(url, namespace=namespace, partitions=5) as store:
+    with RedisStore.from_url(url, namespace=namespace, partitions=5, feed=True) as store:
         fill(store)
         assert verify(store).findings == []
         store._connected.server._client.delete(keys(store, "w").meta)

@@ -14,7 +14,7 @@ __all__ = ["METHODS", "lists", "reads", "removes", "writes"]
 # All methods that the parts call. Opening and closing a store is not part of the tour.
 METHODS = {
     *("acquire", "append", "append_many", "checkpoint", "claim", "collect", "complete", "cursor", "delete"),
-    *("delete_namespace", "exists", "expire", "list", "load", "load_fact", "load_facts", "load_snapshot"),
+    *("delete_namespace", "exists", "expire", "feed", "list", "load", "load_fact", "load_facts", "load_snapshot"),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
     *("stream_records", "tail", "tail_many", "trim"),
 }
@@ -67,10 +67,13 @@ def reads(store: Any, workflow_id: str) -> None:
 
 
 def lists(store: Any, workflow_id: str) -> None:
-    """List workflows. An expired workflow is skipped."""
+    """List workflows, and read the feed. A listing skips an expired workflow."""
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "the workflow to expire")
     assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
     assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
+    read = [(commit.workflow_id, commit.cursor) for commit in store.feed(wait_s=0)]
+    assert [cursor for name, cursor in read if name == workflow_id] == [0, 2, 3]
+    assert list(store.feed(start="now", wait_s=0.01)) == []
 
 
 def removes(store: Any, workflow_id: str) -> None:

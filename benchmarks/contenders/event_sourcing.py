@@ -4,15 +4,16 @@ The files beside this one choose the database. The events are of the library's c
 """
 
 import uuid
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from eventsourcing.domain import DomainEvent
 from eventsourcing.persistence import DatetimeAsISO, DecimalAsStr, InfrastructureFactory, Transcoding, UUIDAsHex
 
-from ..events import MIXED, Kind, Mixed
-from .base import Contender
+from ..events import FLAT, MIXED, Flat, Kind, Mixed
+from .base import Contender, Place
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,16 @@ class DomainMixed(DomainEvent):
     labels: dict[str, str]
     step: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class DomainFlat(DomainEvent):
+    """Flat as the library needs it."""
+
+    step: str
+    attempt: int
+    score: float
+    final: bool
 
 
 class BytesAsHex(Transcoding):
@@ -40,13 +51,25 @@ class BytesAsHex(Transcoding):
         return bytes.fromhex(data)
 
 
-_FIELDS = [one.name for one in fields(Mixed)]
+# The library's class for each kind, and the names of its fields.
+_CLASSES: dict[Kind, tuple[type[Any], list[str]]] = {
+    FLAT: (DomainFlat, [one.name for one in fields(Flat)]),
+    MIXED: (DomainMixed, [one.name for one in fields(Mixed)]),
+}
+_KINDS = {cls: kind for kind, (cls, _) in _CLASSES.items()}
+# As many rows come with one SELECT, and are in one transaction as the log is written. Pages of 500, as its
+# subscriptions read them, and of 10,000 take as long.
+_PAGE = 2_000
 
 
 class EventSourcing(Contender):
     """The common part of both databases. A subclass opens its database with `connect`."""
 
     usual = False
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._starts: dict[str, int] = {}
 
     def connect(self, environment: dict[str, str]) -> None:
         self.factory: Any = InfrastructureFactory.construct(environment)
@@ -59,18 +82,9 @@ class EventSourcing(Contender):
     def close(self) -> None:
         self.factory.close()
 
-    def prepare(self, key: str, at: int, events: Sequence[Any], kind: Kind) -> Any:  # noqa: ARG002
+    def prepare(self, key: str, at: int, events: Sequence[Any], kind: Kind) -> Any:
         workflow = _workflow(key)
-        now = DomainMixed.create_timestamp()
-        return [
-            DomainMixed(
-                originator_id=workflow,
-                originator_version=at + number,
-                timestamp=now,
-                **{name: getattr(event, name) for name in _FIELDS},
-            )
-            for number, event in enumerate(events, 1)
-        ]
+        return [_domain_event(workflow, at + number, event, kind) for number, event in enumerate(events, 1)]
 
     def append(self, key: str, prepared: Any) -> object:  # noqa: ARG002 - the events say where they belong
         return self.store.put(prepared)
@@ -85,10 +99,39 @@ class EventSourcing(Contender):
         return list(self.store.get(_workflow(key), gt=mark))
 
     def plain(self, events: Sequence[Any]) -> list[Any]:
-        return [MIXED.build([getattr(event, name) for name in _FIELDS]) for event in events]
+        made = []
+        for event in events:
+            kind = _KINDS[type(event)]
+            made.append(kind.build([getattr(event, name) for name in _CLASSES[kind][1]]))
+        return made
+
+    def write_commits(self, key: str, commits: Sequence[tuple[str, Any]], kind: Kind) -> None:
+        self._starts[key] = self.store.recorder.max_notification_id() or 0
+        versions: Counter[str] = Counter()
+        for at in range(0, len(commits), _PAGE):
+            made = []
+            for workflow, event in commits[at : at + _PAGE]:
+                versions[workflow] += 1
+                made.append(_domain_event(_workflow(f"{key}:{workflow}"), versions[workflow], event, kind))
+            self.store.put(made)
+
+    def follow(self, key: str) -> Iterator[Any]:
+        """Read the notification log as its subscriptions do, without their second thread, which only slows it."""
+        recorder, to_event = self.store.recorder, self.store.mapper.to_domain_event
+        last = self._starts[key]
+        while page := recorder.select_notifications(last, _PAGE, inclusive_of_start=False):
+            for notification in page:
+                yield to_event(notification)
+            last = page[-1].id
 
     def delete(self, key: str) -> None:
         """Delete nothing: the tables are dropped as a whole."""
+
+
+def _domain_event(workflow: uuid.UUID, version: int, event: Any, kind: Kind) -> Any:
+    cls, names = _CLASSES[kind]
+    values = {name: getattr(event, name) for name in names}
+    return cls(originator_id=workflow, originator_version=version, timestamp=cls.create_timestamp(), **values)
 
 
 def _workflow(key: str) -> uuid.UUID:

@@ -16,12 +16,16 @@ from .base import Contender
 
 class Ours(Contender):
     name = "runic_redis"
-    about = "RedisStore, and AsyncRedisStore from tasks; registered dataclasses, one commit a call"
+    about = "RedisStore, and AsyncRedisStore from tasks; registered dataclasses, one commit a call, no feed"
 
     def open(self) -> None:
-        self.store = RedisStore.from_url(self.place.server.url, namespace=self.place.server.token)
+        self.store: RedisStore = self.open_store(RedisStore)
         self._tasks = contextlib.AsyncExitStack()
         self._task_store: Any = None
+
+    def open_store(self, kind: type[Any]) -> Any:
+        """Open the namespace with one of the two kinds of stores."""
+        return kind.from_url(self.place.server.url, namespace=self.place.server.token, feed=False)
 
     def close(self) -> None:
         self.place.runner.run(self._tasks.aclose())
@@ -36,9 +40,7 @@ class Ours(Contender):
 
     async def connect_tasks(self) -> None:
         if self._task_store is None:
-            server = self.place.server
-            opened = AsyncRedisStore.from_url(server.url, namespace=server.token)
-            self._task_store = await self._tasks.enter_async_context(opened)
+            self._task_store = await self._tasks.enter_async_context(self.open_store(AsyncRedisStore))
 
     async def append_from_task(self, key: str, prepared: Any) -> object:
         return await self._task_store.append(key, prepared)
@@ -88,10 +90,10 @@ class Ours(Contender):
             return sum(store.memory_usage().values())
 
     @contextlib.contextmanager
-    def namespace(self, label: str) -> Iterator[RedisStore]:
+    def namespace(self, label: str, **settings: Any) -> Iterator[RedisStore]:
         """Open another namespace, and delete it at the end."""
         server = self.place.server
-        with RedisStore.from_url(server.url, namespace=f"{server.token}-{label}") as store:
+        with RedisStore.from_url(server.url, namespace=f"{server.token}-{label}", **settings) as store:
             try:
                 yield store
             finally:

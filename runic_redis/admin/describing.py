@@ -138,6 +138,42 @@ def count_states(context: Context) -> Operation[dict[State, int]]:
     return totals
 
 
+class FeedSize(NamedTuple):
+    """The feed of a namespace.
+
+    Attributes:
+        entries: how many entries it has, in all partitions.
+        days: for how many days it keeps them; None for ever.
+    """
+
+    entries: int
+    days: float | None
+
+    def __str__(self) -> str:
+        kept = "for ever" if self.days is None else f"for {self.days:g} day{'' if self.days == 1 else 's'}"
+        return f"{self.entries:,} entr{'y' if self.entries == 1 else 'ies'}, kept {kept}"
+
+
+def measure_feed(context: Context) -> Operation[FeedSize | None]:
+    """Return the size of the feed; None if the namespace has none.
+
+    Raises:
+        DecodeError: a feed, or for how long it keeps its entries, cannot be read.
+    """
+    keys = context.keys
+    if not keys.has_feed:
+        return None
+    commands = [key_command("HGET", keys.config, "feed_days"), *(key_command("XLEN", key) for key in keys.feeds())]
+    days, *sizes = yield from ask_all(commands)
+    try:
+        return FeedSize(sum(sizes), float(days) if days else None)
+    except ValueError:
+        raise DecodeError(
+            f"feed_days at the key {keys.config!r} is damaged: {days!r:.40}. Nothing was changed. Set it by HSET to a "
+            "number of days, or to an empty text to keep the feed for ever."
+        ) from None
+
+
 def count_events(context: Context, workflow_ids: Sequence[str]) -> Operation[tuple[int, int]]:
     """Return how many events workflows have had, and how many of them are not trimmed."""
     keys = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from statistics import median, quantiles
 from typing import Any, Literal, NamedTuple
 
+from runic_redis.admin.describing import measure_feed
 from runic_redis.admin.keyspace import RESTORE_SETTINGS, find_key
 from runic_redis.context import Context
 from runic_redis.durability import Durability, replicated
@@ -64,6 +65,8 @@ def doctor(context: Context, clock: Callable[[], float], timer: Callable[[], flo
         timer: returns a time in seconds that only grows.
     """
     checks = yield from _check_server(context)
+    if context.made:
+        checks.append((yield from _check_feed(context)))
     checks.append((yield from _check_writing(context)))
     checks.append((yield from _check_latency(context, timer)))
     checks.append((yield from _check_clock(context, clock)))
@@ -127,6 +130,14 @@ def _check_namespace(context: Context) -> Operation[Check]:
             return Check("namespace", "bad", found, RESTORE_SETTINGS)
         return Check("namespace", "warning", f"there is no namespace {name!r} yet", "The first write makes it.")
     return Check("namespace", "good", f"{name!r}, in {context.keys.partitions} partitions")
+
+
+def _check_feed(context: Context) -> Operation[Check]:
+    try:
+        size = yield from measure_feed(context)
+    except StoreError as error:
+        return Check("feed", "bad", "it cannot be read", str(error))
+    return Check("feed", "good", "none: followers sample the namespace" if size is None else str(size))
 
 
 def _persistence(about: Mapping[str, str], known: Mapping[str, str]) -> Iterator[Check]:

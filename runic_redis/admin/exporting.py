@@ -87,9 +87,9 @@ class Exporter:
         """
         self._write = write
         config = self._context.keys.config
-        created = yield from ask(key_command("HGET", config, "created"))
+        created, feed, days = yield from ask(key_command("HMGET", config, "created", "feed", "feed_days"))
         chosen = None if self._ids is None else Digest().add(sorted(self._ids))
-        first = ["archive", FORMAT, self._context.keys.namespace, created, chosen]
+        first = ["archive", FORMAT, self._context.keys.namespace, created, chosen, feed == b"1", days]
         if self._begun is None:
             self._give(first)
         elif self._begun != first:

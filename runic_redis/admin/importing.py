@@ -7,12 +7,13 @@ changed.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isnan
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.exporting import KEPT, is_entry
-from runic_redis.arguments import MAX_HASH_BYTES, check_workflow_id, is_cursor
+from runic_redis.arguments import MAX_HASH_BYTES, check_days, check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
@@ -133,13 +134,14 @@ class Importer:
 
     def _take(self, record: Record) -> Operation[None]:
         match record:
-            case ["archive", version, *_]:
+            case ["archive", version, *settings]:
                 if version != FORMAT:
                     raise ConfigurationError(
                         f"The archive is of version {version!r:.20}, and this version of runic_redis reads {FORMAT}. "
                         "Nothing was changed. Import it with the version that exported it."
                     )
                 self._begun = True
+                self._take_settings(*settings[3:])
                 yield from make_namespace(self._context)
             case _ if not self._begun:
                 raise ValueError("the record 'archive' must come first")
@@ -164,6 +166,14 @@ class Importer:
                         yield from self._leave_out(self._workflow, _damaged(kind, error))
             case _:
                 raise ValueError("it is in the wrong place")
+
+    def _take_settings(self, feed: bool = False, days: bytes | None = None) -> None:
+        """If the namespace does not exist yet, give it a feed if the exported one has one, unless the caller chose."""
+        context = self._context
+        if context.any_feed and not context.made:
+            context.keys = replace(context.keys, has_feed=bool(feed))
+        if feed:
+            context.feed_days = check_days(float(days), "feed_days") if days else None
 
     def _take_fact(self, fact: bytes, data: bytes) -> Operation[None]:
         self._read[2] += 1

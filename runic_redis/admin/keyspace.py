@@ -15,8 +15,8 @@ _SLOTS = 16384
 _LOOKS = 200
 
 RESTORE_SETTINGS = (
-    f"Stop all writers. Restore that key from a backup, or by HSET with the fields format ({FORMAT}) and partitions "
-    "(the number that the namespace was made with)."
+    f"Stop all writers. Restore that key from a backup, or by HSET with the fields format ({FORMAT}), partitions "
+    "(the number that the namespace was made with) and feed (1 if it was made with a feed, 0 if not)."
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runic_redis.admin.feed_check import FeedCheck
 from runic_redis.admin.keyspace import KeyScan
 from runic_redis.admin.workflow_check import Finding, WorkflowCheck
 from runic_redis.arguments import check_workflow_id
@@ -31,7 +32,8 @@ _FACTS = 16
 # The keys of facts, and those of workflows and partitions, behind the name of the namespace.
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
-    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)|index|leases|expiring|completed|(config|partition:\d{1,4}))",
+    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)"
+    r"|index|leases|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?))",
     re.DOTALL,
 )
 
@@ -54,7 +56,7 @@ class Verified:
 
 
 class Verifier:
-    """A verification of some workflows, or of a whole namespace: its workflows, then all of its keys, then its facts.
+    """A verification of some workflows, or of a whole namespace: its workflows, all of its keys, its feed, its facts.
 
     Args:
         context: the store's.
@@ -106,6 +108,9 @@ class Verifier:
             yield self._read_keys(scan, found)
             yield from self._some(found)
         yield self._check_partitions()
+        for number in keys.partition_numbers() if keys.has_feed else ():
+            check = FeedCheck(self._context, number, repair=self._repair)
+            yield from (_checked(check, step) for step in check.steps())
         buckets: list[str] = []
         yield self._find_buckets(buckets)
         for at in range(0, len(buckets), _BUCKETS):
@@ -208,8 +213,9 @@ class Verifier:
         if match is None:
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
-        if match[4] and text not in {keys.config_copy, keys.partition(int(partition))}:
-            return "", "it is of a namespace with another number of partitions"
+        shared = {keys.config_copy, keys.partition(int(partition)), keys.feed(int(partition)) if keys.has_feed else ""}
+        if match[4] and text not in shared:
+            return "", "it is of a namespace with other partitions, or with another feed setting"
         its_own = str(keys.partition_of(workflow_id)) if workflow_id else partition
         if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where no reader looks for it"
@@ -290,6 +296,12 @@ class Verifier:
                 problem = "its age is not known, so it is never collected"
                 findings.append(Finding("fact", name, problem, (("times", "now"),), self._repair))
         return Verified(facts=len(facts), findings=findings)
+
+
+def _checked(check: FeedCheck, step: Operation[None]) -> Operation[Verified]:
+    """Take a step of a feed's check. Return its findings after the last one."""
+    yield from step
+    return Verified(findings=check.findings if check.is_done else [])
 
 
 def _replies(commands: Sequence[Command]) -> Operation[list[tuple[Command, Any]]]:

@@ -1,7 +1,8 @@
 """Watch a whole namespace: find the workflows that are written to, and count the events.
 
 The index of each partition orders its workflows by the time of their last write. A watcher reads the top of each index
-again and again. This takes one command for each partition, no memory of the server, and only permission to read.
+again and again. This takes one command for each partition, no memory of the server, and only permission to read. The
+feed has each commit, but no write without events, such as a lease. So with a feed, a meter reads both.
 """
 
 from collections import OrderedDict
@@ -11,7 +12,9 @@ from typing import NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR, is_cursor
 from runic_redis.context import Context
+from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedEntry, read_entry
 from runic_redis.operations.records import EPOCH, cursor_or_zero
+from runic_redis.positions import Place
 from runic_redis.protocol.effects import Operation, key_command
 from runic_redis.protocol.refusals import ask_all, server_us
 from runic_redis.protocol.resp import scored_ids
@@ -22,6 +25,8 @@ _REMEMBERED = 100_000
 _MOST_SAMPLED = 200
 # Read at most this many changes of a partition per look. The next look returns the rest.
 _AT_ONCE = 1000
+# The same for entries of a feed, which are small.
+_MOST_ENTRIES = 4096
 
 
 class Change(NamedTuple):
@@ -92,13 +97,70 @@ class Watcher:
         return sorted(changes, key=lambda change: change.time_us)
 
 
+class FeedWatcher:
+    """A watcher that reads the new entries of the feeds, from when it is opened.
+
+    It reads no events. It returns each entry once. If entries were trimmed or lost before it read them, it goes on with
+    the newest ones.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        # The place of the last entry in each partition. It is without a time if the feed has no entry.
+        self._places: dict[int, Place] = {}
+
+    def open(self) -> Operation[None]:
+        """Start now."""
+        yield from self._restart(self._context.keys.partition_numbers())
+
+    def look(self) -> Operation[list[FeedEntry]]:
+        """Return the entries since the last look, in the order of their times.
+
+        Raises:
+            DecodeError: an entry is damaged.
+        """
+        keys = self._context.keys
+        # The last known entry comes first, if the server still has it.
+        firsts = [place.entry_id if place.ms else f"{place.position + 1}-0" for place in self._places.values()]
+        commands = [
+            key_command("XRANGE", keys.feed(number), first, "+", "COUNT", str(_MOST_ENTRIES))
+            for number, first in zip(self._places, firsts, strict=True)
+        ]
+        found: list[FeedEntry] = []
+        elsewhere: list[int] = []
+        replies = yield from ask_all(commands)
+        for (number, place), reply in zip(list(self._places.items()), replies, strict=True):
+            entries = [read_entry(raw, keys.feed(number)) for raw in reply]
+            if place.ms and (not entries or entries.pop(0).place != place):
+                elsewhere.append(number)
+            elif entries:
+                self._places[number] = entries[-1].place
+                found += entries
+        if elsewhere:
+            yield from self._restart(elsewhere)
+        return sorted(found, key=lambda entry: entry.ms)
+
+    def _restart(self, numbers: Sequence[int]) -> Operation[None]:
+        """Go on with the newest entries of some partitions."""
+        keys = self._context.keys
+        commands = [key_command("XREVRANGE", keys.feed(number), "+", "-", "COUNT", "1") for number in numbers]
+        commands += [key_command("HGET", keys.partition(number), "position") for number in numbers]
+        replies = yield from ask_all(commands)
+        for number, last, position in zip(numbers, replies[: len(numbers)], replies[len(numbers) :], strict=True):
+            if last:
+                self._places[number] = read_entry(last[0], keys.feed(number)).place
+            else:
+                self._places[number] = Place(cursor_or_zero(position))
+
+
 class Reading(NamedTuple):
     """The changes between two looks.
 
     Attributes:
-        changes: the workflows that were written to, in the order of their times.
-        events: how many events were appended to them. This is exact for workflows that are new or were seen before.
-            For others it is the number of events in their last entry.
+        changes: the workflows that were written to, in the order of their times. With a feed, also those that were
+            deleted.
+        events: how many events were appended to them. With a feed, this is exact. Without one, it is exact for
+            workflows that are new or were seen before; for others it is the number of events in their last entry.
     """
 
     changes: list[Change]
@@ -108,21 +170,26 @@ class Reading(NamedTuple):
 class Meter:
     """A counter of the events that are appended to a namespace, from when it is opened.
 
-    Each look reads the index of each partition.
+    Each look reads the index of each partition, and its feed if there is one.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._watcher = Watcher(context)
+        self._feed = FeedWatcher(context)
         self._cursors: OrderedDict[str, int] = OrderedDict()
 
     def open(self) -> Operation[None]:
         """Start now."""
         self._cursors.clear()
         yield from self._watcher.open()
+        if self._context.keys.has_feed:
+            yield from self._feed.open()
 
     def look(self) -> Operation[Reading]:
         """Return the changes since the last look."""
+        if self._context.keys.has_feed:
+            return (yield from self._look_at_feed())
         changes = yield from self._watcher.look()
         if not changes:
             return Reading([], 0)
@@ -143,6 +210,16 @@ class Meter:
         while len(self._cursors) > _REMEMBERED:
             self._cursors.popitem(last=False)
         return Reading(changes, counted)
+
+    def _look_at_feed(self) -> Operation[Reading]:
+        changes = {change.workflow_id: change for change in (yield from self._watcher.look())}
+        entries = yield from self._feed.look()
+        for entry in entries:
+            if entry.kind == DELETED and entry.workflow_id not in changes:
+                time_us = entry.ms * 1000
+                changes[entry.workflow_id] = Change(entry.workflow_id, time_us, time_us)
+        events = sum(entry.span for entry in entries if entry.kind in {COMMIT, IMPORTED})
+        return Reading(sorted(changes.values(), key=lambda change: change.time_us), events)
 
     def _last_entries(self, changes: Sequence[tuple[Change, int]]) -> Operation[int]:
         """Return about how many events the new last entries hold, by the cursors at which the entries before end."""

@@ -9,7 +9,10 @@ from runic_redis.cli.output import EXIT_NO, stop
 
 # By panel of the help, the function of each verb, with its module.
 _VERBS = {
-    "Look": ("looking.workflows", "looking.show", "reading.events", "following.tail", "looking.facts", "looking.stats"),
+    "Look": (
+        *("looking.workflows", "looking.show", "reading.events", "following.tail", "feeds.feed"),
+        *("subscriptions.subscriptions", "subscriptions.parked", "looking.facts", "looking.stats"),
+    ),
     "Check": ("checking.verify", "checking.doctor"),
     "Move": ("moving.export", "moving.import_", "moving.copy"),
     "Remove": ("changing.trim", "changing.collect", "changing.delete"),

@@ -79,17 +79,24 @@ def delete(
         if missing:
             stop(f"There is no workflow {missing[0]!r}. Nothing was deleted.", EXIT_NO)
         if not yes:
-            if sys.stdin is None or not sys.stdin.isatty():
-                stop(
-                    "Not a terminal, so the command cannot ask for confirmation. Nothing was deleted. Pass --yes.",
-                    EXIT_USAGE,
-                )
             workflows = counted(len(workflow_ids), "workflow")
             events = counted(sum(map(store.cursor, workflow_ids)), "event")
-            typer.confirm(f"Delete {workflows} with {events}?", abort=True, err=True)
+            confirm(f"Delete {workflows} with {events}?", "deleted")
         for workflow_id in workflow_ids:
             store.delete(workflow_id)
             if as_json:
                 print_json({"workflow": workflow_id, "deleted": True})
             else:
                 print(printable(f"{workflow_id}: deleted"))
+
+
+def confirm(question: str, done: str) -> None:
+    """Ask at the terminal whether to do something that cannot be undone. Without a yes, end the command.
+
+    Args:
+        question: the question.
+        done: what a yes leads to, such as "deleted"; for the message if there is no terminal.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        stop(f"Not a terminal, so the command cannot ask for confirmation. Nothing was {done}. Pass --yes.", EXIT_USAGE)
+    typer.confirm(question, abort=True, err=True)

@@ -21,9 +21,7 @@ _DURATION = re.compile(r"(\d{1,6})([smhdw])")
 # In the name of a field, this stands for the metadata of the event's commit.
 _METADATA = "metadata."
 
-_MOMENT_HELP = (
-    "An ISO 8601 time, in the local zone unless it names one, or a duration before now such as 10m, 2h or 3d."
-)
+MOMENT_HELP = "An ISO 8601 time, in the local zone unless it names one, or a duration before now such as 10m, 2h or 3d."
 Kind = Annotated[
     str | None,
     typer.Option(
@@ -43,7 +41,7 @@ Where = Annotated[
     ),
 ]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help=f"Print only events from this time on. {_MOMENT_HELP}")
+    str | None, typer.Option("--since", metavar="TIME", help=f"Print only events from this time on. {MOMENT_HELP}")
 ]
 Until = Annotated[
     str | None,

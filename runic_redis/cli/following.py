@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
+from runic_redis.admin.describing import describe_one
 from runic_redis.admin.watching import Change, Watcher, server_time
-from runic_redis.cli.filters import Kind, Where, make_filter
+from runic_redis.cli.filters import Kind, Since, Where, make_filter, parse_moment, resolve_moment
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Url, WorkflowIds, at_most, opened
-from runic_redis.cli.output import EXIT_USAGE, stop
+from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, note, stop
 from runic_redis.cli.reading import print_records
-from runic_redis.errors import EventsTrimmed, WorkflowNotFound
+from runic_redis.errors import CommitsLost, EventsTrimmed, FeedTrimmed, WorkflowNotFound
+from runic_redis.operations.commits import Commit
 from runic_redis.operations.records import Record
 from runic_redis.store import RedisStore
 
@@ -33,6 +35,7 @@ def tail(
     last: Annotated[
         int, typer.Option("--last", help="First print this many of the stored events of each ID.", min=0)
     ] = 0,
+    since: Since = None,
     kind: Kind = None,
     where: Where = None,
     limit: Annotated[int, typer.Option(help="Stop after printing this many events; 0 for never.", min=0)] = 0,
@@ -40,13 +43,22 @@ def tail(
 ) -> None:
     """Print events as they are appended, until Ctrl-C: of some workflows, or of the whole namespace.
 
-    Named workflows need not exist yet.
+    Named workflows need not exist yet. With --since, the stored events from that time on come first.
     """
     if last and not workflow_ids:
         stop("--last takes IDs: events of different workflows have no common order.", EXIT_USAGE)
     is_wanted = make_filter(kind, where)
+    begin = None if since is None else parse_moment(since, "--since")
     with opened(url, namespace, may_be_new=True, deadline_s=PATIENT_S) as store:
-        found = _named(store, list(dict.fromkeys(workflow_ids)), last) if workflow_ids else _all(store)
+        earliest = None if begin is None else resolve_moment(store, begin)
+        if workflow_ids:
+            found = _named(store, list(dict.fromkeys(workflow_ids)), last, earliest)
+        elif store.context.keys.has_feed:
+            found = _fed(store, earliest, kind)
+        elif earliest is None:
+            found = _all(store)
+        else:
+            stop("--since takes IDs, or a namespace with a feed: this one has none.", EXIT_USAGE)
         wanted = ((workflow_id, record) for workflow_id, record in found if is_wanted(record))
         for one in islice(wanted, at_most(limit)):
             print_records(store, [one], as_json=as_json, named=len(workflow_ids or ()) != 1)
@@ -54,15 +66,52 @@ def tail(
             print(end="", flush=True)
 
 
-def _named(store: RedisStore, workflow_ids: list[str], last: int) -> Iterator[tuple[str, Record]]:
+def _named(
+    store: RedisStore, workflow_ids: list[str], last: int, since: datetime | None
+) -> Iterator[tuple[str, Record]]:
     after = {}
     for workflow_id in workflow_ids:
         after[workflow_id] = store.cursor(workflow_id)
-        if last and after[workflow_id]:
-            records = store.stream_records(workflow_id, until=after[workflow_id], reverse=True)
-            for record in reversed(list(_there(records, last))):
-                yield workflow_id, record
+        if not after[workflow_id]:
+            continue
+        for record in _stored(store, workflow_id, after[workflow_id], last, since):
+            yield workflow_id, record
     yield from store.tail_many(after)
+
+
+def _stored(store: RedisStore, workflow_id: str, until: int, last: int, since: datetime | None) -> Iterator[Record]:
+    """Return the stored events to print first: the last few, those since a time, or the last few of these."""
+    if last:
+        records = store.stream_records(workflow_id, until=until, since=since, reverse=True)
+        yield from reversed(list(_there(records, last)))
+    elif since is not None:
+        trimmed = store.run(describe_one(store.context, workflow_id), "tail").trimmed
+        yield from store.stream_records(workflow_id, after=trimmed, until=until, since=since)
+
+
+def _fed(store: RedisStore, since: datetime | None, kind: str | None) -> Iterator[tuple[str, Record]]:
+    """Yield the events of all workflows, from the feed."""
+    types = None if kind is None else [kind]
+    try:
+        feed = store.feed(since=since, start="beginning" if since else "now", types=types, wait_s=None)
+    except FeedTrimmed:
+        stop("The feed is trimmed past --since. Pass a later time, or run 'runic-redis feed --start rebuild'.", EXIT_NO)
+    while True:
+        try:
+            for commit in feed:
+                for record in _records(commit):
+                    yield commit.workflow_id, record
+        except (CommitsLost, EventsTrimmed, FeedTrimmed):
+            note("Events were trimmed, or lost by the server, before they were printed. Continuing with new events.")
+            feed = store.feed(start="now", types=types, wait_s=None)
+
+
+def _records(commit: Commit) -> list[Record]:
+    start = commit.cursor - len(commit.events)
+    return [
+        Record(cursor, commit.time, event, commit.metadata)
+        for cursor, event in enumerate(commit.events, start=start + 1)
+    ]
 
 
 def _there(records: Iterator[Record], limit: int) -> Iterator[Record]:

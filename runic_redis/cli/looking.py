@@ -1,6 +1,5 @@
 """The verbs that inspect: `workflows`, `show`, `facts` and `stats`."""
 
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from statistics import median
@@ -17,6 +16,7 @@ from runic_redis.admin.describing import (
     count_workflows,
     describe,
     describe_one,
+    measure_feed,
     recent_commits,
 )
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened, utf_8
@@ -33,7 +33,7 @@ from runic_redis.cli.output import (
     time_text,
 )
 from runic_redis.errors import DecodeError, SnapshotNotFound, printable
-from runic_redis.events.plain import event_text, event_type, to_json, value_text
+from runic_redis.events.plain import event_text, to_json, type_counts, types_text, value_text
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import DecodedEntry
@@ -203,12 +203,11 @@ def _print_commits(commits: list[DecodedEntry]) -> None:
     with_metadata = any(commit.metadata for commit in commits)
     shown = table(*columns, *(["metadata"] if with_metadata else []), right=("cursor", "events"))
     for commit in commits:
-        types = Counter(map(event_type, commit.events))
         texts = [
             str(commit.end),
             time_text(commit.time),
             str(len(commit.events)),
-            ", ".join(f"{name} {count}" if count > 1 else name for name, count in types.items()),
+            types_text(commit.events),
             *([_shortened(event_text(commit.metadata or {}))] if with_metadata else []),
         ]
         shown.add_row(*map(printable, texts))
@@ -221,7 +220,7 @@ def _commit_json(commit: DecodedEntry) -> dict[str, Any]:
         "cursor": commit.end,
         "time": commit.time,
         "events": len(commit.events),
-        "types": dict(Counter(map(event_type, commit.events))),
+        "types": type_counts(commit.events),
         "metadata": to_json(commit.metadata),
     }
 
@@ -250,7 +249,10 @@ def facts(
 
 
 def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False) -> None:
-    """Count workflows, events and facts, measure their memory, and find the slowest and the largest partition."""
+    """Count workflows, events and facts, measure their memory, and find the slowest and the largest partition.
+
+    Tells whether the namespace has a feed, how many entries it has, and for how long it keeps them.
+    """
     with opened(url, namespace) as store:
         counts = store.run(count_workflows(store.context), "stats")
         total = sum(counts)
@@ -263,6 +265,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
                 step.to(seen)
         kept = store.run(count_facts(store.context), "stats")
         memory = store.memory_usage()
+        feed = store.run(measure_feed(store.context), "stats")
         times = _partition_times(store)
     slowest = max(range(len(times)), key=times.__getitem__)
     largest = max(range(len(counts)), key=counts.__getitem__)
@@ -273,6 +276,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
         "events": had,
         "events_kept": there,
         "facts": kept,
+        "feed": None if feed is None else feed._asdict(),
         "memory_bytes": memory,
         "slowest_partition": {"number": slowest, "milliseconds": round(times[slowest] * 1000, 3)},
         "median_partition_milliseconds": round(median(times) * 1000, 3),
@@ -287,6 +291,7 @@ def stats(*, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = 
             ("workflows", f"{seen:,}"),
             ("events", f"{had:,}" + (f", of which {there:,} are stored" if there != had else "")),
             ("facts", f"{kept:,}"),
+            ("feed", "none" if feed is None else str(feed)),
             ("memory", bytes_text(sum(memory.values()))),
             *((f"  {kind}", bytes_text(size)) for kind, size in memory.items() if size),
             (

@@ -8,7 +8,7 @@ import typer
 from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Record
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
-from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, Partitions, Url, WorkflowIds, opened
+from runic_redis.cli.options import PATIENT_S, AsJson, Feed, Namespace, Partitions, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, Step, bytes_text, counted, note, print_json, progress
 from runic_redis.context import URL_VARIABLE
 from runic_redis.errors import printable
@@ -54,6 +54,7 @@ def import_(
     url: Url = None,
     namespace: Namespace = "runic",
     partitions: Partitions = None,
+    feed: Feed = None,
     as_json: AsJson = False,
 ) -> None:
     """Import an archive, into any namespace of any server.
@@ -62,7 +63,7 @@ def import_(
     an interrupted import. The import checks the archive as it reads it, and `verify` checks the result.
     """
     with (
-        opened(url, namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S) as store,
+        opened(url, namespace, partitions=partitions, feed=feed, may_be_new=True, deadline_s=PATIENT_S) as store,
         ArchiveReader(file) as archive,
     ):
         importer = Importer(store.context)
@@ -83,6 +84,7 @@ def copy(
         str | None, typer.Option(metavar="NAME", help="The namespace to copy to; by default the same name.")
     ] = None,
     partitions: Partitions = None,
+    feed: Feed = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy workflows, with the facts that they refer to, between servers; without IDs, all workflows and facts.
@@ -92,7 +94,11 @@ def copy(
     with (
         opened(source, namespace, deadline_s=PATIENT_S) as store,
         opened(
-            target, to_namespace or namespace, partitions=partitions, may_be_new=True, deadline_s=PATIENT_S
+            *(target, to_namespace or namespace),
+            partitions=partitions,
+            feed=feed,
+            may_be_new=True,
+            deadline_s=PATIENT_S,
         ) as there,
     ):
         exporter = Exporter(store.context, workflow_ids or None)

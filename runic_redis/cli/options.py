@@ -42,6 +42,14 @@ Partitions = Annotated[
     typer.Option("--partitions", metavar="N", help="The number of partitions of a namespace that does not exist yet."),
 ]
 
+Feed = Annotated[
+    bool | None,
+    typer.Option(
+        "--feed/--no-feed",
+        help="Whether a namespace that does not exist yet has a feed; by default, if the source has one.",
+    ),
+]
+
 
 def utf_8(value: Any) -> Any:
     """Return the texts of an argument decoded from UTF-8, also in a locale in which Python reads arguments as ASCII.
@@ -72,7 +80,7 @@ def complete_ids(ctx: typer.Context, incomplete: str) -> list[str]:
         with suppress(Exception), _unwarned():
             url = find_url(ctx.params.get("url") or ctx.params.get("source"))
             namespace = ctx.params.get("namespace") or os.environ.get(NAMESPACE_VARIABLE, "runic")
-            with _connect(url, namespace, None, _COMPLETION_S) as store:
+            with _connect(url, namespace, _COMPLETION_S) as store:
                 found.extend(filter(str.isprintable, store.list(prefix=incomplete, limit=_COMPLETED)))
 
     # A prefix that few workflows have takes a listing of all: as a daemon, it ends with the process.
@@ -102,6 +110,7 @@ def opened(
     namespace: str,
     *,
     partitions: int | None = None,
+    feed: bool | None = None,
     may_be_new: bool = False,
     deadline_s: float = _DEADLINE_S,
 ) -> Iterator[RedisStore]:
@@ -109,7 +118,7 @@ def opened(
 
     If the namespace does not exist and may not be new, end with exit status 1 and name the namespaces that exist.
     """
-    with _unwarned(), _open(find_url(url), namespace, partitions, deadline_s) as store:
+    with _unwarned(), _open(find_url(url), namespace, partitions, feed, deadline_s) as store:
         if not store.context.made and not may_be_new:
             _stop_without_namespace(store)
         yield store
@@ -128,21 +137,24 @@ def _stop_without_namespace(store: RedisStore) -> NoReturn:
     stop(f"There is no namespace {keys.namespace!r}: {named}.", EXIT_NO)
 
 
-def _open(url: str, namespace: str, partitions: int | None, deadline_s: float) -> RedisStore:
+def _open(url: str, namespace: str, partitions: int | None, feed: bool | None, deadline_s: float) -> RedisStore:
     waiting = Timer(_SILENT_S, note, [f"Waiting up to {deadline_s:g} s for {shown(url)} to answer."])
     waiting.daemon = True
     waiting.start()
     try:
-        return _connect(url, namespace, partitions, deadline_s)
+        return _connect(url, namespace, deadline_s, partitions, feed)
     finally:
         waiting.cancel()
 
 
-def _connect(url: str, namespace: str, partitions: int | None, deadline_s: float) -> RedisStore:
+def _connect(
+    url: str, namespace: str, deadline_s: float, partitions: int | None = None, feed: bool | None = None
+) -> RedisStore:
     return RedisStore.from_url(
         url,
         namespace=namespace,
         partitions=partitions,
+        feed=feed,
         deadline_s=deadline_s,
         registry=bare_registry,
         unknown_events="wrap",

@@ -28,20 +28,26 @@ def ui(
         str | None,
         typer.Option(
             envvar=TOKEN_VARIABLE,
-            help="The token that a browser must present. By default, a page for this machine alone needs none, and for "
-            "another page a random token is printed.",
+            help="The token that a browser must present. By default, a page that only reads, for this machine alone, "
+            "needs none, and for another page a random token is printed.",
         ),
     ] = None,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Let the page replay and drop parked commits of subscriptions.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Serve a page that shows the store in a browser, and /metrics for Prometheus, until Ctrl-C. It changes nothing."""
+    """Serve a page that shows the store in a browser, and /metrics for Prometheus, until Ctrl-C.
+
+    Without --allow-changes, the page changes nothing.
+    """
     try:
         from runic_redis.ui import is_loopback, serve  # noqa: PLC0415 - needs an extra
     except ModuleNotFoundError as error:
         stop(f"The page needs an extra: pip install 'runic-redis[ui]' ({error}).", EXIT_USAGE)
     if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isalnum()):
         raise InvalidArgument(f"The token is too weak: use at least {_SHORTEST_TOKEN} ASCII letters and digits.")
-    if token is None and not is_loopback(host):
+    if token is None and (allow_changes or not is_loopback(host)):
         token = secrets.token_hex(_SHORTEST_TOKEN)
 
     def started(address: str) -> None:
@@ -65,6 +71,6 @@ def ui(
                 registry=bare_registry,
                 unknown_events="wrap",
             ) as shown:
-                await serve(shown, host, port, token, started)
+                await serve(shown, host, port, token, started, allow_changes=allow_changes)
 
         asyncio.run(main())

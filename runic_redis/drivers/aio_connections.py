@@ -121,13 +121,24 @@ class Connections:
             await self.pool.release(connection)
         try:
             async with asyncio.timeout(self._take_s):
-                return await self.pool.get_connection(), now_s()
+                return await self._connect(), now_s()
         except redis.ConnectionError as error:
             # Over a unix socket, redis.asyncio wraps the error of a server in this one.
             refusal = error.__cause__
             if not isinstance(refusal, redis.RedisError):
                 raise
         raise refusal
+
+    async def _connect(self) -> Any:
+        """Return a connection of the pool. redis-py may lose a cancellation while it connects: then raise it here."""
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
+        connection = await self.pool.get_connection()
+        if task and task.cancelling() > cancelled:
+            await connection.disconnect(nowait=True)
+            await self.pool.release(connection)
+            raise asyncio.CancelledError
+        return connection
 
     async def close(self) -> None:
         """Give the held connection back."""

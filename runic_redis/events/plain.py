@@ -52,6 +52,16 @@ def _schema(value: Any) -> tuple[str, int]:
     return (_PLAIN, 0) if registered is None else registered.schema[:2]
 
 
+def type_counts(events: Iterable[Any]) -> dict[str, int]:
+    """Return how many events of each type there are, by the names of the types."""
+    return dict(Counter(map(event_type, events)))
+
+
+def types_text(events: Iterable[Any]) -> str:
+    """Return the names of the types of events, each with its number if there are several."""
+    return ", ".join(f"{name} {count}" if count > 1 else name for name, count in type_counts(events).items())
+
+
 def event_fields(event: Any) -> Mapping[Any, Any]:
     """Return an event's fields by name; of a plain dict, its items."""
     if type(event) is dict:

@@ -15,6 +15,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.keys import Keys
 from runic_redis.operations.ending import sweep_ended
+from runic_redis.operations.feed_trimming import expire_feed
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import PartitionCounts, count_call
@@ -33,6 +34,7 @@ def collect(context: Context, grace: float) -> Operation[int]:
     grace_s = check_seconds(grace, "grace")
     now_us = min((yield from server_us(context.keys.config)), int(context.clock() * 1_000_000))
     yield from sweep_ended(context, now_us // 1000)
+    yield from expire_feed(context)
     before_us = now_us - round(grace_s * 1_000_000)
     removed = 0
     candidates: dict[bytes, int] = {}

@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from runic_redis.arguments import check_since
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, InvalidArgument, InvalidType, short_repr
+from runic_redis.keys import Keys
 from runic_redis.operations.feed_losses import feed_trimmed, read_horizon
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.time_search import find_positions
@@ -52,6 +53,19 @@ def choose_start(after: Positions | int | None, since: datetime | None, start: S
     return given[0] if given else start
 
 
+def require_feed(keys: Keys) -> None:
+    """Check that a namespace has a feed.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    if not keys.has_feed:
+        raise ConfigurationError(
+            f"The namespace {keys.namespace!r} has no feed, so its commits cannot be followed. Nothing was changed. "
+            "Make a namespace with feed=True, and copy the workflows with 'runic-redis copy'."
+        )
+
+
 def find_places(context: Context, start: Start) -> Operation[dict[int, Place]]:
     """Return the places, by partition, from which to read.
 
@@ -60,11 +74,7 @@ def find_places(context: Context, start: Start) -> Operation[dict[int, Place]]:
         FeedTrimmed: commits from the time on were trimmed from the feed.
     """
     keys = context.keys
-    if not keys.has_feed:
-        raise ConfigurationError(
-            f"The namespace {keys.namespace!r} has no feed, so its commits cannot be followed. Nothing was changed. "
-            "Make a namespace with feed=True, and copy the workflows with 'runic-redis copy'."
-        )
+    require_feed(keys)
     numbers = keys.partition_numbers()
     if isinstance(start, Positions | int):
         return dict(enumerate(check_positions(start, keys.partitions, "after").places))

@@ -18,14 +18,17 @@ class TypeFilter:
         context: the store's.
         types: registered classes, or names of types. The type of a plain dict is in its field type, kind or event; or
             it is "dict".
+
+    Attributes:
+        names: the names of the types.
     """
 
     def __init__(self, context: Context, types: Collection[str | type]) -> None:
         if isinstance(types, str | type) or not isinstance(types, Collection):
             raise InvalidType(f"types is a list of event types, not {short_repr(types)}; nothing was sent.")
         self._context = context
-        self._names = frozenset(map(self._name, types))
-        if not self._names:
+        self.names = frozenset(map(self._name, types))
+        if not self.names:
             raise InvalidArgument("types is empty, so no commit would fit; nothing was sent. Leave it out for all.")
 
     def may_fit(self, header: bytes) -> bool:
@@ -35,7 +38,7 @@ class TypeFilter:
 
     def fits(self, events: Sequence[Any]) -> bool:
         """Return whether one of the events is of such a type."""
-        return any(self._type_of(event) in self._names for event in events)
+        return any(self._type_of(event) in self.names for event in events)
 
     def _name(self, wanted: str | type) -> str:
         if isinstance(wanted, str):
@@ -48,7 +51,7 @@ class TypeFilter:
     def _may_become(self, name: str) -> bool:
         """Return whether an event that was written under a name may be read as one of a wanted type."""
         registry = self._context.codec.registry
-        return registry.current_name(name) in self._names or registry.has_upcasters(name)
+        return registry.current_name(name) in self.names or registry.has_upcasters(name)
 
     def _type_of(self, event: Any) -> str:
         if type(event) is dict:

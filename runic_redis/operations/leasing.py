@@ -84,7 +84,7 @@ def lease_argument(lease: Lease | None, workflow_id: str) -> str:
         raise InvalidArgument(
             f"The lease is for the workflow {lease.workflow_id!r}, not for {workflow_id!r}; nothing was sent."
         )
-    return f"{lease.token} {_milliseconds(lease.ttl)}"
+    return f"{lease.token} {milliseconds(lease.ttl)}"
 
 
 def check_lease(lease: Any) -> None:
@@ -196,7 +196,7 @@ def complete(context: Context, workflow_id: str, lease: Lease | None) -> Operati
 def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
     """Let a finished workflow expire some time from now."""
     workflow_id = check_workflow_id(workflow_id)
-    after_ms = _milliseconds(check_seconds(after, "after"))
+    after_ms = milliseconds(check_seconds(after, "after"))
     reply = yield from write(context, expire_call(context, workflow_id, after_ms))
     if reply is None:
         raise (yield from absence(context, workflow_id, "expire"))
@@ -207,7 +207,7 @@ def expire(context: Context, workflow_id: str, after: float) -> Operation[None]:
 def _acquire(context: Context, workflow_id: str, owner: str, ttl: float, mode: str) -> Command:
     keys = context.keys.workflow(workflow_id)
     touched = [keys.meta, keys.index, keys.leases, keys.partition, keys.feed]
-    return call_once("acquire", touched, workflow_id, owner, str(_milliseconds(ttl)), context.now_us(), mode)
+    return call_once("acquire", touched, workflow_id, owner, str(milliseconds(ttl)), context.now_us(), mode)
 
 
 def _find_unfinished(context: Context, problems: list[StoreError]) -> Operation[list[str]]:
@@ -311,5 +311,6 @@ def _find_overlong(
     return found
 
 
-def _milliseconds(seconds: float) -> int:
+def milliseconds(seconds: float) -> int:
+    """Return a time to live in milliseconds, at least one."""
     return max(1, round(seconds * 1000))

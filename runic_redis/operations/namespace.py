@@ -7,6 +7,7 @@ from runic_redis.context import Context
 from runic_redis.keys import Keys, WorkflowKeys
 from runic_redis.operations import workflows
 from runic_redis.operations.listing import Listing
+from runic_redis.operations.subscriptions import keys_of_subscriptions
 from runic_redis.protocol.effects import Command, Operation
 from runic_redis.protocol.refusals import ask_all
 
@@ -18,13 +19,14 @@ _KINDS, _SHARED = WorkflowKeys.__slots__[:-6], WorkflowKeys.__slots__[-6:]
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
     """Return how many bytes of the server's memory the namespace takes, by kind of key."""
-    usage = dict.fromkeys((*_KINDS, *_SHARED, "facts", "config"), 0)
+    usage = dict.fromkeys((*_KINDS, *_SHARED, "subscriptions", "facts", "config"), 0)
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
     shared = [one for number in context.keys.partition_numbers() for one in _partition_keys(context.keys, number)]
+    shared += [("subscriptions", key) for key in (yield from keys_of_subscriptions(context))]
     shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):
         yield from _measure(shared[at : at + _AT_ONCE], usage)
@@ -47,6 +49,7 @@ def delete_namespace(context: Context) -> Operation[None]:
             yield from workflows.delete(context, page[at : at + _AT_ONCE])
     # A partition's keys are deleted in one step. Otherwise a write in between would be in its index, and not counted.
     parts = [[key for _, key in _partition_keys(context.keys, number)] for number in context.keys.partition_numbers()]
+    parts += [[key] for key in (yield from keys_of_subscriptions(context))]
     # Each other key has its own command: in a cluster they are on different nodes.
     parts += [[key] for _, key in _other_keys(context.keys)]
     for at in range(0, len(parts), _AT_ONCE):

@@ -216,11 +216,13 @@ def count_call(context: Context, number: int, mode: Literal["", "repair", "state
     Args:
         context: the store's.
         number: the partition.
-        mode: "repair" to store the counts, "states" to count also those that depend on the time.
+        mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
+            the time.
     """
     keys = context.keys
     sets = [keys.index(number), keys.leases(number), keys.completed(number), keys.expiring(number)]
-    return call_script("count", [keys.partition(number), *sets], [mode, str(context.now_ms())])
+    feed = keys.feed(number) if keys.has_feed else keys.index(number)
+    return call_script("count", [keys.partition(number), *sets, feed], [mode, str(context.now_ms())])
 
 
 def parse_info(info: str | bytes) -> dict[str, str]:

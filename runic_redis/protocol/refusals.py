@@ -21,6 +21,7 @@ _NAMED = frozenset(
         "END_REACHED",
         "FACT_DIFFERS",
         "FACT_MISSING",
+        "FEED_CHANGED",
         "IMPORT_INCOMPLETE",
         "IMPORT_LOST",
         "LEASE_HELD",
@@ -30,6 +31,7 @@ _NAMED = frozenset(
         "NOT_COMPLETE",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
+        "VERSION_OUTDATED",
         "WORKFLOW_EXISTS",
     }
 )

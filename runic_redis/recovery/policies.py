@@ -1,9 +1,9 @@
-"""Policies that decide when a session saves a snapshot."""
+"""Policies that decide when a session saves a snapshot, and a projection its state."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from runic_redis.errors import InvalidArgument, short_repr
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 
 
 @dataclass(slots=True)
@@ -26,6 +26,20 @@ class SnapshotPolicy(Protocol):
 
     def due(self, since: Since, /) -> bool:
         """Return whether this checkpoint saves a snapshot."""
+
+
+def check_policy(policy: Any, name: str) -> SnapshotPolicy | None:
+    """Return a policy, or None for none.
+
+    Raises:
+        InvalidType: it is neither.
+    """
+    if policy is None or (callable(getattr(policy, "due", None)) and not isinstance(policy, type)):
+        checked: SnapshotPolicy | None = policy
+        return checked
+    raise InvalidType(
+        f"{name} is a policy, such as EveryEvents(1000), or None, not {short_repr(policy)}. Nothing was changed."
+    )
 
 
 def _require_positive(value: float, name: str) -> None:

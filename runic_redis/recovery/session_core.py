@@ -28,7 +28,7 @@ from runic_redis.errors import (
     short_repr,
 )
 from runic_redis.events import default_registry
-from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy
+from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy, check_policy
 from runic_redis.recovery.steps import Steps, StoreCall
 
 State = TypeVar("State")
@@ -102,7 +102,7 @@ class SessionCore(Generic[State]):
         self._apply = apply
         self._can = capabilities(store)
         self._every = _cycles_per_checkpoint(options.checkpoint)
-        self._policy = _checked_policy(options.snapshots)
+        self._policy = check_policy(options.snapshots, "snapshots")
         self._by_bytes = isinstance(options.snapshots, EveryBytes)
         # A store that cannot encode ahead of an append gets the events themselves.
         self._encode = store.encode_events if self._can.encoding else None
@@ -389,14 +389,6 @@ def _checked_build_log(build_log: Any) -> list[Any]:
     if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
         raise InvalidType(f"build_log is a list of events, not {short_repr(build_log)}. Nothing was recovered.")
     return list(build_log)
-
-
-def _checked_policy(policy: Any) -> SnapshotPolicy | None:
-    if policy is None or (callable(getattr(policy, "due", None)) and not isinstance(policy, type)):
-        return policy
-    raise InvalidType(
-        f"snapshots is a policy, such as EveryEvents(1000), or None, not {short_repr(policy)}. Nothing was recovered."
-    )
 
 
 def _cycles_per_checkpoint(checkpoint: Checkpoint) -> int | None:

@@ -1,5 +1,7 @@
 """Run the same logic on both kinds of store: a generator yields calls of the store and receives their results."""
 
+import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from inspect import isawaitable, iscoroutine
@@ -27,7 +29,14 @@ class StoreCall:
     take: Callable[[Any], None] | None = None
 
 
-Steps: TypeAlias = Generator[StoreCall, Any, T]
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause of some seconds, between calls of the store."""
+
+    seconds: float
+
+
+Steps: TypeAlias = Generator[StoreCall | Pause, Any, T]
 
 
 def run_steps(steps: Steps[T], store: Any) -> T:
@@ -36,6 +45,10 @@ def run_steps(steps: Steps[T], store: Any) -> T:
         step = next(steps)
         while True:
             result = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                step = next(steps)
+                continue
             try:
                 called = getattr(store, step.method)(*step.args, **step.kwargs)
                 if isawaitable(called) or hasattr(called, "__aiter__"):
@@ -60,6 +73,10 @@ async def run_steps_async(steps: Steps[T], store: Any) -> T:
         step = next(steps)
         while True:
             result = None
+            if isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                step = next(steps)
+                continue
             try:
                 called = _started_call(store, step)
                 if step.take is None:

@@ -3,7 +3,8 @@
 Subclass the contracts that a store fulfils, and give the `opener` fixture. It returns a callable without arguments that
 opens the store on the same data each time. The data is empty at the start of each test. The callable must survive
 pickling, since some cases open the store in another process. A store that processes cannot share also overrides the
-`elsewhere` fixture. For `FeedContract`, the opener makes a namespace with a feed.
+`elsewhere` fixture. For `FeedContract`, `SubscriptionContract` and `ProjectionContract`, the opener makes a namespace
+with a feed.
 
     from functools import partial
     import pytest
@@ -31,9 +32,11 @@ from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
+from runic_redis.testing.projections import ProjectionContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
+from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
@@ -44,10 +47,12 @@ __all__ = [
     "FeedContract",
     "LeaseContract",
     "LogContract",
+    "ProjectionContract",
     "ReferenceContract",
     "SnapshotContract",
     "StoreContract",
     "StreamContract",
+    "SubscriptionContract",
     "TailContract",
     "WorkflowContract",
 ]
@@ -62,6 +67,8 @@ class StoreContract(
     LeaseContract,
     TailContract,
     FeedContract,
+    SubscriptionContract,
+    ProjectionContract,
     WorkflowContract,
     BadInputContract,
     ConcurrencyContract,

@@ -24,6 +24,7 @@ from runic_redis.errors import (
 from runic_redis.ui.guard import Guard
 from runic_redis.ui.live import Live
 from runic_redis.ui.metrics import Metrics
+from runic_redis.ui.subscriptions import Subscriptions
 from runic_redis.ui.views import Views, json_response
 
 _STATIC = Path(__file__).with_name("static")
@@ -38,15 +39,17 @@ _STATUS = (
 )
 
 
-def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette:
+def make_app(store: AsyncRedisStore, live: Live, token: str | None, *, allow_changes: bool) -> Starlette:
     """Return the application for a store.
 
     Args:
         store: an open store, to which every event is without its class.
         live: the watch over the store. It runs as long as the application does.
         token: the token that requests must carry; None to accept the loopback interface only.
+        allow_changes: whether requests may replay and drop parked commits.
     """
     views = Views(store, live)
+    subscriptions = Subscriptions(store, allow_changes=allow_changes)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -56,7 +59,7 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette
         with contextlib.suppress(asyncio.CancelledError):
             await watch
 
-    endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
+    reading: dict[str, Callable[[Request], Awaitable[Response]]] = {
         "/api/summary": views.summary,
         "/api/workflows": views.workflows,
         "/api/workflow": views.workflow,
@@ -66,14 +69,21 @@ def make_app(store: AsyncRedisStore, live: Live, token: str | None) -> Starlette
         "/api/event": views.event,
         "/api/graph": views.graph,
         "/api/fact": views.fact,
+        "/api/subscriptions": subscriptions.list,
+        "/api/parked": subscriptions.parked,
         "/api/live": views.live,
         "/metrics": Metrics(store, live).scrape,
     }
-    routes = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    changing = {"/api/parked/replay": subscriptions.replay, "/api/parked/drop": subscriptions.drop}
+    routes = [Route(path, endpoint) for path, endpoint in reading.items()]
+    routes += [Route(path, endpoint, methods=["POST"]) for path, endpoint in changing.items()]
     routes += [Route(path, _file(name)) for path, name in _FILES.items()]
     failed: dict[type[Exception], ExceptionHandler] = {StoreError: _failed}
     return Starlette(
-        routes=routes, middleware=[Middleware(Guard, token=token)], exception_handlers=failed, lifespan=lifespan
+        routes=routes,
+        middleware=[Middleware(Guard, token=token, allow_changes=allow_changes)],
+        exception_handlers=failed,
+        lifespan=lifespan,
     )
 
 

@@ -13,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 # A host with or without a port. Everything else is rejected, as parsers disagree about it.
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
+# A request that changes something carries this header. A browser sends it for another site only after asking this page
+# whether it may, and the page never agrees.
+CHANGING_HEADER = "X-Runic-Redis"
 # The browser loads and runs only files of this page, whatever the stored data says.
 _HEADERS = {
     "Content-Security-Policy": (
@@ -28,20 +31,25 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware that lets only permitted reading requests through.
+    """ASGI middleware that lets only permitted requests through.
 
     Without a token, the guard accepts requests that name the loopback interface as their host. It rejects other names:
     a web site could have its own name resolve to this machine. With a token, the guard accepts requests that carry it:
     in the header ``Authorization: Bearer``, in a cookie, or in the URL as ``?token=``, in return for the cookie.
 
+    Requests read, unless changes are allowed. Then a request with the method POST must carry the header
+    ``X-Runic-Redis: 1``, so that no other web site can have a browser send it.
+
     Args:
         app: the guarded application.
         token: the token that requests must carry; None to accept the loopback interface only.
+        allow_changes: whether requests may change something.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None, *, allow_changes: bool) -> None:
         self._app = app
         self._token = token
+        self._methods = ("GET", "HEAD", "POST") if allow_changes else ("GET", "HEAD")
         # Browsers share cookies between the ports of a host: each token has its own name, so pages do not clash.
         self._cookie = f"runic_redis_{sha256((token or '').encode()).hexdigest()[:16]}"
 
@@ -62,8 +70,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a request that is rejected; None if the request may go on."""
         headers = Headers(scope=scope)
-        if scope["method"] not in {"GET", "HEAD"}:
-            return PlainTextResponse("This page is read-only: it answers GET and HEAD.\n", 405, {"Allow": "GET, HEAD"})
+        if wrong := self._wrong_method(scope["method"], headers):
+            return wrong
         if self._token is None:
             host = _HOST.fullmatch(",".join(headers.getlist("host")))
             if host is not None and host[1].lower() in {*_LOOPBACK, scope["server"][0]}:
@@ -82,6 +90,15 @@ class Guard:
             401,
             {"WWW-Authenticate": "Bearer"},
         )
+
+    def _wrong_method(self, method: str, headers: Headers) -> Response | None:
+        """Return the answer to a request whose method is not allowed, or not with these headers."""
+        if method not in self._methods:
+            allowed = ", ".join(self._methods)
+            return PlainTextResponse(f"This page answers {allowed} only.\n", 405, {"Allow": allowed})
+        if method == "POST" and headers.get(CHANGING_HEADER) != "1":
+            return PlainTextResponse(f"A request that changes something needs the header {CHANGING_HEADER}: 1.\n", 403)
+        return None
 
     def _enter(self, scope: Scope, query: QueryParams) -> Response:
         """Return a redirect that moves the token from the address to a cookie."""

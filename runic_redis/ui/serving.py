@@ -31,7 +31,13 @@ def is_loopback(host: str) -> bool:
 
 
 async def serve(
-    store: AsyncRedisStore, host: str, port: int, token: str | None, on_start: Callable[[str], None]
+    store: AsyncRedisStore,
+    host: str,
+    port: int,
+    token: str | None,
+    on_start: Callable[[str], None],
+    *,
+    allow_changes: bool,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM.
 
@@ -41,6 +47,7 @@ async def serve(
         port: the port; 0 for any free port.
         token: the token that requests must carry; None for none.
         on_start: called with the page's URL once the page listens.
+        allow_changes: whether the page may replay and drop parked commits.
 
     Raises:
         ConfigurationError: the page cannot listen at this address and port.
@@ -53,7 +60,7 @@ async def serve(
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     live = Live(store)
     config = uvicorn.Config(
-        make_app(store, live, token),
+        make_app(store, live, token, allow_changes=allow_changes),
         # uvicorn prefers httptools if it is installed, and httptools accepts requests that the guard does not expect.
         http="h11",
         access_log=False,

@@ -80,6 +80,7 @@ class Views:
                 "server": self._store.url,
                 "namespace": self._context.keys.namespace,
                 "partitions": len(counts),
+                "feed": self._context.keys.has_feed,
                 "workflows": sum(counts),
                 "leased": states["leased"],
                 "unfinished": states["unfinished"],

@@ -1,6 +1,7 @@
 // The address decides which view is shown. One stream of news keeps the view up to date.
 
 import { about, drawRate, el, number, problemText, visible } from "./dom.js";
+import { showParked, showSubscriptions } from "./subscriptions.js";
 import { valueSection } from "./value.js";
 import { mark, showEvent, showFacts, showLine } from "./workflow.js";
 import { showWorkflows } from "./workflows.js";
@@ -18,12 +19,12 @@ let failed = false;
 
 const app = {
   /** Get JSON from the server, or throw its error. With `beside`, the reply is for the panel and valid for this turn only. */
-  async get(path, { beside = false } = {}) {
+  async get(path, { beside = false, ...request } = {}) {
     const now = () => (beside ? turn : scene);
     const mine = now();
     let reply;
     try {
-      reply = await fetch(path);
+      reply = await fetch(path, request);
     } catch {
       throw new Error("The page's server cannot be reached. Check that runic-redis ui is still running.");
     }
@@ -34,6 +35,8 @@ const app = {
     if (!reply.ok) throw new Error(value.error);
     return value;
   },
+  /** Have the server change something. It takes this header as a sign that the request is from this page. */
+  post: (path) => app.get(path, { method: "POST", headers: { "X-Runic-Redis": "1" } }),
   go(address) {
     if (address !== location.hash) history.pushState(null, "", address);
     return show();
@@ -107,6 +110,7 @@ async function show() {
       if (view === "w" && more === "facts") news = await showFacts(main, app, name, cursor);
       else if (view === "w") news = await showLine(main, app, name, query, cursor);
       else if (view === "f") news = await showFact(name);
+      else if (view === "s") news = name ? await showParked(main, app, name) : await showSubscriptions(main, app);
       else news = await showWorkflows(main, app, query);
       if (latest) news({ ...latest, changed: [] });
       // Another address may have been opened meanwhile.
@@ -202,6 +206,7 @@ document.addEventListener("keydown", (event) => {
 });
 window.addEventListener("popstate", () => show());
 
-const { server, namespace } = await app.get("api/summary").catch((error) => (say(error.message), {}));
+const { server, namespace, feed } = await app.get("api/summary").catch((error) => (say(error.message), {}));
+document.getElementById("subscriptions").hidden = !feed;
 document.getElementById("where").replaceChildren(...(namespace ? [el("b", null, namespace), ` · ${server}`] : []));
 await show();
