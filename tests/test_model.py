@@ -422,5 +422,5 @@ def test_the_store_agrees_with_its_model_on_fakeredis(few_buckets: None) -> None
 
 def test_the_store_agrees_with_its_model_on_valkey(valkey: Any, few_buckets: None) -> None:
     check(
-        lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True), examples=70
+        lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True), examples=50
     )
