@@ -66,7 +66,7 @@ SHORT = Scale(
     namespace_sizes=(1, 10_000),
     listed=2_000,
     followed=(50_000, 10_000),
-    consumed=1_000,
+    consumed=2_000,
     paced=1_000,
 )
 
