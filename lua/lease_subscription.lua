@@ -8,9 +8,9 @@
 -- ARGV[2]  how long the lease lasts, in milliseconds
 -- ARGV[3]  the fencing token that the consumer has seen last
 -- ARGV[4]  where a partition without a position begins
--- Reply    array: fencing token, position, failed attempts, reason of the last failure, 'suspect' if a consumer has died
---          since the position was reached, how often parked commits were changed from outside, how many commits are
---          parked; nil if another consumer has or had the lease
+-- Reply    array: fencing token, position, failed attempts, reason of the last failure, 'suspect' if a consumer has
+--          died since the position was reached, how often parked commits were changed from outside, how many commits
+--          are parked; nil if another consumer has or had the lease
 -- Errors   DAMAGED <what>
 --
 -- Tokens follow the server's clock and grow. A call that is sent twice returns the same token. One that is delivered
