@@ -17,8 +17,8 @@
 -- late has seen an older token than the hash holds, and changes nothing.
 --
 -- A consumer whose lease ends without a release may have died of the first commit that is to be read. Its partitions
--- are suspect from then on: a consumer notes there that it is `trying` the commit before it does. If it dies then, that
--- is a failed attempt.
+-- are suspect from then on: a consumer notes there that it is `trying` the commit before it does. If it dies then,
+-- that is a failed attempt.
 
 --@include numbers
 --@include clock
