@@ -398,7 +398,7 @@ class ProjectionContract(Contract):
         store.delete_projection("count")
 
     def test_a_rebuild_computes_the_state_again_beside_the_saved_one(self, store: Any) -> None:
-        sums = write(store)
+        sums = append_counts(store)
         with projection(store, "totals", total, {"before": 1}) as totals:
             totals.catch_up()
         seen = []
@@ -416,7 +416,7 @@ class ProjectionContract(Contract):
         assert store.load_projection("totals").state == {**sums, "order-1": sums["order-1"] + 1}
 
     def test_a_rebuild_that_was_interrupted_goes_on(self, store: Any) -> None:
-        sums = write(store)
+        sums = append_counts(store)
         with projection(store, "count", count, 1000) as counted:
             counted.catch_up()
         with stopping(store, "count") as half:
@@ -430,8 +430,8 @@ class ProjectionContract(Contract):
         assert store.load_projection("count").state == counted.state == sum(store.cursor(one) for one in sums)
 
     def test_a_feed_that_was_trimmed_asks_for_a_rebuild(self, store: Any) -> None:
-        sums = write(store)
-        store.trim_feed(0)
+        sums = append_counts(store)
+        store.trim_feed(keep=1)
         with projection(store, "totals", total, {}) as totals:
             with pytest.raises(FeedTrimmed, match=r"'totals' cannot go on .* Call its method rebuild"):
                 totals.catch_up()
@@ -440,12 +440,12 @@ class ProjectionContract(Contract):
 
     def test_a_feed_is_not_trimmed_past_a_projection(self, store: Any) -> None:
         with projection(store, "count", count, 0) as counted:
-            write(store)
-            store.trim_feed(0)
+            append_counts(store)
+            store.trim_feed(keep=1)
             counted.catch_up()
             saved = store.load_projection("count").state
             assert saved == sum(store.cursor(f"order-{number}") for number in range(7))
-            store.trim_feed(0)
+            store.trim_feed(keep=1)
             store.append("order-1", numbered(1))
             counted.catch_up()
             assert counted.state == saved + 1
@@ -453,7 +453,7 @@ class ProjectionContract(Contract):
     def test_a_projection_is_listed_with_its_lag(self, store: Any) -> None:
         with projection(store, "count", count, 0, prefix="order-") as counted:
             counted.catch_up()
-            write(store)
+            append_counts(store)
             (status,) = store.subscriptions()
             events = sum(store.cursor(f"order-{number}") for number in range(7))
             assert (status.name, status.kind, status.prefix) == ("count", "projection", "order-")
