@@ -18,7 +18,7 @@ from tests.servers import RunningServer, wait_until
 from tests.test_docs import examples
 
 HOW_TO = Path(__file__).parent.parent / "docs" / "how-to"
-KILLS = int(os.environ.get("PROJECTION_KILLS", "12"))
+KILLS = int(os.environ.get("PROJECTION_KILLS", "8"))
 WORKER = """
 import sys, time
 url, namespace, target = sys.argv[1:]
@@ -42,7 +42,8 @@ class Writer(Thread):
 
     def run(self) -> None:
         source = random.Random(3)
-        while not self._over.is_set():
+        # The workers must keep up.
+        while not self._over.wait(0.004):
             order = f"order-{source.randrange(20)}"
             if source.randrange(50) == 0:
                 self._store.delete(order)
