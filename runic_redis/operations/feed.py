@@ -99,6 +99,8 @@ class FeedReader:
     @property
     def is_done(self) -> bool:
         """Whether the reader's last positions are reached."""
+        if self._ahead is not None:
+            return False
         return all(source.is_done and not source.entries for source in self._sources.values())
 
     def open(self) -> Operation[None]:
