@@ -151,7 +151,10 @@ class Consumer:
             now_s = self._clock()
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
-                if share.is_lost or share.is_leaving or now_s >= share.valid_until_s:
+                if now_s >= share.valid_until_s:
+                    # Even if the lease is renewed now, the reader is past commits that were not given out.
+                    self._leases.lose(share)
+                if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
                 if record is not None and behind is not None and share.is_blocked(commit.workflow_id):

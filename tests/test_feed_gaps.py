@@ -1,0 +1,68 @@
+"""The feed and its subscriptions have no silent gaps: readers that stall, servers that lose data, sizes, threads."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any, TypeVar
+
+import pytest
+
+from runic_redis import RedisStore
+from runic_redis.operations.consuming import Consumer
+from runic_redis.protocol.effects import Operation
+from tests.servers import RunningServer
+
+_LONG = 600.0
+T = TypeVar("T")
+
+
+@pytest.fixture
+def store(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        yield store
+        store.delete_namespace()
+
+
+class Clock:
+    """A process' monotonic clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def consumer(store: RedisStore, clock: Callable[[], float] = monotonic, **options: Any) -> Consumer:
+    given = {"start": "beginning", "prefix": "", "types": None, "batch": 1, "ttl": _LONG, "later": "wait", **options}
+    one = Consumer(store.context, "mailer", clock=clock, **given)
+    run(store, one.open())
+    return one
+
+
+def run(store: RedisStore, operation: Operation[T]) -> T:
+    return store.run(operation, "test")
+
+
+def append_numbers(store: RedisStore, workflow_id: str, *numbers: int) -> None:
+    for number in numbers:
+        store.append(workflow_id, [{"n": number}])
+
+
+def number_of(commit: Any) -> int:
+    return commit.events[0]["n"]
+
+
+def test_a_consumer_that_stalls_past_its_lease_and_renews_it_skips_nothing(store: RedisStore) -> None:
+    append_numbers(store, "a", 1, 2, 3)
+    clock = Clock()
+    one = consumer(store, clock)
+    run(store, one.next_page(0.0))
+    clock.now += 2 * _LONG
+    assert one.take() is None  # another consumer may have the lease
+    run(store, one.beat())  # but none had
+    append_numbers(store, "a", 4)
+    found = []
+    while len(found) < 4 and run(store, one.next_page(0.0)):
+        while (commit := one.take()) is not None:
+            found.append(number_of(commit))
+    assert found == [1, 2, 3, 4]
