@@ -5,11 +5,13 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import pytest
+import redis
 
-from runic_redis import RedisStore
+from runic_redis import CommitsLost, RedisStore
 from runic_redis.operations.consuming import Consumer
 from runic_redis.protocol.effects import Operation
 from tests.servers import RunningServer
+from tests.test_archives import export, load
 
 _LONG = 600.0
 T = TypeVar("T")
@@ -20,6 +22,30 @@ def store(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
     with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
         yield store
         store.delete_namespace()
+
+
+@pytest.fixture
+def client(valkey: RunningServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey.url()) as client:
+        yield client
+
+
+class Loss:
+    """What a server has at some moment. `happen` takes it back there, as a failover does that loses writes."""
+
+    def __init__(self, client: redis.Redis, namespace: str, *parts: str) -> None:
+        self._client = client
+        self._pattern = [f"{{{namespace}*{part}*" for part in parts or ("",)]
+        self._kept = {key: client.dump(key) for key in self._keys()}
+
+    def _keys(self) -> set[bytes]:
+        return {key for pattern in self._pattern for key in self._client.keys(pattern)}
+
+    def happen(self) -> None:
+        for key in self._keys() - self._kept.keys():
+            self._client.delete(key)
+        for key, value in self._kept.items():
+            self._client.restore(key, 0, value, replace=True)
 
 
 class Clock:
@@ -66,3 +92,23 @@ def test_a_consumer_that_stalls_past_its_lease_and_renews_it_skips_nothing(store
         while (commit := one.take()) is not None:
             found.append(number_of(commit))
     assert found == [1, 2, 3, 4]
+
+
+def test_an_import_at_a_lost_position_is_no_continuation(
+    store: RedisStore, client: redis.Redis, namespace: str, tmp_path: Any
+) -> None:
+    with RedisStore.from_url(store.url, namespace=f"{namespace}-from", partitions=1, feed=True) as other:
+        append_numbers(other, "imported", 1, 2, 3)
+        archive = tmp_path / "archive"
+        export(other, archive)
+        other.delete_namespace()
+    append_numbers(store, "a", 1)
+    loss = Loss(client, namespace)
+    append_numbers(store, "a", 2)
+    reader = store.feed(wait_s=0)
+    assert list(map(number_of, reader)) == [1, 2]
+    loss.happen()
+    append_numbers(store, "b", 2)
+    load(store, archive)
+    with pytest.raises(CommitsLost):
+        list(reader)
