@@ -112,3 +112,34 @@ def test_an_import_at_a_lost_position_is_no_continuation(
     load(store, archive)
     with pytest.raises(CommitsLost):
         list(reader)
+
+
+def test_a_subscription_reports_events_that_the_server_has_lost(store: RedisStore, client: redis.Redis) -> None:
+    append_numbers(store, "a", 1, 2)
+    client.xtrim(store.context.keys.workflow("a").events, maxlen=1, approximate=False)
+    one = consumer(store)
+    with pytest.raises(CommitsLost):
+        for _ in range(3):
+            run(store, one.next_page(0.0))
+
+
+def test_deletions_of_a_lost_history_are_forgotten(store: RedisStore, client: redis.Redis, namespace: str) -> None:
+    append_numbers(store, "a", 1)
+    one = consumer(store)
+    loss = Loss(client, namespace)
+    append_numbers(store, "b", 2)
+    store.delete("b")
+    append_numbers(store, "a", 3, 4, 5)
+    run(store, one.next_page(0.0))
+    while one.take() is not None:
+        pass
+    loss.happen()
+    append_numbers(store, "a", 6)
+    append_numbers(store, "b", 7)
+    store.delete("b")
+    found = []
+    while not found or not one.at_end:
+        run(store, one.next_page(0.0))
+        while (commit := one.take()) is not None:
+            found.append(commit.deleted or number_of(commit))
+    assert found == [1, 6, True]

@@ -253,13 +253,18 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
+        is_feed_lost = False
         for number, place in self._reader.places.items():
             try:
                 yield from check_places(self._context, {number: place})
             except CommitsLost:
+                is_feed_lost = True
                 _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
                 with self._lock:
                     self._leases.lose(self._reading[number])
+        if not is_feed_lost:
+            # The feed is the one that was read. Events of a commit are missing.
+            raise self._with_remedy(error) from error
         yield from self._leases.beat()
 
     def _with_remedy(self, error: StoreError) -> StoreError:

@@ -198,6 +198,8 @@ class FeedReader:
         """Drop all that was read ahead."""
         self.close()
         self._follows = False
+        # What the feed has after the places may be another history.
+        self._missing = Missing(self._context)
         for source in self._sources.values():
             source.reset(source.place)
 
