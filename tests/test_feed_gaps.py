@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 import redis
 
 from runic_redis import CommitsLost, RedisStore
+from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
+from runic_redis.positions import Place
 from runic_redis.protocol.effects import Operation
 from tests.servers import RunningServer
 from tests.test_archives import export, load
@@ -143,3 +146,24 @@ def test_deletions_of_a_lost_history_are_forgotten(store: RedisStore, client: re
         while (commit := one.take()) is not None:
             found.append(commit.deleted or number_of(commit))
     assert found == [1, 6, True]
+
+
+def test_threads_may_ask_commits_of_one_page_for_their_positions() -> None:
+    class Slow:
+        """An entry at which another thread takes over, and asks for the positions after the second step."""
+
+        is_first = True
+
+        @property
+        def place(self) -> Place:
+            if self.is_first:
+                self.is_first = False
+                assert str(track.after(1)) == "1,7"
+            return Place(1)
+
+    steps = [
+        (SimpleNamespace(number=0), Slow()),
+        (SimpleNamespace(number=1), SimpleNamespace(place=Place(7))),
+    ]
+    track = Track([Place(), Place()], steps)  # type: ignore[arg-type]
+    assert [str(track.after(0)), str(track.after(1)), str(track.after(0))] == ["1,0", "1,7", "1,0"]
