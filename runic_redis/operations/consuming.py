@@ -269,7 +269,7 @@ class Consumer:
                     self._leases.lose(self._reading[number])
         if not is_feed_lost:
             # The feed is the one that was read. Events of a commit are missing.
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         yield from self._leases.beat()
 
     # Parked commits
