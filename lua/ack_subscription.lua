@@ -10,7 +10,7 @@
 -- ARGV[3]   the new position, or '' if it stays
 -- ARGV[4]   how often the next commit has failed
 -- ARGV[5]   the reason of its last failure
--- ARGV[6]   'suspect' if a consumer has died since the position was reached, 'trying' if this one tries the next
+-- ARGV[6]   'suspect' if a consumer has died since the position was reached; 'trying' once this one tries the next
 --           commit then; else ''
 -- ARGV[7]   '1' to release the lease
 -- ARGV[8…]  parked commits: for each its place, and the commit; '' to remove it

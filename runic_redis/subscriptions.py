@@ -161,7 +161,7 @@ class Subscription(_Named, Iterator[Commit]):
         Raises:
             LeaseLost: as for `ack`.
         """
-        self._consumer.park(commit, reason)
+        self._consumer.settle(commit, reason)
         self._flush()
 
     def run(
@@ -363,7 +363,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
 
         See `Subscription.park`.
         """
-        self._consumer.park(commit, reason)
+        self._consumer.settle(commit, reason)
         await self._flush()
 
     async def run(

@@ -93,7 +93,8 @@ class Consumer:
         self._reading: dict[int, Share] = {}
         self._buffer: deque[tuple[Share, Commit, Parked | None]] = deque()
         self._steps: deque[Step] = deque()
-        self._aside = 0
+        # How much is not stored: commits that were put aside, and acknowledgements; how many steps are of the former.
+        self._aside = self._acked = self._behind = 0
         self._calls = 0
         self.at_end = True
 
@@ -117,15 +118,15 @@ class Consumer:
     def is_unsaved(self) -> bool:
         """Whether something is to be stored, or a partition to be released."""
         with self._lock:
-            return any(share.is_unsaved or share.is_releasable for share in self._leases.shares.values())
+            return any(share.is_due for share in self._leases.shares.values())
 
     @property
     def is_batch_full(self) -> bool:
         """Whether so much is acknowledged, or put aside, that it is to be stored now."""
         with self._lock:
-            shares = self._leases.shares.values()
-            has_releasable = any(share.is_releasable for share in shares)
-            return has_releasable or self._aside >= _MOST_ASIDE or sum(share.acked for share in shares) >= self._batch
+            if self._acked >= self._batch or self._aside >= _MOST_ASIDE:
+                return True
+            return self._leases.has_leaving and any(share.is_releasable for share in self._leases.shares.values())
 
     def open(self) -> Operation[None]:
         """Register the subscription and this consumer, and lease its first partitions.
@@ -149,7 +150,10 @@ class Consumer:
             now_s = self._clock()
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
-                if share.is_lost or share.is_leaving or now_s >= share.valid_until_s:
+                if now_s >= share.valid_until_s:
+                    # Even if the lease is renewed now, the reader is past commits that were not given out.
+                    self._leases.lose(share)
+                if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
                 if record is not None and behind is not None and share.is_blocked(commit.workflow_id):
@@ -173,6 +177,7 @@ class Consumer:
         step = Step(share, None, place, {str(place): record.encode()})
         if share.given:
             self._steps.append(step)
+            self._behind += 1
         else:
             share.merge(step.place, step.parked)
         self._aside += 1
@@ -253,13 +258,18 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
+        is_feed_lost = False
         for number, place in self._reader.places.items():
             try:
                 yield from check_places(self._context, {number: place})
             except CommitsLost:
+                is_feed_lost = True
                 _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
                 with self._lock:
                     self._leases.lose(self._reading[number])
+        if not is_feed_lost:
+            # The feed is the one that was read. Events of a commit are missing.
+            raise self._with_remedy(error) from error
         yield from self._leases.beat()
 
     # Parked commits
@@ -302,17 +312,8 @@ class Consumer:
 
     # Acknowledging
 
-    def settle(self, commit: Commit) -> None:
-        """Acknowledge a commit, and all that were given out before it.
-
-        Raises:
-            LeaseLost: another consumer gets some of them.
-        """
-        with self._lock:
-            self._settle(commit, None)
-
-    def park(self, commit: Commit, why: str) -> None:
-        """Park a commit, and acknowledge all that were given out before it.
+    def settle(self, commit: Commit, why: str | None = None) -> None:
+        """Acknowledge a commit, and all that were given out before it; or park it, with the reason why.
 
         Raises:
             LeaseLost: another consumer gets some of them.
@@ -325,6 +326,7 @@ class Consumer:
         done = [self._steps.popleft() for _ in range(count)]
         if lost := [step for step in done if step.share.is_lost and step.commit is not None]:
             self._steps.extendleft(step for step in reversed(done) if not step.share.is_lost)
+            self._behind = sum(step.commit is None for step in self._steps)
             raise lease_lost(self.name, [step.share.partition for step in lost], None)
         for step in done:
             share = step.share
@@ -332,17 +334,21 @@ class Consumer:
             if step.commit is not None:
                 share.given -= 1
                 share.acked += 1
+                self._acked += 1
                 if step.commit is commit and why is not None:
                     parked = self._parked(step, commit, why)
                 share.attempts, share.reason, share.died = 0, "", ""
             share.merge(step.place, parked)
-        # Those that were put aside after the last commit that is acknowledged.
-        if self._aside:
-            left = [step for step in self._steps if step.commit is not None or step.share.given]
-            for step in self._steps:
-                if step.commit is None and not step.share.given:
+            self._behind -= step.commit is None
+        # Commits that were put aside after the last one that is acknowledged.
+        if self._behind:
+            steps, self._steps = self._steps, deque()
+            for step in steps:
+                if step.commit is not None or step.share.given:
+                    self._steps.append(step)
+                else:
                     step.share.merge(step.place, step.parked)
-            self._steps = deque(left)
+                    self._behind -= 1
 
     def _parked(self, step: Step, commit: Commit, why: str) -> dict[str, str]:
         """Return the change that parks a commit which was given out."""
@@ -394,8 +400,8 @@ class Consumer:
             LeaseLost: another consumer has a partition, and gets some of what was acknowledged.
         """
         with self._lock:
-            saves = [self._save(share, is_last=is_last) for share in self._leases.shares.values()]
-            saves = [save for save in saves if save.is_release or save.share.is_unsaved]
+            shares = self._leases.shares.values()
+            saves = [self._save(share, is_last=is_last) for share in shares if is_last or share.is_due]
             commands = []
             for save in saves:
                 self._calls += 1
@@ -428,6 +434,8 @@ class Consumer:
                         feed_has_changed = feed_has_changed or result.code == "FEED_CHANGED"
                 else:
                     save.settle()
+            self._acked = sum(share.acked for share in self._leases.shares.values())
+            self._leases.has_leaving = any(share.is_leaving for share in self._leases.shares.values())
         if errors:
             raise errors[0]
         if lost:

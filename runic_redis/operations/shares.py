@@ -64,9 +64,9 @@ class Share:
         self.next_place = self.place
 
     @property
-    def is_unsaved(self) -> bool:
-        """Whether something is to be stored."""
-        return self.next_place != self.place or bool(self.next_parked) or self.has_tried
+    def is_due(self) -> bool:
+        """Whether something is to be stored of it, or it is to be released."""
+        return self.next_place != self.place or bool(self.next_parked) or self.has_tried or self.is_releasable
 
     @property
     def is_releasable(self) -> bool:

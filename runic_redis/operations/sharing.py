@@ -42,6 +42,7 @@ class Leases:
         lock: held while the shares, or what is to be stored of them, are used.
         consumer_id: the id of the consumer.
         shares: the partitions that it has, by number.
+        has_leaving: whether some of them are to be released.
         is_closed: whether it leases no more.
     """
 
@@ -57,6 +58,7 @@ class Leases:
         self.lock = Lock()
         self.consumer_id = os.urandom(_ID_BYTES).hex()
         self.shares: dict[int, Share] = {}
+        self.has_leaving = False
         self.is_closed = False
         self._starts: dict[int, Place] = {}
         self._live = 1
@@ -117,7 +119,7 @@ class Leases:
             random.shuffle(staying)
             staying.sort(key=lambda share: share.given)
             for share in staying[: max(0, len(staying) - wanted)]:
-                share.is_leaving = True
+                share.is_leaving = self.has_leaving = True
         if len(staying) < wanted and not self.is_closed:
             yield from self._lease_more(wanted - len(staying))
 

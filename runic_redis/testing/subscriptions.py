@@ -368,6 +368,22 @@ class SubscriptionContract(Contract):
         assert handler.of("a") == list(range(401))
         assert store.parked("mailer") == []
 
+    def test_commits_behind_one_that_is_not_acknowledged_are_put_aside_with_it(
+        self, store: Any, subscribe: Any
+    ) -> None:
+        ids = ["{same}a", "{same}b"]  # of one partition
+        append_numbers(store, ids, 1, 2)
+        with subscribe() as subscription:
+            subscription.park(next(subscription), "no")
+            append_numbers(store, ids, 3, 1)
+            held, *others = subscription
+            assert [handled(commit) for commit in (held, *others)] == [("{same}b", n) for n in (1, 2, 3)]
+            # What was put aside before a commit is stored with it.
+            for count, commit in enumerate((held, *others), 1):
+                subscription.ack(commit)
+                assert len(store.parked("mailer")) == count
+        assert store.subscriptions()[0].lag_events == 0
+
     def test_a_deleted_workflow_is_passed_over_when_it_is_replayed(self, store: Any, subscribe: Any) -> None:
         append_numbers(store, ["a"], 1, 2)
         with subscribe() as subscription:
