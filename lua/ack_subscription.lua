@@ -5,22 +5,25 @@
 -- KEYS[2]   parked        hash of the partition's parked commits in the subscription, by their place in the feed
 -- ARGV[1]   fencing token
 -- ARGV[2]   number of this call under the token
--- ARGV[3]   the new position, or '' if it stays
--- ARGV[4]   how often the next commit has failed
--- ARGV[5]   the reason of its last failure
--- ARGV[6]   '1' to release the lease
--- ARGV[7…]  parked commits: for each its place, and the commit; '' to remove it
+-- ARGV[3]   number of the last call that was answered
+-- ARGV[4]   the new position, or '' if it stays
+-- ARGV[5]   how often the next commit has failed
+-- ARGV[6]   the reason of its last failure
+-- ARGV[7]   '1' to release the lease
+-- ARGV[8…]  parked commits: for each its place, and the commit; '' to remove it
 -- Reply     integer: 1
 -- Errors    LEASE_LOST <owner, percent-encoded>; DAMAGED <what>
 --
 -- A call that is sent twice, or delivered late, changes nothing: a later one has a higher number. So the position
--- never goes back.
+-- never goes back. If the server has lost an earlier call, the lease is over: a later position would pass over commits
+-- that were parked.
 
 --@include numbers
 --@include owner
 
 local subscription, parked = KEYS[1], KEYS[2]
-local token, number, position, attempts, reason, is_released = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local token, number, answered, position = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local attempts, reason, is_released = ARGV[5], ARGV[6], ARGV[7]
 
 local state = redis.call('HMGET', subscription, 'fence', 'owner', 'sequence')
 local sequence = as_count(state[3])
@@ -30,6 +33,7 @@ if not state[2] and sequence >= tonumber(number) and state[1] == int(tonumber(to
 if state[1] ~= token then return redis.error_reply('LEASE_LOST ' .. percent_encoded(state[2])) end
 redis.call('HLEN', parked)
 if tonumber(number) <= sequence then return 1 end
+if sequence < tonumber(answered) then return redis.error_reply('LEASE_LOST ') end
 
 redis.call('HSET', subscription, 'sequence', number)
 if position ~= '' then redis.call('HSET', subscription, 'position', position) end
@@ -38,7 +42,7 @@ if attempts == '0' then
 else
   redis.call('HSET', subscription, 'attempts', attempts, 'reason', reason)
 end
-for at = 7, #ARGV, 2 do
+for at = 8, #ARGV, 2 do
   local place, commit = ARGV[at], ARGV[at + 1]
   if commit == '' then redis.call('HDEL', parked, place) else redis.call('HSET', parked, place, commit) end
 end

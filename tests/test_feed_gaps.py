@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from runic_redis import CommitsLost, RedisStore
+from runic_redis import CommitsLost, LeaseLost, RedisStore
 from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
 from runic_redis.positions import Place
@@ -182,3 +182,20 @@ def test_reading_ends_inside_an_import(store: RedisStore, namespace: str, tmp_pa
         found = store.feed(wait_s=0, until=commit.positions)
         assert [number_of(one) for one in found] == list(range(1, count + 1))
         assert found.positions == commit.positions
+
+
+def test_what_a_failover_lost_of_parked_commits_is_delivered_again(
+    store: RedisStore, client: redis.Redis, namespace: str
+) -> None:
+    append_numbers(store, "a", 1)
+    append_numbers(store, "b", 2)
+    with store.subscribe("mailer", ttl=_LONG, wait_s=0) as subscription:
+        first = next(subscription)
+        loss = Loss(client, namespace, "subscription:", "parked:")
+        subscription.park(first, "no")
+        loss.happen()
+        second = next(subscription)
+        with pytest.raises(LeaseLost):
+            subscription.ack(second)
+        subscription._renew()
+        assert list(map(number_of, subscription)) == [1, 2]

@@ -152,8 +152,7 @@ class Consumer:
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
                 if now_s >= share.valid_until_s:
-                    # Even if the lease is renewed now, the reader is past commits that were not given out.
-                    self._leases.lose(share)
+                    self._leases.lose(share)  # even if it is renewed: the reader is past what is dropped here
                 if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
@@ -253,17 +252,16 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
-        is_feed_lost = False
+        lost: list[int] = []
         for number, place in self._reader.places.items():
             try:
                 yield from check_places(self._context, {number: place})
             except CommitsLost:
-                is_feed_lost = True
+                lost.append(number)
                 _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
                 with self._lock:
                     self._leases.lose(self._reading[number])
-        if not is_feed_lost:
-            # The feed is the one that was read. Events of a commit are missing.
+        if not lost:  # the feed is whole, and events of a commit are missing
             raise self._with_remedy(error) from error
         yield from self._leases.beat()
 
@@ -367,24 +365,23 @@ class Consumer:
         insort(share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
         return {str(place): record.encode()}
 
+    def _step_of(self, commit: Commit) -> Step | None:
+        return next((step for step in self._steps if step.commit is commit), None)
+
     def failures(self, commit: Commit) -> tuple[int, str]:
         """Return how often a commit that was given out has failed, and the last reason."""
         with self._lock:
-            for step in self._steps:
-                if step.commit is commit:
-                    return step.share.attempts, step.share.reason
-        return 0, ""
+            step = self._step_of(commit)
+            return (0, "") if step is None else (step.share.attempts, step.share.reason)
 
     def fail(self, commit: Commit, why: str) -> int:
         """Count a failed attempt of a commit that was given out. Return how often it has failed."""
         with self._lock:
-            for step in self._steps:
-                if step.commit is commit:
-                    step.share.attempts += 1
-                    step.share.reason = why
-                    step.share.has_failed = True
-                    return step.share.attempts
-        return 0
+            if (step := self._step_of(commit)) is None:
+                return 0
+            step.share.attempts += 1
+            step.share.reason, step.share.has_failed = why, True
+            return step.share.attempts
 
     def flush(self, *, is_last: bool = False) -> Operation[None]:
         """Store what is acknowledged, put aside or failed; release partitions that are to be released.
@@ -400,8 +397,7 @@ class Consumer:
             saves = [save for save in saves if save.is_release or save.share.is_unsaved]
             commands = []
             for save in saves:
-                self._calls += 1
-                commands.append(save.command(self._context, self.name, self._calls))
+                commands.append(save.command(self._context, self.name))
                 if save.is_release:
                     # It is given out and renewed no more. If the release fails, the lease ends by itself.
                     save.share.is_leaving = True
@@ -436,8 +432,9 @@ class Consumer:
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable
-        parked = dict(share.next_parked)
-        return Save(share, share.next_place, parked, share.acked, share.attempts, share.reason, is_release)
+        self._calls += 1
+        what = share.next_place, dict(share.next_parked), share.acked, share.attempts, share.reason
+        return Save(self._calls, share, *what, is_release)
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""

@@ -36,6 +36,7 @@ class Share:
         given: how many commits were given out and are not acknowledged.
         acked: how many acknowledgements are not stored.
         has_failed: whether a failure is not stored.
+        answered: the number of the last call that was answered.
         is_leaving: whether it is to be released, and nothing more of it is given out.
         is_lost: whether the lease is no longer the consumer's.
     """
@@ -54,6 +55,7 @@ class Share:
     given: int = 0
     acked: int = 0
     has_failed: bool = False
+    answered: int = 0
     is_leaving: bool = False
     is_lost: bool = False
 
@@ -121,8 +123,9 @@ class Step(NamedTuple):
 
 
 class Save(NamedTuple):
-    """What one call stores of a partition."""
+    """What one call stores of a partition: the `number`th call of its consumer."""
 
+    number: int
     share: Share
     place: Place
     parked: dict[str, str]
@@ -131,17 +134,19 @@ class Save(NamedTuple):
     reason: str
     is_release: bool
 
-    def command(self, context: Context, name: str, number: int) -> Command:
-        """Return the call, the `number`th of its consumer."""
+    def command(self, context: Context, name: str) -> Command:
+        """Return the call."""
         share = self.share
         place = "" if self.place == share.place else str(self.place)
-        head = [str(share.token), str(number), place, str(self.attempts), self.reason, str(int(self.is_release))]
+        head = [str(share.token), str(self.number), str(share.answered), place]
+        head += [str(self.attempts), self.reason, str(int(self.is_release))]
         keys = [context.keys.subscription(name, share.partition), context.keys.parked(name, share.partition)]
         return call_script("ack_subscription", keys, [*head, *(text for pair in self.parked.items() for text in pair)])
 
     def settle(self) -> None:
         """Note that it is stored."""
         share = self.share
+        share.answered = self.number
         share.place = self.place
         share.acked -= self.acked
         share.has_failed = share.has_failed and (share.attempts, share.reason) != (self.attempts, self.reason)
