@@ -199,3 +199,42 @@ def test_what_a_failover_lost_of_parked_commits_is_delivered_again(
             subscription.ack(second)
         subscription._renew()
         assert list(map(number_of, subscription)) == [1, 2]
+
+
+def test_a_commit_whose_handler_failed_is_handled_again_if_another_partition_is_lost(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store:
+        first, second = "d", "a"  # in partitions 0 and 1
+        append_numbers(store, first, 1)
+        append_numbers(store, second, 2)
+        handled: list[int] = []
+
+        def handle(commit: Any) -> None:
+            handled.append(number_of(commit))
+            if handled == [1, 2]:
+                # The first partition moves to another consumer.
+                key = store.context.keys.subscription("mailer", store.context.keys.partition_of(first))
+                client.hset(key, mapping={"owner": "other", "fence": 2**53 - 1})
+                raise ValueError("no")
+
+        with store.subscribe("mailer", ttl=_LONG, wait_s=0, batch=10) as subscription:
+            subscription.run(handle, first_delay=0)
+        assert handled == [1, 2, 2]
+
+
+def test_an_acknowledgement_counts_in_the_partitions_that_are_left(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store:
+        first, second = "d", "a"  # in partitions 0 and 1
+        append_numbers(store, first, 1)
+        append_numbers(store, second, 2)
+        with store.subscribe("mailer", ttl=_LONG, wait_s=0) as subscription:
+            commits = list(subscription)
+            client.hset(store.context.keys.subscription("mailer", commits[0].partition), "owner", "other")
+            client.hset(store.context.keys.subscription("mailer", commits[0].partition), "fence", 2**53 - 1)
+            subscription._renew()
+            with pytest.raises(LeaseLost):
+                subscription.ack(commits[1])
+        assert [one.position for one in store.subscriptions()[0].positions.places] == [0, 1]

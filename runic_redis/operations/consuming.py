@@ -28,7 +28,7 @@ from runic_redis.operations.feed_starts import Start, check_start
 from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again, read_parked
 from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost, overlaid
 from runic_redis.operations.sharing import Leases
-from runic_redis.operations.subscriptions import make_settings
+from runic_redis.operations.subscriptions import cannot_go_on, make_settings
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, checked
@@ -206,7 +206,7 @@ class Consumer:
             yield from self._recover(error)
             return []
         except (FeedTrimmed, EventsTrimmed) as error:
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         with self._lock:
             self._buffer.extend((self._reading[commit.partition], commit, None) for commit in commits)
             if not commits:
@@ -237,7 +237,7 @@ class Consumer:
         try:
             yield from check_places(self._context, {share.partition: share.place for share in new})
         except (CommitsLost, FeedTrimmed) as error:
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -262,15 +262,8 @@ class Consumer:
                 with self._lock:
                     self._leases.lose(self._reading[number])
         if not lost:  # the feed is whole, and events of a commit are missing
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         yield from self._leases.beat()
-
-    def _with_remedy(self, error: StoreError) -> StoreError:
-        message = (
-            f"The subscription {self.name!r} cannot go on from its stored positions. {error} A subscription begins "
-            "again after store.delete_subscription."
-        )
-        return type(error)(message, **vars(error))
 
     # Parked commits
 
@@ -335,12 +328,11 @@ class Consumer:
     def _settle(self, commit: Commit, why: str | None) -> None:
         count = next((count for count, step in enumerate(self._steps, 1) if step.commit is commit), 0)
         done = [self._steps.popleft() for _ in range(count)]
-        if lost := [step for step in done if step.share.is_lost and step.commit is not None]:
-            self._steps.extendleft(step for step in reversed(done) if not step.share.is_lost)
-            raise lease_lost(self.name, [step.share.partition for step in lost], None)
+        lost = [step.share.partition for step in done if step.share.is_lost and step.commit is not None]
         for step in done:
-            share = step.share
-            parked = step.parked
+            share, parked = step.share, step.parked
+            if share.is_lost:
+                continue
             if step.commit is not None:
                 share.given -= 1
                 share.acked += 1
@@ -355,6 +347,8 @@ class Consumer:
                 if step.commit is None and not step.share.given:
                     step.share.merge(step.place, step.parked)
             self._steps = deque(left)
+        if lost:
+            raise lease_lost(self.name, lost, None)
 
     def _parked(self, step: Step, commit: Commit, why: str) -> dict[str, str]:
         """Return the change that parks a commit which was given out."""
@@ -367,6 +361,11 @@ class Consumer:
 
     def _step_of(self, commit: Commit) -> Step | None:
         return next((step for step in self._steps if step.commit is commit), None)
+
+    def has(self, commit: Commit) -> bool:
+        """Whether it still has the partition of a commit that was given out."""
+        with self._lock:
+            return (step := self._step_of(commit)) is not None and not step.share.is_lost
 
     def failures(self, commit: Commit) -> tuple[int, str]:
         """Return how often a commit that was given out has failed, and the last reason."""
@@ -395,9 +394,8 @@ class Consumer:
         with self._lock:
             saves = [self._save(share, is_last=is_last) for share in self._leases.shares.values()]
             saves = [save for save in saves if save.is_release or save.share.is_unsaved]
-            commands = []
+            commands = [save.command(self._context, self.name) for save in saves]
             for save in saves:
-                commands.append(save.command(self._context, self.name))
                 if save.is_release:
                     # It is given out and renewed no more. If the release fails, the lease ends by itself.
                     save.share.is_leaving = True

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from runic_redis.arguments import check_name, check_prefix
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, InvalidArgument, LeaseHeld, short_repr
+from runic_redis.errors import DecodeError, InvalidArgument, LeaseHeld, StoreError, short_repr
 from runic_redis.operations.feed_starts import Start
 from runic_redis.operations.feed_types import TypeFilter
 from runic_redis.operations.records import cursor_or_zero
@@ -129,6 +129,15 @@ class SubscriptionStatus:
     consumers: Mapping[str, int]
     parked: int
     failing: Mapping[int, tuple[int, str]]
+
+
+def cannot_go_on(name: str, error: StoreError) -> StoreError:
+    """Return the error of a subscription whose stored positions cannot be read from any more."""
+    message = (
+        f"The subscription {name!r} cannot go on from its stored positions. {error} A subscription begins again after "
+        "store.delete_subscription."
+    )
+    return type(error)(message, **vars(error))
 
 
 def list_subscriptions(context: Context) -> Operation[list[SubscriptionStatus]]:
