@@ -257,16 +257,17 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
-        lost: list[int] = []
+        is_feed_lost = False
         for number, place in self._reader.places.items():
             try:
                 yield from check_places(self._context, {number: place})
             except CommitsLost:
-                lost.append(number)
+                is_feed_lost = True
                 _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
                 with self._lock:
                     self._leases.lose(self._reading[number])
-        if not lost:  # the feed is whole, and events of a commit are missing
+        if not is_feed_lost:
+            # The feed is the one that was read. Events of a commit are missing.
             raise cannot_go_on(self.name, error) from error
         yield from self._leases.beat()
 
