@@ -304,6 +304,12 @@ def _feed(scale: Scale) -> list[Case]:
             )
             for percent in (50, 99)
         ),
+        Case(
+            "feed/consumers",
+            f"handle {scale.consumed:,} commits in 1 ms of the processor each",
+            "µs a commit",
+            partial(feed_turns.consuming, commits=scale.consumed, consumers=(4, 1)),
+        ),
     ]
 
 

@@ -1,8 +1,9 @@
-"""The cases of the feed: reading it from its beginning, and following a writer in another process."""
+"""The cases of the feed: reading it from its beginning, following a writer, and sharing the work among consumers."""
 
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from .events import Kind, some_events
 from .figures import Turn, percentile, percentiles
 from .lab import Lab
 from .measure import Side, one_by_one
-from .turns import taking_part
+from .turns import sized, taking_part
 from .workers import Worker
 
 _WRITER = Path(__file__).with_name("feed_writer.py")
+_CONSUMER = Path(__file__).with_name("feed_consumer.py")
 # The longest time between two commits of the writer. It starts meanwhile.
 _PATIENCE_S = 30.0
 
@@ -69,3 +71,30 @@ def following(lab: Lab, commits: int, *, rate: int, percent: int) -> list[Side]:
         return Turn(percentile(latencies, percent), percentiles(latencies))
 
     return [Side(OursWithFeed.name, turn)]
+
+
+def consuming(lab: Lab, commits: int, *, consumers: Sequence[int]) -> list[Side]:
+    """Handle the commits of a feed in consumers of one subscription, each a process that has its share of partitions.
+
+    The cost is that of a commit, from the word to begin until the last commit is handled.
+    """
+    store = lab.stack.enter_context(lab.ours.namespace("consumed", feed=True))
+    store.append_many([(f"workflow-{number}", [{}]) for number in range(commits)])
+    arguments = lab.place.server.url, store.context.keys.namespace
+    workers = [lab.stack.enter_context(Worker(_CONSUMER, *arguments)) for _ in range(max(consumers))]
+
+    def turn(count: int, number: int) -> Turn:
+        working = workers[:count]
+        for worker in working:
+            worker.send(f"by-{count}/{number} {store.context.keys.partitions // count}")
+        for worker in working:
+            worker.receive()
+        began = time.monotonic()
+        for worker in working:
+            worker.send("begin")
+        answers = [worker.receive() for worker in working]
+        if (handled := sum(each for each, _ in answers)) != commits:
+            raise Mismatch(f"{handled} commits were handled of {commits}")
+        return Turn((max(last for _, last in answers) - began) / commits * 1e6)
+
+    return [Side(sized(count, "consumer"), partial(turn, count)) for count in consumers]

@@ -26,6 +26,7 @@ class Scale:
         namespace_sizes: the numbers of workflows in the namespaces that are appended to.
         listed: the number of workflows that are listed.
         followed: the number of commits in a feed that is read from its beginning, and of their workflows.
+        consumed: the number of commits that consumers share.
         paced: the number of commits that a follower is given at a steady pace, in a turn.
     """
 
@@ -43,6 +44,7 @@ class Scale:
     namespace_sizes: tuple[int, ...]
     listed: int
     followed: tuple[int, int]
+    consumed: int
     paced: int
 
     def calls(self, usual: int) -> int:
@@ -64,6 +66,7 @@ SHORT = Scale(
     namespace_sizes=(1, 10_000),
     listed=2_000,
     followed=(50_000, 10_000),
+    consumed=2_000,
     paced=1_000,
 )
 
@@ -79,5 +82,6 @@ FULL = replace(
     namespace_sizes=(1, 100, 1_000, 10_000, 100_000, 1_000_000),
     listed=100_000,
     followed=(1_000_000, 10_000),
+    consumed=10_000,
     paced=10_000,
 )

@@ -1,20 +1,24 @@
 -- Lease a partition of a subscription to a consumer, or renew its lease.
 --
 -- KEYS[1]  subscription  hash of the partition in the subscription: position, owner, fence, until, lease_ms, attempts,
---                        reason, sequence, changes
+--                        reason, died, sequence, changes
 -- KEYS[2]  parked        hash of the partition's parked commits in the subscription
 -- KEYS[3]  partition     hash of the partition: position
 -- ARGV[1]  consumer
 -- ARGV[2]  how long the lease lasts, in milliseconds
 -- ARGV[3]  the fencing token that the consumer has seen last
 -- ARGV[4]  where a partition without a position begins
--- Reply    array: fencing token, position, failed attempts, reason of the last failure, how often parked commits were
---          changed from outside, how many commits are parked; nil if another consumer has or had the lease
+-- Reply    array: fencing token, position, failed attempts, reason of the last failure, 'suspect' if a consumer has
+--          died since the position was reached, how often parked commits were changed from outside, how many commits
+--          are parked; nil if another consumer has or had the lease
 -- Errors   DAMAGED <what>
 --
 -- Tokens follow the server's clock and grow. A call that is sent twice returns the same token. One that is delivered
--- late has seen an older token than the hash holds, and changes nothing. A lease that ends without a release counts as
--- a failed attempt if there are commits to read: the consumer may have died of the first of them.
+-- late has seen an older token than the hash holds, and changes nothing.
+--
+-- A consumer whose lease ends without a release may have died of the first commit that is to be read. Its partitions
+-- are suspect from then on: a consumer notes there that it is `trying` the commit before it does. If it dies then,
+-- that is a failed attempt.
 
 --@include numbers
 --@include clock
@@ -22,9 +26,10 @@
 local subscription, parked, partition = KEYS[1], KEYS[2], KEYS[3]
 local consumer, ttl_ms, seen, start = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-local state = redis.call('HMGET', subscription, 'owner', 'fence', 'until', 'lease_ms', 'position', 'attempts')
+local state = redis.call('HMGET', subscription, 'owner', 'fence', 'until', 'lease_ms', 'position', 'attempts',
+  'died')
 local owner, fence, ends, lasts = state[1], as_count(state[2]), as_count(state[3]), as_count(state[4])
-local position, attempts = state[5], as_count(state[6])
+local position, attempts, died = state[5], as_count(state[6]), state[7] or ''
 if not fence or not ends or not lasts or not attempts then return redis.error_reply('DAMAGED subscription') end
 local last = as_count(redis.call('HGET', partition, 'position'))
 if not last then return redis.error_reply('DAMAGED position') end
@@ -36,11 +41,15 @@ if owner ~= consumer then
   local left = ends - ms
   if int(fence) ~= seen or (owner and left > 0 and left <= lasts) then return false end
   position = position or start
-  if owner and (as_count(string.match(position, '^%d+')) or 0) < last then attempts = attempts + 1 end
+  if owner and (as_count(string.match(position, '^%d+')) or 0) < last then
+    if died == 'trying' then attempts = attempts + 1 end
+    died = 'suspect'
+    redis.call('HSET', subscription, 'died', died)
+  end
   fence = math.max(micros, fence + 1)
   redis.call('HSET', subscription, 'owner', consumer, 'fence', int(fence), 'position', position, 'sequence', 0)
   if attempts > 0 then redis.call('HSET', subscription, 'attempts', int(attempts)) end
 end
 redis.call('HSET', subscription, 'until', int(ms + tonumber(ttl_ms)), 'lease_ms', ttl_ms)
 local texts = redis.call('HMGET', subscription, 'reason', 'changes')
-return {fence, position, attempts, texts[1] or '', texts[2] or '0', size}
+return {fence, position, attempts, texts[1] or '', died, texts[2] or '0', size}

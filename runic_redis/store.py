@@ -554,7 +554,8 @@ class RedisStore:
             ConfigurationError: the namespace has no feed.
             InvalidArgument: the name is registered with another prefix or other types.
             FeedTrimmed: commits after the stored positions were trimmed from the feed; raised by the call, or while
-                you iterate. The remedy is to delete the subscription, and to begin again with start="rebuild".
+                you iterate. With start="rebuild" they do not raise it: the subscription begins such a partition again
+                with what the workflows hold now.
             EventsTrimmed: the events of a commit were trimmed from their workflow before they were read.
             CommitsLost: the server has lost the commits at the stored positions.
         """

@@ -161,7 +161,7 @@ class Subscription(_Named, Iterator[Commit]):
         Raises:
             LeaseLost: as for `ack`.
         """
-        self._consumer.park(commit, reason)
+        self._consumer.settle(commit, reason)
         self._flush()
 
     def run(
@@ -175,8 +175,10 @@ class Subscription(_Named, Iterator[Commit]):
         """Call a handler for each commit, and acknowledge the commit when it returns.
 
         If the handler raises an exception, it is called again for the same commit after a pause. The pauses double up
-        to a minute, and have jitter. Failed attempts are counted in the store, also those of consumers that died in
-        the handler. A commit that was acknowledged by nobody is handled again, so the handler must bear that.
+        to a minute, and have jitter. Failed attempts are counted in the store. If a consumer dies, nobody knows which
+        commit it had in hand. From then on, each attempt in its partitions is stored before it begins, until a commit
+        is acknowledged there, and counts if the consumer dies again. A commit that nobody acknowledged is handled
+        again, so the handler must bear that.
 
         The call returns when the iterator ends, or when another thread closes it.
 
@@ -208,6 +210,8 @@ class Subscription(_Named, Iterator[Commit]):
         while not self._over.is_set():
             if retries.parks(count):
                 self._tolerate(self.park, commit, why or death_text(count))
+                return
+            if consumer.begin(commit) and not self._tolerate(self._flush):
                 return
             try:
                 handler(commit)
@@ -359,7 +363,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
 
         See `Subscription.park`.
         """
-        self._consumer.park(commit, reason)
+        self._consumer.settle(commit, reason)
         await self._flush()
 
     async def run(
@@ -393,6 +397,8 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
         while not self._closed:
             if retries.parks(count):
                 await self._tolerate(self.park(commit, why or death_text(count)))
+                return
+            if consumer.begin(commit) and not await self._tolerate(self._flush()):
                 return
             try:
                 await handler(commit)

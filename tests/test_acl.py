@@ -33,6 +33,7 @@ PAGE = (Path(__file__).parent.parent / "docs" / "security.md").read_text()
 # The purpose of each rule, and the rule without the name of its user.
 RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
+PAGE_CHANGES = "the web page with --allow-changes, in addition"
 COMMAND_LINE = "the command line: show, stats, workflows --count, verify, export, import, copy"
 FEED = "appending in a namespace with a feed, if a stream is damaged"
 REBUILDING = 'the feed with start="rebuild", for one who may list'
@@ -356,7 +357,15 @@ def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
         tour.writes(store, "order-1")
         ref = store.put_fact("looked at")
         views = [f"api/{view}?id=order-1" for view in ("workflow", "memory", "overview", "events", "graph")]
-        views += ["api/summary", "api/workflows", "api/event?id=order-1&cursor=1", f"api/fact?hash={ref}", "metrics"]
+        views += [
+            "api/subscriptions",
+            "api/parked?name=mailer",
+            "api/summary",
+            "api/workflows",
+            "api/event?id=order-1&cursor=1",
+            f"api/fact?hash={ref}",
+            "metrics",
+        ]
         for permission in ["", *permissions(adds)]:
             with user([admin], without(f"{lister} {adds}", permission), namespace) as login:  # noqa: SIM117
                 with serving(f"{valkey.url()}&{login}", namespace) as page:
@@ -364,6 +373,27 @@ def test_what_the_web_page_adds(valkey: RunningServer, namespace: str) -> None:
                     fine = all(answer.status == 200 for answer in answers) and b"_up{" in answers[-1].body
                     fine = fine and b"} 1.0" in answers[-1].body.partition(b"_up{")[2].partition(b"\n")[0]
                     assert fine == (not permission), permission
+
+
+def test_what_changes_by_the_web_page_add(valkey: RunningServer, namespace: str) -> None:
+    rules = ("the same, and listing", "the web page, for one who may list", PAGE_CHANGES)
+    rule = " ".join(RULES[name] for name in rules)
+    with (
+        valkey.client() as admin,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store,
+    ):
+        for permission in ["", *permissions(RULES[PAGE_CHANGES])]:
+            for workflow_id in ("order-1", "order-2"):
+                store.append(workflow_id, numbered(1))
+            with store.subscribe("mailer", wait_s=0) as mailer:
+                for commit in mailer:
+                    mailer.park(commit, "declined")
+            with user([admin], without(rule, permission), namespace) as login:  # noqa: SIM117
+                with serving(f"{valkey.url()}&{login}", namespace, "--allow-changes") as page:
+                    headers = {"X-Runic-Redis": "1", "Authorization": f"Bearer {page.url.partition('?token=')[2]}"}
+                    wanted = ("replay?name=mailer&id=order-1", "drop?name=mailer&id=order-2")
+                    answers = [page.ask(f"api/parked/{one}", headers, "POST").status for one in wanted]
+                    assert (answers == [200, 200]) == (not permission), permission
 
 
 @pytest.mark.usefixtures("few_buckets")

@@ -41,6 +41,7 @@ TINY = dataclasses.replace(
     namespace_sizes=(1, 20),
     listed=20,
     followed=(200, 20),
+    consumed=50,
     paced=20,
 )
 

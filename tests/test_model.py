@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +18,7 @@ from runic_redis import (
     Lease,
     LeaseHeld,
     LeaseLost,
+    Positions,
     RedisStore,
     SnapshotConflict,
     SnapshotNotFound,
@@ -54,6 +55,17 @@ class Workflow:
         return len(self.events)
 
 
+class Entry(NamedTuple):
+    """An entry of the feed's model. `workflow` is the life of the workflow that it is of."""
+
+    position: int
+    workflow_id: str
+    cursor: int
+    events: list[Any]
+    deleted: bool
+    workflow: Workflow | None
+
+
 class StoreMachine(RuleBasedStateMachine):
     """Every operation, on a few workflows, by one of two clients."""
 
@@ -68,6 +80,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.numbers = itertools.count(1)
         self.outdated: list[Lease] = []
         self.facts: dict[str, Any] = {}
+        # By partition, the entries of the feed: the position, the workflow, its cursor, the events of its model or
+        # none, and whether it is a deletion.
+        self.feed: dict[int, list[Entry]] = {}
+        self.readers = [self.clients[0].feed(), self.clients[1].feed()]
+        self.read: list[dict[int, int]] = [{}, {}]
 
     def teardown(self) -> None:
         for client in self.clients:
@@ -78,6 +95,21 @@ class StoreMachine(RuleBasedStateMachine):
             self.order.remove(workflow_id)
         self.order.insert(0, workflow_id)
         return self.workflows.setdefault(workflow_id, Workflow())
+
+    def fed(self, workflow_id: str, events: list[Any], *, deleted: bool = False) -> None:
+        """Record a change in the model of the feed, after it was made in that of the workflow."""
+        entries = self.feed.setdefault(self.clients[0].context.keys.partition_of(workflow_id), [])
+        position = (entries[-1].position if entries else 0) + (len(events) or 1)
+        cursor = self.cursor_of(workflow_id) if events else 0
+        entries.append(Entry(position, workflow_id, cursor, events, deleted, self.workflows.get(workflow_id)))
+
+    def created(self, workflow_id: str) -> Workflow:
+        """Touch a workflow; if it is new, record its creation without events."""
+        is_new = workflow_id not in self.workflows
+        workflow = self.touched(workflow_id)
+        if is_new:
+            self.fed(workflow_id, [])
+        return workflow
 
     def cursor_of(self, workflow_id: str) -> int:
         return self.workflows[workflow_id].cursor if workflow_id in self.workflows else 0
@@ -131,6 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
             if events:
                 workflow = self.touched(workflow_id)
                 workflow.commits.append(events)
+                self.fed(workflow_id, events)
                 if commit_id is not None:
                     workflow.commit_ids[commit_id] = result
                 if snapshot is not None:
@@ -169,7 +202,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def take(self, workflow_id: str, lease: Lease) -> None:
         """Record a new lease in the model."""
-        workflow = self.workflows[workflow_id] if workflow_id in self.workflows else self.touched(workflow_id)
+        workflow = self.workflows[workflow_id] if workflow_id in self.workflows else self.created(workflow_id)
         if workflow.lease is not None:
             self.outdated.append(workflow.lease)
         assert all(lease.token > one.token for one in self.outdated if one.workflow_id == workflow_id)
@@ -211,6 +244,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.clients[0].append(workflow_id, events, lease=workflow.lease) == workflow.cursor + size
             if events:
                 self.touched(workflow_id).commits.append(events)
+                self.fed(workflow_id, events)
 
     @precondition(lambda self: self.outdated)
     @rule(data=st.data())
@@ -231,7 +265,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.clients[client].save_snapshot(workflow_id, wanted, data)
         else:
             self.clients[client].save_snapshot(workflow_id, wanted, data)
-            self.touched(workflow_id).snapshot = (wanted, data)
+            self.created(workflow_id).snapshot = (wanted, data)
 
     @rule(workflow_id=IDS, keep=st.sampled_from([0, 0, 1, 3]))
     def trim(self, workflow_id: str, keep: int) -> None:
@@ -253,7 +287,7 @@ class StoreMachine(RuleBasedStateMachine):
     def save(self, workflow_id: str, size: int) -> None:
         log = [OrderPlaced("log", next(self.numbers)) for _ in range(size)]
         self.clients[0].save(workflow_id, log)
-        self.touched(workflow_id).log = log
+        self.created(workflow_id).log = log
 
     @rule(workflow_id=IDS, client=st.integers(0, 1))
     def delete(self, workflow_id: str, client: int) -> None:
@@ -261,6 +295,7 @@ class StoreMachine(RuleBasedStateMachine):
         workflow = self.workflows.pop(workflow_id, None)
         if workflow is not None:
             self.order.remove(workflow_id)
+            self.fed(workflow_id, [], deleted=True)
             if workflow.lease is not None:
                 self.outdated.append(workflow.lease)
 
@@ -285,6 +320,51 @@ class StoreMachine(RuleBasedStateMachine):
         assert [record.event for record in records] == (expected[::-1] if reverse else expected)
         cursors = list(range(after + 1, end + 1))
         assert [record.cursor for record in records] == (cursors[::-1] if reverse else cursors)
+
+    @rule(reader=st.integers(0, 1), resume=st.booleans())
+    def read_feed(self, reader: int, resume: bool) -> None:
+        """Read the feed to its end with one of two readers, or with a new one from its positions on."""
+        if resume:
+            positions = Positions.parse(str(self.readers[reader].positions))
+            self.readers[reader].close()
+            self.readers[reader] = self.clients[reader].feed(after=positions)
+        read = self.read[reader]
+        expected: dict[int, list[Entry]] = {}
+        blocked = False
+        for partition, entries in self.feed.items():
+            for entry in entries:
+                workflow = entry.workflow
+                if entry.position <= read.get(partition, 0):
+                    continue
+                if entry.events and workflow is not self.workflows.get(entry.workflow_id):
+                    continue  # its events are gone
+                if entry.events and workflow is not None and entry.cursor <= workflow.trimmed:
+                    blocked = True
+                expected.setdefault(partition, []).append(entry)
+        found = []
+        try:
+            for commit in self.readers[reader]:
+                found.append(commit)  # noqa: PERF402 - the error ends it
+        except EventsTrimmed:
+            assert blocked
+            for commit in found:
+                read[commit.partition] = commit.position
+            self.skip_trimmed(reader)
+        else:
+            assert not blocked
+            read |= {partition: entries[-1].position for partition, entries in self.feed.items()}
+        for partition in self.feed:
+            of_it = [one for one in found if one.partition == partition]
+            assert [(one.position, one.workflow_id, one.cursor, one.events, one.deleted) for one in of_it] == [
+                entry[:5] for entry in expected.get(partition, [])[: len(of_it)]
+            ]
+            assert blocked or len(of_it) == len(expected.get(partition, []))
+
+    def skip_trimmed(self, reader: int) -> None:
+        """Begin at the end of the feed: the events in between are trimmed."""
+        self.readers[reader].close()
+        self.readers[reader] = self.clients[reader].feed(start="now")
+        self.read[reader] = {partition: entries[-1].position for partition, entries in self.feed.items()}
 
     @precondition(lambda self: self.workflows)
     @invariant()
@@ -335,9 +415,12 @@ def check(open_store: Callable[[str], RedisStore], examples: int) -> None:
 
 def test_the_store_agrees_with_its_model_on_fakeredis(few_buckets: None) -> None:
     check(
-        lambda namespace: RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=2), examples=20
+        lambda namespace: RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=2, feed=True),
+        examples=20,
     )
 
 
 def test_the_store_agrees_with_its_model_on_valkey(valkey: Any, few_buckets: None) -> None:
-    check(lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2), examples=70)
+    check(
+        lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True), examples=50
+    )

@@ -55,7 +55,7 @@ def _rows(verb: str) -> Iterator[str]:
             value = (
                 "" if parameter.is_flag else f" {parameter.metavar or PLACEHOLDERS.get(kind, parameter.name.upper())}"
             )
-            name = ", ".join(f"`{one}{value}`" for one in parameter.opts)
+            name = ", ".join(f"`{one}{value}`" for one in (*parameter.opts, *parameter.secondary_opts))
         default = "" if parameter.default in (None, "") or parameter.default is False else f"`{parameter.default}`"
         yield f"| {name} | {_meaning(verb, parameter)} | {default} |"
 

@@ -475,6 +475,80 @@ def test_a_page_that_a_proxy_rejected_for_a_while_connects_again(light: Tab, pag
     expect(light.locator("#live")).to_have_attribute("aria-label", "live")
 
 
+@pytest.fixture
+def fed(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    """A store with a feed, and a subscription that has parked the commits of two workflows."""
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        for workflow_id in ("order-1", HOSTILE, "order-2"):
+            store.append(workflow_id, [{"n": 1}])
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            for _ in range(2):
+                mailer.park(next(mailer), f"Declined: {HOSTILE}")
+            with pytest.raises(ZeroDivisionError):
+                mailer.run(lambda commit: 1 / 0, attempts=1)
+        yield store
+
+
+def test_subscriptions_are_shown_and_followed(tab: Tab, valkey: RunningServer, namespace: str, fed: RedisStore) -> None:
+    with serving(valkey.url(), namespace) as page:
+        tab.goto(page.url)
+        tab.locator("#subscriptions").click()
+        row = tab.locator(".entry")
+        expect(row).to_have_attribute("data-name", "mailer")
+        expect(row).to_contain_text("1 event and")
+        expect(row).to_contain_text("2 parked")
+        expect(row.locator(".problem")).to_contain_text("failed 1 time: ZeroDivisionError: division by zero")
+        _fits(tab)
+        with fed.subscribe("mailer", wait_s=0) as mailer:
+            for commit in mailer:
+                mailer.ack(commit)
+        expect(row).to_contain_text("up to date, 0 consumers")
+        expect(row.locator(".problem")).to_have_count(0)
+        row.get_by_role("link", name="mailer").click()
+        expect(tab.locator("h1")).to_have_text("mailer")
+        expect(tab.locator(".entry")).to_have_count(2)
+        expect(tab.locator(".entry").nth(0)).to_contain_text(f"Declined: {HOSTILE}")
+        expect(tab.locator(".note")).to_contain_text("--allow-changes")
+        expect(tab.get_by_role("button", name="Drop")).to_have_count(0)
+        _fits(tab)
+        tab.get_by_role("link", name="order-1").click()
+        expect(tab.locator("h1")).to_have_text("order-1")
+
+
+def test_parked_commits_are_replayed_and_dropped(
+    tab: Tab, valkey: RunningServer, namespace: str, fed: RedisStore
+) -> None:
+    with serving(valkey.url(), namespace, "--allow-changes") as page:
+        tab.goto(page.url)
+        expect(tab.locator("#subscriptions")).to_be_visible()
+        tab.goto(f"{page.url.partition('?')[0]}#/s/mailer")
+        rows = tab.locator(".entry")
+        expect(rows).to_have_count(2)
+        _fits(tab)
+        asked: list[str] = []
+        tab.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+        rows.nth(1).get_by_role("button", name="Drop").click()
+        assert asked
+        assert len(fed.parked("mailer")) == 2
+        tab.once("dialog", lambda dialog: dialog.accept())
+        rows.nth(1).get_by_role("button", name="Drop").click()
+        expect(rows).to_have_count(1)
+        assert [one.workflow_id for one in fed.parked("mailer")] == ["order-1"]
+        rows.get_by_role("button", name="Replay").click()
+        expect(rows.locator(".badge")).to_have_text("waiting")
+        expect(rows.get_by_role("button")).to_have_count(0)
+        with fed.subscribe("mailer", wait_s=0) as mailer:
+            for commit in mailer:
+                mailer.ack(commit)
+        expect(tab.locator(".note")).to_have_text("No commit is parked.")
+
+
+def test_a_namespace_without_a_feed_has_no_subscriptions(light: Tab, page: Page) -> None:
+    light.goto(page.url)
+    expect(light.locator("tbody tr")).to_have_count(50)
+    expect(light.locator("#subscriptions")).to_be_hidden()
+
+
 def test_a_token_is_asked_for_once(browser: Browser, valkey: RunningServer, shop: RedisStore) -> None:
     namespace = shop.context.keys.namespace
     with serving(valkey.url(), namespace, "--token", "0123456789abcdefghij") as page:

@@ -14,6 +14,7 @@ from runic_redis.admin.feed_check import FeedCheck
 from runic_redis.errors import FeedTrimmed
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Batch
+from runic_redis.recovery import projection
 from tests.servers import RunningServer, cluster_url
 from tests.test_archives import export, load
 from tests.test_verifying import fill, verify
@@ -178,7 +179,9 @@ def test_a_feed_that_cannot_go_on_begins_again(store: RedisStore, feed: Feed, na
     for after in (end, Positions.parse("0"), Positions.parse("1")):
         with pytest.raises(FeedTrimmed, match="rebuild"):
             read(store, after=after)
-    # Writers go on, and so does who begins now.
+    # The remedy reads all that is there. Writers go on, and so does who begins now.
+    rebuilt = [cursor for _, cursor in read(store, start="rebuild")]
+    assert rebuilt == [*range(2, 9, 2), *range(10, store.cursor("last") + 1)]
     now = read(store, start="now")
     assert now == []
     cursor = store.append("last", [{"n": "after"}])
@@ -187,15 +190,42 @@ def test_a_feed_that_cannot_go_on_begins_again(store: RedisStore, feed: Feed, na
     assert int(feed.entries()[0][0].partition(b"-")[0]) == feed.position
 
 
-def test_a_feed_begins_again_above_the_positions_of_subscriptions(store: RedisStore, feed: Feed) -> None:
+@pytest.mark.parametrize("kind", ["subscription", "projection", "next projection"])
+def test_a_feed_begins_again_above_all_positions_that_are_stored(store: RedisStore, feed: Feed, kind: str) -> None:
     keys = store.context.keys
     feed.client.hset(keys.subscriptions, mapping={"mailer": "{}", "other": "{}", "none": "{}"})
-    feed.client.hset(keys.subscription(0, "mailer"), "position", "7000-5")
-    feed.client.hset(keys.subscription(0, "other"), "position", "no place")
+    feed.client.hset(keys.subscription("other", 0), "position", "no place")
+    key, field = {
+        "subscription": (keys.subscription("mailer", 0), "position"),
+        "projection": (keys.projection("mailer"), "positions"),
+        "next projection": (keys.next_projection("mailer"), "positions"),
+    }[kind]
+    feed.client.hset(key, field, "7000-5")
     feed.client.delete(feed.key)
     verify(store, repair=True)
     assert feed.position == 7001
     assert feed.client.hget(feed.hash, "feed_trimmed").startswith(b"7001-")
+
+
+def test_readers_that_are_stored_are_no_damage_and_notice_a_repair(store: RedisStore, feed: Feed) -> None:
+    with store.subscribe("mailer", prefix="last") as subscription:
+        subscription.ack(next(subscription))
+        assert verify(store).findings == []
+    with projection(store, "count", lambda state, commit: state + len(commit.events), 0, prefix="last") as count:
+        count.catch_up()
+        assert count.state == 8
+    assert verify(store).findings == []
+    feed.client.delete(feed.key)
+    assert {one.repaired for one in verify(store, repair=True).findings} == {True}
+    with store.subscribe("mailer", prefix="last") as subscription, pytest.raises(FeedTrimmed, match="rebuild"):
+        next(subscription)
+    assert [one for one in read(store, start="rebuild") if one[1]] == [
+        ("last", 2),
+        ("last", 4),
+        ("last", 6),
+        ("last", 8),
+    ]
+    assert verify(store).findings == []
 
 
 @pytest.mark.parametrize("value", [None, "3", "many"])

@@ -6,7 +6,7 @@ results only as far as needed to see that every step ran.
 
 from typing import Any
 
-from runic_redis import Fact
+from runic_redis import Commit, Fact, RedisStore, async_projection, projection
 from tests.servers import wait_until
 
 __all__ = ["METHODS", "lists", "reads", "removes", "writes"]
@@ -14,7 +14,22 @@ __all__ = ["METHODS", "lists", "reads", "removes", "writes"]
 # All methods that the parts call. Opening and closing a store is not part of the tour.
 METHODS = {
     *("acquire", "append", "append_many", "checkpoint", "claim", "collect", "complete", "cursor", "delete"),
-    *("delete_namespace", "exists", "expire", "feed", "list", "load", "load_fact", "load_facts", "load_snapshot"),
+    *("delete_projection", "delete_subscription", "drop_parked", "load_projection", "parked", "replay_parked"),
+    *(
+        "set_feed_days",
+        "subscribe",
+        "subscriptions",
+        "trim_feed",
+        "delete_namespace",
+        "exists",
+        "expire",
+        "feed",
+        "list",
+        "load",
+        "load_fact",
+        "load_facts",
+        "load_snapshot",
+    ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
     *("stream_records", "tail", "tail_many", "trim"),
 }
@@ -45,6 +60,37 @@ def writes(store: Any, workflow_id: str) -> None:
     store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state")
     store.complete(short)
     store.expire(short, 0.001)
+    _follow(store, workflow_id)
+
+
+def _follow(store: Any, workflow_id: str) -> None:
+    """Subscribe, park and replay; and have a projection, and its next version."""
+    for _ in range(2):
+        with store.subscribe("mailer", wait_s=0) as mailer:
+            mailer.ack(next(mailer))
+            for commit in mailer:
+                mailer.park(commit, "declined")
+        assert store.replay_parked("mailer", workflow_id) == 1
+    assert store.drop_parked("mailer", f"{workflow_id} gone") == 1
+    store.set_feed_days(30.0)
+    for version in (1, 2):
+        _project(store, "count", version)
+
+
+def _project(store: Any, name: str, version: int) -> None:
+    def count(state: int, commit: Commit) -> int:
+        return state + len(commit.events)
+
+    if isinstance(store, RedisStore):
+        with projection(store, name, count, 0, version=version) as counted:
+            counted.catch_up()
+        return
+
+    async def run() -> None:
+        async with async_projection(store._store, name, count, 0, version=version) as counted:
+            await counted.catch_up()
+
+    store._wait(run())
 
 
 def reads(store: Any, workflow_id: str) -> None:
@@ -60,6 +106,7 @@ def reads(store: Any, workflow_id: str) -> None:
     assert store.load_snapshot(workflow_id) == (3, b"state")
     assert store.load(workflow_id) == _EVENTS
     assert store.load_fact(b"a") == "by itself"
+    assert store.load_projection("count").state > 2
     assert len(store.load_facts([b"b", events[2]["value"].hash])) == 2
     for following in (store.tail(workflow_id, after=2), store.tail_many({workflow_id: 2})):
         next(following)
@@ -67,13 +114,15 @@ def reads(store: Any, workflow_id: str) -> None:
 
 
 def lists(store: Any, workflow_id: str) -> None:
-    """List workflows, and read the feed. A listing skips an expired workflow."""
+    """List workflows and subscriptions, and read the feed. A listing skips an expired workflow."""
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "the workflow to expire")
     assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
     assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
     read = [(commit.workflow_id, commit.cursor) for commit in store.feed(wait_s=0)]
     assert [cursor for name, cursor in read if name == workflow_id] == [0, 2, 3]
     assert list(store.feed(start="now", wait_s=0.01)) == []
+    assert [one.name for one in store.subscriptions()] == ["count", "mailer"]
+    assert store.parked("mailer")
 
 
 def removes(store: Any, workflow_id: str) -> None:
@@ -81,5 +130,8 @@ def removes(store: Any, workflow_id: str) -> None:
     assert store.trim(workflow_id) == 3
     assert store.collect(grace=0) == 4
     store.delete(workflow_id)
+    assert store.trim_feed(keep=1, force=True) > 0
+    store.delete_subscription("mailer")
+    store.delete_projection("count")
     assert store.memory_usage()["events"] > 0
     store.delete_namespace()

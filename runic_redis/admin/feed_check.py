@@ -22,7 +22,7 @@ from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedE
 from runic_redis.operations.feed_losses import Missing, read_horizon
 from runic_redis.operations.records import cursor_or_zero
 from runic_redis.operations.settings import count_call
-from runic_redis.positions import Place
+from runic_redis.positions import Place, Positions
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer_or_foreign, ask, ask_all
 from runic_redis.protocol.resp import pairs
@@ -299,18 +299,24 @@ class FeedCheck:
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _highest_stored(self) -> Operation[int]:
-        """Return the highest position of a subscription in the partition."""
+        """Return the highest position of a subscription or a projection in the partition."""
         keys = self._context.keys
-        names = yield from _readable([key_command("HKEYS", keys.subscriptions)])
-        commands = [
-            key_command("HGET", keys.subscription(name.decode(errors="replace"), self._number), "position")
-            for name in (() if isinstance(names[0], ErrorReply) else names[0])
+        (found,) = yield from _readable([key_command("HKEYS", keys.subscriptions)])
+        names = [] if isinstance(found, ErrorReply) else [name.decode(errors="replace") for name in found]
+        commands = [key_command("HGET", keys.subscription(name, self._number), "position") for name in names]
+        commands += [
+            key_command("HGET", key, "positions")
+            for name in names
+            for key in (keys.projection(name), keys.next_projection(name))
         ]
-        highest = 0
-        for text in (yield from _readable(commands)):
-            with suppress(InvalidArgument, AttributeError):
-                highest = max(highest, Place.parse(text.decode(errors="replace")).position)
-        return highest
+        places: list[Place] = []
+        for text, command in zip((yield from _readable(commands)), commands, strict=True):
+            # A position that is lost or damaged raises an error where it is read.
+            with suppress(InvalidArgument, AttributeError, IndexError):
+                read = text.decode(errors="replace")
+                is_of_all = command.args[-1] == "positions"
+                places.append(Positions.parse(read).places[self._number] if is_of_all else Place.parse(read))
+        return max((place.position for place in places), default=0)
 
 
 def _has_events(entry: FeedEntry, reply: Any) -> bool:

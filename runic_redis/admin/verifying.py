@@ -33,7 +33,8 @@ _FACTS = 16
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)"
-    r"|index|leases|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?))",
+    r"|index|leases|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
+    r"|(?:subscription|parked):[^:]+|projection:[^:]+(?::next)?)",
     re.DOTALL,
 )
 
@@ -207,7 +208,8 @@ class Verifier:
         keys = self._context.keys
         text = key.decode(errors="replace")
         fact = _FACT_KEY.fullmatch(text, len(keys.namespace) + 1)
-        if text == keys.config or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
+        is_alone = text in {keys.config, keys.subscriptions} or text.startswith(keys.consumers(""))
+        if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
         if match is None:

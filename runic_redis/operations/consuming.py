@@ -8,7 +8,6 @@ import logging
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Literal
 
 from runic_redis.arguments import check_count, check_name, check_seconds
@@ -18,17 +17,18 @@ from runic_redis.errors import (
     EventsTrimmed,
     FeedTrimmed,
     InvalidArgument,
+    LeaseLost,
     StoreError,
     short_repr,
 )
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed import FeedReader
 from runic_redis.operations.feed_losses import check_places
-from runic_redis.operations.feed_starts import Start, check_start
-from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again, read_parked
-from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost, overlaid
+from runic_redis.operations.feed_starts import Start, check_start, find_places
+from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again
+from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost
 from runic_redis.operations.sharing import Leases
-from runic_redis.operations.subscriptions import make_settings
+from runic_redis.operations.subscriptions import cannot_go_on, make_settings
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, checked
@@ -81,8 +81,6 @@ class Consumer:
         if not batch:
             raise InvalidArgument("batch is 0 acknowledgements, so none would be stored; nothing was sent.")
         self.ttl = check_seconds(ttl, "ttl")
-        if not ttl:
-            raise InvalidArgument("ttl is 0 seconds, so no lease would last; nothing was sent.")
         if later not in ("wait", "park"):
             raise InvalidArgument(f'later is "wait" or "park", not {short_repr(later)}; nothing was sent.')
         self._later: State = "parked" if later == "park" else "waiting"
@@ -95,7 +93,8 @@ class Consumer:
         self._reading: dict[int, Share] = {}
         self._buffer: deque[tuple[Share, Commit, Parked | None]] = deque()
         self._steps: deque[Step] = deque()
-        self._aside = 0
+        # How much is not stored: commits that were put aside, and acknowledgements; how many steps are of the former.
+        self._aside = self._acked = self._behind = 0
         self._calls = 0
         self.at_end = True
 
@@ -119,15 +118,15 @@ class Consumer:
     def is_unsaved(self) -> bool:
         """Whether something is to be stored, or a partition to be released."""
         with self._lock:
-            return any(share.is_unsaved or share.is_releasable for share in self._leases.shares.values())
+            return any(share.is_due for share in self._leases.shares.values())
 
     @property
     def is_batch_full(self) -> bool:
         """Whether so much is acknowledged, or put aside, that it is to be stored now."""
         with self._lock:
-            shares = self._leases.shares.values()
-            has_releasable = any(share.is_releasable for share in shares)
-            return has_releasable or self._aside >= _MOST_ASIDE or sum(share.acked for share in shares) >= self._batch
+            if self._acked >= self._batch or self._aside >= _MOST_ASIDE:
+                return True
+            return self._leases.has_leaving and any(share.is_releasable for share in self._leases.shares.values())
 
     def open(self) -> Operation[None]:
         """Register the subscription and this consumer, and lease its first partitions.
@@ -151,7 +150,10 @@ class Consumer:
             now_s = self._clock()
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
-                if share.is_lost or share.is_leaving or now_s >= share.valid_until_s:
+                if now_s >= share.valid_until_s:
+                    # Even if the lease is renewed now, the reader is past commits that were not given out.
+                    self._leases.lose(share)
+                if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
                 if record is not None and behind is not None and share.is_blocked(commit.workflow_id):
@@ -175,6 +177,7 @@ class Consumer:
         step = Step(share, None, place, {str(place): record.encode()})
         if share.given:
             self._steps.append(step)
+            self._behind += 1
         else:
             share.merge(step.place, step.parked)
         self._aside += 1
@@ -204,7 +207,7 @@ class Consumer:
             yield from self._recover(error)
             return []
         except (FeedTrimmed, EventsTrimmed) as error:
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         with self._lock:
             self._buffer.extend((self._reading[commit.partition], commit, None) for commit in commits)
             if not commits:
@@ -232,10 +235,15 @@ class Consumer:
             del self._reading[number]
         if not new:
             return
-        try:
-            yield from check_places(self._context, {share.partition: share.place for share in new})
-        except (CommitsLost, FeedTrimmed) as error:
-            raise self._with_remedy(error) from error
+        for share in new:
+            try:
+                yield from check_places(self._context, {share.partition: share.place})
+            except FeedTrimmed as error:
+                if self._start != "rebuild":
+                    raise cannot_go_on(self.name, error) from error
+                share.place = share.next_place = (yield from find_places(self._context, "rebuild"))[share.partition]
+            except CommitsLost as error:
+                raise cannot_go_on(self.name, error) from error
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -250,21 +258,19 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
+        is_feed_lost = False
         for number, place in self._reader.places.items():
             try:
                 yield from check_places(self._context, {number: place})
             except CommitsLost:
+                is_feed_lost = True
                 _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
                 with self._lock:
                     self._leases.lose(self._reading[number])
+        if not is_feed_lost:
+            # The feed is the one that was read. Events of a commit are missing.
+            raise self._with_remedy(error) from error
         yield from self._leases.beat()
-
-    def _with_remedy(self, error: StoreError) -> StoreError:
-        message = (
-            f"The subscription {self.name!r} cannot go on from its stored positions. {error} A subscription begins "
-            "again after store.delete_subscription."
-        )
-        return type(error)(message, **vars(error))
 
     # Parked commits
 
@@ -283,10 +289,8 @@ class Consumer:
             for share, count in zip(shares, changes, strict=True):
                 # What is to be given out again is read again.
                 self._buffer = deque(one for one in self._buffer if one[0] is not share or one[2] is None)
-                key = keys.parked(self.name, share.partition)
-                read = partial(_read_text, share.partition, key)
                 later = [*before[share], *self._changes(share)]
-                share.records = overlaid(found[share.partition], later, read)
+                share.take_records(found[share.partition], later, keys.parked(self.name, share.partition))
                 share.changes = count or b"0"
 
     def _changes(self, share: Share) -> list[dict[str, str]]:
@@ -308,17 +312,8 @@ class Consumer:
 
     # Acknowledging
 
-    def settle(self, commit: Commit) -> None:
-        """Acknowledge a commit, and all that were given out before it.
-
-        Raises:
-            LeaseLost: another consumer gets some of them.
-        """
-        with self._lock:
-            self._settle(commit, None)
-
-    def park(self, commit: Commit, why: str) -> None:
-        """Park a commit, and acknowledge all that were given out before it.
+    def settle(self, commit: Commit, why: str | None = None) -> None:
+        """Acknowledge a commit, and all that were given out before it; or park it, with the reason why.
 
         Raises:
             LeaseLost: another consumer gets some of them.
@@ -331,6 +326,7 @@ class Consumer:
         done = [self._steps.popleft() for _ in range(count)]
         if lost := [step for step in done if step.share.is_lost and step.commit is not None]:
             self._steps.extendleft(step for step in reversed(done) if not step.share.is_lost)
+            self._behind = sum(step.commit is None for step in self._steps)
             raise lease_lost(self.name, [step.share.partition for step in lost], None)
         for step in done:
             share = step.share
@@ -338,17 +334,21 @@ class Consumer:
             if step.commit is not None:
                 share.given -= 1
                 share.acked += 1
+                self._acked += 1
                 if step.commit is commit and why is not None:
                     parked = self._parked(step, commit, why)
-                share.attempts, share.reason = 0, ""
+                share.attempts, share.reason, share.died = 0, "", ""
             share.merge(step.place, parked)
-        # Those that were put aside after the last commit that is acknowledged.
-        if self._aside:
-            left = [step for step in self._steps if step.commit is not None or step.share.given]
-            for step in self._steps:
-                if step.commit is None and not step.share.given:
+            self._behind -= step.commit is None
+        # Commits that were put aside after the last one that is acknowledged.
+        if self._behind:
+            steps, self._steps = self._steps, deque()
+            for step in steps:
+                if step.commit is not None or step.share.given:
+                    self._steps.append(step)
+                else:
                     step.share.merge(step.place, step.parked)
-            self._steps = deque(left)
+                    self._behind -= 1
 
     def _parked(self, step: Step, commit: Commit, why: str) -> dict[str, str]:
         """Return the change that parks a commit which was given out."""
@@ -362,21 +362,33 @@ class Consumer:
     def failures(self, commit: Commit) -> tuple[int, str]:
         """Return how often a commit that was given out has failed, and the last reason."""
         with self._lock:
-            for step in self._steps:
-                if step.commit is commit:
-                    return step.share.attempts, step.share.reason
-        return 0, ""
+            share = self._share_of(commit)
+            return (0, "") if share is None else (share.attempts, share.reason)
+
+    def begin(self, commit: Commit) -> bool:
+        """Note that a commit is tried. Return whether that is to be stored first, as a consumer may have died of it."""
+        with self._lock:
+            share = self._share_of(commit)
+            if share is None or share.died != "suspect":
+                return False
+            share.died = "trying"
+            share.has_tried = True
+            return True
 
     def fail(self, commit: Commit, why: str) -> int:
         """Count a failed attempt of a commit that was given out. Return how often it has failed."""
         with self._lock:
-            for step in self._steps:
-                if step.commit is commit:
-                    step.share.attempts += 1
-                    step.share.reason = why
-                    step.share.has_failed = True
-                    return step.share.attempts
-        return 0
+            share = self._share_of(commit)
+            if share is None:
+                return 0
+            share.attempts += 1
+            share.reason = why
+            share.died = share.died and "suspect"
+            share.has_tried = True
+            return share.attempts
+
+    def _share_of(self, commit: Commit) -> Share | None:
+        return next((step.share for step in self._steps if step.commit is commit), None)
 
     def flush(self, *, is_last: bool = False) -> Operation[None]:
         """Store what is acknowledged, put aside or failed; release partitions that are to be released.
@@ -388,16 +400,15 @@ class Consumer:
             LeaseLost: another consumer has a partition, and gets some of what was acknowledged.
         """
         with self._lock:
-            saves = [self._save(share, is_last=is_last) for share in self._leases.shares.values()]
-            saves = [save for save in saves if save.is_release or save.share.is_unsaved]
+            shares = self._leases.shares.values()
+            saves = [self._save(share, is_last=is_last) for share in shares if is_last or share.is_due]
             commands = []
             for save in saves:
                 self._calls += 1
                 commands.append(save.command(self._context, self.name, self._calls))
                 if save.is_release:
-                    # It is given out and renewed no more. If the release fails, the lease ends by itself.
-                    save.share.is_leaving = True
-                    self._leases.shares.pop(save.share.partition, None)
+                    # Nothing more is given out, and it is not renewed. If this fails, the lease ends by itself.
+                    self._leases.lose(save.share)
             self._aside = 0
         if not commands:
             return
@@ -405,6 +416,7 @@ class Consumer:
         errors: list[StoreError] = []
         lost: list[int] = []
         owner = None
+        feed_has_changed = False
         with self._lock:
             for save, command, reply in zip(saves, commands, replies, strict=True):
                 try:
@@ -412,24 +424,29 @@ class Consumer:
                 except StoreError as error:
                     errors.append(error)
                     if save.is_release and not is_last:
-                        self._leases.shares.setdefault(save.share.partition, save.share)
+                        self._leases.keep(save.share)
                     continue
                 if isinstance(result, ErrorReply):
                     self._leases.lose(save.share)
                     if save.acked:
                         lost.append(save.share.partition)
                         owner = result.message or None
+                        feed_has_changed = feed_has_changed or result.code == "FEED_CHANGED"
                 else:
                     save.settle()
+            self._acked = sum(share.acked for share in self._leases.shares.values())
+            self._leases.has_leaving = any(share.is_leaving for share in self._leases.shares.values())
         if errors:
             raise errors[0]
         if lost:
-            raise lease_lost(self.name, lost, owner)
+            raise lease_lost(self.name, lost, owner, feed_has_changed=feed_has_changed)
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable
         parked = dict(share.next_parked)
-        return Save(share, share.next_place, parked, share.acked, share.attempts, share.reason, is_release)
+        return Save(
+            *(share, share.next_place, parked, share.acked, share.attempts, share.reason, share.died, is_release)
+        )
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""
@@ -437,11 +454,11 @@ class Consumer:
         self._reader.close()
         with self._lock:
             self._buffer.clear()
+        lost: LeaseLost | None = None
         try:
             yield from self.flush(is_last=True)
-        finally:
-            yield from self._leases.leave()
-
-
-def _read_text(partition: int, key: str, place: str, text: str) -> Parked:
-    return read_parked(partition, key, place.encode(), text.encode())
+        except LeaseLost as error:
+            lost = error
+        yield from self._leases.leave()
+        if lost is not None:
+            raise lost

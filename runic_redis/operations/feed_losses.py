@@ -42,7 +42,8 @@ def check_places(context: Context, places: Mapping[int, Place]) -> Operation[Non
         horizon = read_horizon(trimmed, keys.partition(number))
         if place.position < horizon.position:
             raise feed_trimmed(number, horizon, f"The commits after position {place.position}")
-        is_there = not place.ms or place == horizon or bool(own_entry)
+        # All entries up to the reader's may be trimmed. A rebuild of the partition may not be complete.
+        is_there = not place.ms or place.entry_id == horizon.entry_id or bool(own_entry)
         expected = read_entry(following[0], keys.feed(number)).start if following else last
         if last < place.position or not is_there or expected > place.position:
             raise positions_lost(number, place.position, last if last < place.position else expected)

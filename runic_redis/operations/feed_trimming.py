@@ -33,12 +33,10 @@ def trim_feed(context: Context, keep: int | None, older_than: float | None, *, f
         older_than: trim only entries that are older, in seconds; None for any age.
         force: whether to trim entries that a subscription has not read.
     """
+    if keep is None and older_than is None:
+        raise InvalidArgument("Pass keep, or older_than, or both; nothing was sent. keep=0 trims all entries.")
     keep = 0 if keep is None else check_count(keep, "keep")
     age_s = None if older_than is None else check_seconds(older_than, "older_than")
-    if not keep and age_s is None:
-        raise InvalidArgument(
-            "Pass keep, or older_than, or both: without them, all entries would go. Nothing was sent."
-        )
     require_feed(context.keys)
     keys = context.keys
     numbers = keys.partition_numbers()

@@ -73,14 +73,16 @@ def with_settings(context: Context, operation: Operation[T]) -> Operation[T]:
     """Run an operation in a namespace that did not exist when the store was opened.
 
     Another store may have created it since, with other settings. This store would then silently read nothing. The
-    checks of the operation come first, so bad input still sends nothing.
+    checks of the operation come first, so bad input still sends nothing. Only a store that takes a feed as it finds it
+    reads the settings before: the names of the keys depend on it.
 
     Raises:
         ConfigurationError: the namespace was created with other settings.
     """
     try:
-        effect = next(operation)
+        effect = None if context.any_feed else next(operation)
         _take_settings(context, *(yield from ask_all(_read_settings(context))))
+        effect = effect or next(operation)
         while True:
             effect = operation.send((yield effect))
     except StopIteration as stop:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from runic_redis.context import Context
 from runic_redis.errors import LeaseLost
 from runic_redis.operations.commits import Commit
-from runic_redis.operations.parking import Parked
+from runic_redis.operations.parking import Parked, read_parked
 from runic_redis.operations.records import read_cursor
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, Operation, call_script, key_command
@@ -28,6 +28,8 @@ class Share:
         place: the place that is stored.
         attempts: how often the commit after it has failed.
         reason: why it failed last.
+        died: "suspect" if a consumer has died since the place was reached; "trying" once this one tries the commit
+            after it, and that is to be known if it dies; else empty.
         changes: how often parked commits had been changed from outside, when they were read.
         parked: how many commits were put aside when the lease was given.
         next_place: the place to store.
@@ -35,7 +37,7 @@ class Share:
         records: the commits that are put aside and not given out, by workflow, each in order.
         given: how many commits were given out and are not acknowledged.
         acked: how many acknowledgements are not stored.
-        has_failed: whether a failure is not stored.
+        has_tried: whether a failure, or an attempt, is not stored.
         is_leaving: whether it is to be released, and nothing more of it is given out.
         is_lost: whether the lease is no longer the consumer's.
     """
@@ -46,6 +48,7 @@ class Share:
     place: Place
     attempts: int
     reason: str
+    died: str
     changes: bytes
     parked: int
     next_place: Place = field(init=False)
@@ -53,7 +56,7 @@ class Share:
     records: dict[str, list[Parked]] = field(default_factory=dict)
     given: int = 0
     acked: int = 0
-    has_failed: bool = False
+    has_tried: bool = False
     is_leaving: bool = False
     is_lost: bool = False
 
@@ -61,9 +64,9 @@ class Share:
         self.next_place = self.place
 
     @property
-    def is_unsaved(self) -> bool:
-        """Whether something is to be stored."""
-        return self.next_place != self.place or bool(self.next_parked) or self.has_failed
+    def is_due(self) -> bool:
+        """Whether something is to be stored of it, or it is to be released."""
+        return self.next_place != self.place or bool(self.next_parked) or self.has_tried or self.is_releasable
 
     @property
     def is_releasable(self) -> bool:
@@ -79,6 +82,19 @@ class Share:
         if place is not None:
             self.next_place = place
         self.next_parked.update(parked)
+
+    def take_records(self, records: Sequence[Parked], changes: Iterable[dict[str, str]], key: str) -> None:
+        """Note what is put aside: the stored records, with later changes, as for `next_parked`, in their order."""
+        found = {str(record.place): record for record in records}
+        for change in changes:
+            for place, text in change.items():
+                if text:
+                    found[place] = read_parked(self.partition, key, place.encode(), text.encode())
+                else:
+                    found.pop(place, None)
+        self.records = {}
+        for record in sorted(found.values(), key=lambda one: one.order):
+            self.records.setdefault(record.workflow_id, []).append(record)
 
     def take_ready(self, workflow_id: str, found: Sequence[Commit | None]) -> list[tuple[Parked, Commit]]:
         """Take the first commits of a workflow that waited, as they were read again.
@@ -129,22 +145,30 @@ class Save(NamedTuple):
     acked: int
     attempts: int
     reason: str
+    died: str
     is_release: bool
 
     def command(self, context: Context, name: str, number: int) -> Command:
         """Return the call, the `number`th of its consumer."""
         share = self.share
         place = "" if self.place == share.place else str(self.place)
-        head = [str(share.token), str(number), place, str(self.attempts), self.reason, str(int(self.is_release))]
-        keys = [context.keys.subscription(name, share.partition), context.keys.parked(name, share.partition)]
-        return call_script("ack_subscription", keys, [*head, *(text for pair in self.parked.items() for text in pair)])
+        head = [str(share.token), str(number), place, str(self.attempts), self.reason, self.died]
+        head.append(str(int(self.is_release)))
+        keys = context.keys
+        touched = [
+            *(keys.subscription(name, share.partition), keys.parked(name, share.partition)),
+            *(keys.feed(share.partition), keys.partition(share.partition)),
+        ]
+        changes = [text for pair in self.parked.items() for text in pair]
+        return call_script("ack_subscription", touched, [*head, *changes])
 
     def settle(self) -> None:
         """Note that it is stored."""
         share = self.share
         share.place = self.place
         share.acked -= self.acked
-        share.has_failed = share.has_failed and (share.attempts, share.reason) != (self.attempts, self.reason)
+        is_stored = (share.attempts, share.reason, share.died) == (self.attempts, self.reason, self.died)
+        share.has_tried = share.has_tried and not is_stored
         for place, text in self.parked.items():
             if share.next_parked.get(place) == text:
                 del share.next_parked[place]
@@ -158,10 +182,12 @@ def find_changed(context: Context, name: str, shares: Sequence[Share]) -> Operat
     return [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
 
 
-def lease_lost(name: str, partitions: Sequence[int], owner: str | None) -> LeaseLost:
-    """Return the error for acknowledgements in partitions that another consumer has."""
+def lease_lost(name: str, partitions: Sequence[int], owner: str | None, *, feed_has_changed: bool = False) -> LeaseLost:
+    """Return the error for acknowledgements in partitions that the consumer has lost."""
     numbers = ", ".join(map(str, sorted(set(partitions))))
     now = "nobody has it now" if owner is None else f"the consumer {owner} has it now"
+    if feed_has_changed:
+        now = "the server has lost commits there that were read, by a failover"
     return LeaseLost(
         f"This consumer of the subscription {name!r} has lost partition {numbers}: {now}. Its acknowledgements there "
         "that were not stored are lost, those of this call included: these commits are delivered again. Nothing was "
@@ -172,9 +198,21 @@ def lease_lost(name: str, partitions: Sequence[int], owner: str | None) -> Lease
 
 def read_lease(partition: int, reply: Sequence[Any], valid_until_s: float) -> Share:
     """Return the partition that a lease was given for."""
-    token, position, attempts, reason, changes, parked = reply
+    token, position, attempts, reason, died, changes, parked = reply
     place = Place.parse(position.decode())
-    return Share(*(partition, token, valid_until_s, place, attempts, reason.decode(errors="replace"), changes, parked))
+    return Share(
+        *(
+            partition,
+            token,
+            valid_until_s,
+            place,
+            attempts,
+            reason.decode(errors="replace"),
+            died.decode(errors="replace"),
+            changes,
+            parked,
+        )
+    )
 
 
 def look_call(context: Context, name: str, partition: int) -> Command:
@@ -189,24 +227,3 @@ def free_fence(reply: Sequence[Any], consumer: str, now_ms: int, key: str) -> in
     left_ms = ends_ms - now_ms
     is_free = owner is None or owner == consumer.encode() or not 0 < left_ms <= lasts_ms
     return fence if is_free else None
-
-
-def overlaid(records: Iterable[Parked], changes: Iterable[dict[str, str]], read: Any) -> dict[str, list[Parked]]:
-    """Return stored records with later changes, by workflow, each in order.
-
-    Args:
-        records: the stored ones.
-        changes: as for `Share.next_parked`, in their order.
-        read: returns the record that a place and a text stand for.
-    """
-    found = {str(record.place): record for record in records}
-    for change in changes:
-        for place, text in change.items():
-            if text:
-                found[place] = read(place, text)
-            else:
-                found.pop(place, None)
-    by_workflow: dict[str, list[Parked]] = {}
-    for record in sorted(found.values(), key=lambda one: one.order):
-        by_workflow.setdefault(record.workflow_id, []).append(record)
-    return by_workflow

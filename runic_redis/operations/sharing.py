@@ -12,6 +12,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from runic_redis.context import Context
+from runic_redis.errors import InvalidArgument
 from runic_redis.operations.feed_starts import Start, find_places
 from runic_redis.operations.leasing import milliseconds
 from runic_redis.operations.settings import make_namespace
@@ -34,14 +35,20 @@ class Leases:
         ttl: how many seconds a lease lasts.
         clock: the monotonic time of this process, in seconds.
 
+    Raises:
+        InvalidArgument: no lease would last.
+
     Attributes:
         lock: held while the shares, or what is to be stored of them, are used.
         consumer_id: the id of the consumer.
         shares: the partitions that it has, by number.
+        has_leaving: whether some of them are to be released.
         is_closed: whether it leases no more.
     """
 
     def __init__(self, context: Context, name: str, settings: Settings, ttl: float, clock: Callable[[], float]) -> None:
+        if not ttl:
+            raise InvalidArgument("ttl is 0 seconds, so no lease would last; nothing was sent.")
         self._context = context
         self._name = name
         self._settings = settings
@@ -51,6 +58,7 @@ class Leases:
         self.lock = Lock()
         self.consumer_id = os.urandom(_ID_BYTES).hex()
         self.shares: dict[int, Share] = {}
+        self.has_leaving = False
         self.is_closed = False
         self._starts: dict[int, Place] = {}
         self._live = 1
@@ -111,7 +119,7 @@ class Leases:
             random.shuffle(staying)
             staying.sort(key=lambda share: share.given)
             for share in staying[: max(0, len(staying) - wanted)]:
-                share.is_leaving = True
+                share.is_leaving = self.has_leaving = True
         if len(staying) < wanted and not self.is_closed:
             yield from self._lease_more(wanted - len(staying))
 
@@ -147,6 +155,10 @@ class Leases:
             keys.partition(partition),
         ]
         return call_script("lease_subscription", touched, [self.consumer_id, str(self._ttl_ms), str(seen), str(start)])
+
+    def keep(self, share: Share) -> None:
+        """Note that a lease is not lost. The lock is held."""
+        share.is_lost = self.shares.setdefault(share.partition, share) is not share
 
     def leave(self) -> Operation[None]:
         """Count this consumer among the live ones no more."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from runic_redis.arguments import check_name, check_prefix
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, InvalidArgument, LeaseHeld, short_repr
+from runic_redis.errors import DecodeError, FeedTrimmed, InvalidArgument, LeaseHeld, StoreError, short_repr
 from runic_redis.operations.feed_starts import Start
 from runic_redis.operations.feed_types import TypeFilter
 from runic_redis.operations.records import cursor_or_zero
@@ -95,6 +95,14 @@ def check_same(name: str, wanted: Settings, stored: Settings) -> None:
         f"for prefix={wanted.prefix!r} and types={_listed(wanted.types)}. They are fixed by the first subscribe. "
         "Nothing was changed. Choose another name, or delete the subscription first."
     )
+
+
+def cannot_go_on(name: str, error: StoreError) -> StoreError:
+    """Return the error for a subscription whose stored positions cannot be read from, with the remedy."""
+    message = f"The subscription {name!r} cannot go on from its stored positions. {error}"
+    if not isinstance(error, FeedTrimmed):
+        message += " A subscription begins again after store.delete_subscription."
+    return type(error)(message, **vars(error))
 
 
 def _listed(types: Sequence[str] | None) -> list[str] | None:

@@ -82,16 +82,16 @@ def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
     """Create the namespace again for commands.
 
     Raises:
-        ConfigurationError: some have keys of a namespace with another number of partitions.
+        ConfigurationError: some have keys of a namespace with other settings.
     """
     yield from remake_namespace(context)
-    now = context.keys.partitions
+    keys = context.keys
     # Another call of this store may have noticed first that the namespace was made again.
-    if any(context.keys.workflow(command.workflow_id).partition not in command.keys for command in commands):
+    if any(keys.workflow(command.workflow_id).partition not in command.keys for command in commands):
+        now = f"partitions={keys.partitions} and feed={keys.has_feed}"
         raise ConfigurationError(
-            f"The namespace {context.keys.namespace!r} was deleted or flushed, and created again with "
-            f"partitions={now}. This call was for another number. Nothing was written. This store uses "
-            f"partitions={now} from now on: read again and decide."
+            f"The namespace {keys.namespace!r} was deleted or flushed, and created again with {now}. This call was for "
+            "other settings. Nothing was written. This store uses the new ones from now on: read again and decide."
         )
 
 

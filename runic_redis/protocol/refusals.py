@@ -21,6 +21,7 @@ _NAMED = frozenset(
         "END_REACHED",
         "FACT_DIFFERS",
         "FACT_MISSING",
+        "FEED_CHANGED",
         "IMPORT_INCOMPLETE",
         "IMPORT_LOST",
         "LEASE_HELD",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runic_redis.errors import CursorConflict, EventsTrimmed, InvalidArgument, LeaseLost, StoreError
+from runic_redis.errors import CursorConflict, EventsTrimmed, FeedTrimmed, InvalidArgument, LeaseLost, StoreError
 from runic_redis.events import Fact
 from runic_redis.positions import Place, Positions
 from runic_redis.testing.base import Contract, Elsewhere, Opener, raised_error
@@ -395,6 +395,16 @@ class FeedContract(Contract):
         assert [event for _, events, _ in found["shared"] for event in events] == list(store.stream("shared"))
         assert sorted(found) == ["shared", *(f"writer-{writer}" for writer in range(writers))]
         assert sorted(without_place(read_feed(store)), key=repr) == sorted(without_place(followed), key=repr)
+
+    def test_a_feed_that_is_trimmed_whole_can_be_rebuilt(self, store: Any) -> None:
+        write_orders(store, 20)
+        commits = read_feed(store)
+        assert store.trim_feed(keep=0) == len(commits)
+        with pytest.raises(FeedTrimmed):
+            read_feed(store)
+        assert read_feed(store, after=commits[-1].positions) == []
+        held = sorted(without_place(read_feed(store, start="rebuild")), key=repr)
+        assert held == sorted((one for one in without_place(commits) if one[2]), key=repr)
 
     @pytest.mark.parametrize(
         "options",

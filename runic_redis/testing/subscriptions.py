@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runic_redis.errors import InvalidArgument, LeaseHeld
+from runic_redis.errors import FeedTrimmed, InvalidArgument, LeaseHeld
 from runic_redis.testing.base import Contract, Elsewhere, Opener
 from runic_redis.testing.examples import OrderPaid, OrderPlaced, numbered
 
@@ -71,6 +71,23 @@ class SubscriptionContract(Contract):
             return store.subscribe("mailer", **{"wait_s": 0, "ttl": _LONG, **options})
 
         return call
+
+    def test_a_trimmed_subscription_begins_again_with_a_rebuild(self, store: Any, subscribe: Any) -> None:
+        append_numbers(store, ["order-1", "order-2"], 0, 5)
+        with subscribe() as subscription:
+            for commit in islice(subscription, 2):
+                subscription.ack(commit)
+        assert store.trim_feed(keep=1) <= 2, "what the subscription has not read stays"
+        assert store.trim_feed(keep=1, force=True) > 0
+        with pytest.raises(FeedTrimmed, match="start='rebuild'"), subscribe() as subscription:
+            list(subscription)
+        append_numbers(store, ["order-3"], 0, 1)
+        for expected in (11, 0):
+            with subscribe(start="rebuild") as subscription:
+                commits = list(subscription)
+                assert len(commits) == len({handled(one) for one in commits}) == expected
+                for commit in commits:
+                    subscription.ack(commit)
 
     def test_each_commit_is_delivered_until_it_is_acknowledged(self, store: Any, subscribe: Any) -> None:
         append_numbers(store, ["a", "b"], 1, 3)
@@ -350,6 +367,22 @@ class SubscriptionContract(Contract):
             subscription.run(handler)
         assert handler.of("a") == list(range(401))
         assert store.parked("mailer") == []
+
+    def test_commits_behind_one_that_is_not_acknowledged_are_put_aside_with_it(
+        self, store: Any, subscribe: Any
+    ) -> None:
+        ids = ["{same}a", "{same}b"]  # of one partition
+        append_numbers(store, ids, 1, 2)
+        with subscribe() as subscription:
+            subscription.park(next(subscription), "no")
+            append_numbers(store, ids, 3, 1)
+            held, *others = subscription
+            assert [handled(commit) for commit in (held, *others)] == [("{same}b", n) for n in (1, 2, 3)]
+            # What was put aside before a commit is stored with it.
+            for count, commit in enumerate((held, *others), 1):
+                subscription.ack(commit)
+                assert len(store.parked("mailer")) == count
+        assert store.subscriptions()[0].lag_events == 0
 
     def test_a_deleted_workflow_is_passed_over_when_it_is_replayed(self, store: Any, subscribe: Any) -> None:
         append_numbers(store, ["a"], 1, 2)
