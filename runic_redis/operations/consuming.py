@@ -24,9 +24,9 @@ from runic_redis.errors import (
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed import FeedReader
 from runic_redis.operations.feed_losses import check_places
-from runic_redis.operations.feed_starts import Start, check_start, find_places
+from runic_redis.operations.feed_starts import Start, check_start
 from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again
-from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost
+from runic_redis.operations.shares import Save, Share, Step, check_shares, find_changed, lease_lost
 from runic_redis.operations.sharing import Leases
 from runic_redis.operations.subscriptions import cannot_go_on, make_settings
 from runic_redis.positions import Place
@@ -232,15 +232,10 @@ class Consumer:
             del self._reading[number]
         if not new:
             return
-        for share in new:
-            try:
-                yield from check_places(self._context, {share.partition: share.place})
-            except FeedTrimmed as error:
-                if self._start != "rebuild":
-                    raise cannot_go_on(self.name, error) from error
-                share.place = share.next_place = (yield from find_places(self._context, "rebuild"))[share.partition]
-            except CommitsLost as error:
-                raise cannot_go_on(self.name, error) from error
+        try:
+            yield from check_shares(self._context, new, can_rebuild=self._start == "rebuild")
+        except (CommitsLost, FeedTrimmed) as error:
+            raise cannot_go_on(self.name, error) from error
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -321,8 +316,7 @@ class Consumer:
             self._behind = sum(step.commit is None for step in self._steps)
             raise lease_lost(self.name, [step.share.partition for step in lost], None)
         for step in done:
-            share = step.share
-            parked = step.parked
+            share, parked = step.share, step.parked
             if step.commit is not None:
                 share.given -= 1
                 share.acked += 1

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.errors import LeaseLost
+from runic_redis.errors import FeedTrimmed, LeaseLost
 from runic_redis.operations.commits import Commit
+from runic_redis.operations.feed_losses import check_places
+from runic_redis.operations.feed_starts import find_places
 from runic_redis.operations.parking import Parked, read_parked
 from runic_redis.operations.records import read_cursor
 from runic_redis.positions import Place
@@ -180,6 +182,26 @@ def find_changed(context: Context, name: str, shares: Sequence[Share]) -> Operat
     commands = [key_command("HGET", key, "changes") for key in keys]
     changes = checked((yield Batch(commands)), commands)
     return [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
+
+
+def check_shares(context: Context, shares: Sequence[Share], *, can_rebuild: bool) -> Operation[None]:
+    """Check that partitions can be read from their places on. With `can_rebuild`, a trimmed one begins again.
+
+    Raises:
+        FeedTrimmed: commits after a place were trimmed from the feed.
+        CommitsLost: the server has lost commits before a place.
+    """
+    try:
+        yield from check_places(context, {share.partition: share.place for share in shares})
+    except FeedTrimmed:
+        if not can_rebuild:
+            raise
+        starts = yield from find_places(context, "rebuild")
+        for share in shares:
+            try:
+                yield from check_places(context, {share.partition: share.place})
+            except FeedTrimmed:
+                share.place = share.next_place = starts[share.partition]
 
 
 def lease_lost(name: str, partitions: Sequence[int], owner: str | None, *, feed_has_changed: bool = False) -> LeaseLost:
