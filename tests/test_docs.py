@@ -15,6 +15,7 @@ from tests.servers import RunningServer
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = "localhost:7001"
+DATABASE = "postgresql://localhost/shop"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -50,6 +51,9 @@ def test_the_examples_of_a_page_run_one_after_the_other(
     if CLUSTER in code:
         nodes: list[RunningServer] = request.getfixturevalue("cluster_nodes")
         code = code.replace(",localhost:7002,localhost:7003", "").replace(CLUSTER, f"127.0.0.1:{nodes[0].port}")
+    if DATABASE in code:
+        pytest.importorskip("psycopg")
+        code = code.replace(DATABASE, request.getfixturevalue("postgres"))
     for _ in range(2):  # it may be run again, on what it has left
         run(code, tmp_path)
 

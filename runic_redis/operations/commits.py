@@ -18,22 +18,26 @@ class Track:
         steps: for each step, the source with its partition's number, and the entry with the place after it.
     """
 
-    __slots__ = ("_at", "_current", "_places", "_steps")
+    __slots__ = ("_known", "_places", "_steps")
 
     def __init__(self, places: Sequence[Place], steps: Sequence[tuple[Source, FeedEntry]]) -> None:
         self._places = places
         self._steps = steps
-        # The places after some steps: a caller usually asks for one commit after the other.
-        self._at = 0
-        self._current = list(places)
+        # How many steps, and the places after them: a caller usually asks for one commit after the other. Threads may
+        # ask at once, so both are replaced together and never changed.
+        self._known = 0, tuple(places)
 
     def after(self, step: int) -> Positions:
         """Return the positions after a step."""
-        at, current = (self._at, self._current) if self._at <= step + 1 else (0, list(self._places))
+        at, known = self._known
+        if at > step + 1:
+            at, known = 0, tuple(self._places)
+        places = list(known)
         for source, entry in self._steps[at : step + 1]:
-            current[source.number] = entry.place
-        self._at, self._current = step + 1, current
-        return Positions(tuple(current))
+            places[source.number] = entry.place
+        known = tuple(places)
+        self._known = step + 1, known
+        return Positions(known)
 
 
 @dataclass(slots=True)

@@ -150,7 +150,10 @@ class Consumer:
             now_s = self._clock()
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
-                if share.is_lost or share.is_leaving or now_s >= share.valid_until_s:
+                if now_s >= share.valid_until_s:
+                    # Even if the lease is renewed now, the reader is past commits that were not given out.
+                    self._leases.lose(share)
+                if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
                 if record is not None and behind is not None and share.is_blocked(commit.workflow_id):
@@ -250,13 +253,18 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
+        is_feed_lost = False
         for number, place in self._reader.places.items():
             try:
                 yield from check_places(self._context, {number: place})
             except CommitsLost:
+                is_feed_lost = True
                 _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
                 with self._lock:
                     self._leases.lose(self._reading[number])
+        if not is_feed_lost:
+            # The feed is the one that was read. Events of a commit are missing.
+            raise self._with_remedy(error) from error
         yield from self._leases.beat()
 
     # Parked commits

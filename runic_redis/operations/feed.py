@@ -99,6 +99,8 @@ class FeedReader:
     @property
     def is_done(self) -> bool:
         """Whether the reader's last positions are reached."""
+        if self._ahead is not None:
+            return False
         return all(source.is_done and not source.entries for source in self._sources.values())
 
     def open(self) -> Operation[None]:
@@ -198,6 +200,8 @@ class FeedReader:
         """Drop all that was read ahead."""
         self.close()
         self._follows = False
+        # What the feed has after the places may be another history.
+        self._missing = Missing(self._context)
         for source in self._sources.values():
             source.reset(source.place)
 
@@ -290,12 +294,9 @@ class FeedReader:
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page that was read, and begin the next one."""
         if not all(reply[0] for reply in replies):
-            # Another history, or none: from where the reader is, it must be the same.
-            self._restart()
-            yield from self._check()
-            for part in page.parts:
-                # Its entry may have been trimmed, and cannot be asked for again.
-                part.source.reset(part.source.place._replace(ms=0))
+            yield from self._check_again(
+                [part.source for part, reply in zip(page.parts, replies, strict=True) if not reply[0]]
+            )
             return []
         found: list[Any] = [()] * len(page.steps)
         for part, reply in zip(page.parts, replies, strict=True):
@@ -307,6 +308,15 @@ class FeedReader:
             following = self._page(steps)
             self._ahead = following, (yield Begin(following.batch))
         return (yield from self._commits(page.steps, found))
+
+    def _check_again(self, sources: Sequence[Source]) -> Operation[None]:
+        """Begin again at the places of the reader, after the feeds of some sources lacked an entry."""
+        # Another history, or none: from where the reader is, it must be the same.
+        self._restart()
+        yield from self._check()
+        for source in sources:
+            # The entry at its place was trimmed, and cannot be asked for again.
+            source.paged = source.paged._replace(ms=0)
 
     def _commits(self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the commits of a page, and move past them."""
@@ -360,12 +370,17 @@ class FeedReader:
         keys = self._context.keys.workflow(workflow_id)
         after = entry.cursor - entry.span + max(0, source.place.position - entry.start)
         count = source.import_entries
+        before = source.paged.entry_id if source.paged.ms else "+"
         commands = [
+            key_command("XRANGE", source.key, before, before),
             key_command("XRANGE", keys.events, f"{after + 1}-0", f"{entry.cursor}-{_LAST_MS}", "COUNT", str(count + 1)),
             key_command("HMGET", keys.meta, "imported", "largest", "trimmed"),
         ]
         replies = yield Batch(commands, own_connection=True, all_or_none=True)
-        found, (imported, largest, trimmed) = checked(replies, commands)
+        own_entry, found, (imported, largest, trimmed) = checked(replies, commands)
+        if source.paged.ms and not own_entry:
+            yield from self._check_again([source])
+            return []
         is_same = imported is not None and imported == b"%d" % entry.position
         if not (is_same and found) or read_cursor(trimmed, keys.meta) > after:
             yield from self._missing.settle(source.number, entry._replace(cursor=after + 1))

@@ -68,7 +68,7 @@ class Saved(NamedTuple):
     data: bytes
 
 
-def acquire_projection(
+def acquire_projection(  # noqa: PLR0917 - internal
     context: Context, name: str, version: int, settings: Settings, owner: str, ttl_ms: int
 ) -> Operation[tuple[Runner, Saved]]:
     """Register a projection, acquire the lease of its runner, and return what is saved of this version.

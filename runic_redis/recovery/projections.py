@@ -26,7 +26,7 @@ def _check_store(store: Any, *, asynchronous: bool) -> None:
         raise InvalidType(
             f"The {type(store).__name__} has no feed. Nothing was sent. Use a RedisStore or an AsyncRedisStore."
         )
-    if hasattr(store, "__aenter__") is not asynchronous:
+    if hasattr(type(store), "__aenter__") is not asynchronous:
         kind, function = ("not for asyncio", "projection") if asynchronous else ("for asyncio", "async_projection")
         raise InvalidType(f"The {type(store).__name__} is {kind}: use {function} with it. Nothing was sent.")
 

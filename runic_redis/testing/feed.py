@@ -119,6 +119,12 @@ class FeedContract(Contract):
         assert read_feed(store, until=0, wait_s=None) == []
         assert read_feed(store, after=commits[-1].positions, until=middle, wait_s=None) == []
 
+    def test_reading_of_many_pages_ends_at_its_positions(self, store: Any) -> None:
+        written = write_orders(store, 200)
+        until = read_feed(store)[-1].positions
+        store.append("order-1", numbered(1))
+        assert len(read_feed(store, until=until)) == len(written)
+
     def test_reading_starts_from_a_time(self, store: Any) -> None:
         times: list[datetime] = []
         while len(times) < 3:

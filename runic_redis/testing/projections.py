@@ -431,7 +431,7 @@ class ProjectionContract(Contract):
 
     def test_a_feed_that_was_trimmed_asks_for_a_rebuild(self, store: Any) -> None:
         sums = append_counts(store)
-        store.trim_feed(keep=0)
+        store.trim_feed(keep=1)
         with projection(store, "totals", total, {}) as totals:
             with pytest.raises(FeedTrimmed, match=r"'totals' cannot go on .* Call its method rebuild"):
                 totals.catch_up()
@@ -441,11 +441,11 @@ class ProjectionContract(Contract):
     def test_a_feed_is_not_trimmed_past_a_projection(self, store: Any) -> None:
         with projection(store, "count", count, 0) as counted:
             append_counts(store)
-            store.trim_feed(keep=0)
+            store.trim_feed(keep=1)
             counted.catch_up()
             saved = store.load_projection("count").state
             assert saved == sum(store.cursor(f"order-{number}") for number in range(7))
-            store.trim_feed(keep=0)
+            store.trim_feed(keep=1)
             store.append("order-1", numbered(1))
             counted.catch_up()
             assert counted.state == saved + 1

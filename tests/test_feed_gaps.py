@@ -1,0 +1,169 @@
+"""The feed and its subscriptions have no silent gaps: readers that stall, servers that lose data, sizes, threads."""
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import pytest
+import redis
+
+from runic_redis import CommitsLost, RedisStore
+from runic_redis.operations.commits import Track
+from runic_redis.operations.consuming import Consumer
+from runic_redis.positions import Place
+from runic_redis.protocol.effects import Operation
+from tests.servers import RunningServer
+from tests.test_archives import export, load
+
+_LONG = 600.0
+T = TypeVar("T")
+
+
+@pytest.fixture
+def store(valkey: RunningServer, namespace: str) -> Iterator[RedisStore]:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        yield store
+        store.delete_namespace()
+
+
+@pytest.fixture
+def client(valkey: RunningServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey.url()) as client:
+        yield client
+
+
+class Loss:
+    """What a server has at some moment. `happen` takes it back there, as a failover does that loses writes."""
+
+    def __init__(self, client: redis.Redis, namespace: str, *parts: str) -> None:
+        self._client = client
+        self._pattern = [f"{{{namespace}*{part}*" for part in parts or ("",)]
+        self._kept = {key: client.dump(key) for key in self._keys()}
+
+    def _keys(self) -> set[bytes]:
+        return {key for pattern in self._pattern for key in self._client.keys(pattern)}
+
+    def happen(self) -> None:
+        for key in self._keys() - self._kept.keys():
+            self._client.delete(key)
+        for key, value in self._kept.items():
+            self._client.restore(key, 0, value, replace=True)
+
+
+class Clock:
+    """A process' monotonic clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def consumer(store: RedisStore, clock: Callable[[], float] = monotonic, **options: Any) -> Consumer:
+    given = {"start": "beginning", "prefix": "", "types": None, "batch": 1, "ttl": _LONG, "later": "wait", **options}
+    one = Consumer(store.context, "mailer", clock=clock, **given)
+    run(store, one.open())
+    return one
+
+
+def run(store: RedisStore, operation: Operation[T]) -> T:
+    return store.run(operation, "test")
+
+
+def append_numbers(store: RedisStore, workflow_id: str, *numbers: int) -> None:
+    for number in numbers:
+        store.append(workflow_id, [{"n": number}])
+
+
+def number_of(commit: Any) -> int:
+    return commit.events[0]["n"]
+
+
+def test_a_consumer_that_stalls_past_its_lease_and_renews_it_skips_nothing(store: RedisStore) -> None:
+    append_numbers(store, "a", 1, 2, 3)
+    clock = Clock()
+    one = consumer(store, clock)
+    run(store, one.next_page(0.0))
+    clock.now += 2 * _LONG
+    assert one.take() is None  # another consumer may have the lease
+    run(store, one.beat())  # but none had
+    append_numbers(store, "a", 4)
+    found = []
+    while len(found) < 4 and run(store, one.next_page(0.0)):
+        while (commit := one.take()) is not None:
+            found.append(number_of(commit))
+    assert found == [1, 2, 3, 4]
+
+
+def test_an_import_at_a_lost_position_is_no_continuation(
+    store: RedisStore, client: redis.Redis, namespace: str, tmp_path: Any
+) -> None:
+    with RedisStore.from_url(store.url, namespace=f"{namespace}-from", partitions=1, feed=True) as other:
+        append_numbers(other, "imported", 1, 2, 3)
+        archive = tmp_path / "archive"
+        export(other, archive)
+        other.delete_namespace()
+    append_numbers(store, "a", 1)
+    loss = Loss(client, namespace)
+    append_numbers(store, "a", 2)
+    reader = store.feed(wait_s=0)
+    assert list(map(number_of, reader)) == [1, 2]
+    loss.happen()
+    append_numbers(store, "b", 2)
+    load(store, archive)
+    with pytest.raises(CommitsLost):
+        list(reader)
+
+
+def test_a_subscription_reports_events_that_the_server_has_lost(store: RedisStore, client: redis.Redis) -> None:
+    append_numbers(store, "a", 1, 2)
+    client.xtrim(store.context.keys.workflow("a").events, maxlen=1, approximate=False)
+    one = consumer(store)
+    with pytest.raises(CommitsLost):
+        for _ in range(3):
+            run(store, one.next_page(0.0))
+
+
+def test_deletions_of_a_lost_history_are_forgotten(store: RedisStore, client: redis.Redis, namespace: str) -> None:
+    append_numbers(store, "a", 1)
+    one = consumer(store)
+    loss = Loss(client, namespace)
+    append_numbers(store, "b", 2)
+    store.delete("b")
+    append_numbers(store, "a", 3, 4, 5)
+    run(store, one.next_page(0.0))
+    while one.take() is not None:
+        pass
+    loss.happen()
+    append_numbers(store, "a", 6)
+    append_numbers(store, "b", 7)
+    store.delete("b")
+    found = []
+    while not found or not one.at_end:
+        run(store, one.next_page(0.0))
+        while (commit := one.take()) is not None:
+            found.append(commit.deleted or number_of(commit))
+    assert found == [1, 6, True]
+
+
+def test_threads_may_ask_commits_of_one_page_for_their_positions() -> None:
+    class Slow:
+        """An entry at which another thread takes over, and asks for the positions after the second step."""
+
+        is_first = True
+
+        @property
+        def place(self) -> Place:
+            if self.is_first:
+                self.is_first = False
+                assert str(track.after(1)) == "1,7"
+            return Place(1)
+
+    steps = [
+        (SimpleNamespace(number=0), Slow()),
+        (SimpleNamespace(number=1), SimpleNamespace(place=Place(7))),
+    ]
+    track = Track([Place(), Place()], steps)  # type: ignore[arg-type]
+    assert [str(track.after(0)), str(track.after(1)), str(track.after(0))] == ["1,0", "1,7", "1,0"]
