@@ -23,10 +23,9 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed import FeedReader
-from runic_redis.operations.feed_losses import check_places
 from runic_redis.operations.feed_starts import Start, check_start
 from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again
-from runic_redis.operations.shares import Save, Share, Step, check_shares, find_changed, lease_lost
+from runic_redis.operations.shares import Save, Share, Step, check_shares, find_changed, find_lost, lease_lost
 from runic_redis.operations.sharing import Leases
 from runic_redis.operations.subscriptions import cannot_go_on, make_settings
 from runic_redis.positions import Place
@@ -151,8 +150,7 @@ class Consumer:
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
                 if now_s >= share.valid_until_s:
-                    # Even if the lease is renewed now, the reader is past commits that were not given out.
-                    self._leases.lose(share)
+                    self._leases.lose(share)  # even if it is renewed: the reader is past what is dropped here
                 if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
@@ -253,21 +251,15 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
-        is_feed_lost = False
-        for number, place in self._reader.places.items():
-            try:
-                yield from check_places(self._context, {number: place})
-            except CommitsLost:
-                is_feed_lost = True
-                _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
-                with self._lock:
-                    self._leases.lose(self._reading[number])
-        if not is_feed_lost:
+        lost = yield from find_lost(self._context, self._reader.places)
+        if not lost:
             # The feed is the one that was read. Events of a commit are missing.
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
+        _log.warning("The subscription %r goes on from its stored positions: %s", self.name, error)
+        with self._lock:
+            for number in lost:
+                self._leases.lose(self._reading[number])
         yield from self._leases.beat()
-
-    # Parked commits
 
     def _read_aside(self, shares: list[Share]) -> Operation[None]:
         """Read the commits that are put aside in some partitions."""
@@ -314,44 +306,47 @@ class Consumer:
             LeaseLost: another consumer gets some of them.
         """
         with self._lock:
-            self._settle(commit, why)
-
-    def _settle(self, commit: Commit, why: str | None) -> None:
-        count = next((count for count, step in enumerate(self._steps, 1) if step.commit is commit), 0)
-        done = [self._steps.popleft() for _ in range(count)]
-        if lost := [step for step in done if step.share.is_lost and step.commit is not None]:
-            self._steps.extendleft(step for step in reversed(done) if not step.share.is_lost)
-            self._behind = sum(step.commit is None for step in self._steps)
-            raise lease_lost(self.name, [step.share.partition for step in lost], None)
-        for step in done:
-            share, parked = step.share, step.parked
-            if step.commit is not None:
-                share.given -= 1
-                share.acked += 1
-                self._acked += 1
-                if step.commit is commit and why is not None:
-                    parked = self._parked(step, commit, why)
-                share.attempts, share.reason, share.died = 0, "", ""
-            share.merge(step.place, parked)
-            self._behind -= step.commit is None
-        # Commits that were put aside after the last one that is acknowledged.
-        if self._behind:
-            steps, self._steps = self._steps, deque()
-            for step in steps:
-                if step.commit is not None or step.share.given:
-                    self._steps.append(step)
-                else:
-                    step.share.merge(step.place, step.parked)
-                    self._behind -= 1
+            count = next((count for count, step in enumerate(self._steps, 1) if step.commit is commit), 0)
+            done = [self._steps.popleft() for _ in range(count)]
+            lost = [step.share.partition for step in done if step.share.is_lost and step.commit is not None]
+            for step in done:
+                share, parked = step.share, step.parked
+                self._behind -= step.commit is None
+                if share.is_lost:
+                    continue
+                if step.commit is not None:
+                    share.given -= 1
+                    share.acked += 1
+                    self._acked += 1
+                    if step.commit is commit and why is not None:
+                        parked = self._parked(step, commit, why)
+                    share.attempts, share.reason, share.died = 0, "", ""
+                share.merge(step.place, parked)
+            # Commits that were put aside after the last one that is acknowledged.
+            if self._behind:
+                steps, self._steps = self._steps, deque()
+                for step in steps:
+                    if step.commit is not None or step.share.given:
+                        self._steps.append(step)
+                    else:
+                        step.share.merge(step.place, step.parked)
+                        self._behind -= 1
+        if lost:
+            raise lease_lost(self.name, lost, None)
 
     def _parked(self, step: Step, commit: Commit, why: str) -> dict[str, str]:
         """Return the change that parks a commit which was given out."""
-        share = step.share
         place = step.place if step.place is not None else Place.parse(next(iter(step.parked)))
         now_ms = self._context.now_ms()
-        record = put_aside(commit, place, now_ms, state="parked", why=why, attempts=share.attempts)
-        insort(share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
+        record = put_aside(commit, place, now_ms, state="parked", why=why, attempts=step.share.attempts)
+        insort(step.share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
         return {str(place): record.encode()}
+
+    def has(self, commit: Commit) -> bool:
+        """Whether it still has the partition of a commit that was given out."""
+        with self._lock:
+            share = self._share_of(commit)
+            return share is not None and not share.is_lost
 
     def failures(self, commit: Commit) -> tuple[int, str]:
         """Return how often a commit that was given out has failed, and the last reason."""
@@ -396,10 +391,8 @@ class Consumer:
         with self._lock:
             shares = self._leases.shares.values()
             saves = [self._save(share, is_last=is_last) for share in shares if is_last or share.is_due]
-            commands = []
+            commands = [save.command(self._context, self.name) for save in saves]
             for save in saves:
-                self._calls += 1
-                commands.append(save.command(self._context, self.name, self._calls))
                 if save.is_release:
                     # Nothing more is given out, and it is not renewed. If this fails, the lease ends by itself.
                     self._leases.lose(save.share)
@@ -437,10 +430,9 @@ class Consumer:
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable
-        parked = dict(share.next_parked)
-        return Save(
-            *(share, share.next_place, parked, share.acked, share.attempts, share.reason, share.died, is_release)
-        )
+        self._calls += 1
+        what = share.next_place, dict(share.next_parked), share.acked, share.attempts, share.reason, share.died
+        return Save(self._calls, share, *what, is_release)
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""

@@ -1,12 +1,12 @@
 """The partitions that a consumer of a subscription has: their leases, and what is to be stored of each."""
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.errors import FeedTrimmed, LeaseLost
+from runic_redis.errors import CommitsLost, FeedTrimmed, LeaseLost
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed_losses import check_places
 from runic_redis.operations.feed_starts import find_places
@@ -40,6 +40,7 @@ class Share:
         given: how many commits were given out and are not acknowledged.
         acked: how many acknowledgements are not stored.
         has_tried: whether a failure, or an attempt, is not stored.
+        answered: the number of the last call that was answered.
         is_leaving: whether it is to be released, and nothing more of it is given out.
         is_lost: whether the lease is no longer the consumer's.
     """
@@ -59,6 +60,7 @@ class Share:
     given: int = 0
     acked: int = 0
     has_tried: bool = False
+    answered: int = 0
     is_leaving: bool = False
     is_lost: bool = False
 
@@ -139,8 +141,9 @@ class Step(NamedTuple):
 
 
 class Save(NamedTuple):
-    """What one call stores of a partition."""
+    """What one call stores of a partition: the `number`th call of its consumer."""
 
+    number: int
     share: Share
     place: Place
     parked: dict[str, str]
@@ -150,12 +153,12 @@ class Save(NamedTuple):
     died: str
     is_release: bool
 
-    def command(self, context: Context, name: str, number: int) -> Command:
-        """Return the call, the `number`th of its consumer."""
+    def command(self, context: Context, name: str) -> Command:
+        """Return the call."""
         share = self.share
         place = "" if self.place == share.place else str(self.place)
-        head = [str(share.token), str(number), place, str(self.attempts), self.reason, self.died]
-        head.append(str(int(self.is_release)))
+        head = [str(share.token), str(self.number), str(share.answered), place]
+        head += [str(self.attempts), self.reason, self.died, str(int(self.is_release))]
         keys = context.keys
         touched = [
             *(keys.subscription(name, share.partition), keys.parked(name, share.partition)),
@@ -167,6 +170,7 @@ class Save(NamedTuple):
     def settle(self) -> None:
         """Note that it is stored."""
         share = self.share
+        share.answered = self.number
         share.place = self.place
         share.acked -= self.acked
         is_stored = (share.attempts, share.reason, share.died) == (self.attempts, self.reason, self.died)
@@ -202,6 +206,17 @@ def check_shares(context: Context, shares: Sequence[Share], *, can_rebuild: bool
                 yield from check_places(context, {share.partition: share.place})
             except FeedTrimmed:
                 share.place = share.next_place = starts[share.partition]
+
+
+def find_lost(context: Context, places: Mapping[int, Place]) -> Operation[list[int]]:
+    """Return the partitions in which the server has lost commits before a reader's place."""
+    lost: list[int] = []
+    for number, place in places.items():
+        try:
+            yield from check_places(context, {number: place})
+        except CommitsLost:
+            lost.append(number)
+    return lost
 
 
 def lease_lost(name: str, partitions: Sequence[int], owner: str | None, *, feed_has_changed: bool = False) -> LeaseLost:

@@ -334,7 +334,7 @@ class ProjectionContract(Contract):
         runner, _ = store.run(acquire_projection(store.context, "p", 1, SETTINGS, "me", 10_000), "projection")
         start = Positions.start(store.context.keys.partitions)
         saves = [Saved(number, start, store.encode_state(number)) for number in (1, 2, 3)]
-        for save in (saves[0], saves[2], saves[1], saves[2]):
+        for save in (saves[0], saves[2], saves[1]):
             store.run(save_projection(store.context, runner, save, ""), "projection")
         assert store.load_projection("p").state == 3
         assert runner == Runner("p", 1, runner.token)
