@@ -17,6 +17,8 @@ from runic_redis import RedisStore
 _ROUNDS = 2_000
 # The work is over when no commit comes for this time, which is not measured.
 _IDLE_S = 0.5
+# By then each consumer has its share, unless another one has failed.
+_SHARING_S = 30.0
 
 
 def answer(value: Any) -> None:
@@ -28,7 +30,10 @@ with RedisStore.from_url(url, namespace=namespace, partitions=None) as store:
     for line in sys.stdin:
         name, share = line.split()
         with store.subscribe(name, batch=100, ttl=1.0, wait_s=_IDLE_S) as subscription:
+            late = time.monotonic() + _SHARING_S
             while len(subscription.partitions) != int(share):
+                if time.monotonic() > late:
+                    sys.exit("the consumers did not share the partitions")
                 time.sleep(0.01)
             answer("ready")
             sys.stdin.readline()

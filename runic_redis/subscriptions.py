@@ -211,14 +211,17 @@ class Subscription(_Named, Iterator[Commit]):
             if retries.parks(count):
                 self._tolerate(self.park, commit, why or death_text(count))
                 return
-            if consumer.begin(commit) and not self._tolerate(self._flush):
-                return
+            if consumer.begin(commit):
+                self._tolerate(self._flush)
+                if not consumer.has(commit):
+                    return
             try:
                 handler(commit)
             except Exception as error:
                 count, why = consumer.fail(commit, failure_text(error)), failure_text(error)
                 log_failure(self.name, commit, count, error)
-                if not self._tolerate(self._flush):
+                self._tolerate(self._flush)
+                if not consumer.has(commit):
                     return
                 if retries.stops(count):
                     raise
@@ -228,14 +231,12 @@ class Subscription(_Named, Iterator[Commit]):
             self._tolerate(self.ack, commit)
             return
 
-    def _tolerate(self, call: Callable[..., None], *args: Any) -> bool:
-        """Store something in `run`. Return whether this consumer still has the partition of the commit."""
+    def _tolerate(self, call: Callable[..., None], *args: Any) -> None:
+        """Store something in `run`, which goes on without partitions that are lost."""
         try:
             call(*args)
         except LeaseLost as error:
             _log.warning("%s", error)
-            return False
-        return True
 
     def close(self) -> None:
         """Store what is acknowledged, release the partitions, and end iteration.
@@ -398,14 +399,17 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
             if retries.parks(count):
                 await self._tolerate(self.park(commit, why or death_text(count)))
                 return
-            if consumer.begin(commit) and not await self._tolerate(self._flush()):
-                return
+            if consumer.begin(commit):
+                await self._tolerate(self._flush())
+                if not consumer.has(commit):
+                    return
             try:
                 await handler(commit)
             except Exception as error:
                 count, why = consumer.fail(commit, failure_text(error)), failure_text(error)
                 log_failure(self.name, commit, count, error)
-                if not await self._tolerate(self._flush()):
+                await self._tolerate(self._flush())
+                if not consumer.has(commit):
                     return
                 if retries.stops(count):
                     raise
@@ -415,14 +419,12 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
             await self._tolerate(self.ack(commit))
             return
 
-    async def _tolerate(self, storing: Coroutine[Any, Any, None]) -> bool:
-        """Store something in `run`. Return whether this consumer still has the partition of the commit."""
+    async def _tolerate(self, storing: Coroutine[Any, Any, None]) -> None:
+        """Store something in `run`, which goes on without partitions that are lost."""
         try:
             await storing
         except LeaseLost as error:
             _log.warning("%s", error)
-            return False
-        return True
 
     async def aclose(self) -> None:
         """Store what is acknowledged, release the partitions, and end iteration.

@@ -1,9 +1,10 @@
 """A process that runs a projection until it is killed."""
 
+import logging
 import sys
 from typing import Any
 
-from runic_redis import Commit, EveryEvents, LeaseLost, RedisStore, projection
+from runic_redis import Commit, EveryEvents, LeaseLost, RedisStore, StoreUnavailable, projection
 
 NAME = "sums"
 TTL_S = 0.3
@@ -23,6 +24,8 @@ def initial() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # Standard error is for errors.
+    logging.disable(logging.WARNING)
     url, namespace = sys.argv[1:]
     with RedisStore.from_url(url, namespace=namespace, partitions=4, feed=True) as store:
         while True:
@@ -30,5 +33,5 @@ if __name__ == "__main__":
                 with projection(store, NAME, apply, initial, policy=EveryEvents(5), ttl=TTL_S) as sums:
                     print("entered", sums.state["sum"], flush=True)
                     sums.run()
-            except LeaseLost:
+            except (LeaseLost, StoreUnavailable):
                 print("lost", flush=True)

@@ -159,7 +159,8 @@ def test_the_tour_calls_every_method_of_a_store() -> None:
 def test_the_rule_names_every_command_of_the_scripts() -> None:
     allowed = set(
         re.findall(
-            r"\+(\S+)", " ".join((EVERYTHING, *map(RULES.get, ("durability replicated(n)", FEED, COMMAND_LINE))))
+            r"\+(\S+)",
+            " ".join((EVERYTHING, *map(RULES.get, ("durability replicated(n)", "subscriptions", FEED, COMMAND_LINE)))),
         )
     )
     for path in scripts_directory().glob("*.lua"):
@@ -307,6 +308,17 @@ def test_what_the_command_line_adds(server: RunningServer, namespace: str) -> No
 
     with server.client() as admin:
         needs(COMMAND_LINE, use, [admin], namespace)
+
+
+def test_what_subscriptions_add(server: RunningServer, open_url: Any, namespace: str) -> None:
+    def use(login: str) -> None:
+        with open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store:
+            store.append("order-1", numbered(1))
+            with store.subscribe("mailer") as subscription:
+                subscription.ack(next(subscription))
+
+    with server.client() as admin:
+        needs("subscriptions", use, [admin], namespace)
 
 
 def test_what_a_feed_adds_where_a_stream_is_damaged(server: RunningServer, open_url: Any, namespace: str) -> None:

@@ -457,6 +457,30 @@ def test_stats_count_and_measure(run: Run, shop: RedisStore) -> None:
     assert 0 <= found["slowest_partition"]["number"] < 7
     assert found["slowest_partition"]["milliseconds"] >= found["median_partition_milliseconds"] > 0
     assert "slowest partition" in run("stats").out
+    assert found["feed"] is None
+
+
+@pytest.mark.parametrize(("days", "text"), [(7, "kept for 7 days"), (1, "kept for 1 day"), (None, "kept for ever")])
+def test_stats_and_doctor_tell_the_size_of_the_feed(
+    run: Run, valkey: RunningServer, namespace: str, days: float | None, text: str
+) -> None:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace, feed=True, feed_days=days) as store,
+        valkey.client() as client,
+    ):
+        store.append_many([("order-1", [{"n": 1}]), ("order-2", [{"n": 1}])])
+        (found,) = run("stats", "--json").lines
+        assert found["feed"] == {"entries": 2, "days": days}
+        assert found["memory_bytes"]["feed"] > 0
+        assert f"2 entries, {text}" in run("stats").out
+        (check,) = [one for one in run("doctor", "--json").lines if one["name"] == "feed"]
+        assert (check["verdict"], check["found"]) == ("good", f"2 entries, {text}")
+        client.hset(store.context.keys.config, "feed_days", "some")
+        (check,) = [one for one in run("doctor", "--json").lines if one["name"] == "feed"]
+        assert check["verdict"] == "bad"
+        assert "Set it by HSET" in check["advice"]
+        store.delete_namespace()
+        assert client.keys(f"{{{namespace}[:}}]*") == []
 
 
 def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:

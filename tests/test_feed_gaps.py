@@ -1,6 +1,7 @@
 """The feed and its subscriptions have no silent gaps: readers that stall, servers that lose data, sizes, threads."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 import redis
 
-from runic_redis import CommitsLost, RedisStore
+from runic_redis import CommitsLost, LeaseLost, RedisStore
 from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
 from runic_redis.positions import Place
@@ -77,6 +78,15 @@ def append_numbers(store: RedisStore, workflow_id: str, *numbers: int) -> None:
         store.append(workflow_id, [{"n": number}])
 
 
+def bring(store: RedisStore, namespace: str, directory: Path, *numbers: int) -> None:
+    """Import a workflow with these commits."""
+    with RedisStore.from_url(store.url, namespace=f"{namespace}-from", partitions=1) as other:
+        append_numbers(other, "imported", *numbers)
+        export(other, directory / "archive")
+        other.delete_namespace()
+    load(store, directory / "archive")
+
+
 def number_of(commit: Any) -> int:
     return commit.events[0]["n"]
 
@@ -98,13 +108,8 @@ def test_a_consumer_that_stalls_past_its_lease_and_renews_it_skips_nothing(store
 
 
 def test_an_import_at_a_lost_position_is_no_continuation(
-    store: RedisStore, client: redis.Redis, namespace: str, tmp_path: Any
+    store: RedisStore, client: redis.Redis, namespace: str, tmp_path: Path
 ) -> None:
-    with RedisStore.from_url(store.url, namespace=f"{namespace}-from", partitions=1, feed=True) as other:
-        append_numbers(other, "imported", 1, 2, 3)
-        archive = tmp_path / "archive"
-        export(other, archive)
-        other.delete_namespace()
     append_numbers(store, "a", 1)
     loss = Loss(client, namespace)
     append_numbers(store, "a", 2)
@@ -112,7 +117,7 @@ def test_an_import_at_a_lost_position_is_no_continuation(
     assert list(map(number_of, reader)) == [1, 2]
     loss.happen()
     append_numbers(store, "b", 2)
-    load(store, archive)
+    bring(store, namespace, tmp_path, 3, 4)
     with pytest.raises(CommitsLost):
         list(reader)
 
@@ -167,3 +172,69 @@ def test_threads_may_ask_commits_of_one_page_for_their_positions() -> None:
     ]
     track = Track([Place(), Place()], steps)  # type: ignore[arg-type]
     assert [str(track.after(0)), str(track.after(1)), str(track.after(0))] == ["1,0", "1,7", "1,0"]
+
+
+def test_reading_ends_inside_an_import(store: RedisStore, namespace: str, tmp_path: Path) -> None:
+    bring(store, namespace, tmp_path, 1, 2, 3)
+    commits = list(store.feed(wait_s=0))
+    assert list(map(number_of, commits)) == [1, 2, 3]
+    for count, commit in enumerate(commits, 1):
+        found = store.feed(wait_s=0, until=commit.positions)
+        assert [number_of(one) for one in found] == list(range(1, count + 1))
+        assert found.positions == commit.positions
+
+
+def test_what_a_failover_lost_of_parked_commits_is_delivered_again(
+    store: RedisStore, client: redis.Redis, namespace: str
+) -> None:
+    append_numbers(store, "a", 1)
+    append_numbers(store, "b", 2)
+    with store.subscribe("mailer", ttl=_LONG, wait_s=0) as subscription:
+        first = next(subscription)
+        loss = Loss(client, namespace, "subscription:", "parked:")
+        subscription.park(first, "no")
+        loss.happen()
+        second = next(subscription)
+        with pytest.raises(LeaseLost):
+            subscription.ack(second)
+        subscription._renew()
+        assert list(map(number_of, subscription)) == [1, 2]
+
+
+def test_a_commit_whose_handler_failed_is_handled_again_if_another_partition_is_lost(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store:
+        first, second = "d", "a"  # in partitions 0 and 1
+        append_numbers(store, first, 1)
+        append_numbers(store, second, 2)
+        handled: list[int] = []
+
+        def handle(commit: Any) -> None:
+            handled.append(number_of(commit))
+            if handled == [1, 2]:
+                # The first partition moves to another consumer.
+                key = store.context.keys.subscription("mailer", store.context.keys.partition_of(first))
+                client.hset(key, mapping={"owner": "other", "fence": 2**53 - 1})
+                raise ValueError("no")
+
+        with store.subscribe("mailer", ttl=_LONG, wait_s=0, batch=10) as subscription:
+            subscription.run(handle, first_delay=0)
+        assert handled == [1, 2, 2]
+
+
+def test_an_acknowledgement_counts_in_the_partitions_that_are_left(
+    valkey: RunningServer, client: redis.Redis, namespace: str
+) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store:
+        first, second = "d", "a"  # in partitions 0 and 1
+        append_numbers(store, first, 1)
+        append_numbers(store, second, 2)
+        with store.subscribe("mailer", ttl=_LONG, wait_s=0) as subscription:
+            commits = list(subscription)
+            client.hset(store.context.keys.subscription("mailer", commits[0].partition), "owner", "other")
+            client.hset(store.context.keys.subscription("mailer", commits[0].partition), "fence", 2**53 - 1)
+            subscription._renew()
+            with pytest.raises(LeaseLost):
+                subscription.ack(commits[1])
+        assert [one.position for one in store.subscriptions()[0].positions.places] == [0, 1]

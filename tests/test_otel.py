@@ -29,6 +29,7 @@ from runic_redis import (
     RedisStore,
     StoreError,
     WorkflowNotFound,
+    projection,
     replicated,
 )
 from runic_redis.otel import context_of, instrument
@@ -527,6 +528,23 @@ def test_a_subscription_receives_and_acknowledges(
     (lag,) = telemetry.points("runic_redis.feed.lag")
     assert lag.attributes["messaging.operation.name"] == "subscribe"
     assert lag.count == 3
+
+
+def test_a_projection_receives_pages_of_the_feed(valkey: RunningServer, namespace: str, telemetry: Telemetry) -> None:
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as store:
+        store.append("v", [{"n": 1}])
+        telemetry.instrument(store)
+        store.append("w", [{"n": 2}] * 3)
+        with projection(store, "count", lambda state, commit: state + len(commit.events), 0) as counted:
+            (sent,) = [span for span in telemetry.spans() if span.kind == SpanKind.PRODUCER]
+            counted.catch_up()
+            assert counted.state == 4
+            (read,) = [span for span in telemetry.spans() if span.kind == SpanKind.CONSUMER]
+            assert (read.name, links(read)) == (f"feed {namespace}", [context_id(sent)])
+            assert (read.attributes or {})["messaging.batch.message_count"] == 4
+        store.subscriptions()
+    (behind,) = telemetry.points("runic_redis.subscription.lag.events")
+    assert (behind.value, behind.attributes["messaging.consumer.group.name"]) == (0, "count")
 
 
 def test_the_lag_of_a_feed_is_the_age_of_the_last_commit(

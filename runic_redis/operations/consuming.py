@@ -151,8 +151,7 @@ class Consumer:
             while self._buffer:
                 share, commit, record = self._buffer.popleft()
                 if now_s >= share.valid_until_s:
-                    # Even if the lease is renewed now, the reader is past commits that were not given out.
-                    self._leases.lose(share)
+                    self._leases.lose(share)  # even if it is renewed: the reader is past what is dropped here
                 if share.is_lost or share.is_leaving:
                     continue  # another consumer is to get it, or this one under another lease
                 behind = share.records.get(commit.workflow_id)
@@ -269,7 +268,7 @@ class Consumer:
                     self._leases.lose(self._reading[number])
         if not is_feed_lost:
             # The feed is the one that was read. Events of a commit are missing.
-            raise self._with_remedy(error) from error
+            raise cannot_go_on(self.name, error) from error
         yield from self._leases.beat()
 
     # Parked commits
@@ -324,13 +323,11 @@ class Consumer:
     def _settle(self, commit: Commit, why: str | None) -> None:
         count = next((count for count, step in enumerate(self._steps, 1) if step.commit is commit), 0)
         done = [self._steps.popleft() for _ in range(count)]
-        if lost := [step for step in done if step.share.is_lost and step.commit is not None]:
-            self._steps.extendleft(step for step in reversed(done) if not step.share.is_lost)
-            self._behind = sum(step.commit is None for step in self._steps)
-            raise lease_lost(self.name, [step.share.partition for step in lost], None)
+        lost = [step.share.partition for step in done if step.share.is_lost and step.commit is not None]
         for step in done:
-            share = step.share
-            parked = step.parked
+            share, parked = step.share, step.parked
+            if share.is_lost:
+                continue
             if step.commit is not None:
                 share.given -= 1
                 share.acked += 1
@@ -349,6 +346,8 @@ class Consumer:
                 else:
                     step.share.merge(step.place, step.parked)
                     self._behind -= 1
+        if lost:
+            raise lease_lost(self.name, lost, None)
 
     def _parked(self, step: Step, commit: Commit, why: str) -> dict[str, str]:
         """Return the change that parks a commit which was given out."""
@@ -358,6 +357,12 @@ class Consumer:
         record = put_aside(commit, place, now_ms, state="parked", why=why, attempts=share.attempts)
         insort(share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
         return {str(place): record.encode()}
+
+    def has(self, commit: Commit) -> bool:
+        """Whether it still has the partition of a commit that was given out."""
+        with self._lock:
+            share = self._share_of(commit)
+            return share is not None and not share.is_lost
 
     def failures(self, commit: Commit) -> tuple[int, str]:
         """Return how often a commit that was given out has failed, and the last reason."""
@@ -402,10 +407,8 @@ class Consumer:
         with self._lock:
             shares = self._leases.shares.values()
             saves = [self._save(share, is_last=is_last) for share in shares if is_last or share.is_due]
-            commands = []
+            commands = [save.command(self._context, self.name) for save in saves]
             for save in saves:
-                self._calls += 1
-                commands.append(save.command(self._context, self.name, self._calls))
                 if save.is_release:
                     # Nothing more is given out, and it is not renewed. If this fails, the lease ends by itself.
                     self._leases.lose(save.share)
@@ -443,10 +446,9 @@ class Consumer:
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable
-        parked = dict(share.next_parked)
-        return Save(
-            *(share, share.next_place, parked, share.acked, share.attempts, share.reason, share.died, is_release)
-        )
+        self._calls += 1
+        what = share.next_place, dict(share.next_parked), share.acked, share.attempts, share.reason, share.died
+        return Save(self._calls, share, *what, is_release)
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""

@@ -389,16 +389,20 @@ class FeedReader:
             return []
         steps: list[tuple[Source, FeedEntry]] = []
         parts: list[list[Any]] = []
+        end = entry.position if source.until is None else min(source.until, entry.position)
         for some in whole_commits(found, is_last=len(found) <= count):
             cursor = entry_cursor(some[-1], keys.events)
             position = entry.position - (entry.cursor - cursor)
-            is_end = position == entry.position
-            ms = entry.ms if is_end else 0
+            if position > end:
+                source.entries.popleft()
+                break
+            ms = entry.ms if position == entry.position else 0
             steps.append((source, FeedEntry(position, ms, COMMIT, cursor - after, cursor, workflow_id, 0)))
             parts.append([entry_parts(one) for one in some])
             after = cursor
-            if is_end:
+            if position == end:
                 source.entries.popleft()
+                break
         # A commit of many entries may not have fit.
         fitting = min(_IMPORT_ENTRIES, _IMPORT_BYTES // max(1, read_cursor(largest, keys.meta)))
         source.import_entries = max(1, fitting) if parts else 2 * count

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry, read_entry
+from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedEntry, read_entry
 from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, call_script
@@ -17,6 +17,7 @@ class Source:
     Attributes:
         number: the partition's number.
         key: the key of its feed.
+        until: the position at which to end; None to go on.
         place: the place after the last commit that was returned.
         paged: the place after the last entry that is in a page.
         entries: entries that were read ahead.
@@ -29,13 +30,13 @@ class Source:
     """
 
     __slots__ = (
-        *("_until", "at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number"),
-        *("paged", "place", "read_to", "rebuilder"),
+        *("at_end", "entries", "events_prefix", "import_entries", "is_done", "key", "number"),
+        *("paged", "place", "read_to", "rebuilder", "until"),
     )
 
     def __init__(self, context: Context, number: int, place: Place, until: int | None) -> None:
         self.number = number
-        self._until = until
+        self.until = until
         self.key = context.keys.feed(number)
         self.events_prefix = context.keys.events(number, "")
         self.reset(place)
@@ -46,7 +47,7 @@ class Source:
         self.entries: deque[FeedEntry] = deque()
         self.read_to = place.position
         self.at_end = False
-        self.is_done = self._until is not None and place.position >= self._until and place.rebuilding is None
+        self.is_done = self.until is not None and place.position >= self.until and place.rebuilding is None
         self.import_entries = 1
         self.rebuilder: Rebuilder | None = None
 
@@ -58,20 +59,23 @@ class Source:
 
     def take(self, reply: Sequence[Any]) -> bool:
         """Add entries that were read. Return whether they follow those before them without a gap."""
-        key, entries, read_to, until = self.key, self.entries, self.read_to, self._until
+        key, entries, read_to, until = self.key, self.entries, self.read_to, self.until
         for raw in reply:
             entry = read_entry(raw, key)
             position = entry.position
-            if until is not None and position > until:
+            start = position - entry.span
+            # An import is one entry for many commits, and some of them may be wanted.
+            if until is not None and position > until and not (entry.kind is IMPORTED and start < until):
                 self.is_done = True
                 break
-            start = position - entry.span
             # The reader's place may be inside an import, which has one entry.
             if start != read_to and not (start < read_to == self.place.position and not entries):
                 return False
             entries.append(entry)
             self.read_to = read_to = position
-            self.is_done = position == until
+            if until is not None and position >= until:
+                self.is_done = True
+                break
         return True
 
 

@@ -38,6 +38,7 @@ class Share:
         given: how many commits were given out and are not acknowledged.
         acked: how many acknowledgements are not stored.
         has_tried: whether a failure, or an attempt, is not stored.
+        answered: the number of the last call that was answered.
         is_leaving: whether it is to be released, and nothing more of it is given out.
         is_lost: whether the lease is no longer the consumer's.
     """
@@ -57,6 +58,7 @@ class Share:
     given: int = 0
     acked: int = 0
     has_tried: bool = False
+    answered: int = 0
     is_leaving: bool = False
     is_lost: bool = False
 
@@ -137,8 +139,9 @@ class Step(NamedTuple):
 
 
 class Save(NamedTuple):
-    """What one call stores of a partition."""
+    """What one call stores of a partition: the `number`th call of its consumer."""
 
+    number: int
     share: Share
     place: Place
     parked: dict[str, str]
@@ -148,12 +151,12 @@ class Save(NamedTuple):
     died: str
     is_release: bool
 
-    def command(self, context: Context, name: str, number: int) -> Command:
-        """Return the call, the `number`th of its consumer."""
+    def command(self, context: Context, name: str) -> Command:
+        """Return the call."""
         share = self.share
         place = "" if self.place == share.place else str(self.place)
-        head = [str(share.token), str(number), place, str(self.attempts), self.reason, self.died]
-        head.append(str(int(self.is_release)))
+        head = [str(share.token), str(self.number), str(share.answered), place]
+        head += [str(self.attempts), self.reason, self.died, str(int(self.is_release))]
         keys = context.keys
         touched = [
             *(keys.subscription(name, share.partition), keys.parked(name, share.partition)),
@@ -165,6 +168,7 @@ class Save(NamedTuple):
     def settle(self) -> None:
         """Note that it is stored."""
         share = self.share
+        share.answered = self.number
         share.place = self.place
         share.acked -= self.acked
         is_stored = (share.attempts, share.reason, share.died) == (self.attempts, self.reason, self.died)

@@ -239,7 +239,7 @@ class ProjectionCore(Generic[State]):
     def _next_page(self, reader: FeedReader, wait_s: float) -> Steps[Sequence[Commit] | None]:
         """Return the next commits; None if the projection was stopped while it waited for them."""
         try:
-            page: Sequence[Commit] = yield self._call(reader.next_page(wait_s))
+            page: Sequence[Commit] = yield self._call(reader.next_page(wait_s), "feed")
         except StoreError:
             if not self._stop.is_set:
                 raise
@@ -298,8 +298,8 @@ class ProjectionCore(Generic[State]):
             raise
         return result
 
-    def _call(self, operation: Operation[Any]) -> StoreCall:
-        return StoreCall("run", (operation, "projection"))
+    def _call(self, operation: Operation[Any], name: str = "projection") -> StoreCall:
+        return StoreCall("run", (operation, name))
 
     def _require_usable(self) -> None:
         if self._problem is not None:

@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from runic_redis import Durability, StoreError
-from tests.chaos.clients import Crew, is_by_design
+from tests.chaos.clients import is_by_design
 from tests.chaos.history import View
+from tests.chaos.staff import Staff
 from tests.servers import RunningServer
 
 __all__ = ["ASIDE", "EVERY_FACE", "NAMESPACE", "PARTITIONS", "QUICK", "SYNCED", "Kind", "Rig"]
@@ -30,7 +31,7 @@ class Rig:
 
     Attributes:
         url: the URL that clients use.
-        befall: causes one fault while clients work, and ends it.
+        befall: causes one fault while clients work, and ends it. It gets the `Crew`, or the `Staff`.
         primaries: the servers that hold the data.
         durability: the durability of the clients' writes.
         may_lose: acknowledged commits may be lost. Each workflow then has one writer, which must notice.
@@ -43,10 +44,11 @@ class Rig:
             without a rest would use up the processor meanwhile.
         busy: the one workflow to which all clients append, doing nothing else. None for the usual mixture.
         found: violations that the kind itself finds, while clients work or afterwards.
+        team: starts processes that work in place of the clients: gets the seed of their random choices.
     """
 
     url: str
-    befall: Callable[[Crew], None]
+    befall: Callable[[Any], None]
     primaries: Callable[[], list[RunningServer]]
     durability: Durability = "memory"
     may_lose: bool = False
@@ -57,6 +59,7 @@ class Rig:
     rest_s: float = 0.005
     busy: View | None = None
     found: list[str] = field(default_factory=list)
+    team: Callable[[str], Staff] | None = None
 
 
 # Runs servers in a directory until the block ends.

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from runic_redis import AsyncRedisStore, RedisStore, replicated
-from tests.chaos import clock, cluster, failover, interrupts, lateness, network, server
+from tests.chaos import clock, cluster, failover, following, interrupts, lateness, network, server
 from tests.chaos.clients import Crew, Interrupted, read_back
 from tests.chaos.history import Verdict, judge
 from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
@@ -40,6 +40,12 @@ KINDS: Mapping[str, Kind] = {
     "failovers-memory": failover.failovers("memory", 2),
     "reshards": cluster.reshards,
     "losses": cluster.losses,
+    "consumers": following.consumers(following.unsteady),
+    "consumers-load": following.consumers_of_many,
+    "consumers-failovers": following.consumers(failover.failovers(replicated(1), 1)),
+    "consumers-reshards": following.consumers(cluster.reshards),
+    "projections": following.projections(following.unsteady),
+    "projections-failovers": following.projections(failover.failovers(replicated(1), 1)),
 }
 
 
@@ -94,35 +100,44 @@ def run_kind(
     """
     row = Row(name)
     source = Random(seed)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as directory, KINDS[name](Path(directory), source) as rig:
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as directory,
+        KINDS[name](Path(directory), source) as rig,
+    ):
         with ExitStack() as stack:
-            crew = Crew(
-                _stores(rig, stack, source),
-                seed,
-                expects=rig.expects,
-                one_writer=rig.may_lose,
-                may_go_back=rig.may_go_back,
-                rest_s=rig.rest_s,
-                busy=rig.busy,
-            )
-            crew.start()
+            team = _crew(rig, stack, seed, source) if rig.team is None else rig.team(seed)
             over_s = time.monotonic() + (seconds or float("inf"))
             try:
-                crew.await_progress()
+                team.await_progress()
                 while row.faults < (faults or float("inf")) and time.monotonic() < over_s:
-                    rig.befall(crew)
+                    rig.befall(team)
                     row.faults += 1
                     tell(row)
-                crew.await_progress()
-            except AssertionError as error:  # the clients made no progress
+                team.await_progress()
+            except AssertionError as error:  # no progress was made
                 row.errors.append(str(error))
             finally:
-                crew.stop()
-        row.errors += crew.errors()
-        row.longest_outage_s = crew.longest_outage_s
-        row.verdict = _judge(rig, crew)
+                team.stop()
+        row.errors += team.errors()
+        row.longest_outage_s = team.longest_outage_s
+        row.verdict = _judge(rig, team) if isinstance(team, Crew) else team.judge()
     row.verdict.wrong += rig.found
     return row
+
+
+def _crew(rig: Rig, stack: ExitStack, seed: str, source: Random) -> Crew:
+    """Start the clients, each with its store."""
+    crew = Crew(
+        _stores(rig, stack, source),
+        seed,
+        expects=rig.expects,
+        one_writer=rig.may_lose,
+        may_go_back=rig.may_go_back,
+        rest_s=rig.rest_s,
+        busy=rig.busy,
+    )
+    crew.start()
+    return crew
 
 
 class _Asyncio(BlockingStore):
