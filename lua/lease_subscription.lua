@@ -3,7 +3,6 @@
 -- KEYS[1]  subscription  hash of the partition in the subscription: position, owner, fence, until, lease_ms, attempts,
 --                        reason, died, sequence, changes
 -- KEYS[2]  parked        hash of the partition's parked commits in the subscription
--- KEYS[3]  partition     hash of the partition: position
 -- ARGV[1]  consumer
 -- ARGV[2]  how long the lease lasts, in milliseconds
 -- ARGV[3]  the fencing token that the consumer has seen last
@@ -23,7 +22,7 @@
 --@include numbers
 --@include clock
 
-local subscription, parked, partition = KEYS[1], KEYS[2], KEYS[3]
+local subscription, parked = KEYS[1], KEYS[2]
 local consumer, ttl_ms, seen, start = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local state = redis.call('HMGET', subscription, 'owner', 'fence', 'until', 'lease_ms', 'position', 'attempts',
@@ -31,8 +30,6 @@ local state = redis.call('HMGET', subscription, 'owner', 'fence', 'until', 'leas
 local owner, fence, ends, lasts = state[1], as_count(state[2]), as_count(state[3]), as_count(state[4])
 local position, attempts, died = state[5], as_count(state[6]), state[7] or ''
 if not fence or not ends or not lasts or not attempts then return redis.error_reply('DAMAGED subscription') end
-local last = as_count(redis.call('HGET', partition, 'position'))
-if not last then return redis.error_reply('DAMAGED position') end
 local size = redis.call('HLEN', parked)
 local micros, ms = now()
 
@@ -41,7 +38,7 @@ if owner ~= consumer then
   local left = ends - ms
   if int(fence) ~= seen or (owner and left > 0 and left <= lasts) then return false end
   position = position or start
-  if owner and (as_count(string.match(position, '^%d+')) or 0) < last then
+  if owner then
     if died == 'trying' then attempts = attempts + 1 end
     died = 'suspect'
     redis.call('HSET', subscription, 'died', died)

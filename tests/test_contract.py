@@ -9,13 +9,19 @@ from zlib import crc32
 
 import pytest
 
-from runic_redis.testing import FeedContract, ProjectionContract, StoreContract, SubscriptionContract
+from runic_redis.testing import (
+    FeedContract,
+    ProjectionContract,
+    ProjectionRunnerContract,
+    StoreContract,
+    SubscriptionContract,
+)
 from tests import servers
 from tests.feed_damage import FeedDamage
 from tests.portal import open_store
 
 FACES = [("sync", 2), ("asyncio", 3), ("sync", 3), ("asyncio", 2)]
-NEED_FEED = (FeedContract, ProjectionContract, SubscriptionContract, FeedDamage)
+NEED_FEED = (FeedContract, ProjectionContract, ProjectionRunnerContract, SubscriptionContract, FeedDamage)
 SERVERS = ("TestMemory", "TestEmbedded", "TestRedis62", "TestCluster", "TestRedisOnPath")
 
 

@@ -241,12 +241,11 @@ def test_a_projection_has_the_kind_of_store_of_its_flavour(namespace: str) -> No
 
 
 def test_the_name_of_a_subscription_is_taken(board: Board) -> None:
-    client, key = board.store._connected.server._client, board.store.context.keys.subscriptions
-    board.store.append("order-1", [{"n": 1}])
-    client.hset(key, "mailer", '{"kind": "subscription"}')
+    with board.store.subscribe("mailer", wait_s=0) as subscription:
+        assert list(subscription) == []
     with pytest.raises(InvalidArgument, match="is the name of a subscription"), board.enter("mailer", count, 0):
         pass
-    client.hset(key, "mailer", "x")
+    board.store._connected.server._client.hset(board.store.context.keys.subscriptions, "mailer", "x")
     with pytest.raises(DecodeError, match="damaged"), board.enter("mailer", count, 0):
         pass
 

@@ -23,10 +23,9 @@ from runic_redis.errors import (
 )
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.feed import FeedReader
-from runic_redis.operations.feed_losses import check_places
-from runic_redis.operations.feed_starts import Start, check_start, find_places
+from runic_redis.operations.feed_starts import Start, check_start
 from runic_redis.operations.parking import Parked, State, load_parked, put_aside, read_again
-from runic_redis.operations.shares import Save, Share, Step, find_changed, lease_lost
+from runic_redis.operations.shares import Save, Share, Step, check_shares, find_changed, find_lost, lease_lost
 from runic_redis.operations.sharing import Leases
 from runic_redis.operations.subscriptions import cannot_go_on, make_settings
 from runic_redis.positions import Place
@@ -234,15 +233,10 @@ class Consumer:
             del self._reading[number]
         if not new:
             return
-        for share in new:
-            try:
-                yield from check_places(self._context, {share.partition: share.place})
-            except FeedTrimmed as error:
-                if self._start != "rebuild":
-                    raise cannot_go_on(self.name, error) from error
-                share.place = share.next_place = (yield from find_places(self._context, "rebuild"))[share.partition]
-            except CommitsLost as error:
-                raise cannot_go_on(self.name, error) from error
+        try:
+            yield from check_shares(self._context, new, can_rebuild=self._start == "rebuild")
+        except (CommitsLost, FeedTrimmed) as error:
+            raise cannot_go_on(self.name, error) from error
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -257,21 +251,15 @@ class Consumer:
 
     def _recover(self, error: CommitsLost) -> Operation[None]:
         """Go on from the stored positions where the server has lost commits that were read."""
-        is_feed_lost = False
-        for number, place in self._reader.places.items():
-            try:
-                yield from check_places(self._context, {number: place})
-            except CommitsLost:
-                is_feed_lost = True
-                _log.warning("The subscription %r goes on from its stored position: %s", self.name, error)
-                with self._lock:
-                    self._leases.lose(self._reading[number])
-        if not is_feed_lost:
+        lost = yield from find_lost(self._context, self._reader.places)
+        if not lost:
             # The feed is the one that was read. Events of a commit are missing.
             raise cannot_go_on(self.name, error) from error
+        _log.warning("The subscription %r goes on from its stored positions: %s", self.name, error)
+        with self._lock:
+            for number in lost:
+                self._leases.lose(self._reading[number])
         yield from self._leases.beat()
-
-    # Parked commits
 
     def _read_aside(self, shares: list[Share]) -> Operation[None]:
         """Read the commits that are put aside in some partitions."""
@@ -318,44 +306,40 @@ class Consumer:
             LeaseLost: another consumer gets some of them.
         """
         with self._lock:
-            self._settle(commit, why)
-
-    def _settle(self, commit: Commit, why: str | None) -> None:
-        count = next((count for count, step in enumerate(self._steps, 1) if step.commit is commit), 0)
-        done = [self._steps.popleft() for _ in range(count)]
-        lost = [step.share.partition for step in done if step.share.is_lost and step.commit is not None]
-        for step in done:
-            share, parked = step.share, step.parked
-            if share.is_lost:
-                continue
-            if step.commit is not None:
-                share.given -= 1
-                share.acked += 1
-                self._acked += 1
-                if step.commit is commit and why is not None:
-                    parked = self._parked(step, commit, why)
-                share.attempts, share.reason, share.died = 0, "", ""
-            share.merge(step.place, parked)
-            self._behind -= step.commit is None
-        # Commits that were put aside after the last one that is acknowledged.
-        if self._behind:
-            steps, self._steps = self._steps, deque()
-            for step in steps:
-                if step.commit is not None or step.share.given:
-                    self._steps.append(step)
-                else:
-                    step.share.merge(step.place, step.parked)
-                    self._behind -= 1
+            count = next((count for count, step in enumerate(self._steps, 1) if step.commit is commit), 0)
+            done = [self._steps.popleft() for _ in range(count)]
+            lost = [step.share.partition for step in done if step.share.is_lost and step.commit is not None]
+            for step in done:
+                share, parked = step.share, step.parked
+                self._behind -= step.commit is None
+                if share.is_lost:
+                    continue
+                if step.commit is not None:
+                    share.given -= 1
+                    share.acked += 1
+                    self._acked += 1
+                    if step.commit is commit and why is not None:
+                        parked = self._parked(step, commit, why)
+                    share.attempts, share.reason, share.died = 0, "", ""
+                share.merge(step.place, parked)
+            # Commits that were put aside after the last one that is acknowledged.
+            if self._behind:
+                steps, self._steps = self._steps, deque()
+                for step in steps:
+                    if step.commit is not None or step.share.given:
+                        self._steps.append(step)
+                    else:
+                        step.share.merge(step.place, step.parked)
+                        self._behind -= 1
         if lost:
             raise lease_lost(self.name, lost, None)
 
     def _parked(self, step: Step, commit: Commit, why: str) -> dict[str, str]:
         """Return the change that parks a commit which was given out."""
-        share = step.share
         place = step.place if step.place is not None else Place.parse(next(iter(step.parked)))
         now_ms = self._context.now_ms()
-        record = put_aside(commit, place, now_ms, state="parked", why=why, attempts=share.attempts)
-        insort(share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
+        record = put_aside(commit, place, now_ms, state="parked", why=why, attempts=step.share.attempts)
+        insort(step.share.records.setdefault(commit.workflow_id, []), record, key=lambda one: one.order)
         return {str(place): record.encode()}
 
     def has(self, commit: Commit) -> bool:

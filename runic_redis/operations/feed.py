@@ -11,7 +11,7 @@ Positions have no gaps. So a gap, or an entry that is no longer there, means tha
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_prefix
 from runic_redis.context import Context
@@ -32,8 +32,10 @@ from runic_redis.protocol.refusals import checked
 _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few commits. Later ones hold more, up to a size in bytes.
 _FIRST_COMMITS = 64
-_MOST_COMMITS = 4096
+_MOST_COMMITS = 2048
 _PAGE_GROWTH = 8
+# How many commits are decoded at once.
+_AT_ONCE = 256
 _PAGE_BYTES = 4 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
 _IMPORT_ENTRIES = 256
@@ -42,6 +44,20 @@ _IMPORT_BYTES = 8 * 1024 * 1024
 _POLL_PAGES = 8
 # How long a read waits for new entries before the partitions are checked for losses.
 _LOOK_S = 1.0
+
+
+class _Received(NamedTuple):
+    """A page that was read, and is decoded some steps at a time. More commits at once would be slower to collect.
+
+    Attributes:
+        steps: the steps of the page.
+        found: what was found of each step's commit.
+        track: the positions after each step.
+    """
+
+    steps: list[tuple[Source, FeedEntry]]
+    found: Sequence[Any]
+    track: Track
 
 
 class FeedReader:
@@ -76,6 +92,9 @@ class FeedReader:
         self._decoder = CommitDecoder(context, self._prefix, types)
         self._limit = _FIRST_COMMITS
         self._ahead: tuple[Page, InFlight] | None = None
+        # The page that is being decoded, how many of its steps are, and how many bytes.
+        self._received: _Received | None = None
+        self._decoded = self._decoded_bytes = 0
         self._missing = Missing(context)
         self._pages = 0
         # Whether a call of next_page has not returned.
@@ -101,7 +120,8 @@ class FeedReader:
         """Whether the reader's last positions are reached."""
         if self._ahead is not None:
             return False
-        return all(source.is_done and not source.entries for source in self._sources.values())
+        is_read = all(source.is_done and not source.entries for source in self._sources.values())
+        return is_read and self._received is None
 
     def open(self) -> Operation[None]:
         """Find the first places, and check that the feed can be read from there on.
@@ -167,38 +187,44 @@ class FeedReader:
     def _next_commits(self, wait_s: float | None) -> Operation[list[Commit]]:
         has_waited = False
         while not self.is_done:
-            if (source := self._rebuilt()) is not None:
-                if commits := (yield from self._rebuild(source)):
-                    return commits
-                continue
-            if self._ahead is not None:
-                (page, in_flight), self._ahead = self._ahead, None
-                answers = yield Await(in_flight)
-            else:
-                steps = yield from self._next_steps()
-                if not steps:
-                    if wait_s == 0:
-                        # The next call begins with what is there then.
-                        self._follows = False
-                        yield from self._check()
-                    if has_waited or wait_s == 0:
-                        break
-                    yield from self._wait(wait_s)
-                    has_waited = True
-                    continue
-                if steps[0][1].kind == IMPORTED:
-                    if commits := (yield from self._read_import(*steps[0])):
-                        return commits
-                    continue
-                page = self._page(steps)
-                answers = yield page.batch
-            if commits := (yield from self._finish(page, checked(answers, page.batch.commands))):
+            commits = yield from self._read_some()
+            if commits:
                 return commits
+            if commits is not None:
+                continue
+            if wait_s == 0:
+                # The next call begins with what is there then.
+                self._follows = False
+                yield from self._check()
+            if has_waited or wait_s == 0:
+                break
+            yield from self._wait(wait_s)
+            has_waited = True
         return []
+
+    def _read_some(self) -> Operation[list[Commit] | None]:
+        """Return the next commits that are there; none if they are not wanted; None if there are no more."""
+        if self._received is not None:
+            return (yield from self._decode_some())
+        if (source := self._rebuilt()) is not None:
+            return (yield from self._rebuild(source))
+        if self._ahead is not None:
+            (page, in_flight), self._ahead = self._ahead, None
+            answers = yield Await(in_flight)
+        else:
+            steps = yield from self._next_steps()
+            if not steps:
+                return None
+            if steps[0][1].kind is IMPORTED:
+                return (yield from self._read_import(*steps[0]))
+            page = self._page(steps)
+            answers = yield page.batch
+        return (yield from self._finish(page, checked(answers, page.batch.commands)))
 
     def _restart(self) -> None:
         """Drop all that was read ahead."""
         self.close()
+        self._received = None
         self._follows = False
         # What the feed has after the places may be another history.
         self._missing = Missing(self._context)
@@ -288,7 +314,7 @@ class FeedReader:
                 if source not in parts:
                     parts[source] = Part(source)
                 parts[source].fill_size = count
-        commands = [part.command(steps) for part in parts.values()]
+        commands = [part.command() for part in parts.values()]
         return Page(steps, list(parts.values()), Batch(commands, own_connection=True, all_or_none=True))
 
     def _finish(self, page: Page, replies: Sequence[Any]) -> Operation[list[Commit]]:
@@ -318,18 +344,28 @@ class FeedReader:
             # The entry at its place was trimmed, and cannot be asked for again.
             source.paged = source.paged._replace(ms=0)
 
-    def _commits(self, steps: Sequence[tuple[Source, FeedEntry]], found: Sequence[Any]) -> Operation[list[Commit]]:
-        """Return the commits of a page, and move past them."""
-        track = Track(self._all_places(), steps)
+    def _commits(self, steps: list[tuple[Source, FeedEntry]], found: Sequence[Any]) -> Operation[list[Commit]]:
+        """Return the first commits of a page that was read."""
+        self._received = _Received(steps, found, Track(self._all_places(), steps))
+        self._decoded = self._decoded_bytes = 0
+        return (yield from self._decode_some())
+
+    def _decode_some(self) -> Operation[list[Commit]]:
+        """Return the next commits of the page that was read, and move past them."""
+        if self._received is None:
+            return []
+        steps, found, track = self._received
+        first, last = self._decoded, min(self._decoded + _AT_ONCE, len(steps))
         commits: list[Commit] = []
-        size = 0
-        for step, (source, entry) in enumerate(steps):
+        ends: dict[Source, FeedEntry] = {}
+        for step in range(first, last):
+            source, entry = steps[step]
             try:
                 commit = None
                 if entry.kind is not COMMIT:
                     commit = self._decoder.change(source, entry, track, step)
                 elif parts := found[step]:
-                    size += len(parts[1]) if type(parts) is tuple else entry.size
+                    self._decoded_bytes += len(parts[1]) if type(parts) is tuple else entry.size
                     commit = self._decoder.commit(source, entry, parts, track, step)
                 elif entry.workflow_id.startswith(self._prefix):
                     yield from self._missing.settle(source.number, entry)
@@ -339,14 +375,16 @@ class FeedReader:
                 if not commits:
                     raise
                 # The commits before it come first, so that none is lost. The next page begins here.
-                for before, its_entry in steps[:step]:
-                    before.move(its_entry.place)
+                _move(ends)
                 self._restart()
                 return commits
-        for source, entry in steps:
-            source.move(entry.place)
-        fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
-        self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
+            ends[source] = entry
+        _move(ends)
+        self._decoded = last
+        if last == len(steps):
+            self._received = None
+            fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(self._decoded_bytes, 1))
+            self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
         return commits
 
     def _rebuilt(self) -> Source | None:
@@ -429,3 +467,9 @@ class FeedReader:
                 self._restart()
         if not news:
             yield from self._check()
+
+
+def _move(ends: Mapping[Source, FeedEntry]) -> None:
+    """Note that the commits up to the last entry of each source were returned."""
+    for source, entry in ends.items():
+        source.move(entry.place)

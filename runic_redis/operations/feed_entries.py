@@ -24,6 +24,7 @@ class FeedEntry(NamedTuple):
         workflow_id: the workflow.
         size: how many bytes its events take, encoded; 0 if that is little.
         rebuilding: how far a rebuild is with it, as in `Place`; None for an entry of the feed.
+        end_id: the ID of the last entry of a commit in its workflow's stream.
     """
 
     position: int
@@ -34,6 +35,7 @@ class FeedEntry(NamedTuple):
     workflow_id: str
     size: int
     rebuilding: tuple[int, str] | None = None
+    end_id: bytes = b""
 
     @property
     def start(self) -> int:
@@ -57,7 +59,8 @@ def read_entry(entry: Any, key: str) -> FeedEntry:
         position, _, ms = entry_id.partition(b"-")
         kind, span, size = _change(name)
         cursor, _, workflow_id = value.partition(b" ")
-        return FeedEntry(int(position), int(ms), kind, span, int(cursor), workflow_id.decode(), size)
+        numbers = int(position), int(ms), kind, span, int(cursor)
+        return FeedEntry(*numbers, workflow_id.decode(), size, None, cursor + b"-" + ms)
     except (ValueError, TypeError, AttributeError) as error:
         raise DecodeError(
             f"The entry {short_id(entry)} of the feed at the key {key!r} is damaged. Nothing was changed. "

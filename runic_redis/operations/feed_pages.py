@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedEntry, read_entry
+from runic_redis.operations.feed_entries import COMMIT, IMPORTED, FeedEntry, read_entry
 from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
-from runic_redis.protocol.effects import Batch, Command, call_script
+from runic_redis.protocol.effects import Argument, Batch, Command, call_script
 
 
 class Source:
@@ -79,89 +79,81 @@ class Source:
         return True
 
 
-class Run:
-    """Commits of a workflow that follow each other in a page. They are read together.
-
-    Attributes:
-        start: the workflow's cursor before them.
-        cursor: the cursor after them.
-        steps: their places in the page.
-    """
-
-    __slots__ = ("cursor", "start", "steps")
-
-    def __init__(self, entry: FeedEntry, step: int) -> None:
-        self.start = entry.cursor - entry.span
-        self.cursor = entry.cursor
-        self.steps = [step]
-
-
 class Part:
     """The part of a page that comes from one source: one call of lua/read_commits.lua reads it.
 
     Attributes:
         source: the source.
-        before: the place before its first entry in the page.
-        last: its last entry in the page.
-        runs: the commits to read.
         fill_size: how many entries are read ahead, if any.
     """
 
-    __slots__ = ("_open", "before", "fill_size", "last", "runs", "source")
+    __slots__ = (
+        "_args",
+        "_before",
+        "_count",
+        "_cursor",
+        "_keys",
+        "_last",
+        "_steps",
+        "_workflow_id",
+        "fill_size",
+        "source",
+    )
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.before = source.paged
-        self.last: FeedEntry | None = None
-        self.runs: list[Run] = []
-        self._open: dict[str, Run] = {}
         self.fill_size = 0
+        self._before = source.paged
+        self._last: FeedEntry | None = None
+        # The streams to read; for each, from where, how many commits, and the last entry of each of them.
+        self._keys = [source.key]
+        self._args: list[Argument] = []
+        # The places in the page of the commits to read.
+        self._steps: list[int] = []
+        # The last stream, the place of its number of commits in the arguments, and the cursor after them.
+        self._workflow_id, self._count, self._cursor = "", 0, 0
 
     def add(self, entry: FeedEntry, step: int, prefix: str) -> None:
         """Add an entry. Its commit is read if its workflow's id begins with the prefix."""
-        self.last = entry
+        self._last = entry
         workflow_id = entry.workflow_id
-        if entry.kind is COMMIT and workflow_id.startswith(prefix):
-            run = self._open.get(workflow_id)
-            if run is not None and run.cursor == entry.cursor - entry.span:
-                run.cursor = entry.cursor
-                run.steps.append(step)
-                return
-            self._open[workflow_id] = run = Run(entry, step)
-            self.runs.append(run)
-        elif entry.kind is DELETED and workflow_id in self._open:
-            # The events before it in the page are gone.
-            del self._open[workflow_id]
+        if entry.kind is not COMMIT or not workflow_id.startswith(prefix):
+            return
+        args = self._args
+        start = entry.cursor - entry.span
+        if workflow_id == self._workflow_id and start == self._cursor:
+            args[self._count] = str(len(args) - self._count)
+        else:
+            self._workflow_id = workflow_id
+            self._keys.append(self.source.events_prefix + workflow_id)
+            self._count = len(args) + 1
+            args += (str(start + 1), "1")
+        self._cursor = entry.cursor
+        args.append(entry.end_id)
+        self._steps.append(step)
 
-    def command(self, steps: Sequence[tuple[Source, FeedEntry]]) -> Command:
+    def command(self) -> Command:
         """Return the call that reads it."""
         source = self.source
-        keys = [source.key]
-        if self.last is not None:
-            source.paged = self.last.place
-        before_id = self.before.entry_id if self.before.ms else ""
-        args = [before_id, source.paged.entry_id if self.last else "", f"{source.read_to + 1}-0", str(self.fill_size)]
-        for run in self.runs:
-            keys.append(source.events_prefix + steps[run.steps[0]][1].workflow_id)
-            args += (f"{run.start + 1}-0", str(len(run.steps)))
-            for step in run.steps:
-                entry = steps[step][1]
-                args.append(f"{entry.cursor}-{entry.ms}")
-        return call_script("read_commits", keys, args)
+        if self._last is not None:
+            source.paged = self._last.place
+        before_id = self._before.entry_id if self._before.ms else ""
+        last_id = source.paged.entry_id if self._last is not None else ""
+        head = [before_id, last_id, f"{source.read_to + 1}-0", str(self.fill_size)]
+        return call_script("read_commits", self._keys, [*head, *self._args])
 
     def take(self, reply: Sequence[Any], found: list[Any]) -> list[Any]:
         """Note what was found of each step's commit. Return the entries that were read ahead."""
         at = 2 + 3 * reply[1]
         ahead = [(reply[place], reply[place + 1 : place + 3]) for place in range(2, at, 3)]
-        for run in self.runs:
-            for step in run.steps:
-                count = reply[at]
-                if type(count) is not int:
-                    found[step] = count, reply[at + 1], reply[at + 2]
-                    at += 3
-                else:
-                    found[step] = [reply[place : place + 4] for place in range(at + 1, at + 1 + 4 * count, 4)]
-                    at += 1 + 4 * count
+        for step in self._steps:
+            count = reply[at]
+            if type(count) is not int:
+                found[step] = count, reply[at + 1], reply[at + 2]
+                at += 3
+            else:
+                found[step] = [reply[place : place + 4] for place in range(at + 1, at + 1 + 4 * count, 4)]
+                at += 1 + 4 * count
         return ahead
 
 

@@ -1,13 +1,15 @@
 """The partitions that a consumer of a subscription has: their leases, and what is to be stored of each."""
 
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.errors import LeaseLost
+from runic_redis.errors import CommitsLost, FeedTrimmed, LeaseLost
 from runic_redis.operations.commits import Commit
+from runic_redis.operations.feed_losses import check_places
+from runic_redis.operations.feed_starts import find_places
 from runic_redis.operations.parking import Parked, read_parked
 from runic_redis.operations.records import read_cursor
 from runic_redis.positions import Place
@@ -184,6 +186,37 @@ def find_changed(context: Context, name: str, shares: Sequence[Share]) -> Operat
     commands = [key_command("HGET", key, "changes") for key in keys]
     changes = checked((yield Batch(commands)), commands)
     return [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
+
+
+def check_shares(context: Context, shares: Sequence[Share], *, can_rebuild: bool) -> Operation[None]:
+    """Check that partitions can be read from their places on. With `can_rebuild`, a trimmed one begins again.
+
+    Raises:
+        FeedTrimmed: commits after a place were trimmed from the feed.
+        CommitsLost: the server has lost commits before a place.
+    """
+    try:
+        yield from check_places(context, {share.partition: share.place for share in shares})
+    except FeedTrimmed:
+        if not can_rebuild:
+            raise
+        starts = yield from find_places(context, "rebuild")
+        for share in shares:
+            try:
+                yield from check_places(context, {share.partition: share.place})
+            except FeedTrimmed:
+                share.place = share.next_place = starts[share.partition]
+
+
+def find_lost(context: Context, places: Mapping[int, Place]) -> Operation[list[int]]:
+    """Return the partitions in which the server has lost commits before a reader's place."""
+    lost: list[int] = []
+    for number, place in places.items():
+        try:
+            yield from check_places(context, {number: place})
+        except CommitsLost:
+            lost.append(number)
+    return lost
 
 
 def lease_lost(name: str, partitions: Sequence[int], owner: str | None, *, feed_has_changed: bool = False) -> LeaseLost:

@@ -151,11 +151,7 @@ class Leases:
     def _lease(self, partition: int, seen: int) -> Command:
         start = self._starts.get(partition, Place())
         keys = self._context.keys
-        touched = [
-            keys.subscription(self._name, partition),
-            keys.parked(self._name, partition),
-            keys.partition(partition),
-        ]
+        touched = [keys.subscription(self._name, partition), keys.parked(self._name, partition)]
         return call_script("lease_subscription", touched, [self.consumer_id, str(self._ttl_ms), str(seen), str(start)])
 
     def keep(self, share: Share) -> None:

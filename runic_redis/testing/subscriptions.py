@@ -189,8 +189,6 @@ class SubscriptionContract(Contract):
             subscription.ack(commit)
             assert list(subscription) == []
 
-    # Sharing
-
     def test_consumers_share_the_partitions_and_each_commit_goes_to_one(self, store: Any, opener: Opener) -> None:
         count = store.context.keys.partitions
         with closing(opener()) as other, store.subscribe("mailer", ttl=3.0, wait_s=0.2) as one:
@@ -243,8 +241,6 @@ class SubscriptionContract(Contract):
                     list(islice(one, 1))
                 left = [commit for subscription in (one, two) for commit in subscription]
                 assert len(left) <= 1
-
-    # Failing handlers
 
     def test_a_handler_is_called_again_until_it_succeeds(self, store: Any, subscribe: Any) -> None:
         append_numbers(store, ["a"], 1, 3)
@@ -393,8 +389,6 @@ class SubscriptionContract(Contract):
             list(subscription)
             store.replay_parked("mailer", "a")
             assert [(commit.deleted, commit.events) for commit in subscription] == [(True, []), (False, [{"n": 3}])]
-
-    # As a whole
 
     def test_a_subscription_is_deleted_once_it_has_no_consumers(self, store: Any, subscribe: Any) -> None:
         append_numbers(store, ["a"], 1, 1)
