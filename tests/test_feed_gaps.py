@@ -238,3 +238,16 @@ def test_an_acknowledgement_counts_in_the_partitions_that_are_left(
             with pytest.raises(LeaseLost):
                 subscription.ack(commits[1])
         assert [one.position for one in store.subscriptions()[0].positions.places] == [0, 1]
+
+
+def test_commits_that_are_gone_cost_the_server_little(store: RedisStore, client: redis.Redis) -> None:
+    def read_us() -> int:
+        client.config_resetstat()
+        assert len(list(store.feed(wait_s=0, prefix="a"))) in {2000, 2001}
+        return client.info("commandstats")["cmdstat_evalsha"]["usec"]
+
+    store.append_many([("a", [{"n": number}]) for number in range(2000)])
+    plain_us = read_us()
+    store.delete("a")
+    store.append_many([("a", [{"n": number}]) for number in range(2000)])
+    assert read_us() < 10 * plain_us
