@@ -5,6 +5,7 @@ from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, TypeVar
+from unittest import mock
 
 import pytest
 import redis
@@ -251,3 +252,15 @@ def test_commits_that_are_gone_cost_the_server_little(store: RedisStore, client:
     store.delete("a")
     store.append_many([("a", [{"n": number}]) for number in range(2000)])
     assert read_us() < 10 * plain_us
+
+
+def test_a_workflow_created_again_within_a_millisecond_is_not_confused_with_the_earlier_one(namespace: str) -> None:
+    now = SimpleNamespace(time=lambda: 1_800_000_000.0)
+    with (
+        RedisStore.from_url(f"memory://{namespace}", feed=True, partitions=1) as store,
+        mock.patch("fakeredis.commands_mixins.server_mixin.time", now),
+    ):
+        append_numbers(store, "a", 1)
+        store.delete("a")
+        append_numbers(store, "a", 2)
+        assert [one.deleted or number_of(one) for one in store.feed(wait_s=0)] == [True, 2]

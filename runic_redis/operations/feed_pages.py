@@ -130,8 +130,9 @@ class Part:
             self._open[workflow_id] = run = Run(entry, step)
             self.runs.append(run)
         elif entry.kind is DELETED and workflow_id in self._open:
-            # The events before it in the page are gone.
-            del self._open[workflow_id]
+            # The events before it in the page are gone. If the workflow was created again in the same millisecond, its
+            # entries may have the IDs of theirs.
+            self._open.pop(workflow_id).steps.clear()
 
     def command(self, steps: Sequence[tuple[Source, FeedEntry]]) -> Command:
         """Return the call that reads it."""
@@ -141,6 +142,7 @@ class Part:
             source.paged = self.last.place
         before_id = self.before.entry_id if self.before.ms else ""
         args = [before_id, source.paged.entry_id if self.last else "", f"{source.read_to + 1}-0", str(self.fill_size)]
+        self.runs = [run for run in self.runs if run.steps]
         for run in self.runs:
             keys.append(source.events_prefix + steps[run.steps[0]][1].workflow_id)
             args += (f"{run.start + 1}-0", str(len(run.steps)))
