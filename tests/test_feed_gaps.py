@@ -1,5 +1,6 @@
 """The feed and its subscriptions have no silent gaps: readers that stall, servers that lose data, sizes, threads."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ import redis
 from runic_redis import CommitsLost, LeaseLost, RedisStore
 from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
+from runic_redis.operations.feed import FeedReader
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Operation
 from tests.servers import RunningServer
@@ -264,3 +266,33 @@ def test_a_workflow_created_again_within_a_millisecond_is_not_confused_with_the_
         store.delete("a")
         append_numbers(store, "a", 2)
         assert [one.deleted or number_of(one) for one in store.feed(wait_s=0)] == [True, 2]
+
+
+def test_a_rebuild_reads_few_large_workflows_at_once(store: RedisStore) -> None:
+    ids = [f"w{number}" for number in range(12)]
+    for workflow_id in ids:
+        store.append(workflow_id, [{"data": os.urandom(800_000)} for _ in range(3)])
+    sizes: list[int] = []
+
+    def recorded(operation: Operation[T]) -> Operation[T]:
+        """Note the size of each reply."""
+        reply: Any = None
+        while True:
+            try:
+                effect = operation.send(reply)
+            except StopIteration as end:
+                return end.value
+            reply = yield effect
+            sizes.append(size_of(reply))
+
+    reader = FeedReader(store.context, "rebuild")
+    run(store, reader.open())
+    found: list[str] = []
+    while commits := run(store, recorded(reader.next_page())):
+        found += [commit.workflow_id for commit in commits]
+    assert sorted(found) == sorted(ids)
+    assert max(sizes) < 12 * 1024 * 1024
+
+
+def size_of(reply: Any) -> int:
+    return sum(map(size_of, reply)) if isinstance(reply, list) else len(reply) if isinstance(reply, bytes) else 0
