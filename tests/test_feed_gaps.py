@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from unittest import mock
 import pytest
 import redis
 
-from runic_redis import CommitsLost, LeaseLost, RedisStore
+from runic_redis import CommitsLost, InvalidType, LeaseLost, RedisStore
 from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
 from runic_redis.operations.feed import FeedReader
@@ -335,3 +336,23 @@ def test_a_rebuild_across_a_failover_misses_no_workflow(
             while commits := across(reader.next_page()):
                 found |= {commit.workflow_id for commit in commits}
     assert found == ids
+
+
+def test_a_forked_process_leaves_a_subscription_to_its_parent(store: RedisStore) -> None:
+    append_numbers(store, "a", 1, 2)
+    with store.subscribe("mailer", ttl=_LONG, wait_s=0) as subscription:
+        first = next(subscription)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                with subscription:
+                    for call in (partial(next, subscription), partial(subscription.ack, first)):
+                        with pytest.raises(InvalidType, match="the process that opened it"):
+                            call()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        subscription.ack(first)
+        assert list(map(number_of, subscription)) == [2]
