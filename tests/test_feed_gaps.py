@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from runic_redis import CommitsLost, InvalidType, LeaseLost, RedisStore
+from runic_redis.operations import feed
 from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
 from runic_redis.operations.feed import FeedReader
@@ -356,3 +357,19 @@ def test_a_forked_process_leaves_a_subscription_to_its_parent(store: RedisStore)
         assert os.waitpid(child, 0)[1] == 0
         subscription.ack(first)
         assert list(map(number_of, subscription)) == [2]
+
+
+def test_a_page_of_commits_that_decompress_to_much_ends_early(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_FIRST_COMMITS", 4096)
+    text = "x" * 1_000_000
+    for number in range(3):
+        store.append_many([(f"w{one}", [{"n": number, "text": text}]) for one in range(40)])
+    reader = FeedReader(store.context, "beginning")
+    run(store, reader.open())
+    found: list[tuple[str, int]] = []
+    while commits := run(store, reader.next_page()):
+        assert len(commits) < 80
+        found += [(commit.workflow_id, number_of(commit)) for commit in commits]
+    assert found == [(f"w{one}", number) for number in range(3) for one in range(40)]

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from runic_redis.arguments import check_prefix
+from runic_redis.codec import payload_size
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commit_decoding import CommitDecoder
@@ -35,6 +36,8 @@ _FIRST_COMMITS = 64
 _MOST_COMMITS = 4096
 _PAGE_GROWTH = 8
 _PAGE_BYTES = 4 * 1024 * 1024
+# A page ends early once its commits take so many bytes decompressed.
+_MOST_DECODED = 64 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
 _IMPORT_ENTRIES = 256
 _IMPORT_BYTES = 8 * 1024 * 1024
@@ -327,8 +330,12 @@ class FeedReader:
                 if entry.kind is not COMMIT:
                     commit = self._decoder.change(source, entry, track, step)
                 elif parts := found[step]:
-                    size += len(parts[1]) if type(parts) is tuple else entry.size
+                    if size > _MOST_DECODED and commits:
+                        return self._end_before(step, steps, commits)
                     commit = self._decoder.commit(source, entry, parts, track, step)
+                    if commit is not None:
+                        whole = type(parts) is tuple
+                        size += payload_size(parts[1]) if whole else sum(payload_size(part[2]) for part in parts)
                 elif entry.workflow_id.startswith(self._prefix):
                     yield from self._missing.settle(source.number, entry)
                 if commit is not None:
@@ -336,15 +343,19 @@ class FeedReader:
             except StoreError:
                 if not commits:
                     raise
-                # The commits before it come first, so that none is lost. The next page begins here.
-                for before, its_entry in steps[:step]:
-                    before.move(its_entry.place)
-                self._restart()
-                return commits
+                # The commits before it come first, so that none is lost.
+                return self._end_before(step, steps, commits)
         for source, entry in steps:
             source.move(entry.place)
         fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(size, 1))
         self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
+        return commits
+
+    def _end_before(self, step: int, steps: Sequence[tuple[Source, FeedEntry]], commits: list[Commit]) -> list[Commit]:
+        """End a page before a step: the next one begins there. Return the commits before it."""
+        for source, entry in steps[:step]:
+            source.move(entry.place)
+        self._restart()
         return commits
 
     def _rebuilt(self) -> Source | None:
