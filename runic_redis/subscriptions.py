@@ -128,9 +128,9 @@ class Subscription(_Named, Iterator[Commit]):
         if not found and consumer.is_unsaved:
             self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, *, is_told: bool = True) -> None:
         with self._storing:
-            self._write(self._consumer.flush())
+            self._write(self._consumer.flush(is_told=is_told))
 
     def _renew(self) -> None:
         with self._leasing:
@@ -139,7 +139,7 @@ class Subscription(_Named, Iterator[Commit]):
             self._run(self._consumer.beat())
         self._news.set()
         if self._consumer.is_batch_full:
-            self._flush()
+            self._flush(is_told=False)
 
     def ack(self, commit: Commit) -> None:
         """Acknowledge a commit, and all that this iterator returned before it: they are not delivered again.
@@ -351,9 +351,9 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
         if not found and consumer.is_unsaved:
             await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, is_told: bool = True) -> None:
         async with self._storing:
-            await self._write(self._consumer.flush())
+            await self._write(self._consumer.flush(is_told=is_told))
 
     async def _renew(self) -> None:
         async with self._leasing:
@@ -362,7 +362,7 @@ class AsyncSubscription(_Named, PageReader, AsyncIterator[Commit]):
             await self._run(self._consumer.beat())
         self._news.set()
         if self._consumer.is_batch_full:
-            await self._flush()
+            await self._flush(is_told=False)
 
     async def ack(self, commit: Commit) -> None:
         """Acknowledge a commit, and all that this iterator returned before it: they are not delivered again.

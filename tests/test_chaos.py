@@ -1,10 +1,12 @@
 """A short run of every kind of fault, and tests of the judge that must find every violation."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from runic_redis.operations.feed_entries import COMMIT, DELETED, FeedEntry
+from tests.chaos.deliveries import Appended, Delivery, judge_deliveries, judge_feed
 from tests.chaos.history import Append, Delete, Read, Stored, Verdict, View, judge
 from tests.chaos.run import KINDS, Row, run_kind
 
@@ -27,6 +29,12 @@ FAULTS = {
     "failovers-memory": 1,
     "reshards": 3,
     "losses": 1,
+    "consumers": 4,
+    "consumers-load": 1,
+    "consumers-failovers": 1,
+    "consumers-reshards": 1,
+    "projections": 4,
+    "projections-failovers": 1,
 }
 
 
@@ -184,3 +192,125 @@ def test_what_was_deleted_is_not_lost() -> None:
     view.deletes.append(Delete(5.7, 5.8))
     view.final = []
     assert faults_of(judge(view)) == (0, 0, 0, "")
+
+
+@dataclass
+class Followed:
+    """What writers were told, the feed, and what two consumers got: the second took over at the third commit."""
+
+    appended: list[Appended] = field(
+        default_factory=lambda: [
+            Appended("plain-1", 1, 1, "a", 1),
+            Appended("plain-2", 2, 2, "b", 2),
+            Appended("plain-1", 3, 2, "c", 3),
+        ]
+    )
+    entries: list[FeedEntry] = field(
+        default_factory=lambda: [
+            FeedEntry(1, 10, COMMIT, 1, 1, "plain-1", 0),
+            FeedEntry(3, 10, COMMIT, 2, 2, "plain-2", 0),
+            FeedEntry(5, 11, COMMIT, 2, 3, "plain-1", 0),
+        ]
+    )
+    deliveries: list[Delivery] = field(
+        default_factory=lambda: [
+            Delivery(1, (0, "1-10"), "plain-1", 1, 1, 1, "a", 100, 110),
+            Delivery(1, (0, "3-10"), "plain-2", 2, 2, 2, "b", 120, 130),
+            Delivery(1, (0, "5-11"), "plain-1", 3, 2, 2, "c", 140),
+            Delivery(2, (0, "5-11"), "plain-1", 3, 2, 2, "c", 200, 210),
+        ]
+    )
+
+    def judge(self, batch: int = 1, *, may_go_back: bool = False) -> Verdict:
+        feeds = {0: self.entries}
+        verdict = judge_feed(feeds, self.appended)
+        verdict.add(judge_deliveries(feeds, self.appended, self.deliveries, batch=batch, may_go_back=may_go_back))
+        return verdict
+
+
+def test_a_commit_that_nobody_acknowledged_may_come_again() -> None:
+    assert faults_of(Followed().judge()) == (0, 0, 0, "")
+
+
+def miss(followed: Followed) -> None:
+    del followed.deliveries[1]
+
+
+def lack(followed: Followed) -> None:
+    followed.entries.pop()
+    del followed.deliveries[2:]
+
+
+def repeat(followed: Followed) -> None:
+    followed.deliveries.insert(3, Delivery(2, (0, "3-10"), "plain-2", 2, 2, 2, "b", 190, 195))
+
+
+def swap(followed: Followed) -> None:
+    followed.deliveries[0] = replace(followed.deliveries[0], began_ns=135, ended_ns=138)
+
+
+def deliver_a_part(followed: Followed) -> None:
+    followed.deliveries[1] = replace(followed.deliveries[1], size=1)
+
+
+def deliver_what_is_not_there(followed: Followed) -> None:
+    followed.deliveries.append(Delivery(2, (0, "6-12"), "plain-2", 3, 1, 1, "d", 220, 230))
+
+
+def skip_positions(followed: Followed) -> None:
+    followed.entries[2] = followed.entries[2]._replace(span=1)
+
+
+def go_back_in_the_feed(followed: Followed) -> None:
+    followed.entries[2] = followed.entries[2]._replace(cursor=2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (miss, (1, 0, 0, "Appended(workflow_id='plain-2'")),
+        (lack, (1, 0, 0, "Appended(workflow_id='plain-1', cursor=3")),
+        (repeat, (0, 1, 0, "")),
+        (swap, (0, 0, 0, "out of order in partition 0")),
+        (deliver_a_part, (0, 0, 1, "")),
+        (deliver_what_is_not_there, (0, 0, 0, "is not in the feed")),
+        (skip_positions, (1, 0, 2, "goes from 3 to 4")),
+        (go_back_in_the_feed, (1, 0, 2, "after the cursor 1")),
+    ],
+)
+def test_the_judge_of_deliveries_finds(fault: Callable[[Followed], None], found: tuple[int, int, int, str]) -> None:
+    followed = Followed()
+    fault(followed)
+    lost, doubled, torn, wrong = faults_of(followed.judge())
+    assert (lost, doubled, torn) == found[:3]
+    assert found[3] in wrong
+    assert (found[3] == "") == (wrong == "")
+
+
+def test_a_batch_of_acknowledgements_may_be_taken_back_but_for_one() -> None:
+    followed = Followed()
+    repeat(followed)
+    assert followed.judge(batch=2).doubled == 0
+    followed.deliveries.insert(3, Delivery(2, (0, "1-10"), "plain-1", 1, 1, 1, "a", 180, 185))
+    assert followed.judge(batch=3).doubled == 0
+    assert followed.judge(batch=2).doubled == 1
+
+
+def test_the_commits_of_a_workflow_that_was_deleted_may_be_missed() -> None:
+    followed = Followed()
+    followed.entries.append(FeedEntry(6, 12, DELETED, 1, 2, "plain-2", 0))
+    followed.deliveries.append(Delivery(2, (0, "6-12"), "plain-2", 2, 0, 0, "-", 220, 230))
+    miss(followed)
+    verdict = followed.judge()
+    assert verdict.lost == 0
+    followed.deliveries.pop()
+    assert followed.judge().lost == 1, "the deletion is a commit, too"
+
+
+def test_a_failover_drops_what_was_delivered_and_not_acknowledged() -> None:
+    followed = Followed()
+    followed.deliveries.append(Delivery(2, (0, "6-12"), "plain-2", 3, 1, 1, "d", 220))
+    assert not followed.judge(may_go_back=True).wrong
+    assert followed.judge().wrong
+    deliver_what_is_not_there(followed)
+    assert followed.judge(may_go_back=True).wrong

@@ -361,6 +361,47 @@ def test_an_acknowledgement_has_the_durability_of_the_store(valkey: RunningServe
         assert store.subscriptions()[0].lag_events == 0
 
 
+def test_a_retried_acknowledgement_is_rejected_if_its_partition_was_lost_meanwhile(
+    valkey: RunningServer, namespace: str
+) -> None:
+    options: dict[str, Any] = {"namespace": namespace, "partitions": 1, "feed": True}
+    with RedisStore.from_url(valkey.url(), **options) as store:
+        append(store, 1, 2)
+        key = store.context.keys.subscription("mailer", 0)
+    options |= {"durability": replicated(1), "deadline_s": 0.1}
+
+    def replace() -> None:
+        with valkey.client() as client:
+            client.hset(key, mapping={"owner": "other", "fence": 2**53 - 1})
+
+    with RedisStore.from_url(valkey.url(), **options) as store:
+        subscription = store.subscribe("mailer", ttl=TTL_S, wait_s=0)
+        commit = next(subscription)
+        with pytest.raises(DurabilityError):
+            subscription.ack(commit)
+        replace()
+        subscription._renew()
+        with pytest.raises(LeaseLost):
+            subscription.ack(commit)
+        subscription.ack(commit)  # it was told
+
+    async def main() -> None:
+        async with AsyncRedisStore.from_url(valkey.url(), **options) as store:
+            subscription = store.subscribe("mailer", ttl=TTL_S, wait_s=0)
+            commit = await anext(subscription)
+            with pytest.raises(DurabilityError):
+                await subscription.ack(commit)
+            replace()
+            await subscription._renew()
+            with pytest.raises(LeaseLost):
+                await subscription.ack(commit)
+
+    with valkey.client() as client:
+        client.hdel(key, "owner", "until", "lease_ms")
+        client.hset(key, "fence", 1)
+    asyncio.run(main())
+
+
 # A server that has lost data
 
 

@@ -121,9 +121,9 @@ class Consumer:
 
     @property
     def is_batch_full(self) -> bool:
-        """Whether so much is acknowledged, or put aside, that it is to be stored now."""
+        """Whether so much is acknowledged, lost or put aside that `flush` is to be called now."""
         with self._lock:
-            if self._acked >= self._batch or self._aside >= _MOST_ASIDE:
+            if self._acked >= self._batch or self._aside >= _MOST_ASIDE or self._leases.lost:
                 return True
             return self._leases.has_leaving and any(share.is_releasable for share in self._leases.shares.values())
 
@@ -379,11 +379,12 @@ class Consumer:
     def _share_of(self, commit: Commit) -> Share | None:
         return next((step.share for step in self._steps if step.commit is commit), None)
 
-    def flush(self, *, is_last: bool = False) -> Operation[None]:
+    def flush(self, *, is_last: bool = False, is_told: bool = True) -> Operation[None]:
         """Store what is acknowledged, put aside or failed; release partitions that are to be released.
 
         Args:
             is_last: release all partitions.
+            is_told: whether the user gets the errors. `LeaseLost` is raised by the first call that has it told.
 
         Raises:
             LeaseLost: another consumer has a partition, and gets some of what was acknowledged.
@@ -397,11 +398,8 @@ class Consumer:
                     # Nothing more is given out, and it is not renewed. If this fails, the lease ends by itself.
                     self._leases.lose(save.share)
             self._aside = 0
-        if not commands:
-            return
-        replies = yield Batch(commands)
+        replies = (yield Batch(commands)) if commands else []
         errors: list[StoreError] = []
-        lost: list[int] = []
         owner = None
         feed_has_changed = False
         with self._lock:
@@ -416,17 +414,16 @@ class Consumer:
                 if isinstance(result, ErrorReply):
                     self._leases.lose(save.share)
                     if save.acked:
-                        lost.append(save.share.partition)
                         owner = result.message or None
                         feed_has_changed = feed_has_changed or result.code == "FEED_CHANGED"
                 else:
                     save.settle()
             self._acked = sum(share.acked for share in self._leases.shares.values())
             self._leases.has_leaving = any(share.is_leaving for share in self._leases.shares.values())
-        if errors:
-            raise errors[0]
-        if lost:
-            raise lease_lost(self.name, lost, owner, feed_has_changed=feed_has_changed)
+            if errors:
+                raise errors[0]
+            if is_told and (lost := self._leases.pop_lost()):
+                raise lease_lost(self.name, lost, owner, feed_has_changed=feed_has_changed)
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
         is_release = is_last or share.is_releasable

@@ -42,6 +42,7 @@ class Leases:
         lock: held while the shares, or what is to be stored of them, are used.
         consumer_id: the id of the consumer.
         shares: the partitions that it has, by number.
+        lost: those that were lost while acknowledgements were not stored, as far as nobody was told.
         has_leaving: whether some of them are to be released.
         is_closed: whether it leases no more.
     """
@@ -58,6 +59,7 @@ class Leases:
         self.lock = Lock()
         self.consumer_id = os.urandom(_ID_BYTES).hex()
         self.shares: dict[int, Share] = {}
+        self.lost: list[Share] = []
         self.has_leaving = False
         self.is_closed = False
         self._starts: dict[int, Place] = {}
@@ -171,3 +173,10 @@ class Leases:
         share.is_lost = True
         if self.shares.get(share.partition) is share:
             del self.shares[share.partition]
+        if share.acked:
+            self.lost.append(share)
+
+    def pop_lost(self) -> list[int]:
+        """Return the partitions that were lost with acknowledgements that were not stored, once. The lock is held."""
+        lost, self.lost = self.lost, []
+        return [share.partition for share in lost if share.is_lost and share.acked]

@@ -33,9 +33,11 @@ _WRITERS = 8
 # The approximate bytes of a request, and of a reply.
 _REQUEST = 600
 _REPLY = 200
-# In the kind with the most commits, so many are written for each fault, by so many processes.
+# In the kind with the most commits, so many are acknowledged for each fault. So many processes write them, and rest as
+# long between two calls, because consumers would not get a turn on the server otherwise.
 _MANY = 10_000
 _MANY_WRITERS = 16
+_MANY_REST_S = 0.2
 
 
 @contextmanager
@@ -86,13 +88,12 @@ def consumers(faults: Kind) -> Kind:
 def consumers_of_many(directory: Path, source: Random) -> Iterator[Rig]:
     """Kill a consumer while many processes write many commits."""
 
-    def befall(staff: Staff) -> None:
+    def befall(staff: _Consuming) -> None:
         staff.kill_one(source)
-        staff.await_commits(_MANY // _MANY_WRITERS)
-        staff.await_progress()
+        staff.await_acknowledged(_MANY)
 
-    with running(valkey_program(), directory) as server:
-        rig = Rig(server.url(), befall, lambda: [server])
+    with running(valkey_program(), directory, "--appendonly", "yes") as server:
+        rig = Rig(server.url(), befall, lambda: [server], rest_s=_MANY_REST_S)
         rig.team = lambda seed: _Consuming(rig, directory, seed, many=True)
         yield rig
 
@@ -106,7 +107,7 @@ class _Consuming(Staff):
         writing = {**task, "many": many, "deletes": not many, "rest_s": rig.rest_s}
         super().__init__(Writers(directory, _MANY_WRITERS if many else _WRITERS // 2, writing, seed))
         faces = ("threads", "asyncio")
-        batches = {"tens": 10} if many else {"ones": 1, "tens": 10}
+        batches = {"hundreds": 100} if many else {"ones": 1, "tens": 10}
         self._crews = [
             Consumers(directory, faces, {**task, "name": name, "batch": batch, "ttl": _LEASE_S})
             for name, batch in batches.items()
@@ -117,6 +118,21 @@ class _Consuming(Staff):
             crew.look()
             wait_until(crew.look, f"the consumers of {crew.name} to acknowledge", limit_s=LIMIT_S)
 
+    def await_acknowledged(self, count: int) -> None:
+        """Wait until the consumers have acknowledged so many more commits."""
+        self._look()
+        left = count
+
+        def have_acknowledged() -> bool:
+            nonlocal left
+            left -= self._look()
+            return left <= 0
+
+        wait_until(have_acknowledged, f"{count} commits to be acknowledged", limit_s=LIMIT_S)
+
+    def _look(self) -> int:
+        return sum(crew.look() for crew in self._crews)
+
     def kill_one(self, source: Random) -> None:
         """Kill a consumer, and start it again."""
         source.choice(self._crews).kill_one(source)
@@ -126,12 +142,13 @@ class _Consuming(Staff):
         self.stopping.set()
         self._writers.end()
         with RedisStore.from_url(self._rig.url, namespace=NAMESPACE, partitions=PARTITIONS) as store:
+
+            def have_all() -> bool:
+                return not any(one.lag_events for one in store.subscriptions())
+
             try:
-                wait_until(
-                    lambda: not any(one.lag_events for one in store.subscriptions()),
-                    "all commits to be acknowledged",
-                    limit_s=LIMIT_S,
-                )
+                while not have_all():
+                    wait_until(lambda: self._look() or have_all(), "the last commits", limit_s=LIMIT_S)
             except AssertionError as error:
                 self._rig.found.append(f"{error}: {store.subscriptions()}")
         for crew in self._crews:
