@@ -22,6 +22,11 @@ local call = redis.call
 -- Return whether the feed has an entry.
 local function has(id) return id == '' or #call('XRANGE', feed, id, id) > 0 end
 
+-- Return whether an entry is another one than the wanted entry, and no later one: it is of no commit after that one.
+local function is_before(id, wanted)
+  return id ~= wanted and tonumber(string.match(id, '^%d+')) <= tonumber(string.match(wanted, '^%d+'))
+end
+
 local reply = {has(before_id) and has(last_id) and 1 or 0, 0}
 local size = 2
 if count ~= '0' then
@@ -40,14 +45,14 @@ for key = 2, #KEYS do
   local place = 1
   for number = at + 2, at + 1 + commits do
     local wanted, first = ARGV[number], place
-    while entries[place] and entries[place][1] ~= wanted do place = place + 1 end
-    local found = entries[place] and place - first + 1 or 0
-    if found == 0 then place = first - 1 end
+    while entries[place] and is_before(entries[place][1], wanted) do place = place + 1 end
+    local found = 0
+    if entries[place] and entries[place][1] == wanted then found, place = place - first + 1, place + 1 end
     if found ~= 1 then
       size = size + 1
       reply[size] = found
     end
-    for part = first, place do
+    for part = first, first + found - 1 do
       local fields = entries[part][2]
       if found > 1 then
         size = size + 1
@@ -56,7 +61,6 @@ for key = 2, #KEYS do
       reply[size + 1], reply[size + 2], reply[size + 3] = fields[1], fields[2], fields[6] or ''
       size = size + 3
     end
-    place = place + 1
   end
   at = at + 2 + commits
 end

@@ -5,6 +5,7 @@ Both faces are one module because a change of one is a change of the other.
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
@@ -48,9 +49,12 @@ class _Named:
         return self._consumer.partitions
 
     def __reduce__(self) -> NoReturn:
-        raise InvalidType(
-            f"This {type(self).__name__} cannot be pickled or copied: its leases and its connection belong to this "
-            "process. Nothing was changed. Subscribe again under the same name there."
+        raise self._elsewhere_error("cannot be pickled or copied")
+
+    def _elsewhere_error(self, what: str) -> InvalidType:
+        return InvalidType(
+            f"This {type(self).__name__} {what}: its leases and its connection belong to the process that opened it. "
+            "Nothing was changed. Subscribe again under the same name there."
         )
 
     def _wait_limit_s(self, until_s: float | None) -> float:
@@ -83,11 +87,13 @@ class Subscription(_Named, Iterator[Commit]):
         self._lock, self._leasing, self._storing = threading.Lock(), threading.Lock(), threading.Lock()
         self._over, self._news = threading.Event(), threading.Event()
         self._is_closed = False
+        self._process = os.getpid()
         run(consumer.open())
         beat = partial(_beat, ref(self), self._over, consumer.ttl / _BEATS)
         threading.Thread(target=beat, name=f"subscription {consumer.name}", daemon=True).start()
 
     def __next__(self) -> Commit:
+        self._check_process()
         until_s = None if self._wait_s is None else now_s() + self._wait_s
         consumer = self._consumer
         has_read = False
@@ -104,6 +110,10 @@ class Subscription(_Named, Iterator[Commit]):
                         raise
                 has_read = True
             raise StopIteration
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise self._elsewhere_error("cannot be used in a process that was forked")
 
     def _read(self, wait_s: float) -> None:
         """Read more commits, or wait for some. What is to be stored is stored before a wait."""
@@ -144,6 +154,7 @@ class Subscription(_Named, Iterator[Commit]):
             LeaseLost: another consumer has the partition of one of these commits, and gets the commit again. Nothing
                 was stored for that partition.
         """
+        self._check_process()
         self._consumer.settle(commit)
         if self._consumer.is_batch_full:
             self._flush()
@@ -161,6 +172,7 @@ class Subscription(_Named, Iterator[Commit]):
         Raises:
             LeaseLost: as for `ack`.
         """
+        self._check_process()
         self._consumer.settle(commit, reason)
         self._flush()
 
@@ -247,6 +259,8 @@ class Subscription(_Named, Iterator[Commit]):
         Raises:
             LeaseLost: as for `ack`, for acknowledgements that were not stored yet.
         """
+        if os.getpid() != self._process:
+            return  # the process was forked since: the leases belong to the parent
         self._over.set()
         self._consumer.stop.set()
         self._news.set()

@@ -1,20 +1,25 @@
 """The feed and its subscriptions have no silent gaps: readers that stall, servers that lose data, sizes, threads."""
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, TypeVar
+from unittest import mock
 
 import pytest
 import redis
 
-from runic_redis import CommitsLost, LeaseLost, RedisStore
+from runic_redis import CommitsLost, InvalidType, LeaseLost, RedisStore
+from runic_redis.operations import feed
 from runic_redis.operations.commits import Track
 from runic_redis.operations.consuming import Consumer
+from runic_redis.operations.feed import FeedReader
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Operation
-from tests.servers import RunningServer
+from tests.servers import RunningServer, running, valkey_program
 from tests.test_archives import export, load
 
 _LONG = 600.0
@@ -238,3 +243,133 @@ def test_an_acknowledgement_counts_in_the_partitions_that_are_left(
             with pytest.raises(LeaseLost):
                 subscription.ack(commits[1])
         assert [one.position for one in store.subscriptions()[0].positions.places] == [0, 1]
+
+
+def test_commits_that_are_gone_cost_the_server_little(store: RedisStore, client: redis.Redis) -> None:
+    def read_us() -> int:
+        client.config_resetstat()
+        assert len(list(store.feed(wait_s=0, prefix="a"))) in {2000, 2001}
+        return client.info("commandstats")["cmdstat_evalsha"]["usec"]
+
+    store.append_many([("a", [{"n": number}]) for number in range(2000)])
+    plain_us = read_us()
+    store.delete("a")
+    store.append_many([("a", [{"n": number}]) for number in range(2000)])
+    assert read_us() < 10 * plain_us
+
+
+def test_a_workflow_created_again_within_a_millisecond_is_not_confused_with_the_earlier_one(namespace: str) -> None:
+    now = SimpleNamespace(time=lambda: 1_800_000_000.0)
+    with (
+        RedisStore.from_url(f"memory://{namespace}", feed=True, partitions=1) as store,
+        mock.patch("fakeredis.commands_mixins.server_mixin.time", now),
+    ):
+        append_numbers(store, "a", 1)
+        store.delete("a")
+        append_numbers(store, "a", 2)
+        assert [one.deleted or number_of(one) for one in store.feed(wait_s=0)] == [True, 2]
+
+
+def test_a_rebuild_reads_few_large_workflows_at_once(store: RedisStore) -> None:
+    ids = [f"w{number}" for number in range(12)]
+    for workflow_id in ids:
+        store.append(workflow_id, [{"data": os.urandom(800_000)} for _ in range(3)])
+    sizes: list[int] = []
+
+    def recorded(operation: Operation[T]) -> Operation[T]:
+        """Note the size of each reply."""
+        reply: Any = None
+        while True:
+            try:
+                effect = operation.send(reply)
+            except StopIteration as end:
+                return end.value
+            reply = yield effect
+            sizes.append(size_of(reply))
+
+    reader = FeedReader(store.context, "rebuild")
+    run(store, reader.open())
+    found: list[str] = []
+    while commits := run(store, recorded(reader.next_page())):
+        found += [commit.workflow_id for commit in commits]
+    assert sorted(found) == sorted(ids)
+    assert max(sizes) < 12 * 1024 * 1024
+
+
+def size_of(reply: Any) -> int:
+    return sum(map(size_of, reply)) if isinstance(reply, list) else len(reply) if isinstance(reply, bytes) else 0
+
+
+def test_a_rebuild_across_a_failover_misses_no_workflow(
+    valkey: RunningServer, client: redis.Redis, namespace: str, tmp_path: Path
+) -> None:
+    ids = {f"w{number}" for number in range(3000)}
+    other_path = tmp_path / "other"
+    other_path.mkdir()
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as one,
+        running(valkey_program(), other_path) as server,
+        redis.Redis.from_url(server.url()) as other_client,
+    ):
+        one.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids])
+        reader = FeedReader(one.context, "rebuild")
+        run(one, reader.open())
+        for key in client.keys(f"{{{namespace}*"):
+            other_client.restore(key, 0, client.dump(key))
+        with RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as two:
+
+            def across(operation: Operation[T]) -> T:
+                """Run an operation, with a failover after its first reply."""
+                reply: Any = None
+                store = one
+                while True:
+                    try:
+                        effect = operation.send(reply)
+                    except StopIteration as end:
+                        return end.value
+
+                    def once(effect: Any = effect) -> Operation[Any]:
+                        return (yield effect)
+
+                    reply, store = run(store, once()), two
+
+            found: set[str] = set()
+            while commits := across(reader.next_page()):
+                found |= {commit.workflow_id for commit in commits}
+    assert found == ids
+
+
+def test_a_forked_process_leaves_a_subscription_to_its_parent(store: RedisStore) -> None:
+    append_numbers(store, "a", 1, 2)
+    with store.subscribe("mailer", ttl=_LONG, wait_s=0) as subscription:
+        first = next(subscription)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                with subscription:
+                    for call in (partial(next, subscription), partial(subscription.ack, first)):
+                        with pytest.raises(InvalidType, match="the process that opened it"):
+                            call()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        subscription.ack(first)
+        assert list(map(number_of, subscription)) == [2]
+
+
+def test_a_page_of_commits_that_decompress_to_much_ends_early(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_FIRST_COMMITS", 4096)
+    text = "x" * 1_000_000
+    for number in range(3):
+        store.append_many([(f"w{one}", [{"n": number, "text": text}]) for one in range(40)])
+    reader = FeedReader(store.context, "beginning")
+    run(store, reader.open())
+    found: list[tuple[str, int]] = []
+    while commits := run(store, reader.next_page()):
+        assert len(commits) < 80
+        found += [(commit.workflow_id, number_of(commit)) for commit in commits]
+    assert found == [(f"w{one}", number) for number in range(3) for one in range(40)]

@@ -14,11 +14,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_prefix
+from runic_redis.codec import payload_size
 from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, IMPORTED, VOID, FeedEntry, entry_parts, whole_commits
+from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry, entry_parts, whole_commits
 from runic_redis.operations.feed_losses import Missing, check_places
 from runic_redis.operations.feed_pages import Page, Part, Source
 from runic_redis.operations.feed_starts import Start, check_start, find_places
@@ -37,6 +38,8 @@ _PAGE_GROWTH = 8
 # How many commits are decoded at once.
 _AT_ONCE = 256
 _PAGE_BYTES = 4 * 1024 * 1024
+# Fewer are, once they take so many bytes decompressed.
+_MOST_DECODED = 64 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
 _IMPORT_ENTRIES = 256
 _IMPORT_BYTES = 8 * 1024 * 1024
@@ -53,11 +56,13 @@ class _Received(NamedTuple):
         steps: the steps of the page.
         found: what was found of each step's commit.
         track: the positions after each step.
+        gone: the step of the last deletion of each workflow that is deleted in it: events before that are gone.
     """
 
     steps: list[tuple[Source, FeedEntry]]
     found: Sequence[Any]
     track: Track
+    gone: dict[str, int]
 
 
 class FeedReader:
@@ -346,7 +351,8 @@ class FeedReader:
 
     def _commits(self, steps: list[tuple[Source, FeedEntry]], found: Sequence[Any]) -> Operation[list[Commit]]:
         """Return the first commits of a page that was read."""
-        self._received = _Received(steps, found, Track(self._all_places(), steps))
+        gone = {entry.workflow_id: step for step, (_, entry) in enumerate(steps) if entry.kind is DELETED}
+        self._received = _Received(steps, found, Track(self._all_places(), steps), gone)
         self._decoded = self._decoded_bytes = 0
         return (yield from self._decode_some())
 
@@ -354,19 +360,23 @@ class FeedReader:
         """Return the next commits of the page that was read, and move past them."""
         if self._received is None:
             return []
-        steps, found, track = self._received
-        first, last = self._decoded, min(self._decoded + _AT_ONCE, len(steps))
+        steps, found, track, gone = self._received
         commits: list[Commit] = []
+        size = 0
         ends: dict[Source, FeedEntry] = {}
-        for step in range(first, last):
+        for step in range(self._decoded, min(self._decoded + _AT_ONCE, len(steps))):
             source, entry = steps[step]
             try:
                 commit = None
                 if entry.kind is not COMMIT:
                     commit = self._decoder.change(source, entry, track, step)
+                elif step < gone.get(entry.workflow_id, 0):
+                    pass  # if the workflow was created again in the same millisecond, its entries may have these IDs
                 elif parts := found[step]:
-                    self._decoded_bytes += len(parts[1]) if type(parts) is tuple else entry.size
+                    is_one = type(parts) is tuple
+                    self._decoded_bytes += len(parts[1]) if is_one else entry.size
                     commit = self._decoder.commit(source, entry, parts, track, step)
+                    size += payload_size(parts[1]) if is_one else sum(payload_size(part[2]) for part in parts)
                 elif entry.workflow_id.startswith(self._prefix):
                     yield from self._missing.settle(source.number, entry)
                 if commit is not None:
@@ -379,9 +389,11 @@ class FeedReader:
                 self._restart()
                 return commits
             ends[source] = entry
+            self._decoded = step + 1
+            if size > _MOST_DECODED and commits:
+                break
         _move(ends)
-        self._decoded = last
-        if last == len(steps):
+        if self._decoded == len(steps):
             self._received = None
             fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(self._decoded_bytes, 1))
             self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)

@@ -8,6 +8,7 @@ written, deleted or created meanwhile.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from runic_redis.codec import event_count
@@ -25,7 +26,7 @@ from runic_redis.operations.records import entry_cursor, events_missing, read_cu
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, checked
-from runic_redis.protocol.scans import Scans
+from runic_redis.protocol.resp import pairs
 
 # How many workflows are read at once, and of each how many entries of its stream.
 _WORKFLOWS = 64
@@ -100,15 +101,17 @@ class Rebuilder:
             pages = yield from self._read(some)
             yield from self._search()
             found: list[RebuiltCommit] = []
-            for workflow_id, page in zip(some, pages, strict=True):
+            has_ended = False
+            for workflow_id, page in zip(some, pages, strict=False):
                 taken_over = self._taken_over.get(workflow_id)
                 found += self._commits(workflow_id, page, taken_over)
                 if not page.is_whole and (taken_over is None or self._after < taken_over):
                     break  # it has more
                 self._left.pop()
                 self._after = 0
+                has_ended = True
             # A commit of many entries may not have fit.
-            self._factor = 1 if found else 4 * self._factor
+            self._factor = 1 if found or has_ended else 4 * self._factor
             if found:
                 return found
         return []
@@ -117,23 +120,37 @@ class Rebuilder:
         """Return the workflows that are still to be read, the last one first."""
         done, last = self._place.rebuilding or (0, "")
         found: set[str] = set()
-        scans = Scans([key_command("ZSCAN", self._index, "0", "COUNT", str(_AT_ONCE))])
-        while scans.more:
-            members = yield from scans.next_members()
-            found.update(member.decode(errors="replace") for member in members[::2])
+        # In the order of their last writes. A write moves a workflow ahead, where it is read later. ZSCAN would miss
+        # some of them after a failover, because its cursor fits one server only.
+        options = "WITHSCORES", "LIMIT", "0"
+        after, count = "-inf", _AT_ONCE
+        while True:
+            page = pairs(
+                (yield from ask(key_command("ZRANGEBYSCORE", self._index, after, "+inf", *options, str(count))))
+            )
+            found.update(member.decode(errors="replace") for member, _ in page)
+            if len(page) < count:
+                break
+            score = repr(float(page[-1][1]))
+            # Many may have the same time.
+            after, count = score, 2 * count if score == after else _AT_ONCE
         # The last workflow may not have been read to its end.
         self._after = done if last in found else 0
         return sorted((one for one in found if one >= last and one.startswith(self._prefix)), reverse=True)
 
     def _read(self, some: Sequence[str]) -> Operation[list[_Held]]:
-        """Return the next entries of the streams of some workflows; of all but the first, the first entries."""
+        """Return the next entries of the first of some workflows, and the first ones of as many others as fit."""
         keys = [self._context.keys.workflow(workflow_id) for workflow_id in some]
         sizes = [key_command("HGET", one.meta, "largest") for one in keys]
-        largest = checked((yield Batch(sizes, own_connection=True)), sizes)
+        found = checked((yield Batch(sizes, own_connection=True)), sizes)
+        largest = [max(1, read_cursor(size, one.meta)) for one, size in zip(keys, found, strict=True)]
+        # One entry more than it takes is read of each, to know whether there are more.
+        fitting = sum(2 * total <= _MOST_BYTES for total in accumulate(largest))
+        keys = keys[: max(1, fitting) if self._factor == 1 else 1]
         commands: list[Command] = []
         counts: list[int] = []
-        for one, size in zip(keys, largest, strict=True):
-            fitting = _MOST_BYTES // (len(some) * max(1, read_cursor(size, one.meta)))
+        for one, size in zip(keys, largest, strict=False):
+            fitting = _MOST_BYTES // (len(keys) * size)
             counts.append(max(1, min(_ENTRIES, fitting)) * self._factor)
             after = 0 if commands else self._after
             commands.append(key_command("XRANGE", one.events, f"{after + 1}-0", "+", "COUNT", str(counts[-1] + 1)))
