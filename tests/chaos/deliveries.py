@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from runic_redis.operations.feed_entries import COMMIT, CREATED, DELETED, VOID, FeedEntry
@@ -42,6 +41,11 @@ class Delivery:
     name: str
     began_ns: int
     ended_ns: int | None = None
+
+    @property
+    def position(self) -> int:
+        """The position of its place."""
+        return int(self.place[1].partition("-")[0])
 
 
 def judge_feed(feeds: Mapping[int, Sequence[FeedEntry]], appended: Sequence[Appended]) -> Verdict:
@@ -93,7 +97,8 @@ def judge_deliveries(
     """
     verdict = Verdict()
     by_place: dict[tuple[int, str], list[Delivery]] = defaultdict(list)
-    for one in sorted(deliveries, key=lambda one: one.began_ns):
+    in_time = sorted(deliveries, key=lambda one: one.began_ns)
+    for one in in_time:
         by_place[one.place].append(one)
     for partition, entries in feeds.items():
         _judge_partition(partition, entries, by_place, verdict)
@@ -103,7 +108,7 @@ def judge_deliveries(
         is_acknowledged = batch == 1 and any(one.ended_ns is not None for one in some)
         if place not in known and (is_acknowledged or not may_go_back):
             verdict.wrong.append(f"{place} was delivered, acknowledged: {is_acknowledged}, and is not in the feed")
-    _judge_again(by_place.values(), batch, verdict)
+    _judge_again(in_time, batch, verdict)
     places = Counter(some[0].name for place, some in by_place.items() if place in known and some[0].of)
     for commit in appended:
         # A deletion between two tries of an append lets both succeed.
@@ -138,14 +143,22 @@ def _judge_partition(
         latest_ns = max(latest_ns, some[0].began_ns)
 
 
-def _judge_again(all_deliveries: Iterable[Sequence[Delivery]], batch: int, verdict: Verdict) -> None:
-    """Find commits that came again after they had been acknowledged."""
-    again: Counter[tuple[int, int, int]] = Counter()
-    for some in all_deliveries:
-        for first, second in pairwise(some):
-            acknowledged = next((one for one in some if one.ended_ns is not None), None)
-            if acknowledged is not None and acknowledged.ended_ns < second.began_ns:  # type: ignore[operator]
-                again[first.consumer, first.place[0], second.consumer] += 1
-                if again[first.consumer, first.place[0], second.consumer] >= batch:
-                    verdict.seen.append(f"acknowledged, and delivered again: {acknowledged}, {second}")
-    verdict.doubled += sum(max(0, count - (batch - 1)) for count in again.values())
+def _judge_again(deliveries: Iterable[Delivery], batch: int, verdict: Verdict) -> None:
+    """Find commits that came again after they had been acknowledged, from the deliveries in the order of their times.
+
+    Each time that a partition goes back, all but one of a batch may come again.
+    """
+    standing: dict[int, list[Delivery]] = defaultdict(list)
+    known: set[tuple[int, str]] = set()
+    for one in deliveries:
+        before = standing[one.place[0]]
+        again: list[Delivery] = []
+        while one.place in known and before and before[-1].position >= one.position:
+            earlier = before.pop()
+            if earlier.ended_ns is not None and earlier.ended_ns < one.began_ns:
+                again.append(earlier)
+        before.append(one)
+        known.add(one.place)
+        if len(again) >= batch:
+            verdict.doubled += len(again) - (batch - 1)
+            verdict.seen.append(f"acknowledged before {one}, and delivered again: {again}")
