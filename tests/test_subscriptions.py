@@ -402,6 +402,27 @@ def test_a_retried_acknowledgement_is_rejected_if_its_partition_was_lost_meanwhi
     asyncio.run(main())
 
 
+def test_a_partition_is_not_leased_again_while_its_acknowledgement_is_under_way(fed: RedisStore) -> None:
+    append(fed, 1, 2)
+    with fed.subscribe("mailer", ttl=TTL_S, wait_s=0) as subscription:
+        commit = next(subscription)
+        consumer = subscription._consumer
+        consumer.settle(commit)
+
+        def stall() -> Any:
+            saving = consumer.flush()
+            batch = next(saving)
+            consumer._leases.lose_all([consumer._leases.shares[commit.partition]])
+            yield from consumer.beat()  # it would read the place before the acknowledgement
+            with suppress(StopIteration):
+                saving.send((yield batch))
+
+        fed.run(stall(), "test")
+        assert list(subscription) == []
+        subscription._renew()
+        assert numbers(subscription) == [2]
+
+
 # A server that has lost data
 
 

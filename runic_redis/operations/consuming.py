@@ -399,10 +399,13 @@ class Consumer:
                     # Nothing more is given out, and it is not renewed. If this fails, the lease ends by itself.
                     self._leases.lose(save.share)
             self._aside = 0
-        replies = (yield Batch(commands)) if commands else []
+            self._leases.saving = {save.share.partition for save in saves}
+        try:
+            replies = (yield Batch(commands)) if commands else []
+        finally:
+            self._leases.saving.clear()
         errors: list[StoreError] = []
-        owner = None
-        feed_has_changed = False
+        owner, feed_has_changed = None, False
         with self._lock:
             for save, command, reply in zip(saves, commands, replies, strict=True):
                 try:
@@ -427,10 +430,9 @@ class Consumer:
                 raise lease_lost(self.name, lost, owner, feed_has_changed=feed_has_changed)
 
     def _save(self, share: Share, *, is_last: bool) -> Save:
-        is_release = is_last or share.is_releasable
         self._calls += 1
         what = share.next_place, dict(share.next_parked), share.acked, share.attempts, share.reason, share.died
-        return Save(self._calls, share, *what, is_release)
+        return Save(self._calls, share, *what, is_last or share.is_releasable)
 
     def close(self) -> Operation[None]:
         """Store what is acknowledged, and release all partitions."""

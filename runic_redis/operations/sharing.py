@@ -42,6 +42,7 @@ class Leases:
         lock: held while the shares, or what is to be stored of them, are used.
         consumer_id: the id of the consumer.
         shares: the partitions that it has, by number.
+        saving: the partitions of which something is being stored. Their stored places cannot be read.
         lost: those that were lost while acknowledgements were not stored, as far as nobody was told.
         has_leaving: whether some of them are to be released.
         is_closed: whether it leases no more.
@@ -59,6 +60,7 @@ class Leases:
         self.lock = Lock()
         self.consumer_id = os.urandom(_ID_BYTES).hex()
         self.shares: dict[int, Share] = {}
+        self.saving: set[int] = set()
         self.lost: list[Share] = []
         self.has_leaving = False
         self.is_closed = False
@@ -128,7 +130,8 @@ class Leases:
     def _lease_more(self, count: int) -> Operation[None]:
         """Lease partitions that are free, at most so many."""
         context, keys = self._context, self._context.keys
-        others = [number for number in keys.partition_numbers() if number not in self.shares]
+        ours = self.saving.union(self.shares)
+        others = [number for number in keys.partition_numbers() if number not in ours]
         commands = [Command(("TIME",), keys.config)]
         commands += [look_call(context, self._name, number) for number in others]
         clock, *looks = checked((yield Batch(commands)), commands)
