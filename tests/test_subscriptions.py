@@ -440,6 +440,24 @@ def test_after_a_failover_a_consumer_goes_on_from_what_is_stored(fed: RedisStore
         assert fed.subscriptions()[0].lag_events == 0
 
 
+def test_a_consumer_that_has_read_nothing_yet_goes_on_from_what_is_stored(
+    fed: RedisStore, valkey: RunningServer
+) -> None:
+    append(fed, 1, 2)
+    with fed.subscribe("mailer", ttl=TTL_S, wait_s=0) as subscription:
+        subscription.ack(next(subscription))
+    restore = keep(fed, valkey)
+    append(fed, 3)
+    with fed.subscribe("mailer", ttl=TTL_S, wait_s=0) as subscription:
+        for commit in subscription:
+            subscription.ack(commit)
+    with fed.subscribe("mailer", ttl=TTL_S, wait_s=0) as subscription:
+        restore()
+        assert list(subscription) == []
+        subscription._renew()
+        assert numbers(subscription) == [2]
+
+
 def test_a_failover_that_takes_the_lease_back_is_survived(fed: RedisStore, valkey: RunningServer) -> None:
     append(fed, 1, 2)
     restore = keep(fed, valkey)

@@ -234,9 +234,12 @@ class Consumer:
         if not new:
             return
         try:
-            yield from check_shares(self._context, new, can_rebuild=self._start == "rebuild")
+            outdated = yield from check_shares(self._context, self.name, new, can_rebuild=self._start == "rebuild")
         except (CommitsLost, FeedTrimmed) as error:
             raise cannot_go_on(self.name, error) from error
+        if outdated:
+            self._leases.lose_all(outdated)
+            return
         yield from self._read_aside([share for share in new if share.parked])
         for share in new:
             self._reader.add(share.partition, share.place)
@@ -256,9 +259,7 @@ class Consumer:
             # The feed is the one that was read. Events of a commit are missing.
             raise cannot_go_on(self.name, error) from error
         _log.warning("The subscription %r goes on from its stored positions: %s", self.name, error)
-        with self._lock:
-            for number in lost:
-                self._leases.lose(self._reading[number])
+        self._leases.lose_all(self._reading[number] for number in lost)
         yield from self._leases.beat()
 
     def _read_aside(self, shares: list[Share]) -> Operation[None]:

@@ -188,8 +188,10 @@ def find_changed(context: Context, name: str, shares: Sequence[Share]) -> Operat
     return [share for share, count in zip(shares, changes, strict=True) if (count or b"0") != share.changes]
 
 
-def check_shares(context: Context, shares: Sequence[Share], *, can_rebuild: bool) -> Operation[None]:
+def check_shares(context: Context, name: str, shares: Sequence[Share], *, can_rebuild: bool) -> Operation[list[Share]]:
     """Check that partitions can be read from their places on. With `can_rebuild`, a trimmed one begins again.
+
+    Return those whose stored places a failover has taken back since their leases were given.
 
     Raises:
         FeedTrimmed: commits after a place were trimmed from the feed.
@@ -206,6 +208,11 @@ def check_shares(context: Context, shares: Sequence[Share], *, can_rebuild: bool
                 yield from check_places(context, {share.partition: share.place})
             except FeedTrimmed:
                 share.place = share.next_place = starts[share.partition]
+    except CommitsLost:
+        if outdated := (yield from _find_outdated(context, name, shares)):
+            return outdated
+        raise
+    return []
 
 
 def find_lost(context: Context, places: Mapping[int, Place]) -> Operation[list[int]]:
@@ -217,6 +224,15 @@ def find_lost(context: Context, places: Mapping[int, Place]) -> Operation[list[i
         except CommitsLost:
             lost.append(number)
     return lost
+
+
+def _find_outdated(context: Context, name: str, shares: Sequence[Share]) -> Operation[list[Share]]:
+    keys = [context.keys.subscription(name, share.partition) for share in shares]
+    commands = [key_command("HGET", key, "position") for key in keys]
+    places = checked((yield Batch(commands)), commands)
+    return [
+        share for share, place in zip(shares, places, strict=True) if place not in (None, str(share.place).encode())
+    ]
 
 
 def lease_lost(name: str, partitions: Sequence[int], owner: str | None, *, feed_has_changed: bool = False) -> LeaseLost:

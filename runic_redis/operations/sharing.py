@@ -8,7 +8,7 @@ while they hold the lock, which nobody holds while waiting for a reply.
 import math
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 from runic_redis.context import Context
@@ -175,6 +175,12 @@ class Leases:
             del self.shares[share.partition]
         if share.acked:
             self.lost.append(share)
+
+    def lose_all(self, shares: Iterable[Share]) -> None:
+        """Note that leases are lost."""
+        with self.lock:
+            for share in shares:
+                self.lose(share)
 
     def pop_lost(self) -> list[int]:
         """Return the partitions that were lost with acknowledgements that were not stored, once. The lock is held."""

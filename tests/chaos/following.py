@@ -35,7 +35,7 @@ _REQUEST = 600
 _REPLY = 200
 # In the kind with the most commits, so many are acknowledged for each fault. So many processes write them, and rest as
 # long between two calls, because consumers would not get a turn on the server otherwise.
-_MANY = 10_000
+_MANY = 2_000
 _MANY_WRITERS = 16
 _MANY_REST_S = 0.2
 
