@@ -47,6 +47,8 @@
 
 -- From how many bytes on an entry counts as large. The size of the largest one bounds the pages of readers.
 local LARGE = 8192
+-- From how many bytes on a commit has its size in the feed. The sizes bound the pages of its readers.
+local SIZED = 1024
 
 --@include index
 
@@ -343,8 +345,7 @@ while true do
           local payload = ARGV[last]
           local id, commit = string.format('%d-%s', position, now_ms), string.format('%d ', cursor + feed_count)
           local what = feed_count
-          if given.n or #payload >= LARGE then
-            -- Readers bound their pages by the sizes of large commits.
+          if given.n or #payload >= SIZED then
             local size = 0
             for place = first, last, 3 do
               local _, header, rows = unpack(ARGV, place, place + 2)

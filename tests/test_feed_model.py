@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runic_redis import Positions, RedisStore
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
-from runic_redis.operations import feed
+from runic_redis.operations import feed, feed_pages
 from runic_redis.operations.feed import FeedReader
 from runic_redis.positions import Place
 from runic_redis.testing.examples import OrderPaid, OrderPlaced
@@ -177,9 +177,10 @@ class Follower:
 @pytest.fixture
 def page_limits() -> Iterator[None]:
     """Keep the limits of pages as they were."""
-    before = feed._FIRST_COMMITS, feed._MOST_COMMITS, feed._IMPORT_ENTRIES, feed._PAGE_BYTES
+    before = feed._FIRST_COMMITS, feed._MOST_COMMITS, feed._IMPORT_ENTRIES, feed._AT_ONCE, feed_pages.PAGE_BYTES
     yield
-    feed._FIRST_COMMITS, feed._MOST_COMMITS, feed._IMPORT_ENTRIES, feed._PAGE_BYTES = before
+    feed._FIRST_COMMITS, feed._MOST_COMMITS, feed._IMPORT_ENTRIES, feed._AT_ONCE = before[:4]
+    feed_pages.PAGE_BYTES = before[4]
 
 
 @given(data=st.data())
@@ -190,7 +191,8 @@ def test_readers_agree_with_the_model(data: st.DataObject, page_limits: None) ->
     feed._FIRST_COMMITS = data.draw(st.sampled_from([1, 2, 3, 64]), "first page")
     feed._MOST_COMMITS = feed._FIRST_COMMITS * data.draw(st.integers(1, 4), "growth")
     feed._IMPORT_ENTRIES = data.draw(st.sampled_from([1, 2, 256]), "entries of an import")
-    feed._PAGE_BYTES = data.draw(st.sampled_from([1, 2**22]), "bytes of a page")
+    feed_pages.PAGE_BYTES = data.draw(st.sampled_from([1, 2**22]), "bytes of a page")
+    feed._AT_ONCE = data.draw(st.sampled_from([1, 2, 256]), "decoded at once")
     partitions = data.draw(st.integers(1, 4), "partitions")
     name = f"feed-model-{next(_namespaces)}"
     with ExitStack() as stack:

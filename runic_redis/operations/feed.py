@@ -9,7 +9,6 @@ is in flight while the last one is decoded.
 Positions have no gaps. So a gap, or an entry that is no longer there, means that entries were trimmed or lost.
 """
 
-import heapq
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +18,9 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.operations.commit_decoding import CommitDecoder
 from runic_redis.operations.commits import Commit, Track
-from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, VOID, FeedEntry, entry_parts, whole_commits
+from runic_redis.operations.feed_entries import COMMIT, DELETED, IMPORTED, FeedEntry, entry_parts, whole_commits
 from runic_redis.operations.feed_losses import Missing, check_places
-from runic_redis.operations.feed_pages import Page, Part, Source
+from runic_redis.operations.feed_pages import PAGE_BYTES, Page, Part, Source, take_steps
 from runic_redis.operations.feed_starts import Start, check_start, find_places
 from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.operations.records import entry_cursor, read_cursor
@@ -37,7 +36,6 @@ _MOST_COMMITS = 2048
 _PAGE_GROWTH = 8
 # How many commits are decoded at once.
 _AT_ONCE = 256
-_PAGE_BYTES = 4 * 1024 * 1024
 # Fewer are, once they take so many bytes decompressed.
 _MOST_DECODED = 64 * 1024 * 1024
 # An import is one entry for many commits. It is read in parts of so many entries of the stream, and bytes.
@@ -123,10 +121,9 @@ class FeedReader:
     @property
     def is_done(self) -> bool:
         """Whether the reader's last positions are reached."""
-        if self._ahead is not None:
+        if self._ahead is not None or self._received is not None:
             return False
-        is_read = all(source.is_done and not source.entries for source in self._sources.values())
-        return is_read and self._received is None
+        return all(source.is_done and not source.entries for source in self._sources.values())
 
     def open(self) -> Operation[None]:
         """Find the first places, and check that the feed can be read from there on.
@@ -256,7 +253,7 @@ class FeedReader:
 
     def _next_steps(self) -> Operation[list[tuple[Source, FeedEntry]]]:
         """Return the entries of the next page; none if there are no more, or a read that waits is to find them."""
-        if (steps := self._plan()) or self._follows:
+        if (steps := take_steps(self._sources, self._limit, self._prefix)) or self._follows:
             return steps
         empty = [source for source in self._sources.values() if not source.entries and not source.is_done]
         count = self._fill_size()
@@ -266,41 +263,8 @@ class FeedReader:
         replies = yield Batch(commands, own_connection=True)
         for source, entries in zip(empty, checked(replies, commands), strict=True):
             yield from self._take_ahead(source, entries, count)
-        steps = self._plan()
+        steps = take_steps(self._sources, self._limit, self._prefix)
         self._follows = not steps
-        return steps
-
-    def _plan(self) -> list[tuple[Source, FeedEntry]]:
-        """Take the entries of the next page from the sources, in the order of their times.
-
-        The entry of an import is a page by itself, and stays in its source until it is read to its end.
-        """
-        sources = self._sources
-        if any(not source.entries and not source.at_end and not source.is_done for source in sources.values()):
-            return []
-        heads = [(source.entries[0].ms, number) for number, source in sources.items() if source.entries]
-        heapq.heapify(heads)
-        steps: list[tuple[Source, FeedEntry]] = []
-        limit, bytes_left = self._limit, _PAGE_BYTES
-        while heads and len(steps) < limit and bytes_left > 0:
-            number = heads[0][1]
-            source = sources[number]
-            entries = source.entries
-            entry = entries[0]
-            if entry.kind is IMPORTED:
-                if entry.workflow_id.startswith(self._prefix):
-                    return steps or [(source, entry)]
-                # The reader passes over it, and a page may begin with it.
-                entry = entry._replace(kind=VOID)
-            entries.popleft()
-            steps.append((source, entry))
-            bytes_left -= entry.size
-            if entries:
-                heapq.heapreplace(heads, (entries[0].ms, number))
-            elif source.at_end or source.is_done:
-                heapq.heappop(heads)
-            else:
-                break
         return steps
 
     def _page(self, steps: list[tuple[Source, FeedEntry]]) -> Page:
@@ -334,7 +298,7 @@ class FeedReader:
             ahead = part.take(reply, found)
             if part.fill_size:
                 yield from self._take_ahead(part.source, ahead, part.fill_size)
-        steps = self._plan()
+        steps = take_steps(self._sources, self._limit, self._prefix)
         if steps and steps[0][1].kind is not IMPORTED:
             following = self._page(steps)
             self._ahead = following, (yield Begin(following.batch))
@@ -395,7 +359,7 @@ class FeedReader:
         _move(ends)
         if self._decoded == len(steps):
             self._received = None
-            fitting = max(_FIRST_COMMITS, _PAGE_BYTES * len(steps) // max(self._decoded_bytes, 1))
+            fitting = max(_FIRST_COMMITS, PAGE_BYTES * len(steps) // max(self._decoded_bytes, 1))
             self._limit = min(self._limit * _PAGE_GROWTH, _MOST_COMMITS, fitting)
         return commits
 
@@ -465,9 +429,8 @@ class FeedReader:
         slots = by_slot(waiting) if self._context.slots_matter else [list(waiting)]
         self._turn = (self._turn + 1) % len(slots)
         slots = slots[self._turn :] + slots[: self._turn]
-        batch = follow(
-            [{key: f"{waiting[key].read_to}-{_LAST_MS}" for key in slot} for slot in slots], wait_s, self.stop
-        )
+        after = [{key: f"{waiting[key].read_to}-{_LAST_MS}" for key in slot} for slot in slots]
+        batch = follow(after, wait_s, self.stop)
         answers = yield batch
         if any(isinstance(reply, ErrorReply) and reply.code == "CROSSSLOT" for reply in answers):
             # The server is a cluster's node that has all the slots.

@@ -1,14 +1,18 @@
 """The parts of a page of the feed: its sources, and the commits that one command reads."""
 
+import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from runic_redis.context import Context
-from runic_redis.operations.feed_entries import COMMIT, IMPORTED, FeedEntry, read_entry
+from runic_redis.operations.feed_entries import COMMIT, IMPORTED, VOID, FeedEntry, read_entry
 from runic_redis.operations.rebuilding import Rebuilder
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Argument, Batch, Command, call_script
+
+# A page ends once the sizes of its commits reach this many bytes.
+PAGE_BYTES = 4 * 1024 * 1024
 
 
 class Source:
@@ -169,3 +173,37 @@ class Page(NamedTuple):
     steps: list[tuple[Source, FeedEntry]]
     parts: list[Part]
     batch: Batch
+
+
+def take_steps(sources: Mapping[int, Source], limit: int, prefix: str) -> list[tuple[Source, FeedEntry]]:
+    """Take the entries of the next page from the sources, in the order of their times, at most so many.
+
+    None are taken while a source has to be read ahead. The entry of an import is a page by itself, and stays in its
+    source until it is read to its end.
+    """
+    if any(not source.entries and not source.at_end and not source.is_done for source in sources.values()):
+        return []
+    heads = [(source.entries[0].ms, number) for number, source in sources.items() if source.entries]
+    heapq.heapify(heads)
+    steps: list[tuple[Source, FeedEntry]] = []
+    bytes_left = PAGE_BYTES
+    while heads and len(steps) < limit and bytes_left > 0:
+        number = heads[0][1]
+        source = sources[number]
+        entries = source.entries
+        entry = entries[0]
+        if entry.kind is IMPORTED:
+            if entry.workflow_id.startswith(prefix):
+                return steps or [(source, entry)]
+            # The reader passes over it, and a page may begin with it.
+            entry = entry._replace(kind=VOID)
+        entries.popleft()
+        steps.append((source, entry))
+        bytes_left -= entry.size
+        if entries:
+            heapq.heapreplace(heads, (entries[0].ms, number))
+        elif source.at_end or source.is_done:
+            heapq.heappop(heads)
+        else:
+            break
+    return steps
