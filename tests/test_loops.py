@@ -80,6 +80,17 @@ CALLS: dict[str, Call] = {
     "tail": lambda store, _: drain(store.tail("w")),
     "tail_many": lambda store, _: drain(store.tail_many({"w": 0})),
     "trim": lambda store, _: store.trim("w"),
+    "delete_projection": lambda store, _: store.delete_projection("p"),
+    "delete_subscription": lambda store, _: store.delete_subscription("s"),
+    "drop_parked": lambda store, _: store.drop_parked("s", "w"),
+    "feed": lambda store, _: drain(store.feed()),
+    "load_projection": lambda store, _: store.load_projection("p"),
+    "parked": lambda store, _: store.parked("s"),
+    "replay_parked": lambda store, _: store.replay_parked("s", "w"),
+    "set_feed_days": lambda store, _: store.set_feed_days(1),
+    "subscribe": lambda store, _: drain(store.subscribe("s", wait_s=0)),
+    "subscriptions": lambda store, _: store.subscriptions(),
+    "trim_feed": lambda store, _: store.trim_feed(keep=1),
     "one step of a stream": lambda store, _: anext(store.stream("w")),
     "one step of a list": lambda store, _: anext(store.list()),
     "one step of a tail": lambda store, _: anext(store.tail("w", wait_s=0)),
@@ -106,7 +117,7 @@ def url(request: pytest.FixtureRequest, namespace: str) -> str:
 
 @asynccontextmanager
 async def opened(url: str, namespace: str) -> AsyncIterator[AsyncRedisStore]:
-    async with AsyncRedisStore.from_url(url, namespace=namespace, partitions=4) as store:
+    async with AsyncRedisStore.from_url(url, namespace=namespace, partitions=4, feed=True) as store:
         await store.append("w", numbered(3))
         yield store
 
