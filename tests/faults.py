@@ -1,14 +1,18 @@
 """Faults at chosen points inside a store: a server that loses requests or replies."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
 
 from runic_redis import RedisStore
 from runic_redis.drivers.sync import Sender
 from runic_redis.drivers.sync_servers import Pending, Server
-from runic_redis.protocol.effects import ConnectionLost
+from runic_redis.protocol.effects import Batch, Command, ConnectionLost, Operation
 from runic_redis.protocol.rounds import Call
+from tests.servers import RunningServer, running, valkey_program
 
+T = TypeVar("T")
 LOST = ConnectionLost("the test lost it", sent=True)
 
 
@@ -82,3 +86,49 @@ def make_faulty(store: RedisStore, deadline_s: float = 30.0) -> FaultyServer:
     faulty = FaultyServer(store._sender.server)
     store._sender = Sender(faulty, deadline_s, wait_s=1.0)
     return faulty
+
+
+class Failover:
+    """A failover from a store's server to another one, which has the same data and another hash seed.
+
+    Args:
+        one: the store on the first server.
+        two: the store on the other server.
+    """
+
+    def __init__(self, one: RedisStore, two: RedisStore) -> None:
+        self._store = one
+        self._two = two
+
+    def run(self, operation: Operation[T], after: Callable[[Command], bool] = lambda _: True) -> T:
+        """Run an operation. The failover comes after the first round trip with a command that `after` selects."""
+        reply: Any = None
+        while True:
+            try:
+                effect = operation.send(reply)
+            except StopIteration as end:
+                assert self._store is self._two
+                return end.value
+
+            def once(effect: Any = effect) -> Operation[Any]:
+                return (yield effect)
+
+            reply = self._store.run(once(), "test")
+            if isinstance(effect, Batch) and any(map(after, effect.commands)):
+                self._store = self._two
+
+
+@contextmanager
+def failover(store: RedisStore, server: RunningServer, directory: Path) -> Iterator[Failover]:
+    """Copy all keys of a store's namespace to another server, to which a failover can lead."""
+    namespace, partitions = store.context.keys.namespace, store.context.keys.partitions
+    with running(valkey_program(), directory) as other, server.client() as source, other.client() as target:
+        keys = source.keys(f"{{{namespace}[:}}]*")
+        reading, writing = source.pipeline(transaction=False), target.pipeline(transaction=False)
+        for key in keys:
+            reading.dump(key)
+        for key, value in zip(keys, reading.execute(), strict=True):
+            writing.restore(key, 0, value)
+        writing.execute()
+        with RedisStore.from_url(other.url(), namespace=namespace, partitions=partitions) as two:
+            yield Failover(store, two)

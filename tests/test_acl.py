@@ -171,12 +171,12 @@ def test_the_rule_names_every_command_of_the_scripts() -> None:
 REMOVING: list[Callable[[Any], Any]] = [
     lambda store: store.trim("order-1"),
     lambda store: store.delete("order-1"),
-    lambda store: store.collect(grace=0),
     lambda store: store.delete_namespace(),
     lambda store: store.memory_usage(),
 ]
 CHANGING: list[Callable[[Any], Any]] = [
     *REMOVING,
+    lambda store: store.collect(grace=0),
     lambda store: store.append("order-1", numbered(1)),
     lambda store: store.save_snapshot("order-1", 3, b"other"),
     lambda store: store.save("order-1", []),

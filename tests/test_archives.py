@@ -19,6 +19,7 @@ from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisS
 from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Digest, Record
 from runic_redis.admin.exporting import KEPT, Exporter
 from runic_redis.admin.importing import Importer
+from tests.faults import failover
 from tests.servers import RunningServer, cluster_url
 from tests.test_verifying import fill, log, run_while, verify
 
@@ -502,6 +503,19 @@ def test_what_is_exported_is_of_one_moment(
     assert (imported.workflows, imported.problems, imported.complete) == (1, [], True)
     assert verify(target).findings == []
     assert list(target.stream("w")) == list(store.stream("w"))[: target.cursor("w")]
+
+
+def test_an_export_across_a_failover_has_all_workflows(
+    valkey: RunningServer, namespace: str, tmp_path: Path, few_buckets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runic_redis.operations.indexes._AT_ONCE", 50)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        store.append_many([(f"w-{number}", [{"n": number}]) for number in range(600)])
+        exporter = Exporter(store.context)
+        index = store.context.keys.index(0)
+        with failover(store, valkey, tmp_path) as servers:
+            servers.run(exporter.run(lambda _: None), lambda one: one.key == index)
+    assert (exporter.workflows, exporter.problems) == (600, [])
 
 
 def test_a_damaged_store_is_exported_as_far_as_it_is_whole(

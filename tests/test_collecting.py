@@ -5,6 +5,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from runic_redis import DecodeError, Fact, FactNotFound, FactRef, RedisStore, WorkflowNotFound
 from runic_redis.operations.collecting import collect
 from runic_redis.protocol.effects import Batch, Command
+from tests.faults import failover
 from tests.servers import RunningServer, cluster_url
 
 VALUES = 40
@@ -57,6 +59,7 @@ def test_a_fact_that_gets_a_reference_while_collecting_is_kept(
     store: RedisStore, write: str, few_buckets: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 2)
+    monkeypatch.setattr("runic_redis.operations.indexes._AT_ONCE", 2)
     # A second workflow with a fact, so collecting always has references to read.
     store.append("other", [{"fact": Fact("other")}])
     stored = []
@@ -166,6 +169,7 @@ def test_collecting_many_facts_takes_many_small_steps(
 ) -> None:
     """Use pages of two and five candidates at a time, so each loop runs several times."""
     monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 2)
+    monkeypatch.setattr("runic_redis.operations.indexes._AT_ONCE", 2)
     monkeypatch.setattr("runic_redis.operations.collecting._CANDIDATES", 5)
     for number in range(6):
         store.append(f"w-{number}", [{"fact": Fact((number, place))} for place in range(12)])
@@ -182,5 +186,30 @@ def test_collecting_many_facts_takes_many_small_steps(
 def test_a_workflow_may_refer_to_more_than_one_page_of_facts(store: RedisStore) -> None:
     for first in range(0, 2000, 100):
         store.append("w", [{"fact": Fact(number)} for number in range(first, first + 100)])
+    # The references of a log have the same score.
+    store.save("log", [{"fact": Fact(number)} for number in range(2000, 4000)])
     assert store.collect(0) == 0
     assert len(store.load_facts([ref.hash for ref in references(store, "w")])) == 2000
+    assert len(store.load("log")) == 2000
+
+
+@pytest.mark.parametrize("read", ["index", "refs"])
+def test_collecting_across_a_failover_keeps_the_facts_in_use(
+    valkey: RunningServer,
+    namespace: str,
+    tmp_path: Path,
+    few_buckets: None,
+    monkeypatch: pytest.MonkeyPatch,
+    read: str,
+) -> None:
+    monkeypatch.setattr("runic_redis.operations.collecting._AT_ONCE", 50)
+    monkeypatch.setattr("runic_redis.operations.indexes._AT_ONCE", 50)
+    with RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1) as store:
+        for first in range(0, 600, 20):
+            store.append("large", [{"fact": Fact(number)} for number in range(first, first + 20)])
+        store.append_many([(f"w-{number}", [{"fact": Fact(number + 600)}]) for number in range(600)])
+        key = getattr(store.context.keys.workflow("large"), read)
+        with failover(store, valkey, tmp_path) as servers:
+            pages = {"ZSCAN", "ZRANGEBYSCORE"}
+            found = servers.run(collect(store.context, 0), lambda one: one.key == key and one.args[0] in pages)
+    assert found == 0

@@ -19,7 +19,8 @@ from runic_redis.operations.consuming import Consumer
 from runic_redis.operations.feed import FeedReader
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Operation
-from tests.servers import RunningServer, running, valkey_program
+from tests.faults import failover
+from tests.servers import RunningServer
 from tests.test_archives import export, load
 
 _LONG = 600.0
@@ -301,41 +302,16 @@ def size_of(reply: Any) -> int:
 
 
 def test_a_rebuild_across_a_failover_misses_no_workflow(
-    valkey: RunningServer, client: redis.Redis, namespace: str, tmp_path: Path
+    store: RedisStore, valkey: RunningServer, tmp_path: Path
 ) -> None:
     ids = {f"w{number}" for number in range(3000)}
-    other_path = tmp_path / "other"
-    other_path.mkdir()
-    with (
-        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=1, feed=True) as one,
-        running(valkey_program(), other_path) as server,
-        redis.Redis.from_url(server.url()) as other_client,
-    ):
-        one.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids])
-        reader = FeedReader(one.context, "rebuild")
-        run(one, reader.open())
-        for key in client.keys(f"{{{namespace}*"):
-            other_client.restore(key, 0, client.dump(key))
-        with RedisStore.from_url(server.url(), namespace=namespace, partitions=1) as two:
-
-            def across(operation: Operation[T]) -> T:
-                """Run an operation, with a failover after its first reply."""
-                reply: Any = None
-                store = one
-                while True:
-                    try:
-                        effect = operation.send(reply)
-                    except StopIteration as end:
-                        return end.value
-
-                    def once(effect: Any = effect) -> Operation[Any]:
-                        return (yield effect)
-
-                    reply, store = run(store, once()), two
-
-            found: set[str] = set()
-            while commits := across(reader.next_page()):
-                found |= {commit.workflow_id for commit in commits}
+    store.append_many([(workflow_id, [{"n": 1}]) for workflow_id in ids])
+    reader = FeedReader(store.context, "rebuild")
+    run(store, reader.open())
+    with failover(store, valkey, tmp_path) as servers:
+        found: set[str] = set()
+        while commits := servers.run(reader.next_page()):
+            found |= {commit.workflow_id for commit in commits}
     assert found == ids
 
 

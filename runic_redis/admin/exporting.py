@@ -16,11 +16,12 @@ from runic_redis.codec import event_count, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.indexes import indexed_workflows
 from runic_redis.operations.lost_meta import is_behind, reject_leftovers
 from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
-from runic_redis.protocol.resp import pairs, scored_ids
+from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
 
 # The exported fields of a meta hash. A lease is not exported: it is valid on its server only.
@@ -101,12 +102,7 @@ class Exporter:
         if self._ids is not None:
             yield from self._export_workflows(self._ids)
         else:
-            # A scan returns every member that is present from its start to its end, however much is written meanwhile.
-            indexes = self._context.keys.indexes()
-            scans = Scans(key_command("ZSCAN", index, "0", "COUNT", str(_MEMBERS)) for index in indexes)
-            while scans.more:
-                members = scored_ids((yield from scans.next_members()), self._context.keys.index(0))
-                yield from self._export_workflows([workflow_id for workflow_id, _ in members])
+            yield from self._export_workflows((yield from indexed_workflows(self._context.keys.indexes())))
             yield from self._export_other_facts()
         self._give(["end", self.workflows, self.events, self.facts])
 

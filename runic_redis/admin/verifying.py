@@ -1,7 +1,8 @@
 """Verify that the data of a namespace is complete and consistent, and repair what can be derived from other data.
 
 Many workflows are verified at a time, each a page at a time, so that neither their number nor their length matters.
-Writers may be active: a workflow that changed while it was read is read again before it is judged.
+Writers may be active: a workflow that changed while it was read is read again before it is judged. If the server fails
+over meanwhile, the run may miss something, because the cursor of a scan fits one server only. Verify again then.
 """
 
 import re
@@ -95,7 +96,8 @@ class Verifier:
 
     def _everything(self) -> Iterator[Operation[Verified]]:
         keys = self._context.keys
-        # A scan returns every member that is present from its start to its end, however much is written meanwhile.
+        # A scan returns every member that is present from its start to its end, however much is written meanwhile,
+        # unless the server fails over.
         scored = Scans(
             key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE))
             for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring(), *keys.all_completed())

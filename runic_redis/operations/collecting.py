@@ -16,17 +16,19 @@ from runic_redis.errors import DecodeError
 from runic_redis.keys import Keys
 from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.feed_trimming import expire_feed
+from runic_redis.operations.indexes import indexed_workflows
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.references import restore_references
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Command, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask_all, server_us
-from runic_redis.protocol.resp import pairs, scored_ids
-from runic_redis.protocol.scans import Scans
+from runic_redis.protocol.scans import ByScore
 
 # How many candidates one pass over the workflows checks, and how many keys or members are in one round trip.
 _CANDIDATES = 100_000
 _AT_ONCE = 512
+# Of how many partitions all ids are in memory at once.
+_PARTITIONS = 8
 
 
 def collect(context: Context, grace: float) -> Operation[int]:
@@ -81,19 +83,17 @@ def _remove_unreferenced(context: Context, candidates: dict[bytes, int], before_
 
 def _drop_referenced(context: Context, candidates: dict[bytes, int]) -> Operation[None]:
     """Remove the facts that any workflow refers to from the candidates."""
-    scans = Scans(key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in context.keys.indexes())
-    while scans.more:
-        # A scan returns all workflows that exist from its start to its end, whatever is written. A listing does not.
-        members = yield from scans.next_members()
-        ids = [workflow_id for workflow_id, _ in scored_ids(members, context.keys.index(0))]
+    indexes = context.keys.indexes()
+    for first in range(0, len(indexes), _PARTITIONS):
+        ids = yield from indexed_workflows(indexes[first : first + _PARTITIONS])
         for at in range(0, len(ids), _AT_ONCE):
             some = ids[at : at + _AT_ONCE]
             yield from restore_references(context, some)
-            keys = [context.keys.workflow(workflow_id).refs for workflow_id in some]
-            refs = Scans(key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in keys)
+            refs = ByScore((context.keys.workflow(workflow_id).refs for workflow_id in some), _AT_ONCE)
             while refs.more:
-                for fact, _ in pairs((yield from refs.next_members())):
-                    candidates.pop(fact, None)
+                for _, page in (yield from refs.next_pages()):
+                    for fact, _ in page:
+                        candidates.pop(fact, None)
         if not candidates:
             return
     yield from _check_indexes(context)

@@ -22,18 +22,18 @@ from runic_redis.operations.feed_entries import (
     read_entry,
     whole_commits,
 )
+from runic_redis.operations.indexes import indexed_workflows
 from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
 from runic_redis.positions import Place
 from runic_redis.protocol.effects import Batch, Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, checked
-from runic_redis.protocol.resp import pairs
 
 # How many workflows are read at once, and of each how many entries of its stream.
 _WORKFLOWS = 64
 _ENTRIES = 64
 # The most bytes that are read at once, by the sizes of the workflows' largest entries.
 _MOST_BYTES = 8 * 1024 * 1024
-# How many entries of the feed, and of the index, are read at once.
+# How many entries of the feed are read at once.
 _AT_ONCE = 1000
 
 
@@ -119,21 +119,7 @@ class Rebuilder:
     def _find_workflows(self) -> Operation[list[str]]:
         """Return the workflows that are still to be read, the last one first."""
         done, last = self._place.rebuilding or (0, "")
-        found: set[str] = set()
-        # In the order of their last writes. A write moves a workflow ahead, where it is read later. ZSCAN would miss
-        # some of them after a failover, because its cursor fits one server only.
-        options = "WITHSCORES", "LIMIT", "0"
-        after, count = "-inf", _AT_ONCE
-        while True:
-            page = pairs(
-                (yield from ask(key_command("ZRANGEBYSCORE", self._index, after, "+inf", *options, str(count))))
-            )
-            found.update(member.decode(errors="replace") for member, _ in page)
-            if len(page) < count:
-                break
-            score = repr(float(page[-1][1]))
-            # Many may have the same time.
-            after, count = score, 2 * count if score == after else _AT_ONCE
+        found = yield from indexed_workflows([self._index])
         # The last workflow may not have been read to its end.
         self._after = done if last in found else 0
         return sorted((one for one in found if one >= last and one.startswith(self._prefix)), reverse=True)

@@ -6,6 +6,6 @@
 - `size_limits`: whether a server has rejected a request for its size.
 - `confirmation`: how a server confirms that a write is durable.
 - `refusals`: the meaning of error replies; `resp`: pairs in replies.
-- `following`: blocking reads of streams; `scans`: sets and hashes that are too large for one reply.
+- `following`: blocking reads of streams; `scans`: pages of sets and hashes that are too large for one reply.
 - `scripts`: the Lua scripts.
 """
