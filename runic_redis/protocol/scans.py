@@ -1,7 +1,7 @@
 """Reading sets and hashes that are too large for one reply, in pages.
 
 The cursor of a scan fits one server only: after a failover, the other server may pass over members. So `Scans` are for
-reports, which can be made again. Where a missed member loses data, use `ByScore`.
+what can be done again, such as a report. Where a missed member loses data, use `ByScore`.
 """
 
 from collections.abc import Iterable
