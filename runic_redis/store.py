@@ -91,7 +91,7 @@ class RedisStore:
         durability: how durable a write must be before its call returns, unless the call says otherwise.
         registry: the event types of this store; None for those registered by the package's `event`.
         feed: whether the namespace has a feed, which lists every commit; fixed by the first write. None for what the
-            namespace has, or a feed for a new one.
+            namespace has; a new one then has none.
         feed_days: for how many days the feed of a new namespace lists a commit; None for ever. `set_feed_days` changes
             it.
 
