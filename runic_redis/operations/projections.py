@@ -8,8 +8,9 @@ from urllib.parse import unquote
 
 from runic_redis.arguments import check_data, check_name
 from runic_redis.context import Context
-from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, LeaseHeld, LeaseLost
+from runic_redis.errors import DecodeError, InvalidArgument, LeaseHeld, LeaseLost
 from runic_redis.operations.confirming import durably
+from runic_redis.operations.feed_starts import require_feed
 from runic_redis.operations.records import EPOCH, read_cursor
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.subscriptions import Settings, check_same, read_settings
@@ -78,11 +79,7 @@ def acquire_projection(  # noqa: PLR0917 - internal
         InvalidArgument: a newer version has taken over, or the name is a subscription's.
         ConfigurationError: the namespace has no feed.
     """
-    if not context.keys.has_feed:
-        raise ConfigurationError(
-            f"The namespace {context.keys.namespace!r} has no feed, so it cannot have the projection {name!r}. Nothing "
-            "was changed. Make a namespace with feed=True, and copy the workflows with 'runic-redis copy'."
-        )
+    require_feed(context.keys)
     yield from make_namespace(context)
     yield from _register(context, name, settings)
     # The id of the call is among the arguments, so a retry has the same.

@@ -13,7 +13,7 @@ from threading import Lock
 
 from runic_redis.context import Context
 from runic_redis.errors import InvalidArgument
-from runic_redis.operations.feed_starts import Start, find_places
+from runic_redis.operations.feed_starts import Start, find_places, require_feed
 from runic_redis.operations.leasing import milliseconds
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.shares import Share, free_fence, look_call, read_lease
@@ -79,8 +79,7 @@ class Leases:
             FeedTrimmed: the commits from the start on were trimmed from the feed.
         """
         context, keys = self._context, self._context.keys
-        # Checks that there is a feed, before anything is written.
-        yield from find_places(context, "beginning")
+        require_feed(keys)
         yield from make_namespace(context)
         commands = [
             key_command("HSETNX", keys.subscriptions, self._name, self._settings.encode()),
