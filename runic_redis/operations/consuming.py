@@ -88,7 +88,7 @@ class Consumer:
         self.stop = self._reader.stop
         self._leases = Leases(context, self.name, settings, self.ttl, clock)
         self._lock = self._leases.lock
-        # What the reader reads. It follows the leases at the next page.
+        # The partitions that are read. They follow the leases at the next page.
         self._reading: dict[int, Share] = {}
         self._buffer: deque[tuple[Share, Commit, Parked | None]] = deque()
         self._steps: deque[Step] = deque()
@@ -275,7 +275,7 @@ class Consumer:
         found = yield from load_parked(self._context, self.name, numbers)
         with self._lock:
             for share, count in zip(shares, changes, strict=True):
-                # What is to be given out again is read again.
+                # Commits that are to be given out again are read again.
                 self._buffer = deque(one for one in self._buffer if one[0] is not share or one[2] is None)
                 later = [*before[share], *self._changes(share)]
                 share.take_records(found[share.partition], later, keys.parked(self.name, share.partition))

@@ -228,7 +228,7 @@ class FeedReader:
         self.close()
         self._received = None
         self._follows = False
-        # What the feed has after the places may be another history.
+        # The feed may have another history after the places.
         self._missing = Missing(self._context)
         for source in self._sources.values():
             source.reset(source.place)

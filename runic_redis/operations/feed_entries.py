@@ -8,7 +8,7 @@ from runic_redis.arguments import is_cursor
 from runic_redis.errors import DecodeError
 from runic_redis.positions import Place
 
-# What an entry stands for.
+# The kinds of entries.
 COMMIT, CREATED, IMPORTED, DELETED, VOID = "commit", "created", "imported", "deleted", "void"
 
 

@@ -1,4 +1,4 @@
-"""What is missing from the feed, or from the streams behind it: trimmed, deleted or lost.
+"""Losses in the feed, and in the streams behind it: entries and events that were trimmed, deleted or lost.
 
 The partition's hash has the position of the last entry, and the ID of the last entry that was trimmed. A failover or a
 flush takes both back with the entries. Then a reader's place is above the position, or another entry is at its place.
