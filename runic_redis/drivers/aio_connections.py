@@ -185,10 +185,12 @@ class Subscription:
         check_pool(pool)
         try:
             self._connection = await self._connections.connect()
+            await self.send("SUBSCRIBE", channel)
         except FAILURES as error:
             self._lost = no_connection(error, pool.max_connections)
-        else:
-            await self.send("SUBSCRIBE", channel)
+        except BaseException:  # it was cancelled
+            await self.close()
+            raise
         return self
 
     async def send(self, *command: str) -> None:
