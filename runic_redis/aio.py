@@ -39,6 +39,7 @@ from runic_redis.operations import (
     parking,
     projections,
     reading,
+    reading_many,
     settings,
     snapshots,
     subscriptions,
@@ -383,6 +384,15 @@ class AsyncRedisStore:
             "stream",
             workflow_id,
         )
+
+    async def read_many(
+        self, items: Iterable[tuple[str, int, int | None]], *, facts: bool = False
+    ) -> list[list[Record] | StoreError]:
+        """Return the records of ranges of many workflows, in one round trip.
+
+        See `RedisStore.read_many`.
+        """
+        return await self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.

@@ -36,6 +36,7 @@ from runic_redis.operations import (
     parking,
     projections,
     reading,
+    reading_many,
     settings,
     snapshots,
     subscriptions,
@@ -417,6 +418,27 @@ class RedisStore:
             "stream",
             workflow_id,
         )
+
+    def read_many(
+        self, items: Iterable[tuple[str, int, int | None]], *, facts: bool = False
+    ) -> list[list[Record] | StoreError]:
+        """Return the records of ranges of many workflows, in one round trip.
+
+        A range with more than 64 commits, or with megabytes of events, takes further round trips, which such ranges
+        share. In a cluster, a round trip goes to each node at the same time. Each range is read by itself: if one
+        cannot be read, its error is in the list in its place.
+
+        Args:
+            items: triples: a workflow id; the cursor after which to read, 0 for all; and the last cursor to read, None
+                for no limit.
+            facts: return the events as they were appended, with a `Fact` in place of each `FactRef`. All facts are
+                loaded together, each once, in one more round trip. Records share their values: do not change them.
+
+        Returns:
+            For each item, in order: its `Record`s, or the `StoreError` that `stream_records` raises for it. With
+            `facts`, also a `FactNotFound` or `DecodeError`, which names the fact and the event that refers to it.
+        """
+        return self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.

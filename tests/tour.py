@@ -31,7 +31,7 @@ METHODS = {
         "load_snapshot",
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("stream_records", "tail", "tail_many", "trim"),
+    *("read_many", "stream_records", "tail", "tail_many", "trim"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -100,6 +100,8 @@ def reads(store: Any, workflow_id: str) -> None:
     events = list(store.stream(workflow_id))
     assert events[:2] == _EVENTS
     assert [record.event for record in store.stream_records(workflow_id, reverse=True)] == events[::-1]
+    (records,) = store.read_many([(workflow_id, 2, None)], facts=True)
+    assert [record.event for record in records] == [{"value": Fact("in an event")}]
     assert store.cursor(workflow_id) == 3
     assert store.exists(workflow_id)
     assert store.cursor(f"not {workflow_id}") == 0

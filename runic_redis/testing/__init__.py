@@ -34,6 +34,7 @@ from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
+from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
@@ -50,6 +51,7 @@ __all__ = [
     "LogContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
+    "ReadManyContract",
     "ReferenceContract",
     "SnapshotContract",
     "StoreContract",
@@ -63,6 +65,7 @@ __all__ = [
 class StoreContract(
     LogContract,
     StreamContract,
+    ReadManyContract,
     SnapshotContract,
     FactContract,
     ReferenceContract,
