@@ -55,9 +55,7 @@ local micros, ms = now()
 -- An import from a server with another clock may bring a token above the partition's highest. A token that is years
 -- ahead is damage, and must not become the partition's.
 if fence > math.max(micros, highest) + TEN_YEARS_US then return redis.error_reply('DAMAGED lease') end
-if is_over(meta[9], math.max(micros, tonumber(caller_us))) and not is_claim then
-  return redis.error_reply('END_REACHED ')
-end
+if is_over(meta[9], math.max(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
 
 -- Return the milliseconds that the lease has left. More than its full time means that the clock was set back: it is
 -- over.

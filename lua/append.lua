@@ -3,7 +3,7 @@
 -- KEYS[1…]  for each commit, of its workflow:
 --           events    stream
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
---                     lease_until, expires
+--                     lease_until, expires, sliding, touched
 --           index     sorted set of the partition's workflows by the time of their last write
 --           partition hash of the partition: made, counts, position, leased, and the replies to retries
 --           and if the namespace has a feed
@@ -59,6 +59,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
+--@include sliding
 --@include partition
 --@include calls
 --@include owner
@@ -85,9 +86,9 @@ local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3
 
 -- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
 -- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
--- in this call; an error.
+-- in this call; an error; the function that notes the time of this write, if there is one.
 local workflow, events, meta_key, index, partition
-local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem, note
 
 local replies, at, key = {}, 1, 1
 local NONE = {}
@@ -109,6 +110,7 @@ while true do
       end
       if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       touch_index(index, partition, score, workflow)
+      if note then note() end
     end
     if not stream then break end
     -- Read the next workflow, and every key that all commits to it write.
@@ -116,7 +118,7 @@ while true do
     local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
     local text, size, newer = meta[1], meta[4] or '0', nil
     cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
-    w = nil
+    w, note = nil, nil
     if
       text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
       and meta[2] and not meta[3] and not meta[5]
@@ -128,7 +130,7 @@ while true do
     if newer ~= 0 then
       rare = rare or make_rare_functions(now_us, now_ms)
       w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
-      problem, cursor, score, is_new, retried =
+      problem, cursor, score, is_new, retried, note =
         rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end

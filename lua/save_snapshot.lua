@@ -1,7 +1,8 @@
 -- Save a workflow's snapshot, its cursor and its data in one step.
 --
 -- KEYS[1]  snapshot   hash: cursor, time (Unix milliseconds), data
--- KEYS[2]  meta       hash of the workflow: cursor, created, retried, snapshot, fence, lease_until, expires
+-- KEYS[2]  meta       hash of the workflow: cursor, created, retried, snapshot, fence, lease_until, expires,
+--                     sliding, touched
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
 -- KEYS[5]  partition  hash of the partition: made, counts, position, leased, and the replies to retries
@@ -25,6 +26,7 @@
 --@include meta
 --@include partition
 --@include index
+--@include sliding
 --@include calls
 --@include replies
 --@include owner
@@ -35,7 +37,7 @@ local snapshot, meta_key, index, leases, partition, feed = KEYS[1], KEYS[2], KEY
 local workflow, call_id, retry, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local wanted, data, caller_us = ARGV[5], ARGV[6], ARGV[7]
 
-local meta = redis.call('HMGET', meta_key, 'cursor', 'created', 'retried', 'fence', 'expires', 'snapshot')
+local meta = redis.call('HMGET', meta_key, 'cursor', 'created', 'retried', 'fence', 'expires', 'snapshot', 'sliding')
 local cursor = as_count(meta[1])
 local stored = redis.call('HGET', snapshot, 'cursor') or meta[6]
 if not cursor or not as_count(stored) then return redis.error_reply('DAMAGED cursor') end
@@ -68,7 +70,9 @@ local function act()
   end
   if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[2] = true
-  touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+  local score = next_score(top, micros, caller_us)
+  touch_index(index, partition, score, workflow)
+  note_touch(meta_key, meta[7], score, caller_us)
   extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
   return tonumber(wanted)
 end
