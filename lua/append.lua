@@ -5,13 +5,16 @@
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
 --                     lease_until, expires, sliding, touched
 --           index     sorted set of the partition's workflows by the time of their last write
---           partition hash of the partition: made, counts, position, leased, and the replies to retries
+--           partition hash of the partition: made, counts, position, and the replies to retries
 --           and if the namespace has a feed
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a snapshot or facts
---           leases    sorted set of the partition's unfinished workflows by the end of their leases
+--           and if the commit has a lease, a queue, a snapshot or facts
+--           leases    sorted set of the partition's leased workflows by the end of their leases
+--           queues    hash of how many workflows each queue of the partition has
+--           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
+--           queue     (with a queue) the same of the queue that it is put in
 --           snapshot  (with a snapshot) hash: cursor, time, data
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
@@ -28,6 +31,8 @@
 --                      e  expected cursor
 --                      m  metadata
 --                      l  lease: '<fencing token> <milliseconds>'
+--                      q  when it is due in its queue: '' now, '+<milliseconds>' from now on, a time (Unix
+--                         milliseconds), or 'inf'
 --                      s  snapshot's data
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
@@ -38,6 +43,7 @@
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -63,6 +69,8 @@ local function make_rare_functions(now_us, now_ms)
 --@include partition
 --@include calls
 --@include owner
+--@include lease_time
+--@include queue
 --@include lease
 --@include facts
   local call, try = redis.call, redis.pcall
@@ -153,14 +161,14 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.s or given.f or given.a
+  local extras = given.l or given.q or given.s or given.f or given.a
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)
     w = w or rare.workflow_of(workflow, events, meta_key, index, partition, known_largest)
   end
   if extras then
-    extras = rare.extras_of(next_at, next_key, given, time_us)
+    extras = rare.extras_of(w, next_at, next_key, key, given, time_us)
     next_at, next_key = extras.next_at, extras.next_key
   end
   -- A commit without events creates nothing.
@@ -172,7 +180,7 @@ while true do
   end
   local is_stored = type(reply) == 'number'
   if not reply then
-    if given.l then reply = rare.lease_error(given.l, call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
+    if extras then reply = rare.lease_error(extras.lease) end
     if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
@@ -230,7 +238,7 @@ while true do
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then rare.store_extras(w, cursor, extras, given.l or '') end
+        if extras then rare.store_extras(w, cursor, extras) end
       end
     end
   end

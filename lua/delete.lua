@@ -1,17 +1,23 @@
 -- Delete a workflow: all of its keys, and its place in the partition's sorted sets. Or delete it only if it is over.
 --
 -- KEYS[1]   events
--- KEYS[2]   meta       hash of the workflow: created, retried, fence, expires, sliding, touched
+-- KEYS[2]   meta       hash of the workflow: created, retried, fence, queue, expires, sliding,
+--                      touched
 -- KEYS[3]   snapshot
 -- KEYS[4]   log
 -- KEYS[5]   commits
 -- KEYS[6]   refs       sorted set of the hashes of the facts that it refers to, by the last cursor that does
--- KEYS[7]   index      sorted set of the partition's workflows by the time of their last write
--- KEYS[8]   leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[9]   expiring   sorted set of the partition's workflows that expire, by when
--- KEYS[10]  completed  sorted set of the partition's completed workflows by the time of that
--- KEYS[11]  partition  hash of the partition: counts, position, and the replies to retries
--- KEYS[12]  feed       stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[7]   inbox      stream of the messages that no commit has consumed
+-- KEYS[8]   messages   hash of the message ids that senders gave
+-- KEYS[9]   index      sorted set of the partition's workflows by the time of their last write
+-- KEYS[10]  leases     sorted set of the partition's leased workflows by the end of their leases
+-- KEYS[11]  queues     hash of how many workflows each queue of the partition has
+-- KEYS[12]  queue      sorted set of the queue's workflows by when they are due
+-- KEYS[13]  parked     sorted set of the partition's parked workflows by the time of that
+-- KEYS[14]  expiring   sorted set of the partition's workflows that expire, by when
+-- KEYS[15]  completed  sorted set of the partition's completed workflows by the time of that
+-- KEYS[16]  partition  hash of the partition: counts, position, and the replies to retries
+-- KEYS[17]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -19,11 +25,11 @@
 -- ARGV[4]   for a workflow that is deleted because it is over, `expires` as it was read; else ''. A workflow with
 --           another one stays
 -- ARGV[5]   then, the time that both clocks have reached (Unix milliseconds). A workflow whose lifetime was extended
---           by a write stays, and `expires` moves to the end
+--           by a write stays, and `expires` moves to its end
 -- ARGV[6]   id of this call: an imported workflow has the time of creation that it had before
 -- ARGV[7]   '' on a first try
--- Reply     integer: 1 if it was deleted, 0 if there was none to delete, 2 if its end has moved
--- Errors    LEASE_LOST <owner, percent-encoded>; DAMAGED <what>
+-- Reply     integer: 1 if it was deleted, 0 if there was none to delete, 2 if `expires` has moved
+-- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>; DAMAGED <what>
 
 --@include numbers
 --@include members
@@ -31,23 +37,28 @@
 --@include replies
 --@include owner
 --@include clock
+--@include lease_time
+--@include queue
 --@include lease
 --@include feed
 --@include sliding
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local index, leases, expiring, completed, partition, feed = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local workflow, created, lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local inbox, messages, index, leases, queues, queue = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local parked, expiring, completed, partition, feed = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
+local workflow, created, by_lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local call_id, retry = ARGV[6], ARGV[7]
 
--- The keys of the workflow alone, each with a command for its type.
+-- The workflow's own keys, each with a command that rejects a foreign value: UNLINK deletes a value of any type.
 local own = {
   {'XLEN', events}, {'HLEN', meta_key}, {'HLEN', snapshot}, {'STRLEN', log}, {'HLEN', commits}, {'ZCARD', refs},
+  {'XLEN', inbox}, {'HLEN', messages},
 }
--- The partition's sorted sets in which it may stand; those with a count, and its field in the partition's hash.
-local sets = {{leases, 'unfinished'}, {completed, 'completed'}, {expiring}}
+-- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
+-- the field of the partition's hash.
+local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
 
-local meta = redis.call('HMGET', meta_key, 'created', 'fence', 'expires', 'retried', 'sliding', 'touched')
+local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'expires', 'retried', 'sliding', 'touched')
 if retry ~= '' or meta[4] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
@@ -55,10 +66,10 @@ end
 
 local function act()
   if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
-  local problem = meta[1] and lease_error(lease, meta[2], meta_key, leases)
+  local problem = queue_error(queues, queue, meta[2], 12)
+    or meta[1] and lease_error(lease_of(by_lease, workflow, meta_key, leases, queues, queue, 12))
   problem = problem or feed_error(feed, index, partition)
   if problem then return problem end
-  -- UNLINK deletes a value of any type. Reading each key first rejects a foreign value.
   local names = {}
   for place, pair in ipairs(own) do
     redis.call(unpack(pair))
@@ -85,6 +96,7 @@ local function act()
     local _, ms = now()
     add_to_feed(feed, index, partition, ms, 1, 'deleted', 0, workflow)
   end
+  remove_from_queue(queues, queue, workflow)
   for _, pair in ipairs(sets) do
     local set, field = unpack(pair)
     if field then remove_member(set, workflow, partition, field) else redis.call('ZREM', set, workflow) end

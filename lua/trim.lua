@@ -3,8 +3,10 @@
 -- KEYS[1]  events     stream of the workflow
 -- KEYS[2]  meta       hash of the workflow: created, retried, trimmed, trimmed_ms, fence, lease_until, expires
 -- KEYS[3]  snapshot   hash: cursor
--- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[5]  partition  hash of the partition: leased, and the replies to retries
+-- KEYS[4]  leases     sorted set of the partition's leased workflows by the end of their leases
+-- KEYS[5]  queues     hash of how many workflows each queue of the partition has
+-- KEYS[6]  queue      sorted set of the queue's workflows by when they are due
+-- KEYS[7]  partition  hash of the partition: the replies to retries
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -12,7 +14,7 @@
 -- ARGV[5]  how many of the events that the snapshot covers to keep
 -- ARGV[6]  the caller's time (Unix microseconds)
 -- Reply    integer: the cursor of the last trimmed event, 0 if none is; nil if there is no such workflow
--- Errors   LEASE_LOST <owner, percent-encoded>; DAMAGED <what>; END_REACHED
+-- Errors   LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>; DAMAGED <what>; END_REACHED
 --
 -- A commit that the snapshot covers only in part stays whole.
 
@@ -21,21 +23,26 @@
 --@include calls
 --@include replies
 --@include owner
+--@include lease_time
+--@include queue
 --@include lease
 
-local events, meta_key, snapshot, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local workflow, call_id, retry, lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local events, meta_key, snapshot, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local queues, queue, partition = KEYS[5], KEYS[6], KEYS[7]
+local workflow, call_id, retry, by_lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
-local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'fence', 'retried', 'expires')
-if retry ~= '' or meta[4] then
+local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'retried', 'expires')
+if retry ~= '' or meta[3] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], math.min(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[4], math.min(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
+
+local lease = lease_of(by_lease, workflow, meta_key, leases, queues, queue, 6)
 
 local function act()
-  local problem = lease_error(lease, meta[3], meta_key, leases)
+  local problem = lease_error(lease)
   if problem then return problem end
   if not meta[1] then return false end
   local trimmed = as_count(meta[2])
@@ -58,7 +65,7 @@ local function act()
   trimmed = tonumber(place)
   redis.call('XTRIM', events, 'MINID', '=', int(trimmed + 1) .. '-0')
   redis.call('HSET', meta_key, 'trimmed', place, 'trimmed_ms', stamp)
-  extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
+  extend_used_lease(lease, ms)
   return trimmed
 end
 

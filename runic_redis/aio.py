@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import check_deadline
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -27,6 +27,7 @@ from runic_redis.feeds import AsyncFeed
 from runic_redis.heartbeat import AsyncHeldLease
 from runic_redis.operations import (
     appending,
+    claiming,
     collecting,
     consuming,
     facts,
@@ -34,10 +35,12 @@ from runic_redis.operations import (
     feed_starts,
     feed_trimming,
     leasing,
+    lifetimes,
     listing,
     namespace,
     parking,
     projections,
+    queueing,
     reading,
     reading_many,
     settings,
@@ -48,6 +51,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.life import Life
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
@@ -289,6 +293,8 @@ class AsyncRedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -305,6 +311,7 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
+                life=None if queue is None and due is None else Life(queue, due),
             ),
             durability,
             "append",
@@ -601,20 +608,33 @@ class AsyncRedisStore:
 
         See `RedisStore.acquire`.
         """
-        token = await self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
-        return self._held(workflow_id, owner, token, ttl)
+        token, queue = await self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
+        return self._held(Lease(workflow_id, owner, token, float(ttl), queue))
 
-    async def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[AsyncHeldLease]:
-        """Claim unfinished workflows: acquire the leases of workflows that were abandoned.
+    async def claim(
+        self,
+        owner: str,
+        limit: int = 1,
+        *,
+        queues: Iterable[str] = (DEFAULT_QUEUE,),
+        ttl: float = 30.0,
+        max_attempts: int | None = None,
+    ) -> list[AsyncHeldLease]:
+        """Claim workflows that are due: acquire their leases.
 
         See `RedisStore.claim`.
         """
-        claimed = await self.run(leasing.claim(self.context, owner, limit, ttl), "claim")
-        return [self._held(workflow_id, owner, token, ttl) for workflow_id, token in claimed]
+        claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
+        claimed, _ = await self.run(claim.look(), "claim")
+        return [
+            self._held(Lease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt)) for one in claimed
+        ]
 
-    def _held(self, workflow_id: str, owner: str, token: int, ttl: float) -> AsyncHeldLease:
+    def _held(self, lease: Lease) -> AsyncHeldLease:
         home = None if self._sender is None else self._sender.home
-        return AsyncHeldLease(workflow_id, owner, token, float(ttl), self, home)
+        return AsyncHeldLease(
+            *(lease.workflow_id, lease.owner, lease.token, lease.ttl, lease.queue, lease.attempt), self, home
+        )
 
     async def renew(self, lease: Lease) -> None:
         """Renew a lease for its full time from now.
@@ -623,12 +643,28 @@ class AsyncRedisStore:
         """
         await self.run(leasing.renew(self.context, lease), "renew")
 
-    async def release(self, lease: Lease) -> None:
-        """Release a lease, so that others can claim the workflow at once.
+    async def release(self, lease: Lease, *, due: float | datetime | None = None) -> None:
+        """Release a lease, so that others can claim the workflow once it is due.
 
         See `RedisStore.release`.
         """
-        await self.run(leasing.release(self.context, lease), "release")
+        await self.run(leasing.release(self.context, lease, due), "release")
+
+    async def park(self, workflow: Lease | str, reason: str, *, durability: Durability | None = None) -> None:
+        """Take a workflow out of its queue, until `unpark` puts it back.
+
+        See `RedisStore.park`.
+        """
+        await self._write(queueing.park(self.context, workflow, reason), durability, "park")
+
+    async def unpark(
+        self, workflow_id: str, *, due: float | datetime | None = None, durability: Durability | None = None
+    ) -> None:
+        """Put a parked workflow back in its queue, with no attempts counted. If it is not parked, nothing happens.
+
+        See `RedisStore.unpark`.
+        """
+        await self._write(queueing.unpark(self.context, workflow_id, due), durability, "unpark", workflow_id)
 
     async def complete(
         self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None
@@ -637,14 +673,14 @@ class AsyncRedisStore:
 
         See `RedisStore.complete`.
         """
-        await self._write(leasing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
+        await self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
     async def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
         """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
 
         See `RedisStore.expire`.
         """
-        await self._write(leasing.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        await self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
 
     # Whole workflows
 

@@ -9,6 +9,7 @@
     ├── CursorConflict
     │   └── CommitsLost
     ├── SnapshotConflict
+    ├── WorkflowCompleted
     ├── LeaseHeld
     ├── LeaseLost
     ├── StoreUnavailable (ConnectionError)
@@ -193,6 +194,10 @@ class SnapshotConflict(StoreError):
         super().__init__(message)
         self.cursor = cursor
         self.actual = actual
+
+
+class WorkflowCompleted(StoreError):
+    """The workflow is completed, so it takes no part in queues any more. Nothing was changed."""
 
 
 class LeaseHeld(StoreError):

@@ -33,6 +33,7 @@ from runic_redis.errors import (
     StoreError,
     StoreUnavailable,
     UnknownEventType,
+    WorkflowCompleted,
     WorkflowNotFound,
     WriteRefused,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "Tail",
     "UnknownEvent",
     "UnknownEventType",
+    "WorkflowCompleted",
     "WorkflowNotFound",
     "WriteRefused",
     "async_projection",

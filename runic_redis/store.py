@@ -11,7 +11,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import check_deadline
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -24,6 +24,7 @@ from runic_redis.feeds import Feed
 from runic_redis.heartbeat import HeldLease
 from runic_redis.operations import (
     appending,
+    claiming,
     collecting,
     consuming,
     facts,
@@ -31,10 +32,12 @@ from runic_redis.operations import (
     feed_starts,
     feed_trimming,
     leasing,
+    lifetimes,
     listing,
     namespace,
     parking,
     projections,
+    queueing,
     reading,
     reading_many,
     settings,
@@ -45,6 +48,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.life import Life
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
@@ -254,6 +258,8 @@ class RedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        queue: str | None = None,
+        due: float | datetime | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -271,6 +277,10 @@ class RedisStore:
             metadata: a small dict to store with the commit, such as correlation and causation ids.
             lease: append only under this lease, and renew it.
             snapshot: the workflow's state after these events, stored as its snapshot in the same step.
+            queue: put the workflow in this queue, in the same step, for `claim` to find. A workflow is in one queue
+                only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
+            due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
+                `math.inf`: once it is woken. A workflow that is leased is due when its lease ends.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -281,6 +291,7 @@ class RedisStore:
                 a `CommitsLost`.
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
+            WorkflowCompleted: `queue` is given, and the workflow is completed; nothing was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
         return self._write(
@@ -293,6 +304,7 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
+                life=None if queue is None and due is None else Life(queue, due),
             ),
             durability,
             "append",
@@ -795,25 +807,42 @@ class RedisStore:
         Raises:
             LeaseHeld: another owner holds it.
         """
-        token = self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
-        return HeldLease(workflow_id, owner, token, float(ttl), self)
+        token, queue = self.run(leasing.acquire(self.context, workflow_id, owner, ttl), "acquire", workflow_id)
+        return HeldLease(workflow_id, owner, token, float(ttl), queue, _store=self)
 
-    def claim(self, owner: str, limit: int = 1, *, ttl: float = 30.0) -> list[HeldLease]:
-        """Claim unfinished workflows: acquire the leases of workflows that were abandoned.
+    def claim(
+        self,
+        owner: str,
+        limit: int = 1,
+        *,
+        queues: Iterable[str] = (DEFAULT_QUEUE,),
+        ttl: float = 30.0,
+        max_attempts: int | None = None,
+    ) -> list[HeldLease]:
+        """Claim workflows that are due: acquire their leases.
 
-        A workflow is abandoned if it was leased, is not complete, and its lease has expired or was released. Each one
+        The workflows that have been due for longest come first, over all partitions. A workflow is in a queue from the
+        commit with `queue`, or from the first lease of it, until it is completed, parked or deleted. It is due at the
+        time that this commit or the last release has set, or once the lease of a worker that died has ended. Each one
         goes to a single claimer, however many claim at the same time.
 
         Args:
             owner: the name of the holder of the leases.
             limit: the largest number of workflows to claim.
+            queues: the queues to claim from. A workflow that was leased and never put in a queue is in "default".
             ttl: how many seconds the leases last.
+            max_attempts: park a workflow, instead of claiming it, that was claimed this often without a commit under
+                a lease. None for no limit.
 
         Returns:
-            The leases; an empty list if there is nothing to claim.
+            The leases; an empty list if there is nothing to claim. `Lease.attempt` counts the claims since the last
+            commit under a lease.
         """
-        claimed = self.run(leasing.claim(self.context, owner, limit, ttl), "claim")
-        return [HeldLease(workflow_id, owner, token, float(ttl), self) for workflow_id, token in claimed]
+        claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
+        claimed, _ = self.run(claim.look(), "claim")
+        return [
+            HeldLease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt, self) for one in claimed
+        ]
 
     def renew(self, lease: Lease) -> None:
         """Renew a lease for its full time from now.
@@ -823,12 +852,49 @@ class RedisStore:
         """
         self.run(leasing.renew(self.context, lease), "renew")
 
-    def release(self, lease: Lease) -> None:
-        """Release a lease, so that others can claim the workflow at once.
+    def release(self, lease: Lease, *, due: float | datetime | None = None) -> None:
+        """Release a lease, so that others can claim the workflow once it is due.
 
-        If the lease was lost before, nothing happens.
+        If the lease was lost before, nothing happens. If a message came for the workflow while it was leased, the
+        workflow is due now.
+
+        Args:
+            lease: the lease.
+            due: from when the workflow can be claimed: None for now, a number of seconds from now, an aware datetime,
+                or `math.inf`: once it is woken.
         """
-        self.run(leasing.release(self.context, lease), "release")
+        self.run(leasing.release(self.context, lease, due), "release")
+
+    def park(self, workflow: Lease | str, reason: str, *, durability: Durability | None = None) -> None:
+        """Take a workflow out of its queue, until `unpark` puts it back.
+
+        Args:
+            workflow: its lease, or its id. The lease that it has is lost in both cases.
+            reason: why, for those who look at it later; at most 4096 bytes.
+            durability: as for `append`.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            WorkflowCompleted: the workflow is completed; nothing was changed.
+            LeaseLost: the lease is outdated; nothing was changed.
+        """
+        self._write(queueing.park(self.context, workflow, reason), durability, "park")
+
+    def unpark(
+        self, workflow_id: str, *, due: float | datetime | None = None, durability: Durability | None = None
+    ) -> None:
+        """Put a parked workflow back in its queue, with no attempts counted. If it is not parked, nothing happens.
+
+        Args:
+            workflow_id: the workflow.
+            due: from when it can be claimed, as for `release`.
+            durability: as for `append`.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow.
+            WorkflowCompleted: the workflow is completed; nothing was changed.
+        """
+        self._write(queueing.unpark(self.context, workflow_id, due), durability, "unpark", workflow_id)
 
     def complete(self, workflow_id: str, *, lease: Lease | None = None, durability: Durability | None = None) -> None:
         """Mark a workflow as complete, so that it can no longer be claimed.
@@ -839,7 +905,7 @@ class RedisStore:
             WorkflowNotFound: there is no such workflow.
             LeaseLost: the lease is outdated; nothing was changed.
         """
-        self._write(leasing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
+        self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
     def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
         """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
@@ -858,7 +924,7 @@ class RedisStore:
             WorkflowNotFound: there is no such workflow.
             InvalidArgument: the workflow is not complete; nothing was changed.
         """
-        self._write(leasing.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
 
     # Whole workflows
 

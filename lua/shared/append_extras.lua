@@ -1,15 +1,31 @@
--- Include `append_workflow`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `queue`, `lease` and `facts` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
--- further key.
-local function extras_of(at, key, given, time_us)
-  local leases, snapshot = KEYS[key], KEYS[key + 1]
-  local count, refs = tonumber(given.f or given.a or 0), key + (given.s and 2 or 1)
+-- further key; `first_key` is the place of the first key of all.
+local function extras_of(w, at, key, first_key, given, time_us)
+  local leases, queues, queue, target = KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
+  local place = key + 3 - first_key
+  local snapshot_at = given.q and key + 4 or key + 3
+  local snapshot = KEYS[snapshot_at]
+  local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
   return {
-    leases = leases, snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
+    lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
+    queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
+    snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
     time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count,
     next_key = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count),
   }
+end
+
+-- Return the error that keeps a workflow from being put in a queue, or nothing.
+local function target_error(w, extras)
+  local meta = call('HMGET', w.meta, 'queue', 'completed', 'parked', 'lease_until', 'lease_ms')
+  if meta[2] then return 'WORKFLOW_COMPLETED ' end
+  local ends = as_count(meta[4]) or 0
+  extras.is_parked = meta[3]
+  extras.ends = ends > ms and ends - ms <= (as_count(meta[5]) or 0) and ends
+  return queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
+    or queue_error(extras.queues, extras.target)
 end
 
 -- Return the error that keeps the extras from being stored, or nothing.
@@ -18,15 +34,29 @@ local function extras_error(w, extras)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
   if type(found) == 'table' then return found.err end
-  return facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
+  found = extras.target and target_error(w, extras)
+  return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end
 
-local function store_extras(w, cursor, extras, lease)
+-- Put the workflow in the queue of the commit.
+local function store_target(w, extras)
+  call('HSET', w.meta, 'queue', queue_name(extras.queues, extras.target))
+  if extras.is_parked then return end
+  if extras.queue ~= extras.target then remove_from_queue(extras.queues, extras.queue, w.id) end
+  local due = extras.ends and int(extras.ends) or due_at(extras.due, ms)
+  put_in_queue(extras.queues, extras.target, w.id, due)
+  hint(extras.queues, extras.target, due, ms)
+end
+
+local function store_extras(w, cursor, extras)
   local fact_us = math.max(micros, extras.time_us)
   store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta, int(cursor))
   if extras.snapshot then
     call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
-  extend_used_lease(lease, ms, w.id, w.meta, extras.leases, w.partition)
+  if extras.target then store_target(w, extras) end
+  extend_used_lease(extras.lease, ms)
+  -- A commit under a lease is progress.
+  if extras.lease then call('HDEL', w.meta, 'attempts') end
 end

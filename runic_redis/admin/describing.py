@@ -18,11 +18,11 @@ from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, ch
 
 _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
-    *("completed", "expires", "fence", "lease_owner", "lease_until"),
+    *("completed", "expires", "fence", "lease_owner", "lease_until", "parked", "queue"),
 )
 # The type of a larger fact is not read.
 _MOST_LABELLED = 64 * 1024
-State = Literal["open", "leased", "unfinished", "completed"]
+State = Literal["open", "waiting", "leased", "parked", "completed"]
 
 
 class Description(NamedTuple):
@@ -30,8 +30,8 @@ class Description(NamedTuple):
 
     Attributes:
         workflow_id: its id.
-        state: "completed"; "leased", a worker has its lease; "unfinished", a worker had its lease and did not complete
-            it; or "open".
+        state: "completed"; "parked", out of its queue; "leased", a worker has its lease; "waiting", in its queue; or
+            "open", in no queue.
         cursor: how many events it has had.
         trimmed: the cursor of the last trimmed event; 0 if none is trimmed.
         entries: how many entries its stream has: one for each commit, or several for a large commit.
@@ -107,9 +107,9 @@ def count_workflows(context: Context) -> Operation[list[int]]:
 
 
 def count_unfinished(context: Context) -> Operation[int]:
-    """Return how many workflows are leased or unfinished."""
-    keys = context.keys.all_leases()
-    return sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
+    """Return how many workflows are in queues, leased ones among them."""
+    calls = [count_call(context, number) for number in context.keys.partition_numbers()]
+    return sum(PartitionCounts(*reply).queued for reply in (yield from ask_all(calls)))
 
 
 def count_states(context: Context) -> Operation[dict[State, int]]:
@@ -131,9 +131,10 @@ def count_states(context: Context) -> Operation[dict[State, int]]:
                 "sorted sets, and one of them is lost or altered. Nothing was changed. runic-redis verify --repair "
                 "restores it."
             )
-        totals["open"] += counts.indexed - counts.leases - counts.done
+        totals["open"] += counts.indexed - counts.queued - counts.away - counts.done
         totals["leased"] += counts.running
-        totals["unfinished"] += counts.leases - counts.running
+        totals["waiting"] += counts.queued - counts.running
+        totals["parked"] += counts.away
         totals["completed"] += counts.done - counts.over
     return totals
 
@@ -275,29 +276,38 @@ def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
         key_command("ZCARD", keys.refs),
         key_command("HLEN", keys.commits),
         key_command("ZSCORE", keys.index, workflow_id),
-        key_command("ZSCORE", keys.leases, workflow_id),
         # If it is as at first, the workflow was not deleted and made again in between.
         key_command("HGET", keys.meta, "created"),
     ]
 
 
+def _state(is_completed: bool, is_parked: bool, is_leased: bool, is_queued: bool) -> State:
+    if is_completed:
+        return "completed"
+    if is_parked:
+        return "parked"
+    if is_leased:
+        return "leased"
+    return "waiting" if is_queued else "open"
+
+
 def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: bool) -> Description | None:
     *replies, created_after = replies
-    kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
+    kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index")
     damaged = [
         f"{kind}: {reply.message}" for kind, reply in zip(kinds, replies, strict=True) if isinstance(reply, ErrorReply)
     ]
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
-    snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
+    snapshot_bytes, entries, log_bytes, facts, commit_ids, written = counts
     meta = meta or [None] * len(_META)
     if left_over:
         damaged.append("meta hash: it is missing, and the rest is not")
     elif not damaged and meta[0] is None:
         return None
     for name, value in zip(_META, meta, strict=True):
-        if value is not None and name != "lease_owner" and not is_cursor(value):
+        if value is not None and name not in {"lease_owner", "queue"} and not is_cursor(value):
             damaged.append(f"meta hash: {name} is {value!r:.40}")
-    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until = meta
+    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until, parked, queue = meta
     if created == created_after:
         if snapshot is not None and is_behind(saved, snapshot):
             damaged.append(f"snapshot: the one at cursor {cursor_or_zero(saved)} is missing")
@@ -307,9 +317,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     if snapshot_cursor is not None and not is_cursor(snapshot_cursor):
         damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")
     held = until is not None and is_cursor(until) and int(until) > now_ms
-    state: State = (
-        "completed" if completed is not None else "leased" if held else "unfinished" if leased is not None else "open"
-    )
+    state = _state(completed is not None, parked is not None, held, queue is not None)
     return Description(
         workflow_id=workflow_id,
         state=state,

@@ -44,7 +44,13 @@ from runic_redis.store import RedisStore
 # How many workflows `workflows` reads in one round trip, and `stats`.
 _PAGE = 100
 _COUNTED = 1000
-_STYLES: dict[State, str] = {"open": "", "leased": "green", "unfinished": "yellow", "completed": "dim"}
+_STYLES: dict[State, str] = {
+    "open": "",
+    "waiting": "yellow",
+    "leased": "green",
+    "parked": "red",
+    "completed": "dim",
+}
 # How many commits `show` lists.
 _RECENT = 10
 # Longer texts of states and metadata are cut, and so are bytes.

@@ -14,7 +14,9 @@ from runic_redis.operations.facts import (
     fact_not_found,
     store_ahead,
 )
-from runic_redis.operations.leasing import Lease, check_lease, lease_argument, leased_reply
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply
+from runic_redis.operations.life import Life
+from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
@@ -40,6 +42,7 @@ def append(
     metadata: Mapping[str, Any] | None = None,
     lease: Lease | None = None,
     snapshot: bytes | None = None,
+    life: Life | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
     commit = _event_list(events)
@@ -56,6 +59,7 @@ def append(
             metadata=metadata,
             lease=lease,
             snapshot=snapshot,
+            life=life,
         )
         if command.size:
             yield from make_namespace(context)
@@ -64,7 +68,7 @@ def append(
         if facts:
             for problem in (yield from store_ahead(context, facts)).values():
                 raise problem
-        (reply,) = yield from write_all(context, (command,))
+        (reply,) = yield from write_all(context, [command])
         # The first rejection tells that the server minds slots, and so that the facts must be stored ahead.
         if type(reply) is not ErrorReply or not crosses_slots(context, command, reply):
             return _cursor(context, reply, command)
@@ -151,6 +155,7 @@ def _command(
     metadata: Mapping[str, Any] | None = None,
     lease: Lease | None = None,
     snapshot: bytes | None = None,
+    life: Life | None = None,
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
@@ -173,9 +178,11 @@ def _command(
     if about:
         options["m"] = about
     size = 0
-    if lease is not None or snapshot is not None or facts:
+    if lease is not None or snapshot is not None or facts or life is not None:
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
-        size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts)
+        if life is not None and not commit:
+            raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
+        size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts, life=life)
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -199,13 +206,16 @@ def _add_extras(
     lease: Lease | None,
     snapshot: bytes | None,
     facts: dict[str, bytes],
+    life: Life | None,
 ) -> int:
     """Add what a commit has besides its entries to its options and keys. Return its size in bytes."""
     keys = context.keys.workflow(workflow_id)
-    touched.append(keys.leases)
+    touched += lease_keys(context, workflow_id, lease)
     size = 0
     if lease is not None:
         options["l"] = lease_argument(lease, workflow_id)
+    if life is not None:
+        life.add_queue(options, touched, keys, is_known=lease is not None)
     if snapshot is not None:
         options["s"] = snapshot
         touched.append(keys.snapshot)
@@ -257,6 +267,8 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
     refusal = leased_reply(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
         raise fact_not_found(refusal.message)
+    if refusal.code == "WORKFLOW_COMPLETED":
+        raise completed_error(workflow_id, "claim")
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "

@@ -10,7 +10,7 @@ time that is left by the caller's. If the caller's clock has reached it, the end
 
 from collections.abc import Sequence
 
-from runic_redis.arguments import is_cursor
+from runic_redis.arguments import DEFAULT_QUEUE, is_cursor
 from runic_redis.context import Context
 from runic_redis.protocol.effects import (
     Batch,
@@ -94,8 +94,9 @@ def delete_call(
     """Return the call that deletes a workflow created at one time; with `expires`, only while that is its end."""
     keys = context.keys.workflow(workflow_id)
     touched = [
-        *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs),
-        *(keys.index, keys.leases, keys.expiring, keys.completed, keys.partition, keys.feed),
+        *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages),
+        *(keys.index, keys.leases, keys.queues, keys.queue(DEFAULT_QUEUE), keys.parked),
+        *(keys.expiring, keys.completed, keys.partition, keys.feed),
     ]
     args = (workflow_id, created, lease, expires, own_id(), "")
     return call_script("delete", touched, args, retry_at=5, workflow_id=workflow_id)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound
-from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
+from runic_redis.operations.leasing import Lease, lease_argument, lease_keys, leased_reply
 from runic_redis.operations.lost_meta import absence, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
@@ -20,7 +20,14 @@ def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, 
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
     keys = context.keys.workflow(workflow_id)
-    touched = [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition, keys.feed]
+    touched = [
+        keys.snapshot,
+        keys.meta,
+        keys.index,
+        *lease_keys(context, workflow_id, lease),
+        keys.partition,
+        keys.feed,
+    ]
     args = (by_lease, str(cursor), data, context.now_us())
     call = call_once("save_snapshot", touched, workflow_id, *args, size=len(data), writes=True)
     reply = yield from write(context, call)
@@ -75,7 +82,7 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     by_lease = lease_argument(lease, workflow_id)
     args = (by_lease, str(check_count(keep, "keep")), context.now_us())
     keys = context.keys.workflow(workflow_id)
-    touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition]
+    touched = [keys.events, keys.meta, keys.snapshot, *lease_keys(context, workflow_id, lease), keys.partition]
     reply = yield from write(context, call_once("trim", touched, workflow_id, *args))
     if leased_reply(reply, workflow_id) is None:
         raise (yield from absence(context, workflow_id, "trim"))

@@ -29,9 +29,11 @@ _NAMED = frozenset(
         "LOOK_AGAIN",
         "NEW_PARTITION",
         "NOT_COMPLETE",
+        "OTHER_KEY",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
         "VERSION_OUTDATED",
+        "WORKFLOW_COMPLETED",
         "WORKFLOW_EXISTS",
     }
 )
