@@ -675,12 +675,23 @@ class AsyncRedisStore:
         """
         await self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
-    async def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+    async def expire(
+        self, workflow_id: str, after: float, *, sliding: bool = False, durability: Durability | None = None
+    ) -> None:
+        """Have a workflow deleted some seconds from now, with everything stored for it except facts.
 
         See `RedisStore.expire`.
         """
-        await self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        await self._write(
+            lifetimes.expire(self.context, workflow_id, after, sliding=sliding), durability, "expire", workflow_id
+        )
+
+    async def persist(self, workflow_id: str, *, durability: Durability | None = None) -> None:
+        """Remove the end that `expire` has set: the workflow is kept until it is deleted.
+
+        See `RedisStore.persist`.
+        """
+        await self._write(lifetimes.persist(self.context, workflow_id), durability, "persist", workflow_id)
 
     # Whole workflows
 

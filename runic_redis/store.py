@@ -907,24 +907,43 @@ class RedisStore:
         """
         self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
-    def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+    def expire(
+        self, workflow_id: str, after: float, *, sliding: bool = False, durability: Durability | None = None
+    ) -> None:
+        """Have a workflow deleted some seconds from now, with everything stored for it except facts.
 
         The workflow ends when the server's clock and the caller's clock have both reached that time. A clock that is
         set wrong, or a failover to a server with another clock, therefore deletes nothing early. From then on, reads no
-        longer find the workflow, and a write starts a new one. The store deletes the data when a read, a write, `list`,
-        `collect` or another `expire` meets it.
+        longer find the workflow, and a write starts a new one. A write under a lease from before raises `LeaseLost`.
+        The store deletes the data when a read, a write, `claim`, `list`, `collect` or another `expire` meets it.
+
+        The workflow may be in any state: it ends even if it is unfinished, leased or in a queue. A later call replaces
+        the lifetime; `persist` removes it.
 
         Args:
             workflow_id: the workflow.
             after: how many seconds from now.
+            sliding: whether writes extend the lifetime: the workflow is kept for so many seconds from now, and from
+                each `append`, `save`, `checkpoint` and `save_snapshot` that stores something. Other calls, such as
+                the renewal of a lease, extend nothing.
             durability: as for `append`.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            InvalidArgument: the workflow is not complete; nothing was changed.
         """
-        self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        self._write(
+            lifetimes.expire(self.context, workflow_id, after, sliding=sliding), durability, "expire", workflow_id
+        )
+
+    def persist(self, workflow_id: str, *, durability: Durability | None = None) -> None:
+        """Remove the end that `expire` has set: the workflow is kept until it is deleted.
+
+        Nothing happens if the workflow has no end.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was changed.
+        """
+        self._write(lifetimes.persist(self.context, workflow_id), durability, "persist", workflow_id)
 
     # Whole workflows
 

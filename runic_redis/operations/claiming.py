@@ -203,7 +203,11 @@ class Claim:
                         error = ErrorReply.parse(outcome.decode(errors="replace"))
                         raise self._damaged_lease(one) if error.code == "DAMAGED" else _foreign(error, command)
         if ended:
-            yield from delete_ended(self._context, ended)
+            moved = (yield from delete_ended(self._context, ended)).moved
+            again = [one for one in some if one.workflow_id in moved]
+            if again and len(claimed) < wanted:
+                more = yield from self._lease(again, wanted - len(claimed), problems)
+                claimed.update((one.workflow_id, one) for one in more)
         return [claimed[one.workflow_id] for one in some if one.workflow_id in claimed]
 
     def _damaged_lease(self, one: _Due) -> DecodeError:
