@@ -19,6 +19,7 @@
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
+--           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -36,6 +37,7 @@
 --                      s  snapshot's data
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
+--                      x  for how many milliseconds the workflow is kept from now on
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
 --           its value, or '' for a fact that must be stored already
@@ -161,7 +163,7 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.q or given.s or given.f or given.a
+  local extras = given.l or given.q or given.s or given.f or given.a or given.x
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)

@@ -19,6 +19,7 @@
 
 --@include numbers
 --@include clock
+--@include sliding
 --@include calls
 --@include replies
 
@@ -40,15 +41,12 @@ local function act()
   if not meta[1] then return false end
   if replaced ~= '' and meta[3] ~= replaced then return 0 end
   redis.call('ZCARD', expiring)
-  redis.call('HDEL', meta_key, 'expires', 'sliding', 'touched')
   if kept_ms == '' then
+    redis.call('HDEL', meta_key, 'expires', 'sliding', 'touched')
     redis.call('ZREM', expiring, workflow)
-    return 1
+  else
+    set_end(meta_key, expiring, workflow, math.max(micros, tonumber(caller_us)), kept_ms, slides)
   end
-  local expires = int(math.floor(math.max(micros, tonumber(caller_us)) / 1000) + tonumber(kept_ms))
-  redis.call('HSET', meta_key, 'expires', expires)
-  if slides then redis.call('HSET', meta_key, 'sliding', kept_ms) end
-  redis.call('ZADD', expiring, expires, workflow)
   return 1
 end
 

@@ -295,6 +295,7 @@ class AsyncRedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        expires_in: float | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -311,7 +312,7 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=None if queue is None and due is None else Life(queue, due),
+                life=None if queue is None and due is None and expires_in is None else Life(queue, due, expires_in),
             ),
             durability,
             "append",

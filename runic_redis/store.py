@@ -260,6 +260,7 @@ class RedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        expires_in: float | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -281,6 +282,8 @@ class RedisStore:
                 only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
             due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
                 `math.inf`: once it is woken. A workflow that is leased is due when its lease ends.
+            expires_in: have the workflow deleted so many seconds after this commit, as `expire` does. It replaces an
+                earlier lifetime. So a workflow that is created with it is at no moment without an end.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -304,7 +307,7 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=None if queue is None and due is None else Life(queue, due),
+                life=None if queue is None and due is None and expires_in is None else Life(queue, due, expires_in),
             ),
             durability,
             "append",

@@ -13,6 +13,16 @@ local function last_end(expires, sliding, touched, score)
   return math.max(ends, math.max(math.ceil(tonumber(score or 0) / 1000), noted) + lasts)
 end
 
+-- Let a workflow be kept for some milliseconds from the later one of two clocks on; and from each write on, if it
+-- `slides`.
+local function set_end(meta_key, expiring, workflow, latest_us, kept_ms, slides)
+  local expires = int(math.floor(latest_us / 1000) + tonumber(kept_ms))
+  redis.call('HDEL', meta_key, 'sliding', 'touched')
+  redis.call('HSET', meta_key, 'expires', expires)
+  if slides then redis.call('HSET', meta_key, 'sliding', kept_ms) end
+  redis.call('ZADD', expiring, expires, workflow)
+end
+
 -- Note the time of a write by the caller's clock, if it is ahead of the score that the write gives to the workflow.
 local function note_touch(meta_key, sliding, score, caller_us)
   if sliding and tonumber(caller_us) > tonumber(score) then
