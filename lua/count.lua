@@ -44,5 +44,5 @@ if mode == 'states' then
   running = redis.call('ZCOUNT', leases, '(' .. int(ms), '+inf')
 end
 return {
-  counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', away, counted[4] or '0', done, queued, running
+  counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', away, counted[4] or '0', done, queued, running,
 }
