@@ -23,6 +23,7 @@ METHODS = {
         "delete_namespace",
         "exists",
         "expire",
+        "persist",
         "feed",
         "list",
         "load",
@@ -57,9 +58,9 @@ def writes(store: Any, workflow_id: str) -> None:
     # Later writes to a workflow with an end expire with it.
     store.complete(ending)
     store.expire(ending, 3600)
-    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state")
-    store.complete(short)
-    store.expire(short, 0.001)
+    store.persist(ending)
+    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", expires_in=3600)
+    store.expire(short, 0.001, sliding=True)
     _follow(store, workflow_id)
 
 

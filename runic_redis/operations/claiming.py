@@ -208,11 +208,8 @@ class Claim:
                     with _noting(problems):
                         raise self._problem(one, ErrorReply.parse(outcome.decode(errors="replace")), command)
         if ended:
-            moved = (yield from delete_ended(self._context, ended)).moved
-            again = [one for one in some if one.workflow_id in moved]
-            if again and len(claimed) < wanted:
-                more = yield from self._lease(again, wanted - len(claimed), problems)
-                claimed.update((one.workflow_id, one) for one in more)
+            # Those that are not over can be claimed now.
+            tried -= (yield from delete_ended(self._context, ended)).moved
         return [claimed[one.workflow_id] for one in some if one.workflow_id in claimed]
 
     def _problem(self, one: _Due, error: ErrorReply, command: Command) -> StoreError:

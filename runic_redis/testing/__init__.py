@@ -31,6 +31,7 @@ from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
+from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "FactContract",
     "FeedContract",
     "LeaseContract",
+    "LifetimeContract",
     "LogContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
@@ -70,6 +72,7 @@ class StoreContract(
     FactContract,
     ReferenceContract,
     LeaseContract,
+    LifetimeContract,
     TailContract,
     FeedContract,
     SubscriptionContract,
