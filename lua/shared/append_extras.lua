@@ -1,4 +1,4 @@
--- Include `append_workflow`, `queue`, `other_key`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `queue`, `other_key`, `lease`, `facts` and `sliding` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -8,12 +8,14 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
+  local expiring_at = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local expiring = unpack(KEYS, expiring_at, expiring_at)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
     time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count,
-    next_key = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count),
+    expiring = given.x and expiring, kept_ms = given.x, next_key = expiring_at + (given.x and 1 or 0),
   }
 end
 
@@ -33,6 +35,8 @@ local function extras_error(w, extras)
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
+  if type(found) == 'table' then return found.err end
+  found = extras.expiring and try('ZCARD', extras.expiring)
   if type(found) == 'table' then return found.err end
   found = extras.target and target_error(w, extras)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
@@ -56,6 +60,9 @@ local function store_extras(w, cursor, extras)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
   if extras.target then store_target(w, extras) end
+  if extras.expiring then
+    set_end(w.meta, extras.expiring, w.id, math.max(micros, extras.time_us), extras.kept_ms)
+  end
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.
   if extras.lease then call('HDEL', w.meta, 'attempts') end

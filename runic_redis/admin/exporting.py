@@ -25,7 +25,10 @@ from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
 
 # The exported fields of a meta hash. A lease is not exported: it is valid on its server only.
-KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
+KEPT = (
+    *("completed", "created", "cursor", "expires", "fence", "largest", "retried", "sliding", "touched"),
+    *("trimmed", "trimmed_ms"),
+)
 _PAGE_BYTES = 4 * 1024 * 1024
 # The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192

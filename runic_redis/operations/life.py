@@ -15,10 +15,12 @@ class Life(NamedTuple):
     Attributes:
         queue: the queue to put it in.
         due: when it is due there.
+        expires_in: for how many seconds it is kept from the commit on.
     """
 
     queue: str | None = None
     due: float | datetime | None = None
+    expires_in: float | None = None
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool

@@ -28,7 +28,6 @@ _NAMED = frozenset(
         "LEASE_LOST",
         "LOOK_AGAIN",
         "NEW_PARTITION",
-        "NOT_COMPLETE",
         "OTHER_KEY",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
