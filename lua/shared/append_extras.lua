@@ -8,14 +8,15 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
-  local messages, inbox = tonumber(given.r or 0), refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local messages, inbox_at = tonumber(given.r or 0), refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local inbox = unpack(KEYS, inbox_at, inbox_at)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
     time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count + messages,
-    inbox = given.r and KEYS[inbox], messages = messages, first_message = at + 2 * count,
-    unless_cancelled = given.u, ends_timer = given.t, next_key = inbox + (given.r and 1 or 0),
+    inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
+    unless_cancelled = given.u, ends_timer = given.t, next_key = inbox_at + (given.r and 1 or 0),
   }
 end
 
@@ -48,7 +49,10 @@ end
 
 -- Remove messages from the inbox.
 local function consume_messages(w, extras)
-  for number = 1, extras.messages do call('XDEL', extras.inbox, ARGV[extras.first_message + number - 1]) end
+  for number = 1, extras.messages do
+    local id = ARGV[extras.first_message + number - 1]
+    call('XDEL', extras.inbox, id)
+  end
   if call('HINCRBY', w.meta, 'inbox', -extras.messages) <= 0 then call('HDEL', w.meta, 'inbox', 'woken') end
   if extras.cancels > 0 and call('HINCRBY', w.meta, 'cancel', -extras.cancels) <= 0 then
     call('HDEL', w.meta, 'cancel')

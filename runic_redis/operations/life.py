@@ -10,6 +10,8 @@ from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.messages import Message
 from runic_redis.protocol.effects import Argument
 
+_YES = "1"
+
 
 class Life(NamedTuple):
     """The arguments of `append` that change the life of the workflow; see there.
@@ -57,9 +59,9 @@ class Life(NamedTuple):
             options["r"] = str(count)
             touched.append(keys.inbox)
         if self.ends_timer:
-            options["t"] = "1"
+            options["t"] = _YES
         if self.unless_cancelled:
-            options["u"] = "1"
+            options["u"] = _YES
 
     def message_ids(self, workflow_id: str) -> list[str]:
         """Return the ids in the inbox of the messages to consume, each once."""
