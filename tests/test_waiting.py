@@ -299,7 +299,7 @@ def wait_for_bus(nodes: list[RunningServer], channel: str) -> None:
 
                     def passes(other: redis.Redis = other, port: str = str(sending.port)) -> bool:
                         other.publish(channel, port)
-                        message = subscription.get_message(timeout=0.1)  # noqa: B023 - called at once
+                        message = subscription.get_message(timeout=0.1)
                         return message is not None and message["data"] == port.encode()
 
                     wait_until(passes, "a message from another node")
