@@ -200,6 +200,7 @@ class RedisStore:
         """
         if not self.closed:
             self.closed = True
+            self._sender.close()
             self._connected.server.close()
             for client in self._connected.others:
                 client.close()
