@@ -48,5 +48,6 @@ if mode == 'states' then
   over = redis.call('ZCOUNT', expiring, '-inf', int(math.min(ms, caller_ms)))
 end
 return {
-  counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', away, counted[4] or '0', done, queued, running, over
+  counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', away, counted[4] or '0', done, queued,
+  running, over,
 }

@@ -36,6 +36,7 @@
 --@include clock
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 --@include feed
 

@@ -6,7 +6,7 @@ whole API is one module because users read it from top to bottom.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
@@ -37,6 +37,7 @@ from runic_redis.operations import (
     leasing,
     lifetimes,
     listing,
+    messages,
     namespace,
     parking,
     projections,
@@ -52,6 +53,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
+from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
@@ -297,6 +299,9 @@ class AsyncRedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -313,7 +318,9 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=None if queue is None and due is None else Life(queue, due),
+                life=None
+                if queue is None and due is None and not (consumes or ends_timer or unless_cancelled)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled),
             ),
             durability,
             "append",
@@ -690,6 +697,44 @@ class AsyncRedisStore:
         See `RedisStore.expire`.
         """
         await self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+
+    # Messages
+
+    async def send(
+        self,
+        workflow_id: str,
+        message: Any,
+        *,
+        message_id: str | None = None,
+        missing: Literal["raise", "keep"] = "raise",
+        durability: Durability | None = None,
+    ) -> str:
+        """Send a workflow a message, and wake the workflow.
+
+        See `RedisStore.send`.
+        """
+        return await self._write(
+            messages.send(self.context, workflow_id, message, message_id=message_id, missing=missing),
+            durability,
+            "send",
+            workflow_id,
+        )
+
+    async def request_cancel(self, workflow_id: str, reason: str = "", *, durability: Durability | None = None) -> str:
+        """Ask a workflow to end early: send it the message `CancelRequested`.
+
+        See `RedisStore.request_cancel`.
+        """
+        operation = messages.request_cancel(self.context, workflow_id, reason)
+        return await self._write(operation, durability, "request_cancel", workflow_id)
+
+    async def inbox(self, workflow_id: str, *, wait_s: float = 0.0) -> list[Message]:
+        """Return the messages that no commit of the workflow has consumed, the oldest first.
+
+        See `RedisStore.inbox`.
+        """
+        operation = messages.read_inbox(self.context, workflow_id, wait_s, now_s)
+        return await self.run(operation, "inbox", workflow_id)
 
     # Whole workflows
 

@@ -5,7 +5,7 @@ themselves are in operations/, and drivers/ sends them to Redis.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
@@ -34,6 +34,7 @@ from runic_redis.operations import (
     leasing,
     lifetimes,
     listing,
+    messages,
     namespace,
     parking,
     projections,
@@ -49,6 +50,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
+from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
@@ -263,6 +265,9 @@ class RedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -284,6 +289,10 @@ class RedisStore:
                 only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
             due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
                 `math.inf`: once it is woken. A workflow that is leased is due when its lease ends.
+            consumes: a message from `inbox`, or a list of them, that this commit answers. They are removed from the
+                inbox in the same step.
+            ends_timer: the timer that the workflow slept for is over. Sessions use it.
+            unless_cancelled: append only if there is no request to cancel in the workflow's inbox. `work` uses it.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -295,6 +304,9 @@ class RedisStore:
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
             WorkflowCompleted: `queue` is given, and the workflow is completed; nothing was stored.
+            MessageGone: a message to consume is not in the inbox; nothing was stored.
+            WorkflowCancelled: `unless_cancelled` is given, and someone has requested to cancel the workflow; nothing
+                was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
         return self._write(
@@ -307,7 +319,9 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=None if queue is None and due is None else Life(queue, due),
+                life=None
+                if queue is None and due is None and not (consumes or ends_timer or unless_cancelled)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled),
             ),
             durability,
             "append",
@@ -930,6 +944,82 @@ class RedisStore:
             InvalidArgument: the workflow is not complete; nothing was changed.
         """
         self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+
+    # Messages
+
+    def send(
+        self,
+        workflow_id: str,
+        message: Any,
+        *,
+        message_id: str | None = None,
+        missing: Literal["raise", "keep"] = "raise",
+        durability: Durability | None = None,
+    ) -> str:
+        """Send a workflow a message, and wake the workflow.
+
+        The message stays in the workflow's inbox until a commit consumes it. A workflow in a queue is due now; a leased
+        one is due when its lease is released. A parked workflow stays parked. A retry whose reply was lost does not
+        store the message twice.
+
+        Args:
+            workflow_id: the workflow.
+            message: an instance of a registered class, or a plain dict, without facts in it.
+            message_id: your own id for the message, of at most 512 bytes. The store knows it as long as the workflow
+                exists: a second message with the same id is not stored, even if the first one was consumed.
+            missing: if there is no such workflow, "raise" an error; or "keep" the message, which creates the workflow
+                without events and in no queue.
+            durability: as for `append`.
+
+        Returns:
+            The id of the message in the inbox; for a message that was sent before, the id that it has or had there.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was stored.
+            WorkflowCompleted: the workflow is completed; nothing was stored.
+            EncodeError: the message, or a value in it, has no encoding; nothing was sent.
+        """
+        return self._write(
+            messages.send(self.context, workflow_id, message, message_id=message_id, missing=missing),
+            durability,
+            "send",
+            workflow_id,
+        )
+
+    def request_cancel(self, workflow_id: str, reason: str = "", *, durability: Durability | None = None) -> str:
+        """Ask a workflow to end early: send it the message `CancelRequested`.
+
+        In `work`, the next `record` of the workflow's handler raises `WorkflowCancelled`. Elsewhere, the workflow reads
+        the message as any other.
+
+        Args:
+            workflow_id: the workflow.
+            reason: why; at most 4096 bytes.
+            durability: as for `append`.
+
+        Returns:
+            The id of the message in the inbox.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was stored.
+            WorkflowCompleted: the workflow is completed; nothing was stored.
+        """
+        operation = messages.request_cancel(self.context, workflow_id, reason)
+        return self._write(operation, durability, "request_cancel", workflow_id)
+
+    def inbox(self, workflow_id: str, *, wait_s: float = 0.0) -> list[Message]:
+        """Return the messages that no commit of the workflow has consumed, the oldest first.
+
+        Args:
+            workflow_id: the workflow.
+            wait_s: how many seconds to wait for a message if there is none.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow, or it was deleted during the wait.
+            UnknownEventType: a message is of a type that is not registered.
+        """
+        operation = messages.read_inbox(self.context, workflow_id, wait_s, now_s)
+        return self.run(operation, "inbox", workflow_id)
 
     # Whole workflows
 

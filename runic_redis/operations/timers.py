@@ -8,12 +8,12 @@ from runic_redis.arguments import check_timer, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, short_repr
 from runic_redis.operations.leasing import Lease, release
+from runic_redis.operations.records import EPOCH
 from runic_redis.protocol.effects import Operation, key_command
 from runic_redis.protocol.refusals import ask, server_us
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A timer that is over later is shown with the last time that a datetime can be.
-_LAST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+_LAST_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 
 class Timer(NamedTuple):
@@ -50,4 +50,4 @@ def load_timer(context: Context, workflow_id: str) -> Operation[Timer | None]:
             f"{short_repr(stored)}. Nothing was changed. Restore the key from a backup, or delete the workflow."
         )
     left_s = int(until) / 1000 - (yield from server_us(key)) / 1_000_000
-    return Timer(name, _EPOCH + timedelta(milliseconds=min(int(until), _LAST_MS)), left_s)
+    return Timer(name, EPOCH + timedelta(milliseconds=min(int(until), _LAST_MS)), left_s)
