@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -48,6 +48,7 @@ from runic_redis.operations import (
     snapshots,
     subscriptions,
     tailing,
+    timers,
     workflows,
 )
 from runic_redis.operations.confirming import durably
@@ -58,6 +59,8 @@ from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.timers import Timer
+from runic_redis.operations.waiting import wait_for_due
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import AsyncSubscription
@@ -629,6 +632,7 @@ class AsyncRedisStore:
         *,
         queues: Iterable[str] = (DEFAULT_QUEUE,),
         ttl: float = 30.0,
+        wait_s: float = 0.0,
         max_attempts: int | None = None,
     ) -> list[AsyncHeldLease]:
         """Claim workflows that are due: acquire their leases.
@@ -636,7 +640,8 @@ class AsyncRedisStore:
         See `RedisStore.claim`.
         """
         claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
-        claimed, _ = await self.run(claim.look(), "claim")
+        looks = wait_for_due(self.context, claim.queues, check_seconds(wait_s, "wait_s"), claim.look)
+        claimed = await self.run(looks, "claim")
         return [
             self._held(Lease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt)) for one in claimed
         ]
@@ -660,6 +665,20 @@ class AsyncRedisStore:
         See `RedisStore.release`.
         """
         await self.run(leasing.release(self.context, lease, due), "release")
+
+    async def sleep(self, lease: Lease, until: float | datetime | None, name: str = "") -> None:
+        """Release a lease until a time, and store this time as the timer of the workflow.
+
+        See `RedisStore.sleep`.
+        """
+        await self.run(timers.sleep(self.context, lease, until, name), "sleep", lease.workflow_id)
+
+    async def timer(self, workflow_id: str) -> Timer | None:
+        """Return the timer of a workflow, or None if it has none.
+
+        See `RedisStore.timer`.
+        """
+        return await self.run(timers.load_timer(self.context, workflow_id), "timer", workflow_id)
 
     async def park(self, workflow: Lease | str, reason: str, *, durability: Durability | None = None) -> None:
         """Take a workflow out of its queue, until `unpark` puts it back.

@@ -11,7 +11,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -45,6 +45,7 @@ from runic_redis.operations import (
     snapshots,
     subscriptions,
     tailing,
+    timers,
     workflows,
 )
 from runic_redis.operations.confirming import durably
@@ -55,6 +56,8 @@ from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.timers import Timer
+from runic_redis.operations.waiting import wait_for_due
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -838,6 +841,7 @@ class RedisStore:
         *,
         queues: Iterable[str] = (DEFAULT_QUEUE,),
         ttl: float = 30.0,
+        wait_s: float = 0.0,
         max_attempts: int | None = None,
     ) -> list[HeldLease]:
         """Claim workflows that are due: acquire their leases.
@@ -852,6 +856,7 @@ class RedisStore:
             limit: the largest number of workflows to claim.
             queues: the queues to claim from. A workflow that was leased and never put in a queue is in "default".
             ttl: how many seconds the leases last.
+            wait_s: how many seconds to wait for a workflow to be due, if none is.
             max_attempts: park a workflow, instead of claiming it, that was claimed this often without a commit under
                 a lease. None for no limit.
 
@@ -860,7 +865,8 @@ class RedisStore:
             commit under a lease.
         """
         claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
-        claimed, _ = self.run(claim.look(), "claim")
+        looks = wait_for_due(self.context, claim.queues, check_seconds(wait_s, "wait_s"), claim.look)
+        claimed = self.run(looks, "claim")
         return [
             HeldLease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt, self) for one in claimed
         ]
@@ -885,6 +891,26 @@ class RedisStore:
                 or `math.inf`: once it is woken.
         """
         self.run(leasing.release(self.context, lease, due), "release")
+
+    def sleep(self, lease: Lease, until: float | datetime | None, name: str = "") -> None:
+        """Release a lease until a time, and store this time as the timer of the workflow.
+
+        If the lease was lost before, nothing happens. A message wakes the workflow before that time: then `timer` says
+        how much is left. `Session.sleep` does all of this for you.
+
+        Args:
+            lease: the lease.
+            until: a number of seconds from now, an aware datetime, or None: until a message wakes the workflow.
+            name: the name of the timer, to tell it from others; at most 128 bytes.
+        """
+        self.run(timers.sleep(self.context, lease, until, name), "sleep", lease.workflow_id)
+
+    def timer(self, workflow_id: str) -> Timer | None:
+        """Return the timer of a workflow, or None if it has none.
+
+        A commit with `ends_timer`, `complete`, and the next `sleep` remove it.
+        """
+        return self.run(timers.load_timer(self.context, workflow_id), "timer", workflow_id)
 
     def park(self, workflow: Lease | str, reason: str, *, durability: Durability | None = None) -> None:
         """Take a workflow out of its queue, until `unpark` puts it back.
