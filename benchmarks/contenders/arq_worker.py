@@ -1,6 +1,7 @@
 """The process of arq: python arq_worker.py URL. A line gives the number of jobs to run, and is answered then."""
 
 import asyncio
+import os
 import sys
 from typing import Any
 
@@ -26,13 +27,15 @@ async def work(url: str) -> None:
         keep_result=0,
         handle_signals=False,
     )
-    running = asyncio.create_task(worker.async_run())
+    running = [asyncio.create_task(worker.async_run())]
     print("true", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         for _ in range(int(line)):
             await done.acquire()
         print("true", flush=True)
-    running.cancel()
+    running.clear()
+    # It goes on when it is cancelled.
+    os._exit(0)
 
 
 def settings(url: str) -> RedisSettings:
