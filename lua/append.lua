@@ -10,7 +10,7 @@
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a queue, a snapshot or facts
+--           and if the commit has a lease, a queue, a snapshot, facts, or a letter from r on
 --           leases    sorted set of the partition's leased workflows by the end of their leases
 --           queues    hash of how many workflows each queue of the partition has
 --           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
@@ -19,6 +19,7 @@
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
+--           inbox     (with messages) stream of the messages that no commit has consumed
 --           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 -- ARGV[1…]  for each commit:
 --           workflow_id
@@ -38,13 +39,17 @@
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
 --                      x  for how many milliseconds the workflow is kept from now on
+--                      r  how many messages it consumes
+--                      t  '1': it ends the workflow's timer
+--                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already
+--           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           MESSAGE_GONE <id>; CANCEL_REQUESTED;
 --           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
@@ -164,7 +169,7 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.q or given.s or given.f or given.a or given.x
+  local extras = given.l or given.q or given.s or given.f or given.a or given.x or given.r or given.t or given.u
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)

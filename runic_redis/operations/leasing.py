@@ -136,11 +136,16 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
     leased_reply(reply, lease.workflow_id)
 
 
-def release(context: Context, lease: Lease, due: float | datetime | None = None, timer: str = "") -> Operation[None]:
-    """Release a lease, and set when the workflow is due. Nothing happens if the lease was lost."""
+def release(
+    context: Context, lease: Lease, due: float | datetime | None = None, timer: str | None = None
+) -> Operation[None]:
+    """Release a lease, and set when the workflow is due. Nothing happens if the lease was lost.
+
+    With the name of a timer, the workflow has this timer until then.
+    """
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
-    arguments = [lease.workflow_id, str(lease.token), check_due(due), timer]
+    arguments = [lease.workflow_id, str(lease.token), check_due(due), "" if timer is None else f" {timer}"]
     touched = [keys.meta, keys.leases, keys.queues, keys.queue(lease.queue)]
     yield from write(context, call_script("release", touched, arguments, workflow_id=lease.workflow_id))
 
