@@ -12,10 +12,10 @@
 --           commits   hash of the commit ids that callers gave, to their cursors
 --           and if the commit has a lease, a snapshot or facts
 --           leases    sorted set of the partition's unfinished workflows by the end of their leases
---           snapshot  (with a snapshot) hash: cursor, time, data
---           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
---                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
---                     bucket's times, sorted set of its facts by the time when they were last written
+--           snapshot  (with a snapshot) hash: cursor, time, data, refs
+--           refs      (with facts, or with k) sorted set of the hashes of the facts that the workflow refers to, by
+--                     the last cursor that does; and for each fact that is not stored already, its bucket, hash, and
+--                     the bucket's times, sorted set of its facts by the time when they were last written
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -29,6 +29,7 @@
 --                      m  metadata
 --                      l  lease: '<fencing token> <milliseconds>'
 --                      s  snapshot's data
+--                      k  (with s) the hashes of the facts that the snapshot refers to, see snapshot_refs
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
 --                      n  how many entries it has, if not one
@@ -38,6 +39,7 @@
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           REFS_UNKNOWN, if the snapshot refers to facts that neither the workflow nor the commit refers to;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -64,6 +66,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include owner
 --@include lease
 --@include facts
+--@include snapshot_refs
   local call, try = redis.call, redis.pcall
   local micros, ms = tonumber(now_us), tonumber(now_ms)
 --@include append_workflow

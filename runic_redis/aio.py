@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
-from runic_redis.codec import EncodedEvents
+from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.aio_connections import drop_connections
@@ -22,7 +22,7 @@ from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_
 from runic_redis.drivers.redis_py import check_open, now_s, opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, InvalidType, StoreError
-from runic_redis.events import EventRegistry, UnknownEvents
+from runic_redis.events import EventRegistry, FactRef, UnknownEvents
 from runic_redis.feeds import AsyncFeed
 from runic_redis.heartbeat import AsyncHeldLease
 from runic_redis.operations import (
@@ -288,6 +288,7 @@ class AsyncRedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -304,6 +305,7 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
+                refs=refs,
             ),
             durability,
             "append",
@@ -330,8 +332,8 @@ class AsyncRedisStore:
         """
         return appending.encode_events(self.context, events)
 
-    def encode_state(self, state: Any) -> bytes:
-        """Return a session's state, encoded as the data of a snapshot.
+    def encode_state(self, state: Any) -> EncodedState:
+        """Return a session's state, encoded as the data of a snapshot, with the facts that it refers to.
 
         See `RedisStore.encode_state`.
         """
@@ -516,6 +518,7 @@ class AsyncRedisStore:
         data: bytes,
         *,
         lease: Lease | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         durability: Durability | None = None,
     ) -> None:
         """Save a workflow's state as of a cursor, and replace its earlier snapshot.
@@ -523,7 +526,7 @@ class AsyncRedisStore:
         See `RedisStore.save_snapshot`.
         """
         await self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
             durability,
             "save_snapshot",
             workflow_id,

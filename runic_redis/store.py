@@ -12,14 +12,14 @@ from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import check_deadline
-from runic_redis.codec import EncodedEvents
+from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
 from runic_redis.drivers.redis_py import now_s, opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import InvalidType, StoreError
-from runic_redis.events import EventRegistry, UnknownEvents
+from runic_redis.events import EventRegistry, FactRef, UnknownEvents
 from runic_redis.feeds import Feed
 from runic_redis.heartbeat import HeldLease
 from runic_redis.operations import (
@@ -253,6 +253,7 @@ class RedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -270,6 +271,7 @@ class RedisStore:
             metadata: a small dict to store with the commit, such as correlation and causation ids.
             lease: append only under this lease, and renew it.
             snapshot: the workflow's state after these events, stored as its snapshot in the same step.
+            refs: the facts that the snapshot refers to, as for `save_snapshot`.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -279,7 +281,8 @@ class RedisStore:
             CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, the error is
                 a `CommitsLost`.
             LeaseLost: the lease is outdated; nothing was stored.
-            FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
+            FactNotFound: an event holds a `FactRef` to a fact that is not stored, or `refs` names one; nothing was
+                stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
         return self._write(
@@ -292,6 +295,7 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
+                refs=refs,
             ),
             durability,
             "append",
@@ -338,8 +342,8 @@ class RedisStore:
         """
         return appending.encode_events(self.context, events)
 
-    def encode_state(self, state: Any) -> bytes:
-        """Return a session's state, encoded as the data of a snapshot.
+    def encode_state(self, state: Any) -> EncodedState:
+        """Return a session's state, encoded as the data of a snapshot, with the facts that it refers to.
 
         The state is any value that an event may hold. Nothing is sent, and in asyncio the call is not awaited.
 
@@ -656,17 +660,30 @@ class RedisStore:
         data: bytes,
         *,
         lease: Lease | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         durability: Durability | None = None,
     ) -> None:
         """Save a workflow's state as of a cursor, and replace its earlier snapshot.
 
+        Args:
+            workflow_id: the workflow.
+            cursor: how many of its events the state covers.
+            data: the state.
+            lease: save only under this lease.
+            refs: the facts that the state refers to, as hashes or `FactRef`s. The workflow keeps them as long as it
+                keeps this snapshot; `trim` releases all others that no event refers to. None for the facts whose
+                hashes `trim` finds in the data, or that `encode_state` found. Pass them if you compress or encrypt the
+                data, or if it is large: one `trim` searches at most 32 MiB, so of 1 MiB of data for 32 facts.
+            durability: as for `append`.
+
         Raises:
+            FactNotFound: one of `refs` is not stored; nothing was stored.
             LeaseLost: the lease is outdated; nothing was stored.
             SnapshotConflict: the cursor is above the workflow's, or below that of the stored snapshot; nothing was
                 stored.
         """
         self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
             durability,
             "save_snapshot",
             workflow_id,
@@ -683,9 +700,10 @@ class RedisStore:
     def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
     ) -> int:
-        """Trim the commits that the workflow's snapshot covers.
+        """Trim the commits that the workflow's snapshot covers, and release the facts that only they referred to.
 
-        Without a snapshot, nothing is trimmed. A commit that would be trimmed in part stays whole.
+        Without a snapshot, nothing is trimmed. A commit that would be trimmed in part stays whole. A call releases at
+        most about a thousand facts, and the next one continues. `collect` deletes released facts.
 
         Args:
             workflow_id: the workflow.

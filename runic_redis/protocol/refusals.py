@@ -29,6 +29,7 @@ _NAMED = frozenset(
         "LOOK_AGAIN",
         "NEW_PARTITION",
         "NOT_COMPLETE",
+        "REFS_UNKNOWN",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
         "VERSION_OUTDATED",
