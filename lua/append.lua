@@ -67,6 +67,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include lease
 --@include facts
 --@include snapshot_refs
+--@include snapshot_facts
   local call, try = redis.call, redis.pcall
   local micros, ms = tonumber(now_us), tonumber(now_ms)
 --@include append_workflow

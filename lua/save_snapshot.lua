@@ -7,8 +7,8 @@
 -- KEYS[5]  partition  hash of the partition: made, counts, position, leased, and the replies to retries
 -- KEYS[6]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- KEYS[7]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does;
---          then, for each of the facts below that is not known to be stored, its bucket, and the bucket's sorted set of
---          times
+--          then, for each of the facts below that is not known to be stored, its bucket, and the bucket's sorted set
+--          of times
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -21,9 +21,10 @@
 -- ARGV[10] how many of them follow: none, or all if the workflow may not refer to some of them yet
 -- ARGV[11] '1' if those that follow are known to be stored, or ''; then, for each of them, its hash, and ''
 -- Reply    integer: the snapshot's cursor
--- Errors   REFS_UNKNOWN, if the workflow refers to some of the facts not yet, and they do not follow; FACT_MISSING <hash>;
---          SNAPSHOT_AHEAD <the workflow's cursor>; SNAPSHOT_BEHIND <the cursor of the stored snapshot>;
---          LEASE_LOST <owner, percent-encoded>; DAMAGED <what>; NEW_PARTITION; END_REACHED
+-- Errors   REFS_UNKNOWN, if the workflow refers to some of the facts not yet, and they do not follow;
+--          FACT_MISSING <hash>; SNAPSHOT_AHEAD <the workflow's cursor>;
+--          SNAPSHOT_BEHIND <the cursor of the stored snapshot>; LEASE_LOST <owner, percent-encoded>;
+--          DAMAGED <what>; NEW_PARTITION; END_REACHED
 --
 -- The meta hash has the cursor of the last snapshot, so that the loss of a snapshot is noticed. Another one may
 -- replace the lost one.
@@ -41,6 +42,7 @@
 --@include lease
 --@include facts
 --@include snapshot_refs
+--@include snapshot_facts
 --@include feed
 
 local snapshot, meta_key, index, leases, partition, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]

@@ -18,8 +18,8 @@
 --
 -- A commit that the snapshot covers only in part stays whole.
 --
--- A reference is removed if its last cursor is trimmed and the snapshot does not refer to the fact. If the snapshot does
--- not tell its references, the script searches its data for the fact's hash.
+-- A reference is removed if its last cursor is trimmed and the snapshot does not refer to the fact. If the snapshot
+-- does not tell its references, the script searches its data for the fact's hash.
 
 --@include numbers
 --@include clock
@@ -29,13 +29,13 @@
 --@include lease
 --@include snapshot_refs
 
--- How many references one call reviews, and how many bytes of data it searches for them. The bounds limit the script's
--- time.
-local MOST_REVIEWED, MOST_SEARCHED = 1024, 33554432
-
 local events, meta_key, snapshot, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local refs = KEYS[6]
 local workflow, call_id, retry, lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+-- How many references one call reviews, and how many bytes of data it searches for them. The bounds limit the script's
+-- time.
+local MOST_REVIEWED, MOST_SEARCHED = 1024, 33554432
 
 local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'fence', 'retried', 'expires')
 if retry ~= '' or meta[4] then

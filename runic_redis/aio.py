@@ -542,7 +542,7 @@ class AsyncRedisStore:
     async def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
     ) -> int:
-        """Trim the commits that the workflow's snapshot covers.
+        """Trim the commits that the workflow's snapshot covers, and release the facts that only they referred to.
 
         See `RedisStore.trim`.
         """

@@ -191,7 +191,7 @@ def test_the_arguments_of_a_commit_have_the_same_names_and_order_everywhere() ->
     assert tuple(re.findall(r"(?m)^--           (\w+)(?:  .*)?$", head)) == _HEAD
     # Each letter that the script reads is described, and is sent by the only functions that send any.
     described = set(re.findall(r"(?m)^--                      (\w)  ", head))
-    assert described == set(re.findall(r"given\.(\w)\b", text))
+    assert described == set(re.findall(r"given\.(\w)\b", load_script("append").text))
     sending = inspect.getsource(_command) + inspect.getsource(_add_extras)
     assert described == set(re.findall(r'"(\w)"', sending))
 

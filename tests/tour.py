@@ -57,7 +57,8 @@ def writes(store: Any, workflow_id: str) -> None:
     # Later writes to a workflow with an end expire with it.
     store.complete(ending)
     store.expire(ending, 3600)
-    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state")
+    refs = [store.put_fact("for an hour")]
+    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", refs=refs)
     store.complete(short)
     store.expire(short, 0.001)
     _follow(store, workflow_id)
@@ -130,7 +131,7 @@ def lists(store: Any, workflow_id: str) -> None:
 def removes(store: Any, workflow_id: str) -> None:
     """Call everything that removes data, and measure memory."""
     assert store.trim(workflow_id) == 3
-    assert store.collect(grace=0) == 4
+    assert store.collect(grace=0) == 5
     store.delete(workflow_id)
     assert store.trim_feed(keep=1, force=True) > 0
     store.delete_subscription("mailer")

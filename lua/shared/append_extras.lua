@@ -1,4 +1,4 @@
--- Include `append_workflow`, `lease`, `facts` and `snapshot_refs` before this part.
+-- Include `append_workflow`, `lease`, `facts` and `snapshot_facts` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key.
@@ -15,11 +15,11 @@ end
 
 -- Return the error that keeps the extras from being stored, or nothing.
 local function extras_error(w, extras)
+  local refs = KEYS[extras.refs]
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
   if type(found) == 'table' then return found.err end
-  local refs = KEYS[extras.refs]
   found = extras.packed and snapshot_refs_error(extras.packed, refs, w.meta, extras.first_fact, extras.facts)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end

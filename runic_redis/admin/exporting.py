@@ -152,8 +152,8 @@ class Exporter:
         kept = {name: meta[name] for name in KEPT if name in meta}
         self._add(["workflow", workflow_id, kept, score, leased is not None])
         if snapshot[2] is not None:
-            *saved, packed = snapshot
-            self._add(["snapshot", *saved, *([] if packed is None else [packed])])
+            *state, packed = snapshot
+            self._add(["snapshot", *state, *([] if packed is None else [packed])])
             # They may be released before the references are read.
             yield from self._export_named([] if packed is None else unpack_refs(packed))
         if log is not None:

@@ -49,7 +49,7 @@ def append(
     commit = _event_list(events)
     if refs is not None and snapshot is None:
         raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
-    named = snapshot_facts(snapshot, refs)
+    named = None if snapshot is None else snapshot_facts(snapshot, refs)
     # Whether the commit refers to the facts of its snapshot: the workflow did not refer to them all.
     refers = False
     while True:
