@@ -68,10 +68,10 @@ local function release(trimmed)
   if count == 0 or not saved or saved ~= redis.call('HGET', meta_key, 'snapshot') then return end
   local is_kept, most = snapshot_filter()
   if most == 0 then return end
-  -- Of more references than that, the time tells which: so those that stay do not hide others for ever.
-  local first = count > most and ms % (count - most + 1) or 0
+  -- Of several pages of references, the time tells which one: so those that stay do not hide the others for ever.
+  local first = ms % math.ceil(count / most) * most
   local released = {}
-  for _, hash in ipairs(redis.call('ZRANGE', refs, int(first), int(first + math.min(count, most) - 1))) do
+  for _, hash in ipairs(redis.call('ZRANGE', refs, int(first), int(math.min(first + most, count) - 1))) do
     if not is_kept(hash) then released[#released + 1] = hash end
   end
   if #released == 0 then return end
