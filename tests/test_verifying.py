@@ -357,10 +357,13 @@ def grow_and_trim(store: RedisStore) -> None:
 
 
 def release(store: RedisStore) -> None:
-    """Also collect: the check reads events, references and facts at different moments."""
     alone = store.put_fact(os.urandom(4))
     store.append("w", [{"f": [Fact(os.urandom(4)), Fact(os.urandom(4))]}], snapshot=b"state", refs=[alone])
     store.trim("w", keep=store.cursor("w") % 3)
+
+
+def release_and_collect(store: RedisStore) -> None:
+    release(store)
     store.collect(0)
 
 
@@ -386,7 +389,7 @@ def begin_anew(store: RedisStore) -> None:
     store.append("w", [{"n": 0}, {"f": Fact(1)}], snapshot=b"state")
 
 
-CHANGES = [grow, grow_and_trim, release, log, work, begin_anew]
+CHANGES = [grow, grow_and_trim, release, release_and_collect, log, work, begin_anew]
 
 
 def run_while(store: RedisStore, operation: Operation[Any], change: Callable[[RedisStore], None]) -> Any:
