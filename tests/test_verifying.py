@@ -356,10 +356,15 @@ def grow_and_trim(store: RedisStore) -> None:
     store.trim("w")
 
 
-def release(store: RedisStore) -> None:
+def release(store: RedisStore, shift: int = 0) -> None:
+    """Release the facts of the last event, and of the one before, by turns."""
     alone = store.put_fact(os.urandom(4))
     store.append("w", [{"f": [Fact(os.urandom(4)), Fact(os.urandom(4))]}], snapshot=b"state", refs=[alone])
-    store.trim("w", keep=store.cursor("w") % 3)
+    store.trim("w", keep=(store.cursor("w") + shift) % 2)
+
+
+def release_by_other_turns(store: RedisStore) -> None:
+    release(store, 1)
 
 
 def release_and_collect(store: RedisStore) -> None:
@@ -389,7 +394,7 @@ def begin_anew(store: RedisStore) -> None:
     store.append("w", [{"n": 0}, {"f": Fact(1)}], snapshot=b"state")
 
 
-CHANGES = [grow, grow_and_trim, release, release_and_collect, log, work, begin_anew]
+CHANGES = [grow, grow_and_trim, release, release_by_other_turns, release_and_collect, log, work, begin_anew]
 
 
 def run_while(store: RedisStore, operation: Operation[Any], change: Callable[[RedisStore], None]) -> Any:
