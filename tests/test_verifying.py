@@ -419,6 +419,7 @@ def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Ver
 def test_a_workflow_that_never_rests_is_not_taken_for_damaged(
     store: RedisStore, change: Callable[[RedisStore], None]
 ) -> None:
+    change(store)
     assert verify_while(store, change).findings == []
     assert verify(store).findings == []
 
