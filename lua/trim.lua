@@ -4,9 +4,11 @@
 -- KEYS[2]  meta       hash of the workflow: created, retried, snapshot, refs, trimmed, trimmed_ms, fence, lease_until,
 --                     expires
 -- KEYS[3]  snapshot   hash: cursor, data, refs
--- KEYS[4]  leases     sorted set of the partition's unfinished workflows by the end of their leases
--- KEYS[5]  partition  hash of the partition: leased, and the replies to retries
--- KEYS[6]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does
+-- KEYS[4]  leases     sorted set of the partition's leased workflows by the end of their leases
+-- KEYS[5]  queues     hash of how many workflows each queue of the partition has
+-- KEYS[6]  queue      sorted set of the queue's workflows by when they are due
+-- KEYS[7]  partition  hash of the partition: the replies to retries
+-- KEYS[8]  refs       sorted set of the hashes of the facts that the workflow refers to, by the last cursor that does
 -- ARGV[1]  workflow id
 -- ARGV[2]  id of this call
 -- ARGV[3]  '' on a first try
@@ -14,7 +16,7 @@
 -- ARGV[5]  how many of the events that the snapshot covers to keep
 -- ARGV[6]  the caller's time (Unix microseconds)
 -- Reply    integer: the cursor of the last trimmed event, 0 if none is; nil if there is no such workflow
--- Errors   LEASE_LOST <owner, percent-encoded>; DAMAGED <what>; END_REACHED
+-- Errors   LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>; DAMAGED <what>; END_REACHED
 --
 -- A commit that the snapshot covers only in part stays whole.
 --
@@ -26,24 +28,30 @@
 --@include calls
 --@include replies
 --@include owner
+--@include lease_time
+--@include queue
+--@include other_key
 --@include lease
 --@include snapshot_refs
 
-local events, meta_key, snapshot, leases, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local refs = KEYS[6]
-local workflow, call_id, retry, lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local events, meta_key, snapshot, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local queues, queue, partition = KEYS[5], KEYS[6], KEYS[7]
+local refs = KEYS[8]
+local workflow, call_id, retry, by_lease, keep, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 -- How many references one call reviews, and how many bytes of data it searches for them. The bounds limit the script's
 -- time.
 local MOST_REVIEWED, MOST_SEARCHED = 1024, 33554432
 
-local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'fence', 'retried', 'expires')
-if retry ~= '' or meta[4] then
+local meta = redis.call('HMGET', meta_key, 'created', 'trimmed', 'retried', 'expires')
+if retry ~= '' or meta[3] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 local micros, ms = now()
-if is_over(meta[5], math.min(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
+if is_over(meta[4], math.min(micros, tonumber(caller_us))) then return redis.error_reply('END_REACHED ') end
+
+local lease = lease_of(by_lease, workflow, meta_key, leases, queues, queue, 6)
 
 -- Return a function that tells whether the snapshot refers to a fact, and for how many facts it may be called.
 local function snapshot_filter()
@@ -97,12 +105,12 @@ local function trim(trimmed, covered)
   local place, stamp = string.match(last[1], '(%d+)-(%d+)')
   redis.call('XTRIM', events, 'MINID', '=', int(tonumber(place) + 1) .. '-0')
   redis.call('HSET', meta_key, 'trimmed', place, 'trimmed_ms', stamp)
-  extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
+  extend_used_lease(lease, ms)
   return tonumber(place)
 end
 
 local function act()
-  local problem = lease_error(lease, meta[3], meta_key, leases)
+  local problem = lease_error(lease)
   if problem then return problem end
   if not meta[1] then return false end
   local trimmed = as_count(meta[2])

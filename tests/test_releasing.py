@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,8 @@ def stored(store: RedisStore, values: Any) -> list[Any]:
     """Return those of the values that are stored as facts."""
     found = []
     for value in values:
-        try:
+        with suppress(FactNotFound):
             found.append(store.load_fact(hash_of(store, value)))
-        except FactNotFound:
-            pass
     return found
 
 
@@ -126,7 +125,10 @@ def test_of_twelve_states_one_is_left(store: RedisStore, save: Callable[[RedisSt
 DUMPS: dict[str, dict[str, Any]] = {
     "by default": {},
     "with the hash in the data": {"dumps": by_json, "loads": json.loads},
-    "compressed": {"dumps": lambda state: zlib.compress(by_json(state)), "loads": lambda data: json.loads(zlib.decompress(data))},
+    "compressed": {
+        "dumps": lambda state: zlib.compress(by_json(state)),
+        "loads": lambda data: json.loads(zlib.decompress(data)),
+    },
 }
 
 

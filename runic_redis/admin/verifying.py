@@ -236,16 +236,16 @@ class Verifier:
         for call, reply in _readable((yield from _replies(calls)), findings):
             number = numbers[call.key]
             counts = PartitionCounts(*reply)
-            if counts.agree or not (counts.made or counts.indexed or counts.leases or counts.done):
+            if counts.agree or not (counts.made or counts.indexed or counts.away or counts.done):
                 continue
             if self._repair:
                 yield from ask(count_call(self._context, number, "repair"))
-            if self._wrong & {keys.index(number), keys.leases(number), keys.completed(number)}:
+            if self._wrong & {keys.index(number), keys.parked_workflows(number), keys.completed(number)}:
                 continue
-            counted = [one.decode(errors="replace") for one in (counts.workflows, counts.unfinished, counts.completed)]
+            counted = [one.decode(errors="replace") for one in (counts.workflows, counts.parked, counts.completed)]
             problem = (
-                f"it counts {counted[0]} workflows, {counted[1]} unfinished and {counted[2]} completed ones, and has "
-                f"{counts.indexed}, {counts.leases} and {counts.done}"
+                f"it counts {counted[0]} workflows, {counted[1]} parked and {counted[2]} completed ones, and has "
+                f"{counts.indexed}, {counts.away} and {counts.done}"
             )
             findings.append(Finding("key", call.key, problem, (("count", ""),), self._repair))
         return Verified(findings=findings)

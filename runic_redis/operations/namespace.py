@@ -14,7 +14,7 @@ from runic_redis.protocol.refusals import ask_all
 # How many keys are in one round trip.
 _AT_ONCE = 1000
 # The kinds of a workflow's keys, and of those that a partition's workflows share.
-_KINDS, _SHARED = WorkflowKeys.__slots__[:-6], WorkflowKeys.__slots__[-6:]
+_KINDS, _SHARED = WorkflowKeys.__slots__[:-8], WorkflowKeys.__slots__[-8:]
 
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
@@ -66,7 +66,10 @@ def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[No
 
 def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
     """Return the keys that the workflows of a partition share, each with its kind."""
-    kinds = (keys.index, keys.leases, keys.expiring, keys.completed, keys.partition, keys.feed)
+    kinds = (
+        *(keys.index, keys.leases, keys.queues, keys.parked_workflows),
+        *(keys.expiring, keys.completed, keys.partition, keys.feed),
+    )
     shared = [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=True)]
     return shared if keys.has_feed else shared[:-1]
 

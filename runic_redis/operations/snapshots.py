@@ -16,7 +16,7 @@ from runic_redis.operations.facts import (
     snapshot_facts,
     store_ahead,
 )
-from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
+from runic_redis.operations.leasing import Lease, lease_argument, lease_keys, leased_reply
 from runic_redis.operations.lost_meta import absence, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write, write_all
@@ -46,7 +46,8 @@ def save_snapshot(
         for problem in (yield from store_ahead(context, facts)).values():
             raise problem
         keys = context.keys.workflow(workflow_id)
-        touched = [keys.snapshot, keys.meta, keys.index, keys.leases, keys.partition, keys.feed, keys.refs]
+        held = lease_keys(context, workflow_id, lease)
+        touched = [keys.snapshot, keys.meta, keys.index, *held, keys.partition, keys.feed, keys.refs]
         args: list[Argument] = [by_lease, str(cursor), data, context.now_us(), *told, str(len(facts))]
         args += (ahead_argument(context), *fact_arguments(context, facts))
         touched += fact_keys(context, facts)
@@ -117,7 +118,8 @@ def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> 
     by_lease = lease_argument(lease, workflow_id)
     args = (by_lease, str(check_count(keep, "keep")), context.now_us())
     keys = context.keys.workflow(workflow_id)
-    touched = [keys.events, keys.meta, keys.snapshot, keys.leases, keys.partition, keys.refs]
+    held = lease_keys(context, workflow_id, lease)
+    touched = [keys.events, keys.meta, keys.snapshot, *held, keys.partition, keys.refs]
     reply = yield from write(context, call_once("trim", touched, workflow_id, *args))
     if leased_reply(reply, workflow_id) is None:
         raise (yield from absence(context, workflow_id, "trim"))
