@@ -32,6 +32,7 @@ from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
+from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "FeedContract",
     "LeaseContract",
     "LogContract",
+    "MessageContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
     "ReferenceContract",
@@ -67,6 +69,7 @@ class StoreContract(
     FactContract,
     ReferenceContract,
     LeaseContract,
+    MessageContract,
     TailContract,
     FeedContract,
     SubscriptionContract,
