@@ -223,6 +223,17 @@ def check_due(due: Any) -> str:
     return f"+{round(check_seconds(due, 'due') * 1000)}"
 
 
+def check_timer(name: Any) -> str:
+    """Return the name of a timer, which may be empty."""
+    text = _plain_text(name, "name")
+    if len(_utf8(text, "name")) > MAX_QUEUE_BYTES or not text.isprintable():
+        raise InvalidArgument(
+            f"The name of a timer is at most {MAX_QUEUE_BYTES} bytes of printable characters, not {short_repr(text)}; "
+            "nothing was sent."
+        )
+    return text
+
+
 def check_reason(reason: Any, least: int = 1) -> str:
     """Return the reason for which a workflow is parked or cancelled: `least` to `MAX_REASON_BYTES` UTF-8 bytes."""
     text = _plain_text(reason, "reason")
