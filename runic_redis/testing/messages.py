@@ -221,7 +221,7 @@ class MessageContract(Contract):
         store.request_cancel("w")
         store.send("w", CancelRequested("sent as any other message"))
         other, first, second = store.inbox("w")
-        for consumes in ([], other, first):
+        for consumes in ([], [other], [first]):
             with pytest.raises(WorkflowCancelled):
                 store.append("w", numbered(1), consumes=consumes, unless_cancelled=True)
         assert store.append("w", numbered(1, 3), consumes=[other, first]) == 3
