@@ -86,7 +86,7 @@ local replies, claimed, at = {}, 0, 8
 local key = 1
 -- A first try that arrives after its retry claims nothing.
 local first_partition = KEYS[6]
-local is_late = retry == '' and redis.pcall('HGET', first_partition, 'c' .. call_id)
+local is_late = retry == '' and type(redis.pcall('HGET', first_partition, 'c' .. call_id)) == 'string'
 while ARGV[at] and claimed < limit do
   local meta_key, queue, queues, leases, parked, partition = unpack(KEYS, key, key + 5)
   local reply = is_late and 'GONE' or claim(ARGV[at], meta_key, queue, queues, leases, parked, partition)

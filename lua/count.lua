@@ -8,6 +8,7 @@
 -- KEYS[6]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- KEYS[7]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[8]  leases     sorted set of the partition's leased workflows by the end of their leases
+-- KEYS[9…] queue      with 'repair', sorted sets of the workflows of queues by when they are due
 -- ARGV[1]  'repair' to set the counts to the sizes of the sorted sets, and a position that is lost to that of the
 --          feed's last entry; 'states' to count by time too; or ''
 -- ARGV[2]  the caller's time (Unix milliseconds)
@@ -20,7 +21,7 @@
 --@include clock
 
 local partition, index, parked, completed, expiring, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local queues, leases = KEYS[7], KEYS[8]
+local queues, leases, first_queue = KEYS[7], KEYS[8], 9
 local mode, caller_ms = ARGV[1], tonumber(ARGV[2])
 
 local indexed, away = redis.call('ZCARD', index), redis.call('ZCARD', parked)
@@ -35,6 +36,15 @@ if mode == 'repair' then
     redis.call('HSET', partition, 'position', last)
   end
   redis.call('HSET', partition, 'made', '1', 'workflows', indexed, 'parked', away, 'completed', done)
+  for place = first_queue, #KEYS do
+    local queue = KEYS[place]
+    local size, name = redis.pcall('ZCARD', queue), string.sub(queue, #queues + 1)
+    if size == 0 then
+      redis.call('HDEL', queues, name)
+    elseif type(size) == 'number' then
+      redis.call('HSET', queues, name, size)
+    end
+  end
 end
 local running, over, queued = 0, 0, 0
 local pairs_of_queues = redis.call('HGETALL', queues)
