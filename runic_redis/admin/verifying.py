@@ -266,7 +266,7 @@ class Verifier:
         self._seen.update(new)
         return new
 
-    def _owner(self, key: bytes) -> tuple[str, str]:  # noqa: PLR0911 - one for each kind of key
+    def _owner(self, key: bytes) -> tuple[str, str]:
         """Return the workflow that a key belongs to, or "", and the problem of the key, or ""."""
         keys = self._context.keys
         text = key.decode(errors="replace")
@@ -275,7 +275,7 @@ class Verifier:
         if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
-        if match is None:
+        if match is None or not _is_queue_or_other(match[4], key):
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         shared = {keys.config_copy, keys.partition(int(partition)), keys.feed(int(partition)) if keys.has_feed else ""}
@@ -286,19 +286,11 @@ class Verifier:
             return "", "it is in the wrong partition, where no reader looks for it"
         if kind.startswith("import-"):
             return "", "it belongs to an unfinished import, and expires a day later; or import again"
-        if match[4] and not self._note_queue(int(partition), match[4], key):
-            return "", "it is not a key of this store"
+        names = self._queues.setdefault(int(partition), [])
+        if match[4] and match[4] not in names:
+            names.append(match[4])
+            self._unlisted.add(text)
         return workflow_id, ""
-
-    def _note_queue(self, partition: int, name: str, key: bytes) -> bool:
-        """Note a queue that was found. Return whether this can be the key of one."""
-        if queue_name(name.encode()) is None or not key.endswith(name.encode()):
-            return False
-        names = self._queues.setdefault(partition, [])
-        if name not in names:
-            names.append(name)
-            self._unlisted.add(key.decode())
-        return True
 
     def _check_partitions(self) -> Operation[Verified]:
         """Check that the partitions' counts agree with their sorted sets, and that the settings exist."""
@@ -420,6 +412,11 @@ def _readable(replies: Iterable[tuple[Command, Any]], findings: list[Finding]) -
             findings.append(Finding("key", command.key, f"it cannot be read: {reply.text}"))
         else:
             yield command, reply
+
+
+def _is_queue_or_other(name: str | None, key: bytes) -> bool:
+    """Return whether a key that seems to be that of a queue has the name of one."""
+    return name is None or (queue_name(name.encode()) is not None and key.endswith(name.encode()))
 
 
 def _is_number_below(text: str, limit: int) -> bool:
