@@ -28,7 +28,7 @@ from runic_redis.protocol.scans import Scans
 # valid on its server only.
 _NUMBERS = (
     *("attempts", "completed", "created", "cursor", "expires", "fence", "largest", "parked", "retried", "sliding"),
-    *("trimmed", "trimmed_ms"),
+    *("touched", "trimmed", "trimmed_ms"),
 )
 _TEXTS = ("parked_reason", "queue", "timer")
 KEPT = (*_NUMBERS, *_TEXTS)

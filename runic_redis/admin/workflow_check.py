@@ -39,7 +39,7 @@ _SETS = ("index", "leases", "expiring", "completed", "parked")
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires", b"parked", b"queue")
 _NUMBERS = (
     *("attempts", "completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until"),
-    *("parked", "refs", "snapshot", "trimmed", "trimmed_ms"),
+    *("parked", "refs", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
 )
 
 
@@ -440,6 +440,8 @@ class WorkflowCheck:
                 problem = f"its time among the {what} is {scores[key]}, and should be {wanted}"
                 self._found(problem, (key, "" if wanted is None else f"{wanted:.0f}"))
         self._judge_queues(scores, now_ms, is_away=is_away)
+        if b"sliding" in self._meta and b"expires" not in self._meta:
+            self._found("it has a lifetime that writes extend, and no end", ("meta.sliding", ""))
 
     def _judge_queues(self, scores: Mapping[str, float | None], now_ms: int, *, is_away: bool) -> None:
         """Judge its scores in queues. A workflow that is neither completed nor parked is in its queue alone."""

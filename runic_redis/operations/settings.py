@@ -191,7 +191,6 @@ class PartitionCounts(NamedTuple):
         done: how many are in the set of these.
         queued: how many are in queues, as these are counted.
         running: with "states", how many leases run.
-        over: with "states", how many workflows have reached their end and are not deleted yet.
     """
 
     made: int
@@ -203,7 +202,6 @@ class PartitionCounts(NamedTuple):
     done: int
     queued: int
     running: int
-    over: int
 
     @property
     def agree(self) -> bool:
@@ -225,7 +223,7 @@ def count_call(
         queues: the names of the queues whose counts to repair, too.
     """
     keys = context.keys
-    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number), keys.expiring(number)]
+    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]
     feed = keys.feed(number) if keys.has_feed else keys.index(number)
     return call_script(
         "count",
@@ -233,7 +231,7 @@ def count_call(
             *(keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)),
             *(keys.queue(number, name) for name in queues),
         ],
-        [mode, str(context.now_ms())],
+        [mode],
     )
 
 
