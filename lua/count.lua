@@ -19,7 +19,7 @@
 --@include clock
 
 local partition, index, parked, completed, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local queues, leases, first_queue = KEYS[6], KEYS[7], 8
+local queues, leases = KEYS[6], KEYS[7]
 local mode = ARGV[1]
 
 local indexed, away = redis.call('ZCARD', index), redis.call('ZCARD', parked)
@@ -34,8 +34,11 @@ if mode == 'repair' then
     redis.call('HSET', partition, 'position', last)
   end
   redis.call('HSET', partition, 'made', '1', 'workflows', indexed, 'parked', away, 'completed', done)
-  for place = first_queue, #KEYS do
-    local queue = KEYS[place]
+  local key = 8
+  while true do
+    local queue = unpack(KEYS, key, key)
+    if not queue then break end
+    key = key + 1
     local size, name = redis.pcall('ZCARD', queue), string.sub(queue, #queues + 1)
     if size == 0 then
       redis.call('HDEL', queues, name)
