@@ -1202,8 +1202,9 @@ class RedisStore:
         support it.
 
         Returns:
-            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
-            ``expiring``, ``completed``, ``subscriptions``, ``facts`` and ``config``.
+            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``inbox``,
+            ``messages``, ``index``, ``leases``, ``queues``, ``parked``, ``expiring``, ``completed``, ``partition``,
+            ``feed``, ``queue``, ``subscriptions``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

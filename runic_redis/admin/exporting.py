@@ -279,13 +279,13 @@ def is_entry(entry: Any) -> bool:
 
 def is_kept(name: str, value: bytes) -> bool:
     """Return whether a value can be that of a field of a meta hash that is exported."""
-    if name != "queue":
-        return is_cursor(value) if name in _NUMBERS else name in _TEXTS
+    if name not in _TEXTS:
+        return name in _NUMBERS and is_cursor(value)
     try:
-        check_queue(value.decode())
+        text = value.decode()
+        return name != "queue" or bool(check_queue(text))
     except (InvalidArgument, UnicodeDecodeError):
         return False
-    return True
 
 
 def is_queued(fields: Container[str]) -> bool:
