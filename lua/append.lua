@@ -3,7 +3,7 @@
 -- KEYS[1…]  for each commit, of its workflow:
 --           events    stream
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
---                     lease_until, expires
+--                     lease_until, expires, sliding, touched
 --           index     sorted set of the partition's workflows by the time of their last write
 --           partition hash of the partition: made, counts, position, and the replies to retries
 --           and if the namespace has a feed
@@ -20,6 +20,7 @@
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
 --           inbox     (with messages) stream of the messages that no commit has consumed
+--           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -37,6 +38,7 @@
 --                      s  snapshot's data
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
+--                      x  for how many milliseconds the workflow is kept from now on
 --                      r  how many messages it consumes
 --                      t  '1': it ends the workflow's timer
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
@@ -70,6 +72,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
+--@include sliding
 --@include partition
 --@include calls
 --@include owner
@@ -99,9 +102,9 @@ local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3
 
 -- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
 -- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
--- in this call; an error.
+-- in this call; an error; the function that notes the time of this write, if there is one.
 local workflow, events, meta_key, index, partition
-local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem, note
 
 local replies, at, key = {}, 1, 1
 local NONE = {}
@@ -123,6 +126,7 @@ while true do
       end
       if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       touch_index(index, partition, score, workflow)
+      if note then note() end
     end
     if not stream then break end
     -- Read the next workflow, and every key that all commits to it write.
@@ -130,7 +134,7 @@ while true do
     local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
     local text, size, newer = meta[1], meta[4] or '0', nil
     cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
-    w = nil
+    w, note = nil, nil
     if
       text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
       and meta[2] and not meta[3] and not meta[5]
@@ -142,7 +146,7 @@ while true do
     if newer ~= 0 then
       rare = rare or make_rare_functions(now_us, now_ms)
       w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
-      problem, cursor, score, is_new, retried =
+      problem, cursor, score, is_new, retried, note =
         rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
@@ -165,7 +169,7 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.q or given.s or given.f or given.a or given.r or given.t or given.u
+  local extras = given.l or given.q or given.s or given.f or given.a or given.x or given.r or given.t or given.u
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)

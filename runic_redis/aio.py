@@ -43,6 +43,7 @@ from runic_redis.operations import (
     projections,
     queueing,
     reading,
+    reading_many,
     settings,
     snapshots,
     subscriptions,
@@ -302,6 +303,7 @@ class AsyncRedisStore:
         consumes: Message | Sequence[Message] = (),
         ends_timer: bool = False,
         unless_cancelled: bool = False,
+        expires_in: float | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -319,8 +321,11 @@ class AsyncRedisStore:
                 lease=lease,
                 snapshot=snapshot,
                 life=None
-                if queue is None and due is None and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled),
+                if queue is None
+                and due is None
+                and expires_in is None
+                and not (consumes or ends_timer or unless_cancelled)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in),
             ),
             durability,
             "append",
@@ -400,6 +405,15 @@ class AsyncRedisStore:
             "stream",
             workflow_id,
         )
+
+    async def read_many(
+        self, items: Iterable[tuple[str, int, int | None]], *, facts: bool = False
+    ) -> list[list[Record] | StoreError]:
+        """Return the records of ranges of many workflows, in one round trip.
+
+        See `RedisStore.read_many`.
+        """
+        return await self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -691,12 +705,23 @@ class AsyncRedisStore:
         """
         await self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
-    async def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+    async def expire(
+        self, workflow_id: str, after: float, *, sliding: bool = False, durability: Durability | None = None
+    ) -> None:
+        """Have a workflow deleted some seconds from now, with everything stored for it except facts.
 
         See `RedisStore.expire`.
         """
-        await self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        await self._write(
+            lifetimes.expire(self.context, workflow_id, after, sliding=sliding), durability, "expire", workflow_id
+        )
+
+    async def persist(self, workflow_id: str, *, durability: Durability | None = None) -> None:
+        """Remove the end that `expire` has set: the workflow is kept until it is deleted.
+
+        See `RedisStore.persist`.
+        """
+        await self._write(lifetimes.persist(self.context, workflow_id), durability, "persist", workflow_id)
 
     # Messages
 

@@ -40,6 +40,7 @@ from runic_redis.operations import (
     projections,
     queueing,
     reading,
+    reading_many,
     settings,
     snapshots,
     subscriptions,
@@ -268,6 +269,7 @@ class RedisStore:
         consumes: Message | Sequence[Message] = (),
         ends_timer: bool = False,
         unless_cancelled: bool = False,
+        expires_in: float | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -293,6 +295,8 @@ class RedisStore:
                 inbox in the same step.
             ends_timer: the timer that the workflow slept for is over. Sessions use it.
             unless_cancelled: append only if there is no request to cancel in the workflow's inbox. `work` uses it.
+            expires_in: have the workflow deleted so many seconds after this commit, as `expire` does. It replaces an
+                earlier lifetime. So a workflow that is created with it is at no moment without an end.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -320,8 +324,11 @@ class RedisStore:
                 lease=lease,
                 snapshot=snapshot,
                 life=None
-                if queue is None and due is None and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled),
+                if queue is None
+                and due is None
+                and expires_in is None
+                and not (consumes or ends_timer or unless_cancelled)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in),
             ),
             durability,
             "append",
@@ -447,6 +454,27 @@ class RedisStore:
             "stream",
             workflow_id,
         )
+
+    def read_many(
+        self, items: Iterable[tuple[str, int, int | None]], *, facts: bool = False
+    ) -> list[list[Record] | StoreError]:
+        """Return the records of ranges of many workflows, in one round trip.
+
+        A range with more than 64 commits, or with megabytes of events, takes further round trips, which such ranges
+        share. In a cluster, a round trip goes to each node at the same time. Each range is read by itself: if one
+        cannot be read, its error is in the list in its place.
+
+        Args:
+            items: triples: a workflow id; the cursor after which to read, 0 for all; and the last cursor to read, None
+                for no limit.
+            facts: return the events as they were appended, with a `Fact` in place of each `FactRef`. All facts are
+                loaded together, each once, in one more round trip. Records share their values: do not change them.
+
+        Returns:
+            For each item, in order: its `Record`s, or the `StoreError` that `stream_records` raises for it. With
+            `facts`, also a `FactNotFound` or `DecodeError`, which names the fact and the event that refers to it.
+        """
+        return self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -926,24 +954,43 @@ class RedisStore:
         """
         self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
-    def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+    def expire(
+        self, workflow_id: str, after: float, *, sliding: bool = False, durability: Durability | None = None
+    ) -> None:
+        """Have a workflow deleted some seconds from now, with everything stored for it except facts.
 
         The workflow ends when the server's clock and the caller's clock have both reached that time. A clock that is
         set wrong, or a failover to a server with another clock, therefore deletes nothing early. From then on, reads no
-        longer find the workflow, and a write starts a new one. The store deletes the data when a read, a write, `list`,
-        `collect` or another `expire` meets it.
+        longer find the workflow, and a write starts a new one. A write under a lease from before raises `LeaseLost`.
+        The store deletes the data when a read, a write, `claim`, `list`, `collect` or another `expire` meets it.
+
+        The workflow may be in any state: it ends even if it is unfinished, leased or in a queue. A later call replaces
+        the lifetime; `persist` removes it.
 
         Args:
             workflow_id: the workflow.
             after: how many seconds from now.
+            sliding: whether writes extend the lifetime: the workflow is kept for so many seconds from now, and from
+                each `append`, `save`, `checkpoint` and `save_snapshot` that stores something. Other calls, such as
+                the renewal of a lease, extend nothing.
             durability: as for `append`.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            InvalidArgument: the workflow is not complete; nothing was changed.
         """
-        self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        self._write(
+            lifetimes.expire(self.context, workflow_id, after, sliding=sliding), durability, "expire", workflow_id
+        )
+
+    def persist(self, workflow_id: str, *, durability: Durability | None = None) -> None:
+        """Remove the end that `expire` has set: the workflow is kept until it is deleted.
+
+        Nothing happens if the workflow has no end.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was changed.
+        """
+        self._write(lifetimes.persist(self.context, workflow_id), durability, "persist", workflow_id)
 
     # Messages
 

@@ -1,4 +1,4 @@
--- Include `append_workflow`, `queue`, `other_key`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `queue`, `other_key`, `lease`, `facts` and `sliding` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -9,14 +9,16 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
   local messages, inbox_at = tonumber(given.r or 0), refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
-  local inbox = unpack(KEYS, inbox_at, inbox_at)
+  local expiring_at = inbox_at + (given.r and 1 or 0)
+  local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
     time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count + messages,
     inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
-    unless_cancelled = given.u, ends_timer = given.t, next_key = inbox_at + (given.r and 1 or 0),
+    unless_cancelled = given.u, ends_timer = given.t,
+    expiring = given.x and expiring, kept_ms = given.x, next_key = expiring_at + (given.x and 1 or 0),
   }
 end
 
@@ -65,6 +67,8 @@ local function extras_error(w, extras)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
   if type(found) == 'table' then return found.err end
+  found = extras.expiring and try('ZCARD', extras.expiring)
+  if type(found) == 'table' then return found.err end
   if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
   found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
@@ -88,6 +92,9 @@ local function store_extras(w, cursor, extras)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
   if extras.target then store_target(w, extras) end
+  if extras.expiring then
+    set_end(w.meta, extras.expiring, w.id, math.max(micros, extras.time_us), extras.kept_ms)
+  end
   if extras.inbox then consume_messages(w, extras) end
   if extras.ends_timer then call('HDEL', w.meta, 'timer') end
   extend_used_lease(extras.lease, ms)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
+from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_seconds, check_workflow_id
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
@@ -14,7 +14,7 @@ from runic_redis.operations.facts import (
     fact_not_found,
     store_ahead,
 )
-from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
@@ -229,6 +229,9 @@ def _add_extras(
         size += sum(map(len, facts.values()))
     if life is not None:
         life.add_messages(options, touched, keys, workflow_id)
+        if life.expires_in is not None:
+            options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
+            touched.append(keys.expiring)
     return size
 
 

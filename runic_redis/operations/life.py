@@ -22,6 +22,7 @@ class Life(NamedTuple):
         consumes: the messages to consume.
         ends_timer: whether the workflow's timer is over.
         unless_cancelled: whether a request to cancel the workflow rejects the commit.
+        expires_in: for how many seconds it is kept from the commit on.
     """
 
     queue: str | None = None
@@ -29,6 +30,7 @@ class Life(NamedTuple):
     consumes: Message | Sequence[Message] = ()
     ends_timer: bool = False
     unless_cancelled: bool = False
+    expires_in: float | None = None
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool

@@ -30,7 +30,6 @@ _NAMED = frozenset(
         "LOOK_AGAIN",
         "MESSAGE_GONE",
         "NEW_PARTITION",
-        "NOT_COMPLETE",
         "OTHER_KEY",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
