@@ -40,6 +40,8 @@ from runic_redis.recovery.session_options import (
     State,
     check_build_log,
     cycles_per_checkpoint,
+    failure_of,
+    require,
 )
 from runic_redis.recovery.steps import Steps, StoreCall
 from runic_redis.recovery.waking import cancel_request, cancelled_error, sleeps_on
@@ -96,12 +98,11 @@ class SessionCore(Generic[State]):
             raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
         self.lease = options.lease
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        # Whether a request to cancel is to be raised; and the messages that the next commit consumes.
         self._unless_cancelled = options.unless_cancelled
+        # Of the next commit: the messages that it consumes, and whether it ends the timer, since `sleep` has returned.
         self._consumes: list[Any] = []
-        # Whether the next commit ends the workflow's timer, because `sleep` has returned.
         self._ends_timer = False
-        self.is_asleep = False
+        self.is_asleep = self.has_persisted = False
         # The error that has shown that other writers have changed the workflow.
         self.overtaken: StoreError | None = None
         self.state: State = initial() if callable(initial) else initial
@@ -201,7 +202,7 @@ class SessionCore(Generic[State]):
     def record(self, events: Sequence[Any], consumes: Any = None) -> Steps[None]:
         """Apply events, and persist them if a checkpoint is due."""
         self._require_usable()
-        messages = self._checked_messages(consumes)
+        messages = self._checked_messages(consumes, events)
         before = self.state, len(self.pending), self._pending_bytes, len(self._consumes), replace(self._since)
         self._accept(events)
         self._consumes += messages
@@ -216,16 +217,14 @@ class SessionCore(Generic[State]):
                 self._encoded = None
                 raise
 
-    def _checked_messages(self, consumes: Any) -> list[Any]:
-        """Return the messages that a record consumes, as a list."""
+    def _checked_messages(self, consumes: Any, events: Sequence[Any]) -> list[Any]:
         if consumes is None:
             return []
-        self._require(can=self._can.messages and self._can.cursors, what="consumes", it_has="inboxes")
-        return [consumes] if hasattr(consumes, "body") else list(consumes)
-
-    def _require(self, *, can: bool, what: str, it_has: str) -> None:
-        if not can:
-            raise InvalidArgument(f"{what} cannot be used: the store has no {it_has}. Nothing was recorded.")
+        require(can=self._can.messages, what="consumes", it_has="inboxes")
+        messages = [consumes] if hasattr(consumes, "body") else list(consumes)
+        if messages and not events:
+            raise InvalidArgument("record consumes messages only with an event. Nothing was recorded.")
+        return messages
 
     def _accept(self, events: Sequence[Any]) -> None:
         """Apply events and add them to the pending events. If an event is rejected, nothing changes."""
@@ -272,7 +271,7 @@ class SessionCore(Generic[State]):
     def checkpoint(self) -> Steps[None]:
         """Persist the pending events."""
         self._require_usable()
-        if not (self.pending or self._consumes):
+        if not self.pending:
             return
         events = list(self.pending) if self._encoded is None else self._encoded
         snapshot, failure = self._snapshot_due()
@@ -299,6 +298,7 @@ class SessionCore(Generic[State]):
         except (CursorConflict, LeaseLost, MessageGone) as error:
             self.overtaken = error
             raise
+        self.has_persisted = True
         self.pending.clear()
         self._consumes.clear()
         self._ends_timer = False
@@ -308,7 +308,7 @@ class SessionCore(Generic[State]):
         if failure is not None:
             raise SnapshotNotSaved(
                 f"The events of the workflow {self.workflow_id!r} are stored up to cursor {self.cursor}, but the "
-                f"snapshot that was due is not saved: {_failure_text(failure)}. Do not record the events again. The "
+                f"snapshot that was due is not saved: {failure_of(failure)}. Do not record the events again. The "
                 "session retries the snapshot at its next checkpoint. " + _REMEDY,
                 cursor=self.cursor,
             ) from failure
@@ -390,7 +390,7 @@ class SessionCore(Generic[State]):
         except Exception as error:  # dumps may raise anything
             raise EncodeError(
                 f"The state of the workflow {self.workflow_id!r} cannot be saved as a snapshot: "
-                f"{_failure_text(error)}. Nothing was recorded. " + _REMEDY,
+                f"{failure_of(error)}. Nothing was recorded. " + _REMEDY,
                 path=getattr(error, "path", "state"),
             ) from error
 
@@ -409,20 +409,19 @@ class SessionCore(Generic[State]):
     def inbox(self, wait_s: float) -> Steps[list[Any]]:
         """Return the messages that no record of this session consumes."""
         self._require_usable()
-        self._require(can=self._can.messages, what="inbox", it_has="inboxes")
+        require(can=self._can.messages, what="inbox", it_has="inboxes")
         return (yield from self._messages(wait_s))
 
     def _messages(self, wait_s: float = 0.0) -> Steps[list[Any]]:
-        try:
+        messages = []
+        with suppress(WorkflowNotFound):  # the workflow is new
             messages = yield StoreCall("inbox", (self.workflow_id,), {"wait_s": wait_s})
-        except WorkflowNotFound:
-            return []  # the workflow is new
         return [one for one in messages if one not in self._consumes]
 
     def sleep(self, until: float | datetime | None, name: str) -> Steps[None]:
         """Persist the pending events, and release the workflow until a time, unless it has slept until then."""
         self._require_usable()
-        self._require(can=self._can.timers, what="sleep", it_has="timers")
+        require(can=self._can.timers, what="sleep", it_has="timers")
         check_due(until)
         if self.lease is None:
             raise InvalidArgument("Only a session with a lease can sleep. Nothing was recorded. Pass lease.")
@@ -440,8 +439,8 @@ class SessionCore(Generic[State]):
                 raise cancelled_error(self.workflow_id, request)
             if until is None and messages:
                 return
-        timer = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
-        if until is not None and sleeps_on(timer, until, name):
+        timer: Any = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
+        if sleeps_on(timer, until, name):
             if timer.left_s <= 0:
                 self._ends_timer = True
                 return
@@ -462,9 +461,3 @@ class SessionCore(Generic[State]):
         problem = _OVER if self.over else self._problem
         if problem is not None:
             raise StoreError(f"The session of the workflow {self.workflow_id!r} {problem}")
-
-
-def _failure_text(error: Exception) -> str:
-    """Return why a snapshot was not saved, without a full stop."""
-    kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
-    return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
