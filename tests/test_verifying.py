@@ -420,6 +420,22 @@ def grow_and_trim(store: RedisStore) -> None:
     store.trim("w")
 
 
+def release(store: RedisStore, shift: int = 0) -> None:
+    """Release the facts of the last event, and of the one before, by turns."""
+    alone = store.put_fact(os.urandom(4))
+    store.append("w", [{"f": [Fact(os.urandom(4)), Fact(os.urandom(4))]}], snapshot=b"state", refs=[alone])
+    store.trim("w", keep=(store.cursor("w") + shift) % 2)
+
+
+def release_by_other_turns(store: RedisStore) -> None:
+    release(store, 1)
+
+
+def release_and_collect(store: RedisStore) -> None:
+    release(store)
+    store.collect(0)
+
+
 def log(store: RedisStore) -> None:
     store.save("w", [{"f": [Fact(os.urandom(4)), Fact(1)]}])
 
@@ -442,7 +458,7 @@ def begin_anew(store: RedisStore) -> None:
     store.append("w", [{"n": 0}, {"f": Fact(1)}], snapshot=b"state")
 
 
-CHANGES = [grow, grow_and_trim, log, work, begin_anew]
+CHANGES = [grow, grow_and_trim, release, release_by_other_turns, release_and_collect, log, work, begin_anew]
 
 
 def run_while(store: RedisStore, operation: Operation[Any], change: Callable[[RedisStore], None]) -> Any:
@@ -467,6 +483,7 @@ def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Ver
 def test_a_workflow_that_never_rests_is_not_taken_for_damaged(
     store: RedisStore, change: Callable[[RedisStore], None]
 ) -> None:
+    change(store)
     assert verify_while(store, change).findings == []
     assert verify(store).findings == []
 

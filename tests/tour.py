@@ -67,7 +67,8 @@ def writes(store: Any, workflow_id: str) -> None:
     store.complete(ending)
     store.expire(ending, 3600)
     store.persist(ending)
-    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", expires_in=3600)
+    refs = [store.put_fact("for an hour")]
+    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", refs=refs, expires_in=3600)
     store.expire(short, 0.001, sliding=True)
     _follow(store, workflow_id)
 
@@ -143,7 +144,7 @@ def lists(store: Any, workflow_id: str) -> None:
 def removes(store: Any, workflow_id: str) -> None:
     """Call everything that removes data, and measure memory."""
     assert store.trim(workflow_id) == 3
-    assert store.collect(grace=0) == 4
+    assert store.collect(grace=0) == 5
     store.delete(workflow_id)
     assert store.trim_feed(keep=1, force=True) > 0
     store.delete_subscription("mailer")

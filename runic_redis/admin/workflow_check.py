@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Literal
 
 from runic_redis.arguments import MAX_CURSOR, check_queue, is_cursor
-from runic_redis.codec import fact_matches
+from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidArgument
 from runic_redis.events import FACT_REF, refs_in
@@ -117,6 +117,10 @@ class WorkflowCheck:
         self._leftovers = False
         # The numbers of references and commit ids, and the size of the log, after the first reading of the meta hash.
         self._sizes: dict[bytes, int] = {}
+        # The facts that the snapshot refers to, by the readings before and after that of the references.
+        self._named: set[bytes] = set()
+        # The facts that are missing, unless they were released and collected meanwhile.
+        self._missing: list[str] = []
         # The snapshot's cursor, if it was above the workflow's.
         self._snapshot_ahead = 0
         # The cursors after the commits, by their ids.
@@ -135,7 +139,9 @@ class WorkflowCheck:
                 key_command("XLEN", keys.events),
                 key_command("STRLEN", keys.log),
                 key_command("ZCARD", keys.refs),
+                key_command("HGET", keys.meta, "refs"),
                 key_command("HLEN", keys.commits),
+                key_command("HGET", keys.snapshot, "refs"),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
@@ -152,6 +158,7 @@ class WorkflowCheck:
                 *(key_command("PTTL", key) for key in self._own),
                 Command(("TIME",), keys.meta),
                 key_command("HGETALL", keys.meta),
+                key_command("HGET", keys.snapshot, "refs"),
             ]
         return []
 
@@ -189,17 +196,24 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, meta, data, later, entries, log, refs, commits = replies
+        earlier, meta, data, later, entries, log, refs, counted, commits, packed = replies
         self._meta = self._before = dict(pairs(meta or []))
+        bounds = sorted((self._number("refs"), cursor_or_zero(counted)))
+        if bounds[0] != bounds[1] and not bounds[0] <= (refs or 0) <= bounds[1]:
+            self._look_again()  # some were added and others released between the readings
+            return
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
-        self._sizes = {b"refs": refs or 0, b"ids": commits or 0, b"log": log or 0}
+        # If they changed between the readings, they cannot be compared.
+        size = (refs or 0) if bounds[0] == bounds[1] else self._number("refs")
+        self._sizes = {b"refs": size, b"ids": commits or 0, b"log": log or 0}
         whole = bool(self._meta or entries or log or data or self.findings)
         self._leftovers = not whole and bool(refs or commits)
         self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
             self._judge_snapshot(earlier, later, has_data=bool(data))
+            self._named = self._unpacked(packed)
             self._position = self._number("trimmed")
             if entries:
                 self._left["events"] = b"-"
@@ -239,7 +253,7 @@ class WorkflowCheck:
             else:
                 self._left[what] = where
         if not self._left:
-            self._facts = sorted(self._refs.keys() | self._referred)
+            self._facts = sorted(self._refs.keys() | self._referred | self._named)
             self._step = "facts" if self._facts else "end"
 
     def _take_events(self, entries: Sequence[Any]) -> bytes:
@@ -371,7 +385,8 @@ class WorkflowCheck:
     def _judge_counts(self) -> None:
         """Compare the references, the commit ids and the log with the counts in the meta hash.
 
-        Those missing are missing from the first reading, and those in excess exceed the second one.
+        Those missing are missing from the first reading, and those in excess exceed the second one. A trim lowers the
+        number of references, so the count was read on both sides of it: see `_take_head`.
         """
         refs, ids, log = (cursor_or_zero(self._before.get(name)) - size for name, size in self._sizes.items())
         if refs > 0:
@@ -383,7 +398,7 @@ class WorkflowCheck:
         if log > 0 and not self._sizes[b"log"]:
             self._found("its log is lost", ("meta.log", ""))
         for name, what in ((b"refs", "references"), (b"ids", "commit ids")):
-            if self._sizes[name] > self._number(name.decode()):
+            if self._sizes[name] > max(self._number(name.decode()), cursor_or_zero(self._before.get(name))):
                 self._found(f"it has more {what} than are counted", (f"count.{name.decode()}", ""))
         if self._sizes[b"log"] and not self._number("log"):
             self._found("it has a log that its meta hash does not know of", ("meta.log", "1"))
@@ -397,16 +412,24 @@ class WorkflowCheck:
         if self._largest >= _LARGE and self._largest > self._number("largest"):
             problem = f"its largest entry has {self._largest} bytes, and {self._number('largest')} are noted"
             self._found(problem, ("meta.largest", str(self._largest)))
-        unknown = sorted(self._referred.keys() - self._refs.keys())
-        if unknown:
-            name = unknown[0].decode()
-            problem = f"{len(unknown)} facts that its events refer to are not among its references, such as {name!r}"
-            self._found(problem, *(_scored(fact, self._referred[fact]) for fact in unknown), ("count.refs", ""))
         self._judge_references()
 
     def _judge_references(self) -> None:
-        """Find references whose score is below the last cursor that refers to the fact, or one that never was."""
-        most = max(self._number("cursor"), self._position)
+        """Find facts that something refers to and that are not among the references, and references with wrong scores.
+
+        A reference that nothing needs any more is no damage: a later trim removes it.
+        """
+        trimmed, most = self._number("trimmed"), max(self._number("cursor"), self._position)
+        for what, facts in (
+            # (A trim releases facts of events that were read before it. The cursor 0 stands for one that is wrong.)
+            ("events refer", {fact: one or most for fact, one in self._referred.items() if not 0 < one <= trimmed}),
+            ("snapshot refers", dict.fromkeys(self._named - self._referred.keys(), 0)),
+        ):
+            unknown = sorted(facts.keys() - self._refs.keys())
+            if unknown:
+                name = unknown[0].decode(errors="replace")
+                problem = f"{len(unknown)} facts that its {what} to are not among its references, such as {name!r}"
+                self._found(problem, *(_scored(fact, facts[fact]) for fact in unknown), ("count.refs", ""))
         wrong = {
             fact: self._referred.get(fact, most)
             for fact, score in sorted(self._refs.items())
@@ -497,7 +520,7 @@ class WorkflowCheck:
             if isinstance(reply, ErrorReply):
                 self._found(f"the fact {name!r}, which it refers to, cannot be read: {reply.message}")
             elif not reply:
-                self._found(f"the fact {name!r}, which it refers to, is missing")
+                self._missing.append(f"the fact {name!r}, which it refers to, is missing")
             elif self._facts_too and not fact_matches(fact, reply):
                 self._found(f"the fact {name!r}, which it refers to, is damaged")
         if not self._facts:
@@ -507,14 +530,20 @@ class WorkflowCheck:
         keys = self._keys
         places = [*_SETS, *(f"queue:{name}" for name in self._queues())]
         earlier, *values = replies[: 1 + len(places)]
-        *left, clock, later = replies[1 + len(places) :]
+        *left, clock, later, packed = replies[1 + len(places) :]
         scores = dict(zip(places, values, strict=True))
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = any(self._before.get(name) != self._meta.get(name) for name in (b"created", b"queue"))
-        if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
+        scored = any(before.get(name) != self._meta.get(name) for name in _SCORED)
+        trimmed = self._before.get(b"trimmed") != self._meta.get(b"trimmed")
+        released = trimmed or self._number("refs") < cursor_or_zero(self._before.get(b"refs"))
+        if another or scored or (self._missing and released):
             self._look_again()
             return
         self._step = "done"
+        self._named &= self._unpacked(packed)
+        for problem in self._missing:
+            self._found(problem)
         if self._leftovers:
             # It was deleted in part, or its events are lost: nothing tells which.
             self._found("only references to facts or commit ids are left of it")
@@ -533,6 +562,14 @@ class WorkflowCheck:
         if self._foreign.intersection(repaired_keys(keys, self._queues())):
             # The script changes nothing beside a foreign value.
             self.findings = [replace(one, repairs=()) for one in self.findings]
+
+    def _unpacked(self, packed: bytes | None) -> set[bytes]:
+        """Return the facts that the snapshot refers to."""
+        try:
+            return set(unpack_refs(packed or b""))
+        except DecodeError as error:
+            self._found(str(error))
+            return set()
 
     def _look_again(self) -> None:
         self._tries += 1
