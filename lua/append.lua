@@ -3,19 +3,24 @@
 -- KEYS[1…]  for each commit, of its workflow:
 --           events    stream
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
---                     lease_until, expires
+--                     lease_until, expires, sliding, touched
 --           index     sorted set of the partition's workflows by the time of their last write
---           partition hash of the partition: made, counts, position, leased, and the replies to retries
+--           partition hash of the partition: made, counts, position, and the replies to retries
 --           and if the namespace has a feed
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a snapshot or facts
---           leases    sorted set of the partition's unfinished workflows by the end of their leases
---           snapshot  (with a snapshot) hash: cursor, time, data
---           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
---                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
---                     bucket's times, sorted set of its facts by the time when they were last written
+--           and if the commit has a lease, a queue, a snapshot, facts, or a letter from r on
+--           leases    sorted set of the partition's leased workflows by the end of their leases
+--           queues    hash of how many workflows each queue of the partition has
+--           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
+--           queue     (with a queue) the same of the queue that it is put in
+--           snapshot  (with a snapshot) hash: cursor, time, data, refs
+--           refs      (with facts, or with k) sorted set of the hashes of the facts that the workflow refers to, by
+--                     the last cursor that does; and for each fact that is not stored already, its bucket, hash, and
+--                     the bucket's times, sorted set of its facts by the time when they were last written
+--           inbox     (with messages) stream of the messages that no commit has consumed
+--           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -28,16 +33,26 @@
 --                      e  expected cursor
 --                      m  metadata
 --                      l  lease: '<fencing token> <milliseconds>'
+--                      q  when it is due in its queue: '' now, '+<milliseconds>' from now on, a time (Unix
+--                         milliseconds), or 'inf'
 --                      s  snapshot's data
+--                      k  (with s) the hashes of the facts that the snapshot refers to, see snapshot_refs
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
+--                      x  for how many milliseconds the workflow is kept from now on
+--                      r  how many messages it consumes
+--                      t  '1': it ends the workflow's timer
+--                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already
+--           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           REFS_UNKNOWN, if the snapshot refers to facts that neither the workflow nor the commit refers to;
+--           MESSAGE_GONE <id>; CANCEL_REQUESTED;
+--           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -59,174 +74,22 @@ local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
+--@include sliding
 --@include partition
 --@include calls
 --@include owner
+--@include lease_time
+--@include queue
+--@include other_key
 --@include lease
 --@include facts
-  -- How many entries, and bytes of entries, the scans of one call read together. The bound limits the script's time.
-  local MOST_SCANNED, MOST_SCANNED_BYTES = 8192, 8388608
+--@include snapshot_refs
+--@include snapshot_facts
   local call, try = redis.call, redis.pcall
   local micros, ms = tonumber(now_us), tonumber(now_ms)
-
-  local function workflow_of(id, events, meta, index, partition, largest)
-    return {id = id, events = events, meta = meta, index = index, partition = partition, largest = largest}
-  end
-
-  -- Return the error that keeps the workflow from being created, or from its first commit. Without one, return nil,
-  -- and whether replies to retries are kept for it.
-  local function start_error(w, is_new, retried)
-    local length = try('XLEN', w.events)
-    if type(length) == 'table' then return length.err end
-    if length > 0 then return 'DAMAGED cursor' end
-    if not is_new then return nil, retried end
-    local reason = meta_error(w.index, w.id)
-    if reason then return reason end
-    return partition_error(w.partition)
-  end
-
-  -- Take back a position after the feed has rejected its entry. Return the error.
-  local function take_back(partition, position, count, failure)
-    call('HINCRBY', partition, 'position', -count)
-    if position == tonumber(count) then call('HDEL', partition, 'position') end
-    return string.find(tostring(failure), 'equal or smaller', 1, true) and 'DAMAGED position' or failure
-  end
-
-  -- Replace the feed's entry of a commit that was not stored: positions have no gaps.
-  local function void_entry(feed, position, count)
-    call('XDEL', feed, int(position) .. '-' .. now_ms)
-    call('XADD', feed, int(position) .. '-' .. int(ms + 1), 'void ' .. count, '0 ')
-  end
-
-  -- Read a workflow that is not plain, from the values of its meta hash. Return an error; or nil, its cursor, the
-  -- score of this write, whether it is new, and whether replies to retries are kept for it.
-  local function read_workflow(w, meta, failure, time_us)
-    local top = not meta.err and try('ZREVRANGE', w.index, 0, 0, 'WITHSCORES')
-    local problem = meta.err or top.err or failure
-    local cursor = not problem and as_count(meta[1])
-    if not cursor then problem = problem or 'DAMAGED cursor' end
-    -- These would fail only after much is written, and other commits with it.
-    if not (as_count(meta[4]) and as_count(meta[5])) then problem = problem or 'DAMAGED meta hash' end
-    if problem then return problem end
-    local is_new, retried = not meta[2], meta[3]
-    if is_over(meta[5], math.max(micros, tonumber(time_us))) then return 'END_REACHED ', cursor end
-    if cursor == 0 then problem, retried = start_error(w, is_new, retried) end
-    return problem, cursor, next_score(top, micros, time_us), is_new, retried
-  end
-
-  -- Whether an error comes from a replica. Then the whole call fails: the sender must look for the primary.
-  local function is_from_replica(failure)
-    return type(failure) == 'string' and string.find(failure, 'READONLY', 1, true)
-  end
-
-  -- The scans through the entries of each workflow, newest first: the cursors of the commits by id, and the entries'
-  -- IDs.
-  local scans = {}
-  local entries_left, bytes_left = MOST_SCANNED, MOST_SCANNED_BYTES
-
-  -- Scan the next entries of the workflow.
-  local function scan_more(w, scan)
-    local fitting = math.floor(1048576 / math.max(1, tonumber(w.largest)))
-    local count = math.min(scan.count, entries_left, math.max(1, fitting))
-    local page = call('XREVRANGE', w.events, scan.upper, '-', 'COUNT', count)
-    for _, entry in ipairs(page) do
-      local commit_id = entry[2][4]
-      scan.cursors[commit_id] = scan.cursors[commit_id] or tonumber(string.match(entry[1], '^%d+'))
-      scan.ids[entry[1]] = true
-      scan.upper = '(' .. entry[1]
-      bytes_left = bytes_left - #entry[2][1] - #entry[2][2]
-    end
-    entries_left = entries_left - #page
-    scan.is_done = #page < count
-    scan.count = 256
-  end
-
-  -- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
-  -- commit's first try. Return false if it is not among them; nil and an error if that cannot be known.
-  local function find_commit(w, commit_id, floor)
-    local scan = scans[w.events]
-    if not scan then
-      scan = {cursors = {}, ids = {}, upper = '+', count = 16}
-      scans[w.events] = scan
-    end
-    while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do
-      if entries_left <= 0 or bytes_left <= 0 then
-        -- The scans of other workflows have used up a part of the bound. If it is sent again, this one may come first.
-        return nil, next(scans) == w.events and not next(scans, w.events) and 'COMMIT_UNSURE ' or 'LOOK_AGAIN '
-      end
-      scan_more(w, scan)
-    end
-    if scan.cursors[commit_id] then return scan.cursors[commit_id] end
-    if scan.ids[floor] then return false end
-    -- The trimmed entries may have held the commit, unless the last one of them is the entry before its first try.
-    local trim = call('HMGET', w.meta, 'trimmed', 'trimmed_ms')
-    if not trim[1] or trim[1] .. '-' .. (trim[2] or '') == floor then return false end
-    return nil, 'COMMIT_UNSURE '
-  end
-
-  -- Return the cursor of a commit that was stored before, or an error; and whether a retry of it got that reply.
-  local function earlier_reply(w, retried, commit_id, call_id, tried, expected, commits, first, last)
-    if tried == '' and not (call_id or retried) then return nil end
-    if tried ~= '' or retried then
-      local reply = try('HGET', w.partition, 'c' .. (call_id or commit_id))
-      if reply then return reply.err or tonumber(reply) or reply, true end
-    end
-    if call_id then
-      local stored = try('HGET', commits, commit_id)
-      if stored then return stored.err or as_count(stored) or 'DAMAGED commits' end
-      if call('HLEN', commits) >= (as_count(call('HGET', w.meta, 'ids')) or 0) then return nil end
-      -- Some ids are lost. The entries that are not trimmed have them, too.
-      local found, failure = find_commit(w, commit_id, '')
-      return found or failure == 'LOOK_AGAIN ' and failure or failure and 'DAMAGED commits' or nil
-    end
-    if tried == '' or first > last then return nil end
-    local length = try('XLEN', w.events)
-    if type(length) == 'table' then return length.err end
-    if not expected then
-      local found, failure = find_commit(w, commit_id, tried)
-      return found or failure or nil
-    end
-    -- With an expected cursor, the commit can be in one place only.
-    local place = tonumber(expected)
-    for at = first, last, 3 do
-      local count = ARGV[at]
-      place = place + count
-    end
-    local entry = call('XRANGE', w.events, int(place), int(place))[1]
-    if entry and entry[2][4] == commit_id then return place end
-    if place <= (as_count(call('HGET', w.meta, 'trimmed')) or math.huge) then return 'COMMIT_UNSURE ' end
-  end
-
-  -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
-  -- further key.
-  local function extras_of(at, key, given, time_us)
-    local leases, snapshot = KEYS[key], KEYS[key + 1]
-    local count, refs = tonumber(given.f or given.a or 0), key + (given.s and 2 or 1)
-    return {
-      leases = leases, snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
-      time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count,
-      next_key = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count),
-    }
-  end
-
-  -- Return the error that keeps the extras from being stored, or nothing.
-  local function extras_error(w, extras)
-    local found = extras.facts > 0 and try('XLEN', w.events)
-    if type(found) == 'table' then return found.err end
-    found = extras.snapshot and try('HLEN', extras.snapshot)
-    if type(found) == 'table' then return found.err end
-    return facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
-  end
-
-  local function store_extras(w, cursor, extras, lease)
-    local fact_us = math.max(micros, extras.time_us)
-    store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta, int(cursor))
-    if extras.snapshot then
-      call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
-      call('HSET', w.meta, 'snapshot', int(cursor))
-    end
-    extend_used_lease(lease, ms, w.id, w.meta, extras.leases, w.partition)
-  end
+--@include append_workflow
+--@include append_retries
+--@include append_extras
 
   return {
     workflow_of = workflow_of, read_workflow = read_workflow, is_from_replica = is_from_replica,
@@ -243,9 +106,9 @@ local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3
 
 -- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
 -- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
--- in this call; an error.
+-- in this call; an error; the function that notes the time of this write, if there is one.
 local workflow, events, meta_key, index, partition
-local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem, note
 
 local replies, at, key = {}, 1, 1
 local NONE = {}
@@ -267,6 +130,7 @@ while true do
       end
       if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       touch_index(index, partition, score, workflow)
+      if note then note() end
     end
     if not stream then break end
     -- Read the next workflow, and every key that all commits to it write.
@@ -274,7 +138,7 @@ while true do
     local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
     local text, size, newer = meta[1], meta[4] or '0', nil
     cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
-    w = nil
+    w, note = nil, nil
     if
       text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
       and meta[2] and not meta[3] and not meta[5]
@@ -286,7 +150,7 @@ while true do
     if newer ~= 0 then
       rare = rare or make_rare_functions(now_us, now_ms)
       w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
-      problem, cursor, score, is_new, retried =
+      problem, cursor, score, is_new, retried, note =
         rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
@@ -309,14 +173,14 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.s or given.f or given.a
+  local extras = given.l or given.q or given.s or given.f or given.a or given.x or given.r or given.t or given.u
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)
     w = w or rare.workflow_of(workflow, events, meta_key, index, partition, known_largest)
   end
   if extras then
-    extras = rare.extras_of(next_at, next_key, given, time_us)
+    extras = rare.extras_of(w, next_at, next_key, key, given, time_us)
     next_at, next_key = extras.next_at, extras.next_key
   end
   -- A commit without events creates nothing.
@@ -328,7 +192,7 @@ while true do
   end
   local is_stored = type(reply) == 'number'
   if not reply then
-    if given.l then reply = rare.lease_error(given.l, call('HGET', meta_key, 'fence'), meta_key, extras.leases) end
+    if extras then reply = rare.lease_error(extras.lease) end
     if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
@@ -386,7 +250,7 @@ while true do
           call('HSET', commits, commit_id, cursor_text)
           call('HINCRBY', meta_key, 'ids', 1)
         end
-        if extras then rare.store_extras(w, cursor, extras, given.l or '') end
+        if extras then rare.store_extras(w, cursor, extras) end
       end
     end
   end

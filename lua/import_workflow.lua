@@ -13,17 +13,19 @@
 -- KEYS[11]  refs
 -- KEYS[12]  meta      hash of the workflow
 -- KEYS[13]  index     sorted set of the partition's workflows by the time of their last write
--- KEYS[14]  leases    sorted set of the partition's unfinished workflows by the end of their leases
+-- KEYS[14]  queue     sorted set of the queue's workflows by when they are due
 -- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
 -- KEYS[16]  completed sorted set of the partition's completed workflows by the time of that
 -- KEYS[17]  partition hash of the partition: made, counts, position
 -- KEYS[18]  feed      stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[19]  queues    hash of how many workflows each queue of the partition has
+-- KEYS[20]  parked    sorted set of the partition's parked workflows by the time of that
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
 -- ARGV[4]   the ID of the last one, '' if it has none
 -- ARGV[5]   when it was last written to (Unix microseconds)
--- ARGV[6]   '1' if it is unfinished
+-- ARGV[6]   when it is due in its queue (Unix milliseconds, or 'inf'), '' if it is in none
 -- ARGV[7]   when it expires (Unix milliseconds), or ''
 -- ARGV[8]   when it was created (Unix microseconds)
 -- ARGV[9…]  the other fields of its meta hash
@@ -37,20 +39,23 @@
 --@include numbers
 --@include clock
 --@include feed
+--@include queue
 
 local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]
 local gathered_commits, gathered_refs, gathered = KEYS[4], KEYS[5], KEYS[6]
 local events, snapshot, log, commits, refs, meta_key = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local index, leases, expiring, completed = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
-local partition, feed = KEYS[17], KEYS[18]
+local index, queue, expiring, completed = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local partition, feed, queues, parked = KEYS[17], KEYS[18], KEYS[19], KEYS[20]
 local workflow, import_id, wanted, last_id, written_us = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
-local is_unfinished, expires, created = ARGV[6] == '1', ARGV[7], ARGV[8]
+local due, expires, created = ARGV[6], ARGV[7], ARGV[8]
 
 local parts = {gathered_entries, gathered_snapshot, gathered_log, gathered_commits, gathered_refs}
 local targets = {events, snapshot, log, commits, refs, meta_key}
 -- Reject a foreign value before the first change.
 redis.call('ZCARD', index)
-redis.call('ZCARD', leases)
+redis.call('ZCARD', queue)
+redis.call('HLEN', queues)
+redis.call('ZCARD', parked)
 redis.call('ZCARD', expiring)
 redis.call('ZCARD', completed)
 local problem, retried = partition_error(partition)
@@ -96,11 +101,14 @@ local _, ms = now()
 local position = held > 0 and add_to_feed(feed, index, partition, ms, held, '+' .. int(held), cursor, workflow)
   or add_to_feed(feed, index, partition, ms, 1, '0', 0, workflow)
 if position then redis.call('HSET', meta_key, 'imported', int(position)) end
-local completed_ms = redis.call('HGET', meta_key, 'completed')
+local completed_ms, parked_ms = unpack(redis.call('HMGET', meta_key, 'completed', 'parked'))
 if completed_ms then
   add_member(completed, completed_ms, workflow, partition, 'completed')
-elseif is_unfinished then
-  add_member(leases, 0, workflow, partition, 'unfinished')
+elseif parked_ms then
+  add_member(parked, parked_ms, workflow, partition, 'parked')
+elseif due ~= '' then
+  put_in_queue(queues, queue, workflow, due)
+  hint(queues, queue, due == 'inf' and '+inf' or due, ms)
 end
 if expires ~= '' then redis.call('ZADD', expiring, expires, workflow) end
 return 1

@@ -3,20 +3,25 @@
 -- KEYS[1]  meta      hash of the workflow
 -- KEYS[2]  refs      sorted set of the hashes of the facts that it refers to, by the last cursor that does
 -- KEYS[3]  index     sorted set of the partition's workflows by the time of their last write
--- KEYS[4]  leases    sorted set of the partition's unfinished workflows by the end of their leases
+-- KEYS[4]  leases    sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[5]  expiring  sorted set of the partition's workflows that expire, by when
 -- KEYS[6]  completed sorted set of the partition's completed workflows by the time of that
 -- KEYS[7]  events    stream
 -- KEYS[8]  commits   hash of the commit ids that callers gave
 -- KEYS[9]  partition hash of the partition: counts
+-- KEYS[10] parked    sorted set of the partition's parked workflows by the time of that
+-- KEYS[11] queues    hash of how many workflows each queue of the partition has
+-- KEYS[12…] queue    sorted sets of the workflows of queues by when they are due
 -- ARGV[1]  workflow id
 -- ARGV[2]  the verified cursor of the meta hash, '' if there was none
 -- ARGV[3]  the verified ID of the stream's last entry, '' if there was none
 -- ARGV[4]  the verified fencing token of the meta hash, '' if there was none
 -- ARGV[5…] pairs of what to set and to what:
---          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log   fields of the meta hash; '' removes one
+--          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log, meta.queue
+--                                                    fields of the meta hash; '' removes one
 --          count.refs, count.ids                     '': count the references, or the commit ids
---          index, leases, expiring, completed        the workflow's score there, '' to remove it
+--          index, leases, expiring, completed, parked, queue:<name>
+--                                                    the workflow's score there, '' to remove it
 --          refs                                      a score, a space, and the hash to give it to
 --          commits                                   a cursor, a space, and a commit id to add
 -- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
@@ -31,6 +36,7 @@
 
 local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[7], KEYS[8], KEYS[9]
 local index, leases, expiring, completed = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local parked, queues, first_queue = KEYS[10], KEYS[11], 12
 local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
@@ -39,19 +45,28 @@ if (meta[1] or '') ~= cursor or (last and last[1] or '') ~= last_id or (meta[2] 
 -- Reject a foreign value before the first change.
 redis.call('ZCARD', refs)
 redis.call('HLEN', commits)
-local sets = {index = index, leases = leases, expiring = expiring, completed = completed}
+redis.call('HLEN', queues)
+local sets = {index = index, leases = leases, expiring = expiring, completed = completed, parked = parked}
+-- The hash and the field that count the members of a sorted set.
+local counts = {
+  index = {partition, 'workflows'}, completed = {partition, 'completed'}, parked = {partition, 'parked'},
+}
+for place = first_queue, #KEYS do
+  local queue = KEYS[place]
+  local name = string.sub(queue, #queues + 1)
+  sets['queue:' .. name], counts['queue:' .. name] = queue, {queues, name}
+end
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
-local counts = {index = 'workflows', leases = 'unfinished', completed = 'completed'}
 
 -- Set the workflow's score in a sorted set, or remove the workflow from it.
 local function set_score(name, score)
-  local key, field = sets[name], counts[name]
+  local key, counter = sets[name], counts[name]
   local size = redis.call('ZCARD', key)
   local change = score == '' and -redis.call('ZREM', key, workflow) or redis.call('ZADD', key, score, workflow)
-  if not field or change == 0 then return end
-  local counted = redis.pcall('HGET', partition, field)
+  if not counter or change == 0 then return end
+  local counted = redis.pcall('HGET', unpack(counter))
   counted = type(counted) ~= 'table' and as_count(counted)
-  if counted and (counted - size) * change <= 0 then redis.call('HINCRBY', partition, field, change) end
+  if counted and (counted - size) * change <= 0 then redis.call('HINCRBY', counter[1], counter[2], change) end
 end
 
 for at = 5, #ARGV, 2 do

@@ -1,7 +1,9 @@
 """Checks of callers' arguments. Each returns the argument as the store uses it, or raises before anything is sent."""
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
@@ -19,6 +21,10 @@ MAX_DAYS = 365_000
 MAX_DEADLINE_S = 10**9
 # Of a snapshot, a fact or a log: half of a Redis string's limit, so a request always fits the server's limits.
 MAX_DATA_BYTES = 256 * 1024 * 1024
+
+DEFAULT_QUEUE = "default"
+MAX_QUEUE_BYTES = 128
+MAX_REASON_BYTES = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.@/+-]{1,100}")
@@ -153,9 +159,19 @@ def check_commit_id(commit_id: Any) -> bytes:
     return _raw_bytes(commit_id, "A commit id", MAX_COMMIT_ID_BYTES)
 
 
+def check_message_id(message_id: Any) -> str:
+    """Return a caller's message id: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
+    text = _plain_text(message_id, "A message id")
+    if not 0 < len(_utf8(text, "A message id")) <= MAX_ID_BYTES:
+        raise InvalidArgument(
+            f"A message id is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {short_repr(text)}; nothing was sent."
+        )
+    return text
+
+
 def check_data(data: Any) -> bytes:
     """Return a snapshot's data: `bytes` that fit a Redis string."""
-    if type(data) is not bytes:
+    if not isinstance(data, bytes):
         raise InvalidType(
             f"A snapshot's data is bytes, not {type(data).__name__}: encode the state first; nothing was sent."
         )
@@ -167,6 +183,65 @@ def check_size(size: int, what: str) -> None:
     """Check that a size fits one Redis string."""
     if size > MAX_DATA_BYTES:
         raise InvalidArgument(f"{what} is at most {MAX_DATA_BYTES} bytes, this is {size}; nothing was sent.")
+
+
+def check_queue(queue: Any) -> str:
+    """Return the name of a queue. No name has a space: fields of the hash of queues that are no names have one."""
+    name = _plain_text(queue, "queue")
+    if not 0 < len(_utf8(name, "queue")) <= MAX_QUEUE_BYTES or not name.isprintable() or " " in name:
+        raise InvalidArgument(
+            f"queue is 1 to {MAX_QUEUE_BYTES} bytes of printable characters without spaces, not {short_repr(name)}; "
+            "nothing was sent."
+        )
+    return name
+
+
+def check_queues(queues: Any) -> list[str]:
+    """Return the names of queues, each once."""
+    if isinstance(queues, str | bytes) or not isinstance(queues, Iterable):
+        raise InvalidType(f"queues is a list of names, not {short_repr(queues)}; nothing was sent.")
+    names = list(dict.fromkeys(check_queue(one) for one in queues))
+    if not names:
+        raise InvalidArgument("queues names no queue; nothing was sent.")
+    return names
+
+
+def check_due(due: Any) -> str:
+    """Return when a workflow is due, as an argument of a script.
+
+    Args:
+        due: None for now, seconds from now, an aware datetime, or infinity: until a message wakes it.
+    """
+    if due is None:
+        return ""
+    if isinstance(due, datetime):
+        if due.tzinfo is None:
+            raise InvalidArgument(f"due is a datetime with a time zone, not {due!r}; nothing was sent.")
+        return str(max(0, -(-(due - _EPOCH) // timedelta(milliseconds=1))))
+    if due == inf:
+        return "inf"
+    return f"+{round(check_seconds(due, 'due') * 1000)}"
+
+
+def check_timer(name: Any) -> str:
+    """Return the name of a timer, which may be empty."""
+    text = _plain_text(name, "name")
+    if len(_utf8(text, "name")) > MAX_QUEUE_BYTES or not text.isprintable():
+        raise InvalidArgument(
+            f"The name of a timer is at most {MAX_QUEUE_BYTES} bytes of printable characters, not {short_repr(text)}; "
+            "nothing was sent."
+        )
+    return text
+
+
+def check_reason(reason: Any, least: int = 1) -> str:
+    """Return the reason for which a workflow is parked or cancelled: `least` to `MAX_REASON_BYTES` UTF-8 bytes."""
+    text = _plain_text(reason, "reason")
+    if not least <= len(_utf8(text, "reason")) <= MAX_REASON_BYTES:
+        raise InvalidArgument(
+            f"reason is {least} to {MAX_REASON_BYTES} bytes, this one is {len(text.encode())}; nothing was sent."
+        )
+    return text
 
 
 def check_namespace(namespace: Any) -> str:

@@ -71,7 +71,7 @@ class HeldLease(Lease, _Held):
         outcome: SimpleQueue[Exception | None] = SimpleQueue()
         # An ExitStack looks up `__exit__` on the class. Then the heartbeat lasts as long as the lease object.
         end = ref((self._exits and self._exits.pop()()) or self, over.put)
-        lease = Lease(self.workflow_id, self.owner, self.token, self.ttl)
+        lease = Lease(self.workflow_id, self.owner, self.token, self.ttl, self.queue, self.attempt)
         thread = threading.Thread(target=_beat, args=(store, lease, begun, over, outcome, end), daemon=True)
         thread.name = f"lease {self.workflow_id}"
         self._beats.append((thread, (over, outcome)))

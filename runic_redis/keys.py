@@ -16,7 +16,7 @@ FACT_BUCKETS = 4096
 class WorkflowKeys:
     """The keys of one workflow. All share a hash tag, so one script can use them in a cluster.
 
-    The last six are those of its partition.
+    Those from `index` on are those of its partition.
     """
 
     events: str
@@ -25,12 +25,20 @@ class WorkflowKeys:
     log: str
     commits: str
     refs: str
+    inbox: str
+    messages: str
     index: str
     leases: str
+    queues: str
+    parked: str
     expiring: str
     completed: str
     partition: str
     feed: str
+
+    def queue(self, name: str) -> str:
+        """Return the key of a queue of its partition: unfinished workflows by when they are due."""
+        return f"{self.queues[:-1]}:{name}"
 
 
 class ImportKeys(NamedTuple):
@@ -79,8 +87,25 @@ class Keys:
         return f"{{{self.namespace}:{partition}}}:index"
 
     def leases(self, partition: int) -> str:
-        """Return the key of one partition's unfinished workflows by the end of their leases."""
+        """Return the key of one partition's leased workflows by the end of their leases."""
         return f"{{{self.namespace}:{partition}}}:leases"
+
+    def queues(self, partition: int) -> str:
+        """Return the key of the hash of how many workflows each queue of a partition has."""
+        return f"{{{self.namespace}:{partition}}}:queues"
+
+    def queue(self, partition: int, name: str) -> str:
+        """Return the key of one partition's unfinished workflows of a queue, by when they are due."""
+        return f"{{{self.namespace}:{partition}}}:queue:{name}"
+
+    def parked_workflows(self, partition: int) -> str:
+        """Return the key of one partition's parked workflows, by the time of that."""
+        return f"{{{self.namespace}:{partition}}}:parked"
+
+    @property
+    def due_channel(self) -> str:
+        """The channel on which scripts tell that a workflow of a queue is due."""
+        return f"{{{self.namespace}}}:due"
 
     def expiring(self, partition: int) -> str:
         """Return the key of one partition's workflows that expire, by the time of that."""
@@ -136,7 +161,7 @@ class Keys:
         return [self.index(number) for number in self.partition_numbers()]
 
     def all_leases(self) -> list[str]:
-        """Return the keys of all partitions' unfinished workflows, by the partitions' numbers."""
+        """Return the keys of all partitions' leased workflows, by the partitions' numbers."""
         return [self.leases(number) for number in self.partition_numbers()]
 
     def all_expiring(self) -> list[str]:
@@ -193,8 +218,12 @@ def _workflow_keys(namespace: str, partitions: int, workflow_id: str, has_feed: 
         log=f"{tag}:log:{workflow_id}",
         commits=f"{tag}:commits:{workflow_id}",
         refs=f"{tag}:refs:{workflow_id}",
+        inbox=f"{tag}:inbox:{workflow_id}",
+        messages=f"{tag}:messages:{workflow_id}",
         index=f"{tag}:index",
         leases=f"{tag}:leases",
+        queues=f"{tag}:queues",
+        parked=f"{tag}:parked",
         expiring=f"{tag}:expiring",
         completed=f"{tag}:completed",
         partition=f"{tag}:partition:{_settings(partitions, has_feed)}",

@@ -1,6 +1,7 @@
 """The public names. `runic_redis` loads this module when one of them is first used."""
 
 from runic_redis.aio import AsyncRedisStore
+from runic_redis.codec import EncodedState
 from runic_redis.contract import (
     CursorStore,
     EncodingStore,
@@ -27,26 +28,32 @@ from runic_redis.errors import (
     InvalidType,
     LeaseHeld,
     LeaseLost,
+    MessageGone,
     SnapshotConflict,
     SnapshotNotFound,
     SnapshotNotSaved,
     StoreError,
     StoreUnavailable,
     UnknownEventType,
+    WorkflowCancelled,
+    WorkflowCompleted,
     WorkflowNotFound,
     WriteRefused,
 )
-from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
+from runic_redis.events import CancelRequested, EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.timers import Timer
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
+    Asleep,
     AsyncFactResolver,
     AsyncProjection,
     AsyncSession,
@@ -54,20 +61,25 @@ from runic_redis.recovery import (
     EveryBytes,
     EveryEvents,
     FactResolver,
+    Handler,
     Projection,
     Recovery,
     Session,
     SnapshotPolicy,
     async_projection,
     async_session,
+    async_work,
+    handler,
     projection,
     session,
+    work,
 )
 from runic_redis.store import RedisStore, init_store
 from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
+    "Asleep",
     "AsyncFactResolver",
     "AsyncFeed",
     "AsyncHeldLease",
@@ -77,6 +89,7 @@ __all__ = [
     "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
+    "CancelRequested",
     "Commit",
     "CommitsLost",
     "ConfigurationError",
@@ -86,6 +99,7 @@ __all__ = [
     "Durability",
     "DurabilityError",
     "EncodeError",
+    "EncodedState",
     "EncodingStore",
     "EventRegistry",
     "EventsTrimmed",
@@ -98,6 +112,7 @@ __all__ = [
     "FactStore",
     "Feed",
     "FeedTrimmed",
+    "Handler",
     "HeldLease",
     "IncompatibleEvent",
     "InvalidArgument",
@@ -105,6 +120,8 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Message",
+    "MessageGone",
     "Parked",
     "Positions",
     "Projection",
@@ -126,18 +143,24 @@ __all__ = [
     "Subscription",
     "SubscriptionStatus",
     "Tail",
+    "Timer",
     "UnknownEvent",
     "UnknownEventType",
+    "WorkflowCancelled",
+    "WorkflowCompleted",
     "WorkflowNotFound",
     "WriteRefused",
     "async_projection",
     "async_session",
+    "async_work",
     "capabilities",
     "event",
+    "handler",
     "init_store",
     "projection",
     "register_type",
     "replicated",
     "session",
     "supports_stream",
+    "work",
 ]

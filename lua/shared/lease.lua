@@ -1,29 +1,39 @@
--- Include `owner` before this part.
+-- Include `numbers`, `owner`, `lease_time`, `queue` and `other_key` before this part.
 
--- Return the error that rejects a write with a lease, '<fencing token> <milliseconds>', or nothing. `fence` is the
--- token of the workflow's last lease. `leases` is the partition's sorted set of unfinished workflows by the end of
--- their leases.
-local function lease_error(lease, fence, meta_key, leases)
-  if lease == '' then return nil end
-  if fence ~= string.match(lease, '^%d+') then
-    return 'LEASE_LOST ' .. percent_encoded(redis.call('HGET', meta_key, 'lease_owner'))
-  end
-  local size = redis.pcall('ZCARD', leases)
-  return type(size) == 'table' and size.err or nil
+-- Return the lease of a write, '<fencing token> <milliseconds>', with the keys that it extends; nil without a lease.
+-- `leases` is the partition's sorted set of leased workflows by the end of their leases, `queue` the workflow's queue,
+-- and `place` the place of that among the keys of the call.
+local function lease_of(text, workflow, meta_key, leases, queues, queue, place)
+  local token, lasts = string.match(text or '', '^(%d+) (%d+)$')
+  return token and {
+    token = token, lasts = tonumber(lasts), workflow = workflow, meta = meta_key,
+    leases = leases, queues = queues, queue = queue, place = place,
+  }
 end
 
--- Let a lease last for its full time from now on. The sorted set holds unfinished workflows only.
-local function extend_lease(lease, ms, workflow, meta_key, leases, partition)
-  local ends = int(ms + tonumber(string.match(lease, '%d+$')))
-  redis.call('HSET', meta_key, 'lease_until', ends, 'lease_ms', string.match(lease, '%d+$'))
-  redis.call('ZADD', leases, 'XX', ends, workflow)
-  note_lease_time(partition, ms)
+-- Return the error that rejects a write with a lease, or nothing.
+local function lease_error(lease)
+  if not lease then return nil end
+  local meta = redis.call('HMGET', lease.meta, 'fence', 'lease_owner', 'queue', 'lease_until')
+  if meta[1] ~= lease.token then return 'LEASE_LOST ' .. percent_encoded(meta[2]) end
+  lease.ends = as_count(meta[4]) or 0
+  local size = redis.pcall('ZCARD', lease.leases)
+  if type(size) == 'table' then return size.err end
+  return queue_error(lease.queues, lease.queue, meta[3], lease.place)
+end
+
+-- Let a lease last for its full time from now on. Completed and parked workflows are in no sorted set.
+local function extend_lease(lease, ms)
+  local ends = int(ms + lease.lasts)
+  redis.call('HSET', lease.meta, 'lease_until', ends, 'lease_ms', int(lease.lasts))
+  redis.call('ZADD', lease.leases, 'XX', ends, lease.workflow)
+  redis.call('ZADD', lease.queue, 'XX', ends, lease.workflow)
+  note_lease_time(lease.queues, ms)
 end
 
 -- Extend the lease of a write, but not each time: once half of its time is over, or when the clock was set back.
-local function extend_used_lease(lease, ms, workflow, meta_key, leases, partition)
-  if lease == '' then return end
-  local lasts = tonumber(string.match(lease, '%d+$'))
-  local left = (as_count(redis.call('HGET', meta_key, 'lease_until')) or 0) - ms
-  if left <= lasts / 2 or left > lasts then extend_lease(lease, ms, workflow, meta_key, leases, partition) end
+local function extend_used_lease(lease, ms)
+  if not lease then return end
+  local left = lease.ends - ms
+  if left <= lease.lasts / 2 or left > lease.lasts then extend_lease(lease, ms) end
 end

@@ -10,19 +10,20 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
+from runic_redis.operations.ending import last_end, sweep_ended
 from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
-from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
+from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, server_us, time_us
 
 _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
-    *("completed", "expires", "fence", "lease_owner", "lease_until"),
+    *("completed", "expires", "fence", "lease_owner", "lease_until", "parked", "queue", "sliding", "touched"),
 )
 # The type of a larger fact is not read.
 _MOST_LABELLED = 64 * 1024
-State = Literal["open", "leased", "unfinished", "completed"]
+State = Literal["open", "waiting", "leased", "parked", "completed"]
 
 
 class Description(NamedTuple):
@@ -30,8 +31,8 @@ class Description(NamedTuple):
 
     Attributes:
         workflow_id: its id.
-        state: "completed"; "leased", a worker has its lease; "unfinished", a worker had its lease and did not complete
-            it; or "open".
+        state: "completed"; "parked", out of its queue; "leased", a worker has its lease; "waiting", in its queue; or
+            "open", in no queue.
         cursor: how many events it has had.
         trimmed: the cursor of the last trimmed event; 0 if none is trimmed.
         entries: how many entries its stream has: one for each commit, or several for a large commit.
@@ -39,6 +40,7 @@ class Description(NamedTuple):
         written: the time of its last write; None if it is not in the index.
         completed: when it was completed, or None.
         expires: when it will be deleted, or None.
+        sliding_s: for how many seconds it is kept from its last write on; None if writes do not extend its lifetime.
         snapshot_cursor: the cursor of its snapshot; None if there is none.
         snapshot_time: when the snapshot was saved.
         snapshot_bytes: the size of the snapshot.
@@ -59,6 +61,7 @@ class Description(NamedTuple):
     written: datetime | None
     completed: datetime | None
     expires: datetime | None
+    sliding_s: float | None
     snapshot_cursor: int | None
     snapshot_time: datetime | None
     snapshot_bytes: int
@@ -107,21 +110,22 @@ def count_workflows(context: Context) -> Operation[list[int]]:
 
 
 def count_unfinished(context: Context) -> Operation[int]:
-    """Return how many workflows are leased or unfinished."""
-    keys = context.keys.all_leases()
-    return sum((yield from ask_all([key_command("ZCARD", key) for key in keys])))
+    """Return how many workflows are in queues, leased ones among them."""
+    calls = [count_call(context, number) for number in context.keys.partition_numbers()]
+    return sum(PartitionCounts(*reply).queued for reply in (yield from ask_all(calls)))
 
 
 def count_states(context: Context) -> Operation[dict[State, int]]:
     """Return how many workflows are in each state, without reading them.
 
-    Each partition is counted in one step. Workflows that have reached their end are not counted.
+    Each partition is counted in one step. Workflows that have reached their end are deleted first, or not counted.
 
     Raises:
         DecodeError: a partition has lost a sorted set, or its counts.
     """
     keys = context.keys
     totals: dict[State, int] = dict.fromkeys(get_args(State), 0)
+    left = yield from sweep_ended(context, min(context.now_ms(), (yield from server_us(keys.config)) // 1000))
     calls = [count_call(context, number, "states") for number in keys.partition_numbers()]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
         counts = PartitionCounts(*reply)
@@ -131,10 +135,13 @@ def count_states(context: Context) -> Operation[dict[State, int]]:
                 "sorted sets, and one of them is lost or altered. Nothing was changed. runic-redis verify --repair "
                 "restores it."
             )
-        totals["open"] += counts.indexed - counts.leases - counts.done
+        totals["open"] += counts.indexed - counts.queued - counts.away - counts.done
         totals["leased"] += counts.running
-        totals["unfinished"] += counts.leases - counts.running
-        totals["completed"] += counts.done - counts.over
+        totals["waiting"] += counts.queued - counts.running
+        totals["parked"] += counts.away
+        totals["completed"] += counts.done
+    for one in (yield from describe(context, left)):
+        totals[one.state] -= 1
     return totals
 
 
@@ -275,29 +282,39 @@ def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
         key_command("ZCARD", keys.refs),
         key_command("HLEN", keys.commits),
         key_command("ZSCORE", keys.index, workflow_id),
-        key_command("ZSCORE", keys.leases, workflow_id),
         # If it is as at first, the workflow was not deleted and made again in between.
         key_command("HGET", keys.meta, "created"),
     ]
 
 
+def _state(is_completed: bool, is_parked: bool, is_leased: bool, is_queued: bool) -> State:
+    if is_completed:
+        return "completed"
+    if is_parked:
+        return "parked"
+    if is_leased:
+        return "leased"
+    return "waiting" if is_queued else "open"
+
+
 def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: bool) -> Description | None:
     *replies, created_after = replies
-    kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index", "leases")
+    kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index")
     damaged = [
         f"{kind}: {reply.message}" for kind, reply in zip(kinds, replies, strict=True) if isinstance(reply, ErrorReply)
     ]
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
-    snapshot_bytes, entries, log_bytes, facts, commit_ids, written, leased = counts
+    snapshot_bytes, entries, log_bytes, facts, commit_ids, written = counts
     meta = meta or [None] * len(_META)
     if left_over:
         damaged.append("meta hash: it is missing, and the rest is not")
     elif not damaged and meta[0] is None:
         return None
     for name, value in zip(_META, meta, strict=True):
-        if value is not None and name != "lease_owner" and not is_cursor(value):
+        if value is not None and name not in {"lease_owner", "queue"} and not is_cursor(value):
             damaged.append(f"meta hash: {name} is {value!r:.40}")
-    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until = meta
+    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until, parked, queue, sliding, touched = meta
+    ends = last_end(expires, sliding, touched, written)
     if created == created_after:
         if snapshot is not None and is_behind(saved, snapshot):
             damaged.append(f"snapshot: the one at cursor {cursor_or_zero(saved)} is missing")
@@ -307,9 +324,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     if snapshot_cursor is not None and not is_cursor(snapshot_cursor):
         damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")
     held = until is not None and is_cursor(until) and int(until) > now_ms
-    state: State = (
-        "completed" if completed is not None else "leased" if held else "unfinished" if leased is not None else "open"
-    )
+    state = _state(completed is not None, parked is not None, held, queue is not None)
     return Description(
         workflow_id=workflow_id,
         state=state,
@@ -319,7 +334,8 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         created=read_time(created, 1_000_000),
         written=None if written is None else read_score(written),
         completed=read_time(completed),
-        expires=read_time(expires),
+        expires=None if ends is None else read_time(b"%d" % ends),
+        sliding_s=int(sliding) / 1000 if ends is not None and sliding is not None else None,
         snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),
         snapshot_bytes=snapshot_bytes or 0,

@@ -3,18 +3,24 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
+from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_seconds, check_workflow_id
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
+from runic_redis.events import FactRef
 from runic_redis.operations.facts import (
     crosses_slots,
     fact_arguments,
     fact_keys,
     fact_not_found,
+    packed_refs,
+    snapshot_facts,
     store_ahead,
 )
-from runic_redis.operations.leasing import Lease, check_lease, lease_argument, leased_reply
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
+from runic_redis.operations.life import Life
+from runic_redis.operations.messages import cancel_requested, message_gone
+from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
@@ -40,11 +46,18 @@ def append(
     metadata: Mapping[str, Any] | None = None,
     lease: Lease | None = None,
     snapshot: bytes | None = None,
+    refs: Iterable[str | bytes | FactRef] | None = None,
+    life: Life | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
     commit = _event_list(events)
+    if refs is not None and snapshot is None:
+        raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
+    named = None if snapshot is None else snapshot_facts(snapshot, refs)
+    # Whether the commit refers to the facts of its snapshot: the workflow did not refer to them all.
+    refers = False
     while True:
-        facts: dict[str, bytes] = {}
+        facts: dict[str, bytes] = dict(named or {}) if refers else {}
         keys = context.keys
         command = _command(
             context,
@@ -56,6 +69,8 @@ def append(
             metadata=metadata,
             lease=lease,
             snapshot=snapshot,
+            refs=named,
+            life=life,
         )
         if command.size:
             yield from make_namespace(context)
@@ -64,10 +79,13 @@ def append(
         if facts:
             for problem in (yield from store_ahead(context, facts)).values():
                 raise problem
-        (reply,) = yield from write_all(context, (command,))
+        (reply,) = yield from write_all(context, [command])
         # The first rejection tells that the server minds slots, and so that the facts must be stored ahead.
-        if type(reply) is not ErrorReply or not crosses_slots(context, command, reply):
+        if type(reply) is ErrorReply and crosses_slots(context, command, reply):
+            continue
+        if type(reply) is not ErrorReply or reply.code != "REFS_UNKNOWN":
             return _cursor(context, reply, command)
+        refers = True
 
 
 def append_many(
@@ -151,6 +169,8 @@ def _command(
     metadata: Mapping[str, Any] | None = None,
     lease: Lease | None = None,
     snapshot: bytes | None = None,
+    refs: Mapping[str, bytes] | None = None,
+    life: Life | None = None,
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
     workflow_id = check_workflow_id(workflow_id)
@@ -173,9 +193,13 @@ def _command(
     if about:
         options["m"] = about
     size = 0
-    if lease is not None or snapshot is not None or facts:
+    if lease is not None or snapshot is not None or facts or life is not None:
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
-        size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts)
+        if life is not None and not commit:
+            raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
+        size = _add_extras(
+            context, workflow_id, options, touched, lease=lease, snapshot=data, refs=refs, facts=facts, life=life
+        )
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -185,6 +209,8 @@ def _command(
         size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
+    if life is not None:
+        args += life.message_ids(workflow_id)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -198,22 +224,36 @@ def _add_extras(
     *,
     lease: Lease | None,
     snapshot: bytes | None,
+    refs: Mapping[str, bytes] | None,
     facts: dict[str, bytes],
+    life: Life | None,
 ) -> int:
     """Add what a commit has besides its entries to its options and keys. Return its size in bytes."""
     keys = context.keys.workflow(workflow_id)
-    touched.append(keys.leases)
+    touched += lease_keys(context, workflow_id, lease)
     size = 0
     if lease is not None:
         options["l"] = lease_argument(lease, workflow_id)
+    if life is not None:
+        life.add_queue(options, touched, keys, is_known=lease is not None)
     if snapshot is not None:
         options["s"] = snapshot
         touched.append(keys.snapshot)
         size = len(snapshot)
+    if refs is not None:
+        options["k"] = packed = packed_refs(refs)
+        size += len(packed)
     if facts:
         options["a" if context.slots_matter else "f"] = str(len(facts))
         touched += (keys.refs, *fact_keys(context, facts))
         size += sum(map(len, facts.values()))
+    elif refs is not None:
+        touched.append(keys.refs)
+    if life is not None:
+        life.add_messages(options, touched, keys, workflow_id)
+        if life.expires_in is not None:
+            options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
+            touched.append(keys.expiring)
     return size
 
 
@@ -257,6 +297,12 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
     refusal = leased_reply(answer(reply, command), workflow_id)
     if refusal.code == "FACT_MISSING":
         raise fact_not_found(refusal.message)
+    if refusal.code == "WORKFLOW_COMPLETED":
+        raise completed_error(workflow_id, "claim")
+    if refusal.code == "MESSAGE_GONE":
+        raise message_gone(workflow_id, refusal.message)
+    if refusal.code == "CANCEL_REQUESTED":
+        raise cancel_requested(workflow_id)
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "

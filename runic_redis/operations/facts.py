@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from runic_redis.arguments import check_hash
-from runic_redis.codec import DIGEST_BYTES
+from runic_redis.arguments import check_hash, check_size
+from runic_redis.codec import DIGEST_BYTES, EncodedState, pack_refs
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
+from runic_redis.events import FactRef
 from runic_redis.operations.settings import make_namespace
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask_all
@@ -49,11 +50,7 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
     found = yield from _load(context, set(wanted.values()))
     missing = [fact_hash for fact_hash, raw in wanted.items() if raw not in found]
     if missing:
-        named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in missing[:10])
-        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise FactNotFound(
-            f"No fact is stored under {named}{more}. Nothing was changed. Save them first.", hashes=missing
-        )
+        raise _missing(missing)
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
 
 
@@ -61,6 +58,30 @@ def count_facts(context: Context) -> Operation[int]:
     """Return how many facts the namespace has."""
     keys = context.keys.buckets()
     return sum((yield from ask_all([key_command("HLEN", key) for key in keys])))
+
+
+def raw_hash(fact_hash: str) -> bytes:
+    """Return the bytes of a hash of a write's fact; surrogates in it stand for bytes that are no UTF-8."""
+    return fact_hash.encode(errors="surrogateescape")
+
+
+def snapshot_facts(data: Any, refs: Iterable[str | bytes | FactRef] | None) -> dict[str, bytes] | None:
+    """Return the facts that a snapshot refers to, with empty values, since they must be stored; None if not told."""
+    if refs is None and isinstance(data, EncodedState):
+        refs = data.refs
+    if refs is None:
+        return None
+    if isinstance(refs, str | bytes) or not isinstance(refs, Iterable):
+        raise InvalidType(f"refs is a list of hashes of facts, not {short_repr(refs)}; nothing was sent.")
+    hashes = [check_hash(ref.hash if isinstance(ref, FactRef) else ref) for ref in refs]
+    facts = dict.fromkeys([fact_hash.decode(errors="surrogateescape") for fact_hash in hashes], b"")
+    check_size(len(packed_refs(facts)), "The list of the facts of a snapshot")
+    return facts
+
+
+def packed_refs(facts: Iterable[str]) -> bytes:
+    """Return the hashes of the facts that a snapshot refers to, as it stores them."""
+    return pack_refs(map(raw_hash, facts))
 
 
 def ahead_argument(context: Context) -> str:
@@ -72,7 +93,7 @@ def fact_keys(context: Context, facts: Iterable[str]) -> list[str]:
     """Return the keys of the facts of a write that its script stores; none if they are stored already."""
     if context.slots_matter:
         return []
-    return [key for fact_hash in facts for key in context.keys.fact(fact_hash.encode())]
+    return [key for fact_hash in facts for key in context.keys.fact(raw_hash(fact_hash))]
 
 
 def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argument]:
@@ -82,7 +103,7 @@ def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argumen
     """
     arguments: list[Argument] = []
     for fact_hash, data in facts.items():
-        arguments += (fact_hash, b"" if context.slots_matter else data)
+        arguments += (raw_hash(fact_hash), b"" if context.slots_matter else data)
     return arguments
 
 
@@ -98,8 +119,8 @@ def store_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[
     calls = [
         call_script(
             "store_fact_ahead",
-            context.keys.fact(fact_hash.encode()),
-            [fact_hash, data, context.now_us()],
+            context.keys.fact(raw_hash(fact_hash)),
+            [raw_hash(fact_hash), data, context.now_us()],
             size=len(data),
             writes=True,
         )
@@ -126,25 +147,59 @@ def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
 
 
 def fact_not_found(fact_hash: str) -> FactNotFound:
-    """Return the error for an event that refers to a fact that is not stored."""
+    """Return the error for an event, or a snapshot, that refers to a fact that is not stored."""
     return FactNotFound(
-        f"An event refers to the fact {fact_hash!r}, which is not stored. Append it as a Fact, or put_fact it before. "
-        "Nothing was stored.",
+        f"An event or a snapshot refers to the fact {fact_hash!r}, which is not stored. Append it as a Fact, or "
+        "put_fact it before. Nothing was stored.",
         hashes=[fact_hash],
     )
 
 
+def load_each(context: Context, hashes: Iterable[str]) -> Operation[dict[str, Any | StoreError]]:
+    """Return the value of each fact, or the error that it cannot be loaded with, in one round trip."""
+    buckets = _by_bucket(context, (fact_hash.encode() for fact_hash in hashes))
+    commands = _reads(buckets)
+    loaded: dict[str, Any | StoreError] = {}
+    for members, command, reply in zip(buckets.values(), commands, (yield Batch(commands)), strict=True):
+        try:
+            values = answer(reply, command)
+        except StoreError as error:
+            loaded.update((raw.decode(), error) for raw in members)
+            continue
+        for raw, data in zip(members, values, strict=True):
+            fact_hash = raw.decode()
+            try:
+                loaded[fact_hash] = _missing([fact_hash]) if data is None else _decode(context, raw, data)
+            except DecodeError as error:
+                loaded[fact_hash] = error
+    return loaded
+
+
+def _missing(hashes: Sequence[Any]) -> FactNotFound:
+    named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in hashes[:10])
+    more = f" and {len(hashes) - 10} more" if len(hashes) > 10 else ""
+    return FactNotFound(f"No fact is stored under {named}{more}. Nothing was changed. Save them first.", hashes=hashes)
+
+
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
     """Return the stored bytes of facts by hash, without those that are missing."""
+    buckets = _by_bucket(context, hashes)
+    found: dict[bytes, bytes] = {}
+    for members, reply in zip(buckets.values(), (yield from ask_all(_reads(buckets))), strict=True):
+        found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
+    return found
+
+
+def _by_bucket(context: Context, hashes: Iterable[bytes]) -> dict[str, list[bytes]]:
+    """Return hashes of facts by the keys of their buckets."""
     buckets: dict[str, list[bytes]] = {}
     for raw in hashes:
         buckets.setdefault(context.keys.fact(raw)[0], []).append(raw)
-    commands = [key_command("HMGET", bucket, *members) for bucket, members in buckets.items()]
-    replies = yield from ask_all(commands)
-    found: dict[bytes, bytes] = {}
-    for members, reply in zip(buckets.values(), replies, strict=True):
-        found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
-    return found
+    return buckets
+
+
+def _reads(buckets: Mapping[str, Sequence[bytes]]) -> list[Command]:
+    return [key_command("HMGET", bucket, *members) for bucket, members in buckets.items()]
 
 
 def _encode(context: Context, fact_hash: str | bytes, value: Any) -> tuple[bytes, bytes]:

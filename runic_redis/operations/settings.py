@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -185,32 +185,34 @@ class PartitionCounts(NamedTuple):
         made: whether the partition was made.
         workflows: how many workflows it counts.
         indexed: how many are in the index.
-        unfinished: how many unfinished workflows it counts.
-        leases: how many are in the set of these.
+        parked: how many parked workflows it counts.
+        away: how many are in the set of these.
         completed: how many completed workflows it counts.
         done: how many are in the set of these.
+        queued: how many are in queues, as these are counted.
         running: with "states", how many leases run.
-        over: with "states", how many workflows have reached their end and are not deleted yet. All are completed.
     """
 
     made: int
     workflows: bytes
     indexed: int
-    unfinished: bytes
-    leases: int
+    parked: bytes
+    away: int
     completed: bytes
     done: int
+    queued: int
     running: int
-    over: int
 
     @property
     def agree(self) -> bool:
         """Whether the counts are the sizes of the sets."""
-        sizes = (self.indexed, self.leases, self.done)
-        return [self.workflows, self.unfinished, self.completed] == [b"%d" % size for size in sizes]
+        sizes = (self.indexed, self.away, self.done)
+        return [self.workflows, self.parked, self.completed] == [b"%d" % size for size in sizes]
 
 
-def count_call(context: Context, number: int, mode: Literal["", "repair", "states"] = "") -> Command:
+def count_call(
+    context: Context, number: int, mode: Literal["", "repair", "states"] = "", queues: Iterable[str] = ()
+) -> Command:
     """Return the call that counts a partition's workflows.
 
     Args:
@@ -218,11 +220,19 @@ def count_call(context: Context, number: int, mode: Literal["", "repair", "state
         number: the partition.
         mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
             the time.
+        queues: the names of the queues whose counts to repair, too.
     """
     keys = context.keys
-    sets = [keys.index(number), keys.leases(number), keys.completed(number), keys.expiring(number)]
+    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]
     feed = keys.feed(number) if keys.has_feed else keys.index(number)
-    return call_script("count", [keys.partition(number), *sets, feed], [mode, str(context.now_ms())])
+    return call_script(
+        "count",
+        [
+            *(keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)),
+            *(keys.queue(number, name) for name in queues),
+        ],
+        [mode],
+    )
 
 
 def parse_info(info: str | bytes) -> dict[str, str]:

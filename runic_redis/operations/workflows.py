@@ -8,11 +8,11 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
 from runic_redis.operations.ending import delete_call, is_over
-from runic_redis.operations.leasing import Lease, lease_argument, leased_reply
+from runic_redis.operations.leasing import Lease, lease_argument, lease_keys, leased_reply
 from runic_redis.operations.lost_meta import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
-from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_command
+from runic_redis.protocol.effects import Command, ErrorReply, Operation, call_once, key_command
 from runic_redis.protocol.refusals import answer, ask, ask_all
 
 
@@ -32,7 +32,8 @@ def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | 
     command = call_once(
         "save_log",
         [
-            *(keys.log, keys.meta, keys.index, keys.leases, keys.partition, keys.feed, keys.refs),
+            *(keys.log, keys.meta, keys.index, *lease_keys(context, workflow_id, lease)),
+            *(keys.partition, keys.feed, keys.refs),
             *facts.fact_keys(context, found),
         ],
         workflow_id,
@@ -86,9 +87,9 @@ def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = 
     # The delete names the time of creation. So a retry cannot delete a workflow that was created since.
     created = yield from ask_all([key_command("HGET", one.meta, "created") for one in keys])
     # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
-    calls = [
+    calls: list[Command] = [
         delete_call(context, workflow_id, when or b"", lease=held)
         for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
     ]
-    for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        leased_reply(reply, call.workflow_id)
+    for call, reply in zip(calls, (yield from write_all(context, calls)), strict=True):
+        leased_reply(answer(reply, call), call.workflow_id)

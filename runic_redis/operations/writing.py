@@ -1,15 +1,18 @@
-"""Sending writes to workflows, and the two steps that may have to come first.
+"""Sending writes to workflows, and the steps that may have to come first.
 
 - A script does not create a workflow in a partition that was never made. The namespace may have been deleted, or
   flushed and created with other settings. Then the namespace is created again, and the write is sent again.
 - A script does not write to a workflow that has reached its end. Then that end is settled first.
+- A script names the key that it needs in place of one that was passed, such as that of the workflow's queue. Then the
+  write is sent again with that key.
 
-In both cases the script changes nothing.
+In all cases the script changes nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, StoreError
@@ -18,7 +21,7 @@ from runic_redis.operations.settings import remake_namespace
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer
 
-# Each round settles the rejections of the one before. Only repeated deletes of the namespace cause more rounds.
+# Each round settles the rejections of the one before. Only repeated changes by others cause more rounds.
 _ROUNDS = 5
 
 
@@ -32,8 +35,11 @@ def write(context: Context, command: Command) -> Operation[Any]:
     return answer(reply, command)
 
 
-def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[Any]]:
-    """Return the raw replies to commands that write to workflows; or errors, for `answer` to raise."""
+def write_all(context: Context, commands: list[Command]) -> Operation[list[Any]]:
+    """Return the raw replies to commands that write to workflows; or errors, for `answer` to raise.
+
+    A command that was sent with another key is replaced in the list.
+    """
     replies: list[Any] = yield Batch(commands)
     if ErrorReply not in set(map(type, replies)):
         return replies
@@ -41,12 +47,8 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
     rounds = 0
     while places := [place for place, reply in enumerate(replies) if _is_premature(reply)]:
         if rounds == _ROUNDS:
-            error = StoreError(
-                f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times during this "
-                "write. Nothing was changed. Stop the program that deletes it, and try again."
-            )
             for place in places:
-                replies[place] = error
+                replies[place] = _too_often(context, commands[place], replies[place])
             break
         rounds += 1
         early = [place for place in places if replies[place].code == "NEW_PARTITION"]
@@ -58,6 +60,9 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
             yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
         for workflow_id, its_places in ended.items():
             yield from _settle(settle_end(context, workflow_id), replies, its_places)
+        for place in places:
+            if isinstance(reply := replies[place], ErrorReply) and reply.code == "OTHER_KEY":
+                commands[place] = _with_key(commands[place], reply)
         places = [place for place in places if _is_premature(replies[place])]
         again = [
             # An earlier try without a reply may still arrive.
@@ -67,6 +72,26 @@ def write_all(context: Context, commands: Sequence[Command]) -> Operation[list[A
         for place, reply in zip(places, (yield Batch(again)) if again else (), strict=True):
             replies[place] = reply
     return replies
+
+
+def _with_key(command: Command, reply: ErrorReply) -> Command:
+    """Return a command with the key that its script has asked for in place of another."""
+    number, _, key = reply.message.partition(" ")
+    keys = list(command.keys)
+    keys[int(number) - 1] = unquote(key)
+    return replace(command, keys=keys)
+
+
+def _too_often(context: Context, command: Command, reply: ErrorReply) -> StoreError:
+    if reply.code == "OTHER_KEY":
+        return StoreError(
+            f"The workflow {command.workflow_id!r} was changed {_ROUNDS} times during this write, and each time it "
+            "needed another key. Nothing was changed. Try again."
+        )
+    return StoreError(
+        f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times during this write. Nothing "
+        "was changed. Stop the program that deletes it, and try again."
+    )
 
 
 def _settle(operation: Operation[None], replies: list[Any], places: Sequence[int]) -> Operation[None]:
@@ -96,4 +121,4 @@ def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
 
 
 def _is_premature(reply: Any) -> bool:
-    return isinstance(reply, ErrorReply) and reply.code in {"NEW_PARTITION", "END_REACHED"}
+    return isinstance(reply, ErrorReply) and reply.code in {"NEW_PARTITION", "END_REACHED", "OTHER_KEY"}

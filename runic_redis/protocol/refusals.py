@@ -16,6 +16,7 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, 
 # The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {
+        "CANCEL_REQUESTED",
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
         "END_REACHED",
@@ -27,11 +28,14 @@ _NAMED = frozenset(
         "LEASE_HELD",
         "LEASE_LOST",
         "LOOK_AGAIN",
+        "MESSAGE_GONE",
         "NEW_PARTITION",
-        "NOT_COMPLETE",
+        "OTHER_KEY",
+        "REFS_UNKNOWN",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
         "VERSION_OUTDATED",
+        "WORKFLOW_COMPLETED",
         "WORKFLOW_EXISTS",
     }
 )

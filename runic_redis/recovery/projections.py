@@ -100,7 +100,7 @@ class Projection(_Face[State]):
         core = self._core
         with self._turn:
             runner = run_steps(core.acquire(), self._store)
-            self._held = HeldLease(core.name, core.owner, runner.token, core.ttl, self._leases)
+            self._held = HeldLease(core.name, core.owner, runner.token, core.ttl, _store=self._leases)
             self._held.__enter__()
         return self
 
@@ -172,7 +172,7 @@ class AsyncProjection(_Face[State]):
         core = self._core
         async with self._turn:
             runner = await run_steps_async(core.acquire(), self._store)
-            self._held = AsyncHeldLease(core.name, core.owner, runner.token, core.ttl, self._leases)
+            self._held = AsyncHeldLease(core.name, core.owner, runner.token, core.ttl, _store=self._leases)
             await self._held.__aenter__()
         return self
 

@@ -83,7 +83,7 @@ class Views:
                 "feed": self._context.keys.has_feed,
                 "workflows": sum(counts),
                 "leased": states["leased"],
-                "unfinished": states["unfinished"],
+                "unfinished": states["waiting"],
             }
         )
 
