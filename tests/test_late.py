@@ -349,10 +349,10 @@ REJECTED: dict[str, tuple[Callable[[RedisStore], Any], Call, Call]] = {
     "trim of nothing": (nothing, lambda store, _: store.trim("w"), lambda store, _: make_with_snapshot(store)),
     "complete of nothing": (nothing, lambda store, _: store.complete("w"), lambda store, _: make(store)),
     "expire of nothing": (nothing, lambda store, _: store.expire("w", 1000), lambda store, _: make_complete(store)),
-    "expire of what is not finished": (
-        make,
-        lambda store, _: store.expire("w", 1000),
-        lambda store, _: store.complete("w"),
+    "persist of nothing": (
+        nothing,
+        lambda store, _: store.persist("w"),
+        lambda store, _: store.append("w", [EVENT], expires_in=1000),
     ),
     "acquire of what is held": (
         lambda store: store.acquire("w", "another"),
@@ -460,15 +460,14 @@ def test_a_late_first_try_changes_nothing_in_asyncio(net: Net) -> None:
             await store.delete("other")
             net.proxy.keep()
             with pytest.raises(StoreError):
-                await store.expire("a", 0.001)
+                await store.expire("e", 0.001)
 
     asyncio.run(write())
     assert net.proxy.kept == 6
     for workflow_id in ("b", "c"):
         net.direct.delete(workflow_id)
-    net.direct.complete("a")
-    net.direct.append("other", [{"n": 2}])
+    net.direct.append_many([("e", [EVENT]), ("other", [{"n": 2}])])
     before = net.dump()
     net.deliver()
     assert net.dump() == before
-    assert sorted(net.direct.list()) == ["a", "d", "other"]
+    assert sorted(net.direct.list()) == ["a", "d", "e", "other"]
