@@ -100,8 +100,7 @@ class SessionCore(Generic[State]):
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
         self._unless_cancelled = options.unless_cancelled
         # Of the next commit: the messages that it consumes, and whether it ends the timer, since `sleep` has returned.
-        self._consumes: list[Any] = []
-        self._ends_timer = False
+        self._consumes, self._ends_timer = list[Any](), False
         self.is_asleep = self.has_persisted = False
         # The error that has shown that other writers have changed the workflow.
         self.overtaken: StoreError | None = None
