@@ -1,6 +1,7 @@
 """The public names. `runic_redis` loads this module when one of them is first used."""
 
 from runic_redis.aio import AsyncRedisStore
+from runic_redis.codec import EncodedState
 from runic_redis.contract import (
     CursorStore,
     EncodingStore,
@@ -98,6 +99,7 @@ __all__ = [
     "Durability",
     "DurabilityError",
     "EncodeError",
+    "EncodedState",
     "EncodingStore",
     "EventRegistry",
     "EventsTrimmed",

@@ -17,7 +17,18 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.events import default_registry
 from runic_redis.keys import Keys
-from runic_redis.operations import appending, facts, leasing, listing, reading, settings, snapshots, tailing, workflows
+from runic_redis.operations import (
+    appending,
+    facts,
+    leasing,
+    lifetimes,
+    listing,
+    reading,
+    settings,
+    snapshots,
+    tailing,
+    workflows,
+)
 from runic_redis.operations.records import decode_commit
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, Operation
 from tests import strategies
@@ -192,10 +203,10 @@ REFUSALS = {
     "append": ("LEASE_LOST", "FACT_MISSING", "COMMIT_UNSURE", "NEW_PARTITION", "END_REACHED"),
     "complete": ("LEASE_LOST", "END_REACHED"),
     "delete": ("LEASE_LOST",),
-    "expire": ("NOT_COMPLETE", "END_REACHED"),
+    "expire": ("END_REACHED",),
     "import_part": ("IMPORT_LOST",),
     "import_workflow": ("WORKFLOW_EXISTS", "IMPORT_LOST", "IMPORT_INCOMPLETE", "NEW_PARTITION"),
-    "renew": ("LEASE_LOST",),
+    "renew": ("LEASE_LOST", "END_REACHED"),
     "save_fact": ("FACT_DIFFERS",),
     "save_log": ("LEASE_LOST", "FACT_MISSING", "NEW_PARTITION", "END_REACHED"),
     "save_snapshot": ("LEASE_LOST", "SNAPSHOT_AHEAD", "SNAPSHOT_BEHIND", "NEW_PARTITION", "END_REACHED"),
@@ -394,7 +405,8 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "renew": lambda context, source: run(leasing.renew(context, LEASE), source),
     "release": lambda context, source: run(leasing.release(context, LEASE), source),
     "complete": lambda context, source: run(leasing.complete(context, "w", LEASE), source),
-    "expire": lambda context, source: run(leasing.expire(context, "w", 5.0), source),
+    "expire": lambda context, source: run(lifetimes.expire(context, "w", 5.0, sliding=True), source),
+    "persist": lambda context, source: run(lifetimes.persist(context, "w"), source),
     "describe": lambda context, source: run(describing.describe(context, ["w", "v"]), source),
     "recent commits": lambda context, source: run(describing.recent_commits(context, "w", 9), source),
     "count events": lambda context, source: run(describing.count_events(context, ["w", "v"]), source),

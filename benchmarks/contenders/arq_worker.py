@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any
 
-from arq import Worker
+from arq import Worker, func
 from arq.connections import RedisSettings
 
 # The default of the poll delay is half a second, and no worker keeps results that nobody reads.
@@ -20,7 +20,7 @@ async def work(url: str) -> None:
         done.release()
 
     worker = Worker(
-        [job],
+        [func(job, name="job")],
         redis_settings=settings(url),
         max_jobs=_AT_ONCE,
         poll_delay=_POLL_S,

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -210,7 +210,9 @@ class PartitionCounts(NamedTuple):
         return [self.workflows, self.parked, self.completed] == [b"%d" % size for size in sizes]
 
 
-def count_call(context: Context, number: int, mode: Literal["", "repair", "states"] = "") -> Command:
+def count_call(
+    context: Context, number: int, mode: Literal["", "repair", "states"] = "", queues: Iterable[str] = ()
+) -> Command:
     """Return the call that counts a partition's workflows.
 
     Args:
@@ -218,13 +220,17 @@ def count_call(context: Context, number: int, mode: Literal["", "repair", "state
         number: the partition.
         mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
             the time.
+        queues: the names of the queues whose counts to repair, too.
     """
     keys = context.keys
     sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]
     feed = keys.feed(number) if keys.has_feed else keys.index(number)
     return call_script(
         "count",
-        [keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)],
+        [
+            *(keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)),
+            *(keys.queue(number, name) for name in queues),
+        ],
         [mode],
     )
 

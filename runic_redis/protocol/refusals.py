@@ -31,6 +31,7 @@ _NAMED = frozenset(
         "MESSAGE_GONE",
         "NEW_PARTITION",
         "OTHER_KEY",
+        "REFS_UNKNOWN",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
         "VERSION_OUTDATED",

@@ -10,13 +10,14 @@ from inspect import iscoroutinefunction
 from typing import Any, Generic
 
 from runic_redis.arguments import check_count, check_data, check_due
-from runic_redis.codec import MAX_COMMIT_BYTES, Codec
+from runic_redis.codec import MAX_COMMIT_BYTES, Codec, EncodedState
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
     CursorConflict,
     DecodeError,
     EncodeError,
     EventsTrimmed,
+    FactNotFound,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -88,6 +89,7 @@ class SessionCore(Generic[State]):
         # A store that cannot encode ahead of an append gets the events themselves.
         self._encode = store.encode_events if self._can.encoding else None
         self._codec = store if self._can.encoding else Codec(default_registry, "raise")
+        self._own_dumps = options.dumps
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
         self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
@@ -275,8 +277,8 @@ class SessionCore(Generic[State]):
         self._problem = _NOT_PERSISTED
         try:
             if self._can.cursors:
-                too_large = yield from self._append_at_cursor(events, snapshot)
-                failure = failure or too_large
+                rejection = yield from self._append_at_cursor(events, snapshot)
+                failure = failure or rejection
             elif self._can.stream:
                 yield StoreCall("append", (self.workflow_id, events))
                 self.cursor += len(events)
@@ -314,24 +316,24 @@ class SessionCore(Generic[State]):
             if self._keep is not None:
                 yield StoreCall("trim", (self.workflow_id,), {"keep": self._keep, **self._by_lease})
 
-    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
-        """Append events at the known cursor, with the snapshot unless the server rejects its size."""
-        too_large = None
+    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[StoreError | None]:
+        """Append events at the known cursor, with the snapshot unless the server rejects it. Return that rejection."""
+        rejection: StoreError | None = None
         while True:
             options = {"expected_cursor": self.cursor, **self._by_lease, **self._life()}
-            with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
+            with_snapshot = {} if snapshot is None or rejection is not None else {"snapshot": snapshot}
             try:
                 self.cursor = yield StoreCall("append", (self.workflow_id, events), {**options, **with_snapshot})
-            except WriteRefused as error:
-                if error.code != "TOO_LARGE" or not with_snapshot:
+            except (WriteRefused, FactNotFound) as error:  # too large; or the state refers to a fact that is gone
+                if not with_snapshot or (isinstance(error, WriteRefused) and error.code != "TOO_LARGE"):
                     raise
-                too_large = error
+                rejection = error
             except CursorConflict as error:
                 if not (yield from self._has_nothing_new(error.actual)):
                     raise
                 self.cursor = error.actual
             else:
-                return too_large
+                return rejection
 
     def _life(self) -> dict[str, Any]:
         """Return the arguments of an append that are about messages and the timer."""
@@ -362,9 +364,20 @@ class SessionCore(Generic[State]):
         each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
         self._since.recovery_s = self._since.events * each_s
         try:
-            return (self._dump(self.state) if self._policy.due(self._since) else None), None
+            return (self._dump_with_refs(self.state) if self._policy.due(self._since) else None), None
         except Exception as error:  # dumps or a policy may raise anything
             return None, error
+
+    def _dump_with_refs(self, state: State) -> bytes:
+        """Return the state as bytes that tell to which facts it refers, if that can be found."""
+        data = self._dump(state)
+        if self._own_dumps is None or isinstance(data, EncodedState):
+            return data
+        try:
+            refs = getattr(self._codec.encode_state(state), "refs", None)
+        except EncodeError:
+            return data  # the store searches the data for the facts' hashes
+        return data if refs is None else EncodedState(data, refs)
 
     def _dump(self, state: State) -> bytes:
         return check_data(self._dumps(state))

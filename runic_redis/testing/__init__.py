@@ -33,6 +33,7 @@ from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
+from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
 from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
@@ -51,6 +52,7 @@ __all__ = [
     "LeaseContract",
     "LifetimeContract",
     "LogContract",
+    "MessageContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
     "ReadManyContract",
@@ -72,6 +74,7 @@ class StoreContract(
     FactContract,
     ReferenceContract,
     LeaseContract,
+    MessageContract,
     LifetimeContract,
     TailContract,
     FeedContract,
