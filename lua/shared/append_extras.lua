@@ -8,7 +8,7 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
-  -- The references have a key if there are facts, or the snapshot names some. Facts that are not stored ahead have two.
+  -- The references have a key if there are facts, or the snapshot names some. Facts not stored ahead have two each.
   local fact_keys = count > 0 and not given.a and 2 * count or 0
   local inbox_at = refs + ((count > 0 or given.k) and 1 or 0) + fact_keys
   local messages = tonumber(given.r or 0)
