@@ -741,7 +741,7 @@ class RedisStore:
                 stored.
         """
         self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease=lease, refs=refs),
             durability,
             "save_snapshot",
             workflow_id,
@@ -1152,9 +1152,10 @@ class RedisStore:
 
         It also deletes workflows that have expired, and trims the feed to the days of the namespace.
 
-        A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the workflow is deleted or
-        expires, also after the event is trimmed. A hash that a program stores in another way, such as in a str, is not
-        a reference.
+        A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the event is trimmed, or the
+        workflow is deleted or expires. A log refers to its facts as long as the workflow exists, and a snapshot until
+        another one replaces it and `trim` is called: see `save_snapshot`. A hash that a program stores in another way,
+        such as in a str of an event, is not a reference.
 
         Args:
             grace: keep facts that were written or referred to within so many seconds. Choose more time than your
