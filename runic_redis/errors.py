@@ -247,7 +247,7 @@ class LeaseHeld(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The lease of a write is outdated: another owner has taken it over, or it was released. Nothing was written.
+    """The lease of a write is outdated: it was taken over or released, or the workflow is gone. Nothing was written.
 
     Where an earlier try had no answer, the message says that it may have been carried out. What you hold of the
     workflow is outdated: acquire or claim it again, and read it again.

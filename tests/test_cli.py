@@ -54,7 +54,7 @@ VERBS = {
         "import",
         "copy",
     ),
-    *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
+    *("trim", "collect", "delete", "expire", "persist", "ui", "serve", "demo", "bench"),
 }
 
 
@@ -498,6 +498,27 @@ def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:
     assert (half.status, shop.exists("order-1")) == (1, True)
     assert run("delete", "order-1", "--yes", "--json").lines == [{"workflow": "order-1", "deleted": True}]
     assert not shop.exists("order-1")
+
+
+def test_expire_and_persist(run: Run, shop: RedisStore) -> None:
+    assert run("expire", "order-1").status == 2, "no time"
+    assert run("expire", "order-1", "--after", -1).status == 2
+    assert run("expire", "order-1", "--after", 1000, "--json").lines == [
+        {"workflow": "order-1", "expires_in_s": 1000.0, "sliding": False}
+    ]
+    assert "s after the last write" not in run("show", "order-1").out
+    half = run("expire", "nobody", "order-1", "--after", 1000, "--sliding")
+    assert half.status == 1
+    assert half.out == "order-1: expires 1000 s after the last write\n"
+    assert ", 1000 s after the last write" in run("show", "order-1").out
+    (about,) = run("show", "order-1", "--json").lines
+    assert about["sliding_s"] == 1000
+    assert run("persist", "order-1", "nobody", "--json").lines == [{"workflow": "order-1", "persists": True}]
+    assert run("persist", "order-1").out == "order-1: does not expire\n"
+    assert run("show", "order-1", "--json").lines[0]["expires"] is None
+    assert run("expire", "order-1", "--after", 0).status == 0
+    wait_until(lambda: not shop.exists("order-1"), "the workflow to expire")
+    assert run("expire", "order-1", "--after", 1).status == 1
 
 
 def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisStore, valkey: RunningServer) -> None:
