@@ -130,5 +130,5 @@ def repair(
 def repaired_keys(keys: WorkflowKeys, queues: Iterable[str] = ()) -> list[str]:
     """Return the keys of a workflow and its partition that a repair may change or read."""
     sets = (keys.index, keys.leases, keys.expiring, keys.completed)
-    shared = (keys.partition, keys.parked, keys.queues, *map(keys.queue, queues))
+    shared = (keys.partition, keys.parked, keys.queues, keys.inbox, keys.messages, *map(keys.queue, queues))
     return [keys.meta, keys.refs, *sets, keys.events, keys.commits, *shared]
