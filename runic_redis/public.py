@@ -22,6 +22,7 @@ from runic_redis.errors import (
     EventsTrimmed,
     FactNotFound,
     FeedTrimmed,
+    GroupRejected,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -41,6 +42,7 @@ from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
+from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
@@ -69,6 +71,7 @@ from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
+    "Append",
     "AsyncFactResolver",
     "AsyncFeed",
     "AsyncHeldLease",
@@ -99,6 +102,7 @@ __all__ = [
     "FactStore",
     "Feed",
     "FeedTrimmed",
+    "GroupRejected",
     "HeldLease",
     "IncompatibleEvent",
     "InvalidArgument",

@@ -10,7 +10,7 @@ import redis
 
 from runic_redis import DurabilityError, Fact, RedisStore, projection, replicated
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.appending import _HEAD, _add_extras, _command
+from runic_redis.operations.appending import _HEAD, _add_extras, append_call
 from runic_redis.operations.life import Life
 from runic_redis.protocol import refusals
 from runic_redis.protocol.effects import Argument
@@ -233,7 +233,7 @@ def test_a_replica_rejects_the_whole_call_of_an_append(tmp_path: Path, workflow_
     with servers.running(servers.valkey_program(), tmp_path) as server, server.client() as client:
         with RedisStore.from_url(server.url(), partitions=1) as store:
             store.append("there", [{"n": 1}])
-            command = _command(store.context, workflow_id, [{"n": 2}], {})
+            command = append_call(store.context, workflow_id, [{"n": 2}], {})
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(redis.ReadOnlyError):
             client.eval(command.script.text, len(command.keys), *command.keys, *command.args)

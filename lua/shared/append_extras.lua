@@ -24,8 +24,12 @@ local function target_error(w, extras)
   local ends = as_count(meta[4]) or 0
   extras.is_parked = meta[3]
   extras.ends = ends > ms and ends - ms <= (as_count(meta[5]) or 0) and ends
-  return queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
+  local failure = queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
     or queue_error(extras.queues, extras.target)
+  if failure then return failure end
+  local names = {queue_name(extras.queues, extras.queue), queue_name(extras.queues, extras.target)}
+  local counts = call('HMGET', extras.queues, unpack(names))
+  return not (as_count(counts[1]) and as_count(counts[2])) and 'DAMAGED queues' or nil
 end
 
 -- Return the error that keeps the extras from being stored, or nothing.

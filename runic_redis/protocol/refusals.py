@@ -16,12 +16,14 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, 
 # The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {
+        "COMMIT_STORED",
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
         "END_REACHED",
         "FACT_DIFFERS",
         "FACT_MISSING",
         "FEED_CHANGED",
+        "GROUP_REJECTED",
         "IMPORT_INCOMPLETE",
         "IMPORT_LOST",
         "LEASE_HELD",
