@@ -6,10 +6,11 @@
 --           retry only.
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events
--- Errors    GROUP_REJECTED <place of a commit> <its error, percent-encoded> …, with each commit that has an error:
---           those of lua/append.lua but LOOK_AGAIN, and COMMIT_STORED <cursor>, if it was stored before and others
---           of the group were not;
---           NOPERM, READONLY and others, by which the server rejects writes, of all
+-- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
+--           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
+--           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
+--           COMMIT_UNSURE (in place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
+--           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each
 -- kind that changes nothing. So no commit is rejected once the first one is stored.
@@ -33,7 +34,8 @@ local function score_above(index, score)
   return string.format('%.0f', scores[index])
 end
 
--- Return the cursor or position of the highest ID that a stream ever had, 0 if there is no stream; or nil and an error.
+-- Return the cursor or position of the highest ID that a stream ever had, 0 if there is no stream; or nil and an
+-- error.
 local function highest(stream)
   local about = try('XINFO', 'STREAM', stream)
   if about.err then

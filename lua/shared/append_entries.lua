@@ -1,6 +1,6 @@
--- Store a commit: its entry in the feed, its entries, and then the rest. The script's loop includes this part, because a
--- call would cost a plain commit time. `reply` becomes the ID of the last entry, or an error as a table. `is_stored` tells
--- which; then the cursor is not saved yet.
+-- Store a commit: its entry in the feed, its entries, and then the rest. The script's loop includes this part, because
+-- a call would cost a plain commit time. `reply` becomes the ID of the last entry, or an error as a table, which
+-- `is_stored` tells. The cursor is not saved yet.
       local position, refused
       if feed_count then
         -- The entry of the feed comes first: if the feed rejects it, nothing is changed.

@@ -216,8 +216,9 @@ def _reject(context: Context, place: int, command: Command, error: ErrorReply) -
 def _rejected(place: int, command: Command, problem: StoreError, *, unsure: bool = False) -> GroupRejected:
     """Return the error of a group, whose cause is the error of one of its commits."""
     stored = "An earlier try had no answer, and may have been stored" if unsure else "Nothing of the group was stored"
+    commit = f"The commit in items[{place}], for the workflow {command.workflow_id!r:.600},"
     rejected = GroupRejected(
-        f"The commit in items[{place}], for the workflow {command.workflow_id!r:.600}, was rejected. {stored}. {problem}",
+        f"{commit} was rejected. {stored}. {problem}",
         index=place,
         workflow_id=command.workflow_id,
     )

@@ -30,6 +30,7 @@ from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
+from runic_redis.testing.groups import GroupContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
@@ -46,6 +47,7 @@ __all__ = [
     "ConcurrencyContract",
     "FactContract",
     "FeedContract",
+    "GroupContract",
     "LeaseContract",
     "LogContract",
     "ProjectionContract",
@@ -67,6 +69,7 @@ class StoreContract(
     FactContract,
     ReferenceContract,
     LeaseContract,
+    GroupContract,
     TailContract,
     FeedContract,
     SubscriptionContract,
