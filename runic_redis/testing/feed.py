@@ -11,17 +11,9 @@ from typing import Any
 
 import pytest
 
-from runic_redis.errors import (
-    CursorConflict,
-    EventsTrimmed,
-    FeedTrimmed,
-    GroupRejected,
-    InvalidArgument,
-    LeaseLost,
-    StoreError,
-)
+from runic_redis import Append, GroupRejected
+from runic_redis.errors import CursorConflict, EventsTrimmed, FeedTrimmed, InvalidArgument, LeaseLost, StoreError
 from runic_redis.events import Fact
-from runic_redis.operations.groups import Append
 from runic_redis.positions import Place, Positions
 from runic_redis.testing.base import Contract, Elsewhere, Opener, raised_error
 from runic_redis.testing.examples import OrderPaid, OrderPlaced, append_each, numbered
