@@ -3,14 +3,14 @@
 -- KEYS[1…]  for each commit, of its workflow:
 --           events    stream
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
---                     lease_until, expires
+--                     lease_until, expires, sliding, touched
 --           index     sorted set of the partition's workflows by the time of their last write
 --           partition hash of the partition: made, counts, position, and the replies to retries
 --           and if the namespace has a feed
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a queue, a snapshot or facts
+--           and if the commit has a lease, a queue, a snapshot, facts, or a letter from r on
 --           leases    sorted set of the partition's leased workflows by the end of their leases
 --           queues    hash of how many workflows each queue of the partition has
 --           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
@@ -19,6 +19,8 @@
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
+--           inbox     (with messages) stream of the messages that no commit has consumed
+--           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -36,13 +38,18 @@
 --                      s  snapshot's data
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
+--                      x  for how many milliseconds the workflow is kept from now on
+--                      r  how many messages it consumes
+--                      t  '1': it ends the workflow's timer
+--                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already
+--           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           MESSAGE_GONE <id>; CANCEL_REQUESTED;
 --           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
@@ -55,9 +62,9 @@
 
 -- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
 -- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
--- in this call; an error.
+-- in this call; an error; the function that notes the time of this write, if there is one.
 local workflow, events, meta_key, index, partition
-local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem, note
 
 local replies, at, key = {}, 1, 1
 local NONE = {}
@@ -79,7 +86,7 @@ while true do
     local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
     local text, size, newer = meta[1], meta[4] or '0', nil
     cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
-    w = nil
+    w, note = nil, nil
     if
       text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
       and meta[2] and not meta[3] and not meta[5]
@@ -91,7 +98,7 @@ while true do
     if newer ~= 0 then
       rare = rare or make_rare_functions(now_us, now_ms)
       w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
-      problem, cursor, score, is_new, retried =
+      problem, cursor, score, is_new, retried, note =
         rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end

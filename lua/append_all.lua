@@ -9,7 +9,8 @@
 -- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
 --           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
---           COMMIT_UNSURE (in place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
+--           MESSAGE_GONE, CANCEL_REQUESTED, COMMIT_UNSURE (in place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED
+--           and WRONGTYPE;
 --           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each
@@ -102,7 +103,7 @@ while key <= #KEYS do
 --@include append_arguments
   local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
   local w = rare.workflow_of(workflow, events, meta_key, index, partition, meta[4] or '0')
-  local problem, cursor, score, is_new, retried = rare.read_workflow(w, meta, nil, time_us)
+  local problem, cursor, score, is_new, retried, note = rare.read_workflow(w, meta, nil, time_us)
   if rare.is_from_replica(problem) then return redis.error_reply(problem) end
   if extras then
     extras = rare.extras_of(w, next_at, next_key, key, given, time_us)
@@ -112,9 +113,10 @@ while key <= #KEYS do
   if problem == 'NEW_PARTITION ' and not has_events then problem = nil end
   group[#group + 1] = {
     w = w, failure = problem, problem = problem, cursor = cursor or 0, score = score, is_new = is_new,
-    retried = retried, given = given, first = first, last = last, has_events = has_events, feed_count = feed_count,
-    feed = feed, commits = commits, commit_id = commit_id, call_id = call_id, kept_id = call_id or commit_id,
-    tried = is_retry and floor or '', expected = expected, metadata = metadata, extras = extras,
+    retried = retried, note = note, given = given, first = first, last = last, has_events = has_events,
+    feed_count = feed_count, feed = feed, commits = commits, commit_id = commit_id, call_id = call_id,
+    kept_id = call_id or commit_id, tried = is_retry and floor or '', expected = expected, metadata = metadata,
+    extras = extras,
   }
   at, key = next_at, next_key
 end
@@ -177,7 +179,7 @@ for place, commit in ipairs(group) do
   local feed, feed_count, commits, call_id = commit.feed, commit.feed_count, commit.commits, commit.call_id
   local commit_id, metadata, is_new, retried = commit.commit_id, commit.metadata, commit.is_new, commit.retried
   local cursor, known_largest, largest, cursor_text, is_stored = commit.cursor, w.largest, 0, nil, nil
-  local reply = cursor
+  local reply, note = cursor, commit.note
   if found > 0 then
     reply = commit.stored or tonumber(commit.expected) or cursor
   else

@@ -14,6 +14,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
+--@include sliding
 --@include partition
 --@include calls
 --@include owner

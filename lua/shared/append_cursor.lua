@@ -7,3 +7,4 @@
       end
       if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       touch_index(index, partition, score, workflow)
+      if note then note() end

@@ -1,4 +1,4 @@
--- Include `append_workflow`, `queue`, `other_key`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `queue`, `other_key`, `lease`, `facts` and `sliding` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -8,12 +8,17 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
+  local messages, inbox_at = tonumber(given.r or 0), refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local expiring_at = inbox_at + (given.r and 1 or 0)
+  local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
-    time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count,
-    next_key = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count),
+    time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count + messages,
+    inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
+    unless_cancelled = given.u, ends_timer = given.t,
+    expiring = given.x and expiring, kept_ms = given.x, next_key = expiring_at + (given.x and 1 or 0),
   }
 end
 
@@ -32,13 +37,47 @@ local function target_error(w, extras)
   return not (as_count(counts[1]) and as_count(counts[2])) and 'DAMAGED queues' or nil
 end
 
+-- Return the error that keeps messages from being consumed, or nothing. Count those that ask to cancel the workflow.
+local function messages_error(w, extras)
+  extras.cancels = 0
+  -- Of no message: if the user may not use XDEL, nothing is changed.
+  local found = try('XDEL', extras.inbox, '0-0')
+  if type(found) == 'table' then return found.err end
+  local counts = call('HMGET', w.meta, 'inbox', 'cancel')
+  local waiting = as_count(counts[1])
+  if not (waiting and as_count(counts[2])) then return 'DAMAGED meta hash' end
+  if call('XLEN', extras.inbox) < waiting then return 'DAMAGED inbox' end
+  for number = 1, extras.messages do
+    local id = ARGV[extras.first_message + number - 1]
+    local entry = call('XRANGE', extras.inbox, id, id)[1]
+    if not entry then return 'MESSAGE_GONE ' .. id end
+    local fields = entry[2]
+    if fields[#fields - 1] == 'c' then extras.cancels = extras.cancels + 1 end
+  end
+end
+
+-- Remove messages from the inbox.
+local function consume_messages(w, extras)
+  for number = 1, extras.messages do
+    local id = ARGV[extras.first_message + number - 1]
+    call('XDEL', extras.inbox, id)
+  end
+  if call('HINCRBY', w.meta, 'inbox', -extras.messages) <= 0 then call('HDEL', w.meta, 'inbox', 'woken') end
+  if extras.cancels > 0 and call('HINCRBY', w.meta, 'cancel', -extras.cancels) <= 0 then
+    call('HDEL', w.meta, 'cancel')
+  end
+end
+
 -- Return the error that keeps the extras from being stored, or nothing.
 local function extras_error(w, extras)
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
   if type(found) == 'table' then return found.err end
-  found = extras.target and target_error(w, extras)
+  found = extras.expiring and try('ZCARD', extras.expiring)
+  if type(found) == 'table' then return found.err end
+  if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
+  found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end
 
@@ -60,6 +99,11 @@ local function store_extras(w, cursor, extras)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
   if extras.target then store_target(w, extras) end
+  if extras.expiring then
+    set_end(w.meta, extras.expiring, w.id, math.max(micros, extras.time_us), extras.kept_ms)
+  end
+  if extras.inbox then consume_messages(w, extras) end
+  if extras.ends_timer then call('HDEL', w.meta, 'timer') end
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.
   if extras.lease then call('HDEL', w.meta, 'attempts') end

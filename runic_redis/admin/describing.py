@@ -10,15 +10,16 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
+from runic_redis.operations.ending import last_end, sweep_ended
 from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
-from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
+from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, server_us, time_us
 
 _META = (
     *("created", "cursor", "trimmed", "snapshot", "log"),
-    *("completed", "expires", "fence", "lease_owner", "lease_until", "parked", "queue"),
+    *("completed", "expires", "fence", "lease_owner", "lease_until", "parked", "queue", "sliding", "touched"),
 )
 # The type of a larger fact is not read.
 _MOST_LABELLED = 64 * 1024
@@ -39,6 +40,7 @@ class Description(NamedTuple):
         written: the time of its last write; None if it is not in the index.
         completed: when it was completed, or None.
         expires: when it will be deleted, or None.
+        sliding_s: for how many seconds it is kept from its last write on; None if writes do not extend its lifetime.
         snapshot_cursor: the cursor of its snapshot; None if there is none.
         snapshot_time: when the snapshot was saved.
         snapshot_bytes: the size of the snapshot.
@@ -59,6 +61,7 @@ class Description(NamedTuple):
     written: datetime | None
     completed: datetime | None
     expires: datetime | None
+    sliding_s: float | None
     snapshot_cursor: int | None
     snapshot_time: datetime | None
     snapshot_bytes: int
@@ -115,13 +118,14 @@ def count_unfinished(context: Context) -> Operation[int]:
 def count_states(context: Context) -> Operation[dict[State, int]]:
     """Return how many workflows are in each state, without reading them.
 
-    Each partition is counted in one step. Workflows that have reached their end are not counted.
+    Each partition is counted in one step. Workflows that have reached their end are deleted first, or not counted.
 
     Raises:
         DecodeError: a partition has lost a sorted set, or its counts.
     """
     keys = context.keys
     totals: dict[State, int] = dict.fromkeys(get_args(State), 0)
+    left = yield from sweep_ended(context, min(context.now_ms(), (yield from server_us(keys.config)) // 1000))
     calls = [count_call(context, number, "states") for number in keys.partition_numbers()]
     for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
         counts = PartitionCounts(*reply)
@@ -135,7 +139,9 @@ def count_states(context: Context) -> Operation[dict[State, int]]:
         totals["leased"] += counts.running
         totals["waiting"] += counts.queued - counts.running
         totals["parked"] += counts.away
-        totals["completed"] += counts.done - counts.over
+        totals["completed"] += counts.done
+    for one in (yield from describe(context, left)):
+        totals[one.state] -= 1
     return totals
 
 
@@ -307,7 +313,8 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     for name, value in zip(_META, meta, strict=True):
         if value is not None and name not in {"lease_owner", "queue"} and not is_cursor(value):
             damaged.append(f"meta hash: {name} is {value!r:.40}")
-    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until, parked, queue = meta
+    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until, parked, queue, sliding, touched = meta
+    ends = last_end(expires, sliding, touched, written)
     if created == created_after:
         if snapshot is not None and is_behind(saved, snapshot):
             damaged.append(f"snapshot: the one at cursor {cursor_or_zero(saved)} is missing")
@@ -327,7 +334,8 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         created=read_time(created, 1_000_000),
         written=None if written is None else read_score(written),
         completed=read_time(completed),
-        expires=read_time(expires),
+        expires=None if ends is None else read_time(b"%d" % ends),
+        sliding_s=int(sliding) / 1000 if ends is not None and sliding is not None else None,
         snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),
         snapshot_bytes=snapshot_bytes or 0,

@@ -187,7 +187,7 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
             ("created", time_text(one.created)),
             ("last write", time_text(one.written)),
             ("completed", time_text(one.completed)),
-            ("expires", time_text(one.expires)),
+            ("expires", _expiry_text(one)),
             ("lease", lease),
             ("snapshot", _snapshot_text(one)),
             ("snapshot state" if snapshot and snapshot.is_state else "snapshot data", snapshot and snapshot.text()),
@@ -200,6 +200,12 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
             ("damaged", "; ".join(text.rstrip(".") for text in damaged)),
         ]
     )
+
+
+def _expiry_text(one: Description) -> str | None:
+    if one.expires is None or one.sliding_s is None:
+        return time_text(one.expires)
+    return f"{time_text(one.expires)}, {one.sliding_s:g} s after the last write"
 
 
 def _print_commits(commits: list[DecodedEntry]) -> None:

@@ -13,6 +13,7 @@ from runic_redis.operations.appending import append_call, cursor_after, event_li
 from runic_redis.operations.facts import crosses_slots
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
+from runic_redis.operations.messages import Message
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import ROUNDS, is_premature, settle_premature, too_often
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, Unconfirmed
@@ -36,6 +37,10 @@ class Append:
         snapshot: the workflow's state after these events.
         queue: the queue to put the workflow in.
         due: from when it can be claimed there.
+        consumes: the messages of its inbox that the commit answers.
+        ends_timer: whether the workflow's timer is over.
+        unless_cancelled: whether a request to cancel the workflow rejects the commit.
+        expires_in: for how many seconds it is kept from the commit on.
     """
 
     workflow_id: str
@@ -48,6 +53,10 @@ class Append:
     snapshot: bytes | None = None
     queue: str | None = None
     due: float | datetime | None = None
+    consumes: Message | Sequence[Message] = ()
+    ends_timer: bool = False
+    unless_cancelled: bool = False
+    expires_in: float | None = None
 
 
 def append_all(context: Context, items: Iterable[Append]) -> Operation[list[int]]:
@@ -100,6 +109,8 @@ def _group(items: Iterable[Append]) -> list[tuple[Append, Sequence[Any]]]:
 
 def _call(context: Context, item: Append, events: Sequence[Any], facts: dict[str, bytes]) -> Command:
     life = Life(*(getattr(item, name) for name in Life._fields))
+    if life.consumes == []:
+        life = life._replace(consumes=())
     return append_call(
         context,
         item.workflow_id,

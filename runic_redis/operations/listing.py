@@ -163,16 +163,15 @@ class Listing:
         commands = [partition.command(self._context.now_ms()) for _, partition in low]
         replies = yield from ask_all(commands)
         self._starved = False
-        all_ended: list[str] = []
-        for (number, partition), reply in zip(low, replies, strict=True):
-            page, ids = (reply, ()) if partition.by_lease else reply
-            ended = [one.decode(errors="replace") for one in ids]
-            partition.receive(page, set(ended))
-            all_ended += ended
+        pages = [
+            (reply, ()) if partition.by_lease else reply for (_, partition), reply in zip(low, replies, strict=True)
+        ]
+        ended = [one.decode(errors="replace") for _, ids in pages for one in ids]
+        over = (yield from delete_ended(self._context, ended)).over if ended else set()
+        for (number, partition), (page, _) in zip(low, pages, strict=True):
+            partition.receive(page, over)
             if not partition.queued:
                 self._queue(number)
-        if all_ended:
-            yield from delete_ended(self._context, all_ended)
 
     def _queue(self, number: int) -> None:
         """Queue a partition's newest workflow. Without one, read more of the partition before the order is known."""

@@ -191,7 +191,6 @@ class PartitionCounts(NamedTuple):
         done: how many are in the set of these.
         queued: how many are in queues, as these are counted.
         running: with "states", how many leases run.
-        over: with "states", how many workflows have reached their end and are not deleted yet.
     """
 
     made: int
@@ -203,7 +202,6 @@ class PartitionCounts(NamedTuple):
     done: int
     queued: int
     running: int
-    over: int
 
     @property
     def agree(self) -> bool:
@@ -222,12 +220,12 @@ def count_call(context: Context, number: int, mode: Literal["", "repair", "state
             the time.
     """
     keys = context.keys
-    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number), keys.expiring(number)]
+    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]
     feed = keys.feed(number) if keys.has_feed else keys.index(number)
     return call_script(
         "count",
         [keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)],
-        [mode, str(context.now_ms())],
+        [mode],
     )
 
 

@@ -16,6 +16,7 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, 
 # The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {
+        "CANCEL_REQUESTED",
         "COMMIT_STORED",
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
@@ -29,8 +30,8 @@ _NAMED = frozenset(
         "LEASE_HELD",
         "LEASE_LOST",
         "LOOK_AGAIN",
+        "MESSAGE_GONE",
         "NEW_PARTITION",
-        "NOT_COMPLETE",
         "OTHER_KEY",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
