@@ -89,9 +89,16 @@ local function write_error(w)
   end
 end
 
--- Return the reply by which the server rejects the whole group. Only a missing permission has no code here.
+-- Whether an error is one of a commit, and not one by which the server rejects any write.
+local function is_of_commit(failure)
+  return string.find(failure, '^%u+_%u+ ') or string.find(failure, '^DAMAGED ') or string.find(failure, '^WRONGTYPE ')
+end
+
+-- Return the reply by which the server rejects every write. Only a missing permission has no code of its kind.
 local function rejected_by_server(failure)
-  return redis.error_reply((string.gsub(tostring(failure), '^ERR ', 'NOPERM ')))
+  local text = tostring(failure)
+  local has_code = string.find(text, '^%u+ ') and not string.find(text, '^ERR ')
+  return redis.error_reply(has_code and text or 'NOPERM ' .. text)
 end
 
 -- Read the commits.
@@ -122,13 +129,14 @@ while key <= #KEYS do
 end
 
 -- Find those that were stored before.
-local found, missing = 0, 0
+local found, missing, found_own = 0, 0, false
 for _, commit in ipairs(group) do
   if commit.has_events and not commit.failure then
     local reply, was_answered = rare.earlier_reply(commit.w, commit.retried, commit.commit_id, commit.call_id,
       commit.tried, commit.expected, commit.commits, commit.first, commit.last)
     if type(reply) == 'number' then
       commit.stored, commit.was_answered, found = reply, was_answered, found + 1
+      found_own = found_own or not commit.call_id
     elseif reply then
       -- A retry was rejected, and another try arrives after it.
       if was_answered then return redis.error_reply(reply) end
@@ -143,16 +151,20 @@ end
 for _, commit in ipairs(group) do
   if found == 0 then
     commit.failure = commit.failure or commit_error(commit)
-  elseif missing > 0 and commit.has_events and not commit.failure then
-    -- The group is stored whole. So if a part of it is found, another part was deleted since.
-    if is_retry and not commit.stored then commit.failure = 'COMMIT_UNSURE ' end
-    if not is_retry and commit.stored then commit.failure = 'COMMIT_STORED ' .. rare.int(commit.stored) end
+  elseif not commit.has_events then
+    -- It was checked when the group was stored.
+    commit.failure = nil
+  elseif missing > 0 and not commit.failure then
+    -- A group is stored whole. So if a commit with an id of the store is found, the missing ones were deleted since.
+    if found_own and not commit.stored then commit.failure = 'COMMIT_UNSURE ' end
+    if not found_own and commit.stored then commit.failure = 'COMMIT_STORED ' .. rare.int(commit.stored) end
   end
 end
 local errors, is_final, keeper = {}, false, nil
 for place, commit in ipairs(group) do
   local text = tostring(commit.failure)
   if commit.failure then
+    if not is_of_commit(text) then return rejected_by_server(text) end
     errors[#errors + 1] = ' ' .. (place - 1) .. ' ' .. rare.percent_encoded(text)
     is_final = is_final or not SETTLED[string.match(text, '^%S+')]
   end

@@ -198,8 +198,8 @@ def _cursors(context: Context, reply: Any, call: Command, commands: Sequence[Com
     return [cursor_after(context, one, command) for one, command in zip(replies, commands, strict=True)]
 
 
-# The errors of a commit for which the script did not look, or not in full.
-_UNREAD = frozenset({"DAMAGED", "WRONGTYPE", "ERR"})
+# The errors that leave open whether an earlier try was stored: of a commit that cannot be read, or is there already.
+_UNREAD = frozenset({"COMMIT_STORED", "DAMAGED", "WRONGTYPE"})
 
 
 def _reject(context: Context, place: int, command: Command, error: ErrorReply) -> NoReturn:
@@ -212,7 +212,7 @@ def _reject(context: Context, place: int, command: Command, error: ErrorReply) -
     if error.code == "COMMIT_STORED":
         raise GroupRejected(
             f"The commit_id of items[{place}] was stored before in the workflow {command.workflow_id!r:.600}, at "
-            f"cursor {error.message}, and other commits of the group were not. Nothing of the group was stored. Leave "
+            f"cursor {error.message}, and other commits of the group are not stored. {_outcome(error.unsure)}. Leave "
             "out the commits that are stored, or give new ones new ids.",
             index=place,
             workflow_id=command.workflow_id,
@@ -226,12 +226,15 @@ def _reject(context: Context, place: int, command: Command, error: ErrorReply) -
 
 def _rejected(place: int, command: Command, problem: StoreError, *, unsure: bool = False) -> GroupRejected:
     """Return the error of a group, whose cause is the error of one of its commits."""
-    stored = "An earlier try had no answer, and may have been stored" if unsure else "Nothing of the group was stored"
     commit = f"The commit in items[{place}], for the workflow {command.workflow_id!r:.600},"
     rejected = GroupRejected(
-        f"{commit} was rejected. {stored}. {problem}",
+        f"{commit} was rejected. {_outcome(unsure)}. {problem}",
         index=place,
         workflow_id=command.workflow_id,
     )
     rejected.__cause__ = problem
     return rejected
+
+
+def _outcome(unsure: bool) -> str:
+    return "An earlier try had no answer, and may have been stored" if unsure else "Nothing of the group was stored"
