@@ -47,10 +47,10 @@ class Retries:
 
     def delay_s(self, count: int) -> float:
         """Return how long to wait after so many failures: it doubles with each, up to a limit, and has jitter."""
-        return back_off_s(count, self._first_delay, _LONGEST_S)
+        return retry_pause_s(count, self._first_delay, _LONGEST_S)
 
 
-def back_off_s(count: int, first_s: float, longest_s: float) -> float:
+def retry_pause_s(count: int, first_s: float, longest_s: float) -> float:
     """Return how long to wait after so many failures: it doubles with each, up to a limit, and has jitter."""
     return min(longest_s, first_s * 2.0 ** min(count - 1, 60)) * random.uniform(0.5, 1)
 

@@ -26,7 +26,7 @@ from runic_redis import (
     handler,
     work,
 )
-from runic_redis.retries import back_off_s
+from runic_redis.retries import retry_pause_s
 from tests.faces import Face
 
 
@@ -114,9 +114,9 @@ def test_a_failed_workflow_is_due_after_a_pause(face: Face) -> None:
 
 def test_pauses_double_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runic_redis.retries.random.uniform", lambda least, most: most)
-    assert [back_off_s(count, 1.0, 5.0) for count in (1, 2, 3, 4, 9999)] == [1, 2, 4, 5, 5]
+    assert [retry_pause_s(count, 1.0, 5.0) for count in (1, 2, 3, 4, 9999)] == [1, 2, 4, 5, 5]
     monkeypatch.setattr("runic_redis.retries.random.uniform", lambda least, most: least)
-    assert back_off_s(1, 1.0, 5.0) == 0.5
+    assert retry_pause_s(1, 1.0, 5.0) == 0.5
 
 
 def test_the_last_attempt_parks_the_workflow_with_the_reason(face: Face, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ from runic_redis.errors import (
 from runic_redis.recovery.handlers import handler_of
 from runic_redis.recovery.session_core import SessionCore
 from runic_redis.recovery.steps import Pause, Steps, StoreCall
-from runic_redis.retries import back_off_s, failure_text
+from runic_redis.retries import failure_text, retry_pause_s
 
 _log = logging.getLogger("runic_redis.work")
 # How long a claim waits before it looks whether the worker is to stop.
@@ -108,7 +108,7 @@ class WorkCore:
             except _PASSING as error:
                 failures += 1
                 _log.warning("Nothing could be claimed; trying again: %s", reason(error))
-                yield Pause(back_off_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
+                yield Pause(retry_pause_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
                 continue
             failures = 0
             if not leases and self._until_idle:
@@ -168,7 +168,7 @@ class WorkCore:
             why = why.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="ignore")
             yield StoreCall("park", (lease, why))
             return "parked"
-        run.due_s = back_off_s(attempt, self._first_delay, self._longest_delay)
+        run.due_s = retry_pause_s(attempt, self._first_delay, self._longest_delay)
         yield StoreCall("release", (lease,), {"due": run.due_s})
         return "failed"
 
