@@ -8,6 +8,7 @@
     ├── FeedTrimmed
     ├── CursorConflict
     │   └── CommitsLost
+    ├── GroupRejected
     ├── SnapshotConflict
     ├── WorkflowCompleted
     ├── WorkflowCancelled
@@ -179,6 +180,24 @@ class CommitsLost(CursorConflict):
     workflow, or an expected cursor that the workflow never reached, looks the same. Read the workflow again and go on
     from the events that are left. A stronger durability prevents the loss.
     """
+
+
+class GroupRejected(StoreError):
+    """One commit of `append_all` was rejected, and so the whole group. Nothing of the group was stored.
+
+    The exception's ``__cause__`` is the error that `append` would have raised for that commit, such as
+    `CursorConflict` or `LeaseLost`. It is None if the commit was stored before, by its commit id, and others of the
+    group were not. Correct the commit as the cause says, and send the group again.
+
+    Attributes:
+        index: the place of the commit in the group, from 0.
+        workflow_id: the workflow of the commit.
+    """
+
+    def __init__(self, message: str, *, index: int, workflow_id: str) -> None:
+        super().__init__(message)
+        self.index = index
+        self.workflow_id = workflow_id
 
 
 class SnapshotConflict(StoreError):

@@ -110,16 +110,15 @@ def expire(
 
     done = {"expires_in_s": after, "sliding": sliding}
     text = f"expires {after:g} s after {'the last write' if sliding else 'now'}"
-    _change_each(workflow_ids, url, namespace, set_end, done, text, as_json=as_json)
+    _change_each(workflow_ids, url, namespace, set_end, done=done, text=text, as_json=as_json)
 
 
 def persist(
     workflow_ids: RequiredIds, *, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False
 ) -> None:
     """Keep workflows that would expire."""
-    _change_each(
-        workflow_ids, url, namespace, RedisStore.persist, {"persists": True}, "does not expire", as_json=as_json
-    )
+    done, text = {"persists": True}, "does not expire"
+    _change_each(workflow_ids, url, namespace, RedisStore.persist, done=done, text=text, as_json=as_json)
 
 
 def _change_each(
@@ -127,9 +126,9 @@ def _change_each(
     url: str | None,
     namespace: str,
     change: Callable[[RedisStore, str], None],
+    *,
     done: dict[str, Any],
     text: str,
-    *,
     as_json: bool,
 ) -> None:
     """Change workflows, and print what was done to each. A workflow that does not exist is reported."""

@@ -73,7 +73,7 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     read = read_cursor(trimmed, keys.meta)
     try:
         if read and packed is None:
-            raise DecodeError("some are trimmed, and the snapshot does not tell its facts")  # noqa: TRY301
+            raise DecodeError("some are trimmed, and the snapshot does not tell its facts")
         found.update(dict.fromkeys([raw.decode(errors="surrogateescape") for raw in unpack_refs(packed or b"")], "0"))
         if cursor is not None:
             reader = Reader(plain, workflow_id, after=read)
@@ -130,5 +130,5 @@ def repair(
 def repaired_keys(keys: WorkflowKeys, queues: Iterable[str] = ()) -> list[str]:
     """Return the keys of a workflow and its partition that a repair may change or read."""
     sets = (keys.index, keys.leases, keys.expiring, keys.completed)
-    shared = (keys.partition, keys.parked, keys.queues, *map(keys.queue, queues))
+    shared = (keys.partition, keys.parked, keys.queues, keys.inbox, keys.messages, *map(keys.queue, queues))
     return [keys.meta, keys.refs, *sets, keys.events, keys.commits, *shared]
