@@ -34,6 +34,7 @@ from runic_redis.operations import (
     feed,
     feed_starts,
     feed_trimming,
+    groups,
     leasing,
     lifetimes,
     listing,
@@ -52,6 +53,7 @@ from runic_redis.operations import (
     workflows,
 )
 from runic_redis.operations.confirming import durably
+from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
@@ -347,6 +349,13 @@ class AsyncRedisStore:
         """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
 
+    async def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+        """Append a commit to each of several workflows, in one step: all commits are stored, or none.
+
+        See `RedisStore.append_all`.
+        """
+        return await self._write(groups.append_all(self.context, items), durability, "append_all")
+
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.
 
@@ -557,7 +566,7 @@ class AsyncRedisStore:
         See `RedisStore.save_snapshot`.
         """
         await self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs=refs),
             durability,
             "save_snapshot",
             workflow_id,

@@ -16,6 +16,7 @@ import pytest
 import redis.asyncio
 
 from runic_redis import (
+    Append,
     AsyncFactResolver,
     AsyncHeldLease,
     AsyncRedisStore,
@@ -53,6 +54,7 @@ CALLS: dict[str, Call] = {
     "acquire": lambda store, _: store.acquire("w", "you"),
     "append": lambda store, _: store.append("w", numbered(1)),
     "append_many": lambda store, _: store.append_many([("w", numbered(1))]),
+    "append_all": lambda store, _: store.append_all([Append("w", numbered(1))]),
     "checkpoint": lambda store, _: store.checkpoint("w", numbered(1)),
     "claim": lambda store, _: store.claim("you"),
     "collect": lambda store, _: store.collect(),
@@ -71,6 +73,13 @@ CALLS: dict[str, Call] = {
     "put_fact": lambda store, _: store.put_fact("value"),
     "read_many": lambda store, _: store.read_many([("w", 0, None)]),
     "persist": lambda store, _: store.persist("w"),
+    "inbox": lambda store, _: store.inbox("w"),
+    "park": lambda store, _: store.park("w", "why"),
+    "request_cancel": lambda store, _: store.request_cancel("w"),
+    "send": lambda store, _: store.send("w", {"n": 1}),
+    "sleep": lambda store, lease: store.sleep(lease, 1),
+    "timer": lambda store, _: store.timer("w"),
+    "unpark": lambda store, _: store.unpark("w"),
     "release": lambda store, lease: store.release(lease),
     "renew": lambda store, lease: store.renew(lease),
     "save": lambda store, _: store.save("w", numbered(1)),

@@ -8,8 +8,10 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
-  local ref_keys = count == 0 and (given.k and 1 or 0) or given.a and 1 or 1 + 2 * count
-  local messages, inbox_at = tonumber(given.r or 0), refs + ref_keys
+  -- The references have a key if there are facts, or the snapshot names some. Facts not stored ahead have two each.
+  local fact_keys = count > 0 and not given.a and 2 * count or 0
+  local inbox_at = refs + ((count > 0 or given.k) and 1 or 0) + fact_keys
+  local messages = tonumber(given.r or 0)
   local expiring_at = inbox_at + (given.r and 1 or 0)
   local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
   return {
@@ -30,8 +32,12 @@ local function target_error(w, extras)
   local ends = as_count(meta[4]) or 0
   extras.is_parked = meta[3]
   extras.ends = ends > ms and ends - ms <= (as_count(meta[5]) or 0) and ends
-  return queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
+  local failure = queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
     or queue_error(extras.queues, extras.target)
+  if failure then return failure end
+  local names = {queue_name(extras.queues, extras.queue), queue_name(extras.queues, extras.target)}
+  local counts = call('HMGET', extras.queues, unpack(names))
+  return not (as_count(counts[1]) and as_count(counts[2])) and 'DAMAGED queues' or nil
 end
 
 -- Return the error that keeps messages from being consumed, or nothing. Count those that ask to cancel the workflow.
@@ -40,7 +46,10 @@ local function messages_error(w, extras)
   -- Of no message: if the user may not use XDEL, nothing is changed.
   local found = try('XDEL', extras.inbox, '0-0')
   if type(found) == 'table' then return found.err end
-  if call('XLEN', extras.inbox) < (as_count(call('HGET', w.meta, 'inbox')) or 0) then return 'DAMAGED inbox' end
+  local counts = call('HMGET', w.meta, 'inbox', 'cancel')
+  local waiting = as_count(counts[1])
+  if not (waiting and as_count(counts[2])) then return 'DAMAGED meta hash' end
+  if call('XLEN', extras.inbox) < waiting then return 'DAMAGED inbox' end
   for number = 1, extras.messages do
     local id = ARGV[extras.first_message + number - 1]
     local entry = call('XRANGE', extras.inbox, id, id)[1]

@@ -30,6 +30,7 @@ from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
+from runic_redis.testing.groups import GroupContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
@@ -49,6 +50,7 @@ __all__ = [
     "ConcurrencyContract",
     "FactContract",
     "FeedContract",
+    "GroupContract",
     "LeaseContract",
     "LifetimeContract",
     "LogContract",
@@ -75,6 +77,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     MessageContract,
+    GroupContract,
     LifetimeContract,
     TailContract,
     FeedContract,
