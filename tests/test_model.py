@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from runic_redis import (
+    CancelRequested,
     CursorConflict,
     EventsTrimmed,
     Fact,
@@ -19,10 +21,14 @@ from runic_redis import (
     Lease,
     LeaseHeld,
     LeaseLost,
+    Message,
+    MessageGone,
     Positions,
     RedisStore,
     SnapshotConflict,
     SnapshotNotFound,
+    WorkflowCancelled,
+    WorkflowCompleted,
     WorkflowNotFound,
 )
 from runic_redis.testing.examples import OrderPlaced
@@ -57,6 +63,14 @@ class Workflow:
         # When it ends, in the model's time; and how long it lives from each write on, if its lifetime slides.
         self.ends: int | None = None
         self.sliding: int | None = None
+        # The messages that no commit has consumed, and some that one has; the ids in the inbox by message id.
+        self.inbox: list[Message] = []
+        self.consumed: list[Message] = []
+        self.message_ids: dict[str, str] = {}
+
+    @property
+    def is_cancelled(self) -> bool:
+        return any(isinstance(message.body, CancelRequested) for message in self.inbox)
 
     @property
     def events(self) -> list[Any]:
@@ -357,6 +371,61 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(LeaseLost):
             self.clients[1].renew(lease)
 
+    @rule(
+        workflow_id=IDS,
+        message_id=st.sampled_from([None, None, "x", "y"]),
+        keep=st.booleans(),
+        cancel=st.booleans(),
+        client=st.integers(0, 1),
+    )
+    def send(self, workflow_id: str, message_id: str | None, keep: bool, cancel: bool, client: int) -> None:
+        workflow = self.workflows.get(workflow_id)
+        body = CancelRequested(f"{next(self.numbers)}") if cancel else OrderPlaced("message", next(self.numbers))
+        send = partial(
+            self.clients[client].send, workflow_id, body, message_id=message_id, missing="keep" if keep else "raise"
+        )
+        if workflow is not None and message_id in workflow.message_ids:
+            assert send() == workflow.message_ids[message_id]
+        elif workflow is None and not keep:
+            with pytest.raises(WorkflowNotFound):
+                send()
+        elif workflow is not None and workflow.completed:
+            with pytest.raises(WorkflowCompleted):
+                send()
+        else:
+            sent = send()
+            workflow = self.created(workflow_id)
+            stored = self.clients[client].inbox(workflow_id)[-1]
+            assert (stored.id, stored.message_id, stored.body) == (sent, message_id, body)
+            assert all(stored.id != one.id for one in workflow.inbox + workflow.consumed)
+            workflow.inbox.append(stored)
+            if message_id is not None:
+                workflow.message_ids[message_id] = sent
+
+    @rule(workflow_id=IDS, data=st.data(), unless_cancelled=st.booleans(), client=st.integers(0, 1))
+    def consume(self, workflow_id: str, data: st.DataObject, unless_cancelled: bool, client: int) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None or not workflow.inbox + workflow.consumed:
+            return
+        some = data.draw(st.lists(st.sampled_from(workflow.inbox + workflow.consumed), max_size=4))
+        event = OrderPlaced("answer", next(self.numbers))
+        append = partial(
+            self.clients[client].append, workflow_id, [event], consumes=some, unless_cancelled=unless_cancelled
+        )
+        if unless_cancelled and workflow.is_cancelled:
+            with pytest.raises(WorkflowCancelled):
+                append()
+        elif gone := [message.id for message in some if message in workflow.consumed]:
+            with pytest.raises(MessageGone) as caught:
+                append()
+            assert caught.value.id == gone[0]
+        else:
+            assert append() == workflow.cursor + 1
+            self.touched(workflow_id).commits.append([event])
+            self.fed(workflow_id, [event])
+            workflow.inbox = [message for message in workflow.inbox if message not in some]
+            workflow.consumed = (workflow.consumed + list(dict.fromkeys(some)))[-3:]
+
     @rule(workflow_id=IDS, share=st.floats(0, 1.2), data=st.binary(max_size=5), named=NAMED, client=st.integers(0, 1))
     def save_snapshot(
         self, workflow_id: str, share: float, data: bytes, named: list[int] | str | None, client: int
@@ -495,6 +564,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert store.cursor(workflow_id) == self.cursor_of(workflow_id)
             if workflow is None:
                 continue
+            assert store.inbox(workflow_id) == workflow.inbox
             if workflow.commits:
                 left = list(store.stream(workflow_id, after=workflow.trimmed))
                 assert left == workflow.events[workflow.trimmed :]
