@@ -49,6 +49,8 @@ class ImportKeys(NamedTuple):
     log: str
     commits: str
     refs: str
+    inbox: str
+    messages: str
     meta: str
 
 
