@@ -10,7 +10,7 @@
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a queue, a snapshot or facts
+--           and if the commit has a lease, a queue, a snapshot, facts or attributes
 --           leases    sorted set of the partition's leased workflows by the end of their leases
 --           queues    hash of how many workflows each queue of the partition has
 --           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
@@ -19,6 +19,8 @@
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
+--           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created: those
+--                     with its new value, and those with the value before
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -36,14 +38,17 @@
 --                      s  snapshot's data
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
+--                      A  how many attributes it sets or removes, the parent among them
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already
+--           its value, or '' for a fact that must be stored already; and for each attribute, its field in the meta
+--           hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove it
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
---           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
+--           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue, or its attribute had
+--           another value; ALREADY_STARTED, if the parent comes late; TOO_MANY_ATTRIBUTES;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -76,6 +81,8 @@ local function make_rare_functions(now_us, now_ms)
   local micros, ms = tonumber(now_us), tonumber(now_ms)
 --@include append_workflow
 --@include append_retries
+--@include labels
+--@include append_labels
 --@include append_extras
 
   return {
@@ -159,7 +166,7 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.q or given.s or given.f or given.a
+  local extras = given.l or given.q or given.s or given.f or given.a or given.A
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)
@@ -182,7 +189,7 @@ while true do
     if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
-    if not reply and extras then reply = rare.extras_error(w, extras) end
+    if not reply and extras then reply = rare.extras_error(w, extras, cursor) end
     if not reply then
       reply = cursor
       local position, refused

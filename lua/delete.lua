@@ -17,6 +17,7 @@
 -- KEYS[15]  completed  sorted set of the partition's completed workflows by the time of that
 -- KEYS[16]  partition  hash of the partition: counts, position, and the replies to retries
 -- KEYS[17]  feed       stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[18…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -26,7 +27,7 @@
 -- ARGV[5]   id of this call: an imported workflow has the time of creation that it had before
 -- ARGV[6]   '' on a first try
 -- Reply     integer: 1 if it was deleted, 0 if there was none to delete
--- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>; DAMAGED <what>
+-- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>, also for a further key; DAMAGED <what>
 
 --@include numbers
 --@include members
@@ -38,6 +39,7 @@
 --@include queue
 --@include lease
 --@include feed
+--@include labels
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local inbox, messages, index, leases, queues, queue = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
@@ -50,11 +52,27 @@ if retry ~= '' or meta[4] then
   if reply ~= nil then return as_reply(reply) end
 end
 
+-- Return the error that names a label's set which is not among the keys, or that rejects a foreign value; or nothing.
+local function labels_error()
+  local given = {}
+  for place = 18, #KEYS do
+    given[KEYS[place]] = true
+    redis.call('ZCARD', KEYS[place])
+  end
+  local fields = redis.call('HGETALL', meta_key)
+  for at = 1, #fields, 2 do
+    if fields[at] == 'parent' or string.sub(fields[at], 1, 2) == 'a:' then
+      local set = label_set(queues, fields[at], fields[at + 1])
+      if not given[set] then return other_key(#KEYS + 1, set) end
+    end
+  end
+end
+
 local function act()
   if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
   local problem = queue_error(queues, queue, meta[2], 12)
     or meta[1] and lease_error(lease_of(by_lease, workflow, meta_key, leases, queues, queue, 12))
-  problem = problem or feed_error(feed, index, partition)
+  problem = problem or feed_error(feed, index, partition) or labels_error()
   if problem then return problem end
   -- UNLINK deletes a value of any type. Reading each key first rejects a foreign value.
   redis.call('XLEN', events)
@@ -83,6 +101,7 @@ local function act()
   remove_member(parked, workflow, partition, 'parked')
   remove_member(completed, workflow, partition, 'completed')
   redis.call('ZREM', expiring, workflow)
+  for place = 18, #KEYS do redis.call('ZREM', KEYS[place], workflow) end
   return 1
 end
 

@@ -47,7 +47,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.leasing import Lease
-from runic_redis.operations.life import Life
+from runic_redis.operations.life import life_of
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
@@ -259,6 +259,8 @@ class RedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -303,7 +305,7 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=None if queue is None and due is None else Life(queue, due),
+                life=life_of(queue=queue, due=due, attributes=attributes, parent=parent),
             ),
             durability,
             "append",

@@ -1,4 +1,4 @@
--- Include `append_workflow`, `queue`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `append_labels`, `queue`, `lease` and `facts` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -8,12 +8,14 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot_at = given.q and key + 4 or key + 3
   local snapshot = KEYS[snapshot_at]
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
+  local next_at, next_key = at + 2 * count, refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local labels = labels_of(given.A, next_key, next_at, first_key)
+  next_at, next_key = next_at + 2 * #labels, next_key + 2 * #labels
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
-    time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count,
-    next_key = refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count),
+    time_us = tonumber(time_us), first_fact = at, labels = labels, next_at = next_at, next_key = next_key,
   }
 end
 
@@ -29,12 +31,12 @@ local function target_error(w, extras)
 end
 
 -- Return the error that keeps the extras from being stored, or nothing.
-local function extras_error(w, extras)
+local function extras_error(w, extras, cursor)
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
   if type(found) == 'table' then return found.err end
-  found = extras.target and target_error(w, extras)
+  found = extras.target and target_error(w, extras) or labels_error(w, extras.labels, extras.queues, cursor)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end
 
@@ -56,6 +58,7 @@ local function store_extras(w, cursor, extras)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
   if extras.target then store_target(w, extras) end
+  store_labels(w, extras.labels)
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.
   if extras.lease then call('HDEL', w.meta, 'attempts') end

@@ -22,7 +22,6 @@ _META = (
 )
 # The type of a larger fact is not read.
 _MOST_LABELLED = 64 * 1024
-State = Literal["open", "waiting", "leased", "parked", "completed"]
 
 
 class Description(NamedTuple):
@@ -110,33 +109,6 @@ def count_unfinished(context: Context) -> Operation[int]:
     """Return how many workflows are in queues, leased ones among them."""
     calls = [count_call(context, number) for number in context.keys.partition_numbers()]
     return sum(PartitionCounts(*reply).queued for reply in (yield from ask_all(calls)))
-
-
-def count_states(context: Context) -> Operation[dict[State, int]]:
-    """Return how many workflows are in each state, without reading them.
-
-    Each partition is counted in one step. Workflows that have reached their end are not counted.
-
-    Raises:
-        DecodeError: a partition has lost a sorted set, or its counts.
-    """
-    keys = context.keys
-    totals: dict[State, int] = dict.fromkeys(get_args(State), 0)
-    calls = [count_call(context, number, "states") for number in keys.partition_numbers()]
-    for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        counts = PartitionCounts(*reply)
-        if not counts.agree:
-            raise DecodeError(
-                f"The workflows of a partition cannot be counted: its counts, at the key {call.key!r}, differ from its "
-                "sorted sets, and one of them is lost or altered. Nothing was changed. runic-redis verify --repair "
-                "restores it."
-            )
-        totals["open"] += counts.indexed - counts.queued - counts.away - counts.done
-        totals["leased"] += counts.running
-        totals["waiting"] += counts.queued - counts.running
-        totals["parked"] += counts.away
-        totals["completed"] += counts.done - counts.over
-    return totals
 
 
 class FeedSize(NamedTuple):
@@ -279,16 +251,6 @@ def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
         # If it is as at first, the workflow was not deleted and made again in between.
         key_command("HGET", keys.meta, "created"),
     ]
-
-
-def _state(is_completed: bool, is_parked: bool, is_leased: bool, is_queued: bool) -> State:
-    if is_completed:
-        return "completed"
-    if is_parked:
-        return "parked"
-    if is_leased:
-        return "leased"
-    return "waiting" if is_queued else "open"
 
 
 def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: bool) -> Description | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_workflow_id
+from runic_redis.arguments import MAX_ATTRIBUTES, check_commit_id, check_cursor, check_data, check_workflow_id
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
@@ -178,11 +178,14 @@ def _command(
     if about:
         options["m"] = about
     size = 0
+    further: list[Argument] = []
     if lease is not None or snapshot is not None or facts or life is not None:
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
         if life is not None and not commit:
             raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
         size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts, life=life)
+        if life is not None:
+            further = life.add_labels(options, touched, keys)
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -192,6 +195,7 @@ def _command(
         size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
+    args += further
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -269,6 +273,17 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         raise fact_not_found(refusal.message)
     if refusal.code == "WORKFLOW_COMPLETED":
         raise completed_error(workflow_id, "claim")
+    if refusal.code == "ALREADY_STARTED":
+        raise InvalidArgument(
+            f"parent belongs to the first commit of a workflow, and {workflow_id!r} has events. Nothing was stored. "
+            "Leave the parent out, or use another workflow id. With expected_cursor=0, append tells whether the "
+            "workflow is new."
+        )
+    if refusal.code == "TOO_MANY_ATTRIBUTES":
+        raise InvalidArgument(
+            f"The workflow {workflow_id!r} would have more than {MAX_ATTRIBUTES} attributes. Nothing was stored. Set "
+            "one that you do not need to None."
+        )
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "

@@ -8,10 +8,11 @@ write, or the write would be deleted with it. So if the server's clock has reach
 time that is left by the caller's. If the caller's clock has reached it, the end is removed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from runic_redis.arguments import DEFAULT_QUEUE, is_cursor
 from runic_redis.context import Context
+from runic_redis.operations.labels import label_sets
 from runic_redis.protocol.effects import (
     Batch,
     Command,
@@ -23,6 +24,7 @@ from runic_redis.protocol.effects import (
     own_id,
 )
 from runic_redis.protocol.refusals import answer, ask, ask_all, not_allowed, server_us
+from runic_redis.protocol.resp import pairs
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -44,7 +46,8 @@ def is_over(context: Context, workflow_id: str, expires: bytes | None) -> Operat
 def settle_end(context: Context, workflow_id: str) -> Operation[None]:
     """Delete a workflow that is over. If only one clock has reached its end, move that end."""
     keys = context.keys.workflow(workflow_id)
-    created, expires = yield from ask(key_command("HMGET", keys.meta, "created", "expires"))
+    (meta,) = yield from read_metas(context, [workflow_id])
+    expires = meta.get(b"expires")
     if expires is None or not is_cursor(expires):
         return
     left_ms = int(expires) - context.now_ms()
@@ -53,7 +56,7 @@ def settle_end(context: Context, workflow_id: str) -> Operation[None]:
     elif left_ms > 0:
         call = expire_call(context, workflow_id, left_ms, in_place_of=expires)
     else:
-        call = delete_call(context, workflow_id, created or b"", expires=expires)
+        call = delete_call(context, workflow_id, meta, expires=expires)
     yield from ask(call)
 
 
@@ -65,12 +68,11 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[Non
     """
     if context.at_replica:
         return
-    keys = [context.keys.workflow(workflow_id) for workflow_id in workflow_ids]
-    found = yield from ask_all([key_command("HMGET", one.meta, "created", "expires") for one in keys])
+    found = yield from read_metas(context, workflow_ids)
     calls = [
-        delete_call(context, workflow_id, created or b"", expires=expires)
-        for workflow_id, (created, expires) in zip(workflow_ids, found, strict=True)
-        if expires is not None and is_cursor(expires) and int(expires) <= context.now_ms()
+        delete_call(context, workflow_id, meta, expires=expires)
+        for workflow_id, meta in zip(workflow_ids, found, strict=True)
+        if (expires := meta.get(b"expires")) is not None and is_cursor(expires) and int(expires) <= context.now_ms()
     ]
     for call, reply in zip(calls, (yield Batch(calls)), strict=True):
         if not (isinstance(reply, ErrorReply) and (not_allowed(reply) or reply.code in {"WRONGTYPE", "DAMAGED"})):
@@ -88,17 +90,28 @@ def sweep_ended(context: Context, ended_ms: int) -> Operation[None]:
         keys = [key for key, page in zip(keys, pages, strict=True) if len(page) == _AT_ONCE]
 
 
+def read_metas(context: Context, workflow_ids: Sequence[str]) -> Operation[list[dict[bytes, bytes]]]:
+    """Return the meta hashes of workflows, for `delete_call`."""
+    commands = [key_command("HGETALL", context.keys.workflow(workflow_id).meta) for workflow_id in workflow_ids]
+    return [dict(pairs(reply)) for reply in (yield from ask_all(commands))]
+
+
 def delete_call(
-    context: Context, workflow_id: str, created: bytes, *, lease: str = "", expires: bytes = b""
+    context: Context, workflow_id: str, meta: Mapping[bytes, bytes], *, lease: str = "", expires: bytes = b""
 ) -> Command:
-    """Return the call that deletes a workflow created at one time; with `expires`, only while that is its end."""
+    """Return the call that deletes a workflow, unless another was created under its id since its meta hash was read.
+
+    With `expires`, it deletes the workflow only while that is its end.
+    """
     keys = context.keys.workflow(workflow_id)
+    queue = meta.get(b"queue", DEFAULT_QUEUE.encode()).decode(errors="replace")
     touched = [
         *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages),
-        *(keys.index, keys.leases, keys.queues, keys.queue(DEFAULT_QUEUE), keys.parked),
+        *(keys.index, keys.leases, keys.queues, keys.queue(queue), keys.parked),
         *(keys.expiring, keys.completed, keys.partition, keys.feed),
+        *label_sets(keys, meta),
     ]
-    args = (workflow_id, created, lease, expires, own_id(), "")
+    args = (workflow_id, meta.get(b"created", b""), lease, expires, own_id(), "")
     return call_script("delete", touched, args, retry_at=5, workflow_id=workflow_id)
 
 

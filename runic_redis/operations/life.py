@@ -1,9 +1,10 @@
 """The parts of a commit that change the life of its workflow, and not its events."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from runic_redis.arguments import check_due, check_queue
+from runic_redis.arguments import check_attributes, check_due, check_queue, check_workflow_id
 from runic_redis.errors import InvalidArgument
 from runic_redis.keys import WorkflowKeys
 from runic_redis.protocol.effects import Argument
@@ -15,10 +16,14 @@ class Life(NamedTuple):
     Attributes:
         queue: the queue to put it in.
         due: when it is due there.
+        attributes: the attributes to set; None removes one.
+        parent: its parent.
     """
 
     queue: str | None = None
     due: float | datetime | None = None
+    attributes: Mapping[str, str | None] | None = None
+    parent: str | None = None
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool
@@ -40,3 +45,23 @@ class Life(NamedTuple):
         if not is_known:
             touched[-1] = target
         touched.append(target)
+
+    def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[Argument]:
+        """Add the attributes and the parent to the options and keys of a commit. Return its further arguments."""
+        arguments: list[Argument] = []
+        for name, value in check_attributes(self.attributes or {}, can_remove=True).items():
+            arguments += (f"a:{name}", "" if value is None else f"={value}")
+            # The set of the value before is a guess: the same one.
+            touched += [keys.attribute(name, value or "")] * 2
+        if self.parent is not None:
+            parent = check_workflow_id(self.parent)
+            arguments += ("parent", f"={parent}")
+            touched += [keys.children(parent)] * 2
+        if arguments:
+            options["A"] = str(len(arguments) // 2)
+        return arguments
+
+
+def life_of(**arguments: Any) -> Life | None:
+    """Return the arguments that change the life of a workflow; None if none is given."""
+    return Life(**arguments) if any(value is not None for value in arguments.values()) else None

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -192,6 +192,8 @@ class PartitionCounts(NamedTuple):
         queued: how many are in queues, as these are counted.
         running: with "states", how many leases run.
         over: with "states", how many workflows have reached their end and are not deleted yet.
+        was_set_back: 1 if a lease was given at a later time than now, by the server's clock; else 0.
+        time_ms: the server's time, in milliseconds since 1970.
     """
 
     made: int
@@ -204,6 +206,13 @@ class PartitionCounts(NamedTuple):
     queued: int
     running: int
     over: int
+    was_set_back: int
+    time_ms: int
+
+    @property
+    def open(self) -> int:
+        """How many workflows never were in a queue."""
+        return self.indexed - self.queued - self.away - self.done
 
     @property
     def agree(self) -> bool:
@@ -212,7 +221,9 @@ class PartitionCounts(NamedTuple):
         return [self.workflows, self.parked, self.completed] == [b"%d" % size for size in sizes]
 
 
-def count_call(context: Context, number: int, mode: Literal["", "repair", "states"] = "") -> Command:
+def count_call(
+    context: Context, number: int, mode: Literal["", "repair", "states"] = "", queues: Iterable[str] = ()
+) -> Command:
     """Return the call that counts a partition's workflows.
 
     Args:
@@ -220,13 +231,17 @@ def count_call(context: Context, number: int, mode: Literal["", "repair", "state
         number: the partition.
         mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
             the time.
+        queues: with "states", the queues whose workflows and leases to count; all, if none is named.
     """
     keys = context.keys
     sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number), keys.expiring(number)]
     feed = keys.feed(number) if keys.has_feed else keys.index(number)
     return call_script(
         "count",
-        [keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)],
+        [
+            *(keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)),
+            *(keys.queue(number, name) for name in queues),
+        ],
         [mode, str(context.now_ms())],
     )
 

@@ -16,6 +16,7 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, 
 # The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {
+        "ALREADY_STARTED",
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
         "END_REACHED",
@@ -32,6 +33,7 @@ _NAMED = frozenset(
         "OTHER_KEY",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
+        "TOO_MANY_ATTRIBUTES",
         "VERSION_OUTDATED",
         "WORKFLOW_COMPLETED",
         "WORKFLOW_EXISTS",
