@@ -32,6 +32,7 @@
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include fence
 
 local meta_key, index, leases, partition, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]

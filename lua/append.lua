@@ -75,6 +75,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 --@include facts
   local call, try = redis.call, redis.pcall

@@ -1,8 +1,8 @@
 -- Give an owner the leases of workflows that are due, in the order in which they are named.
 --
 -- KEYS[1…]  for each workflow:
---           meta       hash of the workflow: created, fence, lease_id, lease_until, lease_ms, completed, queue, attempts,
---                      woken, expires
+--           meta       hash of the workflow: created, fence, lease_id, lease_until, lease_ms, completed, queue,
+--                      attempts, woken, expires
 --           queue      sorted set of the queue's workflows by when they are due
 --           queues     hash of how many workflows each queue of the partition has
 --           leases     sorted set of the partition's leased workflows by the end of their leases
@@ -16,21 +16,21 @@
 -- ARGV[6]   how many leases at most
 -- ARGV[7]   how often a workflow may be claimed without progress before it is parked, or ''
 -- ARGV[8…]  for each workflow, its id
--- Reply     array, for each workflow up to the last one that is leased: an array of its fencing token and the number of
---           the attempt; or a string: 'GONE', 'PARKED', 'ENDED', or an error
--- Errors    none of its own; of a workflow: DAMAGED lease; and WRONGTYPE, in the words of Redis
+-- Reply     array, for each workflow up to the last one that is leased: an array of its fencing token and the number
+--           of the attempt; or a string: 'GONE', 'PARKED', 'ENDED', or an error
+-- Errors    of a workflow: DAMAGED lease; and WRONGTYPE, in the words of Redis
 
 --@include numbers
 --@include clock
 --@include members
 --@include calls
---@include owner
 --@include lease_time
 --@include queue
 --@include fence
 
 local call_id, retry, owner, ttl_ms, caller_us = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local limit, most_attempts = tonumber(ARGV[6]), tonumber(ARGV[7])
+
 local micros, ms = now()
 
 -- Return the error that keeps a workflow from being claimed, or nothing.
@@ -82,14 +82,19 @@ local function claim(workflow, meta_key, queue, queues, leases, parked, partitio
   return {token, attempts + 1}
 end
 
-local replies, claimed, at = {}, 0, 8
-local key = 1
--- A first try that arrives after its retry claims nothing.
-local first_partition = KEYS[6]
-local is_late = retry == '' and redis.pcall('HGET', first_partition, 'c' .. call_id)
-while ARGV[at] and claimed < limit do
+local replies, claimed, key = {}, 0, 1
+local at = 8
+local first_partition, is_late
+while true do
   local meta_key, queue, queues, leases, parked, partition = unpack(KEYS, key, key + 5)
-  local reply = is_late and 'GONE' or claim(ARGV[at], meta_key, queue, queues, leases, parked, partition)
+  local workflow = ARGV[at]
+  if not workflow or claimed == limit then break end
+  if not first_partition then
+    -- A first try that arrives after its retry claims nothing.
+    is_late = retry == '' and redis.pcall('HGET', partition, 'c' .. call_id)
+    first_partition = partition
+  end
+  local reply = is_late and 'GONE' or claim(workflow, meta_key, queue, queues, leases, parked, partition)
   if type(reply) == 'table' then claimed = claimed + 1 end
   replies[#replies + 1] = reply
   at, key = at + 1, key + 6

@@ -1,7 +1,7 @@
 -- Mark a workflow as finished: it can no longer be claimed.
 --
--- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_owner, queue, completed (Unix milliseconds),
---                     parked, expires
+-- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_owner, queue, completed (Unix
+--                     milliseconds), parked, expires
 -- KEYS[2]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[3]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[4]  queue      sorted set of the queue's workflows by when they are due
@@ -24,6 +24,7 @@
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 
 local meta_key, leases, queues, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

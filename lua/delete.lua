@@ -37,6 +37,7 @@
 --@include clock
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 --@include feed
 --@include labels

@@ -16,16 +16,17 @@
 --@include clock
 
 local most = tonumber(ARGV[1])
+
 -- A clock that is this far behind was set back. The clocks of a cluster's nodes may differ by less. Then a lease lasts
 -- longer by no more than that, and reading all leases would cost more.
 local BEHIND_MS = 1000
 
 local _, ms = now()
 local now_ms, next_due, wrong, ahead, heads = int(ms), nil, {}, {}, {}
-local at = 1
-while KEYS[at] do
-  local queue, queues = unpack(KEYS, at, at + 1)
-  local place = (at + 1) / 2
+local key, place = 1, 1
+while true do
+  local queue, queues = unpack(KEYS, key, key + 1)
+  if not queue then break end
   local counts = redis.pcall('HMGET', queues, string.sub(queue, #queues + 1), 'leased at')
   local size = redis.pcall('ZCARD', queue)
   if counts.err or type(size) == 'table' then
@@ -43,7 +44,7 @@ while KEYS[at] do
     end
     if (as_count(counts[2]) or 0) > ms + BEHIND_MS then ahead[#ahead + 1] = place end
   end
-  at = at + 2
+  key, place = key + 2, place + 1
 end
 
 local function is_before(one, other)

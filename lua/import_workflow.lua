@@ -39,7 +39,6 @@
 --@include numbers
 --@include clock
 --@include feed
---@include owner
 --@include queue
 
 local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]

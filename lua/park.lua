@@ -1,7 +1,7 @@
 -- Park a workflow: remove it from its queue until it is put back. The lease that it has is lost.
 --
--- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_id, lease_owner, lease_until, lease_ms, queue,
---                     completed, parked (Unix milliseconds), parked_reason, expires
+-- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_id, lease_owner, lease_until, lease_ms,
+--                     queue, completed, parked (Unix milliseconds), parked_reason, expires
 -- KEYS[2]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[3]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[4]  queue      sorted set of the queue's workflows by when they are due
@@ -25,6 +25,7 @@
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 
 local meta_key, leases, queues, queue, parked, partition = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]

@@ -17,6 +17,7 @@
 --@include clock
 --@include owner
 --@include queue
+--@include other_key
 
 local meta_key, leases, queues, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local workflow, token, due, timer = ARGV[1], ARGV[2], ARGV[3], ARGV[4]

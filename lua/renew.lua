@@ -14,6 +14,7 @@
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 
 local meta_key, leases, queues, queue = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

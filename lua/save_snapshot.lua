@@ -33,6 +33,7 @@
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 --@include feed
 

@@ -25,6 +25,7 @@
 --@include owner
 --@include lease_time
 --@include queue
+--@include other_key
 --@include lease
 
 local events, meta_key, snapshot, leases = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

@@ -1,12 +1,12 @@
--- Include `append_workflow`, `append_labels`, `queue`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease` and `facts` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
 local function extras_of(w, at, key, first_key, given, time_us)
-  local leases, queues, queue, target = KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
-  local place = key + 3 - first_key
+  local leases, queues, queue, target = unpack(KEYS, key, key + 3)
   local snapshot_at = given.q and key + 4 or key + 3
-  local snapshot = KEYS[snapshot_at]
+  local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
+  local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
   local next_at, next_key = at + 2 * count, refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
   local labels = labels_of(given.A, next_key, next_at, first_key)

@@ -1,4 +1,4 @@
--- Include `append_workflow` and `queue` before this part.
+-- Include `append_workflow`, `labels` and `other_key` before this part.
 --
 -- The labels of a workflow are its attributes and its parent. Each is a field of the meta hash, 'a:<name>' or
 -- 'parent'. The workflow stands in a sorted set for each of them, by when it was created (Unix milliseconds).
@@ -11,10 +11,9 @@ local function labels_of(count, key, at, first_key)
   local labels = {}
   for number = 1, tonumber(count or 0) do
     local place = key + 2 * number - 2
-    labels[number] = {
-      field = ARGV[at + 2 * number - 2], value = ARGV[at + 2 * number - 1],
-      set = KEYS[place], before = KEYS[place + 1], place = place + 2 - first_key,
-    }
+    local set, before = unpack(KEYS, place, place + 1)
+    local field, value = unpack(ARGV, at + 2 * number - 2, at + 2 * number - 1)
+    labels[number] = {field = field, value = value, set = set, before = before, place = place + 2 - first_key}
   end
   return labels
 end

@@ -1,10 +1,11 @@
 -- Include `numbers`, `lease_time` and `queue` before this part.
 --
--- Fencing tokens follow the server's clock and are above every earlier token of the partition. So a lease from before a
--- delete never fits the workflow that is created after it.
+-- Fencing tokens follow the server's clock and are above every earlier token of the partition. So a lease from before
+-- a delete never fits the workflow that is created after it.
 local TEN_YEARS_US = 315360000000000
 
--- Return the milliseconds that a lease has left. More than its full time means that the clock was set back: it is over.
+-- Return the milliseconds that a lease has left. More than its full time means that the clock was set back, and so
+-- that it is over.
 local function time_left(ends, lasts, ms)
   local left = ends - ms
   return left <= lasts and left or 0

@@ -1,4 +1,4 @@
--- Include `numbers`, `owner`, `lease_time` and `queue` before this part.
+-- Include `numbers`, `owner`, `lease_time`, `queue` and `other_key` before this part.
 
 -- Return the lease of a write, '<fencing token> <milliseconds>', with the keys that it extends; nil without a lease.
 -- `leases` is the partition's sorted set of leased workflows by the end of their leases, `queue` the workflow's queue,

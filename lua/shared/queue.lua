@@ -1,25 +1,10 @@
--- Include `numbers` and `owner` before this part.
+-- Include `numbers` before this part.
 --
--- The queues of a partition: sorted sets of unfinished workflows by when they are due (Unix milliseconds). A leased one
--- is due at the end of its lease. `queues` is the hash of how many workflows each queue has.
-
--- Return the error of a key that the caller did not know: its place among the keys of the call, and its name.
-local function other_key(place, key) return 'OTHER_KEY ' .. place .. ' ' .. percent_encoded(key) end
+-- The queues of a partition: sorted sets of unfinished workflows by when they are due (Unix milliseconds). A leased
+-- one is due at the end of its lease. `queues` is the hash of how many workflows each queue has.
 
 -- Return the name of a queue, by its key.
 local function queue_name(queues, queue) return string.sub(queue, #queues + 1) end
-
--- Return the error that keeps a workflow's queue from being changed, or nothing. `name` is the queue of the workflow,
--- if it has one, and `place` the place of `queue` among the keys of the call.
-local function queue_error(queues, queue, name, place)
-  if name and queue_name(queues, queue) ~= name then
-    return other_key(place, string.sub(queues, 1, -2) .. ':' .. name)
-  end
-  local size = redis.pcall('HLEN', queues)
-  if type(size) == 'table' then return size.err end
-  size = redis.pcall('ZCARD', queue)
-  return type(size) == 'table' and size.err or nil
-end
 
 -- Put a workflow in a queue, or change when it is due there.
 local function put_in_queue(queues, queue, workflow, due)

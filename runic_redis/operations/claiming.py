@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_count, check_owner, check_queues, check_seconds
@@ -120,10 +121,9 @@ class Claim:
             while left and len(claimed) < self._limit:
                 wanted = min(self._limit - len(claimed), _AT_ONCE)
                 # In a cluster, each node leases all that it is asked for. So none is asked for more than is wanted.
-                count = wanted if self._context.slots_matter else min(len(left), wanted + _SPARE)
-                some, left = left[:count], left[count:]
-                tried.update(one.workflow_id for one in some)
-                claimed += yield from self._lease(some, wanted, problems)
+                count = wanted if self._context.slots_matter else wanted + _SPARE
+                claimed += yield from self._lease(left[:count], wanted, tried, problems)
+                left = [one for one in left if one.workflow_id not in tried]
         if problems and self._limit and not claimed:
             raise problems[0]
         return claimed, next_s
@@ -178,8 +178,10 @@ class Claim:
             "are in it. Nothing was changed. runic-redis verify --repair restores it."
         )
 
-    def _lease(self, some: Sequence[_Due], wanted: int, problems: list[StoreError]) -> Operation[list[Claimed]]:
-        """Lease some workflows. Return those that this claim has got. Add errors to the problems."""
+    def _lease(
+        self, some: Sequence[_Due], wanted: int, tried: set[str], problems: list[StoreError]
+    ) -> Operation[list[Claimed]]:
+        """Lease so many of some workflows. Return those that this claim has got, and add those that it has tried."""
         groups: dict[int, list[_Due]] = {}
         for one in some:
             groups.setdefault(one.partition if self._context.slots_matter else 0, []).append(one)
@@ -187,31 +189,41 @@ class Claim:
         claimed: dict[str, Claimed] = {}
         ended: list[str] = []
         for group, command, reply in zip(groups.values(), commands, (yield Batch(commands)), strict=True):
+            outcomes = [b"GONE"] * len(group)
             with _noting(problems):
-                for one, outcome in zip(group, answer(reply, command), strict=False):
-                    if isinstance(outcome, list):
-                        token, attempt = outcome
-                        claimed[one.workflow_id] = Claimed(one.workflow_id, one.queue, token, attempt)
-                    elif outcome == b"ENDED":
-                        ended.append(one.workflow_id)
-                    elif outcome == b"PARKED":
-                        _log.warning(
-                            "The workflow %r is parked: it was claimed %s times without progress.",
-                            *(one.workflow_id, self._most),
-                        )
-                    elif outcome != b"GONE":
-                        error = ErrorReply.parse(outcome.decode(errors="replace"))
-                        raise self._damaged_lease(one) if error.code == "DAMAGED" else _foreign(error, command)
+                outcomes = answer(reply, command)
+            for one, outcome in zip(group, outcomes, strict=False):
+                tried.add(one.workflow_id)
+                if isinstance(outcome, list):
+                    token, attempt = outcome
+                    claimed[one.workflow_id] = Claimed(one.workflow_id, one.queue, token, attempt)
+                elif outcome == b"ENDED":
+                    ended.append(one.workflow_id)
+                elif outcome == b"PARKED":
+                    _log.warning(
+                        "The workflow %r is parked: it was claimed %s times without progress.",
+                        *(one.workflow_id, self._most),
+                    )
+                elif outcome != b"GONE":
+                    with _noting(problems):
+                        raise self._problem(one, ErrorReply.parse(outcome.decode(errors="replace")), command)
         if ended:
             yield from delete_ended(self._context, ended)
         return [claimed[one.workflow_id] for one in some if one.workflow_id in claimed]
 
-    def _damaged_lease(self, one: _Due) -> DecodeError:
+    def _problem(self, one: _Due, error: ErrorReply, command: Command) -> StoreError:
+        """Return the error for a workflow that cannot be claimed."""
         meta = self._context.keys.workflow(one.workflow_id).meta
-        return DecodeError(
-            f"The lease of the workflow {one.workflow_id!r}, in the meta hash at the key {meta!r}, is damaged. Nothing "
-            "was changed. Restore the key from a backup, or delete the workflow."
-        )
+        if error.code == "DAMAGED":
+            return DecodeError(
+                f"The lease of the workflow {one.workflow_id!r}, in the meta hash at the key {meta!r}, is damaged. "
+                "Nothing was changed. Restore the key from a backup, or delete the workflow."
+            )
+        try:
+            answer(error, replace(command, keys=[meta]))
+        except StoreError as raised:
+            return raised
+        return StoreError(f"The workflow {one.workflow_id!r} cannot be claimed: {error.text}. It was not changed.")
 
     def _lease_call(self, group: Sequence[_Due], wanted: int) -> Command:
         keys: list[str] = []
@@ -242,15 +254,6 @@ class Claim:
                         found.append(_Due(ends_ms, partition, queue, workflow_id))
                 more, skip = len(page) == _PAGE, skip + _PAGE
         return found
-
-
-def _foreign(error: ErrorReply, command: Command) -> StoreError:
-    """Return the error for a foreign value at a key of a workflow."""
-    try:
-        answer(error, command)
-    except StoreError as raised:
-        return raised
-    raise AssertionError(error)
 
 
 @contextmanager
