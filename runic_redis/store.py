@@ -285,8 +285,8 @@ class RedisStore:
                 only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
             due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
                 `math.inf`: once it is woken. A workflow that is leased is due when its lease ends.
-            attributes: short texts by name, such as {"customer": "7"}, by which `list` and `count` find the workflow. Each
-                commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
+            attributes: short texts by name, such as {"customer": "7"}, by which `list` and `count` find the workflow.
+                Each commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
             parent: the workflow that started this one, for `children`. Only the first commit of a workflow takes it.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 

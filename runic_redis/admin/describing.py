@@ -14,7 +14,6 @@ from runic_redis.events.plain import event_type
 from runic_redis.operations.labels import labels_of
 from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
-from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.operations.states import STATE_FIELDS, State, state_of
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
 from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
@@ -145,12 +144,6 @@ def count_workflows(context: Context) -> Operation[list[int]]:
     keys = context.keys.indexes()
     counts: list[int] = yield from ask_all([key_command("ZCARD", key) for key in keys])
     return counts
-
-
-def count_unfinished(context: Context) -> Operation[int]:
-    """Return how many workflows are in queues, leased ones among them."""
-    calls = [count_call(context, number) for number in context.keys.partition_numbers()]
-    return sum(PartitionCounts(*reply).queued for reply in (yield from ask_all(calls)))
 
 
 class FeedSize(NamedTuple):
@@ -308,9 +301,11 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         damaged.append("meta hash: it is missing, and the rest is not")
     elif not damaged and b"created" not in meta:
         return None
-    for name in _NUMBERS:
-        if not is_cursor(meta.get(name.encode(), b"0")):
-            damaged.append(f"meta hash: {name} is {meta[name.encode()]!r:.40}")
+    damaged += [
+        f"meta hash: {name} is {meta[name.encode()]!r:.40}"
+        for name in _NUMBERS
+        if not is_cursor(meta.get(name.encode(), b"0"))
+    ]
     if meta.get(b"created") == created_after:
         if snapshot is not None and is_behind(meta.get(b"snapshot"), snapshot):
             damaged.append(f"snapshot: the one at cursor {cursor_or_zero(meta.get(b'snapshot'))} is missing")

@@ -1,44 +1,89 @@
 """Counting workflows, from the sizes of sorted sets where these suffice, and else by walking a listing."""
 
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError
 from runic_redis.operations.ending import sweep_ended
-from runic_redis.operations.filters import Filters
+from runic_redis.operations.filters import ALL, Filters, queue_names
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.operations.states import State
-from runic_redis.protocol.effects import Operation, key_command
+from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask_all
+
+
+class QueueCounts(NamedTuple):
+    """The numbers of a queue.
+
+    Attributes:
+        waiting: how many workflows wait in it, due or not.
+        leased: how many of its workflows are leased.
+        overdue_s: for how many seconds its first workflow has been due; 0 if none is due.
+    """
+
+    waiting: int
+    leased: int
+    overdue_s: float
 
 
 def count(context: Context, filters: Filters) -> Operation[int]:
     """Return how many workflows pass the filters."""
-    given = {name for name, value in filters._asdict().items() if value}
     counts = yield from _count_partitions(context, filters.queue)
     # With a lease that lasts too long, or a workflow that is over and cannot be deleted, the sizes do not tell.
-    if any(one.over or one.was_set_back for one in counts):
-        return (yield from _count_listed(context, filters))
-    if not given:
-        return sum(one.indexed for one in counts)
-    if given == {"state"} and filters.state is not None:
-        return _states(counts)[filters.state]
-    if "queue" in given and given <= {"queue", "state"} and filters.state in {None, "waiting", "leased"}:
-        running = sum(one.running for one in counts)
-        if filters.state == "leased":
-            return running
-        return sum(one.queued for one in counts) - (running if filters.state else 0)
+    number = None if any(one.over or one.was_set_back for one in counts) else _by_state(filters, counts)
+    if number is not None:
+        return number
+    commands = [] if any(one.over for one in counts) else _sizes(context, filters)
+    if commands:
+        return sum((yield from ask_all(commands)))
+    listing = Listing(context, filters)
+    total = 0
+    while page := (yield from listing.next_page()):
+        total += len(page)
+    return total
+
+
+def _by_state(filters: Filters, counts: list[PartitionCounts]) -> int | None:
+    """Return how many workflows pass filters by state and queue; None if there are others."""
+    if filters._replace(state=None, queue=None) != ALL:
+        return None
+    state = filters.state
+    if filters.queue is None:
+        return sum(one.indexed for one in counts) if state is None else _states(counts)[state]
+    if state not in {None, "waiting", "leased"}:
+        return None
+    size, leased = sum(one.by_queue[0][0] for one in counts), sum(one.by_queue[0][1] for one in counts)
+    return size if state is None else leased if state == "leased" else size - leased
+
+
+def _sizes(context: Context, filters: Filters) -> list[Command]:
+    """Return commands that count the workflows that pass filters by the last write, or an attribute; or none."""
     keys = context.keys
-    if given <= {"since_us", "until_us"}:
-        lowest, highest = filters.since_us, filters.until_us
-        bounds = ["-inf" if lowest is None else str(lowest), "+inf" if highest is None else str(highest)]
-        return sum((yield from ask_all([key_command("ZCOUNT", key, *bounds) for key in keys.indexes()])))
-    if given == {"attributes"} and len(filters.attributes) == 1:
+    if filters._replace(since_us=None, until_us=None) == ALL:
+        lowest = "-inf" if filters.since_us is None else str(filters.since_us)
+        highest = "+inf" if filters.until_us is None else str(filters.until_us)
+        return [key_command("ZCOUNT", key, lowest, highest) for key in keys.indexes()]
+    if filters._replace(attributes={}) == ALL and len(filters.attributes) == 1:
         ((name, value),) = filters.attributes.items()
-        sets = [keys.attribute(number, name, value) for number in keys.partition_numbers()]
-        return sum((yield from ask_all([key_command("ZCARD", key) for key in sets])))
-    return (yield from _count_listed(context, filters))
+        return [key_command("ZCARD", keys.attribute(number, name, value)) for number in keys.partition_numbers()]
+    return []
+
+
+def count_queues(context: Context) -> Operation[dict[str, QueueCounts]]:
+    """Return the numbers of all queues that have workflows, by name."""
+    named = yield from queue_names(context)
+    calls = [count_call(context, number, "states", names) for number, names in enumerate(named)]
+    found: dict[str, QueueCounts] = {}
+    for names, reply in zip(named, (yield from ask_all(calls)), strict=True):
+        counts = PartitionCounts(*reply)
+        for name, (size, leased, due) in zip(names, counts.by_queue, strict=True):
+            before = found.get(name, QueueCounts(0, 0, 0.0))
+            overdue_s = max(0.0, (counts.time_ms - float(due)) / 1000) if due else 0.0
+            found[name] = QueueCounts(
+                before.waiting + size - leased, before.leased + leased, max(before.overdue_s, overdue_s)
+            )
+    return dict(sorted(found.items()))
 
 
 def count_states(context: Context) -> Operation[dict[State, int]]:
@@ -84,11 +129,3 @@ def _states(counts: list[PartitionCounts]) -> dict[State, int]:
         totals["parked"] += one.away
         totals["completed"] += one.done
     return totals
-
-
-def _count_listed(context: Context, filters: Filters) -> Operation[int]:
-    listing = Listing(context, filters)
-    total = 0
-    while page := (yield from listing.next_page()):
-        total += len(page)
-    return total

@@ -45,6 +45,9 @@ class Filters(NamedTuple):
     parent: str | None = None
 
 
+ALL = Filters()
+
+
 def check_filters(
     *,
     prefix: str = "",
@@ -57,7 +60,9 @@ def check_filters(
 ) -> Filters:
     """Return the filters of a caller."""
     if state is not None and state not in get_args(State):
-        raise InvalidArgument(f"state is one of {', '.join(get_args(State))}, not {short_repr(state)}; nothing was sent.")
+        raise InvalidArgument(
+            f"state is one of {', '.join(get_args(State))}, not {short_repr(state)}; nothing was sent."
+        )
     if due is not None and state not in _IN_QUEUE:
         raise InvalidArgument(f"due is about workflows in a queue, and none of these is {state}; nothing was sent.")
     if queue is not None and state == "open":
@@ -209,35 +214,41 @@ def check_workflows(
     groups: dict[int, list[str]] = {}
     for partition, workflow_id in candidates:
         groups.setdefault(partition, []).append(workflow_id)
-    keys = context.keys
-    commands = [Command(("TIME",), keys.config)]
+    commands = [Command(("TIME",), context.keys.config)]
     for partition, ids in groups.items():
-        if checks.written:
-            commands.append(key_command("ZMSCORE", keys.index(partition), *ids))
-        commands += [key_command("ZMSCORE", keys.attribute(partition, *item), *ids) for item in checks.attributes]
-        if checks.states:
-            commands += [key_command("HMGET", keys.workflow(workflow_id).meta, *_META) for workflow_id in ids]
+        commands += _checking_commands(context, checks, partition, ids)
     replies = iter((yield from ask_all(commands)))
     now_ms = time_us(next(replies)) // 1000
     found: dict[str, Passed] = {}
-    queued: dict[str, tuple[int, str]] = {}
+    queued: dict[str, Command] = {}
     for partition, ids in groups.items():
-        written = next(replies) if checks.written else [None] * len(ids)
+        count = len(ids)
+        written = next(replies) if checks.written else [b"0"] * count
         labelled = [next(replies) for _ in checks.attributes]
-        metas = [next(replies) for _ in ids] if checks.states else [None] * len(ids)
-        for place, workflow_id in enumerate(ids):
-            passed = all(scores[place] is not None for scores in labelled)
-            passed = passed and (not checks.written or _is_written(filters, written[place]))
-            meta = metas[place]
-            passed = passed and (meta is None or _has_state(filters, meta, now_ms))
-            found[workflow_id] = Passed(passed, int(meta[0] or 0) if meta else 0)
-            if passed and checks.due:
-                queued[workflow_id] = (partition, meta[1 + STATE_FIELDS.index("queue")].decode(errors="replace"))
-    scores = yield from ask_all([key_command("ZSCORE", keys.queue(*where), one) for one, where in queued.items()])
+        metas = [next(replies) for _ in ids] if checks.states else [None] * count
+        for workflow_id, score, meta, *labels in zip(ids, written, metas, *labelled, strict=True):
+            is_wanted = None not in labels and (not checks.written or _is_written(filters, score))
+            is_wanted = is_wanted and (meta is None or _has_state(filters, meta, now_ms))
+            found[workflow_id] = Passed(is_wanted, int(meta[0] or 0) if meta else 0)
+            if is_wanted and checks.due and meta:
+                queue = meta[1 + STATE_FIELDS.index("queue")].decode(errors="replace")
+                queued[workflow_id] = key_command("ZSCORE", context.keys.queue(partition, queue), workflow_id)
+    scores = yield from ask_all(list(queued.values()))
     for workflow_id, score in zip(queued, scores, strict=True):
-        is_due = score is not None and filters.due_ms is not None and float(score) <= filters.due_ms
+        is_due = score is not None and float(score) <= (filters.due_ms or 0)
         found[workflow_id] = found[workflow_id]._replace(wanted=is_due)
     return [found[workflow_id] for _, workflow_id in candidates]
+
+
+def _checking_commands(context: Context, checks: Checks, partition: int, ids: Sequence[str]) -> list[Command]:
+    keys = context.keys
+    sets = [keys.index(partition)] if checks.written else []
+    sets += [keys.attribute(partition, *item) for item in checks.attributes]
+    metas = [keys.workflow(workflow_id).meta for workflow_id in ids] if checks.states else []
+    return [
+        *(key_command("ZMSCORE", key, *ids) for key in sets),
+        *(key_command("HMGET", meta, *_META) for meta in metas),
+    ]
 
 
 def _is_written(filters: Filters, score: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from runic_redis.arguments import check_count
 from runic_redis.context import Context
 from runic_redis.operations.ending import delete_ended
-from runic_redis.operations.filters import Filters, Source, check_workflows, find_source
+from runic_redis.operations.filters import ALL, Filters, Source, check_workflows, find_source
 from runic_redis.operations.filters import SortedSet as SourceSet
 from runic_redis.operations.settings import PartitionCounts, count_call
 from runic_redis.protocol.effects import Command, Operation, call_script
@@ -124,7 +124,7 @@ class Listing:
     def __init__(
         self,
         context: Context,
-        filters: Filters = Filters(),
+        filters: Filters = ALL,
         *,
         containing: str = "",
         limit: int | None = None,

@@ -194,6 +194,8 @@ class PartitionCounts(NamedTuple):
         over: with "states", how many workflows have reached their end and are not deleted yet.
         was_set_back: 1 if a lease was given at a later time than now, by the server's clock; else 0.
         time_ms: the server's time, in milliseconds since 1970.
+        by_queue: with "states", for each queue that the call names, how many workflows it has, how many of these are
+            leased, and when the first one is due, in milliseconds since 1970, or nothing.
     """
 
     made: int
@@ -208,6 +210,7 @@ class PartitionCounts(NamedTuple):
     over: int
     was_set_back: int
     time_ms: int
+    by_queue: list[tuple[int, int, bytes]]
 
     @property
     def open(self) -> int:
@@ -231,7 +234,7 @@ def count_call(
         number: the partition.
         mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
             the time.
-        queues: with "states", the queues whose workflows and leases to count; all, if none is named.
+        queues: with "states", the queues to count one by one.
     """
     keys = context.keys
     sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number), keys.expiring(number)]
