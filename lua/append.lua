@@ -19,8 +19,8 @@
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
---           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created: those
---                     with its new value, and those with the value before
+--           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
+--                     those with its new value, and those with the value before
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id

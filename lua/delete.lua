@@ -45,6 +45,7 @@
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local inbox, messages, index, leases, queues, queue = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local parked, expiring, completed, partition, feed = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
+local first_label = 18
 local workflow, created, by_lease, expires, call_id, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'expires', 'retried')
@@ -56,9 +57,10 @@ end
 -- Return the error that names a label's set which is not among the keys, or that rejects a foreign value; or nothing.
 local function labels_error()
   local given = {}
-  for place = 18, #KEYS do
-    given[KEYS[place]] = true
-    redis.call('ZCARD', KEYS[place])
+  for place = first_label, #KEYS do
+    local set = KEYS[place]
+    redis.call('ZCARD', set)
+    given[set] = true
   end
   local fields = redis.call('HGETALL', meta_key)
   for at = 1, #fields, 2 do
@@ -102,7 +104,10 @@ local function act()
   remove_member(parked, workflow, partition, 'parked')
   remove_member(completed, workflow, partition, 'completed')
   redis.call('ZREM', expiring, workflow)
-  for place = 18, #KEYS do redis.call('ZREM', KEYS[place], workflow) end
+  for place = first_label, #KEYS do
+    local set = KEYS[place]
+    redis.call('ZREM', set, workflow)
+  end
   return 1
 end
 

@@ -756,7 +756,7 @@ class AsyncRedisStore:
         wanted = check_filters(
             prefix=prefix, state=state, queue=queue, due=due, since=since, until=until, attributes=attributes
         )
-        return await self.run(counting.count(self.context, wanted), "count")
+        return await self.run(counting.count_matching(self.context, wanted), "count")
 
     def children(self, workflow_id: str) -> AsyncIterator[str]:
         """Return an iterator over the ids of a workflow's children, the first created first.

@@ -1032,7 +1032,7 @@ class RedisStore:
         wanted = check_filters(
             prefix=prefix, state=state, queue=queue, due=due, since=since, until=until, attributes=attributes
         )
-        return self.run(counting.count(self.context, wanted), "count")
+        return self.run(counting.count_matching(self.context, wanted), "count")
 
     def children(self, workflow_id: str) -> Iterator[str]:
         """Return an iterator over the ids of a workflow's children, the first created first.

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runic_redis import DecodeError, RedisStore, StoreError
-from runic_redis.admin.describing import count_states, describe
+from runic_redis.admin.describing import describe
+from runic_redis.operations.counting import count_states
 from runic_redis.operations.leasing import Lease
 from runic_redis.protocol.effects import Batch, call_once
 from tests.clocks import Clock, shifted

@@ -34,7 +34,7 @@ from runic_redis.cli.output import (
 )
 from runic_redis.errors import DecodeError, InvalidArgument, SnapshotNotFound, printable
 from runic_redis.events.plain import event_text, to_json, type_counts, types_text, value_text
-from runic_redis.operations.counting import count as count_listed
+from runic_redis.operations.counting import count_matching
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.filters import check_filters
 from runic_redis.operations.listing import Listing
@@ -109,7 +109,7 @@ def workflows(
         filters = check_filters(prefix=prefix, state=state, queue=queue, attributes=attributes, **times)
         filters = filters._replace(parent=None if parent is None else check_workflow_id(parent))
         if count:
-            number = store.run(count_listed(store.context, filters), "workflows")
+            number = store.run(count_matching(store.context, filters), "workflows")
             if as_json:
                 print_json({"workflows": number})
             else:

@@ -27,7 +27,7 @@ class QueueCounts(NamedTuple):
     overdue_s: float
 
 
-def count(context: Context, filters: Filters) -> Operation[int]:
+def count_matching(context: Context, filters: Filters) -> Operation[int]:
     """Return how many workflows pass the filters."""
     counts = yield from _count_partitions(context, filters.queue)
     # With a lease that lasts too long, or a workflow that is over and cannot be deleted, the sizes do not tell.
