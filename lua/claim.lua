@@ -58,7 +58,7 @@ local function claim(workflow, meta_key, queue, queues, leases, parked, partitio
     remove_from_queue(queues, queue, workflow)
     return 'GONE'
   end
-  if is_over(meta[9], math.max(micros, tonumber(caller_us))) then return 'ENDED' end
+  if is_over(meta[9], math.min(micros, tonumber(caller_us))) then return 'ENDED' end
   local ends, lasts, attempts = as_count(meta[4]), as_count(meta[5]), as_count(meta[8])
   local token = next_token(meta[2], partition, micros)
   if not (ends and lasts and attempts and token) then return 'DAMAGED lease' end

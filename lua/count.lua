@@ -4,27 +4,25 @@
 -- KEYS[2]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[3]  parked     sorted set of the partition's parked workflows by the time of that
 -- KEYS[4]  completed  sorted set of the partition's completed workflows by the time of that
--- KEYS[5]  expiring   sorted set of the partition's workflows that expire, by when
--- KEYS[6]  feed       stream of the partition's commits; the index again, if the namespace has no feed
--- KEYS[7]  queues     hash of how many workflows each queue of the partition has
--- KEYS[8]  leases     sorted set of the partition's leased workflows by the end of their leases
--- KEYS[9…] queue      with 'states', sorted sets of the workflows of queues by when they are due
+-- KEYS[5]  feed       stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[6]  queues     hash of how many workflows each queue of the partition has
+-- KEYS[7]  leases     sorted set of the partition's leased workflows by the end of their leases
+-- KEYS[8…] queue      with 'states', sorted sets of the workflows of queues by when they are due
 -- ARGV[1]  'repair' to set the counts to the sizes of the sorted sets, and a position that is lost to that of the
 --          feed's last entry; 'states' to count by time too; or ''
--- ARGV[2]  the caller's time (Unix milliseconds)
 -- Reply    array: 1 if the partition was made, else 0; workflows counted, and in the index; parked counted, and in the
 --          sorted set; completed counted, and in the sorted set; how many are in queues, as these are counted; and
---          with 'states', how many leases run, and how many workflows are over; 1 if a lease was given later than now,
---          else 0; the server's time (Unix milliseconds); and for each of the queues an array of how many workflows it
---          has, how many of these are leased, and when the first one is due, or ''
+--          with 'states', how many leases run; 1 if a lease was given later than now, else 0; the server's time (Unix
+--          milliseconds); and for each of the queues an array of how many workflows it has, how many of these are
+--          leased, and when the first one is due, or ''
 -- Errors   none of its own
 
 --@include numbers
 --@include clock
 
-local partition, index, parked, completed, expiring, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local queues, leases, first_queue = KEYS[7], KEYS[8], 9
-local mode, caller_ms = ARGV[1], tonumber(ARGV[2])
+local partition, index, parked, completed, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local queues, leases, first_queue = KEYS[6], KEYS[7], 8
+local mode = ARGV[1]
 
 local indexed, away = redis.call('ZCARD', index), redis.call('ZCARD', parked)
 local done = redis.call('ZCARD', completed)
@@ -39,7 +37,7 @@ if mode == 'repair' then
   end
   redis.call('HSET', partition, 'made', '1', 'workflows', indexed, 'parked', away, 'completed', done)
 end
-local running, over, queued, was_set_back, by_queue = 0, 0, 0, 0, {}
+local running, queued, was_set_back, by_queue = 0, 0, 0, {}
 local _, ms = now()
 local sizes = {}
 local pairs_of_queues = redis.call('HGETALL', queues)
@@ -71,13 +69,11 @@ end
 
 if mode == 'states' then
   running = redis.call('ZCOUNT', leases, '(' .. int(ms), '+inf')
-  -- Both clocks must have reached an end, see lua/expire.lua.
-  over = redis.call('ZCOUNT', expiring, '-inf', int(math.min(ms, caller_ms)))
   local problem
   by_queue, problem = count_queues(first_queue)
   if problem then return redis.error_reply(problem) end
 end
 return {
   counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', away, counted[4] or '0', done, queued, running,
-  over, was_set_back, ms, by_queue,
+  was_set_back, ms, by_queue,
 }

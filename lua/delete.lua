@@ -1,7 +1,8 @@
--- Delete a workflow: all of its keys, and its place in the partition's sorted sets.
+-- Delete a workflow: all of its keys, and its place in the partition's sorted sets. Or delete it only if it is over.
 --
 -- KEYS[1]   events
--- KEYS[2]   meta       hash of the workflow: created, retried, fence, queue, expires
+-- KEYS[2]   meta       hash of the workflow: created, retried, fence, queue, expires, sliding,
+--                      touched
 -- KEYS[3]   snapshot
 -- KEYS[4]   log
 -- KEYS[5]   commits
@@ -22,11 +23,13 @@
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
 -- ARGV[3]   lease, '<fencing token> <milliseconds>', or ''
--- ARGV[4]   for a workflow that is deleted because it is over, when it expires; else ''. A workflow with another end
---           stays
--- ARGV[5]   id of this call: an imported workflow has the time of creation that it had before
--- ARGV[6]   '' on a first try
--- Reply     integer: 1 if it was deleted, 0 if there was none to delete
+-- ARGV[4]   for a workflow that is deleted because it is over, `expires` as it was read; else ''. A workflow with
+--           another one stays
+-- ARGV[5]   then, the time that both clocks have reached (Unix milliseconds). A workflow whose lifetime was extended
+--           by a write stays, and `expires` moves to its end
+-- ARGV[6]   id of this call: an imported workflow has the time of creation that it had before
+-- ARGV[7]   '' on a first try
+-- Reply     integer: 1 if it was deleted, 0 if there was none to delete, 2 if `expires` has moved
 -- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>, also for a further key; DAMAGED <what>
 
 --@include numbers
@@ -41,27 +44,38 @@
 --@include lease
 --@include feed
 --@include labels
+--@include sliding
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local inbox, messages, index, leases, queues, queue = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local parked, expiring, completed, partition, feed = KEYS[13], KEYS[14], KEYS[15], KEYS[16], KEYS[17]
-local first_label = 18
-local workflow, created, by_lease, expires, call_id, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local workflow, created, by_lease, expires, reached_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local call_id, retry = ARGV[6], ARGV[7]
 
-local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'expires', 'retried')
+-- The workflow's own keys, each with a command that rejects a foreign value: UNLINK deletes a value of any type.
+local own = {
+  {'XLEN', events}, {'HLEN', meta_key}, {'HLEN', snapshot}, {'STRLEN', log}, {'HLEN', commits}, {'ZCARD', refs},
+  {'XLEN', inbox}, {'HLEN', messages},
+}
+-- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
+-- the field of the partition's hash.
+local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
+for place = 18, #KEYS do
+  local set = KEYS[place]
+  sets[#sets + 1] = {set}
+end
+
+local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'expires', 'retried', 'sliding', 'touched')
 if retry ~= '' or meta[4] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
 end
 
--- Return the error that names a label's set which is not among the keys, or that rejects a foreign value; or nothing.
+-- Return the error that names a set in which the workflow stands by a label, and which is not among the keys; or
+-- nothing.
 local function labels_error()
   local given = {}
-  for place = first_label, #KEYS do
-    local set = KEYS[place]
-    redis.call('ZCARD', set)
-    given[set] = true
-  end
+  for _, pair in ipairs(sets) do given[pair[1]] = true end
   local fields = redis.call('HGETALL', meta_key)
   for at = 1, #fields, 2 do
     if fields[at] == 'parent' or string.sub(fields[at], 1, 2) == 'a:' then
@@ -77,22 +91,26 @@ local function act()
     or meta[1] and lease_error(lease_of(by_lease, workflow, meta_key, leases, queues, queue, 12))
   problem = problem or feed_error(feed, index, partition) or labels_error()
   if problem then return problem end
-  -- UNLINK deletes a value of any type. Reading each key first rejects a foreign value.
-  redis.call('XLEN', events)
-  redis.call('HLEN', snapshot)
-  redis.call('STRLEN', log)
-  redis.call('HLEN', commits)
-  redis.call('ZCARD', refs)
-  redis.call('XLEN', inbox)
-  redis.call('HLEN', messages)
-  redis.call('ZCARD', index)
-  redis.call('ZCARD', leases)
-  redis.call('ZCARD', parked)
-  redis.call('ZCARD', expiring)
-  redis.call('ZCARD', completed)
+  local names = {}
+  for place, pair in ipairs(own) do
+    redis.call(unpack(pair))
+    names[place] = pair[2]
+  end
+  for _, pair in ipairs(sets) do redis.call('ZCARD', pair[1]) end
   redis.call('HLEN', partition)
+  local score = redis.call('ZSCORE', index, workflow)
+  if expires ~= '' then
+    local ends = last_end(expires, meta[5], meta[6], score)
+    if not ends then return 'DAMAGED meta hash' end
+    if ends > tonumber(reached_ms) then
+      if int(ends) == expires then return 0 end
+      redis.call('HSET', meta_key, 'expires', int(ends))
+      redis.call('ZADD', expiring, int(ends), workflow)
+      return 2
+    end
+  end
   -- UNLINK first: if the user may not use it, nothing is changed.
-  redis.call('UNLINK', events, meta_key, snapshot, log, commits, refs, inbox, messages)
+  redis.call('UNLINK', unpack(names))
   local was_indexed = redis.call('ZREM', index, workflow) == 1
   if was_indexed then redis.call('HINCRBY', partition, 'workflows', -1) end
   if meta[1] or was_indexed then
@@ -100,17 +118,13 @@ local function act()
     add_to_feed(feed, index, partition, ms, 1, 'deleted', 0, workflow)
   end
   remove_from_queue(queues, queue, workflow)
-  redis.call('ZREM', leases, workflow)
-  remove_member(parked, workflow, partition, 'parked')
-  remove_member(completed, workflow, partition, 'completed')
-  redis.call('ZREM', expiring, workflow)
-  for place = first_label, #KEYS do
-    local set = KEYS[place]
-    redis.call('ZREM', set, workflow)
+  for _, pair in ipairs(sets) do
+    local set, field = unpack(pair)
+    if field then remove_member(set, workflow, partition, field) else redis.call('ZREM', set, workflow) end
   end
   return 1
 end
 
 local reply = act()
-if retry ~= '' then keep_reply(partition, call_id, reply, meta_key, false) end
+if retry ~= '' then keep_reply(partition, call_id, reply, meta_key, reply == 2) end
 return as_reply(reply)

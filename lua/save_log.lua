@@ -1,7 +1,8 @@
 -- Save a workflow's whole log over the one before.
 --
 -- KEYS[1]  log        string
--- KEYS[2]  meta       hash of the workflow: created, retried, log, refs, fence, lease_until, expires
+-- KEYS[2]  meta       hash of the workflow: created, retried, log, refs, fence, lease_until, expires,
+--                     sliding, touched
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[5]  queues     hash of how many workflows each queue of the partition has
@@ -28,6 +29,7 @@
 --@include meta
 --@include partition
 --@include index
+--@include sliding
 --@include calls
 --@include replies
 --@include owner
@@ -46,7 +48,7 @@ local facts, ahead = tonumber(ARGV[7]), ARGV[8] ~= ''
 -- The places of the first fact, and of the sorted set of references.
 local FIRST_FACT, REFS = 9, 9
 
-local meta = redis.call('HMGET', meta_key, 'created', 'retried', 'expires')
+local meta = redis.call('HMGET', meta_key, 'created', 'retried', 'expires', 'sliding')
 if retry ~= '' or meta[2] or not meta[1] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
@@ -78,7 +80,9 @@ local function act()
   meta[1] = true
   redis.call('SET', log, data)
   store_facts(FIRST_FACT, REFS, facts, ahead, math.max(micros, tonumber(caller_us)), meta_key, 'inf')
-  touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+  local score = next_score(top, micros, caller_us)
+  touch_index(index, partition, score, workflow)
+  note_touch(meta_key, meta[4], score, caller_us)
   extend_used_lease(lease, ms)
   return 1
 end

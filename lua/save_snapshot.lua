@@ -1,7 +1,8 @@
 -- Save a workflow's snapshot, its cursor and its data in one step.
 --
 -- KEYS[1]  snapshot   hash: cursor, time (Unix milliseconds), data
--- KEYS[2]  meta       hash of the workflow: cursor, created, retried, snapshot, fence, lease_until, expires
+-- KEYS[2]  meta       hash of the workflow: cursor, created, retried, snapshot, fence, lease_until, expires,
+--                     sliding, touched
 -- KEYS[3]  index      sorted set of the partition's workflows by the time of their last write
 -- KEYS[4]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[5]  queues     hash of how many workflows each queue of the partition has
@@ -28,6 +29,7 @@
 --@include meta
 --@include partition
 --@include index
+--@include sliding
 --@include calls
 --@include replies
 --@include owner
@@ -42,7 +44,7 @@ local queues, queue, partition, feed = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local workflow, call_id, retry, by_lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local wanted, data, caller_us = ARGV[5], ARGV[6], ARGV[7]
 
-local meta = redis.call('HMGET', meta_key, 'cursor', 'created', 'retried', 'expires', 'snapshot')
+local meta = redis.call('HMGET', meta_key, 'cursor', 'created', 'retried', 'expires', 'snapshot', 'sliding')
 local cursor = as_count(meta[1])
 local stored = redis.call('HGET', snapshot, 'cursor') or meta[5]
 if not cursor or not as_count(stored) then return redis.error_reply('DAMAGED cursor') end
@@ -77,7 +79,9 @@ local function act()
   end
   if retried then redis.call('HSET', meta_key, 'retried', '1') end
   meta[2] = true
-  touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+  local score = next_score(top, micros, caller_us)
+  touch_index(index, partition, score, workflow)
+  note_touch(meta_key, meta[6], score, caller_us)
   extend_used_lease(lease, ms)
   return tonumber(wanted)
 end

@@ -6,14 +6,14 @@ whole API is one module because users read it from top to bottom.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -38,26 +38,32 @@ from runic_redis.operations import (
     leasing,
     lifetimes,
     listing,
+    messages,
     namespace,
     parking,
     projections,
     queueing,
     reading,
+    reading_many,
     settings,
     snapshots,
     subscriptions,
     tailing,
+    timers,
     workflows,
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import life_of
+from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.timers import Timer
+from runic_redis.operations.waiting import wait_for_due
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import AsyncSubscription
@@ -297,6 +303,10 @@ class AsyncRedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
         durability: Durability | None = None,
@@ -315,7 +325,16 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=life_of(queue=queue, due=due, attributes=attributes, parent=parent),
+                life=life_of(
+                    queue=queue,
+                    due=due,
+                    consumes=consumes,
+                    ends_timer=ends_timer,
+                    unless_cancelled=unless_cancelled,
+                    expires_in=expires_in,
+                    attributes=attributes,
+                    parent=parent,
+                ),
             ),
             durability,
             "append",
@@ -395,6 +414,15 @@ class AsyncRedisStore:
             "stream",
             workflow_id,
         )
+
+    async def read_many(
+        self, items: Iterable[tuple[str, int, int | None]], *, facts: bool = False
+    ) -> list[list[Record] | StoreError]:
+        """Return the records of ranges of many workflows, in one round trip.
+
+        See `RedisStore.read_many`.
+        """
+        return await self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> AsyncTail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -613,6 +641,7 @@ class AsyncRedisStore:
         *,
         queues: Iterable[str] = (DEFAULT_QUEUE,),
         ttl: float = 30.0,
+        wait_s: float = 0.0,
         max_attempts: int | None = None,
     ) -> list[AsyncHeldLease]:
         """Claim workflows that are due: acquire their leases.
@@ -620,7 +649,8 @@ class AsyncRedisStore:
         See `RedisStore.claim`.
         """
         claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
-        claimed, _ = await self.run(claim.look(), "claim")
+        looks = wait_for_due(self.context, claim.queues, check_seconds(wait_s, "wait_s"), claim.look)
+        claimed = await self.run(looks, "claim")
         return [
             self._held(Lease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt)) for one in claimed
         ]
@@ -644,6 +674,20 @@ class AsyncRedisStore:
         See `RedisStore.release`.
         """
         await self.run(leasing.release(self.context, lease, due), "release")
+
+    async def sleep(self, lease: Lease, until: float | datetime | None, name: str = "") -> None:
+        """Release a lease until a time, and store this time as the timer of the workflow.
+
+        See `RedisStore.sleep`.
+        """
+        await self.run(timers.sleep(self.context, lease, until, name), "sleep", lease.workflow_id)
+
+    async def timer(self, workflow_id: str) -> Timer | None:
+        """Return the timer of a workflow, or None if it has none.
+
+        See `RedisStore.timer`.
+        """
+        return await self.run(timers.load_timer(self.context, workflow_id), "timer", workflow_id)
 
     async def park(self, workflow: Lease | str, reason: str, *, durability: Durability | None = None) -> None:
         """Take a workflow out of its queue, until `unpark` puts it back.
@@ -670,12 +714,61 @@ class AsyncRedisStore:
         """
         await self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
-    async def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+    async def expire(
+        self, workflow_id: str, after: float, *, sliding: bool = False, durability: Durability | None = None
+    ) -> None:
+        """Have a workflow deleted some seconds from now, with everything stored for it except facts.
 
         See `RedisStore.expire`.
         """
-        await self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        await self._write(
+            lifetimes.expire(self.context, workflow_id, after, sliding=sliding), durability, "expire", workflow_id
+        )
+
+    async def persist(self, workflow_id: str, *, durability: Durability | None = None) -> None:
+        """Remove the end that `expire` has set: the workflow is kept until it is deleted.
+
+        See `RedisStore.persist`.
+        """
+        await self._write(lifetimes.persist(self.context, workflow_id), durability, "persist", workflow_id)
+
+    # Messages
+
+    async def send(
+        self,
+        workflow_id: str,
+        message: Any,
+        *,
+        message_id: str | None = None,
+        missing: Literal["raise", "keep"] = "raise",
+        durability: Durability | None = None,
+    ) -> str:
+        """Send a workflow a message, and wake the workflow.
+
+        See `RedisStore.send`.
+        """
+        return await self._write(
+            messages.send(self.context, workflow_id, message, message_id=message_id, missing=missing),
+            durability,
+            "send",
+            workflow_id,
+        )
+
+    async def request_cancel(self, workflow_id: str, reason: str = "", *, durability: Durability | None = None) -> str:
+        """Ask a workflow to end early: send it the message `CancelRequested`.
+
+        See `RedisStore.request_cancel`.
+        """
+        operation = messages.request_cancel(self.context, workflow_id, reason)
+        return await self._write(operation, durability, "request_cancel", workflow_id)
+
+    async def inbox(self, workflow_id: str, *, wait_s: float = 0.0) -> list[Message]:
+        """Return the messages that no commit of the workflow has consumed, the oldest first.
+
+        See `RedisStore.inbox`.
+        """
+        operation = messages.read_inbox(self.context, workflow_id, wait_s, now_s)
+        return await self.run(operation, "inbox", workflow_id)
 
     # Whole workflows
 

@@ -167,6 +167,16 @@ def check_commit_id(commit_id: Any) -> bytes:
     return _raw_bytes(commit_id, "A commit id", MAX_COMMIT_ID_BYTES)
 
 
+def check_message_id(message_id: Any) -> str:
+    """Return a caller's message id: a non-empty `str` of at most `MAX_ID_BYTES` UTF-8 bytes."""
+    text = _plain_text(message_id, "A message id")
+    if not 0 < len(_utf8(text, "A message id")) <= MAX_ID_BYTES:
+        raise InvalidArgument(
+            f"A message id is 1 to {MAX_ID_BYTES} UTF-8 bytes, not {short_repr(text)}; nothing was sent."
+        )
+    return text
+
+
 def check_data(data: Any) -> bytes:
     """Return a snapshot's data: `bytes` that fit a Redis string."""
     if type(data) is not bytes:
@@ -251,12 +261,23 @@ def _attribute_value(name: str, value: Any) -> str:
     return text
 
 
-def check_reason(reason: Any) -> str:
-    """Return the reason for which a workflow is parked."""
-    text = _plain_text(reason, "reason")
-    if not 0 < len(_utf8(text, "reason")) <= MAX_REASON_BYTES:
+def check_timer(name: Any) -> str:
+    """Return the name of a timer, which may be empty."""
+    text = _plain_text(name, "name")
+    if len(_utf8(text, "name")) > MAX_QUEUE_BYTES or not text.isprintable():
         raise InvalidArgument(
-            f"reason is 1 to {MAX_REASON_BYTES} bytes, this one is {len(text.encode())}; nothing was sent."
+            f"The name of a timer is at most {MAX_QUEUE_BYTES} bytes of printable characters, not {short_repr(text)}; "
+            "nothing was sent."
+        )
+    return text
+
+
+def check_reason(reason: Any, least: int = 1) -> str:
+    """Return the reason for which a workflow is parked or cancelled: `least` to `MAX_REASON_BYTES` UTF-8 bytes."""
+    text = _plain_text(reason, "reason")
+    if not least <= len(_utf8(text, "reason")) <= MAX_REASON_BYTES:
+        raise InvalidArgument(
+            f"reason is {least} to {MAX_REASON_BYTES} bytes, this one is {len(text.encode())}; nothing was sent."
         )
     return text
 

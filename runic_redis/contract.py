@@ -7,6 +7,7 @@ Code that uses a store asks for capabilities, never for a class.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 
@@ -80,6 +81,31 @@ class SnapshotStore(Protocol):
 
 
 @runtime_checkable
+class MessageStore(Protocol):
+    """A store with an inbox for each workflow.
+
+    Its `append` also takes ``consumes`` and ``unless_cancelled``, as `RedisStore.append` does.
+    """
+
+    def send(self, workflow_id: str, message: Any, /) -> str:
+        """Store a message in the inbox of a workflow, wake the workflow, and return the message's id."""
+
+    def inbox(self, workflow_id: str, /, *, wait_s: float = 0.0) -> list[Any]:
+        """Return the messages that no commit has consumed, the oldest first, each with its ``body``."""
+
+
+@runtime_checkable
+class TimerStore(Protocol):
+    """A store in which a workflow can sleep. Its `append` also takes ``ends_timer``, as `RedisStore.append` does."""
+
+    def sleep(self, lease: Any, until: float | datetime | None, name: str = "", /) -> None:
+        """Release a lease until a time, and store this time as the timer of the workflow."""
+
+    def timer(self, workflow_id: str, /) -> Any:
+        """Return the timer of a workflow, with ``name``, ``until`` and ``left_s``; None if it has none."""
+
+
+@runtime_checkable
 class FactStore(Protocol):
     """A store of facts."""
 
@@ -105,6 +131,8 @@ class Capabilities:
         snapshots: save and load snapshots.
         facts: save and load facts.
         encoding: encode events and states without storing them.
+        messages: send messages to workflows, and consume them.
+        timers: let a workflow sleep.
     """
 
     stream: bool
@@ -112,6 +140,8 @@ class Capabilities:
     snapshots: bool
     facts: bool
     encoding: bool
+    messages: bool
+    timers: bool
 
 
 def capabilities(store: object) -> Capabilities:
@@ -122,4 +152,6 @@ def capabilities(store: object) -> Capabilities:
         snapshots=isinstance(store, SnapshotStore),
         facts=isinstance(store, FactStore),
         encoding=isinstance(store, EncodingStore),
+        messages=isinstance(store, MessageStore),
+        timers=isinstance(store, TimerStore),
     )

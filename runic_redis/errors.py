@@ -10,6 +10,8 @@
     │   └── CommitsLost
     ├── SnapshotConflict
     ├── WorkflowCompleted
+    ├── WorkflowCancelled
+    ├── MessageGone
     ├── LeaseHeld
     ├── LeaseLost
     ├── StoreUnavailable (ConnectionError)
@@ -198,6 +200,34 @@ class SnapshotConflict(StoreError):
 
 class WorkflowCompleted(StoreError):
     """The workflow is completed, so it takes no part in queues any more. Nothing was changed."""
+
+
+class WorkflowCancelled(StoreError):
+    """Someone has requested to cancel the workflow, and the commit was to be stored only without that.
+
+    Nothing was stored. Undo what the workflow has done so far, and record that in a commit that consumes the message.
+
+    Attributes:
+        message: the message that requests it, if the caller has read it.
+    """
+
+    def __init__(self, text: str, *, message: Any = None) -> None:
+        super().__init__(text)
+        self.message = message
+
+
+class MessageGone(StoreError):
+    """A message to consume is not in the workflow's inbox. Nothing was stored.
+
+    Another commit has consumed it, or the workflow was deleted. Read the inbox and the new events, and decide again.
+
+    Attributes:
+        id: the id of the message in the inbox.
+    """
+
+    def __init__(self, text: str, *, id: str) -> None:  # noqa: A002 - the name that it has in Message
+        super().__init__(text)
+        self.id = id
 
 
 class LeaseHeld(StoreError):

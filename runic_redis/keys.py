@@ -78,6 +78,11 @@ class Keys:
         """The key of the copy of these settings, in the slot of the first partition, which every namespace has."""
         return f"{{{self.namespace}:0}}:config"
 
+    @property
+    def hints(self) -> str:
+        """The channel of the hints that something becomes due. It is no key."""
+        return f"{{{self.namespace}}}:due"
+
     def partition(self, partition: int) -> str:
         """Return the key of one partition's hash: its counts, and the replies to retries.
 

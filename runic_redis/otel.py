@@ -51,6 +51,9 @@ _DATABASE_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _KINDS = {
     "append": SpanKind.PRODUCER,
     "append_many": SpanKind.PRODUCER,
+    "send": SpanKind.PRODUCER,
+    "request_cancel": SpanKind.PRODUCER,
+    "inbox": SpanKind.CONSUMER,
     "stream": SpanKind.CONSUMER,
     "tail": SpanKind.CONSUMER,
     "tail_many": SpanKind.CONSUMER,

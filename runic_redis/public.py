@@ -27,21 +27,24 @@ from runic_redis.errors import (
     InvalidType,
     LeaseHeld,
     LeaseLost,
+    MessageGone,
     SnapshotConflict,
     SnapshotNotFound,
     SnapshotNotSaved,
     StoreError,
     StoreUnavailable,
     UnknownEventType,
+    WorkflowCancelled,
     WorkflowCompleted,
     WorkflowNotFound,
     WriteRefused,
 )
-from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
+from runic_redis.events import CancelRequested, EventRegistry, Fact, FactRef, UnknownEvent, event, register_type
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
 from runic_redis.operations.leasing import Lease
+from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
@@ -78,6 +81,7 @@ __all__ = [
     "AsyncSubscription",
     "AsyncTail",
     "ByRecoveryTime",
+    "CancelRequested",
     "Commit",
     "CommitsLost",
     "ConfigurationError",
@@ -106,6 +110,8 @@ __all__ = [
     "Lease",
     "LeaseHeld",
     "LeaseLost",
+    "Message",
+    "MessageGone",
     "Parked",
     "Positions",
     "Projection",
@@ -129,6 +135,7 @@ __all__ = [
     "Tail",
     "UnknownEvent",
     "UnknownEventType",
+    "WorkflowCancelled",
     "WorkflowCompleted",
     "WorkflowNotFound",
     "WriteRefused",

@@ -5,13 +5,13 @@ themselves are in operations/, and drivers/ sends them to Redis.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_workflow_id
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
 from runic_redis.codec import EncodedEvents
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -35,26 +35,32 @@ from runic_redis.operations import (
     leasing,
     lifetimes,
     listing,
+    messages,
     namespace,
     parking,
     projections,
     queueing,
     reading,
+    reading_many,
     settings,
     snapshots,
     subscriptions,
     tailing,
+    timers,
     workflows,
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import life_of
+from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.timers import Timer
+from runic_redis.operations.waiting import wait_for_due
 from runic_redis.positions import Positions
 from runic_redis.protocol.effects import Operation
 from runic_redis.subscriptions import Subscription
@@ -203,6 +209,7 @@ class RedisStore:
         """
         if not self.closed:
             self.closed = True
+            self._sender.close()
             self._connected.server.close()
             for client in self._connected.others:
                 client.close()
@@ -262,6 +269,10 @@ class RedisStore:
         snapshot: bytes | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
+        consumes: Message | Sequence[Message] = (),
+        ends_timer: bool = False,
+        unless_cancelled: bool = False,
+        expires_in: float | None = None,
         attributes: Mapping[str, str | None] | None = None,
         parent: str | None = None,
         durability: Durability | None = None,
@@ -285,6 +296,12 @@ class RedisStore:
                 only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
             due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
                 `math.inf`: once it is woken. A workflow that is leased is due when its lease ends.
+            consumes: a message from `inbox`, or a list of them, that this commit answers. They are removed from the
+                inbox in the same step.
+            ends_timer: the timer that the workflow slept for is over. Sessions use it.
+            unless_cancelled: append only if there is no request to cancel in the workflow's inbox. `work` uses it.
+            expires_in: have the workflow deleted so many seconds after this commit, as `expire` does. It replaces an
+                earlier lifetime. So a workflow that is created with it is at no moment without an end.
             attributes: short texts by name, such as {"customer": "7"}, by which `list` and `count` find the workflow.
                 Each commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
             parent: the workflow that started this one, for `children`. Only the first commit of a workflow takes it.
@@ -299,6 +316,9 @@ class RedisStore:
             LeaseLost: the lease is outdated; nothing was stored.
             FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
             WorkflowCompleted: `queue` is given, and the workflow is completed; nothing was stored.
+            MessageGone: a message to consume is not in the inbox; nothing was stored.
+            WorkflowCancelled: `unless_cancelled` is given, and someone has requested to cancel the workflow; nothing
+                was stored.
             InvalidArgument: `parent` is given, and the workflow has events; or it would have too many attributes;
                 nothing was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
@@ -313,7 +333,16 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=life_of(queue=queue, due=due, attributes=attributes, parent=parent),
+                life=life_of(
+                    queue=queue,
+                    due=due,
+                    consumes=consumes,
+                    ends_timer=ends_timer,
+                    unless_cancelled=unless_cancelled,
+                    expires_in=expires_in,
+                    attributes=attributes,
+                    parent=parent,
+                ),
             ),
             durability,
             "append",
@@ -439,6 +468,27 @@ class RedisStore:
             "stream",
             workflow_id,
         )
+
+    def read_many(
+        self, items: Iterable[tuple[str, int, int | None]], *, facts: bool = False
+    ) -> list[list[Record] | StoreError]:
+        """Return the records of ranges of many workflows, in one round trip.
+
+        A range with more than 64 commits, or with megabytes of events, takes further round trips, which such ranges
+        share. In a cluster, a round trip goes to each node at the same time. Each range is read by itself: if one
+        cannot be read, its error is in the list in its place.
+
+        Args:
+            items: triples: a workflow id; the cursor after which to read, 0 for all; and the last cursor to read, None
+                for no limit.
+            facts: return the events as they were appended, with a `Fact` in place of each `FactRef`. All facts are
+                loaded together, each once, in one more round trip. Records share their values: do not change them.
+
+        Returns:
+            For each item, in order: its `Record`s, or the `StoreError` that `stream_records` raises for it. With
+            `facts`, also a `FactNotFound` or `DecodeError`, which names the fact and the event that refers to it.
+        """
+        return self.run(reading_many.read_many(self.context, items, facts=facts), "read_many")
 
     def tail(self, workflow_id: str, *, after: int = 0, wait_s: float | None = None) -> Tail[Record]:
         """Return an iterator over a workflow's events that waits for new ones.
@@ -805,6 +855,7 @@ class RedisStore:
         *,
         queues: Iterable[str] = (DEFAULT_QUEUE,),
         ttl: float = 30.0,
+        wait_s: float = 0.0,
         max_attempts: int | None = None,
     ) -> list[HeldLease]:
         """Claim workflows that are due: acquire their leases.
@@ -819,6 +870,7 @@ class RedisStore:
             limit: the largest number of workflows to claim.
             queues: the queues to claim from. A workflow that was leased and never put in a queue is in "default".
             ttl: how many seconds the leases last.
+            wait_s: how many seconds to wait for a workflow to be due, if none is.
             max_attempts: park a workflow, instead of claiming it, that was claimed this often without a commit under
                 a lease. None for no limit.
 
@@ -827,7 +879,8 @@ class RedisStore:
             commit under a lease.
         """
         claim = claiming.Claim(self.context, owner, limit, queues=queues, ttl=ttl, max_attempts=max_attempts)
-        claimed, _ = self.run(claim.look(), "claim")
+        looks = wait_for_due(self.context, claim.queues, check_seconds(wait_s, "wait_s"), claim.look)
+        claimed = self.run(looks, "claim")
         return [
             HeldLease(one.workflow_id, owner, one.token, float(ttl), one.queue, one.attempt, self) for one in claimed
         ]
@@ -852,6 +905,26 @@ class RedisStore:
                 or `math.inf`: once it is woken.
         """
         self.run(leasing.release(self.context, lease, due), "release")
+
+    def sleep(self, lease: Lease, until: float | datetime | None, name: str = "") -> None:
+        """Release a lease until a time, and store this time as the timer of the workflow.
+
+        If the lease was lost before, nothing happens. A message wakes the workflow before that time: then `timer` says
+        how much is left. `Session.sleep` does all of this for you.
+
+        Args:
+            lease: the lease.
+            until: a number of seconds from now, an aware datetime, or None: until a message wakes the workflow.
+            name: the name of the timer, to tell it from others; at most 128 bytes.
+        """
+        self.run(timers.sleep(self.context, lease, until, name), "sleep", lease.workflow_id)
+
+    def timer(self, workflow_id: str) -> Timer | None:
+        """Return the timer of a workflow, or None if it has none.
+
+        A commit with `ends_timer`, `complete`, and the next `sleep` remove it.
+        """
+        return self.run(timers.load_timer(self.context, workflow_id), "timer", workflow_id)
 
     def park(self, workflow: Lease | str, reason: str, *, durability: Durability | None = None) -> None:
         """Take a workflow out of its queue, until `unpark` puts it back.
@@ -895,24 +968,119 @@ class RedisStore:
         """
         self._write(queueing.complete(self.context, workflow_id, lease), durability, "complete", workflow_id)
 
-    def expire(self, workflow_id: str, after: float, *, durability: Durability | None = None) -> None:
-        """Have a complete workflow deleted some seconds from now, with everything stored for it except facts.
+    def expire(
+        self, workflow_id: str, after: float, *, sliding: bool = False, durability: Durability | None = None
+    ) -> None:
+        """Have a workflow deleted some seconds from now, with everything stored for it except facts.
 
         The workflow ends when the server's clock and the caller's clock have both reached that time. A clock that is
         set wrong, or a failover to a server with another clock, therefore deletes nothing early. From then on, reads no
-        longer find the workflow, and a write starts a new one. The store deletes the data when a read, a write, `list`,
-        `collect` or another `expire` meets it.
+        longer find the workflow, and a write starts a new one. A write under a lease from before raises `LeaseLost`.
+        The store deletes the data when a read, a write, `claim`, `list`, `collect` or another `expire` meets it.
+
+        The workflow may be in any state: it ends even if it is unfinished, leased or in a queue. A later call replaces
+        the lifetime; `persist` removes it.
 
         Args:
             workflow_id: the workflow.
             after: how many seconds from now.
+            sliding: whether writes extend the lifetime: the workflow is kept for so many seconds from now, and from
+                each `append`, `save`, `checkpoint` and `save_snapshot` that stores something. Other calls, such as
+                the renewal of a lease, extend nothing.
             durability: as for `append`.
 
         Raises:
             WorkflowNotFound: there is no such workflow.
-            InvalidArgument: the workflow is not complete; nothing was changed.
         """
-        self._write(lifetimes.expire(self.context, workflow_id, after), durability, "expire", workflow_id)
+        self._write(
+            lifetimes.expire(self.context, workflow_id, after, sliding=sliding), durability, "expire", workflow_id
+        )
+
+    def persist(self, workflow_id: str, *, durability: Durability | None = None) -> None:
+        """Remove the end that `expire` has set: the workflow is kept until it is deleted.
+
+        Nothing happens if the workflow has no end.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was changed.
+        """
+        self._write(lifetimes.persist(self.context, workflow_id), durability, "persist", workflow_id)
+
+    # Messages
+
+    def send(
+        self,
+        workflow_id: str,
+        message: Any,
+        *,
+        message_id: str | None = None,
+        missing: Literal["raise", "keep"] = "raise",
+        durability: Durability | None = None,
+    ) -> str:
+        """Send a workflow a message, and wake the workflow.
+
+        The message stays in the workflow's inbox until a commit consumes it. A workflow in a queue is due now; a leased
+        one is due when its lease is released. A parked workflow stays parked. A retry whose reply was lost does not
+        store the message twice.
+
+        Args:
+            workflow_id: the workflow.
+            message: an instance of a registered class, or a plain dict, without facts in it.
+            message_id: your own id for the message, of at most 512 bytes. The store knows it as long as the workflow
+                exists: a second message with the same id is not stored, even if the first one was consumed.
+            missing: if there is no such workflow, "raise" an error; or "keep" the message, which creates the workflow
+                without events and in no queue.
+            durability: as for `append`.
+
+        Returns:
+            The id of the message in the inbox; for a message that was sent before, the id that it has or had there.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was stored.
+            WorkflowCompleted: the workflow is completed; nothing was stored.
+            EncodeError: the message, or a value in it, has no encoding; nothing was sent.
+        """
+        return self._write(
+            messages.send(self.context, workflow_id, message, message_id=message_id, missing=missing),
+            durability,
+            "send",
+            workflow_id,
+        )
+
+    def request_cancel(self, workflow_id: str, reason: str = "", *, durability: Durability | None = None) -> str:
+        """Ask a workflow to end early: send it the message `CancelRequested`.
+
+        In `work`, the next `record` of the workflow's handler raises `WorkflowCancelled`. Elsewhere, the workflow reads
+        the message as any other.
+
+        Args:
+            workflow_id: the workflow.
+            reason: why; at most 4096 bytes.
+            durability: as for `append`.
+
+        Returns:
+            The id of the message in the inbox.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow; nothing was stored.
+            WorkflowCompleted: the workflow is completed; nothing was stored.
+        """
+        operation = messages.request_cancel(self.context, workflow_id, reason)
+        return self._write(operation, durability, "request_cancel", workflow_id)
+
+    def inbox(self, workflow_id: str, *, wait_s: float = 0.0) -> list[Message]:
+        """Return the messages that no commit of the workflow has consumed, the oldest first.
+
+        Args:
+            workflow_id: the workflow.
+            wait_s: how many seconds to wait for a message if there is none.
+
+        Raises:
+            WorkflowNotFound: there is no such workflow, or it was deleted during the wait.
+            UnknownEventType: a message is of a type that is not registered.
+        """
+        operation = messages.read_inbox(self.context, workflow_id, wait_s, now_s)
+        return self.run(operation, "inbox", workflow_id)
 
     # Whole workflows
 

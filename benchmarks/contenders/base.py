@@ -137,6 +137,10 @@ class Contender:
         """Run one workflow of `count` durable steps, one after the other. A step stores the event that it returns."""
         raise NotImplementedError
 
+    def run_jobs(self, count: int) -> Turn:
+        """Enqueue `count` jobs that do nothing, and have a process of one worker complete them. The cost is a job's."""
+        raise NotImplementedError
+
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
         """Save a state as of a place in the workflow."""
         raise NotImplementedError

@@ -1,7 +1,10 @@
 """This store: `RedisStore`, and `AsyncRedisStore` for tasks. Only public methods, and registered classes."""
 
+import asyncio
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -12,6 +15,7 @@ from ..events import Kind, some_events
 from ..figures import Turn
 from ..measure import one_by_one
 from .base import Contender
+from .jobs import Jobs
 
 
 class Ours(Contender):
@@ -22,12 +26,16 @@ class Ours(Contender):
         self.store: RedisStore = self.open_store(RedisStore)
         self._tasks = contextlib.AsyncExitStack()
         self._task_store: Any = None
+        self._jobs: Jobs | None = None
+        self._batches = itertools.count()
 
     def open_store(self, kind: type[Any]) -> Any:
         """Open the namespace with one of the two kinds of stores."""
         return kind.from_url(self.place.server.url, namespace=self.place.server.token, feed=False)
 
     def close(self) -> None:
+        if self._jobs is not None:
+            self._jobs.close()
         self.place.runner.run(self._tasks.aclose())
         self.store.delete_namespace()
         self.store.close()
@@ -61,6 +69,24 @@ class Ours(Contender):
         )
         self.store.release(lease)
         return taken
+
+    def run_jobs(self, count: int) -> Turn:
+        if self._jobs is None:
+            # Only cases with jobs pay for the start.
+            self.place.runner.run(self.connect_tasks())
+            program = Path(__file__).with_name("job_worker.py")
+            self._jobs = Jobs(program, (self.place.server.url, self.place.server.token), self._enqueue)
+        return self._jobs.run(count)
+
+    def _enqueue(self, count: int) -> None:
+        async def all_of_them() -> None:
+            append = self._task_store.append
+            first = next(self._batches) * count
+            await asyncio.gather(
+                *(append(f"job-{first + one}", [{"n": one}], expected_cursor=0, queue="jobs") for one in range(count))
+            )
+
+        self.place.runner.run(all_of_them())
 
     def save_snapshot(self, key: str, mark: Any, state: dict[str, Any]) -> object:
         return self.store.save_snapshot(key, mark, msgpack.packb(state))

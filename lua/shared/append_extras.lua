@@ -1,4 +1,4 @@
--- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease` and `facts` before this part.
+-- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease`, `facts` and `sliding` before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -8,14 +8,19 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
-  local next_at, next_key = at + 2 * count, refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
-  local labels = labels_of(given.A, next_key, next_at, first_key)
-  next_at, next_key = next_at + 2 * #labels, next_key + 2 * #labels
+  local messages, inbox_at = tonumber(given.r or 0), refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local expiring_at = inbox_at + (given.r and 1 or 0)
+  local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
+  local labels_at, label_key = at + 2 * count + messages, expiring_at + (given.x and 1 or 0)
+  local labels = labels_of(given.A, label_key, labels_at, first_key)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
-    time_us = tonumber(time_us), first_fact = at, labels = labels, next_at = next_at, next_key = next_key,
+    time_us = tonumber(time_us), first_fact = at, labels = labels,
+    inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
+    unless_cancelled = given.u, ends_timer = given.t, expiring = given.x and expiring, kept_ms = given.x,
+    next_at = labels_at + 2 * #labels, next_key = label_key + 2 * #labels,
   }
 end
 
@@ -30,13 +35,45 @@ local function target_error(w, extras)
     or queue_error(extras.queues, extras.target)
 end
 
+-- Return the error that keeps messages from being consumed, or nothing. Count those that ask to cancel the workflow.
+local function messages_error(w, extras)
+  extras.cancels = 0
+  -- Of no message: if the user may not use XDEL, nothing is changed.
+  local found = try('XDEL', extras.inbox, '0-0')
+  if type(found) == 'table' then return found.err end
+  if call('XLEN', extras.inbox) < (as_count(call('HGET', w.meta, 'inbox')) or 0) then return 'DAMAGED inbox' end
+  for number = 1, extras.messages do
+    local id = ARGV[extras.first_message + number - 1]
+    local entry = call('XRANGE', extras.inbox, id, id)[1]
+    if not entry then return 'MESSAGE_GONE ' .. id end
+    local fields = entry[2]
+    if fields[#fields - 1] == 'c' then extras.cancels = extras.cancels + 1 end
+  end
+end
+
+-- Remove messages from the inbox.
+local function consume_messages(w, extras)
+  for number = 1, extras.messages do
+    local id = ARGV[extras.first_message + number - 1]
+    call('XDEL', extras.inbox, id)
+  end
+  if call('HINCRBY', w.meta, 'inbox', -extras.messages) <= 0 then call('HDEL', w.meta, 'inbox', 'woken') end
+  if extras.cancels > 0 and call('HINCRBY', w.meta, 'cancel', -extras.cancels) <= 0 then
+    call('HDEL', w.meta, 'cancel')
+  end
+end
+
 -- Return the error that keeps the extras from being stored, or nothing.
 local function extras_error(w, extras, cursor)
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
   if type(found) == 'table' then return found.err end
-  found = extras.target and target_error(w, extras) or labels_error(w, extras.labels, extras.queues, cursor)
+  found = extras.expiring and try('ZCARD', extras.expiring)
+  if type(found) == 'table' then return found.err end
+  if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
+  found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
+    or labels_error(w, extras.labels, extras.queues, cursor)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end
 
@@ -58,6 +95,11 @@ local function store_extras(w, cursor, extras)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
   if extras.target then store_target(w, extras) end
+  if extras.expiring then
+    set_end(w.meta, extras.expiring, w.id, math.max(micros, extras.time_us), extras.kept_ms)
+  end
+  if extras.inbox then consume_messages(w, extras) end
+  if extras.ends_timer then call('HDEL', w.meta, 'timer') end
   store_labels(w, extras.labels)
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.

@@ -18,7 +18,8 @@ local function start_error(w, is_new, retried)
 end
 
 -- Read a workflow that is not plain, from the values of its meta hash. Return an error; or nil, its cursor, the
--- score of this write, whether it is new, and whether replies to retries are kept for it.
+-- score of this write, whether it is new, whether replies to retries are kept for it, and the function that notes the
+-- time of this write, if its lifetime may slide.
 local function read_workflow(w, meta, failure, time_us)
   local top = not meta.err and try('ZREVRANGE', w.index, 0, 0, 'WITHSCORES')
   local problem = meta.err or top.err or failure
@@ -30,7 +31,11 @@ local function read_workflow(w, meta, failure, time_us)
   local is_new, retried = not meta[2], meta[3]
   if is_over(meta[5], math.max(micros, tonumber(time_us))) then return 'END_REACHED ', cursor end
   if cursor == 0 then problem, retried = start_error(w, is_new, retried) end
-  return problem, cursor, next_score(top, micros, time_us), is_new, retried
+  local score = next_score(top, micros, time_us)
+  local function note()
+    note_touch(w.meta, call('HEXISTS', w.meta, 'sliding') == 1, score, time_us)
+  end
+  return problem, cursor, score, is_new, retried, meta[5] and note
 end
 
 -- Whether an error comes from a replica. Then the whole call fails: the sender must look for the primary.

@@ -11,6 +11,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
+from runic_redis.operations.ending import last_end
 from runic_redis.operations.labels import labels_of
 from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
@@ -22,7 +23,7 @@ from runic_redis.protocol.resp import pairs
 # The numbers in a meta hash that a description checks.
 _NUMBERS = (
     *("created", "cursor", "trimmed", "snapshot", "log", "completed", "expires", "fence", "lease_until", "lease_ms"),
-    *("parked", "attempts", "inbox"),
+    *("parked", "attempts", "inbox", "sliding", "touched"),
 )
 # The type of a larger fact is not read.
 _MOST_LABELLED = 64 * 1024
@@ -52,6 +53,7 @@ class Description(NamedTuple):
         parent: its parent, or None.
         completed: when it was completed, or None.
         expires: when it will be deleted, or None.
+        sliding_s: for how many seconds it is kept from its last write on; None if writes do not extend its lifetime.
         snapshot_cursor: the cursor of its snapshot; None if there is none.
         snapshot_time: when the snapshot was saved.
         snapshot_bytes: the size of the snapshot.
@@ -82,6 +84,7 @@ class Description(NamedTuple):
     parent: str | None
     completed: datetime | None
     expires: datetime | None
+    sliding_s: float | None
     snapshot_cursor: int | None
     snapshot_time: datetime | None
     snapshot_bytes: int
@@ -306,6 +309,8 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         for name in _NUMBERS
         if not is_cursor(meta.get(name.encode(), b"0"))
     ]
+    sliding = meta.get(b"sliding")
+    ends = last_end(meta.get(b"expires"), sliding, meta.get(b"touched"), written)
     if meta.get(b"created") == created_after:
         if snapshot is not None and is_behind(meta.get(b"snapshot"), snapshot):
             damaged.append(f"snapshot: the one at cursor {cursor_or_zero(meta.get(b'snapshot'))} is missing")
@@ -335,7 +340,8 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         attributes=labels.attributes,
         parent=labels.parent,
         completed=read_time(meta.get(b"completed")),
-        expires=read_time(meta.get(b"expires")),
+        expires=None if ends is None else read_time(b"%d" % ends),
+        sliding_s=int(sliding) / 1000 if ends is not None and sliding is not None else None,
         snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),
         snapshot_bytes=snapshot_bytes or 0,

@@ -5,27 +5,33 @@ A workflow that is trimmed or deleted while it is read is started again: its sec
 records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from math import inf
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
-from runic_redis.arguments import check_workflow_id, is_cursor
+from runic_redis.arguments import DEFAULT_QUEUE, check_queue, check_workflow_id, is_cursor
 from runic_redis.codec import event_count, fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.indexes import indexed_workflows
 from runic_redis.operations.lost_meta import is_behind, reject_leftovers
-from runic_redis.operations.records import entry_cursor, events_missing, read_cursor
+from runic_redis.operations.records import cursor_or_zero, entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation, key_command
 from runic_redis.protocol.refusals import ask, ask_all
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
 
-# The exported fields of a meta hash. A lease is not exported: it is valid on its server only.
-KEPT = ("completed", "created", "cursor", "expires", "fence", "largest", "retried", "trimmed", "trimmed_ms")
+# The exported fields of a meta hash: those that are numbers, and those that are text. A lease is not exported: it is
+# valid on its server only.
+_NUMBERS = (
+    *("attempts", "completed", "created", "cursor", "expires", "fence", "largest", "parked", "retried", "sliding"),
+    *("touched", "trimmed", "trimmed_ms"),
+)
+_TEXTS = ("parked_reason", "queue", "timer")
+KEPT = (*_NUMBERS, *_TEXTS)
 _PAGE_BYTES = 4 * 1024 * 1024
 # The scripts note the size of the largest entry only from this size on.
 _LARGE = 8192
@@ -64,6 +70,8 @@ class Exporter:
         # The digest of the present workflow's records.
         self._digest = Digest()
         self._facts: set[bytes] = set()
+        # The queue of the workflow before, which is likely that of the next one.
+        self._queue = DEFAULT_QUEUE
 
     def count(self) -> Operation[int]:
         """Return about how many workflows are to be exported."""
@@ -132,9 +140,9 @@ class Exporter:
     def _try_workflow(self, workflow_id: str) -> Operation[bool]:
         """Export a workflow. Return False if it was trimmed or deleted meanwhile."""
         keys = self._context.keys.workflow(check_workflow_id(workflow_id))
-        commands = _reading_commands(keys, workflow_id)
+        commands = _reading_commands(keys, workflow_id, self._queue)
         replies = yield from ask_all(commands)
-        (*before, saved, logged), snapshot, head, log, written, leased, refs, commits, entries, after = replies
+        (*before, saved, logged), snapshot, head, log, written, due, refs, commits, entries, after = replies
         meta = {name.decode(errors="replace"): value for name, value in pairs(head)}
         if not meta:
             yield from reject_leftovers(self._context, workflow_id)
@@ -146,11 +154,15 @@ class Exporter:
         life = [meta.get("created"), meta.get("trimmed")]
         if not before == life == after or (entries and not cursor):
             return False
+        queue = meta.get("queue", self._queue.encode()).decode()
+        if queue != self._queue:
+            self._queue = queue
+            return False
         _check_saved(keys, (saved, snapshot), (logged, log))
         self._digest = Digest()
         score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
         kept = {name: meta[name] for name in KEPT if name in meta}
-        self._add(["workflow", workflow_id, kept, score, leased is not None])
+        self._add(["workflow", workflow_id, kept, score, _due(meta, due)])
         if snapshot[2] is not None:
             self._add(["snapshot", *snapshot])
         if log is not None:
@@ -256,6 +268,35 @@ def is_entry(entry: Any) -> bool:
     return len(fields) in _FIELDS and all(map(is_cursor, entry_id.split(b"-", 1)))
 
 
+def is_kept(name: str, value: bytes) -> bool:
+    """Return whether a value can be that of a field of a meta hash that is exported."""
+    if name != "queue":
+        return is_cursor(value) if name in _NUMBERS else name in _TEXTS
+    try:
+        check_queue(value.decode())
+    except (InvalidArgument, UnicodeDecodeError):
+        return False
+    return True
+
+
+def is_queued(fields: Container[str]) -> bool:
+    """Return whether a workflow with these fields in its meta hash is in its queue."""
+    return "queue" in fields and "completed" not in fields and "parked" not in fields
+
+
+def _due(meta: dict[str, bytes], score: bytes | float | None) -> bytes | None:
+    """Return when a workflow is due in its queue, by its score there; None if it is in none.
+
+    A leased workflow is due since its lease was given or extended. One that its queue has lost is due, too.
+    """
+    if not is_queued(meta):
+        return None
+    if "lease_until" in meta:
+        until, lasts = (cursor_or_zero(meta.get(name)) for name in ("lease_until", "lease_ms"))
+        return b"%d" % max(0, until - lasts)
+    return b"%.0f" % max(0, float(score or 0))
+
+
 def _reference_score(score: bytes | float, cursor: int) -> bytes:
     """Return the score of a reference as it is exported: a commit after the cursor may have raised it."""
     number = float(score)
@@ -273,7 +314,7 @@ def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list
             f"the time of its creation is missing at the key {keys.meta!r}. Run runic-redis verify --repair."
         )
     for name in KEPT:
-        if not is_cursor(meta.get(name, b"0")):
+        if name in meta and not is_kept(name, meta[name]):
             raise DecodeError(
                 f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}. Run runic-redis verify."
             )
@@ -297,8 +338,8 @@ def _check_saved(
         raise DecodeError(f"its log is missing at the key {keys.log!r}. Restore a backup, or save another.")
 
 
-def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
-    """Return the commands that read a workflow, with the first page of its entries."""
+def _reading_commands(keys: WorkflowKeys, workflow_id: str, queue: str) -> list[Command]:
+    """Return the commands that read a workflow of a queue, with the first page of its entries."""
     return [
         # Read before the rest and after it: if both are the same, it was not deleted or trimmed in between.
         key_command("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"),
@@ -307,7 +348,7 @@ def _reading_commands(keys: WorkflowKeys, workflow_id: str) -> list[Command]:
         key_command("HGETALL", keys.meta),
         key_command("GET", keys.log),
         key_command("ZSCORE", keys.index, workflow_id),
-        key_command("ZSCORE", keys.leases, workflow_id),
+        key_command("ZSCORE", keys.queue(queue), workflow_id),
         key_command("ZSCAN", keys.refs, "0", "COUNT", str(_MEMBERS)),
         key_command("HSCAN", keys.commits, "0", "COUNT", str(_MEMBERS)),
         *_page(keys, b"-", _FIRST_ENTRIES),

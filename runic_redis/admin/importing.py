@@ -12,8 +12,8 @@ from math import isnan
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
-from runic_redis.admin.exporting import KEPT, is_entry
-from runic_redis.arguments import MAX_HASH_BYTES, check_days, check_workflow_id, is_cursor
+from runic_redis.admin.exporting import is_entry, is_kept, is_queued
+from runic_redis.arguments import DEFAULT_QUEUE, MAX_HASH_BYTES, check_days, check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
@@ -60,16 +60,19 @@ class _Workflow:
         """Return whether its records are still to be read."""
         return self.there or not self.stays
 
-    def keep(self, kept: dict[str, bytes], written: Any, unfinished: Any) -> None:
+    def keep(self, kept: dict[str, bytes], written: Any, due: Any) -> None:
         """Take the values of its first record."""
-        if "created" not in kept or not all(field in KEPT and is_cursor(value) for field, value in kept.items()):
+        if "created" not in kept or not all(is_kept(field, _bytes(value)) for field, value in kept.items()):
             raise ValueError("the fields of the workflow")
+        if is_queued(kept) is (due is None) or not (due in {None, b"inf"} or is_cursor(due)):
+            raise ValueError("when it is due")
         self.kept = kept
         score = float(kept["created"] if written is None else written)
         if isnan(score):
             raise ValueError("the time of its last write")
         self.written = f"{score:.0f}"
-        self.unfinished = bool(unfinished)
+        self.queue = self.keys.queue(kept.get("queue", DEFAULT_QUEUE.encode()).decode())
+        self.due: bytes = due or b""
 
     def with_cursors(self, kind: str, members: list[Any]) -> list[bytes]:
         """Return references or commit ids with their cursors, flat."""
@@ -332,11 +335,11 @@ class Importer:
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
         made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta)
-        sets = (keys.index, keys.leases, keys.expiring, keys.completed)
-        touched = [*workflow.gathered, *made, *sets, keys.partition, keys.feed]
+        sets = (keys.index, workflow.queue, keys.expiring, keys.completed)
+        touched = [*workflow.gathered, *made, *sets, keys.partition, keys.feed, keys.queues, keys.parked]
         arguments: list[Argument] = [
             *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
-            *("1" if workflow.unfinished else "", expires, created),
+            *(workflow.due, expires, created),
             *(part for field in kept.items() for part in field),
         ]
         call = call_script("import_workflow", touched, arguments, workflow_id=workflow.workflow_id)

@@ -36,7 +36,7 @@ _TRIES = 5
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
 _NUMBERS = (
     *("completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until", "refs"),
-    *("snapshot", "trimmed", "trimmed_ms"),
+    *("sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
 )
 
 
@@ -428,6 +428,9 @@ class WorkflowCheck:
             if scores.get(key, wanted) != wanted:
                 problem = f"its time among the {what} is {scores[key]}, and should be {wanted}"
                 self._found(problem, (key, "" if wanted is None else f"{wanted:.0f}"))
+
+        if b"sliding" in self._meta and b"expires" not in self._meta:
+            self._found("it has a lifetime that writes extend, and no end", ("meta.sliding", ""))
 
     def _judge_lives(self, left_ms: Sequence[int]) -> None:
         """Find keys that Redis would delete: the store gives no key of a workflow a time to live."""

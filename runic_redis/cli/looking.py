@@ -244,7 +244,7 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
             ("created", time_text(one.created)),
             ("last write", time_text(one.written)),
             ("completed", time_text(one.completed)),
-            ("expires", time_text(one.expires)),
+            ("expires", _expiry_text(one)),
             ("queue", printable(one.queue) if one.queue else None),
             ("due", _due_text(one)),
             ("lease", lease),
@@ -272,6 +272,12 @@ def _timer_text(one: Description) -> str | None:
     if one.timer is None:
         return None
     return printable(one.timer or "unnamed") + (f", until {time_text(one.timer_until)}" if one.timer_until else "")
+
+
+def _expiry_text(one: Description) -> str | None:
+    if one.expires is None or one.sliding_s is None:
+        return time_text(one.expires)
+    return f"{time_text(one.expires)}, {one.sliding_s:g} s after the last write"
 
 
 def _print_commits(commits: list[DecodedEntry]) -> None:

@@ -11,10 +11,11 @@ from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from runic_redis.drivers.aio_servers import Server
+from runic_redis.drivers.aio_waits import TaskPlace, Waits
 from runic_redis.drivers.event_loop import Home
 from runic_redis.drivers.redis_py import check_open, closed, failed, log, now_s, too_slow
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Operation
+from runic_redis.protocol.effects import Await, Batch, ConnectionLost, Join, Operation
 from runic_redis.protocol.following import Follow, Follower
 from runic_redis.protocol.node_queues import Queues, any_full
 from runic_redis.protocol.queue import Queue
@@ -26,6 +27,7 @@ _Send: TypeAlias = Callable[[list[Call]], Coroutine[Any, Any, list[Any]]]
 
 async def run(operation: Operation[T], sender: "Sender") -> T:
     """Run an operation and return its result."""
+    place: TaskPlace | None = None
     try:
         effect = next(operation)
         while True:
@@ -33,11 +35,18 @@ async def run(operation: Operation[T], sender: "Sender") -> T:
                 effect = operation.send(await sender.ask(effect))
             elif isinstance(effect, Await):
                 effect = operation.send(await effect.in_flight.wait())  # type: ignore[attr-defined]
+            elif isinstance(effect, Join):
+                place = TaskPlace(effect, sender.waits)
+                effect = operation.send(place)
             else:
                 effect = operation.send(_InFlight(effect.batch, sender))
     except StopIteration as stop:
         result: T = stop.value
         return result
+    except BaseException:
+        if place is not None:
+            place.cancel()
+        raise
 
 
 async def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
@@ -112,6 +121,7 @@ class Sender:
         self._most_apart = max(1, min(_MOST_APART, server.most_connections // _PART))
         self._pages = asyncio.Semaphore(self._most_apart)
         self._room = asyncio.Event()
+        self.waits = Waits(server)
         self._closed = False
         # Whether this is a copy in a child process.
         self.disowned = False
@@ -318,6 +328,7 @@ class Sender:
             self._server.drop()
         else:
             self._room.set()
+            await self.waits.close()
             tasks = [*self._drivers.values(), *self._large, *self._following.values()]
             for task in tasks:
                 task.cancel()

@@ -6,14 +6,25 @@ As for threads, commands go straight to a connection, which retries nothing, and
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.exceptions import BusyLoadingError, ResponseError
 
-from runic_redis.drivers.redis_py import FAILURES, HOLD_S, no_connection, now_s, outdated, replies_behind
+from runic_redis.drivers.redis_py import (
+    FAILURES,
+    HOLD_S,
+    check_pool,
+    exception_text,
+    no_connection,
+    now_s,
+    outdated,
+    plain_reply,
+    replies_behind,
+)
 from runic_redis.drivers.shipment import Shipment
+from runic_redis.protocol.effects import ConnectionLost
 
 
 def limit_round_trips(options: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -119,9 +130,13 @@ class Connections:
             if now_s() - since_s < HOLD_S:
                 return connection, since_s
             await self.pool.release(connection)
+        return await self.connect(), now_s()
+
+    async def connect(self) -> Any:
+        """Return a connection of the pool, in time."""
         try:
             async with asyncio.timeout(self._take_s):
-                return await self._connect(), now_s()
+                return await self._connect()
         except redis.ConnectionError as error:
             # Over a unix socket, redis.asyncio wraps the error of a server in this one.
             refusal = error.__cause__
@@ -146,6 +161,62 @@ class Connections:
         if self._held is not None:
             (connection, _), self._held = self._held, None
             await self.pool.release(connection)
+
+
+class Subscription:
+    """A connection that listens to a channel. It does not retry, unlike redis-py's `PubSub`.
+
+    Args:
+        connections: the node's connections.
+    """
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._connection: Any = None
+        self._lost: ConnectionLost | None = None
+
+    async def open(self, channel: str) -> Self:
+        """Connect and subscribe. A failure shows in the next `read`.
+
+        Raises:
+            ConfigurationError: the server rejected the login, or the connection's settings.
+        """
+        pool = self._connections.pool
+        check_pool(pool)
+        try:
+            self._connection = await self._connections.connect()
+            await self.send("SUBSCRIBE", channel)
+        except FAILURES as error:
+            self._lost = no_connection(error, pool.max_connections)
+        except BaseException:  # it was cancelled
+            await self.close()
+            raise
+        return self
+
+    async def send(self, *command: str) -> None:
+        """Send a command. A failure shows in the next `read`."""
+        try:
+            # (A health check of redis-py would take a message for its reply.)
+            await self._connection.send_command(*command, check_health=False)
+        except FAILURES as error:
+            self._lost = ConnectionLost(exception_text(error), sent=True)
+
+    async def read(self, wait_s: float) -> Any:
+        """Return the next reply or message, an `ErrorReply` or a `ConnectionLost`; None if none comes in time."""
+        if self._lost is not None:
+            return self._lost
+        try:
+            return await self._connection.read_response(timeout=wait_s, push_request=True)
+        except (ResponseError, BusyLoadingError) as error:
+            return plain_reply(error)
+        except FAILURES as error:
+            return ConnectionLost(exception_text(error), sent=True)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+            await self._connections.pool.release(self._connection)
 
 
 def drop_connections(pool: Any) -> None:

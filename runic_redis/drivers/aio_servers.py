@@ -9,10 +9,17 @@ from typing import Any, Protocol
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import ConnectionPool
 
-from runic_redis.drivers.aio_connections import Connections, drop_connection, drop_connections, limit_round_trips
-from runic_redis.drivers.redirections import REDISCOVERED, Redirections, node_name
+from runic_redis.drivers.aio_connections import (
+    Connections,
+    Subscription,
+    drop_connection,
+    drop_connections,
+    limit_round_trips,
+)
+from runic_redis.drivers.redirections import NO_NODE, REDISCOVERED, Redirections, any_node, node_name
 from runic_redis.drivers.redis_py import CLUSTER_FAILURES, NO_LIMIT, check_open, log, no_cluster, plain_reply
 from runic_redis.drivers.shipment import Shipment
+from runic_redis.errors import StoreUnavailable
 from runic_redis.protocol.rounds import Call
 
 
@@ -27,6 +34,13 @@ class Server(Protocol):
 
     async def send(self, calls: Sequence[Call], *, own_connection: bool = False) -> list[Any]:
         """Return the replies, in order: values, `ErrorReply`s, and `ConnectionLost` for those without a reply."""
+
+    async def subscribe(self, channel: str) -> Subscription:
+        """Return a new connection that listens to a channel.
+
+        Raises:
+            StoreError: the server cannot be used, or is not known yet.
+        """
 
     async def close(self) -> None:
         """Close the connections that were made for the store."""
@@ -59,6 +73,11 @@ class SingleServer:
         shipment = Shipment(calls, range(len(calls)))
         answers = await self._connections.round_trip(shipment, own_connection=own_connection)
         return [plain_reply(reply) for reply in shipment.replies(answers)]
+
+    async def subscribe(self, channel: str) -> Subscription:
+        """Return a new connection that listens to a channel."""
+        check_open(self._closed)
+        return await Subscription(self._connections).open(channel)
 
     async def close(self) -> None:
         """Reject further calls; close the client, if it was made for the store."""
@@ -118,6 +137,14 @@ class ClusterServer:
             if redirections.follow():
                 await self._rediscover()
         return redirections.replies()
+
+    async def subscribe(self, channel: str) -> Subscription:
+        """Return a new connection to any node, since each has the messages of all."""
+        check_open(self._closed)
+        node = any_node(self._client)
+        if node is None:
+            raise StoreUnavailable(NO_NODE)
+        return await Subscription(self._connections_to(node)).open(channel)
 
     def _connections_to(self, node: ClusterNode) -> Connections:
         known = self._connections.get(node.name)

@@ -10,6 +10,7 @@ A lost connection may mean that a node has failed and a replica has its slots, s
 that is still redirected after its last try gets the error TRYAGAIN: the queue then retries it after a pause.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from runic_redis.drivers.shipment import Shipment, cluster_reply
 from runic_redis.protocol.effects import ConnectionLost
 from runic_redis.protocol.rounds import Call
 
+NO_NODE = "No node of the cluster is known. Nothing was sent."
 REDISCOVERED = "The cluster was asked again which node has which slots."
 _MOST_TRIES = 5
 
@@ -30,6 +32,12 @@ def node_name(client: Any, key: str) -> str:
     except RedisClusterException:
         return ""
     return name
+
+
+def any_node(client: Any) -> Any:
+    """Return a node that a cluster client knows, each time another; None if it knows none."""
+    nodes = client.get_primaries()
+    return random.choice(nodes) if nodes else None
 
 
 class Redirections:

@@ -144,6 +144,16 @@ def no_connection(error: Exception, max_connections: int) -> ConnectionLost:
     return ConnectionLost(exception_text(error), sent=False)
 
 
+def check_pool(pool: Any) -> None:
+    """Raise an error if a pool has no connection to spare for listening.
+
+    Raises:
+        ConfigurationError: its only connection is needed for commands.
+    """
+    if pool.max_connections < 2:
+        raise ConfigurationError("The connection pool has a single connection, and listening needs one more.")
+
+
 def outdated(replies: Sequence[Any]) -> bool:
     """Whether the server is not a writable primary: the next try needs a new connection, perhaps to another server."""
     for reply in replies:  # noqa: SIM110 - on the way of every call, where a generator costs more than its work

@@ -22,8 +22,9 @@ from weakref import WeakSet
 from runic_redis.drivers.redis_py import log, now_s, too_slow
 from runic_redis.drivers.sync_reads import BatchInFlight, first_error, read
 from runic_redis.drivers.sync_servers import Pending, Server
+from runic_redis.drivers.sync_waits import ThreadPlace, Waits
 from runic_redis.errors import StoreError
-from runic_redis.protocol.effects import Await, Batch, Operation
+from runic_redis.protocol.effects import Await, Batch, Join, Operation
 from runic_redis.protocol.node_queues import Queues, any_full
 from runic_redis.protocol.queue import Queue
 from runic_redis.protocol.rounds import Call, Ticket
@@ -35,6 +36,7 @@ _Rounds: TypeAlias = list[tuple[Queue, list[Call]]]
 def run(operation: Operation[T], sender: "Sender") -> T:
     """Run an operation and return its result."""
     ahead: BatchInFlight | None = None
+    place: ThreadPlace | None = None
     try:
         effect = next(operation)
         while True:
@@ -43,6 +45,9 @@ def run(operation: Operation[T], sender: "Sender") -> T:
             elif isinstance(effect, Await):
                 ahead = None
                 effect = operation.send(effect.in_flight.wait())  # type: ignore[attr-defined]
+            elif isinstance(effect, Join):
+                place = ThreadPlace(effect, sender.waits)
+                effect = operation.send(place)
             else:
                 ahead = BatchInFlight(effect.batch, sender.server, sender.deadline_s)
                 effect = operation.send(ahead)
@@ -52,6 +57,17 @@ def run(operation: Operation[T], sender: "Sender") -> T:
             ahead.receive()
         result: T = stop.value
         return result
+    except BaseException:
+        # As in `Sender.ask`, another signal may interrupt this.
+        tries = _MOST_INTERRUPTIONS
+        while place is not None and tries:
+            tries -= 1
+            try:
+                place.cancel()
+            except BaseException:  # noqa: S112 - the first is raised below
+                continue
+            break
+        raise
 
 
 def run_within(operation: Operation[T], sender: "Sender", limit_s: float) -> T:
@@ -172,6 +188,11 @@ class Sender:
         self._tickets: set[_ThreadTicket] = set()
         # Calls that wait until a full queue has room, in order.
         self._waiting_for_room: dict[_ThreadTicket, None] = {}
+        self.waits = Waits(self.server)
+
+    def close(self) -> None:
+        """End the waits for a turn. The server, which is closed next, ends the rest."""
+        self.waits.close()
 
     def _new_queues(self) -> Queues:
         return Queues(self.deadline_s, self.server.find_node, self._wait_s)

@@ -22,9 +22,12 @@ from runic_redis.drivers.redis_py import (
     FAILURES,
     HOLD_S,
     NO_LIMIT,
+    check_pool,
+    exception_text,
     no_connection,
     now_s,
     outdated,
+    plain_reply,
     replies_behind,
 )
 from runic_redis.drivers.shipment import Shipment
@@ -205,8 +208,67 @@ class RoundTrip:
 
         If its replies have just arrived, another call may use the connection by now, and loses it.
         """
-        connected = getattr(self._connection, "_sock", None)
-        if isinstance(connected, socket.socket):
-            with suppress(OSError):
-                # (The method of a TLS socket would also end the encryption, while the thread reads.)
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        _shut_down(self._connection)
+
+
+class Subscription:
+    """A connection that listens to a channel. It does not retry, unlike redis-py's `PubSub`.
+
+    Args:
+        connections: the node's connections.
+        channel: the channel.
+
+    Raises:
+        ConfigurationError: the server rejected the login, or the connection's settings.
+    """
+
+    def __init__(self, connections: Connections, channel: str) -> None:
+        self._connections = connections
+        self._connection: Any = None
+        self._lost: ConnectionLost | None = None
+        check_pool(connections.pool)
+        try:
+            self._connection, _ = connections.take()
+        except FAILURES as error:
+            self._lost = no_connection(error, connections.pool.max_connections)
+        else:
+            self.send("SUBSCRIBE", channel)
+
+    def send(self, *command: str) -> None:
+        """Send a command. A failure shows in the next `read`."""
+        try:
+            # (A health check of redis-py would take a message for its reply.)
+            self._connection.send_command(*command, check_health=False)
+        except FAILURES as error:
+            self._lost = ConnectionLost(exception_text(error), sent=True)
+
+    def read(self, wait_s: float) -> Any:
+        """Return the next reply or message, an `ErrorReply` or a `ConnectionLost`; None if none comes in time."""
+        if self._lost is not None:
+            return self._lost
+        try:
+            if not self._connection.can_read(timeout=wait_s):
+                return None
+            return self._connection.read_response(push_request=True)
+        except (ResponseError, BusyLoadingError) as error:
+            return plain_reply(error)
+        except FAILURES as error:
+            return ConnectionLost(exception_text(error), sent=True)
+
+    def interrupt(self) -> None:
+        """From another thread: make a `read` fail that is in progress."""
+        _shut_down(self._connection)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connections.drop(self._connection)
+
+
+def _shut_down(connection: Any) -> None:
+    """Make a read fail that another thread has in progress on a connection."""
+    connected = getattr(connection, "_sock", None)
+    if isinstance(connected, socket.socket):
+        with suppress(OSError):
+            # (The method of a TLS socket would also end the encryption, while the thread reads.)
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)

@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 from redis.cluster import ClusterNode
 
-from runic_redis.drivers.redirections import REDISCOVERED, Redirections, node_name
+from runic_redis.drivers.redirections import NO_NODE, REDISCOVERED, Redirections, any_node, node_name
 from runic_redis.drivers.redis_py import CLUSTER_FAILURES, check_open, log, no_cluster, plain_reply
 from runic_redis.drivers.shipment import Shipment
-from runic_redis.drivers.sync_connections import Connections, RoundTrip, replace_locks
-from runic_redis.errors import StoreError
+from runic_redis.drivers.sync_connections import Connections, RoundTrip, Subscription, replace_locks
+from runic_redis.errors import StoreError, StoreUnavailable
 from runic_redis.protocol.rounds import Call
 
 
@@ -37,6 +37,13 @@ class Server(Protocol):
 
     def begin(self, calls: Sequence[Call]) -> Pending:
         """Send calls, and return without waiting for the replies."""
+
+    def subscribe(self, channel: str) -> Subscription:
+        """Return a new connection that listens to a channel.
+
+        Raises:
+            StoreError: the server cannot be used, or is not known yet.
+        """
 
     def forget(self) -> None:
         """In a child process: forget the connections and the locks of the parent's threads."""
@@ -72,6 +79,11 @@ class SingleServer:
         """Send the calls on one connection."""
         check_open(self._closed)
         return _SinglePending(self._connections, Shipment(calls, range(len(calls))))
+
+    def subscribe(self, channel: str) -> Subscription:
+        """Return a new connection that listens to a channel."""
+        check_open(self._closed)
+        return Subscription(self._connections, channel)
 
     def forget(self) -> None:
         """In a child process: forget the connections and the locks of the parent's threads."""
@@ -118,6 +130,14 @@ class ClusterServer:
                 check_open(self._closed)
         make_node = partial(ClusterNode, server_type="primary")
         return _ClusterPending(self, Redirections(calls, self._client, make_node))
+
+    def subscribe(self, channel: str) -> Subscription:
+        """Return a new connection to any node, since each has the messages of all."""
+        check_open(self._closed)
+        node = None if self._client is None else any_node(self._client)
+        if node is None:
+            raise StoreUnavailable(NO_NODE)
+        return Subscription(self.connections(node), channel)
 
     def connections(self, node: ClusterNode) -> Connections:
         """Return a node's connections."""

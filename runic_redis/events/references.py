@@ -1,7 +1,8 @@
 """Values in events that are stored as facts: `Fact` in an event to append, `FactRef` in a stored event."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 from runic_redis.arguments import MAX_HASH_BYTES
@@ -85,3 +86,38 @@ def checked_ref(ref: FactRef) -> FactRef:
             f"A reference to a fact is damaged: its hash takes {size} bytes; a hash takes 1 to {MAX_HASH_BYTES}."
         )
     return ref
+
+
+def with_facts(value: Any, values: Mapping[str, Any], registry: EventRegistry) -> Any:
+    """Return a value with facts in place of references; the same object if it holds none of these references."""
+    # A stack, from the inside out, because a value may nest deeper than Python can recurse. `filled` finds each result
+    # by the identity of the old part, and holds the old part too, so that no new object gets the same identity.
+    filled: dict[int, tuple[Any, Any]] = {}
+    stack: list[tuple[Any, list[Any] | None]] = [(value, None)]
+    while stack:
+        part, parts = stack.pop()
+        if parts is None:
+            parts = list(parts_of(part, registry))
+            stack.append((part, parts))
+            stack.extend((inner, None) for inner in parts if id(inner) not in filled)
+        else:
+            filled[id(part)] = part, _rebuilt(part, parts, [filled[id(inner)][1] for inner in parts], values, registry)
+    return filled[id(value)][1]
+
+
+def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, Any], registry: EventRegistry) -> Any:
+    """Return a value with new parts; the same object if the parts are the same."""
+    kind = type(value)
+    if kind is FactRef:
+        return Fact(values[value.hash]) if value.hash in values else value
+    if all(map(is_, parts, new)):
+        return value
+    if kind is dict:
+        return dict(zip(new[: len(value)], new[len(value) :], strict=True))
+    if kind is UnknownEvent:
+        return UnknownEvent(value.name, value.version, dict(zip(value.fields, new, strict=True)))
+    registered = registry.of(kind)
+    if registered is None:
+        return kind(new)
+    schema, _ = fields_of(registered, value)
+    return registry.builder(schema, "raise")([new])[0]

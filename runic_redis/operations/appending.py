@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import MAX_ATTRIBUTES, check_commit_id, check_cursor, check_data, check_workflow_id
+from runic_redis.arguments import (
+    MAX_ATTRIBUTES,
+    check_commit_id,
+    check_cursor,
+    check_data,
+    check_seconds,
+    check_workflow_id,
+)
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
@@ -14,8 +21,9 @@ from runic_redis.operations.facts import (
     fact_not_found,
     store_ahead,
 )
-from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply
+from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
 from runic_redis.operations.life import Life
+from runic_redis.operations.messages import cancel_requested, message_gone
 from runic_redis.operations.queueing import completed_error
 from runic_redis.operations.records import commits_lost
 from runic_redis.operations.settings import make_namespace
@@ -195,6 +203,8 @@ def _command(
         size += len(header) + len(payload)
     if facts:
         args += fact_arguments(context, facts)
+    if life is not None:
+        args += life.message_ids(workflow_id)
     args += further
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
@@ -228,6 +238,11 @@ def _add_extras(
         options["a" if context.slots_matter else "f"] = str(len(facts))
         touched += (keys.refs, *fact_keys(context, facts))
         size += sum(map(len, facts.values()))
+    if life is not None:
+        life.add_messages(options, touched, keys, workflow_id)
+        if life.expires_in is not None:
+            options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
+            touched.append(keys.expiring)
     return size
 
 
@@ -273,6 +288,10 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         raise fact_not_found(refusal.message)
     if refusal.code == "WORKFLOW_COMPLETED":
         raise completed_error(workflow_id, "claim")
+    if refusal.code == "MESSAGE_GONE":
+        raise message_gone(workflow_id, refusal.message)
+    if refusal.code == "CANCEL_REQUESTED":
+        raise cancel_requested(workflow_id)
     if refusal.code == "ALREADY_STARTED":
         raise InvalidArgument(
             f"parent belongs to the first commit of a workflow, and {workflow_id!r} has events. Nothing was stored. "

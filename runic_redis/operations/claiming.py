@@ -208,7 +208,8 @@ class Claim:
                     with _noting(problems):
                         raise self._problem(one, ErrorReply.parse(outcome.decode(errors="replace")), command)
         if ended:
-            yield from delete_ended(self._context, ended)
+            # Those that are not over can be claimed now.
+            tried -= (yield from delete_ended(self._context, ended)).moved
         return [claimed[one.workflow_id] for one in some if one.workflow_id in claimed]
 
     def _problem(self, one: _Due, error: ErrorReply, command: Command) -> StoreError:

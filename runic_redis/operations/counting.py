@@ -8,9 +8,9 @@ from runic_redis.operations.ending import sweep_ended
 from runic_redis.operations.filters import ALL, Filters, queue_names
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.settings import PartitionCounts, count_call
-from runic_redis.operations.states import State
+from runic_redis.operations.states import STATE_FIELDS, State, state_of
 from runic_redis.protocol.effects import Command, Operation, key_command
-from runic_redis.protocol.refusals import ask_all
+from runic_redis.protocol.refusals import ask_all, server_us
 
 
 class QueueCounts(NamedTuple):
@@ -29,14 +29,15 @@ class QueueCounts(NamedTuple):
 
 def count_matching(context: Context, filters: Filters) -> Operation[int]:
     """Return how many workflows pass the filters."""
+    left = yield from _sweep(context)
     counts = yield from _count_partitions(context, filters.queue)
     # With a lease that lasts too long, or a workflow that is over and cannot be deleted, the sizes do not tell.
-    number = None if any(one.over or one.was_set_back for one in counts) else _by_state(filters, counts)
-    if number is not None:
-        return number
-    commands = [] if any(one.over for one in counts) else _sizes(context, filters)
-    if commands:
-        return sum((yield from ask_all(commands)))
+    if not left and not any(one.was_set_back for one in counts):
+        number = _by_state(filters, counts)
+        if number is not None:
+            return number
+        if commands := _sizes(context, filters):
+            return sum((yield from ask_all(commands)))
     listing = Listing(context, filters)
     total = 0
     while page := (yield from listing.next_page()):
@@ -89,24 +90,27 @@ def count_queues(context: Context) -> Operation[dict[str, QueueCounts]]:
 def count_states(context: Context) -> Operation[dict[State, int]]:
     """Return how many workflows are in each state, without reading them.
 
-    Each partition is counted in one step. Workflows that have reached their end are deleted before.
+    Each partition is counted in one step. Workflows that have reached their end are deleted first, or not counted.
 
     Raises:
         DecodeError: a partition has lost a sorted set, or its counts.
     """
-    return _states((yield from _count_partitions(context)))
+    left = yield from _sweep(context)
+    counts = yield from _count_partitions(context)
+    totals = _states(counts)
+    metas = [context.keys.workflow(workflow_id).meta for workflow_id in left]
+    for values in (yield from ask_all([key_command("HMGET", meta, *STATE_FIELDS) for meta in metas])):
+        totals[state_of(values, counts[0].time_ms)] -= 1
+    return totals
+
+
+def _sweep(context: Context) -> Operation[list[str]]:
+    """Delete the workflows that are over. Return those that cannot be deleted."""
+    now_ms = (yield from server_us(context.keys.config)) // 1000
+    return (yield from sweep_ended(context, min(context.now_ms(), now_ms)))
 
 
 def _count_partitions(context: Context, queue: str | None = None) -> Operation[list[PartitionCounts]]:
-    """Return the counts of all partitions, once the workflows that are over are deleted."""
-    counts = yield from _ask_partitions(context, queue)
-    if any(one.over for one in counts):
-        yield from sweep_ended(context, context.now_ms())
-        counts = yield from _ask_partitions(context, queue)
-    return counts
-
-
-def _ask_partitions(context: Context, queue: str | None) -> Operation[list[PartitionCounts]]:
     queues = [] if queue is None else [queue]
     calls = [count_call(context, number, "states", queues) for number in context.keys.partition_numbers()]
     counts = [PartitionCounts(*reply) for reply in (yield from ask_all(calls))]

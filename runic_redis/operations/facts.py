@@ -49,11 +49,7 @@ def load_facts(context: Context, hashes: Iterable[Hash]) -> Operation[dict[Hash,
     found = yield from _load(context, set(wanted.values()))
     missing = [fact_hash for fact_hash, raw in wanted.items() if raw not in found]
     if missing:
-        named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in missing[:10])
-        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise FactNotFound(
-            f"No fact is stored under {named}{more}. Nothing was changed. Save them first.", hashes=missing
-        )
+        raise _missing(missing)
     return {fact_hash: _decode(context, raw, found[raw]) for fact_hash, raw in wanted.items()}
 
 
@@ -134,17 +130,51 @@ def fact_not_found(fact_hash: str) -> FactNotFound:
     )
 
 
+def load_each(context: Context, hashes: Iterable[str]) -> Operation[dict[str, Any | StoreError]]:
+    """Return the value of each fact, or the error that it cannot be loaded with, in one round trip."""
+    buckets = _by_bucket(context, (fact_hash.encode() for fact_hash in hashes))
+    commands = _reads(buckets)
+    loaded: dict[str, Any | StoreError] = {}
+    for members, command, reply in zip(buckets.values(), commands, (yield Batch(commands)), strict=True):
+        try:
+            values = answer(reply, command)
+        except StoreError as error:
+            loaded.update((raw.decode(), error) for raw in members)
+            continue
+        for raw, data in zip(members, values, strict=True):
+            fact_hash = raw.decode()
+            try:
+                loaded[fact_hash] = _missing([fact_hash]) if data is None else _decode(context, raw, data)
+            except DecodeError as error:
+                loaded[fact_hash] = error
+    return loaded
+
+
+def _missing(hashes: Sequence[Any]) -> FactNotFound:
+    named = ", ".join(f"{short_repr(fact_hash, 100)}" for fact_hash in hashes[:10])
+    more = f" and {len(hashes) - 10} more" if len(hashes) > 10 else ""
+    return FactNotFound(f"No fact is stored under {named}{more}. Nothing was changed. Save them first.", hashes=hashes)
+
+
 def _load(context: Context, hashes: Iterable[bytes]) -> Operation[dict[bytes, bytes]]:
     """Return the stored bytes of facts by hash, without those that are missing."""
+    buckets = _by_bucket(context, hashes)
+    found: dict[bytes, bytes] = {}
+    for members, reply in zip(buckets.values(), (yield from ask_all(_reads(buckets))), strict=True):
+        found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
+    return found
+
+
+def _by_bucket(context: Context, hashes: Iterable[bytes]) -> dict[str, list[bytes]]:
+    """Return hashes of facts by the keys of their buckets."""
     buckets: dict[str, list[bytes]] = {}
     for raw in hashes:
         buckets.setdefault(context.keys.fact(raw)[0], []).append(raw)
-    commands = [key_command("HMGET", bucket, *members) for bucket, members in buckets.items()]
-    replies = yield from ask_all(commands)
-    found: dict[bytes, bytes] = {}
-    for members, reply in zip(buckets.values(), replies, strict=True):
-        found.update((raw, data) for raw, data in zip(members, reply, strict=True) if data is not None)
-    return found
+    return buckets
+
+
+def _reads(buckets: Mapping[str, Sequence[bytes]]) -> list[Command]:
+    return [key_command("HMGET", bucket, *members) for bucket, members in buckets.items()]
 
 
 def _encode(context: Context, fact_hash: str | bytes, value: Any) -> tuple[bytes, bytes]:

@@ -89,7 +89,9 @@ def leased_reply(reply: Any, workflow_id: str) -> Any:
     """
     if isinstance(reply, ErrorReply) and reply.code == "LEASE_LOST":
         owner = unquote(reply.message, errors="replace") or None
-        now = "it has no owner now" if owner is None else f"{owner!r:.600} has it now"
+        now = f"{owner!r:.600} has it now"
+        if owner is None:
+            now = "it was released, or the workflow was deleted or has expired"
         outcome = "Nothing was written"
         if reply.unsure:
             outcome = "An earlier try had no answer, and may have been carried out before the lease was lost"
@@ -128,17 +130,22 @@ def renew(context: Context, lease: Lease) -> Operation[None]:
     """Renew a lease: it lasts for its full time from now on."""
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
-    arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id)]
+    arguments = [lease.workflow_id, lease_argument(lease, lease.workflow_id), context.now_us()]
     touched = [keys.meta, keys.leases, keys.queues, keys.queue(lease.queue)]
     reply = yield from write(context, call_script("renew", touched, arguments, workflow_id=lease.workflow_id))
     leased_reply(reply, lease.workflow_id)
 
 
-def release(context: Context, lease: Lease, due: float | datetime | None = None, timer: str = "") -> Operation[None]:
-    """Release a lease, and set when the workflow is due. Nothing happens if the lease was lost."""
+def release(
+    context: Context, lease: Lease, due: float | datetime | None = None, timer: str | None = None
+) -> Operation[None]:
+    """Release a lease, and set when the workflow is due. Nothing happens if the lease was lost.
+
+    With the name of a timer, the workflow has this timer until then.
+    """
     check_lease(lease)
     keys = context.keys.workflow(lease.workflow_id)
-    arguments = [lease.workflow_id, str(lease.token), check_due(due), timer]
+    arguments = [lease.workflow_id, str(lease.token), check_due(due), "" if timer is None else f" {timer}"]
     touched = [keys.meta, keys.leases, keys.queues, keys.queue(lease.queue)]
     yield from write(context, call_script("release", touched, arguments, workflow_id=lease.workflow_id))
 

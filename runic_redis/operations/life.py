@@ -1,13 +1,16 @@
 """The parts of a commit that change the life of its workflow, and not its events."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import check_attributes, check_due, check_queue, check_workflow_id
-from runic_redis.errors import InvalidArgument
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.messages import Message
 from runic_redis.protocol.effects import Argument
+
+_YES = "1"
 
 
 class Life(NamedTuple):
@@ -16,12 +19,20 @@ class Life(NamedTuple):
     Attributes:
         queue: the queue to put it in.
         due: when it is due there.
+        consumes: the messages to consume.
+        ends_timer: whether the workflow's timer is over.
+        unless_cancelled: whether a request to cancel the workflow rejects the commit.
+        expires_in: for how many seconds it is kept from the commit on.
         attributes: the attributes to set; None removes one.
         parent: its parent.
     """
 
     queue: str | None = None
     due: float | datetime | None = None
+    consumes: Message | Sequence[Message] = ()
+    ends_timer: bool = False
+    unless_cancelled: bool = False
+    expires_in: float | None = None
     attributes: Mapping[str, str | None] | None = None
     parent: str | None = None
 
@@ -46,6 +57,33 @@ class Life(NamedTuple):
             touched[-1] = target
         touched.append(target)
 
+    def add_messages(
+        self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, workflow_id: str
+    ) -> None:
+        """Add the options and keys for the messages to consume, the timer, and the request to cancel."""
+        if count := len(self.message_ids(workflow_id)):
+            options["r"] = str(count)
+            touched.append(keys.inbox)
+        if self.ends_timer:
+            options["t"] = _YES
+        if self.unless_cancelled:
+            options["u"] = _YES
+
+    def message_ids(self, workflow_id: str) -> list[str]:
+        """Return the ids in the inbox of the messages to consume, each once."""
+        consumes = [self.consumes] if isinstance(self.consumes, Message) else self.consumes
+        if not isinstance(consumes, list | tuple) or not all(isinstance(one, Message) for one in consumes):
+            raise InvalidType(
+                f"consumes is a Message of the inbox, or a list of them, not {short_repr(consumes)}; nothing was sent."
+            )
+        for one in consumes:
+            if one.workflow_id != workflow_id:
+                raise InvalidArgument(
+                    f"The message {one.id} is for the workflow {one.workflow_id!r}, not for {workflow_id!r}; nothing "
+                    "was sent."
+                )
+        return list(dict.fromkeys(one.id for one in consumes))
+
     def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[Argument]:
         """Add the attributes and the parent to the options and keys of a commit. Return its further arguments."""
         arguments: list[Argument] = []
@@ -64,4 +102,5 @@ class Life(NamedTuple):
 
 def life_of(**arguments: Any) -> Life | None:
     """Return the arguments that change the life of a workflow; None if none is given."""
-    return Life(**arguments) if any(value is not None for value in arguments.values()) else None
+    is_given = any(not (value is None or value is False or value == ()) for value in arguments.values())
+    return Life(**arguments) if is_given else None

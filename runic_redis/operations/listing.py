@@ -80,7 +80,7 @@ class _Set:
         counts = (str(self._count), str(len(self._at_score)))
         return call_script("list", self._touched, [order, begin, self._last, *counts, self._of.field, str(time_ms)])
 
-    def receive(self, asked: int, page: Sequence[Any], ended: set[str]) -> None:
+    def receive(self, asked: int, page: Sequence[Any], over: set[str]) -> None:
         pairs = scored_ids(page, self._of.key)
         self.more = len(pairs) == asked and not self._is_beyond(pairs[-1][1])
         self._count = min(self._count * 2, _LAST_PAGE)
@@ -93,7 +93,7 @@ class _Set:
             self._last = workflow_id
             place = Place(score, self.partition, workflow_id)
             is_wanted = self._below is None or self._below.is_before(place, rising=self._rising)
-            if is_wanted and not self._is_beyond(score) and workflow_id not in ended:
+            if is_wanted and not self._is_beyond(score) and workflow_id not in over:
                 self.read.append(place)
 
     def _is_beyond(self, score: float) -> bool:
@@ -189,15 +189,12 @@ class Listing:
         low = [(number, one) for number, one in enumerate(self._sets) if one.runs_low]
         replies = yield from ask_all([one.command(self._context.now_ms()) for _, one in low])
         self._starved = False
-        all_ended: set[str] = set()
-        for (number, one), (asked, page, ids) in zip(low, replies, strict=True):
-            ended = {workflow_id.decode(errors="replace") for workflow_id in ids}
-            one.receive(asked, page, ended)
-            all_ended |= ended
+        ended = {one.decode(errors="replace") for _, _, ids in replies for one in ids}
+        over = (yield from delete_ended(self._context, sorted(ended))).over if ended else set()
+        for (number, one), (asked, page, _) in zip(low, replies, strict=True):
+            one.receive(asked, page, over)
             if not one.queued:
                 self._queue(number)
-        if all_ended:
-            yield from delete_ended(self._context, sorted(all_ended))
 
     def _queue(self, number: int) -> None:
         """Queue the next workflow of a set. Without one, read more of the set before the order is known."""

@@ -37,6 +37,8 @@ _LAST_MS = 2**64 - 1
 # The first page is small, for readers of a few events. Later pages aim at a size in bytes. Only the size of the page
 # before is known, so the number of entries is bounded, too; and by the size of the largest entry, if any is large.
 _FIRST_ENTRIES = 8
+# The first page of a reader whose events are all wanted, and at once.
+_FIRST_ENTRIES_OF_WHOLE = 64
 _PAGE_BYTES = 1024 * 1024
 _MOST_PAGE_BYTES = 8 * 1024 * 1024
 _PAGE_GROWTH = 8
@@ -69,6 +71,8 @@ class Reader:
         since: read only commits from this time on; None for all.
         reverse: read the newest event first.
         records: return `Record`s instead of events.
+        whole: all events are read at once, together with those of other readers. The first page is larger, and no page
+            is read ahead.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Reader:
         since: datetime | None = None,
         reverse: bool = False,
         records: bool = False,
+        whole: bool = False,
     ) -> None:
         self._context = context
         self.workflow_id = check_workflow_id(workflow_id)
@@ -91,7 +96,8 @@ class Reader:
         self._reverse = reverse
         self._records = records
         self._created: bytes | None = None
-        self._count = _FIRST_ENTRIES
+        self._whole = whole
+        self._count = _FIRST_ENTRIES_OF_WHOLE if whole else _FIRST_ENTRIES
         # The events that are still to be read have cursors from _low + 1 to _high.
         self._low = self._high = 0
         # The cursor when the reader was opened, and whether an event was read since.
@@ -222,6 +228,8 @@ class Reader:
             # They existed when the page was requested.
             raise self._gap(self._low, self._high)
         self._receive(entries)
+        if self._whole:
+            return
         full = str(len(entries)) == batch.commands[0].args[-1]
         if full and (self._reverse or entry_cursor(entries[-1], self._keys.events) < self._high):
             batch = self._page()

@@ -191,7 +191,6 @@ class PartitionCounts(NamedTuple):
         done: how many are in the set of these.
         queued: how many are in queues, as these are counted.
         running: with "states", how many leases run.
-        over: with "states", how many workflows have reached their end and are not deleted yet.
         was_set_back: 1 if a lease was given at a later time than now, by the server's clock; else 0.
         time_ms: the server's time, in milliseconds since 1970.
         by_queue: with "states", for each queue that the call names, how many workflows it has, how many of these are
@@ -207,7 +206,6 @@ class PartitionCounts(NamedTuple):
     done: int
     queued: int
     running: int
-    over: int
     was_set_back: int
     time_ms: int
     by_queue: list[tuple[int, int, bytes]]
@@ -237,7 +235,7 @@ def count_call(
         queues: with "states", the queues to count one by one.
     """
     keys = context.keys
-    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number), keys.expiring(number)]
+    sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]
     feed = keys.feed(number) if keys.has_feed else keys.index(number)
     return call_script(
         "count",
@@ -245,7 +243,7 @@ def count_call(
             *(keys.partition(number), *sets, feed, keys.queues(number), keys.leases(number)),
             *(keys.queue(number, name) for name in queues),
         ],
-        [mode, str(context.now_ms())],
+        [mode],
     )
 
 

@@ -118,6 +118,23 @@ class Await:
 
 
 @dataclass(slots=True)
+class Join:
+    """Join those that wait for queues. The driver sends back a place in a line (hints.py); an `Await` of it waits.
+
+    The reply to that is whether to look now; otherwise the time is over.
+
+    Attributes:
+        channel: the channel of the hints.
+        queues: the names of the queues.
+        wait_s: the longest time to wait.
+    """
+
+    channel: str
+    queues: Sequence[str]
+    wait_s: float
+
+
+@dataclass(slots=True)
 class ErrorReply:
     """A reply by which the server rejects a command.
 
@@ -206,7 +223,7 @@ class ConnectionLost:
     closed: bool = False
 
 
-Effect: TypeAlias = Batch | Begin | Await
+Effect: TypeAlias = Batch | Begin | Await | Join
 Operation: TypeAlias = Generator[Effect, Any, T]
 
 

@@ -72,6 +72,12 @@ _EARLIER_TRY = "An earlier try had no reply: whether it was carried out is not k
 _TROUBLE = frozenset({ErrorReply, ConnectionLost, Unconfirmed})
 
 
+def back_off_s(failures: int) -> float:
+    """Return the longest pause after so many failures in a row."""
+    # (A float has no room for 2 to the power of some thousand failures.)
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(failures, 60))
+
+
 class Queue:
     """The requests that wait to be sent to one node. Not for two threads at once.
 
@@ -349,7 +355,7 @@ class Queue:
                 news = f"Redis fails ({reason}). Commands are retried, each for {self._deadline_s:g} s."
             self._reason = reason
             self._failures += 1
-            longest = min(_LONGEST_PAUSE_S, self._deadline_s / 8, _FIRST_PAUSE_S * 2**self._failures)
+            longest = min(self._deadline_s / 8, back_off_s(self._failures))
             # A pause does not outlast a deadline; nor does a crowd with many deadlines shorten it to nothing.
             due_s = min(request.first_s for request in again if request.first_s is not None) + self._deadline_s
             self.resume_s = now_s + min(longest * random.uniform(0.5, 1), max(_FIRST_PAUSE_S, due_s - now_s))

@@ -17,6 +17,7 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, 
 _NAMED = frozenset(
     {
         "ALREADY_STARTED",
+        "CANCEL_REQUESTED",
         "COMMIT_UNSURE",
         "CURSOR_CONFLICT",
         "END_REACHED",
@@ -28,8 +29,8 @@ _NAMED = frozenset(
         "LEASE_HELD",
         "LEASE_LOST",
         "LOOK_AGAIN",
+        "MESSAGE_GONE",
         "NEW_PARTITION",
-        "NOT_COMPLETE",
         "OTHER_KEY",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",

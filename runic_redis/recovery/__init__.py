@@ -9,7 +9,7 @@ on a store for asyncio. These use only the capabilities of a store (see `runic_r
 from runic_redis.recovery.policies import ByRecoveryTime, EveryBytes, EveryEvents, Since, SnapshotPolicy
 from runic_redis.recovery.projections import AsyncProjection, Projection, async_projection, projection
 from runic_redis.recovery.resolving import AsyncFactResolver, FactResolver
-from runic_redis.recovery.session_core import Recovery
+from runic_redis.recovery.session_options import Recovery
 from runic_redis.recovery.sessions import AsyncSession, Session, async_session, session
 
 __all__ = [

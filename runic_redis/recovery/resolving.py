@@ -5,16 +5,14 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import is_
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
 from typing import Any
 
 from runic_redis.arguments import check_count
 from runic_redis.errors import DecodeError, FactNotFound, InvalidType, short_repr
-from runic_redis.events import EventRegistry, Fact, FactRef, UnknownEvent, default_registry, parts_of, refs_in
-from runic_redis.events.event_types import fields_of
-from runic_redis.events.references import checked_ref
+from runic_redis.events import EventRegistry, Fact, FactRef, default_registry, parts_of, refs_in
+from runic_redis.events.references import checked_ref, with_facts
 from runic_redis.recovery.steps import Steps, StoreCall, run_steps, run_steps_async
 
 Hot = Callable[[Any, FactRef], bool]
@@ -79,7 +77,7 @@ class _Resolver:
                     ) from error
             raise
         return [
-            _filled(event, {fact_hash: values[fact_hash] for fact_hash in hashes}, self._registry)
+            with_facts(event, {fact_hash: values[fact_hash] for fact_hash in hashes}, self._registry)
             for event, hashes in zip(events, hot_hashes, strict=True)
         ]
 
@@ -174,41 +172,6 @@ class AsyncFactResolver(_Resolver):
     async def rehydrate(self, events: Iterable[Any], hot: Hot | None = None) -> list[Any]:
         """Return events with a `Fact` in place of each hot reference; see `FactResolver.rehydrate`."""
         return await run_steps_async(self._rehydrate_steps(events, hot), self._store)
-
-
-def _filled(value: Any, values: Mapping[str, Any], registry: EventRegistry) -> Any:
-    """Return a value with facts in place of references; the same object if it holds none of these references."""
-    # A stack, from the inside out, because a value may nest deeper than Python can recurse. `filled` finds each result
-    # by the identity of the old part, and holds the old part too, so that no new object gets the same identity.
-    filled: dict[int, tuple[Any, Any]] = {}
-    stack: list[tuple[Any, list[Any] | None]] = [(value, None)]
-    while stack:
-        part, parts = stack.pop()
-        if parts is None:
-            parts = list(parts_of(part, registry))
-            stack.append((part, parts))
-            stack.extend((inner, None) for inner in parts if id(inner) not in filled)
-        else:
-            filled[id(part)] = part, _rebuilt(part, parts, [filled[id(inner)][1] for inner in parts], values, registry)
-    return filled[id(value)][1]
-
-
-def _rebuilt(value: Any, parts: list[Any], new: list[Any], values: Mapping[str, Any], registry: EventRegistry) -> Any:
-    """Return a value with new parts; the same object if the parts are the same."""
-    kind = type(value)
-    if kind is FactRef:
-        return Fact(values[value.hash]) if value.hash in values else value
-    if all(map(is_, parts, new)):
-        return value
-    if kind is dict:
-        return dict(zip(new[: len(value)], new[len(value) :], strict=True))
-    if kind is UnknownEvent:
-        return UnknownEvent(value.name, value.version, dict(zip(value.fields, new, strict=True)))
-    registered = registry.of(kind)
-    if registered is None:
-        return kind(new)
-    schema, _ = fields_of(registered, value)
-    return registry.builder(schema, "raise")([new])[0]
 
 
 def _size(value: Any, registry: EventRegistry) -> int:

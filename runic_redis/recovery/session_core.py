@@ -4,11 +4,12 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from datetime import datetime
 from inspect import iscoroutinefunction
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic
 
-from runic_redis.arguments import check_count, check_data
+from runic_redis.arguments import check_count, check_data, check_due
 from runic_redis.codec import MAX_COMMIT_BYTES, Codec
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
@@ -19,20 +20,29 @@ from runic_redis.errors import (
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
+    LeaseLost,
+    MessageGone,
     SnapshotNotFound,
     SnapshotNotSaved,
     StoreError,
+    WorkflowCancelled,
     WorkflowNotFound,
     WriteRefused,
     reason,
-    short_repr,
 )
 from runic_redis.events import default_registry
-from runic_redis.recovery.policies import EveryBytes, Since, SnapshotPolicy, check_policy
+from runic_redis.recovery.policies import EveryBytes, Since, check_policy
+from runic_redis.recovery.session_options import (
+    Asleep,
+    Recovery,
+    SessionOptions,
+    State,
+    check_build_log,
+    cycles_per_checkpoint,
+)
 from runic_redis.recovery.steps import Steps, StoreCall
+from runic_redis.recovery.waking import cancel_request, cancelled_error, sleeps_on
 
-State = TypeVar("State")
-Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
 _log = logging.getLogger("runic_redis.recovery")
 # The time to read one event, until a recovery of at least `_MEASURED_FROM` events has measured it.
 _READ_S = 0.00001
@@ -46,37 +56,6 @@ _ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which 
 _INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
 _NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
 _OVER = "is over." + _ENTER_ANOTHER
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """The recovery of a session.
-
-    Attributes:
-        cursor: the cursor after recovery.
-        snapshot_cursor: the cursor of the snapshot that recovery started from; None without a snapshot.
-        replayed: the number of events that recovery applied.
-        seconds: the duration.
-        snapshot_problem: why the stored snapshot could not be read; None if there was no such problem.
-    """
-
-    cursor: int
-    snapshot_cursor: int | None
-    replayed: int
-    seconds: float
-    snapshot_problem: str | None
-
-
-class SessionOptions(NamedTuple, Generic[State]):
-    """The keyword arguments of `session`."""
-
-    checkpoint: Checkpoint
-    snapshots: SnapshotPolicy | None
-    dumps: Callable[[State], bytes] | None
-    loads: Callable[[bytes], State] | None
-    keep: int | None
-    lease: Any
-    build_log: Sequence[Any]
 
 
 class SessionCore(Generic[State]):
@@ -98,10 +77,10 @@ class SessionCore(Generic[State]):
                     f"{name} is a coroutine function. A session does not await it, so the state would be a coroutine. "
                     "Nothing was recovered. Pass a plain function, which returns the state."
                 )
-        self._workflow_id = workflow_id
+        self.workflow_id = workflow_id
         self._apply = apply
         self._can = capabilities(store)
-        self._every = _cycles_per_checkpoint(options.checkpoint)
+        self._every = cycles_per_checkpoint(options.checkpoint)
         self._policy = check_policy(options.snapshots, "snapshots")
         self._by_bytes = isinstance(options.snapshots, EveryBytes)
         # A store that cannot encode ahead of an append gets the events themselves.
@@ -113,7 +92,16 @@ class SessionCore(Generic[State]):
         self._keep = None if options.keep is None else check_count(options.keep, "keep")
         if options.lease is not None and not self._can.cursors:
             raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
+        self.lease = options.lease
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
+        # Whether a request to cancel is to be raised; and the messages that the next commit consumes.
+        self._unless_cancelled = options.unless_cancelled
+        self._consumes: list[Any] = []
+        # Whether the next commit ends the workflow's timer, because `sleep` has returned.
+        self._ends_timer = False
+        self.is_asleep = False
+        # The error that has shown that other writers have changed the workflow.
+        self.overtaken: StoreError | None = None
         self.state: State = initial() if callable(initial) else initial
         self.cursor = 0
         self.recovery: Recovery | None = None
@@ -121,7 +109,7 @@ class SessionCore(Generic[State]):
         # The encoded size of the pending events, and their encoding if they were recorded in one call.
         self._pending_bytes = 0
         self._encoded: Any = None
-        self._build_log = _checked_build_log(options.build_log)
+        self._build_log = check_build_log(options.build_log)
         # Whether to verify the state after the next events: a new workflow's initial state often has another type.
         self._checks_next_state = False
         self._log: list[Any] = []
@@ -140,7 +128,7 @@ class SessionCore(Generic[State]):
         """Recover the state and the cursor of the workflow."""
         if self._entered:
             raise StoreError(
-                f"The session of the workflow {self._workflow_id!r} has been entered before, and its state may be "
+                f"The session of the workflow {self.workflow_id!r} has been entered before, and its state may be "
                 "outdated. Nothing was recovered. Make another session, and enter that."
             )
         self._entered = True
@@ -148,12 +136,12 @@ class SessionCore(Generic[State]):
         snapshot_cursor, problem = yield from self._load_snapshot()
         try:
             if self._can.cursors:
-                yield StoreCall("stream_records", (self._workflow_id,), {"after": self.cursor}, self._replay_record)
+                yield StoreCall("stream_records", (self.workflow_id,), {"after": self.cursor}, self._replay_record)
             elif self._can.stream:
-                yield StoreCall("stream", (self._workflow_id,), take=self._replay_event)
+                yield StoreCall("stream", (self.workflow_id,), take=self._replay_event)
             else:
                 with suppress(LookupError):  # a store with `save` and `load` only need not raise `WorkflowNotFound`
-                    self._log = list((yield StoreCall("load", (self._workflow_id,))))
+                    self._log = list((yield StoreCall("load", (self.workflow_id,))))
                 for event in self._log:
                     self._replay_event(event)
         except WorkflowNotFound:
@@ -162,7 +150,7 @@ class SessionCore(Generic[State]):
             if problem is None:
                 raise
             raise DecodeError(
-                f"The snapshot of the workflow {self._workflow_id!r} cannot be read ({problem}), and the events that "
+                f"The snapshot of the workflow {self.workflow_id!r} cannot be read ({problem}), and the events that "
                 f"it covers have been trimmed: the first stored event is {error.first}. Nothing was changed. Read it "
                 "with the loads that fits its dumps."
             ) from error
@@ -185,7 +173,7 @@ class SessionCore(Generic[State]):
         if not (self._can.snapshots and self._can.cursors):
             return None, None  # without cursors, the events after a snapshot are not known
         try:
-            cursor, data = yield StoreCall("load_snapshot", (self._workflow_id,))
+            cursor, data = yield StoreCall("load_snapshot", (self.workflow_id,))
             self.state = self._loads(data)
         except SnapshotNotFound:
             return None, None
@@ -193,7 +181,7 @@ class SessionCore(Generic[State]):
             if isinstance(error, StoreError) and not isinstance(error, DecodeError | IncompatibleEvent):
                 raise
             problem = f"{type(error).__name__}: {reason(error)}"
-            _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self._workflow_id, problem)
+            _log.warning("The snapshot of the workflow %r cannot be read (%s): replaying.", self.workflow_id, problem)
             return None, problem
         self.cursor = cursor
         return cursor, None
@@ -208,13 +196,34 @@ class SessionCore(Generic[State]):
         if self._by_bytes:
             self._since.event_bytes += self._size([event])
 
-    def record(self, events: Sequence[Any]) -> Steps[None]:
+    def record(self, events: Sequence[Any], consumes: Any = None) -> Steps[None]:
         """Apply events, and persist them if a checkpoint is due."""
         self._require_usable()
+        messages = self._checked_messages(consumes)
+        before = self.state, len(self.pending), self._pending_bytes, len(self._consumes), replace(self._since)
         self._accept(events)
+        self._consumes += messages
         self._cycles += 1
         if self._every and self._cycles % self._every == 0:
-            yield from self.checkpoint()
+            try:
+                yield from self.checkpoint()
+            except WorkflowCancelled:
+                # Nothing was stored, and the session can go on.
+                self.state, pending, self._pending_bytes, consumed, self._since = before
+                del self.pending[pending:], self._consumes[consumed:]
+                self._encoded = None
+                raise
+
+    def _checked_messages(self, consumes: Any) -> list[Any]:
+        """Return the messages that a record consumes, as a list."""
+        if consumes is None:
+            return []
+        self._require(can=self._can.messages and self._can.cursors, what="consumes", it_has="inboxes")
+        return [consumes] if hasattr(consumes, "body") else list(consumes)
+
+    def _require(self, *, can: bool, what: str, it_has: str) -> None:
+        if not can:
+            raise InvalidArgument(f"{what} cannot be used: the store has no {it_has}. Nothing was recorded.")
 
     def _accept(self, events: Sequence[Any]) -> None:
         """Apply events and add them to the pending events. If an event is rejected, nothing changes."""
@@ -261,7 +270,7 @@ class SessionCore(Generic[State]):
     def checkpoint(self) -> Steps[None]:
         """Persist the pending events."""
         self._require_usable()
-        if not self.pending:
+        if not (self.pending or self._consumes):
             return
         events = list(self.pending) if self._encoded is None else self._encoded
         snapshot, failure = self._snapshot_due()
@@ -271,22 +280,32 @@ class SessionCore(Generic[State]):
                 too_large = yield from self._append_at_cursor(events, snapshot)
                 failure = failure or too_large
             elif self._can.stream:
-                yield StoreCall("append", (self._workflow_id, events))
+                yield StoreCall("append", (self.workflow_id, events))
                 self.cursor += len(events)
             else:
-                yield StoreCall("save", (self._workflow_id, [*self._log, *events]))
+                yield StoreCall("save", (self.workflow_id, [*self._log, *events]))
                 self._log += events
                 self.cursor += len(events)
         except EncodeError:  # an event changed after it was recorded; nothing was sent
             self._problem = None
             raise
+        except WorkflowCancelled as error:
+            request = cancel_request((yield from self._messages()))
+            self._unless_cancelled = False
+            self._problem = None
+            raise cancelled_error(self.workflow_id, request) from error
+        except (CursorConflict, LeaseLost, MessageGone) as error:
+            self.overtaken = error
+            raise
         self.pending.clear()
+        self._consumes.clear()
+        self._ends_timer = False
         self._pending_bytes = 0
         self._encoded = None
         self._problem = None
         if failure is not None:
             raise SnapshotNotSaved(
-                f"The events of the workflow {self._workflow_id!r} are stored up to cursor {self.cursor}, but the "
+                f"The events of the workflow {self.workflow_id!r} are stored up to cursor {self.cursor}, but the "
                 f"snapshot that was due is not saved: {_failure_text(failure)}. Do not record the events again. The "
                 "session retries the snapshot at its next checkpoint. " + _REMEDY,
                 cursor=self.cursor,
@@ -294,16 +313,16 @@ class SessionCore(Generic[State]):
         if snapshot is not None:
             self._since = Since()
             if self._keep is not None:
-                yield StoreCall("trim", (self._workflow_id,), {"keep": self._keep, **self._by_lease})
+                yield StoreCall("trim", (self.workflow_id,), {"keep": self._keep, **self._by_lease})
 
     def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
         """Append events at the known cursor, with the snapshot unless the server rejects its size."""
         too_large = None
         while True:
-            options = {"expected_cursor": self.cursor, **self._by_lease}
+            options = {"expected_cursor": self.cursor, **self._by_lease, **self._life()}
             with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
             try:
-                self.cursor = yield StoreCall("append", (self._workflow_id, events), {**options, **with_snapshot})
+                self.cursor = yield StoreCall("append", (self.workflow_id, events), {**options, **with_snapshot})
             except WriteRefused as error:
                 if error.code != "TOO_LARGE" or not with_snapshot:
                     raise
@@ -315,6 +334,15 @@ class SessionCore(Generic[State]):
             else:
                 return too_large
 
+    def _life(self) -> dict[str, Any]:
+        """Return the arguments of an append that are about messages and the timer."""
+        life: dict[str, Any] = {"consumes": list(self._consumes)} if self._consumes else {}
+        if self._ends_timer:
+            life["ends_timer"] = True
+        if self._unless_cancelled:
+            life["unless_cancelled"] = True
+        return life
+
     def _has_nothing_new(self, cursor: int) -> Steps[bool]:
         """Return whether upcasters read all events from here to a cursor as no events."""
         if cursor <= self.cursor:
@@ -322,7 +350,7 @@ class SessionCore(Generic[State]):
         found: list[Any] = []
         try:
             yield StoreCall(
-                "stream_records", (self._workflow_id,), {"after": self.cursor, "until": cursor}, found.append
+                "stream_records", (self.workflow_id,), {"after": self.cursor, "until": cursor}, found.append
             )
         except (WorkflowNotFound, EventsTrimmed):
             return False
@@ -348,7 +376,7 @@ class SessionCore(Generic[State]):
             self._dump(state)
         except Exception as error:  # dumps may raise anything
             raise EncodeError(
-                f"The state of the workflow {self._workflow_id!r} cannot be saved as a snapshot: "
+                f"The state of the workflow {self.workflow_id!r} cannot be saved as a snapshot: "
                 f"{_failure_text(error)}. Nothing was recorded. " + _REMEDY,
                 path=getattr(error, "path", "state"),
             ) from error
@@ -361,9 +389,53 @@ class SessionCore(Generic[State]):
         except SnapshotNotSaved as error:  # the events are stored, and a finished workflow hardly needs a snapshot
             failure = error
         if self._can.cursors:
-            yield StoreCall("complete", (self._workflow_id,), self._by_lease)
+            yield StoreCall("complete", (self.workflow_id,), self._by_lease)
         if failure is not None:
             raise failure
+
+    def inbox(self, wait_s: float) -> Steps[list[Any]]:
+        """Return the messages that no record of this session consumes."""
+        self._require_usable()
+        self._require(can=self._can.messages, what="inbox", it_has="inboxes")
+        return (yield from self._messages(wait_s))
+
+    def _messages(self, wait_s: float = 0.0) -> Steps[list[Any]]:
+        try:
+            messages = yield StoreCall("inbox", (self.workflow_id,), {"wait_s": wait_s})
+        except WorkflowNotFound:
+            return []  # the workflow is new
+        return [one for one in messages if one not in self._consumes]
+
+    def sleep(self, until: float | datetime | None, name: str) -> Steps[None]:
+        """Persist the pending events, and release the workflow until a time, unless it has slept until then."""
+        self._require_usable()
+        self._require(can=self._can.timers, what="sleep", it_has="timers")
+        check_due(until)
+        if self.lease is None:
+            raise InvalidArgument("Only a session with a lease can sleep. Nothing was recorded. Pass lease.")
+        if self._ends_timer:
+            raise StoreError(
+                f"The session of the workflow {self.workflow_id!r} has slept, and recorded nothing since. A worker "
+                "that repeats it could not tell the two sleeps apart. Nothing was changed. Record an event in between."
+            )
+        yield from self.checkpoint()
+        if until is None or self._unless_cancelled:
+            messages = yield from self._messages()
+            request = cancel_request(messages) if self._unless_cancelled else None
+            if request is not None:
+                self._unless_cancelled = False
+                raise cancelled_error(self.workflow_id, request)
+            if until is None and messages:
+                return
+        timer = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
+        if until is not None and sleeps_on(timer, until, name):
+            if timer.left_s <= 0:
+                self._ends_timer = True
+                return
+            until = timer.until
+        yield StoreCall("sleep", (self.lease, until, name))
+        self.over = self.is_asleep = True
+        raise Asleep(f"The workflow {self.workflow_id!r} sleeps.")
 
     def leave(self) -> Steps[None]:
         """Persist the pending events, unless checkpoints are manual."""
@@ -376,31 +448,10 @@ class SessionCore(Generic[State]):
     def _require_usable(self) -> None:
         problem = _OVER if self.over else self._problem
         if problem is not None:
-            raise StoreError(f"The session of the workflow {self._workflow_id!r} {problem}")
+            raise StoreError(f"The session of the workflow {self.workflow_id!r} {problem}")
 
 
 def _failure_text(error: Exception) -> str:
     """Return why a snapshot was not saved, without a full stop."""
     kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
     return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
-
-
-def _checked_build_log(build_log: Any) -> list[Any]:
-    if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
-        raise InvalidType(f"build_log is a list of events, not {short_repr(build_log)}. Nothing was recovered.")
-    return list(build_log)
-
-
-def _cycles_per_checkpoint(checkpoint: Checkpoint) -> int | None:
-    """Return the calls of `record` per checkpoint: 0 for only at the end, None for manual checkpoints."""
-    if checkpoint == "cycle":
-        return 1
-    if checkpoint == "completion":
-        return 0
-    if checkpoint == "manual":
-        return None
-    if type(checkpoint) is not int or checkpoint < 1:
-        raise InvalidArgument(
-            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {short_repr(checkpoint)}.'
-        )
-    return checkpoint

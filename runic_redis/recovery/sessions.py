@@ -5,13 +5,17 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from threading import RLock
-from typing import Any, Generic, Self
+from typing import Any, Generic, Self, TypeVar
 
 from runic_redis.errors import StoreError
 from runic_redis.recovery.policies import SnapshotPolicy
-from runic_redis.recovery.session_core import Checkpoint, Recovery, SessionCore, SessionOptions, State
+from runic_redis.recovery.session_core import SessionCore
+from runic_redis.recovery.session_options import Asleep, Checkpoint, Recovery, SessionOptions, State
 from runic_redis.recovery.steps import Steps, run_steps, run_steps_async
+
+T = TypeVar("T")
 
 
 class _Face(Generic[State]):
@@ -20,6 +24,16 @@ class _Face(Generic[State]):
     def __init__(self, store: Any, core: SessionCore[State]) -> None:
         self._store = store
         self._core = core
+
+    @property
+    def workflow_id(self) -> str:
+        """The id of the workflow."""
+        return self._core.workflow_id
+
+    @property
+    def lease(self) -> Any:
+        """The lease that each write carries; None without one."""
+        return self._core.lease
 
     @property
     def state(self) -> State:
@@ -60,21 +74,26 @@ class Session(_Face[State]):
         super().__init__(store, core)
         self._turn = RLock()  # reentrant, so that an apply that calls the session gets an error and no deadlock
 
-    def _run(self, steps: Steps[None]) -> None:
+    def _run(self, steps: Steps[T]) -> T:
         with self._turn:
-            run_steps(steps, self._store)
+            return run_steps(steps, self._store)
 
     def __enter__(self) -> Self:
         self._run(self._core.recover())
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> bool:
         if kind is None:
             self._run(self._core.leave())
         self._core.over = True  # after an error without waiting, even if another thread waits for the server
+        return kind is Asleep and self._core.is_asleep
 
-    def record(self, *events: Any) -> None:
+    def record(self, *events: Any, consumes: Any = None) -> None:
         """Apply events to the state at once, and persist them at the next checkpoint.
+
+        Args:
+            events: the events.
+            consumes: a message from `inbox`, or a list of messages: the commit of the events removes them.
 
         If the store cannot encode an event, or if `apply` raises, none of the events of this call is recorded. The
         session is unchanged and can go on. The session encodes events before it applies them. If `apply` changes a
@@ -89,8 +108,11 @@ class Session(_Face[State]):
             CursorConflict: another writer has appended to the workflow. Nothing was stored. The session is over: enter
                 another, which recovers.
             LeaseLost: the lease is outdated. Nothing was stored. The session is over: enter another, which recovers.
+            MessageGone: another commit has consumed a message. Nothing was stored. The session is over.
+            WorkflowCancelled: in a handler of `work`, somebody has requested to cancel the workflow. Nothing was
+                recorded by this call. The session goes on, and does not raise it again.
         """
-        self._run(self._core.record(events))
+        self._run(self._core.record(events, consumes))
 
     def checkpoint(self) -> None:
         """Persist the pending events as one commit, with a snapshot if one is due.
@@ -109,6 +131,33 @@ class Session(_Face[State]):
         """
         self._run(self._core.complete())
 
+    def inbox(self, wait_s: float = 0.0) -> list[Any]:
+        """Return the messages in the inbox of the workflow, the oldest first.
+
+        Args:
+            wait_s: how many seconds to wait for a message if there is none.
+        """
+        return self._run(self._core.inbox(wait_s))
+
+    def sleep(self, until: float | datetime | None, name: str = "") -> None:
+        """Release the workflow until a time, and go on after it: in another session, maybe of another worker.
+
+        The call persists the pending events, stores the time as the workflow's timer, and leaves the block of the
+        session. The next session of the workflow gets to the same call again. If the time has come, the call returns.
+        If a message has woken the workflow before, the workflow sleeps for the rest of the time. The next commit ends
+        the timer, so that a later call sleeps again.
+
+        Args:
+            until: a number of seconds from now, an aware datetime, or None: until there is a message in the inbox.
+            name: the name of the timer, to tell it from others.
+
+        Raises:
+            InvalidArgument: the session has no lease, or an argument cannot be used. Nothing was recorded.
+            StoreError: the session has slept before and recorded nothing since. Nothing was changed.
+            WorkflowCancelled: as for `record`.
+        """
+        self._run(self._core.sleep(until, name))
+
 
 class AsyncSession(_Face[State]):
     """The state of a workflow on a store for asyncio; made by `async_session`. Its methods are those of `Session`.
@@ -120,25 +169,26 @@ class AsyncSession(_Face[State]):
         super().__init__(store, core)
         self._turn = asyncio.Lock()
 
-    async def _run(self, steps: Steps[None]) -> None:
+    async def _run(self, steps: Steps[T]) -> T:
         async with self._turn:
-            await run_steps_async(steps, self._store)
+            return await run_steps_async(steps, self._store)
 
     async def __aenter__(self) -> Self:
         await self._run(self._core.recover())
         return self
 
-    async def __aexit__(self, kind: object, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> bool:
         if kind is None:
             await self._run(self._core.leave())
         self._core.over = True  # after an error without waiting, even if another task waits for the server
+        return kind is Asleep and self._core.is_asleep
 
-    async def record(self, *events: Any) -> None:
+    async def record(self, *events: Any, consumes: Any = None) -> None:
         """Apply events to the state at once, and persist them at the next checkpoint.
 
         See `Session.record`.
         """
-        await self._run(self._core.record(events))
+        await self._run(self._core.record(events, consumes))
 
     async def checkpoint(self) -> None:
         """Persist the pending events as one commit, with a snapshot if one is due.
@@ -153,6 +203,20 @@ class AsyncSession(_Face[State]):
         See `Session.complete`.
         """
         await self._run(self._core.complete())
+
+    async def inbox(self, wait_s: float = 0.0) -> list[Any]:
+        """Return the messages in the inbox of the workflow, the oldest first.
+
+        See `Session.inbox`.
+        """
+        return await self._run(self._core.inbox(wait_s))
+
+    async def sleep(self, until: float | datetime | None, name: str = "") -> None:
+        """Release the workflow until a time, and go on after it: in another session, maybe of another worker.
+
+        See `Session.sleep`.
+        """
+        await self._run(self._core.sleep(until, name))
 
 
 def session(

@@ -31,9 +31,11 @@ from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
+from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
+from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
 from runic_redis.testing.references import ReferenceContract  # noqa: E402
 from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
@@ -47,9 +49,11 @@ __all__ = [
     "FactContract",
     "FeedContract",
     "LeaseContract",
+    "LifetimeContract",
     "LogContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
+    "ReadManyContract",
     "ReferenceContract",
     "SnapshotContract",
     "StoreContract",
@@ -63,10 +67,12 @@ __all__ = [
 class StoreContract(
     LogContract,
     StreamContract,
+    ReadManyContract,
     SnapshotContract,
     FactContract,
     ReferenceContract,
     LeaseContract,
+    LifetimeContract,
     TailContract,
     FeedContract,
     SubscriptionContract,

@@ -17,7 +17,7 @@ from runic_redis import (
     Lease,
     LeaseHeld,
     LeaseLost,
-    SnapshotNotFound,
+    WorkflowCompleted,
     WorkflowNotFound,
 )
 from runic_redis.testing.base import Contract, Elsewhere, raised_error
@@ -77,12 +77,12 @@ def _is_held(store: Any, workflow_id: str) -> bool:
 
 
 def _is_complete(store: Any, workflow_id: str) -> bool:
-    """Return whether the workflow can be set to expire, and set it."""
+    """Return whether the workflow cannot be put in a queue."""
     try:
-        store.expire(workflow_id, 1000)
-    except InvalidArgument:
-        return False
-    return True
+        store.append(workflow_id, numbered(1), queue="default")
+    except WorkflowCompleted:
+        return True
+    return False
 
 
 # The result of each write, how to observe its effect, and the observed effect, for a workflow of three events, with a
@@ -118,7 +118,7 @@ def _claim_one(store: Any, owner: str) -> list[str]:
 
 
 class LeaseContract(Contract):
-    """`acquire`, `claim`, `renew`, `release`, `complete` and `expire`, and the leases that writes carry."""
+    """`acquire`, `claim`, `renew`, `release` and `complete`, and the leases that writes carry."""
 
     def test_a_later_lease_has_a_higher_token(self, store: Any) -> None:
         tokens = [store.acquire("w", "me").token for _ in range(5)]
@@ -290,63 +290,10 @@ class LeaseContract(Contract):
         store.release(store.acquire("w", "me"))
         assert store.claim("you") == []
 
-    def test_what_is_not_there_is_neither_completed_nor_expired(self, store: Any) -> None:
+    def test_what_is_not_there_is_not_completed(self, store: Any) -> None:
         with pytest.raises(WorkflowNotFound):
             store.complete("w")
-        with pytest.raises(WorkflowNotFound):
-            store.expire("w", 1)
         assert list(store.list()) == []
-
-    def test_only_what_is_complete_expires(self, store: Any) -> None:
-        store.append("w", numbered(1))
-        with pytest.raises(InvalidArgument, match="not finished"):
-            store.expire("w", MOMENT_S)
-        assert store.exists("w")
-
-    def test_what_expires_leaves_nothing_behind(self, store: Any) -> None:
-        store.append("w", numbered(2), commit_id="c", snapshot=b"two")
-        store.save("w", numbered(1))
-        store.append("stays", numbered(1))
-        store.complete("w")
-        store.expire("w", 1000)
-        assert (store.exists("w"), store.cursor("w"), sorted(store.list())) == (True, 2, ["stays", "w"])
-        store.expire("w", MOMENT_S)
-        until(lambda: not store.exists("w"))
-        assert list(store.list()) == ["stays"]
-        assert store.cursor("w") == 0
-        with pytest.raises(SnapshotNotFound):
-            store.load_snapshot("w")
-        with pytest.raises(WorkflowNotFound):
-            store.load("w")
-
-    def test_what_is_written_to_one_that_expires_expires_with_it(self, store: Any) -> None:
-        store.append("w", numbered(1))
-        store.complete("w")
-        store.expire("w", 0.05)
-        store.save_snapshot("w", 1, b"one")
-        store.save("w", numbered(1))
-        store.append("w", numbered(1), commit_id="c")
-        until(lambda: not store.exists("w"))
-        with pytest.raises(SnapshotNotFound):
-            store.load_snapshot("w")
-        with pytest.raises(WorkflowNotFound):
-            store.load("w")
-        assert store.append("w", numbered(3), commit_id="c") == 3, "the commit ids of the old workflow are unknown"
-
-    @pytest.mark.parametrize("end", ["expired", "deleted"])
-    def test_a_workflow_that_is_made_again_is_still_listed(self, store: Any, end: str) -> None:
-        store.append("w", numbered(1))
-        store.complete("w")
-        store.expire("w", MOMENT_S if end == "expired" else 0.02)
-        if end == "deleted":
-            store.delete("w")
-        until(lambda: not store.exists("w"))
-        store.append("w", numbered(1))
-        store.append("other", numbered(1))
-        store.complete("other")
-        store.expire("other", 0.04)
-        until(lambda: not store.exists("other"))
-        assert list(store.list()) == ["w"]
 
     def test_bad_arguments_are_refused(self, store: Any) -> None:
         calls: dict[str, Callable[[], Any]] = {
@@ -355,7 +302,6 @@ class LeaseContract(Contract):
             "a negative ttl": lambda: store.acquire("w", "me", -1),
             "a ttl that is no number": lambda: store.acquire("w", "me", float("nan")),
             "a negative limit": lambda: store.claim("me", -1),
-            "an infinite time": lambda: store.expire("w", float("inf")),
             "another's lease": lambda: store.append("w", numbered(1), lease=store.acquire("other", "me")),
             "a negative grace": lambda: store.collect(-1),
             "a snapshot of nothing": lambda: store.append("w", [], snapshot=b"none"),

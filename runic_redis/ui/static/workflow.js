@@ -41,7 +41,7 @@ function aboutWorkflow(one, memory) {
     ["Created", time(one.created)],
     ["Last write", time(one.written)],
     ["Completed", time(one.completed)],
-    ["Expires", time(one.expires)],
+    ["Expires", one.expires && el("span", null, time(one.expires), one.sliding_s === null ? "" : `, ${number(one.sliding_s)} s after the last write`)],
     ["Memory", memory],
     ["Damaged", one.damaged.join("; ")],
   );

@@ -1,0 +1,72 @@
+"""The options of a session, and how its recovery went."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+from runic_redis.errors import InvalidArgument, InvalidType, short_repr
+from runic_redis.recovery.policies import SnapshotPolicy
+
+State = TypeVar("State")
+Checkpoint: TypeAlias = int | Literal["cycle", "completion", "manual"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The recovery of a session.
+
+    Attributes:
+        cursor: the cursor after recovery.
+        snapshot_cursor: the cursor of the snapshot that recovery started from; None without a snapshot.
+        replayed: the number of events that recovery applied.
+        seconds: the duration.
+        snapshot_problem: why the stored snapshot could not be read; None if there was no such problem.
+    """
+
+    cursor: int
+    snapshot_cursor: int | None
+    replayed: int
+    seconds: float
+    snapshot_problem: str | None
+
+
+class Asleep(BaseException):
+    """The workflow of a session sleeps: `sleep` raises it to leave the block of the session, which catches it.
+
+    It is no `Exception`, so that no handler of errors takes it for one.
+    """
+
+
+class SessionOptions(NamedTuple, Generic[State]):
+    """The keyword arguments of `session`; `unless_cancelled` is of `work`: a request to cancel ends the session."""
+
+    checkpoint: Checkpoint
+    snapshots: SnapshotPolicy | None
+    dumps: Callable[[State], bytes] | None
+    loads: Callable[[bytes], State] | None
+    keep: int | None
+    lease: Any
+    build_log: Sequence[Any] = ()
+    unless_cancelled: bool = False
+
+
+def check_build_log(build_log: Any) -> list[Any]:
+    """Return the events of a build log."""
+    if isinstance(build_log, str | bytes) or hasattr(build_log, "_fields") or not isinstance(build_log, Sequence):
+        raise InvalidType(f"build_log is a list of events, not {short_repr(build_log)}. Nothing was recovered.")
+    return list(build_log)
+
+
+def cycles_per_checkpoint(checkpoint: Checkpoint) -> int | None:
+    """Return the calls of `record` per checkpoint: 0 for only at the end, None for manual checkpoints."""
+    if checkpoint == "cycle":
+        return 1
+    if checkpoint == "completion":
+        return 0
+    if checkpoint == "manual":
+        return None
+    if type(checkpoint) is not int or checkpoint < 1:
+        raise InvalidArgument(
+            f'checkpoint is "cycle", "completion", "manual" or a number of records, not {short_repr(checkpoint)}.'
+        )
+    return checkpoint

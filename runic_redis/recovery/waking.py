@@ -1,0 +1,30 @@
+"""How a workflow that sleeps, or waits for messages, goes on."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from runic_redis.arguments import check_due
+from runic_redis.errors import WorkflowCancelled
+from runic_redis.events import CancelRequested
+
+
+def sleeps_on(timer: Any, until: float | datetime, name: str) -> bool:
+    """Return whether the stored timer is that of a sleep. Two with a time instead of seconds have the same time."""
+    if timer is None or timer.until is None or timer.name != name:
+        return False
+    return not isinstance(until, datetime) or check_due(timer.until) == check_due(until)
+
+
+def cancel_request(messages: Sequence[Any]) -> Any:
+    """Return the message that asks to cancel; None if there is none."""
+    return next((one for one in messages if isinstance(one.body, CancelRequested)), None)
+
+
+def cancelled_error(workflow_id: str, request: Any) -> WorkflowCancelled:
+    """Return the error that tells a handler about a request to cancel."""
+    return WorkflowCancelled(
+        f"Someone has requested to cancel the workflow {workflow_id!r}. Nothing was recorded by this call. Undo what is "
+        "done, and record that in a commit that consumes the message.",
+        message=request,
+    )
