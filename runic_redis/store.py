@@ -52,7 +52,7 @@ from runic_redis.operations import (
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.leasing import Lease
-from runic_redis.operations.life import life_of
+from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
@@ -333,16 +333,14 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
-                life=life_of(
-                    queue=queue,
-                    due=due,
-                    consumes=consumes,
-                    ends_timer=ends_timer,
-                    unless_cancelled=unless_cancelled,
-                    expires_in=expires_in,
-                    attributes=attributes,
-                    parent=parent,
-                ),
+                life=None
+                if queue is None
+                and due is None
+                and expires_in is None
+                and attributes is None
+                and parent is None
+                and not (consumes or ends_timer or unless_cancelled)
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent),
             ),
             durability,
             "append",

@@ -317,9 +317,9 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         if b"log" in meta and log_bytes == 0:
             damaged.append("log: it is missing")
     snapshot_cursor, snapshot_time = snapshot or (None, None)
-    if snapshot_cursor is not None and not is_cursor(snapshot_cursor):
+    if not is_cursor(snapshot_cursor or b"0"):
         damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")
-    labels = labels_of(meta)
+    attributes, parent = labels_of(meta)
     timer_until, _, timer = meta.get(b"timer", b"").partition(b" ")
     return Description(
         workflow_id=workflow_id,
@@ -337,10 +337,10 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         timer=_text(timer) if b"timer" in meta else None,
         timer_until=read_time(timer_until),
         inbox=cursor_or_zero(meta.get(b"inbox")),
-        attributes=labels.attributes,
-        parent=labels.parent,
+        attributes=attributes,
+        parent=parent,
         completed=read_time(meta.get(b"completed")),
-        expires=None if ends is None else read_time(b"%d" % ends),
+        expires=read_time(None if ends is None else b"%d" % ends),
         sliding_s=int(sliding) / 1000 if ends is not None and sliding is not None else None,
         snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),

@@ -186,14 +186,11 @@ def _command(
     if about:
         options["m"] = about
     size = 0
-    further: list[Argument] = []
     if lease is not None or snapshot is not None or facts or life is not None:
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
         if life is not None and not commit:
             raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
         size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts, life=life)
-        if life is not None:
-            further = life.add_labels(options, touched, keys)
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -204,8 +201,7 @@ def _command(
     if facts:
         args += fact_arguments(context, facts)
     if life is not None:
-        args += life.message_ids(workflow_id)
-    args += further
+        args += life.arguments(workflow_id)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -243,6 +239,7 @@ def _add_extras(
         if life.expires_in is not None:
             options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
             touched.append(keys.expiring)
+        life.add_labels(options, touched, keys)
     return size
 
 

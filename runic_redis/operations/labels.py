@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from runic_redis.keys import WorkflowKeys
 
-_ATTRIBUTE = b"a:"
-_PARENT = b"parent"
+ATTRIBUTE = "a:"
+PARENT = "parent"
 
 
 class Labels(NamedTuple):
@@ -27,14 +27,26 @@ class Labels(NamedTuple):
 
 def labels_of(meta: Mapping[bytes, bytes]) -> Labels:
     """Return the labels in a meta hash."""
-    named = {field[len(_ATTRIBUTE) :]: value for field, value in meta.items() if field.startswith(_ATTRIBUTE)}
-    attributes = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in named.items()}
-    parent = meta.get(_PARENT)
-    return Labels(dict(sorted(attributes.items())), None if parent is None else parent.decode(errors="replace"))
+    fields = dict(sorted(label_fields(meta).items()))
+    parent = fields.pop(PARENT, None)
+    return Labels({field.removeprefix(ATTRIBUTE): value for field, value in fields.items()}, parent)
+
+
+def label_fields(meta: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the fields of a meta hash that are labels."""
+    texts = {field.decode(errors="replace"): value for field, value in meta.items()}
+    return {
+        field: value.decode(errors="replace")
+        for field, value in texts.items()
+        if field == PARENT or field.startswith(ATTRIBUTE)
+    }
+
+
+def label_set(keys: WorkflowKeys, field: str, value: str) -> str:
+    """Return the key of the set of the workflows with a label, by its field and its value."""
+    return keys.children(value) if field == PARENT else keys.attribute(field.removeprefix(ATTRIBUTE), value)
 
 
 def label_sets(keys: WorkflowKeys, meta: Mapping[bytes, bytes]) -> list[str]:
     """Return the keys of the sets in which a workflow stands by its labels."""
-    labels = labels_of(meta)
-    sets = [keys.attribute(name, value) for name, value in labels.attributes.items()]
-    return sets if labels.parent is None else [*sets, keys.children(labels.parent)]
+    return [label_set(keys, field, value) for field, value in label_fields(meta).items()]

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from runic_redis.arguments import check_attributes, check_due, check_queue, check_workflow_id
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
 from runic_redis.operations.messages import Message
 from runic_redis.protocol.effects import Argument
 
@@ -84,23 +85,23 @@ class Life(NamedTuple):
                 )
         return list(dict.fromkeys(one.id for one in consumes))
 
-    def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> list[Argument]:
-        """Add the attributes and the parent to the options and keys of a commit. Return its further arguments."""
-        arguments: list[Argument] = []
-        for name, value in check_attributes(self.attributes or {}, can_remove=True).items():
-            arguments += (f"a:{name}", "" if value is None else f"={value}")
+    def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> None:
+        """Add the options and keys for the attributes and the parent."""
+        labels = self._labels()
+        if labels:
+            options["A"] = str(len(labels))
+        for field, value in labels:
             # The set of the value before is a guess: the same one.
-            touched += [keys.attribute(name, value or "")] * 2
-        if self.parent is not None:
-            parent = check_workflow_id(self.parent)
-            arguments += ("parent", f"={parent}")
-            touched += [keys.children(parent)] * 2
-        if arguments:
-            options["A"] = str(len(arguments) // 2)
-        return arguments
+            touched += [label_set(keys, field, value or "")] * 2
 
+    def arguments(self, workflow_id: str) -> list[str]:
+        """Return the further arguments of a commit: the messages to consume, the attributes and the parent."""
+        further = self.message_ids(workflow_id)
+        for field, value in self._labels():
+            further += (field, "" if value is None else f"={value}")
+        return further
 
-def life_of(**arguments: Any) -> Life | None:
-    """Return the arguments that change the life of a workflow; None if none is given."""
-    is_given = any(not (value is None or value is False or value == ()) for value in arguments.values())
-    return Life(**arguments) if is_given else None
+    def _labels(self) -> list[tuple[str, str | None]]:
+        attributes = check_attributes(self.attributes or {}, can_remove=True)
+        labels = [(f"{ATTRIBUTE}{name}", value) for name, value in attributes.items()]
+        return labels if self.parent is None else [*labels, (PARENT, check_workflow_id(self.parent))]
