@@ -15,10 +15,10 @@
 --           queues    hash of how many workflows each queue of the partition has
 --           queue     sorted set of the workflows of a queue by when they are due: of the workflow's queue
 --           queue     (with a queue) the same of the queue that it is put in
---           snapshot  (with a snapshot) hash: cursor, time, data
---           refs      (with facts) sorted set of the hashes of the facts that the workflow refers to, by the last
---                     cursor that does; and for each fact that is not stored already, its bucket, hash, and the
---                     bucket's times, sorted set of its facts by the time when they were last written
+--           snapshot  (with a snapshot) hash: cursor, time, data, refs
+--           refs      (with facts, or with k) sorted set of the hashes of the facts that the workflow refers to, by
+--                     the last cursor that does; and for each fact that is not stored already, its bucket, hash, and
+--                     the bucket's times, sorted set of its facts by the time when they were last written
 --           inbox     (with messages) stream of the messages that no commit has consumed
 --           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
 --           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
@@ -38,6 +38,7 @@
 --                      q  when it is due in its queue: '' now, '+<milliseconds>' from now on, a time (Unix
 --                         milliseconds), or 'inf'
 --                      s  snapshot's data
+--                      k  (with s) the hashes of the facts that the snapshot refers to, see snapshot_refs
 --                      f  how many facts it has
 --                      a  (instead of f) how many facts it has, if all are stored already
 --                      x  for how many milliseconds the workflow is kept from now on
@@ -53,6 +54,7 @@
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
+--           REFS_UNKNOWN, if the snapshot refers to facts that neither the workflow nor the commit refers to;
 --           MESSAGE_GONE <id>; CANCEL_REQUESTED; ALREADY_STARTED, if the parent comes late; TOO_MANY_ATTRIBUTES;
 --           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue, or its attribute had
 --           another value;
@@ -86,6 +88,8 @@ local function make_rare_functions(now_us, now_ms)
 --@include other_key
 --@include lease
 --@include facts
+--@include snapshot_refs
+--@include snapshot_facts
   local call, try = redis.call, redis.pcall
   local micros, ms = tonumber(now_us), tonumber(now_ms)
 --@include append_workflow

@@ -91,7 +91,7 @@ while true do
   if not workflow or claimed == limit then break end
   if not first_partition then
     -- A first try that arrives after its retry claims nothing.
-    is_late = retry == '' and redis.pcall('HGET', partition, 'c' .. call_id)
+    is_late = retry == '' and type(redis.pcall('HGET', partition, 'c' .. call_id)) == 'string'
     first_partition = partition
   end
   local reply = is_late and 'GONE' or claim(workflow, meta_key, queue, queues, leases, parked, partition)

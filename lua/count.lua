@@ -7,7 +7,7 @@
 -- KEYS[5]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- KEYS[6]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[7]  leases     sorted set of the partition's leased workflows by the end of their leases
--- KEYS[8…] queue      with 'states', sorted sets of the workflows of queues by when they are due
+-- KEYS[8…] queue      with 'repair' or 'states', sorted sets of the workflows of queues by when they are due
 -- ARGV[1]  'repair' to set the counts to the sizes of the sorted sets, and a position that is lost to that of the
 --          feed's last entry; 'states' to count by time too; or ''
 -- Reply    array: 1 if the partition was made, else 0; workflows counted, and in the index; parked counted, and in the
@@ -36,6 +36,18 @@ if mode == 'repair' then
     redis.call('HSET', partition, 'position', last)
   end
   redis.call('HSET', partition, 'made', '1', 'workflows', indexed, 'parked', away, 'completed', done)
+  local key = 8
+  while true do
+    local queue = unpack(KEYS, key, key)
+    if not queue then break end
+    key = key + 1
+    local size, name = redis.pcall('ZCARD', queue), string.sub(queue, #queues + 1)
+    if size == 0 then
+      redis.call('HDEL', queues, name)
+    elseif type(size) == 'number' then
+      redis.call('HSET', queues, name, size)
+    end
+  end
 end
 local running, queued, was_set_back, by_queue = 0, 0, 0, {}
 local _, ms = now()
@@ -56,7 +68,8 @@ local function count_queues(first_queue)
   local leased = redis.call('ZRANGEBYSCORE', leases, '(' .. int(ms), '+inf')
   local found = {}
   for place = first_queue, #KEYS do
-    local queue, held = KEYS[place], 0
+    local queue = KEYS[place]
+    local held = 0
     local size, head = redis.call('ZCARD', queue), redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
     if size ~= (sizes[string.sub(queue, #queues + 1)] or 0) then return nil, 'DAMAGED queue' end
     for _, workflow in ipairs(leased) do

@@ -60,9 +60,11 @@ local own = {
 -- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
 -- the field of the partition's hash.
 local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
-for place = 18, #KEYS do
-  local set = KEYS[place]
-  sets[#sets + 1] = {set}
+local key = 18
+while true do
+  local set = unpack(KEYS, key, key)
+  if not set then break end
+  key, sets[#sets + 1] = key + 1, {set}
 end
 
 local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'expires', 'retried', 'sliding', 'touched')

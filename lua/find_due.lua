@@ -5,9 +5,10 @@
 --           queues    hash of how many workflows each queue of the partition has
 -- ARGV[1]   how many at most
 -- Reply     array: the server's time (Unix milliseconds); when the next workflow is due, a string, or ''; an array of
---           the queues that are damaged, each as its place, how many workflows it counts, and has; an array of the
---           places of queues in whose partition a lease was given later than now; and an array of the workflows, each
---           as the place of its queue, its id, and when it was due
+--           the queues that are damaged, each as its place, how many workflows it counts, and has, or the error and
+--           which of its keys holds a foreign value, 'queue' or 'queues'; an array of the places of queues in whose
+--           partition a lease was given later than now; and an array of the workflows, each as the place of its
+--           queue, its id, and when it was due
 -- Errors    none of its own
 --
 -- Only queues with the oldest heads can have one of the oldest workflows. So no more of them are read.
@@ -30,7 +31,7 @@ while true do
   local counts = redis.pcall('HMGET', queues, string.sub(queue, #queues + 1), 'leased at')
   local size = redis.pcall('ZCARD', queue)
   if counts.err or type(size) == 'table' then
-    wrong[#wrong + 1] = {place, counts.err or size.err, ''}
+    wrong[#wrong + 1] = {place, counts.err or size.err, counts.err and 'queues' or 'queue'}
   elseif as_count(counts[1]) ~= size then
     wrong[#wrong + 1] = {place, counts[1] or '0', size}
   end

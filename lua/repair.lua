@@ -11,15 +11,16 @@
 -- KEYS[9]  partition hash of the partition: counts
 -- KEYS[10] parked    sorted set of the partition's parked workflows by the time of that
 -- KEYS[11] queues    hash of how many workflows each queue of the partition has
--- KEYS[12] queue     sorted set of the queue's workflows by when they are due
+-- KEYS[12…] queue    sorted sets of the workflows of queues by when they are due
 -- ARGV[1]  workflow id
 -- ARGV[2]  the verified cursor of the meta hash, '' if there was none
 -- ARGV[3]  the verified ID of the stream's last entry, '' if there was none
 -- ARGV[4]  the verified fencing token of the meta hash, '' if there was none
 -- ARGV[5…] pairs of what to set and to what:
---          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log   fields of the meta hash; '' removes one
+--          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log, meta.queue
+--                                                    fields of the meta hash; '' removes one
 --          count.refs, count.ids                     '': count the references, or the commit ids
---          index, leases, expiring, completed, parked, queue
+--          index, leases, expiring, completed, parked, queue:<name>
 --                                                    the workflow's score there, '' to remove it
 --          refs                                      a score, a space, and the hash to give it to
 --          commits                                   a cursor, a space, and a commit id to add
@@ -35,7 +36,7 @@
 
 local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[7], KEYS[8], KEYS[9]
 local index, leases, expiring, completed = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local parked, queues, queue = KEYS[10], KEYS[11], KEYS[12]
+local parked, queues, first_queue = KEYS[10], KEYS[11], 12
 local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
@@ -44,15 +45,18 @@ if (meta[1] or '') ~= cursor or (last and last[1] or '') ~= last_id or (meta[2] 
 -- Reject a foreign value before the first change.
 redis.call('ZCARD', refs)
 redis.call('HLEN', commits)
-local sets = {
-  index = index, leases = leases, expiring = expiring, completed = completed, parked = parked, queue = queue,
-}
-for _, key in pairs(sets) do redis.call('ZCARD', key) end
+redis.call('HLEN', queues)
+local sets = {index = index, leases = leases, expiring = expiring, completed = completed, parked = parked}
 -- The hash and the field that count the members of a sorted set.
 local counts = {
   index = {partition, 'workflows'}, completed = {partition, 'completed'}, parked = {partition, 'parked'},
-  queue = {queues, string.sub(queue, #queues + 1)},
 }
+for place = first_queue, #KEYS do
+  local queue = KEYS[place]
+  local name = string.sub(queue, #queues + 1)
+  sets['queue:' .. name], counts['queue:' .. name] = queue, {queues, name}
+end
+for _, key in pairs(sets) do redis.call('ZCARD', key) end
 
 -- Set the workflow's score in a sorted set, or remove the workflow from it.
 local function set_score(name, score)

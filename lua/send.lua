@@ -1,7 +1,7 @@
 -- Send a message to a workflow: add it to the workflow's inbox, and wake the workflow.
 --
 -- KEYS[1]  meta       hash of the workflow: created, retried, completed, parked, queue, lease_until, lease_ms, woken,
---                     cancel, inbox, messages, sent, expires
+--                     cancel, inbox, messages, sent, expires, sliding, touched
 -- KEYS[2]  inbox      stream of the messages that no commit has consumed
 -- KEYS[3]  messages   hash of the message ids that senders gave, and of the last calls without one, to the IDs of the
 --                     entries
@@ -26,6 +26,7 @@
 
 --@include numbers
 --@include clock
+--@include sliding
 --@include meta
 --@include partition
 --@include index
@@ -53,7 +54,7 @@ local function sent_reply(reply)
 end
 
 local meta = redis.call('HMGET', meta_key, 'created', 'retried', 'expires', 'completed', 'parked', 'queue',
-  'lease_until', 'lease_ms', 'inbox', 'messages', 'sent')
+  'lease_until', 'lease_ms', 'inbox', 'messages', 'sent', 'sliding')
 if retry ~= '' or meta[2] or not meta[1] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return sent_reply(reply) end
@@ -138,7 +139,9 @@ local function act()
   redis.call('HINCRBY', meta_key, 'inbox', 1)
   if cancels ~= '' then redis.call('HINCRBY', meta_key, 'cancel', 1) end
   note_id(entry_id)
-  touch_index(index, partition, next_score(top, micros, caller_us), workflow)
+  local score = next_score(top, micros, caller_us)
+  touch_index(index, partition, score, workflow)
+  note_touch(meta_key, meta[12], score, caller_us)
   wake()
   return entry_id
 end

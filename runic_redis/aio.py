@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
-from runic_redis.codec import EncodedEvents
+from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
 from runic_redis.drivers.aio_connections import drop_connections
@@ -22,7 +22,7 @@ from runic_redis.drivers.connect import AIO, Connected, connect_client, connect_
 from runic_redis.drivers.redis_py import check_open, now_s, opening_limit_s
 from runic_redis.durability import Durability
 from runic_redis.errors import ConfigurationError, InvalidType, StoreError
-from runic_redis.events import EventRegistry, UnknownEvents
+from runic_redis.events import EventRegistry, FactRef, UnknownEvents
 from runic_redis.feeds import AsyncFeed
 from runic_redis.heartbeat import AsyncHeldLease
 from runic_redis.operations import (
@@ -301,6 +301,7 @@ class AsyncRedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
         consumes: Message | Sequence[Message] = (),
@@ -325,6 +326,7 @@ class AsyncRedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
+                refs=refs,
                 life=None
                 if queue is None
                 and due is None
@@ -359,8 +361,8 @@ class AsyncRedisStore:
         """
         return appending.encode_events(self.context, events)
 
-    def encode_state(self, state: Any) -> bytes:
-        """Return a session's state, encoded as the data of a snapshot.
+    def encode_state(self, state: Any) -> EncodedState:
+        """Return a session's state, encoded as the data of a snapshot, with the facts that it refers to.
 
         See `RedisStore.encode_state`.
         """
@@ -554,6 +556,7 @@ class AsyncRedisStore:
         data: bytes,
         *,
         lease: Lease | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         durability: Durability | None = None,
     ) -> None:
         """Save a workflow's state as of a cursor, and replace its earlier snapshot.
@@ -561,7 +564,7 @@ class AsyncRedisStore:
         See `RedisStore.save_snapshot`.
         """
         await self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
             durability,
             "save_snapshot",
             workflow_id,
@@ -577,7 +580,7 @@ class AsyncRedisStore:
     async def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
     ) -> int:
-        """Trim the commits that the workflow's snapshot covers.
+        """Trim the commits that the workflow's snapshot covers, and release the facts that only they referred to.
 
         See `RedisStore.trim`.
         """

@@ -179,7 +179,7 @@ def check_message_id(message_id: Any) -> str:
 
 def check_data(data: Any) -> bytes:
     """Return a snapshot's data: `bytes` that fit a Redis string."""
-    if type(data) is not bytes:
+    if not isinstance(data, bytes):
         raise InvalidType(
             f"A snapshot's data is bytes, not {type(data).__name__}: encode the state first; nothing was sent."
         )

@@ -19,6 +19,15 @@ class Observer(Protocol):
             A context manager. It gives a function that takes the operation's result and returns it.
         """
 
+    def running(
+        self, workflow_id: str, queue: str, attempt: int
+    ) -> AbstractContextManager[Callable[[str, Exception | None], None]]:
+        """Return a context manager around one call of a handler by `work`.
+
+        Returns:
+            A context manager. It gives a function that takes the outcome, and the error of the handler if there is one.
+        """
+
     def sending(self, event_count: int) -> Mapping[str, str]:
         """Note that a commit was encoded in the block, and return what to add to its metadata."""
 

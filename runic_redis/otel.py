@@ -78,6 +78,8 @@ def instrument(
       ``traceparent`` and ``tracestate``, unless your metadata has keys of those names or the metadata has no room.
     - `stream`, `tail`, `tail_many`, `feed` and `subscribe` make spans of kind CONSUMER, one for each page. A span has
       links to the spans that wrote its events, 128 at most.
+    - `work` makes a span of kind CONSUMER around each call of its handler, named ``run``, with the workflow, the queue,
+      the attempt and the outcome.
     - All other operations make spans of kind CLIENT.
 
     Each call of `subscriptions` sets the gauges of the subscriptions and projections that it returns.
@@ -150,6 +152,7 @@ class _Observer:
         took = "Duration of operations."
         self._messaging_s = _seconds(meter, "messaging.client.operation.duration", took, _MESSAGING_BUCKETS_S)
         self._database_s = _seconds(meter, "db.client.operation.duration", took, _DATABASE_BUCKETS_S)
+        self._process_s = _seconds(meter, "messaging.process.duration", "Duration of handlers.", _LAG_BUCKETS_S)
         self._lag_s = _seconds(meter, "runic_redis.feed.lag", "Age of the last commit of a page.", _LAG_BUCKETS_S)
         self._sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Events sent.")
         self._consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
@@ -188,6 +191,36 @@ class _Observer:
                 if span is None and (seen.messages or seen.failure or name not in _FOLLOWING):
                     span = start_span(links=[Link(context) for context in seen.links.values()], start_time=began_ns)
                 self._end(seen, span, kind, common, took_s)
+
+    @contextmanager
+    def running(self, workflow_id: str, queue: str, attempt: int) -> Iterator[Callable[[str, Exception | None], None]]:
+        common = {**self._common("run", SpanKind.CONSUMER), "messaging.operation.type": "process"}
+        began_s = time.perf_counter()
+        ended: dict[str, str] = {}
+        with self._tracer.start_as_current_span(
+            f"run {self._namespace}",
+            kind=SpanKind.CONSUMER,
+            attributes={
+                **common,
+                "runic_redis.workflow_id": workflow_id,
+                "runic_redis.queue": queue,
+                "runic_redis.attempt": attempt,
+            },
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+
+            def note(outcome: str, error: Exception | None) -> None:
+                ended["runic_redis.outcome"] = outcome
+                if error is not None and outcome != "cancelled":
+                    ended["error.type"] = type(error).__qualname__
+                    span.set_status(Status(StatusCode.ERROR))
+                span.set_attributes(ended)
+
+            try:
+                yield note
+            finally:
+                self._process_s.record(time.perf_counter() - began_s, {**common, "runic_redis.queue": queue, **ended})
 
     def sending(self, event_count: int) -> Mapping[str, str]:
         seen = _current.get()

@@ -1,6 +1,7 @@
 """The public names. `runic_redis` loads this module when one of them is first used."""
 
 from runic_redis.aio import AsyncRedisStore
+from runic_redis.codec import EncodedState
 from runic_redis.contract import (
     CursorStore,
     EncodingStore,
@@ -49,8 +50,10 @@ from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
 from runic_redis.operations.subscriptions import SubscriptionStatus
+from runic_redis.operations.timers import Timer
 from runic_redis.positions import Positions
 from runic_redis.recovery import (
+    Asleep,
     AsyncFactResolver,
     AsyncProjection,
     AsyncSession,
@@ -58,20 +61,25 @@ from runic_redis.recovery import (
     EveryBytes,
     EveryEvents,
     FactResolver,
+    Handler,
     Projection,
     Recovery,
     Session,
     SnapshotPolicy,
     async_projection,
     async_session,
+    async_work,
+    handler,
     projection,
     session,
+    work,
 )
 from runic_redis.store import RedisStore, init_store
 from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
+    "Asleep",
     "AsyncFactResolver",
     "AsyncFeed",
     "AsyncHeldLease",
@@ -91,6 +99,7 @@ __all__ = [
     "Durability",
     "DurabilityError",
     "EncodeError",
+    "EncodedState",
     "EncodingStore",
     "EventRegistry",
     "EventsTrimmed",
@@ -103,6 +112,7 @@ __all__ = [
     "FactStore",
     "Feed",
     "FeedTrimmed",
+    "Handler",
     "HeldLease",
     "IncompatibleEvent",
     "InvalidArgument",
@@ -133,6 +143,7 @@ __all__ = [
     "Subscription",
     "SubscriptionStatus",
     "Tail",
+    "Timer",
     "UnknownEvent",
     "UnknownEventType",
     "WorkflowCancelled",
@@ -141,12 +152,15 @@ __all__ = [
     "WriteRefused",
     "async_projection",
     "async_session",
+    "async_work",
     "capabilities",
     "event",
+    "handler",
     "init_store",
     "projection",
     "register_type",
     "replicated",
     "session",
     "supports_stream",
+    "work",
 ]

@@ -1,4 +1,4 @@
-"""What happens to a commit of a subscription whose handler fails."""
+"""How failures are retried, and what happens to a commit of a subscription whose handler fails."""
 
 import logging
 import random
@@ -47,7 +47,12 @@ class Retries:
 
     def delay_s(self, count: int) -> float:
         """Return how long to wait after so many failures: it doubles with each, up to a limit, and has jitter."""
-        return min(_LONGEST_S, self._first_delay * 2.0 ** min(count - 1, 60)) * random.uniform(0.5, 1)
+        return retry_pause_s(count, self._first_delay, _LONGEST_S)
+
+
+def retry_pause_s(count: int, first_s: float, longest_s: float) -> float:
+    """Return how long to wait after so many failures: it doubles with each, up to a limit, and has jitter."""
+    return min(longest_s, first_s * 2.0 ** min(count - 1, 60)) * random.uniform(0.5, 1)
 
 
 def failure_text(error: Exception) -> str:

@@ -12,14 +12,14 @@ from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
 from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
-from runic_redis.codec import EncodedEvents
+from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
 from runic_redis.drivers.redis_py import now_s, opening_limit_s
 from runic_redis.drivers.sync import Sender, run, run_within
 from runic_redis.durability import Durability
 from runic_redis.errors import InvalidType, StoreError
-from runic_redis.events import EventRegistry, UnknownEvents
+from runic_redis.events import EventRegistry, FactRef, UnknownEvents
 from runic_redis.feeds import Feed
 from runic_redis.heartbeat import HeldLease
 from runic_redis.operations import (
@@ -267,6 +267,7 @@ class RedisStore:
         metadata: Mapping[str, Any] | None = None,
         lease: Lease | None = None,
         snapshot: bytes | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         queue: str | None = None,
         due: float | datetime | None = None,
         consumes: Message | Sequence[Message] = (),
@@ -292,6 +293,7 @@ class RedisStore:
             metadata: a small dict to store with the commit, such as correlation and causation ids.
             lease: append only under this lease, and renew it.
             snapshot: the workflow's state after these events, stored as its snapshot in the same step.
+            refs: the facts that the snapshot refers to, as for `save_snapshot`.
             queue: put the workflow in this queue, in the same step, for `claim` to find. A workflow is in one queue
                 only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
             due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
@@ -314,7 +316,8 @@ class RedisStore:
             CursorConflict: the workflow is not at the expected cursor; nothing was stored. If it is below, the error is
                 a `CommitsLost`.
             LeaseLost: the lease is outdated; nothing was stored.
-            FactNotFound: an event holds a `FactRef` to a fact that is not stored; nothing was stored.
+            FactNotFound: an event holds a `FactRef` to a fact that is not stored, or `refs` names one; nothing was
+                stored.
             WorkflowCompleted: `queue` is given, and the workflow is completed; nothing was stored.
             MessageGone: a message to consume is not in the inbox; nothing was stored.
             WorkflowCancelled: `unless_cancelled` is given, and someone has requested to cancel the workflow; nothing
@@ -333,6 +336,7 @@ class RedisStore:
                 metadata=metadata,
                 lease=lease,
                 snapshot=snapshot,
+                refs=refs,
                 life=None
                 if queue is None
                 and due is None
@@ -387,8 +391,8 @@ class RedisStore:
         """
         return appending.encode_events(self.context, events)
 
-    def encode_state(self, state: Any) -> bytes:
-        """Return a session's state, encoded as the data of a snapshot.
+    def encode_state(self, state: Any) -> EncodedState:
+        """Return a session's state, encoded as the data of a snapshot, with the facts that it refers to.
 
         The state is any value that an event may hold. Nothing is sent, and in asyncio the call is not awaited.
 
@@ -726,17 +730,30 @@ class RedisStore:
         data: bytes,
         *,
         lease: Lease | None = None,
+        refs: Iterable[str | bytes | FactRef] | None = None,
         durability: Durability | None = None,
     ) -> None:
         """Save a workflow's state as of a cursor, and replace its earlier snapshot.
 
+        Args:
+            workflow_id: the workflow.
+            cursor: how many of its events the state covers.
+            data: the state.
+            lease: save only under this lease.
+            refs: the facts that the state refers to, as hashes or `FactRef`s. The workflow keeps them as long as it
+                keeps this snapshot; `trim` releases all others that no event refers to. None for the facts whose
+                hashes `trim` finds in the data, or that `encode_state` found. Pass them if you compress or encrypt the
+                data, or if it is large: one `trim` searches at most 32 MiB, so of 1 MiB of data for 32 facts.
+            durability: as for `append`.
+
         Raises:
+            FactNotFound: one of `refs` is not stored; nothing was stored.
             LeaseLost: the lease is outdated; nothing was stored.
             SnapshotConflict: the cursor is above the workflow's, or below that of the stored snapshot; nothing was
                 stored.
         """
         self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
             durability,
             "save_snapshot",
             workflow_id,
@@ -753,9 +770,10 @@ class RedisStore:
     def trim(
         self, workflow_id: str, *, keep: int = 0, lease: Lease | None = None, durability: Durability | None = None
     ) -> int:
-        """Trim the commits that the workflow's snapshot covers.
+        """Trim the commits that the workflow's snapshot covers, and release the facts that only they referred to.
 
-        Without a snapshot, nothing is trimmed. A commit that would be trimmed in part stays whole.
+        Without a snapshot, nothing is trimmed. A commit that would be trimmed in part stays whole. A call releases at
+        most about a thousand facts, and the next one continues. `collect` deletes released facts.
 
         Args:
             workflow_id: the workflow.
@@ -1265,8 +1283,9 @@ class RedisStore:
         support it.
 
         Returns:
-            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``index``, ``leases``,
-            ``expiring``, ``completed``, ``subscriptions``, ``facts`` and ``config``.
+            Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``inbox``,
+            ``messages``, ``index``, ``leases``, ``queues``, ``parked``, ``expiring``, ``completed``, ``partition``,
+            ``feed``, ``queue``, ``subscriptions``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

@@ -18,7 +18,7 @@ import msgpack
 import redis
 import zstandard
 
-__all__ = ["Change", "Damaged", "Event", "Object", "Reader", "tagged"]
+__all__ = ["Change", "Damaged", "Event", "Object", "Reader", "Sent", "tagged"]
 
 _FACT_BUCKETS = 4096
 
@@ -60,6 +60,15 @@ class Change(NamedTuple):
         if self.change in {"0", "deleted"}:
             return 1
         return int(self.change.removeprefix("+").removeprefix("void ").partition(" ")[0])
+
+
+class Sent(NamedTuple):
+    """A message in an inbox."""
+
+    id: str
+    message_id: str
+    value: Any
+    cancels: bool
 
 
 class Reader:
@@ -157,6 +166,43 @@ class Reader:
         if position != int(about.get(b"position", 0)):
             raise Damaged(f"position {position + 1} is not there")
 
+    def state(self, workflow: str) -> str:
+        """A workflow's state."""
+        meta = self.meta(workflow)
+        seconds, micros = self._client.time()
+        left_ms = int(meta.get("lease_until", 0)) - (seconds * 1000 + micros // 1000)
+        if "completed" in meta or "parked" in meta:
+            return "completed" if "completed" in meta else "parked"
+        if 0 < left_ms <= int(meta.get("lease_ms", 0)):
+            return "leased"
+        return "waiting" if "queue" in meta else "open"
+
+    def due(self, workflow: str) -> float | None:
+        """When a workflow is due in its queue, in Unix milliseconds; None if it is in none."""
+        queue = self.meta(workflow)["queue"].decode()
+        tag = self._key("queue", workflow).removesuffix(f"queue:{workflow}")
+        due: float | None = self._client.zscore(f"{tag}queue:{queue}", workflow)
+        counted = self._client.hget(f"{tag}queues", queue)
+        if int(counted or 0) != self._client.zcard(f"{tag}queue:{queue}"):
+            raise Damaged(f"the queue {queue}")
+        return due
+
+    def inbox(self, workflow: str) -> list[Sent]:
+        """The messages in a workflow's inbox."""
+        found = []
+        for entry_id, fields in self._client.xrange(self._key("inbox", workflow)):
+            (header, payload), *rest = fields.items()
+            (value,) = _rows(header, payload)
+            found.append(Sent(entry_id.decode(), dict(rest).get(b"i", b"").decode(), value, (b"c", b"1") in rest))
+        if len(found) != int(self.meta(workflow).get("inbox", 0)):
+            raise Damaged("a message is not there")
+        return found
+
+    def message_ids(self, workflow: str) -> dict[str, str]:
+        """The ids of messages that senders gave, with those in the inbox."""
+        ids = self._client.hgetall(self._key("messages", workflow))
+        return {key.decode(): value.decode() for key, value in ids.items() if key[:1] != b"\xff"}
+
     def tagged(self) -> dict[str, Any]:
         """The whole namespace, as the fixture's JSON has it."""
         workflows = sorted(self.workflows())
@@ -174,7 +220,18 @@ class Reader:
     def _tagged_workflow(self, workflow: str) -> dict[str, Any]:
         meta = self.meta(workflow)
         trimmed = int(meta.get("trimmed", 0))
-        found: dict[str, Any] = {"cursor": int(meta.get("cursor", 0)), "trimmed": trimmed}
+        found: dict[str, Any] = {
+            "cursor": int(meta.get("cursor", 0)),
+            "trimmed": trimmed,
+            "state": self.state(workflow),
+        }
+        if "queue" in meta:
+            due = self.due(workflow)
+            found |= {"queue": meta["queue"].decode(), "due": None if due is None else f"{due:.0f}"}
+        if "parked_reason" in meta:
+            found["parked_reason"] = meta["parked_reason"].decode()
+        if messages := self.inbox(workflow):
+            found["inbox"] = [{**one._asdict(), "value": tagged(one.value)} for one in messages]
         found["events"] = [
             {
                 "cursor": event.cursor,

@@ -36,7 +36,7 @@ RULES = dict(re.findall(r"(?m)^# (.+)\nACL SETUSER \S+ (.+)$", PAGE))
 EVERYTHING = RULES["everything"]
 PAGE_CHANGES = "the web page with --allow-changes, in addition"
 COMMAND_LINE = "the command line: show, stats, workflows --count, verify, export, import, copy"
-FEED = "appending in a namespace with a feed, if a stream is damaged"
+HINTS = "claims and inboxes that are woken by a hint; without this, whoever waits looks once a second"
 PARTS: dict[str, Sequence[Callable[[Any, str], None]]] = {
     "everything": (tour.writes, tour.reads, tour.lists, tour.removes),
     "everything but trim, collect, delete, delete_namespace and memory_usage": (tour.writes, tour.reads, tour.lists),
@@ -160,7 +160,7 @@ def test_the_rule_names_every_command_of_the_scripts() -> None:
     allowed = set(
         re.findall(
             r"\+(\S+)",
-            " ".join((EVERYTHING, *map(RULES.get, ("durability replicated(n)", "subscriptions", FEED, COMMAND_LINE)))),
+            " ".join((EVERYTHING, *map(RULES.get, ("durability replicated(n)", "subscriptions", COMMAND_LINE, HINTS)))),
         )
     )
     for path in scripts_directory().glob("*.lua"):
@@ -321,24 +321,53 @@ def test_what_subscriptions_add(server: RunningServer, open_url: Any, namespace:
         needs("subscriptions", use, [admin], namespace)
 
 
-def test_what_a_feed_adds_where_a_stream_is_damaged(server: RunningServer, open_url: Any, namespace: str) -> None:
+def test_everything_suffices_where_a_stream_is_damaged(server: RunningServer, open_url: Any, namespace: str) -> None:
     """The entry of a commit that the stream rejects is taken out of the feed again."""
+    with (
+        server.client() as admin,
+        user([admin], EVERYTHING, namespace) as login,
+        open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store,
+    ):
+        store.append("order-1", numbered(1))
+        keys = store.context.keys.workflow("order-1")
+        admin.xadd(keys.events, {"a": "b"}, id="1000-0")
+        with pytest.raises(StoreError, match="equal or smaller"):
+            store.append("order-1", numbered(1))
+        ((_, fields),) = admin.xrevrange(keys.feed, count=1)
+        assert fields == {b"void 1": b"0 "}
+
+
+def test_what_hints_add(valkey: RunningServer, open_url: Any, namespace: str) -> None:
+    """A user without the rule claims what is due, and waits for it, by looks alone."""
 
     def use(login: str) -> None:
-        with open_url(f"{server.url()}&{login}", namespace=namespace, partitions=1, feed=True) as store:
-            store.append("order-1", numbered(1))
-            keys = store.context.keys.workflow("order-1")
-            admin.xadd(keys.events, {"a": "b"}, id="1000-0")
-            with pytest.raises(StoreError) as caught:
-                store.append("order-1", numbered(1))
-            if "equal or smaller" not in str(caught.value):
-                raise caught.value
-            ((_, fields),) = admin.xrevrange(keys.feed, count=1)
-            assert fields == {b"void 1": b"0 "}
+        with open_url(f"{valkey.url()}&{login}", namespace=namespace, partitions=1) as store:
+            store.append("order-1", numbered(1), queue="default", due=0.3)
+            assert [one.workflow_id for one in store.claim("me", wait_s=10)] == ["order-1"]
+            store.append("order-2", numbered(1), queue="default")
             store.delete("order-1")
+            store.delete("order-2")
 
-    with server.client() as admin:
-        needs(FEED, use, [admin], namespace)
+    rule = f"{EVERYTHING} {RULES[HINTS]}"
+    with valkey.client() as admin:
+        for words in (rule, EVERYTHING, *(f"{without(rule, one)}" for one in ("+publish", "+subscribe"))):
+            with user([admin], words, namespace) as login:
+                use(login)
+
+
+def test_the_rule_of_hints_lets_them_through(valkey: RunningServer, namespace: str) -> None:
+    with valkey.client() as admin:
+        for words, counted in ((EVERYTHING, 0), (f"{EVERYTHING} {RULES[HINTS]}", 1)):
+            with user([admin], words, namespace) as login, admin.pubsub() as heard:
+                heard.subscribe(f"{{{namespace}}}:due")
+                assert heard.get_message(timeout=5)["type"] == "subscribe"
+                with RedisStore.from_url(f"{valkey.url()}&{login}", namespace=namespace, partitions=1) as store:
+                    store.append(f"order-{counted}", numbered(1), queue="default")
+                admin.publish(f"{{{namespace}}}:due", "end")
+                found = [heard.get_message(timeout=5)["data"]]
+                while found[-1] != b"end":
+                    found.append(heard.get_message(timeout=5)["data"])
+                assert len(found) == counted + 1
 
 
 def test_listing_suffices_for_rebuilding_from_the_feed(server: RunningServer, open_url: Any, namespace: str) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import os
 import random
 import subprocess
@@ -17,8 +18,10 @@ import pytest
 
 from runic_redis import ConfigurationError, DecodeError, Fact, LeaseLost, RedisStore
 from runic_redis.admin.archive import ArchiveReader, ArchiveWriter, Digest, Record
+from runic_redis.admin.describing import describe_one
 from runic_redis.admin.exporting import KEPT, Exporter
 from runic_redis.admin.importing import Importer
+from runic_redis.keys import WorkflowKeys
 from tests.faults import failover
 from tests.servers import RunningServer, cluster_url
 from tests.test_verifying import fill, log, run_while, verify
@@ -42,6 +45,13 @@ def load(store: RedisStore, path: Path) -> Importer:
     return importer
 
 
+def due_in_queue(client: Any, keys: WorkflowKeys, workflow_id: str) -> float | None:
+    """When a workflow is due in its queue; of a leased one, when the lease was given."""
+    queue, lasts = client.hmget(keys.meta, "queue", "lease_ms")
+    due = client.zscore(keys.queue((queue or b"").decode()), workflow_id)
+    return None if due is None else float(due) - int(lasts or 0)
+
+
 def contents(store: RedisStore) -> dict[str, Any]:
     """Everything that a namespace keeps of its workflows, whatever its partitions."""
     with_redis = store._connected.server._client
@@ -57,7 +67,8 @@ def contents(store: RedisStore) -> dict[str, Any]:
             with_redis.hgetall(keys.commits),
             dict(map(tuple, with_redis.zrange(keys.refs, 0, -1, withscores=True))),
             with_redis.zscore(keys.index, workflow_id),
-            with_redis.zscore(keys.leases, workflow_id) is not None,
+            due_in_queue(with_redis, keys, workflow_id),
+            with_redis.zscore(keys.parked, workflow_id),
             with_redis.zscore(keys.expiring, workflow_id),
             with_redis.zscore(keys.completed, workflow_id),
             [with_redis.pttl(key) > 0 for key in (keys.meta, keys.events)],
@@ -99,6 +110,42 @@ def test_what_is_imported_is_what_was_exported(store: RedisStore, target: RedisS
         target.append("w", [{}], lease=held)
     again = load(target, tmp_path / "a")
     assert (again.workflows, again.there, again.problems) == (0, 7, []), "importing again changes nothing"
+    assert verify(target).findings == []
+
+
+def test_a_workflow_arrives_in_the_state_that_it_had(store: RedisStore, target: RedisStore, tmp_path: Path) -> None:
+    for name in ("later", "never", "parked", "failed", "done"):
+        store.append(name, [{"n": 1}], queue="orders", due=3600 if name == "later" else math.inf)
+    store.park("parked", "card declined")
+    store.park("failed", "card declined")
+    store.unpark("failed", due=0)
+    (held,) = store.claim("me", queues=["orders"])
+    store.release(held, due=60.0)
+    store.complete("done")
+    assert export(store, tmp_path / "a").problems == []
+    assert load(target, tmp_path / "a").problems == []
+    assert contents(target) == contents(store)
+    assert verify(target).findings == []
+    described = {name: describe_one(target.context, name) for name in ("later", "never", "parked", "failed", "done")}
+    assert {name: target.run(one, "test").state for name, one in described.items()} == {
+        **dict.fromkeys(("later", "never", "failed"), "waiting"),
+        "parked": "parked",
+        "done": "completed",
+    }
+    assert target.claim("you", queues=["orders"]) == []
+    target.unpark("parked")
+    (lease,) = target.claim("you", queues=["orders"], max_attempts=1)
+    assert (lease.workflow_id, lease.queue) == ("parked", "orders")
+
+
+def test_a_workflow_that_its_queue_has_lost_is_due_where_it_is_imported(
+    store: RedisStore, valkey: RunningServer, target: RedisStore, tmp_path: Path
+) -> None:
+    with valkey.client() as client:
+        client.delete(*(store.context.keys.queue(number, "default") for number in range(5)))
+    assert export(store, tmp_path / "a", ["held", "unfinished"]).problems == []
+    assert load(target, tmp_path / "a").problems == []
+    assert {lease.workflow_id for lease in target.claim("you", limit=10)} == {"held", "unfinished"}
     assert verify(target).findings == []
 
 
@@ -378,7 +425,7 @@ def test_a_damaged_archive_is_refused_and_brings_no_damage(
     [
         ["nonsense"],
         ["workflow"],
-        ["workflow", "", {"created": b"1"}, None, False],
+        ["workflow", "", {"created": b"1"}, None, None],
         ["snapshot", b"1", b"1", b"data"],
         ["done", "other", 1, 1, b"", b""],
         ["archive", 2],
@@ -389,7 +436,7 @@ def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> 
     importer = Importer(store.context)
     store.run(importer.take(["archive", 1, "x"]), "import")
     if record[0] == "done":
-        store.run(importer.take(["workflow", "new", {"created": b"1"}, None, False]), "import")
+        store.run(importer.take(["workflow", "new", {"created": b"1"}, None, None]), "import")
     with pytest.raises((DecodeError, ConfigurationError, ValueError)):
         store.run(importer.take(record), "import")
     assert "new" not in set(store.list())
@@ -399,11 +446,20 @@ def test_a_record_that_is_none_is_refused(store: RedisStore, record: Record) -> 
     "record",
     [
         ["workflow", "new"],
-        ["workflow", "new", {"created": b"x"}, None, False],
-        ["workflow", "new", {"cursor": b"1"}, None, False],
-        ["workflow", "new", {"created": b"1", "lease_owner": b"me"}, None, False],
-        ["workflow", "new", {"created": b"1"}, b"nan", False],
-        ["workflow", "new", ["created"], None, False],
+        ["workflow", "new", {"created": b"x"}, None, None],
+        ["workflow", "new", {"cursor": b"1"}, None, None],
+        ["workflow", "new", {"created": b"1", "lease_owner": b"me"}, None, None],
+        ["workflow", "new", {"created": b"1"}, None, b"1"],
+        ["workflow", "new", {"created": b"1", "queue": b"default"}, None, None],
+        ["workflow", "new", {"created": b"1", "queue": b"default", "completed": b"2"}, None, b"1"],
+        ["workflow", "new", {"created": b"1", "queue": b"default", "parked": b"2"}, None, b"1"],
+        ["workflow", "new", {"created": b"1", "queue": b"a b"}, None, b"1"],
+        ["workflow", "new", {"created": b"1", "queue": "default"}, None, b"1"],
+        ["workflow", "new", {"created": b"1", "queue": b"default"}, None, b"-inf"],
+        ["workflow", "new", {"created": b"1", "queue": b"default"}, None, True],
+        ["workflow", "new", {"created": b"1", "queue": b"default"}, None, [1]],
+        ["workflow", "new", {"created": b"1"}, b"nan", None],
+        ["workflow", "new", ["created"], None, None],
         ["nonsense"],
         ["snapshot", b"1", b"1"],
         ["snapshot", b"x", b"1", b"data"],
@@ -428,13 +484,13 @@ def test_a_workflow_with_a_damaged_record_is_left_out_and_the_next_one_comes(sto
     for one in (
         ["archive", 1, "x"],
         *whole(
-            ["workflow", "new", {"created": b"1"}, None, False],
+            ["workflow", "new", {"created": b"1"}, None, None],
             ["log", b"a log"],
             record,
             ["refs", [[b"a fact", b"1"]]],
             ["done", "new", 0, 0, b""],
         ),
-        *whole(["workflow", "next", {"created": b"1"}, None, False], ["done", "next", 0, 0, b""]),
+        *whole(["workflow", "next", {"created": b"1"}, None, None], ["done", "next", 0, 0, b""]),
         ["end", 2, 0, 0],
     ):
         store.run(importer.take(one), "import")
@@ -541,7 +597,7 @@ def test_a_workflow_that_no_import_would_take_is_not_exported(
 ) -> None:
     keys = store.context.keys.workflow
     with valkey.client() as client:
-        client.hset(keys("large").meta, field, "x")
+        client.hset(keys("large").meta, field, b"\xff" if field in {"queue", "timer", "parked_reason"} else "x")
         client.hset(keys("trimmed").snapshot, "cursor", "x")
         client.xadd(keys("w").events, {"one": "1"}, id="999-1")
         client.hset(keys("w").meta, "cursor", 999)
@@ -566,7 +622,7 @@ def test_records_are_of_the_types_of_the_specification(
         records = {record[0]: record for record in archive}
     types = {kind: [type(part) for part in parts] for kind, (_, *parts) in records.items()}
     assert types["archive"] == [int, str, bytes, type(None), bool, bytes]
-    assert types["workflow"] == [str, dict, bytes, bool]
+    assert types["workflow"] == [str, dict, bytes, type(None)]
     assert types["snapshot"] == [bytes, bytes, bytes]
     assert types["done"] == [str, int, int, bytes, bytes]
 
@@ -686,7 +742,7 @@ def test_an_import_ends_where_almost_all_is_damaged(store: RedisStore, monkeypat
 
 def test_what_an_import_has_still_to_send_is_bounded(store: RedisStore) -> None:
     importer = Importer(store.context)
-    for record in (["archive", 1, "x", None, None], ["workflow", "new", {"created": b"1"}, None, False]):
+    for record in (["archive", 1, "x", None, None], ["workflow", "new", {"created": b"1"}, None, None]):
         store.run(importer.take(record), "import")
     most = 0
     for _ in range(10_000):

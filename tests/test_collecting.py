@@ -50,6 +50,13 @@ WRITES: dict[str, Callable[[RedisStore, str], Any]] = {
     "log": lambda store, _: store.save("w", [{"fact": Fact("v")}]),
     "value, and again": lambda store, _: [store.append("w", [{"fact": Fact("v")}]) for _ in range(2)],
     "another life": lambda store, _: (store.delete("w"), store.append("w", [{"fact": Fact("v")}])),
+    "snapshot": lambda store, fact_hash: store.save_snapshot("w", 0, b"", refs=[fact_hash]),
+    "snapshot of a commit": lambda store, fact_hash: store.append("w", [{"n": 1}], snapshot=b"", refs=[fact_hash]),
+    "released, and referred to again": lambda store, fact_hash: (
+        store.append("w", [{"fact": FactRef(fact_hash)}], snapshot=b"", refs=()),
+        store.trim("w"),
+        store.save_snapshot("w", 1, b"", refs=[fact_hash]),
+    ),
     "put": lambda store, _: store.put_fact("v"),
 }
 

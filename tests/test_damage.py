@@ -39,6 +39,9 @@ def store(server: RunningServer, namespace: str, few_buckets: None) -> Iterator[
         store.acquire("order-1", "me")
         store.complete("order-1")
         store.acquire("in the same partition {order-1}", "me")
+        store.append("due {order-1}", numbered(1), queue="default")
+        store.append("aside {order-1}", numbered(1), queue="default")
+        store.park("aside {order-1}", "card declined")
         yield store
 
 
@@ -65,14 +68,20 @@ OURS = {
     "log": "string",
     "commits": "hash",
     "refs": "zset",
+    "inbox": "stream",
+    "messages": "hash",
     "index": "zset",
     "leases": "zset",
+    "queues": "hash",
+    "queue": "zset",
+    "parked": "zset",
     "expiring": "zset",
     "completed": "zset",
     "partition": "hash",
 }
-SETS = {"index", "leases", "expiring", "completed"}
-ALL = {"events", "meta", "snapshot", "log", "commits", "refs"}
+QUEUES = {"queues", "queue"}
+SETS = {"index", "leases", *QUEUES, "parked", "expiring", "completed"}
+ALL = {"events", "meta", "snapshot", "log", "commits", "refs", "inbox", "messages"}
 
 
 def held(store: RedisStore) -> Lease:
@@ -107,17 +116,32 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
         {"events", "meta", "index", "snapshot"},
         lambda store: store.append("order-1", numbered(1), snapshot=b"four"),
     ),
-    "append by a lease": ({"leases"}, lambda store: store.append("order-1", numbered(1), lease=held(store))),
-    "save_snapshot by a lease": ({"leases"}, lambda store: store.save_snapshot("order-1", 3, b"", lease=held(store))),
+    "append by a lease": (
+        {"leases", *QUEUES},
+        lambda store: store.append("order-1", numbered(1), lease=held(store)),
+    ),
+    "append to a queue": (
+        {"index", *QUEUES},
+        lambda store: store.append("due {order-1}", numbered(1), queue="default"),
+    ),
+    "save_snapshot by a lease": (
+        {"leases", *QUEUES},
+        lambda store: store.save_snapshot("order-1", 3, b"", lease=held(store)),
+    ),
     "save a fact in a log": ({"log", "meta", "index", "refs"}, lambda store: store.save("order-1", [{"n": Fact(1)}])),
     "exists": ({"meta"}, lambda store: store.exists("order-1")),
     "list": ({"index", "expiring", "partition"}, lambda store: list(store.list())),
-    "acquire": ({"meta", "index", "leases", "partition"}, lambda store: store.acquire("order-1", "me")),
-    "claim": ({"leases", "partition"}, lambda store: store.claim("me")),
-    "renew": ({"leases", "partition"}, lambda store: store.renew(held(store))),
-    "release": ({"leases"}, lambda store: store.release(held(store))),
+    "acquire": ({"meta", "index", "leases", *QUEUES, "partition"}, lambda store: store.acquire("order-1", "me")),
+    "claim": ({"leases", *QUEUES, "parked", "partition"}, lambda store: store.claim("me")),
+    "renew": ({"leases", *QUEUES}, lambda store: store.renew(held(store))),
+    "release": ({"leases", *QUEUES}, lambda store: store.release(held(store))),
+    "park": ({"leases", *QUEUES, "parked", "partition"}, lambda store: store.park("due {order-1}", "declined")),
+    "unpark": ({"leases", *QUEUES, "parked", "partition"}, lambda store: store.unpark("aside {order-1}")),
     "complete": ({"meta"}, lambda store: store.complete("order-1")),
-    "complete another": ({"completed"}, lambda store: store.complete("in the same partition {order-1}")),
+    "complete another": (
+        {"leases", *QUEUES, "parked", "completed"},
+        lambda store: store.complete("in the same partition {order-1}"),
+    ),
     "expire": ({"meta", "expiring"}, lambda store: store.expire("order-1", 60)),
     "collect": ({"index", "refs", "expiring"}, lambda store: store.collect(0)),
     "delete": ({*ALL, *SETS, "partition"}, lambda store: store.delete("order-1")),
@@ -130,7 +154,7 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
 def test_a_foreign_value_at_a_key_of_ours_is_refused_and_nothing_changes(
     store: RedisStore, client: redis.Redis, keys: WorkflowKeys, namespace: str, kind: str, foreign: str
 ) -> None:
-    key = asdict(keys)[kind]
+    key = keys.queue("default") if kind == "queue" else asdict(keys)[kind]
     client.delete(key)
     store.put_fact("to be collected")
     FOREIGN[foreign](client, key)
@@ -386,12 +410,14 @@ def test_a_damaged_workflow_does_not_stop_claims_of_others(store: RedisStore, cl
     for workflow_id in ("damaged", "sound"):
         store.release(store.acquire(workflow_id, "me"))
     client.hset(store.context.keys.workflow("damaged").meta, "fence", "what")
-    client.zadd(store.context.keys.leases(0), {b"\xff": 0})
-    assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]
+    for number in store.context.keys.partition_numbers():
+        client.zadd(store.context.keys.queue(number, "default"), {b"\xff": 0})
+    assert {lease.workflow_id for lease in store.claim("you", 5)} == {"sound", "due {order-1}"}
     with pytest.raises(DecodeError):
         store.claim("you", 5)
-    client.delete(store.context.keys.leases(0))
-    with pytest.raises(DecodeError, match="the lease of a workflow"):
+    for number in store.context.keys.partition_numbers():
+        client.zrem(store.context.keys.queue(number, "default"), b"\xff")
+    with pytest.raises(DecodeError, match=r"The lease of the workflow 'damaged'.* is damaged"):
         store.claim("you", 5)
     assert store.claim("you", 0) == []
 
@@ -405,7 +431,7 @@ def test_a_token_of_another_age_is_damage_and_spoils_no_other(
     client.hset(store.context.keys.workflow("damaged").meta, "fence", fence)
     with pytest.raises(DecodeError, match="the lease of a workflow"):
         store.acquire("damaged", "you")
-    assert [lease.workflow_id for lease in store.claim("you", 5)] == ["sound"]
+    assert {lease.workflow_id for lease in store.claim("you", 5)} == {"sound", "due {order-1}"}
     assert store.acquire("another", "you").token < 2**52
 
 

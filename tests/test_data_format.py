@@ -21,7 +21,7 @@ import pytest
 import redis
 
 from runic_redis import EveryEvents, Fact, RedisStore, session
-from tests.format_reader import Damaged, Object, Reader
+from tests.format_reader import Damaged, Object, Reader, Sent
 from tests.servers import RunningServer, running, valkey_program
 from tests.strategies import Colour, FrozenSlotted, Pair, Permission
 from tests.test_docs import examples, run
@@ -120,6 +120,13 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         store.save_fact(b"\xff mine", "under a hash of its own")
         for number in range(20):
             store.append(f"other {number} ü", [{"n": number}])
+        store.append("queued", [{"n": 1}], queue="orders", due=inf)
+        store.acquire("held", "me", ttl=30)
+        first = store.send("held", Pair(1, kept), message_id="mine")
+        second = store.request_cancel("held", "too late")
+        store.send("held", {"n": 3})
+        store.append("held", [{"n": 1}], consumes=store.inbox("held")[2:])
+        store.park("other 1 ü", "why not")
 
         reader = Reader(client, namespace)
         events = list(reader.events("w"))
@@ -148,6 +155,17 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         assert reader.log("logged")[1]["moments"][1].fold == 1
         assert int(reader.meta("w")["cursor"]) == store.cursor("w")
         assert int(reader.meta("w")["largest"]) > 8192
+        assert (reader.state("queued"), reader.due("queued")) == ("waiting", inf)
+        assert (reader.state("held"), reader.state("other 1 ü"), reader.state("w")) == ("leased", "parked", "open")
+        assert reader.due("held") == int(reader.meta("held")["lease_until"])
+        assert reader.meta("other 1 ü")["parked_reason"] == b"why not"
+        assert reader.inbox("held") == [
+            Sent(first, "mine", Object("tests.pair", 1, {"value": 1, "other": found}), cancels=False),
+            Sent(second, "", Object("runic_redis.CancelRequested", 1, {"reason": "too late"}), cancels=True),
+        ]
+        assert reader.message_ids("held") == {"mine": first}
+        store.unpark("other 1 ü")
+        assert reader.state("other 1 ü") == "waiting"
         assert reader.workflows() == set(store.list())
         store.delete("logged")
         changes = [change for number in range(7) for change in reader.feed(number)]
@@ -156,7 +174,7 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         (large,) = [change for change in changes if change.span == 30]
         assert int(large.change.partition(" ")[2]) > 30 * 150_000
         assert f"{large.cursor}-{large.ms}" == client.xrevrange(reader._key("events", "w"), count=1)[0][0].decode()
-        assert sum(change.span for change in changes) == 34 + 2 + 20
+        assert sum(change.span for change in changes) == 34 + 2 + 20 + 1 + 2
 
 
 def test_a_reader_by_the_specification_can_tell_what_is_trimmed_from_what_is_lost(
@@ -215,23 +233,46 @@ def write_fixture(store: RedisStore) -> None:
     store.append_many([(f"{kind}-{{42}}", [{"n": 1}]) for kind in ("order", "payment", "}{refund")])
     store.save("a log", [Pair(1, Fact("in a log")), {"n": 2}])
     store.complete("a log")
+    store.append("waiting", [{"n": 1}], queue="orders", due=inf)
+    store.append("put aside", [{"n": 1}], queue="orders")
+    store.park("put aside", "card declined")
+    store.acquire("leased", "worker-1", ttl=30)
+    store.send("leased", Pair("cancel", None), message_id="message-1")
     store.append("deleted", [{"n": 1}, {"n": 2}])
     store.delete("deleted")
 
 
 # The fixture's times: those of the server are replaced by this one.
 _MS = 1_763_942_400_000
+_LEASE_ENDS_MS = _MS + 30_000
 
 
 def _fixed(key: str, name: bytes, value: bytes) -> bytes:
     """Return the value of a field of a hash, with a time that is the same in every run."""
     if name == b"created":
         return b"%d" % (_MS * 1000)
-    if (name in {b"trimmed_ms", b"completed"} and ":meta:" in key) or (":snapshot:" in key and name == b"time"):
+    fixed = {b"fence": b"%d" % (_MS * 1000), b"lease_id": bytes(8), b"lease_until": b"%d" % _LEASE_ENDS_MS}
+    if name in fixed or ":messages:" in key:
+        return fixed.get(name, b"%d-0" % _MS)
+    if (
+        name == b"leased at"
+        or (name in {b"trimmed_ms", b"completed", b"parked"} and ":meta:" in key)
+        or (":snapshot:" in key and name == b"time")
+    ):
         return b"%d" % _MS
     if name == b"feed_trimmed":
         return b"%s-%d" % (value.partition(b"-")[0], _MS)
     return value
+
+
+def _fixed_score(client: redis.Redis, key: str, place: int, member: bytes, score: float) -> str:
+    """Return a member's score in a sorted set, with a time that is the same in every run."""
+    if key.endswith((":index", ":times")):
+        return str(_MS * 1000 + place)
+    if score == inf:
+        return "inf"
+    is_leased = client.zscore(f"{key.partition('}')[0]}}}:leases", member) is not None
+    return str(_LEASE_ENDS_MS if is_leased else _MS)
 
 
 def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
@@ -243,8 +284,8 @@ def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
             for member, score in client.zrange(key, 0, -1, withscores=True):
                 yield "ZADD", key, f"{score:.0f}", member
         case b"zset":
-            for place, member in enumerate(client.zrange(key, 0, -1)):
-                yield "ZADD", key, str(_MS if key.endswith(":completed") else _MS * 1000 + place), member
+            for place, (member, score) in enumerate(client.zrange(key, 0, -1, withscores=True)):
+                yield "ZADD", key, _fixed_score(client, key, place, member, score), member
         case b"string":
             yield "SET", key, client.get(key)
         case b"stream":
@@ -252,7 +293,8 @@ def _dumped(client: redis.Redis, key: str) -> Iterator[tuple[bytes | str, ...]]:
                 cursor = entry_id.partition(b"-")[0]
                 if len(fields.get(b"i", b"")) == 8:  # random
                     fields[b"i"] = sha256(key.encode() + cursor).digest()[:8]
-                yield "XADD", key, b"%s-%d" % (cursor, _MS), *(part for pair in fields.items() for part in pair)
+                fixed = b"%d-0" % _MS if ":inbox:" in key else b"%s-%d" % (cursor, _MS)
+                yield "XADD", key, fixed, *(part for pair in fields.items() for part in pair)
 
 
 def _quoted(argument: bytes | str) -> str:

@@ -21,7 +21,11 @@ import redis.sentinel
 
 from runic_redis import AsyncRedisStore, RedisStore, StoreError, session
 from runic_redis.drivers.sync import Sender
-from runic_redis.protocol import queue
+from runic_redis.operations.waiting import wait_for_due
+from runic_redis.protocol import hints, queue
+from runic_redis.protocol.effects import Operation, key_command
+from runic_redis.protocol.hints import _Line
+from runic_redis.protocol.refusals import ask
 from runic_redis.testing.examples import numbered
 from tests.servers import RunningServer, cluster_url, free_ports, running, sentinel, valkey_program
 from tests.test_group_commit import GatedServer, wait_for
@@ -35,9 +39,11 @@ INTERRUPTED = (
     "threading.py",
 )
 INTERRUPTED += (
+    "runic_redis/protocol/hints",
     "runic_redis/protocol/queue",
     "runic_redis/protocol/rounds",
     "runic_redis/operations/reading",
+    "runic_redis/operations/waiting",
     "/redis/",
     "weakref.py",
 )
@@ -303,6 +309,40 @@ def test_a_call_that_waits_for_room_may_be_interrupted_anywhere(
         fill()
         assert interrupt_everywhere(lambda: store.append("w", numbered(1)), check) > 20
         over.set()
+
+
+def test_a_wait_may_be_interrupted_anywhere(
+    valkey: RunningServer, namespace: str, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next caller gets its turn, and hints come again, wherever it was."""
+    monkeypatch.setattr(hints, "_LOOK_S", 1000.0)
+    key = f"{{{namespace}:0}}:stub"
+    with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
+        waits = store._sender.waits
+
+        def look() -> Operation[tuple[list[bytes], float | None]]:
+            found = yield from ask(key_command("LPOP", key))
+            return [] if found is None else [found], None
+
+        def wait(wait_s: float) -> list[bytes]:
+            return store.run(wait_for_due(store.context, ["orders"], wait_s, look), "test")
+
+        def check(where: Any) -> None:
+            others = [pool.submit(wait, 1000.0) for _ in range(2)]
+            wait_for(lambda: len(next(iter(waits.turns._lines.values()), _Line()).places) == 2)
+            client.rpush(key, "one", "two")
+            client.publish(store.context.keys.hints, "0 orders")
+            assert sorted(other.result(60)[0] for other in others) == [b"one", b"two"], where
+            assert not waits.turns._lines, where
+            # The next call starts the listener, too.
+            with waits.lock:
+                listener, waits.listener = waits.listener, None
+            listener.interrupt()
+
+        assert interrupt_everywhere(lambda: wait(0.001), check) > 20
+    # (An interrupted `Thread.start` may leave a thread that never begins. It is not alive, and uses no connection.)
+    listening = [thread for thread in threading.enumerate() if thread.name == "runic-redis-hints"]
+    wait_for(lambda: not any(thread.is_alive() for thread in listening))
 
 
 # Forks

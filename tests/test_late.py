@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any, NamedTuple
 
 import pytest
@@ -9,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from runic_redis import AsyncRedisStore, Fact, FactRef, Lease, RedisStore, StoreError, StoreUnavailable
+from runic_redis import AsyncRedisStore, Fact, FactRef, Lease, Message, RedisStore, StoreError, StoreUnavailable
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from tests.late import LateProxy, late
@@ -101,6 +102,16 @@ def leave_unfinished(store: RedisStore) -> None:
     store.release(store.acquire("w", "another"))
 
 
+def wait_for_an_answer(store: RedisStore) -> Message:
+    make(store)
+    store.send("w", {"n": 1})
+    return store.inbox("w")[0]
+
+
+def sleep(store: RedisStore) -> None:
+    store.append("w", [{"n": 1}], queue="orders", due=inf)
+
+
 def hold(store: RedisStore) -> Lease:
     make(store)
     return store.acquire("w", "me", ttl=1000)
@@ -139,6 +150,19 @@ WRITES: dict[str, tuple[Callable[[RedisStore], Any], Call]] = {
     ),
     "append by a lease": (hold, lambda store, lease: store.append("w", [EVENT], lease=lease)),
     "append_many": (make, lambda store, _: store.append_many([("w", [EVENT]), ("v", [EVENT]), ("w", [EVENT])])),
+    "append that consumes": (
+        wait_for_an_answer,
+        lambda store, message: store.append("w", [EVENT], consumes=message, ends_timer=True, unless_cancelled=True),
+    ),
+    "send": (make, lambda store, _: store.send("w", EVENT)),
+    "send with an id": (make, lambda store, _: store.send("w", EVENT, message_id="m")),
+    "send, and wake": (sleep, lambda store, _: store.send("w", EVENT)),
+    "send, and make": (nothing, lambda store, _: store.send("w", EVENT, missing="keep")),
+    "send with an id, and make": (
+        nothing,
+        lambda store, _: store.send("w", EVENT, message_id="m", missing="keep"),
+    ),
+    "request_cancel": (make, lambda store, _: store.request_cancel("w")),
     "save": (make, lambda store, _: store.save("w", [EVENT])),
     "save, and make": (nothing, lambda store, _: store.save("w", [EVENT])),
     "save_snapshot": (make, lambda store, _: store.save_snapshot("w", 2, b"late")),
@@ -158,6 +182,7 @@ WRITES: dict[str, tuple[Callable[[RedisStore], Any], Call]] = {
 MAKING: dict[str, Callable[[RedisStore, list[Any]], object]] = {
     "append": lambda store, _: make(store),
     "append_many": lambda store, _: store.append_many([("w", [{"n": 1}])]),
+    "send": lambda store, _: store.send("w", {"n": 1}, missing="keep"),
     "save": lambda store, _: store.save("w", [{"n": 1}]),
     "save_snapshot": lambda store, _: store.save_snapshot("w", 0, b"state"),
     "acquire": lambda store, _: store.acquire("w", "another"),
@@ -237,7 +262,7 @@ def test_a_late_first_try_changes_nothing_of_another_life(net: Net, name: str) -
 
 
 @pytest.mark.parametrize("again", MAKING)
-@pytest.mark.parametrize("name", ["append", "append with an id", "save", "save_snapshot", "acquire", "delete"])
+@pytest.mark.parametrize("name", ["append", "append with an id", "send", "save", "save_snapshot", "acquire", "delete"])
 def test_a_late_first_try_changes_nothing_however_the_workflow_is_made_again(net: Net, name: str, again: str) -> None:
     records = archive(net.direct)
     bring_back(net.direct, records)
@@ -310,13 +335,24 @@ REJECTED: dict[str, tuple[Callable[[RedisStore], Any], Call, Call]] = {
         lambda store, _: store.save_snapshot("w", 1, b"late"),
         lambda store, _: (store.delete("w"), make(store)),
     ),
+    "send to nothing": (nothing, lambda store, _: store.send("w", EVENT), lambda store, _: make(store)),
+    "send to what is finished": (
+        make_complete,
+        lambda store, _: store.send("w", EVENT, message_id="m"),
+        lambda store, _: (store.delete("w"), make(store)),
+    ),
+    "append that is cancelled": (
+        lambda store: (make(store), store.request_cancel("w")),
+        lambda store, _: store.append("w", [EVENT], unless_cancelled=True),
+        lambda store, _: store.append("w", [{"n": 3}], consumes=store.inbox("w")),
+    ),
     "trim of nothing": (nothing, lambda store, _: store.trim("w"), lambda store, _: make_with_snapshot(store)),
     "complete of nothing": (nothing, lambda store, _: store.complete("w"), lambda store, _: make(store)),
     "expire of nothing": (nothing, lambda store, _: store.expire("w", 1000), lambda store, _: make_complete(store)),
-    "expire of what is not finished": (
-        make,
-        lambda store, _: store.expire("w", 1000),
-        lambda store, _: store.complete("w"),
+    "persist of nothing": (
+        nothing,
+        lambda store, _: store.persist("w"),
+        lambda store, _: store.append("w", [EVENT], expires_in=1000),
     ),
     "acquire of what is held": (
         lambda store: store.acquire("w", "another"),
@@ -424,15 +460,14 @@ def test_a_late_first_try_changes_nothing_in_asyncio(net: Net) -> None:
             await store.delete("other")
             net.proxy.keep()
             with pytest.raises(StoreError):
-                await store.expire("a", 0.001)
+                await store.expire("e", 0.001)
 
     asyncio.run(write())
     assert net.proxy.kept == 6
     for workflow_id in ("b", "c"):
         net.direct.delete(workflow_id)
-    net.direct.complete("a")
-    net.direct.append("other", [{"n": 2}])
+    net.direct.append_many([("e", [EVENT]), ("other", [{"n": 2}])])
     before = net.dump()
     net.deliver()
     assert net.dump() == before
-    assert sorted(net.direct.list()) == ["a", "d", "other"]
+    assert sorted(net.direct.list()) == ["a", "d", "e", "other"]

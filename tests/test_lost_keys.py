@@ -55,6 +55,9 @@ def fill(store: RedisStore) -> None:
     store.save("w", [{"n": 1}, {"f": Fact("fact in a log")}])
     for number in range(20):
         store.release(store.acquire(f"unfinished-{number}", "me"))
+    store.acquire("held", "me")
+    store.append("put aside", [{"n": 1}], queue="orders")
+    store.park("put aside", "card declined")
     store.append("ends", [{"n": 1}])
     store.complete("ends")
     store.expire("ends", 3600)
@@ -64,6 +67,7 @@ def key(store: RedisStore, kind: str) -> str:
     keys = store.context.keys
     bucket, times = keys.fact(fact_of(store).encode())
     of_namespace = {"config": keys.config, "config_copy": keys.config_copy, "bucket": bucket, "times": times}
+    of_namespace["queue"] = keys.workflow("w").queue("default")
     return of_namespace.get(kind) or getattr(keys.workflow("w"), kind)
 
 
@@ -112,7 +116,7 @@ NOTICED: dict[str, dict[str, Call]] = {
         "save with a fact": lambda store: store.save("w", [{"f": Fact("another")}]),
     },
     "index": {"list": lambda store: list(store.list()), "collect": lambda store: (orphan(store), store.collect(0))},
-    "leases": {"claim": lambda store: store.claim("heir", 5)},
+    "queue": {"claim": lambda store: store.claim("heir", 5)},
     "partition": {
         "list": lambda store: list(store.list()),
         "make by append": lambda store: store.append("new", [{"n": 1}]),
@@ -166,7 +170,10 @@ FOUND = {
     "commits": ("2 of the commit ids", True),
     "refs": ("2 of its references", True),
     "index": ("not in the index", True),
-    "leases": ("among the unfinished", True),
+    "leases": ("among the leased", True),
+    "queue": ("not in its queue", True),
+    "queues": ("counts 0", True),
+    "parked": ("among the parked", True),
     "expiring": ("among the expiring", True),
     "completed": ("among the completed", True),
     "partition": ("it counts 0 workflows", True),
@@ -194,7 +201,7 @@ def test_verify_notices_each_key_that_is_gone_and_restores_what_it_can(
     assert [event["n"] for event in store.stream("w")] == [1, 2, 3, 4]
     assert store.append("w", FIRST, commit_id="first") == 2, "a commit that was already stored was stored again"
     assert store.append("w", EVENTS[3:], commit_id="last") == 4
-    assert len(set(store.list())) == 22
+    assert len(set(store.list())) == 24
     assert len(store.claim("heir", 100)) == 20
     assert store.append("new", [{"n": 1}], expected_cursor=0) == 1
     if kind == "snapshot":
@@ -262,9 +269,9 @@ def test_some_unfinished_workflows_that_are_lost_are_noticed_once_no_other_is_le
     store: RedisStore, client: redis.Redis
 ) -> None:
     lost = [f"unfinished-{number}" for number in range(5)]
-    client.zrem(key(store, "leases"), *lost)
+    client.zrem(key(store, "queue"), *lost)
     assert len(store.claim("heir", 100)) == 15
-    with pytest.raises(DecodeError, match="15 of 20"):
+    with pytest.raises(DecodeError, match="16 of 21"):
         store.claim("heir", 100)
     verify(store, repair=True)
     assert sorted(lease.workflow_id for lease in store.claim("heir", 100)) == lost
@@ -287,7 +294,7 @@ def test_settings_that_are_lost_are_those_of_the_copy(
     ):
         assert ("are lost" in caplog.text) == (gone == "config")
         assert late.context.keys.partitions == 1
-        assert len(list(late.list())) == 22
+        assert len(list(late.list())) == 24
         with pytest.raises(CursorConflict):
             late.append("w", [{"n": 5}], expected_cursor=0)
         late.append("w", [{"n": 5}])

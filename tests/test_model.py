@@ -1,7 +1,7 @@
 """The store against a plain model in memory: after any operations in any order, both agree."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,6 +27,8 @@ from runic_redis import (
 from runic_redis.testing.examples import OrderPlaced
 
 IDS = st.sampled_from(["a", "b", "c"])
+# How a snapshot refers to facts: not at all, by its data, or by `refs`.
+NAMED = st.none() | st.just("data") | st.lists(st.integers(0, 4), max_size=3)
 SIZES = st.integers(0, 6) | st.just(40)
 _names = itertools.count()
 
@@ -44,7 +46,9 @@ class Workflow:
         # An unfinished workflow can be claimed while it has no lease.
         self.unfinished = False
         self.completed = False
-        self.refs: set[str] = set()
+        # The facts by the last cursor that refers to them, and those that the snapshot refers to.
+        self.refs: dict[str, int] = {}
+        self.named: set[str] = set()
 
     @property
     def events(self) -> list[Any]:
@@ -122,6 +126,7 @@ class StoreMachine(RuleBasedStateMachine):
         client=st.integers(0, 1),
         large=st.booleans(),
         snapshot=st.none() | st.binary(max_size=3),
+        named=NAMED,
         fact=st.none() | st.integers(0, 4),
     )
     def append(
@@ -133,6 +138,7 @@ class StoreMachine(RuleBasedStateMachine):
         client: int,
         large: bool,
         snapshot: bytes | None,
+        named: list[int] | str | None,
         fact: int | None,
     ) -> None:
         events: list[Any] = [OrderPlaced("Ada", next(self.numbers)) for _ in range(size)]
@@ -141,7 +147,7 @@ class StoreMachine(RuleBasedStateMachine):
             size = len(events)
         appended, options = events, {}
         if events and snapshot is not None:
-            options = {"snapshot": snapshot}
+            options = self.snapshot_options(snapshot, named)
         if events and fact is not None:
             appended = [*events, {"fact": Fact(fact)}]
             events = [*events, {"fact": FactRef(self.hash_of(fact))}]
@@ -157,6 +163,9 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(CursorConflict) as caught:
                 store.append(workflow_id, appended, **options)
             assert caught.value.actual == cursor
+        elif self.is_unknown(workflow_id, options, fact):
+            with pytest.raises(FactNotFound):
+                store.append(workflow_id, appended, **options)
         else:
             result = store.append(workflow_id, appended, **options)
             assert result == cursor + size
@@ -166,14 +175,43 @@ class StoreMachine(RuleBasedStateMachine):
                 self.fed(workflow_id, events)
                 if commit_id is not None:
                     workflow.commit_ids[commit_id] = result
+                refs = options.get("refs") or ()
+                new = set() if fact is None else {self.hash_of(fact)}
+                if not workflow.refs.keys() | new >= set(refs):
+                    new |= set(refs)  # then the commit refers to them, too
+                workflow.refs |= dict.fromkeys(new, result)
                 if snapshot is not None:
-                    workflow.snapshot = (result, snapshot)
+                    self.take_snapshot(workflow, result, options["snapshot"], refs)
                 if fact is not None:
-                    workflow.refs.add(self.hash_of(fact))
                     self.facts[self.hash_of(fact)] = fact
+
+    def snapshot_options(self, data: bytes, named: list[int] | str | None) -> dict[str, Any]:
+        """Return a snapshot, and the facts that it refers to; "data" for those that are told by its data only."""
+        hashes = [self.hash_of(fact) for fact in (named if isinstance(named, list) else range(3))]
+        if named == "data":
+            return {"snapshot": b" ".join([data, *map(str.encode, hashes)])}
+        return {"snapshot": data} if named is None else {"snapshot": data, "refs": hashes}
+
+    def is_unknown(self, workflow_id: str, options: dict[str, Any], fact: int | None = None) -> bool:
+        """Return whether a snapshot refers to a fact that is not stored."""
+        known = self.facts.keys() | (set() if fact is None else {self.hash_of(fact)})
+        return not known >= set(options.get("refs") or ())
+
+    def take_snapshot(self, workflow: Workflow, cursor: int, data: bytes, refs: Iterable[str]) -> None:
+        workflow.snapshot = (cursor, data)
+        workflow.named = {*refs} | {self.hash_of(fact) for fact in range(5) if self.hash_of(fact).encode() in data}
+        for fact_hash in refs:
+            workflow.refs.setdefault(fact_hash, 0)
 
     def hash_of(self, fact: int) -> str:
         return self.clients[0].context.codec.encode_own_fact(fact)[0]
+
+    @invariant()
+    def what_is_stored_refers_to_facts(self) -> None:
+        """Check the model: it keeps the facts to which events refer."""
+        for workflow in self.workflows.values():
+            for event in workflow.events[workflow.trimmed :]:
+                assert not isinstance(event, dict) or "fact" not in event or event["fact"].hash in workflow.refs
 
     @rule(fact=st.integers(0, 8))
     def put_fact(self, fact: int) -> None:
@@ -255,17 +293,24 @@ class StoreMachine(RuleBasedStateMachine):
         with pytest.raises(LeaseLost):
             self.clients[1].renew(lease)
 
-    @rule(workflow_id=IDS, share=st.floats(0, 1.2), data=st.binary(max_size=5), client=st.integers(0, 1))
-    def save_snapshot(self, workflow_id: str, share: float, data: bytes, client: int) -> None:
+    @rule(workflow_id=IDS, share=st.floats(0, 1.2), data=st.binary(max_size=5), named=NAMED, client=st.integers(0, 1))
+    def save_snapshot(
+        self, workflow_id: str, share: float, data: bytes, named: list[int] | str | None, client: int
+    ) -> None:
+        options = self.snapshot_options(data, named)
+        data = options.pop("snapshot")
         cursor = self.cursor_of(workflow_id)
         wanted = round(cursor * share)
         present = self.workflows[workflow_id].snapshot if workflow_id in self.workflows else None
         if wanted > cursor or (present is not None and wanted < present[0]):
             with pytest.raises(SnapshotConflict):
                 self.clients[client].save_snapshot(workflow_id, wanted, data)
+        elif self.is_unknown(workflow_id, options):
+            with pytest.raises(FactNotFound):
+                self.clients[client].save_snapshot(workflow_id, wanted, data, **options)
         else:
-            self.clients[client].save_snapshot(workflow_id, wanted, data)
-            self.created(workflow_id).snapshot = (wanted, data)
+            self.clients[client].save_snapshot(workflow_id, wanted, data, **options)
+            self.take_snapshot(self.created(workflow_id), wanted, data, options.get("refs", ()))
 
     @rule(workflow_id=IDS, keep=st.sampled_from([0, 0, 1, 3]))
     def trim(self, workflow_id: str, keep: int) -> None:
@@ -282,6 +327,12 @@ class StoreMachine(RuleBasedStateMachine):
             end += len(commit)
         workflow.trimmed = max(workflow.trimmed, end)
         assert self.clients[0].trim(workflow_id, keep=keep) == workflow.trimmed
+        if workflow.snapshot is not None:
+            workflow.refs = {
+                fact_hash: cursor
+                for fact_hash, cursor in workflow.refs.items()
+                if cursor > workflow.trimmed or fact_hash in workflow.named
+            }
 
     @rule(workflow_id=IDS, size=st.integers(0, 3))
     def save(self, workflow_id: str, size: int) -> None:

@@ -193,34 +193,40 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
 def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Context) -> None:
     context.clock = lambda: 1.0
     items = [(f"w-{number}", [{"n": number}]) for number in range(3)]
-    over: list[Any] = [[[b"5", b"900"]], [[b"0", b"999000"]], [1]]
+    over: list[Any] = [[[b"5", b"900", None, None, None], [b"0", b"999000"]], [1]]
     asked, cursors = play(append_many(context, items), [[1, ErrorReply("END_REACHED", ""), 7], *over, [2]])
-    assert names(asked) == ["append append append", "HMGET", "TIME", "delete", "append"]
+    assert names(asked) == ["append append append", "HMGET TIME", "delete", "append"]
     assert cursors == [1, 2, 7]
-    assert argument(asked[3], 2) == b"5"
-    assert argument(asked[3], 4) == b"900", "only while that is its end"
-    for end, server_ms, after in ((b"1900", b"2", "900"), (b"900", b"0", "")):
-        only_one: list[Any] = [[[b"5", end]], [[server_ms, b"0"]], [1]]
+    assert argument(asked[2], 2) == b"5"
+    assert argument(asked[2], 4) == b"900", "only while that is its end"
+    assert argument(asked[2], 5) == "999", "the time that both clocks have reached"
+    for end, server_s, after in ((b"1900", b"2", "900"), (b"900", b"0", "")):
+        only_one: list[Any] = [[[b"5", end, None, None, None], [server_s, b"0"]], [1]]
         asked, cursors = play(
             append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *only_one, [2]]
         )
-        assert names(asked) == ["append append append", "HMGET", "TIME", "expire", "append"]
-        assert argument(asked[3], 4) == after, (
+        assert names(asked) == ["append append append", "HMGET TIME", "expire", "append"]
+        assert argument(asked[2], 4) == after, (
             "what is left of it by the caller's clock; none, if only that has reached it"
         )
-        assert argument(asked[3], 6) == end
-        assert argument(asked[4], 3) == b"1", "an earlier try may still arrive"
+        assert argument(asked[2], 7) == end
+        assert argument(asked[3], 3) == b"1", "an earlier try may still arrive"
 
 
 def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context) -> None:
     context.clock = lambda: 1.0
     asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1001"]]])
     assert (names(asked), there) == (["HMGET"], True)
-    asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1000"]], [[b"0", b"999000"]]])
-    assert (names(asked), there) == (["HMGET", "TIME"], True)
-    over: list[Any] = [[[b"5", b"1000"]], [[b"1", b"0"]], [[b"5", b"1000"]], [1]]
-    asked, there = play(workflows.exists(context, "w"), over)
-    assert (names(asked), there) == (["HMGET", "TIME", "HMGET", "delete"], False)
+    end = [b"5", b"1000", None, None, None]
+    asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1000"]], [end, [b"0", b"999000"]]])
+    assert (names(asked), there) == (["HMGET", "HMGET TIME"], True)
+    asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1000"]], [end, [b"1", b"0"]], [1]])
+    assert (names(asked), there) == (["HMGET", "HMGET TIME", "delete"], False)
+    end = [b"5", b"1000", b"50", None, None]
+    for score, reply, is_there in ((b"960000", 2, True), (b"950000", 1, False), (b"950000", 2, True)):
+        replies: list[Any] = [[[b"5", b"1000"]], [end, [b"1", b"0"]], [score], [reply]]
+        asked, there = play(workflows.exists(context, "w"), replies)
+        assert (names(asked), there) == (["HMGET", "HMGET TIME", "ZSCORE", "delete"], is_there)
 
 
 def test_reading_makes_no_namespace(context: Context) -> None:

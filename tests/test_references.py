@@ -154,7 +154,7 @@ DAMAGED: dict[str, tuple[str, str, float]] = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_verify_finds_a_wrong_score_and_repairs_it(store: RedisStore, name: str) -> None:
     value, score, repaired = DAMAGED[name]
-    store.append("w", [{"f": Fact("trimmed")}], snapshot=b"state")
+    store.append("w", [{"f": Fact("trimmed")}], snapshot=b"state", refs=[store.put_fact("trimmed")])
     store.trim("w")
     store.append("w", [{"f": [Fact("b"), Fact("c")]}, {"f": Fact("a")}, {"f": Fact("a")}])
     store.save("w", [{"f": Fact("log")}])

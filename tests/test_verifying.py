@@ -1,5 +1,6 @@
 """`verify`: each kind of damage is found, and what can be derived from the rest is set right, while others write."""
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -78,6 +79,12 @@ def test_a_workflow_that_is_named_and_not_there_is_found_missing(store: RedisSto
 Damage = Callable[[redis.Redis, RedisStore, Any], object]
 
 
+def add_to_queue(client: redis.Redis, k: Any, queue: str, workflow_id: str) -> None:
+    """Add a workflow to a queue by hand, and count it."""
+    client.zadd(k.queue(queue), {workflow_id: 5})
+    client.hincrby(k.queues, queue, 1)
+
+
 def keys(store: RedisStore, workflow_id: str) -> Any:
     return store.context.keys.workflow(workflow_id)
 
@@ -96,13 +103,57 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "a reference is missing": ("w", lambda c, s, k: c.zrem(k.refs, fact_of(s)), "not among its references"),
     "no references": ("w", lambda c, s, k: c.delete(k.refs), "3 facts that its events refer to"),
     "largest not noted": ("large", lambda c, s, k: c.hdel(k.meta, "largest"), "its largest entry"),
-    "unfinished, and not claimed": (
-        "unfinished",
-        lambda c, s, k: c.zrem(k.leases, "unfinished"),
-        "among the unfinished",
+    "held, and not leased": ("held", lambda c, s, k: c.zrem(k.leases, "held"), "among the leased"),
+    "held, with another end": ("held", lambda c, s, k: c.zadd(k.leases, {"held": 1}), "among the leased"),
+    "completed, and leased": ("completed", lambda c, s, k: c.zadd(k.leases, {"completed": 0}), "among the leased"),
+    "released, and leased": ("unfinished", lambda c, s, k: c.zadd(k.leases, {"unfinished": 5}), "among the leased"),
+    "not in its queue": ("unfinished", lambda c, s, k: c.zrem(k.queue("default"), "unfinished"), "no claim finds it"),
+    "held, and not in its queue": ("held", lambda c, s, k: c.zrem(k.queue("default"), "held"), "no claim finds it"),
+    "not in its queue, which is lost": ("away", lambda c, s, k: c.delete(k.queue("orders")), "no claim finds it"),
+    "held, and due before": (
+        "held",
+        lambda c, s, k: c.zadd(k.queue("default"), {"held": 5}),
+        "the end of its lease",
     ),
-    "held, with another end": ("held", lambda c, s, k: c.zadd(k.leases, {"held": 1}), "among the unfinished"),
-    "completed, and claimed": ("completed", lambda c, s, k: c.zadd(k.leases, {"completed": 0}), "among the unfinished"),
+    "due at no time": ("away", lambda c, s, k: c.zadd(k.queue("orders"), {"away": "-inf"}), "no claim finds it"),
+    "in another queue": (
+        "unfinished",
+        lambda c, s, k: add_to_queue(c, k, "orders", "unfinished"),
+        "although it is in the queue 'default'",
+    ),
+    "in two other queues, and not in its own": (
+        "unfinished",
+        lambda c, s, k: (
+            add_to_queue(c, k, "orders", "unfinished"),
+            add_to_queue(c, k, "x", "unfinished"),
+            c.zrem(k.queue("default"), "unfinished"),
+        ),
+        "no claim finds it",
+    ),
+    "its queue is not known": ("unfinished", lambda c, s, k: c.hdel(k.meta, "queue"), "names none"),
+    "completed, and in a queue": (
+        "completed",
+        lambda c, s, k: add_to_queue(c, k, "default", "completed"),
+        "although it is completed",
+    ),
+    "parked, and in its queue": (
+        "put aside",
+        lambda c, s, k: add_to_queue(c, k, "orders", "put aside"),
+        "it is parked",
+    ),
+    "parked, and not counted": ("put aside", lambda c, s, k: c.zrem(k.parked, "put aside"), "among the parked"),
+    "parked at another time": ("put aside", lambda c, s, k: c.zadd(k.parked, {"put aside": 1}), "among the parked"),
+    "counted, and not parked": ("w", lambda c, s, k: c.zadd(k.parked, {"w": 1}), "among the parked"),
+    "nothing behind it, and in a queue": (
+        "ghost",
+        lambda c, s, k: add_to_queue(c, k, "default", "ghost"),
+        "is listed in the queue:default",
+    ),
+    "nothing behind it, and parked": (
+        "ghost",
+        lambda c, s, k: c.zadd(k.parked, {"ghost": 5}),
+        "is listed in the parked",
+    ),
     "does not leave": ("completed", lambda c, s, k: c.zrem(k.expiring, "completed"), "among the expiring"),
     "completed, and not counted": (
         "completed",
@@ -117,7 +168,7 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
         "is listed in the completed",
     ),
     "no time in the index": ("w", lambda c, s, k: c.zadd(k.index, {"w": "inf"}), "in the index with inf"),
-    "nothing behind it, and unfinished": (
+    "nothing behind it, and leased": (
         "ghost",
         lambda c, s, k: c.zadd(k.leases, {"ghost": 5}),
         "is listed in the leases",
@@ -141,6 +192,9 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
 @pytest.mark.parametrize("name", DERIVABLE)
 def test_what_can_be_derived_is_found_and_set_right(store: RedisStore, client: redis.Redis, name: str) -> None:
     workflow_id, damage, words = DERIVABLE[name]
+    for other in ("away", "put aside"):
+        store.append(other, [{"n": 1}], queue="orders", due=math.inf)
+    store.park("put aside", "card declined")
     before = list(store.stream("w"))
     damage(client, store, keys(store, workflow_id))
     found = verify(store)
@@ -243,8 +297,14 @@ def unused(store: RedisStore) -> Any:
 FOREIGN: dict[str, tuple[Damage, str]] = {
     "a member that is no text": (lambda c, s, k: c.zadd(k.index, {b"\xff\xfe": 1}), "which is no workflow id"),
     "the index": (lambda c, s, k: replace_by_string(c, k.index), "WRONGTYPE"),
-    "the unfinished": (lambda c, s, k: replace_by_string(c, k.leases), "WRONGTYPE"),
-    "the unfinished of nobody": (lambda c, s, k: replace_by_string(c, unused(s).leases), "WRONGTYPE"),
+    "the leased": (lambda c, s, k: replace_by_string(c, k.leases), "WRONGTYPE"),
+    "the leased of nobody": (lambda c, s, k: replace_by_string(c, unused(s).leases), "WRONGTYPE"),
+    "the parked": (lambda c, s, k: replace_by_string(c, k.parked), "WRONGTYPE"),
+    "the queues": (lambda c, s, k: replace_by_string(c, k.queues), "WRONGTYPE"),
+    "a queue": (lambda c, s, k: replace_by_string(c, keys(s, "unfinished").queue("default")), "WRONGTYPE"),
+    "a queue of nobody": (lambda c, s, k: replace_by_string(c, unused(s).queue("other")), "WRONGTYPE"),
+    "a name of no queue": (lambda c, s, k: c.hset(k.queues, "two words", 1), "which is no name of a queue"),
+    "the name of a queue": (lambda c, s, k: c.hset(k.meta, "queue", b"\xff"), "and no name of a queue"),
     "the meta hash": (lambda c, s, k: replace_by_string(c, k.meta), "WRONGTYPE"),
     "the references": (lambda c, s, k: replace_by_string(c, k.refs), "WRONGTYPE"),
     "the events": (lambda c, s, k: replace_by_string(c, k.events), "WRONGTYPE"),
@@ -273,13 +333,17 @@ def test_a_foreign_value_is_found_and_hides_nothing_else(store: RedisStore, clie
     assert verify(store, ["large"]).findings == []
 
 
-@pytest.mark.parametrize("kind", ["index", "leases", "expiring", "completed"])
+@pytest.mark.parametrize("kind", ["index", "leases", "parked_workflows", "expiring", "completed", "queue"])
 @pytest.mark.parametrize("workflow_id", ["w", "nobody"])
 def test_who_stands_in_the_wrong_partition_is_taken_out(
     store: RedisStore, client: redis.Redis, kind: str, workflow_id: str
 ) -> None:
-    own = getattr(keys(store, workflow_id), kind)
-    wrong = next(key for n in range(5) if (key := getattr(store.context.keys, kind)(n)) != own)
+    of_all = store.context.keys
+    named = ("default",) if kind == "queue" else ()
+    own = getattr(of_all, kind)(of_all.partition_of(workflow_id), *named)
+    wrong = next(key for n in range(5) if (key := getattr(of_all, kind)(n, *named)) != own)
+    if named:
+        client.hincrby(wrong.replace("queue:default", "queues"), "default", 1)
     client.zadd(wrong, {workflow_id: 9e15})
     found = verify(store).findings
     assert [(one.name, one.repaired) for one in found] == [(wrong, False)]
@@ -356,6 +420,22 @@ def grow_and_trim(store: RedisStore) -> None:
     store.trim("w")
 
 
+def release(store: RedisStore, shift: int = 0) -> None:
+    """Release the facts of the last event, and of the one before, by turns."""
+    alone = store.put_fact(os.urandom(4))
+    store.append("w", [{"f": [Fact(os.urandom(4)), Fact(os.urandom(4))]}], snapshot=b"state", refs=[alone])
+    store.trim("w", keep=(store.cursor("w") + shift) % 2)
+
+
+def release_by_other_turns(store: RedisStore) -> None:
+    release(store, 1)
+
+
+def release_and_collect(store: RedisStore) -> None:
+    release(store)
+    store.collect(0)
+
+
 def log(store: RedisStore) -> None:
     store.save("w", [{"f": [Fact(os.urandom(4)), Fact(1)]}])
 
@@ -378,7 +458,7 @@ def begin_anew(store: RedisStore) -> None:
     store.append("w", [{"n": 0}, {"f": Fact(1)}], snapshot=b"state")
 
 
-CHANGES = [grow, grow_and_trim, log, work, begin_anew]
+CHANGES = [grow, grow_and_trim, release, release_by_other_turns, release_and_collect, log, work, begin_anew]
 
 
 def run_while(store: RedisStore, operation: Operation[Any], change: Callable[[RedisStore], None]) -> Any:
@@ -403,6 +483,7 @@ def verify_while(store: RedisStore, change: Callable[[RedisStore], None]) -> Ver
 def test_a_workflow_that_never_rests_is_not_taken_for_damaged(
     store: RedisStore, change: Callable[[RedisStore], None]
 ) -> None:
+    change(store)
     assert verify_while(store, change).findings == []
     assert verify(store).findings == []
 
@@ -467,14 +548,17 @@ def test_a_workflow_that_changes_is_not_repaired_by_what_it_was(store: RedisStor
 COUNTED: dict[str, Damage] = {
     "nothing": lambda c, s, k: None,
     "all keys": lambda c, s, k: c.delete(k.events, k.meta),
-    "places": lambda c, s, k: (c.zrem(k.index, "unfinished"), c.zrem(k.leases, "unfinished")),
+    "places": lambda c, s, k: (c.zrem(k.index, "unfinished"), c.zrem(k.queue("default"), "unfinished")),
     "places, which are counted out": lambda c, s, k: (
         c.zrem(k.index, "unfinished"),
-        c.zrem(k.leases, "unfinished"),
+        c.zrem(k.queue("default"), "unfinished"),
         c.hincrby(k.partition, "workflows", -1),
-        c.hincrby(k.partition, "unfinished", -1),
+        c.hincrby(k.queues, "default", -1),
     ),
-    "not lost but added by hand": lambda c, s, k: (c.zadd(k.index, {"ghost": 5}), c.zadd(k.leases, {"ghost": 5})),
+    "not lost but added by hand": lambda c, s, k: (
+        c.zadd(k.index, {"ghost": 5}),
+        c.zadd(k.queue("default"), {"ghost": 5}),
+    ),
 }
 
 

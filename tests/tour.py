@@ -33,6 +33,7 @@ METHODS = {
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
     *("read_many", "stream_records", "tail", "tail_many", "trim"),
+    *("inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -55,11 +56,19 @@ def writes(store: Any, workflow_id: str) -> None:
     store.save_facts({b"b": "with others", b"c": "with others"})
     store.put_fact("by its content")
     assert store.append_many([(short, _EVENTS), (ending, _EVENTS)]) == [2, 2]
+    store.sleep(store.acquire(ending, "worker-3"), 3600, "later")
+    assert store.timer(ending).name == "later"
+    store.park(ending, "declined")
+    store.unpark(ending, due=3600)
+    store.send(ending, {"n": 3}, message_id="sent")
+    store.request_cancel(ending, "no longer needed")
+    store.append(ending, [{"n": 3}], consumes=store.inbox(ending), ends_timer=True, queue="other", due=3600)
     # Later writes to a workflow with an end expire with it.
     store.complete(ending)
     store.expire(ending, 3600)
     store.persist(ending)
-    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", expires_in=3600)
+    refs = [store.put_fact("for an hour")]
+    store.append(ending, [{"value": Fact("for an hour")}], snapshot=b"state", refs=refs, expires_in=3600)
     store.expire(short, 0.001, sliding=True)
     _follow(store, workflow_id)
 
@@ -108,6 +117,8 @@ def reads(store: Any, workflow_id: str) -> None:
     assert store.cursor(f"not {workflow_id}") == 0
     wait_until(lambda: store.cursor(f"{workflow_id} gone") == 0, "the workflow to expire by the server's clock as well")
     assert store.exists(f"{workflow_id} ending")
+    assert store.inbox(f"{workflow_id} ending") == []
+    assert store.timer(f"{workflow_id} ending") is None
     assert store.load_snapshot(workflow_id) == (3, b"state")
     assert store.load(workflow_id) == _EVENTS
     assert store.load_fact(b"a") == "by itself"
@@ -133,7 +144,7 @@ def lists(store: Any, workflow_id: str) -> None:
 def removes(store: Any, workflow_id: str) -> None:
     """Call everything that removes data, and measure memory."""
     assert store.trim(workflow_id) == 3
-    assert store.collect(grace=0) == 4
+    assert store.collect(grace=0) == 5
     store.delete(workflow_id)
     assert store.trim_feed(keep=1, force=True) > 0
     store.delete_subscription("mailer")

@@ -11,6 +11,9 @@ from .arq_worker import settings
 from .base import Contender
 from .jobs import Jobs
 
+# The tasks that enqueue at once.
+_TASKS = 50
+
 
 class Arq(Contender):
     name = "arq"
@@ -32,7 +35,10 @@ class Arq(Contender):
 
     def _enqueue(self, count: int) -> None:
         async def all_of_them() -> None:
-            await asyncio.gather(*(self._pool.enqueue_job("job", number) for number in range(count)))
+            # Each call has a connection, and the pool has no more of them.
+            for at in range(0, count, _TASKS):
+                numbers = range(at, min(count, at + _TASKS))
+                await asyncio.gather(*(self._pool.enqueue_job("job", number) for number in numbers))
 
         self.place.runner.run(all_of_them())
 

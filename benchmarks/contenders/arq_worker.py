@@ -1,10 +1,11 @@
 """The process of arq: python arq_worker.py URL. A line gives the number of jobs to run, and is answered then."""
 
 import asyncio
+import os
 import sys
 from typing import Any
 
-from arq import Worker
+from arq import Worker, func
 from arq.connections import RedisSettings
 
 # The default of the poll delay is half a second, and no worker keeps results that nobody reads.
@@ -19,20 +20,22 @@ async def work(url: str) -> None:
         done.release()
 
     worker = Worker(
-        [job],
+        [func(job, name="job")],
         redis_settings=settings(url),
         max_jobs=_AT_ONCE,
         poll_delay=_POLL_S,
         keep_result=0,
         handle_signals=False,
     )
-    running = asyncio.create_task(worker.async_run())
+    running = [asyncio.create_task(worker.async_run())]
     print("true", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         for _ in range(int(line)):
             await done.acquire()
         print("true", flush=True)
-    running.cancel()
+    running.clear()
+    # It goes on when it is cancelled.
+    os._exit(0)
 
 
 def settings(url: str) -> RedisSettings:

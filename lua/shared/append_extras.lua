@@ -1,4 +1,5 @@
--- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease`, `facts` and `sliding` before this part.
+-- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease`, `facts`, `snapshot_facts` and `sliding`
+-- before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -8,7 +9,7 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
-  local messages, inbox_at = tonumber(given.r or 0), refs + (count == 0 and 0 or given.a and 1 or 1 + 2 * count)
+  local messages, inbox_at = tonumber(given.r or 0), refs + (count == 0 and (given.k and 1 or 0) or given.a and 1 or 1 + 2 * count)
   local expiring_at = inbox_at + (given.r and 1 or 0)
   local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
   local labels_at, label_key = at + 2 * count + messages, expiring_at + (given.x and 1 or 0)
@@ -16,7 +17,7 @@ local function extras_of(w, at, key, first_key, given, time_us)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
-    snapshot = given.s and snapshot, data = given.s, refs = refs, facts = count, ahead = given.a,
+    snapshot = given.s and snapshot, data = given.s, packed = given.k, refs = refs, facts = count, ahead = given.a,
     time_us = tonumber(time_us), first_fact = at, labels = labels,
     inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
     unless_cancelled = given.u, ends_timer = given.t, expiring = given.x and expiring, kept_ms = given.x,
@@ -65,6 +66,7 @@ end
 
 -- Return the error that keeps the extras from being stored, or nothing.
 local function extras_error(w, extras, cursor)
+  local refs = KEYS[extras.refs]
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
   found = extras.snapshot and try('HLEN', extras.snapshot)
@@ -74,6 +76,7 @@ local function extras_error(w, extras, cursor)
   if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
   found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
     or labels_error(w, extras.labels, extras.queues, cursor)
+  found = found or extras.packed and snapshot_refs_error(extras.packed, refs, w.meta, extras.first_fact, extras.facts)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end
 
@@ -92,6 +95,7 @@ local function store_extras(w, cursor, extras)
   store_facts(extras.first_fact, extras.refs, extras.facts, extras.ahead, fact_us, w.meta, int(cursor))
   if extras.snapshot then
     call('HSET', extras.snapshot, 'cursor', int(cursor), 'time', int(ms), 'data', extras.data)
+    store_snapshot_refs(extras.snapshot, extras.packed)
     call('HSET', w.meta, 'snapshot', int(cursor))
   end
   if extras.target then store_target(w, extras) end

@@ -11,7 +11,7 @@ local function time_left(ends, lasts, ms)
   return left <= lasts and left or 0
 end
 
--- Return the next token; nothing if one that is stored is damaged. An import from a server with another clock may bring
+-- Return the next token; nothing if a stored one is damaged. An import from a server with another clock may bring
 -- a token above the partition's highest. A token that is years ahead is damage, and must not become the partition's.
 local function next_token(fence, partition, micros)
   local highest = as_count(redis.call('HGET', partition, 'fence'))

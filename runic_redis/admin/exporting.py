@@ -5,14 +5,14 @@ A workflow that is trimmed or deleted while it is read is started again: its sec
 records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from math import inf
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
 from runic_redis.arguments import DEFAULT_QUEUE, check_queue, check_workflow_id, is_cursor
-from runic_redis.codec import event_count, fact_matches
+from runic_redis.codec import event_count, fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
@@ -164,7 +164,10 @@ class Exporter:
         kept = {name: meta[name] for name in KEPT if name in meta}
         self._add(["workflow", workflow_id, kept, score, _due(meta, due)])
         if snapshot[2] is not None:
-            self._add(["snapshot", *snapshot])
+            *state, packed = snapshot
+            self._add(["snapshot", *state, *([] if packed is None else [packed])])
+            # They may be released before the references are read.
+            yield from self._export_named([] if packed is None else unpack_refs(packed))
         if log is not None:
             self._add(["log", log])
         yield from self._export_members("commits", commands[7], commits, cursor)
@@ -228,6 +231,12 @@ class Exporter:
                     self._add([kind, members[first : first + _MEMBERS]])
             page = (yield from scans.next_members()) if scans.more else []
 
+    def _export_named(self, hashes: Sequence[bytes]) -> Operation[None]:
+        """Export the facts that a snapshot refers to."""
+        yield from self._export_facts(hashes)
+        for first in range(0, len(hashes), _MEMBERS):
+            self._add(["refs", [[fact, b"0"] for fact in hashes[first : first + _MEMBERS]]])
+
     def _export_facts(self, hashes: Iterable[bytes]) -> Operation[None]:
         """Export the facts that were not exported before."""
         new = [fact for fact in hashes if fact not in self._facts]
@@ -270,13 +279,13 @@ def is_entry(entry: Any) -> bool:
 
 def is_kept(name: str, value: bytes) -> bool:
     """Return whether a value can be that of a field of a meta hash that is exported."""
-    if name != "queue":
-        return is_cursor(value) if name in _NUMBERS else name in _TEXTS
+    if name not in _TEXTS:
+        return name in _NUMBERS and is_cursor(value)
     try:
-        check_queue(value.decode())
+        text = value.decode()
+        return name != "queue" or bool(check_queue(text))
     except (InvalidArgument, UnicodeDecodeError):
         return False
-    return True
 
 
 def is_queued(fields: Container[str]) -> bool:
@@ -344,7 +353,7 @@ def _reading_commands(keys: WorkflowKeys, workflow_id: str, queue: str) -> list[
         # Read before the rest and after it: if both are the same, it was not deleted or trimmed in between.
         key_command("HMGET", keys.meta, "created", "trimmed", "snapshot", "log"),
         # The snapshot may not be ahead of the meta hash, and so is read before it.
-        key_command("HMGET", keys.snapshot, "cursor", "time", "data"),
+        key_command("HMGET", keys.snapshot, "cursor", "time", "data", "refs"),
         key_command("HGETALL", keys.meta),
         key_command("GET", keys.log),
         key_command("ZSCORE", keys.index, workflow_id),

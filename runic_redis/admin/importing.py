@@ -14,7 +14,7 @@ from typing import Any
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.exporting import is_entry, is_kept, is_queued
 from runic_redis.arguments import DEFAULT_QUEUE, MAX_HASH_BYTES, check_days, check_workflow_id, is_cursor
-from runic_redis.codec import fact_matches
+from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
 from runic_redis.operations.facts import save_encoded
@@ -268,8 +268,8 @@ class Importer:
                 workflow.last = last
             case _ if workflow.there:
                 pass
-            case "snapshot", [bytes(cursor), bytes() | None as time, bytes(data)] if is_cursor(cursor):
-                snapshot: list[Argument] = ["cursor", cursor, "time", time or b"0", "data", data]
+            case "snapshot", [bytes(cursor), bytes() | None as time, bytes(data), *packed] if is_cursor(cursor):
+                snapshot: list[Argument] = ["cursor", cursor, "time", time or b"0", "data", data, *_named(packed)]
                 self._send_later(workflow, keys.snapshot, kind, snapshot)
             case "log", [bytes(data)]:
                 self._send_later(workflow, keys.log, kind, [data])
@@ -363,6 +363,20 @@ class Importer:
 
 def _damaged(kind: Any, error: Exception) -> str:
     return f"the archive holds a damaged record of it, {kind!r:.40}: {error}. Export it again."
+
+
+def _named(packed: list[Any]) -> list[Argument]:
+    """Return the field of a snapshot that tells to which facts it refers, if there is one."""
+    match packed:
+        case []:
+            return []
+        case [bytes(refs)]:
+            try:
+                unpack_refs(refs)
+            except DecodeError as error:
+                raise ValueError(str(error)) from error
+            return ["refs", refs]
+    raise ValueError("its references to facts")
 
 
 def _bytes(value: Any) -> bytes:

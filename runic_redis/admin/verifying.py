@@ -12,13 +12,13 @@ from typing import Any
 
 from runic_redis.admin.feed_check import FeedCheck
 from runic_redis.admin.keyspace import KeyScan
-from runic_redis.admin.workflow_check import Finding, WorkflowCheck
+from runic_redis.admin.workflow_check import Finding, WorkflowCheck, queue_name, set_key
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import InvalidArgument
 from runic_redis.operations.settings import FORMAT, SETTINGS, PartitionCounts, count_call, make_call
-from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
+from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer_or_foreign, ask, server_us
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scans import Scans
@@ -30,11 +30,13 @@ _BYTES = 8 * 1024 * 1024
 _BUCKETS = 8
 _FACTS = 16
 
+# The sorted sets whose members are counted.
+_COUNTED = frozenset({"index", "completed", "parked"})
 # The keys of facts, and those of workflows and partitions, behind the name of the namespace.
 _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
-    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|import-[a-z]+):(.+)"
-    r"|index|leases|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
+    r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|inbox|messages|import-[a-z]+):(.+)"
+    r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
     r"|(?:subscription|parked):[^:]+|projection:[^:]+(?::next)?)",
     re.DOTALL,
 )
@@ -74,6 +76,12 @@ class Verifier:
         self._seen: set[str] = set()
         # The sorted sets with damage. Their sizes differ from the partition's counts, which is not reported again.
         self._wrong: set[str] = set()
+        # The names of the queues of partitions, by the partitions' numbers.
+        self._queues: dict[int, list[str]] = {}
+        # The keys of queues that were found, and that no partition counts.
+        self._unlisted: set[str] = set()
+        # The names of the queues in which workflows were found although their meta hashes do not name them.
+        self._strays: dict[str, list[str]] = {}
         self._parts = self._everything() if self._named is None else self._some(self._named)
 
     def open(self) -> Operation[int]:
@@ -98,11 +106,21 @@ class Verifier:
         keys = self._context.keys
         # A scan returns every member that is present from its start to its end, however much is written meanwhile,
         # unless the server fails over.
+        found: list[str] = []
+        yield self._find_queues(keys.partition_numbers())
+        queues = Scans(
+            key_command("ZSCAN", keys.queue(number, name), "0", "COUNT", str(_AT_ONCE))
+            for number, names in self._queues.items()
+            for name in names
+        )
+        while queues.more:
+            yield self._read_queues(queues)
+        yield from self._some(self._new(self._strays))
+        away = map(keys.parked_workflows, keys.partition_numbers())
         scored = Scans(
             key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE))
-            for key in (*keys.indexes(), *keys.all_leases(), *keys.all_expiring(), *keys.all_completed())
+            for key in (*keys.indexes(), *keys.all_leases(), *away, *keys.all_expiring(), *keys.all_completed())
         )
-        found: list[str] = []
         while scored.more:
             yield self._read_scored(scored, found)
             yield from self._some(found)
@@ -125,8 +143,13 @@ class Verifier:
 
     def _check(self, workflow_ids: Sequence[str]) -> Operation[Verified]:
         """Verify workflows, together."""
+        named = self._named is not None
+        findings: list[Finding] = []
+        if named:
+            numbers = sorted(set(map(self._context.keys.partition_of, workflow_ids)))
+            findings = (yield from self._find_queues(numbers)).findings
         checks = [
-            WorkflowCheck(self._context, workflow_id, facts_too=self._named is not None) for workflow_id in workflow_ids
+            WorkflowCheck(self._context, one, facts_too=named, queues=self._other_queues(one)) for one in workflow_ids
         ]
         at_work = checks
         while at_work:
@@ -141,12 +164,12 @@ class Verifier:
             for check in checks:
                 if any(finding.repairs for finding in check.findings):
                     yield from check.repair()
-        findings = [finding for check in checks for finding in check.findings]
-        for finding in findings:
+        for finding in (found := [finding for check in checks for finding in check.findings]):
             of_it = self._context.keys.workflow(finding.name)
-            kinds = {kind for kind, _ in finding.repairs}
-            self._wrong.update(getattr(of_it, kind) for kind in kinds & {"index", "leases", "completed"})
-        if self._named is not None:
+            kinds = {kind for kind, _ in finding.repairs if kind in _COUNTED or kind.startswith("queue:")}
+            self._wrong.update(set_key(of_it, kind) for kind in kinds)
+        findings += found
+        if named:
             findings += [
                 Finding("workflow", check.workflow_id, "there is no such workflow")
                 for check in checks
@@ -158,10 +181,48 @@ class Verifier:
             findings=findings,
         )
 
+    def _other_queues(self, workflow_id: str) -> Sequence[str]:
+        """Return the names of queues that a workflow may be in, although its meta hash does not name them."""
+        if self._named is None:
+            return self._strays.get(workflow_id, ())
+        return self._queues.get(self._context.keys.partition_of(workflow_id), ())
+
+    def _find_queues(self, numbers: Iterable[int]) -> Operation[Verified]:
+        """Find the queues of partitions."""
+        findings: list[Finding] = []
+        places = {self._context.keys.queues(number): number for number in numbers}
+        for command, names in _readable((yield from _replies([key_command("HKEYS", key) for key in places])), findings):
+            self._queues[places[command.key]] = []
+            for name in names:
+                if (text := queue_name(name)) is not None:
+                    self._queues[places[command.key]].append(text)
+                elif name != b"leased at":
+                    findings.append(Finding("key", command.key, f"it holds {name!r:.80}, which is no name of a queue"))
+        return Verified(findings=findings)
+
+    def _read_queues(self, scans: Scans) -> Operation[Verified]:
+        """Find the workflows that are in queues that their meta hashes do not name."""
+        findings: list[Finding] = []
+        members: list[tuple[str, str]] = []
+        for key, workflow_id in (yield from self._members(scans, findings)):
+            members.append((key, workflow_id))
+        keys = [self._context.keys.workflow(workflow_id) for _, workflow_id in members]
+        replies = yield from _replies([key_command("HGET", one.meta, "queue") for one in keys])
+        for (key, workflow_id), one, (_, name) in zip(members, keys, replies, strict=True):
+            queue = key.removeprefix(one.queue(""))
+            if isinstance(name, ErrorReply) or name != queue.encode():
+                self._strays.setdefault(workflow_id, []).append(queue)
+        return Verified(findings=findings)
+
     def _read_scored(self, scored: Scans, found: list[str]) -> Operation[Verified]:
         """Find the workflows in the partitions' sorted sets, and the members that do not belong there."""
-        ids: list[str] = []
         findings: list[Finding] = []
+        found[:] = self._new([workflow_id for _, workflow_id in (yield from self._members(scored, findings))])
+        return Verified(findings=findings)
+
+    def _members(self, scored: Scans, findings: list[Finding]) -> Operation[list[tuple[str, str]]]:
+        """Return the workflows in the next pages, each with the key where it is. Report and remove other members."""
+        members: list[tuple[str, str]] = []
         for command, page in _readable((yield from scored.next_pages()), findings):
             for member, _ in pairs(page):
                 problem = ""
@@ -170,14 +231,14 @@ class Verifier:
                 except (UnicodeDecodeError, InvalidArgument):
                     problem = f"it holds {member!r:.80}, which is no workflow id"
                 else:
-                    ids.append(workflow_id)
                     keys = self._context.keys.workflow(workflow_id)
-                    if command.key not in (keys.index, keys.leases, keys.expiring, keys.completed):
+                    if not command.key.startswith(keys.index.removesuffix("index")):
                         problem = f"it holds {workflow_id!r:.80}, which belongs to another partition"
                 if problem:
                     findings.append((yield from self._remove_member(command.key, member, problem)))
-        found[:] = self._new(ids)
-        return Verified(findings=findings)
+                else:
+                    members.append((command.key, workflow_id))
+        return members
 
     def _remove_member(self, key: str, member: bytes, problem: str) -> Operation[Finding]:
         """Report a member that does not belong in a sorted set, and remove it when repairing."""
@@ -214,17 +275,21 @@ class Verifier:
         if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
-        if match is None:
+        if match is None or not _is_queue_or_other(match[4], key):
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         shared = {keys.config_copy, keys.partition(int(partition)), keys.feed(int(partition)) if keys.has_feed else ""}
-        if match[4] and text not in shared:
+        if match[5] and text not in shared:
             return "", "it is of a namespace with other partitions, or with another feed setting"
         its_own = str(keys.partition_of(workflow_id)) if workflow_id else partition
         if not _is_number_below(partition, keys.partitions) or partition != its_own:
             return "", "it is in the wrong partition, where no reader looks for it"
         if kind.startswith("import-"):
             return "", "it belongs to an unfinished import, and expires a day later; or import again"
+        names = self._queues.setdefault(int(partition), [])
+        if match[4] and match[4] not in names:
+            names.append(match[4])
+            self._unlisted.add(text)
         return workflow_id, ""
 
     def _check_partitions(self) -> Operation[Verified]:
@@ -233,6 +298,7 @@ class Verifier:
         numbers = {keys.partition(number): number for number in keys.partition_numbers()}
         calls = [count_call(self._context, number) for number in numbers.values()]
         findings = yield from self._check_settings()
+        yield from self._check_queues(findings)
         for call, reply in _readable((yield from _replies(calls)), findings):
             number = numbers[call.key]
             counts = PartitionCounts(*reply)
@@ -249,6 +315,31 @@ class Verifier:
             )
             findings.append(Finding("key", call.key, problem, (("count", ""),), self._repair))
         return Verified(findings=findings)
+
+    def _check_queues(self, findings: list[Finding]) -> Operation[None]:
+        """Check that the partitions' queues have as many workflows as are counted."""
+        keys = self._context.keys
+        places = [(number, names) for number, names in self._queues.items() if names]
+        calls = [
+            call_script(
+                "find_due", [key for name in names for key in (keys.queue(number, name), keys.queues(number))], ["0"]
+            )
+            for number, names in places
+        ]
+        for (number, names), (_, reply) in zip(places, (yield from _replies(calls)), strict=True):
+            # The hash of the counts cannot be read, which is reported already.
+            wrong = [] if isinstance(reply, ErrorReply) else reply[2]
+            lost = [names[place - 1] for place, _, size in wrong if isinstance(size, int)]
+            for place, counted, size in wrong:
+                key = keys.queue(number, names[place - 1])
+                what = counted.decode(errors="replace")
+                if size == b"queue" and key in self._unlisted:
+                    findings.append(Finding("key", key, f"it cannot be read: {what}"))
+                elif isinstance(size, int) and key not in self._wrong:
+                    problem = f"it has {size} workflows, and {keys.queues(number)} counts {what}"
+                    findings.append(Finding("key", key, problem, (("count", ""),), self._repair))
+            if lost and self._repair:
+                yield from ask(count_call(self._context, number, "repair", lost))
 
     def _check_settings(self) -> Operation[list[Finding]]:
         """Check that the namespace's settings and their copy exist and agree."""
@@ -321,6 +412,11 @@ def _readable(replies: Iterable[tuple[Command, Any]], findings: list[Finding]) -
             findings.append(Finding("key", command.key, f"it cannot be read: {reply.text}"))
         else:
             yield command, reply
+
+
+def _is_queue_or_other(name: str | None, key: bytes) -> bool:
+    """Return whether a key that seems to be that of a queue has the name of one."""
+    return name is None or (queue_name(name.encode()) is not None and key.endswith(name.encode()))
 
 
 def _is_number_below(text: str, limit: int) -> bool:

@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
-from runic_redis.arguments import MAX_CURSOR, is_cursor
-from runic_redis.codec import fact_matches
+from runic_redis.arguments import MAX_CURSOR, check_queue, is_cursor
+from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError
+from runic_redis.errors import DecodeError, InvalidArgument
 from runic_redis.events import FACT_REF, refs_in
+from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.records import cursor_or_zero, decode_commit
 from runic_redis.operations.references import repair, repaired_keys
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, key_command
+from runic_redis.protocol.refusals import time_us
 from runic_redis.protocol.resp import pairs
 
 # The scripts note the size of the largest entry only from this size on.
@@ -32,11 +34,12 @@ _Step = Literal["head", "pages", "facts", "end", "done"]
 # How often a workflow is read again because it was deleted or made meanwhile, or its lease or its expiry changed while
 # they were compared. After that, it is not judged.
 _TRIES = 5
-# The fields of the meta hash that determine a workflow's scores in the partition's sorted sets.
-_SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires")
+# The partition's sorted sets, and the fields of the meta hash that determine a workflow's scores there.
+_SETS = ("index", "leases", "expiring", "completed", "parked")
+_SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires", b"parked", b"queue")
 _NUMBERS = (
-    *("completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until", "refs"),
-    *("sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
+    *("attempts", "completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until"),
+    *("parked", "refs", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
 )
 
 
@@ -66,6 +69,7 @@ class WorkflowCheck:
         context: the store's, without the application's classes.
         workflow_id: the workflow.
         facts_too: whether to read the facts that it refers to, or only check that they exist.
+        queues: the names of further queues that it may be in, although its meta hash names another one.
 
     Attributes:
         workflow_id: the workflow.
@@ -74,11 +78,12 @@ class WorkflowCheck:
         there: whether the workflow exists.
     """
 
-    def __init__(self, context: Context, workflow_id: str, *, facts_too: bool) -> None:
+    def __init__(self, context: Context, workflow_id: str, *, facts_too: bool, queues: Iterable[str] = ()) -> None:
         self.workflow_id = workflow_id
         self._context = context
         self._keys = context.keys.workflow(workflow_id)
         self._facts_too = facts_too
+        self._further_queues = tuple(queues)
         self._tries = 0
         self._begin()
 
@@ -112,6 +117,10 @@ class WorkflowCheck:
         self._leftovers = False
         # The numbers of references and commit ids, and the size of the log, after the first reading of the meta hash.
         self._sizes: dict[bytes, int] = {}
+        # The facts that the snapshot refers to, by the readings before and after that of the references.
+        self._named: set[bytes] = set()
+        # The facts that are missing, unless they were released and collected meanwhile.
+        self._missing: list[str] = []
         # The snapshot's cursor, if it was above the workflow's.
         self._snapshot_ahead = 0
         # The cursors after the commits, by their ids.
@@ -130,7 +139,9 @@ class WorkflowCheck:
                 key_command("XLEN", keys.events),
                 key_command("STRLEN", keys.log),
                 key_command("ZCARD", keys.refs),
+                key_command("HGET", keys.meta, "refs"),
                 key_command("HLEN", keys.commits),
+                key_command("HGET", keys.snapshot, "refs"),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
@@ -140,12 +151,14 @@ class WorkflowCheck:
             name = "HGET" if self._facts_too else "HSTRLEN"
             return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
         if self._step == "end":
-            scores = (keys.index, keys.leases, keys.expiring, keys.completed)
+            sets = [getattr(keys, name) for name in _SETS] + list(map(keys.queue, self._queues()))
             return [
                 key_command("HGETALL", keys.meta),
-                *(key_command("ZSCORE", key, self.workflow_id) for key in scores),
+                *(key_command("ZSCORE", key, self.workflow_id) for key in sets),
                 *(key_command("PTTL", key) for key in self._own),
+                Command(("TIME",), keys.meta),
                 key_command("HGETALL", keys.meta),
+                key_command("HGET", keys.snapshot, "refs"),
             ]
         return []
 
@@ -166,7 +179,7 @@ class WorkflowCheck:
         """Repair what can be derived, and mark the findings. A workflow that has changed meanwhile is not repaired."""
         repairs = [repair for finding in self.findings for repair in finding.repairs]
         state = (self._meta.get(b"cursor"), self._last_id, self._meta.get(b"fence"))
-        if (yield from repair(self._context, self.workflow_id, state, repairs)):
+        if (yield from repair(self._context, self.workflow_id, state, repairs, self._queues())):
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
@@ -183,17 +196,24 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, meta, data, later, entries, log, refs, commits = replies
+        earlier, meta, data, later, entries, log, refs, counted, commits, packed = replies
         self._meta = self._before = dict(pairs(meta or []))
+        bounds = sorted((self._number("refs"), cursor_or_zero(counted)))
+        if bounds[0] != bounds[1] and not bounds[0] <= (refs or 0) <= bounds[1]:
+            self._look_again()  # some were added and others released between the readings
+            return
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
-        self._sizes = {b"refs": refs or 0, b"ids": commits or 0, b"log": log or 0}
+        # If they changed between the readings, they cannot be compared.
+        size = (refs or 0) if bounds[0] == bounds[1] else self._number("refs")
+        self._sizes = {b"refs": size, b"ids": commits or 0, b"log": log or 0}
         whole = bool(self._meta or entries or log or data or self.findings)
         self._leftovers = not whole and bool(refs or commits)
         self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
             self._judge_snapshot(earlier, later, has_data=bool(data))
+            self._named = self._unpacked(packed)
             self._position = self._number("trimmed")
             if entries:
                 self._left["events"] = b"-"
@@ -233,7 +253,7 @@ class WorkflowCheck:
             else:
                 self._left[what] = where
         if not self._left:
-            self._facts = sorted(self._refs.keys() | self._referred)
+            self._facts = sorted(self._refs.keys() | self._referred | self._named)
             self._step = "facts" if self._facts else "end"
 
     def _take_events(self, entries: Sequence[Any]) -> bytes:
@@ -300,9 +320,13 @@ class WorkflowCheck:
         self._commits += [one for one in pairs(page[1]) if not is_cursor(one[1]) or int(one[1]) > known]
         return page[0] if int(page[0]) else None
 
-    def _judge_absence(self, index: Any, leases: Any, expiring: Any, completed: Any) -> None:
+    def _queues(self) -> list[str]:
+        """Return the names of the queues that it may be in, its own first."""
+        own = queue_name(self._before.get(b"queue"))
+        return list(dict.fromkeys([*filter(None, [own]), *self._further_queues]))
+
+    def _judge_absence(self, scores: Mapping[str, Any]) -> None:
         """Find a workflow without data in the sorted sets."""
-        scores = {"index": index, "leases": leases, "expiring": expiring, "completed": completed}
         repairs = [(name, "") for name, score in scores.items() if score is not None]
         if repairs:
             self._found(f"it has no data, and is listed in the {', '.join(name for name, _ in repairs)}", *repairs)
@@ -361,7 +385,8 @@ class WorkflowCheck:
     def _judge_counts(self) -> None:
         """Compare the references, the commit ids and the log with the counts in the meta hash.
 
-        Those missing are missing from the first reading, and those in excess exceed the second one.
+        Those missing are missing from the first reading, and those in excess exceed the second one. A trim lowers the
+        number of references, so the count was read on both sides of it: see `_take_head`.
         """
         refs, ids, log = (cursor_or_zero(self._before.get(name)) - size for name, size in self._sizes.items())
         if refs > 0:
@@ -373,7 +398,7 @@ class WorkflowCheck:
         if log > 0 and not self._sizes[b"log"]:
             self._found("its log is lost", ("meta.log", ""))
         for name, what in ((b"refs", "references"), (b"ids", "commit ids")):
-            if self._sizes[name] > self._number(name.decode()):
+            if self._sizes[name] > max(self._number(name.decode()), cursor_or_zero(self._before.get(name))):
                 self._found(f"it has more {what} than are counted", (f"count.{name.decode()}", ""))
         if self._sizes[b"log"] and not self._number("log"):
             self._found("it has a log that its meta hash does not know of", ("meta.log", "1"))
@@ -387,16 +412,24 @@ class WorkflowCheck:
         if self._largest >= _LARGE and self._largest > self._number("largest"):
             problem = f"its largest entry has {self._largest} bytes, and {self._number('largest')} are noted"
             self._found(problem, ("meta.largest", str(self._largest)))
-        unknown = sorted(self._referred.keys() - self._refs.keys())
-        if unknown:
-            name = unknown[0].decode()
-            problem = f"{len(unknown)} facts that its events refer to are not among its references, such as {name!r}"
-            self._found(problem, *(_scored(fact, self._referred[fact]) for fact in unknown), ("count.refs", ""))
         self._judge_references()
 
     def _judge_references(self) -> None:
-        """Find references whose score is below the last cursor that refers to the fact, or one that never was."""
-        most = max(self._number("cursor"), self._position)
+        """Find facts that something refers to and that are not among the references, and references with wrong scores.
+
+        A reference that nothing needs any more is no damage: a later trim removes it.
+        """
+        trimmed, most = self._number("trimmed"), max(self._number("cursor"), self._position)
+        for what, facts in (
+            # (A trim releases facts of events that were read before it. The cursor 0 stands for one that is wrong.)
+            ("events refer", {fact: one or most for fact, one in self._referred.items() if not 0 < one <= trimmed}),
+            ("snapshot refers", dict.fromkeys(self._named - self._referred.keys(), 0)),
+        ):
+            unknown = sorted(facts.keys() - self._refs.keys())
+            if unknown:
+                name = unknown[0].decode(errors="replace")
+                problem = f"{len(unknown)} facts that its {what} to are not among its references, such as {name!r}"
+                self._found(problem, *(_scored(fact, facts[fact]) for fact in unknown), ("count.refs", ""))
         wrong = {
             fact: self._referred.get(fact, most)
             for fact, score in sorted(self._refs.items())
@@ -410,7 +443,7 @@ class WorkflowCheck:
                 *(_scored(fact, score) for fact, score in wrong.items()),
             )
 
-    def _judge_scores(self, scores: Mapping[str, float | None]) -> None:
+    def _judge_scores(self, scores: Mapping[str, float | None], now_ms: int) -> None:
         """Judge its scores in those of the partition's sorted sets that can be read."""
         _, last = self._times or (b"", b"")
         index = scores.get("index", 0.0)
@@ -418,19 +451,52 @@ class WorkflowCheck:
             written = f"{int(last)}000" if last.isdigit() else str(self._number("created"))
             problem = "not in the index: listings skip it" if index is None else f"in the index with {index}"
             self._found(f"it is {problem}", ("index", written))
-        is_unfinished = b"fence" in self._meta and b"completed" not in self._meta
+        is_away = b"completed" in self._meta or b"parked" in self._meta
         for key, what, field, is_member in (
-            ("leases", "unfinished", "lease_until", is_unfinished),
+            ("leases", "leased", "lease_until", b"lease_until" in self._meta and not is_away),
             ("expiring", "expiring", "expires", b"expires" in self._meta),
             ("completed", "completed", "completed", b"completed" in self._meta),
+            ("parked", "parked", "parked", b"parked" in self._meta and b"completed" not in self._meta),
         ):
             wanted = float(self._number(field)) if is_member else None
             if scores.get(key, wanted) != wanted:
                 problem = f"its time among the {what} is {scores[key]}, and should be {wanted}"
                 self._found(problem, (key, "" if wanted is None else f"{wanted:.0f}"))
-
+        self._judge_queues(scores, now_ms, is_away=is_away)
         if b"sliding" in self._meta and b"expires" not in self._meta:
             self._found("it has a lifetime that writes extend, and no end", ("meta.sliding", ""))
+
+    def _judge_queues(self, scores: Mapping[str, float | None], now_ms: int, *, is_away: bool) -> None:
+        """Judge its scores in queues. A workflow that is neither completed nor parked is in its queue alone."""
+        if b"queue" in self._meta and queue_name(self._meta[b"queue"]) is None:
+            self._found(f"{self._keys.meta}: queue is {self._meta[b'queue']!r:.200}, and no name of a queue")
+            return
+        own = queue_name(self._meta.get(b"queue"))
+        found = [name for name in self._queues() if scores.get(f"queue:{name}") is not None]
+        if own is None and found and not is_away:
+            own = found[0]
+            self._found(f"it is in the queue {own!r}, and its meta hash names none", ("meta.queue", own))
+        for name in found:
+            if name != own or is_away:
+                away = "completed" if b"completed" in self._meta else "parked" if is_away else f"in the queue {own!r}"
+                self._found(f"it is in the queue {name!r}, although it is {away}", (f"queue:{name}", ""))
+        place = f"queue:{own}"
+        if own is None or is_away or place not in scores:
+            return
+        until, lasts = self._number("lease_until"), self._number("lease_ms")
+        is_leased = now_ms < until <= now_ms + lasts
+        score = scores[place]
+        if score is None or not score >= 0:
+            _, written = self._times or (b"", b"")
+            due = int(written) if written.isdigit() else self._number("created") // 1000
+            due = until if is_leased else due
+            lost = "not in its queue" if score is None else f"in its queue with {score}"
+            self._found(f"it is {lost}, {own!r}: no claim finds it", (place, str(due)))
+        elif is_leased and score != until:
+            self._found(
+                f"its time in the queue {own!r} is {score}, and should be {until}, the end of its lease",
+                (place, str(until)),
+            )
 
     def _judge_lives(self, left_ms: Sequence[int]) -> None:
         """Find keys that Redis would delete: the store gives no key of a workflow a time to live."""
@@ -454,7 +520,7 @@ class WorkflowCheck:
             if isinstance(reply, ErrorReply):
                 self._found(f"the fact {name!r}, which it refers to, cannot be read: {reply.message}")
             elif not reply:
-                self._found(f"the fact {name!r}, which it refers to, is missing")
+                self._missing.append(f"the fact {name!r}, which it refers to, is missing")
             elif self._facts_too and not fact_matches(fact, reply):
                 self._found(f"the fact {name!r}, which it refers to, is damaged")
         if not self._facts:
@@ -462,33 +528,48 @@ class WorkflowCheck:
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, *scores = replies[:5]
-        *left, later = replies[5:]
+        places = [*_SETS, *(f"queue:{name}" for name in self._queues())]
+        earlier, *values = replies[: 1 + len(places)]
+        *left, clock, later, packed = replies[1 + len(places) :]
+        scores = dict(zip(places, values, strict=True))
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
-        another = self._before.get(b"created") != self._meta.get(b"created")
-        if another or any(before.get(name) != self._meta.get(name) for name in _SCORED):
+        another = any(self._before.get(name) != self._meta.get(name) for name in (b"created", b"queue"))
+        scored = any(before.get(name) != self._meta.get(name) for name in _SCORED)
+        trimmed = self._before.get(b"trimmed") != self._meta.get(b"trimmed")
+        released = trimmed or self._number("refs") < cursor_or_zero(self._before.get(b"refs"))
+        if another or scored or (self._missing and released):
             self._look_again()
             return
         self._step = "done"
+        self._named &= self._unpacked(packed)
+        for problem in self._missing:
+            self._found(problem)
         if self._leftovers:
             # It was deleted in part, or its events are lost: nothing tells which.
             self._found("only references to facts or commit ids are left of it")
         elif self.there:
             self._judge()
-            self._judge_scores(
-                {
-                    name: None if score is None else float(score)
-                    for name, score in zip(("index", "leases", "expiring", "completed"), scores, strict=True)
-                    if getattr(keys, name) not in self._foreign
-                }
-            )
+            readable = {
+                name: None if score is None else float(score)
+                for name, score in scores.items()
+                if set_key(keys, name) not in self._foreign
+            }
+            self._judge_scores(readable, time_us(clock) // 1000)
             self._judge_lives(left)
             self._judge_numbers()
         else:
-            self._judge_absence(*scores)
-        if self._foreign.intersection(repaired_keys(keys)):
+            self._judge_absence(scores)
+        if self._foreign.intersection(repaired_keys(keys, self._queues())):
             # The script changes nothing beside a foreign value.
             self.findings = [replace(one, repairs=()) for one in self.findings]
+
+    def _unpacked(self, packed: bytes | None) -> set[bytes]:
+        """Return the facts that the snapshot refers to."""
+        try:
+            return set(unpack_refs(packed or b""))
+        except DecodeError as error:
+            self._found(str(error))
+            return set()
 
     def _look_again(self) -> None:
         self._tries += 1
@@ -498,6 +579,20 @@ class WorkflowCheck:
 
     def _number(self, name: str) -> int:
         return cursor_or_zero(self._meta.get(name.encode()))
+
+
+def set_key(keys: WorkflowKeys, name: str) -> str:
+    """Return the key of a sorted set by its name in repairs: that of a field of the keys, or ``queue:<name>``."""
+    kind, _, queue = name.partition(":")
+    return keys.queue(queue) if kind == "queue" else str(getattr(keys, kind))
+
+
+def queue_name(value: bytes | None) -> str | None:
+    """Return the name of a queue as it is stored; None without one, and for one that is damaged."""
+    try:
+        return None if value is None else check_queue(value.decode())
+    except (InvalidArgument, UnicodeDecodeError):
+        return None
 
 
 def _scored(fact: bytes, score: float) -> tuple[str, Argument]:

@@ -13,10 +13,11 @@ _VERBS = {
         *("looking.workflows", "looking.show", "reading.events", "following.tail", "feeds.feed"),
         *("subscriptions.subscriptions", "subscriptions.parked", "looking.facts", "looking.stats"),
     ),
+    "Control": tuple(f"controlling.{verb}" for verb in ("send", "inbox", "cancel", "park", "unpark")),
     "Check": ("checking.verify", "checking.doctor"),
     "Move": ("moving.export", "moving.import_", "moving.copy"),
     "Remove": ("changing.trim", "changing.collect", "changing.delete"),
-    "Run": ("ui.ui", "running.serve", "running.demo", "running.bench"),
+    "Run": ("ui.ui", "running.serve", "running.work", "running.demo", "running.bench"),
 }
 # The base of typer's errors. It is click's, or that of a copy of click inside typer, depending on typer's version.
 _WrongUse: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -16,7 +16,17 @@ import msgpack
 from runic_redis.codec.compression import MAX_PAYLOAD_BYTES, payload_size
 from runic_redis.codec.entry_decoder import EntryDecoder, Multiplied, event_count, expanded, stand_in_event, type_names
 from runic_redis.codec.entry_encoder import EncodedEvents, Entry, EntryEncoder
-from runic_redis.codec.facts import DIGEST_BYTES, HEAD_BYTES, FactEncoder, StateEncoder, fact_matches, verified_bytes
+from runic_redis.codec.facts import (
+    DIGEST_BYTES,
+    HEAD_BYTES,
+    EncodedState,
+    FactEncoder,
+    StateEncoder,
+    fact_matches,
+    pack_refs,
+    unpack_refs,
+    verified_bytes,
+)
 from runic_redis.codec.limits import MAX_COMMIT_BYTES, MAX_METADATA_BYTES
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import DecodeError, reason
@@ -29,12 +39,15 @@ __all__ = [
     "MAX_METADATA_BYTES",
     "Codec",
     "EncodedEvents",
+    "EncodedState",
     "Entry",
     "Multiplied",
     "event_count",
     "expanded",
     "fact_matches",
+    "pack_refs",
     "payload_size",
+    "unpack_refs",
 ]
 
 
@@ -75,9 +88,9 @@ class Codec:
         """Return a commit's metadata, encoded."""
         return self._encoders.values.encode(metadata, "metadata")
 
-    def encode_state(self, state: Any) -> bytes:
+    def encode_state(self, state: Any) -> EncodedState:
         """Return a session's state as the data of a snapshot."""
-        return self._encoders.states.encode(state, "state")
+        return self._encoders.states.encode_state(state)
 
     def decode_state(self, data: bytes) -> Any:
         """Return a session's state from the data of a snapshot."""

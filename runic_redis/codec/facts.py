@@ -1,9 +1,10 @@
 """Encode and verify facts, which are stored once under their hash; encode states, which refer to facts."""
 
+from collections.abc import Iterable
 from hashlib import sha256
-from typing import Any
+from typing import Any, Self
 
-from runic_redis.arguments import check_size
+from runic_redis.arguments import MAX_HASH_BYTES, check_size
 from runic_redis.codec.compression import compress, decompress
 from runic_redis.codec.value_encoder import ValueEncoder
 from runic_redis.errors import DecodeError, InvalidArgument
@@ -62,6 +63,27 @@ class FactEncoder:
         return identity + checksum(fact_hash, identity, ordered) + compress(ordered)
 
 
+class EncodedState(bytes):
+    """The data of a snapshot, which tells the facts that its state refers to: a store keeps them with the snapshot.
+
+    `encode_state` returns one. Return one from your own `dumps` if it compresses or encrypts the state.
+
+    Args:
+        data: the data.
+        refs: the hashes of the facts.
+
+    Attributes:
+        refs: the hashes of the facts.
+    """
+
+    refs: tuple[str, ...]
+
+    def __new__(cls, data: bytes, refs: Iterable[str]) -> Self:
+        self = super().__new__(cls, data)
+        self.refs = tuple(refs)
+        return self
+
+
 class StateEncoder(ValueEncoder):
     """An encoder of states. A fact that a state took from an event becomes a reference."""
 
@@ -70,10 +92,45 @@ class StateEncoder(ValueEncoder):
     def __init__(self, registry: EventRegistry) -> None:
         super().__init__(registry)
         self._facts = FactEncoder(registry)
+        # The hashes of the facts in the present state, in their order.
+        self._found: dict[str, None] = {}
+
+    def encode_state(self, state: Any) -> EncodedState:
+        """Return a state as the data of a snapshot.
+
+        Raises:
+            EncodeError: a part of it cannot be stored.
+        """
+        self._found = {}
+        return EncodedState(self.encode(state, "state"), self._found)
 
     def fact_reference(self, value: Fact | FactRef) -> FactRef:
         """Return the reference only: the fact is stored with the event that brought it."""
-        return checked_ref(value) if isinstance(value, FactRef) else FactRef(self._facts.encode_own(value.value)[0])
+        ref = checked_ref(value) if isinstance(value, FactRef) else FactRef(self._facts.encode_own(value.value)[0])
+        self._found[ref.hash] = None
+        return ref
+
+
+def pack_refs(hashes: Iterable[bytes]) -> bytes:
+    """Return the hashes of facts as a snapshot stores them: each after its length in two bytes."""
+    return b"".join(len(fact_hash).to_bytes(2, "big") + fact_hash for fact_hash in hashes)
+
+
+def unpack_refs(packed: bytes) -> list[bytes]:
+    """Return the hashes of facts that a snapshot stores.
+
+    Raises:
+        DecodeError: they are damaged.
+    """
+    hashes = []
+    at = 0
+    while at < len(packed):
+        size = int.from_bytes(packed[at : at + 2], "big")
+        at += 2 + size
+        if at > len(packed) or not 0 < size <= MAX_HASH_BYTES:
+            raise DecodeError("a snapshot's references to facts are damaged")
+        hashes.append(packed[at - size : at])
+    return hashes
 
 
 def _own_hash(canonical: bytes) -> str:

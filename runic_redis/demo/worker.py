@@ -23,7 +23,7 @@ _NAP_S = 0.2
 _SNAPSHOTS = EveryEvents(50)
 
 
-def work(store: RedisStore, name: str) -> None:
+def run_worker(store: RedisStore, name: str) -> None:
     """Measure modules until every module is finished."""
     modules = {workflow_of(module.name): module for module in standard_library()}
     unfinished = list(modules)
@@ -79,7 +79,7 @@ def _is_finished(store: RedisStore, workflow_id: str) -> bool:
 def main(namespace: str, name: str) -> None:
     """Work as one worker."""
     with RedisStore.from_url(namespace=namespace, partitions=PARTITIONS) as store:
-        work(store, name)
+        run_worker(store, name)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,14 @@ from runic_redis.arguments import (
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
+from runic_redis.events import FactRef
 from runic_redis.operations.facts import (
     crosses_slots,
     fact_arguments,
     fact_keys,
     fact_not_found,
+    packed_refs,
+    snapshot_facts,
     store_ahead,
 )
 from runic_redis.operations.leasing import Lease, check_lease, lease_argument, lease_keys, leased_reply, milliseconds
@@ -50,12 +53,18 @@ def append(
     metadata: Mapping[str, Any] | None = None,
     lease: Lease | None = None,
     snapshot: bytes | None = None,
+    refs: Iterable[str | bytes | FactRef] | None = None,
     life: Life | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
     commit = _event_list(events)
+    if refs is not None and snapshot is None:
+        raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
+    named = None if snapshot is None else snapshot_facts(snapshot, refs)
+    # Whether the commit refers to the facts of its snapshot: the workflow did not refer to them all.
+    refers = False
     while True:
-        facts: dict[str, bytes] = {}
+        facts: dict[str, bytes] = dict(named or {}) if refers else {}
         keys = context.keys
         command = _command(
             context,
@@ -67,6 +76,7 @@ def append(
             metadata=metadata,
             lease=lease,
             snapshot=snapshot,
+            refs=named,
             life=life,
         )
         if command.size:
@@ -78,8 +88,11 @@ def append(
                 raise problem
         (reply,) = yield from write_all(context, [command])
         # The first rejection tells that the server minds slots, and so that the facts must be stored ahead.
-        if type(reply) is not ErrorReply or not crosses_slots(context, command, reply):
+        if type(reply) is ErrorReply and crosses_slots(context, command, reply):
+            continue
+        if type(reply) is not ErrorReply or reply.code != "REFS_UNKNOWN":
             return _cursor(context, reply, command)
+        refers = True
 
 
 def append_many(
@@ -163,6 +176,7 @@ def _command(
     metadata: Mapping[str, Any] | None = None,
     lease: Lease | None = None,
     snapshot: bytes | None = None,
+    refs: Mapping[str, bytes] | None = None,
     life: Life | None = None,
 ) -> Command:
     """Return the call that appends a commit, and add its facts to `facts`. Its size is 0 if it has no events."""
@@ -190,7 +204,9 @@ def _command(
         data = None if snapshot is None else _check_snapshot(snapshot, commit)
         if life is not None and not commit:
             raise InvalidArgument("append changes the life of a workflow with events only. Nothing was sent.")
-        size = _add_extras(context, workflow_id, options, touched, lease=lease, snapshot=data, facts=facts, life=life)
+        size = _add_extras(
+            context, workflow_id, options, touched, lease=lease, snapshot=data, refs=refs, facts=facts, life=life
+        )
     if len(entries) != 1:
         options["n"] = str(len(entries))
     own = own_id() if commit_id is None else check_commit_id(commit_id)
@@ -215,6 +231,7 @@ def _add_extras(
     *,
     lease: Lease | None,
     snapshot: bytes | None,
+    refs: Mapping[str, bytes] | None,
     facts: dict[str, bytes],
     life: Life | None,
 ) -> int:
@@ -230,10 +247,15 @@ def _add_extras(
         options["s"] = snapshot
         touched.append(keys.snapshot)
         size = len(snapshot)
+    if refs is not None:
+        options["k"] = packed = packed_refs(refs)
+        size += len(packed)
     if facts:
         options["a" if context.slots_matter else "f"] = str(len(facts))
         touched += (keys.refs, *fact_keys(context, facts))
         size += sum(map(len, facts.values()))
+    elif refs is not None:
+        touched.append(keys.refs)
     if life is not None:
         life.add_messages(options, touched, keys, workflow_id)
         if life.expires_in is not None:

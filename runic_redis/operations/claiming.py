@@ -167,11 +167,11 @@ class Claim:
 
     def _damage(self, place: tuple[int, str], counted: bytes, size: Any) -> StoreError:
         key = self._context.keys.queue(*place)
-        if size == b"":
-            why = counted.decode(errors="replace")
+        if isinstance(size, bytes):
+            key = key if size == b"queue" else self._context.keys.queues(place[0])
             return DecodeError(
-                f"The value at the key {key!r}, or beside it, is not of this store: {why}. Nothing was changed. If "
-                "another application uses this key, choose another namespace."
+                f"The value at the key {key!r} is not of this store: {counted.decode(errors='replace')}. Nothing was "
+                "changed. If another application uses this key, choose another namespace."
             )
         return DecodeError(
             f"The queue at the key {key!r} is lost or altered: {size} of {counted.decode(errors='replace')} workflows "

@@ -121,39 +121,34 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[End
     A workflow stays over even if it cannot be deleted: at a replica, without the permission, or because of a foreign
     value.
     """
-    ended = Ended(set(), [], set())
-    found = {
-        workflow_id: (end, min(reached))
+    found = [
+        (workflow_id, end, min(reached))
         for workflow_id, (end, reached) in zip(
             workflow_ids, (yield from _read_ends(context, workflow_ids)), strict=True
         )
         if end.expires_ms is not None and end.expires_ms <= min(reached)
-    }
-    sliding = [workflow_id for workflow_id, (end, _) in found.items() if end.sliding is not None]
-    scores = yield from ask_all(
-        [key_command("ZSCORE", context.keys.workflow(workflow_id).index, workflow_id) for workflow_id in sliding]
-    )
-    score_of = dict(zip(sliding, scores, strict=True))
+    ]
+    scores = yield from _read_scores(context, [workflow_id for workflow_id, end, _ in found if end.sliding is not None])
+    ended = Ended(set(), [], set())
     calls: dict[str, Command] = {}
-    for workflow_id, (end, reached_ms) in found.items():
-        ends = last_end(end.expires, end.sliding, end.meta.get(b"touched"), score_of.get(workflow_id))
-        if ends is not None:
-            calls[workflow_id] = _delete_over(context, workflow_id, end, reached_ms)
-            if ends <= reached_ms:
-                ended.over.add(workflow_id)
-    if context.at_replica:
+    for workflow_id, end, reached_ms in found:
+        ends = last_end(end.expires, end.sliding, end.meta.get(b"touched"), scores.get(workflow_id))
+        if ends is None:
+            continue
+        calls[workflow_id] = _delete_over(context, workflow_id, end, reached_ms)
+        if ends <= reached_ms:
+            ended.over.add(workflow_id)
+    if not calls or context.at_replica:
         ended.left.extend(ended.over)
         return ended
-    commands = list(calls.values())
-    for workflow_id, call, reply in zip(calls, commands, (yield Batch(commands)) if commands else (), strict=True):
+    for (workflow_id, call), reply in zip(calls.items(), (yield Batch(list(calls.values()))), strict=True):
         if reply == _MOVED:
             ended.moved.add(workflow_id)
             ended.over.discard(workflow_id)
-        elif isinstance(reply, ErrorReply) and _is_undeletable(reply):
-            if workflow_id in ended.over:
-                ended.left.append(workflow_id)
-        else:
+        elif not (isinstance(reply, ErrorReply) and _is_undeletable(reply)):
             answer(reply, call)
+        elif workflow_id in ended.over:
+            ended.left.append(workflow_id)
     return ended
 
 
@@ -171,6 +166,16 @@ def _read_ends(context: Context, workflow_ids: Sequence[str]) -> Operation[list[
         (_End(dict(pairs(meta))), (time_us(time) // 1000, own_ms))
         for meta, time in zip(replies[::2], replies[1::2], strict=True)
     ]
+
+
+def _read_scores(context: Context, workflow_ids: Sequence[str]) -> Operation[dict[str, bytes | None]]:
+    """Return the scores of workflows in the index."""
+    if not workflow_ids:
+        return {}
+    commands = [
+        key_command("ZSCORE", context.keys.workflow(workflow_id).index, workflow_id) for workflow_id in workflow_ids
+    ]
+    return dict(zip(workflow_ids, (yield from ask_all(commands)), strict=True))
 
 
 def sweep_ended(context: Context, ended_ms: int) -> Operation[list[str]]:

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from runic_redis.arguments import check_hash
-from runic_redis.codec import DIGEST_BYTES
+from runic_redis.arguments import check_hash, check_size
+from runic_redis.codec import DIGEST_BYTES, EncodedState, pack_refs
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, FactNotFound, InvalidArgument, InvalidType, StoreError, short_repr
+from runic_redis.events import FactRef
 from runic_redis.operations.settings import make_namespace
 from runic_redis.protocol.effects import Argument, Batch, Command, ErrorReply, Operation, call_script, key_command
 from runic_redis.protocol.refusals import answer, ask_all
@@ -59,6 +60,30 @@ def count_facts(context: Context) -> Operation[int]:
     return sum((yield from ask_all([key_command("HLEN", key) for key in keys])))
 
 
+def raw_hash(fact_hash: str) -> bytes:
+    """Return the bytes of a hash of a write's fact; surrogates in it stand for bytes that are no UTF-8."""
+    return fact_hash.encode(errors="surrogateescape")
+
+
+def snapshot_facts(data: Any, refs: Iterable[str | bytes | FactRef] | None) -> dict[str, bytes] | None:
+    """Return the facts that a snapshot refers to, with empty values, since they must be stored; None if not told."""
+    if refs is None and isinstance(data, EncodedState):
+        refs = data.refs
+    if refs is None:
+        return None
+    if isinstance(refs, str | bytes) or not isinstance(refs, Iterable):
+        raise InvalidType(f"refs is a list of hashes of facts, not {short_repr(refs)}; nothing was sent.")
+    hashes = [check_hash(ref.hash if isinstance(ref, FactRef) else ref) for ref in refs]
+    facts = dict.fromkeys([fact_hash.decode(errors="surrogateescape") for fact_hash in hashes], b"")
+    check_size(len(packed_refs(facts)), "The list of the facts of a snapshot")
+    return facts
+
+
+def packed_refs(facts: Iterable[str]) -> bytes:
+    """Return the hashes of the facts that a snapshot refers to, as it stores them."""
+    return pack_refs(map(raw_hash, facts))
+
+
 def ahead_argument(context: Context) -> str:
     """Return the argument that tells a script that the facts of a write are stored already: "1", or ""."""
     return "1" if context.slots_matter else ""
@@ -68,7 +93,7 @@ def fact_keys(context: Context, facts: Iterable[str]) -> list[str]:
     """Return the keys of the facts of a write that its script stores; none if they are stored already."""
     if context.slots_matter:
         return []
-    return [key for fact_hash in facts for key in context.keys.fact(fact_hash.encode())]
+    return [key for fact_hash in facts for key in context.keys.fact(raw_hash(fact_hash))]
 
 
 def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argument]:
@@ -78,7 +103,7 @@ def fact_arguments(context: Context, facts: Mapping[str, bytes]) -> list[Argumen
     """
     arguments: list[Argument] = []
     for fact_hash, data in facts.items():
-        arguments += (fact_hash, b"" if context.slots_matter else data)
+        arguments += (raw_hash(fact_hash), b"" if context.slots_matter else data)
     return arguments
 
 
@@ -94,8 +119,8 @@ def store_ahead(context: Context, facts: Mapping[str, bytes]) -> Operation[dict[
     calls = [
         call_script(
             "store_fact_ahead",
-            context.keys.fact(fact_hash.encode()),
-            [fact_hash, data, context.now_us()],
+            context.keys.fact(raw_hash(fact_hash)),
+            [raw_hash(fact_hash), data, context.now_us()],
             size=len(data),
             writes=True,
         )
@@ -122,10 +147,10 @@ def crosses_slots(context: Context, command: Command, reply: Any) -> bool:
 
 
 def fact_not_found(fact_hash: str) -> FactNotFound:
-    """Return the error for an event that refers to a fact that is not stored."""
+    """Return the error for an event, or a snapshot, that refers to a fact that is not stored."""
     return FactNotFound(
-        f"An event refers to the fact {fact_hash!r}, which is not stored. Append it as a Fact, or put_fact it before. "
-        "Nothing was stored.",
+        f"An event or a snapshot refers to the fact {fact_hash!r}, which is not stored. Append it as a Fact, or "
+        "put_fact it before. Nothing was stored.",
         hashes=[fact_hash],
     )
 

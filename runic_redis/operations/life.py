@@ -72,7 +72,7 @@ class Life(NamedTuple):
 
     def message_ids(self, workflow_id: str) -> list[str]:
         """Return the ids in the inbox of the messages to consume, each once."""
-        consumes = [self.consumes] if isinstance(self.consumes, Message) else self.consumes
+        consumes = [self.consumes] if isinstance(self.consumes, Message) else self.consumes or ()
         if not isinstance(consumes, list | tuple) or not all(isinstance(one, Message) for one in consumes):
             raise InvalidType(
                 f"consumes is a Message of the inbox, or a list of them, not {short_repr(consumes)}; nothing was sent."

@@ -1,8 +1,8 @@
 """Workflows with a missing meta hash: such a workflow is damaged, and not absent.
 
-All keys of a workflow are created and deleted in one step with its meta hash. So entries, a snapshot or a log without a
-meta hash are the rest after an eviction or a DEL by hand. A reader that took the workflow for absent would skip them
-silently.
+All keys of a workflow are created and deleted in one step with its meta hash. So entries, a snapshot, a log or an inbox
+without a meta hash are the rest after an eviction or a DEL by hand. A reader that took the workflow for absent would
+skip them silently.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def is_left_over(context: Context, workflow_id: str) -> Operation[bool]:
     """Return whether a workflow without a meta hash has other keys."""
     keys = context.keys.workflow(workflow_id)
     # A command for each key: those of several keys wait while a cluster moves their slot.
-    commands = [key_command("EXISTS", key) for key in (keys.events, keys.snapshot, keys.log)]
+    commands = [key_command("EXISTS", key) for key in (keys.events, keys.snapshot, keys.log, keys.inbox)]
     commands.append(key_command("HMGET", keys.meta, "created"))
     for _ in range(_LOOKS):
         *there, (created,) = yield from ask_all(commands)
@@ -41,8 +41,8 @@ def reject_leftovers(context: Context, workflow_id: str) -> Operation[None]:
     if (yield from is_left_over(context, workflow_id)):
         raise DecodeError(
             f"The meta hash of the workflow {workflow_id!r}, at the key "
-            f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot or log are not: it "
-            "was evicted by the server, or deleted by hand. Nothing was changed. Restore a backup, or run "
+            f"{context.keys.workflow(workflow_id).meta!r}, is missing, and its events, snapshot, log or inbox are "
+            "not: it was evicted by the server, or deleted by hand. Nothing was changed. Restore a backup, or run "
             "'runic-redis verify --repair', or delete the workflow, which removes what is left of it."
         )
 

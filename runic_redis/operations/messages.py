@@ -159,8 +159,8 @@ def _stored_messages(context: Context, workflow_id: str) -> Operation[list[Messa
         # A commit may have consumed messages in between. If not, the next read finds the same.
         if suspected == (created, noted, entries):
             raise DecodeError(
-                f"The inbox of the workflow {workflow_id!r}, at the key {keys.inbox!r}, has {len(entries)} messages "
-                f"and should have {int(noted)}: it was evicted by the server, or altered. Nothing was changed. Restore a "
+                f"The inbox of the workflow {workflow_id!r}, at the key {keys.inbox!r}, has {len(entries)} of "
+                f"{int(noted)} messages: it was evicted by the server, or altered. Nothing was changed. Restore a "
                 "backup, or run 'runic-redis verify --repair', which lets the workflow go on without them."
             )
         suspected = created, noted, entries

@@ -8,7 +8,7 @@ from runic_redis.keys import Keys, WorkflowKeys
 from runic_redis.operations import workflows
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.subscriptions import keys_of_subscriptions
-from runic_redis.protocol.effects import Command, Operation
+from runic_redis.protocol.effects import Command, Operation, call_script, key_command
 from runic_redis.protocol.refusals import ask_all
 
 # How many keys are in one round trip.
@@ -19,13 +19,14 @@ _KINDS, _SHARED = WorkflowKeys.__slots__[:-8], WorkflowKeys.__slots__[-8:]
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
     """Return how many bytes of the server's memory the namespace takes, by kind of key."""
-    usage = dict.fromkeys((*_KINDS, *_SHARED, "subscriptions", "facts", "config"), 0)
+    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "subscriptions", "facts", "config"), 0)
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
             some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
     shared = [one for number in context.keys.partition_numbers() for one in _partition_keys(context.keys, number)]
+    shared += yield from _queue_keys(context)
     shared += [("subscriptions", key) for key in (yield from keys_of_subscriptions(context))]
     shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):
@@ -47,14 +48,35 @@ def delete_namespace(context: Context) -> Operation[None]:
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE):
             yield from workflows.delete(context, page[at : at + _AT_ONCE])
-    # A partition's keys are deleted in one step. Otherwise a write in between would be in its index, and not counted.
-    parts = [[key for _, key in _partition_keys(context.keys, number)] for number in context.keys.partition_numbers()]
-    parts += [[key] for key in (yield from keys_of_subscriptions(context))]
-    # Each other key has its own command: in a cluster they are on different nodes.
-    parts += [[key] for _, key in _other_keys(context.keys)]
-    for at in range(0, len(parts), _AT_ONCE):
-        yield from ask_all([Command(("UNLINK", *part), part[0]) for part in parts[at : at + _AT_ONCE]])
+    yield from _delete_partitions(context)
+    others = yield from keys_of_subscriptions(context)
+    others += [key for _, key in _other_keys(context.keys)]
+    for at in range(0, len(others), _AT_ONCE):
+        # Each key has its own command: in a cluster they are on different nodes.
+        yield from ask_all([Command(("UNLINK", key), key) for key in others[at : at + _AT_ONCE]])
     context.made = False
+
+
+def _delete_partitions(context: Context) -> Operation[None]:
+    """Delete the keys that workflows share.
+
+    Those of a partition are deleted in one step. Otherwise a write in between would be in its index, and not counted.
+    """
+    keys = context.keys
+    queues: dict[int, list[str]] = {number: [] for number in keys.partition_numbers()}
+    while queues:
+        calls = []
+        for number, names in queues.items():
+            others = [key for kind, key in _partition_keys(keys, number) if kind != "queues"]
+            others += [keys.queue(number, name) for name in names]
+            calls.append(call_script("delete_partition", [keys.queues(number), *others], []))
+        # A partition with queues that are not known yet names them.
+        missing = yield from ask_all(calls)
+        queues = {
+            number: [*names, *(name.decode(errors="replace") for name in new)]
+            for (number, names), new in zip(queues.items(), missing, strict=True)
+            if new
+        }
 
 
 def _measure(keys: list[tuple[str, str]], usage: dict[str, int]) -> Operation[None]:
@@ -72,6 +94,18 @@ def _partition_keys(keys: Keys, number: int) -> list[tuple[str, str]]:
     )
     shared = [(kind, key(number)) for kind, key in zip(_SHARED, kinds, strict=True)]
     return shared if keys.has_feed else shared[:-1]
+
+
+def _queue_keys(context: Context) -> Operation[list[tuple[str, str]]]:
+    """Return the keys of all queues."""
+    numbers = context.keys.partition_numbers()
+    found = yield from ask_all([key_command("HKEYS", context.keys.queues(number)) for number in numbers])
+    return [
+        ("queue", context.keys.queue(number, name.decode(errors="replace")))
+        for number, names in zip(numbers, found, strict=True)
+        for name in names
+        if b" " not in name
+    ]
 
 
 def _other_keys(keys: Keys) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+from runic_redis.codec import unpack_refs
 from runic_redis.context import Context, without_classes
 from runic_redis.errors import DecodeError, EventsTrimmed, WorkflowNotFound
 from runic_redis.events import refs_in
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.facts import raw_hash
 from runic_redis.operations.reading import Reader
 from runic_redis.operations.records import read_cursor
 from runic_redis.protocol.effects import Argument, Operation, call_script, key_command
@@ -18,10 +20,11 @@ _TRIES = 5
 
 
 def restore_references(context: Context, workflow_ids: Sequence[str]) -> Operation[None]:
-    """Restore references that workflows have lost, from their events and logs.
+    """Restore references that workflows have lost, from their events, logs and snapshots.
 
     Raises:
-        DecodeError: some cannot be restored, because events are trimmed or damaged, or the workflow keeps changing.
+        DecodeError: some cannot be restored, because events are damaged, or are trimmed and the snapshot does not tell
+            to which facts its state refers, or because the workflow keeps changing.
     """
     for workflow_id in (yield from _find_losses(context, workflow_ids)):
         for _ in range(_TRIES):
@@ -41,13 +44,15 @@ def _find_losses(context: Context, workflow_ids: Sequence[str]) -> Operation[lis
     # A workflow may be deleted between the two reads. It is not deleted and created again this often.
     for _ in range(_LOOKS):
         keys = [context.keys.workflow(workflow_id) for workflow_id in left]
-        # In this order: a reference that is added in between is there, and not in the count that was read.
-        counts = yield from ask_all([key_command("HGET", one.meta, "refs") for one in keys])
-        there = yield from ask_all([key_command("ZCARD", one.refs) for one in keys])
+        counting = [key_command("HGET", one.meta, "refs") for one in keys]
+        counts = yield from ask_all(counting)
+        replies = yield from ask_all([*(key_command("ZCARD", one.refs) for one in keys), *counting])
+        there, later = replies[: len(keys)], replies[len(keys) :]
+        # References may have been added since the first count, or released before the second one.
         left = [
             workflow_id
-            for workflow_id, one, counted, size in zip(left, keys, counts, there, strict=True)
-            if read_cursor(counted, one.meta) > size
+            for workflow_id, one, size, *both in zip(left, keys, there, counts, later, strict=True)
+            if min(read_cursor(counted, one.meta) for counted in both) > size
         ]
     return left
 
@@ -57,17 +62,21 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     keys = context.keys.workflow(workflow_id)
     plain = without_classes(context)
     commands = [
-        key_command("HMGET", keys.meta, "cursor", "fence"),
+        key_command("HMGET", keys.meta, "cursor", "fence", "trimmed"),
         key_command("XREVRANGE", keys.events, "+", "-", "COUNT", "1"),
         key_command("GET", keys.log),
+        key_command("HGET", keys.snapshot, "refs"),
     ]
-    (cursor, fence), last, log = yield from ask_all(commands)
+    (cursor, fence, trimmed), last, log, packed = yield from ask_all(commands)
     # The facts by the last cursor that refers to them: "inf" for those of the log.
     found: dict[str, str] = {}
-    read = 0
+    read = read_cursor(trimmed, keys.meta)
     try:
+        if read and packed is None:
+            raise DecodeError("some are trimmed, and the snapshot does not tell its facts")  # noqa: TRY301
+        found.update(dict.fromkeys([raw.decode(errors="surrogateescape") for raw in unpack_refs(packed or b"")], "0"))
         if cursor is not None:
-            reader = Reader(plain, workflow_id)
+            reader = Reader(plain, workflow_id, after=read)
             yield from reader.open()
             while page := (yield from reader.next_page()):
                 for at, event in enumerate(page, read + 1):
@@ -81,18 +90,27 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
             )
     except WorkflowNotFound:
         return True  # it was deleted since
-    except (EventsTrimmed, DecodeError) as error:
+    except EventsTrimmed:
+        return False
+    except DecodeError as error:
         raise DecodeError(
             f"References of the workflow {workflow_id!r} to facts are lost, at the key {keys.refs!r}, and not all of "
             f"its events can be read ({error}). No fact was removed. Delete the workflow, or restore it from a backup. "
             "runic-redis verify --repair restores the references that it can find, and forgets the others."
         ) from error
-    repairs = [*(("refs", f"{score} {fact_hash}") for fact_hash, score in found.items()), ("count.refs", "")]
+    scores: list[tuple[str, Argument]] = [
+        ("refs", f"{score} ".encode() + raw_hash(fact_hash)) for fact_hash, score in found.items()
+    ]
+    repairs = [*scores, ("count.refs", "")]
     return (yield from repair(context, workflow_id, (cursor, last[0][0] if last else b"", fence), repairs))
 
 
 def repair(
-    context: Context, workflow_id: str, state: Iterable[bytes | None], repairs: Iterable[tuple[str, Argument]]
+    context: Context,
+    workflow_id: str,
+    state: Iterable[bytes | None],
+    repairs: Iterable[tuple[str, Argument]],
+    queues: Iterable[str] = (),
 ) -> Operation[bool]:
     """Repair a workflow, unless it has changed meanwhile. Return whether that was done.
 
@@ -101,14 +119,16 @@ def repair(
         workflow_id: the workflow.
         state: its cursor, the ID of its last entry, and its fencing token.
         repairs: the repairs, as lua/repair.lua takes them.
+        queues: the names of the queues that they change.
     """
     arguments = (workflow_id, *(part or b"" for part in state), *(part for one in repairs for part in one))
-    keys = repaired_keys(context.keys.workflow(workflow_id))
+    keys = repaired_keys(context.keys.workflow(workflow_id), queues)
     reply: int = yield from ask(call_script("repair", keys, arguments, workflow_id=workflow_id))
     return reply == 1
 
 
-def repaired_keys(keys: WorkflowKeys) -> list[str]:
+def repaired_keys(keys: WorkflowKeys, queues: Iterable[str] = ()) -> list[str]:
     """Return the keys of a workflow and its partition that a repair may change or read."""
     sets = (keys.index, keys.leases, keys.expiring, keys.completed)
-    return [keys.meta, keys.refs, *sets, keys.events, keys.commits, keys.partition]
+    shared = (keys.partition, keys.parked, keys.queues, *map(keys.queue, queues))
+    return [keys.meta, keys.refs, *sets, keys.events, keys.commits, *shared]

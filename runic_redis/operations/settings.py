@@ -232,7 +232,7 @@ def count_call(
         number: the partition.
         mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
             the time.
-        queues: with "states", the queues to count one by one.
+        queues: the names of the queues whose counts to repair, too; or with "states", to count one by one.
     """
     keys = context.keys
     sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]

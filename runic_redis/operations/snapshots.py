@@ -1,51 +1,87 @@
 """Snapshots, and trimming to them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from runic_redis.arguments import check_count, check_cursor, check_data, check_workflow_id, is_cursor
 from runic_redis.context import Context
-from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound
+from runic_redis.errors import DecodeError, SnapshotConflict, SnapshotNotFound, StoreError
+from runic_redis.events import FactRef
+from runic_redis.operations.facts import (
+    ahead_argument,
+    crosses_slots,
+    fact_arguments,
+    fact_keys,
+    fact_not_found,
+    packed_refs,
+    snapshot_facts,
+    store_ahead,
+)
 from runic_redis.operations.leasing import Lease, lease_argument, lease_keys, leased_reply
 from runic_redis.operations.lost_meta import absence, read_saved
 from runic_redis.operations.settings import make_namespace
-from runic_redis.operations.writing import write
-from runic_redis.protocol.effects import ErrorReply, Operation, call_once, key_command
+from runic_redis.operations.writing import write, write_all
+from runic_redis.protocol.effects import Argument, ErrorReply, Operation, call_once, key_command
+from runic_redis.protocol.refusals import answer
 
 
-def save_snapshot(context: Context, workflow_id: str, cursor: int, data: bytes, lease: Lease | None) -> Operation[None]:
+def save_snapshot(
+    context: Context,
+    workflow_id: str,
+    cursor: int,
+    data: bytes,
+    lease: Lease | None,
+    refs: Iterable[str | bytes | FactRef] | None = None,
+) -> Operation[None]:
     """Save a workflow's state as of a cursor."""
     workflow_id = check_workflow_id(workflow_id)
     check_cursor(cursor)
     check_data(data)
+    named = snapshot_facts(data, refs)
     by_lease = lease_argument(lease, workflow_id)
     yield from make_namespace(context)
-    keys = context.keys.workflow(workflow_id)
-    touched = [
-        keys.snapshot,
-        keys.meta,
-        keys.index,
-        *lease_keys(context, workflow_id, lease),
-        keys.partition,
-        keys.feed,
-    ]
-    args = (by_lease, str(cursor), data, context.now_us())
-    call = call_once("save_snapshot", touched, workflow_id, *args, size=len(data), writes=True)
-    reply = yield from write(context, call)
-    if isinstance(leased_reply(reply, workflow_id), ErrorReply):
-        actual = int(reply.message)
-        problem = (
-            f"above the workflow's, which is {actual}: append the events first"
-            if reply.code == "SNAPSHOT_AHEAD"
-            else f"below that of the stored snapshot, which is {actual}, so there is nothing left to save"
-        )
-        outcome = "Nothing was stored."
-        if reply.code == "SNAPSHOT_BEHIND" and reply.unsure:
-            outcome = "An earlier try had no answer: it may have been stored before that one."
-        raise SnapshotConflict(
-            f"The snapshot's cursor {cursor} for the workflow {workflow_id!r} is {problem}. {outcome}",
-            cursor=cursor,
-            actual=actual,
-        )
+    told = ("", b"") if named is None else ("1", packed_refs(named))
+    # The facts for the script to check. It needs them only if the workflow does not refer to them all.
+    facts: Mapping[str, bytes] = {}
+    while True:
+        for problem in (yield from store_ahead(context, facts)).values():
+            raise problem
+        keys = context.keys.workflow(workflow_id)
+        held = lease_keys(context, workflow_id, lease)
+        touched = [keys.snapshot, keys.meta, keys.index, *held, keys.partition, keys.feed, keys.refs]
+        args: list[Argument] = [by_lease, str(cursor), data, context.now_us(), *told, str(len(facts))]
+        args += (ahead_argument(context), *fact_arguments(context, facts))
+        touched += fact_keys(context, facts)
+        size = len(data) + len(told[1])
+        call = call_once("save_snapshot", touched, workflow_id, *args, size=size, writes=True)
+        (reply,) = yield from write_all(context, [call])
+        if crosses_slots(context, call, reply):
+            continue
+        reply = leased_reply(answer(reply, call), workflow_id)
+        if not isinstance(reply, ErrorReply):
+            return
+        if reply.code != "REFS_UNKNOWN":
+            raise _refusal(workflow_id, cursor, reply)
+        facts = named or {}
+
+
+def _refusal(workflow_id: str, cursor: int, reply: ErrorReply) -> StoreError:
+    """Return the error for a snapshot that the script has rejected."""
+    if reply.code == "FACT_MISSING":
+        return fact_not_found(reply.message)
+    actual = int(reply.message)
+    problem = (
+        f"above the workflow's, which is {actual}: append the events first"
+        if reply.code == "SNAPSHOT_AHEAD"
+        else f"below that of the stored snapshot, which is {actual}, so there is nothing left to save"
+    )
+    outcome = "Nothing was stored."
+    if reply.code == "SNAPSHOT_BEHIND" and reply.unsure:
+        outcome = "An earlier try had no answer: it may have been stored before that one."
+    return SnapshotConflict(
+        f"The snapshot's cursor {cursor} for the workflow {workflow_id!r} is {problem}. {outcome}",
+        cursor=cursor,
+        actual=actual,
+    )
 
 
 def load_snapshot(context: Context, workflow_id: str) -> Operation[tuple[int, bytes]]:
@@ -77,12 +113,13 @@ def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
 
 
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
-    """Trim the commits that the snapshot covers. Return the cursor of the last trimmed event."""
+    """Trim the commits that the snapshot covers, and release their facts. Return the cursor of the last trimmed event."""
     workflow_id = check_workflow_id(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
     args = (by_lease, str(check_count(keep, "keep")), context.now_us())
     keys = context.keys.workflow(workflow_id)
-    touched = [keys.events, keys.meta, keys.snapshot, *lease_keys(context, workflow_id, lease), keys.partition]
+    held = lease_keys(context, workflow_id, lease)
+    touched = [keys.events, keys.meta, keys.snapshot, *held, keys.partition, keys.refs]
     reply = yield from write(context, call_once("trim", touched, workflow_id, *args))
     if leased_reply(reply, workflow_id) is None:
         raise (yield from absence(context, workflow_id, "trim"))

@@ -32,6 +32,7 @@ _NAMED = frozenset(
         "MESSAGE_GONE",
         "NEW_PARTITION",
         "OTHER_KEY",
+        "REFS_UNKNOWN",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
         "TOO_MANY_ATTRIBUTES",

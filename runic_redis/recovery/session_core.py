@@ -10,13 +10,14 @@ from inspect import iscoroutinefunction
 from typing import Any, Generic
 
 from runic_redis.arguments import check_count, check_data, check_due
-from runic_redis.codec import MAX_COMMIT_BYTES, Codec
+from runic_redis.codec import MAX_COMMIT_BYTES, Codec, EncodedState
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
     CursorConflict,
     DecodeError,
     EncodeError,
     EventsTrimmed,
+    FactNotFound,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -39,6 +40,8 @@ from runic_redis.recovery.session_options import (
     State,
     check_build_log,
     cycles_per_checkpoint,
+    failure_of,
+    require,
 )
 from runic_redis.recovery.steps import Steps, StoreCall
 from runic_redis.recovery.waking import cancel_request, cancelled_error, sleeps_on
@@ -86,6 +89,7 @@ class SessionCore(Generic[State]):
         # A store that cannot encode ahead of an append gets the events themselves.
         self._encode = store.encode_events if self._can.encoding else None
         self._codec = store if self._can.encoding else Codec(default_registry, "raise")
+        self._own_dumps = options.dumps
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
         self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
@@ -94,12 +98,10 @@ class SessionCore(Generic[State]):
             raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
         self.lease = options.lease
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        # Whether a request to cancel is to be raised; and the messages that the next commit consumes.
         self._unless_cancelled = options.unless_cancelled
-        self._consumes: list[Any] = []
-        # Whether the next commit ends the workflow's timer, because `sleep` has returned.
-        self._ends_timer = False
-        self.is_asleep = False
+        # Of the next commit: the messages that it consumes, and whether it ends the timer, since `sleep` has returned.
+        self._consumes, self._ends_timer = list[Any](), False
+        self.is_asleep = self.has_persisted = False
         # The error that has shown that other writers have changed the workflow.
         self.overtaken: StoreError | None = None
         self.state: State = initial() if callable(initial) else initial
@@ -199,7 +201,7 @@ class SessionCore(Generic[State]):
     def record(self, events: Sequence[Any], consumes: Any = None) -> Steps[None]:
         """Apply events, and persist them if a checkpoint is due."""
         self._require_usable()
-        messages = self._checked_messages(consumes)
+        messages = self._checked_messages(consumes, events)
         before = self.state, len(self.pending), self._pending_bytes, len(self._consumes), replace(self._since)
         self._accept(events)
         self._consumes += messages
@@ -214,16 +216,14 @@ class SessionCore(Generic[State]):
                 self._encoded = None
                 raise
 
-    def _checked_messages(self, consumes: Any) -> list[Any]:
-        """Return the messages that a record consumes, as a list."""
+    def _checked_messages(self, consumes: Any, events: Sequence[Any]) -> list[Any]:
         if consumes is None:
             return []
-        self._require(can=self._can.messages and self._can.cursors, what="consumes", it_has="inboxes")
-        return [consumes] if hasattr(consumes, "body") else list(consumes)
-
-    def _require(self, *, can: bool, what: str, it_has: str) -> None:
-        if not can:
-            raise InvalidArgument(f"{what} cannot be used: the store has no {it_has}. Nothing was recorded.")
+        require(can=self._can.messages, what="consumes", it_has="inboxes")
+        messages = [consumes] if hasattr(consumes, "body") else list(consumes)
+        if messages and not events:
+            raise InvalidArgument("record consumes messages only with an event. Nothing was recorded.")
+        return messages
 
     def _accept(self, events: Sequence[Any]) -> None:
         """Apply events and add them to the pending events. If an event is rejected, nothing changes."""
@@ -270,15 +270,15 @@ class SessionCore(Generic[State]):
     def checkpoint(self) -> Steps[None]:
         """Persist the pending events."""
         self._require_usable()
-        if not (self.pending or self._consumes):
+        if not self.pending:
             return
         events = list(self.pending) if self._encoded is None else self._encoded
         snapshot, failure = self._snapshot_due()
         self._problem = _NOT_PERSISTED
         try:
             if self._can.cursors:
-                too_large = yield from self._append_at_cursor(events, snapshot)
-                failure = failure or too_large
+                rejection = yield from self._append_at_cursor(events, snapshot)
+                failure = failure or rejection
             elif self._can.stream:
                 yield StoreCall("append", (self.workflow_id, events))
                 self.cursor += len(events)
@@ -297,6 +297,7 @@ class SessionCore(Generic[State]):
         except (CursorConflict, LeaseLost, MessageGone) as error:
             self.overtaken = error
             raise
+        self.has_persisted = True
         self.pending.clear()
         self._consumes.clear()
         self._ends_timer = False
@@ -306,7 +307,7 @@ class SessionCore(Generic[State]):
         if failure is not None:
             raise SnapshotNotSaved(
                 f"The events of the workflow {self.workflow_id!r} are stored up to cursor {self.cursor}, but the "
-                f"snapshot that was due is not saved: {_failure_text(failure)}. Do not record the events again. The "
+                f"snapshot that was due is not saved: {failure_of(failure)}. Do not record the events again. The "
                 "session retries the snapshot at its next checkpoint. " + _REMEDY,
                 cursor=self.cursor,
             ) from failure
@@ -315,24 +316,24 @@ class SessionCore(Generic[State]):
             if self._keep is not None:
                 yield StoreCall("trim", (self.workflow_id,), {"keep": self._keep, **self._by_lease})
 
-    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[WriteRefused | None]:
-        """Append events at the known cursor, with the snapshot unless the server rejects its size."""
-        too_large = None
+    def _append_at_cursor(self, events: Sequence[Any], snapshot: bytes | None) -> Steps[StoreError | None]:
+        """Append events at the known cursor, with the snapshot unless the server rejects it. Return that rejection."""
+        rejection: StoreError | None = None
         while True:
             options = {"expected_cursor": self.cursor, **self._by_lease, **self._life()}
-            with_snapshot = {} if snapshot is None or too_large is not None else {"snapshot": snapshot}
+            with_snapshot = {} if snapshot is None or rejection is not None else {"snapshot": snapshot}
             try:
                 self.cursor = yield StoreCall("append", (self.workflow_id, events), {**options, **with_snapshot})
-            except WriteRefused as error:
-                if error.code != "TOO_LARGE" or not with_snapshot:
+            except (WriteRefused, FactNotFound) as error:  # too large; or the state refers to a fact that is gone
+                if not with_snapshot or (isinstance(error, WriteRefused) and error.code != "TOO_LARGE"):
                     raise
-                too_large = error
+                rejection = error
             except CursorConflict as error:
                 if not (yield from self._has_nothing_new(error.actual)):
                     raise
                 self.cursor = error.actual
             else:
-                return too_large
+                return rejection
 
     def _life(self) -> dict[str, Any]:
         """Return the arguments of an append that are about messages and the timer."""
@@ -363,9 +364,20 @@ class SessionCore(Generic[State]):
         each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
         self._since.recovery_s = self._since.events * each_s
         try:
-            return (self._dump(self.state) if self._policy.due(self._since) else None), None
+            return (self._dump_with_refs(self.state) if self._policy.due(self._since) else None), None
         except Exception as error:  # dumps or a policy may raise anything
             return None, error
+
+    def _dump_with_refs(self, state: State) -> bytes:
+        """Return the state as bytes that tell to which facts it refers, if that can be found."""
+        data = self._dump(state)
+        if self._own_dumps is None or isinstance(data, EncodedState):
+            return data
+        try:
+            refs = getattr(self._codec.encode_state(state), "refs", None)
+        except EncodeError:
+            return data  # the store searches the data for the facts' hashes
+        return data if refs is None else EncodedState(data, refs)
 
     def _dump(self, state: State) -> bytes:
         return check_data(self._dumps(state))
@@ -377,7 +389,7 @@ class SessionCore(Generic[State]):
         except Exception as error:  # dumps may raise anything
             raise EncodeError(
                 f"The state of the workflow {self.workflow_id!r} cannot be saved as a snapshot: "
-                f"{_failure_text(error)}. Nothing was recorded. " + _REMEDY,
+                f"{failure_of(error)}. Nothing was recorded. " + _REMEDY,
                 path=getattr(error, "path", "state"),
             ) from error
 
@@ -396,20 +408,19 @@ class SessionCore(Generic[State]):
     def inbox(self, wait_s: float) -> Steps[list[Any]]:
         """Return the messages that no record of this session consumes."""
         self._require_usable()
-        self._require(can=self._can.messages, what="inbox", it_has="inboxes")
+        require(can=self._can.messages, what="inbox", it_has="inboxes")
         return (yield from self._messages(wait_s))
 
     def _messages(self, wait_s: float = 0.0) -> Steps[list[Any]]:
-        try:
+        messages = []
+        with suppress(WorkflowNotFound):  # the workflow is new
             messages = yield StoreCall("inbox", (self.workflow_id,), {"wait_s": wait_s})
-        except WorkflowNotFound:
-            return []  # the workflow is new
         return [one for one in messages if one not in self._consumes]
 
     def sleep(self, until: float | datetime | None, name: str) -> Steps[None]:
         """Persist the pending events, and release the workflow until a time, unless it has slept until then."""
         self._require_usable()
-        self._require(can=self._can.timers, what="sleep", it_has="timers")
+        require(can=self._can.timers, what="sleep", it_has="timers")
         check_due(until)
         if self.lease is None:
             raise InvalidArgument("Only a session with a lease can sleep. Nothing was recorded. Pass lease.")
@@ -427,8 +438,8 @@ class SessionCore(Generic[State]):
                 raise cancelled_error(self.workflow_id, request)
             if until is None and messages:
                 return
-        timer = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
-        if until is not None and sleeps_on(timer, until, name):
+        timer: Any = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
+        if sleeps_on(timer, until, name):
             if timer.left_s <= 0:
                 self._ends_timer = True
                 return
@@ -449,9 +460,3 @@ class SessionCore(Generic[State]):
         problem = _OVER if self.over else self._problem
         if problem is not None:
             raise StoreError(f"The session of the workflow {self.workflow_id!r} {problem}")
-
-
-def _failure_text(error: Exception) -> str:
-    """Return why a snapshot was not saved, without a full stop."""
-    kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
-    return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from runic_redis.errors import InvalidArgument, InvalidType, short_repr
+from runic_redis.errors import InvalidArgument, InvalidType, StoreError, reason, short_repr
 from runic_redis.recovery.policies import SnapshotPolicy
 
 State = TypeVar("State")
@@ -70,3 +70,15 @@ def cycles_per_checkpoint(checkpoint: Checkpoint) -> int | None:
             f'checkpoint is "cycle", "completion", "manual" or a number of records, not {short_repr(checkpoint)}.'
         )
     return checkpoint
+
+
+def failure_of(error: Exception) -> str:
+    """Return why a snapshot was not saved, without a full stop."""
+    kind = "" if isinstance(error, StoreError) else f"{type(error).__name__}: "
+    return kind + reason(error).rstrip(".").removesuffix("; nothing was sent")
+
+
+def require(*, can: bool, what: str, it_has: str) -> None:
+    """Reject an argument or a call that the store is not capable of."""
+    if not can:
+        raise InvalidArgument(f"{what} cannot be used: the store has no {it_has}. Nothing was recorded.")

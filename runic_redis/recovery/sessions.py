@@ -247,7 +247,8 @@ def session(
             "completion", when the session is left or completed; "manual", only when you call `checkpoint`.
         snapshots: when to save a snapshot, in one commit with the events; None for never. Pass `EveryEvents`,
             `EveryBytes`, `ByRecoveryTime`, or your own policy.
-        dumps: returns the state as bytes, for snapshots; by default MessagePack, as for events.
+        dumps: returns the state as bytes, for snapshots; by default MessagePack, as for events. If it compresses or
+            encrypts a state that an event could not hold, return an `EncodedState`, which tells the facts in it.
         loads: returns the state from these bytes.
         keep: trim after each snapshot, except for this many of the last events; None to trim nothing.
         lease: the lease that each write carries.

@@ -9,9 +9,9 @@ from runic_redis.errors import WorkflowCancelled
 from runic_redis.events import CancelRequested
 
 
-def sleeps_on(timer: Any, until: float | datetime, name: str) -> bool:
+def sleeps_on(timer: Any, until: float | datetime | None, name: str) -> bool:
     """Return whether the stored timer is that of a sleep. Two with a time instead of seconds have the same time."""
-    if timer is None or timer.until is None or timer.name != name:
+    if until is None or timer is None or timer.until is None or timer.name != name:
         return False
     return not isinstance(until, datetime) or check_due(timer.until) == check_due(until)
 
@@ -24,7 +24,7 @@ def cancel_request(messages: Sequence[Any]) -> Any:
 def cancelled_error(workflow_id: str, request: Any) -> WorkflowCancelled:
     """Return the error that tells a handler about a request to cancel."""
     return WorkflowCancelled(
-        f"Someone has requested to cancel the workflow {workflow_id!r}. Nothing was recorded by this call. Undo what is "
-        "done, and record that in a commit that consumes the message.",
+        f"Someone has requested to cancel the workflow {workflow_id!r}. Nothing was recorded by this call. Undo the "
+        "work that is done, and record that in a commit that consumes the message.",
         message=request,
     )

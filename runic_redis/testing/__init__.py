@@ -34,6 +34,7 @@ from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
 from runic_redis.testing.listing import ListingContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
+from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
 from runic_redis.testing.projections import ProjectionContract  # noqa: E402
 from runic_redis.testing.reading_many import ReadManyContract  # noqa: E402
@@ -53,6 +54,7 @@ __all__ = [
     "LifetimeContract",
     "ListingContract",
     "LogContract",
+    "MessageContract",
     "ProjectionContract",
     "ProjectionRunnerContract",
     "ReadManyContract",
@@ -74,6 +76,7 @@ class StoreContract(
     FactContract,
     ReferenceContract,
     LeaseContract,
+    MessageContract,
     LifetimeContract,
     TailContract,
     FeedContract,

@@ -1,5 +1,6 @@
 """Lifetimes: workflows that end by themselves."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -52,12 +53,13 @@ class LifetimeContract(Contract):
         lease = store.acquire("w", "me")
         store.expire("w", MOMENT_S)
         until(lambda: not store.exists("w"))
-        for write in (
+        writes: list[Callable[[], Any]] = [
             lambda: store.append("w", numbered(1), lease=lease),
             lambda: store.save("w", numbered(1), lease=lease),
             lambda: store.save_snapshot("w", 0, b"", lease=lease),
             lambda: store.renew(lease),
-        ):
+        ]
+        for write in writes:
             with pytest.raises(LeaseLost):
                 write()
         assert not store.exists("w")

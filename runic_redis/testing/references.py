@@ -130,12 +130,62 @@ class ReferenceContract(Contract):
         with pytest.raises(FactNotFound):
             store.load_fact(refs[1])
 
-    def test_a_trimmed_event_still_refers_to_its_facts(self, store: Any) -> None:
+    def test_a_trimmed_event_refers_to_no_fact(self, store: Any) -> None:
         store.append("w", [Produced(Fact("v"))], snapshot=b"state")
         (one,) = store.stream("w")
+        assert store.collect(0) == 0
+        store.trim("w")
+        assert store.collect(0) == 1
+        with pytest.raises(FactNotFound):
+            store.load_fact(one.value.hash)
+
+    def test_a_snapshot_refers_to_the_facts_that_it_is_told(self, store: Any) -> None:
+        store.append("w", [Produced(Fact(number)) for number in range(3)])
+        first, second, third = (one.value for one in store.stream("w"))
+        store.save_snapshot("w", 3, b"state", refs=[first, second.hash.encode()])
+        store.trim("w")
+        assert store.collect(0) == 1
+        assert store.load_facts([first.hash, second.hash]) == {first.hash: 0, second.hash: 1}
+        with pytest.raises(FactNotFound, match="Nothing was stored"):
+            store.save_snapshot("w", 3, b"another", refs=[third.hash])
+        store.append("w", [{"n": 4}], snapshot=b"state", refs=[second])
+        store.trim("w")
+        assert store.collect(0) == 1
+        store.append("w", [{"n": 5}], snapshot=b"state", refs=[])
+        store.trim("w")
+        assert store.collect(0) == 1
+
+    def test_a_snapshot_may_refer_to_a_fact_alone(self, store: Any) -> None:
+        one, other = store.put_fact("one"), store.put_fact("other")
+        store.append("w", numbered(2))
+        store.save_snapshot("w", 1, b"state", refs=[one])
+        store.append("w", numbered(1), snapshot=b"state", refs=(ref for ref in (FactRef(one), other)))
         store.trim("w")
         assert store.collect(0) == 0
-        assert store.load_fact(one.value.hash) == "v"
+        with pytest.raises(FactNotFound, match="'gone'.*Nothing was stored"):
+            store.append("w", numbered(1), snapshot=b"state", refs=[one, "gone"])
+        store.save_snapshot("w", 3, b"state", refs=[other])
+        assert store.collect(0) == 0
+        store.trim("w")
+        assert store.collect(0) == 1
+        assert store.load_fact(other) == "other"
+
+    def test_a_hash_in_the_data_of_a_snapshot_is_a_reference(self, store: Any) -> None:
+        store.append("w", [Produced(Fact("kept")), Produced(Fact("gone"))])
+        kept, _ = (one.value.hash for one in store.stream("w"))
+        store.save_snapshot("w", 2, b'{"state": "' + kept.encode() + b'"}')
+        store.trim("w")
+        assert store.collect(0) == 1
+        assert store.load_fact(kept) == "kept"
+
+    def test_an_encoded_state_tells_its_facts(self, store: Any) -> None:
+        for number in range(3):
+            store.append("w", [Produced(Fact(number))])
+        refs = [one.value for one in store.stream("w")]
+        store.save_snapshot("w", 3, store.encode_state({"last": [refs[2], Fact(1)]}))
+        store.trim("w")
+        assert store.collect(0) == 1
+        assert store.load_facts([ref.hash for ref in refs[1:]]) == {refs[1].hash: 1, refs[2].hash: 2}
 
     def test_many_facts_of_many_workflows_are_told_apart(self, store: Any) -> None:
         for number in range(12):

@@ -221,12 +221,6 @@ _REFUSED = [
     ),
     _Trial("complete before it is made", _nothing, lambda store, w: store.complete(w), since=_append),
     _Trial("expire before it is made", _nothing, lambda store, w: store.expire(w, _HOUR_S), since=_complete),
-    _Trial(
-        "expire before it is complete",
-        _append,
-        lambda store, w: store.expire(w, _HOUR_S),
-        since=lambda store, w: store.complete(w),
-    ),
     _Trial("delete before it is made", _nothing, _delete, since=_append),
 ]
 
