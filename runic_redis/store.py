@@ -1285,7 +1285,7 @@ class RedisStore:
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``inbox``,
             ``messages``, ``index``, ``leases``, ``queues``, ``parked``, ``expiring``, ``completed``, ``partition``,
-            ``feed``, ``queue``, ``subscriptions``, ``facts`` and ``config``.
+            ``feed``, ``queue``, ``labels``, ``subscriptions``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

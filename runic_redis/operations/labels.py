@@ -7,6 +7,7 @@ sorted set of those that have the same, by the time of its creation.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from runic_redis.arguments import check_attributes, check_workflow_id
 from runic_redis.keys import WorkflowKeys
 
 ATTRIBUTE = "a:"
@@ -35,11 +36,24 @@ def labels_of(meta: Mapping[bytes, bytes]) -> Labels:
 def label_fields(meta: Mapping[bytes, bytes]) -> dict[str, str]:
     """Return the fields of a meta hash that are labels."""
     texts = {field.decode(errors="replace"): value for field, value in meta.items()}
-    return {
-        field: value.decode(errors="replace")
-        for field, value in texts.items()
-        if field == PARENT or field.startswith(ATTRIBUTE)
-    }
+    return {field: value.decode(errors="replace") for field, value in texts.items() if is_label(field)}
+
+
+def is_label(field: str) -> bool:
+    """Return whether a field of a meta hash is a label."""
+    return field == PARENT or field.startswith(ATTRIBUTE)
+
+
+def check_label(field: str, value: str) -> None:
+    """Check a label, by its field and its value.
+
+    Raises:
+        InvalidArgument: no workflow has such a label.
+    """
+    if field == PARENT:
+        check_workflow_id(value)
+    else:
+        check_attributes({field.removeprefix(ATTRIBUTE): value})
 
 
 def label_set(keys: WorkflowKeys, field: str, value: str) -> str:
