@@ -15,7 +15,7 @@
 --          with 'states', how many leases run; 1 if a lease was given later than now, else 0; the server's time (Unix
 --          milliseconds); and for each of the queues an array of how many workflows it has, how many of these are
 --          leased, and when the first one is due, or ''
--- Errors   none of its own
+-- Errors   DAMAGED <what>
 
 --@include numbers
 --@include clock

@@ -117,7 +117,7 @@ def test_the_counts_are_those_of_the_described_workflows(clock: Clock, calls: li
         assert verify(store, list(store.list())).findings == []
 
 
-@pytest.mark.parametrize("gone", ["index", "leases", "completed", "partition"])
+@pytest.mark.parametrize("gone", ["index", "completed", "partition"])
 def test_a_lost_key_is_an_error_and_never_a_wrong_count(
     valkey: RunningServer, client: redis.Redis, namespace: str, gone: str, few_buckets: None
 ) -> None:

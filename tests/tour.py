@@ -33,7 +33,7 @@ METHODS = {
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
     *("read_many", "stream_records", "tail", "tail_many", "trim"),
-    *("inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
+    *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -42,7 +42,9 @@ def writes(store: Any, workflow_id: str) -> None:
     """Call everything that adds or changes data."""
     short, ending = f"{workflow_id} gone", f"{workflow_id} ending"
     lease = store.acquire(workflow_id, "worker-1")
-    cursor = store.append(workflow_id, _EVENTS, expected_cursor=0, commit_id="c", metadata={"by": "us"}, lease=lease)
+    labels: dict[str, Any] = {"attributes": {"customer": "7"}, "parent": "order-1"}
+    given: dict[str, Any] = {"expected_cursor": 0, "commit_id": "c", "metadata": {"by": "us"}, "lease": lease}
+    cursor = store.append(workflow_id, _EVENTS, **given, **labels)
     assert cursor == store.append(workflow_id, _EVENTS, commit_id="c") == 2
     assert store.append(workflow_id, [{"value": Fact("in an event")}], snapshot=b"state") == 3
     store.renew(lease)
@@ -134,6 +136,9 @@ def lists(store: Any, workflow_id: str) -> None:
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "the workflow to expire")
     assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
     assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
+    assert list(store.children("order-1")) == list(store.list(state="completed", attributes={"customer": "7"}))
+    assert store.count(attributes={"customer": "7"}) == store.count(state="open", attributes={"customer": "7"}) + 1
+    assert list(store.list(queue="default", prefix="nothing")) == []
     read = [(commit.workflow_id, commit.cursor) for commit in store.feed(wait_s=0)]
     assert [cursor for name, cursor in read if name == workflow_id] == [0, 2, 3]
     assert list(store.feed(start="now", wait_s=0.01)) == []

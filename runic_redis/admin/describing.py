@@ -319,7 +319,6 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     snapshot_cursor, snapshot_time = snapshot or (None, None)
     if not is_cursor(snapshot_cursor or b"0"):
         damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")
-    attributes, parent = labels_of(meta)
     timer_until, _, timer = meta.get(b"timer", b"").partition(b" ")
     return Description(
         workflow_id=workflow_id,
@@ -337,8 +336,7 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
         timer=_text(timer) if b"timer" in meta else None,
         timer_until=read_time(timer_until),
         inbox=cursor_or_zero(meta.get(b"inbox")),
-        attributes=attributes,
-        parent=parent,
+        **labels_of(meta)._asdict(),
         completed=read_time(meta.get(b"completed")),
         expires=read_time(None if ends is None else b"%d" % ends),
         sliding_s=int(sliding) / 1000 if ends is not None and sliding is not None else None,
