@@ -564,7 +564,7 @@ class AsyncRedisStore:
         See `RedisStore.save_snapshot`.
         """
         await self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs=refs),
             durability,
             "save_snapshot",
             workflow_id,

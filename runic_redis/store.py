@@ -753,7 +753,7 @@ class RedisStore:
                 stored.
         """
         self._write(
-            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs),
+            snapshots.save_snapshot(self.context, workflow_id, cursor, data, lease, refs=refs),
             durability,
             "save_snapshot",
             workflow_id,

@@ -9,8 +9,10 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local snapshot = unpack(KEYS, snapshot_at, snapshot_at)
   local place = key + 3 - first_key
   local count, refs = tonumber(given.f or given.a or 0), snapshot_at + (given.s and 1 or 0)
-  local fact_keys = count == 0 and (given.k and 1 or 0) or given.a and 1 or 1 + 2 * count
-  local messages, inbox_at = tonumber(given.r or 0), refs + fact_keys
+  -- The references have a key if there are facts, or the snapshot names some. Facts not stored ahead have two each.
+  local fact_keys = count > 0 and not given.a and 2 * count or 0
+  local inbox_at = refs + ((count > 0 or given.k) and 1 or 0) + fact_keys
+  local messages = tonumber(given.r or 0)
   local expiring_at = inbox_at + (given.r and 1 or 0)
   local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
   local labels_at, label_key = at + 2 * count + messages, expiring_at + (given.x and 1 or 0)

@@ -103,12 +103,12 @@ def work(
     if handler.is_async:
         asyncio.run(_work_async(find_url(url), namespace, handler, options))
         return
-    with RedisStore.from_url(find_url(url), namespace=namespace, deadline_s=PATIENT_S) as store:
+    with RedisStore.from_url(find_url(url), namespace=namespace, partitions=None, deadline_s=PATIENT_S) as store:
         run_work(store, handler, **options)
 
 
 async def _work_async(url: str, namespace: str, handler: Handler[Any], options: dict[str, Any]) -> None:
-    async with AsyncRedisStore.from_url(url, namespace=namespace, deadline_s=PATIENT_S) as store:
+    async with AsyncRedisStore.from_url(url, namespace=namespace, partitions=None, deadline_s=PATIENT_S) as store:
         await async_work(store, handler, **options)
 
 

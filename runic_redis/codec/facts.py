@@ -79,6 +79,7 @@ class EncodedState(bytes):
     refs: tuple[str, ...]
 
     def __new__(cls, data: bytes, refs: Iterable[str]) -> Self:
+        """Return the data, with the hashes."""
         self = super().__new__(cls, data)
         self.refs = tuple(refs)
         return self

@@ -73,7 +73,7 @@ def _restore(context: Context, workflow_id: str) -> Operation[bool]:
     read = read_cursor(trimmed, keys.meta)
     try:
         if read and packed is None:
-            raise DecodeError("some are trimmed, and the snapshot does not tell its facts")  # noqa: TRY301
+            raise DecodeError("some are trimmed, and the snapshot does not tell its facts")
         found.update(dict.fromkeys([raw.decode(errors="surrogateescape") for raw in unpack_refs(packed or b"")], "0"))
         if cursor is not None:
             reader = Reader(plain, workflow_id, after=read)

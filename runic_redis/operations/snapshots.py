@@ -30,6 +30,7 @@ def save_snapshot(
     cursor: int,
     data: bytes,
     lease: Lease | None,
+    *,
     refs: Iterable[str | bytes | FactRef] | None = None,
 ) -> Operation[None]:
     """Save a workflow's state as of a cursor."""
@@ -113,7 +114,7 @@ def _fits(noted: bytes | None, snapshot: Sequence[bytes | None]) -> bool:
 
 
 def trim(context: Context, workflow_id: str, keep: int, lease: Lease | None) -> Operation[int]:
-    """Trim the commits that the snapshot covers, and release their facts. Return the cursor of the last trimmed event."""
+    """Trim the commits that the snapshot covers, and release their facts. Return the cursor of the last one."""
     workflow_id = check_workflow_id(workflow_id)
     by_lease = lease_argument(lease, workflow_id)
     args = (by_lease, str(check_count(keep, "keep")), context.now_us())

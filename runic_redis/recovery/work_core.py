@@ -28,7 +28,7 @@ from runic_redis.errors import (
 from runic_redis.recovery.handlers import handler_of
 from runic_redis.recovery.session_core import SessionCore
 from runic_redis.recovery.steps import Pause, Steps, StoreCall
-from runic_redis.retries import retry_pause_s, failure_text
+from runic_redis.retries import failure_text, retry_pause_s
 
 _log = logging.getLogger("runic_redis.work")
 # How long a claim waits before it looks whether the worker is to stop.

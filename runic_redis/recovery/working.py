@@ -122,8 +122,8 @@ def _stopped_by_signals(stop: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, action)
 
     def on_signal(_: int, __: object) -> None:
-        restore()
         stop()
+        restore()
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
