@@ -21,7 +21,8 @@ end
 -- Return whether the workflow would have too many attributes.
 local function has_too_many(w, labels)
   local has, count = {}, 0
-  for _, field in ipairs(call('HKEYS', w.meta)) do has[field] = true end
+  local fields = call('HGETALL', w.meta)
+  for at = 1, #fields, 2 do has[fields[at]] = true end
   for _, label in ipairs(labels) do has[label.field] = label.value ~= '' or nil end
   for field in pairs(has) do
     if string.sub(field, 1, 2) == 'a:' then count = count + 1 end
