@@ -35,6 +35,7 @@ from runic_redis.operations import (
     feed,
     feed_starts,
     feed_trimming,
+    groups,
     leasing,
     lifetimes,
     listing,
@@ -54,6 +55,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
+from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
@@ -353,6 +355,13 @@ class AsyncRedisStore:
         See `RedisStore.append_many`.
         """
         return await self._write(appending.append_many(self.context, items, leases), durability, "append_many")
+
+    async def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+        """Append a commit to each of several workflows, in one step: all commits are stored, or none.
+
+        See `RedisStore.append_all`.
+        """
+        return await self._write(groups.append_all(self.context, items), durability, "append_all")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.

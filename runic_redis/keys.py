@@ -57,6 +57,8 @@ class ImportKeys(NamedTuple):
     log: str
     commits: str
     refs: str
+    inbox: str
+    messages: str
     meta: str
 
 

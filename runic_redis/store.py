@@ -32,6 +32,7 @@ from runic_redis.operations import (
     feed,
     feed_starts,
     feed_trimming,
+    groups,
     leasing,
     lifetimes,
     listing,
@@ -51,6 +52,7 @@ from runic_redis.operations import (
 )
 from runic_redis.operations.confirming import durably
 from runic_redis.operations.filters import Filters, check_filters
+from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
 from runic_redis.operations.messages import Message
@@ -372,6 +374,30 @@ class RedisStore:
             For each item, in order: the workflow's cursor after the commit, or the `StoreError` that it failed with.
         """
         return self._write(appending.append_many(self.context, items, leases), durability, "append_many")
+
+    def append_all(self, items: Iterable[Append], *, durability: Durability | None = None) -> list[int]:
+        """Append a commit to each of several workflows, in one step: all commits are stored, or none.
+
+        Each commit has its own expected cursor, lease, snapshot and queue. On one server the workflows can be any; in
+        a cluster their ids have the same part in braces, such as ``order-{42}`` and ``payment-{42}``. A retry finds a
+        group whose reply was lost, and does not store it twice. To repeat the call yourself after `StoreUnavailable`,
+        give each commit a commit id: if all of them were stored before, their cursors are returned.
+
+        Args:
+            items: the commits, each for another workflow; see `Append`.
+            durability: as for `append`.
+
+        Returns:
+            The cursor of each workflow after its commit, in order; an empty list for no commits.
+
+        Raises:
+            GroupRejected: a commit was rejected, and nothing of the group was stored. Its cause is the error that
+                `append` would have raised.
+            InvalidArgument: an item is invalid, two are for one workflow, or in a cluster the workflows are of several
+                partitions; nothing was stored.
+            EncodeError: an event, or a value in one, has no encoding; nothing was sent.
+        """
+        return self._write(groups.append_all(self.context, items), durability, "append_all")
 
     def encode_events(self, events: Iterable[Any]) -> EncodedEvents:
         """Return the events of a commit, checked and encoded for a later `append`.
@@ -1233,9 +1259,10 @@ class RedisStore:
 
         It also deletes workflows that have expired, and trims the feed to the days of the namespace.
 
-        A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the workflow is deleted or
-        expires, also after the event is trimmed. A hash that a program stores in another way, such as in a str, is not
-        a reference.
+        A `Fact` or a `FactRef` in an event is a reference. It holds from the append until the event is trimmed, or the
+        workflow is deleted or expires. A log refers to its facts as long as the workflow exists, and a snapshot until
+        another one replaces it and `trim` is called: see `save_snapshot`. A hash that a program stores in another way,
+        such as in a str of an event, is not a reference.
 
         Args:
             grace: keep facts that were written or referred to within so many seconds. Choose more time than your

@@ -16,6 +16,7 @@ import pytest
 import redis.asyncio
 
 from runic_redis import (
+    Append,
     AsyncFactResolver,
     AsyncHeldLease,
     AsyncRedisStore,
@@ -53,6 +54,7 @@ CALLS: dict[str, Call] = {
     "acquire": lambda store, _: store.acquire("w", "you"),
     "append": lambda store, _: store.append("w", numbered(1)),
     "append_many": lambda store, _: store.append_many([("w", numbered(1))]),
+    "append_all": lambda store, _: store.append_all([Append("w", numbered(1))]),
     "checkpoint": lambda store, _: store.checkpoint("w", numbered(1)),
     "children": lambda store, _: drain(store.children("w")),
     "claim": lambda store, _: store.claim("you"),

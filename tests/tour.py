@@ -7,14 +7,25 @@ results only as far as needed to see that every step ran.
 from datetime import UTC, datetime
 from typing import Any
 
-from runic_redis import Commit, Fact, RedisStore, async_projection, projection
+from runic_redis import Append, Commit, Fact, RedisStore, async_projection, projection
 from tests.servers import wait_until
 
 __all__ = ["METHODS", "lists", "reads", "removes", "writes"]
 
 # All methods that the parts call. Opening and closing a store is not part of the tour.
 METHODS = {
-    *("acquire", "append", "append_many", "checkpoint", "claim", "collect", "complete", "cursor", "delete"),
+    *(
+        "acquire",
+        "append",
+        "append_all",
+        "append_many",
+        "checkpoint",
+        "claim",
+        "collect",
+        "complete",
+        "cursor",
+        "delete",
+    ),
     *("delete_projection", "delete_subscription", "drop_parked", "load_projection", "parked", "replay_parked"),
     *(
         "set_feed_days",
@@ -60,7 +71,8 @@ def writes(store: Any, workflow_id: str) -> None:
     store.put_fact("by its content")
     for number in range(8):
         store.append(f"{workflow_id} child {number}", _EVENTS, queue="children", parent=workflow_id)
-    assert store.append_many([(short, _EVENTS), (ending, _EVENTS)]) == [2, 2]
+    assert store.append_many([(short, _EVENTS), (ending, _EVENTS[:1])]) == [2, 1]
+    assert store.append_all([Append(ending, _EVENTS[1:], expected_cursor=1)]) == [2]
     store.sleep(store.acquire(ending, "worker-3"), 3600, "later")
     assert store.timer(ending).name == "later"
     store.park(ending, "declined")

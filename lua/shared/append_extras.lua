@@ -35,8 +35,12 @@ local function target_error(w, extras)
   local ends = as_count(meta[4]) or 0
   extras.is_parked = meta[3]
   extras.ends = ends > ms and ends - ms <= (as_count(meta[5]) or 0) and ends
-  return queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
+  local failure = queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
     or queue_error(extras.queues, extras.target)
+  if failure then return failure end
+  local names = {queue_name(extras.queues, extras.queue), queue_name(extras.queues, extras.target)}
+  local counts = call('HMGET', extras.queues, unpack(names))
+  return not (as_count(counts[1]) and as_count(counts[2])) and 'DAMAGED queues' or nil
 end
 
 -- Return the error that keeps messages from being consumed, or nothing. Count those that ask to cancel the workflow.
@@ -45,7 +49,10 @@ local function messages_error(w, extras)
   -- Of no message: if the user may not use XDEL, nothing is changed.
   local found = try('XDEL', extras.inbox, '0-0')
   if type(found) == 'table' then return found.err end
-  if call('XLEN', extras.inbox) < (as_count(call('HGET', w.meta, 'inbox')) or 0) then return 'DAMAGED inbox' end
+  local counts = call('HMGET', w.meta, 'inbox', 'cancel')
+  local waiting = as_count(counts[1])
+  if not (waiting and as_count(counts[2])) then return 'DAMAGED meta hash' end
+  if call('XLEN', extras.inbox) < waiting then return 'DAMAGED inbox' end
   for number = 1, extras.messages do
     local id = ARGV[extras.first_message + number - 1]
     local entry = call('XRANGE', extras.inbox, id, id)[1]

@@ -5,12 +5,13 @@ A workflow that is trimmed or deleted while it is read is started again: its sec
 records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
+from runic_redis.admin.message_records import read_messages
 from runic_redis.arguments import DEFAULT_QUEUE, check_queue, check_workflow_id, is_cursor
 from runic_redis.codec import event_count, fact_matches, unpack_refs
 from runic_redis.context import Context
@@ -164,13 +165,8 @@ class Exporter:
         score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
         kept = {name: meta[name] for name in (*KEPT, *sorted(filter(is_label, meta))) if name in meta}
         self._add(["workflow", workflow_id, kept, score, _due(meta, due)])
-        if snapshot[2] is not None:
-            *state, packed = snapshot
-            self._add(["snapshot", *state, *([] if packed is None else [packed])])
-            # They may be released before the references are read.
-            yield from self._export_named([] if packed is None else unpack_refs(packed))
-        if log is not None:
-            self._add(["log", log])
+        if not (yield from self._export_saved(workflow_id, meta, snapshot, log)):
+            return False
         yield from self._export_members("commits", commands[7], commits, cursor)
         yield from self._export_members("refs", commands[6], refs, cursor)
         position, count, last = trimmed, 0, b""
@@ -192,6 +188,25 @@ class Exporter:
                 return False
         done = ["done", workflow_id, cursor - trimmed, count, last]
         self._give([*done, self._digest.add(done)])
+        return True
+
+    def _export_saved(
+        self, workflow_id: str, meta: Mapping[str, bytes], snapshot: Sequence[Any], log: bytes | None
+    ) -> Operation[bool]:
+        """Export the snapshot, the log and the messages of a workflow. Return False if it has changed meanwhile."""
+        if snapshot[2] is not None:
+            *state, packed = snapshot
+            self._add(["snapshot", *state, *([] if packed is None else [packed])])
+            # They may be released before the references are read.
+            yield from self._export_named([] if packed is None else unpack_refs(packed))
+        if log is not None:
+            self._add(["log", log])
+        if "inbox" in meta or "messages" in meta:
+            messages = yield from read_messages(self._context, workflow_id, meta)
+            if messages is None:
+                return False
+            for record in messages:
+                self._add(record)
         return True
 
     def _check_entries(self, workflow_id: str, position: int, entries: Iterable[Any]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
+from runic_redis.admin.inbox_check import InboxCheck
 from runic_redis.arguments import MAX_CURSOR, check_queue, is_cursor
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
@@ -31,7 +32,7 @@ from runic_redis.protocol.resp import pairs
 _LARGE = 8192
 _MOST_ENTRIES = 1000
 _MEMBERS = 500
-_Step = Literal["head", "pages", "facts", "end", "done"]
+_Step = Literal["head", "pages", "facts", "inbox", "end", "done"]
 # How often a workflow is read again because it was deleted or made meanwhile, or its lease or its expiry changed while
 # they were compared. After that, it is not judged.
 _TRIES = 5
@@ -39,8 +40,20 @@ _TRIES = 5
 _SETS = ("index", "leases", "expiring", "completed", "parked")
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires", b"parked", b"queue")
 _NUMBERS = (
-    *("attempts", "completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until"),
-    *("parked", "refs", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
+    *(
+        "attempts",
+        "cancel",
+        "completed",
+        "created",
+        "cursor",
+        "expires",
+        "fence",
+        "ids",
+        "largest",
+        "lease_ms",
+        "lease_until",
+    ),
+    *("inbox", "messages", "parked", "refs", "sent", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
 )
 
 
@@ -114,7 +127,7 @@ class WorkflowCheck:
         self._foreign: set[str] = set()
         # The keys of the workflow that exist.
         self._own: list[str] = []
-        # Whether it has only references or commit ids.
+        # Whether it has only references, commit ids or message ids.
         self._leftovers = False
         # The numbers of references and commit ids, and the size of the log, after the first reading of the meta hash.
         self._sizes: dict[bytes, int] = {}
@@ -126,6 +139,7 @@ class WorkflowCheck:
         self._snapshot_ahead = 0
         # The cursors after the commits, by their ids.
         self._places: dict[bytes, int] = {}
+        self._inbox = InboxCheck(self._context, self.workflow_id)
 
     def commands(self, most_bytes: int) -> list[Command]:
         """Return the next commands, for about so many bytes of replies; none once all is read."""
@@ -143,6 +157,8 @@ class WorkflowCheck:
                 key_command("HGET", keys.meta, "refs"),
                 key_command("HLEN", keys.commits),
                 key_command("HGET", keys.snapshot, "refs"),
+                key_command("XLEN", keys.inbox),
+                key_command("HLEN", keys.messages),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
@@ -151,6 +167,8 @@ class WorkflowCheck:
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
             return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
+        if self._step == "inbox":
+            return self._inbox.commands(most_bytes)
         if self._step == "end":
             sets = [set_key(keys, name) for name in self._sets()]
             return [
@@ -173,6 +191,8 @@ class WorkflowCheck:
             self._take_pages(replies)
         elif self._step == "facts":
             self._take_facts(replies)
+        elif self._step == "inbox":
+            self._take_inbox(replies)
         else:
             self._take_end(replies)
 
@@ -197,19 +217,20 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, meta, data, later, entries, log, refs, counted, commits, packed = replies
+        earlier, meta, data, later, entries, log, refs, counted, commits, packed, inbox, messages = replies
         self._meta = self._before = dict(pairs(meta or []))
         bounds = sorted((self._number("refs"), cursor_or_zero(counted)))
         if bounds[0] != bounds[1] and not bounds[0] <= (refs or 0) <= bounds[1]:
             self._look_again()  # some were added and others released between the readings
             return
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
+        counts |= {keys.inbox: inbox, keys.messages: messages}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
         # If they changed between the readings, they cannot be compared.
         size = (refs or 0) if bounds[0] == bounds[1] else self._number("refs")
         self._sizes = {b"refs": size, b"ids": commits or 0, b"log": log or 0}
-        whole = bool(self._meta or entries or log or data or self.findings)
-        self._leftovers = not whole and bool(refs or commits)
+        whole = bool(self._meta or entries or log or data or inbox or self.findings)
+        self._leftovers = not whole and bool(refs or commits or messages)
         self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
@@ -255,7 +276,7 @@ class WorkflowCheck:
                 self._left[what] = where
         if not self._left:
             self._facts = sorted(self._refs.keys() | self._referred | self._named)
-            self._step = "facts" if self._facts else "end"
+            self._step = "facts" if self._facts else "inbox"
 
     def _take_events(self, entries: Sequence[Any]) -> bytes:
         for entry in entries:
@@ -532,7 +553,8 @@ class WorkflowCheck:
         for name in _NUMBERS:
             value = self._meta.get(name.encode())
             if value is not None and not is_cursor(value):
-                repair = repairs.get(f"meta.{name}")
+                counted = "count.inbox" if name == "cancel" else f"count.{name}"
+                repair = repairs.get(f"meta.{name}") or repairs.get(counted)
                 self._found(f"{self._keys.meta}: {name} is {value!r:.40}, and no number", *([repair] if repair else []))
 
     def _take_facts(self, replies: Sequence[Any]) -> None:
@@ -546,6 +568,11 @@ class WorkflowCheck:
             elif self._facts_too and not fact_matches(fact, reply):
                 self._found(f"the fact {name!r}, which it refers to, is damaged")
         if not self._facts:
+            self._step = "inbox"
+
+    def _take_inbox(self, replies: Sequence[Any]) -> None:
+        self._inbox.receive(replies)
+        if self._inbox.done:
             self._step = "end"
 
     def _take_end(self, replies: Sequence[Any]) -> None:
@@ -569,8 +596,12 @@ class WorkflowCheck:
             self._found(problem)
         if self._leftovers:
             # It was deleted in part, or its events are lost: nothing tells which.
-            self._found("only references to facts or commit ids are left of it")
+            self._found("only references to facts, commit ids or message ids are left of it")
         elif self.there:
+            last_ms = self._inbox.last_ms.encode()
+            self._times = self._times or (last_ms and (last_ms, last_ms)) or None
+            for problem, repairs in self._inbox.findings:
+                self._found(problem, *repairs)
             self._judge()
             readable = {
                 name: None if score is None else float(score)

@@ -57,7 +57,7 @@ def append(
     life: Life | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
-    commit = _event_list(events)
+    commit = event_list(events)
     if refs is not None and snapshot is None:
         raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
     named = None if snapshot is None else snapshot_facts(snapshot, refs)
@@ -66,7 +66,7 @@ def append(
     while True:
         facts: dict[str, bytes] = dict(named or {}) if refers else {}
         keys = context.keys
-        command = _command(
+        command = append_call(
             context,
             workflow_id,
             commit,
@@ -91,7 +91,7 @@ def append(
         if type(reply) is ErrorReply and crosses_slots(context, command, reply):
             continue
         if type(reply) is not ErrorReply or reply.code != "REFS_UNKNOWN":
-            return _cursor(context, reply, command)
+            return cursor_after(context, reply, command)
         refers = True
 
 
@@ -109,7 +109,7 @@ def append_many(
         results.append(0)
         facts: dict[str, bytes] = {}
         try:
-            commands[place] = _command(context, workflow_id, events, facts, lease=held.get(workflow_id))
+            commands[place] = append_call(context, workflow_id, events, facts, lease=held.get(workflow_id))
             referred[place] = facts
         except StoreError as error:
             results[place] = error
@@ -118,7 +118,7 @@ def append_many(
     yield from make_namespace(context)
     if context.keys is not keys:
         return (yield from append_many(context, pairs, held.values()))
-    for place, problem in (yield from _store_all_ahead(context, referred)).items():
+    for place, problem in (yield from store_all_ahead(context, referred)).items():
         del commands[place]
         results[place] = problem
     replies = yield from write_all(context, list(commands.values()))
@@ -128,7 +128,7 @@ def append_many(
             again.append(place)
             continue
         try:
-            results[place] = _cursor(context, reply, command)
+            results[place] = cursor_after(context, reply, command)
         except StoreError as error:
             results[place] = error
     redone = yield from append_many(context, [pairs[place] for place in again], held.values())
@@ -137,7 +137,7 @@ def append_many(
     return results
 
 
-def _store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) -> Operation[dict[int, StoreError]]:
+def store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) -> Operation[dict[int, StoreError]]:
     """Store the facts of many commits ahead, if that is needed. Return the error of each commit that failed."""
     together: dict[str, bytes] = {}
     for facts in referred.values():
@@ -154,7 +154,7 @@ def _store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) ->
 
 def encode_events(context: Context, events: Iterable[Any]) -> EncodedEvents:
     """Return the events as `append` would encode them. Nothing is sent."""
-    return context.codec.encode_events(_event_list(events))
+    return context.codec.encode_events(event_list(events))
 
 
 def _leases_by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
@@ -165,7 +165,7 @@ def _leases_by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
     return held
 
 
-def _command(
+def append_call(
     context: Context,
     workflow_id: str,
     commit: Sequence[Any],
@@ -281,7 +281,7 @@ def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:
     return check_data(snapshot)
 
 
-def _cursor(context: Context, reply: Any, command: Command) -> int:
+def cursor_after(context: Context, reply: Any, command: Command) -> int:
     """Return the cursor after a commit, from its reply: the ID of its last entry, or the cursor itself.
 
     Raises:
@@ -295,7 +295,7 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
     if type(reply) is int:
         return reply
     if isinstance(reply, Unconfirmed):
-        cursor = _cursor(context, reply.reply, command)
+        cursor = cursor_after(context, reply.reply, command)
         raise not_durable(
             reply,
             f"The commit of the workflow {workflow_id!r} up to its cursor {cursor}",
@@ -351,11 +351,12 @@ def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequen
                 f"items[{place}] is not a pair of a workflow id and its events: {short_repr(item)}; nothing was sent."
             )
         workflow_id, events = item
-        pairs.append((check_workflow_id(workflow_id), _event_list(events)))
+        pairs.append((check_workflow_id(workflow_id), event_list(events)))
     return pairs
 
 
-def _event_list(events: Any) -> Sequence[Any]:
+def event_list(events: Any) -> Sequence[Any]:
+    """Return the events of a commit as a sequence, which can be encoded more than once."""
     if isinstance(events, list | EncodedEvents):
         return events
     # A dict or a named tuple is one event, passed by mistake. Iterating it would append its parts.

@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Generic
 
 from runic_redis.arguments import check_count, check_data, check_due
-from runic_redis.codec import MAX_COMMIT_BYTES, Codec, EncodedState
+from runic_redis.codec import MAX_COMMIT_BYTES, Codec
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
     CursorConflict,
@@ -42,6 +42,7 @@ from runic_redis.recovery.session_options import (
     cycles_per_checkpoint,
     failure_of,
     require,
+    with_refs,
 )
 from runic_redis.recovery.steps import Steps, StoreCall
 from runic_redis.recovery.waking import cancel_request, cancelled_error, sleeps_on
@@ -89,7 +90,6 @@ class SessionCore(Generic[State]):
         # A store that cannot encode ahead of an append gets the events themselves.
         self._encode = store.encode_events if self._can.encoding else None
         self._codec = store if self._can.encoding else Codec(default_registry, "raise")
-        self._own_dumps = options.dumps
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
         self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
@@ -277,8 +277,7 @@ class SessionCore(Generic[State]):
         self._problem = _NOT_PERSISTED
         try:
             if self._can.cursors:
-                rejection = yield from self._append_at_cursor(events, snapshot)
-                failure = failure or rejection
+                failure = (yield from self._append_at_cursor(events, snapshot)) or failure
             elif self._can.stream:
                 yield StoreCall("append", (self.workflow_id, events))
                 self.cursor += len(events)
@@ -364,28 +363,15 @@ class SessionCore(Generic[State]):
         each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
         self._since.recovery_s = self._since.events * each_s
         try:
-            return (self._dump_with_refs(self.state) if self._policy.due(self._since) else None), None
+            due = self._policy.due(self._since)
+            return (with_refs(check_data(self._dumps(self.state)), self.state, self._codec) if due else None), None
         except Exception as error:  # dumps or a policy may raise anything
             return None, error
-
-    def _dump_with_refs(self, state: State) -> bytes:
-        """Return the state as bytes that tell to which facts it refers, if that can be found."""
-        data = self._dump(state)
-        if self._own_dumps is None or isinstance(data, EncodedState):
-            return data
-        try:
-            refs = getattr(self._codec.encode_state(state), "refs", None)
-        except EncodeError:
-            return data  # the store searches the data for the facts' hashes
-        return data if refs is None else EncodedState(data, refs)
-
-    def _dump(self, state: State) -> bytes:
-        return check_data(self._dumps(state))
 
     def _require_saveable(self, state: State) -> None:
         """Reject a state that cannot be saved, before any event is recorded."""
         try:
-            self._dump(state)
+            check_data(self._dumps(state))
         except Exception as error:  # dumps may raise anything
             raise EncodeError(
                 f"The state of the workflow {self.workflow_id!r} cannot be saved as a snapshot: "

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from runic_redis.errors import InvalidArgument, InvalidType, StoreError, reason, short_repr
+from runic_redis.codec import EncodedState
+from runic_redis.errors import EncodeError, InvalidArgument, InvalidType, StoreError, reason, short_repr
 from runic_redis.recovery.policies import SnapshotPolicy
 
 State = TypeVar("State")
@@ -82,3 +83,14 @@ def require(*, can: bool, what: str, it_has: str) -> None:
     """Reject an argument or a call that the store is not capable of."""
     if not can:
         raise InvalidArgument(f"{what} cannot be used: the store has no {it_has}. Nothing was recorded.")
+
+
+def with_refs(data: bytes, state: Any, codec: Any) -> bytes:
+    """Return the data of a snapshot with the facts to which its state refers, if a codec can find them."""
+    if isinstance(data, EncodedState):
+        return data
+    try:
+        refs = getattr(codec.encode_state(state), "refs", None)
+    except EncodeError:
+        return data  # the store searches the data for the facts' hashes
+    return data if refs is None else EncodedState(data, refs)

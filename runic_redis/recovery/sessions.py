@@ -26,6 +26,11 @@ class _Face(Generic[State]):
         self._core = core
 
     @property
+    def store(self) -> Any:
+        """The store, for example to start other workflows."""
+        return self._store
+
+    @property
     def workflow_id(self) -> str:
         """The id of the workflow."""
         return self._core.workflow_id

@@ -30,6 +30,7 @@ from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
+from runic_redis.testing.groups import GroupContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
 from runic_redis.testing.listing import ListingContract  # noqa: E402
@@ -50,6 +51,7 @@ __all__ = [
     "ConcurrencyContract",
     "FactContract",
     "FeedContract",
+    "GroupContract",
     "LeaseContract",
     "LifetimeContract",
     "ListingContract",
@@ -77,6 +79,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     MessageContract,
+    GroupContract,
     LifetimeContract,
     TailContract,
     FeedContract,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from runic_redis import InvalidArgument, InvalidType, LeaseLost
+from runic_redis import Append, GroupRejected, InvalidArgument, InvalidType, LeaseLost
 from runic_redis.testing.base import Contract, raised_error
 from runic_redis.testing.examples import numbered
 
@@ -202,6 +202,21 @@ class ListingContract(Contract):
         store.append("other", numbered(1), parent="order-1", commit_id="start")
         assert store.append("other", numbered(1), parent="order-1", commit_id="start") == 1
         assert list(store.children("order-1")) == ["other"]
+
+    def test_a_group_starts_children(self, store: Any) -> None:
+        store.append("order-{1}", numbered(1), attributes={"state": "placed"})
+        group = [
+            Append("order-{1}", numbered(1), expected_cursor=1, attributes={"state": "packed"}),
+            Append("parcel-{1}", numbered(1), parent="order-{1}", queue="parcels", attributes={"size": "s"}),
+        ]
+        assert store.append_all(group) == [2, 1]
+        assert _found(store, attributes={"state": "packed"}) == ["order-{1}"]
+        assert _found(store, attributes={"state": "placed"}) == []
+        assert list(store.children("order-{1}")) == _found(store, attributes={"size": "s"}) == ["parcel-{1}"]
+        late = [Append("order-{1}", numbered(1)), Append("parcel-{1}", numbered(1), parent="order-{2}")]
+        error = raised_error(late, lambda: store.append_all(late), GroupRejected)
+        assert isinstance(error.__cause__, InvalidArgument)
+        assert store.cursor("order-{1}") == 2
 
     def test_a_listing_is_limited_within_its_filters(self, store: Any) -> None:
         for number in range(80):
