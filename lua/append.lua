@@ -21,6 +21,8 @@
 --                     the bucket's times, sorted set of its facts by the time when they were last written
 --           inbox     (with messages) stream of the messages that no commit has consumed
 --           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
+--           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
+--                     those with its new value, and those with the value before
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -43,16 +45,19 @@
 --                      r  how many messages it consumes
 --                      t  '1': it ends the workflow's timer
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
+--                      A  how many attributes it sets or removes, the parent among them
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox
+--           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and
+--           for each attribute, its field in the meta hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove it
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
 --           REFS_UNKNOWN, if the snapshot refers to facts that neither the workflow nor the commit refers to;
---           MESSAGE_GONE <id>; CANCEL_REQUESTED;
---           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
+--           MESSAGE_GONE <id>; CANCEL_REQUESTED; ALREADY_STARTED, if the parent comes late; TOO_MANY_ATTRIBUTES;
+--           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue, or its attribute had
+--           another value;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -60,49 +65,7 @@
 -- Every key of a commit is read before it is written, by `try`. So a foreign value at one of them changes nothing,
 -- and only its own commit fails.
 
--- From how many bytes on an entry counts as large. The size of the largest one bounds the pages of readers.
-local LARGE = 8192
--- From how many bytes on a commit has its size in the feed. The sizes bound the pages of its readers.
-local SIZED = 1024
-
---@include index
-
--- Return the functions that a plain commit does not need. They are made when a commit needs one, because making them
--- takes about as long as a plain commit. For the same reason they use no local variable of the script. `w` is the
--- workflow: its `id`; its keys `events`, `meta`, `index` and `partition`; the size of its `largest` entry.
-local function make_rare_functions(now_us, now_ms)
---@include numbers
---@include clock
---@include meta
---@include sliding
---@include partition
---@include calls
---@include owner
---@include lease_time
---@include queue
---@include other_key
---@include lease
---@include facts
---@include snapshot_refs
---@include snapshot_facts
-  local call, try = redis.call, redis.pcall
-  local micros, ms = tonumber(now_us), tonumber(now_ms)
---@include append_workflow
---@include append_retries
---@include append_extras
-
-  return {
-    workflow_of = workflow_of, read_workflow = read_workflow, is_from_replica = is_from_replica,
-    earlier_reply = earlier_reply, extras_of = extras_of, lease_error = lease_error, extras_error = extras_error,
-    store_extras = store_extras, keep_reply = keep_reply, take_back = take_back, void_entry = void_entry,
-  }
-end
-
-local call, try, KEYS, ARGV = redis.call, redis.pcall, KEYS, ARGV
--- The server's time, put together from its digits: Lua would take longer to write the numbers.
-local time = call('TIME')
-local fraction = string.sub('00000' .. time[2], -6)
-local now_us, now_ms = time[1] .. fraction, time[1] .. string.sub(fraction, 1, 3)
+--@include append_common
 
 -- The workflow to which commits are appended now: its keys; its cursor, as a number and as text; the score of this
 -- write; whether it is new; whether replies to retries are kept for it; the size of its largest entry, as stored and
@@ -122,15 +85,7 @@ while true do
   if stream ~= events then
     -- Save the cursor of the workflow before, and the time of this write.
     if cursor_text then
-      if is_new then
-        call('HSET', meta_key, 'cursor', cursor_text, 'created', now_us)
-        if retried then call('HSET', meta_key, 'retried', '1') end
-      else
-        call('HSET', meta_key, 'cursor', cursor_text)
-      end
-      if largest >= LARGE and largest > tonumber(known_largest) then call('HSET', meta_key, 'largest', largest) end
-      touch_index(index, partition, score, workflow)
-      if note then note() end
+--@include append_cursor
     end
     if not stream then break end
     -- Read the next workflow, and every key that all commits to it write.
@@ -155,25 +110,7 @@ while true do
       if rare.is_from_replica(problem) then return redis.error_reply(problem) end
     end
   end
-  local given, first, feed_count = NONE, at + 5, nil
-  if options == 'p' then
-    -- A plain commit of a namespace with a feed. The general way would take a twentieth longer.
-    local count = ARGV[first]
-    feed_count, first = count, first + 1
-  elseif options ~= '' then
-    given = {}
-    for letter in string.gmatch(options, '.') do
-      local value = ARGV[first]
-      given[letter], first = value, first + 1
-    end
-  end
-  local call_id, expected, metadata, last = given.c, given.e, given.m, first - 1 + 3 * (given.n or 1)
-  local next_at, next_key = last + 1, key + 4
-  feed_count = feed_count or given.p
-  if feed_count then next_key = next_key + 1 end
-  local commits = feed_count and after_feed or feed
-  if call_id then next_key = next_key + 1 end
-  local extras = given.l or given.q or given.s or given.f or given.a or given.x or given.r or given.t or given.u
+--@include append_arguments
   local is_plain = tried == '' and not (extras or problem or retried or call_id)
   if not is_plain then
     rare = rare or make_rare_functions(now_us, now_ms)
@@ -196,61 +133,14 @@ while true do
     if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
-    if not reply and extras then reply = rare.extras_error(w, extras) end
+    if not reply and extras then reply = rare.extras_error(w, extras, cursor) end
     if not reply then
       reply = cursor
-      local position, refused
-      if feed_count then
-        -- The entry of the feed comes first: if the feed rejects it, nothing is changed.
-        position = try('HINCRBY', partition, 'position', feed_count)
-        if type(position) == 'table' then
-          refused = position
-        else
-          local payload = ARGV[last]
-          local id, commit = string.format('%d-%s', position, now_ms), string.format('%d ', cursor + feed_count)
-          local what = feed_count
-          if given.n or #payload >= SIZED then
-            local size = 0
-            for place = first, last, 3 do
-              local _, header, rows = unpack(ARGV, place, place + 2)
-              size = size + #header + #rows
-            end
-            what = what .. ' ' .. size
-          end
-          refused = try('XADD', feed, id, what, commit .. workflow)
-          if refused.err then
-            rare = rare or make_rare_functions(now_us, now_ms)
-            refused.err = rare.take_back(partition, position, feed_count, refused.err)
-          end
-        end
-        if refused.err then reply, last = refused, first - 1 end
-      end
-      for place = first, last, 3 do
-        local count, header, payload = unpack(ARGV, place, place + 2)
-        local after = cursor + count
-        local text = string.format('%d', after)
-        reply = metadata and try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id, 'm', metadata)
-          or try('XADD', events, text .. '-' .. now_ms, header, payload, 'i', commit_id)
-        if reply.err then
-          if position then
-            rare = rare or make_rare_functions(now_us, now_ms)
-            rare.void_entry(feed, position, feed_count)
-          end
-          break
-        end
-        cursor, cursor_text, largest = after, text, math.max(largest, #header + #payload)
-      end
-      is_stored = type(reply) ~= 'table'
+--@include append_entries
       if not is_stored then
         reply = reply.err
         rare = rare or make_rare_functions(now_us, now_ms)
         if rare.is_from_replica(reply) then return redis.error_reply(reply) end
-      else
-        if call_id and first <= last then
-          call('HSET', commits, commit_id, cursor_text)
-          call('HINCRBY', meta_key, 'ids', 1)
-        end
-        if extras then rare.store_extras(w, cursor, extras) end
       end
     end
   end

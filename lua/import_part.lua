@@ -17,11 +17,12 @@ if redis.call('HGET', gathered, 'begun') ~= import_id then return redis.error_re
 local at = 4
 if kind == 'entries' then
   local last = redis.call('XREVRANGE', part, '+', '-', 'COUNT', 1)[1]
-  local cursor = last and tonumber(string.match(last[1], '^%d+')) or 0
+  local last_one, last_two = string.match(last and last[1] or '0-0', '^(%d+)-(%d+)$')
   while at <= #ARGV do
     local id, count = ARGV[at], tonumber(ARGV[at + 1])
+    local one, two = string.match(id, '^(%d+)-(%d+)$')
     -- A retry finds entries that it has added.
-    if tonumber(string.match(id, '^%d+')) > cursor then
+    if tonumber(one) > tonumber(last_one) or (one == last_one and tonumber(two) > tonumber(last_two)) then
       redis.call('XADD', part, id, unpack(ARGV, at + 2, at + 1 + count))
     end
     at = at + 2 + count

@@ -5,21 +5,26 @@
 -- KEYS[3]   log       a string,
 -- KEYS[4]   commits   a hash,
 -- KEYS[5]   refs      a sorted set,
--- KEYS[6]   gathered  a hash: begun, the id of the import that the others belong to
--- KEYS[7]   events    stream of the workflow, from the entries
--- KEYS[8]   snapshot  the others of the workflow, by the same names
--- KEYS[9]   log
--- KEYS[10]  commits
--- KEYS[11]  refs
--- KEYS[12]  meta      hash of the workflow
--- KEYS[13]  index     sorted set of the partition's workflows by the time of their last write
--- KEYS[14]  queue     sorted set of the queue's workflows by when they are due
--- KEYS[15]  expiring  sorted set of the partition's workflows that expire, by when
--- KEYS[16]  completed sorted set of the partition's completed workflows by the time of that
--- KEYS[17]  partition hash of the partition: made, counts, position
--- KEYS[18]  feed      stream of the partition's commits; the index again, if the namespace has no feed
--- KEYS[19]  queues    hash of how many workflows each queue of the partition has
--- KEYS[20]  parked    sorted set of the partition's parked workflows by the time of that
+-- KEYS[6]   inbox     a stream,
+-- KEYS[7]   messages  a hash,
+-- KEYS[8]   gathered  a hash: begun, the id of the import that the others belong to
+-- KEYS[9]   events    stream of the workflow, from the entries
+-- KEYS[10]  snapshot  the others of the workflow, by the same names
+-- KEYS[11]  log
+-- KEYS[12]  commits
+-- KEYS[13]  refs
+-- KEYS[14]  inbox
+-- KEYS[15]  messages
+-- KEYS[16]  meta      hash of the workflow
+-- KEYS[17]  index     sorted set of the partition's workflows by the time of their last write
+-- KEYS[18]  queue     sorted set of the queue's workflows by when they are due
+-- KEYS[19]  expiring  sorted set of the partition's workflows that expire, by when
+-- KEYS[20]  completed sorted set of the partition's completed workflows by the time of that
+-- KEYS[21]  partition hash of the partition: made, counts, position
+-- KEYS[22]  feed      stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[23]  queues    hash of how many workflows each queue of the partition has
+-- KEYS[24]  parked    sorted set of the partition's parked workflows by the time of that
+-- KEYS[25…] labels    sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
@@ -42,15 +47,19 @@
 --@include queue
 
 local gathered_entries, gathered_snapshot, gathered_log = KEYS[1], KEYS[2], KEYS[3]
-local gathered_commits, gathered_refs, gathered = KEYS[4], KEYS[5], KEYS[6]
-local events, snapshot, log, commits, refs, meta_key = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local index, queue, expiring, completed = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
-local partition, feed, queues, parked = KEYS[17], KEYS[18], KEYS[19], KEYS[20]
+local gathered_commits, gathered_refs, gathered_inbox, gathered_messages = KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local gathered, events, snapshot, log, commits, refs = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local inbox, messages, meta_key = KEYS[14], KEYS[15], KEYS[16]
+local index, queue, expiring, completed = KEYS[17], KEYS[18], KEYS[19], KEYS[20]
+local partition, feed, queues, parked = KEYS[21], KEYS[22], KEYS[23], KEYS[24]
 local workflow, import_id, wanted, last_id, written_us = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local due, expires, created = ARGV[6], ARGV[7], ARGV[8]
 
-local parts = {gathered_entries, gathered_snapshot, gathered_log, gathered_commits, gathered_refs}
-local targets = {events, snapshot, log, commits, refs, meta_key}
+local parts = {
+  gathered_entries, gathered_snapshot, gathered_log, gathered_commits, gathered_refs, gathered_inbox,
+  gathered_messages,
+}
+local targets = {events, snapshot, log, commits, refs, inbox, messages, meta_key}
 -- Reject a foreign value before the first change.
 redis.call('ZCARD', index)
 redis.call('ZCARD', queue)
@@ -58,6 +67,13 @@ redis.call('HLEN', queues)
 redis.call('ZCARD', parked)
 redis.call('ZCARD', expiring)
 redis.call('ZCARD', completed)
+local labels, key = {}, 25
+while true do
+  local set = unpack(KEYS, key, key)
+  if not set then break end
+  redis.call('ZCARD', set)
+  key, labels[#labels + 1] = key + 1, set
+end
 local problem, retried = partition_error(partition)
 problem = problem or feed_error(feed, index, partition)
 if problem then return redis.error_reply(problem) end
@@ -89,6 +105,13 @@ redis.call('HSET', meta_key, 'created', created, unpack(ARGV, 9))
 local id_count, ref_count = redis.call('HLEN', commits), redis.call('ZCARD', refs)
 if id_count > 0 then redis.call('HSET', meta_key, 'ids', id_count) end
 if ref_count > 0 then redis.call('HSET', meta_key, 'refs', ref_count) end
+local waiting, message_ids, cancels = redis.call('XLEN', inbox), redis.call('HLEN', messages), 0
+for _, message in ipairs(waiting > 0 and redis.call('XRANGE', inbox, '-', '+') or {}) do
+  if message[2][#message[2] - 1] == 'c' then cancels = cancels + 1 end
+end
+if waiting > 0 then redis.call('HSET', meta_key, 'inbox', waiting) end
+if cancels > 0 then redis.call('HSET', meta_key, 'cancel', cancels) end
+if message_ids > 0 then redis.call('HSET', meta_key, 'messages', message_ids) end
 local snapshot_cursor = redis.call('HGET', snapshot, 'cursor')
 if snapshot_cursor then redis.call('HSET', meta_key, 'snapshot', snapshot_cursor) end
 if redis.call('STRLEN', log) > 0 then redis.call('HSET', meta_key, 'log', '1') end
@@ -111,4 +134,5 @@ elseif due ~= '' then
   hint(queues, queue, due == 'inf' and '+inf' or due, ms)
 end
 if expires ~= '' then redis.call('ZADD', expiring, expires, workflow) end
+for _, set in ipairs(labels) do redis.call('ZADD', set, int(math.floor(tonumber(created) / 1000)), workflow) end
 return 1

@@ -11,7 +11,10 @@
 -- KEYS[9]  partition hash of the partition: counts
 -- KEYS[10] parked    sorted set of the partition's parked workflows by the time of that
 -- KEYS[11] queues    hash of how many workflows each queue of the partition has
--- KEYS[12…] queue    sorted sets of the workflows of queues by when they are due
+-- KEYS[12] inbox     stream of the messages that no commit has consumed
+-- KEYS[13] messages  hash of the ids of messages
+-- KEYS[14…] set      sorted sets of the workflows of queues by when they are due, and of those with attributes or
+--                    with parents by when they were created
 -- ARGV[1]  workflow id
 -- ARGV[2]  the verified cursor of the meta hash, '' if there was none
 -- ARGV[3]  the verified ID of the stream's last entry, '' if there was none
@@ -19,11 +22,13 @@
 -- ARGV[5…] pairs of what to set and to what:
 --          meta.cursor, meta.created, meta.largest, meta.snapshot, meta.log, meta.queue
 --                                                    fields of the meta hash; '' removes one
---          count.refs, count.ids                     '': count the references, or the commit ids
---          index, leases, expiring, completed, parked, queue:<name>
+--          count.refs, count.ids, count.messages     '': count the references, the commit ids, or the message ids
+--          count.inbox                               '': count the messages, and the requests to cancel among them
+--          index, leases, expiring, completed, parked, queue:<name>, attribute:<name>=<value>, children:<parent>
 --                                                    the workflow's score there, '' to remove it
 --          refs                                      a score, a space, and the hash to give it to
 --          commits                                   a cursor, a space, and a commit id to add
+--          messages                                  the ID of an entry, a space, and a message id to add
 -- Reply    integer: 1 if it was repaired, 0 if the workflow has changed
 -- Errors   none of its own
 --
@@ -36,7 +41,7 @@
 
 local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[7], KEYS[8], KEYS[9]
 local index, leases, expiring, completed = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local parked, queues, first_queue = KEYS[10], KEYS[11], 12
+local parked, queues, inbox, messages, first_further = KEYS[10], KEYS[11], KEYS[12], KEYS[13], 14
 local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
@@ -46,15 +51,19 @@ if (meta[1] or '') ~= cursor or (last and last[1] or '') ~= last_id or (meta[2] 
 redis.call('ZCARD', refs)
 redis.call('HLEN', commits)
 redis.call('HLEN', queues)
+redis.call('XLEN', inbox)
+redis.call('HLEN', messages)
 local sets = {index = index, leases = leases, expiring = expiring, completed = completed, parked = parked}
 -- The hash and the field that count the members of a sorted set.
 local counts = {
   index = {partition, 'workflows'}, completed = {partition, 'completed'}, parked = {partition, 'parked'},
 }
-for place = first_queue, #KEYS do
-  local queue = KEYS[place]
-  local name = string.sub(queue, #queues + 1)
-  sets['queue:' .. name], counts['queue:' .. name] = queue, {queues, name}
+for place = first_further, #KEYS do
+  local set = KEYS[place]
+  -- The name of the key in the partition.
+  local name = string.sub(set, #queues - 5)
+  local queue = string.match(name, '^queue:(.*)$')
+  sets[name], counts[name] = set, queue and {queues, queue}
 end
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
 
@@ -67,6 +76,20 @@ local function set_score(name, score)
   local counted = redis.pcall('HGET', unpack(counter))
   counted = type(counted) ~= 'table' and as_count(counted)
   if counted and (counted - size) * change <= 0 then redis.call('HINCRBY', counter[1], counter[2], change) end
+end
+
+-- Set a count of the meta hash, or remove it if nothing is counted.
+local function set_count(field, count)
+  if count > 0 then redis.call('HSET', meta_key, field, count) else redis.call('HDEL', meta_key, field) end
+end
+
+local function count_inbox()
+  local cancels = 0
+  for _, entry in ipairs(redis.call('XRANGE', inbox, '-', '+')) do
+    if entry[2][#entry[2] - 1] == 'c' then cancels = cancels + 1 end
+  end
+  set_count('inbox', redis.call('XLEN', inbox))
+  set_count('cancel', cancels)
 end
 
 for at = 5, #ARGV, 2 do
@@ -86,6 +109,13 @@ for at = 5, #ARGV, 2 do
     redis.call('HSETNX', commits, id, place)
   elseif what == 'count.ids' then
     redis.call('HSET', meta_key, 'ids', redis.call('HLEN', commits))
+  elseif what == 'messages' then
+    local entry_id, id = string.match(value, '^(%S+) (.*)$')
+    redis.call('HSETNX', messages, id, entry_id)
+  elseif what == 'count.messages' then
+    set_count('messages', redis.call('HLEN', messages))
+  elseif what == 'count.inbox' then
+    count_inbox()
   else
     set_score(what, value)
   end

@@ -8,6 +8,7 @@
     ├── FeedTrimmed
     ├── CursorConflict
     │   └── CommitsLost
+    ├── GroupRejected
     ├── SnapshotConflict
     ├── WorkflowCompleted
     ├── WorkflowCancelled
@@ -181,6 +182,24 @@ class CommitsLost(CursorConflict):
     """
 
 
+class GroupRejected(StoreError):
+    """One commit of `append_all` was rejected, and so the whole group. Nothing of the group was stored.
+
+    The exception's ``__cause__`` is the error that `append` would have raised for that commit, such as
+    `CursorConflict` or `LeaseLost`. It is None if the commit was stored before, by its commit id, and others of the
+    group were not. Correct the commit as the cause says, and send the group again.
+
+    Attributes:
+        index: the place of the commit in the group, from 0.
+        workflow_id: the workflow of the commit.
+    """
+
+    def __init__(self, message: str, *, index: int, workflow_id: str) -> None:
+        super().__init__(message)
+        self.index = index
+        self.workflow_id = workflow_id
+
+
 class SnapshotConflict(StoreError):
     """The snapshot's cursor is above the workflow's, or below that of the stored snapshot. Nothing was stored.
 
@@ -247,7 +266,7 @@ class LeaseHeld(StoreError):
 
 
 class LeaseLost(StoreError):
-    """The lease of a write is outdated: another owner has taken it over, or it was released. Nothing was written.
+    """The lease of a write is outdated: it was taken over or released, or the workflow is gone. Nothing was written.
 
     Where an earlier try had no answer, the message says that it may have been carried out. What you hold of the
     workflow is outdated: acquire or claim it again, and read it again.

@@ -51,6 +51,7 @@ _DATABASE_BUCKETS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 _KINDS = {
     "append": SpanKind.PRODUCER,
     "append_many": SpanKind.PRODUCER,
+    "append_all": SpanKind.PRODUCER,
     "send": SpanKind.PRODUCER,
     "request_cancel": SpanKind.PRODUCER,
     "inbox": SpanKind.CONSUMER,
@@ -74,8 +75,9 @@ def instrument(
 
     Spans and metrics carry the public name of the operation, such as ``append`` or ``load_snapshot``.
 
-    - `append` and `append_many` make spans of kind PRODUCER. Their context goes into the metadata of each commit, as
-      ``traceparent`` and ``tracestate``, unless your metadata has keys of those names or the metadata has no room.
+    - `append`, `append_many` and `append_all` make spans of kind PRODUCER. Their context goes into the metadata of each
+      commit, as ``traceparent`` and ``tracestate``, unless your metadata has keys of those names or the metadata has no
+      room.
     - `stream`, `tail`, `tail_many`, `feed` and `subscribe` make spans of kind CONSUMER, one for each page. A span has
       links to the spans that wrote its events, 128 at most.
     - `work` makes a span of kind CONSUMER around each call of its handler, named ``run``, with the workflow, the queue,

@@ -23,6 +23,7 @@ from runic_redis.errors import (
     EventsTrimmed,
     FactNotFound,
     FeedTrimmed,
+    GroupRejected,
     IncompatibleEvent,
     InvalidArgument,
     InvalidType,
@@ -44,6 +45,7 @@ from runic_redis.events import CancelRequested, EventRegistry, Fact, FactRef, Un
 from runic_redis.feeds import AsyncFeed, Feed
 from runic_redis.heartbeat import AsyncHeldLease, HeldLease
 from runic_redis.operations.commits import Commit
+from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
@@ -79,6 +81,7 @@ from runic_redis.subscriptions import AsyncSubscription, Subscription
 from runic_redis.tails import AsyncTail, Tail
 
 __all__ = [
+    "Append",
     "Asleep",
     "AsyncFactResolver",
     "AsyncFeed",
@@ -112,6 +115,7 @@ __all__ = [
     "FactStore",
     "Feed",
     "FeedTrimmed",
+    "GroupRejected",
     "Handler",
     "HeldLease",
     "IncompatibleEvent",

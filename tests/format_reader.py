@@ -137,6 +137,20 @@ class Reader:
         """The hashes of the facts that a workflow refers to, by the last cursor that does; infinite for a log."""
         return dict(self._client.zrange(self._key("refs", workflow), 0, -1, withscores=True))
 
+    def snapshot_facts(self, workflow: str) -> list[bytes] | None:
+        """The facts to which the state in a snapshot refers, or None if it does not tell."""
+        packed = self._client.hget(self._key("snapshot", workflow), "refs")
+        if packed is None:
+            return None
+        found = []
+        while packed:
+            size = int.from_bytes(packed[:2], "big")
+            found.append(packed[2 : 2 + size])
+            packed = packed[2 + size :]
+        if not {*found} <= self.refs(workflow).keys():
+            raise Damaged("a snapshot's references")
+        return found
+
     def fact(self, fact_hash: bytes) -> Any:
         """A fact, checked against its hash."""
         bucket = zlib.crc32(fact_hash) % _FACT_BUCKETS
@@ -245,6 +259,9 @@ class Reader:
         if "snapshot" in meta:
             cursor, data = self.snapshot(workflow)
             found["snapshot"] = {"cursor": cursor, "data": data.hex()}
+            facts = self.snapshot_facts(workflow)
+            if facts is not None:
+                found["snapshot"]["refs"] = [fact_hash.decode() for fact_hash in facts]
         if "log" in meta:
             found["log"] = tagged(self.log(workflow))
         found["commit_ids"] = {key.decode(): cursor for key, cursor in sorted(self.commit_ids(workflow).items())}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from runic_redis import Fact, FactNotFound, FactRef, Lease, LeaseLost, RedisStore
 from runic_redis.codec import EncodedEvents
-from runic_redis.operations.appending import _RETRY_AT, _command
+from runic_redis.operations.appending import _RETRY_AT, append_call
 from runic_redis.protocol.effects import Batch, Command, ErrorReply
 from runic_redis.protocol.resp import pairs
 from runic_redis.protocol.scripts import load_script
@@ -159,7 +159,7 @@ def prepared(store: RedisStore, commit: Commit, leases: dict[str, Lease]) -> Sen
     together: dict[str, bytes] = {}
     entries = [store.context.codec.encode_commit(part, together)[0] for part in events]
     facts: dict[str, bytes] = {}
-    command = _command(
+    command = append_call(
         store.context,
         commit.workflow_id,
         EncodedEvents([one for part in events for one in part], entries, together),

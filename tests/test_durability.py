@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from runic_redis import (
+    Append,
     AsyncRedisStore,
     CommitsLost,
     ConfigurationError,
@@ -81,6 +82,7 @@ WRITES: dict[str, Callable[[Any, Durability], Any]] = {
     "append": lambda store, how: store.append("w", numbered(2), durability=how),
     "append nothing": lambda store, how: store.append("w", [], durability=how),
     "append_many": lambda store, how: store.append_many([("w", numbered(1)), ("v", numbered(2))], durability=how),
+    "append_all": lambda store, how: store.append_all([Append("w", numbered(1)), Append("v", [])], durability=how),
     "save_snapshot": lambda store, how: store.save_snapshot("w", 1, b"s", durability=how),
     "trim": lambda store, how: store.trim("w", durability=how),
     "save": lambda store, how: store.save("w", numbered(1), durability=how),

@@ -1,4 +1,4 @@
-"""The holes that a new user of version 0.1.0 found when an order workflow was tried. Each of these tests fails there."""
+"""The holes that a new user of 0.1.0 found when an order workflow was tried. Each of these tests fails there."""
 
 import signal
 import threading

@@ -10,7 +10,17 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from runic_redis import AsyncRedisStore, Fact, FactRef, Lease, Message, RedisStore, StoreError, StoreUnavailable
+from runic_redis import (
+    Append,
+    AsyncRedisStore,
+    Fact,
+    FactRef,
+    Lease,
+    Message,
+    RedisStore,
+    StoreError,
+    StoreUnavailable,
+)
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from tests.late import LateProxy, late
@@ -163,6 +173,21 @@ WRITES: dict[str, tuple[Callable[[RedisStore], Any], Call]] = {
         lambda store, _: store.send("w", EVENT, message_id="m", missing="keep"),
     ),
     "request_cancel": (make, lambda store, _: store.request_cancel("w")),
+    "append_all": (make, lambda store, _: store.append_all([Append("w", [EVENT]), Append("v", [EVENT])])),
+    "append_all, and a guard": (
+        make,
+        lambda store, _: store.append_all([Append("other", [], expected_cursor=1), Append("w", [EVENT])]),
+    ),
+    "append_all with ids": (
+        make,
+        lambda store, _: store.append_all([Append("w", [EVENT], commit_id="c"), Append("v", [EVENT], commit_id="c")]),
+    ),
+    "append_all expecting, by a lease": (
+        hold,
+        lambda store, lease: store.append_all(
+            [Append("v", [EVENT], expected_cursor=0, queue="q"), Append("w", [EVENT], lease=lease, snapshot=b"late")]
+        ),
+    ),
     "save": (make, lambda store, _: store.save("w", [EVENT])),
     "save, and make": (nothing, lambda store, _: store.save("w", [EVENT])),
     "save_snapshot": (make, lambda store, _: store.save_snapshot("w", 2, b"late")),
@@ -318,6 +343,21 @@ REJECTED: dict[str, tuple[Callable[[RedisStore], Any], Call, Call]] = {
     "append_many with a fact that is missing": (
         make,
         lambda store, _: first_error(store.append_many([("w", [{"f": FactRef("missing")}])])),
+        lambda store, _: store.save_fact("missing", 1),
+    ),
+    "append_all expecting too much of one": (
+        make,
+        lambda store, _: store.append_all([Append("w", [EVENT]), Append("v", [EVENT], expected_cursor=2)]),
+        lambda store, _: store.append("v", [EVENT] * 2),
+    ),
+    "append_all expecting too much of a guard": (
+        make,
+        lambda store, _: store.append_all([Append("v", [], expected_cursor=2), Append("w", [EVENT])]),
+        lambda store, _: store.append("v", [EVENT] * 2),
+    ),
+    "append_all that makes two": (
+        nothing,
+        lambda store, _: store.append_all([Append("w", [EVENT]), Append("v", [{"f": FactRef("missing")}])]),
         lambda store, _: store.save_fact("missing", 1),
     ),
     "save with a fact that is missing": (

@@ -16,6 +16,7 @@ import pytest
 import redis.asyncio
 
 from runic_redis import (
+    Append,
     AsyncFactResolver,
     AsyncHeldLease,
     AsyncRedisStore,
@@ -53,10 +54,13 @@ CALLS: dict[str, Call] = {
     "acquire": lambda store, _: store.acquire("w", "you"),
     "append": lambda store, _: store.append("w", numbered(1)),
     "append_many": lambda store, _: store.append_many([("w", numbered(1))]),
+    "append_all": lambda store, _: store.append_all([Append("w", numbered(1))]),
     "checkpoint": lambda store, _: store.checkpoint("w", numbered(1)),
+    "children": lambda store, _: drain(store.children("w")),
     "claim": lambda store, _: store.claim("you"),
     "collect": lambda store, _: store.collect(),
     "complete": lambda store, _: store.complete("w"),
+    "count": lambda store, _: store.count(),
     "cursor": lambda store, _: store.cursor("w"),
     "delete": lambda store, _: store.delete("w"),
     "delete_namespace": lambda store, _: store.delete_namespace(),

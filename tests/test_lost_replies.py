@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from runic_redis import CursorConflict, RedisStore, StoreUnavailable
-from runic_redis.operations.appending import _command
+from runic_redis.operations.appending import append_call
 from runic_redis.protocol.effects import Batch, Command
 from runic_redis.testing.examples import OrderPlaced, numbered
 from tests.faults import FaultyServer, make_faulty
@@ -296,8 +296,8 @@ def test_what_other_retries_have_looked_through_makes_none_unsure(valkey: Runnin
             for _ in range(5):
                 store.append(workflow_id, [{"b": os.urandom(900_000)}])
         context = store.context
-        near = _command(context, "w", [{"n": 1}], {})
-        far = [replace(_command(context, workflow_id, [{"n": 2}], {}), tried="1") for workflow_id in ("v", "w")]
+        near = append_call(context, "w", [{"n": 1}], {})
+        far = [replace(append_call(context, workflow_id, [{"n": 2}], {}), tried="1") for workflow_id in ("v", "w")]
         retries = [replace(command, args=command.as_retry()) for command in (near, *far)]
         # Those of one workflow look at 1 and 5 entries, and the other between them at 5: 8 MiB are looked through.
         replies = store._sender.ask(Batch(retries))

@@ -27,13 +27,17 @@ from runic_redis import (
     RedisStore,
     UnknownEvent,
     UnknownEventType,
+    WorkflowCancelled,
     WorkflowNotFound,
     replicated,
 )
+from runic_redis.admin.exporting import Exporter
+from runic_redis.admin.importing import Importer
 from runic_redis.testing.examples import numbered
 from tests.faults import FaultyServer, make_faulty
 from tests.proxy import Fault, proxied
 from tests.servers import RunningServer, wait_until
+from tests.test_verifying import verify
 
 LOSSES = [["reply"], ["request"], ["reply", "reply", "reply"], ["request", "reply", "request"], ["late", "reply"]]
 
@@ -525,3 +529,123 @@ def test_a_message_that_was_not_confirmed_is_stored(
         with pytest.raises(DurabilityError, match=advice):
             store.send("w", {"n": 1}, message_id=message_id, durability=replicated(1))
         assert bodies(store) == [{"n": 1}]
+
+
+# Verify, export and import
+
+
+def copy_to(store: RedisStore, target: RedisStore) -> None:
+    records: list[Any] = []
+    exporter = Exporter(store.context)
+    store.run(exporter.run(records.append), "export")
+    assert exporter.problems == []
+    importer = Importer(target.context)
+    for record in records:
+        target.run(importer.take(record), "import")
+    assert (importer.problems, importer.complete) == ([], True)
+
+
+@pytest.mark.parametrize("count", [1, 128, 300])
+def test_a_copy_has_the_messages_and_knows_their_ids(store: RedisStore, namespace: str, count: int) -> None:
+    store.append("w", numbered(1), queue="orders", due=math.inf)
+    for number in range(count):
+        store.send("w", {"n": number}, message_id=f"m-{number}")
+        store.send("w", {"n": number})
+    store.request_cancel("w", "too late")
+    store.append("w", numbered(1), consumes=store.inbox("w")[0])
+    store.send("kept", {"n": 1}, missing="keep")
+    with RedisStore.from_url(store._connected.label, namespace=f"{namespace}-copy") as target:
+        copy_to(store, target)
+        assert target.inbox("w") == store.inbox("w")
+        assert target.inbox("kept") == store.inbox("kept")
+        with pytest.raises(WorkflowCancelled):
+            target.append("w", numbered(1), unless_cancelled=True)
+        for number in (0, count - 1):
+            assert target.send("w", {"n": 0}, message_id=f"m-{number}") == store.send(
+                "w", {"n": 0}, message_id=f"m-{number}"
+            )
+        sent = target.send("w", {"n": "new"})
+        assert target.inbox("w")[-1].id == sent
+        (lease,) = target.claim("me", queues=["orders"])
+        target.append("w", numbered(1), consumes=target.inbox("w"), lease=lease)
+        target.append("w", numbered(1), unless_cancelled=True)
+        assert verify(target).findings == []
+
+
+def test_workflows_are_sound_and_can_be_copied_while_messages_come_and_go(
+    valkey: RunningServer, namespace: str, few_buckets: None
+) -> None:
+    """In the copy, each message is in the inbox or was consumed, and not both."""
+    ended = threading.Event()
+
+    def open_store(name: str = namespace) -> RedisStore:
+        return RedisStore.from_url(valkey.url(), namespace=name, partitions=1)
+
+    def send() -> None:
+        with open_store() as store:
+            number = 0
+            while not ended.is_set():
+                store.send("w", {"n": number}, message_id=f"m-{number}")
+                if number % 7 == 0:
+                    store.request_cancel("w")
+                number += 1
+                while len(store.inbox("w")) > 20 and not ended.is_set():
+                    ended.wait(0.001)
+
+    def consume() -> None:
+        with open_store() as store:
+            while not ended.is_set():
+                messages = store.inbox("w", wait_s=0.01)[:3]
+                if messages:
+                    store.append("w", [{"answers": [one.message_id for one in messages]}], consumes=messages)
+
+    with open_store() as store, ThreadPoolExecutor(2) as pool:
+        store.append("w", [{"n": 1}])
+        running = [pool.submit(send), pool.submit(consume)]
+        try:
+            for number in range(15):
+                assert verify(store).findings == []
+                with open_store(f"{namespace}-{number}") as target:
+                    copy_to(store, target)
+                    assert verify(target).findings == []
+                    answered = [name for event in target.stream("w", after=1) for name in event["answers"] if name]
+                    waiting = [message.message_id for message in target.inbox("w") if message.message_id]
+                    assert len(set(answered + waiting)) == len(answered + waiting)
+                    known = {f"m-{one}" for one in range(len(answered + waiting))}
+                    assert known == set(answered + waiting), "a message is missing"
+                    target.delete_namespace()
+        finally:
+            ended.set()
+        for one in running:
+            one.result()
+
+
+def test_an_archive_with_a_damaged_message_is_not_imported(store: RedisStore, namespace: str) -> None:
+    store.append("w", numbered(1))
+    store.send("w", {"n": 1}, message_id="m")
+    records: list[Any] = []
+    store.run(Exporter(store.context).run(records.append), "export")
+    damaged: dict[str, Any] = {
+        "inbox": [["x", [b"h", b"p"]]],
+        "message_ids": [[b"m", b"x"]],
+    }
+    for kind, parts in damaged.items():
+        with RedisStore.from_url(store._connected.label, namespace=f"{namespace}-{kind}") as target:
+            importer = Importer(target.context)
+            for record in records:
+                target.run(importer.take([kind, parts] if record[0] == kind else record), "import")
+            assert len(importer.problems) == 1
+            assert not target.exists("w")
+
+
+def test_an_export_reports_lost_messages(on_valkey: RedisStore, client: redis.Redis, few_buckets: None) -> None:
+    on_valkey.send("w", {"n": 1}, message_id="m")
+    for kind in ("inbox", "messages"):
+        key = getattr(on_valkey.context.keys.workflow("w"), kind)
+        saved = client.dump(key)
+        client.delete(key)
+        exporter = Exporter(on_valkey.context)
+        on_valkey.run(exporter.run(lambda _: None), "export")
+        assert len(exporter.problems) == 1
+        assert "lost" in exporter.problems[0]
+        client.restore(key, 0, saved)

@@ -29,8 +29,10 @@ from runic_redis import (
     RedisStore,
     StoreError,
     WorkflowNotFound,
+    async_work,
     projection,
     replicated,
+    work,
 )
 from runic_redis.otel import context_of, instrument
 from tests.portal import BlockingStore
@@ -229,6 +231,56 @@ def test_all_else_are_calls_of_a_database(store: Any, telemetry: Telemetry, name
         }
         points = telemetry.points("db.client.operation.duration")
         assert sum(point.count for point in points if point.attributes["db.operation.name"] == name) >= 1
+
+
+def test_a_run_of_a_handler_is_the_parent_of_all_that_it_does(store: Any, telemetry: Telemetry, namespace: str) -> None:
+    store.append("w", [{"n": 1}], queue="orders")
+    telemetry.spans()
+    outcomes = iter(["failed", "asleep", "completed"])
+
+    def begin() -> str:
+        outcome = next(outcomes)
+        if outcome == "failed":
+            raise ValueError(SECRET)
+        return outcome
+
+    def handle(session: Any) -> None:
+        if begin() == "asleep":
+            session.sleep(0)
+        session.record({"n": 2})
+
+    async def handle_later(session: Any) -> None:
+        if begin() == "asleep":
+            await session.sleep(0)
+        await session.record({"n": 2})
+
+    options: Any = {"queues": ["orders"], "until_idle": True, "first_delay": 0}
+    if isinstance(store, BlockingStore):
+        store._wait(async_work(store._store, handle_later, **options))
+    else:
+        work(store, handle, **options)
+    spans = telemetry.spans()
+    runs = [span for span in spans if span.name == f"run {namespace}"]
+    assert [span.kind for span in runs] == [SpanKind.CONSUMER] * 3
+    assert [span.status.status_code for span in runs] == [StatusCode.ERROR, StatusCode.UNSET, StatusCode.UNSET]
+    assert [(span.attributes or {})["runic_redis.outcome"] for span in runs] == ["failed", "asleep", "completed"]
+    assert dict(runs[0].attributes or {}) == {
+        "messaging.system": "redis",
+        "messaging.operation.name": "run",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": namespace,
+        "runic_redis.workflow_id": "w",
+        "runic_redis.queue": "orders",
+        "runic_redis.attempt": 1,
+        "runic_redis.outcome": "failed",
+        "error.type": "ValueError",
+        **_address(store),
+    }
+    (appended,) = [span for span in spans if span.name == f"append {namespace}"]
+    assert appended.parent is not None
+    assert (appended.parent.trace_id, appended.parent.span_id) == context_id(runs[2])
+    assert SECRET not in str([span.to_json() for span in spans])
+    assert len(telemetry.points("messaging.process.duration")) == 3
 
 
 def test_failures_are_named_and_nothing_is_told_of_contents(store: Any, telemetry: Telemetry) -> None:

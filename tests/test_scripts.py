@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from runic_redis import DurabilityError, Fact, RedisStore, projection, replicated
+from runic_redis import Append, DurabilityError, Fact, RedisStore, projection, replicated
 from runic_redis.keys import WorkflowKeys
-from runic_redis.operations.appending import _HEAD, _add_extras, _command
+from runic_redis.operations.appending import _HEAD, _add_extras, append_call
 from runic_redis.operations.life import Life
 from runic_redis.protocol import refusals
 from runic_redis.protocol.effects import Argument
@@ -100,7 +100,7 @@ def call_every_script(store: RedisStore, directory: Path) -> None:
 
 def call_every_script_of_the_feed(store: RedisStore) -> None:
     """Run operations that call those of a namespace with a feed."""
-    store.append("w", [{"n": 1}])
+    store.append_all([Append("w", [{"n": 1}]), Append("v", [{"f": Fact("of a group")}], snapshot=b"s", queue="q")])
     with projection(store, "board", lambda state, commit: state + 1, 0, ttl=0.1) as board:
         board.catch_up()
         client, key = store._connected.server._client, store.context.keys.projection("board")
@@ -195,7 +195,7 @@ def test_the_arguments_of_a_commit_have_the_same_names_and_order_everywhere() ->
     # Each letter that the script reads is described, and is sent by the only functions that send any.
     described = set(re.findall(r"(?m)^--                      (\w)  ", head))
     assert described == set(re.findall(r"given\.(\w)\b", load_script("append").text))
-    sending = "".join(map(inspect.getsource, (_command, _add_extras, Life)))
+    sending = "".join(map(inspect.getsource, (append_call, _add_extras, Life)))
     assert described == set(re.findall(r'"(\w)"', sending))
 
 
@@ -235,7 +235,7 @@ def test_a_replica_rejects_the_whole_call_of_an_append(tmp_path: Path, workflow_
     with servers.running(servers.valkey_program(), tmp_path) as server, server.client() as client:
         with RedisStore.from_url(server.url(), partitions=1) as store:
             store.append("there", [{"n": 1}])
-            command = _command(store.context, workflow_id, [{"n": 2}], {})
+            command = append_call(store.context, workflow_id, [{"n": 2}], {})
         client.execute_command("REPLICAOF", "127.0.0.1", "1")
         with pytest.raises(redis.ReadOnlyError):
             client.eval(command.script.text, len(command.keys), *command.keys, *command.args)

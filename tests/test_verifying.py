@@ -185,8 +185,29 @@ DERIVABLE: dict[str, tuple[str, Damage, str]] = {
     "a log that is not known of": ("log", lambda c, s, k: c.hdel(k.meta, "log"), "does not know of"),
     "a lost snapshot": ("large", lambda c, s, k: c.delete(k.snapshot), "its snapshot, of the cursor"),
     "a snapshot that is not known of": ("large", lambda c, s, k: c.hdel(k.meta, "snapshot"), "is noted"),
+    "lost messages": ("waits", lambda c, s, k: c.delete(k.inbox), "3 of the messages of its inbox are lost"),
+    "a lost message": ("waits", lambda c, s, k: c.xdel(k.inbox, c.xrange(k.inbox)[0][0]), "1 of the messages of its"),
+    "a message that is not counted": ("waits", lambda c, s, k: c.hincrby(k.meta, "inbox", -1), "messages of its inbox"),
+    "messages that are not counted": ("waits", lambda c, s, k: c.hdel(k.meta, "inbox"), "and 0 are counted"),
+    "a number of messages that is none": ("waits", lambda c, s, k: c.hset(k.meta, "inbox", "x"), "inbox is b'x'"),
+    "no request to cancel": ("waits", lambda c, s, k: c.hdel(k.meta, "cancel"), "requests to cancel in its inbox"),
+    "a lost request to cancel": ("waits", lambda c, s, k: c.hincrby(k.meta, "cancel", 1), "requests to cancel in its"),
+    "lost message ids": ("waits", lambda c, s, k: c.delete(k.messages), "5 of the message ids of senders are lost"),
+    "a message id that is not counted": ("waits", lambda c, s, k: c.hincrby(k.meta, "messages", -1), "message ids of"),
+    "no meta hash, and messages alone": ("kept", lambda c, s, k: c.delete(k.meta), "time of its creation is missing"),
     "nothing behind it": ("ghost", lambda c, s, k: c.zadd(k.index, {"ghost": 5}), "it has no data"),
 }
+
+
+def make_wait(store: RedisStore) -> None:
+    """Make a workflow with an answered message and three others, and one with a kept message alone."""
+    store.append("waits", [{"n": 1}])
+    for number in range(2):
+        store.send("waits", {"n": number}, message_id=f"m-{number}")
+        store.send("waits", {"n": number})
+    store.request_cancel("waits")
+    store.append("waits", [{"n": 2}], consumes=store.inbox("waits")[:2])
+    store.send("kept", {"n": 1}, message_id="m", missing="keep")
 
 
 @pytest.mark.parametrize("name", DERIVABLE)
@@ -195,6 +216,7 @@ def test_what_can_be_derived_is_found_and_set_right(store: RedisStore, client: r
     for other in ("away", "put aside"):
         store.append(other, [{"n": 1}], queue="orders", due=math.inf)
     store.park("put aside", "card declined")
+    make_wait(store)
     before = list(store.stream("w"))
     damage(client, store, keys(store, workflow_id))
     found = verify(store)
@@ -234,6 +256,11 @@ LOST: dict[str, tuple[str, Damage, str]] = {
     "snapshot without data": ("trimmed", lambda c, s, k: c.hdel(k.snapshot, "data"), "the snapshot is damaged"),
     "a number that is none": ("w", lambda c, s, k: c.hset(k.meta, "largest", "big"), "largest is b'big'"),
     "a commit id of the future": ("w", lambda c, s, k: c.hset(k.commits, "id", 99), "which never was"),
+    "a damaged message": (
+        "w",
+        lambda c, s, k: (c.xadd(k.inbox, {b"x": b"y"}), c.hset(k.meta, "inbox", 1)),
+        "is damaged",
+    ),
     "a damaged log": ("log", lambda c, s, k: c.set(k.log, b"\xc1"), "the log is damaged"),
     "a foreign type": (
         "w",
@@ -243,10 +270,11 @@ LOST: dict[str, tuple[str, Damage, str]] = {
     "only references are left": (
         "w",
         lambda c, s, k: c.delete(k.events, k.meta, k.commits),
-        "only references to facts or commit ids are left",
+        "only references to facts, commit ids or message ids are left",
     ),
     "references of nobody": ("w0", lambda c, s, k: c.zadd(k.refs, {fact_of(s): 1}), "only references to facts"),
-    "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "or commit ids are left"),
+    "commit ids of nobody": ("w0", lambda c, s, k: c.hset(k.commits, "id", 1), "commit ids or message ids are left"),
+    "message ids of nobody": ("w0", lambda c, s, k: c.hset(k.messages, "id", "1-0"), "or message ids are left"),
     "it will vanish": ("w", lambda c, s, k: c.expire(k.events, 5000), "have a time to live"),
     "it goes too early": ("completed", lambda c, s, k: c.expire(k.meta, 60), "have a time to live"),
     "a fact is missing": ("w", lambda c, s, k: c.hdel(*bucket(s)), "is missing"),

@@ -22,7 +22,7 @@ local function scan_more(w, scan)
   end
   entries_left = entries_left - #page
   scan.is_done = #page < count
-  scan.count = 256
+  scan.count = math.min(256, 16 * scan.count)
 end
 
 -- Return the cursor of a commit among the entries after `floor`, the ID of an entry that the workflow had before the
@@ -30,7 +30,7 @@ end
 local function find_commit(w, commit_id, floor)
   local scan = scans[w.events]
   if not scan then
-    scan = {cursors = {}, ids = {}, upper = '+', count = 16}
+    scan = {cursors = {}, ids = {}, upper = '+', count = 1}
     scans[w.events] = scan
   end
   while not (scan.cursors[commit_id] or scan.ids[floor] or scan.is_done) do
@@ -58,7 +58,9 @@ local function earlier_reply(w, retried, commit_id, call_id, tried, expected, co
   if call_id then
     local stored = try('HGET', commits, commit_id)
     if stored then return stored.err or as_count(stored) or 'DAMAGED commits' end
-    if call('HLEN', commits) >= (as_count(call('HGET', w.meta, 'ids')) or 0) then return nil end
+    local ids = as_count(call('HGET', w.meta, 'ids'))
+    if not ids then return 'DAMAGED meta hash' end
+    if call('HLEN', commits) >= ids then return nil end
     -- Some ids are lost. The entries that are not trimmed have them, too.
     local found, failure = find_commit(w, commit_id, '')
     return found or failure == 'LOOK_AGAIN ' and failure or failure and 'DAMAGED commits' or nil

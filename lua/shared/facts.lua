@@ -12,7 +12,8 @@ local function facts_error(at, key, count, ahead, meta_key)
   if count == 0 then return nil end
   local size = redis.pcall('ZCARD', refs)
   if type(size) == 'table' then return size.err end
-  if size < (as_count(redis.call('HGET', meta_key, 'refs')) or 0) then return 'DAMAGED references' end
+  local counted = as_count(redis.call('HGET', meta_key, 'refs'))
+  if not counted or size < counted then return 'DAMAGED references' end
   for number = 1, ahead and 0 or count do
     local hash, value = ARGV[at + 2 * number - 2], ARGV[at + 2 * number - 1]
     local bucket, times = KEYS[key + 2 * number - 1], KEYS[key + 2 * number]

@@ -5,18 +5,20 @@ A workflow that is trimmed or deleted while it is read is started again: its sec
 records since the first. Data is exported as it is stored, so that no classes are needed.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.describing import count_workflows
+from runic_redis.admin.message_records import read_messages
 from runic_redis.arguments import DEFAULT_QUEUE, check_queue, check_workflow_id, is_cursor
 from runic_redis.codec import event_count, fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.indexes import indexed_workflows
+from runic_redis.operations.labels import check_label, is_label
 from runic_redis.operations.lost_meta import is_behind, reject_leftovers
 from runic_redis.operations.records import cursor_or_zero, entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation, key_command
@@ -161,15 +163,10 @@ class Exporter:
         _check_saved(keys, (saved, snapshot), (logged, log))
         self._digest = Digest()
         score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
-        kept = {name: meta[name] for name in KEPT if name in meta}
+        kept = {name: meta[name] for name in (*KEPT, *sorted(filter(is_label, meta))) if name in meta}
         self._add(["workflow", workflow_id, kept, score, _due(meta, due)])
-        if snapshot[2] is not None:
-            *state, packed = snapshot
-            self._add(["snapshot", *state, *([] if packed is None else [packed])])
-            # They may be released before the references are read.
-            yield from self._export_named([] if packed is None else unpack_refs(packed))
-        if log is not None:
-            self._add(["log", log])
+        if not (yield from self._export_saved(workflow_id, meta, snapshot, log)):
+            return False
         yield from self._export_members("commits", commands[7], commits, cursor)
         yield from self._export_members("refs", commands[6], refs, cursor)
         position, count, last = trimmed, 0, b""
@@ -191,6 +188,25 @@ class Exporter:
                 return False
         done = ["done", workflow_id, cursor - trimmed, count, last]
         self._give([*done, self._digest.add(done)])
+        return True
+
+    def _export_saved(
+        self, workflow_id: str, meta: Mapping[str, bytes], snapshot: Sequence[Any], log: bytes | None
+    ) -> Operation[bool]:
+        """Export the snapshot, the log and the messages of a workflow. Return False if it has changed meanwhile."""
+        if snapshot[2] is not None:
+            *state, packed = snapshot
+            self._add(["snapshot", *state, *([] if packed is None else [packed])])
+            # They may be released before the references are read.
+            yield from self._export_named([] if packed is None else unpack_refs(packed))
+        if log is not None:
+            self._add(["log", log])
+        if "inbox" in meta or "messages" in meta:
+            messages = yield from read_messages(self._context, workflow_id, meta)
+            if messages is None:
+                return False
+            for record in messages:
+                self._add(record)
         return True
 
     def _check_entries(self, workflow_id: str, position: int, entries: Iterable[Any]) -> None:
@@ -279,13 +295,17 @@ def is_entry(entry: Any) -> bool:
 
 def is_kept(name: str, value: bytes) -> bool:
     """Return whether a value can be that of a field of a meta hash that is exported."""
-    if name not in _TEXTS:
-        return name in _NUMBERS and is_cursor(value)
+    if name in _NUMBERS:
+        return is_cursor(value)
     try:
         text = value.decode()
-        return name != "queue" or bool(check_queue(text))
+        if is_label(name):
+            check_label(name, text)
+        elif name == "queue":
+            check_queue(text)
     except (InvalidArgument, UnicodeDecodeError):
         return False
+    return name in _TEXTS or is_label(name)
 
 
 def is_queued(fields: Container[str]) -> bool:
@@ -322,7 +342,7 @@ def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list
         raise DecodeError(
             f"the time of its creation is missing at the key {keys.meta!r}. Run runic-redis verify --repair."
         )
-    for name in KEPT:
+    for name in (*KEPT, *filter(is_label, meta)):
         if name in meta and not is_kept(name, meta[name]):
             raise DecodeError(
                 f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}. Run runic-redis verify."

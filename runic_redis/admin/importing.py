@@ -13,11 +13,13 @@ from typing import Any
 
 from runic_redis.admin.archive import FORMAT, Digest, Record
 from runic_redis.admin.exporting import is_entry, is_kept, is_queued
+from runic_redis.admin.message_records import checked_ids, is_message
 from runic_redis.arguments import DEFAULT_QUEUE, MAX_HASH_BYTES, check_days, check_workflow_id, is_cursor
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
 from runic_redis.operations.facts import save_encoded
+from runic_redis.operations.labels import label_sets
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
@@ -276,13 +278,16 @@ class Importer:
             case "refs" | "commits", [[*members]]:
                 key = keys.refs if kind == "refs" else keys.commits
                 self._send_later(workflow, key, kind, workflow.with_cursors(kind, members))
-            case "entries", [[*entries]]:
+            case "message_ids", [[*members]]:
+                self._send_later(workflow, keys.messages, kind, checked_ids(members))
+            case "entries" | "inbox", [[*entries]]:
+                key, fits = (keys.events, is_entry) if kind == "entries" else (keys.inbox, is_message)
                 arguments: list[Argument] = []
                 for entry_id, fields in entries:
-                    if not is_entry((entry_id, fields)):
+                    if not fits((entry_id, fields)):
                         raise ValueError("an entry")
                     arguments += (_bytes(entry_id), str(len(fields)), *map(_bytes, fields))
-                self._send_later(workflow, keys.events, kind, arguments)
+                self._send_later(workflow, key, "entries", arguments)
                 # Later entries must not overtake these.
                 yield from self._send_gathered(workflow)
             case _:
@@ -334,9 +339,10 @@ class Importer:
         created, expires = kept.pop("created"), kept.get("expires", b"")
         if "fence" in kept:
             kept["fence"] = b"%d" % (int(kept["fence"]) + 1)  # leases of the other server are outdated
-        made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.meta)
+        made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages, keys.meta)
         sets = (keys.index, workflow.queue, keys.expiring, keys.completed)
         touched = [*workflow.gathered, *made, *sets, keys.partition, keys.feed, keys.queues, keys.parked]
+        touched += label_sets(keys, {name.encode(): value for name, value in kept.items()})
         arguments: list[Argument] = [
             *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
             *(workflow.due, expires, created),

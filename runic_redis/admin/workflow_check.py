@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
+from runic_redis.admin.inbox_check import InboxCheck
 from runic_redis.arguments import MAX_CURSOR, check_queue, is_cursor
 from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidArgument
 from runic_redis.events import FACT_REF, refs_in
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.labels import label_fields, label_sets
 from runic_redis.operations.records import cursor_or_zero, decode_commit
 from runic_redis.operations.references import repair, repaired_keys
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, key_command
@@ -30,7 +32,7 @@ from runic_redis.protocol.resp import pairs
 _LARGE = 8192
 _MOST_ENTRIES = 1000
 _MEMBERS = 500
-_Step = Literal["head", "pages", "facts", "end", "done"]
+_Step = Literal["head", "pages", "facts", "inbox", "end", "done"]
 # How often a workflow is read again because it was deleted or made meanwhile, or its lease or its expiry changed while
 # they were compared. After that, it is not judged.
 _TRIES = 5
@@ -38,8 +40,20 @@ _TRIES = 5
 _SETS = ("index", "leases", "expiring", "completed", "parked")
 _SCORED = (b"created", b"fence", b"lease_until", b"completed", b"expires", b"parked", b"queue")
 _NUMBERS = (
-    *("attempts", "completed", "created", "cursor", "expires", "fence", "ids", "largest", "lease_ms", "lease_until"),
-    *("parked", "refs", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
+    *(
+        "attempts",
+        "cancel",
+        "completed",
+        "created",
+        "cursor",
+        "expires",
+        "fence",
+        "ids",
+        "largest",
+        "lease_ms",
+        "lease_until",
+    ),
+    *("inbox", "messages", "parked", "refs", "sent", "sliding", "snapshot", "touched", "trimmed", "trimmed_ms"),
 )
 
 
@@ -113,7 +127,7 @@ class WorkflowCheck:
         self._foreign: set[str] = set()
         # The keys of the workflow that exist.
         self._own: list[str] = []
-        # Whether it has only references or commit ids.
+        # Whether it has only references, commit ids or message ids.
         self._leftovers = False
         # The numbers of references and commit ids, and the size of the log, after the first reading of the meta hash.
         self._sizes: dict[bytes, int] = {}
@@ -125,6 +139,7 @@ class WorkflowCheck:
         self._snapshot_ahead = 0
         # The cursors after the commits, by their ids.
         self._places: dict[bytes, int] = {}
+        self._inbox = InboxCheck(self._context, self.workflow_id)
 
     def commands(self, most_bytes: int) -> list[Command]:
         """Return the next commands, for about so many bytes of replies; none once all is read."""
@@ -142,6 +157,8 @@ class WorkflowCheck:
                 key_command("HGET", keys.meta, "refs"),
                 key_command("HLEN", keys.commits),
                 key_command("HGET", keys.snapshot, "refs"),
+                key_command("XLEN", keys.inbox),
+                key_command("HLEN", keys.messages),
             ]
         if self._step == "pages":
             pages = [self._page(what, where, most_bytes) for what, where in self._pages().items()]
@@ -150,8 +167,10 @@ class WorkflowCheck:
             some = self._facts[: _MEMBERS if not self._facts_too else 1 + most_bytes // (1024 * 1024)]
             name = "HGET" if self._facts_too else "HSTRLEN"
             return [key_command(name, bucket, fact) for fact in some for bucket, _ in [self._context.keys.fact(fact)]]
+        if self._step == "inbox":
+            return self._inbox.commands(most_bytes)
         if self._step == "end":
-            sets = [getattr(keys, name) for name in _SETS] + list(map(keys.queue, self._queues()))
+            sets = [set_key(keys, name) for name in self._sets()]
             return [
                 key_command("HGETALL", keys.meta),
                 *(key_command("ZSCORE", key, self.workflow_id) for key in sets),
@@ -172,6 +191,8 @@ class WorkflowCheck:
             self._take_pages(replies)
         elif self._step == "facts":
             self._take_facts(replies)
+        elif self._step == "inbox":
+            self._take_inbox(replies)
         else:
             self._take_end(replies)
 
@@ -179,7 +200,7 @@ class WorkflowCheck:
         """Repair what can be derived, and mark the findings. A workflow that has changed meanwhile is not repaired."""
         repairs = [repair for finding in self.findings for repair in finding.repairs]
         state = (self._meta.get(b"cursor"), self._last_id, self._meta.get(b"fence"))
-        if (yield from repair(self._context, self.workflow_id, state, repairs, self._queues())):
+        if (yield from repair(self._context, self.workflow_id, state, repairs, self._further_sets())):
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
@@ -196,19 +217,20 @@ class WorkflowCheck:
 
     def _take_head(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        earlier, meta, data, later, entries, log, refs, counted, commits, packed = replies
+        earlier, meta, data, later, entries, log, refs, counted, commits, packed, inbox, messages = replies
         self._meta = self._before = dict(pairs(meta or []))
         bounds = sorted((self._number("refs"), cursor_or_zero(counted)))
         if bounds[0] != bounds[1] and not bounds[0] <= (refs or 0) <= bounds[1]:
             self._look_again()  # some were added and others released between the readings
             return
         counts = {keys.events: entries, keys.snapshot: data, keys.log: log, keys.refs: refs, keys.commits: commits}
+        counts |= {keys.inbox: inbox, keys.messages: messages}
         self._own = [keys.meta, *(key for key, count in counts.items() if count)]
         # If they changed between the readings, they cannot be compared.
         size = (refs or 0) if bounds[0] == bounds[1] else self._number("refs")
         self._sizes = {b"refs": size, b"ids": commits or 0, b"log": log or 0}
-        whole = bool(self._meta or entries or log or data or self.findings)
-        self._leftovers = not whole and bool(refs or commits)
+        whole = bool(self._meta or entries or log or data or inbox or self.findings)
+        self._leftovers = not whole and bool(refs or commits or messages)
         self.there = whole or self._leftovers
         self._step = "end"
         if self.there:
@@ -254,7 +276,7 @@ class WorkflowCheck:
                 self._left[what] = where
         if not self._left:
             self._facts = sorted(self._refs.keys() | self._referred | self._named)
-            self._step = "facts" if self._facts else "end"
+            self._step = "facts" if self._facts else "inbox"
 
     def _take_events(self, entries: Sequence[Any]) -> bytes:
         for entry in entries:
@@ -324,6 +346,18 @@ class WorkflowCheck:
         """Return the names of the queues that it may be in, its own first."""
         own = queue_name(self._before.get(b"queue"))
         return list(dict.fromkeys([*filter(None, [own]), *self._further_queues]))
+
+    def _labels(self) -> list[str]:
+        """Return the names of the sets in which it should be by its attributes and its parent."""
+        prefix = set_key(self._keys, "")
+        return [key.removeprefix(prefix) for key in label_sets(self._keys, self._before)]
+
+    def _sets(self) -> list[str]:
+        """Return the names of the sorted sets in which it may be."""
+        return [*_SETS, *(f"queue:{name}" for name in self._queues()), *self._labels()]
+
+    def _further_sets(self) -> list[str]:
+        return [set_key(self._keys, name) for name in self._sets()[len(_SETS) :]]
 
     def _judge_absence(self, scores: Mapping[str, Any]) -> None:
         """Find a workflow without data in the sorted sets."""
@@ -463,6 +497,7 @@ class WorkflowCheck:
                 problem = f"its time among the {what} is {scores[key]}, and should be {wanted}"
                 self._found(problem, (key, "" if wanted is None else f"{wanted:.0f}"))
         self._judge_queues(scores, now_ms, is_away=is_away)
+        self._judge_labels(scores)
         if b"sliding" in self._meta and b"expires" not in self._meta:
             self._found("it has a lifetime that writes extend, and no end", ("meta.sliding", ""))
 
@@ -498,6 +533,14 @@ class WorkflowCheck:
                 (place, str(until)),
             )
 
+    def _judge_labels(self, scores: Mapping[str, float | None]) -> None:
+        """Judge its scores in the sets of workflows with its attributes, and with its parent."""
+        created = float(self._number("created") // 1000)
+        for name in self._labels():
+            if b"created" in self._meta and scores.get(name, created) != created:
+                lost = "not" if scores[name] is None else f"with {scores[name]}"
+                self._found(f"it is {lost} in the set {name!r}, by which it is found", (name, f"{created:.0f}"))
+
     def _judge_lives(self, left_ms: Sequence[int]) -> None:
         """Find keys that Redis would delete: the store gives no key of a workflow a time to live."""
         mortal = [key for key, left in zip(self._own, left_ms, strict=True) if left >= 0]
@@ -510,7 +553,8 @@ class WorkflowCheck:
         for name in _NUMBERS:
             value = self._meta.get(name.encode())
             if value is not None and not is_cursor(value):
-                repair = repairs.get(f"meta.{name}")
+                counted = "count.inbox" if name == "cancel" else f"count.{name}"
+                repair = repairs.get(f"meta.{name}") or repairs.get(counted)
                 self._found(f"{self._keys.meta}: {name} is {value!r:.40}, and no number", *([repair] if repair else []))
 
     def _take_facts(self, replies: Sequence[Any]) -> None:
@@ -524,16 +568,22 @@ class WorkflowCheck:
             elif self._facts_too and not fact_matches(fact, reply):
                 self._found(f"the fact {name!r}, which it refers to, is damaged")
         if not self._facts:
+            self._step = "inbox"
+
+    def _take_inbox(self, replies: Sequence[Any]) -> None:
+        self._inbox.receive(replies)
+        if self._inbox.done:
             self._step = "end"
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        places = [*_SETS, *(f"queue:{name}" for name in self._queues())]
+        places = self._sets()
         earlier, *values = replies[: 1 + len(places)]
         *left, clock, later, packed = replies[1 + len(places) :]
         scores = dict(zip(places, values, strict=True))
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = any(self._before.get(name) != self._meta.get(name) for name in (b"created", b"queue"))
+        another = another or label_fields(self._before) != label_fields(self._meta)
         scored = any(before.get(name) != self._meta.get(name) for name in _SCORED)
         trimmed = self._before.get(b"trimmed") != self._meta.get(b"trimmed")
         released = trimmed or self._number("refs") < cursor_or_zero(self._before.get(b"refs"))
@@ -546,8 +596,12 @@ class WorkflowCheck:
             self._found(problem)
         if self._leftovers:
             # It was deleted in part, or its events are lost: nothing tells which.
-            self._found("only references to facts or commit ids are left of it")
+            self._found("only references to facts, commit ids or message ids are left of it")
         elif self.there:
+            last_ms = self._inbox.last_ms.encode()
+            self._times = self._times or (last_ms and (last_ms, last_ms)) or None
+            for problem, repairs in self._inbox.findings:
+                self._found(problem, *repairs)
             self._judge()
             readable = {
                 name: None if score is None else float(score)
@@ -559,7 +613,7 @@ class WorkflowCheck:
             self._judge_numbers()
         else:
             self._judge_absence(scores)
-        if self._foreign.intersection(repaired_keys(keys, self._queues())):
+        if self._foreign.intersection(repaired_keys(keys, self._further_sets())):
             # The script changes nothing beside a foreign value.
             self.findings = [replace(one, repairs=()) for one in self.findings]
 
@@ -582,9 +636,8 @@ class WorkflowCheck:
 
 
 def set_key(keys: WorkflowKeys, name: str) -> str:
-    """Return the key of a sorted set by its name in repairs: that of a field of the keys, or ``queue:<name>``."""
-    kind, _, queue = name.partition(":")
-    return keys.queue(queue) if kind == "queue" else str(getattr(keys, kind))
+    """Return the key of one of the partition's sorted sets by its name in repairs, such as ``queue:<name>``."""
+    return keys.index.removesuffix("index") + name
 
 
 def queue_name(value: bytes | None) -> str | None:

@@ -16,7 +16,7 @@ _VERBS = {
     "Control": tuple(f"controlling.{verb}" for verb in ("send", "inbox", "cancel", "park", "unpark")),
     "Check": ("checking.verify", "checking.doctor"),
     "Move": ("moving.export", "moving.import_", "moving.copy"),
-    "Remove": ("changing.trim", "changing.collect", "changing.delete"),
+    "Remove": ("changing.trim", "changing.collect", "changing.delete", "changing.expire", "changing.persist"),
     "Run": ("ui.ui", "running.serve", "running.work", "running.demo", "running.bench"),
 }
 # The base of typer's errors. It is click's, or that of a copy of click inside typer, depending on typer's version.

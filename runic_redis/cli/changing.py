@@ -1,7 +1,8 @@
-"""The verbs that remove data: `trim`, `collect` and `delete`."""
+"""The verbs that remove data, now or later: `trim`, `collect`, `delete`, `expire` and `persist`."""
 
 import sys
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +10,7 @@ from runic_redis.admin.describing import count_workflows
 from runic_redis.cli.options import PATIENT_S, AsJson, Namespace, RequiredIds, Url, WorkflowIds, opened
 from runic_redis.cli.output import EXIT_NO, EXIT_USAGE, counted, note, print_json, progress, stop
 from runic_redis.errors import WorkflowNotFound, printable
+from runic_redis.store import RedisStore
 
 
 def trim(
@@ -88,6 +90,63 @@ def delete(
                 print_json({"workflow": workflow_id, "deleted": True})
             else:
                 print(printable(f"{workflow_id}: deleted"))
+
+
+def expire(
+    workflow_ids: RequiredIds,
+    *,
+    after: Annotated[float, typer.Option(help="Delete them so many seconds from now.", min=0)],
+    sliding: Annotated[
+        bool, typer.Option("--sliding", help="Keep them for so many seconds from each later write on, too.")
+    ] = False,
+    url: Url = None,
+    namespace: Namespace = "runic",
+    as_json: AsJson = False,
+) -> None:
+    """Have workflows deleted after a time, with all of their data except facts, whether they are finished or not."""
+
+    def set_end(store: RedisStore, workflow_id: str) -> None:
+        store.expire(workflow_id, after, sliding=sliding)
+
+    done = {"expires_in_s": after, "sliding": sliding}
+    text = f"expires {after:g} s after {'the last write' if sliding else 'now'}"
+    _change_each(workflow_ids, url, namespace, set_end, done=done, text=text, as_json=as_json)
+
+
+def persist(
+    workflow_ids: RequiredIds, *, url: Url = None, namespace: Namespace = "runic", as_json: AsJson = False
+) -> None:
+    """Keep workflows that would expire."""
+    done, text = {"persists": True}, "does not expire"
+    _change_each(workflow_ids, url, namespace, RedisStore.persist, done=done, text=text, as_json=as_json)
+
+
+def _change_each(
+    workflow_ids: Sequence[str],
+    url: str | None,
+    namespace: str,
+    change: Callable[[RedisStore, str], None],
+    *,
+    done: dict[str, Any],
+    text: str,
+    as_json: bool,
+) -> None:
+    """Change workflows, and print what was done to each. A workflow that does not exist is reported."""
+    missing = False
+    with opened(url, namespace, deadline_s=PATIENT_S) as store:
+        for workflow_id in workflow_ids:
+            try:
+                change(store, workflow_id)
+            except WorkflowNotFound as error:
+                missing = True
+                note(f"runic-redis: {error}")
+                continue
+            if as_json:
+                print_json({"workflow": workflow_id, **done})
+            else:
+                print(printable(f"{workflow_id}: {text}"))
+    if missing:
+        raise typer.Exit(EXIT_NO)
 
 
 def confirm(question: str, done: str) -> None:

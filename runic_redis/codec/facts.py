@@ -66,11 +66,8 @@ class FactEncoder:
 class EncodedState(bytes):
     """The data of a snapshot, which tells the facts that its state refers to: a store keeps them with the snapshot.
 
-    `encode_state` returns one. Return one from your own `dumps` if it compresses or encrypts the state.
-
-    Args:
-        data: the data.
-        refs: the hashes of the facts.
+    `encode_state` returns one. Return `EncodedState(data, refs)` from your own `dumps` if it compresses or encrypts the
+    state; `refs` are the hashes of the facts.
 
     Attributes:
         refs: the hashes of the facts.

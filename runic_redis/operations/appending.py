@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_seconds, check_workflow_id
+from runic_redis.arguments import (
+    MAX_ATTRIBUTES,
+    check_commit_id,
+    check_cursor,
+    check_data,
+    check_seconds,
+    check_workflow_id,
+)
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
@@ -50,7 +57,7 @@ def append(
     life: Life | None = None,
 ) -> Operation[int]:
     """Append events to a workflow as one commit. Return the cursor after it."""
-    commit = _event_list(events)
+    commit = event_list(events)
     if refs is not None and snapshot is None:
         raise InvalidArgument("refs tells the facts of a snapshot; nothing was sent. Pass the snapshot, too.")
     named = None if snapshot is None else snapshot_facts(snapshot, refs)
@@ -59,7 +66,7 @@ def append(
     while True:
         facts: dict[str, bytes] = dict(named or {}) if refers else {}
         keys = context.keys
-        command = _command(
+        command = append_call(
             context,
             workflow_id,
             commit,
@@ -84,7 +91,7 @@ def append(
         if type(reply) is ErrorReply and crosses_slots(context, command, reply):
             continue
         if type(reply) is not ErrorReply or reply.code != "REFS_UNKNOWN":
-            return _cursor(context, reply, command)
+            return cursor_after(context, reply, command)
         refers = True
 
 
@@ -102,7 +109,7 @@ def append_many(
         results.append(0)
         facts: dict[str, bytes] = {}
         try:
-            commands[place] = _command(context, workflow_id, events, facts, lease=held.get(workflow_id))
+            commands[place] = append_call(context, workflow_id, events, facts, lease=held.get(workflow_id))
             referred[place] = facts
         except StoreError as error:
             results[place] = error
@@ -111,7 +118,7 @@ def append_many(
     yield from make_namespace(context)
     if context.keys is not keys:
         return (yield from append_many(context, pairs, held.values()))
-    for place, problem in (yield from _store_all_ahead(context, referred)).items():
+    for place, problem in (yield from store_all_ahead(context, referred)).items():
         del commands[place]
         results[place] = problem
     replies = yield from write_all(context, list(commands.values()))
@@ -121,7 +128,7 @@ def append_many(
             again.append(place)
             continue
         try:
-            results[place] = _cursor(context, reply, command)
+            results[place] = cursor_after(context, reply, command)
         except StoreError as error:
             results[place] = error
     redone = yield from append_many(context, [pairs[place] for place in again], held.values())
@@ -130,7 +137,7 @@ def append_many(
     return results
 
 
-def _store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) -> Operation[dict[int, StoreError]]:
+def store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) -> Operation[dict[int, StoreError]]:
     """Store the facts of many commits ahead, if that is needed. Return the error of each commit that failed."""
     together: dict[str, bytes] = {}
     for facts in referred.values():
@@ -147,7 +154,7 @@ def _store_all_ahead(context: Context, referred: dict[int, dict[str, bytes]]) ->
 
 def encode_events(context: Context, events: Iterable[Any]) -> EncodedEvents:
     """Return the events as `append` would encode them. Nothing is sent."""
-    return context.codec.encode_events(_event_list(events))
+    return context.codec.encode_events(event_list(events))
 
 
 def _leases_by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
@@ -158,7 +165,7 @@ def _leases_by_workflow(leases: Iterable[Lease]) -> dict[str, Lease]:
     return held
 
 
-def _command(
+def append_call(
     context: Context,
     workflow_id: str,
     commit: Sequence[Any],
@@ -210,7 +217,7 @@ def _command(
     if facts:
         args += fact_arguments(context, facts)
     if life is not None:
-        args += life.message_ids(workflow_id)
+        args += life.arguments(workflow_id)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -254,6 +261,7 @@ def _add_extras(
         if life.expires_in is not None:
             options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
             touched.append(keys.expiring)
+        life.add_labels(options, touched, keys)
     return size
 
 
@@ -273,7 +281,7 @@ def _check_snapshot(snapshot: Any, commit: Sequence[Any]) -> bytes:
     return check_data(snapshot)
 
 
-def _cursor(context: Context, reply: Any, command: Command) -> int:
+def cursor_after(context: Context, reply: Any, command: Command) -> int:
     """Return the cursor after a commit, from its reply: the ID of its last entry, or the cursor itself.
 
     Raises:
@@ -287,7 +295,7 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
     if type(reply) is int:
         return reply
     if isinstance(reply, Unconfirmed):
-        cursor = _cursor(context, reply.reply, command)
+        cursor = cursor_after(context, reply.reply, command)
         raise not_durable(
             reply,
             f"The commit of the workflow {workflow_id!r} up to its cursor {cursor}",
@@ -303,6 +311,17 @@ def _cursor(context: Context, reply: Any, command: Command) -> int:
         raise message_gone(workflow_id, refusal.message)
     if refusal.code == "CANCEL_REQUESTED":
         raise cancel_requested(workflow_id)
+    if refusal.code == "ALREADY_STARTED":
+        raise InvalidArgument(
+            f"parent belongs to the first commit of a workflow, and {workflow_id!r} has events. Nothing was stored. "
+            "Leave the parent out, or use another workflow id. With expected_cursor=0, append tells whether the "
+            "workflow is new."
+        )
+    if refusal.code == "TOO_MANY_ATTRIBUTES":
+        raise InvalidArgument(
+            f"The workflow {workflow_id!r} would have more than {MAX_ATTRIBUTES} attributes. Nothing was stored. Set "
+            "one that you do not need to None."
+        )
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "
@@ -332,11 +351,12 @@ def _pairs(items: Iterable[tuple[str, Iterable[Any]]]) -> list[tuple[str, Sequen
                 f"items[{place}] is not a pair of a workflow id and its events: {short_repr(item)}; nothing was sent."
             )
         workflow_id, events = item
-        pairs.append((check_workflow_id(workflow_id), _event_list(events)))
+        pairs.append((check_workflow_id(workflow_id), event_list(events)))
     return pairs
 
 
-def _event_list(events: Any) -> Sequence[Any]:
+def event_list(events: Any) -> Sequence[Any]:
+    """Return the events of a commit as a sequence, which can be encoded more than once."""
     if isinstance(events, list | EncodedEvents):
         return events
     # A dict or a named tuple is one event, passed by mistake. Iterating it would append its parts.

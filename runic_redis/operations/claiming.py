@@ -221,16 +221,17 @@ class Claim:
                 "Nothing was changed. Restore the key from a backup, or delete the workflow."
             )
         try:
-            answer(error, replace(command, keys=[meta]))
+            answer(error, replace(command, keys=self._keys_of(one)))
         except StoreError as raised:
             return raised
         return StoreError(f"The workflow {one.workflow_id!r} cannot be claimed: {error.text}. It was not changed.")
 
+    def _keys_of(self, one: _Due) -> list[str]:
+        keys = self._context.keys.workflow(one.workflow_id)
+        return [keys.meta, keys.queue(one.queue), keys.queues, keys.leases, keys.parked, keys.partition]
+
     def _lease_call(self, group: Sequence[_Due], wanted: int) -> Command:
-        keys: list[str] = []
-        for one in group:
-            of_it = self._context.keys.workflow(one.workflow_id)
-            keys += (of_it.meta, of_it.queue(one.queue), of_it.queues, of_it.leases, of_it.parked, of_it.partition)
+        keys = [key for one in group for key in self._keys_of(one)]
         arguments = (own_id(), "", self._owner, str(self._ttl_ms), self._context.now_us(), str(wanted), self._most)
         return call_script("claim", keys, [*arguments, *(one.workflow_id for one in group)], retry_at=1)
 

@@ -72,6 +72,8 @@ def lease_argument(lease: Lease | None, workflow_id: str) -> str:
 def lease_keys(context: Context, workflow_id: str, lease: Lease | None) -> tuple[str, str, str]:
     """Return the keys that a write with a lease extends. The queue's is that of the lease, or else a guess."""
     keys = context.keys.workflow(workflow_id)
+    if lease is not None:
+        check_lease(lease)
     return keys.leases, keys.queues, keys.queue(DEFAULT_QUEUE if lease is None else lease.queue)
 
 

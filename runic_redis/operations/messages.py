@@ -155,7 +155,7 @@ def _stored_messages(context: Context, workflow_id: str) -> Operation[list[Messa
             (page,) = checked((yield Batch(commands, own_connection=True)), commands)
             entries += page
         if len(entries) >= int(noted or 0):
-            return [_decode(context, workflow_id, entry) for entry in entries]
+            return [decode_message(context, workflow_id, entry) for entry in entries]
         # A commit may have consumed messages in between. If not, the next read finds the same.
         if suspected == (created, noted, entries):
             raise DecodeError(
@@ -170,7 +170,7 @@ def _range(key: str, start: str) -> Command:
     return key_command("XRANGE", key, start, "+", "COUNT", str(_AT_ONCE))
 
 
-def _decode(context: Context, workflow_id: str, entry: Sequence[Any]) -> Message:
+def decode_message(context: Context, workflow_id: str, entry: Sequence[Any]) -> Message:
     """Return an entry of an inbox, decoded.
 
     Raises:

@@ -22,7 +22,7 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation
 from runic_redis.protocol.refusals import answer
 
 # Each round settles the rejections of the one before. Only repeated changes by others cause more rounds.
-_ROUNDS = 5
+ROUNDS = 5
 
 
 def write(context: Context, command: Command) -> Operation[Any]:
@@ -45,25 +45,14 @@ def write_all(context: Context, commands: list[Command]) -> Operation[list[Any]]
         return replies
     replies = list(replies)
     rounds = 0
-    while places := [place for place, reply in enumerate(replies) if _is_premature(reply)]:
-        if rounds == _ROUNDS:
+    while places := [place for place, reply in enumerate(replies) if is_premature(reply)]:
+        if rounds == ROUNDS:
             for place in places:
-                replies[place] = _too_often(context, commands[place], replies[place])
+                replies[place] = too_often(context, commands[place], replies[place])
             break
         rounds += 1
-        early = [place for place in places if replies[place].code == "NEW_PARTITION"]
-        ended: dict[str, list[int]] = {}
-        for place in places:
-            if replies[place].code == "END_REACHED":
-                ended.setdefault(commands[place].workflow_id, []).append(place)
-        if early:
-            yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
-        for workflow_id, its_places in ended.items():
-            yield from _settle(settle_end(context, workflow_id), replies, its_places)
-        for place in places:
-            if isinstance(reply := replies[place], ErrorReply) and reply.code == "OTHER_KEY":
-                commands[place] = _with_key(commands[place], reply)
-        places = [place for place in places if _is_premature(replies[place])]
+        yield from settle_premature(context, commands, replies, places)
+        places = [place for place in places if is_premature(replies[place])]
         again = [
             # An earlier try without a reply may still arrive.
             replace(commands[place], args=commands[place].as_retry()) if replies[place].unsure else commands[place]
@@ -74,22 +63,45 @@ def write_all(context: Context, commands: list[Command]) -> Operation[list[Any]]
     return replies
 
 
+def settle_premature(
+    context: Context, commands: list[Command], replies: list[Any], places: Sequence[int]
+) -> Operation[None]:
+    """Settle the cause of some premature rejections, so that the commands can be sent again.
+
+    A command that needs another key is replaced in the list. If a step fails, its error is the command's reply.
+    """
+    early = [place for place in places if replies[place].code == "NEW_PARTITION"]
+    ended: dict[str, list[int]] = {}
+    for place in places:
+        if replies[place].code == "END_REACHED":
+            ended.setdefault(commands[place].workflow_id, []).append(place)
+    if early:
+        yield from _settle(_remake(context, [commands[place] for place in early]), replies, early)
+    for workflow_id, its_places in ended.items():
+        yield from _settle(settle_end(context, workflow_id), replies, its_places)
+    for place in places:
+        if isinstance(reply := replies[place], ErrorReply) and reply.code == "OTHER_KEY":
+            commands[place] = _with_key(commands[place], reply)
+
+
 def _with_key(command: Command, reply: ErrorReply) -> Command:
     """Return a command with the key that its script has asked for in place of another."""
     number, _, key = reply.message.partition(" ")
     keys = list(command.keys)
-    keys[int(number) - 1] = unquote(key)
+    # A place behind the last one adds a key.
+    keys[int(number) - 1 : int(number)] = [unquote(key)]
     return replace(command, keys=keys)
 
 
-def _too_often(context: Context, command: Command, reply: ErrorReply) -> StoreError:
+def too_often(context: Context, command: Command, reply: ErrorReply) -> StoreError:
+    """Return the error for a command that was still premature after the last round."""
     if reply.code == "OTHER_KEY":
         return StoreError(
-            f"The workflow {command.workflow_id!r} was changed {_ROUNDS} times during this write, and each time it "
+            f"The workflow {command.workflow_id!r} was changed {ROUNDS} times during this write, and each time it "
             "needed another key. Nothing was changed. Try again."
         )
     return StoreError(
-        f"The namespace {context.keys.namespace!r} was deleted or flushed {_ROUNDS} times during this write. Nothing "
+        f"The namespace {context.keys.namespace!r} was deleted or flushed {ROUNDS} times during this write. Nothing "
         "was changed. Stop the program that deletes it, and try again."
     )
 
@@ -120,5 +132,6 @@ def _remake(context: Context, commands: Sequence[Command]) -> Operation[None]:
         )
 
 
-def _is_premature(reply: Any) -> bool:
+def is_premature(reply: Any) -> bool:
+    """Return whether a reply rejects a command until its cause is settled."""
     return isinstance(reply, ErrorReply) and reply.code in {"NEW_PARTITION", "END_REACHED", "OTHER_KEY"}

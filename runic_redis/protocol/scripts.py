@@ -30,8 +30,12 @@ def scripts_directory() -> Path:
 @cache
 def load_script(name: str) -> Script:
     """Return the script in ``lua/<name>.lua``, with the parts from ``lua/shared`` that it includes."""
-    directory = scripts_directory()
-    text = (directory / f"{name}.lua").read_text(encoding="utf-8")
-    text = _INCLUDE.sub(lambda found: (directory / "shared" / f"{found[1]}.lua").read_text(encoding="utf-8"), text)
+    text = _with_parts(scripts_directory() / f"{name}.lua")
     # SHA-1 is the name that Redis gives a script, not a protection of anything.
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_parts(path: Path) -> str:
+    """Return the text of a script, or of a part, with all parts that it includes."""
+    shared = scripts_directory() / "shared"
+    return _INCLUDE.sub(lambda found: _with_parts(shared / f"{found[1]}.lua"), path.read_text(encoding="utf-8"))

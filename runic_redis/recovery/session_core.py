@@ -10,7 +10,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Generic
 
 from runic_redis.arguments import check_count, check_data, check_due
-from runic_redis.codec import MAX_COMMIT_BYTES, Codec, EncodedState
+from runic_redis.codec import MAX_COMMIT_BYTES, Codec
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
     CursorConflict,
@@ -35,6 +35,7 @@ from runic_redis.events import default_registry
 from runic_redis.recovery.policies import EveryBytes, Since, check_policy
 from runic_redis.recovery.session_options import (
     Asleep,
+    Problem,
     Recovery,
     SessionOptions,
     State,
@@ -42,9 +43,10 @@ from runic_redis.recovery.session_options import (
     cycles_per_checkpoint,
     failure_of,
     require,
+    with_refs,
 )
 from runic_redis.recovery.steps import Steps, StoreCall
-from runic_redis.recovery.waking import cancel_request, cancelled_error, sleeps_on
+from runic_redis.recovery.waking import cancel_request, cancelled_error, is_request, sleeps_on
 
 _log = logging.getLogger("runic_redis.recovery")
 # The time to read one event, until a recovery of at least `_MEASURED_FROM` events has measured it.
@@ -52,13 +54,6 @@ _READ_S = 0.00001
 _MEASURED_FROM = 100
 # The remedy for a state that cannot be saved.
 _REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
-# Why a session rejects a call, and what to do.
-_NOT_ENTERED = "has not been entered. Nothing was recorded. Enter it first, with 'with' or 'async with'."
-_APPLYING = "is applying events. Nothing was recorded by this call. Record further events after apply has returned."
-_ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which recovers the stored events."
-_INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
-_NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
-_OVER = "is over." + _ENTER_ANOTHER
 
 
 class SessionCore(Generic[State]):
@@ -89,7 +84,6 @@ class SessionCore(Generic[State]):
         # A store that cannot encode ahead of an append gets the events themselves.
         self._encode = store.encode_events if self._can.encoding else None
         self._codec = store if self._can.encoding else Codec(default_registry, "raise")
-        self._own_dumps = options.dumps
         self._dumps = options.dumps or self._codec.encode_state
         self._loads = options.loads or self._codec.decode_state
         self._saves_snapshots = self._can.snapshots and self._can.cursors and options.snapshots is not None
@@ -98,7 +92,7 @@ class SessionCore(Generic[State]):
             raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
         self.lease = options.lease
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        self._unless_cancelled = options.unless_cancelled
+        self._hides_requests = self._unless_cancelled = options.unless_cancelled
         # Of the next commit: the messages that it consumes, and whether it ends the timer, since `sleep` has returned.
         self._consumes, self._ends_timer = list[Any](), False
         self.is_asleep = self.has_persisted = False
@@ -122,9 +116,8 @@ class SessionCore(Generic[State]):
         self._each_s: float | None = None
         self._applied = 0
         self._applying_s = 0.0
-        self._entered = False
-        self.over = False
-        self._problem: str | None = _NOT_ENTERED
+        self._entered = self.over = False
+        self._problem: str | None = Problem.NOT_ENTERED
 
     def recover(self) -> Steps[None]:
         """Recover the state and the cursor of the workflow."""
@@ -243,7 +236,7 @@ class SessionCore(Generic[State]):
             stored_bytes = encoded.stored_bytes if encoded is not None else self._size(events)
         state = self.state
         began_s = time.perf_counter()
-        self._problem = _APPLYING
+        self._problem = Problem.APPLYING
         try:
             for event in events:
                 state = self._apply(state, event)
@@ -254,7 +247,7 @@ class SessionCore(Generic[State]):
         if self._checks_next_state:
             self._require_saveable(state)
             self._checks_next_state = False
-        self._problem = _INTERRUPTED
+        self._problem = Problem.INTERRUPTED
         self.state = state
         self._encoded = None if self.pending else encoded
         self.pending.extend(events)
@@ -274,11 +267,10 @@ class SessionCore(Generic[State]):
             return
         events = list(self.pending) if self._encoded is None else self._encoded
         snapshot, failure = self._snapshot_due()
-        self._problem = _NOT_PERSISTED
+        self._problem = Problem.NOT_PERSISTED
         try:
             if self._can.cursors:
-                rejection = yield from self._append_at_cursor(events, snapshot)
-                failure = failure or rejection
+                failure = (yield from self._append_at_cursor(events, snapshot)) or failure
             elif self._can.stream:
                 yield StoreCall("append", (self.workflow_id, events))
                 self.cursor += len(events)
@@ -289,11 +281,10 @@ class SessionCore(Generic[State]):
         except EncodeError:  # an event changed after it was recorded; nothing was sent
             self._problem = None
             raise
-        except WorkflowCancelled as error:
-            request = cancel_request((yield from self._messages()))
-            self._unless_cancelled = False
+        except WorkflowCancelled:
             self._problem = None
-            raise cancelled_error(self.workflow_id, request) from error
+            yield from self.inbox(0.0)  # raises the error with the message
+            raise
         except (CursorConflict, LeaseLost, MessageGone) as error:
             self.overtaken = error
             raise
@@ -364,28 +355,15 @@ class SessionCore(Generic[State]):
         each_s = self._each_s if self._each_s is not None else _READ_S + self._applying_s / max(1, self._applied)
         self._since.recovery_s = self._since.events * each_s
         try:
-            return (self._dump_with_refs(self.state) if self._policy.due(self._since) else None), None
+            due = self._policy.due(self._since)
+            return (with_refs(check_data(self._dumps(self.state)), self.state, self._codec) if due else None), None
         except Exception as error:  # dumps or a policy may raise anything
             return None, error
-
-    def _dump_with_refs(self, state: State) -> bytes:
-        """Return the state as bytes that tell to which facts it refers, if that can be found."""
-        data = self._dump(state)
-        if self._own_dumps is None or isinstance(data, EncodedState):
-            return data
-        try:
-            refs = getattr(self._codec.encode_state(state), "refs", None)
-        except EncodeError:
-            return data  # the store searches the data for the facts' hashes
-        return data if refs is None else EncodedState(data, refs)
-
-    def _dump(self, state: State) -> bytes:
-        return check_data(self._dumps(state))
 
     def _require_saveable(self, state: State) -> None:
         """Reject a state that cannot be saved, before any event is recorded."""
         try:
-            self._dump(state)
+            check_data(self._dumps(state))
         except Exception as error:  # dumps may raise anything
             raise EncodeError(
                 f"The state of the workflow {self.workflow_id!r} cannot be saved as a snapshot: "
@@ -409,12 +387,15 @@ class SessionCore(Generic[State]):
         """Return the messages that no record of this session consumes."""
         self._require_usable()
         require(can=self._can.messages, what="inbox", it_has="inboxes")
-        return (yield from self._messages(wait_s))
-
-    def _messages(self, wait_s: float = 0.0) -> Steps[list[Any]]:
-        messages = []
+        messages: list[Any] = []
         with suppress(WorkflowNotFound):  # the workflow is new
             messages = yield StoreCall("inbox", (self.workflow_id,), {"wait_s": wait_s})
+        if self._hides_requests:
+            request = cancel_request(messages)
+            if request is not None and self._unless_cancelled:
+                self._unless_cancelled = False
+                raise cancelled_error(self.workflow_id, request)
+            messages = [one for one in messages if not is_request(one)]
         return [one for one in messages if one not in self._consumes]
 
     def sleep(self, until: float | datetime | None, name: str) -> Steps[None]:
@@ -425,17 +406,10 @@ class SessionCore(Generic[State]):
         if self.lease is None:
             raise InvalidArgument("Only a session with a lease can sleep. Nothing was recorded. Pass lease.")
         if self._ends_timer:
-            raise StoreError(
-                f"The session of the workflow {self.workflow_id!r} has slept, and recorded nothing since. A worker "
-                "that repeats it could not tell the two sleeps apart. Nothing was changed. Record an event in between."
-            )
+            raise StoreError(f"The session of the workflow {self.workflow_id!r} {Problem.SLEPT}")
         yield from self.checkpoint()
         if until is None or self._unless_cancelled:
-            messages = yield from self._messages()
-            request = cancel_request(messages) if self._unless_cancelled else None
-            if request is not None:
-                self._unless_cancelled = False
-                raise cancelled_error(self.workflow_id, request)
+            messages = yield from self.inbox(0.0)
             if until is None and messages:
                 return
         timer: Any = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
@@ -457,6 +431,6 @@ class SessionCore(Generic[State]):
             self.over = True
 
     def _require_usable(self) -> None:
-        problem = _OVER if self.over else self._problem
+        problem = Problem.OVER if self.over else self._problem
         if problem is not None:
             raise StoreError(f"The session of the workflow {self.workflow_id!r} {problem}")

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from runic_redis.errors import InvalidArgument, InvalidType, StoreError, reason, short_repr
+from runic_redis.codec import EncodedState
+from runic_redis.errors import EncodeError, InvalidArgument, InvalidType, StoreError, reason, short_repr
 from runic_redis.recovery.policies import SnapshotPolicy
 
 State = TypeVar("State")
@@ -28,6 +29,21 @@ class Recovery:
     replayed: int
     seconds: float
     snapshot_problem: str | None
+
+
+class Problem:
+    """Why a session rejects a call, and what to do."""
+
+    NOT_ENTERED = "has not been entered. Nothing was recorded. Enter it first, with 'with' or 'async with'."
+    APPLYING = "is applying events. Nothing was recorded by this call. Record further events after apply has returned."
+    _ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which recovers the stored events."
+    INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
+    NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
+    OVER = "is over." + _ENTER_ANOTHER
+    SLEPT = (
+        "has slept, and recorded nothing since. A worker that repeats it could not tell the two sleeps apart. Nothing "
+        "was changed. Record an event in between."
+    )
 
 
 class Asleep(BaseException):
@@ -82,3 +98,14 @@ def require(*, can: bool, what: str, it_has: str) -> None:
     """Reject an argument or a call that the store is not capable of."""
     if not can:
         raise InvalidArgument(f"{what} cannot be used: the store has no {it_has}. Nothing was recorded.")
+
+
+def with_refs(data: bytes, state: Any, codec: Any) -> bytes:
+    """Return the data of a snapshot with the facts to which its state refers, if a codec can find them."""
+    if isinstance(data, EncodedState):
+        return data
+    try:
+        refs = getattr(codec.encode_state(state), "refs", None)
+    except EncodeError:
+        return data  # the store searches the data for the facts' hashes
+    return data if refs is None else EncodedState(data, refs)

@@ -30,8 +30,10 @@ from runic_redis.testing.bad_input import BadInputContract  # noqa: E402
 from runic_redis.testing.concurrency import ConcurrencyContract  # noqa: E402
 from runic_redis.testing.facts import FactContract  # noqa: E402
 from runic_redis.testing.feed import FeedContract  # noqa: E402
+from runic_redis.testing.groups import GroupContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
+from runic_redis.testing.listing import ListingContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
@@ -49,8 +51,10 @@ __all__ = [
     "ConcurrencyContract",
     "FactContract",
     "FeedContract",
+    "GroupContract",
     "LeaseContract",
     "LifetimeContract",
+    "ListingContract",
     "LogContract",
     "MessageContract",
     "ProjectionContract",
@@ -75,6 +79,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     MessageContract,
+    GroupContract,
     LifetimeContract,
     TailContract,
     FeedContract,
@@ -82,6 +87,7 @@ class StoreContract(
     ProjectionContract,
     ProjectionRunnerContract,
     WorkflowContract,
+    ListingContract,
     BadInputContract,
     ConcurrencyContract,
 ):

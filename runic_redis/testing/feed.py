@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runic_redis import Append, GroupRejected
 from runic_redis.errors import CursorConflict, EventsTrimmed, FeedTrimmed, InvalidArgument, LeaseLost, StoreError
 from runic_redis.events import Fact
 from runic_redis.positions import Place, Positions
@@ -212,6 +213,16 @@ class FeedContract(Contract):
         assert [cursor for cursor, _, _ in found["order-2"]] == [3]
         streamed = [event for _, events, _ in found["order-1"] for event in events]
         assert streamed == list(store.stream("order-1"))
+
+    def test_the_commits_of_a_group_have_positions_in_their_order(self, store: Any) -> None:
+        for number in range(1, 6):
+            ids = ["order-{42}", "payment-{42}", "parcel-{42}"][:: -1 if number % 2 else 1]
+            store.append_all([Append(workflow_id, numbered(number)) for workflow_id in ids])
+            with pytest.raises(GroupRejected):
+                store.append_all([Append(ids[0], numbered(1)), Append(ids[1], numbered(1), expected_cursor=0)])
+            commits = read_feed(store)
+            assert [commit.workflow_id for commit in commits[-3:]] == ids
+        assert_no_gaps(commits)
 
     def test_what_is_rejected_takes_no_position(self, store: Any) -> None:
         store.append("order-1", numbered(2))

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from runic_redis import (
+    Append,
     CursorConflict,
     EventsTrimmed,
+    GroupRejected,
     InvalidArgument,
     InvalidType,
     Lease,
@@ -26,11 +28,20 @@ from runic_redis.testing.examples import append_each, numbered
 # So short that the lease has ended by the next call.
 MOMENT_S = 0.001
 
+
+def _first_of_group(store: Any, lease: Any) -> Any:
+    try:
+        return store.append_all([Append("w", numbered(1), lease=lease)])[0]
+    except GroupRejected as error:
+        raise error.__cause__ or error from None
+
+
 WRITES: dict[str, Callable[[Any, Any], Any]] = {
     "append": lambda store, lease: store.append("w", numbered(1), lease=lease),
     "append at a cursor": lambda store, lease: store.append("w", numbered(1), lease=lease, expected_cursor=3),
     "append nothing": lambda store, lease: store.append("w", [], lease=lease),
     "append_many": lambda store, lease: _first(store.append_many([("w", numbered(1))], leases=[lease])),
+    "append_all": _first_of_group,
     "save_snapshot": lambda store, lease: store.save_snapshot("w", 3, b"three", lease=lease),
     "trim": lambda store, lease: store.trim("w", lease=lease),
     "save": lambda store, lease: store.save("w", numbered(1), lease=lease),
@@ -92,6 +103,7 @@ DONE: dict[str, tuple[Any, Callable[[Any, str], Any], Any]] = {
     "append at a cursor": (4, _events, [*numbered(3), *numbered(1)]),
     "append nothing": (3, _is_held, True),
     "append_many": (4, _events, [*numbered(3), *numbered(1)]),
+    "append_all": (4, _events, [*numbered(3), *numbered(1)]),
     "save_snapshot": (None, lambda store, workflow_id: store.load_snapshot(workflow_id), (3, b"three")),
     "trim": (2, _first_kept, 3),
     "save": (None, lambda store, workflow_id: store.load(workflow_id), numbered(1)),
@@ -133,7 +145,7 @@ class LeaseContract(Contract):
         assert copied != replace(copied, token=copied.token + 1)
         assert asdict(copied) == asdict(lease) == asdict(Lease("w", "me", lease.token, 1000.0))
         for one in (lease, copied):
-            assert repr(one).endswith(f"(workflow_id='w', owner='me', token={lease.token}, ttl=1000.0)")
+            assert f"(workflow_id='w', owner='me', token={lease.token}, ttl=1000.0, queue='default'" in repr(one)
         assert store.append("w", numbered(1), lease=copied) == 1
         store.renew(copied)
         store.release(copied)

@@ -162,7 +162,7 @@ class ReferenceContract(Contract):
         store.append("w", numbered(1), snapshot=b"state", refs=(ref for ref in (FactRef(one), other)))
         store.trim("w")
         assert store.collect(0) == 0
-        with pytest.raises(FactNotFound, match="'gone'.*Nothing was stored"):
+        with pytest.raises(FactNotFound, match=r"'gone'.*Nothing was stored"):
             store.append("w", numbered(1), snapshot=b"state", refs=[one, "gone"])
         store.save_snapshot("w", 3, b"state", refs=[other])
         assert store.collect(0) == 0
