@@ -1,6 +1,7 @@
 """A process that claims workflows, does the work of each and completes it, until its standard input ends.
 
-It records each claim: the workflow, the attempt and the time (Unix milliseconds); and each workflow that it completed.
+It records each claim: the workflow, the attempt, and when the lease began by the server's clock (Unix milliseconds);
+and each workflow that it completed.
 The work is one commit. It carries the cursor, so a workflow whose earlier worker died after the work is only completed.
 """
 
@@ -9,8 +10,7 @@ import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +23,9 @@ from runic_redis import (
     StoreUnavailable,
     replicated,
 )
+from runic_redis.context import Context
+from runic_redis.protocol.effects import Batch, Operation, key_command
+from runic_redis.protocol.refusals import answer
 from tests.chaos.writing_worker import end_of_input
 
 # How long a claim waits before the worker looks whether to end.
@@ -42,13 +45,21 @@ class _Record:
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    def claimed(self, leases: Iterable[Any]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        lines = (f"< {lease.workflow_id} {lease.attempt} {now_ms}\n" for lease in leases)
+    def claimed(self, times_ms: Iterable[tuple[Any, int]]) -> None:
+        lines = (f"< {lease.workflow_id} {lease.attempt} {at_ms}\n" for lease, at_ms in times_ms)
         os.write(self._file, "".join(lines).encode())
 
     def completed(self, workflow_id: str) -> None:
         os.write(self._file, f"> {workflow_id}\n".encode())
+
+
+def _times_ms(context: Context, leases: Sequence[Any]) -> Operation[list[tuple[Any, int]]]:
+    """Return when leases began, without those that were lost since."""
+    metas = [context.keys.workflow(lease.workflow_id).meta for lease in leases]
+    commands = [key_command("HMGET", meta, "fence", "lease_until", "lease_ms") for meta in metas]
+    replies = yield Batch(commands)
+    found = [(lease, map(int, answer(*one))) for lease, *one in zip(leases, replies, commands, strict=True)]
+    return [(lease, until - lasts) for lease, (fence, until, lasts) in found if fence == lease.token]
 
 
 def _work(lease: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -81,9 +92,9 @@ def claim(task: dict[str, Any], record: _Record) -> None:
         while not over.is_set():
             try:
                 leases = store.claim(task["name"], task["limit"], ttl=task["ttl"], wait_s=_STEP_S)
+                record.claimed(store.run(_times_ms(store.context, leases), "test"))
             except StoreUnavailable:
                 continue
-            record.claimed(leases)
             list(pool.map(finish, leases))
 
 
@@ -107,9 +118,9 @@ async def claim_async(task: dict[str, Any], record: _Record) -> None:
         while not over.is_set():
             try:
                 leases = await store.claim(task["name"], task["limit"], ttl=task["ttl"], wait_s=_STEP_S)
+                record.claimed(await store.run(_times_ms(store.context, leases), "test"))
             except StoreUnavailable:
                 continue
-            record.claimed(leases)
             await asyncio.gather(*map(finish, leases))
 
 

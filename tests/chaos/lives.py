@@ -1,5 +1,6 @@
 """What became of workflows that were started, and of messages that were sent; and their judges."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,24 +45,30 @@ def judge_lives(started: Iterable[str], lives: Mapping[str, Life]) -> Verdict:
 
 
 class Waits(NamedTuple):
-    """How long workflows waited for their first claim, in seconds.
+    """How long workflows waited for their first claim.
 
     Attributes:
         count: how many workflows that is known of.
         unknown: how many others there are: their first worker was killed before it could record the claim.
+        mean_s: the mean, in seconds.
+        p99_s: 99 % waited no longer.
+        longest_s: the longest.
+        overtaken_s: the longest by which a workflow that was claimed earlier was due later.
     """
 
     count: int
     unknown: int
-    mean_s: float
-    p99_s: float
-    longest_s: float
+    mean_s: float = 0.0
+    p99_s: float = 0.0
+    longest_s: float = 0.0
+    overtaken_s: float = 0.0
 
     def __str__(self) -> str:
         return (
-            f"{self.count:,} workflows waited {self.mean_s:.3f} s on average, 99 % of them less than {self.p99_s:.3f} "
-            f"s, and the longest {self.longest_s:.3f} s, {self.longest_s / (self.mean_s or 1):.2f} times the mean "
-            f"({self.unknown:,} others were claimed by workers that were killed at once)"
+            f"{self.count:,} workflows waited {self.mean_s:.3f} s on average, 99 % of them at most {self.p99_s:.3f} s, "
+            f"and the longest {self.longest_s:.3f} s, {self.longest_s / (self.mean_s or 1):.2f} times the mean. None "
+            f"was overtaken by one that was due more than {self.overtaken_s:.3f} s later. ({self.unknown:,} others "
+            "were claimed by workers that were killed at once.)"
         )
 
 
@@ -75,19 +82,18 @@ def waits_of(due_ms: Mapping[str, int], claims: Iterable[tuple[str, int, int]]) 
     first: dict[str, tuple[int, int]] = {}
     for workflow_id, attempt, at_ms in claims:
         first[workflow_id] = min(first.get(workflow_id, (at_ms, attempt)), (at_ms, attempt))
-    waits_ms = sorted(
-        at_ms - due_ms[workflow_id]
-        for workflow_id, (at_ms, attempt) in first.items()
-        if attempt == 1 and workflow_id in due_ms
-    )
-    if not waits_ms:
-        return Waits(0, len(due_ms), 0.0, 0.0, 0.0)
+    known = sorted((at_ms, due_ms[name]) for name, (at_ms, attempt) in first.items() if attempt == 1 and name in due_ms)
+    if not known:
+        return Waits(0, len(due_ms))
+    waits_ms = sorted(at_ms - due for at_ms, due in known)
+    latest = itertools.accumulate((due for _, due in known), max)
     return Waits(
-        len(waits_ms),
-        len(due_ms) - len(waits_ms),
-        sum(waits_ms) / len(waits_ms) / 1000,
-        waits_ms[len(waits_ms) * 99 // 100] / 1000,
+        len(known),
+        len(due_ms) - len(known),
+        sum(waits_ms) / len(known) / 1000,
+        waits_ms[len(known) * 99 // 100] / 1000,
         waits_ms[-1] / 1000,
+        max(late - due for late, (_, due) in zip(latest, known, strict=True)) / 1000,
     )
 
 
