@@ -639,10 +639,27 @@ def run_with(store: RedisStore, operation: Operation[Any], at: int, meddle: Call
         reply = store._sender.ask(effect)
 
 
+def check_copy(target: RedisStore) -> None:
+    """Check that each message was answered or is in the inbox, and that no id of another message is known."""
+    answered = [name for event in target.stream("w") for name in event["answers"] if name]
+    waiting = [message.message_id for message in target.inbox("w") if message.message_id]
+    assert answered + waiting == [f"m-{number}" for number in range(len(answered + waiting))]
+    following = f"m-{len(answered + waiting)}"
+    target.send("w", {"n": "sent again"}, message_id=following)
+    assert target.inbox("w")[-1].message_id == following
+
+
 @pytest.mark.parametrize("doing", ["send", "consume", "both", "both, and more"])
 def test_whatever_comes_between_two_readings_is_no_damage_and_no_loss(
-    on_valkey: RedisStore, valkey: RunningServer, namespace: str, few_buckets: None, doing: str
+    on_valkey: RedisStore,
+    valkey: RunningServer,
+    namespace: str,
+    few_buckets: None,
+    monkeypatch: pytest.MonkeyPatch,
+    doing: str,
 ) -> None:
+    monkeypatch.setattr("runic_redis.admin.inbox_check._AT_ONCE", 3)
+    monkeypatch.setattr("runic_redis.admin.message_records._MESSAGES", 3)
     numbers = itertools.count()
 
     def send() -> None:
@@ -674,16 +691,11 @@ def test_whatever_comes_between_two_readings_is_no_damage_and_no_loss(
             importer = Importer(target.context)
             for record in records:
                 target.run(importer.take(record), "import")
-            answered = [name for event in target.stream("w") for name in event["answers"] if name]
-            waiting = [message.message_id for message in target.inbox("w") if message.message_id]
-            assert answered + waiting == [f"m-{number}" for number in range(len(answered + waiting))]
-            following = f"m-{len(answered + waiting)}"
-            target.send("w", {"n": "sent again"}, message_id=following)
-            assert target.inbox("w")[-1].message_id == following, "the id of a message that it lacks"
+            check_copy(target)
         check = WorkflowCheck(without_classes(on_valkey.context), "w", facts_too=False, queues=["orders"])
 
         def verify_it(check: WorkflowCheck = check) -> Operation[None]:
-            while commands := check.commands(3 * 4096):
+            while commands := check.commands(1_000_000):
                 check.receive((yield Batch(commands)), commands)
 
         came = run_with(on_valkey, verify_it(), at, meddle) or came
