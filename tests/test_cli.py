@@ -215,9 +215,8 @@ def test_workflows_are_found_by_queue_attribute_time_and_parent(run: Run, shop: 
     shop.append("order-9", [{"n": 1}], queue="orders", attributes={"customer": "7"})
 
     def found(*options: str) -> list[str]:
-        assert run("workflows", *options, "--count", "--json").lines == [
-            {"workflows": len(ids := [one["workflow_id"] for one in run("workflows", *options, "--json").lines])}
-        ]
+        ids = [one["workflow_id"] for one in run("workflows", *options, "--json").lines]
+        assert run("workflows", *options, "--count", "--json").lines == [{"workflows": len(ids)}]
         return ids
 
     assert found("--queue", "orders") == ["order-9", "order-8"]
@@ -231,7 +230,7 @@ def test_workflows_are_found_by_queue_attribute_time_and_parent(run: Run, shop: 
     shop.park("order-9", "the card was declined")
     assert found("--state", "parked", "--queue", "orders") == ["order-9"]
     shown = run("workflows", "--attribute", "customer=7").out
-    assert {"queue", "due", "attributes", "parked", "orders", "customer=7,"} <= set(shown.split())
+    assert {"queue", "due", "attributes", "parked", "orders", "country=s=e,"} <= set(shown.split())
     (one,) = run("show", "order-9", "--json").lines
     assert (one["state"], one["queue"], one["parked_reason"]) == ("parked", "orders", "the card was declined")
     told = run("show", "order-8").out
