@@ -112,9 +112,9 @@ def test_a_refused_retry_does_not_say_that_nothing_was_changed(context: Context,
 def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Context) -> None:
     context.made = False
     asked, _ = play(
-        with_settings(context, workflows.exists(context, "w")), [[NO_SETTINGS] * 2, [NOT_THERE], [0, 0, 0, [None]]]
+        with_settings(context, workflows.exists(context, "w")), [[NO_SETTINGS] * 2, [NOT_THERE], [0, 0, 0, 0, [None]]]
     )
-    assert names(asked) == ["HMGET HMGET", "HMGET", "EXISTS EXISTS EXISTS HMGET"]
+    assert names(asked) == ["HMGET HMGET", "HMGET", "EXISTS EXISTS EXISTS EXISTS HMGET"]
     assert not context.made
     with pytest.raises(ConfigurationError, match="partitions=8"):
         play(with_settings(context, workflows.exists(context, "w")), [[[b"2", b"8", b"0"]] * 2])
@@ -122,7 +122,7 @@ def test_until_the_namespace_is_known_each_operation_looks_for_it(context: Conte
         next(with_settings(context, workflows.exists(context, "")))
     play(
         with_settings(context, workflows.exists(context, "w")),
-        [[[b"2", b"4", b"0"]] * 2, [NOT_THERE], [0, 0, 0, [None]]],
+        [[[b"2", b"4", b"0"]] * 2, [NOT_THERE], [0, 0, 0, 0, [None]]],
     )
     assert context.made
 
@@ -231,7 +231,7 @@ def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context)
 
 def test_reading_makes_no_namespace(context: Context) -> None:
     context.made = False
-    play(workflows.exists(context, "w"), [[NOT_THERE], [0, 0, 0, [None]]])
+    play(workflows.exists(context, "w"), [[NOT_THERE], [0, 0, 0, 0, [None]]])
     play(append(context, "w", []), [[0]])
     assert not context.made
 
@@ -526,7 +526,7 @@ def test_a_first_page_of_another_life_is_read_again(context: Context) -> None:
     assert play(reader.next_page(), [])[1] == [{"life": 2}] * 8
     gone = Reader(context, "w")
     with pytest.raises(WorkflowNotFound):
-        play(gone.open(), [[[b"1", b"8", None], old, [None] * 4], [[None] * 3, [], [None] * 4], [0, 0, 0, [None]]])
+        play(gone.open(), [[[b"1", b"8", None], old, [None] * 4], [[None] * 3, [], [None] * 4], [0, 0, 0, 0, [None]]])
 
 
 def test_a_time_is_searched_again_in_another_life(context: Context) -> None:

@@ -295,6 +295,29 @@ def test_a_sleeping_workflow_is_woken_to_be_cancelled(face: Face) -> None:
     assert numbers(face.store) == [0]
 
 
+def test_an_inbox_raises_a_request_to_cancel_and_leaves_it_out(face: Face) -> None:
+    start(face)
+    face.store.send("w", {"pay": 1})
+    face.store.request_cancel("w")
+    found: list[Any] = []
+
+    async def handle(session: Any) -> None:
+        if found:
+            return
+        with pytest.raises(WorkflowCancelled) as raised:
+            await session.inbox(wait_s=30)
+        found.append(raised.value.message)
+        found.extend(await session.inbox())
+        await session.record({"n": 1}, consumes=found[1])
+        await session.sleep(None)  # the request is no message to wake for
+
+    face.work(handle)
+    assert [type(message.body).__name__ for message in found] == ["CancelRequested", "dict"]
+    assert not is_claimable(face)
+    with face.session(history, list) as session:
+        assert session.inbox() == found[:1], "a session that is not of `work` has it"
+
+
 def test_a_message_goes_in_the_commit_that_answers_it(face: Face) -> None:
     start(face)
     face.store.send("w", {"pay": 1})

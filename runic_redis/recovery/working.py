@@ -160,8 +160,8 @@ def work(
     - It calls `Session.sleep`: the workflow is claimed again later.
     - It raises an exception: the events of earlier `record` calls stay. The workflow is claimed again after a pause,
       which doubles with each attempt. After `max_attempts` it is parked, with the error as the reason.
-    - Somebody has called `request_cancel`: the next `record` or `sleep` raises `WorkflowCancelled`. If the handler does
-      not catch it, the workflow is completed.
+    - Someone has called `request_cancel`: the next `record`, `inbox` or `sleep` raises `WorkflowCancelled`. If the
+      handler does not catch it, the workflow is completed.
     - Others append to the workflow: `record` raises `CursorConflict`. If the handler does not catch it, it is called
       again at once, with a session that has the new events.
     - The process dies: another worker claims the workflow once the lease has ended, after `ttl` seconds.

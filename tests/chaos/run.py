@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from runic_redis import AsyncRedisStore, RedisStore, replicated
-from tests.chaos import clock, cluster, failover, following, interrupts, lateness, network, server
+from tests.chaos import clock, cluster, failover, following, interrupts, lateness, living, network, server
 from tests.chaos.clients import Crew, Interrupted, read_back
 from tests.chaos.history import Verdict, judge
 from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
@@ -46,6 +46,11 @@ KINDS: Mapping[str, Kind] = {
     "consumers-reshards": following.consumers(cluster.reshards),
     "projections": following.projections(following.unsteady),
     "projections-failovers": following.projections(failover.failovers(replicated(1), 1)),
+    "claims": living.claims(following.unsteady),
+    "claims-load": living.claims_of_many,
+    "claims-failovers": living.claims(failover.failovers(replicated(1), 1)),
+    "claims-reshards": living.claims(cluster.reshards),
+    "messages": living.messages(following.unsteady),
 }
 
 
