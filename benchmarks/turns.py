@@ -100,11 +100,6 @@ def taking_steps(lab: Lab, *, fsync: bool) -> list[Side]:
     ]
 
 
-def running_jobs(lab: Lab, count: int) -> list[Side]:
-    """Enqueue jobs, and have a process complete them. The cost is that of a job."""
-    return [Side(one.name, lambda _, one=one: one.run_jobs(count)) for one in taking_part(lab, "run_jobs")]
-
-
 # Reading
 
 

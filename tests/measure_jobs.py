@@ -188,6 +188,7 @@ def kill_worker(name: str) -> list[str]:
         marks = Marks(server.url)
         one = started("worker", name, server.url)
         wait_for(marks, JOBS // 2)
+        time.sleep(random.uniform(0.0, 2 * JOB_S))
         one.kill()
         one.wait()
         in_hand = sum(marks.count("began").values()) - sum(marks.count("ended").values())
@@ -230,7 +231,8 @@ def _jobs(name: str, url: str) -> set[int]:
         messages = client.hgetall("dramatiq:jobs.msgs")
         return {dramatiq.Message.decode(messages[one]).args[0] for one in in_queue}
     with _ours(url) as store:
-        return {int(one.removeprefix("order-")) for one in store.list(queue="jobs", state="waiting")}
+        found = iter(lambda: store.claim("judge", 128, queues=["jobs"]), [])
+        return {int(lease.workflow_id.removeprefix("order-")) for leases in found for lease in leases}
 
 
 @app.command()
