@@ -208,9 +208,22 @@ def _stores(scale: Scale) -> list[Case]:
 
 
 def _steps() -> list[Case]:
+    durabilities = (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
+    workflows = 16
     return [
-        Case(f"step/{label}", f"one durable step, {told}", "µs a step", partial(turns.taking_steps, fsync=fsync))
-        for label, told, fsync in (("everysec", "fsync every second", False), ("fsync", "fsync each", True))
+        *(
+            Case(f"step/{label}", f"one durable step, {told}", "µs a step", partial(turns.taking_steps, fsync=fsync))
+            for label, told, fsync in durabilities
+        ),
+        *(
+            Case(
+                f"step/{label}/workflows/{workflows}",
+                f"one durable step of {workflows} workflows at the same time, {told}",
+                "µs a step",
+                partial(turns.taking_many_steps, workflows=workflows, fsync=fsync),
+            )
+            for label, told, fsync in durabilities
+        ),
     ]
 
 

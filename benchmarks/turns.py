@@ -100,6 +100,16 @@ def taking_steps(lab: Lab, *, fsync: bool) -> list[Side]:
     ]
 
 
+def taking_many_steps(lab: Lab, *, workflows: int, fsync: bool) -> list[Side]:
+    """Run workflows of durable steps at the same time. The cost is that of a step."""
+    lab = lab.synced() if fsync else lab
+    steps = lab.scale.calls(20)
+    return [
+        Side(one.name, lambda _, one=one: one.run_many_steps(one.new_key("steps"), steps, workflows))
+        for one in taking_part(lab, "run_many_steps")
+    ]
+
+
 # Reading
 
 
