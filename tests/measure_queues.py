@@ -1,18 +1,18 @@
 """The server's cost of queues: ``python -m tests.measure_queues``.
 
-It measures the scripts of queues by the server's clock and CPU, and their instructions if valgrind is installed. Then
-it measures the server while a thousand claims wait for work that does not come.
+It measures the scripts of queues by the server's clock and CPU, and counts their instructions with valgrind. Then it
+measures the server while a thousand claims wait for work that does not come.
 """
 
 import asyncio
-import contextlib
+import logging
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +34,13 @@ WAITING = 2_000
 FEW = 500
 ROUNDS = 7
 CALLS = 200
-WORKERS = 8
+# The calls under valgrind, where they are not thirty.
+INSTRUCTED = {"claim(10)": 12, "claim(100)": 4}
+# Claims that wait longer than they are measured.
+WAITERS = 1000
+WAIT_S = 600.0
+SETTLE_S = 3.0
+IDLE_S = 10.0
 
 
 def cpu_s(client: redis.Redis) -> float:
@@ -181,5 +187,85 @@ def instructions(directory: Path, work: Callable[[Works, int], Iterator[object]]
     return int(found[1])
 
 
+def count_instructions(console: Console) -> None:
+    """Print the instructions of the server for each call."""
+
+    def of_one(name: str) -> int:
+        work, few = WORKS[name][0], INSTRUCTED.get(name, 30)
+        with tempfile.TemporaryDirectory() as directory:
+            counts = [instructions(Path(directory) / str(calls), work, few, calls) for calls in (1, few - 1)]
+        return (counts[1] - counts[0]) // (few - 2)
+
+    table = Table("", "instructions", title=f"{FEW} workflows wait")
+    with ThreadPoolExecutor(2) as pool:
+        for name, count in zip(WORKS, pool.map(of_one, WORKS), strict=True):
+            table.add_row(name, f"{count:,}")
+    console.print(table)
+
+
+async def _wait(url: str, count: int) -> None:
+    async with AsyncRedisStore.from_url(url, namespace=NAMESPACE) as store:
+        print("waiting", flush=True)
+        claims = (store.claim(f"waiter-{number}", queues=[QUEUE], wait_s=WAIT_S) for number in range(count))
+        assert not any(await asyncio.gather(*claims))
+
+
+def idle(console: Console, processes: int) -> None:
+    """Print the server's CPU share while claims wait."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(valkey_program(), Path(directory)) as server,
+        server.client() as client,
+    ):
+        with RedisStore.from_url(server.url(), namespace=NAMESPACE) as store:
+            store.append("w", EVENT)
+        command = [sys.executable, "-m", "tests.measure_queues", "--waiters", str(WAITERS // processes)]
+        waiting = [
+            subprocess.Popen([*command, "--url", server.url()], stdout=subprocess.PIPE) for _ in range(processes)
+        ]
+        for one in waiting:
+            assert one.stdout is not None
+            one.stdout.readline()
+        time.sleep(SETTLE_S)
+        shares = []
+        for _ in range(3):
+            client.config_resetstat()
+            before_s, began_s = cpu_s(client), time.monotonic()
+            time.sleep(IDLE_S)
+            seconds = time.monotonic() - began_s
+            shares.append((cpu_s(client) - before_s) / seconds * 100)
+        calls = client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"] / seconds
+        connections = client.info("clients")["connected_clients"] - 1
+        for one in waiting:
+            one.kill()
+            one.communicate()
+    share = spread(shares)
+    console.print(
+        f"{WAITERS:,} claims wait in {processes} processes: {share.median:.2f} % of a core of the server "
+        f"({share.lowest:.2f} to {share.highest:.2f}), {calls:.1f} scripts a second, {connections} connections"
+    )
+
+
+def main(
+    parts: Annotated[list[str] | None, typer.Argument(help="scripts, instructions, idle; by default all.")] = None,
+    waiters: Annotated[int, typer.Option(hidden=True)] = 0,
+    url: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Measure what queues cost the server."""
+    logging.disable(logging.WARNING)
+    if waiters:
+        asyncio.run(_wait(url, waiters))
+        return
+    console = Console(width=110)
+    chosen = parts or ["scripts", "instructions", "idle"]
+    if "scripts" in chosen:
+        scripts(console)
+    if "instructions" in chosen:
+        count_instructions(console)
+    if "idle" in chosen:
+        for processes in (1, 8):
+            idle(console, processes)
+
+
 if __name__ == "__main__":
-    scripts(Console(width=110))
+    typer.run(main)
