@@ -21,6 +21,8 @@
 --                     the bucket's times, sorted set of its facts by the time when they were last written
 --           inbox     (with messages) stream of the messages that no commit has consumed
 --           expiring  (with a lifetime) sorted set of the partition's workflows that expire, by when
+--           labels    (with attributes) for each of them, two sorted sets of workflows by when they were created:
+--                     those with its new value, and those with the value before
 -- ARGV[1…]  for each commit:
 --           workflow_id
 --           commit_id
@@ -43,16 +45,19 @@
 --                      r  how many messages it consumes
 --                      t  '1': it ends the workflow's timer
 --                      u  '1': reject it if the workflow's inbox has a request to cancel
+--                      A  how many attributes it sets or removes, the parent among them
 --                      n  how many entries it has, if not one
 --           and for each entry, how many events it holds, its header, its payload; and for each fact, its hash, and
---           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox
+--           its value, or '' for a fact that must be stored already; and for each message, its ID in the inbox; and
+--           for each attribute, its field in the meta hash, 'a:<name>' or 'parent', and '=<value>', or '' to remove it
 -- Reply     array, for each commit: the ID of its last entry, a string; or the workflow's cursor after it, an
 --           integer, if it was stored before or has no events; or an error, as a string
 -- Errors    READONLY, of all;
 --           of a commit: CURSOR_CONFLICT <actual cursor>; LEASE_LOST <owner, percent-encoded>; FACT_MISSING <hash>;
 --           REFS_UNKNOWN, if the snapshot refers to facts that neither the workflow nor the commit refers to;
---           MESSAGE_GONE <id>; CANCEL_REQUESTED;
---           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue;
+--           MESSAGE_GONE <id>; CANCEL_REQUESTED; ALREADY_STARTED, if the parent comes late; TOO_MANY_ATTRIBUTES;
+--           WORKFLOW_COMPLETED; OTHER_KEY <place> <key>, if the workflow is in another queue, or its attribute had
+--           another value;
 --           DAMAGED <what>; COMMIT_UNSURE, on a retry, if it cannot be known whether the earlier try was stored;
 --           LOOK_AGAIN, on a retry, if the scans for other commits of this call have used up their bound;
 --           NEW_PARTITION; END_REACHED; and WRONGTYPE, in the words of Redis
@@ -128,7 +133,7 @@ while true do
     if not reply and expected and cursor ~= tonumber(expected) then
       reply = 'CURSOR_CONFLICT ' .. string.format('%.0f', cursor)
     end
-    if not reply and extras then reply = rare.extras_error(w, extras) end
+    if not reply and extras then reply = rare.extras_error(w, extras, cursor) end
     if not reply then
       reply = cursor
 --@include append_entries

@@ -1,6 +1,7 @@
 -- Append a group of commits, each to another workflow. All of them are stored, or none.
 --
--- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it
+-- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
+--           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
 -- ARGV[2…]  for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
 --           retry only.
@@ -9,8 +10,8 @@
 -- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
 --           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
---           MESSAGE_GONE, CANCEL_REQUESTED, COMMIT_UNSURE (in place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED
---           and WRONGTYPE;
+--           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, REFS_UNKNOWN, COMMIT_UNSURE (in
+--           place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
 --           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each
@@ -36,8 +37,12 @@ local function score_above(index, score)
 end
 
 -- Return the cursor or position of the highest ID that a stream ever had, 0 if there is no stream; or nil and an
--- error.
-local function highest(stream)
+-- error. `usual` is what it should be. Without an entry above it, only an empty stream has to be asked: XINFO also
+-- returns whole entries.
+local function highest(stream, usual)
+  local above = try('XRANGE', stream, rare.int(usual + 1) .. '-0', '+', 'COUNT', 1)
+  if above.err then return nil, above.err end
+  if not above[1] and call('XLEN', stream) > 0 then return usual end
   local about = try('XINFO', 'STREAM', stream)
   if about.err then
     if string.find(tostring(about.err), 'no such key', 1, true) then return 0 end
@@ -54,11 +59,11 @@ local function stream_error(commit)
   local w = commit.w
   local position = try('HGET', w.partition, 'position')
   if type(position) == 'table' then return position.err end
-  local top, failure = highest(w.events)
+  local top, failure = highest(w.events, commit.cursor)
   if not top or top > commit.cursor then return failure or 'DAMAGED cursor' end
   if not commit.feed_count then return nil end
-  top, failure = highest(commit.feed)
   if not string.find(position or '0', '^%d+$') or #(position or '') > 16 then return 'DAMAGED position' end
+  top, failure = highest(commit.feed, tonumber(position or 0))
   if not top or top > tonumber(position or 0) then return failure or 'DAMAGED position' end
 end
 
@@ -68,7 +73,7 @@ local function commit_error(commit)
   if not failure and commit.expected and commit.cursor ~= tonumber(commit.expected) then
     failure = 'CURSOR_CONFLICT ' .. string.format('%.0f', commit.cursor)
   end
-  failure = failure or commit.extras and rare.extras_error(commit.w, commit.extras)
+  failure = failure or commit.extras and rare.extras_error(commit.w, commit.extras, commit.cursor)
   return failure or commit.has_events and stream_error(commit) or nil
 end
 

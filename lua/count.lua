@@ -7,19 +7,21 @@
 -- KEYS[5]  feed       stream of the partition's commits; the index again, if the namespace has no feed
 -- KEYS[6]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[7]  leases     sorted set of the partition's leased workflows by the end of their leases
--- KEYS[8…] queue      with 'repair', sorted sets of the workflows of queues by when they are due
+-- KEYS[8…] queue      with 'repair' or 'states', sorted sets of the workflows of queues by when they are due
 -- ARGV[1]  'repair' to set the counts to the sizes of the sorted sets, and a position that is lost to that of the
 --          feed's last entry; 'states' to count by time too; or ''
 -- Reply    array: 1 if the partition was made, else 0; workflows counted, and in the index; parked counted, and in the
 --          sorted set; completed counted, and in the sorted set; how many are in queues, as these are counted; and
---          with 'states', how many leases run
--- Errors   none of its own
+--          with 'states', how many leases run; 1 if a lease was given later than now, else 0; the server's time (Unix
+--          milliseconds); and for each of the queues an array of how many workflows it has, how many of these are
+--          leased, and when the first one is due, or ''
+-- Errors   DAMAGED <what>
 
 --@include numbers
 --@include clock
 
 local partition, index, parked, completed, feed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local queues, leases = KEYS[6], KEYS[7]
+local queues, leases, first_queue = KEYS[6], KEYS[7], 8
 local mode = ARGV[1]
 
 local indexed, away = redis.call('ZCARD', index), redis.call('ZCARD', parked)
@@ -47,15 +49,44 @@ if mode == 'repair' then
     end
   end
 end
-local running, queued = 0, 0
+local running, queued, was_set_back, by_queue = 0, 0, 0, {}
+local _, ms = now()
+local sizes = {}
 local pairs_of_queues = redis.call('HGETALL', queues)
 for at = 1, #pairs_of_queues, 2 do
-  if pairs_of_queues[at] ~= 'leased at' then queued = queued + (as_count(pairs_of_queues[at + 1]) or 0) end
+  local name, size = pairs_of_queues[at], as_count(pairs_of_queues[at + 1]) or 0
+  if name == 'leased at' then
+    was_set_back = size > ms and 1 or 0
+  else
+    sizes[name], queued = size, queued + size
+  end
 end
+
+-- Return for some queues how many workflows each has, how many of these are leased, and when the first one is due; or
+-- an error.
+local function count_queues(first_queue)
+  local leased = redis.call('ZRANGEBYSCORE', leases, '(' .. int(ms), '+inf')
+  local found = {}
+  for place = first_queue, #KEYS do
+    local queue = KEYS[place]
+    local held = 0
+    local size, head = redis.call('ZCARD', queue), redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    if size ~= (sizes[string.sub(queue, #queues + 1)] or 0) then return nil, 'DAMAGED queue' end
+    for _, workflow in ipairs(leased) do
+      if redis.call('ZSCORE', queue, workflow) then held = held + 1 end
+    end
+    found[#found + 1] = {size, held, head[2] or ''}
+  end
+  return found
+end
+
 if mode == 'states' then
-  local _, ms = now()
   running = redis.call('ZCOUNT', leases, '(' .. int(ms), '+inf')
+  local problem
+  by_queue, problem = count_queues(first_queue)
+  if problem then return redis.error_reply(problem) end
 end
 return {
   counted[1] and 1 or 0, counted[2] or '0', indexed, counted[3] or '0', away, counted[4] or '0', done, queued, running,
+  was_set_back, ms, by_queue,
 }

@@ -18,6 +18,7 @@
 -- KEYS[15]  completed  sorted set of the partition's completed workflows by the time of that
 -- KEYS[16]  partition  hash of the partition: counts, position, and the replies to retries
 -- KEYS[17]  feed       stream of the partition's commits; the index again, if the namespace has no feed
+-- KEYS[18…] labels     sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   when the workflow to delete was created, or '' if it has no such time. A workflow that was created under
 --           this id at another time stays
@@ -29,7 +30,7 @@
 -- ARGV[6]   id of this call: an imported workflow has the time of creation that it had before
 -- ARGV[7]   '' on a first try
 -- Reply     integer: 1 if it was deleted, 0 if there was none to delete, 2 if `expires` has moved
--- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>; DAMAGED <what>
+-- Errors    LEASE_LOST <owner, percent-encoded>; OTHER_KEY <place> <key>, also for a further key; DAMAGED <what>
 
 --@include numbers
 --@include members
@@ -42,6 +43,7 @@
 --@include other_key
 --@include lease
 --@include feed
+--@include labels
 --@include sliding
 
 local events, meta_key, snapshot, log, commits, refs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -58,6 +60,12 @@ local own = {
 -- The partition's sorted sets in which it may stand, beside the index and its queue; and for those that are counted,
 -- the field of the partition's hash.
 local sets = {{leases}, {parked, 'parked'}, {completed, 'completed'}, {expiring}}
+local key = 18
+while true do
+  local set = unpack(KEYS, key, key)
+  if not set then break end
+  key, sets[#sets + 1] = key + 1, {set}
+end
 
 local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'expires', 'retried', 'sliding', 'touched')
 if retry ~= '' or meta[4] then
@@ -65,11 +73,25 @@ if retry ~= '' or meta[4] then
   if reply ~= nil then return as_reply(reply) end
 end
 
+-- Return the error that names a set in which the workflow stands by a label, and which is not among the keys; or
+-- nothing.
+local function labels_error()
+  local given = {}
+  for _, pair in ipairs(sets) do given[pair[1]] = true end
+  local fields = redis.call('HGETALL', meta_key)
+  for at = 1, #fields, 2 do
+    if fields[at] == 'parent' or string.sub(fields[at], 1, 2) == 'a:' then
+      local set = label_set(queues, fields[at], fields[at + 1])
+      if not given[set] then return other_key(#KEYS + 1, set) end
+    end
+  end
+end
+
 local function act()
   if (meta[1] or '') ~= created or (expires ~= '' and meta[3] ~= expires) then return 0 end
   local problem = queue_error(queues, queue, meta[2], 12)
     or meta[1] and lease_error(lease_of(by_lease, workflow, meta_key, leases, queues, queue, 12))
-  problem = problem or feed_error(feed, index, partition)
+  problem = problem or feed_error(feed, index, partition) or labels_error()
   if problem then return problem end
   local names = {}
   for place, pair in ipairs(own) do

@@ -24,6 +24,7 @@
 -- KEYS[22]  feed      stream of the partition's commits; the index again, if the namespace has no feed
 -- KEYS[23]  queues    hash of how many workflows each queue of the partition has
 -- KEYS[24]  parked    sorted set of the partition's parked workflows by the time of that
+-- KEYS[25…] labels    sorted sets of workflows by when they were created: with its attributes, and with its parent
 -- ARGV[1]   workflow id
 -- ARGV[2]   id of the import
 -- ARGV[3]   how many entries it has
@@ -66,6 +67,13 @@ redis.call('HLEN', queues)
 redis.call('ZCARD', parked)
 redis.call('ZCARD', expiring)
 redis.call('ZCARD', completed)
+local labels, key = {}, 25
+while true do
+  local set = unpack(KEYS, key, key)
+  if not set then break end
+  redis.call('ZCARD', set)
+  key, labels[#labels + 1] = key + 1, set
+end
 local problem, retried = partition_error(partition)
 problem = problem or feed_error(feed, index, partition)
 if problem then return redis.error_reply(problem) end
@@ -126,4 +134,5 @@ elseif due ~= '' then
   hint(queues, queue, due == 'inf' and '+inf' or due, ms)
 end
 if expires ~= '' then redis.call('ZADD', expiring, expires, workflow) end
+for _, set in ipairs(labels) do redis.call('ZADD', set, int(math.floor(tonumber(created) / 1000)), workflow) end
 return 1

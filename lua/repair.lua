@@ -13,7 +13,8 @@
 -- KEYS[11] queues    hash of how many workflows each queue of the partition has
 -- KEYS[12] inbox     stream of the messages that no commit has consumed
 -- KEYS[13] messages  hash of the ids of messages
--- KEYS[14…] queue    sorted sets of the workflows of queues by when they are due
+-- KEYS[14…] set      sorted sets of the workflows of queues by when they are due, and of those with attributes or
+--                    with parents by when they were created
 -- ARGV[1]  workflow id
 -- ARGV[2]  the verified cursor of the meta hash, '' if there was none
 -- ARGV[3]  the verified ID of the stream's last entry, '' if there was none
@@ -23,7 +24,7 @@
 --                                                    fields of the meta hash; '' removes one
 --          count.refs, count.ids, count.messages     '': count the references, the commit ids, or the message ids
 --          count.inbox                               '': count the messages, and the requests to cancel among them
---          index, leases, expiring, completed, parked, queue:<name>
+--          index, leases, expiring, completed, parked, queue:<name>, attribute:<name>=<value>, children:<parent>
 --                                                    the workflow's score there, '' to remove it
 --          refs                                      a score, a space, and the hash to give it to
 --          commits                                   a cursor, a space, and a commit id to add
@@ -40,7 +41,7 @@
 
 local meta_key, refs, events, commits, partition = KEYS[1], KEYS[2], KEYS[7], KEYS[8], KEYS[9]
 local index, leases, expiring, completed = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local parked, queues, inbox, messages, first_queue = KEYS[10], KEYS[11], KEYS[12], KEYS[13], 14
+local parked, queues, inbox, messages, first_further = KEYS[10], KEYS[11], KEYS[12], KEYS[13], 14
 local workflow, cursor, last_id, fence = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local meta = redis.call('HMGET', meta_key, 'cursor', 'fence')
@@ -57,10 +58,12 @@ local sets = {index = index, leases = leases, expiring = expiring, completed = c
 local counts = {
   index = {partition, 'workflows'}, completed = {partition, 'completed'}, parked = {partition, 'parked'},
 }
-for place = first_queue, #KEYS do
-  local queue = KEYS[place]
-  local name = string.sub(queue, #queues + 1)
-  sets['queue:' .. name], counts['queue:' .. name] = queue, {queues, name}
+for place = first_further, #KEYS do
+  local set = KEYS[place]
+  -- The name of the key in the partition.
+  local name = string.sub(set, #queues - 5)
+  local queue = string.match(name, '^queue:(.*)$')
+  sets[name], counts[name] = set, queue and {queues, queue}
 end
 for _, key in pairs(sets) do redis.call('ZCARD', key) end
 

@@ -13,7 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.aio import Sender, run, run_within
@@ -30,6 +30,7 @@ from runic_redis.operations import (
     claiming,
     collecting,
     consuming,
+    counting,
     facts,
     feed,
     feed_starts,
@@ -53,6 +54,7 @@ from runic_redis.operations import (
     workflows,
 )
 from runic_redis.operations.confirming import durably
+from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
@@ -60,6 +62,7 @@ from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
 from runic_redis.operations.waiting import wait_for_due
@@ -307,6 +310,8 @@ class AsyncRedisStore:
         ends_timer: bool = False,
         unless_cancelled: bool = False,
         expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -328,8 +333,10 @@ class AsyncRedisStore:
                 if queue is None
                 and due is None
                 and expires_in is None
+                and attributes is None
+                and parent is None
                 and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in),
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent),
             ),
             durability,
             "append",
@@ -813,12 +820,54 @@ class AsyncRedisStore:
         """
         await self._write(workflows.delete(self.context, [workflow_id], lease), durability, "delete", workflow_id)
 
-    def list(self, *, prefix: str = "", limit: int | None = None) -> AsyncIterator[str]:
-        """Return an iterator over the ids of all workflows, the last written first.
+    def list(
+        self,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        state: State | None = None,
+        queue: str | None = None,
+        due: datetime | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[str]:
+        """Return an iterator over the ids of workflows, all or those that pass the filters.
 
         See `RedisStore.list`.
         """
-        return self._read(listing.Listing(self.context, prefix=prefix, limit=limit), "list")
+        wanted = check_filters(
+            prefix=prefix, state=state, queue=queue, due=due, since=since, until=until, attributes=attributes
+        )
+        return self._read(listing.Listing(self.context, wanted, limit=limit), "list")
+
+    async def count(
+        self,
+        *,
+        prefix: str = "",
+        state: State | None = None,
+        queue: str | None = None,
+        due: datetime | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> int:
+        """Return how many workflows pass the filters, which are those of `list`.
+
+        See `RedisStore.count`.
+        """
+        wanted = check_filters(
+            prefix=prefix, state=state, queue=queue, due=due, since=since, until=until, attributes=attributes
+        )
+        return await self.run(counting.count_matching(self.context, wanted), "count")
+
+    def children(self, workflow_id: str) -> AsyncIterator[str]:
+        """Return an iterator over the ids of a workflow's children, the first created first.
+
+        See `RedisStore.children`.
+        """
+        wanted = Filters(parent=check_workflow_id(workflow_id))
+        return self._read(listing.Listing(self.context, wanted), "children", workflow_id)
 
     # The namespace as a whole
 

@@ -1,7 +1,7 @@
 """Checks of callers' arguments. Each returns the argument as the store uses it, or raises before anything is sent."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from math import inf
 from typing import Any
@@ -25,6 +25,9 @@ MAX_DATA_BYTES = 256 * 1024 * 1024
 DEFAULT_QUEUE = "default"
 MAX_QUEUE_BYTES = 128
 MAX_REASON_BYTES = 4096
+MAX_ATTRIBUTES = 16
+MAX_ATTRIBUTE_NAME_BYTES = 64
+MAX_ATTRIBUTE_BYTES = 256
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.@/+-]{1,100}")
@@ -129,14 +132,19 @@ def check_cursor(cursor: Any, name: str = "cursor") -> int:
 
 def check_since(since: Any) -> int:
     """Return an aware `datetime` in Unix milliseconds, rounded up: times of commits are whole milliseconds."""
-    if not isinstance(since, datetime):
-        raise InvalidType(f"since is a datetime, not {type(since).__name__}: {short_repr(since)}; nothing was sent.")
-    if since.utcoffset() is None:
+    return -(-check_time(since, "since") // 1000)
+
+
+def check_time(time: Any, name: str) -> int:
+    """Return an aware `datetime` in Unix microseconds."""
+    if not isinstance(time, datetime):
+        raise InvalidType(f"{name} is a datetime, not {type(time).__name__}: {short_repr(time)}; nothing was sent.")
+    if time.utcoffset() is None:
         raise InvalidArgument(
-            f"since is a datetime with a time zone, such as datetime.now(UTC), not {short_repr(since)}; nothing was "
+            f"{name} is a datetime with a time zone, such as datetime.now(UTC), not {short_repr(time)}; nothing was "
             "sent."
         )
-    return -((_EPOCH - since) // timedelta(milliseconds=1))
+    return (time - _EPOCH) // timedelta(microseconds=1)
 
 
 def is_cursor(text: bytes) -> bool:
@@ -221,6 +229,36 @@ def check_due(due: Any) -> str:
     if due == inf:
         return "inf"
     return f"+{round(check_seconds(due, 'due') * 1000)}"
+
+
+def check_attributes(attributes: Any, *, can_remove: bool = False) -> dict[str, str | None]:
+    """Return attributes: a dict of names to texts; with `can_remove`, also to None."""
+    if not isinstance(attributes, Mapping):
+        raise InvalidType(f"attributes is a dict, not {type(attributes).__name__}; nothing was sent.")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise InvalidArgument(
+            f"A workflow has at most {MAX_ATTRIBUTES} attributes, and these are {len(attributes)}; nothing was sent."
+        )
+    checked: dict[str, str | None] = {}
+    for name, value in attributes.items():
+        text = _plain_text(name, "The name of an attribute")
+        if not text.isidentifier() or len(text.encode()) > MAX_ATTRIBUTE_NAME_BYTES:
+            raise InvalidArgument(
+                f"The name of an attribute is an identifier of at most {MAX_ATTRIBUTE_NAME_BYTES} bytes, not "
+                f"{short_repr(text)}; nothing was sent."
+            )
+        checked[text] = None if value is None and can_remove else _attribute_value(text, value)
+    return checked
+
+
+def _attribute_value(name: str, value: Any) -> str:
+    text = _plain_text(value, f"The attribute {name}")
+    size = len(_utf8(text, f"The attribute {name}"))
+    if size > MAX_ATTRIBUTE_BYTES:
+        raise InvalidArgument(
+            f"An attribute is at most {MAX_ATTRIBUTE_BYTES} UTF-8 bytes, and {name} is {size}; nothing was sent."
+        )
+    return text
 
 
 def check_timer(name: Any) -> str:

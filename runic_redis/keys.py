@@ -40,6 +40,14 @@ class WorkflowKeys:
         """Return the key of a queue of its partition: unfinished workflows by when they are due."""
         return f"{self.queues[:-1]}:{name}"
 
+    def attribute(self, name: str, value: str) -> str:
+        """Return the key of the workflows of its partition that have an attribute, by when they were created."""
+        return f"{self.queues.removesuffix('queues')}attribute:{name}={value}"
+
+    def children(self, parent: str) -> str:
+        """Return the key of the workflows of its partition that have a parent, by when they were created."""
+        return f"{self.queues.removesuffix('queues')}children:{parent}"
+
 
 class ImportKeys(NamedTuple):
     """The keys in which an import gathers a workflow, before it has its own keys."""
@@ -99,6 +107,14 @@ class Keys:
     def queue(self, partition: int, name: str) -> str:
         """Return the key of one partition's unfinished workflows of a queue, by when they are due."""
         return f"{{{self.namespace}:{partition}}}:queue:{name}"
+
+    def attribute(self, partition: int, name: str, value: str) -> str:
+        """Return the key of one partition's workflows that have an attribute, by when they were created."""
+        return f"{{{self.namespace}:{partition}}}:attribute:{name}={value}"
+
+    def children(self, partition: int, parent: str) -> str:
+        """Return the key of one partition's workflows that have a parent, by when they were created."""
+        return f"{{{self.namespace}:{partition}}}:children:{parent}"
 
     def parked_workflows(self, partition: int) -> str:
         """Return the key of one partition's parked workflows, by the time of that."""

@@ -11,7 +11,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NoReturn, Self, TypeVar
 
-from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds
+from runic_redis.arguments import DEFAULT_QUEUE, check_deadline, check_seconds, check_workflow_id
 from runic_redis.codec import EncodedEvents, EncodedState
 from runic_redis.context import Context, find_url, make_context
 from runic_redis.drivers.connect import SYNC, Connected, connect_client, connect_url
@@ -27,6 +27,7 @@ from runic_redis.operations import (
     claiming,
     collecting,
     consuming,
+    counting,
     facts,
     feed,
     feed_starts,
@@ -50,6 +51,7 @@ from runic_redis.operations import (
     workflows,
 )
 from runic_redis.operations.confirming import durably
+from runic_redis.operations.filters import Filters, check_filters
 from runic_redis.operations.groups import Append
 from runic_redis.operations.leasing import Lease
 from runic_redis.operations.life import Life
@@ -57,6 +59,7 @@ from runic_redis.operations.messages import Message
 from runic_redis.operations.parking import Parked
 from runic_redis.operations.projections import SavedProjection
 from runic_redis.operations.records import Record
+from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.operations.timers import Timer
 from runic_redis.operations.waiting import wait_for_due
@@ -273,6 +276,8 @@ class RedisStore:
         ends_timer: bool = False,
         unless_cancelled: bool = False,
         expires_in: float | None = None,
+        attributes: Mapping[str, str | None] | None = None,
+        parent: str | None = None,
         durability: Durability | None = None,
     ) -> int:
         """Append events to a workflow as one commit.
@@ -301,6 +306,9 @@ class RedisStore:
             unless_cancelled: append only if there is no request to cancel in the workflow's inbox. `work` uses it.
             expires_in: have the workflow deleted so many seconds after this commit, as `expire` does. It replaces an
                 earlier lifetime. So a workflow that is created with it is at no moment without an end.
+            attributes: short texts by name, such as {"customer": "7"}, by which `list` and `count` find the workflow.
+                Each commit may set some, and None removes one. A workflow has at most 16, of 256 bytes each.
+            parent: the workflow that started this one, for `children`. Only the first commit of a workflow takes it.
             durability: how durable the commit must be before the call returns; None for the store's setting.
 
         Returns:
@@ -316,6 +324,8 @@ class RedisStore:
             MessageGone: a message to consume is not in the inbox; nothing was stored.
             WorkflowCancelled: `unless_cancelled` is given, and someone has requested to cancel the workflow; nothing
                 was stored.
+            InvalidArgument: `parent` is given, and the workflow has events; or it would have too many attributes;
+                nothing was stored.
             EncodeError: an event, or a value in one, has no encoding; nothing was sent.
         """
         return self._write(
@@ -333,8 +343,10 @@ class RedisStore:
                 if queue is None
                 and due is None
                 and expires_in is None
+                and attributes is None
+                and parent is None
                 and not (consumes or ends_timer or unless_cancelled)
-                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in),
+                else Life(queue, due, consumes, ends_timer, unless_cancelled, expires_in, attributes, parent),
             ),
             durability,
             "append",
@@ -1159,17 +1171,86 @@ class RedisStore:
         """
         self._write(workflows.delete(self.context, [workflow_id], lease), durability, "delete", workflow_id)
 
-    def list(self, *, prefix: str = "", limit: int | None = None) -> Iterator[str]:
-        """Return an iterator over the ids of all workflows, the last written first.
+    def list(
+        self,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        state: State | None = None,
+        queue: str | None = None,
+        due: datetime | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Iterator[str]:
+        """Return an iterator over the ids of workflows, all or those that pass the filters.
 
-        The iterator reads a page at a time. A workflow that is written to meanwhile moves to the front and may be
-        missed.
+        The iterator reads a page at a time, from indexes: it reads few workflows besides those that it returns. Only
+        open workflows have no index: to find them, it reads all workflows. A workflow that is written to meanwhile may
+        move in the order, and be missed. Expired workflows are not listed.
+
+        The last written comes first, with these exceptions, in this order: with `attributes`, the last created comes
+        first; with the state "leased", "waiting", or a queue, or `due`, the one that is due first; with the state
+        "parked" or "completed", the one that got there last.
 
         Args:
             prefix: only ids that start with this.
             limit: the largest number of ids.
+            state: only workflows in this state: "completed"; "parked"; "leased", with a lease that has not ended;
+                "waiting" in a queue, due or not; or "open", never put in a queue.
+            queue: only workflows that are in this queue, waiting or leased. With the state "parked" or "completed":
+                those that were in it.
+            due: only workflows that are due in a queue until then, an aware datetime. A leased one is due when its
+                lease ends.
+            since: only workflows that were last written then or later, by the server's clock.
+            until: only workflows that were last written then or earlier.
+            attributes: only workflows that have all of these attributes.
         """
-        return self._read(listing.Listing(self.context, prefix=prefix, limit=limit), "list")
+        wanted = check_filters(
+            prefix=prefix, state=state, queue=queue, due=due, since=since, until=until, attributes=attributes
+        )
+        return self._read(listing.Listing(self.context, wanted, limit=limit), "list")
+
+    def count(
+        self,
+        *,
+        prefix: str = "",
+        state: State | None = None,
+        queue: str | None = None,
+        due: datetime | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> int:
+        """Return how many workflows pass the filters, which are those of `list`.
+
+        A count by state, by queue, by both, by the time of the last write, or by one attribute reads no ids. Any other
+        combination reads the ids that `list` would read. Workflows that have expired are deleted before.
+
+        Args:
+            prefix: as for `list`, and so are the others.
+            state: as above.
+            queue: as above.
+            due: as above.
+            since: as above.
+            until: as above.
+            attributes: as above.
+
+        Raises:
+            DecodeError: a partition has lost an index; `runic-redis verify --repair` restores it.
+        """
+        wanted = check_filters(
+            prefix=prefix, state=state, queue=queue, due=due, since=since, until=until, attributes=attributes
+        )
+        return self.run(counting.count_matching(self.context, wanted), "count")
+
+    def children(self, workflow_id: str) -> Iterator[str]:
+        """Return an iterator over the ids of a workflow's children, the first created first.
+
+        They were started by `append` with `parent`. There need not be a workflow with the id.
+        """
+        wanted = Filters(parent=check_workflow_id(workflow_id))
+        return self._read(listing.Listing(self.context, wanted), "children", workflow_id)
 
     # The namespace as a whole
 
@@ -1231,7 +1312,7 @@ class RedisStore:
         Returns:
             Bytes for each of ``events``, ``meta``, ``snapshot``, ``log``, ``commits``, ``refs``, ``inbox``,
             ``messages``, ``index``, ``leases``, ``queues``, ``parked``, ``expiring``, ``completed``, ``partition``,
-            ``feed``, ``queue``, ``subscriptions``, ``facts`` and ``config``.
+            ``feed``, ``queue``, ``labels``, ``subscriptions``, ``facts`` and ``config``.
         """
         return self.run(namespace.memory_usage(self.context), "memory_usage")
 

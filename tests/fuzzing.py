@@ -19,6 +19,7 @@ from runic_redis.events import default_registry
 from runic_redis.keys import Keys
 from runic_redis.operations import (
     appending,
+    counting,
     facts,
     leasing,
     lifetimes,
@@ -410,7 +411,7 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "describe": lambda context, source: run(describing.describe(context, ["w", "v"]), source),
     "recent commits": lambda context, source: run(describing.recent_commits(context, "w", 9), source),
     "count events": lambda context, source: run(describing.count_events(context, ["w", "v"]), source),
-    "count states": lambda context, source: run(describing.count_states(context), source),
+    "count states": lambda context, source: run(counting.count_states(context), source),
     "watch": _watch,
     "verify": lambda context, source: _verify(context, source, ["w", "v"]),
     "verify and repair": lambda context, source: _verify(context, source, ["w"], repair=True),

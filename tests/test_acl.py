@@ -15,10 +15,11 @@ import redis
 from redis.crc import key_slot
 
 from runic_redis import AsyncRedisStore, ConfigurationError, RedisStore, StoreError, StoreUnavailable, replicated
-from runic_redis.admin.describing import count_states, describe_one
+from runic_redis.admin.describing import describe_one
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
 from runic_redis.keys import Keys
+from runic_redis.operations.counting import count_states
 from runic_redis.operations.facts import count_facts
 from runic_redis.operations.namespace import memory_of
 from runic_redis.protocol.scripts import load_script, scripts_directory

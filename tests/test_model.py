@@ -1,7 +1,9 @@
 """The store against a plain model in memory: after any operations in any order, both agree."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from runic_redis import (
+    CancelRequested,
     CursorConflict,
     EventsTrimmed,
     Fact,
@@ -18,17 +21,25 @@ from runic_redis import (
     Lease,
     LeaseHeld,
     LeaseLost,
+    Message,
+    MessageGone,
     Positions,
     RedisStore,
     SnapshotConflict,
     SnapshotNotFound,
+    WorkflowCancelled,
+    WorkflowCompleted,
     WorkflowNotFound,
 )
 from runic_redis.testing.examples import OrderPlaced
+from tests.clocks import Clock, shifted
 
 IDS = st.sampled_from(["a", "b", "c"])
 # How a snapshot refers to facts: not at all, by its data, or by `refs`.
 NAMED = st.none() | st.just("data") | st.lists(st.integers(0, 4), max_size=3)
+# In seconds: no sum of steps comes near a lifetime, or to the days of the feed.
+LIFETIMES = st.sampled_from([10_000, 20_000, 50_000])
+STEPS = st.sampled_from([3_300, 6_600, 13_200])
 SIZES = st.integers(0, 6) | st.just(40)
 _names = itertools.count()
 
@@ -49,6 +60,17 @@ class Workflow:
         # The facts by the last cursor that refers to them, and those that the snapshot refers to.
         self.refs: dict[str, int] = {}
         self.named: set[str] = set()
+        # When it ends, in the model's time; and how long it lives from each write on, if its lifetime slides.
+        self.ends: int | None = None
+        self.sliding: int | None = None
+        # The messages that no commit has consumed, and some that one has; the ids in the inbox by message id.
+        self.inbox: list[Message] = []
+        self.consumed: list[Message] = []
+        self.message_ids: dict[str, str] = {}
+
+    @property
+    def is_cancelled(self) -> bool:
+        return any(isinstance(message.body, CancelRequested) for message in self.inbox)
 
     @property
     def events(self) -> list[Any]:
@@ -74,11 +96,15 @@ class StoreMachine(RuleBasedStateMachine):
     """Every operation, on a few workflows, by one of two clients."""
 
     open_store: Callable[[str], RedisStore]
+    # Sets the clocks of the server and of all clients forward.
+    step_clocks: Callable[[int], None]
 
     def __init__(self) -> None:
         super().__init__()
         namespace = f"model-{next(_names)}"
         self.clients = [type(self).open_store(namespace) for _ in range(2)]
+        # The model's time, in seconds.
+        self.now = 0
         self.workflows: dict[str, Workflow] = {}
         self.order: list[str] = []
         self.numbers = itertools.count(1)
@@ -98,7 +124,10 @@ class StoreMachine(RuleBasedStateMachine):
         if workflow_id in self.order:
             self.order.remove(workflow_id)
         self.order.insert(0, workflow_id)
-        return self.workflows.setdefault(workflow_id, Workflow())
+        workflow = self.workflows.setdefault(workflow_id, Workflow())
+        if workflow.sliding is not None and workflow.ends is not None:
+            workflow.ends = max(workflow.ends, self.now + workflow.sliding)
+        return workflow
 
     def fed(self, workflow_id: str, events: list[Any], *, deleted: bool = False) -> None:
         """Record a change in the model of the feed, after it was made in that of the workflow."""
@@ -233,10 +262,10 @@ class StoreMachine(RuleBasedStateMachine):
         held = workflow.lease if workflow else None
         if held is not None and held.owner != owner:
             with pytest.raises(LeaseHeld) as caught:
-                self.clients[client].acquire(workflow_id, owner, 1000)
+                self.clients[client].acquire(workflow_id, owner, 10**9)
             assert caught.value.owner == held.owner
             return
-        self.take(workflow_id, self.clients[client].acquire(workflow_id, owner, 1000))
+        self.take(workflow_id, self.clients[client].acquire(workflow_id, owner, 10**9))
 
     def take(self, workflow_id: str, lease: Lease) -> None:
         """Record a new lease in the model."""
@@ -258,7 +287,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(limit=st.integers(0, 3))
     def claim(self, limit: int) -> None:
         free = {one for one, workflow in self.workflows.items() if workflow.unfinished and workflow.lease is None}
-        claimed = self.clients[0].claim("r", limit, ttl=1000)
+        claimed = self.clients[0].claim("r", limit, ttl=10**9)
         assert len(claimed) == min(limit, len(free))
         assert {lease.workflow_id for lease in claimed} <= free
         for lease in claimed:
@@ -273,6 +302,55 @@ class StoreMachine(RuleBasedStateMachine):
             return
         self.clients[0].complete(workflow_id, lease=workflow.lease if by_lease else None)
         workflow.completed, workflow.unfinished = True, False
+
+    @rule(workflow_id=IDS, after=LIFETIMES, sliding=st.booleans())
+    def expire(self, workflow_id: str, after: int, sliding: bool) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None:
+            with pytest.raises(WorkflowNotFound):
+                self.clients[0].expire(workflow_id, after, sliding=sliding)
+            return
+        self.clients[0].expire(workflow_id, after, sliding=sliding)
+        workflow.ends, workflow.sliding = self.now + after, after if sliding else None
+
+    @rule(workflow_id=IDS, size=st.integers(0, 1))
+    def slide(self, workflow_id: str, size: int) -> None:
+        """Write, or not, in a lifetime that slides. The other rules rarely come in this order."""
+        self.expire(workflow_id, 10_000, sliding=True)
+        self.wait(6_600)
+        if workflow_id in self.workflows:
+            self.save(workflow_id, size)
+        self.wait(6_600)
+
+    @rule(workflow_id=IDS, expires_in=LIFETIMES, client=st.integers(0, 1))
+    def append_with_a_lifetime(self, workflow_id: str, expires_in: int, client: int) -> None:
+        events = [OrderPlaced("lifetime", next(self.numbers))]
+        cursor = self.cursor_of(workflow_id)
+        assert self.clients[client].append(workflow_id, events, expires_in=expires_in) == cursor + 1
+        workflow = self.touched(workflow_id)
+        workflow.commits.append(events)
+        self.fed(workflow_id, events)
+        workflow.ends, workflow.sliding = self.now + expires_in, None
+
+    @rule(workflow_id=IDS)
+    def persist(self, workflow_id: str) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None:
+            with pytest.raises(WorkflowNotFound):
+                self.clients[1].persist(workflow_id)
+            return
+        self.clients[1].persist(workflow_id)
+        workflow.ends = workflow.sliding = None
+
+    @rule(seconds=STEPS)
+    def wait(self, seconds: int) -> None:
+        """Let time pass on all clocks, and meet the workflows that are over."""
+        type(self).step_clocks(seconds)
+        self.now += seconds
+        over = [name for name, one in self.workflows.items() if one.ends is not None and one.ends <= self.now]
+        for workflow_id in over:
+            assert not self.clients[0].exists(workflow_id)
+            self.forget(workflow_id)
 
     @rule(workflow_id=IDS, size=st.integers(0, 2))
     def append_by_the_lease(self, workflow_id: str, size: int) -> None:
@@ -292,6 +370,61 @@ class StoreMachine(RuleBasedStateMachine):
             self.clients[1].append(lease.workflow_id, [{"stale": True}], lease=lease)
         with pytest.raises(LeaseLost):
             self.clients[1].renew(lease)
+
+    @rule(
+        workflow_id=IDS,
+        message_id=st.sampled_from([None, None, "x", "y"]),
+        keep=st.booleans(),
+        cancel=st.booleans(),
+        client=st.integers(0, 1),
+    )
+    def send(self, workflow_id: str, message_id: str | None, keep: bool, cancel: bool, client: int) -> None:
+        workflow = self.workflows.get(workflow_id)
+        body = CancelRequested(f"{next(self.numbers)}") if cancel else OrderPlaced("message", next(self.numbers))
+        send = partial(
+            self.clients[client].send, workflow_id, body, message_id=message_id, missing="keep" if keep else "raise"
+        )
+        if workflow is not None and message_id in workflow.message_ids:
+            assert send() == workflow.message_ids[message_id]
+        elif workflow is None and not keep:
+            with pytest.raises(WorkflowNotFound):
+                send()
+        elif workflow is not None and workflow.completed:
+            with pytest.raises(WorkflowCompleted):
+                send()
+        else:
+            sent = send()
+            workflow = self.created(workflow_id)
+            stored = self.clients[client].inbox(workflow_id)[-1]
+            assert (stored.id, stored.message_id, stored.body) == (sent, message_id, body)
+            assert all(stored.id != one.id for one in workflow.inbox + workflow.consumed)
+            workflow.inbox.append(stored)
+            if message_id is not None:
+                workflow.message_ids[message_id] = sent
+
+    @rule(workflow_id=IDS, data=st.data(), unless_cancelled=st.booleans(), client=st.integers(0, 1))
+    def consume(self, workflow_id: str, data: st.DataObject, unless_cancelled: bool, client: int) -> None:
+        workflow = self.workflows.get(workflow_id)
+        if workflow is None or not workflow.inbox + workflow.consumed:
+            return
+        some = data.draw(st.lists(st.sampled_from(workflow.inbox + workflow.consumed), max_size=4))
+        event = OrderPlaced("answer", next(self.numbers))
+        append = partial(
+            self.clients[client].append, workflow_id, [event], consumes=some, unless_cancelled=unless_cancelled
+        )
+        if unless_cancelled and workflow.is_cancelled:
+            with pytest.raises(WorkflowCancelled):
+                append()
+        elif gone := [message.id for message in some if message in workflow.consumed]:
+            with pytest.raises(MessageGone) as caught:
+                append()
+            assert caught.value.id == gone[0]
+        else:
+            assert append() == workflow.cursor + 1
+            self.touched(workflow_id).commits.append([event])
+            self.fed(workflow_id, [event])
+            workflow.inbox = [message for message in workflow.inbox if message not in some]
+            workflow.consumed = (workflow.consumed + list(dict.fromkeys(some)))[-3:]
 
     @rule(workflow_id=IDS, share=st.floats(0, 1.2), data=st.binary(max_size=5), named=NAMED, client=st.integers(0, 1))
     def save_snapshot(
@@ -343,6 +476,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(workflow_id=IDS, client=st.integers(0, 1))
     def delete(self, workflow_id: str, client: int) -> None:
         self.clients[client].delete(workflow_id)
+        self.forget(workflow_id)
+
+    def forget(self, workflow_id: str) -> None:
+        """Record in the model that a workflow was deleted, or has ended."""
         workflow = self.workflows.pop(workflow_id, None)
         if workflow is not None:
             self.order.remove(workflow_id)
@@ -427,6 +564,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert store.cursor(workflow_id) == self.cursor_of(workflow_id)
             if workflow is None:
                 continue
+            assert store.inbox(workflow_id) == workflow.inbox
             if workflow.commits:
                 left = list(store.stream(workflow_id, after=workflow.trimmed))
                 assert left == workflow.events[workflow.trimmed :]
@@ -451,11 +589,25 @@ class StoreMachine(RuleBasedStateMachine):
         assert list(self.clients[0].list()) == self.order
 
 
-def check(open_store: Callable[[str], RedisStore], examples: int) -> None:
+def check(url: str, clock: Clock, examples: int) -> None:
+    passed = 0
+
+    def open_store(namespace: str) -> RedisStore:
+        here = f"memory://{namespace}" if url.startswith("memory:") else url
+        store = RedisStore.from_url(here, namespace=namespace, partitions=2, feed=True)
+        store.context.clock = lambda: time.time() + passed
+        return store
+
+    def step_clocks(seconds: int) -> None:
+        nonlocal passed
+        passed += seconds
+        clock.step(seconds)
+
     class Machine(StoreMachine):
         pass
 
     Machine.open_store = staticmethod(open_store)  # type: ignore[method-assign]
+    Machine.step_clocks = staticmethod(step_clocks)  # type: ignore[method-assign]
     run_state_machine_as_test(
         Machine,
         settings=settings(
@@ -465,13 +617,10 @@ def check(open_store: Callable[[str], RedisStore], examples: int) -> None:
 
 
 def test_the_store_agrees_with_its_model_on_fakeredis(few_buckets: None) -> None:
-    check(
-        lambda namespace: RedisStore.from_url(f"memory://{namespace}", namespace=namespace, partitions=2, feed=True),
-        examples=20,
-    )
+    with shifted("memory://model") as clock:
+        check("memory://model", clock, examples=20)
 
 
 def test_the_store_agrees_with_its_model_on_valkey(valkey: Any, few_buckets: None) -> None:
-    check(
-        lambda namespace: RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True), examples=50
-    )
+    with shifted(valkey) as clock:
+        check(clock.url, clock, examples=50)

@@ -240,3 +240,32 @@ def test_what_is_written_while_a_namespace_is_deleted_damages_no_partition(
         assert {f"after-{number}" for number in range(9)} <= set(other.list())
         assert [one for one in verify(other).findings if one.kind == "key"] == []
         store.delete_namespace()
+
+
+def test_a_namespace_is_deleted_with_a_queue_that_appears_meanwhile(
+    valkey: RunningServer, namespace: str, few_buckets: None
+) -> None:
+    with (
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as store,
+        RedisStore.from_url(valkey.url(), namespace=namespace, partitions=2, feed=True) as other,
+        valkey.client() as client,
+    ):
+        for number in range(5):
+            store.append(f"w-{number}", numbered(1), queue="default")
+            store.append(f"v-{number}", numbered(1), queue="orders", due=3600)
+        assert {"queue", "queues"} <= {kind for kind, size in store.memory_usage().items() if size}
+        operation, replies, calls = delete_namespace(store.context), None, 0
+        try:
+            while True:
+                effect = operation.send(replies)
+                assert isinstance(effect, Batch)
+                if any(command.script and command.script.name == "delete_partition" for command in effect.commands):
+                    if calls < 3:
+                        other.append(f"x-{calls}", numbered(1), queue=f"queue-{calls}")
+                    calls += 1
+                replies = store._sender.ask(effect)
+        except StopIteration:
+            pass
+        assert calls > 1, "no call was rejected because it did not name a queue"
+        kinds = {key.decode().partition("}:")[2].partition(":")[0] for key in client.keys(f"{{{namespace}[:}}]*")}
+        assert kinds <= {"events", "meta"}, "only what was written during the deletion is left"

@@ -92,18 +92,18 @@ def test_a_workflow_is_described(page: Page, shop: RedisStore) -> None:
     assert (one["workflow_id"], one["cursor"], one["snapshot_cursor"], one["snapshot_bytes"]) == (ODD, 10, 7, 100)
     assert (one["state"], one["lease_owner"]) == ("leased", "the worker")
     assert sum(page.get("memory", id=ODD).values()) > 100
-    assert page.get("summary")["leased"] >= 1
+    assert page.get("summary")["states"]["leased"] >= 1
 
 
 def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisStore) -> None:
-    before = page.get("summary")
-    states = {"open": range(5), "leased": range(5, 9), "unfinished": range(9, 14), "completed": range(14, 18)}
+    before = page.get("summary")["states"]
+    states = {"open": range(5), "leased": range(5, 9), "waiting": range(9, 14), "completed": range(14, 18)}
     for n in range(18):
         shop.append(f"filtered-{n:02}", [{"n": n}])
     for n in states["leased"]:
         shop.acquire(f"filtered-{n:02}", "worker", ttl=600)
-    for n in states["unfinished"]:
-        shop.acquire(f"filtered-{n:02}", "worker", ttl=0.001)
+    for n in states["waiting"]:
+        shop.release(shop.acquire(f"filtered-{n:02}", "worker"))
     for n in states["completed"]:
         shop.complete(f"filtered-{n:02}")
     for state, numbers in states.items():
@@ -116,8 +116,8 @@ def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisSt
             seen += [one["workflow_id"] for one in found["workflows"]]
             place = {"before": found["next"]} if found["next"] else None
         assert sorted(seen) == [f"filtered-{n:02}" for n in numbers], state
-    after = page.get("summary")
-    assert (after["leased"] - before["leased"], after["unfinished"] - before["unfinished"]) == (4, 5)
+    after = page.get("summary")["states"]
+    assert (after["leased"] - before["leased"], after["waiting"] - before["waiting"]) == (4, 5)
     since = page.get("workflow", id="filtered-15")["written"]
     recent = page.get("workflows", containing="filtered-", since=since, limit=3)
     assert [one["workflow_id"] for one in recent["workflows"]] == ["filtered-17", "filtered-16", "filtered-15"]
@@ -127,6 +127,29 @@ def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisSt
         len(page.get("workflows", state="leased", containing="filtered-0", since="2026-01-01T00:00:00Z")["workflows"])
         == 4
     )
+
+
+def test_workflows_are_filtered_by_queue(page: Page, shop: RedisStore) -> None:
+    for n in range(7):
+        queue, labels = f"ui-{n % 2}", {"customer": "7"}
+        shop.append(f"queued-{n}", [{"n": n}], queue=queue, due=60 - n, attributes=labels, parent="queued-0")
+    shop.park("queued-1", "the card was declined")
+    seen: list[str] = []
+    place: dict[str, Any] = {}
+    while place is not None:
+        found = page.get("workflows", queue="ui-0", limit=3, **place)
+        seen += [one["workflow_id"] for one in found["workflows"]]
+        place = {"before": found["next"]} if found["next"] else None
+    assert seen == ["queued-6", "queued-4", "queued-2", "queued-0"], "the one that is due first comes first"
+    (parked,) = page.get("workflows", queue="ui-1", state="parked")["workflows"]
+    assert (parked["workflow_id"], parked["parked_reason"]) == ("queued-1", "the card was declined")
+    one = page.get("workflow", id="queued-2")
+    assert (one["queue"], one["attributes"], one["parent"]) == ("ui-0", {"customer": "7"}, "queued-0")
+    assert one["due"] is not None
+    assert {"ui-0", "ui-1"} <= set(page.get("summary")["queues"])
+    numbers = _numbers(page.ask("metrics"))
+    assert (numbers["runic_redis_queue_waiting ui-0"], numbers["runic_redis_queue_leased ui-0"]) == (4, 0)
+    assert numbers["runic_redis_queue_overdue_seconds ui-0"] == 0
 
 
 def test_events_are_filtered_by_type_text_and_time(page: Page, shop: RedisStore) -> None:
@@ -324,7 +347,7 @@ def test_errors_name_the_wrong_argument(page: Page, shop: RedisStore) -> None:
         ("workflows?before=x", 400, "before is the 'next'"),
         ("workflows?before=1:x:y", 400, "before is the 'next'"),
         ("workflows?before=nan:1:y", 400, "before is the 'next'"),
-        ("workflows?state=asleep", 400, "state is one of open, leased, unfinished, completed"),
+        ("workflows?state=asleep", 400, "state is one of open, waiting, leased, parked, completed"),
         ("workflows?since=yesterday", 400, "since is a time with its zone"),
         ("events?id=few&until=2026-01-31T14:05:00", 400, "until is a time with its zone"),
     ]:
@@ -489,7 +512,8 @@ def test_prometheus_can_read_the_numbers(page: Page, shop: RedisStore) -> None:
     assert after["runic_redis_up"] == 1
     assert after["runic_redis_workflows"] == page.get("summary")["workflows"]
     summary = page.get("summary")
-    assert after["runic_redis_workflows_unfinished"] == summary["leased"] + summary["unfinished"]
+    for state, number in summary["states"].items():
+        assert after[f"runic_redis_workflows_by_state {state}"] == number
     assert after["runic_redis_facts"] >= 1
     assert 0 < after["runic_redis_question_seconds"] < 60
     assert after["runic_redis_writes_seen_total"] >= before["runic_redis_writes_seen_total"] + 1
@@ -742,7 +766,11 @@ def _cursors(found: Any) -> list[int]:
 def _numbers(answer: Answer) -> dict[str, float]:
     assert answer.status == 200
     families = text_string_to_metric_families(answer.body.decode())
-    return {sample.name: sample.value for family in families for sample in family.samples}
+    samples = [sample for family in families for sample in family.samples]
+    kinds = ("state", "queue")
+    return {
+        " ".join((one.name, *(one.labels[kind] for kind in kinds if kind in one.labels))): one.value for one in samples
+    }
 
 
 class _listening:  # noqa: N801 - used like a function

@@ -4,6 +4,7 @@ Each part leaves the data that the next one needs. Tests use it for rules that h
 results only as far as needed to see that every step ran.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 from runic_redis import Append, Commit, Fact, RedisStore, async_projection, projection
@@ -44,7 +45,7 @@ METHODS = {
     ),
     *("memory_usage", "put_fact", "release", "renew", "save", "save_fact", "save_facts", "save_snapshot", "stream"),
     *("read_many", "stream_records", "tail", "tail_many", "trim"),
-    *("inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
+    *("children", "count", "inbox", "park", "request_cancel", "send", "sleep", "timer", "unpark"),
 }
 _EVENTS = [{"n": 1}, {"n": 2}]
 
@@ -53,7 +54,9 @@ def writes(store: Any, workflow_id: str) -> None:
     """Call everything that adds or changes data."""
     short, ending = f"{workflow_id} gone", f"{workflow_id} ending"
     lease = store.acquire(workflow_id, "worker-1")
-    cursor = store.append(workflow_id, _EVENTS, expected_cursor=0, commit_id="c", metadata={"by": "us"}, lease=lease)
+    labels: dict[str, Any] = {"attributes": {"customer": "7", "country": "se"}, "parent": "a parent"}
+    given: dict[str, Any] = {"expected_cursor": 0, "commit_id": "c", "metadata": {"by": "us"}, "lease": lease}
+    cursor = store.append(workflow_id, _EVENTS, **given, **labels)
     assert cursor == store.append(workflow_id, _EVENTS, commit_id="c") == 2
     assert store.append(workflow_id, [{"value": Fact("in an event")}], snapshot=b"state") == 3
     store.renew(lease)
@@ -66,6 +69,8 @@ def writes(store: Any, workflow_id: str) -> None:
     store.save_fact(b"a", "by itself")
     store.save_facts({b"b": "with others", b"c": "with others"})
     store.put_fact("by its content")
+    for number in range(8):
+        store.append(f"{workflow_id} child {number}", _EVENTS, queue="children", parent=workflow_id)
     assert store.append_many([(short, _EVENTS), (ending, _EVENTS[:1])]) == [2, 1]
     assert store.append_all([Append(ending, _EVENTS[1:], expected_cursor=1)]) == [2]
     store.sleep(store.acquire(ending, "worker-3"), 3600, "later")
@@ -144,8 +149,17 @@ def reads(store: Any, workflow_id: str) -> None:
 def lists(store: Any, workflow_id: str) -> None:
     """List workflows and subscriptions, and read the feed. A listing skips an expired workflow."""
     wait_until(lambda: not store.exists(f"{workflow_id} gone"), "the workflow to expire")
-    assert set(store.list()) == {workflow_id, f"{workflow_id} ending"}
-    assert list(store.list(prefix=f"{workflow_id} ", limit=1)) == [f"{workflow_id} ending"]
+    ids = {workflow_id, f"{workflow_id} ending", *(f"{workflow_id} child {number}" for number in range(8))}
+    assert set(store.list()) == ids
+    # With a limit, the first pages are short. These are on the next ones.
+    assert list(store.list(prefix=f"{workflow_id} child 0", limit=1)) == [f"{workflow_id} child 0"]
+    assert list(store.list(queue="children", prefix=f"{workflow_id} child 7", limit=1)) == [f"{workflow_id} child 7"]
+    assert len(list(store.children(workflow_id))) == 8
+    assert store.count(state="waiting", queue="children") == 8
+    assert list(store.list(state="completed", attributes={"customer": "7"})) == [workflow_id]
+    assert store.count(attributes={"customer": "7", "country": "se"}) == store.count(attributes={"customer": "7"}) == 1
+    assert store.count(since=datetime(2020, 1, 1, tzinfo=UTC)) == len(list(store.list())) == len(ids)
+    assert list(store.list(state="waiting", since=datetime(2020, 1, 1, tzinfo=UTC), limit=1))
     read = [(commit.workflow_id, commit.cursor) for commit in store.feed(wait_s=0)]
     assert [cursor for name, cursor in read if name == workflow_id] == [0, 2, 3]
     assert list(store.feed(start="now", wait_s=0.01)) == []

@@ -29,6 +29,8 @@ local function make_rare_functions(now_us, now_ms)
   local micros, ms = tonumber(now_us), tonumber(now_ms)
 --@include append_workflow
 --@include append_retries
+--@include labels
+--@include append_labels
 --@include append_extras
 
   return {

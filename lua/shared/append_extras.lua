@@ -1,4 +1,5 @@
--- Include `append_workflow`, `queue`, `other_key`, `lease`, `facts`, `snapshot_facts` and `sliding` before this part.
+-- Include `append_workflow`, `append_labels`, `queue`, `other_key`, `lease`, `facts`, `snapshot_facts` and `sliding`
+-- before this part.
 
 -- Return what a commit has besides its entries. `at` is the place of its first fact, and `key` that of its first
 -- further key; `first_key` is the place of the first key of all.
@@ -14,14 +15,16 @@ local function extras_of(w, at, key, first_key, given, time_us)
   local messages = tonumber(given.r or 0)
   local expiring_at = inbox_at + (given.r and 1 or 0)
   local inbox, expiring = unpack(KEYS, inbox_at, inbox_at), unpack(KEYS, expiring_at, expiring_at)
+  local labels_at, label_key = at + 2 * count + messages, expiring_at + (given.x and 1 or 0)
+  local labels = labels_of(given.A, label_key, labels_at, first_key)
   return {
     lease = lease_of(given.l, w.id, w.meta, leases, queues, queue, place),
     queues = queues, queue = queue, queue_at = place, target = given.q and target, due = given.q,
     snapshot = given.s and snapshot, data = given.s, packed = given.k, refs = refs, facts = count, ahead = given.a,
-    time_us = tonumber(time_us), first_fact = at, next_at = at + 2 * count + messages,
+    time_us = tonumber(time_us), first_fact = at, labels = labels,
     inbox = given.r and inbox, messages = messages, first_message = at + 2 * count,
-    unless_cancelled = given.u, ends_timer = given.t,
-    expiring = given.x and expiring, kept_ms = given.x, next_key = expiring_at + (given.x and 1 or 0),
+    unless_cancelled = given.u, ends_timer = given.t, expiring = given.x and expiring, kept_ms = given.x,
+    next_at = labels_at + 2 * #labels, next_key = label_key + 2 * #labels,
   }
 end
 
@@ -72,7 +75,7 @@ local function consume_messages(w, extras)
 end
 
 -- Return the error that keeps the extras from being stored, or nothing.
-local function extras_error(w, extras)
+local function extras_error(w, extras, cursor)
   local refs = KEYS[extras.refs]
   local found = extras.facts > 0 and try('XLEN', w.events)
   if type(found) == 'table' then return found.err end
@@ -82,6 +85,7 @@ local function extras_error(w, extras)
   if type(found) == 'table' then return found.err end
   if extras.unless_cancelled and call('HGET', w.meta, 'cancel') then return 'CANCEL_REQUESTED ' end
   found = extras.inbox and messages_error(w, extras) or extras.target and target_error(w, extras)
+    or labels_error(w, extras.labels, extras.queues, cursor)
   found = found or extras.packed and snapshot_refs_error(extras.packed, refs, w.meta, extras.first_fact, extras.facts)
   return found or facts_error(extras.first_fact, extras.refs, extras.facts, extras.ahead, w.meta)
 end
@@ -110,6 +114,7 @@ local function store_extras(w, cursor, extras)
   end
   if extras.inbox then consume_messages(w, extras) end
   if extras.ends_timer then call('HDEL', w.meta, 'timer') end
+  store_labels(w, extras.labels)
   extend_used_lease(extras.lease, ms)
   -- A commit under a lease is progress.
   if extras.lease then call('HDEL', w.meta, 'attempts') end

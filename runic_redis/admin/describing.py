@@ -3,27 +3,30 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
-from typing import Any, Literal, NamedTuple, get_args
+from math import inf
+from typing import Any, NamedTuple
 
 from runic_redis.arguments import MAX_CURSOR, check_hash, check_workflow_id, is_cursor
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, StoreError, WorkflowNotFound
 from runic_redis.events import UnknownEvent
 from runic_redis.events.plain import event_type
-from runic_redis.operations.ending import last_end, sweep_ended
+from runic_redis.operations.ending import last_end
+from runic_redis.operations.labels import labels_of
 from runic_redis.operations.lost_meta import is_behind, is_left_over
 from runic_redis.operations.records import EPOCH, DecodedEntry, cursor_or_zero, decode_commit, entry_cursor
-from runic_redis.operations.settings import PartitionCounts, count_call
+from runic_redis.operations.states import STATE_FIELDS, State, state_of
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, key_command
-from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, server_us, time_us
+from runic_redis.protocol.refusals import answer, answer_or_foreign, ask_all, checked, time_us
+from runic_redis.protocol.resp import pairs
 
-_META = (
-    *("created", "cursor", "trimmed", "snapshot", "log"),
-    *("completed", "expires", "fence", "lease_owner", "lease_until", "parked", "queue", "sliding", "touched"),
+# The numbers in a meta hash that a description checks.
+_NUMBERS = (
+    *("created", "cursor", "trimmed", "snapshot", "log", "completed", "expires", "fence", "lease_until", "lease_ms"),
+    *("parked", "attempts", "inbox", "sliding", "touched"),
 )
 # The type of a larger fact is not read.
 _MOST_LABELLED = 64 * 1024
-State = Literal["open", "waiting", "leased", "parked", "completed"]
 
 
 class Description(NamedTuple):
@@ -38,6 +41,16 @@ class Description(NamedTuple):
         entries: how many entries its stream has: one for each commit, or several for a large commit.
         created: the time of its first write.
         written: the time of its last write; None if it is not in the index.
+        queue: its queue; None if it never was in one. It stays when the workflow is parked or completed.
+        due: when it can be claimed from its queue. None if it is in none, or once it is woken.
+        attempts: how often it was claimed since its last commit under a lease.
+        parked: when it was parked, or None.
+        parked_reason: why it was parked.
+        timer: the name of the timer for which it waits; None if it waits for none.
+        timer_until: when that timer is over; None if the timer has no such time.
+        inbox: how many messages are in its inbox.
+        attributes: its attributes.
+        parent: its parent, or None.
         completed: when it was completed, or None.
         expires: when it will be deleted, or None.
         sliding_s: for how many seconds it is kept from its last write on; None if writes do not extend its lifetime.
@@ -59,6 +72,16 @@ class Description(NamedTuple):
     entries: int
     created: datetime | None
     written: datetime | None
+    queue: str | None
+    due: datetime | None
+    attempts: int
+    parked: datetime | None
+    parked_reason: str | None
+    timer: str | None
+    timer_until: datetime | None
+    inbox: int
+    attributes: dict[str, str]
+    parent: str | None
     completed: datetime | None
     expires: datetime | None
     sliding_s: float | None
@@ -74,20 +97,37 @@ class Description(NamedTuple):
 
 
 def describe(context: Context, workflow_ids: Sequence[str]) -> Operation[list[Description]]:
-    """Return descriptions of workflows, read in one round trip; none of a workflow that does not exist."""
+    """Return descriptions of workflows, read in one round trip, or two; none of a workflow that does not exist."""
     clock = Command(("TIME",), context.keys.config)
     asked = [_describing_commands(context, check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
     replies = iter((yield Batch([clock, *chain.from_iterable(asked)])))
     now_ms = time_us(answer(next(replies), clock)) // 1000
     found = []
+    queued: dict[str, Command] = {}
     for workflow_id, commands in zip(workflow_ids, asked, strict=True):
         some = [answer_or_foreign(next(replies), command) for command in commands]
-        created = some[0][0] if isinstance(some[0], list) else b""
-        left_over = created is None and (yield from is_left_over(context, workflow_id))
+        if not isinstance(some[0], ErrorReply):
+            some[0] = dict(pairs(some[0]))
+        left_over = some[0] == {} and (yield from is_left_over(context, workflow_id))
         description = _describe(workflow_id, some, now_ms, left_over=left_over)
         if description is not None:
             found.append(description)
-    return found
+            if description.queue is not None and description.state in {"waiting", "leased"}:
+                key = context.keys.workflow(workflow_id).queue(description.queue)
+                queued[workflow_id] = key_command("ZSCORE", key, workflow_id)
+    commands = list(queued.values())
+    replies = (yield Batch(commands)) if commands else []
+    due = {one: answer_or_foreign(reply, queued[one]) for one, reply in zip(queued, replies, strict=True)}
+    return [_with_due(one, due[one.workflow_id]) if one.workflow_id in due else one for one in found]
+
+
+def _with_due(one: Description, score: Any) -> Description:
+    if isinstance(score, ErrorReply):
+        return one._replace(damaged=(*one.damaged, f"queue: {score.message}"))
+    if score is None:
+        # Another call may have taken it out since. Verify tells.
+        return one
+    return one._replace(due=None if float(score) == inf else read_time(b"%d" % max(0.0, float(score))))
 
 
 def describe_one(context: Context, workflow_id: str) -> Operation[Description]:
@@ -107,42 +147,6 @@ def count_workflows(context: Context) -> Operation[list[int]]:
     keys = context.keys.indexes()
     counts: list[int] = yield from ask_all([key_command("ZCARD", key) for key in keys])
     return counts
-
-
-def count_unfinished(context: Context) -> Operation[int]:
-    """Return how many workflows are in queues, leased ones among them."""
-    calls = [count_call(context, number) for number in context.keys.partition_numbers()]
-    return sum(PartitionCounts(*reply).queued for reply in (yield from ask_all(calls)))
-
-
-def count_states(context: Context) -> Operation[dict[State, int]]:
-    """Return how many workflows are in each state, without reading them.
-
-    Each partition is counted in one step. Workflows that have reached their end are deleted first, or not counted.
-
-    Raises:
-        DecodeError: a partition has lost a sorted set, or its counts.
-    """
-    keys = context.keys
-    totals: dict[State, int] = dict.fromkeys(get_args(State), 0)
-    left = yield from sweep_ended(context, min(context.now_ms(), (yield from server_us(keys.config)) // 1000))
-    calls = [count_call(context, number, "states") for number in keys.partition_numbers()]
-    for call, reply in zip(calls, (yield from ask_all(calls)), strict=True):
-        counts = PartitionCounts(*reply)
-        if not counts.agree:
-            raise DecodeError(
-                f"The workflows of a partition cannot be counted: its counts, at the key {call.key!r}, differ from its "
-                "sorted sets, and one of them is lost or altered. Nothing was changed. runic-redis verify --repair "
-                "restores it."
-            )
-        totals["open"] += counts.indexed - counts.queued - counts.away - counts.done
-        totals["leased"] += counts.running
-        totals["waiting"] += counts.queued - counts.running
-        totals["parked"] += counts.away
-        totals["completed"] += counts.done
-    for one in (yield from describe(context, left)):
-        totals[one.state] -= 1
-    return totals
 
 
 class FeedSize(NamedTuple):
@@ -274,7 +278,7 @@ def read_score(score: bytes | float) -> datetime | None:
 def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
     keys = context.keys.workflow(workflow_id)
     return [
-        key_command("HMGET", keys.meta, *_META),
+        key_command("HGETALL", keys.meta),
         key_command("HMGET", keys.snapshot, "cursor", "time"),
         key_command("HSTRLEN", keys.snapshot, "data"),
         key_command("XLEN", keys.events),
@@ -287,16 +291,6 @@ def _describing_commands(context: Context, workflow_id: str) -> list[Command]:
     ]
 
 
-def _state(is_completed: bool, is_parked: bool, is_leased: bool, is_queued: bool) -> State:
-    if is_completed:
-        return "completed"
-    if is_parked:
-        return "parked"
-    if is_leased:
-        return "leased"
-    return "waiting" if is_queued else "open"
-
-
 def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: bool) -> Description | None:
     *replies, created_after = replies
     kinds = ("meta hash", "snapshot", "snapshot", "events", "log", "refs", "commits", "index")
@@ -305,44 +299,58 @@ def _describe(workflow_id: str, replies: list[Any], now_ms: int, *, left_over: b
     ]
     meta, snapshot, *counts = [None if isinstance(reply, ErrorReply) else reply for reply in replies]
     snapshot_bytes, entries, log_bytes, facts, commit_ids, written = counts
-    meta = meta or [None] * len(_META)
+    meta = meta or {}
     if left_over:
         damaged.append("meta hash: it is missing, and the rest is not")
-    elif not damaged and meta[0] is None:
+    elif not damaged and b"created" not in meta:
         return None
-    for name, value in zip(_META, meta, strict=True):
-        if value is not None and name not in {"lease_owner", "queue"} and not is_cursor(value):
-            damaged.append(f"meta hash: {name} is {value!r:.40}")
-    created, cursor, trimmed, saved, logged, completed, expires, _, owner, until, parked, queue, sliding, touched = meta
-    ends = last_end(expires, sliding, touched, written)
-    if created == created_after:
-        if snapshot is not None and is_behind(saved, snapshot):
-            damaged.append(f"snapshot: the one at cursor {cursor_or_zero(saved)} is missing")
-        if logged is not None and log_bytes == 0:
+    damaged += [
+        f"meta hash: {name} is {meta[name.encode()]!r:.40}"
+        for name in _NUMBERS
+        if not is_cursor(meta.get(name.encode(), b"0"))
+    ]
+    sliding = meta.get(b"sliding")
+    ends = last_end(meta.get(b"expires"), sliding, meta.get(b"touched"), written)
+    if meta.get(b"created") == created_after:
+        if snapshot is not None and is_behind(meta.get(b"snapshot"), snapshot):
+            damaged.append(f"snapshot: the one at cursor {cursor_or_zero(meta.get(b'snapshot'))} is missing")
+        if b"log" in meta and log_bytes == 0:
             damaged.append("log: it is missing")
     snapshot_cursor, snapshot_time = snapshot or (None, None)
-    if snapshot_cursor is not None and not is_cursor(snapshot_cursor):
+    if not is_cursor(snapshot_cursor or b"0"):
         damaged.append(f"snapshot: its cursor is {snapshot_cursor!r:.40}")
-    held = until is not None and is_cursor(until) and int(until) > now_ms
-    state = _state(completed is not None, parked is not None, held, queue is not None)
+    timer_until, _, timer = meta.get(b"timer", b"").partition(b" ")
     return Description(
         workflow_id=workflow_id,
-        state=state,
-        cursor=cursor_or_zero(cursor),
-        trimmed=cursor_or_zero(trimmed),
+        state=state_of([meta.get(name.encode()) for name in STATE_FIELDS], now_ms),
+        cursor=cursor_or_zero(meta.get(b"cursor")),
+        trimmed=cursor_or_zero(meta.get(b"trimmed")),
         entries=entries or 0,
-        created=read_time(created, 1_000_000),
+        created=read_time(meta.get(b"created"), 1_000_000),
         written=None if written is None else read_score(written),
-        completed=read_time(completed),
-        expires=None if ends is None else read_time(b"%d" % ends),
+        queue=_text(meta.get(b"queue")),
+        due=None,
+        attempts=cursor_or_zero(meta.get(b"attempts")),
+        parked=read_time(meta.get(b"parked")),
+        parked_reason=_text(meta.get(b"parked_reason")),
+        timer=_text(timer) if b"timer" in meta else None,
+        timer_until=read_time(timer_until),
+        inbox=cursor_or_zero(meta.get(b"inbox")),
+        **labels_of(meta)._asdict(),
+        completed=read_time(meta.get(b"completed")),
+        expires=read_time(None if ends is None else b"%d" % ends),
         sliding_s=int(sliding) / 1000 if ends is not None and sliding is not None else None,
         snapshot_cursor=None if snapshot_cursor is None else cursor_or_zero(snapshot_cursor),
         snapshot_time=read_time(snapshot_time),
         snapshot_bytes=snapshot_bytes or 0,
         log_bytes=log_bytes or 0,
-        lease_owner=None if owner is None else owner.decode(errors="replace"),
-        lease_until=read_time(until),
+        lease_owner=_text(meta.get(b"lease_owner")),
+        lease_until=read_time(meta.get(b"lease_until")),
         facts=facts or 0,
         commit_ids=commit_ids or 0,
         damaged=tuple(damaged),
     )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")

@@ -18,6 +18,7 @@ from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument
 from runic_redis.keys import WorkflowKeys
 from runic_redis.operations.indexes import indexed_workflows
+from runic_redis.operations.labels import check_label, is_label
 from runic_redis.operations.lost_meta import is_behind, reject_leftovers
 from runic_redis.operations.records import cursor_or_zero, entry_cursor, events_missing, read_cursor
 from runic_redis.protocol.effects import Command, Operation, key_command
@@ -162,7 +163,7 @@ class Exporter:
         _check_saved(keys, (saved, snapshot), (logged, log))
         self._digest = Digest()
         score = None if written is None else b"%.0f" % float(written)  # in RESP3 it comes as a float
-        kept = {name: meta[name] for name in KEPT if name in meta}
+        kept = {name: meta[name] for name in (*KEPT, *sorted(filter(is_label, meta))) if name in meta}
         self._add(["workflow", workflow_id, kept, score, _due(meta, due)])
         if not (yield from self._export_saved(workflow_id, meta, snapshot, log)):
             return False
@@ -294,13 +295,17 @@ def is_entry(entry: Any) -> bool:
 
 def is_kept(name: str, value: bytes) -> bool:
     """Return whether a value can be that of a field of a meta hash that is exported."""
-    if name not in _TEXTS:
-        return name in _NUMBERS and is_cursor(value)
+    if name in _NUMBERS:
+        return is_cursor(value)
     try:
         text = value.decode()
-        return name != "queue" or bool(check_queue(text))
+        if is_label(name):
+            check_label(name, text)
+        elif name == "queue":
+            check_queue(text)
     except (InvalidArgument, UnicodeDecodeError):
         return False
+    return name in _TEXTS or is_label(name)
 
 
 def is_queued(fields: Container[str]) -> bool:
@@ -337,7 +342,7 @@ def _check_exportable(keys: WorkflowKeys, meta: dict[str, bytes], snapshot: list
         raise DecodeError(
             f"the time of its creation is missing at the key {keys.meta!r}. Run runic-redis verify --repair."
         )
-    for name in KEPT:
+    for name in (*KEPT, *filter(is_label, meta)):
         if name in meta and not is_kept(name, meta[name]):
             raise DecodeError(
                 f"{name!r} at the key {keys.meta!r} is damaged: {meta[name]!r:.40}. Run runic-redis verify."

@@ -19,6 +19,7 @@ from runic_redis.codec import fact_matches, unpack_refs
 from runic_redis.context import Context
 from runic_redis.errors import ConfigurationError, DecodeError, InvalidArgument, StoreError
 from runic_redis.operations.facts import save_encoded
+from runic_redis.operations.labels import label_sets
 from runic_redis.operations.records import read_cursor
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write
@@ -341,6 +342,7 @@ class Importer:
         made = (keys.events, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages, keys.meta)
         sets = (keys.index, workflow.queue, keys.expiring, keys.completed)
         touched = [*workflow.gathered, *made, *sets, keys.partition, keys.feed, keys.queues, keys.parked]
+        touched += label_sets(keys, {name.encode(): value for name, value in kept.items()})
         arguments: list[Argument] = [
             *(workflow.workflow_id, workflow.beginning, str(entries), last, workflow.written),
             *(workflow.due, expires, created),

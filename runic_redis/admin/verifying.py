@@ -12,6 +12,7 @@ from typing import Any
 
 from runic_redis.admin.feed_check import FeedCheck
 from runic_redis.admin.keyspace import KeyScan
+from runic_redis.admin.label_check import check_members
 from runic_redis.admin.workflow_check import Finding, WorkflowCheck, queue_name, set_key
 from runic_redis.arguments import check_workflow_id
 from runic_redis.codec import fact_matches
@@ -37,6 +38,7 @@ _FACT_KEY = re.compile(r":fact:(\d{1,4})\}(?::times)?")
 _KEY = re.compile(
     r":(\d{1,4})\}:(?:(events|meta|snapshot|log|commits|refs|inbox|messages|import-[a-z]+):(.+)"
     r"|index|leases|queues|queue:([^ ]+)|parked|expiring|completed|(config|feed|partition:\d{1,4}(?::feed)?)"
+    r"|(?P<label>attribute:[^=]+=.*|children:.+)"
     r"|(?:subscription|parked):[^:]+|projection:[^:]+(?::next)?)",
     re.DOTALL,
 )
@@ -82,6 +84,8 @@ class Verifier:
         self._unlisted: set[str] = set()
         # The names of the queues in which workflows were found although their meta hashes do not name them.
         self._strays: dict[str, list[str]] = {}
+        # The keys of the sets of workflows with attributes and with parents that were found.
+        self._label_keys: list[str] = []
         self._parts = self._everything() if self._named is None else self._some(self._named)
 
     def open(self) -> Operation[int]:
@@ -128,6 +132,9 @@ class Verifier:
         while not scan.done:
             yield self._read_keys(scan, found)
             yield from self._some(found)
+        labelled = Scans(key_command("ZSCAN", key, "0", "COUNT", str(_AT_ONCE)) for key in self._label_keys)
+        while labelled.more:
+            yield self._read_labels(labelled)
         yield self._check_partitions()
         for number in keys.partition_numbers() if keys.has_feed else ():
             check = FeedCheck(self._context, number, repair=self._repair)
@@ -220,6 +227,13 @@ class Verifier:
         found[:] = self._new([workflow_id for _, workflow_id in (yield from self._members(scored, findings))])
         return Verified(findings=findings)
 
+    def _read_labels(self, scans: Scans) -> Operation[Verified]:
+        """Find the workflows in sets of attributes and parents that they do not have."""
+        findings: list[Finding] = []
+        members = yield from self._members(scans, findings)
+        findings += yield from check_members(self._context, members, repairing=self._repair)
+        return Verified(findings=findings)
+
     def _members(self, scored: Scans, findings: list[Finding]) -> Operation[list[tuple[str, str]]]:
         """Return the workflows in the next pages, each with the key where it is. Report and remove other members."""
         members: list[tuple[str, str]] = []
@@ -275,7 +289,7 @@ class Verifier:
         if is_alone or (fact and _is_number_below(fact[1], len(keys.bucket_numbers()))):
             return "", ""
         match = _KEY.fullmatch(text, len(keys.namespace) + 1)
-        if match is None or not _is_queue_or_other(match[4], key):
+        if match is None or not _is_queue_or_other(match[4], key) or (match["label"] and text.encode() != key):
             return "", "it is not a key of this store"
         partition, kind, workflow_id = match[1], match[2] or "", match[3] or ""
         shared = {keys.config_copy, keys.partition(int(partition)), keys.feed(int(partition)) if keys.has_feed else ""}
@@ -286,6 +300,8 @@ class Verifier:
             return "", "it is in the wrong partition, where no reader looks for it"
         if kind.startswith("import-"):
             return "", "it belongs to an unfinished import, and expires a day later; or import again"
+        if match["label"]:
+            self._label_keys.append(text)
         names = self._queues.setdefault(int(partition), [])
         if match[4] and match[4] not in names:
             names.append(match[4])

@@ -21,6 +21,7 @@ from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidArgument
 from runic_redis.events import FACT_REF, refs_in
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.labels import label_fields, label_sets
 from runic_redis.operations.records import cursor_or_zero, decode_commit
 from runic_redis.operations.references import repair, repaired_keys
 from runic_redis.protocol.effects import Argument, Command, ErrorReply, Operation, key_command
@@ -169,7 +170,7 @@ class WorkflowCheck:
         if self._step == "inbox":
             return self._inbox.commands(most_bytes)
         if self._step == "end":
-            sets = [getattr(keys, name) for name in _SETS] + list(map(keys.queue, self._queues()))
+            sets = [set_key(keys, name) for name in self._sets()]
             return [
                 key_command("HGETALL", keys.meta),
                 *(key_command("ZSCORE", key, self.workflow_id) for key in sets),
@@ -199,7 +200,7 @@ class WorkflowCheck:
         """Repair what can be derived, and mark the findings. A workflow that has changed meanwhile is not repaired."""
         repairs = [repair for finding in self.findings for repair in finding.repairs]
         state = (self._meta.get(b"cursor"), self._last_id, self._meta.get(b"fence"))
-        if (yield from repair(self._context, self.workflow_id, state, repairs, self._queues())):
+        if (yield from repair(self._context, self.workflow_id, state, repairs, self._further_sets())):
             self.findings = [replace(one, repaired=bool(one.repairs)) for one in self.findings]
 
     def _found(self, problem: str, *repairs: tuple[str, Argument]) -> None:
@@ -346,6 +347,18 @@ class WorkflowCheck:
         own = queue_name(self._before.get(b"queue"))
         return list(dict.fromkeys([*filter(None, [own]), *self._further_queues]))
 
+    def _labels(self) -> list[str]:
+        """Return the names of the sets in which it should be by its attributes and its parent."""
+        prefix = set_key(self._keys, "")
+        return [key.removeprefix(prefix) for key in label_sets(self._keys, self._before)]
+
+    def _sets(self) -> list[str]:
+        """Return the names of the sorted sets in which it may be."""
+        return [*_SETS, *(f"queue:{name}" for name in self._queues()), *self._labels()]
+
+    def _further_sets(self) -> list[str]:
+        return [set_key(self._keys, name) for name in self._sets()[len(_SETS) :]]
+
     def _judge_absence(self, scores: Mapping[str, Any]) -> None:
         """Find a workflow without data in the sorted sets."""
         repairs = [(name, "") for name, score in scores.items() if score is not None]
@@ -484,6 +497,7 @@ class WorkflowCheck:
                 problem = f"its time among the {what} is {scores[key]}, and should be {wanted}"
                 self._found(problem, (key, "" if wanted is None else f"{wanted:.0f}"))
         self._judge_queues(scores, now_ms, is_away=is_away)
+        self._judge_labels(scores)
         if b"sliding" in self._meta and b"expires" not in self._meta:
             self._found("it has a lifetime that writes extend, and no end", ("meta.sliding", ""))
 
@@ -518,6 +532,14 @@ class WorkflowCheck:
                 f"its time in the queue {own!r} is {score}, and should be {until}, the end of its lease",
                 (place, str(until)),
             )
+
+    def _judge_labels(self, scores: Mapping[str, float | None]) -> None:
+        """Judge its scores in the sets of workflows with its attributes, and with its parent."""
+        created = float(self._number("created") // 1000)
+        for name in self._labels():
+            if b"created" in self._meta and scores.get(name, created) != created:
+                lost = "not" if scores[name] is None else f"with {scores[name]}"
+                self._found(f"it is {lost} in the set {name!r}, by which it is found", (name, f"{created:.0f}"))
 
     def _judge_lives(self, left_ms: Sequence[int]) -> None:
         """Find keys that Redis would delete: the store gives no key of a workflow a time to live."""
@@ -555,12 +577,13 @@ class WorkflowCheck:
 
     def _take_end(self, replies: Sequence[Any]) -> None:
         keys = self._keys
-        places = [*_SETS, *(f"queue:{name}" for name in self._queues())]
+        places = self._sets()
         earlier, *values = replies[: 1 + len(places)]
         *left, clock, later, packed = replies[1 + len(places) :]
         scores = dict(zip(places, values, strict=True))
         before, self._meta = dict(pairs(earlier or [])), dict(pairs(later or []))
         another = any(self._before.get(name) != self._meta.get(name) for name in (b"created", b"queue"))
+        another = another or label_fields(self._before) != label_fields(self._meta)
         scored = any(before.get(name) != self._meta.get(name) for name in _SCORED)
         trimmed = self._before.get(b"trimmed") != self._meta.get(b"trimmed")
         released = trimmed or self._number("refs") < cursor_or_zero(self._before.get(b"refs"))
@@ -590,7 +613,7 @@ class WorkflowCheck:
             self._judge_numbers()
         else:
             self._judge_absence(scores)
-        if self._foreign.intersection(repaired_keys(keys, self._queues())):
+        if self._foreign.intersection(repaired_keys(keys, self._further_sets())):
             # The script changes nothing beside a foreign value.
             self.findings = [replace(one, repairs=()) for one in self.findings]
 
@@ -613,9 +636,8 @@ class WorkflowCheck:
 
 
 def set_key(keys: WorkflowKeys, name: str) -> str:
-    """Return the key of a sorted set by its name in repairs: that of a field of the keys, or ``queue:<name>``."""
-    kind, _, queue = name.partition(":")
-    return keys.queue(queue) if kind == "queue" else str(getattr(keys, kind))
+    """Return the key of one of the partition's sorted sets by its name in repairs, such as ``queue:<name>``."""
+    return keys.index.removesuffix("index") + name
 
 
 def queue_name(value: bytes | None) -> str | None:

@@ -10,15 +10,15 @@ import typer
 
 from runic_redis.admin.describing import (
     Description,
-    State,
     count_events,
-    count_states,
     count_workflows,
     describe,
     describe_one,
     measure_feed,
     recent_commits,
 )
+from runic_redis.arguments import check_workflow_id
+from runic_redis.cli.filters import MOMENT_HELP, parse_moment, resolve_moment
 from runic_redis.cli.options import AsJson, Namespace, Url, WorkflowId, at_most, opened, utf_8
 from runic_redis.cli.output import (
     EXIT_NO,
@@ -32,11 +32,15 @@ from runic_redis.cli.output import (
     table,
     time_text,
 )
-from runic_redis.errors import DecodeError, SnapshotNotFound, printable
+from runic_redis.errors import DecodeError, InvalidArgument, SnapshotNotFound, printable
 from runic_redis.events.plain import event_text, to_json, type_counts, types_text, value_text
+from runic_redis.operations.counting import count_matching
 from runic_redis.operations.facts import count_facts
+from runic_redis.operations.filters import check_filters
+from runic_redis.operations.listing import Listing
 from runic_redis.operations.namespace import memory_of
 from runic_redis.operations.records import DecodedEntry
+from runic_redis.operations.states import State
 from runic_redis.protocol.effects import Command
 from runic_redis.protocol.refusals import ask
 from runic_redis.store import RedisStore
@@ -68,48 +72,101 @@ def workflows(
     url: Url = None,
     namespace: Namespace = "runic",
     state: Annotated[State | None, typer.Option(help="List only workflows in this state.")] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="List only workflows of this queue.", metavar="NAME", callback=utf_8)
+    ] = None,
+    due: Annotated[
+        str | None,
+        typer.Option(help=f"List only workflows that are due in a queue by this time. {MOMENT_HELP}", metavar="TIME"),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="List only workflows written at this time or later; written as for --due.", metavar="TIME"),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="List only workflows last written at this time or earlier.", metavar="TIME"),
+    ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="List only workflows with this attribute. May be repeated.", metavar="NAME=VALUE", callback=utf_8
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="List only children of this workflow.", metavar="ID", callback=utf_8)
+    ] = None,
     limit: Annotated[int, typer.Option(help="List at most this many workflows; 0 for all.", min=0)] = 50,
     count: Annotated[bool, typer.Option("--count", help="Print only the number of workflows.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List workflows, the most recently written one first."""
+    """List workflows, the most recently written one first; those of queues by when they are due."""
+    moments = {"due": due, "since": since, "until": until}
+    parsed = {name: parse_moment(text, f"--{name}") for name, text in moments.items() if text is not None}
+    attributes = _parse_attributes(attribute or [])
     with opened(url, namespace) as store:
+        times = {name: resolve_moment(store, moment) for name, moment in parsed.items()}
+        filters = check_filters(prefix=prefix, state=state, queue=queue, attributes=attributes, **times)
+        filters = filters._replace(parent=None if parent is None else check_workflow_id(parent))
         if count:
-            _print_count(store, prefix, state, as_json=as_json)
+            number = store.run(count_matching(store.context, filters), "workflows")
+            if as_json:
+                print_json({"workflows": number})
+            else:
+                print(number)
             return
-        found = islice(_described(store, prefix, state, at_most(limit)), at_most(limit))
+        found = _described(store, Listing(store.context, filters, limit=at_most(limit)))
         if as_json:
             for one in found:
                 print_json(one._asdict())
-            return
-        shown = table("workflow", "state", "cursor", "last write", "snapshot", right=("cursor", "snapshot"))
-        for one in found:
-            state_text = styled((one.state, _STYLES[one.state]))
-            snapshot = "" if one.snapshot_cursor is None else str(one.snapshot_cursor)
-            shown.add_row(printable(one.workflow_id), state_text, str(one.cursor), time_text(one.written), snapshot)
-        console().print(shown)
+        else:
+            _print_workflows(list(found))
 
 
-def _print_count(store: RedisStore, prefix: str, state: State | None, *, as_json: bool) -> None:
-    if prefix:
-        number = sum(1 for _ in (_described(store, prefix, state, None) if state else store.list(prefix=prefix)))
-    elif state:
-        number = store.run(count_states(store.context), "workflows")[state]
-    else:
-        number = sum(store.run(count_workflows(store.context), "workflows"))
-    if as_json:
-        print_json({"workflows": number})
-    else:
-        print(number)
+def _parse_attributes(conditions: list[str]) -> dict[str, str]:
+    parsed = {}
+    for condition in conditions:
+        name, separator, value = condition.partition("=")
+        if not (name and separator):
+            raise InvalidArgument(f"--attribute takes NAME=VALUE, not {condition!r:.80}.")
+        parsed[name] = value
+    return parsed
 
 
-def _described(store: RedisStore, prefix: str, state: State | None, limit: int | None) -> Iterator[Description]:
-    # With a state, the listing cannot know how many of its workflows will be shown.
-    ids = store.list(prefix=prefix, limit=None if state else limit)
-    while page := list(islice(ids, _PAGE)):
-        for one in store.run(describe(store.context, page), "workflows"):
-            if state is None or one.state == state:
-                yield one
+def _print_workflows(found: list[Description]) -> None:
+    with_queue, with_attributes = any(one.queue for one in found), any(one.attributes for one in found)
+    columns = [
+        *("workflow", "state", *(("queue", "due") if with_queue else ()), "cursor", "last write", "snapshot"),
+        *(("attributes",) if with_attributes else ()),
+    ]
+    shown = table(*columns, right=("cursor", "snapshot"))
+    for one in found:
+        snapshot = "" if one.snapshot_cursor is None else str(one.snapshot_cursor)
+        shown.add_row(
+            printable(one.workflow_id),
+            styled((one.state, _STYLES[one.state])),
+            *((printable(one.queue or ""), _due_text(one) or "") if with_queue else ()),
+            *(str(one.cursor), time_text(one.written), snapshot),
+            *((_attributes_text(one),) if with_attributes else ()),
+        )
+    console().print(shown)
+
+
+def _due_text(one: Description) -> str | None:
+    """Return when a workflow is due; None if it is in no queue."""
+    if one.state not in {"waiting", "leased"}:
+        return None
+    return time_text(one.due) if one.due else "once woken"
+
+
+def _attributes_text(one: Description) -> str:
+    return printable(", ".join(f"{name}={value}" for name, value in one.attributes.items()))
+
+
+def _described(store: RedisStore, listing: Listing) -> Iterator[Description]:
+    while ids := store.run(listing.next_page(), "workflows"):
+        for begin in range(0, len(ids), _PAGE):
+            yield from store.run(describe(store.context, ids[begin : begin + _PAGE]), "workflows")
 
 
 def show(
@@ -188,7 +245,16 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
             ("last write", time_text(one.written)),
             ("completed", time_text(one.completed)),
             ("expires", _expiry_text(one)),
+            ("queue", printable(one.queue) if one.queue else None),
+            ("due", _due_text(one)),
             ("lease", lease),
+            ("attempts", one.attempts or None),
+            ("parked", time_text(one.parked)),
+            ("reason", printable(one.parked_reason) if one.parked_reason else None),
+            ("timer", _timer_text(one)),
+            ("messages", counted(one.inbox, "message") if one.inbox else None),
+            ("attributes", _attributes_text(one) or None),
+            ("parent", printable(one.parent) if one.parent else None),
             ("snapshot", _snapshot_text(one)),
             ("snapshot state" if snapshot and snapshot.is_state else "snapshot data", snapshot and snapshot.text()),
             ("trimmed to", one.trimmed or None),
@@ -200,6 +266,12 @@ def _print_shown(one: Description, snapshot: _Snapshot | None, damaged: list[str
             ("damaged", "; ".join(text.rstrip(".") for text in damaged)),
         ]
     )
+
+
+def _timer_text(one: Description) -> str | None:
+    if one.timer is None:
+        return None
+    return printable(one.timer or "unnamed") + (f", until {time_text(one.timer_until)}" if one.timer_until else "")
 
 
 def _expiry_text(one: Description) -> str | None:

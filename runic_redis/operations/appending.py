@@ -3,7 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from runic_redis.arguments import check_commit_id, check_cursor, check_data, check_seconds, check_workflow_id
+from runic_redis.arguments import (
+    MAX_ATTRIBUTES,
+    check_commit_id,
+    check_cursor,
+    check_data,
+    check_seconds,
+    check_workflow_id,
+)
 from runic_redis.codec import MAX_METADATA_BYTES, EncodedEvents, Entry
 from runic_redis.context import Context
 from runic_redis.errors import CursorConflict, InvalidArgument, InvalidType, StoreError, StoreUnavailable, short_repr
@@ -210,7 +217,7 @@ def append_call(
     if facts:
         args += fact_arguments(context, facts)
     if life is not None:
-        args += life.message_ids(workflow_id)
+        args += life.arguments(workflow_id)
     writes = commit_id is None and size > 0
     tried = context.seen.get(workflow_id, _NONE_SEEN)
     return Command(args, keys.events, load_script("append"), touched, _RETRY_AT, workflow_id, True, size, writes, tried)
@@ -254,6 +261,7 @@ def _add_extras(
         if life.expires_in is not None:
             options["x"] = str(milliseconds(check_seconds(life.expires_in, "expires_in")))
             touched.append(keys.expiring)
+        life.add_labels(options, touched, keys)
     return size
 
 
@@ -303,6 +311,17 @@ def cursor_after(context: Context, reply: Any, command: Command) -> int:
         raise message_gone(workflow_id, refusal.message)
     if refusal.code == "CANCEL_REQUESTED":
         raise cancel_requested(workflow_id)
+    if refusal.code == "ALREADY_STARTED":
+        raise InvalidArgument(
+            f"parent belongs to the first commit of a workflow, and {workflow_id!r} has events. Nothing was stored. "
+            "Leave the parent out, or use another workflow id. With expected_cursor=0, append tells whether the "
+            "workflow is new."
+        )
+    if refusal.code == "TOO_MANY_ATTRIBUTES":
+        raise InvalidArgument(
+            f"The workflow {workflow_id!r} would have more than {MAX_ATTRIBUTES} attributes. Nothing was stored. Set "
+            "one that you do not need to None."
+        )
     if refusal.code == "COMMIT_UNSURE":
         raise StoreUnavailable(
             f"A reply for the workflow {workflow_id!r} was lost, and the events since then are trimmed or too many to "

@@ -13,12 +13,13 @@ again, so no write is lost. If only one clock has reached the end, `expires` mov
 the write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
 from runic_redis.arguments import DEFAULT_QUEUE, is_cursor
 from runic_redis.context import Context
+from runic_redis.operations.labels import label_sets
 from runic_redis.protocol.effects import (
     Batch,
     Command,
@@ -30,6 +31,7 @@ from runic_redis.protocol.effects import (
     own_id,
 )
 from runic_redis.protocol.refusals import answer, ask, ask_all, checked, not_allowed, time_us
+from runic_redis.protocol.resp import pairs
 
 # How many workflows of a partition are deleted in one round trip.
 _AT_ONCE = 256
@@ -52,13 +54,17 @@ class Ended(NamedTuple):
 
 
 class _End(NamedTuple):
-    """The fields of a meta hash that determine the end of a workflow."""
+    """The meta hash of a workflow, and the fields there that determine its end."""
 
-    created: bytes | None
-    expires: bytes | None
-    sliding: bytes | None
-    touched: bytes | None
-    queue: bytes | None
+    meta: dict[bytes, bytes]
+
+    @property
+    def expires(self) -> bytes | None:
+        return self.meta.get(b"expires")
+
+    @property
+    def sliding(self) -> bytes | None:
+        return self.meta.get(b"sliding")
 
     @property
     def expires_ms(self) -> int | None:
@@ -126,7 +132,7 @@ def delete_ended(context: Context, workflow_ids: Sequence[str]) -> Operation[End
     ended = Ended(set(), [], set())
     calls: dict[str, Command] = {}
     for workflow_id, end, reached_ms in found:
-        ends = last_end(end.expires, end.sliding, end.touched, scores.get(workflow_id))
+        ends = last_end(end.expires, end.sliding, end.meta.get(b"touched"), scores.get(workflow_id))
         if ends is None:
             continue
         calls[workflow_id] = _delete_over(context, workflow_id, end, reached_ms)
@@ -153,13 +159,12 @@ def _is_undeletable(reply: ErrorReply) -> bool:
 def _read_ends(context: Context, workflow_ids: Sequence[str]) -> Operation[list[tuple[_End, tuple[int, int]]]]:
     """Return the ends of workflows, each with the times by the server's clock and the caller's, in milliseconds."""
     metas = [context.keys.workflow(workflow_id).meta for workflow_id in workflow_ids]
-    commands = [
-        command for meta in metas for command in (key_command("HMGET", meta, *_End._fields), Command(("TIME",), meta))
-    ]
+    commands = [command for meta in metas for command in (key_command("HGETALL", meta), Command(("TIME",), meta))]
     replies: list[Any] = checked((yield Batch(commands)), commands) if commands else []
     own_ms = context.now_ms()
     return [
-        (_End(*meta), (time_us(time) // 1000, own_ms)) for meta, time in zip(replies[::2], replies[1::2], strict=True)
+        (_End(dict(pairs(meta))), (time_us(time) // 1000, own_ms))
+        for meta, time in zip(replies[::2], replies[1::2], strict=True)
     ]
 
 
@@ -200,37 +205,37 @@ def sweep_ended(context: Context, ended_ms: int) -> Operation[list[str]]:
 
 def _delete_over(context: Context, workflow_id: str, end: _End, reached_ms: int) -> Command:
     """Return the call that deletes a workflow if both clocks have reached its end, or moves `expires` to that end."""
-    return delete_call(
-        context,
-        workflow_id,
-        end.created or b"",
-        expires=end.expires or b"",
-        reached_ms=reached_ms,
-        queue=DEFAULT_QUEUE if end.queue is None else end.queue.decode(errors="replace"),
-    )
+    return delete_call(context, workflow_id, end.meta, expires=end.expires or b"", reached_ms=reached_ms)
+
+
+def read_metas(context: Context, workflow_ids: Sequence[str]) -> Operation[list[dict[bytes, bytes]]]:
+    """Return the meta hashes of workflows, for `delete_call`."""
+    commands = [key_command("HGETALL", context.keys.workflow(workflow_id).meta) for workflow_id in workflow_ids]
+    return [dict(pairs(reply)) for reply in (yield from ask_all(commands))]
 
 
 def delete_call(
     context: Context,
     workflow_id: str,
-    created: bytes,
+    meta: Mapping[bytes, bytes],
     *,
     lease: str = "",
     expires: bytes = b"",
     reached_ms: int = 0,
-    queue: str = DEFAULT_QUEUE,
 ) -> Command:
-    """Return the call that deletes a workflow created at one time.
+    """Return the call that deletes a workflow, unless another was created under its id since its meta hash was read.
 
     With `expires`, it deletes the workflow only while that is in its meta hash, and its end is at most `reached_ms`.
     """
     keys = context.keys.workflow(workflow_id)
+    queue = meta.get(b"queue", DEFAULT_QUEUE.encode()).decode(errors="replace")
     touched = [
         *(keys.events, keys.meta, keys.snapshot, keys.log, keys.commits, keys.refs, keys.inbox, keys.messages),
         *(keys.index, keys.leases, keys.queues, keys.queue(queue), keys.parked),
         *(keys.expiring, keys.completed, keys.partition, keys.feed),
+        *label_sets(keys, meta),
     ]
-    args = (workflow_id, created, lease, expires, str(reached_ms), own_id(), "")
+    args = (workflow_id, meta.get(b"created", b""), lease, expires, str(reached_ms), own_id(), "")
     return call_script("delete", touched, args, retry_at=6, workflow_id=workflow_id)
 
 

@@ -43,6 +43,8 @@ class Append:
         ends_timer: whether the workflow's timer is over.
         unless_cancelled: whether a request to cancel the workflow rejects the commit.
         expires_in: for how many seconds it is kept from the commit on.
+        attributes: the attributes to set; None removes one.
+        parent: the workflow that started this one.
     """
 
     workflow_id: str
@@ -60,6 +62,8 @@ class Append:
     ends_timer: bool = False
     unless_cancelled: bool = False
     expires_in: float | None = None
+    attributes: Mapping[str, str | None] | None = None
+    parent: str | None = None
 
 
 def append_all(context: Context, items: Iterable[Append]) -> Operation[list[int]]:

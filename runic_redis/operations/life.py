@@ -1,12 +1,13 @@
 """The parts of a commit that change the life of its workflow, and not its events."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from runic_redis.arguments import check_due, check_queue
+from runic_redis.arguments import check_attributes, check_due, check_queue, check_workflow_id
 from runic_redis.errors import InvalidArgument, InvalidType, short_repr
 from runic_redis.keys import WorkflowKeys
+from runic_redis.operations.labels import ATTRIBUTE, PARENT, label_set
 from runic_redis.operations.messages import Message
 from runic_redis.protocol.effects import Argument
 
@@ -23,6 +24,8 @@ class Life(NamedTuple):
         ends_timer: whether the workflow's timer is over.
         unless_cancelled: whether a request to cancel the workflow rejects the commit.
         expires_in: for how many seconds it is kept from the commit on.
+        attributes: the attributes to set; None removes one.
+        parent: its parent.
     """
 
     queue: str | None = None
@@ -31,6 +34,8 @@ class Life(NamedTuple):
     ends_timer: bool = False
     unless_cancelled: bool = False
     expires_in: float | None = None
+    attributes: Mapping[str, str | None] | None = None
+    parent: str | None = None
 
     def add_queue(
         self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys, *, is_known: bool
@@ -79,3 +84,24 @@ class Life(NamedTuple):
                     "was sent."
                 )
         return list(dict.fromkeys(one.id for one in consumes))
+
+    def add_labels(self, options: dict[str, Argument], touched: list[str], keys: WorkflowKeys) -> None:
+        """Add the options and keys for the attributes and the parent."""
+        labels = self._labels()
+        if labels:
+            options["A"] = str(len(labels))
+        for field, value in labels:
+            # The set of the value before is a guess: the same one.
+            touched += [label_set(keys, field, value or "")] * 2
+
+    def arguments(self, workflow_id: str) -> list[str]:
+        """Return the further arguments of a commit: the messages to consume, the attributes and the parent."""
+        further = self.message_ids(workflow_id)
+        for field, value in self._labels():
+            further += (field, "" if value is None else f"={value}")
+        return further
+
+    def _labels(self) -> list[tuple[str, str | None]]:
+        attributes = check_attributes(self.attributes or {}, can_remove=True)
+        labels = [(f"{ATTRIBUTE}{name}", value) for name, value in attributes.items()]
+        return labels if self.parent is None else [*labels, (PARENT, check_workflow_id(self.parent))]

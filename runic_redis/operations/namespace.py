@@ -6,6 +6,8 @@ from runic_redis.arguments import check_workflow_id
 from runic_redis.context import Context
 from runic_redis.keys import Keys, WorkflowKeys
 from runic_redis.operations import workflows
+from runic_redis.operations.ending import read_metas
+from runic_redis.operations.labels import label_sets
 from runic_redis.operations.listing import Listing
 from runic_redis.operations.subscriptions import keys_of_subscriptions
 from runic_redis.protocol.effects import Command, Operation, call_script, key_command
@@ -19,14 +21,19 @@ _KINDS, _SHARED = WorkflowKeys.__slots__[:-8], WorkflowKeys.__slots__[-8:]
 
 def memory_usage(context: Context) -> Operation[dict[str, int]]:
     """Return how many bytes of the server's memory the namespace takes, by kind of key."""
-    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "subscriptions", "facts", "config"), 0)
+    usage = dict.fromkeys((*_KINDS, *_SHARED, "queue", "labels", "subscriptions", "facts", "config"), 0)
+    labels: set[str] = set()
     listing = Listing(context)
     while page := (yield from listing.next_page()):
         for at in range(0, len(page), _AT_ONCE // len(_KINDS)):
-            some = [context.keys.workflow(workflow_id) for workflow_id in page[at : at + _AT_ONCE // len(_KINDS)]]
+            ids = page[at : at + _AT_ONCE // len(_KINDS)]
+            some = [context.keys.workflow(workflow_id) for workflow_id in ids]
             yield from _measure([(kind, getattr(keys, kind)) for keys in some for kind in _KINDS], usage)
+            for one, meta in zip(some, (yield from read_metas(context, ids)), strict=True):
+                labels.update(label_sets(one, meta))
     shared = [one for number in context.keys.partition_numbers() for one in _partition_keys(context.keys, number)]
     shared += yield from _queue_keys(context)
+    shared += [("labels", key) for key in labels]
     shared += [("subscriptions", key) for key in (yield from keys_of_subscriptions(context))]
     shared += _other_keys(context.keys)
     for at in range(0, len(shared), _AT_ONCE):

@@ -110,7 +110,7 @@ def repair(
     workflow_id: str,
     state: Iterable[bytes | None],
     repairs: Iterable[tuple[str, Argument]],
-    queues: Iterable[str] = (),
+    further: Iterable[str] = (),
 ) -> Operation[bool]:
     """Repair a workflow, unless it has changed meanwhile. Return whether that was done.
 
@@ -119,16 +119,16 @@ def repair(
         workflow_id: the workflow.
         state: its cursor, the ID of its last entry, and its fencing token.
         repairs: the repairs, as lua/repair.lua takes them.
-        queues: the names of the queues that they change.
+        further: the keys of the queues, and of the sets of attributes and children, that they change.
     """
     arguments = (workflow_id, *(part or b"" for part in state), *(part for one in repairs for part in one))
-    keys = repaired_keys(context.keys.workflow(workflow_id), queues)
+    keys = repaired_keys(context.keys.workflow(workflow_id), further)
     reply: int = yield from ask(call_script("repair", keys, arguments, workflow_id=workflow_id))
     return reply == 1
 
 
-def repaired_keys(keys: WorkflowKeys, queues: Iterable[str] = ()) -> list[str]:
+def repaired_keys(keys: WorkflowKeys, further: Iterable[str] = ()) -> list[str]:
     """Return the keys of a workflow and its partition that a repair may change or read."""
     sets = (keys.index, keys.leases, keys.expiring, keys.completed)
-    shared = (keys.partition, keys.parked, keys.queues, keys.inbox, keys.messages, *map(keys.queue, queues))
+    shared = (keys.partition, keys.parked, keys.queues, keys.inbox, keys.messages, *further)
     return [keys.meta, keys.refs, *sets, keys.events, keys.commits, *shared]

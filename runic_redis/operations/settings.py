@@ -191,6 +191,10 @@ class PartitionCounts(NamedTuple):
         done: how many are in the set of these.
         queued: how many are in queues, as these are counted.
         running: with "states", how many leases run.
+        was_set_back: 1 if a lease was given at a later time than now, by the server's clock; else 0.
+        time_ms: the server's time, in milliseconds since 1970.
+        by_queue: with "states", for each queue that the call names, how many workflows it has, how many of these are
+            leased, and when the first one is due, in milliseconds since 1970, or nothing.
     """
 
     made: int
@@ -202,6 +206,14 @@ class PartitionCounts(NamedTuple):
     done: int
     queued: int
     running: int
+    was_set_back: int
+    time_ms: int
+    by_queue: list[tuple[int, int, bytes]]
+
+    @property
+    def open(self) -> int:
+        """How many workflows never were in a queue."""
+        return self.indexed - self.queued - self.away - self.done
 
     @property
     def agree(self) -> bool:
@@ -220,7 +232,7 @@ def count_call(
         number: the partition.
         mode: "repair" to store the counts, and a position that is lost; "states" to count also those that depend on
             the time.
-        queues: the names of the queues whose counts to repair, too.
+        queues: the names of the queues whose counts to repair, too; or with "states", to count one by one.
     """
     keys = context.keys
     sets = [keys.index(number), keys.parked_workflows(number), keys.completed(number)]

@@ -7,13 +7,13 @@ from runic_redis.arguments import check_size, check_workflow_id
 from runic_redis.context import Context
 from runic_redis.errors import DecodeError, InvalidType, WorkflowNotFound
 from runic_redis.operations import facts
-from runic_redis.operations.ending import delete_call, is_over
+from runic_redis.operations.ending import delete_call, is_over, read_metas
 from runic_redis.operations.leasing import Lease, lease_argument, lease_keys, leased_reply
 from runic_redis.operations.lost_meta import is_left_over, read_saved
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Command, ErrorReply, Operation, call_once, key_command
-from runic_redis.protocol.refusals import answer, ask, ask_all
+from runic_redis.protocol.refusals import answer, ask
 
 
 def save(context: Context, workflow_id: str, log: Sequence[Any], lease: Lease | None) -> Operation[None]:
@@ -83,13 +83,13 @@ def exists(context: Context, workflow_id: str) -> Operation[bool]:
 def delete(context: Context, workflow_ids: Sequence[str], lease: Lease | None = None) -> Operation[None]:
     """Delete workflows. An id without a workflow is no error."""
     by_lease = [lease_argument(lease, workflow_id) for workflow_id in workflow_ids]
-    keys = [context.keys.workflow(check_workflow_id(workflow_id)) for workflow_id in workflow_ids]
+    checked = [check_workflow_id(workflow_id) for workflow_id in workflow_ids]
     # The delete names the time of creation. So a retry cannot delete a workflow that was created since.
-    created = yield from ask_all([key_command("HGET", one.meta, "created") for one in keys])
+    metas = yield from read_metas(context, checked)
     # Also for a workflow that is deleted already: that may have to be confirmed, and keys of it may be left.
     calls: list[Command] = [
-        delete_call(context, workflow_id, when or b"", lease=held)
-        for workflow_id, when, held in zip(workflow_ids, created, by_lease, strict=True)
+        delete_call(context, workflow_id, meta, lease=held)
+        for workflow_id, meta, held in zip(checked, metas, by_lease, strict=True)
     ]
     for call, reply in zip(calls, (yield from write_all(context, calls)), strict=True):
         leased_reply(answer(reply, call), call.workflow_id)

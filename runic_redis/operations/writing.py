@@ -88,7 +88,8 @@ def _with_key(command: Command, reply: ErrorReply) -> Command:
     """Return a command with the key that its script has asked for in place of another."""
     number, _, key = reply.message.partition(" ")
     keys = list(command.keys)
-    keys[int(number) - 1] = unquote(key)
+    # A place behind the last one adds a key.
+    keys[int(number) - 1 : int(number)] = [unquote(key)]
     return replace(command, keys=keys)
 
 

@@ -16,6 +16,7 @@ from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, 
 # The errors that our scripts name. The operation that calls a script handles them.
 _NAMED = frozenset(
     {
+        "ALREADY_STARTED",
         "CANCEL_REQUESTED",
         "COMMIT_STORED",
         "COMMIT_UNSURE",
@@ -36,6 +37,7 @@ _NAMED = frozenset(
         "REFS_UNKNOWN",
         "SNAPSHOT_AHEAD",
         "SNAPSHOT_BEHIND",
+        "TOO_MANY_ATTRIBUTES",
         "VERSION_OUTDATED",
         "WORKFLOW_COMPLETED",
         "WORKFLOW_EXISTS",

@@ -35,6 +35,7 @@ from runic_redis.events import default_registry
 from runic_redis.recovery.policies import EveryBytes, Since, check_policy
 from runic_redis.recovery.session_options import (
     Asleep,
+    Problem,
     Recovery,
     SessionOptions,
     State,
@@ -45,7 +46,7 @@ from runic_redis.recovery.session_options import (
     with_refs,
 )
 from runic_redis.recovery.steps import Steps, StoreCall
-from runic_redis.recovery.waking import cancel_request, cancelled_error, sleeps_on
+from runic_redis.recovery.waking import cancel_request, cancelled_error, is_request, sleeps_on
 
 _log = logging.getLogger("runic_redis.recovery")
 # The time to read one event, until a recovery of at least `_MEASURED_FROM` events has measured it.
@@ -53,13 +54,6 @@ _READ_S = 0.00001
 _MEASURED_FROM = 100
 # The remedy for a state that cannot be saved.
 _REMEDY = "Pass a dumps and a loads that fit the state, or go on without snapshots."
-# Why a session rejects a call, and what to do.
-_NOT_ENTERED = "has not been entered. Nothing was recorded. Enter it first, with 'with' or 'async with'."
-_APPLYING = "is applying events. Nothing was recorded by this call. Record further events after apply has returned."
-_ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which recovers the stored events."
-_INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
-_NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
-_OVER = "is over." + _ENTER_ANOTHER
 
 
 class SessionCore(Generic[State]):
@@ -98,7 +92,7 @@ class SessionCore(Generic[State]):
             raise InvalidArgument("lease cannot be used: the store has no leases. Nothing was recovered. Omit lease.")
         self.lease = options.lease
         self._by_lease = {} if options.lease is None else {"lease": options.lease}
-        self._unless_cancelled = options.unless_cancelled
+        self._hides_requests = self._unless_cancelled = options.unless_cancelled
         # Of the next commit: the messages that it consumes, and whether it ends the timer, since `sleep` has returned.
         self._consumes, self._ends_timer = list[Any](), False
         self.is_asleep = self.has_persisted = False
@@ -122,9 +116,8 @@ class SessionCore(Generic[State]):
         self._each_s: float | None = None
         self._applied = 0
         self._applying_s = 0.0
-        self._entered = False
-        self.over = False
-        self._problem: str | None = _NOT_ENTERED
+        self._entered = self.over = False
+        self._problem: str | None = Problem.NOT_ENTERED
 
     def recover(self) -> Steps[None]:
         """Recover the state and the cursor of the workflow."""
@@ -243,7 +236,7 @@ class SessionCore(Generic[State]):
             stored_bytes = encoded.stored_bytes if encoded is not None else self._size(events)
         state = self.state
         began_s = time.perf_counter()
-        self._problem = _APPLYING
+        self._problem = Problem.APPLYING
         try:
             for event in events:
                 state = self._apply(state, event)
@@ -254,7 +247,7 @@ class SessionCore(Generic[State]):
         if self._checks_next_state:
             self._require_saveable(state)
             self._checks_next_state = False
-        self._problem = _INTERRUPTED
+        self._problem = Problem.INTERRUPTED
         self.state = state
         self._encoded = None if self.pending else encoded
         self.pending.extend(events)
@@ -274,7 +267,7 @@ class SessionCore(Generic[State]):
             return
         events = list(self.pending) if self._encoded is None else self._encoded
         snapshot, failure = self._snapshot_due()
-        self._problem = _NOT_PERSISTED
+        self._problem = Problem.NOT_PERSISTED
         try:
             if self._can.cursors:
                 failure = (yield from self._append_at_cursor(events, snapshot)) or failure
@@ -288,11 +281,10 @@ class SessionCore(Generic[State]):
         except EncodeError:  # an event changed after it was recorded; nothing was sent
             self._problem = None
             raise
-        except WorkflowCancelled as error:
-            request = cancel_request((yield from self._messages()))
-            self._unless_cancelled = False
+        except WorkflowCancelled:
             self._problem = None
-            raise cancelled_error(self.workflow_id, request) from error
+            yield from self.inbox(0.0)  # raises the error with the message
+            raise
         except (CursorConflict, LeaseLost, MessageGone) as error:
             self.overtaken = error
             raise
@@ -395,12 +387,15 @@ class SessionCore(Generic[State]):
         """Return the messages that no record of this session consumes."""
         self._require_usable()
         require(can=self._can.messages, what="inbox", it_has="inboxes")
-        return (yield from self._messages(wait_s))
-
-    def _messages(self, wait_s: float = 0.0) -> Steps[list[Any]]:
-        messages = []
+        messages: list[Any] = []
         with suppress(WorkflowNotFound):  # the workflow is new
             messages = yield StoreCall("inbox", (self.workflow_id,), {"wait_s": wait_s})
+        if self._hides_requests:
+            request = cancel_request(messages)
+            if request is not None and self._unless_cancelled:
+                self._unless_cancelled = False
+                raise cancelled_error(self.workflow_id, request)
+            messages = [one for one in messages if not is_request(one)]
         return [one for one in messages if one not in self._consumes]
 
     def sleep(self, until: float | datetime | None, name: str) -> Steps[None]:
@@ -411,17 +406,10 @@ class SessionCore(Generic[State]):
         if self.lease is None:
             raise InvalidArgument("Only a session with a lease can sleep. Nothing was recorded. Pass lease.")
         if self._ends_timer:
-            raise StoreError(
-                f"The session of the workflow {self.workflow_id!r} has slept, and recorded nothing since. A worker "
-                "that repeats it could not tell the two sleeps apart. Nothing was changed. Record an event in between."
-            )
+            raise StoreError(f"The session of the workflow {self.workflow_id!r} {Problem.SLEPT}")
         yield from self.checkpoint()
         if until is None or self._unless_cancelled:
-            messages = yield from self._messages()
-            request = cancel_request(messages) if self._unless_cancelled else None
-            if request is not None:
-                self._unless_cancelled = False
-                raise cancelled_error(self.workflow_id, request)
+            messages = yield from self.inbox(0.0)
             if until is None and messages:
                 return
         timer: Any = None if until is None else (yield StoreCall("timer", (self.workflow_id,)))
@@ -443,6 +431,6 @@ class SessionCore(Generic[State]):
             self.over = True
 
     def _require_usable(self) -> None:
-        problem = _OVER if self.over else self._problem
+        problem = Problem.OVER if self.over else self._problem
         if problem is not None:
             raise StoreError(f"The session of the workflow {self.workflow_id!r} {problem}")

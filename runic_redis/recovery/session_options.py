@@ -31,6 +31,21 @@ class Recovery:
     snapshot_problem: str | None
 
 
+class Problem:
+    """Why a session rejects a call, and what to do."""
+
+    NOT_ENTERED = "has not been entered. Nothing was recorded. Enter it first, with 'with' or 'async with'."
+    APPLYING = "is applying events. Nothing was recorded by this call. Record further events after apply has returned."
+    _ENTER_ANOTHER = " Nothing was recorded. To go on, enter another session, which recovers the stored events."
+    INTERRUPTED = "was interrupted while it recorded events." + _ENTER_ANOTHER
+    NOT_PERSISTED = "could not persist its events, so its state may be outdated." + _ENTER_ANOTHER
+    OVER = "is over." + _ENTER_ANOTHER
+    SLEPT = (
+        "has slept, and recorded nothing since. A worker that repeats it could not tell the two sleeps apart. Nothing "
+        "was changed. Record an event in between."
+    )
+
+
 class Asleep(BaseException):
     """The workflow of a session sleeps: `sleep` raises it to leave the block of the session, which catches it.
 

@@ -114,7 +114,7 @@ class Session(_Face[State]):
                 another, which recovers.
             LeaseLost: the lease is outdated. Nothing was stored. The session is over: enter another, which recovers.
             MessageGone: another commit has consumed a message. Nothing was stored. The session is over.
-            WorkflowCancelled: in a handler of `work`, somebody has requested to cancel the workflow. Nothing was
+            WorkflowCancelled: in a handler of `work`, someone has requested to cancel the workflow. Nothing was
                 recorded by this call. The session goes on, and does not raise it again.
         """
         self._run(self._core.record(events, consumes))
@@ -139,8 +139,13 @@ class Session(_Face[State]):
     def inbox(self, wait_s: float = 0.0) -> list[Any]:
         """Return the messages in the inbox of the workflow, the oldest first.
 
+        In a handler of `work`, requests to cancel are left out, since they are raised.
+
         Args:
             wait_s: how many seconds to wait for a message if there is none.
+
+        Raises:
+            WorkflowCancelled: as for `record`.
         """
         return self._run(self._core.inbox(wait_s))
 

@@ -18,7 +18,12 @@ def sleeps_on(timer: Any, until: float | datetime | None, name: str) -> bool:
 
 def cancel_request(messages: Sequence[Any]) -> Any:
     """Return the message that asks to cancel; None if there is none."""
-    return next((one for one in messages if isinstance(one.body, CancelRequested)), None)
+    return next(filter(is_request, messages), None)
+
+
+def is_request(message: Any) -> bool:
+    """Return whether a message asks to cancel."""
+    return isinstance(message.body, CancelRequested)
 
 
 def cancelled_error(workflow_id: str, request: Any) -> WorkflowCancelled:

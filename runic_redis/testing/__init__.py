@@ -33,6 +33,7 @@ from runic_redis.testing.feed import FeedContract  # noqa: E402
 from runic_redis.testing.groups import GroupContract  # noqa: E402
 from runic_redis.testing.leases import LeaseContract  # noqa: E402
 from runic_redis.testing.lifetimes import LifetimeContract  # noqa: E402
+from runic_redis.testing.listing import ListingContract  # noqa: E402
 from runic_redis.testing.logs import LogContract  # noqa: E402
 from runic_redis.testing.messages import MessageContract  # noqa: E402
 from runic_redis.testing.projection_runners import ProjectionRunnerContract  # noqa: E402
@@ -43,6 +44,7 @@ from runic_redis.testing.snapshots import SnapshotContract  # noqa: E402
 from runic_redis.testing.streams import StreamContract  # noqa: E402
 from runic_redis.testing.subscriptions import SubscriptionContract  # noqa: E402
 from runic_redis.testing.tails import TailContract  # noqa: E402
+from runic_redis.testing.timers import TimerContract  # noqa: E402
 from runic_redis.testing.workflows import WorkflowContract  # noqa: E402
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "GroupContract",
     "LeaseContract",
     "LifetimeContract",
+    "ListingContract",
     "LogContract",
     "MessageContract",
     "ProjectionContract",
@@ -64,6 +67,7 @@ __all__ = [
     "StreamContract",
     "SubscriptionContract",
     "TailContract",
+    "TimerContract",
     "WorkflowContract",
 ]
 
@@ -77,6 +81,7 @@ class StoreContract(
     ReferenceContract,
     LeaseContract,
     MessageContract,
+    TimerContract,
     GroupContract,
     LifetimeContract,
     TailContract,
@@ -85,6 +90,7 @@ class StoreContract(
     ProjectionContract,
     ProjectionRunnerContract,
     WorkflowContract,
+    ListingContract,
     BadInputContract,
     ConcurrencyContract,
 ):

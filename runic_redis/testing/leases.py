@@ -145,7 +145,7 @@ class LeaseContract(Contract):
         assert copied != replace(copied, token=copied.token + 1)
         assert asdict(copied) == asdict(lease) == asdict(Lease("w", "me", lease.token, 1000.0))
         for one in (lease, copied):
-            assert repr(one).endswith(f"(workflow_id='w', owner='me', token={lease.token}, ttl=1000.0)")
+            assert f"(workflow_id='w', owner='me', token={lease.token}, ttl=1000.0, queue='default'" in repr(one)
         assert store.append("w", numbered(1), lease=copied) == 1
         store.renew(copied)
         store.release(copied)

@@ -8,10 +8,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from starlette.requests import Request
 from starlette.responses import Response
 
-from runic_redis.admin.describing import count_unfinished, count_workflows
+from runic_redis.admin.describing import count_workflows
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import StoreError
+from runic_redis.operations.counting import QueueCounts, count_queues, count_states
 from runic_redis.operations.facts import count_facts
+from runic_redis.operations.states import State
 from runic_redis.operations.subscriptions import SubscriptionStatus
 from runic_redis.ui.live import Live
 
@@ -31,6 +33,8 @@ class Metrics:
     async def scrape(self, _: Request) -> Response:
         """Answer in Prometheus' text format; without a store, `runic_redis_up` is 0 and gauges are missing."""
         numbers: dict[str, float] = {}
+        states: dict[State, int] = {}
+        queues: dict[str, QueueCounts] = {}
         subscriptions: list[SubscriptionStatus] = []
         context = self._store.context
         began_s = time.perf_counter()
@@ -38,29 +42,34 @@ class Metrics:
             counts = await self._store.run(count_workflows(context), "count_workflows")
             numbers["question_seconds"] = time.perf_counter() - began_s
             numbers["workflows"] = sum(counts)
-            numbers["workflows_unfinished"] = await self._store.run(count_unfinished(context), "count_unfinished")
+            states = await self._store.run(count_states(context), "count_states")
+            queues = await self._store.run(count_queues(context), "count_queues")
             numbers["facts"] = await self._store.run(count_facts(context), "count_facts")
             if context.keys.has_feed:
                 subscriptions = await self._store.subscriptions()
             numbers["up"] = 1
         except StoreError:
-            numbers, subscriptions = {"up": 0}, []
+            numbers, states, queues, subscriptions = {"up": 0}, {}, {}, []
         numbers["events_seen"], numbers["writes_seen"] = self._live.events, self._live.writes
-        collector = _Collector(context.keys.namespace, numbers, subscriptions)
+        collector = _Collector(context.keys.namespace, numbers, states, queues, subscriptions)
         return Response(generate_latest(collector), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 _HELP = {
     "up": "1 if the store answers, else 0.",
     "workflows": "Workflows in the namespace.",
-    "workflows_unfinished": "Workflows with a lease that runs, or that ended and was not given back.",
     "facts": "Facts in the namespace.",
     "question_seconds": "Seconds that a request to every partition took.",
     "events_seen": "Events that the page has seen appended since it started.",
     "writes_seen": "Writes that the page has seen since it started; several to a workflow within 0.25 s count as one.",
 }
 
-
+_STATE_HELP = "Workflows in each state: open, waiting, leased, parked, completed."
+_QUEUE_HELP = {
+    "waiting": "Workflows that wait in the queue, due or not.",
+    "leased": "Workflows of the queue that are leased.",
+    "overdue_seconds": "Seconds since the first workflow of the queue has been due; 0 if none is due.",
+}
 _SUBSCRIPTION_HELP = {
     "lag_events": "Positions of the feed after those that the subscription or projection has acknowledged.",
     "lag_seconds": "Age of the oldest commit that it has not acknowledged; 0 if there is none.",
@@ -71,10 +80,17 @@ _SUBSCRIPTION_HELP = {
 
 class _Collector:
     def __init__(
-        self, namespace: str, numbers: Mapping[str, float], subscriptions: Sequence[SubscriptionStatus]
+        self,
+        namespace: str,
+        numbers: Mapping[str, float],
+        states: Mapping[State, int],
+        queues: Mapping[str, QueueCounts],
+        subscriptions: Sequence[SubscriptionStatus],
     ) -> None:
         self._namespace = namespace
         self._numbers = numbers
+        self._states = states
+        self._queues = queues
         self._subscriptions = subscriptions
 
     def collect(self) -> Iterator[Metric]:
@@ -84,6 +100,23 @@ class _Collector:
                 metric = family(f"runic_redis_{name}", help_, labels=["namespace"])
                 metric.add_metric([self._namespace], self._numbers[name])
                 yield metric
+        yield from self._state_metrics()
+        yield from self._subscription_metrics()
+
+    def _state_metrics(self) -> Iterator[Metric]:
+        if self._states:
+            metric = GaugeMetricFamily("runic_redis_workflows_by_state", _STATE_HELP, labels=["namespace", "state"])
+            for state, number in self._states.items():
+                metric.add_metric([self._namespace, state], number)
+            yield metric
+        for (name, help_), place in zip(_QUEUE_HELP.items(), range(len(QueueCounts._fields)), strict=True):
+            if self._queues:
+                metric = GaugeMetricFamily(f"runic_redis_queue_{name}", help_, labels=["namespace", "queue"])
+                for queue, counts in self._queues.items():
+                    metric.add_metric([self._namespace, queue], counts[place])
+                yield metric
+
+    def _subscription_metrics(self) -> Iterator[Metric]:
         if not self._subscriptions:
             return
         values = [

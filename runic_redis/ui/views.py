@@ -8,18 +8,19 @@ import json
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from functools import partial
-from math import inf, isnan
-from typing import Any, TypeVar, get_args
+from math import isnan
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from runic_redis import __version__
 from runic_redis.admin.browsing import cursor_at, fact, fact_previews, page, samples
-from runic_redis.admin.describing import Description, State, count_states, count_workflows, describe, describe_one
-from runic_redis.admin.watching import server_time
+from runic_redis.admin.describing import count_workflows, describe, describe_one
 from runic_redis.aio import AsyncRedisStore
 from runic_redis.errors import InvalidArgument
+from runic_redis.operations.counting import count_states
+from runic_redis.operations.filters import ALL, check_filters, queue_names
 from runic_redis.operations.listing import Listing, Place
 from runic_redis.operations.namespace import memory_of
 from runic_redis.ui.forms import (
@@ -37,10 +38,10 @@ from runic_redis.ui.live import Live
 _MOST_WORKFLOWS = 200
 _MOST_EVENTS = 500
 _SAMPLES = 160
-# One request compares at most this many ids with a text, states with a state, and events with a filter. The page
-# shows how far that reached, and the next request goes on from there.
+# One request compares at most this many ids with a text, workflows with other filters, and events with a filter. The
+# page shows how far that reached, and the next request goes on from there.
 _MOST_IDS = 100_000
-_MOST_STATES = 1000
+_MOST_CHECKED = 10_000
 _MOST_FILTERED = 5000
 # Decode for this many requests at the same time. Python runs one thread at a time: more would hold up the event loop.
 _DECODING = 2
@@ -74,6 +75,7 @@ class Views:
         """Answer with the store's name and the numbers of its workflows."""
         counts = await self._store.run(count_workflows(self._context), "count_workflows")
         states = await self._store.run(count_states(self._context), "count_states")
+        queues = await self._store.run(queue_names(self._context), "queue_names")
         return json_response(
             {
                 "version": __version__,
@@ -82,49 +84,32 @@ class Views:
                 "partitions": len(counts),
                 "feed": self._context.keys.has_feed,
                 "workflows": sum(counts),
-                "leased": states["leased"],
-                "unfinished": states["waiting"],
+                "states": states,
+                "queues": sorted({name for names in queues for name in names}),
             }
         )
 
     async def workflows(self, request: Request) -> Response:
-        """Answer with a page of the workflows that pass the filters, the one written to last first.
+        """Answer with a page of the workflows that pass the filters, in the order of `RedisStore.list`.
 
-        Leased and unfinished workflows come by the end of their lease, the latest first. A page may be short although
-        `next` names more: one request reads a limited number of workflows.
+        A page may be short although `next` names more: one request reads a limited number of workflows.
         """
         query = request.query_params
-        part, state, since = query.get("containing", ""), query.get("state", ""), _time(request, "since")
-        if state not in {"", *get_args(State)}:
-            raise InvalidArgument(f"state is one of {', '.join(get_args(State))}, not {state!r:.80}.")
-        limit = _number(request, "limit", 50, _MOST_WORKFLOWS) or 50
-        below, lowest = _place(query.get("before")), since.timestamp() * 1e6 if since else -inf
-        by_lease = state in {"leased", "unfinished"}
-        if by_lease:
-            now_ms = (await self._store.run(server_time(self._context), "time")).timestamp() * 1000
-            lowest = now_ms if state == "leased" else -inf
-            if state == "unfinished" and below is None:
-                below = Place(now_ms, -1, "")
-        listing = partial(
-            Listing, self._context, containing=part, lowest=lowest, by_lease=by_lease, most_read=_MOST_IDS
+        filters = check_filters(
+            state=query.get("state") or None,  # type: ignore[arg-type]
+            queue=query.get("queue") or None,
+            since=_time(request, "since"),
         )
-
-        def passes(one: Description) -> bool:
-            is_recent = since is None or (one.written is not None and one.written >= since)
-            return state in {"", one.state} and is_recent
-
-        found: list[Description] = []
-        described = 0
-        while True:
-            ids, below, is_over = await self._listed(listing(limit=limit, below=below), below)
-            described += len(ids)
-            some = await self._store.run(describe(self._context, ids), "describe") if ids else []
-            found += filter(passes, some)
-            if len(ids) < limit or len(found) >= limit or described >= _MOST_STATES:
-                break
+        limit = _number(request, "limit", 50, _MOST_WORKFLOWS) or 50
+        most_read = _MOST_IDS if filters == ALL else _MOST_CHECKED
+        listing = partial(Listing, self._context, filters, containing=query.get("containing", ""))
+        ids, below, is_over = await self._listed(
+            listing(limit=limit, below=(place := _place(query.get("before"))), most_read=most_read), place
+        )
+        found = await self._store.run(describe(self._context, ids), "describe") if ids else []
         if not is_over and len(ids) == limit:
-            ids, _, is_over = await self._listed(listing(limit=1, below=below), below)
-            is_over = is_over and not ids
+            more, _, is_over = await self._listed(listing(limit=1, below=below, most_read=most_read), below)
+            is_over = is_over and not more
         following = None if is_over or below is None else ":".join(map(str, below))
         return json_response({"workflows": [one._asdict() for one in found], "next": following})
 
@@ -233,12 +218,12 @@ def _place(text: str | None) -> Place | None:
     """Return the place where a page of workflows ended, as its `next` names it."""
     if text is None:
         return None
-    time_us, _, rest = text.partition(":")
+    score, _, rest = text.partition(":")
     partition, _, workflow_id = rest.partition(":")
     try:
-        place = Place(float(time_us), int(partition), workflow_id)
+        place = Place(float(score), int(partition), workflow_id)
     except ValueError:
         place = None
-    if place is None or isnan(place.time_us):
+    if place is None or isnan(place.score):
         raise InvalidArgument(f"before is the 'next' of another page, not {text!r:.80}.")
     return place

@@ -62,7 +62,7 @@ def main(
                 break
     console.print(table(list(rows.values()), time.monotonic() - began_s))
     for row in rows.values():
-        for what in (*row.verdict.wrong[:5], *row.verdict.seen[:5], *row.errors[:5]):
+        for what in (*row.verdict.wrong[:5], *row.verdict.seen[:5], *row.errors[:5], *row.verdict.notes):
             console.print(f"{row.kind}: {what}")
     raise typer.Exit(0 if all(row.flawless for row in rows.values()) else 1)
 

@@ -255,13 +255,17 @@ class Crew:
         self.stopping = threading.Event()
         self.longest_outage_s = 0.0
         self._last_s = time.monotonic()
-        self.clients = [Client(self, store, f"{seed}.{number}") for number, store in enumerate(stores)]
+        self.clients = [self.hire(store, f"{seed}.{number}") for number, store in enumerate(stores)]
         count = len(self.clients) if one_writer else 6
         if busy is not None:
             self.views.append(busy)
             count = 0
         for _ in range(count):
             self._renew(None)
+
+    def hire(self, store: Any, seed: str) -> Client:
+        """Return a new client."""
+        return Client(self, store, seed)
 
     def _renew(self, place: int | None) -> None:
         number = next(self._numbers)

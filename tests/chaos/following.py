@@ -101,6 +101,8 @@ def consumers_of_many(directory: Path, source: Random) -> Iterator[Rig]:
 class _Consuming(Staff):
     """Consumers of subscriptions at work."""
 
+    _writers: Writers
+
     def __init__(self, rig: Rig, directory: Path, seed: str, *, many: bool = False) -> None:
         self._rig = rig
         task = _task(rig, PARTITIONS)
@@ -208,6 +210,8 @@ def projections(faults: Kind) -> Kind:
 
 class _Projecting(Staff):
     """Runners of a projection at work. It sums up the numbers that are written."""
+
+    _writers: Writers
 
     def __init__(self, rig: Rig, directory: Path, seed: str) -> None:
         task = _task(rig, _FEW)

@@ -81,6 +81,7 @@ class Verdict:
         torn: commits that were read in part.
         wrong: descriptions of all other violations.
         seen: descriptions of the torn commits.
+        notes: what was measured besides.
     """
 
     appends: int = 0
@@ -91,6 +92,7 @@ class Verdict:
     torn: int = 0
     wrong: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, other: "Verdict") -> None:
         """Add the findings of another verdict."""
@@ -98,6 +100,7 @@ class Verdict:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.wrong += other.wrong
         self.seen += other.seen
+        self.notes += other.notes
 
 
 def judge(view: View, *, may_lose: bool = False, may_go_back: bool = False) -> Verdict:

@@ -25,20 +25,22 @@ _REQUEST = 600
 _REPLY = 24
 
 
-def _points() -> Iterator[Fault]:
+def _points(request: int, reply: int) -> Iterator[Fault]:
     """Yield every point of a round trip: before and inside the request, before and inside the reply."""
+    # A short run takes steps, so that it meets all parts of a large request. (No power of 2 or 5 is in the step.)
+    step = 1 if request <= _REQUEST else 61
     for number in itertools.count():
-        yield Fault("request", number % _REQUEST)
+        yield Fault("request", number * step % request)
         if number % 4 == 0:
-            yield Fault("reply", number // 4 % _REPLY)
+            yield Fault("reply", number // 4 * step % reply)
 
 
-def cuts(*faces: str, rest_s: float = 0.005) -> Kind:
-    """Cut connections, at every point in order."""
+def cuts(*faces: str, rest_s: float = 0.005, request: int = _REQUEST, reply: int = _REPLY) -> Kind:
+    """Cut connections, at every point of a request and a reply of so many bytes."""
 
     @contextmanager
     def kind(directory: Path, _: Random) -> Iterator[Rig]:
-        points = _points()
+        points = _points(request, reply)
 
         def befall(crew: Crew) -> None:
             _happen(proxy, next(points))

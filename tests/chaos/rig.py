@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, TypeAlias
 
 from runic_redis import Durability, StoreError
-from tests.chaos.clients import is_by_design
+from tests.chaos.clients import Crew, is_by_design
 from tests.chaos.history import View
 from tests.chaos.staff import Staff
 from tests.servers import RunningServer
@@ -44,7 +44,8 @@ class Rig:
             without a rest would use up the processor meanwhile.
         busy: the one workflow to which all clients append, doing nothing else. None for the usual mixture.
         found: violations that the kind itself finds, while clients work or afterwards.
-        team: starts processes that work in place of the clients: gets the seed of their random choices.
+        team: starts processes, or other clients, that work in place of the clients: gets the seed of their random
+            choices.
     """
 
     url: str
@@ -59,7 +60,7 @@ class Rig:
     rest_s: float = 0.005
     busy: View | None = None
     found: list[str] = field(default_factory=list)
-    team: Callable[[str], Staff] | None = None
+    team: Callable[[str], Staff | Crew] | None = None
 
 
 # Runs servers in a directory until the block ends.

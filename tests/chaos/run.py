@@ -1,21 +1,19 @@
 """Causes faults of one kind while clients work, for as long as asked, and judges the result."""
 
-import concurrent.futures
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
-from runic_redis import AsyncRedisStore, RedisStore, replicated
-from tests.chaos import clock, cluster, failover, following, interrupts, lateness, network, server
-from tests.chaos.clients import Crew, Interrupted, read_back
+from runic_redis import RedisStore, replicated
+from tests.chaos import clock, cluster, failover, following, grouping, interrupts, lateness, living, network, server
+from tests.chaos.clients import Crew, read_back
+from tests.chaos.faces import open_stores
 from tests.chaos.history import Verdict, judge
 from tests.chaos.rig import NAMESPACE, PARTITIONS, Kind, Rig
-from tests.portal import BlockingStore
 from tests.servers import RunningServer
 
 __all__ = ["KINDS", "Row", "run_kind"]
@@ -46,6 +44,15 @@ KINDS: Mapping[str, Kind] = {
     "consumers-reshards": following.consumers(cluster.reshards),
     "projections": following.projections(following.unsteady),
     "projections-failovers": following.projections(failover.failovers(replicated(1), 1)),
+    "claims": living.claims(following.unsteady),
+    "claims-load": living.claims_of_many,
+    "claims-failovers": living.claims(failover.failovers(replicated(1), 1)),
+    "claims-reshards": living.claims(cluster.reshards),
+    "groups": grouping.groups(network.cuts(request=4000, reply=64)),
+    "groups-kills": grouping.groups(server.kills),
+    "groups-failovers": grouping.groups(failover.failovers(replicated(1), 1)),
+    "groups-reshards": grouping.groups(cluster.reshards, one_part=True),
+    "messages": living.messages(following.unsteady),
 }
 
 
@@ -120,7 +127,7 @@ def run_kind(
                 team.stop()
         row.errors += team.errors()
         row.longest_outage_s = team.longest_outage_s
-        row.verdict = _judge(rig, team) if isinstance(team, Crew) else team.judge()
+        row.verdict = team.judge() if rig.team is not None else _judge(rig, team)
     row.verdict.wrong += rig.found
     return row
 
@@ -128,7 +135,7 @@ def run_kind(
 def _crew(rig: Rig, stack: ExitStack, seed: str, source: Random) -> Crew:
     """Start the clients, each with its store."""
     crew = Crew(
-        _stores(rig, stack, source),
+        open_stores(rig, stack, source),
         seed,
         expects=rig.expects,
         one_writer=rig.may_lose,
@@ -138,68 +145,6 @@ def _crew(rig: Rig, stack: ExitStack, seed: str, source: Random) -> Crew:
     )
     crew.start()
     return crew
-
-
-class _Asyncio(BlockingStore):
-    """An asyncio store that threads share. It gathers all records in its event loop before it returns them."""
-
-    def stream_records(self, *args: Any, **options: Any) -> Any:
-        async def gather() -> list[Any]:
-            return [record async for record in self._store.stream_records(*args, **options)]
-
-        return self._wait(gather())
-
-
-class _Cancelled(_Asyncio):
-    """The same store, with calls that are cancelled at random moments."""
-
-    def __init__(self, other: _Asyncio, source: Random) -> None:
-        self._store = other._store
-        self._loop = other._loop
-        self._random = source
-
-    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            return super()._wait(self._cancel(work, self._random.choice([0.0, 0.001, 0.01]) * self._random.random()))
-        except concurrent.futures.CancelledError:
-            raise Interrupted from None
-
-    async def _cancel(self, work: Coroutine[Any, Any, Any], delay_s: float) -> Any:
-        task = self._loop.create_task(work)
-        timer = self._loop.call_later(delay_s, task.cancel)
-        try:
-            return await task
-        finally:
-            timer.cancel()
-
-
-def _stores(rig: Rig, stack: ExitStack, source: Random) -> list[Any]:
-    """Open a store for each client."""
-    options: dict[str, Any] = {
-        "namespace": NAMESPACE,
-        "partitions": PARTITIONS,
-        "durability": rig.durability,
-        "deadline_s": rig.deadline_s,
-    }
-
-    def open_sync() -> Any:
-        return stack.enter_context(RedisStore.from_url(rig.url, **options))
-
-    shared: dict[str, Any] = {}
-    stores = []
-    for face in rig.faces:
-        if face == "own":
-            stores.append(open_sync())
-        elif face == "shared":
-            shared[face] = shared.get(face) or open_sync()
-            stores.append(shared[face])
-        else:
-            shared["asyncio"] = shared.get("asyncio") or stack.enter_context(
-                _Asyncio(AsyncRedisStore.from_url(rig.url, **options))
-            )
-            one = shared["asyncio"]
-            stores.append(one if face == "asyncio" else _Cancelled(one, source))
-    return stores
 
 
 def _judge(rig: Rig, crew: Crew) -> Verdict:

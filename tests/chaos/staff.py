@@ -1,4 +1,4 @@
-"""Processes that write, and processes that follow them: consumers of subscriptions, or runners of a projection."""
+"""Processes at work: writers, consumers of subscriptions, runners of a projection, and others that keep a record."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from tests.chaos.history import Verdict
 from tests.forking import Forked
 from tests.servers import wait_until
 
-__all__ = ["LIMIT_S", "Consumers", "Runners", "Staff", "Writers"]
+__all__ = ["LIMIT_S", "Consumers", "Recorders", "Runners", "Staff", "Writers"]
 
 _TESTS = Path(__file__).parent.parent
 # Ends a wait for progress. It is long, because a slow machine must not fail a run.
@@ -72,7 +72,56 @@ class _Recorder(_Worker):
         self._file.close()
 
 
-class Writers:
+class Recorders:
+    """Processes of one program that record what they did.
+
+    Args:
+        program: the path of the program in the tests.
+        directory: where they record.
+        name: names their files.
+        tasks: what each is told.
+
+    Attributes:
+        count: how many lines of theirs counted.
+        errors: the errors that they should not have got.
+    """
+
+    def __init__(self, program: str, directory: Path, name: str, tasks: Sequence[dict[str, Any]]) -> None:
+        self.count = 0
+        self.errors: list[str] = []
+        self._workers = [_Recorder(program, task, directory / f"{name}-{n}") for n, task in enumerate(tasks)]
+
+    def read(self, line: str) -> int:
+        """Read a new line. Return how much it counts."""
+        raise NotImplementedError
+
+    def look(self) -> list[int]:
+        """Read what is new. Return how much that counts, for each process."""
+        counts = [sum(map(self.read, worker.new_lines())) for worker in self._workers]
+        self.count += sum(counts)
+        return counts
+
+    def tell(self, number: int, line: str) -> None:
+        """Write a line to the standard input of a process."""
+        self._workers[number].process.stdin.write(line + "\n")
+        self._workers[number].process.stdin.flush()
+
+    def kill_one(self, source: Random) -> None:
+        """Kill one of them at any moment, and start it again."""
+        worker = source.choice(self._workers)
+        self.errors += worker.kill()
+        worker.start()
+
+    def end(self) -> None:
+        """Have all end, after the work in hand."""
+        for worker in self._workers:
+            self.errors += worker.end()
+        self.look()
+        for worker in self._workers:
+            worker.close()
+
+
+class Writers(Recorders):
     """Processes that write until they are told to end.
 
     Args:
@@ -83,35 +132,18 @@ class Writers:
 
     Attributes:
         appended: the commits that were acknowledged.
-        errors: the errors that they should not have got.
     """
 
     def __init__(self, directory: Path, count: int, task: dict[str, Any], seed: str) -> None:
         self.appended: list[Appended] = []
-        self.errors: list[str] = []
-        self._workers = [
-            _Recorder("chaos/writing_worker.py", {**task, "seed": f"{seed}.{number}"}, directory / f"writer-{number}")
-            for number in range(count)
-        ]
+        tasks = [{**task, "seed": f"{seed}.{number}"} for number in range(count)]
+        super().__init__("chaos/writing_worker.py", directory, "writer", tasks)
 
-    def look(self) -> list[int]:
-        """Read what is new. Return how many commits that are."""
-        counts = []
-        for worker in self._workers:
-            lines = worker.new_lines()
-            for line in lines:
-                workflow_id, cursor, size, name, number = line.split(" ")
-                self.appended.append(Appended(workflow_id, int(cursor), int(size), name, int(number)))
-            counts.append(len(lines))
-        return counts
-
-    def end(self) -> None:
-        """Have all end, after the commit in hand."""
-        for worker in self._workers:
-            self.errors += worker.end()
-        self.look()
-        for worker in self._workers:
-            worker.close()
+    def read(self, line: str) -> int:
+        """Read a commit."""
+        workflow_id, cursor, size, name, number = line.split(" ")
+        self.appended.append(Appended(workflow_id, int(cursor), int(size), name, int(number)))
+        return 1
 
 
 class Consumers:
@@ -223,7 +255,7 @@ class Staff(ABC):
         longest_outage_s: the longest time without an acknowledged commit.
     """
 
-    def __init__(self, writers: Writers) -> None:
+    def __init__(self, writers: Recorders) -> None:
         self._writers = writers
         self.stopping = threading.Event()
         self.longest_outage_s = 0.0
@@ -232,7 +264,7 @@ class Staff(ABC):
     def acknowledged(self) -> int:
         """How many writes were acknowledged."""
         self._writers.look()
-        return len(self._writers.appended)
+        return self._writers.count
 
     def await_progress(self) -> None:
         """Wait until each writer, and those that follow, have got further."""

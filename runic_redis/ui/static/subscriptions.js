@@ -35,7 +35,7 @@ function entry(one) {
       el("p", { class: "muted" }, lag, ", ", el("span", { title: shares }, counted(consumers.length, "consumer"))),
       one.failing.map(({ partition, attempts, reason }) => problemText(`Partition ${partition} failed ${counted(attempts, "time")}: ${reason}`))),
     isProjection && el("span", { class: "badge" }, "projection"),
-    one.parked > 0 && el("a", { class: "badge unfinished", href: to("s", one.name) }, `${number(one.parked)} parked`));
+    one.parked > 0 && el("a", { class: "badge waiting", href: to("s", one.name) }, `${number(one.parked)} parked`));
 }
 
 const counted = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
@@ -83,7 +83,7 @@ export async function showParked(main, app, name) {
         el("a", { class: "id", href: to("w", id) }, id),
         el("p", { class: "muted" }, what, attempts, ", ", time(one.time)),
         one.reason && problemText(one.reason)),
-      el("span", { class: `badge ${one.state === "parked" ? "unfinished" : ""}` }, one.state),
+      el("span", { class: `badge ${one.state === "parked" ? "waiting" : ""}` }, one.state),
       withButtons && el("span", { class: "pair" }, el("button", { click: () => settle("replay", id) }, "Replay"), el("button", { click: drop }, "Drop")));
   }
   await load();

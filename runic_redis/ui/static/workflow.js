@@ -3,7 +3,7 @@
 import { about, bytes, choice, colourOf, copy, dated, el, number, offer, problemText, time, to, typeLabel } from "./dom.js";
 import { drawGraph } from "./graph.js";
 import { valueSection } from "./value.js";
-import { state } from "./workflows.js";
+import { due, state } from "./workflows.js";
 
 const PAGE = 100;
 
@@ -29,7 +29,15 @@ function aboutWorkflow(one, memory) {
     ["Trimmed to", one.trimmed ? number(one.trimmed) : ""],
     ["Facts", one.facts ? el("a", { href: to("w", one.workflow_id, "facts") }, number(one.facts)) : ""],
     ["Log", one.log_bytes ? bytes(one.log_bytes) : ""],
+    ["Queue", one.queue],
+    ["Due", due(one)],
     ["Lease", lease],
+    ["Attempts", one.attempts ? number(one.attempts) : ""],
+    ["Parked", one.parked && el("span", null, time(one.parked), `: ${one.parked_reason ?? ""}`)],
+    ["Timer", one.timer !== null && el("span", null, one.timer || "unnamed", ...(one.timer_until ? [", until ", time(one.timer_until)] : []))],
+    ["Messages", one.inbox ? number(one.inbox) : ""],
+    ["Attributes", Object.entries(one.attributes).map(([name, value]) => `${name}=${value}`).join(", ")],
+    ["Parent", one.parent !== null && el("a", { href: to("w", one.parent) }, one.parent)],
     ["Created", time(one.created)],
     ["Last write", time(one.written)],
     ["Completed", time(one.completed)],

@@ -1,18 +1,19 @@
-// The list of workflows, the one written to last first.
+// The list of workflows, the one written to last first; those of queues by when they are due.
 
-import { choice, drawRate, el, number, sinceTime, time, to, visible } from "./dom.js";
+import { choice, drawRate, el, number, offer, sinceTime, time, to, visible } from "./dom.js";
 
 const PAGE = 50;
-const STATES = [["", "Any state"], ["open", "Open"], ["leased", "Leased"], ["unfinished", "Unfinished"], ["completed", "Completed"]];
+const STATES = [["", "Any state"], ["open", "Open"], ["waiting", "Waiting"], ["leased", "Leased"], ["parked", "Parked"], ["completed", "Completed"]];
 const TIMES = [["", "Written at any time"], ["1", "In the last hour"], ["24", "In the last day"], ["168", "In the last week"]];
 
 /** Show a page of the workflows, and keep it up to date. */
 export async function showWorkflows(main, app, query) {
-  const filters = { q: query.get("q") || "", state: query.get("state") || "", hours: query.get("hours") || "" };
-  const [count, leased, unfinished, rate] = Array.from({ length: 4 }, () => el("div", { class: "value" }, "–"));
+  const filters = { q: query.get("q") || "", state: query.get("state") || "", queue: query.get("queue") || "", hours: query.get("hours") || "" };
+  const [count, waiting, leased, parked, rate] = Array.from({ length: 5 }, () => el("div", { class: "value" }, "–"));
   const chart = el("svg", { viewBox: "0 0 120 60", preserveAspectRatio: "none", "aria-hidden": "true" });
   const search = el("input", { type: "search", id: "search", placeholder: "Part of an id  ( / )", "aria-label": "Part of an id", value: filters.q, autocomplete: "off", spellcheck: "false" });
   const states = choice("State", STATES, filters.state, (state) => change({ state }));
+  const queues = choice("Queue", queueChoices([], filters.queue), filters.queue, (queue) => change({ queue }));
   const times = choice("Last write", TIMES, filters.hours, (hours) => change({ hours }));
   const rows = el("tbody");
   const empty = el("p", { class: "empty", hidden: true });
@@ -21,12 +22,12 @@ export async function showWorkflows(main, app, query) {
   const note = el("span", { class: "muted" });
   main.replaceChildren(
     el("div", { class: "tiles" },
-      tile("Workflows", count, {}), tile("Leased", leased, { state: "leased" }), tile("Unfinished", unfinished, { state: "unfinished" }),
+      tile("Workflows", count, {}), tile("Waiting", waiting, { state: "waiting" }), tile("Leased", leased, { state: "leased" }), tile("Parked", parked, { state: "parked" }),
       el("div", { class: "card tile wide chart" }, el("div", null, el("div", { class: "label" }, "Events per second"), rate), chart)),
-    el("div", { class: "bar" }, search, states, times, note, el("span", { class: "end" }), newest, older),
+    el("div", { class: "bar" }, search, states, queues, times, note, el("span", { class: "end" }), newest, older),
     el("div", { class: "card" },
       el("table", null,
-        el("thead", null, el("tr", null, el("th", null, "Workflow"), el("th", { class: "w-state" }, "State"), el("th", { class: "right w-number" }, "Events"),
+        el("thead", null, el("tr", null, el("th", null, "Workflow"), el("th", { class: "w-state" }, "State"), el("th", { class: "w-queue" }, "Queue"), el("th", { class: "right w-time w-due" }, "Due"), el("th", { class: "right w-number" }, "Events"),
           el("th", { class: "right w-number w-snapshot" }, "Snapshot at"), el("th", { class: "right w-number w-facts" }, "Facts"), el("th", { class: "right w-time" }, "Last write"))),
         rows),
       empty));
@@ -36,7 +37,7 @@ export async function showWorkflows(main, app, query) {
   let loads = 0;
   async function load() {
     const mine = ++loads;
-    const asked = new URLSearchParams({ limit: PAGE, containing: filters.q, state: filters.state });
+    const asked = new URLSearchParams({ limit: PAGE, containing: filters.q, state: filters.state, queue: filters.queue });
     if (filters.hours) asked.set("since", sinceTime(Number(filters.hours)));
     if (!first) asked.set("before", query.get("before"));
     const found = await app.get(`api/workflows?${asked}`);
@@ -57,8 +58,10 @@ export async function showWorkflows(main, app, query) {
   async function tally() {
     const counts = await app.get("api/summary");
     count.textContent = number(counts.workflows);
-    leased.textContent = number(counts.leased);
-    unfinished.textContent = number(counts.unfinished);
+    waiting.textContent = number(counts.states.waiting);
+    leased.textContent = number(counts.states.leased);
+    parked.textContent = number(counts.states.parked);
+    offer(queues, queueChoices(counts.queues, filters.queue), filters.queue);
   }
   const look = app.throttled(load, 0);
   function change(changed) {
@@ -68,10 +71,10 @@ export async function showWorkflows(main, app, query) {
     history.replaceState(null, "", address(filters));
     look();
   }
-  let waiting;
+  let typing;
   search.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => change({ q: search.value }), 180);
+    clearTimeout(typing);
+    typing = setTimeout(() => change({ q: search.value }), 180);
   });
   await Promise.all([load(), tally()]);
   const refresh = app.throttled(() => Promise.all([first && load(), tally()]), 1000);
@@ -89,10 +92,15 @@ function address(parts) {
   return query.size ? `#/?${query}` : "#/";
 }
 
-function emptyText({ q, state, hours }, more) {
+function queueChoices(known, chosen) {
+  const names = chosen && !known.includes(chosen) ? [chosen, ...known] : known;
+  return [["", "Any queue"], ...names.map((name) => [name, name])];
+}
+
+function emptyText({ q, state, queue, hours }, more) {
   if (more) return "None of the workflows searched so far matches.";
-  if (q && !state && !hours) return `No workflow's id contains “${visible(q)}”.`;
-  return q || state || hours ? "No workflow matches." : "No workflows yet.";
+  if (q && !state && !queue && !hours) return `No workflow's id contains “${visible(q)}”.`;
+  return q || state || queue || hours ? "No workflow matches." : "No workflows yet.";
 }
 
 function row(one, fresh) {
@@ -100,6 +108,8 @@ function row(one, fresh) {
   return el("tr", { class: fresh ? "fresh" : null, "data-id": one.workflow_id },
     el("td", { class: "id" }, el("a", { href: to("w", one.workflow_id), title: one.workflow_id }, one.workflow_id)),
     el("td", { class: "w-state" }, state(one)),
+    el("td", { class: "w-queue" }, one.queue || ""),
+    el("td", { class: "right muted w-due" }, due(one)),
     el("td", { class: "right" }, number(one.cursor)),
     el("td", { class: "right w-snapshot" }, one.snapshot_cursor === null ? "" : number(one.snapshot_cursor)),
     el("td", { class: "right w-facts" }, facts),
@@ -107,11 +117,14 @@ function row(one, fresh) {
 }
 
 const MEANINGS = {
-  open: "Nobody has a lease.",
+  open: "The workflow never was in a queue.",
+  waiting: "The workflow is in a queue, and no worker has a lease.",
   leased: "A worker has a lease.",
-  unfinished: "The last lease ended without being given back.",
+  parked: "The workflow is out of its queue until it is put back.",
   completed: "The workflow is completed.",
 };
+/** Show when a workflow is due in its queue. */
+export const due = (one) => (one.due ? time(one.due) : one.state === "waiting" ? "once woken" : "");
 /** Make a badge with a workflow's state. */
 export const state = (one) =>
   one.damaged.length
