@@ -1,6 +1,7 @@
 -- Append a group of commits, each to another workflow. All of them are stored, or none.
 --
--- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it
+-- KEYS[1…]  for each commit, the keys that lua/append.lua takes for it: events, meta, index, partition, feed, commits,
+--           leases, queues, queue, snapshot, refs, bucket, times, inbox, expiring, attribute, children
 -- ARGV[1]   tried      '' on a first try, and '1' on a retry
 -- ARGV[2…]  for each commit, the arguments that lua/append.lua takes for it on a retry. The third one counts on a
 --           retry only.
@@ -9,8 +10,8 @@
 -- Errors    GROUP_REJECTED <place of a commit, from 0> <its error, percent-encoded> …, for each commit with an error:
 --           COMMIT_STORED <cursor>, if it was stored before, by its commit id, and others of the group were not; or as
 --           in lua/append.lua: CURSOR_CONFLICT, LEASE_LOST, FACT_MISSING, WORKFLOW_COMPLETED, OTHER_KEY, DAMAGED,
---           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, COMMIT_UNSURE (in place of
---           LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
+--           MESSAGE_GONE, CANCEL_REQUESTED, ALREADY_STARTED, TOO_MANY_ATTRIBUTES, REFS_UNKNOWN, COMMIT_UNSURE (in
+--           place of LOOK_AGAIN, too), NEW_PARTITION, END_REACHED and WRONGTYPE;
 --           NOPERM, READONLY, OOM and others by which the server rejects every write
 --
 -- Nothing is written before every key of every commit is read, and before the server has accepted a write of each

@@ -201,6 +201,17 @@ class Reader:
             raise Damaged(f"the queue {queue}")
         return due
 
+    def labels(self, workflow: str) -> dict[str, str]:
+        """The attributes and the parent of a workflow, by their fields in the meta hash."""
+        meta = self.meta(workflow)
+        found = {name: value.decode() for name, value in meta.items() if name == "parent" or name.startswith("a:")}
+        tag = self._key("meta", workflow).removesuffix(f"meta:{workflow}")
+        for name, value in found.items():
+            key = f"{tag}children:{value}" if name == "parent" else f"{tag}attribute:{name[2:]}={value}"
+            if self._client.zscore(key, workflow) != int(meta["created"]) // 1000:
+                raise Damaged(f"the set {key}")
+        return found
+
     def inbox(self, workflow: str) -> list[Sent]:
         """The messages in a workflow's inbox."""
         found = []
@@ -242,6 +253,8 @@ class Reader:
         if "queue" in meta:
             due = self.due(workflow)
             found |= {"queue": meta["queue"].decode(), "due": None if due is None else f"{due:.0f}"}
+        if labels := self.labels(workflow):
+            found["labels"] = dict(sorted(labels.items()))
         if "parked_reason" in meta:
             found["parked_reason"] = meta["parked_reason"].decode()
         if messages := self.inbox(workflow):

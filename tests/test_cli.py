@@ -209,6 +209,37 @@ def test_workflows_are_listed_newest_first_filtered_and_counted(run: Run, shop: 
     assert shown.out.splitlines()[4].split()[:3] == ["order-1", "open", "3"]
 
 
+def test_workflows_are_found_by_queue_attribute_time_and_parent(run: Run, shop: RedisStore) -> None:
+    labels = {"customer": "7", "country": "s=e"}
+    shop.append("order-8", [{"n": 1}], queue="orders", due=3600, attributes=labels, parent="basket-1")
+    shop.append("order-9", [{"n": 1}], queue="orders", attributes={"customer": "7"})
+
+    def found(*options: str) -> list[str]:
+        ids = [one["workflow_id"] for one in run("workflows", *options, "--json").lines]
+        assert run("workflows", *options, "--count", "--json").lines == [{"workflows": len(ids)}]
+        return ids
+
+    assert found("--queue", "orders") == ["order-9", "order-8"]
+    assert found("--queue", "orders", "--due", "0s") == found("--due", "0s", "order-9") == ["order-9"]
+    assert found("--queue", "orders", "--due", "1d") == []
+    assert found("--attribute", "customer=7") == ["order-9", "order-8"]
+    assert found("--attribute", "customer=7", "--attribute", "country=s=e") == ["order-8"]
+    assert found("--parent", "basket-1") == ["order-8"]
+    assert found("--since", "1h", "--until", "0s", "order-8") == ["order-8"]
+    assert found("--until", "2020-01-01") == []
+    shop.park("order-9", "the card was declined")
+    assert found("--state", "parked", "--queue", "orders") == ["order-9"]
+    shown = run("workflows", "--attribute", "customer=7").out
+    assert {"queue", "due", "attributes", "parked", "orders", "country=s=e,"} <= set(shown.split())
+    (one,) = run("show", "order-9", "--json").lines
+    assert (one["state"], one["queue"], one["parked_reason"]) == ("parked", "orders", "the card was declined")
+    told = run("show", "order-8").out
+    for text in ("customer=7", "basket-1", "orders", "due"):
+        assert text in told
+    for wrong in (("--attribute", "customer"), ("--attribute", "=7"), ("--due", "soon"), ("--queue", "two words")):
+        assert run("workflows", *wrong).status == 2
+
+
 def test_a_workflow_is_shown_with_all_that_is_kept_of_it(run: Run, shop: RedisStore) -> None:
     shop.trim("order-1", keep=1)
     held = shop.acquire("order-1", "worker-1")

@@ -143,6 +143,7 @@ CALLS: dict[str, tuple[set[str], Callable[[RedisStore], Any]]] = {
         lambda store: store.complete("in the same partition {order-1}"),
     ),
     "expire": ({"meta", "expiring"}, lambda store: store.expire("order-1", 60)),
+    "persist": ({"meta", "expiring"}, lambda store: store.persist("order-1")),
     "collect": ({"index", "refs", "expiring"}, lambda store: store.collect(0)),
     "delete": ({*ALL, *SETS, "partition"}, lambda store: store.delete("order-1")),
 }

@@ -164,6 +164,9 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
             Sent(second, "", Object("runic_redis.CancelRequested", 1, {"reason": "too late"}), cancels=True),
         ]
         assert reader.message_ids("held") == {"mine": first}
+        store.append("labelled", [{"n": 1}], attributes={"name": "7", "other": "8"}, parent="w")
+        store.append("labelled", [{"n": 2}], attributes={"name": "a=ü", "other": None})
+        assert reader.labels("labelled") == {"a:name": "a=ü", "parent": "w"}
         store.unpark("other 1 ü")
         assert reader.state("other 1 ü") == "waiting"
         assert reader.workflows() == set(store.list())
@@ -174,7 +177,7 @@ def test_a_reader_by_the_specification_finds_what_the_store_has_written(server: 
         (large,) = [change for change in changes if change.span == 30]
         assert int(large.change.partition(" ")[2]) > 30 * 150_000
         assert f"{large.cursor}-{large.ms}" == client.xrevrange(reader._key("events", "w"), count=1)[0][0].decode()
-        assert sum(change.span for change in changes) == 34 + 2 + 20 + 1 + 2
+        assert sum(change.span for change in changes) == 34 + 2 + 20 + 1 + 2 + 2
 
 
 def test_a_reader_by_the_specification_can_tell_what_is_trimmed_from_what_is_lost(
@@ -237,6 +240,7 @@ def write_fixture(store: RedisStore) -> None:
     store.complete("a log")
     store.append("waiting", [{"n": 1}], queue="orders", due=inf)
     store.append("put aside", [{"n": 1}], queue="orders")
+    store.append("labelled", [{"n": 1}], attributes={"customer": "7", "note": "a=b ü"}, parent="order-1")
     store.park("put aside", "card declined")
     store.acquire("leased", "worker-1", ttl=30)
     store.send("leased", Pair("cancel", None), message_id="message-1")

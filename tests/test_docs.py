@@ -11,7 +11,7 @@ import pytest
 
 from runic_redis.cli.app import make_group
 from tests.forking import run_forked
-from tests.servers import RunningServer
+from tests.servers import RunningServer, cluster_url
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = "localhost:7001"
@@ -86,6 +86,25 @@ def test_a_worker_of_the_tutorial_is_killed_and_another_goes_on(tmp_path: Path) 
         statuses.append(done.returncode)
     assert shown == session
     assert statuses == [0, -signal.SIGKILL, 0]
+
+
+@pytest.mark.parametrize("backend", ["valkey", "cluster_nodes"])
+def test_the_orders_of_the_tutorial_are_fulfilled_although_a_worker_is_killed(
+    tmp_path: Path, backend: str, request: pytest.FixtureRequest
+) -> None:
+    page = ROOT / "docs" / "tutorials" / "order-fulfilment.md"
+    (code,) = examples(page)
+    assert len(code.splitlines()) < 80
+    server = request.getfixturevalue(backend)
+    url = server.url() if backend == "valkey" else cluster_url(server)
+    (tmp_path / "fulfil.py").write_text(code.replace("embedded://fulfil-data", url))
+    (shown,) = re.findall(r"(?ms)^```console\n\$ python fulfil\.py play\n(.*?)^```$", page.read_text())
+    command = [sys.executable, "-W", "error", "fulfil.py", "play"]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    # On a slow machine, the reminder is faster than the cancellation.
+    assert done.stdout.replace("order-2: place pay remind", "order-2: place pay") == shown, done.stderr
+    assert done.stderr.count("due again in") >= 4, "both orders were tried again twice"
 
 
 def code_of(page: Path) -> str:

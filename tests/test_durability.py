@@ -92,6 +92,7 @@ WRITES: dict[str, Callable[[Any, Durability], Any]] = {
     "put_fact": lambda store, how: store.put_fact("value", durability=how),
     "complete": lambda store, how: store.complete("w", durability=how),
     "expire": lambda store, how: store.expire("w", 1000.0, durability=how),
+    "persist": lambda store, how: store.persist("w", durability=how),
     "delete": lambda store, how: store.delete("w", durability=how),
 }
 

@@ -6,6 +6,7 @@ The tests set both clocks, so none waits.
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ from runic_redis.protocol.effects import Batch, Command, key_command
 from runic_redis.protocol.refusals import ask
 from tests.clocks import shifted
 from tests.servers import RunningServer
+from tests.test_archives import export, load
 from tests.test_clock_steps import HOUR_S, Clocks
+from tests.test_verifying import verify
 
 pytestmark = pytest.mark.usefixtures("few_buckets")
 
@@ -693,3 +696,34 @@ def test_time_commands_go_to_the_node_of_the_workflow(clocks: Clocks) -> None:
     assert isinstance(batch, Batch)
     assert [type(one) for one in batch.commands] == [Command, Command]
     assert {one.key for one in batch.commands} == {store.context.keys.workflow("w").meta}
+
+
+def test_verify_repairs_a_lifetime_without_an_end(clocks: Clocks) -> None:
+    store = clocks.store
+    store.append("w", [{}])
+    store.expire("w", 60, sliding=True)
+    clocks.step_caller(5)
+    store.append("w", [{}])
+    assert verify(store).findings == []
+    keys = store.context.keys.workflow("w")
+    raw(store, "HDEL", keys.meta, "expires")
+    raw(store, "ZREM", keys.expiring, "w")
+    (finding,) = verify(store, repair=True).findings
+    assert "no end" in finding.problem
+    assert finding.repaired
+    assert verify(store).findings == []
+
+
+def test_an_archive_keeps_a_lifetime(clocks: Clocks, tmp_path: Path) -> None:
+    store = clocks.store
+    store.append("w", [{"n": 1}])
+    store.expire("w", 60, sliding=True)
+    clocks.step_both(45)
+    store.append("w", [{"n": 2}])
+    export(store, tmp_path / "archive")
+    store.delete("w")
+    assert load(store, tmp_path / "archive").problems == []
+    clocks.step_both(30)
+    assert list(store.list()) == ["w"]
+    clocks.step_both(31)
+    assert list(store.list()) == []

@@ -3,6 +3,7 @@
 Sending it again with the same id changes nothing. A message that comes during a lease is never slept through.
 """
 
+import itertools
 import math
 import random
 import threading
@@ -33,6 +34,9 @@ from runic_redis import (
 )
 from runic_redis.admin.exporting import Exporter
 from runic_redis.admin.importing import Importer
+from runic_redis.admin.workflow_check import WorkflowCheck
+from runic_redis.context import without_classes
+from runic_redis.protocol.effects import Batch, Operation
 from runic_redis.testing.examples import numbered
 from tests.faults import FaultyServer, make_faulty
 from tests.proxy import Fault, proxied
@@ -618,6 +622,91 @@ def test_workflows_are_sound_and_can_be_copied_while_messages_come_and_go(
             ended.set()
         for one in running:
             one.result()
+
+
+def run_with(store: RedisStore, operation: Operation[Any], at: int, meddle: Callable[[], None]) -> bool:
+    """Run an operation; before its round trip number `at`, something else happens. Return whether it did."""
+    reply: Any = None
+    number = 0
+    while True:
+        try:
+            effect = operation.send(reply)
+        except StopIteration:
+            return number > at
+        if number == at:
+            meddle()
+        number += 1
+        reply = store._sender.ask(effect)
+
+
+def renew(store: RedisStore, send: Callable[[], None]) -> None:
+    """Consume all but five messages, and send four."""
+    for message in store.inbox("w")[:-5]:
+        store.append("w", [{"answers": [message.message_id]}], consumes=message)
+    for _ in range(4):
+        send()
+
+
+def check_copy(target: RedisStore) -> None:
+    """Check that each message was answered or is in the inbox, and that no id of another message is known."""
+    answered = [name for event in target.stream("w") for name in event["answers"] if name]
+    waiting = [message.message_id for message in target.inbox("w") if message.message_id]
+    assert answered + waiting == [f"m-{number}" for number in range(len(answered + waiting))]
+    following = f"m-{len(answered + waiting)}"
+    target.send("w", {"n": "sent again"}, message_id=following)
+    assert target.inbox("w")[-1].message_id == following
+
+
+@pytest.mark.parametrize("doing", ["send", "consume", "send and consume", "send, consume and cancel"])
+def test_whatever_comes_between_two_readings_is_no_damage_and_no_loss(
+    on_valkey: RedisStore,
+    valkey: RunningServer,
+    namespace: str,
+    few_buckets: None,
+    monkeypatch: pytest.MonkeyPatch,
+    doing: str,
+) -> None:
+    monkeypatch.setattr("runic_redis.admin.inbox_check._AT_ONCE", 3)
+    monkeypatch.setattr("runic_redis.admin.message_records._MESSAGES", 3)
+    numbers = itertools.count()
+
+    def send() -> None:
+        number = next(numbers)
+        on_valkey.send("w", {"n": number}, message_id=f"m-{number}")
+
+    def meddle() -> None:
+        if "send" in doing:
+            send()
+        if "consume" in doing:
+            first = on_valkey.inbox("w")[0]
+            on_valkey.append("w", [{"answers": [first.message_id]}], consumes=first)
+        if "cancel" in doing:
+            on_valkey.request_cancel("w")
+
+    on_valkey.delete("w")
+    on_valkey.append("w", [{"answers": []}], queue="orders", due=math.inf)
+    for at in range(30):
+        renew(on_valkey, send)
+        records: list[Any] = []
+        exporter = Exporter(on_valkey.context, ["w"])
+        came = run_with(on_valkey, exporter.run(records.append), at, meddle)
+        assert exporter.problems == []
+        with RedisStore.from_url(valkey.url(), namespace=f"{namespace}-{at}", partitions=1) as target:
+            importer = Importer(target.context)
+            for record in records:
+                target.run(importer.take(record), "import")
+            check_copy(target)
+        check = WorkflowCheck(without_classes(on_valkey.context), "w", facts_too=False, queues=["orders"])
+
+        def verify_it(check: WorkflowCheck = check) -> Operation[None]:
+            while commands := check.commands(1_000_000):
+                check.receive((yield Batch(commands)), commands)
+
+        came = run_with(on_valkey, verify_it(), at, meddle) or came
+        assert check.findings == []
+        if not came:
+            break
+    assert 3 < at < 29, "all round trips were met"
 
 
 def test_an_archive_with_a_damaged_message_is_not_imported(store: RedisStore, namespace: str) -> None:

@@ -129,6 +129,29 @@ def test_workflows_are_filtered_by_state_text_and_time(page: Page, shop: RedisSt
     )
 
 
+def test_workflows_are_filtered_by_queue(page: Page, shop: RedisStore) -> None:
+    for n in range(7):
+        queue, labels = f"ui-{n % 2}", {"customer": "7"}
+        shop.append(f"queued-{n}", [{"n": n}], queue=queue, due=60 - n, attributes=labels, parent="queued-0")
+    shop.park("queued-1", "the card was declined")
+    seen: list[str] = []
+    place: dict[str, Any] = {}
+    while place is not None:
+        found = page.get("workflows", queue="ui-0", limit=3, **place)
+        seen += [one["workflow_id"] for one in found["workflows"]]
+        place = {"before": found["next"]} if found["next"] else None
+    assert seen == ["queued-6", "queued-4", "queued-2", "queued-0"], "the one that is due first comes first"
+    (parked,) = page.get("workflows", queue="ui-1", state="parked")["workflows"]
+    assert (parked["workflow_id"], parked["parked_reason"]) == ("queued-1", "the card was declined")
+    one = page.get("workflow", id="queued-2")
+    assert (one["queue"], one["attributes"], one["parent"]) == ("ui-0", {"customer": "7"}, "queued-0")
+    assert one["due"] is not None
+    assert {"ui-0", "ui-1"} <= set(page.get("summary")["queues"])
+    numbers = _numbers(page.ask("metrics"))
+    assert (numbers["runic_redis_queue_waiting ui-0"], numbers["runic_redis_queue_leased ui-0"]) == (4, 0)
+    assert numbers["runic_redis_queue_overdue_seconds ui-0"] == 0
+
+
 def test_events_are_filtered_by_type_text_and_time(page: Page, shop: RedisStore) -> None:
     for n in range(60):
         shop.append("sifted", [Paid(n, "Zo\u00eb" if n % 3 else "Ada"), {"type": "note", "n": n}])

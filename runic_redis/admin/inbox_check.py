@@ -15,8 +15,8 @@ from runic_redis.operations.records import cursor_or_zero
 from runic_redis.protocol.effects import Argument, Command, key_command
 
 _FIELDS = ("created", "cursor", "inbox", "cancel", "messages")
-# The largest message, about; and how many are read at once.
-_MESSAGE_BYTES = 64 * 1024
+# About the size of a message; and how many are read at once.
+_MESSAGE_BYTES = 4096
 _AT_ONCE = 250
 # How often an inbox is read again because a commit came meanwhile. After that, it is not judged.
 _TRIES = 5
