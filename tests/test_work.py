@@ -144,6 +144,21 @@ def test_a_commit_begins_a_new_count_of_attempts(face: Face) -> None:
         face.store.park("w", "why")
 
 
+def test_an_attempt_that_commits_is_no_last_attempt(face: Face) -> None:
+    start(face)
+    attempts = []
+
+    async def handle(session: Any) -> None:
+        attempts.append(session.lease.attempt)
+        if len(attempts) == 2:
+            await session.record({"n": 1})
+        if len(attempts) < 4:
+            raise ValueError("no")
+
+    face.work(handle, max_attempts=2)
+    assert attempts == [1, 2, 1, 2]
+
+
 def test_some_exceptions_park_the_workflow_at_once(face: Face) -> None:
     start(face)
     calls = itertools.count(1)
