@@ -1,6 +1,7 @@
 """`work` and `async_work`: the fate of a workflow whose handler returns, fails, sleeps, is cancelled or overtaken."""
 
 import asyncio
+import inspect
 import itertools
 import logging
 import math
@@ -738,6 +739,7 @@ def test_a_handler_may_complete_or_park_or_delete_its_workflow_itself(face: Face
         {"first_delay": "soon"},
         {"longest_delay": -1},
         {"owner": 7},
+        {"give_up_on": [ValueError]},
     ],
 )
 def test_bad_options_are_rejected(face: Face, options: dict[str, Any]) -> None:
@@ -760,6 +762,13 @@ def test_a_store_and_a_handler_of_the_other_kind_are_named(namespace: str) -> No
             work(object(), print)
         with pytest.raises(InvalidType, match="function"):
             work(store, 7)  # type: ignore[arg-type]
+
+
+def test_both_take_the_same_options() -> None:
+    one, other = (inspect.signature(function).parameters for function in (work, async_work))
+    assert [(name, option.default) for name, option in one.items()] == [
+        (name, option.default) for name, option in other.items()
+    ]
 
 
 def test_a_handler_is_called_like_its_function(namespace: str) -> None:
