@@ -50,7 +50,8 @@ KINDS: Mapping[str, Kind] = {
     "claims-failovers": living.claims(failover.failovers(replicated(1), 1)),
     "claims-reshards": living.claims(cluster.reshards),
     "groups": grouping.groups(network.cuts(request=4000, reply=64)),
-    "groups-kills": grouping.groups(server.kills),
+    # (A server loads all commits at each start, so a long run must not have too many.)
+    "groups-kills": grouping.groups(server.kills, rest_s=0.05),
     "groups-failovers": grouping.groups(failover.failovers(replicated(1), 1)),
     "groups-reshards": grouping.groups(cluster.reshards, one_part=True),
     "messages": living.messages(following.unsteady),
