@@ -1,4 +1,4 @@
-"""This store's jobs with `async_work`, which calls a handler with a session. It takes part in the cases of jobs alone."""
+"""This store's jobs with `async_work`, which calls a handler for each. It takes part in the cases of jobs alone."""
 
 from .ours import Ours
 
