@@ -47,7 +47,7 @@ UNANSWERED = Unanswered("cut", 30.0, unsure=True)
 NOT_THERE = [None, None]
 NO_SETTINGS = [None, None, None]
 # The reply of lua/count.lua for an empty partition.
-NEW = [0, b"0", 0, b"0", 0, b"0", 0, 0, 0]
+NEW = [0, b"0", 0, b"0", 0, b"0", 0, 0, 0, 0, 0, []]
 MADE = [1, *NEW[1:]]
 
 
@@ -193,19 +193,19 @@ def test_a_store_follows_a_namespace_that_was_made_again(context: Context) -> No
 def test_of_many_appends_those_that_were_too_soon_are_sent_again(context: Context) -> None:
     context.clock = lambda: 1.0
     items = [(f"w-{number}", [{"n": number}]) for number in range(3)]
-    over: list[Any] = [[[b"5", b"900", None, None, None], [b"0", b"999000"]], [1]]
+    over: list[Any] = [[[b"created", b"5", b"expires", b"900"], [b"0", b"999000"]], [1]]
     asked, cursors = play(append_many(context, items), [[1, ErrorReply("END_REACHED", ""), 7], *over, [2]])
-    assert names(asked) == ["append append append", "HMGET TIME", "delete", "append"]
+    assert names(asked) == ["append append append", "HGETALL TIME", "delete", "append"]
     assert cursors == [1, 2, 7]
     assert argument(asked[2], 2) == b"5"
     assert argument(asked[2], 4) == b"900", "only while that is its end"
     assert argument(asked[2], 5) == "999", "the time that both clocks have reached"
     for end, server_s, after in ((b"1900", b"2", "900"), (b"900", b"0", "")):
-        only_one: list[Any] = [[[b"5", end, None, None, None], [server_s, b"0"]], [1]]
+        only_one: list[Any] = [[[b"created", b"5", b"expires", end], [server_s, b"0"]], [1]]
         asked, cursors = play(
             append_many(context, items), [[1, ErrorReply("END_REACHED", "", unsure=True), 7], *only_one, [2]]
         )
-        assert names(asked) == ["append append append", "HMGET TIME", "expire", "append"]
+        assert names(asked) == ["append append append", "HGETALL TIME", "expire", "append"]
         assert argument(asked[2], 4) == after, (
             "what is left of it by the caller's clock; none, if only that has reached it"
         )
@@ -217,16 +217,16 @@ def test_an_end_that_is_still_to_come_takes_no_second_question(context: Context)
     context.clock = lambda: 1.0
     asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1001"]]])
     assert (names(asked), there) == (["HMGET"], True)
-    end = [b"5", b"1000", None, None, None]
+    end = [b"created", b"5", b"expires", b"1000"]
     asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1000"]], [end, [b"0", b"999000"]]])
-    assert (names(asked), there) == (["HMGET", "HMGET TIME"], True)
+    assert (names(asked), there) == (["HMGET", "HGETALL TIME"], True)
     asked, there = play(workflows.exists(context, "w"), [[[b"5", b"1000"]], [end, [b"1", b"0"]], [1]])
-    assert (names(asked), there) == (["HMGET", "HMGET TIME", "delete"], False)
-    end = [b"5", b"1000", b"50", None, None]
+    assert (names(asked), there) == (["HMGET", "HGETALL TIME", "delete"], False)
+    end += [b"sliding", b"50"]
     for score, reply, is_there in ((b"960000", 2, True), (b"950000", 1, False), (b"950000", 2, True)):
         replies: list[Any] = [[[b"5", b"1000"]], [end, [b"1", b"0"]], [score], [reply]]
         asked, there = play(workflows.exists(context, "w"), replies)
-        assert (names(asked), there) == (["HMGET", "HMGET TIME", "ZSCORE", "delete"], is_there)
+        assert (names(asked), there) == (["HMGET", "HGETALL TIME", "ZSCORE", "delete"], is_there)
 
 
 def test_reading_makes_no_namespace(context: Context) -> None:
@@ -333,8 +333,8 @@ def test_bad_input_sends_nothing(context: Context) -> None:
 
 
 def test_a_delete_names_the_life_it_ends(context: Context) -> None:
-    asked, _ = play(workflows.delete(context, ["w"]), [[b"123"], [1]])
-    assert names(asked) == ["HGET", "delete"]
+    asked, _ = play(workflows.delete(context, ["w"]), [[[b"created", b"123"]], [1]])
+    assert names(asked) == ["HGETALL", "delete"]
     assert argument(asked[1], 2) == b"123"
 
 
@@ -588,4 +588,4 @@ def test_the_last_few_events_are_read_with_a_small_page(context: Context) -> Non
 def test_a_short_listing_reads_little(context: Context) -> None:
     batch = next(Listing(context, limit=1).next_page())
     assert isinstance(batch, Batch)
-    assert [command.args[1] for command in batch.commands] == ["4"] * 4
+    assert [command.args[3] for command in batch.commands] == ["4"] * 4
