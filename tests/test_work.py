@@ -578,6 +578,27 @@ def test_so_many_handlers_run_at_the_same_time(face: Face) -> None:
     assert max(most) == 3
 
 
+def test_one_claim_is_made_for_all_that_are_free(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        start(face, f"w{number}")
+    limits: list[int] = []
+    claim = face.used.claim
+
+    def counting(owner: str, limit: int, **options: Any) -> Any:
+        limits.append(limit)
+        return claim(owner, limit, **options)
+
+    async def counting_later(owner: str, limit: int, **options: Any) -> Any:
+        return await counting(owner, limit, **options)
+
+    is_sync = isinstance(face.used, RedisStore)
+    monkeypatch.setattr(face.used, "claim", counting if is_sync else counting_later, raising=False)
+    face.work(record, concurrency=4)
+    assert limits[0] == 4
+    assert all(1 <= limit <= 4 for limit in limits)
+    assert all(numbers(face.store, f"w{number}") == [0, 1] for number in range(7))
+
+
 def test_a_worker_claims_from_its_queues_only(face: Face) -> None:
     start(face, "email-1", "emails")
     start(face, "invoice-1", "invoices")
@@ -764,3 +785,26 @@ def test_a_conflict_leaves_nothing_of_the_state_behind(face: Face) -> None:
             session.record({"n": 1})
         with pytest.raises(StoreError, match="could not persist"):
             session.record({"n": 2})
+
+
+def test_leases_that_nobody_has_taken_are_released(namespace: str) -> None:
+    """The tasks are cancelled by their first handler, when the other leases are claimed and not yet taken."""
+
+    async def play() -> list[Any]:
+        async with AsyncRedisStore.from_url(f"memory://{namespace}", namespace=namespace) as store:
+            for number in range(4):
+                await store.append(f"w{number}", [{"n": 0}], queue="default")
+            claim = store.claim
+
+            async def claim_and_cancel(*args: Any, **options: Any) -> Any:
+                leases = await claim(*args, **options)
+                asyncio.get_running_loop().call_soon(task.cancel)
+                return leases
+
+            store.claim = claim_and_cancel  # type: ignore[method-assign]
+            task = asyncio.create_task(async_work(store, record, concurrency=4))
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return await claim("another", 9)
+
+    assert len(asyncio.run(play())) >= 3

@@ -13,7 +13,7 @@ from runic_redis import AsyncRedisStore, RedisStore
 
 from ..events import Kind, some_events
 from ..figures import Turn
-from ..measure import one_by_one
+from ..measure import one_by_one, timed
 from .base import Contender
 from .jobs import Jobs
 
@@ -69,6 +69,23 @@ class Ours(Contender):
         )
         self.store.release(lease)
         return taken
+
+    def run_many_steps(self, key: str, count: int, workflows: int) -> Turn:
+        self.place.runner.run(self.connect_tasks())
+        store, events = self._task_store, some_events(count)
+        ids = [f"{key}-{number}" for number in range(workflows)]
+
+        async def work(lease: Any) -> None:
+            for event in events:
+                await store.append(lease.workflow_id, [event], lease=lease)
+            await store.complete(lease.workflow_id, lease=lease)
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(store.append(one, [{"n": 1}], queue="steps") for one in ids))
+            await asyncio.gather(*map(work, await store.claim("bench", workflows, queues=["steps"])))
+
+        seconds = timed(lambda: self.place.runner.run(all_of_them()))
+        return Turn(seconds / count / workflows * 1e6)
 
     def run_jobs(self, count: int) -> Turn:
         if self._jobs is None:
