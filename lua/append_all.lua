@@ -37,12 +37,8 @@ local function score_above(index, score)
 end
 
 -- Return the cursor or position of the highest ID that a stream ever had, 0 if there is no stream; or nil and an
--- error. `usual` is what it should be. Without an entry above it, only an empty stream has to be asked: XINFO also
--- returns whole entries.
-local function highest(stream, usual)
-  local above = try('XRANGE', stream, rare.int(usual + 1) .. '-0', '+', 'COUNT', 1)
-  if above.err then return nil, above.err end
-  if not above[1] and call('XLEN', stream) > 0 then return usual end
+-- error.
+local function highest(stream)
   local about = try('XINFO', 'STREAM', stream)
   if about.err then
     if string.find(tostring(about.err), 'no such key', 1, true) then return 0 end
@@ -59,11 +55,11 @@ local function stream_error(commit)
   local w = commit.w
   local position = try('HGET', w.partition, 'position')
   if type(position) == 'table' then return position.err end
-  local top, failure = highest(w.events, commit.cursor)
+  local top, failure = highest(w.events)
   if not top or top > commit.cursor then return failure or 'DAMAGED cursor' end
   if not commit.feed_count then return nil end
+  top, failure = highest(commit.feed)
   if not string.find(position or '0', '^%d+$') or #(position or '') > 16 then return 'DAMAGED position' end
-  top, failure = highest(commit.feed, tonumber(position or 0))
   if not top or top > tonumber(position or 0) then return failure or 'DAMAGED position' end
 end
 
