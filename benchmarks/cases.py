@@ -230,7 +230,7 @@ def _steps() -> list[Case]:
 
 
 def _queues(scale: Scale) -> list[Case]:
-    rate = 50
+    rate = 100
     return [
         Case(
             "jobs",
