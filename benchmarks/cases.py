@@ -16,11 +16,13 @@ from .scale import Scale
 
 OURS = "runic_redis"
 WITH_FEED = "runic_redis, feed"
+WITH_WORK = "runic_redis, work"
 PACKED = "packed by hand"
 ONE_BY_ONE = "one XADD per event"
 PACKED_BY_MSGSPEC = "packed with msgspec"
 TABLE = "bare SQLite"
 EVENT_SOURCING = ("eventsourcing, SQLite", "eventsourcing, PostgreSQL")
+JOB_LIBRARIES = ("arq", "dramatiq")
 
 BATCHES = (1, 10, 100, 1000)
 THE_TWO = (OURS, PACKED)
@@ -228,13 +230,19 @@ def _steps() -> list[Case]:
 
 
 def _queues(scale: Scale) -> list[Case]:
-    rate = 50
+    rate = 100
     return [
         Case(
             "jobs",
             f"enqueue, claim and complete {scale.jobs:,} jobs, one worker",
             "µs a job",
-            partial(queue_turns.running_jobs, count=scale.jobs),
+            partial(queue_turns.running_jobs, count=scale.jobs, only=(OURS, *JOB_LIBRARIES)),
+        ),
+        Case(
+            "jobs/work",
+            f"the same, with a handler for each of {scale.jobs:,} jobs",
+            "µs a job",
+            partial(queue_turns.running_jobs, count=scale.jobs, only=(WITH_WORK, *JOB_LIBRARIES)),
         ),
         *(
             Case(

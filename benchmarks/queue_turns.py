@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .contenders.ours import Ours
@@ -14,9 +15,9 @@ from .workers import Worker
 _WAITER = Path(__file__).with_name("queue_waiter.py")
 
 
-def running_jobs(lab: Lab, count: int) -> list[Side]:
+def running_jobs(lab: Lab, count: int, *, only: Sequence[str]) -> list[Side]:
     """Enqueue jobs, and have a process complete them. The cost is that of a job."""
-    return [Side(one.name, lambda _, one=one: one.run_jobs(count)) for one in taking_part(lab, "run_jobs")]
+    return [Side(one.name, lambda _, one=one: one.run_jobs(count)) for one in taking_part(lab, "run_jobs", only=only)]
 
 
 def waiting(lab: Lab, count: int, *, rate: int, percent: int) -> list[Side]:

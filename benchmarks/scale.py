@@ -73,7 +73,7 @@ SHORT = Scale(
     consumed=2_000,
     paced=1_000,
     jobs=500,
-    awaited=200,
+    awaited=100,
 )
 
 FULL = replace(

@@ -1,4 +1,4 @@
-"""Jobs that are lost or done twice, here and with arq and dramatiq: ``python -m tests.measure_jobs``.
+"""Jobs that are lost or done twice, here and with arq and dramatiq: ``python -m tests.measure_jobs measure``.
 
 First, a worker is killed while it works on jobs, and another one takes over, with the defaults of each library. Then
 programs that store orders, each with a job, are killed at random moments. The orders are in the same Redis.
@@ -21,6 +21,7 @@ import dramatiq
 import redis
 import typer
 from arq import Worker, create_pool, func
+from arq.jobs import deserialize_job_raw
 from dramatiq.brokers.redis import RedisBroker
 from rich.console import Console
 from rich.table import Table
@@ -71,11 +72,10 @@ def _work_with_arq(url: str, marks: Marks) -> None:
 
 
 def _work_with_dramatiq(url: str, marks: Marks) -> None:
-    actor, broker = _actor(url, marks.do)
+    _, broker = _actor(url, marks.do)
     worker = dramatiq.Worker(broker)
     worker.start()
     signal.pause()
-    del actor
 
 
 def _actor(url: str, job: Callable[[int], None]) -> tuple[Any, RedisBroker]:
@@ -198,7 +198,13 @@ def kill_worker(name: str) -> list[str]:
         other.wait()
         began, ended = marks.count("began"), marks.count("ended")
         twice = sum(count > 1 for count in ended.values())
-        return [str(in_hand), str(JOBS - len(ended)), str(twice), str(sum(count > 1 for count in began.values())), f"{took_s:.1f} s"]
+        return [
+            str(in_hand),
+            str(JOBS - len(ended)),
+            str(twice),
+            str(sum(count > 1 for count in began.values())),
+            f"{took_s:.1f} s",
+        ]
 
 
 def kill_enqueuers(name: str, kills: int) -> list[str]:
@@ -222,8 +228,6 @@ def _jobs(name: str, url: str) -> set[int]:
     """Return the numbers of the jobs that are enqueued."""
     client = redis.Redis.from_url(url)
     if name == "arq":
-        from arq.jobs import deserialize_job_raw
-
         ids = client.zrange("arq:queue", 0, -1)
         return {deserialize_job_raw(client.get(b"arq:job:" + one))[1][0] for one in ids}
     if name == "dramatiq":
@@ -239,7 +243,9 @@ def _jobs(name: str, url: str) -> set[int]:
 def measure(kills: Annotated[int, typer.Option(help="How often to kill an enqueuer.")] = KILLS) -> None:
     """Measure all libraries, and print what became of the jobs."""
     console = Console(width=110)
-    table = Table("", "in hand", "lost", "ended twice", "begun twice", "all done after", title=f"a worker killed, {JOBS} jobs")
+    table = Table(
+        "", "in hand", "lost", "ended twice", "begun twice", "all done after", title=f"a worker killed, {JOBS} jobs"
+    )
     with ThreadPoolExecutor() as pool:
         for name, row in zip(LIBRARIES, pool.map(kill_worker, LIBRARIES), strict=True):
             table.add_row(name, *row)

@@ -128,13 +128,13 @@ class Works:
 
 
 WORKS: dict[str, tuple[Callable[[Works, int], Iterator[object]], int]] = {
-    "append": (Works.append, CALLS),
-    "append with queue=": (Works.append_with_queue, CALLS),
+    "append to a new workflow": (Works.append, CALLS),
+    "the same, with queue=": (Works.append_with_queue, CALLS),
     "claim(1)": (Works.claim_1, CALLS),
     "claim(10)": (Works.claim_10, CALLS // 4),
     "claim(100)": (Works.claim_100, CALLS // 20),
-    "claim that finds nothing": (Works.claim_nothing, CALLS),
-    "the same, with 200 leased": (Works.claim_nothing_of_leased, CALLS),
+    "a claim that finds nothing": (Works.claim_nothing, CALLS),
+    "a claim that finds nothing, 200 leased": (Works.claim_nothing_of_leased, CALLS),
     "commit under a lease": (Works.commit_under_lease, CALLS),
     "complete": (Works.complete, CALLS),
 }
@@ -160,8 +160,11 @@ def scripts(console: Console) -> None:
                 assert sum(1 for _ in turn) == calls
                 used_us.append((cpu_s(client) - before_s) / calls * 1e6)
                 took_us.append(float(client.info("commandstats")["cmdstat_evalsha"]["usec"]) / calls)
-        table.add_row(name, *(f"{s.median:,.0f} ({s.lowest:,.0f} to {s.highest:,.0f})" for s in map(spread, (took_us, used_us))))
+        table.add_row(
+            name, *(f"{s.median:,.0f} ({s.lowest:,.0f} to {s.highest:,.0f})" for s in map(spread, (took_us, used_us)))
+        )
     console.print(table)
+
 
 def instructions(directory: Path, work: Callable[[Works, int], Iterator[object]], prepared: int, calls: int) -> int:
     """Return how many instructions a server executes from its start to its end, with some calls in between."""

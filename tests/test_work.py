@@ -1,6 +1,7 @@
 """`work` and `async_work`: the fate of a workflow whose handler returns, fails, sleeps, is cancelled or overtaken."""
 
 import asyncio
+import inspect
 import itertools
 import logging
 import math
@@ -142,6 +143,21 @@ def test_a_commit_begins_a_new_count_of_attempts(face: Face) -> None:
     assert numbers(face.store) == [0, 1, 2, 3, 4, 5]
     with pytest.raises(StoreError, match="completed"):
         face.store.park("w", "why")
+
+
+def test_an_attempt_that_commits_is_no_last_attempt(face: Face) -> None:
+    start(face)
+    attempts = []
+
+    async def handle(session: Any) -> None:
+        attempts.append(session.lease.attempt)
+        if len(attempts) == 2:
+            await session.record({"n": 1})
+        if len(attempts) < 4:
+            raise ValueError("no")
+
+    face.work(handle, max_attempts=2)
+    assert attempts == [1, 2, 1, 2]
 
 
 def test_some_exceptions_park_the_workflow_at_once(face: Face) -> None:
@@ -336,6 +352,51 @@ def test_a_message_goes_in_the_commit_that_answers_it(face: Face) -> None:
     face.work(handle)
     assert numbers(face.store) == [0, 1, "more"]
     assert face.store.inbox("w") == []
+
+
+@pytest.mark.parametrize("bad", [5, "m", [5], {"n": 1}, object()])
+def test_a_session_that_gets_no_message_to_consume_goes_on(face: Face, bad: Any) -> None:
+    start(face)
+    face.store.send("other", {"pay": 1}, missing="keep")
+
+    async def handle(session: Any) -> None:
+        with pytest.raises(InvalidType, match=r"consumes is .* Nothing was recorded"):
+            await session.record({"n": "never"}, consumes=bad)
+        with pytest.raises(InvalidArgument, match="for the workflow 'other'"):
+            await session.record({"n": "never"}, consumes=face.store.inbox("other"))
+        assert (session.state, session.pending) == ([{"n": 0}], ())
+        await session.record({"n": 1})
+
+    face.work(handle, max_attempts=1, apply=history)
+    assert numbers(face.store) == [0, 1]
+
+
+def test_a_sleep_without_end_ends_with_a_message(face: Face) -> None:
+    start(face)
+
+    async def handle(session: Any) -> None:
+        await session.sleep(math.inf)
+        await session.record({"n": "answer"}, consumes=await session.inbox())
+
+    face.work(handle)
+    assert not is_claimable(face)
+    face.store.send("w", {"pay": 1})
+    face.work(handle)
+    assert numbers(face.store) == [0, "answer"]
+
+
+@pytest.mark.parametrize("bad", [5, None, "x" * 129, "two\nlines", "\ud800"])
+def test_a_bad_name_of_a_timer_records_nothing(face: Face, bad: Any) -> None:
+    start(face)
+    (lease,) = face.store.claim("a")
+    with face.session(history, list, lease=lease, checkpoint="manual") as session:
+        session.record({"n": 1})
+        with pytest.raises(InvalidArgument):
+            session.sleep(1, bad)
+        with pytest.raises(InvalidArgument, match="until is a number of seconds"):
+            session.sleep(-1)
+        assert session.pending == ({"n": 1},)
+    assert numbers(face.store) == [0]
 
 
 def test_a_message_that_another_has_consumed_begins_the_handler_again(face: Face) -> None:
@@ -723,6 +784,7 @@ def test_a_handler_may_complete_or_park_or_delete_its_workflow_itself(face: Face
         {"first_delay": "soon"},
         {"longest_delay": -1},
         {"owner": 7},
+        {"give_up_on": [ValueError]},
     ],
 )
 def test_bad_options_are_rejected(face: Face, options: dict[str, Any]) -> None:
@@ -745,6 +807,13 @@ def test_a_store_and_a_handler_of_the_other_kind_are_named(namespace: str) -> No
             work(object(), print)
         with pytest.raises(InvalidType, match="function"):
             work(store, 7)  # type: ignore[arg-type]
+
+
+def test_both_take_the_same_options() -> None:
+    one, other = (inspect.signature(function).parameters for function in (work, async_work))
+    assert [(name, option.default) for name, option in one.items()] == [
+        (name, option.default) for name, option in other.items()
+    ]
 
 
 def test_a_handler_is_called_like_its_function(namespace: str) -> None:

@@ -138,7 +138,7 @@ class Contender:
         raise NotImplementedError
 
     def run_many_steps(self, key: str, count: int, workflows: int) -> Turn:
-        """Start so many workflows of `count` durable steps each, and run them at the same time. The cost is a step's."""
+        """Start workflows of `count` durable steps each, and run them at the same time. The cost is a step's."""
         raise NotImplementedError
 
     def run_jobs(self, count: int) -> Turn:

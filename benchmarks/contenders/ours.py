@@ -21,6 +21,8 @@ from .jobs import Jobs
 class Ours(Contender):
     name = "runic_redis"
     about = "RedisStore, and AsyncRedisStore from tasks; registered dataclasses, one commit a call, no feed"
+    # Further arguments of the worker that completes jobs.
+    job_arguments: tuple[str, ...] = ()
 
     def open(self) -> None:
         self.store: RedisStore = self.open_store(RedisStore)
@@ -31,7 +33,10 @@ class Ours(Contender):
 
     def open_store(self, kind: type[Any]) -> Any:
         """Open the namespace with one of the two kinds of stores."""
-        return kind.from_url(self.place.server.url, namespace=self.place.server.token, feed=False)
+        return kind.from_url(self.place.server.url, namespace=self.namespace_name(), feed=False)
+
+    def namespace_name(self) -> str:
+        return self.place.server.token
 
     def close(self) -> None:
         if self._jobs is not None:
@@ -92,7 +97,8 @@ class Ours(Contender):
             # Only cases with jobs pay for the start.
             self.place.runner.run(self.connect_tasks())
             program = Path(__file__).with_name("job_worker.py")
-            self._jobs = Jobs(program, (self.place.server.url, self.place.server.token), self._enqueue)
+            arguments = (self.place.server.url, self.namespace_name(), *self.job_arguments)
+            self._jobs = Jobs(program, arguments, self._enqueue)
         return self._jobs.run(count)
 
     def _enqueue(self, count: int) -> None:

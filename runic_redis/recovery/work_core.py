@@ -101,7 +101,7 @@ class WorkCore:
         self._running: set[Any] = set()
         self._first_delay = check_seconds(options.first_delay, "first_delay")
         self._longest_delay = check_seconds(options.longest_delay, "longest_delay")
-        self._give_up_on = options.give_up_on
+        self._give_up_on = _checked_errors(options.give_up_on)
 
     def loop(self, is_stopping: Callable[[], bool]) -> Steps[None]:
         """Take one workflow after the other with `take`, and handle each with `run_once`, until the end of the work.
@@ -221,6 +221,16 @@ def _log_run(run: Run, took_s: float) -> None:
         *("The workflow %r, attempt %d, %.3f s: %s%s. %s", *about, run.outcome, due, failure_text(run.error)),
         exc_info=run.error,
     )
+
+
+def _checked_errors(kinds: Any) -> Any:
+    try:
+        isinstance(None, kinds)
+    except TypeError:
+        raise InvalidType(
+            f"give_up_on is an exception class, or a tuple of them, not {short_repr(kinds)}. Nothing was claimed."
+        ) from None
+    return kinds
 
 
 def _check_kind(store: Any, is_async: bool, *, asynchronous: bool) -> None:
