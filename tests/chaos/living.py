@@ -29,8 +29,7 @@ __all__ = ["claims", "claims_of_many", "messages"]
 
 _FACES = ("threads", "asyncio")
 _WORKERS = 8
-# How many workflows wait or are leased at any time; how many leases a claim requests, and how long they last.
-_WINDOW = 400
+# How many leases a claim requests, and how long they last.
 _FEW: dict[str, Any] = {"limit": 8, "ttl": 1.0}
 _MANY: dict[str, Any] = {"limit": 32, "ttl": 5.0}
 # How often a process is told to start more workflows, and how many at most.
@@ -50,8 +49,13 @@ def _task(rig: Rig) -> dict[str, Any]:
     return {"url": rig.url, "namespace": NAMESPACE, "partitions": PARTITIONS, "replicas": replicas}
 
 
-def claims(faults: Kind) -> Kind:
-    """Kill a process that claims and completes workflows at each fault of another kind."""
+def claims(faults: Kind, window: int = 400) -> Kind:
+    """Kill a process that claims and completes workflows at each fault of another kind.
+
+    Args:
+        faults: the other kind.
+        window: how many workflows wait or are leased at any time.
+    """
 
     @contextmanager
     def kind(directory: Path, source: Random) -> Iterator[Rig]:
@@ -62,7 +66,7 @@ def claims(faults: Kind) -> Kind:
             staff.await_progress()
 
         with faults(directory, source) as rig:
-            yield replace(rig, befall=befall, team=lambda _: _Claiming(rig, directory, _WINDOW, **_FEW))
+            yield replace(rig, befall=befall, team=lambda _: _Claiming(rig, directory, window, **_FEW))
 
     return kind
 

@@ -48,7 +48,7 @@ KINDS: Mapping[str, Kind] = {
     "claims-load": living.claims_of_many(2_000),
     "claims-backlog": living.claims_of_many(20_000),
     "claims-failovers": living.claims(failover.failovers(replicated(1), 1)),
-    "claims-reshards": living.claims(cluster.reshards),
+    "claims-reshards": living.claims(cluster.reshards, window=64),
     "groups": grouping.groups(network.cuts(request=4000, reply=64)),
     # (A server loads all commits at each start, so a long run must not have too many.)
     "groups-kills": grouping.groups(server.kills, rest_s=0.05),
