@@ -22,6 +22,8 @@
 local tried = ARGV[1]
 local is_retry = tried ~= ''
 local NONE = {}
+-- Numbers up to here, and some more, are exact. No position of a feed comes near.
+local MOST_POSITIONS = 9000000000000000
 -- The errors after which the caller settles their cause, and sends the group again.
 local SETTLED = {NEW_PARTITION = true, END_REACHED = true, OTHER_KEY = true}
 local rare = make_rare_functions(now_us, now_ms)
@@ -59,7 +61,10 @@ local function stream_error(commit)
   if not top or top > commit.cursor then return failure or 'DAMAGED cursor' end
   if not commit.feed_count then return nil end
   top, failure = highest(commit.feed)
-  if not string.find(position or '0', '^%d+$') or #(position or '') > 16 then return 'DAMAGED position' end
+  -- One that may not be counted on exactly is damage.
+  if not string.find(position or '0', '^%d+$') or tonumber(position or 0) > MOST_POSITIONS then
+    return 'DAMAGED position'
+  end
   if not top or top > tonumber(position or 0) then return failure or 'DAMAGED position' end
 end
 
@@ -98,6 +103,8 @@ end
 -- Return the reply by which the server rejects every write. Only a missing permission has no code of its kind.
 local function rejected_by_server(failure)
   local text = tostring(failure)
+  -- Redis 6.2 begins with the place in the script.
+  text = string.match(text, '^@user_script: ?%d+: %-(%u+ [^\r\n]*)') or text
   local has_code = string.find(text, '^%u+ ') and not string.find(text, '^ERR ')
   return redis.error_reply(has_code and text or 'NOPERM ' .. text)
 end

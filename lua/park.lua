@@ -1,7 +1,7 @@
 -- Park a workflow: remove it from its queue until it is put back. The lease that it has is lost.
 --
 -- KEYS[1]  meta       hash of the workflow: created, retried, fence, lease_id, lease_owner, lease_until, lease_ms,
---                     queue, completed, parked (Unix milliseconds), parked_reason, expires
+--                     queue, completed, parked (Unix milliseconds), parked_reason, expires, inbox
 -- KEYS[2]  leases     sorted set of the partition's leased workflows by the end of their leases
 -- KEYS[3]  queues     hash of how many workflows each queue of the partition has
 -- KEYS[4]  queue      sorted set of the queue's workflows by when they are due
@@ -32,7 +32,8 @@ local meta_key, leases, queues, queue, parked, partition = KEYS[1], KEYS[2], KEY
 local workflow, call_id, retry, by_lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local caller_us, reason, due = ARGV[5], ARGV[6], ARGV[7]
 
-local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'completed', 'retried', 'expires', 'parked', 'fence')
+local meta = redis.call('HMGET', meta_key, 'created', 'queue', 'completed', 'retried', 'expires', 'parked', 'fence',
+  'inbox', 'lease_until', 'lease_ms')
 if retry ~= '' or meta[4] then
   local reply = kept_reply(partition, call_id)
   if reply ~= nil then return as_reply(reply) end
@@ -47,8 +48,11 @@ local function put_back()
   redis.call('HDEL', meta_key, 'parked', 'parked_reason', 'attempts')
   remove_member(parked, workflow, partition, 'parked')
   if not meta[2] then redis.call('HSET', meta_key, 'queue', queue_name(queues, queue)) end
-  local score = due_at(due, ms)
+  local ends = as_count(meta[9]) or 0
+  local is_leased = ends > ms and ends - ms <= (as_count(meta[10]) or 0)
+  local score = is_leased and int(ends) or due_at(due, ms, meta[8])
   put_in_queue(queues, queue, workflow, score)
+  if is_leased then redis.call('ZADD', leases, score, workflow) end
   hint(queues, queue, score, ms)
   return 1
 end

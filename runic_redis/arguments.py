@@ -214,21 +214,20 @@ def check_queues(queues: Any) -> list[str]:
     return names
 
 
-def check_due(due: Any) -> str:
+def check_due(due: Any, name: str = "due") -> str:
     """Return when a workflow is due, as an argument of a script.
 
     Args:
         due: None for now, seconds from now, an aware datetime, or infinity: until a message wakes it.
+        name: the name of the caller's argument.
     """
     if due is None:
         return ""
     if isinstance(due, datetime):
-        if due.tzinfo is None:
-            raise InvalidArgument(f"due is a datetime with a time zone, not {due!r}; nothing was sent.")
-        return str(max(0, -(-(due - _EPOCH) // timedelta(milliseconds=1))))
-    if due == inf:
+        return str(max(0, -(-check_time(due, name) // 1000)))
+    if isinstance(due, float) and due == inf:
         return "inf"
-    return f"+{round(check_seconds(due, 'due') * 1000)}"
+    return f"+{round(check_seconds(due, name) * 1000)}"
 
 
 def check_attributes(attributes: Any, *, can_remove: bool = False) -> dict[str, str | None]:

@@ -299,7 +299,7 @@ class RedisStore:
             queue: put the workflow in this queue, in the same step, for `claim` to find. A workflow is in one queue
                 only, and leaves the one it was in. While it is parked, only the queue for `unpark` changes.
             due: from when it can be claimed: None for now, a number of seconds from now, an aware datetime, or
-                `math.inf`: once it is woken. A workflow that is leased is due when its lease ends.
+                `math.inf`: once there is a message in its inbox. A workflow that is leased is due when its lease ends.
             consumes: a message from `inbox`, or a list of them, that this commit answers. They are removed from the
                 inbox in the same step.
             ends_timer: the timer that the workflow slept for is over. Sessions use it.
@@ -990,7 +990,7 @@ class RedisStore:
 
         Args:
             workflow_id: the workflow.
-            due: from when it can be claimed, as for `release`.
+            due: from when it can be claimed, as for `append`.
             durability: as for `append`.
 
         Raises:

@@ -428,6 +428,7 @@ DAMAGE: dict[str, Callable[[redis.Redis, Any], object]] = {
         keys.feed, client.xadd(keys.feed, {"a": "b"}, id="1000-0")
     ),
     "a lost position": lambda client, keys: client.hdel(keys.partition, "position"),
+    "a position that cannot be counted on": lambda client, keys: client.hset(keys.partition, "position", 2**53 + 1),
     "a lost set of facts": lambda client, keys: client.delete(keys.refs),
     "a lost inbox": lambda client, keys: client.delete(keys.inbox),
     **{
@@ -461,8 +462,10 @@ def test_damage_that_would_stop_a_commit_stops_the_group_before_its_first_change
     assert everything(client, namespace) == before
 
 
-def test_a_full_server_stores_no_part(valkey: RunningServer, namespace: str) -> None:
-    with RedisStore.from_url(valkey.url(), namespace=namespace) as store, valkey.client() as client:
+@pytest.mark.parametrize("kind", ["valkey", "redis_6_2"])
+def test_a_full_server_stores_no_part(request: pytest.FixtureRequest, namespace: str, kind: str) -> None:
+    server = request.getfixturevalue(kind)
+    with RedisStore.from_url(server.url(), namespace=namespace) as store, server.client() as client:
         group = full_group(store)
         before = everything(client, namespace)
         client.config_set("maxmemory", 1)

@@ -192,6 +192,17 @@ def test_a_complete_workflow_has_no_entry_among_the_leases(store: RedisStore) ->
     assert store._sender.ask(Batch([Command(("ZCARD", key), key)])) == [0]
 
 
+def test_a_lease_of_a_parked_workflow_counts_once_it_is_put_back(store: RedisStore) -> None:
+    store.append("w", [{"n": 1}], queue="default")
+    store.park("w", "a test")
+    lease = store.acquire("w", "a")
+    store.unpark("w")
+    assert list(store.list(state="leased")) == ["w"]
+    assert (store.count(state="leased"), store.count(state="waiting")) == (1, 0)
+    store.release(lease)
+    assert [one.workflow_id for one in store.claim("b")] == ["w"]
+
+
 def test_a_deleted_workflow_leaves_no_entry_among_the_leases(store: RedisStore) -> None:
     store.acquire("w", "me")
     store.acquire("v", "me")

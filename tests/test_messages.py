@@ -336,6 +336,26 @@ def test_a_message_during_a_lease_is_never_slept_through(opener: Callable[[], Re
 # Waiting
 
 
+def test_a_message_that_came_before_the_workflow_is_put_in_a_queue_wakes_it(store: RedisStore) -> None:
+    store.send("new", {"n": 1}, missing="keep")
+    store.append("new", numbered(1), expected_cursor=0, queue="q", due=math.inf)
+    store.append("parked", numbered(1), queue="q")
+    store.park("parked", "a test")
+    store.send("parked", {"n": 1})
+    store.unpark("parked", due=math.inf)
+    store.append("put off", numbered(1), queue="q", due=math.inf)
+    store.send("put off", {"n": 1})
+    store.append("put off", numbered(1), queue="q", due=math.inf)
+    claimed = store.claim("a", 9, queues=["q"])
+    assert {lease.workflow_id for lease in claimed} == {"new", "parked", "put off"}
+
+
+def test_a_message_that_the_commit_consumes_does_not_wake(store: RedisStore) -> None:
+    store.send("w", {"n": 1}, missing="keep")
+    store.append("w", numbered(1), queue="q", due=math.inf, consumes=store.inbox("w"))
+    assert store.claim("a", queues=["q"]) == []
+
+
 def test_a_wait_sends_one_read_and_no_more_until_a_message_comes(store: RedisStore, other: RedisStore) -> None:
     store.append("w", numbered(1))
     faulty = make_faulty(store)
@@ -360,6 +380,7 @@ def test_an_expired_workflow_has_no_inbox_and_gets_no_message(store: RedisStore)
     store.append("w", numbered(1))
     store.send("w", {"n": 1}, message_id="m")
     store.expire("w", 0.001)
+    wait_until(lambda: not store.exists("w"), "the end of the workflow")
     for _ in range(2):
         with pytest.raises(WorkflowNotFound):
             store.send("w", {"n": 2})

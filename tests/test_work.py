@@ -354,6 +354,51 @@ def test_a_message_goes_in_the_commit_that_answers_it(face: Face) -> None:
     assert face.store.inbox("w") == []
 
 
+@pytest.mark.parametrize("bad", [5, "m", [5], {"n": 1}, object()])
+def test_a_session_that_gets_no_message_to_consume_goes_on(face: Face, bad: Any) -> None:
+    start(face)
+    face.store.send("other", {"pay": 1}, missing="keep")
+
+    async def handle(session: Any) -> None:
+        with pytest.raises(InvalidType, match=r"consumes is .* Nothing was recorded"):
+            await session.record({"n": "never"}, consumes=bad)
+        with pytest.raises(InvalidArgument, match="for the workflow 'other'"):
+            await session.record({"n": "never"}, consumes=face.store.inbox("other"))
+        assert (session.state, session.pending) == ([{"n": 0}], ())
+        await session.record({"n": 1})
+
+    face.work(handle, max_attempts=1, apply=history)
+    assert numbers(face.store) == [0, 1]
+
+
+def test_a_sleep_without_end_ends_with_a_message(face: Face) -> None:
+    start(face)
+
+    async def handle(session: Any) -> None:
+        await session.sleep(math.inf)
+        await session.record({"n": "answer"}, consumes=await session.inbox())
+
+    face.work(handle)
+    assert not is_claimable(face)
+    face.store.send("w", {"pay": 1})
+    face.work(handle)
+    assert numbers(face.store) == [0, "answer"]
+
+
+@pytest.mark.parametrize("bad", [5, None, "x" * 129, "two\nlines", "\ud800"])
+def test_a_bad_name_of_a_timer_records_nothing(face: Face, bad: Any) -> None:
+    start(face)
+    (lease,) = face.store.claim("a")
+    with face.session(history, list, lease=lease, checkpoint="manual") as session:
+        session.record({"n": 1})
+        with pytest.raises(InvalidArgument):
+            session.sleep(1, bad)
+        with pytest.raises(InvalidArgument, match="until is a number of seconds"):
+            session.sleep(-1)
+        assert session.pending == ({"n": 1},)
+    assert numbers(face.store) == [0]
+
+
 def test_a_message_that_another_has_consumed_begins_the_handler_again(face: Face) -> None:
     start(face)
     face.store.send("w", {"pay": 1})

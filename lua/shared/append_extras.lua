@@ -30,10 +30,12 @@ end
 
 -- Return the error that keeps a workflow from being put in a queue, or nothing.
 local function target_error(w, extras)
-  local meta = call('HMGET', w.meta, 'queue', 'completed', 'parked', 'lease_until', 'lease_ms')
+  local meta = call('HMGET', w.meta, 'queue', 'completed', 'parked', 'lease_until', 'lease_ms', 'inbox')
   if meta[2] then return 'WORKFLOW_COMPLETED ' end
   local ends = as_count(meta[4]) or 0
   extras.is_parked = meta[3]
+  -- Those that this commit leaves in the inbox.
+  extras.has_messages = (as_count(meta[6]) or 0) > extras.messages
   extras.ends = ends > ms and ends - ms <= (as_count(meta[5]) or 0) and ends
   local failure = queue_error(extras.queues, extras.queue, meta[1], extras.queue_at)
     or queue_error(extras.queues, extras.target)
@@ -95,7 +97,7 @@ local function store_target(w, extras)
   call('HSET', w.meta, 'queue', queue_name(extras.queues, extras.target))
   if extras.is_parked then return end
   if extras.queue ~= extras.target then remove_from_queue(extras.queues, extras.queue, w.id) end
-  local due = extras.ends and int(extras.ends) or due_at(extras.due, ms)
+  local due = extras.ends and int(extras.ends) or due_at(extras.due, ms, extras.has_messages)
   put_in_queue(extras.queues, extras.target, w.id, due)
   hint(extras.queues, extras.target, due, ms)
 end

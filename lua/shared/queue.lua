@@ -21,10 +21,10 @@ local function remove_from_queue(queues, queue, workflow)
 end
 
 -- Return when a workflow is due, as a score. `text` is '' for now, '+<milliseconds>' from now on, a time (Unix
--- milliseconds), or 'inf' for a workflow that waits until it is woken.
-local function due_at(text, ms)
+-- milliseconds), or 'inf' for a workflow that waits until a message wakes it: now, if it `has_messages` already.
+local function due_at(text, ms, has_messages)
   if text == '' then return int(ms) end
-  if text == 'inf' then return '+inf' end
+  if text == 'inf' then return has_messages and int(ms) or '+inf' end
   local wait = string.match(text, '^%+(%d+)$')
   return wait and int(ms + tonumber(wait)) or text
 end

@@ -9,7 +9,7 @@ from datetime import datetime
 from inspect import iscoroutinefunction
 from typing import Any, Generic
 
-from runic_redis.arguments import check_count, check_data, check_due
+from runic_redis.arguments import check_count, check_data, check_due, check_timer
 from runic_redis.codec import MAX_COMMIT_BYTES, Codec
 from runic_redis.contract import capabilities
 from runic_redis.errors import (
@@ -46,7 +46,7 @@ from runic_redis.recovery.session_options import (
     with_refs,
 )
 from runic_redis.recovery.steps import Steps, StoreCall
-from runic_redis.recovery.waking import cancel_request, cancelled_error, is_request, sleeps_on
+from runic_redis.recovery.waking import cancel_request, cancelled_error, checked_messages, is_request, sleeps_on
 
 _log = logging.getLogger("runic_redis.recovery")
 # The time to read one event, until a recovery of at least `_MEASURED_FROM` events has measured it.
@@ -194,7 +194,10 @@ class SessionCore(Generic[State]):
     def record(self, events: Sequence[Any], consumes: Any = None) -> Steps[None]:
         """Apply events, and persist them if a checkpoint is due."""
         self._require_usable()
-        messages = self._checked_messages(consumes, events)
+        messages: list[Any] = []
+        if consumes is not None:
+            require(can=self._can.messages, what="consumes", it_has="inboxes")
+            messages = checked_messages(consumes, self.workflow_id, events)
         before = self.state, len(self.pending), self._pending_bytes, len(self._consumes), replace(self._since)
         self._accept(events)
         self._consumes += messages
@@ -208,15 +211,6 @@ class SessionCore(Generic[State]):
                 del self.pending[pending:], self._consumes[consumed:]
                 self._encoded = None
                 raise
-
-    def _checked_messages(self, consumes: Any, events: Sequence[Any]) -> list[Any]:
-        if consumes is None:
-            return []
-        require(can=self._can.messages, what="consumes", it_has="inboxes")
-        messages = [consumes] if hasattr(consumes, "body") else list(consumes)
-        if messages and not events:
-            raise InvalidArgument("record consumes messages only with an event. Nothing was recorded.")
-        return messages
 
     def _accept(self, events: Sequence[Any]) -> None:
         """Apply events and add them to the pending events. If an event is rejected, nothing changes."""
@@ -402,7 +396,9 @@ class SessionCore(Generic[State]):
         """Persist the pending events, and release the workflow until a time, unless it has slept until then."""
         self._require_usable()
         require(can=self._can.timers, what="sleep", it_has="timers")
-        check_due(until)
+        check_timer(name)
+        if check_due(until, "until") == "inf":
+            until = None
         if self.lease is None:
             raise InvalidArgument("Only a session with a lease can sleep. Nothing was recorded. Pass lease.")
         if self._ends_timer:

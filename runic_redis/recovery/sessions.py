@@ -159,6 +159,7 @@ class Session(_Face[State]):
 
         Args:
             until: a number of seconds from now, an aware datetime, or None: until there is a message in the inbox.
+                `math.inf` is the same as None.
             name: the name of the timer, to tell it from others.
 
         Raises:

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from runic_redis.arguments import check_due
-from runic_redis.errors import WorkflowCancelled
+from runic_redis.errors import InvalidArgument, InvalidType, WorkflowCancelled, short_repr
 from runic_redis.events import CancelRequested
 
 
@@ -14,6 +14,24 @@ def sleeps_on(timer: Any, until: float | datetime | None, name: str) -> bool:
     if until is None or timer is None or timer.until is None or timer.name != name:
         return False
     return not isinstance(until, datetime) or check_due(timer.until) == check_due(until)
+
+
+def checked_messages(consumes: Any, workflow_id: str, events: Sequence[Any]) -> list[Any]:
+    """Return the messages that the record of some events consumes."""
+    messages = [consumes] if hasattr(consumes, "body") else consumes
+    if not isinstance(messages, list | tuple) or not all(hasattr(one, "body") for one in messages):
+        raise InvalidType(
+            f"consumes is a Message of the inbox, or a list of them, not {short_repr(consumes)}. Nothing was recorded."
+        )
+    for one in messages:
+        if one.workflow_id != workflow_id:
+            raise InvalidArgument(
+                f"The message {one.id} is for the workflow {one.workflow_id!r}, not for {workflow_id!r}. Nothing was "
+                "recorded."
+            )
+    if messages and not events:
+        raise InvalidArgument("record consumes messages only with an event. Nothing was recorded.")
+    return list(messages)
 
 
 def cancel_request(messages: Sequence[Any]) -> Any:

@@ -78,6 +78,13 @@ class _Unsure(dt.tzinfo):
         return "unsure"
 
 
+class _Nowhere(_Unsure):
+    """A time zone without an offset."""
+
+    def utcoffset(self, when: dt.datetime | None) -> None:  # noqa: ARG002
+        return None
+
+
 _BAD_IDS: list[Any] = ["", "x" * 513, "é" * 257, "\ud800", None, 5, b"order-1", ["order-1"]]
 _BAD_CURSORS: list[Any] = [-1, 2**53, 1.0, "1", True]
 _BAD_TIMES: list[Any] = [
@@ -167,6 +174,9 @@ class BadInputContract(Contract):
         for since, call in product(_BAD_TIMES, calls):
             error = raised_error(since, partial(call, since), InvalidArgument)
             assert isinstance(error, TypeError) == (not isinstance(since, dt.datetime))
+        for due in (dt.datetime(2026, 1, 31), dt.datetime(2026, 1, 31, tzinfo=_Nowhere()), -1, True, "1"):
+            call = partial(guarded.append, "order-1", numbered(1), queue="q", due=due)
+            raised_error(due, call, InvalidArgument)
 
     def test_a_snapshot_that_is_not_bytes_is_refused(self, guarded: Any) -> None:
         for data in (None, "text", bytearray(b"x"), memoryview(b"x"), 5, [b"x"]):
