@@ -52,7 +52,7 @@ local function put_back()
   local is_leased = ends > ms and ends - ms <= (as_count(meta[10]) or 0)
   local score = is_leased and int(ends) or due_at(due, ms, meta[8])
   put_in_queue(queues, queue, workflow, score)
-  if is_leased then redis.call('ZADD', leases, score, workflow) end
+  if ends > 0 then redis.call('ZADD', leases, int(ends), workflow) end
   hint(queues, queue, score, ms)
   return 1
 end

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -201,6 +203,26 @@ def test_a_lease_of_a_parked_workflow_counts_once_it_is_put_back(store: RedisSto
     assert (store.count(state="leased"), store.count(state="waiting")) == (1, 0)
     store.release(lease)
     assert [one.workflow_id for one in store.claim("b")] == ["w"]
+
+
+@pytest.mark.parametrize("queue", ["default", "another"])
+def test_a_commit_that_moves_a_workflow_extends_its_lease_there(store: RedisStore, queue: str) -> None:
+    store.append("w", [{"n": 1}], queue="default")
+    (lease,) = store.claim("dies", ttl=SHORT_S)
+    until(lambda: store.count(state="leased") == 0)
+    store.append("w", [{"n": 2}], lease=lease, queue=queue, due=math.inf)
+    assert [one.workflow_id for one in store.claim("another", queues=[queue], wait_s=30)] == ["w"]
+
+
+def test_a_lease_of_a_parked_workflow_that_is_over_is_extended_by_a_commit(store: RedisStore) -> None:
+    store.append("w", [{"n": 1}], queue="default")
+    store.park("w", "a test")
+    lease = store.acquire("w", "dies", 0.5)
+    until(lambda: ends_ms(store) < time.time() * 1000)
+    store.unpark("w", due=math.inf)
+    store.append("w", [{"n": 2}], lease=lease)
+    assert list(store.list(state="leased")) == ["w"]
+    assert [one.workflow_id for one in store.claim("another", wait_s=30)] == ["w"]
 
 
 def test_a_deleted_workflow_leaves_no_entry_among_the_leases(store: RedisStore) -> None:

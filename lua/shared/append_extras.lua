@@ -96,6 +96,8 @@ end
 local function store_target(w, extras)
   call('HSET', w.meta, 'queue', queue_name(extras.queues, extras.target))
   if extras.is_parked then return end
+  -- A lease of this commit is extended there.
+  if extras.lease then extras.lease.queue = extras.target end
   if extras.queue ~= extras.target then remove_from_queue(extras.queues, extras.queue, w.id) end
   local due = extras.ends and int(extras.ends) or due_at(extras.due, ms, extras.has_messages)
   put_in_queue(extras.queues, extras.target, w.id, due)
