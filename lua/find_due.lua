@@ -40,7 +40,8 @@ while true do
   end
   if type(size) == 'number' and size > 0 then
     local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-    local due = tonumber(head[2])
+    -- A score below 0 is no time.
+    local due = math.max(tonumber(head[2]), 0)
     if due <= ms then
       heads[#heads + 1] = {due = due, queue = queue, place = place, page = head, at = 1, read = 1}
     elseif due < (next_due or math.huge) then
@@ -64,8 +65,9 @@ local function advance(head)
     head.page = redis.call('ZRANGE', head.queue, head.read, head.read + PAGE - 1, 'WITHSCORES')
     head.at, head.read = 1, head.read + PAGE
   end
-  head.due = tonumber(head.page[head.at + 1])
-  return head.due and head.due <= ms
+  local due = head.page[head.at + 1]
+  head.due = due and math.max(tonumber(due), 0)
+  return due and head.due <= ms
 end
 
 local found = {}

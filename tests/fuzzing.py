@@ -21,15 +21,21 @@ from runic_redis.operations import (
     appending,
     counting,
     facts,
+    groups,
     leasing,
     lifetimes,
     listing,
+    messages,
+    queueing,
     reading,
+    reading_many,
     settings,
     snapshots,
     tailing,
+    timers,
     workflows,
 )
+from runic_redis.operations.claiming import Claim
 from runic_redis.operations.records import decode_commit
 from runic_redis.protocol.effects import Await, Batch, Begin, Command, ErrorReply, Operation
 from tests import strategies
@@ -202,7 +208,10 @@ class Source:
 REFUSALS = {
     "acquire": ("LEASE_HELD", "NEW_PARTITION", "END_REACHED"),
     "append": ("LEASE_LOST", "FACT_MISSING", "COMMIT_UNSURE", "NEW_PARTITION", "END_REACHED"),
+    "append_all": ("NEW_PARTITION",),
     "complete": ("LEASE_LOST", "END_REACHED"),
+    "park": ("LEASE_LOST", "WORKFLOW_COMPLETED", "END_REACHED"),
+    "send": ("WORKFLOW_COMPLETED", "NEW_PARTITION", "END_REACHED"),
     "delete": ("LEASE_LOST",),
     "expire": ("END_REACHED",),
     "import_part": ("IMPORT_LOST",),
@@ -214,7 +223,7 @@ REFUSALS = {
     "trim": ("LEASE_LOST", "END_REACHED"),
 }
 FOR_ALL = ("DAMAGED", "WRONGTYPE", "ERR")
-NIL = {"trim", "complete", "expire"}
+NIL = {"trim", "complete", "expire", "park", "send"}
 
 
 # The fields that a meta hash has, and some that it can have.
@@ -285,24 +294,50 @@ def reply_to(command: Command, source: Source) -> Any:
     raise AssertionError(f"reply_to has no reply for {name}")
 
 
+def _count(command: Command, source: Source) -> list[Any]:
+    counts = [part for _ in range(3) for part in (source.text(), source.number(3))]
+    queues = [[source.number(3), source.number(3), (b"", b"5", b"1700000000000")[source.number(3)]] for _ in range(2)]
+    return [source.number(2), *counts, *(source.number(3) for _ in range(2)), source.number(2), 5, queues]
+
+
+def _find_due(command: Command, source: Source) -> list[Any]:
+    places = len(command.keys) // 2
+    wrong = source.some(lambda: [1 + source.number(places), source.text(), (3, b"queue", b"queues")[source.number(3)]])
+    found = source.some(lambda: [1 + source.number(places), source.text(), b"%d" % source.number(9)])
+    ahead = source.some(lambda: 1 + source.number(places))
+    return [5, (b"", b"9", b"1700000000000")[source.number(3)], wrong, ahead, found]
+
+
+def _claim(command: Command, source: Source) -> list[Any]:
+    outcomes = ([1700000000000000, 1], b"GONE", b"PARKED", b"ENDED", b"DAMAGED lease", b"WRONGTYPE Operation")
+    return [outcomes[source.number(len(outcomes))] for _ in range(len(command.keys) // 6)]
+
+
+# Replies of scripts that are arrays.
+STRUCTURED: dict[str, Callable[[Command, Source], Any]] = {
+    "append_all": lambda command, source: [source.number(9) or b"3-5" for _ in range(2)],
+    "claim": _claim,
+    "count": _count,
+    "find_due": _find_due,
+    "list": lambda command, source: [1 + source.number(50), source.scored(40), source.some(source.text)],
+    "send": lambda command, source: [b"5-0"] if source.number(2) else None,
+}
+
+
 def _reply_of_script(command: Command, source: Source) -> Any:
     assert command.script is not None
     name = command.script.name
-    claim = name == "acquire" and command.args[6] == "claim"
     if source.left and source.number(3) == 0:
-        return _refusal(command, () if claim else REFUSALS.get(name, ()), source)
+        return _refusal(command, REFUSALS.get(name, ()), source)
     if name == "make_namespace":
         return [b"2", b"1"] if source.number(4) else [source.text(), source.text()]
     if name == "import_begin":
         return [source.nil_or_text(), source.nil_or_text()]
-    if name == "list":
-        return [source.scored(40), source.some(source.text)]
-    if name == "count":
-        counts = [part for _ in range(3) for part in (source.text(), source.number(3))]
-        return [source.number(2), *counts, source.number(3), source.number(3)]
+    if name in STRUCTURED:
+        return STRUCTURED[name](command, source)
     if name == "append" and source.number(2):
         return b"%d-5" % source.number(1000)
-    if (name in NIL or claim) and source.number(2):
+    if name in NIL and source.number(2):
         return None
     return source.number(1000)
 
@@ -380,6 +415,26 @@ def _import(context: Context, source: Source) -> None:
 
 
 LEASE = leasing.Lease("w", "me", 5, 30.0)
+
+
+class _Ticks:
+    """A clock that a second passes on at each look."""
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+
+    def __call__(self) -> float:
+        return float(next(self._count))
+
+
+def _claim_of(context: Context) -> Claim:
+    return Claim(context, "me", 5, queues=["default", "other"], ttl=30.0, max_attempts=3)
+
+
+def _group() -> list[groups.Append]:
+    return [groups.Append("w", [{}], lease=LEASE), groups.Append("v", [{}], queue="other")]
+
+
 OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "open": lambda context, source: run(settings.open_namespace(context), source),
     "append": lambda context, source: run(appending.append(context, "w", [{}], lease=LEASE), source),
@@ -402,10 +457,20 @@ OPERATIONS: dict[str, Callable[[Context, Source], Any]] = {
     "delete": lambda context, source: run(workflows.delete(context, ["w", "v"]), source),
     "list": lambda context, source: _pages(listing.Listing(context), source),
     "acquire": lambda context, source: run(leasing.acquire(context, "w", "me", 30.0), source),
-    "claim": lambda context, source: run(leasing.claim(context, "me", 5, 30.0), source),
+    "claim": lambda context, source: run(_claim_of(context).look(), source),
     "renew": lambda context, source: run(leasing.renew(context, LEASE), source),
     "release": lambda context, source: run(leasing.release(context, LEASE), source),
-    "complete": lambda context, source: run(leasing.complete(context, "w", LEASE), source),
+    "complete": lambda context, source: run(queueing.complete(context, "w", LEASE), source),
+    "park": lambda context, source: run(queueing.park(context, LEASE, "why"), source),
+    "unpark": lambda context, source: run(queueing.unpark(context, "w", 5.0), source),
+    "sleep": lambda context, source: run(timers.sleep(context, LEASE, 5.0, "name"), source),
+    "timer": lambda context, source: run(timers.load_timer(context, "w"), source),
+    "send": lambda context, source: run(messages.send(context, "w", {}), source),
+    "inbox": lambda context, source: run(messages.read_inbox(context, "w", 1.0, _Ticks()), source),
+    "append_all": lambda context, source: run(groups.append_all(context, _group()), source),
+    "read_many": lambda context, source: run(
+        reading_many.read_many(context, [("w", 0, None), ("v", 1, 2)], facts=True), source
+    ),
     "expire": lambda context, source: run(lifetimes.expire(context, "w", 5.0, sliding=True), source),
     "persist": lambda context, source: run(lifetimes.persist(context, "w"), source),
     "describe": lambda context, source: run(describing.describe(context, ["w", "v"]), source),

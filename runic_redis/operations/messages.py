@@ -30,7 +30,7 @@ from runic_redis.errors import (
 from runic_redis.events import CancelRequested
 from runic_redis.operations.ending import is_over
 from runic_redis.operations.lost_meta import absence, reject_leftovers
-from runic_redis.operations.records import EPOCH
+from runic_redis.operations.records import EPOCH, read_cursor
 from runic_redis.operations.settings import make_namespace
 from runic_redis.operations.writing import write_all
 from runic_redis.protocol.effects import Batch, Command, ErrorReply, Operation, Unconfirmed, call_once, key_command
@@ -154,13 +154,14 @@ def _stored_messages(context: Context, workflow_id: str) -> Operation[list[Messa
             commands = [_range(keys.inbox, f"({page[-1][0].decode()}")]
             (page,) = checked((yield Batch(commands, own_connection=True)), commands)
             entries += page
-        if len(entries) >= int(noted or 0):
+        count = read_cursor(noted, keys.meta)
+        if len(entries) >= count:
             return [decode_message(context, workflow_id, entry) for entry in entries]
         # A commit may have consumed messages in between. If not, the next read finds the same.
         if suspected == (created, noted, entries):
             raise DecodeError(
                 f"The inbox of the workflow {workflow_id!r}, at the key {keys.inbox!r}, has {len(entries)} of "
-                f"{int(noted)} messages: it was evicted by the server, or altered. Nothing was changed. Restore a "
+                f"{count} messages: it was evicted by the server, or altered. Nothing was changed. Restore a "
                 "backup, or run 'runic-redis verify --repair', which lets the workflow go on without them."
             )
         suspected = created, noted, entries
